@@ -1,0 +1,2 @@
+//! adit.
+fn main() {}

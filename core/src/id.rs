@@ -1,0 +1,47 @@
+//! Names of things that outlive a call: peers, streams, requests.
+
+use std::fmt;
+
+/// One peer of a node: a dialled peer from `dial` until it is closed, across every reconnect; an
+/// accepted one from its handshake until it is gone. Never reused within a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
+pub struct PeerId(pub(crate) u64);
+
+/// One stream of one connection of a peer. Streams do not survive a reconnect, and neither does
+/// their name: a later connection of the same peer has another `connection` number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StreamId {
+    pub(crate) peer: PeerId,
+    pub(crate) connection: u64,
+    pub(crate) index: u64,
+}
+
+impl StreamId {
+    /// The peer at the other end.
+    #[must_use]
+    pub const fn peer(self) -> PeerId {
+        self.peer
+    }
+}
+
+/// One request, ours or a peer's. Never reused within a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
+pub struct RequestId(pub(crate) u64);
+
+impl fmt::Display for PeerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "peer {}", self.0)
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "request {}", self.0)
+    }
+}
+
+impl fmt::Display for StreamId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} stream {}.{}", self.peer, self.connection, self.index)
+    }
+}
