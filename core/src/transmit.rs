@@ -1,1 +1,59 @@
-//! Datagrams in and out.
+//! Datagrams on their way in and out: metadata, and who owns the bytes.
+
+use std::net::{IpAddr, SocketAddr};
+
+use bytes::BytesMut;
+
+/// Where a datagram goes, or came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Route {
+    /// The other end.
+    pub remote: SocketAddr,
+    /// The local address it arrived at, or must leave from; `None` leaves it to the system.
+    pub local_ip: Option<IpAddr>,
+}
+
+impl Route {
+    /// The route to `remote` from whichever address the system picks.
+    #[must_use]
+    pub const fn to(remote: SocketAddr) -> Self {
+        Self { remote, local_ip: None }
+    }
+}
+
+/// Explicit congestion notification codepoint (RFC 3168 §5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ecn {
+    /// Capable transport, 0b10.
+    Ect0,
+    /// Capable transport, 0b01.
+    Ect1,
+    /// Congestion experienced, 0b11.
+    Ce,
+}
+
+/// One received batch: datagrams of one route, back to back in one buffer (GRO).
+#[derive(Debug)]
+pub struct Datagram {
+    /// Where it came from and where it arrived.
+    pub route: Route,
+    /// The codepoint it carried.
+    pub ecn: Option<Ecn>,
+    /// Bytes of each datagram; the last one may be shorter. Zero means one datagram.
+    pub segment_size: usize,
+    /// The datagrams, back to back.
+    pub payload: BytesMut,
+}
+
+/// One batch to send: metadata only, the bytes are in the caller's buffer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transmit {
+    /// Where to send it.
+    pub route: Route,
+    /// The codepoint to set.
+    pub ecn: Option<Ecn>,
+    /// Bytes of each datagram, the last one may be shorter; `None` is a single datagram.
+    pub segment_size: Option<usize>,
+    /// Bytes in all.
+    pub size: usize,
+}

@@ -1,0 +1,47 @@
+//! What an adapter supplies: a clock, a way in, a way out, and a sleep. Nothing else.
+
+use std::io;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use crate::transmit::{Datagram, Transmit};
+
+/// Socket and clock of one runtime.
+///
+/// The contract is that of `std::task`: whoever returns `Pending` has arranged for the context's
+/// waker to be called. The driver never trusts a wake-up: it compares the clock with the deadline.
+pub trait Io {
+    /// Monotonic time, which should go on while the machine is suspended.
+    fn now(&self) -> Instant;
+
+    /// Wall time since the Unix epoch.
+    fn unix(&self) -> Duration;
+
+    /// Receives what is there, at most one system call's worth, and hands each batch to `sink`.
+    ///
+    /// # Errors
+    /// Only what ends the socket; what concerns one datagram alone is the adapter's to swallow.
+    fn poll_recv(
+        &mut self,
+        cx: &mut Context<'_>,
+        sink: &mut dyn FnMut(Datagram),
+    ) -> Poll<io::Result<()>>;
+
+    /// Sends one batch, all of it or none.
+    ///
+    /// # Errors
+    /// What the system said about this destination; the driver reports it to the core and goes on.
+    fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        transmit: &Transmit,
+        payload: &[u8],
+    ) -> Poll<io::Result<()>>;
+
+    /// Ready at `until` or later.
+    fn poll_sleep(&mut self, cx: &mut Context<'_>, until: Instant) -> Poll<()>;
+
+    /// Largest number of datagrams one [`Io::poll_send`] takes at once (GSO); 1 where the system
+    /// has no such thing.
+    fn max_segments(&self) -> usize;
+}
