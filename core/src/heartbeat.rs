@@ -80,7 +80,6 @@ pub struct Config {
 
 impl Config {
     /// A builder that holds the defaults.
-    #[must_use]
     pub const fn builder() -> Builder {
         Builder(Self {
             interval: Duration::from_secs(30),

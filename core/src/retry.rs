@@ -59,7 +59,6 @@ pub struct Policy {
 
 impl Policy {
     /// A builder that holds the defaults, which are those of an interactive agent.
-    #[must_use]
     pub fn builder() -> Builder {
         Builder(Self {
             max_attempts: Some(10),
