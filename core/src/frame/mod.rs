@@ -27,6 +27,7 @@
 
 mod decoder;
 #[cfg(test)]
+#[expect(clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "a test may panic")]
 mod tests;
 
 use std::fmt;
