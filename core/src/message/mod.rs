@@ -32,7 +32,7 @@ mod json;
 mod request;
 mod service;
 #[cfg(test)]
-#[expect(clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "a test may panic")]
+#[expect(clippy::indexing_slicing, reason = "a test may panic")]
 mod tests;
 mod text;
 
