@@ -1,1 +1,3 @@
 //! Simulation.
+
+pub mod fuzz_bytes;
