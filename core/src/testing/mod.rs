@@ -5,3 +5,5 @@
 
 pub mod agenda;
 pub mod clock;
+pub mod crypto;
+pub mod pki;
