@@ -6,4 +6,6 @@
 pub mod agenda;
 pub mod clock;
 pub mod crypto;
+pub mod link;
+pub mod marks;
 pub mod pki;
