@@ -8,4 +8,6 @@ pub mod clock;
 pub mod crypto;
 pub mod link;
 pub mod marks;
+pub mod net;
 pub mod pki;
+pub mod trace;
