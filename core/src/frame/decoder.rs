@@ -77,6 +77,29 @@ impl Decoder {
         }
     }
 
+    /// The header of the frame under way, once it is complete.
+    #[must_use]
+    pub const fn header(&self) -> Option<Header> {
+        match &self.state {
+            State::Payload { header, .. } => Some(*header),
+            State::Header { .. } | State::Failed(_) => None,
+        }
+    }
+
+    /// How many bytes complete the header, or the payload, under way: whoever reads no more than
+    /// that from a stream takes nothing beyond the frame. Zero for a payload that is empty, and
+    /// after an error.
+    #[must_use]
+    pub const fn wanted(&self) -> usize {
+        match &self.state {
+            State::Header { filled, .. } => HEADER_LEN.saturating_sub(*filled),
+            State::Payload { header, received } => {
+                (header.length as usize).saturating_sub(received.len())
+            }
+            State::Failed(_) => 0,
+        }
+    }
+
     /// Bytes of an unfinished frame held here, its header included: at most [`HEADER_LEN`] and the
     /// length it declares. Zero at a frame boundary, so a stream that ends at any other value was
     /// cut short.

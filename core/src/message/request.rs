@@ -28,6 +28,21 @@ pub enum Priority {
     Low,
 }
 
+impl Priority {
+    /// All priorities, most urgent first.
+    pub const ALL: [Self; 3] = [Self::High, Self::Normal, Self::Low];
+
+    /// The stable text of the priority.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::High => "high",
+            Self::Normal => "normal",
+            Self::Low => "low",
+        }
+    }
+}
+
 /// A request, whole. Its `Debug` shows how long the body is, never what it says.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Request {

@@ -17,6 +17,7 @@ use crate::frame::MAX_PAYLOAD;
 use crate::id::{PeerId, RequestId, StreamId};
 use crate::message::{self, Kind};
 use crate::quic::{self, Read, Write};
+use crate::request::queue::Slot;
 use crate::request::{Incoming, Offer, Outgoing, Request, Step};
 use crate::timer::Reason;
 
@@ -27,7 +28,7 @@ pub(super) const MAX_BODY: usize = MAX_PAYLOAD - 1024;
 #[derive(Debug)]
 pub(super) enum Exchange {
     /// Ours, waiting for a connection or a stream.
-    Queued { peer: PeerId, request: Request, due: Instant },
+    Queued { peer: PeerId, slot: Slot, request: Request, due: Instant },
     /// Ours, written or being written.
     Sent { machine: Outgoing, stream: StreamId },
     /// Ours, over; it stays until the caller has been told.
@@ -63,12 +64,12 @@ impl Node {
         }
         let (due, id) = (now + timeout, RequestId(self.next_request));
         let bytes = request.body.len();
-        entry
+        let accepted = entry
             .queue
             .push(request.priority, id, bytes, Some(due))
             .map_err(|_| Misuse::OverLimit)?;
         self.next_request += 1;
-        self.exchanges.insert(id, Exchange::Queued { peer, request, due });
+        self.exchanges.insert(id, Exchange::Queued { peer, slot: accepted.slot, request, due });
         self.flush_queue(peer, now);
         self.reindex(peer);
         self.route(now);
@@ -228,7 +229,8 @@ impl Node {
             }
             let opened = self.endpoint.stream(link.connection, quic::Connection::open).flatten();
             let Some(index) = opened else { return };
-            let Some(id) = entry.queue.pop() else { return };
+            let Some(popped) = entry.queue.pop() else { return };
+            let id = popped.item;
             let stream = StreamId { peer, connection: link.number, index };
             link.streams.insert(index, Stream::new(Receiving::Request(id), Bytes::new(), now));
             entry.counts.sent += 1;
@@ -359,10 +361,11 @@ impl Node {
     /// Fails a request of ours, once; the caller learns it from [`Node::response`].
     fn fail_request(&mut self, id: RequestId, failure: Failure) {
         match self.exchanges.get(&id) {
-            Some(Exchange::Queued { peer, .. }) => {
-                let peer = *peer;
+            Some(Exchange::Queued { peer, slot, .. }) => {
+                let (peer, slot) = (*peer, *slot);
                 if let Some(entry) = self.peers.get_mut(&peer) {
-                    entry.queue.remove(|queued| *queued == id);
+                    // It has left already when it expired or its queue is being emptied.
+                    entry.queue.remove(slot);
                     entry.counts.failed += 1;
                 }
                 self.reindex(peer);
@@ -399,8 +402,8 @@ impl Node {
 
     /// No connection will come: everything queued for this peer fails.
     pub(super) fn fail_queued(&mut self, peer: PeerId, failure: &Failure) {
-        while let Some(id) = self.peers.get_mut(&peer).and_then(|p| p.queue.pop()) {
-            self.fail_request(id, failure.clone());
+        while let Some(popped) = self.peers.get_mut(&peer).and_then(|p| p.queue.pop()) {
+            self.fail_request(popped.item, failure.clone());
         }
     }
 

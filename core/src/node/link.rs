@@ -377,7 +377,7 @@ impl Node {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         match message {
             Message::Heartbeat(beat) if peer.dialled.is_none() => {
-                let latency = peer.quality.smoothed().unwrap_or_default();
+                let latency = peer.latency.smoothed().unwrap_or_default();
                 let ack = Message::HeartbeatAck(HeartbeatAck {
                     sequence: beat.sequence,
                     server_time: u64::try_from(unix.as_millis()).unwrap_or(u64::MAX),
@@ -395,8 +395,8 @@ impl Node {
             Message::HeartbeatAck(ack) => {
                 let sample = peer.dialled.as_mut().and_then(|d| d.heartbeat.on_ack(ack.sequence, now));
                 if let Some(latency) = sample {
-                    peer.quality.on_sample(latency);
-                    if let Some(smoothed) = peer.quality.smoothed() {
+                    peer.latency.record(latency);
+                    if let Some(smoothed) = peer.latency.smoothed() {
                         peer.lifecycle.set_latency(smoothed);
                     }
                     self.emit(Event::HeartbeatAcked { peer: id, latency });

@@ -25,7 +25,6 @@ mod traffic;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-pub use exchange::ResponseStep;
 pub use snapshot::{PeerSnapshot, Snapshot};
 pub use traffic::{StreamError, StreamRef};
 
@@ -33,7 +32,7 @@ use crate::clock::Clock;
 use crate::config::{Config, Dial};
 use crate::error::{Code, Failure, Misuse};
 use crate::event::Event;
-use crate::history::History;
+use crate::history::{History, Record};
 use crate::id::{PeerId, RequestId};
 use crate::quic::{ConnectionId, Endpoint};
 use crate::rng::Rng;
@@ -273,7 +272,8 @@ impl Node {
     }
 
     fn emit_transition(&mut self, peer: PeerId, transition: Transition) {
-        self.history.push(self.clock.unix(), peer, &transition.to);
+        let record = Record::of(self.clock.unix(), peer, &transition.to);
+        self.history.push(record);
         self.emit(Event::Transition { peer, transition });
     }
 }

@@ -16,7 +16,7 @@ use crate::error::Failure;
 use crate::event::RequestCounts;
 use crate::heartbeat::Heartbeat;
 use crate::id::{PeerId, RequestId};
-use crate::quality::Quality;
+use crate::quality::Latency;
 use crate::quic::ConnectionId;
 use crate::request::queue::Queue;
 use crate::retry::Retry;
@@ -62,7 +62,7 @@ pub(super) struct Peer {
     pub(super) remote: SocketAddr,
     /// DNS names of the verified leaf certificate.
     pub(super) names: Vec<String>,
-    pub(super) quality: Quality,
+    pub(super) latency: Latency,
     pub(super) last_failure: Option<Failure>,
     pub(super) reconnections: u64,
     pub(super) counts: RequestCounts,
@@ -85,7 +85,7 @@ impl Peer {
             link: None,
             remote,
             names: Vec::new(),
-            quality: Quality::default(),
+            latency: Latency::default(),
             last_failure: None,
             reconnections: 0,
             counts: RequestCounts::default(),
@@ -124,7 +124,7 @@ impl Peer {
     pub(super) fn deadline(&mut self) -> Option<Deadline> {
         let preface = self.link.as_mut().and_then(|l| l.streams.deadline());
         let mut all = [preface.map(|at| (at, Reason::Preface)), None, None, None, None];
-        all[1] = self.queue.deadline().map(|at| (at, Reason::Request));
+        all[1] = self.queue.deadline();
         if let Some(dialled) = &self.dialled {
             all[2] = dialled.retry.deadline();
             all[3] = dialled.attempt.map(|a| (a.due, Reason::Connect));

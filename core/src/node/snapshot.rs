@@ -10,7 +10,7 @@ use super::peer::Peer;
 use crate::event::{RequestCounts, Statistics};
 use crate::heartbeat;
 use crate::id::PeerId;
-use crate::quality::Latency;
+use crate::quality::Summary;
 use crate::session::View;
 
 /// A node at one instant.
@@ -38,7 +38,7 @@ pub struct PeerSnapshot {
     /// Connected, and smoothed latency below 500 ms.
     pub healthy: bool,
     /// Round trips of heartbeats; `None` before the first.
-    pub latency: Option<Latency>,
+    pub latency: Option<Summary>,
     /// Heartbeats of a dialled peer.
     pub heartbeats: heartbeat::Stats,
     /// The transport's counters of the present connection.
@@ -88,7 +88,7 @@ impl Node {
             dialled: peer.dialled.is_some(),
             state: peer.lifecycle.state().view(self.clock.now()),
             healthy: peer.lifecycle.is_healthy(),
-            latency: peer.quality.latency(),
+            latency: peer.latency.summary(),
             heartbeats: peer.dialled.as_ref().map(|d| d.heartbeat.stats()).unwrap_or_default(),
             transport: connection.map(crate::quic::Connection::statistics).unwrap_or_default(),
             rtt_ms: connection.map(|c| c.rtt()).map(|d: Duration| d.as_secs_f64() * 1e3),

@@ -4,7 +4,7 @@
 //! stream's writes count as interactive. It holds no data: that stays with the transport.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -66,6 +66,8 @@ pub(super) struct Stream {
     pub(super) ahead: Bytes,
     /// `finish` was called while `ahead` was not written yet.
     pub(super) finish_after: bool,
+    /// Bytes of the peer's budget that the body of this request takes.
+    pub(super) charged: usize,
     allowance: f64,
     allowance_at: Instant,
 }
@@ -77,6 +79,7 @@ impl Stream {
             sending: Sending::Open,
             ahead,
             finish_after: false,
+            charged: 0,
             allowance: INTERACTIVE_BURST,
             allowance_at: now,
         }
@@ -216,9 +219,4 @@ pub(super) fn answer(frame: Frame) -> Receiving {
 
 fn violation(detail: &str) -> Failure {
     Failure::new(Code::ProtocolViolation, detail)
-}
-
-/// Time from which a stream's preface is overdue.
-pub(super) fn preface_due(timeout: Duration, now: Instant) -> Instant {
-    now + timeout
 }

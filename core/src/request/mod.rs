@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-pub use crate::message::Priority;
+pub use queue::Priority;
 pub(crate) use incoming::Incoming;
 pub(crate) use outgoing::{Outgoing, Step};
 

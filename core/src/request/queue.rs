@@ -3,6 +3,7 @@
 //! It decides who is next, who is too late and who does not fit. It never sends, never reads a
 //! clock, and knows nothing of what an item is.
 
+pub use crate::message::Priority;
 use crate::timer::{Deadline, Reason};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -12,34 +13,6 @@ use std::time::Instant;
 /// classes have waited that long. Without a bound, a steady stream of urgent requests would let
 /// others pass their deadlines unasked; with 16, urgent ones keep nine tenths of the turns.
 pub const MAX_OVERTAKES: u32 = 16;
-
-/// How urgent an item is, most urgent first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Priority {
-    /// A person waits for it.
-    High,
-    /// Everything that does not say otherwise.
-    #[default]
-    Normal,
-    /// It may take its time.
-    Low,
-}
-
-impl Priority {
-    /// All priorities, most urgent first.
-    pub const ALL: [Self; 3] = [Self::High, Self::Normal, Self::Low];
-
-    /// The stable text of the priority.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::High => "high",
-            Self::Normal => "normal",
-            Self::Low => "low",
-        }
-    }
-}
 
 /// What is wrong with [`Limits`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
