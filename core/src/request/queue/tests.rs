@@ -116,6 +116,18 @@ fn a_class_that_empties_otherwise_begins_to_wait_anew() {
 }
 
 #[test]
+fn a_class_has_not_waited_while_it_was_empty() {
+    let mut queue = Queue::default();
+    for _ in 0..MAX_OVERTAKES {
+        push(&mut queue, "h");
+        queue.pop().unwrap();
+    }
+    push(&mut queue, "l");
+    push(&mut queue, "h");
+    assert_eq!(drain(&mut queue), ["h", "l"]);
+}
+
+#[test]
 fn an_item_expires_exactly_at_its_deadline_and_not_before() {
     let now = anchor();
     let mut queue = Queue::default();
