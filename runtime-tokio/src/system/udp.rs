@@ -4,7 +4,6 @@
 //! It never waits: what the socket cannot do at once is `WouldBlock`.
 
 use std::io::{self, ErrorKind, IoSliceMut};
-use std::mem;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use adit_core::transmit::{Datagram, Ecn, Route, Transmit};
@@ -19,10 +18,6 @@ const BUFFERS: usize = 8;
 
 /// Largest UDP payload, and with it the largest GRO batch.
 const BUFFER_SIZE: usize = 65_535;
-
-/// From this many bytes on a buffer is handed over whole: clearing a new one is then cheaper than
-/// copying out of the old one. Below, a copy pins no more memory than it has bytes.
-const HAND_OVER: usize = BUFFER_SIZE / 4 * 3;
 
 /// Receive buffer asked of the kernel: 10 ms of 3 Gbit/s, so that a driver that was not scheduled
 /// for one time slice loses nothing. The kernel may grant less.
@@ -61,7 +56,7 @@ pub(crate) fn wildcard_for(remote: SocketAddr) -> SocketAddr {
 #[derive(Debug)]
 pub(crate) struct Udp {
     state: UdpSocketState,
-    buffers: [BytesMut; BUFFERS],
+    buffers: [Box<[u8]>; BUFFERS],
     is_ipv6: bool,
 }
 
@@ -78,7 +73,7 @@ impl Udp {
         }
         Ok(Self {
             state: UdpSocketState::new(socket.into())?,
-            buffers: std::array::from_fn(|_| BytesMut::zeroed(BUFFER_SIZE)),
+            buffers: std::array::from_fn(|_| vec![0; BUFFER_SIZE].into()),
             is_ipv6: socket.local_addr()?.is_ipv6(),
         })
     }
@@ -103,7 +98,7 @@ impl Udp {
             Err(e) if is_about_one_datagram(e.kind()) => 0,
             Err(e) => return Err(e),
         };
-        for (meta, buffer) in metas.iter().zip(&mut self.buffers).take(count) {
+        for (meta, buffer) in metas.iter().zip(&self.buffers).take(count) {
             if meta.len > 0 {
                 sink(datagram(meta, buffer));
             }
@@ -155,14 +150,9 @@ impl Udp {
     }
 }
 
-fn datagram(meta: &RecvMeta, buffer: &mut BytesMut) -> Datagram {
-    let payload = if meta.len >= HAND_OVER {
-        let mut whole = mem::replace(buffer, BytesMut::zeroed(BUFFER_SIZE));
-        whole.truncate(meta.len);
-        whole
-    } else {
-        BytesMut::from(&buffer[..meta.len])
-    };
+/// A batch in memory of its own size. Handing over the whole buffer and clearing a new one takes
+/// as long as the copy, about 1 µs for 64 KiB, and would pin 64 KiB for every unread byte.
+fn datagram(meta: &RecvMeta, buffer: &[u8]) -> Datagram {
     Datagram {
         route: Route {
             remote: SocketAddr::new(meta.addr.ip().to_canonical(), meta.addr.port()),
@@ -170,7 +160,7 @@ fn datagram(meta: &RecvMeta, buffer: &mut BytesMut) -> Datagram {
         },
         ecn: meta.ecn.map(from_codepoint),
         segment_size: meta.stride,
-        payload,
+        payload: BytesMut::from(&buffer[..meta.len]),
     }
 }
 
