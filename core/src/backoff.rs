@@ -1,1 +1,229 @@
-//! Delays between attempts.
+//! How long to wait before an attempt: exponential, capped, with jitter.
+//!
+//! It decides delays from attempt numbers. It never counts attempts, never reads a clock, and
+//! never decides whether an attempt is made.
+
+use crate::rng::Rng;
+use std::time::Duration;
+
+/// The longest delay that can be configured: whoever means longer means "do not try again".
+pub const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What is wrong with a [`Config`].
+#[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The first delay is zero: attempts would follow each other without a pause.
+    #[error("the initial delay must be longer than zero")]
+    InitialZero,
+    /// The first delay is longer than the cap.
+    #[error("the initial delay {initial:?} is longer than the maximum {max:?}")]
+    InitialAboveMax {
+        /// The first delay asked for.
+        initial: Duration,
+        /// The cap asked for.
+        max: Duration,
+    },
+    /// The cap is longer than [`LONGEST`].
+    #[error("the maximum delay {0:?} is longer than a day")]
+    MaxTooLong(Duration),
+    /// The factor is below 1, infinite or not a number: delays would shrink.
+    #[error("the multiplier must be a finite number of at least 1, not {0}")]
+    Multiplier(f64),
+    /// The jitter is outside `0.0..1.0`: at 1, a delay could be zero.
+    #[error("the jitter must be at least 0 and below 1, not {0}")]
+    Jitter(f64),
+}
+
+/// Parameters of the delays; every value of this type is usable.
+///
+/// ```
+/// use adit_core::backoff::Config;
+/// use std::time::Duration;
+/// let config = Config::builder().max(Duration::from_secs(30)).build()?;
+/// assert_eq!(config.max(), Duration::from_secs(30));
+/// assert!(Config::builder().jitter(1.0).build().is_err());
+/// # Ok::<(), adit_core::backoff::ConfigError>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Config {
+    initial: Duration,
+    multiplier: f64,
+    max: Duration,
+    jitter: f64,
+}
+
+impl Config {
+    /// A builder that holds the defaults.
+    #[must_use]
+    pub const fn builder() -> Builder {
+        Builder(Self {
+            initial: Duration::from_secs(1),
+            multiplier: 2.0,
+            max: Duration::from_secs(60),
+            jitter: 0.3,
+        })
+    }
+
+    /// The delay before the first attempt.
+    #[must_use]
+    pub const fn initial(&self) -> Duration {
+        self.initial
+    }
+
+    /// The factor from one attempt to the next.
+    #[must_use]
+    pub const fn multiplier(&self) -> f64 {
+        self.multiplier
+    }
+
+    /// The cap, before jitter.
+    #[must_use]
+    pub const fn max(&self) -> Duration {
+        self.max
+    }
+
+    /// How far a delay strays to either side, as a fraction of itself.
+    #[must_use]
+    pub const fn jitter(&self) -> f64 {
+        self.jitter
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self::builder().0
+    }
+}
+
+/// Collects the parameters of a [`Config`].
+#[derive(Debug, Clone, Copy)]
+#[must_use]
+pub struct Builder(Config);
+
+impl Builder {
+    /// The delay before the first attempt. Default 1 s: longer than the round trips that a
+    /// handshake needs, short enough that a person who watches waits.
+    pub const fn initial(mut self, initial: Duration) -> Self {
+        self.0.initial = initial;
+        self
+    }
+
+    /// The factor from one attempt to the next. Default 2: six attempts reach the cap, and the
+    /// load of a crowd that keeps failing halves with each round.
+    pub const fn multiplier(mut self, multiplier: f64) -> Self {
+        self.0.multiplier = multiplier;
+        self
+    }
+
+    /// The cap, before jitter. Default 60 s: a peer that returns after hours of absence is found
+    /// again within about a minute.
+    pub const fn max(mut self, max: Duration) -> Self {
+        self.0.max = max;
+        self
+    }
+
+    /// How far a delay strays to either side, as a fraction of itself. Default 0.3: the first
+    /// attempts of clients that were dropped together spread over 0.6 s, the later ones over 36 s.
+    pub const fn jitter(mut self, jitter: f64) -> Self {
+        self.0.jitter = jitter;
+        self
+    }
+
+    /// The configuration.
+    ///
+    /// # Errors
+    /// When a parameter is out of its range, or the first delay is longer than the cap.
+    pub fn build(self) -> Result<Config, ConfigError> {
+        let Config { initial, multiplier, max, jitter } = self.0;
+        if initial.is_zero() {
+            return Err(ConfigError::InitialZero);
+        }
+        if max > LONGEST {
+            return Err(ConfigError::MaxTooLong(max));
+        }
+        if initial > max {
+            return Err(ConfigError::InitialAboveMax { initial, max });
+        }
+        if !multiplier.is_finite() || multiplier < 1.0 {
+            return Err(ConfigError::Multiplier(multiplier));
+        }
+        if !(0.0..1.0).contains(&jitter) {
+            return Err(ConfigError::Jitter(jitter));
+        }
+        Ok(self.0)
+    }
+}
+
+/// A source of delays with a generator of its own.
+///
+/// The cap holds before jitter: the longest delay is `max * (1 + jitter)`. Were it to hold after,
+/// half of all clients at the cap would return at exactly the same time.
+///
+/// ```
+/// use adit_core::{backoff::{Backoff, Config}, rng::Rng};
+/// use std::time::Duration;
+/// let mut backoff = Backoff::new(Config::default(), Rng::new([0; 32], "backoff"));
+/// let third = backoff.delay(3);
+/// assert!(third >= Duration::from_millis(2_800) && third <= Duration::from_millis(5_200));
+/// ```
+#[derive(Debug, Clone)]
+pub struct Backoff {
+    config: Config,
+    rng: Rng,
+}
+
+impl Backoff {
+    /// Delays of these parameters, with jitter from this generator.
+    #[must_use]
+    pub const fn new(config: Config, rng: Rng) -> Self {
+        Self { config, rng }
+    }
+
+    /// The delay before attempt number `attempt`, counted from 1 (0 is taken as 1):
+    /// `min(max, initial * multiplier^(attempt - 1)) * (1 ± jitter)`.
+    pub fn delay(&mut self, attempt: u32) -> Duration {
+        let stray = self.config.jitter * (2.0 * self.rng.unit() - 1.0);
+        self.base(attempt).mul_f64(1.0 + stray)
+    }
+
+    /// A delay that is never shorter than `told`, and longer by up to the jitter: for a time
+    /// that a peer named to many clients at once. Saturates at twice [`LONGEST`].
+    pub fn at_least(&mut self, told: Duration) -> Duration {
+        let stray = self.config.jitter * self.rng.unit();
+        let told = told.min(LONGEST);
+        told.saturating_add(told.mul_f64(stray))
+    }
+
+    /// A delay anywhere from zero up to, not including, `span`.
+    pub fn within(&mut self, span: Duration) -> Duration {
+        let at = span.mul_f64(self.rng.unit());
+        at.min(span.saturating_sub(Duration::from_nanos(1)))
+    }
+
+    fn base(&self, attempt: u32) -> Duration {
+        let factor = power(self.config.multiplier, attempt.saturating_sub(1));
+        let seconds = self.config.initial.as_secs_f64() * factor;
+        if seconds >= self.config.max.as_secs_f64() {
+            return self.config.max;
+        }
+        Duration::from_secs_f64(seconds)
+    }
+}
+
+/// `base^exponent` by squaring, at most 32 rounds; becomes infinite rather than overflow. Unlike
+/// `f64::powi`, its result is the same on every platform.
+fn power(mut base: f64, mut exponent: u32) -> f64 {
+    let mut result = 1.0;
+    while exponent > 0 {
+        if exponent & 1 == 1 {
+            result *= base;
+        }
+        base *= base;
+        exponent >>= 1;
+    }
+    result
+}
+
+#[cfg(test)]
+mod tests;

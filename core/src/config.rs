@@ -1,1 +1,254 @@
-//! Configuration.
+//! Configuration of a node: parsed, not validated. A [`Config`] that exists can work.
+//!
+//! Every knob has a default and the reason for it; relations between knobs are checked once, in
+//! [`Builder::build`]. It never reads a file or the environment: that is the program's business.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::heartbeat;
+use crate::retry;
+use crate::tls::Tls;
+
+/// What cannot work, and why.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// A value is outside what the protocol or the transport can express.
+    #[error("{knob} is {value}, which is outside {allowed}")]
+    OutOfRange {
+        /// The knob.
+        knob: &'static str,
+        /// Its value.
+        value: String,
+        /// What it may be.
+        allowed: &'static str,
+    },
+    /// Two knobs contradict each other.
+    #[error("{0}")]
+    Contradiction(&'static str),
+}
+
+/// Sizes and times of the transport below the tunnel.
+///
+/// quinn-proto's own defaults suit a client; here every one that a peer could abuse is set.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Transport {
+    /// A packet at least this often, so that NAT bindings and the peer's idle timer live: 10 s,
+    /// below the 30 s that the shortest common UDP bindings last (RFC 4787 §4.3).
+    pub keep_alive: Duration,
+    /// Without any packet for this long the connection is lost: 60 s, five keep-alives.
+    pub idle_timeout: Duration,
+    /// A handshake that is not complete by then has failed: 30 s.
+    pub connect_timeout: Duration,
+    /// Unread bytes one stream may hold: 1.25 MB, 25 MB/s over 50 ms. Above about 2.4 MB a lossy
+    /// path can exceed the transport's reassembly limit of 1,024 gaps.
+    pub stream_window: u32,
+    /// Unread bytes all streams of one connection may hold: 64 MiB. It is the ceiling of what a
+    /// peer can make this node store in streams, and 50 stalled streams do not stop the others.
+    pub connection_window: u32,
+    /// Bytes written and not yet acknowledged, for bulk: 8 MiB, 64 MB/s over 125 ms.
+    pub send_window: u32,
+    /// Bytes that streams which are not bulk may write beyond `send_window`: 1 MiB, so that a
+    /// small request never waits for a large one's acknowledgements.
+    pub interactive_reserve: u32,
+    /// Streams a peer may have open at once: 1,024.
+    pub max_streams: u32,
+    /// Bytes of received datagrams kept for the application: 1 MiB; then the oldest go.
+    pub datagram_receive_buffer: u32,
+    /// Bytes of datagrams waiting to be sent: 1 MiB; then the oldest go.
+    pub datagram_send_buffer: u32,
+    /// Largest UDP payload that path MTU discovery tries: 16,336 bytes, so that four fill one GSO
+    /// batch. Paths that carry less settle on what they carry.
+    pub max_udp_payload: u16,
+}
+
+impl Default for Transport {
+    fn default() -> Self {
+        Self {
+            keep_alive: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(60),
+            connect_timeout: Duration::from_secs(30),
+            stream_window: 1_250_000,
+            connection_window: 64 << 20,
+            send_window: 8 << 20,
+            interactive_reserve: 1 << 20,
+            max_streams: 1_024,
+            datagram_receive_buffer: 1 << 20,
+            datagram_send_buffer: 1 << 20,
+            max_udp_payload: 16_336,
+        }
+    }
+}
+
+/// What a peer may make this node hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Peers at once, dialled and accepted: 16,384. Above it new connections are refused.
+    pub peers: usize,
+    /// Handshakes under way from which on an address must prove itself with a Retry
+    /// (RFC 9000 §8.1.2): 256.
+    pub handshakes_before_retry: usize,
+    /// Bytes of request bodies that one peer's requests may make this node hold: 32 MiB, three of
+    /// the largest. Above it further bodies stay unread, and QUIC's flow control holds them back.
+    pub request_bytes: usize,
+    /// Time a peer has to say what a stream it opened is for: 10 s.
+    pub preface_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            peers: 16_384,
+            handshakes_before_retry: 256,
+            request_bytes: 32 << 20,
+            preface_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Everything a node needs to know before it starts.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub(crate) tls: Tls,
+    pub(crate) device_id: String,
+    pub(crate) listening: bool,
+    pub(crate) transport: Transport,
+    pub(crate) limits: Limits,
+    pub(crate) heartbeat: heartbeat::Config,
+    pub(crate) retry: retry::Policy,
+    pub(crate) request_timeout: Duration,
+    pub(crate) drain: Duration,
+}
+
+impl Config {
+    /// Starts from the defaults.
+    #[must_use]
+    pub fn builder(tls: Tls) -> Builder {
+        Builder(Self {
+            tls,
+            device_id: "device".into(),
+            listening: false,
+            transport: Transport::default(),
+            limits: Limits::default(),
+            heartbeat: heartbeat::Config::default(),
+            retry: retry::Policy::default(),
+            request_timeout: Duration::from_secs(60),
+            drain: Duration::from_secs(5),
+        })
+    }
+}
+
+/// Collects the knobs; [`Builder::build`] checks how they fit together.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct Builder(Config);
+
+impl Builder {
+    /// The name this node gives itself in heartbeats, at most 128 bytes: `device`. It is not
+    /// authenticated; authorisation reads the certificate.
+    pub fn device_id(mut self, id: impl Into<String>) -> Self {
+        self.0.device_id = id.into();
+        self
+    }
+
+    /// Whether connections are accepted: no, unless asked for.
+    pub const fn listening(mut self, listening: bool) -> Self {
+        self.0.listening = listening;
+        self
+    }
+
+    /// Sizes and times of the transport.
+    pub const fn transport(mut self, transport: Transport) -> Self {
+        self.0.transport = transport;
+        self
+    }
+
+    /// What a peer may make this node hold.
+    pub const fn limits(mut self, limits: Limits) -> Self {
+        self.0.limits = limits;
+        self
+    }
+
+    /// The heartbeat schedule.
+    pub fn heartbeat(mut self, heartbeat: heartbeat::Config) -> Self {
+        self.0.heartbeat = heartbeat;
+        self
+    }
+
+    /// The reconnect policy of dialled peers that bring none of their own.
+    pub fn retry(mut self, retry: retry::Policy) -> Self {
+        self.0.retry = retry;
+        self
+    }
+
+    /// How long a request may take that brings no deadline of its own: 60 s.
+    pub const fn request_timeout(mut self, timeout: Duration) -> Self {
+        self.0.request_timeout = timeout;
+        self
+    }
+
+    /// How long a shutdown waits for streams and requests under way: 5 s.
+    pub const fn drain(mut self, drain: Duration) -> Self {
+        self.0.drain = drain;
+        self
+    }
+
+    /// The configuration, if it can work.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the knob and what it may be.
+    pub fn build(self) -> Result<Config, ConfigError> {
+        let c = self.0;
+        let t = &c.transport;
+        in_range("device_id length", c.device_id.len(), 1, 128, "1 to 128 bytes")?;
+        in_range("max_udp_payload", t.max_udp_payload.into(), 1_200, 65_487, "1,200 to 65,487")?;
+        in_range("stream_window", t.stream_window as usize, 16_384, 1 << 28, "16 KiB to 256 MiB")?;
+        in_range("max_streams", t.max_streams as usize, 2, 1 << 20, "2 to 1,048,576")?;
+        let idle = usize::try_from(t.idle_timeout.as_millis()).unwrap_or(usize::MAX);
+        in_range("idle_timeout", idle, 1, 86_400_000, "1 ms to one day")?;
+        if t.connection_window < t.stream_window {
+            return Err(ConfigError::Contradiction(
+                "connection_window is smaller than stream_window: one stream could never fill its own",
+            ));
+        }
+        if t.keep_alive >= t.idle_timeout {
+            return Err(ConfigError::Contradiction(
+                "keep_alive is not shorter than idle_timeout: an idle connection would be lost",
+            ));
+        }
+        Ok(c)
+    }
+}
+
+fn in_range(
+    knob: &'static str,
+    value: usize,
+    low: usize,
+    high: usize,
+    allowed: &'static str,
+) -> Result<(), ConfigError> {
+    if (low..=high).contains(&value) {
+        return Ok(());
+    }
+    Err(ConfigError::OutOfRange { knob, value: value.to_string(), allowed })
+}
+
+/// Whom to dial.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Dial {
+    /// Where the peer listens.
+    pub address: SocketAddr,
+    /// The name its certificate must carry.
+    pub server_name: String,
+    /// How to come back after a loss; `None` takes the node's own policy.
+    pub retry: Option<retry::Policy>,
+}
+
+impl Dial {
+    /// A peer at an address, under the node's own reconnect policy.
+    #[must_use]
+    pub fn new(address: SocketAddr, server_name: impl Into<String>) -> Self {
+        Self { address, server_name: server_name.into(), retry: None }
+    }
+}

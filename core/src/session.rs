@@ -1,1 +1,447 @@
-//! Connection lifecycle.
+//! The lifecycle of one peer: five states and the edges between them.
+//!
+//! It decides which transitions are legal and refuses all others without changing anything. It
+//! never decides when to make one: no timer, no retry policy, no transport is known here.
+//!
+//! Source: docs/protocol.md, "Lifecycle".
+
+use crate::error::Failure;
+use std::fmt;
+use std::time::{Duration, Instant};
+
+/// A connected peer is healthy while its smoothed latency is below this: above it a person at a
+/// prompt waits for every key, however well the connection holds.
+pub const HEALTHY_BELOW: Duration = Duration::from_millis(500);
+
+//                      connect                       fail
+//   ┌──────────────┐ ───────────> ┌────────────┐ ───────────> ┌────────┐
+//   │ Disconnected │              │ Connecting │ <─────────── │ Failed │
+//   └──────────────┘              └────────────┘   connect    └────────┘
+//          ^                             │                         ^
+//          │ disconnect,                 │ connected               │
+//          │ from every                  v                         │ fail
+//          │ other state          ┌────────────┐                   │
+//          │                      │ Connected  │                   │
+//          │                      └────────────┘                   │
+//          │                        │        ^                     │
+//          │                   lost │        │ connected           │
+//          │                        v        │                     │
+//          │                      ┌──────────────┐                 │
+//          └───────────────────── │ Reconnecting │ ────────────────┘
+//                                 └──────────────┘
+//                                   │          ^
+//                                   └──────────┘ attempt_failed: attempt + 1
+
+/// Where a peer's connection stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    /// No connection, and none wanted.
+    Disconnected,
+    /// The first connection is being made.
+    Connecting {
+        /// When that began.
+        since: Instant,
+    },
+    /// The connection is up.
+    Connected {
+        /// When it came up.
+        since: Instant,
+        /// The smoothed round trip time; `None` until one has been measured.
+        latency: Option<Duration>,
+    },
+    /// The connection was lost and is to be made again.
+    Reconnecting {
+        /// The number of the attempt under way or waited for, counted from 1.
+        attempt: u32,
+        /// Why the connection was lost, or why the latest attempt failed.
+        last_error: Failure,
+        /// When the connection was lost; later attempts do not change it.
+        since: Instant,
+    },
+    /// Given up until somebody asks to connect again.
+    Failed {
+        /// Why.
+        error: Failure,
+        /// When.
+        at: Instant,
+    },
+}
+
+/// A [`State`] without its contents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// See [`State::Disconnected`].
+    Disconnected,
+    /// See [`State::Connecting`].
+    Connecting,
+    /// See [`State::Connected`].
+    Connected,
+    /// See [`State::Reconnecting`].
+    Reconnecting,
+    /// See [`State::Failed`].
+    Failed,
+}
+
+impl Kind {
+    /// The stable text of the kind, as logs and `--json` carry it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Disconnected => "disconnected",
+            Self::Connecting => "connecting",
+            Self::Connected => "connected",
+            Self::Reconnecting => "reconnecting",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl State {
+    /// Which state it is.
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        match self {
+            Self::Disconnected => Kind::Disconnected,
+            Self::Connecting { .. } => Kind::Connecting,
+            Self::Connected { .. } => Kind::Connected,
+            Self::Reconnecting { .. } => Kind::Reconnecting,
+            Self::Failed { .. } => Kind::Failed,
+        }
+    }
+
+    /// The state as plain data, with ages in place of instants.
+    #[must_use]
+    pub fn view(&self, now: Instant) -> View {
+        match self {
+            Self::Disconnected => View::Disconnected,
+            Self::Connecting { since } => View::Connecting { age_ms: age_ms(*since, now) },
+            Self::Connected { since, latency } => View::Connected {
+                age_ms: age_ms(*since, now),
+                latency_ms: latency.map(|latency| latency.as_secs_f64() * 1e3),
+            },
+            Self::Reconnecting { attempt, last_error, since } => View::Reconnecting {
+                age_ms: age_ms(*since, now),
+                attempt: *attempt,
+                last_error: last_error.clone(),
+            },
+            Self::Failed { error, at } => {
+                View::Failed { age_ms: age_ms(*at, now), error: error.clone() }
+            }
+        }
+    }
+}
+
+/// A [`State`] that can be serialised: instants have become ages in milliseconds.
+///
+/// ```
+/// use adit_core::session::Lifecycle;
+/// use std::time::{Duration, Instant};
+/// let now = Instant::now();
+/// let mut lifecycle = Lifecycle::new();
+/// lifecycle.connect(now)?;
+/// let view = lifecycle.state().view(now + Duration::from_secs(2));
+/// assert_eq!(serde_json::to_string(&view).unwrap(), r#"{"state":"connecting","age_ms":2000}"#);
+/// # Ok::<(), adit_core::session::Refused>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum View {
+    /// See [`State::Disconnected`].
+    Disconnected,
+    /// See [`State::Connecting`].
+    Connecting {
+        /// Time since it began.
+        age_ms: u64,
+    },
+    /// See [`State::Connected`].
+    Connected {
+        /// Time since it came up.
+        age_ms: u64,
+        /// The smoothed round trip time.
+        latency_ms: Option<f64>,
+    },
+    /// See [`State::Reconnecting`].
+    Reconnecting {
+        /// Time since the connection was lost.
+        age_ms: u64,
+        /// The number of the attempt.
+        attempt: u32,
+        /// The latest failure.
+        last_error: Failure,
+    },
+    /// See [`State::Failed`].
+    Failed {
+        /// Time since it was given up.
+        age_ms: u64,
+        /// Why.
+        error: Failure,
+    },
+}
+
+fn age_ms(since: Instant, now: Instant) -> u64 {
+    u64::try_from(now.saturating_duration_since(since).as_millis()).unwrap_or(u64::MAX)
+}
+
+/// What is asked of a [`Lifecycle`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Event {
+    /// See [`Lifecycle::connect`].
+    Connect,
+    /// See [`Lifecycle::connected`].
+    Connected,
+    /// See [`Lifecycle::lost`].
+    Lost,
+    /// See [`Lifecycle::attempt_failed`].
+    AttemptFailed,
+    /// See [`Lifecycle::fail`].
+    Fail,
+    /// See [`Lifecycle::disconnect`].
+    Disconnect,
+}
+
+impl Event {
+    /// The stable text of the event.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Connected => "connected",
+            Self::Lost => "lost",
+            Self::AttemptFailed => "attempt_failed",
+            Self::Fail => "fail",
+            Self::Disconnect => "disconnect",
+        }
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A transition that is not legal; nothing has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{event} is not possible while {state}")]
+pub struct Refused {
+    /// What was asked.
+    pub event: Event,
+    /// The state that does not allow it.
+    pub state: Kind,
+}
+
+/// A transition that has been made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transition {
+    /// The state before.
+    pub from: State,
+    /// The state since.
+    pub to: State,
+    /// When it was made.
+    pub at: Instant,
+}
+
+impl Transition {
+    /// The transition as plain data that can be serialised.
+    #[must_use]
+    pub fn view(&self, now: Instant) -> TransitionView {
+        TransitionView {
+            from: self.from.kind(),
+            to: self.to.view(now),
+            age_ms: age_ms(self.at, now),
+        }
+    }
+}
+
+/// A [`Transition`] that can be serialised.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct TransitionView {
+    /// The state before.
+    pub from: Kind,
+    /// The state since.
+    pub to: View,
+    /// Time since it was made.
+    pub age_ms: u64,
+}
+
+/// The lifecycle of one peer. Its state changes by these methods and by nothing else.
+///
+/// ```
+/// use adit_core::session::{Event, Kind, Lifecycle};
+/// use std::time::Instant;
+/// let now = Instant::now();
+/// let mut lifecycle = Lifecycle::new();
+/// assert_eq!(lifecycle.connected(now).unwrap_err().event, Event::Connected);
+/// lifecycle.connect(now)?;
+/// let made = lifecycle.connected(now)?;
+/// assert_eq!((made.from.kind(), made.to.kind()), (Kind::Connecting, Kind::Connected));
+/// # Ok::<(), adit_core::session::Refused>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Lifecycle {
+    state: State,
+}
+
+impl Lifecycle {
+    /// A peer that is disconnected.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { state: State::Disconnected }
+    }
+
+    /// The present state.
+    #[must_use]
+    pub const fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Whether the connection is up.
+    #[must_use]
+    pub const fn is_connected(&self) -> bool {
+        matches!(self.state, State::Connected { .. })
+    }
+
+    /// Whether the connection is up and its smoothed latency is known and below
+    /// [`HEALTHY_BELOW`].
+    #[must_use]
+    pub fn is_healthy(&self) -> bool {
+        matches!(self.state, State::Connected { latency: Some(latency), .. } if latency < HEALTHY_BELOW)
+    }
+
+    /// Notes the smoothed round trip time. No transition; without effect unless connected.
+    pub const fn set_latency(&mut self, smoothed: Duration) {
+        if let State::Connected { latency, .. } = &mut self.state {
+            *latency = Some(smoothed);
+        }
+    }
+
+    /// Somebody wants the connection: from Disconnected and Failed to Connecting.
+    ///
+    /// # Errors
+    /// In every other state.
+    pub fn connect(&mut self, now: Instant) -> Result<Transition, Refused> {
+        match self.state {
+            State::Disconnected | State::Failed { .. } => {
+                Ok(self.go(State::Connecting { since: now }, now))
+            }
+            State::Connecting { .. } | State::Connected { .. } | State::Reconnecting { .. } => {
+                Err(self.refuse(Event::Connect))
+            }
+        }
+    }
+
+    /// The connection is up: from Connecting and Reconnecting to Connected.
+    ///
+    /// # Errors
+    /// In every other state.
+    pub fn connected(&mut self, now: Instant) -> Result<Transition, Refused> {
+        match self.state {
+            State::Connecting { .. } | State::Reconnecting { .. } => {
+                Ok(self.go(State::Connected { since: now, latency: None }, now))
+            }
+            State::Disconnected | State::Connected { .. } | State::Failed { .. } => {
+                Err(self.refuse(Event::Connected))
+            }
+        }
+    }
+
+    /// The connection is lost and `attempt` (from 1; 0 is taken as 1) is to make it again: from
+    /// Connected to Reconnecting. A loss that is not to be repaired is this and then
+    /// [`Lifecycle::fail`].
+    ///
+    /// # Errors
+    /// In every other state.
+    pub fn lost(
+        &mut self,
+        failure: Failure,
+        attempt: u32,
+        now: Instant,
+    ) -> Result<Transition, Refused> {
+        match self.state {
+            State::Connected { .. } => {
+                let attempt = attempt.max(1);
+                Ok(self.go(State::Reconnecting { attempt, last_error: failure, since: now }, now))
+            }
+            State::Disconnected
+            | State::Connecting { .. }
+            | State::Reconnecting { .. }
+            | State::Failed { .. } => Err(self.refuse(Event::Lost)),
+        }
+    }
+
+    /// The attempt failed and the next one follows: from Reconnecting to Reconnecting.
+    ///
+    /// # Errors
+    /// In every other state.
+    pub fn attempt_failed(
+        &mut self,
+        failure: Failure,
+        now: Instant,
+    ) -> Result<Transition, Refused> {
+        match self.state {
+            State::Reconnecting { attempt, since, .. } => {
+                let attempt = attempt.saturating_add(1);
+                Ok(self.go(State::Reconnecting { attempt, last_error: failure, since }, now))
+            }
+            State::Disconnected
+            | State::Connecting { .. }
+            | State::Connected { .. }
+            | State::Failed { .. } => Err(self.refuse(Event::AttemptFailed)),
+        }
+    }
+
+    /// No further attempt is made: from Connecting and Reconnecting to Failed.
+    ///
+    /// # Errors
+    /// In every other state.
+    pub fn fail(&mut self, failure: Failure, now: Instant) -> Result<Transition, Refused> {
+        match self.state {
+            State::Connecting { .. } | State::Reconnecting { .. } => {
+                Ok(self.go(State::Failed { error: failure, at: now }, now))
+            }
+            State::Disconnected | State::Connected { .. } | State::Failed { .. } => {
+                Err(self.refuse(Event::Fail))
+            }
+        }
+    }
+
+    /// The connection is no longer wanted: from every other state to Disconnected.
+    ///
+    /// # Errors
+    /// When already Disconnected.
+    pub fn disconnect(&mut self, now: Instant) -> Result<Transition, Refused> {
+        match self.state {
+            State::Connecting { .. }
+            | State::Connected { .. }
+            | State::Reconnecting { .. }
+            | State::Failed { .. } => Ok(self.go(State::Disconnected, now)),
+            State::Disconnected => Err(self.refuse(Event::Disconnect)),
+        }
+    }
+
+    fn go(&mut self, to: State, at: Instant) -> Transition {
+        let from = std::mem::replace(&mut self.state, to.clone());
+        Transition { from, to, at }
+    }
+
+    const fn refuse(&self, event: Event) -> Refused {
+        Refused { event, state: self.state.kind() }
+    }
+}
+
+impl Default for Lifecycle {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests;

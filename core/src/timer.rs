@@ -1,1 +1,263 @@
-//! Deadlines with reasons.
+//! Deadlines with their reasons, and an index of them by key.
+//!
+//! It decides which deadline is next. It never reads a clock, never sleeps, and knows nothing of
+//! what happens when a deadline passes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::time::Instant;
+
+/// Why a machine wants to be called again. The order breaks ties between equal instants: what can
+/// still save a connection comes before what ends something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// A timer of QUIC itself: loss detection, pacing, idle timeout (RFC 9002, RFC 9000 §10.1).
+    Transport,
+    /// The next heartbeat is to be sent.
+    Heartbeat,
+    /// The answer to a heartbeat is due, or any sign of life.
+    HeartbeatAck,
+    /// An attempt to connect has used up its time.
+    Connect,
+    /// The wait before the next attempt to connect is over.
+    Reconnect,
+    /// The link has been up long enough to count as stable.
+    Stable,
+    /// A request's deadline.
+    Request,
+    /// The opening bytes of a stream are due.
+    Preface,
+    /// The time allowed for finishing what is under way ends.
+    Drain,
+}
+
+impl Reason {
+    /// The stable text of the reason, as logs and `--json` carry it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Transport => "transport",
+            Self::Heartbeat => "heartbeat",
+            Self::HeartbeatAck => "heartbeat_ack",
+            Self::Connect => "connect",
+            Self::Reconnect => "reconnect",
+            Self::Stable => "stable",
+            Self::Request => "request",
+            Self::Preface => "preface",
+            Self::Drain => "drain",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// When a machine wants to be called again, and why.
+pub type Deadline = (Instant, Reason);
+
+/// The earliest of several deadlines; at the same instant, the first in the order of [`Reason`].
+///
+/// ```
+/// use adit_core::timer::{Reason, earliest};
+/// use std::time::{Duration, Instant};
+/// let now = Instant::now();
+/// let ack = Some((now + Duration::from_secs(10), Reason::HeartbeatAck));
+/// let next = Some((now + Duration::from_secs(30), Reason::Heartbeat));
+/// assert_eq!(earliest([next, None, ack]), ack);
+/// assert_eq!(earliest([]), None);
+/// ```
+#[must_use]
+pub fn earliest(deadlines: impl IntoIterator<Item = Option<Deadline>>) -> Option<Deadline> {
+    deadlines.into_iter().flatten().min()
+}
+
+/// At most one deadline per key, indexed by time: setting, clearing and taking cost `O(log n)`,
+/// reading the next one does not depend on how many there are.
+///
+/// ```
+/// use adit_core::timer::{Reason, Timers};
+/// use std::time::{Duration, Instant};
+/// let (now, second) = (Instant::now(), Duration::from_secs(1));
+/// let mut timers = Timers::new();
+/// timers.set("slow", Some((now + 2 * second, Reason::Transport)));
+/// timers.set("quick", Some((now + second, Reason::Request)));
+/// assert_eq!(timers.next(), Some((now + second, Reason::Request)));
+/// assert_eq!(timers.pop_due(now), None);
+/// assert_eq!(timers.pop_due(now + second), Some(("quick", Reason::Request)));
+/// ```
+#[derive(Debug, Clone)]
+pub struct Timers<K> {
+    order: BTreeSet<(Deadline, K)>,
+    by_key: BTreeMap<K, Deadline>,
+}
+
+impl<K: Ord + Copy> Timers<K> {
+    /// No deadline at all.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { order: BTreeSet::new(), by_key: BTreeMap::new() }
+    }
+
+    /// Replaces the deadline of `key`; `None` clears it.
+    pub fn set(&mut self, key: K, deadline: Option<Deadline>) {
+        let old = match deadline {
+            Some(new) => self.by_key.insert(key, new),
+            None => self.by_key.remove(&key),
+        };
+        if old == deadline {
+            return;
+        }
+        if let Some(old) = old {
+            self.order.remove(&(old, key));
+        }
+        if let Some(new) = deadline {
+            self.order.insert((new, key));
+        }
+    }
+
+    /// The earliest deadline.
+    #[must_use]
+    pub fn next(&self) -> Option<Deadline> {
+        self.order.first().map(|&(deadline, _)| deadline)
+    }
+
+    /// Takes the earliest deadline that has been reached: at `now` or before it. Its key has no
+    /// deadline then, until one is set.
+    pub fn pop_due(&mut self, now: Instant) -> Option<(K, Reason)> {
+        let &((at, reason), key) = self.order.first()?;
+        if at > now {
+            return None;
+        }
+        self.order.pop_first();
+        self.by_key.remove(&key);
+        Some((key, reason))
+    }
+
+    /// How many keys have a deadline.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.by_key.len()
+    }
+
+    /// Whether no key has a deadline.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.by_key.is_empty()
+    }
+}
+
+impl<K: Ord + Copy> Default for Timers<K> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "an Instant has no other origin; tests only add to it"
+)]
+pub(crate) fn anchor() -> Instant {
+    Instant::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use proptest::test_runner::FileFailurePersistence::Direct;
+    use std::time::Duration;
+
+    const TICK: Duration = Duration::from_nanos(1);
+
+    #[test]
+    fn equal_instants_are_ordered_by_their_reasons() {
+        let now = anchor();
+        let (a, b) = ((now, Reason::Heartbeat), (now, Reason::Drain));
+        assert_eq!(earliest([Some(b), Some(a)]), Some(a));
+    }
+
+    #[test]
+    fn every_reason_serialises_as_its_text() {
+        for reason in [
+            Reason::Transport,
+            Reason::Heartbeat,
+            Reason::HeartbeatAck,
+            Reason::Connect,
+            Reason::Reconnect,
+            Reason::Stable,
+            Reason::Request,
+            Reason::Preface,
+            Reason::Drain,
+        ] {
+            assert_eq!(serde_json::to_value(reason).unwrap(), reason.as_str());
+            assert_eq!(reason.to_string(), reason.as_str());
+        }
+    }
+
+    #[test]
+    fn a_deadline_is_due_exactly_at_its_instant_and_not_before() {
+        let now = anchor();
+        let mut timers = Timers::default();
+        timers.set(1, Some((now + TICK, Reason::Connect)));
+        assert_eq!(timers.pop_due(now), None);
+        assert_eq!(timers.pop_due(now + TICK), Some((1, Reason::Connect)));
+        assert_eq!(timers.pop_due(now + TICK), None);
+        assert!(timers.is_empty());
+    }
+
+    #[test]
+    fn a_new_deadline_replaces_the_old_one() {
+        let now = anchor();
+        let mut timers = Timers::new();
+        timers.set(1, Some((now, Reason::Heartbeat)));
+        timers.set(1, Some((now + TICK, Reason::HeartbeatAck)));
+        assert_eq!((timers.len(), timers.next()), (1, Some((now + TICK, Reason::HeartbeatAck))));
+        timers.set(1, None);
+        timers.set(2, None);
+        assert_eq!((timers.len(), timers.next()), (0, None));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig {
+            failure_persistence: Some(Box::new(Direct(concat!(
+                env!("CARGO_MANIFEST_DIR"), "/../proptest-regressions/timer.txt"
+            )))),
+            ..ProptestConfig::default()
+        })]
+
+        #[test]
+        fn the_index_agrees_with_a_scan_over_all_keys(
+            ops in prop::collection::vec((0u8..8, prop::option::of(0u64..20), 0u64..20), 0..100)
+        ) {
+            let start = anchor();
+            let mut timers = Timers::new();
+            let mut model: BTreeMap<u8, Deadline> = BTreeMap::new();
+            for (key, at, pop_at) in ops {
+                let deadline = at.map(|at| (start + TICK * at as u32, Reason::Request));
+                timers.set(key, deadline);
+                match deadline {
+                    Some(deadline) => { model.insert(key, deadline); }
+                    None => { model.remove(&key); }
+                }
+                let now = start + TICK * pop_at as u32;
+                if let Some((key, reason)) = timers.pop_due(now) {
+                    let scanned = model.iter().map(|(&k, &d)| (d, k)).min();
+                    let ((at, scanned_reason), scanned_key) = scanned.unwrap();
+                    prop_assert!(at <= now);
+                    prop_assert_eq!((key, reason), (scanned_key, scanned_reason));
+                    model.remove(&key);
+                } else {
+                    prop_assert!(model.values().all(|&(at, _)| at > now));
+                }
+                prop_assert_eq!(timers.next(), model.values().min().copied());
+                prop_assert_eq!(timers.len(), model.len());
+                prop_assert_eq!(timers.order.len(), model.len());
+            }
+        }
+    }
+}

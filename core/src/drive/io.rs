@@ -1,21 +1,28 @@
 //! What an adapter supplies: a clock, a way in, a way out, and a sleep. Nothing else.
 
 use std::io;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use crate::transmit::{Datagram, Transmit};
 
-/// Socket and clock of one runtime.
-///
-/// The contract is that of `std::task`: whoever returns `Pending` has arranged for the context's
-/// waker to be called. The driver never trusts a wake-up: it compares the clock with the deadline.
-pub trait Io {
+/// The time of one runtime, shared between the driver and its handles.
+pub trait Clock: Send + Sync {
     /// Monotonic time, which should go on while the machine is suspended.
     fn now(&self) -> Instant;
 
     /// Wall time since the Unix epoch.
     fn unix(&self) -> Duration;
+}
+
+/// The socket of one runtime.
+///
+/// The contract is that of `std::task`: whoever returns `Pending` has arranged for the context's
+/// waker to be called. The driver never trusts a wake-up: it compares the clock with the deadline.
+pub trait Io {
+    /// The clock that every instant passed to this adapter comes from.
+    fn clock(&self) -> Arc<dyn Clock>;
 
     /// Receives what is there, at most one system call's worth, and hands each batch to `sink`.
     ///

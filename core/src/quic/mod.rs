@@ -1,1 +1,405 @@
-//! quinn-proto, wrapped.
+//! The transport: quinn-proto behind our own face. Nothing outside this folder names it.
+//!
+//! Its poll order is encoded once, in [`Endpoint::pump`]: endpoint events to a fixed point, then
+//! application events, then the timer. It decides nothing about the tunnel.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::BytesMut;
+use quinn_proto::{ConnectionHandle, DatagramEvent, Dir, Incoming, StreamEvent};
+
+use crate::clock::WallClock;
+use crate::config::Config;
+use crate::error::{Code, Failure, Misuse};
+use crate::rng::Rng;
+use crate::timer::{Deadline, Reason, Timers};
+use crate::tls::TlsError;
+use crate::transmit::{Datagram, Route, Transmit};
+
+mod cid;
+mod connection;
+mod convert;
+mod setup;
+
+pub(crate) use connection::{Class, Connection, Read, Write};
+
+/// A connection of this endpoint; never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ConnectionId(pub(crate) u64);
+
+/// What happened on a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// A peer's first packet was accepted; its handshake is under way.
+    Incoming,
+    /// The handshake is complete and both sides know it.
+    Connected,
+    /// The connection is over.
+    Lost(Failure),
+    /// The peer opened streams.
+    Opened,
+    /// The peer allows more streams.
+    Available,
+    /// A stream has data, its end, or its reset.
+    Readable(u64),
+    /// A stream takes data again.
+    Writable(u64),
+    /// The peer has everything of a finished stream.
+    Finished(u64),
+    /// The peer wants no more of a stream.
+    Stopped(u64, Code),
+    /// Datagrams arrived.
+    Datagrams,
+}
+
+/// Stateless answers (version negotiation, reset, retry) waiting to be sent; more than this many
+/// are dropped, since whoever asked asks again.
+const MAX_RESPONSES: usize = 256;
+
+/// Largest batch in bytes: what one UDP send with segmentation offload can carry.
+const MAX_BATCH: usize = 65_000;
+
+/// All connections of one socket.
+pub(crate) struct Endpoint {
+    inner: quinn_proto::Endpoint,
+    client: quinn_proto::ClientConfig,
+    config: Config,
+    connections: BTreeMap<ConnectionId, Connection>,
+    by_handle: BTreeMap<usize, ConnectionId>,
+    next_id: u64,
+    handshaking: usize,
+    timers: Timers<ConnectionId>,
+    events: VecDeque<(ConnectionId, Event)>,
+    sending: VecDeque<ConnectionId>,
+    responses: VecDeque<(Transmit, Vec<u8>)>,
+    max_segments: usize,
+}
+
+impl Endpoint {
+    pub(crate) fn new(config: &Config, wall: &WallClock, rng: &mut Rng) -> Result<Self, TlsError> {
+        let transport = setup::transport(&config.transport);
+        let client = setup::client(config, wall, transport.clone(), rng)?;
+        let server = if config.listening {
+            Some(Arc::new(setup::server(config, wall, transport, rng)?))
+        } else {
+            None
+        };
+        let endpoint = Arc::new(setup::endpoint(&config.transport, rng));
+        Ok(Self {
+            inner: quinn_proto::Endpoint::new(endpoint, server, true, None),
+            client,
+            config: config.clone(),
+            connections: BTreeMap::new(),
+            by_handle: BTreeMap::new(),
+            next_id: 0,
+            handshaking: 0,
+            timers: Timers::default(),
+            events: VecDeque::new(),
+            sending: VecDeque::new(),
+            responses: VecDeque::new(),
+            max_segments: 1,
+        })
+    }
+
+    /// How many datagrams one batch may hold.
+    pub(crate) const fn set_max_segments(&mut self, segments: usize) {
+        self.max_segments = if segments == 0 { 1 } else { segments };
+    }
+
+    /// No new connections from here on; those there are go on.
+    pub(crate) fn stop_accepting(&mut self) {
+        self.inner.set_server_config(None);
+    }
+
+    /// Connections that exist, those draining included.
+    pub(crate) fn len(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// Starts a handshake.
+    pub(crate) fn connect(
+        &mut self,
+        route: Route,
+        server_name: &str,
+        now: Instant,
+    ) -> Result<ConnectionId, Misuse> {
+        let (handle, connection) = self
+            .inner
+            .connect(now, self.client.clone(), route.remote, server_name)
+            .map_err(|e| convert::misuse(&e))?;
+        let id = self.insert(handle, connection);
+        self.pump(id, now);
+        Ok(id)
+    }
+
+    /// Takes a received batch apart and routes each datagram.
+    pub(crate) fn handle_datagram(&mut self, datagram: Datagram, now: Instant) {
+        let Datagram { route, ecn, segment_size, mut payload } = datagram;
+        let mut touched = None;
+        while !payload.is_empty() {
+            let size = if segment_size == 0 { payload.len() } else { segment_size };
+            let one = payload.split_to(size.min(payload.len()));
+            let id = self.handle_one(route, ecn.map(convert::ecn_in), one, now);
+            // One batch is of one route, hence nearly always of one connection: its machines are
+            // polled once for the batch.
+            if touched != id {
+                if let Some(previous) = touched {
+                    self.pump(previous, now);
+                }
+                touched = id;
+            }
+        }
+        if let Some(id) = touched {
+            self.pump(id, now);
+        }
+    }
+
+    fn handle_one(
+        &mut self,
+        route: Route,
+        ecn: Option<quinn_proto::EcnCodepoint>,
+        data: BytesMut,
+        now: Instant,
+    ) -> Option<ConnectionId> {
+        let mut answer = Vec::new();
+        match self.inner.handle(now, route.remote, route.local_ip, ecn, data, &mut answer)? {
+            DatagramEvent::ConnectionEvent(handle, event) => {
+                let id = *self.by_handle.get(&handle.0)?;
+                self.connections.get_mut(&id)?.inner.handle_event(event);
+                Some(id)
+            }
+            DatagramEvent::NewConnection(incoming) => self.admit(incoming, now),
+            DatagramEvent::Response(transmit) => {
+                self.respond(&transmit, answer);
+                None
+            }
+        }
+    }
+
+    fn admit(&mut self, incoming: Incoming, now: Instant) -> Option<ConnectionId> {
+        let mut answer = Vec::new();
+        if self.connections.len() >= self.config.limits.peers {
+            let transmit = self.inner.refuse(incoming, &mut answer);
+            self.respond(&transmit, answer);
+            return None;
+        }
+        if self.handshaking >= setup::retry_threshold(&self.config.limits) && incoming.may_retry() {
+            if let Ok(transmit) = self.inner.retry(incoming, &mut answer) {
+                self.respond(&transmit, answer);
+            }
+            return None;
+        }
+        match self.inner.accept(incoming, now, &mut answer, None) {
+            Ok((handle, connection)) => {
+                let id = self.insert(handle, connection);
+                self.events.push_back((id, Event::Incoming));
+                Some(id)
+            }
+            Err(error) => {
+                if let Some(transmit) = error.response {
+                    self.respond(&transmit, answer);
+                }
+                None
+            }
+        }
+    }
+
+    fn insert(
+        &mut self,
+        handle: ConnectionHandle,
+        inner: quinn_proto::Connection,
+    ) -> ConnectionId {
+        let id = ConnectionId(self.next_id);
+        self.next_id += 1;
+        self.handshaking += 1;
+        self.by_handle.insert(handle.0, id);
+        self.connections.insert(
+            id,
+            Connection {
+                handle,
+                inner,
+                establishing: true,
+                lost: false,
+                send_window: self.config.transport.send_window.into(),
+                interactive_reserve: self.config.transport.interactive_reserve.into(),
+                queued: false,
+            },
+        );
+        id
+    }
+
+    fn respond(&mut self, transmit: &quinn_proto::Transmit, mut bytes: Vec<u8>) {
+        if self.responses.len() < MAX_RESPONSES {
+            bytes.truncate(transmit.size);
+            self.responses.push_back((ours(transmit), bytes));
+        }
+    }
+
+    /// Lets the transport's due timers act.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        while let Some((id, _)) = self.timers.pop_due(now) {
+            if let Some(connection) = self.connections.get_mut(&id) {
+                connection.inner.handle_timeout(now);
+            }
+            self.pump(id, now);
+        }
+    }
+
+    /// The transport's next timer.
+    pub(crate) fn deadline(&self) -> Option<Deadline> {
+        self.timers.next()
+    }
+
+    /// A connection, if it still exists. Whoever changes something calls [`Endpoint::touch`].
+    pub(crate) fn get(&self, id: ConnectionId) -> Option<&Connection> {
+        self.connections.get(&id)
+    }
+
+    /// Runs `act` on a connection and then lets its machines settle.
+    pub(crate) fn with<T>(
+        &mut self,
+        id: ConnectionId,
+        now: Instant,
+        act: impl FnOnce(&mut Connection) -> T,
+    ) -> Option<T> {
+        let result = act(self.connections.get_mut(&id)?);
+        self.pump(id, now);
+        Some(result)
+    }
+
+    /// As [`Endpoint::with`], for stream calls: they cannot end a connection or move its timer
+    /// before the next transmission, so that only that is scheduled.
+    pub(crate) fn stream<T>(
+        &mut self,
+        id: ConnectionId,
+        act: impl FnOnce(&mut Connection) -> T,
+    ) -> Option<T> {
+        let result = act(self.connections.get_mut(&id)?);
+        self.schedule(id);
+        Some(result)
+    }
+
+    /// What happened since the last call.
+    pub(crate) fn poll_event(&mut self) -> Option<(ConnectionId, Event)> {
+        self.events.pop_front()
+    }
+
+    /// The next batch, its bytes appended to the empty `out`. Connections take turns.
+    pub(crate) fn poll_transmit(&mut self, out: &mut Vec<u8>, now: Instant) -> Option<Transmit> {
+        if let Some((transmit, bytes)) = self.responses.pop_front() {
+            out.extend_from_slice(&bytes);
+            return Some(transmit);
+        }
+        while let Some(id) = self.sending.pop_front() {
+            let Some(connection) = self.connections.get_mut(&id) else { continue };
+            let mtu = usize::from(connection.inner.current_mtu()).max(1);
+            let segments = self.max_segments.min(MAX_BATCH / mtu).max(1);
+            let transmit = connection.inner.poll_transmit(now, segments, out);
+            connection.queued = transmit.is_some();
+            if let Some(transmit) = transmit {
+                self.sending.push_back(id);
+                return Some(ours(&transmit));
+            }
+            self.settle(id, now);
+        }
+        None
+    }
+
+    /// Whether a batch may be waiting.
+    pub(crate) fn is_sending(&self) -> bool {
+        !self.responses.is_empty() || !self.sending.is_empty()
+    }
+
+    fn schedule(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.connections.get_mut(&id)
+            && !connection.queued
+        {
+            connection.queued = true;
+            self.sending.push_back(id);
+        }
+    }
+
+    /// After anything touched a connection: settle it and let it send.
+    fn pump(&mut self, id: ConnectionId, now: Instant) {
+        self.settle(id, now);
+        self.schedule(id);
+    }
+
+    fn settle(&mut self, id: ConnectionId, now: Instant) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        while let Some(event) = connection.inner.poll_endpoint_events() {
+            if let Some(event) = self.inner.handle_event(connection.handle, event) {
+                connection.inner.handle_event(event);
+            }
+        }
+        while let Some(event) = connection.inner.poll() {
+            if let Some(event) = translate(event) {
+                if matches!(event, Event::Lost(_)) {
+                    connection.lost = true;
+                }
+                self.events.push_back((id, event));
+            }
+        }
+        if connection.establishing {
+            if connection.lost {
+                connection.establishing = false;
+                self.handshaking -= 1;
+            } else if connection.is_confirmed() {
+                connection.establishing = false;
+                self.handshaking -= 1;
+                self.events.push_back((id, Event::Connected));
+            }
+        }
+        if connection.inner.is_drained() {
+            self.remove(id);
+            return;
+        }
+        // A timer already past is due now: it is never reported as lying behind the caller.
+        let timeout = connection.inner.poll_timeout().map(|at| (at.max(now), Reason::Transport));
+        self.timers.set(id, timeout);
+    }
+
+    fn remove(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.connections.remove(&id) {
+            self.by_handle.remove(&connection.handle.0);
+            if connection.establishing {
+                self.handshaking -= 1;
+            }
+        }
+        self.timers.set(id, None);
+    }
+}
+
+fn translate(event: quinn_proto::Event) -> Option<Event> {
+    Some(match event {
+        quinn_proto::Event::HandshakeDataReady
+        | quinn_proto::Event::Connected
+        | quinn_proto::Event::DatagramsUnblocked => return None,
+        quinn_proto::Event::ConnectionLost { reason } => Event::Lost(convert::failure(&reason)),
+        quinn_proto::Event::DatagramReceived => Event::Datagrams,
+        quinn_proto::Event::Stream(event) => match event {
+            StreamEvent::Opened { dir: Dir::Bi } => Event::Opened,
+            StreamEvent::Available { dir: Dir::Bi } => Event::Available,
+            StreamEvent::Opened { dir: Dir::Uni } | StreamEvent::Available { dir: Dir::Uni } => {
+                return None;
+            }
+            StreamEvent::Readable { id } => Event::Readable(id.into()),
+            StreamEvent::Writable { id } => Event::Writable(id.into()),
+            StreamEvent::Finished { id } => Event::Finished(id.into()),
+            StreamEvent::Stopped { id, error_code } => {
+                Event::Stopped(id.into(), Code::from_wire(error_code.into_inner()))
+            }
+        },
+    })
+}
+
+fn ours(transmit: &quinn_proto::Transmit) -> Transmit {
+    Transmit {
+        route: Route { remote: transmit.destination, local_ip: transmit.src_ip },
+        ecn: transmit.ecn.map(convert::ecn_out),
+        segment_size: transmit.segment_size,
+        size: transmit.size,
+    }
+}

@@ -1,0 +1,151 @@
+//! Delays: the series, its bounds, and what jitter is for.
+
+use super::{Backoff, Config, ConfigError, LONGEST};
+use crate::rng::Rng;
+use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence::Direct;
+use std::time::Duration;
+
+const NANO: Duration = Duration::from_nanos(1);
+
+fn backoff(config: Config) -> Backoff {
+    Backoff::new(config, Rng::new([1; 32], "backoff"))
+}
+
+#[test]
+fn the_series_doubles_from_one_second_to_a_minute() {
+    let mut exact = backoff(Config::builder().jitter(0.0).build().unwrap());
+    let delays: Vec<_> = (1..=8).map(|attempt| exact.delay(attempt).as_secs()).collect();
+    assert_eq!(delays, [1, 2, 4, 8, 16, 32, 60, 60]);
+    assert_eq!(exact.delay(0), exact.delay(1));
+    assert_eq!(exact.delay(u32::MAX), Duration::from_secs(60));
+}
+
+#[test]
+fn a_multiplier_of_one_keeps_the_delay_at_any_attempt() {
+    let mut even = backoff(Config::builder().multiplier(1.0).jitter(0.0).build().unwrap());
+    assert_eq!(even.delay(u32::MAX), Duration::from_secs(1));
+}
+
+#[test]
+fn the_cap_holds_before_jitter_and_not_after() {
+    let mut capped = backoff(Config::default());
+    let delays: Vec<_> = (0..1_000).map(|_| capped.delay(20)).collect();
+    assert!(delays.iter().any(|&delay| delay > Duration::from_secs(60)));
+    assert!(delays.iter().all(|&delay| delay <= Duration::from_secs(78)));
+    assert!(delays.iter().all(|&delay| delay >= Duration::from_secs(42)));
+}
+
+#[test]
+fn a_thousand_clients_dropped_together_do_not_return_together() {
+    // An even spread has 17 in each 10 ms of the first attempt's 0.6 s, 0.3 in those of 36 s; the
+    // limits are what chance adds to that less than once in a million.
+    for (attempt, at_most) in [(1, 40), (7, 6)] {
+        let mut per_window = std::collections::BTreeMap::<u128, u32>::new();
+        for client in 0..1_000u32 {
+            let mut seed = [0; 32];
+            seed[..4].copy_from_slice(&client.to_le_bytes());
+            let mut backoff = Backoff::new(Config::default(), Rng::new(seed, "backoff"));
+            *per_window.entry(backoff.delay(attempt).as_millis() / 10).or_default() += 1;
+        }
+        let most = per_window.values().max().copied().unwrap();
+        assert!(most <= at_most, "{most} of 1,000 clients within 10 ms at attempt {attempt}");
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_delays() {
+    let (mut a, mut b) = (backoff(Config::default()), backoff(Config::default()));
+    for attempt in 1..100 {
+        assert_eq!(a.delay(attempt), b.delay(attempt));
+    }
+}
+
+#[test]
+fn a_first_delay_of_zero_is_refused_and_the_shortest_is_not() {
+    assert_eq!(Config::builder().initial(Duration::ZERO).build(), Err(ConfigError::InitialZero));
+    assert!(Config::builder().initial(NANO).build().is_ok());
+}
+
+#[test]
+fn a_first_delay_at_the_cap_is_taken_and_one_past_it_refused() {
+    let max = Duration::from_secs(60);
+    assert!(Config::builder().initial(max).build().is_ok());
+    assert_eq!(
+        Config::builder().initial(max + NANO).build(),
+        Err(ConfigError::InitialAboveMax { initial: max + NANO, max })
+    );
+}
+
+#[test]
+fn a_cap_of_a_day_is_taken_and_one_past_it_refused() {
+    assert!(Config::builder().max(LONGEST).build().is_ok());
+    assert_eq!(
+        Config::builder().max(LONGEST + NANO).build(),
+        Err(ConfigError::MaxTooLong(LONGEST + NANO))
+    );
+}
+
+#[test]
+fn a_multiplier_below_one_or_without_end_is_refused() {
+    assert!(Config::builder().multiplier(1.0).build().is_ok());
+    for multiplier in [1.0 - f64::EPSILON, -2.0, f64::INFINITY, f64::NAN] {
+        let refused = Config::builder().multiplier(multiplier).build();
+        assert!(matches!(refused, Err(ConfigError::Multiplier(_))), "{multiplier}");
+    }
+}
+
+#[test]
+fn a_jitter_of_one_or_below_zero_is_refused() {
+    assert!(Config::builder().jitter(0.0).build().is_ok());
+    assert!(Config::builder().jitter(1.0 - f64::EPSILON).build().is_ok());
+    for jitter in [1.0, -f64::EPSILON, f64::NAN] {
+        let refused = Config::builder().jitter(jitter).build();
+        assert!(matches!(refused, Err(ConfigError::Jitter(_))), "{jitter}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        failure_persistence: Some(Box::new(Direct(concat!(
+            env!("CARGO_MANIFEST_DIR"), "/../proptest-regressions/backoff.txt"
+        )))),
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn every_delay_lies_within_its_bounds(
+        initial in 1u64..LONGEST.as_millis() as u64,
+        max in 1u64..LONGEST.as_millis() as u64,
+        multiplier in prop_oneof![Just(1.0), Just(2.0), 1.0f64..1e9],
+        jitter in 0.0f64..1.0,
+        attempt in prop_oneof![0u32..40, any::<u32>()],
+        seed: [u8; 32],
+    ) {
+        let (initial, max) = (Duration::from_millis(initial.min(max)), Duration::from_millis(max));
+        let config = Config::builder()
+            .initial(initial).max(max).multiplier(multiplier).jitter(jitter).build().unwrap();
+        let mut backoff = Backoff::new(config, Rng::new(seed, "backoff"));
+        let base = backoff.base(attempt);
+        prop_assert!(base >= initial.saturating_sub(NANO) && base <= max);
+        prop_assert!(backoff.base(attempt.saturating_add(1)) >= base);
+        let delay = backoff.delay(attempt);
+        prop_assert!(delay >= base.mul_f64(1.0 - jitter).saturating_sub(NANO));
+        prop_assert!(delay <= base.mul_f64(1.0 + jitter) + NANO);
+    }
+
+    #[test]
+    fn what_a_peer_asked_for_is_never_cut_short(told in 0u64..86_400_000, seed: [u8; 32]) {
+        let told = Duration::from_millis(told);
+        let delay = Backoff::new(Config::default(), Rng::new(seed, "backoff")).at_least(told);
+        prop_assert!(delay >= told && delay <= told.mul_f64(1.3) + NANO);
+    }
+
+    #[test]
+    fn a_delay_within_a_span_never_reaches_its_end(span in 1u64..1_000_000, seed: [u8; 32]) {
+        let span = Duration::from_nanos(span);
+        let mut backoff = Backoff::new(Config::default(), Rng::new(seed, "backoff"));
+        prop_assert!(backoff.within(span) < span);
+        prop_assert_eq!(backoff.within(Duration::ZERO), Duration::ZERO);
+    }
+}

@@ -1,0 +1,238 @@
+//! One connection: its streams and datagrams in our terms.
+//!
+//! It decides which writes may use the reserve that bulk must leave free; everything else it
+//! translates. Streams are named by quinn's number, which the node wraps in its own name.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use quinn_proto::{
+    ConnectionHandle, Dir, FinishError, ReadError, ReadableError, SendDatagramError, VarInt,
+    WriteError,
+};
+
+use super::convert;
+use crate::error::{Code, Failure, Misuse};
+use crate::event::Statistics;
+
+/// What a read found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Read {
+    /// Bytes in order, at most as many as asked for.
+    Chunk(Bytes),
+    /// Nothing yet: a readable event follows.
+    Blocked,
+    /// The peer finished the stream and everything has been read.
+    End,
+    /// The peer reset the stream.
+    Reset(Code),
+    /// The stream is not there: read to its end, stopped, or never opened.
+    Gone,
+}
+
+/// What a write did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Write {
+    /// This many bytes were taken.
+    Taken(usize),
+    /// None were: a writable event follows.
+    Blocked,
+    /// The peer asked for no more.
+    Stopped(Code),
+    /// The stream is not there, or finished.
+    Gone,
+}
+
+/// What a write may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Class {
+    /// The send window.
+    Bulk,
+    /// The send window and the reserve for small writes.
+    Interactive,
+    /// Those, and the reserve for the control stream.
+    Control,
+}
+
+impl Class {
+    /// The order in which streams with data are sent.
+    pub(super) const fn priority(self) -> i32 {
+        match self {
+            Self::Bulk => 0,
+            Self::Interactive => 1,
+            Self::Control => 2,
+        }
+    }
+}
+
+/// Bytes the control stream may write beyond every other stream's.
+const CONTROL_RESERVE: u64 = 256 << 10;
+
+/// One quinn connection and what we remember of it.
+pub(crate) struct Connection {
+    pub(super) handle: ConnectionHandle,
+    pub(super) inner: quinn_proto::Connection,
+    /// Set until the handshake is confirmed by both sides.
+    pub(super) establishing: bool,
+    pub(super) lost: bool,
+    pub(super) send_window: u64,
+    pub(super) interactive_reserve: u64,
+    /// In the queue of connections that may have something to send.
+    pub(super) queued: bool,
+}
+
+impl Connection {
+    /// Where the peer is now.
+    pub(crate) fn remote(&self) -> SocketAddr {
+        self.inner.remote_address()
+    }
+
+    /// The transport's own smoothed round trip.
+    pub(crate) fn rtt(&self) -> Duration {
+        self.inner.rtt()
+    }
+
+    /// The verified certificate chain of the peer in DER, leaf first.
+    pub(crate) fn peer_chain(&self) -> Option<Vec<rustls_pki_types::CertificateDer<'static>>> {
+        self.inner.crypto_session().peer_identity()?.downcast().ok().map(|chain| *chain)
+    }
+
+    /// Counters since the connection began.
+    pub(crate) fn statistics(&self) -> Statistics {
+        let s = self.inner.stats();
+        Statistics {
+            bytes_sent: s.udp_tx.bytes,
+            bytes_received: s.udp_rx.bytes,
+            packets_sent: s.path.sent_packets,
+            packets_lost: s.path.lost_packets,
+            mtu: s.path.current_mtu,
+            congestion_window: s.path.cwnd,
+        }
+    }
+
+    /// Datagrams received, to tell whether the peer has spoken since.
+    pub(crate) fn packets_received(&self) -> u64 {
+        self.inner.stats().udp_rx.datagrams
+    }
+
+    /// Opens a stream, unless the peer allows no more for now.
+    pub(crate) fn open(&mut self) -> Option<u64> {
+        self.inner.streams().open(Dir::Bi).map(u64::from)
+    }
+
+    /// The next stream the peer opened.
+    pub(crate) fn accept(&mut self) -> Option<u64> {
+        self.inner.streams().accept(Dir::Bi).map(u64::from)
+    }
+
+    /// Reads at most `max` bytes in order.
+    pub(crate) fn read(&mut self, stream: u64, max: usize) -> Read {
+        let Some(id) = stream_id(stream) else { return Read::Gone };
+        let mut receive = self.inner.recv_stream(id);
+        let mut chunks = match receive.read(true) {
+            Ok(chunks) => chunks,
+            Err(ReadableError::ClosedStream | ReadableError::IllegalOrderedRead) => {
+                return Read::Gone;
+            }
+        };
+        let result = match chunks.next(max) {
+            Ok(Some(chunk)) => Read::Chunk(chunk.bytes),
+            Ok(None) => Read::End,
+            Err(ReadError::Blocked) => Read::Blocked,
+            Err(ReadError::Reset(code)) => Read::Reset(Code::from_wire(code.into_inner())),
+        };
+        // Whether credit must be sent shows when the connection is polled, which the endpoint
+        // does after every call that borrowed it mutably.
+        let _ = chunks.finalize();
+        result
+    }
+
+    /// Writes from the front of `data` what the windows allow.
+    pub(crate) fn write(&mut self, stream: u64, data: &mut Bytes, class: Class) -> Write {
+        let Some(id) = stream_id(stream) else { return Write::Gone };
+        let reserve = match class {
+            Class::Bulk => 0,
+            Class::Interactive => self.interactive_reserve,
+            Class::Control => self.interactive_reserve + CONTROL_RESERVE,
+        };
+        self.inner.set_send_window(self.send_window + reserve);
+        let mut send = self.inner.send_stream(id);
+        if send.set_priority(class.priority()).is_err() {
+            return Write::Gone;
+        }
+        let before = data.len();
+        match send.write_chunks(std::slice::from_mut(data)) {
+            Ok(_) => Write::Taken(before - data.len()),
+            Err(WriteError::Blocked) => Write::Blocked,
+            Err(WriteError::Stopped(code)) => Write::Stopped(Code::from_wire(code.into_inner())),
+            Err(WriteError::ClosedStream) => Write::Gone,
+        }
+    }
+
+    /// Ends our direction; a finished event follows when the peer has everything.
+    pub(crate) fn finish(&mut self, stream: u64) -> Result<(), Misuse> {
+        let id = stream_id(stream).ok_or(Misuse::UnknownStream)?;
+        self.inner.send_stream(id).finish().map_err(|e| match e {
+            FinishError::Stopped(_) => Misuse::WrongState,
+            FinishError::ClosedStream => Misuse::UnknownStream,
+        })
+    }
+
+    /// Abandons our direction.
+    pub(crate) fn reset(&mut self, stream: u64, code: Code) {
+        if let Some(id) = stream_id(stream) {
+            // Err means that it is over already, which is what was asked for.
+            let _ = self.inner.send_stream(id).reset(convert::wire(code));
+        }
+    }
+
+    /// Refuses the rest of the peer's direction.
+    pub(crate) fn stop(&mut self, stream: u64, code: Code) {
+        if let Some(id) = stream_id(stream) {
+            // Err means that it is over already, which is what was asked for.
+            let _ = self.inner.recv_stream(id).stop(convert::wire(code));
+        }
+    }
+
+    /// Queues a datagram; the oldest queued ones go when there is no room.
+    pub(crate) fn send_datagram(&mut self, data: Bytes) -> Result<(), Misuse> {
+        self.inner.datagrams().send(data, true).map_err(|e| match e {
+            SendDatagramError::UnsupportedByPeer | SendDatagramError::Disabled => {
+                Misuse::WrongState
+            }
+            SendDatagramError::TooLarge | SendDatagramError::Blocked(_) => Misuse::OverLimit,
+        })
+    }
+
+    /// The next received datagram.
+    pub(crate) fn recv_datagram(&mut self) -> Option<Bytes> {
+        self.inner.datagrams().recv()
+    }
+
+    /// Largest datagram the path carries now.
+    pub(crate) fn max_datagram(&mut self) -> Option<usize> {
+        self.inner.datagrams().max_size()
+    }
+
+    /// Closes the connection with a reason the peer is told.
+    pub(crate) fn close(&mut self, failure: &Failure, now: Instant) {
+        let reason = Bytes::copy_from_slice(failure.detail().as_bytes());
+        self.inner.close(now, convert::wire(failure.code()), reason);
+    }
+
+    /// Tells the transport that our own address changed: it probes the path at once.
+    pub(crate) fn local_address_changed(&mut self) {
+        self.inner.local_address_changed();
+    }
+
+    pub(super) fn is_confirmed(&self) -> bool {
+        !self.inner.is_closed()
+            && !self.inner.is_handshaking()
+            && (self.inner.side().is_server() || self.inner.stats().frame_rx.handshake_done > 0)
+    }
+}
+
+fn stream_id(stream: u64) -> Option<quinn_proto::StreamId> {
+    VarInt::from_u64(stream).ok().map(quinn_proto::StreamId::from)
+}

@@ -1,0 +1,149 @@
+//! quinn-proto's configuration objects, every one of their knobs set from ours.
+//!
+//! Its defaults are wrong for a public server: unlimited receive window, 65,536 half-open
+//! handshakes with 100 MiB of buffers. A test below asserts ours.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use quinn_proto::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn_proto::{
+    EndpointConfig, IdleTimeout, MtuDiscoveryConfig, NoneTokenStore, TimeSource, TransportConfig,
+    VarInt,
+};
+
+use super::cid::{self, SeededCids};
+use crate::clock::WallClock;
+use crate::config::{Config, Limits, Transport};
+use crate::rng::Rng;
+use crate::tls::TlsError;
+
+/// Half-open handshakes the endpoint keeps before it answers none at all.
+const MAX_INCOMING: usize = 1_024;
+/// Bytes kept for one half-open handshake that has not been accepted yet.
+const INCOMING_BUFFER: u64 = 64 << 10;
+/// The same for all of them.
+const INCOMING_BUFFER_TOTAL: u64 = 8 << 20;
+/// Bytes of out-of-order handshake data: two certificate chains of ordinary size.
+const CRYPTO_BUFFER: usize = 32 << 10;
+
+#[cfg(not(feature = "ring"))]
+use aws_lc_rs::{hkdf, hmac};
+#[cfg(feature = "ring")]
+use ring::{hkdf, hmac};
+
+pub(super) fn transport(t: &Transport) -> Arc<TransportConfig> {
+    let mut mtu = MtuDiscoveryConfig::default();
+    mtu.upper_bound(t.max_udp_payload);
+    let idle = u32::try_from(t.idle_timeout.as_millis()).unwrap_or(u32::MAX);
+    let mut config = TransportConfig::default();
+    config
+        .max_concurrent_bidi_streams(VarInt::from_u32(t.max_streams))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(idle))))
+        .keep_alive_interval(Some(t.keep_alive))
+        .stream_receive_window(VarInt::from_u32(t.stream_window))
+        .receive_window(VarInt::from_u32(t.connection_window))
+        .send_window(t.send_window.into())
+        .send_fairness(true)
+        .mtu_discovery_config(Some(mtu))
+        .crypto_buffer_size(CRYPTO_BUFFER)
+        .datagram_receive_buffer_size(Some(t.datagram_receive_buffer as usize))
+        .datagram_send_buffer_size(t.datagram_send_buffer as usize)
+        .allow_spin(false);
+    Arc::new(config)
+}
+
+pub(super) fn endpoint(t: &Transport, rng: &mut Rng) -> EndpointConfig {
+    let reset_key = hmac::Key::new(hmac::HMAC_SHA256, &rng.seed());
+    let cids = rng.seed();
+    let mut config = EndpointConfig::new(Arc::new(reset_key));
+    config
+        .rng_seed(Some(rng.seed()))
+        .cid_generator(move || Box::new(SeededCids::new(Rng::new(cids, "cid"))))
+        // Keeps the first byte of QUIC packets in its classic ranges, so that probes can share
+        // the socket (RFC 9443).
+        .grease_quic_bit(false);
+    // The configuration checked this range.
+    if config.max_udp_payload_size(t.max_udp_payload).is_err() {
+        tracing::error!("max_udp_payload {} refused", t.max_udp_payload);
+    }
+    config
+}
+
+pub(super) fn server(
+    config: &Config,
+    wall: &WallClock,
+    transport: Arc<TransportConfig>,
+    rng: &mut Rng,
+) -> Result<quinn_proto::ServerConfig, TlsError> {
+    let crypto = QuicServerConfig::try_from(config.tls.server(wall)?)
+        .map_err(|e| TlsError::Provider(e.to_string()))?;
+    let token_key = hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(&rng.seed());
+    let mut server = quinn_proto::ServerConfig::new(Arc::new(crypto), Arc::new(token_key));
+    server
+        .transport_config(transport)
+        .migration(true)
+        .max_incoming(MAX_INCOMING)
+        .incoming_buffer_size(INCOMING_BUFFER)
+        .incoming_buffer_size_total(INCOMING_BUFFER_TOTAL)
+        .retry_token_lifetime(Duration::from_secs(15))
+        .time_source(Arc::new(Wall(wall.clone())));
+    // No tokens for later connections: they would outlive the certificate checks.
+    let mut tokens = quinn_proto::ValidationTokenConfig::default();
+    tokens.sent(0);
+    server.validation_token_config(tokens);
+    Ok(server)
+}
+
+pub(super) fn client(
+    config: &Config,
+    wall: &WallClock,
+    transport: Arc<TransportConfig>,
+    rng: &mut Rng,
+) -> Result<quinn_proto::ClientConfig, TlsError> {
+    let crypto = QuicClientConfig::try_from(config.tls.client(wall)?)
+        .map_err(|e| TlsError::Provider(e.to_string()))?;
+    let mut client = quinn_proto::ClientConfig::new(Arc::new(crypto));
+    client
+        .transport_config(transport)
+        .token_store(Arc::new(NoneTokenStore))
+        .initial_dst_cid_provider(cid::initial_dst_cids(Rng::new(rng.seed(), "dst cid")));
+    Ok(client)
+}
+
+/// Handshakes under way from which addresses must prove themselves.
+pub(super) const fn retry_threshold(limits: &Limits) -> usize {
+    limits.handshakes_before_retry
+}
+
+#[derive(Debug)]
+struct Wall(WallClock);
+
+impl TimeSource for Wall {
+    fn now(&self) -> SystemTime {
+        UNIX_EPOCH + self.0.unix()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_transport_default_that_a_peer_could_abuse_is_left() {
+        let shown = format!("{:?}", transport(&Transport::default()));
+        for set in [
+            "max_concurrent_bidi_streams: 1024",
+            "max_concurrent_uni_streams: 0",
+            "receive_window: 67108864",
+            "stream_receive_window: 1250000",
+            "send_window: 8388608",
+            "keep_alive_interval: Some(10s)",
+            "max_idle_timeout: Some(60000)",
+            "crypto_buffer_size: 32768",
+        ] {
+            assert!(shown.contains(set), "{set} is not in {shown}");
+        }
+    }
+}
