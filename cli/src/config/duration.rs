@@ -9,7 +9,8 @@ use serde::{Deserialize as _, Deserializer};
 /// # Errors
 /// A sentence about what is expected.
 pub(crate) fn parse(text: &str) -> Result<Duration, String> {
-    let expected = || format!("\"{text}\" is not a time; write it like \"500ms\", \"30s\", \"5m\" or \"1h\"");
+    let expected =
+        || format!("\"{text}\" is not a time; write it like \"500ms\", \"30s\", \"5m\" or \"1h\"");
     let split = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(expected)?;
     let (number, unit) = text.split_at(split);
     let number: u32 = number.parse().map_err(|_| expected())?;

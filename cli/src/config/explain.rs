@@ -19,12 +19,7 @@ pub(super) fn parse<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     })
 }
 
-fn sentence(
-    text: &str,
-    path: &str,
-    message: &str,
-    span: Option<std::ops::Range<usize>>,
-) -> String {
+fn sentence(text: &str, path: &str, message: &str, span: Option<std::ops::Range<usize>>) -> String {
     let line = span.map(|span| text.get(..span.start).map_or(1, |t| t.matches('\n').count() + 1));
     let place = match (path, line) {
         ("" | ".", Some(line)) => format!("line {line}"),
@@ -37,7 +32,10 @@ fn sentence(
             return format!("{place}: unknown key \"{unknown}\"; {}", suggestion(unknown, known));
         }
         [missing] if message.starts_with("missing field") => {
-            return format!("{place}: the key \"{missing}\" is missing; add it{}", example(missing));
+            return format!(
+                "{place}: the key \"{missing}\" is missing; add it{}",
+                example(missing)
+            );
         }
         _ => message.lines().collect::<Vec<_>>().join(", "),
     };

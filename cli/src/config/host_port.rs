@@ -25,8 +25,7 @@ impl HostPort {
         if let Ok(address) = IpAddr::from_str(&self.host) {
             return Ok(vec![SocketAddr::new(address, self.port)]);
         }
-        let all: Vec<_> =
-            tokio::net::lookup_host((self.host.as_str(), self.port)).await?.collect();
+        let all: Vec<_> = tokio::net::lookup_host((self.host.as_str(), self.port)).await?.collect();
         if all.is_empty() {
             return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
         }
@@ -84,7 +83,8 @@ mod tests {
 
     #[test]
     fn what_is_not_a_host_and_a_port_is_refused() {
-        for text in ["", ":80", "host", "host:", "host:0", "host:65536", "::1:80", "[x]:80", "a b:1"]
+        for text in
+            ["", ":80", "host", "host:", "host:0", "host:65536", "::1:80", "[x]:80", "a b:1"]
         {
             assert!(HostPort::try_from(text.to_owned()).is_err(), "{text}");
         }

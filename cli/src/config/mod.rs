@@ -13,6 +13,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use adit_tokio::core::heartbeat;
 use adit_tokio::core::message::ServiceName;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -115,20 +116,21 @@ pub(crate) struct Heartbeat {
     /// Time between heartbeats.
     #[serde(with = "duration")]
     pub(crate) interval: Duration,
-    /// Time for the acknowledgement of one.
+    /// Time within which the answer to one counts.
     #[serde(with = "duration")]
-    pub(crate) ack: Duration,
-    /// Time without any acknowledgement after which the connection is given up.
+    pub(crate) ack_within: Duration,
+    /// Silence after which the peer is taken for dead.
     #[serde(with = "duration")]
-    pub(crate) timeout: Duration,
+    pub(crate) dead_after: Duration,
 }
 
 impl Default for Heartbeat {
     fn default() -> Self {
+        let core = heartbeat::Config::default();
         Self {
-            interval: Duration::from_secs(30),
-            ack: Duration::from_secs(10),
-            timeout: Duration::from_secs(45),
+            interval: core.interval(),
+            ack_within: core.ack_within(),
+            dead_after: core.dead_after(),
         }
     }
 }
@@ -148,7 +150,11 @@ impl Connector {
             }
         }
         if config.services.is_empty() {
-            return Err(nothing(path, "[[service]]", "name = \"web\" and tcp = \"127.0.0.1:8080\""));
+            return Err(nothing(
+                path,
+                "[[service]]",
+                "name = \"web\" and tcp = \"127.0.0.1:8080\"",
+            ));
         }
         config.limits.check(path)?;
         Ok(config)
@@ -206,8 +212,7 @@ fn load<T: DeserializeOwned>(path: &Path) -> Result<T, Stop> {
             path.display()
         ))
     })?;
-    explain::parse(&text)
-        .map_err(|sentence| Stop::usage(format!("{}: {sentence}", path.display())))
+    explain::parse(&text).map_err(|sentence| Stop::usage(format!("{}: {sentence}", path.display())))
 }
 
 fn twice(path: &Path, what: &str, name: &str) -> Stop {
@@ -220,7 +225,7 @@ fn nothing(path: &Path, section: &str, keys: &str) -> Stop {
 
 fn service_name<'de, D: serde::Deserializer<'de>>(from: D) -> Result<ServiceName, D::Error> {
     let text = String::deserialize(from)?;
-    ServiceName::new(&text).map_err(serde::de::Error::custom)
+    text.parse().map_err(serde::de::Error::custom)
 }
 
 #[cfg(test)]

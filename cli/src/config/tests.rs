@@ -34,8 +34,11 @@ struct File(PathBuf);
 
 impl File {
     fn new(name: &str, text: &str) -> Self {
-        let path = std::env::temp_dir()
-            .join(format!("adit-config-{}-{:?}-{name}", std::process::id(), std::thread::current().id()));
+        let path = std::env::temp_dir().join(format!(
+            "adit-config-{}-{:?}-{name}",
+            std::process::id(),
+            std::thread::current().id()
+        ));
         std::fs::write(&path, text).unwrap();
         Self(path)
     }
@@ -158,6 +161,9 @@ fn no_connections_at_all_is_a_mistake_and_one_is_not() {
 fn a_file_that_is_not_there_is_named() {
     let stop = Agent::load(Path::new("/nonexistent/agent.toml")).unwrap_err();
     let said = stop.to_string();
-    assert!(said.starts_with("/nonexistent/agent.toml: the configuration cannot be read"), "{said}");
+    assert!(
+        said.starts_with("/nonexistent/agent.toml: the configuration cannot be read"),
+        "{said}"
+    );
     assert!(said.ends_with("check the path given to -c"), "{said}");
 }
