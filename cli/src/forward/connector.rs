@@ -42,7 +42,10 @@ impl Services {
             (Some(allow), Some(device)) if allow.contains(device) => Ok(&found.tcp),
             (Some(_), device) => Err(Failure::new(
                 Code::Forbidden,
-                format!("{} may not use \"{service}\"", device.unwrap_or("a device without a name")),
+                format!(
+                    "{} may not use \"{service}\"",
+                    device.unwrap_or("a device without a name")
+                ),
             )),
         }
     }
@@ -117,8 +120,9 @@ fn refuse(incoming: Incoming, failure: Failure) {
 }
 
 async fn connect(backend: &HostPort) -> Result<TcpStream, Failure> {
-    let unavailable =
-        |why: &dyn std::fmt::Display| Failure::new(Code::BackendUnavailable, format!("{backend}: {why}"));
+    let unavailable = |why: &dyn std::fmt::Display| {
+        Failure::new(Code::BackendUnavailable, format!("{backend}: {why}"))
+    };
     let attempt = async {
         let mut last = io::Error::from(io::ErrorKind::NotFound);
         for address in backend.resolve().await? {
@@ -139,11 +143,10 @@ async fn connect(backend: &HostPort) -> Result<TcpStream, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use adit_tokio::core::message::ServiceName;
 
     fn service(name: &str, allow: Option<&[&str]>) -> Service {
         Service {
-            name: ServiceName::new(name).unwrap(),
+            name: name.parse().unwrap(),
             tcp: HostPort::try_from("127.0.0.1:80".to_owned()).unwrap(),
             allow: allow.map(|names| names.iter().map(|&name| name.to_owned()).collect()),
         }

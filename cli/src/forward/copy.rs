@@ -4,10 +4,10 @@
 //! resets the other. Nothing is read that there is no room for: a slow reader is felt by the
 //! writer at the other end. It holds no buffer while nothing moves.
 
-use std::cell::Cell;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -31,8 +31,11 @@ const WRITE: (usize, usize) = (256 * 1024, 64);
 /// The sending direction of a stream.
 pub(super) trait Sink {
     /// Takes what there is room for from the front; ready once something was taken.
-    fn poll_give(&mut self, cx: &mut Context<'_>, chunk: &mut Bytes)
-    -> Poll<Result<(), StreamError>>;
+    fn poll_give(
+        &mut self,
+        cx: &mut Context<'_>,
+        chunk: &mut Bytes,
+    ) -> Poll<Result<(), StreamError>>;
     /// Everything was given.
     fn finish(&mut self);
     /// What was given need not arrive.
@@ -103,11 +106,13 @@ pub(super) enum Broken {
     HalfOpen,
 }
 
+/// What the two directions have done, for each other and for the log.
 #[derive(Default)]
 struct Progress {
-    totals: Cell<Totals>,
-    sent_all: Cell<bool>,
-    received_all: Cell<bool>,
+    sent: AtomicU64,
+    received: AtomicU64,
+    sent_all: AtomicBool,
+    received_all: AtomicBool,
 }
 
 /// Carries both directions until both have ended, or one has broken, which ends the other. A
@@ -137,7 +142,7 @@ pub(super) async fn both_ways(
         source.stop(code);
         let _ = tcp.set_zero_linger();
     }
-    (progress.totals.get(), result)
+    (progress.totals(), result)
 }
 
 async fn read_tcp(
@@ -163,7 +168,7 @@ async fn read_tcp(
         };
         if count == 0 {
             sink.finish();
-            progress.sent_all.set(true);
+            progress.sent_all.store(true, Relaxed);
             return Ok(());
         }
         if count == room {
@@ -175,7 +180,7 @@ async fn read_tcp(
         while !chunk.is_empty() {
             poll_fn(|cx| sink.poll_give(cx, &mut chunk)).await?;
         }
-        progress.add(Totals { sent: count as u64, received: 0 });
+        progress.sent.fetch_add(count as u64, Relaxed);
     }
 }
 
@@ -189,14 +194,14 @@ async fn write_tcp(
         let ended = poll_fn(|cx| batch.poll_fill(source, cx)).await?;
         while !batch.is_empty() {
             match batch.write_to(tcp) {
-                Ok(count) => progress.add(Totals { sent: 0, received: count as u64 }),
+                Ok(count) => drop(progress.received.fetch_add(count as u64, Relaxed)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => tcp.writable().await?,
                 Err(error) => return Err(error.into()),
             }
         }
         if ended {
             SockRef::from(tcp).shutdown(Shutdown::Write)?;
-            progress.received_all.set(true);
+            progress.received_all.store(true, Relaxed);
             return Ok(());
         }
     }
@@ -268,12 +273,12 @@ impl Batch {
 }
 
 impl Progress {
-    fn add(&self, more: Totals) {
-        let so_far = self.totals.get();
-        self.totals.set(Totals {
-            sent: so_far.sent + more.sent,
-            received: so_far.received + more.received,
-        });
+    fn totals(&self) -> Totals {
+        Totals { sent: self.sent.load(Relaxed), received: self.received.load(Relaxed) }
+    }
+
+    fn is_half_open(&self) -> bool {
+        self.sent_all.load(Relaxed) || self.received_all.load(Relaxed)
     }
 }
 
@@ -281,22 +286,18 @@ impl Progress {
 /// a reset that no read would tell of, since reading is over. It is polled after the two
 /// directions in the same task, so that it needs no waker to see what they did.
 async fn linger(tcp: &TcpStream, progress: &Progress, half_open: Duration) -> Broken {
-    poll_fn(|_| match progress.sent_all.get() || progress.received_all.get() {
-        true => Poll::Ready(()),
-        false => Poll::Pending,
-    })
-    .await;
+    poll_fn(|_| if progress.is_half_open() { Poll::Ready(()) } else { Poll::Pending }).await;
     let silence = async {
         loop {
-            let before = progress.totals.get();
+            let before = progress.totals();
             tokio::time::sleep(half_open).await;
-            if progress.totals.get() == before {
+            if progress.totals() == before {
                 return Broken::HalfOpen;
             }
         }
     };
     let reset = async {
-        if progress.received_all.get() {
+        if progress.received_all.load(Relaxed) {
             return std::future::pending().await;
         }
         match tcp.ready(Interest::ERROR).await.and_then(|_| tcp.take_error()) {
