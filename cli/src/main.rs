@@ -8,7 +8,9 @@ mod connector;
 mod demo;
 mod forward;
 mod identity;
+mod lifecycle;
 mod logging;
+mod node;
 mod signals;
 mod stop;
 
