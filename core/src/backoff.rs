@@ -55,7 +55,6 @@ pub struct Config {
 
 impl Config {
     /// A builder that holds the defaults.
-    #[must_use]
     pub const fn builder() -> Builder {
         Builder(Self {
             initial: Duration::from_secs(1),

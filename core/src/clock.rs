@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 pub struct Clock {
     now: Instant,
     wall: WallClock,
+    wall_from: (Instant, Duration),
 }
 
 /// The wall time of a node, shared with the certificate checks of its TLS sessions.
@@ -28,5 +29,41 @@ impl WallClock {
 
     pub(crate) fn set(&self, unix: Duration) {
         self.0.store(u64::try_from(unix.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+}
+
+impl Clock {
+    pub(crate) fn new(now: Instant, unix: Duration) -> Self {
+        let wall = WallClock::default();
+        wall.set(unix);
+        Self { now, wall, wall_from: (now, unix) }
+    }
+
+    /// Moves on to `now`, unless it lies behind; gives the time that holds.
+    pub(crate) fn advance(&mut self, now: Instant) -> Instant {
+        if now > self.now {
+            self.now = now;
+            let (since, unix) = self.wall_from;
+            self.wall.set(unix.saturating_add(now.saturating_duration_since(since)));
+        }
+        self.now
+    }
+
+    /// Sets the wall time as of the latest monotonic time.
+    pub(crate) fn set_unix(&mut self, unix: Duration) {
+        self.wall_from = (self.now, unix);
+        self.wall.set(unix);
+    }
+
+    pub(crate) const fn now(&self) -> Instant {
+        self.now
+    }
+
+    pub(crate) fn unix(&self) -> Duration {
+        self.wall.unix()
+    }
+
+    pub(crate) const fn wall(&self) -> &WallClock {
+        &self.wall
     }
 }

@@ -22,6 +22,17 @@ pub enum Event {
         /// From what to what.
         transition: Transition,
     },
+    /// An attempt to connect failed, and another one follows.
+    AttemptFailed {
+        /// To whom.
+        peer: PeerId,
+        /// Why.
+        failure: Failure,
+        /// The number of the attempt that follows, counted from 1 since the last stable link.
+        attempt: u32,
+        /// How long until then.
+        retry_in: Duration,
+    },
     /// Another node connected to this one and is authenticated. It follows the transition to
     /// connected.
     Accepted {

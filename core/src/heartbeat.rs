@@ -1,1 +1,429 @@
-//! Heartbeat schedule.
+//! When to send a heartbeat, and when a peer counts as gone.
+//!
+//! It decides the schedule, the misses and the verdict. It never builds a message, never closes a
+//! connection, and does not trust its own absence: after a suspend it asks before it judges.
+//!
+//! Source: docs/protocol.md, "Heartbeats".
+
+use crate::error::{Code, Failure};
+use crate::timer::{Deadline, Reason};
+use std::time::{Duration, Instant};
+
+/// A call that comes later than this after its deadline means that the host slept or starved:
+/// the answers that did not arrive may be waiting in a buffer, or were sent to a sleeper.
+pub const LEAP: Duration = Duration::from_secs(1);
+
+/// How often in a row, without a sign of the peer, a verdict is put off because of a leap. A host
+/// that is always late would otherwise never notice a dead peer.
+pub const MAX_GRACES: u32 = 3;
+
+/// The least time between a heartbeat and a probe asked for by [`Heartbeat::on_resume`], unless
+/// the interval is shorter: a host that wakes ten times a second sends one, not ten.
+pub const PROBE_SPACING: Duration = Duration::from_secs(1);
+
+/// The longest time that can be configured.
+pub const LONGEST: Duration = Duration::from_secs(60 * 60);
+
+/// What is wrong with a [`Config`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// A heartbeat needs time to be answered.
+    #[error("the time for an answer must be longer than zero")]
+    AckWithinZero,
+    /// An answer would be due after the next heartbeat: two would be under way.
+    #[error("an answer is due after {ack_within:?}, later than the interval of {interval:?}")]
+    AckWithinAboveInterval {
+        /// The time for an answer asked for.
+        ack_within: Duration,
+        /// The interval asked for.
+        interval: Duration,
+    },
+    /// No heartbeat may be missed: the verdict would come without a question.
+    #[error("at least one missed heartbeat must be allowed for")]
+    MaxMissedZero,
+    /// A quiet and healthy peer would be declared dead between two heartbeats.
+    #[error(
+        "silence of {dead_after:?} proves nothing: it must reach the interval and the time for an answer, {least:?}"
+    )]
+    DeadAfterTooShort {
+        /// The silence asked for.
+        dead_after: Duration,
+        /// The shortest that works.
+        least: Duration,
+    },
+    /// A time is longer than [`LONGEST`].
+    #[error("{0:?} is longer than an hour")]
+    TooLong(Duration),
+}
+
+/// Parameters of the heartbeats; every value of this type is usable.
+///
+/// ```
+/// use adit_core::heartbeat::Config;
+/// use std::time::Duration;
+/// let config = Config::builder()
+///     .interval(Duration::from_secs(5))
+///     .ack_within(Duration::from_secs(2))
+///     .build()?;
+/// assert_eq!(config.dead_after(), Duration::from_secs(45));
+/// assert!(Config::builder().dead_after(Duration::from_secs(39)).build().is_err());
+/// # Ok::<(), adit_core::heartbeat::ConfigError>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Config {
+    interval: Duration,
+    ack_within: Duration,
+    max_missed: u32,
+    dead_after: Duration,
+}
+
+impl Config {
+    /// A builder that holds the defaults.
+    pub const fn builder() -> Builder {
+        Builder(Self {
+            interval: Duration::from_secs(30),
+            ack_within: Duration::from_secs(10),
+            max_missed: 3,
+            dead_after: Duration::from_secs(45),
+        })
+    }
+
+    /// The time from one heartbeat to the next.
+    #[must_use]
+    pub const fn interval(&self) -> Duration {
+        self.interval
+    }
+
+    /// The time within which an answer counts.
+    #[must_use]
+    pub const fn ack_within(&self) -> Duration {
+        self.ack_within
+    }
+
+    /// How many misses in a row mean death.
+    #[must_use]
+    pub const fn max_missed(&self) -> u32 {
+        self.max_missed
+    }
+
+    /// How much silence means death.
+    #[must_use]
+    pub const fn dead_after(&self) -> Duration {
+        self.dead_after
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self::builder().0
+    }
+}
+
+/// Collects the parameters of a [`Config`].
+#[derive(Debug, Clone, Copy)]
+#[must_use]
+pub struct Builder(Config);
+
+impl Builder {
+    /// The time from one heartbeat to the next. Default 30 s: QUIC's own keep-alive holds NAT
+    /// bindings; this asks whether the peer's program still answers, which costs both sides work.
+    pub const fn interval(mut self, interval: Duration) -> Self {
+        self.0.interval = interval;
+        self
+    }
+
+    /// The time within which an answer counts. Default 10 s: several retransmissions on a bad
+    /// mobile link, and still a third of the interval.
+    pub const fn ack_within(mut self, within: Duration) -> Self {
+        self.0.ack_within = within;
+        self
+    }
+
+    /// How many misses in a row mean death. Default 3: one may be a burst of loss, two a change
+    /// of network. At the default interval, silence decides first.
+    pub const fn max_missed(mut self, misses: u32) -> Self {
+        self.0.max_missed = misses;
+        self
+    }
+
+    /// How much silence means death. Default 45 s: one whole question left unanswered, and
+    /// sooner than QUIC's idle timeout of 60 s, so that the cause has a name.
+    pub const fn dead_after(mut self, silence: Duration) -> Self {
+        self.0.dead_after = silence;
+        self
+    }
+
+    /// The configuration.
+    ///
+    /// # Errors
+    /// When an answer may come after the next heartbeat, no miss is allowed for, silence would
+    /// mean death before a question was left unanswered, or a time is out of its range.
+    pub fn build(self) -> Result<Config, ConfigError> {
+        let Config { interval, ack_within, max_missed, dead_after } = self.0;
+        if let Some(long) = [interval, ack_within, dead_after].into_iter().find(|&t| t > LONGEST) {
+            return Err(ConfigError::TooLong(long));
+        }
+        if ack_within.is_zero() {
+            return Err(ConfigError::AckWithinZero);
+        }
+        if ack_within > interval {
+            return Err(ConfigError::AckWithinAboveInterval { ack_within, interval });
+        }
+        if max_missed == 0 {
+            return Err(ConfigError::MaxMissedZero);
+        }
+        let least = interval + ack_within;
+        if dead_after < least {
+            return Err(ConfigError::DeadAfterTooShort { dead_after, least });
+        }
+        Ok(self.0)
+    }
+}
+
+/// What is to be done now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Send a heartbeat with this sequence number.
+    Send {
+        /// From 1, rising by 1, never reused, also across [`Heartbeat::stop`].
+        sequence: u64,
+    },
+    /// The peer is gone. Comes once, and the heartbeats have stopped.
+    Dead(Verdict),
+}
+
+/// Why a peer counts as gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// So many heartbeats in a row went unanswered.
+    Missed(u32),
+    /// Nothing was heard for so long.
+    Silent(Duration),
+}
+
+impl From<Verdict> for Failure {
+    fn from(verdict: Verdict) -> Self {
+        let detail = match verdict {
+            Verdict::Missed(1) => "a heartbeat went unanswered".to_owned(),
+            Verdict::Missed(count) => format!("{count} heartbeats in a row went unanswered"),
+            Verdict::Silent(time) => format!("nothing heard for {:.1} s", time.as_secs_f64()),
+        };
+        Self::new(Code::HeartbeatLost, detail)
+    }
+}
+
+/// Counts since the machine was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+pub struct Stats {
+    /// Heartbeats sent.
+    pub sent: u64,
+    /// Heartbeats answered in time.
+    pub acked: u64,
+    /// Heartbeats not answered in time. One abandoned by a stop or a suspend is in neither.
+    pub missed: u64,
+    /// Answers that matched no heartbeat under way: late, repeated, or never asked for.
+    pub ignored: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Running {
+    last_heard: Instant,
+    next_send: Instant,
+    last_sent: Option<Instant>,
+    outstanding: Option<(u64, Instant)>,
+    missed_in_a_row: u32,
+    probing: bool,
+    graces: u32,
+}
+
+/// The heartbeats of one connection.
+///
+/// At most one is under way. While the driver calls at the deadlines, no more than the interval
+/// passes without one, and a peer that falls silent is declared dead between `t` and
+/// `t + interval` after its last sign, where `t` is the smaller of `dead_after` and
+/// `(max_missed - 1) * interval + ack_within`.
+///
+/// ```
+/// use adit_core::heartbeat::{Action, Config, Heartbeat};
+/// use std::time::{Duration, Instant};
+/// let now = Instant::now();
+/// let mut heartbeat = Heartbeat::new(Config::default());
+/// heartbeat.start(now);
+/// assert_eq!(heartbeat.poll(now), Some(Action::Send { sequence: 1 }));
+/// assert_eq!(heartbeat.poll(now), None);
+/// let later = now + Duration::from_millis(20);
+/// assert_eq!(heartbeat.on_ack(1, later), Some(Duration::from_millis(20)));
+/// ```
+#[derive(Debug, Clone)]
+pub struct Heartbeat {
+    config: Config,
+    running: Option<Running>,
+    stats: Stats,
+}
+
+impl Heartbeat {
+    /// A machine at rest.
+    #[must_use]
+    pub const fn new(config: Config) -> Self {
+        let stats = Stats { sent: 0, acked: 0, missed: 0, ignored: 0 };
+        Self { config, running: None, stats }
+    }
+
+    /// The connection is up, which is a first sign of the peer. The first heartbeat is due at
+    /// once. Starts anew when already running.
+    pub const fn start(&mut self, now: Instant) {
+        self.running = Some(Running {
+            last_heard: now,
+            next_send: now,
+            last_sent: None,
+            outstanding: None,
+            missed_in_a_row: 0,
+            probing: false,
+            graces: 0,
+        });
+    }
+
+    /// The connection is gone, or no longer watched.
+    pub const fn stop(&mut self) {
+        self.running = None;
+    }
+
+    /// What is due now. Ask until `None`.
+    pub fn poll(&mut self, now: Instant) -> Option<Action> {
+        let run = self.running.as_mut()?;
+        if now.saturating_duration_since(run.due(&self.config).0) > LEAP
+            && run.graces < MAX_GRACES
+            && !run.probing
+        {
+            run.probe(now);
+        }
+        if let Some((_, sent)) = run.outstanding {
+            if now < sent + self.config.ack_within {
+                return None;
+            }
+            run.outstanding = None;
+            self.stats.missed += 1;
+            if run.last_heard <= sent {
+                run.missed_in_a_row += 1;
+            }
+            if run.missed_in_a_row >= self.config.max_missed {
+                let missed = run.missed_in_a_row;
+                return Some(self.declare_dead(Verdict::Missed(missed)));
+            }
+        } else if now >= run.next_send {
+            return Some(self.send(now));
+        }
+        let silence = now.saturating_duration_since(run.last_heard);
+        if silence >= self.config.dead_after && !run.probing {
+            return Some(self.declare_dead(Verdict::Silent(silence)));
+        }
+        (now >= run.next_send).then(|| self.send(now))
+    }
+
+    /// An answer came. Returns the round trip time when it answers the heartbeat under way, in
+    /// time; any other answer is counted and is a sign of the peer, no more.
+    pub fn on_ack(&mut self, sequence: u64, now: Instant) -> Option<Duration> {
+        self.on_heard(now);
+        let under_way = self.running.as_mut().and_then(|run| {
+            let (_, sent) = run.outstanding.take_if(|&mut (number, _)| number == sequence)?;
+            Some(now.saturating_duration_since(sent))
+        });
+        match under_way {
+            Some(latency) if latency <= self.config.ack_within => {
+                self.stats.acked += 1;
+                Some(latency)
+            }
+            Some(_) => {
+                self.stats.missed += 1;
+                self.stats.ignored += 1;
+                None
+            }
+            None => {
+                self.stats.ignored += 1;
+                None
+            }
+        }
+    }
+
+    /// Any authenticated packet came from the peer: it is alive, whatever it leaves unanswered.
+    pub fn on_heard(&mut self, now: Instant) {
+        if let Some(run) = &mut self.running {
+            run.last_heard = run.last_heard.max(now);
+            run.missed_in_a_row = 0;
+            run.graces = 0;
+        }
+    }
+
+    /// The host woke up, or its clock leapt. Puts a heartbeat ahead of any verdict, and gives the
+    /// peer the full time to answer it. Not more often than [`PROBE_SPACING`], and
+    /// [`MAX_GRACES`] times without a sign of the peer.
+    pub fn on_resume(&mut self, now: Instant) {
+        let spacing = PROBE_SPACING.min(self.config.interval);
+        if let Some(run) = &mut self.running
+            && run.graces < MAX_GRACES
+            && !run.probing
+        {
+            let spaced = run.last_sent.map_or(now, |sent| now.max(sent + spacing));
+            run.probe(spaced);
+        }
+    }
+
+    /// When [`Heartbeat::poll`] wants to be called.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Deadline> {
+        self.running.as_ref().map(|run| run.due(&self.config))
+    }
+
+    /// The counts so far.
+    #[must_use]
+    pub const fn stats(&self) -> Stats {
+        self.stats
+    }
+
+    /// Whether the peer is being watched.
+    #[must_use]
+    pub const fn is_running(&self) -> bool {
+        self.running.is_some()
+    }
+
+    fn send(&mut self, now: Instant) -> Action {
+        self.stats.sent += 1;
+        let sequence = self.stats.sent;
+        if let Some(run) = &mut self.running {
+            run.outstanding = Some((sequence, now));
+            run.last_sent = Some(now);
+            run.next_send = now + self.config.interval;
+            run.probing = false;
+        }
+        Action::Send { sequence }
+    }
+
+    const fn declare_dead(&mut self, verdict: Verdict) -> Action {
+        self.running = None;
+        Action::Dead(verdict)
+    }
+}
+
+impl Running {
+    fn probe(&mut self, at: Instant) {
+        self.outstanding = None;
+        self.next_send = at;
+        self.probing = true;
+        self.graces += 1;
+    }
+
+    fn due(&self, config: &Config) -> Deadline {
+        if let Some((_, sent)) = self.outstanding {
+            return (sent + config.ack_within, Reason::HeartbeatAck);
+        }
+        let send = (self.next_send, Reason::Heartbeat);
+        if self.probing {
+            return send;
+        }
+        send.min((self.last_heard + config.dead_after, Reason::HeartbeatAck))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,375 @@
-//! Reconnect policy.
+//! Whether, and when, a lost connection is tried again.
+//!
+//! It decides between waiting and giving up, and holds the wait. It never dials, never changes a
+//! lifecycle state, and never looks at more of a failure than its code and the peer's request to
+//! be left alone.
+
+use crate::backoff::{self, Backoff};
+use crate::error::{Category, Code, Failure};
+use crate::rng::Rng;
+use crate::timer::{Deadline, Reason};
+use std::time::{Duration, Instant};
+
+/// The longest time that a peer's "retry after" is honoured for: beyond it, a wrong or hostile
+/// answer would take the service away for good.
+pub const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60 * 60);
+
+/// The wait after a peer said that it is at its limit and not until when.
+pub const OVERLOADED_WAIT: Duration = Duration::from_secs(60);
+
+/// The least time between two attempts brought forward by network changes: an interface that
+/// flaps reports a change every second, and each would otherwise become an attempt.
+pub const NETWORK_CHANGE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The span over which attempts are spread after a network change: everybody behind an access
+/// point that returns sees the change together, and the new address may take a moment to work.
+pub const NETWORK_CHANGE_SPREAD: Duration = Duration::from_millis(250);
+
+/// What is wrong with a [`Policy`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// A link that counts as stable at once would start every wait anew: one that comes up and
+    /// drops without end would be retried without back-off.
+    #[error("the time after which a link counts as stable must be longer than zero")]
+    StableAfterZero,
+    /// The time to become stable is longer than [`backoff::LONGEST`].
+    #[error("the time after which a link counts as stable, {0:?}, is longer than a day")]
+    StableAfterTooLong(Duration),
+}
+
+/// How long to keep trying; every value of this type is usable.
+///
+/// ```
+/// use adit_core::retry::Policy;
+/// use std::time::Duration;
+/// let policy = Policy::builder().max_attempts(Some(20)).build()?;
+/// assert_eq!(policy.max_attempts(), Some(20));
+/// assert_eq!(policy.stable_after(), Duration::from_secs(10));
+/// assert_eq!(Policy::persistent().max_attempts(), None);
+/// # Ok::<(), adit_core::retry::ConfigError>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Policy {
+    max_attempts: Option<u32>,
+    max_unavailable: Option<u32>,
+    stable_after: Duration,
+    backoff: backoff::Config,
+}
+
+impl Policy {
+    /// A builder that holds the defaults, which are those of an interactive agent.
+    pub fn builder() -> Builder {
+        Builder(Self {
+            max_attempts: Some(10),
+            max_unavailable: Some(5),
+            stable_after: Duration::from_secs(10),
+            backoff: backoff::Config::default(),
+        })
+    }
+
+    /// For an agent that a person watches: 10 attempts, about 5 minutes.
+    #[must_use]
+    pub fn interactive() -> Self {
+        Self::builder().0
+    }
+
+    /// For connector and relay links: no end, since nobody is there to start them again.
+    #[must_use]
+    pub fn persistent() -> Self {
+        Self { max_attempts: None, max_unavailable: None, ..Self::interactive() }
+    }
+
+    /// How many attempts one outage may take.
+    #[must_use]
+    pub const fn max_attempts(&self) -> Option<u32> {
+        self.max_attempts
+    }
+
+    /// How many attempts may follow answers that the peer is there and cannot serve.
+    #[must_use]
+    pub const fn max_unavailable(&self) -> Option<u32> {
+        self.max_unavailable
+    }
+
+    /// How long a link has to stay up before its outages count anew.
+    #[must_use]
+    pub const fn stable_after(&self) -> Duration {
+        self.stable_after
+    }
+
+    /// The delays between attempts.
+    #[must_use]
+    pub const fn backoff(&self) -> &backoff::Config {
+        &self.backoff
+    }
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self::interactive()
+    }
+}
+
+/// Collects the parameters of a [`Policy`].
+#[derive(Debug, Clone, Copy)]
+#[must_use]
+pub struct Builder(Policy);
+
+impl Builder {
+    /// How many attempts one outage may take; `None` is without end, `Some(0)` never tries again.
+    /// Default 10: about 5 minutes, after which a person wants to be told rather than to wait on.
+    pub const fn max_attempts(mut self, max: Option<u32>) -> Self {
+        self.0.max_attempts = max;
+        self
+    }
+
+    /// How many attempts may follow answers that the peer is there and cannot serve: shutting
+    /// down, backend gone, queue full. Default 5: about half a minute, a restart takes less, and
+    /// what is still away then is away for longer.
+    pub const fn max_unavailable(mut self, max: Option<u32>) -> Self {
+        self.0.max_unavailable = max;
+        self
+    }
+
+    /// How long a link has to stay up before its outages count anew. Default 10 s: longer than a
+    /// connection survives that a peer accepts and then drops over its own limits, shorter than
+    /// the pause between two independent outages.
+    pub const fn stable_after(mut self, after: Duration) -> Self {
+        self.0.stable_after = after;
+        self
+    }
+
+    /// The delays between attempts. Default: those of [`backoff::Config`].
+    pub const fn backoff(mut self, backoff: backoff::Config) -> Self {
+        self.0.backoff = backoff;
+        self
+    }
+
+    /// The policy.
+    ///
+    /// # Errors
+    /// When the time to become stable is zero or longer than a day.
+    pub fn build(self) -> Result<Policy, ConfigError> {
+        if self.0.stable_after.is_zero() {
+            return Err(ConfigError::StableAfterZero);
+        }
+        if self.0.stable_after > backoff::LONGEST {
+            return Err(ConfigError::StableAfterTooLong(self.0.stable_after));
+        }
+        Ok(self.0)
+    }
+}
+
+/// What follows a failure.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Try again, not before `until`.
+    Wait {
+        /// The number of the coming attempt, from 1 within one outage.
+        attempt: u32,
+        /// When [`Retry::poll`] will yield it.
+        until: Instant,
+    },
+    /// Do not try again; the failure says why.
+    GiveUp(Failure),
+}
+
+/// A wait that is over: make one attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attempt {
+    /// Its number, from 1 within one outage.
+    pub number: u32,
+}
+
+//            on_up             poll, after stable_after
+//   ┌──────┐ ───────> ┌───────┐ ──────> (count = 0, still Up)
+//   │ Idle │          │  Up   │
+//   └──────┘ <──┐     └───────┘
+//       │       │ give up, or  │ on_down
+//       │       │ cancel       v            poll
+//       │       └───────── ┌─────────┐ ─────────> ┌────────────┐
+//       └────────────────> │ Waiting │            │ Attempting │ ──> Up (on_up)
+//         on_attempt_failed└─────────┘ <───────── └────────────┘
+//                                  on_attempt_failed
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Idle,
+    Up { stable_at: Option<Instant> },
+    Waiting { until: Instant, not_before: Option<Instant> },
+    Attempting,
+}
+
+/// The reconnect policy of one peer.
+///
+/// Attempts are counted per outage: a link that does not stay up for
+/// [`Policy::stable_after`] continues the count. A first dial is the caller's own; when it fails,
+/// [`Retry::on_attempt_failed`] starts the count.
+///
+/// ```
+/// use adit_core::error::{Code, Failure};
+/// use adit_core::retry::{Attempt, Policy, Retry, Verdict};
+/// use adit_core::rng::Rng;
+/// use std::time::Instant;
+/// let now = Instant::now();
+/// let mut retry = Retry::new(Policy::interactive(), Rng::new([0; 32], "retry"));
+/// retry.on_up(now);
+/// let Verdict::Wait { attempt: 1, until } = retry.on_down(&Failure::new(Code::Reset, ""), now)
+/// else { panic!("a reset is repaired") };
+/// assert_eq!(retry.poll(now), None);
+/// assert_eq!(retry.poll(until), Some(Attempt { number: 1 }));
+/// let refused = Failure::new(Code::Unauthenticated, "certificate expired");
+/// assert_eq!(retry.on_attempt_failed(&refused, until), Verdict::GiveUp(refused));
+/// ```
+#[derive(Debug, Clone)]
+pub struct Retry {
+    policy: Policy,
+    backoff: Backoff,
+    phase: Phase,
+    attempts: u32,
+    unavailable: u32,
+    hurried: Option<Instant>,
+}
+
+impl Retry {
+    /// A policy at rest.
+    #[must_use]
+    pub fn new(policy: Policy, rng: Rng) -> Self {
+        let backoff = Backoff::new(policy.backoff, rng);
+        Self { policy, backoff, phase: Phase::Idle, attempts: 0, unavailable: 0, hurried: None }
+    }
+
+    /// The connection is up.
+    pub fn on_up(&mut self, now: Instant) {
+        match self.phase {
+            Phase::Up { .. } => {}
+            Phase::Idle | Phase::Waiting { .. } | Phase::Attempting => {
+                self.phase = Phase::Up { stable_at: Some(now + self.policy.stable_after) };
+            }
+        }
+    }
+
+    /// The connection is lost. While a wait is on, this changes nothing and repeats the wait.
+    pub fn on_down(&mut self, failure: &Failure, now: Instant) -> Verdict {
+        self.on_failure(failure, now)
+    }
+
+    /// An attempt failed, or a first dial. While a wait is on, this changes nothing and repeats
+    /// the wait: it speaks of an attempt that is over.
+    pub fn on_attempt_failed(&mut self, failure: &Failure, now: Instant) -> Verdict {
+        self.on_failure(failure, now)
+    }
+
+    /// The local network changed, or the host woke up: what failed before may work now. Brings
+    /// the wait forward and says to when, or `None` when it stays as it is. A time that the peer
+    /// asked for is kept, and attempts that were brought forward are
+    /// [`NETWORK_CHANGE_INTERVAL`] apart.
+    pub fn on_network_change(&mut self, now: Instant) -> Option<Instant> {
+        let Phase::Waiting { until, not_before } = self.phase else { return None };
+        let allowed = self.hurried.map_or(now, |last| now.max(last + NETWORK_CHANGE_INTERVAL));
+        let sooner = allowed + self.backoff.within(NETWORK_CHANGE_SPREAD);
+        let sooner = not_before.map_or(sooner, |told| sooner.max(told));
+        if sooner >= until {
+            return None;
+        }
+        self.hurried = Some(sooner);
+        self.phase = Phase::Waiting { until: sooner, not_before };
+        Some(sooner)
+    }
+
+    /// The attempt whose wait is over: one for each wait.
+    pub fn poll(&mut self, now: Instant) -> Option<Attempt> {
+        self.settle(now);
+        match self.phase {
+            Phase::Waiting { until, .. } if until <= now => {
+                self.phase = Phase::Attempting;
+                Some(Attempt { number: self.attempts })
+            }
+            Phase::Idle | Phase::Up { .. } | Phase::Waiting { .. } | Phase::Attempting => None,
+        }
+    }
+
+    /// Forgets the outage and any wait: the connection is no longer wanted.
+    pub fn cancel(&mut self) {
+        self.phase = Phase::Idle;
+        self.attempts = 0;
+        self.unavailable = 0;
+    }
+
+    /// When [`Retry::poll`] wants to be called.
+    #[must_use]
+    pub const fn deadline(&self) -> Option<Deadline> {
+        match self.phase {
+            Phase::Waiting { until, .. } => Some((until, Reason::Reconnect)),
+            Phase::Up { stable_at: Some(at) } => Some((at, Reason::Stable)),
+            Phase::Idle | Phase::Up { stable_at: None } | Phase::Attempting => None,
+        }
+    }
+
+    /// How many attempts the present outage has taken; 0 once the link is stable.
+    #[must_use]
+    pub const fn attempts(&self) -> u32 {
+        self.attempts
+    }
+
+    /// Whether a wait is on.
+    #[must_use]
+    pub const fn is_waiting(&self) -> bool {
+        matches!(self.phase, Phase::Waiting { .. })
+    }
+
+    fn settle(&mut self, now: Instant) {
+        if let Phase::Up { stable_at: Some(at) } = self.phase
+            && at <= now
+        {
+            self.phase = Phase::Up { stable_at: None };
+            self.attempts = 0;
+            self.unavailable = 0;
+        }
+    }
+
+    fn on_failure(&mut self, failure: &Failure, now: Instant) -> Verdict {
+        self.settle(now);
+        if let Phase::Waiting { until, .. } = self.phase {
+            return Verdict::Wait { attempt: self.attempts, until };
+        }
+        if is_unavailable(failure.code()) {
+            self.unavailable = self.unavailable.saturating_add(1);
+        }
+        let used_up = |count: u32, max: Option<u32>| max.is_some_and(|max| count > max);
+        self.attempts = self.attempts.saturating_add(1);
+        if is_final(failure.category())
+            || used_up(self.attempts, self.policy.max_attempts)
+            || used_up(self.unavailable, self.policy.max_unavailable)
+        {
+            self.cancel();
+            return Verdict::GiveUp(failure.clone());
+        }
+        let delay = self.backoff.delay(self.attempts);
+        let told = told(failure).map(|told| self.backoff.at_least(told));
+        let until = now + told.map_or(delay, |told| told.max(delay));
+        self.phase = Phase::Waiting { until, not_before: told.map(|told| now + told) };
+        Verdict::Wait { attempt: self.attempts, until }
+    }
+}
+
+const fn is_final(category: Category) -> bool {
+    match category {
+        Category::Authentication | Category::Configuration => true,
+        Category::Network | Category::Server | Category::Protocol | Category::Unknown => false,
+    }
+}
+
+fn is_unavailable(code: Code) -> bool {
+    code.category() == Category::Server && code != Code::Overloaded
+}
+
+fn told(failure: &Failure) -> Option<Duration> {
+    match failure.retry_after() {
+        Some(told) => Some(told.min(LONGEST_RETRY_AFTER)),
+        None => (failure.code() == Code::Overloaded).then_some(OVERLOADED_WAIT),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -28,6 +28,8 @@ pub enum Reason {
     Request,
     /// The opening bytes of a stream are due.
     Preface,
+    /// Output is waiting to be fetched.
+    Output,
     /// The time allowed for finishing what is under way ends.
     Drain,
 }
@@ -45,6 +47,7 @@ impl Reason {
             Self::Stable => "stable",
             Self::Request => "request",
             Self::Preface => "preface",
+            Self::Output => "output",
             Self::Drain => "drain",
         }
     }

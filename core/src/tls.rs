@@ -180,6 +180,13 @@ impl Tls {
     }
 }
 
+/// The DNS names in a certificate's subject alternative names.
+pub(crate) fn dns_names(certificate: &CertificateDer<'_>) -> Vec<String> {
+    webpki::EndEntityCert::try_from(certificate)
+        .map(|c| c.valid_dns_names().map(str::to_owned).collect())
+        .unwrap_or_default()
+}
+
 /// The provider of the enabled feature, with AES-128-GCM first.
 #[must_use]
 pub fn default_provider() -> Arc<CryptoProvider> {

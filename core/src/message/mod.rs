@@ -1,1 +1,222 @@
-//! Typed messages.
+//! Messages: what the payload of a frame means.
+//!
+//! Decides which kinds exist, how their bodies are written, and which values a body can have.
+//! Never decides what is done about a message, nor on which stream it may come: that is for the
+//! machines that send and receive it.
+//!
+//! Kinds below 0x10 are control messages with a JSON body; from 0x10 up are the tunnel's own
+//! (docs/protocol.md, "Messages"). Every value is checked on the way out as on the way in, so
+//! that no sender of ours makes what a receiver of ours refuses.
+//!
+//! ```
+//! use adit_core::frame::Decoder;
+//! use adit_core::message::{Message, Open};
+//! use bytes::BytesMut;
+//!
+//! let open = Message::Open(Open { service: "db.primary".parse()? });
+//! let mut wire = BytesMut::new();
+//! open.encode(&mut wire)?;
+//! assert_eq!(&wire[5..], br#"{"service":"db.primary"}"#);
+//!
+//! let frame = Decoder::new().poll_frame(&mut wire.freeze())?.expect("one whole frame");
+//! assert_eq!(Message::decode(frame.kind, frame.payload)?, Some(open));
+//! assert_eq!(Message::decode(0xff, "from a later version".into())?, None);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+mod control;
+mod escalation;
+mod json;
+mod request;
+mod service;
+#[cfg(test)]
+#[expect(clippy::indexing_slicing, reason = "a test may panic")]
+mod tests;
+mod text;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::frame::{self, TooLarge};
+
+pub use control::{
+    ErrorMessage, Goaway, Heartbeat, HeartbeatAck, MAX_CODE, MAX_ID, MAX_SENTENCE, PrewarmSignal,
+    ServerStatus,
+};
+pub use escalation::{
+    Context, EscalationRequest, EscalationResponse, FinishReason, KnowledgeChunk, MAX_LIST,
+    MAX_QUERY_CHARS, Preferences, Role, StreamChunk, StreamEnd, Turn, Usage, Verbosity,
+};
+pub use json::{MAX_OBJECT, MAX_OBJECT_DEPTH, Object};
+pub use request::{Priority, Request, Response, ResponseChunk};
+pub use service::{InvalidServiceName, MAX_SERVICE_NAME, Open, Opened, ServiceName};
+pub use text::Text;
+
+/// How one kind of body is read and written.
+trait Body: Sized {
+    fn read(payload: Bytes) -> Result<Self, MessageError>;
+    fn write(&self, out: &mut BytesMut) -> Result<(), EncodeError>;
+}
+
+macro_rules! messages {
+    ($($(#[$doc:meta])* $name:ident($body:ty) = $wire:literal;)*) => {
+        /// The kinds of message this version knows.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[non_exhaustive]
+        pub enum Kind { $($(#[$doc])* $name,)* }
+
+        impl Kind {
+            /// Every kind there is, in wire order.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// The first byte of a frame of this kind.
+            #[must_use]
+            pub const fn to_wire(self) -> u8 {
+                match self { $(Self::$name => $wire,)* }
+            }
+
+            /// The kind a frame's first byte means, if this version knows it.
+            #[must_use]
+            pub const fn from_wire(wire: u8) -> Option<Self> {
+                match wire { $($wire => Some(Self::$name),)* _ => None }
+            }
+        }
+
+        /// A message of any kind.
+        #[derive(Debug, Clone, PartialEq)]
+        #[non_exhaustive]
+        pub enum Message { $($(#[$doc])* $name($body),)* }
+
+        impl Message {
+            /// The kind of the message.
+            #[must_use]
+            pub const fn kind(&self) -> Kind {
+                match self { $(Self::$name(_) => Kind::$name,)* }
+            }
+
+            /// Reads the payload of a frame. `None` is a kind this version does not know, to be
+            /// skipped and counted. Bodies of requests and responses are slices of `payload`.
+            ///
+            /// # Errors
+            /// What is wrong with the payload. It says where, and quotes nothing.
+            pub fn decode(kind: u8, payload: Bytes) -> Result<Option<Self>, MessageError> {
+                Ok(match Kind::from_wire(kind) {
+                    $(Some(Kind::$name) => Some(Self::$name(Body::read(payload)?)),)*
+                    None => None,
+                })
+            }
+
+            /// Appends the message to `out` as a whole frame.
+            ///
+            /// # Errors
+            /// A value is out of range, or the frame would be too large; `out` is as it was.
+            pub fn encode(&self, out: &mut BytesMut) -> Result<(), EncodeError> {
+                frame::encode_with(self.kind().to_wire(), out, |out| match self {
+                    $(Self::$name(body) => body.write(out),)*
+                })
+            }
+        }
+    };
+}
+
+messages! {
+    /// I am here; sent every heartbeat interval.
+    Heartbeat(Heartbeat) = 0x01;
+    /// The answer to a heartbeat.
+    HeartbeatAck(HeartbeatAck) = 0x02;
+    /// A query to a model of the edge.
+    EscalationRequest(EscalationRequest) = 0x03;
+    /// The whole answer to a query.
+    EscalationResponse(EscalationResponse) = 0x04;
+    /// A part of a streamed answer.
+    StreamChunk(StreamChunk) = 0x05;
+    /// The end of a streamed answer.
+    StreamEnd(StreamEnd) = 0x06;
+    /// A refusal or a failure, in answer to what came before.
+    Error(ErrorMessage) = 0x07;
+    /// The sender will soon need help: warm a model up.
+    PrewarmSignal(PrewarmSignal) = 0x08;
+    /// First frame of a forwarded stream; raw bytes follow.
+    Open(Open) = 0x10;
+    /// The stream is connected; raw bytes follow.
+    Opened(Opened) = 0x11;
+    /// A request, whole.
+    Request(Request) = 0x12;
+    /// A response, whole.
+    Response(Response) = 0x13;
+    /// A part of a streamed response.
+    ResponseChunk(ResponseChunk) = 0x14;
+    /// The sender is shutting down: no new streams.
+    Goaway(Goaway) = 0x15;
+}
+
+/// What is wrong with a payload. It never quotes the payload, which may be secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum MessageError {
+    /// A JSON body is not UTF-8.
+    #[error("the body is not UTF-8")]
+    NotUtf8,
+    /// A JSON body does not start with `{`.
+    #[error("the body is not a JSON object")]
+    NotAnObject,
+    /// A JSON body breaks JSON's grammar, is cut short or is nested too deeply.
+    #[error("the body is not JSON at line {line}, column {column}")]
+    Syntax {
+        /// Line of the first fault, from 1.
+        line: usize,
+        /// Column of the first fault, in bytes from 1; 0 is before the line's first.
+        column: usize,
+    },
+    /// A JSON body lacks a field, has one twice, or has one that its type does not take.
+    #[error("the body has not the shape of its kind, seen at line {line}, column {column}")]
+    Shape {
+        /// Line at which it was seen, from 1.
+        line: usize,
+        /// Column at which it was seen, in bytes from 1; 0 is before the line's first.
+        column: usize,
+    },
+    /// A binary body is shorter than its own fields.
+    #[error("the body is cut short")]
+    Truncated,
+    /// A body that has to be empty is not.
+    #[error("the body is not empty")]
+    NotEmpty,
+    /// A field has a value that its kind does not allow.
+    #[error(transparent)]
+    OutOfRange(#[from] OutOfRange),
+}
+
+/// Why a message cannot be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EncodeError {
+    /// The frame would be larger than a frame can be.
+    #[error("the message is over the limit of {} bytes", frame::MAX_PAYLOAD)]
+    TooLarge,
+    /// A field has a value that its kind does not allow.
+    #[error(transparent)]
+    OutOfRange(#[from] OutOfRange),
+}
+
+impl From<TooLarge> for EncodeError {
+    fn from(_: TooLarge) -> Self {
+        Self::TooLarge
+    }
+}
+
+/// A field has a value that its kind does not allow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{field} is out of range")]
+pub struct OutOfRange {
+    /// The field, as it is named on the wire.
+    pub field: &'static str,
+}
+
+impl OutOfRange {
+    /// Nothing if `allowed`, else that `field` is out of range.
+    const fn unless(allowed: bool, field: &'static str) -> Result<(), Self> {
+        if allowed { Ok(()) } else { Err(Self { field }) }
+    }
+}

@@ -80,6 +80,8 @@ pub(crate) struct Connection {
     pub(super) interactive_reserve: u64,
     /// In the queue of connections that may have something to send.
     pub(super) queued: bool,
+    pub(super) heard_frames: u64,
+    pub(super) last_heard: Instant,
 }
 
 impl Connection {
@@ -111,9 +113,20 @@ impl Connection {
         }
     }
 
-    /// Datagrams received, to tell whether the peer has spoken since.
-    pub(crate) fn packets_received(&self) -> u64 {
-        self.inner.stats().udp_rx.datagrams
+    /// When the peer last said anything that authenticated.
+    pub(crate) const fn last_heard(&self) -> Instant {
+        self.last_heard
+    }
+
+    /// Notices frames that arrived since the last call. Only frames of authenticated packets are
+    /// counted, so that a forger cannot keep a dead peer alive.
+    pub(super) fn note_heard(&mut self, now: Instant) {
+        let f = self.inner.stats().frame_rx;
+        let frames = f.acks + f.stream + f.datagram + f.ping + f.max_data + f.max_stream_data;
+        if frames != self.heard_frames {
+            self.heard_frames = frames;
+            self.last_heard = now;
+        }
     }
 
     /// Opens a stream, unless the peer allows no more for now.

@@ -32,8 +32,6 @@ pub(crate) struct ConnectionId(pub(crate) u64);
 /// What happened on a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Event {
-    /// A peer's first packet was accepted; its handshake is under way.
-    Incoming,
     /// The handshake is complete and both sides know it.
     Connected,
     /// The connection is over.
@@ -129,7 +127,7 @@ impl Endpoint {
             .inner
             .connect(now, self.client.clone(), route.remote, server_name)
             .map_err(|e| convert::misuse(&e))?;
-        let id = self.insert(handle, connection);
+        let id = self.insert(handle, connection, now);
         self.pump(id, now);
         Ok(id)
     }
@@ -192,11 +190,7 @@ impl Endpoint {
             return None;
         }
         match self.inner.accept(incoming, now, &mut answer, None) {
-            Ok((handle, connection)) => {
-                let id = self.insert(handle, connection);
-                self.events.push_back((id, Event::Incoming));
-                Some(id)
-            }
+            Ok((handle, connection)) => Some(self.insert(handle, connection, now)),
             Err(error) => {
                 if let Some(transmit) = error.response {
                     self.respond(&transmit, answer);
@@ -210,6 +204,7 @@ impl Endpoint {
         &mut self,
         handle: ConnectionHandle,
         inner: quinn_proto::Connection,
+        now: Instant,
     ) -> ConnectionId {
         let id = ConnectionId(self.next_id);
         self.next_id += 1;
@@ -225,6 +220,8 @@ impl Endpoint {
                 send_window: self.config.transport.send_window.into(),
                 interactive_reserve: self.config.transport.interactive_reserve.into(),
                 queued: false,
+                heard_frames: 0,
+                last_heard: now,
             },
         );
         id
@@ -342,6 +339,7 @@ impl Endpoint {
                 self.events.push_back((id, event));
             }
         }
+        connection.note_heard(now);
         if connection.establishing {
             if connection.lost {
                 connection.establishing = false;

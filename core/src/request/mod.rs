@@ -1,1 +1,72 @@
-//! Requests.
+//! Requests and responses: bytes in, bytes out, one stream each.
+//!
+//! [`queue`] orders what waits. [`Outgoing`] and [`Incoming`] are the two ends of one exchange:
+//! they turn bodies into frames and frames into bodies. They know no stream and no time; the node
+//! moves the bytes and keeps the deadlines.
+
+pub mod queue;
+
+mod incoming;
+mod outgoing;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+pub use queue::Priority;
+pub(crate) use incoming::Incoming;
+pub(crate) use outgoing::{Outgoing, Step};
+
+/// A request to make.
+///
+/// ```
+/// use adit_core::request::{Priority, Request};
+/// use std::time::Duration;
+/// let request = Request::new("ping").deadline(Duration::from_secs(5)).priority(Priority::High);
+/// assert_eq!(&request.body[..], b"ping");
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// What to say: at most 10 MiB, less about a hundred bytes of header.
+    pub body: Bytes,
+    /// How long the whole exchange may take, waiting for a connection included; `None` takes the
+    /// node's own default of 60 s.
+    pub deadline: Option<Duration>,
+    /// Which of several waiting requests goes first.
+    pub priority: Priority,
+}
+
+impl Request {
+    /// A request of normal priority under the default deadline.
+    #[must_use]
+    pub fn new(body: impl Into<Bytes>) -> Self {
+        Self { body: body.into(), deadline: None, priority: Priority::Normal }
+    }
+
+    /// The same under another deadline.
+    #[must_use]
+    pub const fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = Some(deadline);
+        self
+    }
+
+    /// The same at another priority.
+    #[must_use]
+    pub const fn priority(mut self, priority: Priority) -> Self {
+        self.priority = priority;
+        self
+    }
+}
+
+/// What the acceptor of a request is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offer {
+    /// The requester's correlation id, for logs.
+    pub correlation: String,
+    /// How long the requester still waits, measured from arrival.
+    pub deadline: Option<Duration>,
+    /// How urgent the requester says it is.
+    pub priority: Priority,
+    /// The body.
+    pub body: Bytes,
+}

@@ -1,0 +1,177 @@
+//! The incremental decoder: chunks in, frames out.
+//!
+//! Decides when the bytes of a frame are complete and what memory they may take meanwhile. Never
+//! allocates for a length that was only declared, and never recovers from a broken stream.
+
+use std::fmt;
+use std::mem;
+
+use bytes::{Buf, Bytes};
+
+use super::{DecodeError, Frame, HEADER_LEN, Header, MAX_PAYLOAD};
+
+/// First allocation for a frame that arrives in pieces, where it is not shorter itself.
+const FIRST_ALLOCATION: usize = 64;
+
+/// Cuts one stream into frames, however its bytes are split into chunks.
+///
+/// A frame that lies within one chunk is sliced out of it without a copy. One that does not is
+/// gathered in memory that grows with what has arrived: at most twice that, and never more than
+/// the frame declares. So a peer pays for the memory it takes, byte for byte, and many tiny chunks
+/// do not keep the packets alive that they came in.
+pub struct Decoder {
+    limit: usize,
+    state: State,
+}
+
+enum State {
+    /// Fewer than five bytes of a header, none at a frame boundary.
+    Header { bytes: [u8; HEADER_LEN], filled: usize },
+    /// A whole header and less than its payload.
+    Payload { header: Header, received: Vec<u8> },
+    /// The stream is of no further use.
+    Failed(DecodeError),
+}
+
+const BOUNDARY: State = State::Header { bytes: [0; HEADER_LEN], filled: 0 };
+
+impl Decoder {
+    /// A decoder that takes payloads of up to [`MAX_PAYLOAD`] bytes.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self::with_limit(MAX_PAYLOAD)
+    }
+
+    /// A decoder that takes payloads of up to `limit` bytes, and never more than [`MAX_PAYLOAD`].
+    #[must_use]
+    pub const fn with_limit(limit: usize) -> Self {
+        Self { limit, state: BOUNDARY }
+    }
+
+    /// Takes the next frame out of `chunk`, together with what earlier chunks began.
+    ///
+    /// After `Some` there may be more: call again with the same chunk. After `None` the chunk is
+    /// used up: call again with the next one.
+    ///
+    /// # Errors
+    /// What the peer did wrong. Every later call gives the same error and takes nothing.
+    pub fn poll_frame(&mut self, chunk: &mut Bytes) -> Result<Option<Frame>, DecodeError> {
+        if let State::Header { bytes, filled } = &mut self.state {
+            let Some(bytes) = take_header(bytes, filled, chunk) else { return Ok(None) };
+            self.state = match Header::decode(bytes, self.limit) {
+                Ok(header) => State::Payload { header, received: Vec::new() },
+                Err(error) => State::Failed(error),
+            };
+        }
+        match &mut self.state {
+            State::Header { .. } => Ok(None),
+            State::Failed(error) => Err(*error),
+            State::Payload { header, received } => {
+                let kind = header.kind;
+                let payload = take_payload(header.length as usize, received, chunk);
+                Ok(payload.map(|payload| {
+                    self.state = BOUNDARY;
+                    Frame { kind, payload }
+                }))
+            }
+        }
+    }
+
+    /// The header of the frame under way, once it is complete.
+    #[must_use]
+    pub const fn header(&self) -> Option<Header> {
+        match &self.state {
+            State::Payload { header, .. } => Some(*header),
+            State::Header { .. } | State::Failed(_) => None,
+        }
+    }
+
+    /// How many bytes complete the header, or the payload, under way: whoever reads no more than
+    /// that from a stream takes nothing beyond the frame. Zero for a payload that is empty, and
+    /// after an error.
+    #[must_use]
+    pub const fn wanted(&self) -> usize {
+        match &self.state {
+            State::Header { filled, .. } => HEADER_LEN.saturating_sub(*filled),
+            State::Payload { header, received } => {
+                (header.length as usize).saturating_sub(received.len())
+            }
+            State::Failed(_) => 0,
+        }
+    }
+
+    /// Bytes of an unfinished frame held here, its header included: at most [`HEADER_LEN`] and the
+    /// length it declares. Zero at a frame boundary, so a stream that ends at any other value was
+    /// cut short.
+    #[must_use]
+    pub const fn buffered(&self) -> usize {
+        match &self.state {
+            State::Header { filled, .. } => *filled,
+            State::Payload { received, .. } => HEADER_LEN.saturating_add(received.len()),
+            State::Failed(_) => 0,
+        }
+    }
+
+    /// Bytes allocated for an unfinished frame: at most what it declares.
+    #[must_use]
+    pub const fn capacity(&self) -> usize {
+        match &self.state {
+            State::Payload { received, .. } => received.capacity(),
+            State::Header { .. } | State::Failed(_) => 0,
+        }
+    }
+}
+
+impl Default for Decoder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Decoder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let failed = match &self.state {
+            State::Failed(error) => Some(error),
+            State::Header { .. } | State::Payload { .. } => None,
+        };
+        f.debug_struct("Decoder")
+            .field("limit", &self.limit)
+            .field("buffered", &self.buffered())
+            .field("failed", &failed)
+            .finish()
+    }
+}
+
+fn take_header(
+    bytes: &mut [u8; HEADER_LEN],
+    filled: &mut usize,
+    chunk: &mut Bytes,
+) -> Option<[u8; HEADER_LEN]> {
+    if let (0, Some(whole)) = (*filled, chunk.first_chunk().copied()) {
+        chunk.advance(HEADER_LEN);
+        return Some(whole);
+    }
+    for (place, byte) in bytes.iter_mut().skip(*filled).zip(chunk.iter()) {
+        *place = *byte;
+    }
+    let taken = HEADER_LEN.saturating_sub(*filled).min(chunk.len());
+    chunk.advance(taken);
+    *filled = filled.saturating_add(taken);
+    (*filled == HEADER_LEN).then_some(*bytes)
+}
+
+fn take_payload(length: usize, received: &mut Vec<u8>, chunk: &mut Bytes) -> Option<Bytes> {
+    if received.is_empty() && chunk.len() >= length {
+        return Some(chunk.split_to(length));
+    }
+    let taken = length.saturating_sub(received.len()).min(chunk.len());
+    let arrived = received.len().saturating_add(taken);
+    if arrived > received.capacity() {
+        let doubled = received.capacity().saturating_mul(2).max(FIRST_ALLOCATION);
+        let wanted = doubled.max(arrived).min(length);
+        received.reserve_exact(wanted.saturating_sub(received.len()));
+    }
+    received.extend(chunk.get(..taken)?);
+    chunk.advance(taken);
+    (arrived == length).then(|| Bytes::from(mem::take(received)))
+}

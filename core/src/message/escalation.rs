@@ -1,0 +1,255 @@
+//! Escalation: a query to a model of the edge, and its answer, whole or streamed.
+//!
+//! Decides the fields and their ranges. Never decides which model answers, or what it costs.
+
+use serde::{Deserialize, Serialize};
+
+use super::control::id;
+use super::json::JsonBody;
+use super::{MAX_ID, OutOfRange, Text};
+
+/// Longest query, in characters.
+pub const MAX_QUERY_CHARS: usize = 100_000;
+
+/// Most entries of a list of [`Context`]: no model's window holds more of any use.
+pub const MAX_LIST: usize = 1024;
+
+/// A query. What is left out has the default named with the field.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EscalationRequest {
+    /// Made by the sender, repeated by every answer: 1 to [`MAX_ID`] bytes.
+    pub request_id: String,
+    /// The query: 1 to [`MAX_QUERY_CHARS`] characters.
+    pub query: Text,
+    /// What the model should know besides the query. Default: nothing.
+    #[serde(default)]
+    pub context: Context,
+    /// How the answer should be. Default: [`Preferences::default`].
+    #[serde(default)]
+    pub preferences: Preferences,
+    /// How long the sender waits for the answer, in seconds, 1 to 600. Default: 30.
+    #[serde(default = "default_timeout")]
+    pub timeout_secs: u16,
+    /// The model asked for, 1 to [`MAX_ID`] bytes. Default: the edge chooses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// Whether the answer comes as [`StreamChunk`]s and a [`StreamEnd`]. Default: whole.
+    #[serde(default)]
+    pub stream: bool,
+}
+
+impl EscalationRequest {
+    /// A query with every default.
+    #[must_use]
+    pub fn new(request_id: impl Into<String>, query: impl Into<Text>) -> Self {
+        Self {
+            request_id: request_id.into(),
+            query: query.into(),
+            context: Context::default(),
+            preferences: Preferences::default(),
+            timeout_secs: default_timeout(),
+            model: None,
+            stream: false,
+        }
+    }
+}
+
+const fn default_timeout() -> u16 {
+    30
+}
+
+impl JsonBody for EscalationRequest {
+    fn check(&self) -> Result<(), OutOfRange> {
+        id(&self.request_id, "request_id")?;
+        let query = self.query.chars().take(MAX_QUERY_CHARS.saturating_add(1)).count();
+        OutOfRange::unless((1..=MAX_QUERY_CHARS).contains(&query), "query")?;
+        OutOfRange::unless((1..=600).contains(&self.timeout_secs), "timeout_secs")?;
+        if let Some(model) = &self.model {
+            id(model, "model")?;
+        }
+        self.context.check()?;
+        self.preferences.check()
+    }
+}
+
+/// What a model should know besides the query.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Context {
+    /// What the model is, and what it is asked to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub framing: Option<Text>,
+    /// Excerpts it may rely on, best first: up to [`MAX_LIST`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub knowledge_chunks: Vec<KnowledgeChunk>,
+    /// What was said before, oldest first: up to [`MAX_LIST`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conversation_history: Vec<Turn>,
+}
+
+impl Context {
+    fn check(&self) -> Result<(), OutOfRange> {
+        OutOfRange::unless(self.knowledge_chunks.len() <= MAX_LIST, "knowledge_chunks")?;
+        OutOfRange::unless(self.conversation_history.len() <= MAX_LIST, "conversation_history")
+    }
+}
+
+/// An excerpt from what the sender knows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KnowledgeChunk {
+    /// Where it is from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<Text>,
+    /// What it says.
+    pub text: Text,
+}
+
+/// One turn of a conversation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Turn {
+    /// Who said it.
+    pub role: Role,
+    /// What was said.
+    pub content: Text,
+}
+
+/// Who speaks in a conversation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// The one who sets the rules.
+    System,
+    /// The one who asks.
+    User,
+    /// The model.
+    Assistant,
+}
+
+/// How an answer should be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Preferences {
+    /// How long-winded. Default: normal.
+    pub verbosity: Verbosity,
+    /// In which tone, in a word or two: 1 to [`MAX_ID`] bytes. Default: the model's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tone: Option<String>,
+    /// Most tokens of the answer, 1 to 128,000. Default: 1,024.
+    pub max_tokens: u32,
+}
+
+impl Default for Preferences {
+    fn default() -> Self {
+        Self { verbosity: Verbosity::default(), tone: None, max_tokens: 1024 }
+    }
+}
+
+impl Preferences {
+    fn check(&self) -> Result<(), OutOfRange> {
+        OutOfRange::unless((1..=128_000).contains(&self.max_tokens), "max_tokens")?;
+        let tone = self.tone.as_ref();
+        let fits = tone.is_none_or(|tone| (1..=MAX_ID).contains(&tone.len()));
+        OutOfRange::unless(fits, "tone")
+    }
+}
+
+/// How long-winded an answer should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verbosity {
+    /// The answer and nothing else.
+    Brief,
+    /// The answer and what it rests on.
+    #[default]
+    Normal,
+    /// Everything of use.
+    Detailed,
+}
+
+/// The whole answer to an [`EscalationRequest`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EscalationResponse {
+    /// The id of the request.
+    pub request_id: String,
+    /// The answer.
+    pub content: Text,
+    /// The model that gave it: 1 to [`MAX_ID`] bytes.
+    pub model: String,
+    /// Why it ends where it does.
+    pub finish_reason: FinishReason,
+    /// What it took.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
+}
+
+impl JsonBody for EscalationResponse {
+    fn check(&self) -> Result<(), OutOfRange> {
+        id(&self.request_id, "request_id")?;
+        id(&self.model, "model")
+    }
+}
+
+/// Why an answer ends where it does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum FinishReason {
+    /// It is complete.
+    Stop,
+    /// It reached the most tokens allowed.
+    Length,
+    /// The model or what serves it declined to go on.
+    Filtered,
+    /// It failed on the way.
+    Failed,
+    /// What a later version says.
+    #[serde(other)]
+    Unknown,
+}
+
+/// What an answer took, in tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Usage {
+    /// Tokens read.
+    pub input_tokens: u64,
+    /// Tokens written.
+    pub output_tokens: u64,
+}
+
+/// A part of a streamed answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamChunk {
+    /// The id of the request.
+    pub request_id: String,
+    /// 0 for the first chunk of an answer, then one more each.
+    pub sequence: u64,
+    /// Whether no chunk follows.
+    pub is_final: bool,
+    /// The next words of the answer.
+    pub data: Text,
+}
+
+impl JsonBody for StreamChunk {
+    fn check(&self) -> Result<(), OutOfRange> {
+        id(&self.request_id, "request_id")
+    }
+}
+
+/// The end of a streamed answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamEnd {
+    /// The id of the request.
+    pub request_id: String,
+    /// How many chunks were sent, so that a missing one is noticed.
+    pub chunks: u64,
+    /// Why the answer ends where it does.
+    pub finish_reason: FinishReason,
+    /// What it took.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
+}
+
+impl JsonBody for StreamEnd {
+    fn check(&self) -> Result<(), OutOfRange> {
+        id(&self.request_id, "request_id")
+    }
+}

@@ -1,0 +1,213 @@
+//! The bytes of every kind, as docs/protocol.md shows them.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::error::{Code, Failure};
+use crate::frame::Decoder;
+use crate::message::{
+    Context, ErrorMessage, EscalationRequest, EscalationResponse, FinishReason, Goaway, Heartbeat,
+    HeartbeatAck, Kind, KnowledgeChunk, Message, Open, Opened, Preferences, PrewarmSignal,
+    Priority, Request, Response, ResponseChunk, Role, ServerStatus, StreamChunk, StreamEnd, Turn,
+    Usage, Verbosity,
+};
+
+const PROTOCOL: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/protocol.md"));
+
+#[test]
+fn every_kind_has_the_bytes_that_the_protocol_document_shows() {
+    let (shown, samples) = (shown(), samples());
+    for (bytes, message) in shown.iter().zip(&samples) {
+        let mut wire = BytesMut::new();
+        message.encode(&mut wire).unwrap();
+        let text = |bytes: &[u8]| bytes.escape_ascii().to_string();
+        assert_eq!(text(&wire), text(bytes), "{:?}", message.kind());
+
+        let frame = Decoder::new().poll_frame(&mut bytes.clone()).unwrap().unwrap();
+        let read = Message::decode(frame.kind, frame.payload);
+        assert_eq!(read.as_ref(), Ok(&Some(message.clone())));
+    }
+    assert_eq!(shown.len(), samples.len());
+    let kinds: Vec<_> = samples.iter().map(Message::kind).collect();
+    assert_eq!(kinds, Kind::ALL);
+}
+
+#[test]
+fn the_protocol_document_lists_every_kind_and_no_other() {
+    let rows = PROTOCOL.lines().filter_map(|line| {
+        let mut cells = line.strip_prefix("| `0x")?.split('|');
+        let wire = u8::from_str_radix(cells.next()?.trim().strip_suffix('`')?, 16).ok()?;
+        Some((wire, cells.next()?.trim().to_owned()))
+    });
+    let known = Kind::ALL.iter().map(|kind| (kind.to_wire(), format!("{kind:?}")));
+    assert_eq!(rows.collect::<Vec<_>>(), known.collect::<Vec<_>>());
+}
+
+#[test]
+fn every_kind_survives_the_wire_and_no_other_byte_is_one() {
+    for wire in 0..=u8::MAX {
+        let known = Kind::ALL.iter().find(|kind| kind.to_wire() == wire);
+        assert_eq!(Kind::from_wire(wire), known.copied());
+    }
+}
+
+#[test]
+fn a_failure_survives_an_error_and_a_goaway() {
+    for &code in Code::ALL {
+        let plain = Failure::new(code, "words");
+        let later = plain.clone().with_retry_after(Duration::from_millis(1500));
+        for failure in [plain, later] {
+            assert_eq!(ErrorMessage::from(&failure).to_failure(), failure);
+            assert_eq!(Goaway::from(&failure).to_failure(), failure);
+        }
+    }
+}
+
+#[test]
+fn a_code_of_a_later_version_is_unknown_and_still_named() {
+    let message = ErrorMessage { code: "too_hot".into(), message: "41 °C".into(), details: None };
+    assert_eq!(message.to_failure(), Failure::new(Code::Unknown, "too_hot: 41 °C"));
+    let details = Some(r#"{"retry_after_ms":"soon"}"#.parse().unwrap());
+    assert_eq!(ErrorMessage { details, ..message }.to_failure().retry_after(), None);
+}
+
+#[test]
+fn debug_shows_no_body_and_no_words_of_a_person() {
+    let quoted = ["hello", "sleep", "Sleep", "polar", "earlier", "librarian", "almanac", "0.25"];
+    for message in samples() {
+        let debug = format!("{message:?}");
+        assert!(!quoted.iter().any(|word| debug.contains(word)), "{debug}");
+    }
+}
+
+#[test]
+fn a_message_is_send_and_sync_and_not_larger_than_it_was() {
+    fn check<T: Send + Sync + 'static>() -> usize {
+        size_of::<T>()
+    }
+    assert!(check::<Message>() <= 216, "{}", check::<Message>());
+}
+
+/// The frames that the document shows: hexadecimal bytes, then after a bar the rest as text.
+fn shown() -> Vec<Bytes> {
+    let block = PROTOCOL.split("```frames\n").nth(1).unwrap().split("```").next().unwrap();
+    let frame = |line: &str| {
+        let (hex, text) = line.split_once("| ").unwrap_or((line, ""));
+        let hex: Vec<u8> = hex.bytes().filter(u8::is_ascii_hexdigit).collect();
+        let byte = |pair: &[u8]| u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap();
+        let bytes = hex.chunks(2).map(byte).chain(text.bytes());
+        bytes.collect()
+    };
+    block.lines().map(frame).collect()
+}
+
+fn samples() -> Vec<Message> {
+    let mut samples = liveness();
+    samples.extend(escalation());
+    samples.extend(warnings());
+    samples.extend(tunnel());
+    samples
+}
+
+fn liveness() -> Vec<Message> {
+    vec![
+        Message::Heartbeat(Heartbeat {
+            device_id: "device-7".into(),
+            timestamp: 1_767_225_600_000,
+            sequence: 42,
+            vitals: Some(r#"{"cpu":0.25}"#.parse().unwrap()),
+        }),
+        Message::HeartbeatAck(HeartbeatAck {
+            sequence: 42,
+            server_time: 1_767_225_600_021,
+            latency_ms: 21,
+            pending_messages: 0,
+            server_status: ServerStatus::Ok,
+        }),
+    ]
+}
+
+fn escalation() -> Vec<Message> {
+    let request_id = "r-1".to_owned();
+    let usage = Some(Usage { input_tokens: 90, output_tokens: 12 });
+    vec![
+        Message::EscalationRequest(EscalationRequest {
+            context: Context {
+                framing: Some("You are a librarian.".into()),
+                knowledge_chunks: vec![KnowledgeChunk {
+                    source: Some("almanac".into()),
+                    text: "Some polar bears do.".into(),
+                }],
+                conversation_history: vec![Turn { role: Role::User, content: "earlier".into() }],
+            },
+            preferences: Preferences {
+                verbosity: Verbosity::Brief,
+                tone: Some("dry".into()),
+                max_tokens: 256,
+            },
+            model: Some("large".into()),
+            stream: true,
+            ..EscalationRequest::new("r-1", "Do bears sleep?")
+        }),
+        Message::EscalationResponse(EscalationResponse {
+            request_id: request_id.clone(),
+            content: "They sleep.".into(),
+            model: "large".into(),
+            finish_reason: FinishReason::Stop,
+            usage,
+        }),
+        Message::StreamChunk(StreamChunk {
+            request_id: request_id.clone(),
+            sequence: 0,
+            is_final: true,
+            data: "They sleep.".into(),
+        }),
+        Message::StreamEnd(StreamEnd {
+            request_id,
+            chunks: 1,
+            finish_reason: FinishReason::Stop,
+            usage,
+        }),
+    ]
+}
+
+fn warnings() -> Vec<Message> {
+    vec![
+        Message::Error(ErrorMessage::from(
+            &Failure::new(Code::Overloaded, "64 streams are open")
+                .with_retry_after(Duration::from_secs(2)),
+        )),
+        Message::PrewarmSignal(PrewarmSignal {
+            device_id: "device-7".into(),
+            timestamp: 1_767_225_600_000,
+            gpu_usage: 87.5,
+            gpu_temp: Some(71.0),
+            reason: "gpu over 80 %".into(),
+        }),
+    ]
+}
+
+fn tunnel() -> Vec<Message> {
+    vec![
+        Message::Open(Open { service: "db.primary".parse().unwrap() }),
+        Message::Opened(Opened),
+        Message::Request(Request {
+            id: "r-1".into(),
+            deadline_ms: Some(5000),
+            priority: Priority::High,
+            body: Bytes::from_static(b"hello"),
+        }),
+        Message::Response(Response { body: Bytes::from_static(b"hello") }),
+        Message::ResponseChunk(ResponseChunk {
+            sequence: 7,
+            is_final: true,
+            body: Bytes::from_static(b"hello"),
+        }),
+        Message::Goaway(Goaway {
+            code: "shutting_down".into(),
+            message: "back soon".into(),
+            retry_after_ms: Some(3000),
+        }),
+    ]
+}

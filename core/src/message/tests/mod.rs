@@ -1,0 +1,20 @@
+//! What the messages promise: their bytes, their identity, and calm before hostile input.
+
+mod golden;
+mod hostile;
+mod roundtrip;
+
+use bytes::{Bytes, BytesMut};
+
+use super::{EncodeError, Message, MessageError};
+use crate::frame::HEADER_LEN;
+
+fn payload_of(message: &Message) -> Result<Bytes, EncodeError> {
+    let mut wire = BytesMut::new();
+    message.encode(&mut wire)?;
+    Ok(wire.freeze().slice(HEADER_LEN..))
+}
+
+fn decode(kind: u8, payload: impl AsRef<[u8]>) -> Result<Option<Message>, MessageError> {
+    Message::decode(kind, Bytes::copy_from_slice(payload.as_ref()))
+}

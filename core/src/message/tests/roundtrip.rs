@@ -1,0 +1,225 @@
+//! Properties: what is encoded is decoded again, and arbitrary bytes do no harm.
+
+use bytes::Bytes;
+use proptest::collection::vec;
+use proptest::option::of;
+use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
+
+use super::{decode, payload_of};
+use crate::message::{
+    Context, ErrorMessage, EscalationRequest, EscalationResponse, FinishReason, Goaway, Heartbeat,
+    HeartbeatAck, Kind, KnowledgeChunk, Message, Object, Open, Opened, Preferences, PrewarmSignal,
+    Priority, Request, Response, ResponseChunk, Role, ServerStatus, StreamChunk, StreamEnd, Text,
+    Turn, Usage, Verbosity,
+};
+
+const REGRESSIONS: &str =
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../proptest-regressions/message.txt");
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        failure_persistence: Some(Box::new(FileFailurePersistence::Direct(REGRESSIONS))),
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn what_is_encoded_is_decoded_again(message in message()) {
+        let payload = payload_of(&message).unwrap();
+        let read = Message::decode(message.kind().to_wire(), payload.clone());
+        prop_assert_eq!(read, Ok(Some(message.clone())));
+        prop_assert_eq!(payload_of(&message).unwrap(), payload);
+    }
+
+    #[test]
+    fn a_json_body_cut_anywhere_is_an_error(message in control(), cut in any::<prop::sample::Index>()) {
+        let payload = payload_of(&message).unwrap();
+        let cut = cut.index(payload.len());
+        prop_assert!(decode(message.kind().to_wire(), &payload[..cut]).is_err());
+    }
+
+    #[test]
+    fn one_byte_changed_is_read_or_refused_and_what_is_read_can_be_sent(
+        message in message(),
+        at in any::<prop::sample::Index>(),
+        byte in any::<u8>(),
+    ) {
+        let mut payload = payload_of(&message).unwrap().to_vec();
+        if !payload.is_empty() {
+            let at = at.index(payload.len());
+            payload[at] = byte;
+        }
+        if let Ok(Some(read)) = decode(message.kind().to_wire(), payload) {
+            let again = payload_of(&read).unwrap();
+            prop_assert_eq!(decode(read.kind().to_wire(), again), Ok(Some(read)));
+        }
+    }
+
+    #[test]
+    fn arbitrary_bytes_of_any_kind_are_read_or_refused(kind in any::<u8>(), body in vec(any::<u8>(), 0..200)) {
+        let known = Kind::from_wire(kind).is_some();
+        prop_assert_eq!(decode(kind, body) == Ok(None), !known);
+    }
+}
+
+fn message() -> impl Strategy<Value = Message> {
+    prop_oneof![control(), tunnel()]
+}
+
+fn control() -> impl Strategy<Value = Message> {
+    prop_oneof![
+        (id(), any::<u64>(), any::<u64>(), of(object())).prop_map(
+            |(device_id, timestamp, sequence, vitals)| Message::Heartbeat(Heartbeat {
+                device_id,
+                timestamp,
+                sequence,
+                vitals
+            })
+        ),
+        (any::<[u64; 4]>(), server_status()).prop_map(|(numbers, server_status)| {
+            let [sequence, server_time, latency_ms, pending_messages] = numbers;
+            Message::HeartbeatAck(HeartbeatAck {
+                sequence,
+                server_time,
+                latency_ms,
+                pending_messages,
+                server_status,
+            })
+        }),
+        escalation_request(),
+        (id(), text(), id(), finish(), of(usage())).prop_map(
+            |(request_id, content, model, finish_reason, usage)| {
+                Message::EscalationResponse(EscalationResponse {
+                    request_id,
+                    content,
+                    model,
+                    finish_reason,
+                    usage,
+                })
+            }
+        ),
+        (id(), any::<u64>(), any::<bool>(), text()).prop_map(
+            |(request_id, sequence, is_final, data)| Message::StreamChunk(StreamChunk {
+                request_id,
+                sequence,
+                is_final,
+                data
+            })
+        ),
+        (id(), any::<u64>(), finish(), of(usage())).prop_map(
+            |(request_id, chunks, finish_reason, usage)| Message::StreamEnd(StreamEnd {
+                request_id,
+                chunks,
+                finish_reason,
+                usage
+            })
+        ),
+        ("[a-z_]{1,64}", ".{0,80}", of(object())).prop_map(|(code, message, details)| {
+            Message::Error(ErrorMessage { code, message, details })
+        }),
+        (id(), any::<u64>(), 0f32..=100.0, of(-273f32..=1000.0), ".{0,80}").prop_map(
+            |(device_id, timestamp, gpu_usage, gpu_temp, reason)| {
+                Message::PrewarmSignal(PrewarmSignal {
+                    device_id,
+                    timestamp,
+                    gpu_usage,
+                    gpu_temp,
+                    reason,
+                })
+            }
+        ),
+        "[a-z0-9._-]{1,64}".prop_map(|name| Message::Open(Open { service: name.parse().unwrap() })),
+        ("[a-z_]{1,64}", ".{0,80}", of(any::<u64>())).prop_map(
+            |(code, message, retry_after_ms)| Message::Goaway(Goaway {
+                code,
+                message,
+                retry_after_ms
+            })
+        ),
+    ]
+}
+
+fn tunnel() -> impl Strategy<Value = Message> {
+    let priority = prop_oneof![Just(Priority::High), Just(Priority::Normal), Just(Priority::Low)];
+    prop_oneof![
+        Just(Message::Opened(Opened)),
+        (id(), of(any::<u64>()), priority, body()).prop_map(|(id, deadline_ms, priority, body)| {
+            Message::Request(Request { id, deadline_ms, priority, body })
+        }),
+        body().prop_map(|body| Message::Response(Response { body })),
+        (any::<u64>(), any::<bool>(), body()).prop_map(|(sequence, is_final, body)| {
+            Message::ResponseChunk(ResponseChunk { sequence, is_final, body })
+        }),
+    ]
+}
+
+fn escalation_request() -> impl Strategy<Value = Message> {
+    let role = prop_oneof![Just(Role::System), Just(Role::User), Just(Role::Assistant)];
+    let verbosity =
+        prop_oneof![Just(Verbosity::Brief), Just(Verbosity::Normal), Just(Verbosity::Detailed)];
+    let chunk = (of(text()), text()).prop_map(|(source, text)| KnowledgeChunk { source, text });
+    let turn = (role, text()).prop_map(|(role, content)| Turn { role, content });
+    let context = (of(text()), vec(chunk, 0..3), vec(turn, 0..3)).prop_map(
+        |(framing, knowledge_chunks, conversation_history)| Context {
+            framing,
+            knowledge_chunks,
+            conversation_history,
+        },
+    );
+    let preferences = (verbosity, of(id()), 1u32..=128_000)
+        .prop_map(|(verbosity, tone, max_tokens)| Preferences { verbosity, tone, max_tokens });
+    (id(), ".{1,80}", context, preferences, 1u16..=600, of(id()), any::<bool>()).prop_map(
+        |(request_id, query, context, preferences, timeout_secs, model, stream)| {
+            Message::EscalationRequest(EscalationRequest {
+                request_id,
+                query: query.into(),
+                context,
+                preferences,
+                timeout_secs,
+                model,
+                stream,
+            })
+        },
+    )
+}
+
+fn id() -> impl Strategy<Value = String> {
+    prop_oneof!["[a-z0-9-]{1,128}", ".{1,32}"]
+}
+
+fn text() -> impl Strategy<Value = Text> {
+    any::<String>().prop_map(Text::from)
+}
+
+fn body() -> impl Strategy<Value = Bytes> {
+    vec(any::<u8>(), 0..200).prop_map(Bytes::from)
+}
+
+fn object() -> impl Strategy<Value = Object> {
+    proptest::collection::btree_map(".{0,8}", any::<f64>(), 0..5)
+        .prop_map(|map| serde_json::to_string(&map).unwrap().parse().unwrap())
+}
+
+fn usage() -> impl Strategy<Value = Usage> {
+    any::<(u64, u64)>()
+        .prop_map(|(input_tokens, output_tokens)| Usage { input_tokens, output_tokens })
+}
+
+fn server_status() -> impl Strategy<Value = ServerStatus> {
+    prop_oneof![
+        Just(ServerStatus::Ok),
+        Just(ServerStatus::Degraded),
+        Just(ServerStatus::Draining),
+        Just(ServerStatus::Unknown),
+    ]
+}
+
+fn finish() -> impl Strategy<Value = FinishReason> {
+    prop_oneof![
+        Just(FinishReason::Stop),
+        Just(FinishReason::Length),
+        Just(FinishReason::Filtered),
+        Just(FinishReason::Failed),
+        Just(FinishReason::Unknown),
+    ]
+}

@@ -1,0 +1,428 @@
+//! How connections come and go: dialling, accepting, losing, ending.
+//!
+//! It asks the lifecycle, the retry policy and the heartbeat, and passes each one's answer on to
+//! the next; it decides none of what they decide.
+
+use std::time::Instant;
+
+use super::control::Control;
+use super::peer::{Attempt, Dialled, Link, Peer};
+use super::streams::Streams;
+use super::{Node, Route};
+use crate::config::Dial;
+use crate::error::{Code, Failure, Misuse};
+use crate::event::Event;
+use crate::heartbeat::{self, Heartbeat};
+use crate::id::PeerId;
+use crate::message::{Heartbeat as Beat, HeartbeatAck, Message, ServerStatus};
+use crate::quic::{self, ConnectionId};
+use crate::retry::{Retry, Verdict};
+use crate::rng::Rng;
+use crate::session::State;
+
+impl Node {
+    pub(super) fn start_dialling(&mut self, dial: Dial, now: Instant) -> Result<PeerId, Misuse> {
+        let connection = self.endpoint.connect(Route::to(dial.address), &dial.server_name, now)?;
+        let id = self.new_peer_id();
+        let policy = dial.retry.clone().unwrap_or_else(|| self.config.retry.clone());
+        let remote = dial.address;
+        let dialled = Dialled {
+            dial,
+            retry: Retry::new(policy, Rng::new(self.rng.seed(), "retry")),
+            heartbeat: Heartbeat::new(self.config.heartbeat.clone()),
+            attempt: Some(self.attempt(connection, now)),
+        };
+        self.by_connection.insert(connection, id);
+        self.peers.insert(id, Peer::new(id, Some(dialled), remote));
+        self.transition(id, |lifecycle| lifecycle.connect(now));
+        self.reindex(id);
+        Ok(id)
+    }
+
+    pub(super) fn redial(&mut self, id: PeerId, now: Instant) -> Result<(), Misuse> {
+        let peer = self.peers.get(&id).ok_or(Misuse::UnknownPeer)?;
+        if !matches!(peer.lifecycle.state(), State::Failed { .. }) {
+            return Err(Misuse::WrongState);
+        }
+        self.transition(id, |lifecycle| lifecycle.connect(now));
+        self.start_attempt(id, now);
+        Ok(())
+    }
+
+    const fn new_peer_id(&mut self) -> PeerId {
+        let id = PeerId(self.next_peer);
+        self.next_peer += 1;
+        id
+    }
+
+    fn attempt(&self, connection: ConnectionId, now: Instant) -> Attempt {
+        Attempt { connection, due: now + self.config.transport.connect_timeout }
+    }
+
+    /// Changes a peer's state and tells everybody; a refused change would be a bug of this node.
+    fn transition(
+        &mut self,
+        id: PeerId,
+        change: impl FnOnce(
+            &mut crate::session::Lifecycle,
+        ) -> Result<crate::session::Transition, crate::session::Refused>,
+    ) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        match change(&mut peer.lifecycle) {
+            Ok(transition) => self.emit_transition(id, transition),
+            Err(refused) => tracing::error!(%refused, "an illegal transition was tried"),
+        }
+    }
+
+    fn start_attempt(&mut self, id: PeerId, now: Instant) {
+        let Some(dialled) = self.peers.get(&id).and_then(|p| p.dialled.as_ref()) else { return };
+        let (route, name) = (Route::to(dialled.dial.address), dialled.dial.server_name.clone());
+        match self.endpoint.connect(route, &name, now) {
+            Ok(connection) => {
+                let attempt = self.attempt(connection, now);
+                self.by_connection.insert(connection, id);
+                if let Some(dialled) = self.peers.get_mut(&id).and_then(|p| p.dialled.as_mut()) {
+                    dialled.attempt = Some(attempt);
+                }
+            }
+            Err(misuse) => {
+                let failure = Failure::new(Code::Misconfigured, misuse.to_string());
+                self.on_attempt_failed(id, failure, now);
+            }
+        }
+        self.reindex(id);
+    }
+
+    pub(super) fn on_transport_event(
+        &mut self,
+        connection: ConnectionId,
+        event: quic::Event,
+        now: Instant,
+    ) {
+        let peer = self.by_connection.get(&connection).copied();
+        match (event, peer) {
+            (quic::Event::Connected, Some(id)) => self.on_dialled(id, connection, now),
+            (quic::Event::Connected, None) => self.on_accepted(connection, now),
+            (quic::Event::Lost(failure), Some(id)) => {
+                self.by_connection.remove(&connection);
+                self.on_lost(id, connection, failure, now);
+            }
+            (quic::Event::Lost(failure), None) => self.on_rejected(connection, failure),
+            (quic::Event::Opened, Some(id)) => self.on_streams_opened(id, now),
+            (quic::Event::Available, Some(id)) => self.on_streams_available(id, now),
+            (quic::Event::Readable(stream), Some(id)) => self.on_readable(id, stream, now),
+            (quic::Event::Writable(stream), Some(id)) => self.on_writable(id, stream, now),
+            (quic::Event::Finished(stream), Some(id)) => self.on_finished(id, stream),
+            (quic::Event::Stopped(stream, code), Some(id)) => self.on_stopped(id, stream, code),
+            (quic::Event::Datagrams, Some(id)) => self.on_datagrams(id, now),
+            // Before its handshake is confirmed, or after we ended it: nothing is owed to it. An
+            // accepted peer's early streams are picked up once it is confirmed.
+            (
+                quic::Event::Opened
+                | quic::Event::Available
+                | quic::Event::Readable(_)
+                | quic::Event::Writable(_)
+                | quic::Event::Finished(_)
+                | quic::Event::Stopped(..)
+                | quic::Event::Datagrams,
+                None,
+            ) => {}
+        }
+    }
+
+    fn link(&mut self, connection: ConnectionId, control: Option<u64>) -> Link {
+        Link {
+            connection,
+            number: connection.0,
+            control: Control::new(control),
+            streams: Streams::default(),
+            going_away: false,
+        }
+    }
+
+    fn on_dialled(&mut self, id: PeerId, connection: ConnectionId, now: Instant) {
+        // The first stream of a fresh connection: the peer's limit always allows it, since a
+        // connection without any stream would be of no use to either.
+        let control = self.endpoint.stream(connection, quic::Connection::open).flatten();
+        let link = self.link(connection, control);
+        let names = self.peer_names(connection);
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let reconnected = matches!(peer.lifecycle.state(), State::Reconnecting { .. });
+        peer.reconnections += u64::from(reconnected);
+        peer.names = names;
+        peer.link = Some(link);
+        if let Some(dialled) = &mut peer.dialled {
+            dialled.attempt = None;
+            dialled.retry.on_up(now);
+            dialled.heartbeat.start(now);
+        }
+        self.transition(id, |lifecycle| lifecycle.connected(now));
+        self.beat(id, now);
+        self.flush_queue(id, now);
+        self.on_streams_opened(id, now);
+        self.reindex(id);
+    }
+
+    fn on_accepted(&mut self, connection: ConnectionId, now: Instant) {
+        let Some(remote) = self.endpoint.get(connection).map(quic::Connection::remote) else {
+            return;
+        };
+        let id = self.new_peer_id();
+        let mut peer = Peer::new(id, None, remote);
+        peer.names = self.peer_names(connection);
+        peer.link = Some(self.link(connection, None));
+        self.by_connection.insert(connection, id);
+        self.peers.insert(id, peer);
+        self.transition(id, |lifecycle| lifecycle.connect(now));
+        self.transition(id, |lifecycle| lifecycle.connected(now));
+        self.emit(Event::Accepted { peer: id });
+        self.on_streams_opened(id, now);
+        self.on_datagrams(id, now);
+        self.reindex(id);
+    }
+
+    fn on_rejected(&mut self, connection: ConnectionId, failure: Failure) {
+        if let Some(connection) = self.endpoint.get(connection) {
+            let remote = connection.remote();
+            tracing::debug!(%remote, %failure, "a handshake came to nothing");
+            self.emit(Event::Rejected { remote, failure });
+        }
+    }
+
+    fn peer_names(&self, connection: ConnectionId) -> Vec<String> {
+        let chain = self.endpoint.get(connection).and_then(quic::Connection::peer_chain);
+        chain.and_then(|c| c.into_iter().next()).map_or_else(Vec::new, |leaf| {
+            crate::tls::dns_names(&leaf)
+        })
+    }
+
+    fn on_lost(&mut self, id: PeerId, connection: ConnectionId, failure: Failure, now: Instant) {
+        let Some(peer) = self.peers.get(&id) else { return };
+        let was_up = peer.link.as_ref().is_some_and(|l| l.connection == connection);
+        match (peer.dialled.is_some(), was_up) {
+            (true, true) => self.on_link_lost(id, failure, now),
+            (true, false) => self.on_attempt_failed(id, failure, now),
+            (false, _) => self.remove_peer(id, &failure, now),
+        }
+    }
+
+    fn on_link_lost(&mut self, id: PeerId, failure: Failure, now: Instant) {
+        self.drop_link(id, &failure);
+        let Some(dialled) = self.peers.get_mut(&id).and_then(|p| p.dialled.as_mut()) else {
+            return;
+        };
+        dialled.heartbeat.stop();
+        match dialled.retry.on_down(&failure, now) {
+            Verdict::Wait { attempt, .. } => {
+                self.transition(id, |lifecycle| lifecycle.lost(failure, attempt, now));
+            }
+            Verdict::GiveUp(reason) => {
+                self.transition(id, |lifecycle| lifecycle.lost(failure, 1, now));
+                self.give_up(id, reason, now);
+            }
+        }
+        self.reindex(id);
+    }
+
+    fn on_attempt_failed(&mut self, id: PeerId, failure: Failure, now: Instant) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        peer.last_failure = Some(failure.clone());
+        let reconnecting = matches!(peer.lifecycle.state(), State::Reconnecting { .. });
+        let Some(dialled) = &mut peer.dialled else { return };
+        dialled.attempt = None;
+        match dialled.retry.on_attempt_failed(&failure, now) {
+            Verdict::Wait { attempt, until } => {
+                self.emit(Event::AttemptFailed {
+                    peer: id,
+                    failure: failure.clone(),
+                    attempt,
+                    retry_in: until.saturating_duration_since(now),
+                });
+                if reconnecting {
+                    self.transition(id, |lifecycle| lifecycle.attempt_failed(failure, now));
+                }
+            }
+            Verdict::GiveUp(reason) => self.give_up(id, reason, now),
+        }
+        self.reindex(id);
+    }
+
+    /// No further attempt will be made, so that nothing that waits for one can succeed.
+    fn give_up(&mut self, id: PeerId, reason: Failure, now: Instant) {
+        if let Some(dialled) = self.peers.get_mut(&id).and_then(|p| p.dialled.as_mut()) {
+            dialled.retry.cancel();
+        }
+        self.fail_queued(id, &reason);
+        self.transition(id, |lifecycle| lifecycle.fail(reason, now));
+    }
+
+    /// Forgets the connection of a peer and everything that lived on it.
+    fn drop_link(&mut self, id: PeerId, failure: &Failure) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        peer.last_failure = Some(failure.clone());
+        peer.held_bytes = 0;
+        if let Some(link) = peer.link.take() {
+            self.by_connection.remove(&link.connection);
+        }
+        self.fail_sent(id, failure);
+    }
+
+    /// Ends a peer for good, telling the other side why if there is one.
+    pub(super) fn end_peer(
+        &mut self,
+        id: PeerId,
+        failure: &Failure,
+        now: Instant,
+    ) -> Result<(), Misuse> {
+        let peer = self.peers.get(&id).ok_or(Misuse::UnknownPeer)?;
+        if let Some(connection) = peer.connection() {
+            self.by_connection.remove(&connection);
+            self.endpoint.with(connection, now, |c| c.close(failure, now));
+        }
+        self.remove_peer(id, failure, now);
+        Ok(())
+    }
+
+    fn remove_peer(&mut self, id: PeerId, failure: &Failure, now: Instant) {
+        self.drop_link(id, failure);
+        self.fail_queued(id, failure);
+        self.transition(id, |lifecycle| lifecycle.disconnect(now));
+        self.peers.remove(&id);
+        self.peer_timers.set(id, None);
+        self.emit(Event::Closed { peer: id, failure: failure.clone() });
+    }
+
+    /// Closes a connection whose peer did not keep to the rules; the peer may come back.
+    pub(super) fn break_link(&mut self, id: PeerId, failure: Failure, now: Instant) {
+        let Some(connection) = self.peers.get(&id).and_then(Peer::connection) else { return };
+        self.by_connection.remove(&connection);
+        self.endpoint.with(connection, now, |c| c.close(&failure, now));
+        self.on_lost(id, connection, failure, now);
+    }
+
+    pub(super) fn on_peer_due(&mut self, id: PeerId, now: Instant) {
+        self.refuse_overdue_prefaces(id, now);
+        self.expire_queued(id, now);
+        let Some(dialled) = self.peers.get_mut(&id).and_then(|p| p.dialled.as_mut()) else {
+            self.reindex(id);
+            return;
+        };
+        if dialled.retry.poll(now).is_some() {
+            self.start_attempt(id, now);
+        } else if dialled.attempt.is_some_and(|a| a.due <= now) {
+            let sentence = "the handshake was not complete within the connect timeout";
+            self.break_link(id, Failure::new(Code::TimedOut, sentence), now);
+        }
+        self.beat(id, now);
+        self.reindex(id);
+    }
+
+    pub(super) fn on_network_changed(&mut self, now: Instant) {
+        let ids: Vec<PeerId> = self.peers.keys().copied().collect();
+        for id in ids {
+            let Some(peer) = self.peers.get_mut(&id) else { continue };
+            if let Some(dialled) = &mut peer.dialled {
+                dialled.retry.on_network_change(now);
+            }
+            if let Some(link) = &peer.link {
+                let connection = link.connection;
+                self.endpoint.with(connection, now, quic::Connection::local_address_changed);
+            }
+            self.reindex(id);
+        }
+    }
+
+    pub(super) fn on_send_failed(&mut self, route: Route, detail: &str, now: Instant) {
+        let attempts: Vec<PeerId> = self
+            .peers
+            .values()
+            .filter(|p| p.dialled.as_ref().is_some_and(|d| d.attempt.is_some()))
+            .filter(|p| p.remote == route.remote)
+            .map(|p| p.id)
+            .collect();
+        for id in attempts {
+            self.break_link(id, Failure::new(Code::Unreachable, detail), now);
+        }
+    }
+
+    /// Lets the heartbeat of a dialled peer act.
+    fn beat(&mut self, id: PeerId, now: Instant) {
+        let unix = self.clock.unix();
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let (Some(dialled), Some(link)) = (&mut peer.dialled, &mut peer.link) else { return };
+        if let Some(heard) = self.endpoint.get(link.connection).map(quic::Connection::last_heard) {
+            dialled.heartbeat.on_heard(heard);
+        }
+        match dialled.heartbeat.poll(now) {
+            None => {}
+            Some(heartbeat::Action::Send { sequence }) => {
+                let beat = Message::Heartbeat(Beat {
+                    device_id: self.config.device_id.clone(),
+                    timestamp: u64::try_from(unix.as_millis()).unwrap_or(u64::MAX),
+                    sequence,
+                    vitals: None,
+                });
+                let pushed = link.control.push(&beat);
+                self.after_push(id, pushed, now);
+            }
+            Some(heartbeat::Action::Dead(verdict)) => {
+                let failure = Failure::new(Code::HeartbeatLost, verdict.to_string());
+                self.break_link(id, failure, now);
+            }
+        }
+    }
+
+    pub(super) fn on_control_message(&mut self, id: PeerId, message: Message, now: Instant) {
+        let unix = self.clock.unix();
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        match message {
+            Message::Heartbeat(beat) if peer.dialled.is_none() => {
+                let latency = peer.latency.smoothed().unwrap_or_default();
+                let ack = Message::HeartbeatAck(HeartbeatAck {
+                    sequence: beat.sequence,
+                    server_time: u64::try_from(unix.as_millis()).unwrap_or(u64::MAX),
+                    latency_ms: u64::try_from(latency.as_millis()).unwrap_or(u64::MAX),
+                    pending_messages: peer.queue.len() as u64,
+                    server_status: if self.shutdown.is_under_way() {
+                        ServerStatus::Draining
+                    } else {
+                        ServerStatus::Ok
+                    },
+                });
+                let pushed = peer.link.as_mut().map_or(Ok(()), |l| l.control.push(&ack));
+                self.after_push(id, pushed, now);
+            }
+            Message::HeartbeatAck(ack) => {
+                let sample = peer.dialled.as_mut().and_then(|d| d.heartbeat.on_ack(ack.sequence, now));
+                if let Some(latency) = sample {
+                    peer.latency.record(latency);
+                    if let Some(smoothed) = peer.latency.smoothed() {
+                        peer.lifecycle.set_latency(smoothed);
+                    }
+                    self.emit(Event::HeartbeatAcked { peer: id, latency });
+                }
+            }
+            Message::Goaway(goaway) => {
+                tracing::info!(peer = %id, reason = %goaway.to_failure(), "the peer shuts down");
+                if let Some(link) = &mut peer.link {
+                    link.going_away = true;
+                }
+                self.emit(Event::GoingAway { peer: id });
+            }
+            Message::PrewarmSignal(_) => {}
+            _ => {
+                let sentence = "a message that does not belong on the control stream";
+                self.break_link(id, Failure::new(Code::ProtocolViolation, sentence), now);
+            }
+        }
+        self.reindex(id);
+    }
+
+    /// Writes what the control stream holds, or ends the connection whose control stream is full.
+    pub(super) fn after_push(&mut self, id: PeerId, pushed: Result<(), Failure>, now: Instant) {
+        match pushed {
+            Ok(()) => self.flush_control(id, now),
+            Err(failure) => self.break_link(id, failure, now),
+        }
+    }
+}

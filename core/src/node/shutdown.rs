@@ -1,0 +1,93 @@
+//! Leaving in good order: say so, let what is under way finish, close, be gone.
+
+use std::time::Instant;
+
+use super::Node;
+use super::peer::Peer;
+use crate::error::{Code, Failure};
+use crate::event::Event;
+use crate::id::PeerId;
+use crate::message::{Goaway, Message};
+use crate::timer::{Deadline, Reason};
+
+/// How far a shutdown has come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Shutdown {
+    /// Nobody asked for one.
+    #[default]
+    None,
+    /// What is under way may finish until then.
+    Draining(Instant),
+    /// Every peer is gone.
+    Done,
+}
+
+impl Shutdown {
+    pub(super) const fn is_under_way(self) -> bool {
+        !matches!(self, Self::None)
+    }
+
+    pub(super) const fn deadline(self) -> Option<Deadline> {
+        match self {
+            Self::Draining(until) => Some((until, Reason::Drain)),
+            Self::None | Self::Done => None,
+        }
+    }
+}
+
+impl Node {
+    /// Shuts the node down: no new peers, streams or requests; peers are told; what is under way
+    /// may finish within the configured drain time; then every connection is closed and
+    /// [`Event::ShutDown`] follows.
+    pub fn shutdown(&mut self, now: Instant) {
+        let now = self.clock.advance(now);
+        if self.shutdown.is_under_way() {
+            return;
+        }
+        self.shutdown = Shutdown::Draining(now + self.config.drain);
+        self.endpoint.stop_accepting();
+        let goaway = Message::Goaway(Goaway {
+            code: Code::ShuttingDown.as_str().into(),
+            message: "shutting down".into(),
+            retry_after_ms: None,
+        });
+        let ids: Vec<PeerId> = self.peers.keys().copied().collect();
+        for id in ids {
+            let link = self.peers.get_mut(&id).and_then(|p| p.link.as_mut());
+            if let Some(pushed) = link.map(|l| l.control.push(&goaway)) {
+                self.after_push(id, pushed, now);
+            }
+        }
+        self.advance(now);
+    }
+
+    /// Whether a shutdown was asked for and every peer is gone. What is still to be sent tells
+    /// the peers, so drain the outputs before letting go of the socket.
+    #[must_use]
+    pub fn is_shut_down(&self) -> bool {
+        self.shutdown == Shutdown::Done
+    }
+
+    pub(super) fn advance_shutdown(&mut self, now: Instant) {
+        let Shutdown::Draining(until) = self.shutdown else { return };
+        let failure = Failure::new(Code::ShuttingDown, "shutting down");
+        let ready: Vec<PeerId> = self
+            .peers
+            .values()
+            .filter(|p| until <= now || self.is_quiet(p))
+            .map(|p| p.id)
+            .collect();
+        for id in ready {
+            // It was listed a moment ago.
+            let _ = self.end_peer(id, &failure, now);
+        }
+        if self.peers.is_empty() {
+            self.shutdown = Shutdown::Done;
+            self.emit(Event::ShutDown);
+        }
+    }
+
+    fn is_quiet(&self, peer: &Peer) -> bool {
+        peer.queue.is_empty() && peer.link.as_ref().is_none_or(|l| l.streams.len() == 0)
+    }
+}

@@ -1,0 +1,222 @@
+//! The forwarded streams of one connection, from their first frame to their last byte.
+//!
+//! It decides what a stream is for (its preface), what its acceptor answered, and which of a
+//! stream's writes count as interactive. It holds no data: that stays with the transport.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use crate::error::{Code, Failure};
+use crate::frame::{Decoder, Frame};
+use crate::id::RequestId;
+use crate::message::{Message, ServiceName};
+use crate::quic::Class;
+
+/// Largest first frame of a forwarded stream and largest answer to it.
+const MAX_PREFACE: usize = 4 << 10;
+
+/// A stream that wrote no more than this lately is interactive: one large response, or a second
+/// of fast typing.
+const INTERACTIVE_BURST: f64 = 64.0 * 1024.0;
+
+/// How fast a stream that wrote more earns it back, in bytes a second: a stream below this rate
+/// never leaves the class.
+const INTERACTIVE_RATE: f64 = 1024.0 * 1024.0;
+
+/// What is known of a stream's receiving direction.
+#[derive(Debug)]
+pub(super) enum Receiving {
+    /// Ours: the acceptor has not answered yet.
+    Answer(Decoder),
+    /// The peer's: its first frame is not complete yet.
+    Preface(Decoder),
+    /// The peer's request; its body waits for room under the peer's budget.
+    Held(Decoder),
+    /// The peer's: offered, and neither accepted nor refused yet.
+    Offered,
+    /// The bytes are the application's.
+    Raw,
+    /// Ours: the acceptor said no. It stays until the application has seen it.
+    Refused(Failure),
+    /// A request of ours or of the peer's; its own machine reads.
+    Request(RequestId),
+    /// Read to its end, reset or stopped.
+    Done,
+}
+
+/// What is known of a stream's sending direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sending {
+    /// More may be written.
+    Open,
+    /// Finished, and not everything acknowledged.
+    Finishing,
+    /// Acknowledged, stopped or reset.
+    Done,
+}
+
+/// One stream.
+#[derive(Debug)]
+pub(super) struct Stream {
+    pub(super) receiving: Receiving,
+    pub(super) sending: Sending,
+    /// The frame that goes ahead of the application's bytes.
+    pub(super) ahead: Bytes,
+    /// `finish` was called while `ahead` was not written yet.
+    pub(super) finish_after: bool,
+    /// Bytes of the peer's budget that the body of this request takes.
+    pub(super) charged: usize,
+    allowance: f64,
+    allowance_at: Instant,
+}
+
+impl Stream {
+    pub(super) fn new(receiving: Receiving, ahead: Bytes, now: Instant) -> Self {
+        Self {
+            receiving,
+            sending: Sending::Open,
+            ahead,
+            finish_after: false,
+            charged: 0,
+            allowance: INTERACTIVE_BURST,
+            allowance_at: now,
+        }
+    }
+
+    /// A stream we opened to a service.
+    pub(super) fn opened(ahead: Bytes, now: Instant) -> Self {
+        Self::new(Receiving::Answer(Decoder::with_limit(MAX_PREFACE)), ahead, now)
+    }
+
+    /// A stream the peer opened.
+    pub(super) fn arrived(now: Instant) -> Self {
+        Self::new(Receiving::Preface(Decoder::new()), Bytes::new(), now)
+    }
+
+    /// The class of the next write.
+    pub(super) fn class(&mut self, now: Instant) -> Class {
+        let elapsed = now.saturating_duration_since(self.allowance_at).as_secs_f64();
+        self.allowance = (self.allowance + elapsed * INTERACTIVE_RATE).min(INTERACTIVE_BURST);
+        self.allowance_at = now;
+        if self.allowance > 0.0 { Class::Interactive } else { Class::Bulk }
+    }
+
+    /// Counts a write against the class. The debt is bounded, so that a stream which was bulk is
+    /// interactive again soon after it stops.
+    pub(super) fn on_written(&mut self, bytes: usize) {
+        self.allowance = (self.allowance - bytes as f64).max(-INTERACTIVE_BURST);
+    }
+
+    /// Whether both directions are over, so that the entry can go.
+    pub(super) const fn is_over(&self) -> bool {
+        matches!(self.receiving, Receiving::Done) && matches!(self.sending, Sending::Done)
+    }
+}
+
+/// The streams of one connection. A peer's are bounded by the transport's stream limit, ours by
+/// the peer's.
+#[derive(Debug, Default)]
+pub(super) struct Streams {
+    table: BTreeMap<u64, Stream>,
+    /// When prefaces are due, oldest first; one entry for each stream the peer opened.
+    prefaces: VecDeque<(Instant, u64)>,
+}
+
+impl Streams {
+    pub(super) fn insert(&mut self, id: u64, stream: Stream) {
+        self.table.insert(id, stream);
+    }
+
+    /// A stream the peer opened, which has until `due` to say what it is for.
+    pub(super) fn insert_arrived(&mut self, id: u64, due: Instant, now: Instant) {
+        self.table.insert(id, Stream::arrived(now));
+        self.prefaces.push_back((due, id));
+    }
+
+    pub(super) fn get_mut(&mut self, id: u64) -> Option<&mut Stream> {
+        self.table.get_mut(&id)
+    }
+
+    pub(super) fn get(&self, id: u64) -> Option<&Stream> {
+        self.table.get(&id)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Forgets the stream if it is over.
+    pub(super) fn reap(&mut self, id: u64) {
+        if self.table.get(&id).is_some_and(Stream::is_over) {
+            self.table.remove(&id);
+        }
+    }
+
+    /// Streams whose bodies wait for room, oldest first.
+    pub(super) fn held(&self) -> Vec<u64> {
+        let held = |(id, s): (&u64, &Stream)| matches!(s.receiving, Receiving::Held(_)).then_some(*id);
+        self.table.iter().filter_map(held).collect()
+    }
+
+    /// When the oldest preface is due.
+    pub(super) fn deadline(&mut self) -> Option<Instant> {
+        while let Some(&(due, id)) = self.prefaces.front() {
+            if self.is_opening(id) {
+                return Some(due);
+            }
+            self.prefaces.pop_front();
+        }
+        None
+    }
+
+    /// The next stream whose preface is overdue.
+    pub(super) fn poll_overdue(&mut self, now: Instant) -> Option<u64> {
+        let due = self.deadline()?;
+        if due > now {
+            return None;
+        }
+        self.prefaces.pop_front().map(|(_, id)| id)
+    }
+
+    fn is_opening(&self, id: u64) -> bool {
+        self.table.get(&id).is_some_and(|s| matches!(s.receiving, Receiving::Preface(_)))
+    }
+}
+
+/// What the first frame of a stream the peer opened asks for.
+#[derive(Debug)]
+pub(super) enum Preface {
+    /// A service's bytes.
+    Service(ServiceName),
+    /// A request, whole.
+    Request(crate::message::Request),
+    /// Nothing that can be served.
+    Refuse(Failure),
+}
+
+/// Reads the first frame of a stream the peer opened.
+pub(super) fn preface(frame: Frame) -> Preface {
+    match Message::decode(frame.kind, frame.payload) {
+        Ok(Some(Message::Open(open))) => Preface::Service(open.service),
+        Ok(Some(Message::Request(request))) => Preface::Request(request),
+        Ok(Some(_)) => Preface::Refuse(violation("a stream cannot begin with this message")),
+        Ok(None) => Preface::Refuse(violation("a stream begins with an unknown message")),
+        Err(error) => Preface::Refuse(violation(&error.to_string())),
+    }
+}
+
+/// Reads the acceptor's answer.
+pub(super) fn answer(frame: Frame) -> Receiving {
+    match Message::decode(frame.kind, frame.payload) {
+        Ok(Some(Message::Opened(_))) => Receiving::Raw,
+        Ok(Some(Message::Error(error))) => Receiving::Refused(error.to_failure()),
+        Ok(Some(_) | None) => Receiving::Refused(violation("the answer is not one to a stream")),
+        Err(error) => Receiving::Refused(violation(&error.to_string())),
+    }
+}
+
+fn violation(detail: &str) -> Failure {
+    Failure::new(Code::ProtocolViolation, detail)
+}

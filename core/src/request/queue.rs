@@ -1,0 +1,361 @@
+//! Requests that wait for a connection: bounded, ordered by priority, each with its deadline.
+//!
+//! It decides who is next, who is too late and who does not fit. It never sends, never reads a
+//! clock, and knows nothing of what an item is.
+
+pub use crate::message::Priority;
+use crate::timer::{Deadline, Reason};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::time::Instant;
+
+/// How many others may be taken before the head of a class that waits, plus one when both lower
+/// classes have waited that long. Without a bound, a steady stream of urgent requests would let
+/// others pass their deadlines unasked; with 16, urgent ones keep nine tenths of the turns.
+pub const MAX_OVERTAKES: u32 = 16;
+
+/// What is wrong with [`Limits`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// A queue without room refuses everything.
+    #[error("a queue must have room for at least one item")]
+    NoItems,
+    /// A queue without bytes refuses everything that has any.
+    #[error("a queue must have room for at least one byte")]
+    NoBytes,
+}
+
+/// How much a [`Queue`] holds; every value of this type is usable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    items: usize,
+    bytes: usize,
+}
+
+impl Limits {
+    /// Limits in items and in bytes. The defaults are 100 items, which a reconnect flushes in a
+    /// moment, and 32 MiB, which is three requests of the greatest size.
+    ///
+    /// # Errors
+    /// When either is zero.
+    pub const fn new(items: usize, bytes: usize) -> Result<Self, ConfigError> {
+        if items == 0 {
+            return Err(ConfigError::NoItems);
+        }
+        if bytes == 0 {
+            return Err(ConfigError::NoBytes);
+        }
+        Ok(Self { items, bytes })
+    }
+
+    /// How many items.
+    #[must_use]
+    pub const fn items(&self) -> usize {
+        self.items
+    }
+
+    /// How many bytes.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { items: 100, bytes: 32 * 1024 * 1024 }
+    }
+}
+
+/// Whether the one who pushes should slow down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pressure {
+    /// Less than 80 % of both limits is in use.
+    Relaxed,
+    /// At least 80 % of a limit is in use.
+    Pressured,
+}
+
+/// The name of an item in its queue; never reused within the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Slot(u64);
+
+/// An item that was taken in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Accepted {
+    /// Its name, for [`Queue::remove`].
+    pub slot: Slot,
+    /// How full the queue is with it.
+    pub pressure: Pressure,
+}
+
+/// Which limit an item would pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    /// The number of items.
+    Items,
+    /// The number of bytes.
+    Bytes,
+}
+
+/// There is no room for the item, which is handed back. The queue is as it was.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Full<T> {
+    /// What did not fit.
+    pub item: T,
+    /// The limit that it would pass.
+    pub limit: Limit,
+}
+
+impl<T> fmt::Debug for Full<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Full").field("limit", &self.limit).finish_non_exhaustive()
+    }
+}
+
+impl<T> fmt::Display for Full<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.limit {
+            Limit::Items => "the queue holds as many items as it may",
+            Limit::Bytes => "the queue has too few bytes left for the item",
+        })
+    }
+}
+
+impl<T> std::error::Error for Full<T> {}
+
+/// An item taken from the queue in its turn.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Popped<T> {
+    /// The name it had.
+    pub slot: Slot,
+    /// How urgent it is.
+    pub priority: Priority,
+    /// The item.
+    pub item: T,
+    /// The bytes it was counted with.
+    pub bytes: usize,
+    /// When it is too late for it.
+    pub deadline: Option<Instant>,
+}
+
+/// Where the items went. `accepted` is always the sum of the others and of what is queued.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+pub struct Counts {
+    /// Taken in.
+    pub accepted: u64,
+    /// Taken out in turn.
+    pub delivered: u64,
+    /// Too late.
+    pub expired: u64,
+    /// Taken out by name.
+    pub removed: u64,
+}
+
+#[derive(Debug, Clone)]
+struct Entry<T> {
+    priority: Priority,
+    item: T,
+    bytes: usize,
+    deadline: Option<Instant>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Class {
+    waiting: BTreeSet<Slot>,
+    overtaken: u32,
+}
+
+/// A bounded queue: high before normal before low, first come first served within each, and no
+/// class waits for more than [`MAX_OVERTAKES`] + 1 items of others.
+///
+/// ```
+/// use adit_core::request::queue::{Limits, Pressure, Priority, Queue};
+/// let mut queue = Queue::new(Limits::new(2, 1024)?);
+/// let later = queue.push(Priority::Low, "later", 5, None).unwrap();
+/// assert_eq!(later.pressure, Pressure::Relaxed);
+/// queue.push(Priority::High, "now", 3, None).unwrap();
+/// assert_eq!(queue.push(Priority::High, "too many", 8, None).unwrap_err().item, "too many");
+/// assert_eq!(queue.pop().map(|popped| popped.item), Some("now"));
+/// assert_eq!(queue.remove(later.slot), Some("later"));
+/// # Ok::<(), adit_core::request::queue::ConfigError>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Queue<T> {
+    limits: Limits,
+    entries: BTreeMap<Slot, Entry<T>>,
+    classes: [Class; 3],
+    deadlines: BTreeSet<(Instant, Slot)>,
+    bytes: usize,
+    counts: Counts,
+}
+
+impl<T> Queue<T> {
+    /// An empty queue.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            entries: BTreeMap::new(),
+            classes: Default::default(),
+            deadlines: BTreeSet::new(),
+            bytes: 0,
+            counts: Counts::default(),
+        }
+    }
+
+    /// Takes in an item that counts as `bytes`. A `deadline` in the past is taken in too, and
+    /// expires with the next [`Queue::expire`].
+    ///
+    /// # Errors
+    /// When the item would pass a limit; it is handed back.
+    pub fn push(
+        &mut self,
+        priority: Priority,
+        item: T,
+        bytes: usize,
+        deadline: Option<Instant>,
+    ) -> Result<Accepted, Full<T>> {
+        if self.entries.len() >= self.limits.items {
+            return Err(Full { item, limit: Limit::Items });
+        }
+        if bytes > self.limits.bytes - self.bytes {
+            return Err(Full { item, limit: Limit::Bytes });
+        }
+        let slot = Slot(self.counts.accepted);
+        self.counts.accepted += 1;
+        self.bytes += bytes;
+        self.class(priority).waiting.insert(slot);
+        self.deadlines.extend(deadline.map(|at| (at, slot)));
+        self.entries.insert(slot, Entry { priority, item, bytes, deadline });
+        Ok(Accepted { slot, pressure: self.pressure() })
+    }
+
+    /// Takes out the item whose turn it is. Deadlines are not looked at: call
+    /// [`Queue::expire`] first.
+    pub fn pop(&mut self) -> Option<Popped<T>> {
+        let turn = self.turn()?;
+        let slot = *self.class(turn).waiting.first()?;
+        let Entry { priority, item, bytes, deadline } = self.take(slot)?;
+        self.counts.delivered += 1;
+        for other in Priority::ALL {
+            let class = self.class(other);
+            if other == turn || class.waiting.is_empty() {
+                class.overtaken = 0;
+            } else {
+                class.overtaken += 1;
+            }
+        }
+        Some(Popped { slot, priority, item, bytes, deadline })
+    }
+
+    /// Takes out the items whose deadline is at `now` or before it, earliest first. What is not
+    /// asked of the iterator stays.
+    pub fn expire(&mut self, now: Instant) -> impl Iterator<Item = T> {
+        std::iter::from_fn(move || {
+            let &(at, slot) = self.deadlines.first()?;
+            if at > now {
+                return None;
+            }
+            let entry = self.take(slot)?;
+            self.counts.expired += 1;
+            Some(entry.item)
+        })
+    }
+
+    /// Takes out one item by name, wherever it stands; `None` when it has left.
+    pub fn remove(&mut self, slot: Slot) -> Option<T> {
+        let entry = self.take(slot)?;
+        self.counts.removed += 1;
+        Some(entry.item)
+    }
+
+    /// The earliest deadline of the items.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Deadline> {
+        self.deadlines.first().map(|&(at, _)| (at, Reason::Request))
+    }
+
+    /// Whether at least 80 % of the items or of the bytes is in use.
+    #[must_use]
+    pub fn is_pressured(&self) -> bool {
+        let four_fifths = |limit: usize| limit - limit / 5;
+        self.entries.len() >= four_fifths(self.limits.items)
+            || self.bytes >= four_fifths(self.limits.bytes)
+    }
+
+    /// [`Queue::is_pressured`] as a value.
+    #[must_use]
+    pub fn pressure(&self) -> Pressure {
+        if self.is_pressured() { Pressure::Pressured } else { Pressure::Relaxed }
+    }
+
+    /// How many items wait.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether nothing waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// How many bytes the waiting items count as.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The limits.
+    #[must_use]
+    pub const fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// Where the items went.
+    #[must_use]
+    pub const fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    fn turn(&self) -> Option<Priority> {
+        let waits = |priority: &Priority| !self.classes[*priority as usize].waiting.is_empty();
+        let starved =
+            |priority: &Priority| self.classes[*priority as usize].overtaken >= MAX_OVERTAKES;
+        let mut least_urgent_first = Priority::ALL.into_iter().rev();
+        least_urgent_first
+            .find(|priority| waits(priority) && starved(priority))
+            .or_else(|| Priority::ALL.into_iter().find(waits))
+    }
+
+    const fn class(&mut self, priority: Priority) -> &mut Class {
+        &mut self.classes[priority as usize]
+    }
+
+    fn take(&mut self, slot: Slot) -> Option<Entry<T>> {
+        let entry = self.entries.remove(&slot)?;
+        self.bytes -= entry.bytes;
+        let class = self.class(entry.priority);
+        class.waiting.remove(&slot);
+        if class.waiting.is_empty() {
+            class.overtaken = 0;
+        }
+        if let Some(at) = entry.deadline {
+            self.deadlines.remove(&(at, slot));
+        }
+        Some(entry)
+    }
+}
+
+impl<T> Default for Queue<T> {
+    fn default() -> Self {
+        Self::new(Limits::default())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,424 @@
+//! Waiting and giving up: by cause, by count, by what the peer asked and the network did.
+
+use super::{
+    Attempt, ConfigError, LONGEST_RETRY_AFTER, NETWORK_CHANGE_INTERVAL, NETWORK_CHANGE_SPREAD,
+    OVERLOADED_WAIT, Policy, Retry, Verdict,
+};
+use crate::backoff;
+use crate::error::{Category, Code, Failure};
+use crate::rng::Rng;
+use crate::timer::{Reason, anchor};
+use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence::Direct;
+use std::time::{Duration, Instant};
+
+const NANO: Duration = Duration::from_nanos(1);
+const SECOND: Duration = Duration::from_secs(1);
+
+#[test]
+fn a_lost_link_is_tried_again_after_the_first_delay_and_once() {
+    let now = anchor();
+    let mut retry = exact(Policy::builder());
+    retry.on_up(now);
+    let until = now + SECOND;
+    assert_eq!(retry.on_down(&reset(), now), Verdict::Wait { attempt: 1, until });
+    assert_eq!(retry.deadline(), Some((until, Reason::Reconnect)));
+    assert_eq!(retry.poll(until - NANO), None);
+    assert_eq!(retry.poll(until), Some(Attempt { number: 1 }));
+    assert_eq!(retry.poll(until), None);
+    assert_eq!(retry.deadline(), None);
+}
+
+#[test]
+fn an_interactive_agent_gives_up_after_its_tenth_attempt_and_not_before() {
+    let mut now = anchor();
+    let mut retry = exact(Policy::builder());
+    let mut verdict = retry.on_attempt_failed(&reset(), now);
+    for number in 1..=10 {
+        let Verdict::Wait { attempt, until } = verdict else { panic!("gave up before {number}") };
+        assert_eq!(attempt, number);
+        now = until;
+        assert_eq!(retry.poll(now), Some(Attempt { number }));
+        verdict = retry.on_attempt_failed(&reset(), now);
+    }
+    assert_eq!(verdict, Verdict::GiveUp(reset()));
+    assert_eq!((retry.attempts(), retry.deadline(), retry.poll(now)), (0, None, None));
+}
+
+#[test]
+fn a_persistent_link_never_gives_up_on_the_network() {
+    let mut now = anchor();
+    let mut retry = Retry::new(Policy::persistent(), Rng::new([3; 32], "retry"));
+    for code in [Code::TimedOut, Code::ShuttingDown].iter().cycle().take(1_000) {
+        let verdict = retry.on_attempt_failed(&Failure::new(*code, ""), now);
+        let Verdict::Wait { until, .. } = verdict else { panic!("gave up") };
+        now = until;
+        assert!(retry.poll(now).is_some());
+    }
+}
+
+#[test]
+fn no_attempt_allowed_means_giving_up_at_once() {
+    let mut retry = exact(Policy::builder().max_attempts(Some(0)));
+    assert_eq!(retry.on_down(&reset(), anchor()), Verdict::GiveUp(reset()));
+}
+
+#[test]
+fn every_cause_has_its_verdict() {
+    let now = anchor();
+    for &code in Code::ALL {
+        let failure = Failure::new(code, "");
+        let verdict =
+            Retry::new(Policy::persistent(), Rng::new([0; 32], "retry")).on_down(&failure, now);
+        match code.category() {
+            Category::Authentication | Category::Configuration => {
+                assert_eq!(verdict, Verdict::GiveUp(failure));
+            }
+            Category::Network | Category::Server | Category::Protocol | Category::Unknown => {
+                assert!(matches!(verdict, Verdict::Wait { attempt: 1, .. }), "{}", code.as_str());
+            }
+        }
+    }
+}
+
+#[test]
+fn an_unavailable_peer_is_asked_five_times_more_and_no_sixth() {
+    let mut now = anchor();
+    let mut retry = exact(Policy::builder());
+    let away = Failure::new(Code::BackendUnavailable, "");
+    for _ in 0..5 {
+        let Verdict::Wait { until, .. } = retry.on_attempt_failed(&away, now) else {
+            panic!("gave up early")
+        };
+        now = until;
+        retry.poll(now).unwrap();
+    }
+    assert_eq!(retry.on_attempt_failed(&away, now), Verdict::GiveUp(away));
+}
+
+#[test]
+fn an_overloaded_peer_is_left_alone_as_told_or_for_a_minute() {
+    let now = anchor();
+    let overloaded = Failure::new(Code::Overloaded, "");
+    assert_eq!(wait(&mut exact(Policy::builder()), &overloaded, now), OVERLOADED_WAIT);
+    let told = overloaded.with_retry_after(7 * SECOND);
+    assert_eq!(wait(&mut exact(Policy::builder()), &told, now), 7 * SECOND);
+}
+
+#[test]
+fn overload_does_not_count_as_unavailable() {
+    let mut now = anchor();
+    let mut retry = exact(Policy::builder());
+    for _ in 0..10 {
+        now += wait(&mut retry, &Failure::new(Code::Overloaded, ""), now);
+        retry.poll(now).unwrap();
+    }
+    assert_eq!(retry.attempts(), 10);
+}
+
+#[test]
+fn a_peers_request_is_a_floor_and_not_a_short_cut() {
+    let now = anchor();
+    let soon = reset().with_retry_after(SECOND - NANO);
+    assert_eq!(wait(&mut exact(Policy::builder()), &soon, now), SECOND);
+    let later = reset().with_retry_after(SECOND + NANO);
+    assert_eq!(wait(&mut exact(Policy::builder()), &later, now), SECOND + NANO);
+}
+
+#[test]
+fn a_peers_request_is_honoured_for_an_hour_and_no_longer() {
+    let now = anchor();
+    for told in [LONGEST_RETRY_AFTER, LONGEST_RETRY_AFTER + NANO, Duration::MAX] {
+        let told = reset().with_retry_after(told);
+        assert_eq!(wait(&mut exact(Policy::builder()), &told, now), LONGEST_RETRY_AFTER);
+    }
+}
+
+#[test]
+fn a_thousand_clients_told_the_same_time_do_not_return_together() {
+    let now = anchor();
+    let told = Failure::new(Code::Overloaded, "").with_retry_after(30 * SECOND);
+    let mut per_window = std::collections::BTreeMap::<u128, u32>::new();
+    for client in 0..1_000u32 {
+        let mut seed = [0; 32];
+        seed[..4].copy_from_slice(&client.to_le_bytes());
+        let mut retry = Retry::new(Policy::interactive(), Rng::new(seed, "retry"));
+        let wait = wait(&mut retry, &told, now);
+        assert!(wait >= 30 * SECOND && wait <= 39 * SECOND);
+        *per_window.entry(wait.as_millis() / 100).or_default() += 1;
+    }
+    // An even spread over 9 s has 11 in each 100 ms.
+    assert!(per_window.values().all(|&clients| clients < 30));
+}
+
+#[test]
+fn a_link_is_stable_exactly_after_its_time_and_not_before() {
+    let start = anchor();
+    for (up_for, next) in [(10 * SECOND - NANO, 2), (10 * SECOND, 1)] {
+        let mut retry = exact(Policy::builder());
+        wait(&mut retry, &reset(), start);
+        let up = start + SECOND;
+        retry.poll(up).unwrap();
+        retry.on_up(up);
+        assert_eq!(retry.deadline(), Some((up + 10 * SECOND, Reason::Stable)));
+        let verdict = retry.on_down(&reset(), up + up_for);
+        assert!(matches!(verdict, Verdict::Wait { attempt, .. } if attempt == next));
+    }
+}
+
+#[test]
+fn a_stable_link_shows_no_attempts_and_asks_for_no_more_calls() {
+    let now = anchor();
+    let mut retry = exact(Policy::builder());
+    wait(&mut retry, &reset(), now);
+    retry.on_up(now);
+    assert_eq!(retry.attempts(), 1);
+    assert_eq!(retry.poll(now + 10 * SECOND), None);
+    assert_eq!((retry.attempts(), retry.deadline()), (0, None));
+}
+
+#[test]
+fn hearing_twice_that_the_link_is_up_does_not_delay_stability() {
+    let now = anchor();
+    let mut retry = exact(Policy::builder());
+    retry.on_up(now);
+    retry.on_up(now + SECOND);
+    assert_eq!(retry.deadline(), Some((now + 10 * SECOND, Reason::Stable)));
+}
+
+#[test]
+fn news_of_an_old_attempt_during_a_wait_changes_nothing() {
+    let now = anchor();
+    let mut retry = exact(Policy::builder());
+    let first = retry.on_down(&reset(), now);
+    assert_eq!(retry.on_attempt_failed(&reset(), now + NANO), first);
+    let refused = Failure::new(Code::Unauthenticated, "");
+    assert_eq!(retry.on_down(&refused, now + NANO), first);
+}
+
+#[test]
+fn a_cancelled_wait_yields_no_attempt_and_a_fresh_count() {
+    let now = anchor();
+    let mut retry = exact(Policy::builder());
+    wait(&mut retry, &reset(), now);
+    assert!(retry.is_waiting());
+    retry.cancel();
+    assert!(!retry.is_waiting());
+    assert_eq!((retry.poll(now + 60 * SECOND), retry.deadline()), (None, None));
+    assert_eq!(
+        retry.on_attempt_failed(&reset(), now),
+        Verdict::Wait { attempt: 1, until: now + SECOND }
+    );
+}
+
+#[test]
+fn a_network_change_brings_a_long_wait_forward() {
+    let now = anchor();
+    let mut retry = waiting_long(now);
+    let sooner = retry.on_network_change(now + SECOND).unwrap();
+    assert!(sooner >= now + SECOND && sooner < now + SECOND + NETWORK_CHANGE_SPREAD);
+    assert_eq!(retry.deadline(), Some((sooner, Reason::Reconnect)));
+    assert!(retry.poll(sooner).is_some());
+}
+
+#[test]
+fn a_network_change_never_makes_a_wait_longer() {
+    let now = anchor();
+    let mut retry = exact(Policy::builder());
+    wait(&mut retry, &reset(), now);
+    assert_eq!(retry.on_network_change(now + SECOND), None);
+    assert_eq!(retry.deadline(), Some((now + SECOND, Reason::Reconnect)));
+}
+
+#[test]
+fn a_network_change_does_not_override_what_the_peer_asked_for() {
+    let now = anchor();
+    let mut retry = exact(Policy::builder());
+    wait(&mut retry, &Failure::new(Code::Overloaded, ""), now);
+    assert_eq!(retry.on_network_change(now), None);
+    assert_eq!(retry.deadline(), Some((now + OVERLOADED_WAIT, Reason::Reconnect)));
+}
+
+#[test]
+fn a_second_network_change_waits_for_its_interval_and_is_not_lost() {
+    let now = anchor();
+    let mut retry = waiting_long(now);
+    let first = retry.on_network_change(now).unwrap();
+    assert_eq!(retry.on_network_change(now), None, "the wait is short already");
+    retry.poll(first).unwrap();
+    wait(&mut retry, &reset(), first);
+    let second = retry.on_network_change(first + NANO).unwrap();
+    assert!(second >= first + NETWORK_CHANGE_INTERVAL);
+    assert!(second < first + NETWORK_CHANGE_INTERVAL + NETWORK_CHANGE_SPREAD);
+}
+
+#[test]
+fn a_network_change_outside_a_wait_does_nothing() {
+    let now = anchor();
+    let mut retry = exact(Policy::builder());
+    assert_eq!(retry.on_network_change(now), None);
+    retry.on_up(now);
+    assert_eq!(retry.on_network_change(now), None);
+}
+
+#[test]
+fn the_time_to_become_stable_lies_above_zero_and_within_a_day() {
+    let build = |after| Policy::builder().stable_after(after).build();
+    assert_eq!(build(Duration::ZERO), Err(ConfigError::StableAfterZero));
+    assert!(build(NANO).is_ok());
+    assert!(build(backoff::LONGEST).is_ok());
+    let too_long = backoff::LONGEST + NANO;
+    assert_eq!(build(too_long), Err(ConfigError::StableAfterTooLong(too_long)));
+}
+
+#[derive(Debug, Clone)]
+enum Op {
+    Up,
+    Down(Code),
+    AttemptFailed(Code, Option<u64>),
+    NetworkChange,
+    Cancel,
+    Pass(u64),
+    ToDeadline,
+}
+
+fn ops() -> impl Strategy<Value = Vec<Op>> {
+    let code = prop::sample::select(Code::ALL.to_vec());
+    let op = prop_oneof![
+        1 => Just(Op::Up),
+        2 => code.clone().prop_map(Op::Down),
+        4 => (code, prop::option::of(0u64..10_000))
+            .prop_map(|(code, told)| Op::AttemptFailed(code, told)),
+        3 => Just(Op::NetworkChange),
+        1 => Just(Op::Cancel),
+        3 => (0u64..20_000).prop_map(Op::Pass),
+        6 => Just(Op::ToDeadline),
+    ];
+    prop::collection::vec(op, 0..200)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        failure_persistence: Some(Box::new(Direct(concat!(
+            env!("CARGO_MANIFEST_DIR"), "/../proptest-regressions/retry.txt"
+        )))),
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn one_attempt_for_each_wait_within_its_bounds_whatever_happens(ops in ops(), seed: [u8; 32]) {
+        let mut now = anchor();
+        let mut retry = Retry::new(Policy::interactive(), Rng::new(seed, "retry"));
+        let mut standing: Option<(u32, Instant)> = None;
+        for op in ops {
+            let verdict = match op {
+                Op::Down(code) => Some(retry.on_down(&Failure::new(code, ""), now)),
+                Op::AttemptFailed(code, told) => {
+                    let mut failure = Failure::new(code, "");
+                    if let Some(told) = told {
+                        failure = failure.with_retry_after(Duration::from_millis(told));
+                    }
+                    Some(retry.on_attempt_failed(&failure, now))
+                }
+                Op::Up => {
+                    retry.on_up(now);
+                    standing = None;
+                    None
+                }
+                Op::Cancel => {
+                    retry.cancel();
+                    standing = None;
+                    None
+                }
+                Op::NetworkChange => {
+                    if let Some(sooner) = retry.on_network_change(now) {
+                        let (attempt, until) = standing.expect("only a wait can be shortened");
+                        prop_assert!(sooner >= now && sooner < until);
+                        standing = Some((attempt, sooner));
+                    }
+                    None
+                }
+                Op::Pass(ms) => {
+                    now += Duration::from_millis(ms);
+                    None
+                }
+                Op::ToDeadline => {
+                    now = retry.deadline().map_or(now, |(at, _)| at.max(now));
+                    None
+                }
+            };
+            match verdict {
+                Some(Verdict::Wait { attempt, until }) => {
+                    prop_assert!((1..=10).contains(&attempt));
+                    match standing {
+                        Some(standing) => prop_assert_eq!((attempt, until), standing),
+                        None => prop_assert!(until > now && until <= now + 78 * SECOND),
+                    }
+                    standing = Some((attempt, until));
+                }
+                Some(Verdict::GiveUp(_)) => {
+                    prop_assert_eq!(standing, None);
+                    prop_assert_eq!(retry.deadline(), None);
+                }
+                None => {}
+            }
+            match retry.poll(now) {
+                Some(Attempt { number }) => {
+                    let (attempt, until) = standing.take().expect("an attempt without a wait");
+                    prop_assert!(number == attempt && until <= now);
+                }
+                None => prop_assert!(standing.is_none_or(|(_, until)| until > now)),
+            }
+            prop_assert_eq!(retry.poll(now), None);
+            prop_assert!(retry.deadline().is_none_or(|(at, _)| at > now), "a deadline in the past");
+            prop_assert_eq!(retry.is_waiting(), standing.is_some());
+        }
+    }
+
+    #[test]
+    fn attempts_per_window_stay_bounded_under_a_flapping_network(
+        flaps in prop::collection::vec(1u64..3_000, 100), seed: [u8; 32]
+    ) {
+        let start = anchor();
+        let mut now = start;
+        let mut retry = Retry::new(Policy::persistent(), Rng::new(seed, "retry"));
+        let mut attempts = 0u32;
+        retry.on_down(&reset(), now);
+        for pause in flaps {
+            now += Duration::from_millis(pause);
+            if retry.poll(now).is_some() {
+                attempts += 1;
+                retry.on_attempt_failed(&reset(), now);
+            }
+            let _ = retry.on_network_change(now);
+        }
+        let elapsed = now.duration_since(start).as_secs_f64();
+        let hurried = elapsed / NETWORK_CHANGE_INTERVAL.as_secs_f64() + 1.0;
+        let by_backoff = 7.0 + elapsed / 42.0;
+        prop_assert!(f64::from(attempts) <= hurried + by_backoff, "{attempts} in {elapsed} s");
+    }
+}
+
+fn reset() -> Failure {
+    Failure::new(Code::Reset, "")
+}
+
+fn exact(policy: super::Builder) -> Retry {
+    let backoff = backoff::Config::builder().jitter(0.0).build().unwrap();
+    Retry::new(policy.backoff(backoff).build().unwrap(), Rng::new([0; 32], "retry"))
+}
+
+fn wait(retry: &mut Retry, failure: &Failure, now: Instant) -> Duration {
+    match retry.on_attempt_failed(failure, now) {
+        Verdict::Wait { until, .. } => until.duration_since(now),
+        Verdict::GiveUp(failure) => panic!("gave up: {failure}"),
+    }
+}
+
+fn waiting_long(now: Instant) -> Retry {
+    let backoff = backoff::Config::builder().initial(60 * SECOND).jitter(0.0).build().unwrap();
+    let policy = Policy::builder().backoff(backoff).build().unwrap();
+    let mut retry = Retry::new(policy, Rng::new([0; 32], "retry"));
+    wait(&mut retry, &reset(), now);
+    retry
+}

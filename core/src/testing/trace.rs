@@ -1,0 +1,51 @@
+//! A running fingerprint of everything a world did, to compare one run with its twin.
+//!
+//! It decides nothing. Two runs that feed it the same things in the same order end with the same
+//! number; that it can collide does not matter, since nobody is trying to make it.
+
+use std::hash::{DefaultHasher, Hasher};
+
+/// A fingerprint, and how much went into it.
+///
+/// ```
+/// use adit_core::testing::trace::Trace;
+/// let (mut a, mut b) = (Trace::new(), Trace::new());
+/// a.add(b"ab");
+/// a.add(b"c");
+/// b.add(b"a");
+/// b.add(b"bc");
+/// assert_ne!(a.fingerprint(), b.fingerprint());
+/// assert_eq!((a.items(), b.items()), (2, 2));
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct Trace {
+    hasher: DefaultHasher,
+    items: u64,
+}
+
+impl Trace {
+    /// The fingerprint of nothing.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds bytes; where one addition ends and the next begins counts too.
+    pub fn add(&mut self, bytes: &[u8]) {
+        self.hasher.write_u64(bytes.len() as u64);
+        self.hasher.write(bytes);
+        self.items += 1;
+    }
+
+    /// The fingerprint so far.
+    #[must_use]
+    pub fn fingerprint(&self) -> u64 {
+        self.hasher.finish()
+    }
+
+    /// How many additions there were.
+    #[must_use]
+    pub const fn items(&self) -> u64 {
+        self.items
+    }
+}

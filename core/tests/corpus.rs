@@ -1,0 +1,29 @@
+//! Replays the committed fuzz corpora on stable: what a fuzzer once found stays found.
+
+use std::path::Path;
+
+use adit_core::testing::fuzz_bytes;
+
+#[test]
+fn the_corpus_of_frames_holds() {
+    replay("frames", fuzz_bytes::frames);
+}
+
+#[test]
+fn the_corpus_of_messages_holds() {
+    replay("messages", fuzz_bytes::messages);
+}
+
+/// Runs `target` over every file of its corpus, in order of their names.
+fn replay(name: &str, target: fn(&[u8])) {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(name);
+    let entries = std::fs::read_dir(&directory).expect("the corpus can be listed");
+    let mut files: Vec<_> =
+        entries.map(|it| it.expect("the corpus can be listed").path()).collect();
+    files.sort();
+    assert!(!files.is_empty(), "{} is empty", directory.display());
+    for file in files {
+        println!("{}", file.display());
+        target(&std::fs::read(&file).expect("the corpus can be read"));
+    }
+}
