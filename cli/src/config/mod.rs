@@ -40,7 +40,6 @@ pub(crate) struct Connector {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Service {
-    #[serde(deserialize_with = "service_name")]
     pub(crate) name: ServiceName,
     /// Where the service is, from here; resolved for every connection.
     pub(crate) tcp: HostPort,
@@ -77,7 +76,6 @@ pub(crate) struct Remote {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Forward {
     pub(crate) listen: SocketAddr,
-    #[serde(deserialize_with = "service_name")]
     pub(crate) service: ServiceName,
 }
 
@@ -221,11 +219,6 @@ fn twice(path: &Path, what: &str, name: &str) -> Stop {
 
 fn nothing(path: &Path, section: &str, keys: &str) -> Stop {
     Stop::usage(format!("{}: there is no {section}; add one with {keys}", path.display()))
-}
-
-fn service_name<'de, D: serde::Deserializer<'de>>(from: D) -> Result<ServiceName, D::Error> {
-    let text = String::deserialize(from)?;
-    text.parse().map_err(serde::de::Error::custom)
 }
 
 #[cfg(test)]
