@@ -187,7 +187,7 @@ impl Backoff {
     }
 
     /// A delay that is never shorter than `told`, and longer by up to the jitter: for a time
-    /// that a peer named to many clients at once. Saturates at twice [`LONGEST`].
+    /// that a peer named to many clients at once. `told` counts as [`LONGEST`] at most.
     pub fn at_least(&mut self, told: Duration) -> Duration {
         let stray = self.config.jitter * self.rng.unit();
         let told = told.min(LONGEST);

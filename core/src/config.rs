@@ -123,7 +123,6 @@ pub struct Config {
 
 impl Config {
     /// Starts from the defaults.
-    #[must_use]
     pub fn builder(tls: Tls) -> Builder {
         Builder(Self {
             tls,

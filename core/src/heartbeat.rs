@@ -292,9 +292,7 @@ impl Heartbeat {
     /// What is due now. Ask until `None`.
     pub fn poll(&mut self, now: Instant) -> Option<Action> {
         let run = self.running.as_mut()?;
-        if now.saturating_duration_since(run.due(&self.config).0) > LEAP
-            && run.graces < MAX_GRACES
-            && !run.probing
+        if now.saturating_duration_since(run.due(&self.config).0) > LEAP && run.graces < MAX_GRACES
         {
             run.probe(now);
         }
@@ -311,8 +309,6 @@ impl Heartbeat {
                 let missed = run.missed_in_a_row;
                 return Some(self.declare_dead(Verdict::Missed(missed)));
             }
-        } else if now >= run.next_send {
-            return Some(self.send(now));
         }
         let silence = now.saturating_duration_since(run.last_heard);
         if silence >= self.config.dead_after && !run.probing {
@@ -349,7 +345,7 @@ impl Heartbeat {
     /// Any authenticated packet came from the peer: it is alive, whatever it leaves unanswered.
     pub fn on_heard(&mut self, now: Instant) {
         if let Some(run) = &mut self.running {
-            run.last_heard = run.last_heard.max(now);
+            run.last_heard = now;
             run.missed_in_a_row = 0;
             run.graces = 0;
         }

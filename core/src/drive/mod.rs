@@ -1,3 +1,21 @@
-//! The event loop.
+//! One event loop for every runtime, over `std::task` and a trait of five methods.
+//!
+//! [`drive`] makes a [`Driver`], a plain future that owns the socket, and a [`Handle`], which is
+//! how the rest of a program talks to it. Nothing is spawned: whoever called decides where the
+//! driver runs. Nothing here decides anything about the tunnel; that is the node's.
 
+mod driver;
+mod handle;
 pub mod io;
+mod peer;
+mod requests;
+mod shared;
+mod stream;
+mod wakers;
+
+pub use crate::node::StreamError;
+pub use driver::{Driver, drive};
+pub use handle::{Events, Handle};
+pub use peer::{Incoming, Peer};
+pub use requests::{IncomingRequest, Responder, Response};
+pub use stream::{RecvHalf, SendHalf, Stream};

@@ -150,14 +150,24 @@ fn a_host_that_is_always_late_still_notices_a_dead_peer() {
     let (mut heartbeat, mut now) = started(Config::default());
     let start = now;
     let late = 5 * SECOND;
-    let verdict = loop {
+    while heartbeat.is_running() {
         now = heartbeat.deadline().unwrap().0 + late;
-        if let Some(Action::Dead(verdict)) = heartbeat.poll(now) {
-            break verdict;
+        heartbeat.poll(now).unwrap();
+    }
+    assert_eq!(now - start, (MAX_GRACES + 1) * (10 * SECOND + late));
+    assert_eq!(heartbeat.stats().sent, u64::from(MAX_GRACES) + 1);
+}
+
+#[test]
+fn a_sign_of_the_peer_renews_the_patience_with_a_late_host() {
+    let (mut heartbeat, _) = started(Config::default());
+    for leap in 0..3 * MAX_GRACES {
+        let now = heartbeat.deadline().unwrap().0 + 60 * SECOND;
+        assert!(matches!(heartbeat.poll(now), Some(Action::Send { .. })), "at leap {leap}");
+        if (leap + 1) % MAX_GRACES == 0 {
+            heartbeat.on_heard(now);
         }
-    };
-    assert!(matches!(verdict, Verdict::Silent(_) | Verdict::Missed(_)));
-    assert!(now - start <= 45 * SECOND + (MAX_GRACES + 1) * (10 * SECOND + late), "{now:?}");
+    }
 }
 
 #[test]
@@ -187,6 +197,28 @@ fn resuming_again_and_again_sends_no_burst() {
     }
     assert!(sent.windows(2).all(|pair| pair[1] - pair[0] >= PROBE_SPACING));
     assert!(sent.len() <= 10, "{} probes in ten seconds", sent.len());
+}
+
+#[test]
+fn resuming_twice_before_the_probe_counts_once() {
+    let (mut heartbeat, start) = started(Config::default());
+    let mut now = start + 40 * SECOND;
+    for _ in 0..MAX_GRACES {
+        now += 5 * SECOND;
+        (0..5).for_each(|_| heartbeat.on_resume(now));
+        assert!(matches!(heartbeat.poll(now), Some(Action::Send { .. })));
+    }
+    heartbeat.on_resume(now + 5 * SECOND);
+    assert_eq!(heartbeat.deadline(), Some((now + 10 * SECOND, Reason::HeartbeatAck)));
+}
+
+#[test]
+fn a_probe_is_not_later_than_the_heartbeat_that_was_due() {
+    let tenth = SECOND / 10;
+    let config = Config::builder().interval(tenth).ack_within(tenth).build().unwrap();
+    let (mut heartbeat, start) = started(config);
+    heartbeat.on_resume(start + NANO);
+    assert_eq!(heartbeat.deadline(), Some((start + tenth, Reason::Heartbeat)));
 }
 
 #[test]

@@ -87,10 +87,8 @@ impl Control {
     pub(super) fn handle_datagram(&mut self, mut bytes: Bytes) -> Option<Message> {
         let mut whole = Decoder::with_limit(MAX_CONTROL_PAYLOAD);
         let frame = whole.poll_frame(&mut bytes).ok()??;
-        match self.decode(frame).ok()?? {
-            message @ (Message::Heartbeat(_) | Message::HeartbeatAck(_)) => Some(message),
-            _ => None,
-        }
+        let message = self.decode(frame).ok()??;
+        matches!(message, Message::Heartbeat(_) | Message::HeartbeatAck(_)).then_some(message)
     }
 
     fn decode(&mut self, frame: Frame) -> Result<Option<Message>, Failure> {

@@ -221,6 +221,7 @@ impl Node {
 
     /// Sends what waits, as far as the peer allows more streams.
     pub(super) fn flush_queue(&mut self, peer: PeerId, now: Instant) {
+        self.expire_queued(peer, now);
         loop {
             let Some(entry) = self.peers.get_mut(&peer) else { return };
             let Some(link) = entry.link.as_mut().filter(|l| !l.going_away) else { return };
@@ -340,9 +341,8 @@ impl Node {
         self.request_timers.set(id, None);
         let stream = match self.exchanges.get(&id) {
             Some(Exchange::Sent { stream, .. }) => Some(*stream),
-            Some(Exchange::Queued { .. } | Exchange::Failed(_) | Exchange::Theirs { .. }) | None => {
-                None
-            }
+            Some(Exchange::Queued { .. } | Exchange::Failed(_) | Exchange::Theirs { .. })
+            | None => None,
         };
         let Some(stream) = stream else { return };
         if let Some(peer) = self.peers.get_mut(&stream.peer) {

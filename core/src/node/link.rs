@@ -24,12 +24,12 @@ impl Node {
     pub(super) fn start_dialling(&mut self, dial: Dial, now: Instant) -> Result<PeerId, Misuse> {
         let connection = self.endpoint.connect(Route::to(dial.address), &dial.server_name, now)?;
         let id = self.new_peer_id();
-        let policy = dial.retry.clone().unwrap_or_else(|| self.config.retry.clone());
+        let policy = dial.retry.unwrap_or(self.config.retry);
         let remote = dial.address;
         let dialled = Dialled {
             dial,
             retry: Retry::new(policy, Rng::new(self.rng.seed(), "retry")),
-            heartbeat: Heartbeat::new(self.config.heartbeat.clone()),
+            heartbeat: Heartbeat::new(self.config.heartbeat),
             attempt: Some(self.attempt(connection, now)),
         };
         self.by_connection.insert(connection, id);
@@ -191,9 +191,9 @@ impl Node {
 
     fn peer_names(&self, connection: ConnectionId) -> Vec<String> {
         let chain = self.endpoint.get(connection).and_then(quic::Connection::peer_chain);
-        chain.and_then(|c| c.into_iter().next()).map_or_else(Vec::new, |leaf| {
-            crate::tls::dns_names(&leaf)
-        })
+        chain
+            .and_then(|c| c.into_iter().next())
+            .map_or_else(Vec::new, |leaf| crate::tls::dns_names(&leaf))
     }
 
     fn on_lost(&mut self, id: PeerId, connection: ConnectionId, failure: Failure, now: Instant) {
@@ -366,7 +366,7 @@ impl Node {
                 self.after_push(id, pushed, now);
             }
             Some(heartbeat::Action::Dead(verdict)) => {
-                let failure = Failure::new(Code::HeartbeatLost, verdict.to_string());
+                let failure = Failure::from(verdict);
                 self.break_link(id, failure, now);
             }
         }
@@ -393,7 +393,8 @@ impl Node {
                 self.after_push(id, pushed, now);
             }
             Message::HeartbeatAck(ack) => {
-                let sample = peer.dialled.as_mut().and_then(|d| d.heartbeat.on_ack(ack.sequence, now));
+                let sample =
+                    peer.dialled.as_mut().and_then(|d| d.heartbeat.on_ack(ack.sequence, now));
                 if let Some(latency) = sample {
                     peer.latency.record(latency);
                     if let Some(smoothed) = peer.latency.smoothed() {
@@ -410,7 +411,17 @@ impl Node {
                 self.emit(Event::GoingAway { peer: id });
             }
             Message::PrewarmSignal(_) => {}
-            _ => {
+            Message::Heartbeat(_)
+            | Message::EscalationRequest(_)
+            | Message::EscalationResponse(_)
+            | Message::StreamChunk(_)
+            | Message::StreamEnd(_)
+            | Message::Error(_)
+            | Message::Open(_)
+            | Message::Opened(_)
+            | Message::Request(_)
+            | Message::Response(_)
+            | Message::ResponseChunk(_) => {
                 let sentence = "a message that does not belong on the control stream";
                 self.break_link(id, Failure::new(Code::ProtocolViolation, sentence), now);
             }

@@ -32,7 +32,7 @@ use crate::clock::Clock;
 use crate::config::{Config, Dial};
 use crate::error::{Code, Failure, Misuse};
 use crate::event::Event;
-use crate::history::{History, Record};
+use crate::history::{History, Kind, Record};
 use crate::id::{PeerId, RequestId};
 use crate::quic::{ConnectionId, Endpoint};
 use crate::rng::Rng;
@@ -171,12 +171,24 @@ impl Node {
         self.events.pop_front().map(Output::Event)
     }
 
+    /// The next event alone: for a caller that leaves sending to somebody else.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
     /// When this node wants to be called next, and why. Due at once while output is pending.
     #[must_use]
     pub fn deadline(&self) -> Option<Deadline> {
         if !self.events.is_empty() || self.endpoint.is_sending() {
             return Some((self.clock.now(), Reason::Output));
         }
+        self.timer()
+    }
+
+    /// The next timer alone, for a caller whose socket takes no more for now: waiting output does
+    /// not make it due.
+    #[must_use]
+    pub fn timer(&self) -> Option<Deadline> {
         earliest([
             self.endpoint.deadline(),
             self.peer_timers.next(),
@@ -272,8 +284,15 @@ impl Node {
     }
 
     fn emit_transition(&mut self, peer: PeerId, transition: Transition) {
-        let record = Record::of(self.clock.unix(), peer, &transition.to);
-        self.history.push(record);
+        let (kind, cause) = match &transition.to {
+            State::Disconnected => (Kind::Disconnected, None),
+            State::Connecting { .. } => (Kind::Connecting, None),
+            State::Connected { .. } => (Kind::Connected, None),
+            State::Reconnecting { last_error, .. } => (Kind::Reconnecting, Some(last_error)),
+            State::Failed { error, .. } => (Kind::Failed, Some(error)),
+        };
+        let (at, cause) = (self.clock.unix(), cause.cloned());
+        self.history.push(Record { at, peer, kind, cause });
         self.emit(Event::Transition { peer, transition });
     }
 }

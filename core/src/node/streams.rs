@@ -156,7 +156,8 @@ impl Streams {
 
     /// Streams whose bodies wait for room, oldest first.
     pub(super) fn held(&self) -> Vec<u64> {
-        let held = |(id, s): (&u64, &Stream)| matches!(s.receiving, Receiving::Held(_)).then_some(*id);
+        let held =
+            |(id, s): (&u64, &Stream)| matches!(s.receiving, Receiving::Held(_)).then_some(*id);
         self.table.iter().filter_map(held).collect()
     }
 

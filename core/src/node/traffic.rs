@@ -174,9 +174,10 @@ impl Node {
 
     fn offered(&mut self, id: StreamId) -> Result<&mut Stream, Misuse> {
         let stream = self.stream_mut(id).ok_or(Misuse::UnknownStream)?;
-        match stream.receiving {
-            Receiving::Offered => Ok(stream),
-            _ => Err(Misuse::WrongState),
+        if matches!(stream.receiving, Receiving::Offered) {
+            Ok(stream)
+        } else {
+            Err(Misuse::WrongState)
         }
     }
 
@@ -338,7 +339,8 @@ impl Node {
     }
 
     pub(super) fn on_datagrams(&mut self, id: PeerId, now: Instant) {
-        let Some(connection) = self.peers.get(&id).and_then(|p| p.link.as_ref()).map(|l| l.connection)
+        let Some(connection) =
+            self.peers.get(&id).and_then(|p| p.link.as_ref()).map(|l| l.connection)
         else {
             return;
         };
@@ -398,7 +400,9 @@ impl Node {
 
     pub(super) fn flush_control(&mut self, peer: PeerId, now: Instant) {
         loop {
-            let Some(link) = self.peers.get_mut(&peer).and_then(|p| p.link.as_mut()) else { return };
+            let Some(link) = self.peers.get_mut(&peer).and_then(|p| p.link.as_mut()) else {
+                return;
+            };
             let (connection, Some(index)) = (link.connection, link.control.stream) else { return };
             let Some(front) = link.control.front() else { return };
             let wrote = self
@@ -428,7 +432,7 @@ impl Node {
         }
     }
 
-    fn read_preface(&mut self, id: StreamId, now: Instant) {
+    pub(super) fn read_preface(&mut self, id: StreamId, now: Instant) {
         while let Some(Receiving::Preface(decoder)) = self.stream_mut(id).map(|s| &s.receiving) {
             let wanted = decoder.wanted().max(1);
             if self.holds_back(id) {
@@ -493,7 +497,9 @@ impl Node {
 
     pub(super) fn refuse_overdue_prefaces(&mut self, peer: PeerId, now: Instant) {
         loop {
-            let Some(link) = self.peers.get_mut(&peer).and_then(|p| p.link.as_mut()) else { return };
+            let Some(link) = self.peers.get_mut(&peer).and_then(|p| p.link.as_mut()) else {
+                return;
+            };
             let number = link.number;
             let Some(index) = link.streams.poll_overdue(now) else { return };
             let id = StreamId { peer, connection: number, index };
@@ -569,7 +575,11 @@ impl Node {
         }
     }
 
-    fn stream_read(&mut self, id: StreamId, max: usize) -> Poll<Result<Option<Bytes>, StreamError>> {
+    fn stream_read(
+        &mut self,
+        id: StreamId,
+        max: usize,
+    ) -> Poll<Result<Option<Bytes>, StreamError>> {
         match self.stream_answer(id) {
             Poll::Ready(Ok(())) => {}
             Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),

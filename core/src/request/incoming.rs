@@ -86,8 +86,7 @@ impl Incoming {
         if length > MAX_PAYLOAD {
             return Err(Misuse::OverLimit);
         }
-        let header =
-            frame::encode_header(kind.to_wire(), length).map_err(|_| Misuse::OverLimit)?;
+        let header = frame::encode_header(kind.to_wire(), length).map_err(|_| Misuse::OverLimit)?;
         let mut front = BytesMut::with_capacity(header.len() + head.len());
         front.put_slice(&header);
         front.put_slice(head);

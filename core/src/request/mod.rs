@@ -13,9 +13,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-pub use queue::Priority;
-pub(crate) use incoming::Incoming;
+pub(crate) use incoming::{Incoming, abandoned};
 pub(crate) use outgoing::{Outgoing, Step};
+pub use queue::Priority;
 
 /// A request to make.
 ///

@@ -106,6 +106,27 @@ fn an_overloaded_peer_is_left_alone_as_told_or_for_a_minute() {
 }
 
 #[test]
+fn answers_that_the_peer_cannot_serve_count_anew_after_a_stable_link_or_a_cancel() {
+    let away = Failure::new(Code::ShuttingDown, "");
+    for cancelled in [false, true] {
+        let mut now = anchor();
+        let mut retry = exact(Policy::builder());
+        for _ in 0..2 {
+            for _ in 0..5 {
+                now += wait(&mut retry, &away, now);
+                retry.poll(now).unwrap();
+            }
+            if cancelled {
+                retry.cancel();
+            } else {
+                retry.on_up(now);
+                now += 10 * SECOND;
+            }
+        }
+    }
+}
+
+#[test]
 fn overload_does_not_count_as_unavailable() {
     let mut now = anchor();
     let mut retry = exact(Policy::builder());

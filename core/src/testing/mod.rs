@@ -1,10 +1,12 @@
-//! A world in virtual time: seeded cryptography, certificates, a network and clocks.
+//! A world in virtual time: seeded cryptography, certificates, a network and clocks; and the suite
+//! that adapters to real time are held to.
 //!
 //! Everything here is for tests and fuzzing. The same seed gives the same world, byte for byte, and
-//! nothing here waits for real time to pass.
+//! nothing outside [`conformance`] waits for real time to pass.
 
 pub mod agenda;
 pub mod clock;
+pub mod conformance;
 pub mod crypto;
 pub mod fuzz_bytes;
 pub mod link;

@@ -23,7 +23,9 @@ fn high_goes_before_normal_before_low_and_each_in_order_of_arrival() {
 #[test]
 fn a_hundred_items_fit_and_one_more_is_handed_back() {
     let mut queue = Queue::default();
-    (0..100).for_each(|item| drop(queue.push(Priority::Low, item, 0, None).unwrap()));
+    for item in 0..100 {
+        queue.push(Priority::Low, item, 0, None).unwrap();
+    }
     let full = queue.push(Priority::High, 100, 0, None).unwrap_err();
     assert_eq!((full.item, full.limit), (100, Limit::Items));
     assert_eq!((queue.len(), queue.counts().accepted), (100, 100));
@@ -108,6 +110,18 @@ fn a_class_that_empties_otherwise_begins_to_wait_anew() {
         queue.pop().unwrap();
     }
     queue.remove(low.slot).unwrap();
+    push(&mut queue, "l");
+    push(&mut queue, "h");
+    assert_eq!(drain(&mut queue), ["h", "l"]);
+}
+
+#[test]
+fn a_class_has_not_waited_while_it_was_empty() {
+    let mut queue = Queue::default();
+    for _ in 0..MAX_OVERTAKES {
+        push(&mut queue, "h");
+        queue.pop().unwrap();
+    }
     push(&mut queue, "l");
     push(&mut queue, "h");
     assert_eq!(drain(&mut queue), ["h", "l"]);

@@ -1,0 +1,194 @@
+//! The loop: receive, let the node act, send, sleep; and again, within a budget.
+//!
+//! Five traps are handled here once for every runtime: the clock is compared with the deadline, a
+//! timer's readiness is not trusted; only a blocked socket is tried again; a blocked batch is kept
+//! with its bytes and the node is not asked for another; a turn has a budget, after which the
+//! driver wakes itself and lets others run; the lock is taken once per turn.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use super::handle::Handle;
+use super::io::Io;
+use super::shared::{Inner, Shared};
+use crate::config::Config;
+use crate::error::{Code, Failure};
+use crate::node::{Input, Node, Start};
+use crate::tls::TlsError;
+use crate::transmit::{Datagram, Transmit};
+
+/// Turns before the driver lets other tasks of its thread run.
+const TURNS: usize = 4;
+
+/// Receive calls of one turn. Together with the adapter's batch this bounds how long a small
+/// request can wait behind bulk that arrives.
+const RECEIVES: usize = 2;
+
+/// Batches sent in one turn: as many as a receive of the peer takes at once.
+const BATCHES: usize = 4;
+
+/// Joins a socket with a node.
+///
+/// `seed` is all the randomness of the node: 32 bytes from the system.
+///
+/// # Errors
+/// [`TlsError`] when the identity or the trust cannot be used.
+pub fn drive<I: Io>(
+    io: I,
+    config: Config,
+    seed: [u8; 32],
+) -> Result<(Handle, Driver<I>), TlsError> {
+    let clock = io.clock();
+    let start = Start { seed, now: clock.now(), unix: clock.unix() };
+    let shared = Arc::new(Shared::new(Inner::new(Node::new(config, start)?), clock));
+    let driver = Driver {
+        io,
+        shared: shared.clone(),
+        inbox: Vec::new(),
+        outbox: VecDeque::new(),
+        spare: Vec::new(),
+    };
+    Ok((Handle::new(shared), driver))
+}
+
+/// The event loop of one socket, as a future: poll it wherever you like. It ends after
+/// [`Handle::shutdown`], or with the error that ended the socket. Dropping it closes the socket
+/// without a word to the peers.
+#[must_use = "a driver does nothing unless it is polled"]
+pub struct Driver<I> {
+    io: I,
+    shared: Arc<Shared>,
+    inbox: Vec<Datagram>,
+    /// Batches that the socket has not taken yet.
+    outbox: VecDeque<(Transmit, Vec<u8>)>,
+    /// Buffers to use again.
+    spare: Vec<Vec<u8>>,
+}
+
+impl<I> std::fmt::Debug for Driver<I> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Driver").field("waiting", &self.outbox.len()).finish_non_exhaustive()
+    }
+}
+
+/// What one turn came to.
+enum Turn {
+    /// There may be more to do at once.
+    Again,
+    /// Nothing more until somebody wakes us.
+    Rest,
+    /// The node has shut down.
+    Over,
+}
+
+impl<I: Io> Driver<I> {
+    /// The adapter, for what only it can do.
+    pub const fn io(&mut self) -> &mut I {
+        &mut self.io
+    }
+
+    fn turn(&mut self, cx: &mut Context<'_>) -> io::Result<Turn> {
+        let mut again = self.receive(cx)?;
+        let clock = self.shared.clock.clone();
+        let now = clock.now();
+        let mut inner = self.shared.lock();
+        inner.node.set_max_segments(self.io.max_segments());
+        inner.node.handle(Input::Wall(clock.unix()), now);
+        for datagram in self.inbox.drain(..) {
+            inner.node.handle(Input::Datagram(datagram), now);
+        }
+        while let Some(event) = inner.node.poll_event() {
+            inner.on_event(event);
+        }
+        if self.outbox.is_empty() {
+            while self.outbox.len() < BATCHES {
+                let mut buffer = self.spare.pop().unwrap_or_default();
+                let Some(output) = inner.node.poll_output(&mut buffer, now) else {
+                    self.spare.push(buffer);
+                    break;
+                };
+                match inner.take(output) {
+                    Some(transmit) => self.outbox.push_back((transmit, buffer)),
+                    None => self.spare.push(buffer),
+                }
+            }
+            again |= self.outbox.len() == BATCHES;
+        }
+        if !inner.driver.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
+            inner.driver = Some(cx.waker().clone());
+        }
+        let is_over = inner.node.is_shut_down();
+        let deadline = inner.node.timer();
+        drop(inner);
+        let blocked = self.send(cx);
+        if is_over && self.outbox.is_empty() && !again {
+            return Ok(Turn::Over);
+        }
+        if again && !blocked {
+            return Ok(Turn::Again);
+        }
+        match deadline {
+            Some((at, _)) if at <= clock.now() => Ok(Turn::Again),
+            Some((at, _)) if self.io.poll_sleep(cx, at).is_ready() => Ok(Turn::Again),
+            Some(_) | None => Ok(Turn::Rest),
+        }
+    }
+
+    /// Fills the inbox; says whether there may be more.
+    fn receive(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
+        let inbox = &mut self.inbox;
+        for _ in 0..RECEIVES {
+            match self.io.poll_recv(cx, &mut |datagram| inbox.push(datagram)) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => return Err(error),
+                Poll::Pending => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Empties the outbox; says whether the socket took no more.
+    fn send(&mut self, cx: &mut Context<'_>) -> bool {
+        while let Some((transmit, bytes)) = self.outbox.front() {
+            match self.io.poll_send(cx, transmit, &bytes[..transmit.size]) {
+                Poll::Pending => return true,
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => {
+                    let input =
+                        Input::SendFailed { route: transmit.route, detail: error.to_string() };
+                    self.shared.lock().node.handle(input, self.shared.clock.now());
+                }
+            }
+            self.spare.extend(self.outbox.pop_front().map(|(_, bytes)| bytes));
+        }
+        false
+    }
+}
+
+impl<I: Io + Unpin> Future for Driver<I> {
+    type Output = io::Result<()>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let driver = self.get_mut();
+        for _ in 0..TURNS {
+            match driver.turn(cx) {
+                Ok(Turn::Again) => {}
+                Ok(Turn::Rest) => return Poll::Pending,
+                Ok(Turn::Over) => return Poll::Ready(Ok(())),
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+impl<I> Drop for Driver<I> {
+    fn drop(&mut self) {
+        self.shared.lock().end(Failure::new(Code::Closed, "the driver is gone"));
+    }
+}

@@ -1,0 +1,167 @@
+//! The node's handle: dial, accept, watch, shut down.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use super::peer::Peer;
+use super::shared::{Shared, Subscriber};
+use crate::config::Dial;
+use crate::error::Misuse;
+use crate::event::Event;
+use crate::history::Record;
+use crate::node::{Input, Snapshot};
+
+/// A way to talk to a driven node; clones talk to the same one.
+#[derive(Clone)]
+pub struct Handle {
+    shared: Arc<Shared>,
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle").finish_non_exhaustive()
+    }
+}
+
+impl Handle {
+    pub(super) const fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// Dials a peer; it is dialled again whenever the connection is lost. Returns at once.
+    ///
+    /// # Errors
+    /// [`Misuse`] as in [`Node::dial`](crate::node::Node::dial).
+    pub fn dial(&self, dial: Dial) -> Result<Peer, Misuse> {
+        let mut inner = self.shared.lock();
+        if inner.over.is_some() {
+            return Err(Misuse::ShuttingDown);
+        }
+        let id = inner.node.dial(dial, self.shared.clock.now())?;
+        inner.offers.entry(id).or_default();
+        inner.settle();
+        drop(inner);
+        Ok(Peer::new(self.shared.clone(), id))
+    }
+
+    /// The next peer that connected to this node; `None` once it has shut down.
+    pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<Option<Peer>> {
+        let mut inner = self.shared.lock();
+        if let Some(id) = inner.accepted.pop_front() {
+            drop(inner);
+            return Poll::Ready(Some(Peer::new(self.shared.clone(), id)));
+        }
+        if inner.over.is_some() {
+            return Poll::Ready(None);
+        }
+        inner.wakers.wait_accept(cx);
+        Poll::Pending
+    }
+
+    /// As [`Handle::poll_accept`].
+    pub async fn accept(&self) -> Option<Peer> {
+        poll_fn(|cx| self.poll_accept(cx)).await
+    }
+
+    /// The lifecycle events of every peer from now on. Every subscriber sees the same, in the
+    /// same order; one that does not fetch them loses the oldest beyond 1,024.
+    #[must_use]
+    pub fn events(&self) -> Events {
+        let mut inner = self.shared.lock();
+        let key = inner.next_subscriber;
+        inner.next_subscriber += 1;
+        inner.subscribers.insert(key, Subscriber::default());
+        Events { shared: self.shared.clone(), key }
+    }
+
+    /// All statistics as they are now.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        self.shared.lock().node.snapshot()
+    }
+
+    /// The last hundred lifecycle events.
+    #[must_use]
+    pub fn history(&self) -> Vec<Record> {
+        self.shared.lock().node.history().iter().cloned().collect()
+    }
+
+    /// Tells the node that this machine's addresses changed: connections probe their paths at
+    /// once and waits are cut short.
+    pub fn network_changed(&self) {
+        let mut inner = self.shared.lock();
+        inner.node.handle(Input::NetworkChanged, self.shared.clock.now());
+        inner.settle();
+    }
+
+    /// Begins to shut down: peers are told, what is under way may finish within the configured
+    /// drain time, then the driver ends.
+    pub fn shutdown(&self) {
+        let mut inner = self.shared.lock();
+        inner.node.shutdown(self.shared.clock.now());
+        inner.settle();
+    }
+
+    /// Ready once the node has shut down or its driver is gone.
+    pub async fn closed(&self) {
+        poll_fn(|cx| {
+            let mut inner = self.shared.lock();
+            if inner.over.is_some() {
+                return Poll::Ready(());
+            }
+            inner.wakers.wait_accept(cx);
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+/// A subscription to lifecycle events.
+pub struct Events {
+    shared: Arc<Shared>,
+    key: u64,
+}
+
+impl fmt::Debug for Events {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Events").field("key", &self.key).finish_non_exhaustive()
+    }
+}
+
+impl Events {
+    /// The next event; `None` once the node has shut down and everything was fetched.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+        let mut inner = self.shared.lock();
+        let is_over = inner.over.is_some();
+        let Some(subscriber) = inner.subscribers.get_mut(&self.key) else {
+            return Poll::Ready(None);
+        };
+        if let Some(event) = subscriber.events.pop_front() {
+            return Poll::Ready(Some(event));
+        }
+        if is_over {
+            return Poll::Ready(None);
+        }
+        subscriber.waker = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// As [`Events::poll_next`].
+    pub async fn next(&mut self) -> Option<Event> {
+        poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    /// How many events were lost because they were not fetched.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.shared.lock().subscribers.get(&self.key).map_or(0, |s| s.dropped)
+    }
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        self.shared.lock().subscribers.remove(&self.key);
+    }
+}

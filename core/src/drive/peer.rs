@@ -1,0 +1,365 @@
+//! One peer's handle: wait for it, open and accept streams, requests and datagrams.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+
+use super::requests::{IncomingRequest, Response};
+use super::shared::{Inner, Shared};
+use super::stream::Stream;
+use super::wakers::Interest;
+use crate::error::{Code, Failure, Misuse};
+use crate::id::{PeerId, RequestId, StreamId};
+use crate::message::ServiceName;
+use crate::node::PeerSnapshot;
+use crate::request::Request;
+use crate::session::State;
+
+/// A way to talk to one peer; clones talk to the same one. It stays valid across reconnects.
+/// Dropping it does not disconnect.
+pub struct Peer {
+    shared: Arc<Shared>,
+    id: PeerId,
+}
+
+impl Clone for Peer {
+    fn clone(&self) -> Self {
+        Self::new(self.shared.clone(), self.id)
+    }
+}
+
+impl fmt::Debug for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Peer").field(&self.id).finish()
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        let mut inner = self.shared.lock();
+        let is_gone = inner.node.state(self.id).is_none();
+        let Some(offers) = inner.offers.get_mut(&self.id) else { return };
+        offers.handles -= 1;
+        if offers.handles == 0 && is_gone {
+            inner.offers.remove(&self.id);
+        }
+    }
+}
+
+impl Peer {
+    pub(super) fn new(shared: Arc<Shared>, id: PeerId) -> Self {
+        shared.lock().offers.entry(id).or_default().handles += 1;
+        Self { shared, id }
+    }
+
+    /// Its id in this node.
+    #[must_use]
+    pub const fn id(&self) -> PeerId {
+        self.id
+    }
+
+    /// Where its lifecycle stands; disconnected once it is closed.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.shared.lock().node.state(self.id).cloned().unwrap_or(State::Disconnected)
+    }
+
+    /// All its statistics; `None` once it is closed.
+    #[must_use]
+    pub fn snapshot(&self) -> Option<PeerSnapshot> {
+        self.shared.lock().node.peer_snapshot(self.id)
+    }
+
+    /// Its present address; `None` once it is closed.
+    #[must_use]
+    pub fn remote(&self) -> Option<SocketAddr> {
+        self.snapshot().map(|s| s.remote)
+    }
+
+    /// The DNS names of its verified certificate.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        self.snapshot().map(|s| s.names).unwrap_or_default()
+    }
+
+    /// Ready when it is connected.
+    ///
+    /// # Errors
+    /// Why it never will be: it failed, or was closed.
+    pub async fn connected(&self) -> Result<(), Failure> {
+        poll_fn(|cx| {
+            let mut inner = self.shared.lock();
+            let verdict = match inner.node.state(self.id) {
+                Some(State::Connected { .. }) => Some(Ok(())),
+                Some(State::Failed { error, .. }) => Some(Err(error.clone())),
+                Some(
+                    State::Disconnected | State::Connecting { .. } | State::Reconnecting { .. },
+                ) => None,
+                None => Some(Err(closed_because(&inner, self.id))),
+            };
+            self.or_wait(&mut inner, verdict, Interest::State, cx)
+        })
+        .await
+    }
+
+    /// Ready when it is gone for good, with the reason.
+    pub async fn closed(&self) -> Failure {
+        poll_fn(|cx| {
+            let mut inner = self.shared.lock();
+            let verdict =
+                inner.node.state(self.id).is_none().then(|| closed_because(&inner, self.id));
+            self.or_wait(&mut inner, verdict, Interest::State, cx)
+        })
+        .await
+    }
+
+    /// Opens a stream to one of its services, waiting while it allows no more. The stream may be
+    /// written to at once, before the peer has accepted it.
+    ///
+    /// # Errors
+    /// Why there is no stream: not connected, leaving, or closed.
+    pub async fn open(&self, service: ServiceName) -> Result<Stream, Failure> {
+        poll_fn(|cx| {
+            let mut inner = self.shared.lock();
+            let verdict = match inner.node.open(self.id, service.clone()) {
+                Ok(None) => None,
+                Ok(Some(id)) => {
+                    inner.settle();
+                    Some(Ok(id))
+                }
+                Err(misuse) => Some(Err(self.why(&inner, misuse))),
+            };
+            self.or_wait(&mut inner, verdict, Interest::Open, cx)
+        })
+        .await
+        .map(|id| Stream::new(self.shared.clone(), id))
+    }
+
+    /// The next stream the peer opened; `None` once it is closed.
+    pub async fn accept_stream(&self) -> Option<Incoming> {
+        let offer = poll_fn(|cx| {
+            let mut inner = self.shared.lock();
+            let verdict = match inner.offers.get_mut(&self.id) {
+                Some(offers) if offers.closed.is_none() => offers.streams.pop_front().map(Some),
+                Some(_) | None => Some(None),
+            };
+            self.or_wait(&mut inner, verdict, Interest::Stream, cx)
+        })
+        .await?;
+        Some(Incoming { shared: self.shared.clone(), id: Some(offer.0), service: offer.1 })
+    }
+
+    /// Makes a request and waits until the first of its answer is there. Without a connection it
+    /// waits for one, within its deadline.
+    ///
+    /// # Errors
+    /// Why there is no answer.
+    pub async fn request(&self, request: Request) -> Result<Response, Failure> {
+        let id = self.start_request(request)?;
+        Response::begin(self.shared.clone(), id).await
+    }
+
+    fn start_request(&self, request: Request) -> Result<RequestId, Failure> {
+        let mut inner = self.shared.lock();
+        let now = self.shared.clock.now();
+        let id = inner.node.request(self.id, request, now).map_err(|m| self.why(&inner, m))?;
+        inner.settle();
+        Ok(id)
+    }
+
+    /// The next request the peer made; `None` once it is closed.
+    pub async fn accept_request(&self) -> Option<IncomingRequest> {
+        poll_fn(|cx| {
+            let mut inner = self.shared.lock();
+            loop {
+                let next = match inner.offers.get_mut(&self.id) {
+                    Some(offers) if offers.closed.is_none() => offers.requests.pop_front(),
+                    Some(_) | None => return Poll::Ready(None),
+                };
+                let Some(id) = next else { break };
+                // The peer may have given it up meanwhile.
+                if let Some(offer) = inner.node.offer(id) {
+                    return Poll::Ready(Some(IncomingRequest::new(self.shared.clone(), id, offer)));
+                }
+            }
+            inner.wakers.wait_peer(self.id, Interest::Request, cx);
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Sends a datagram: it arrives once, or not at all.
+    ///
+    /// # Errors
+    /// [`Misuse`] as in [`Node::send_datagram`](crate::node::Node::send_datagram).
+    pub fn send_datagram(&self, data: &[u8]) -> Result<(), Misuse> {
+        let mut inner = self.shared.lock();
+        inner.node.send_datagram(self.id, data)?;
+        inner.wake_driver();
+        Ok(())
+    }
+
+    /// The next datagram it sent; `None` once it is closed.
+    pub async fn recv_datagram(&self) -> Option<Bytes> {
+        poll_fn(|cx| {
+            let mut inner = self.shared.lock();
+            let verdict = match inner.node.recv_datagram(self.id) {
+                Some(data) => Some(Some(data)),
+                None if inner.node.state(self.id).is_none() => Some(None),
+                None => None,
+            };
+            self.or_wait(&mut inner, verdict, Interest::Datagram, cx)
+        })
+        .await
+    }
+
+    /// Bytes of the largest datagram that the path carries now; `None` without a connection.
+    #[must_use]
+    pub fn max_datagram(&self) -> Option<usize> {
+        self.shared.lock().node.max_datagram(self.id)
+    }
+
+    /// Dials it again after it had failed.
+    ///
+    /// # Errors
+    /// [`Misuse::WrongState`] unless it had failed.
+    pub fn reconnect(&self) -> Result<(), Misuse> {
+        let mut inner = self.shared.lock();
+        inner.node.reconnect(self.id, self.shared.clock.now())?;
+        inner.settle();
+        Ok(())
+    }
+
+    /// Closes it for good; closing twice is as good as once.
+    pub fn disconnect(&self) {
+        let mut inner = self.shared.lock();
+        // UnknownPeer: it is closed already, which is what was asked for.
+        let _ = inner.node.disconnect(self.id, self.shared.clock.now());
+        inner.settle();
+    }
+
+    fn or_wait<T>(
+        &self,
+        inner: &mut Inner,
+        verdict: Option<T>,
+        interest: Interest,
+        cx: &Context<'_>,
+    ) -> Poll<T>
+    where
+        T: OrOver,
+    {
+        if let Some(verdict) = verdict {
+            return Poll::Ready(verdict);
+        }
+        if let Some(failure) = &inner.over {
+            return Poll::Ready(T::over(failure));
+        }
+        inner.wakers.wait_peer(self.id, interest, cx);
+        Poll::Pending
+    }
+
+    fn why(&self, inner: &Inner, misuse: Misuse) -> Failure {
+        match misuse {
+            Misuse::UnknownPeer => closed_because(inner, self.id),
+            Misuse::ShuttingDown => Failure::new(Code::ShuttingDown, misuse.to_string()),
+            Misuse::OverLimit => {
+                Failure::new(Code::QueueFull, "the request queue is full, or the body is too large")
+            }
+            Misuse::NotConnected
+            | Misuse::WrongState
+            | Misuse::UnknownStream
+            | Misuse::UnknownRequest
+            | Misuse::NotListening
+            | Misuse::InvalidName
+            | Misuse::InvalidAddress => {
+                let last = inner.node.peer_snapshot(self.id).and_then(|s| s.last_failure);
+                last.unwrap_or_else(|| Failure::new(Code::Unreachable, misuse.to_string()))
+            }
+        }
+    }
+}
+
+/// What a wait comes to when the driver is gone.
+trait OrOver {
+    fn over(failure: &Failure) -> Self;
+}
+
+impl<T> OrOver for Option<T> {
+    fn over(_: &Failure) -> Self {
+        None
+    }
+}
+
+impl<T> OrOver for Result<T, Failure> {
+    fn over(failure: &Failure) -> Self {
+        Err(failure.clone())
+    }
+}
+
+impl OrOver for Failure {
+    fn over(failure: &Failure) -> Self {
+        failure.clone()
+    }
+}
+
+fn closed_because(inner: &Inner, id: PeerId) -> Failure {
+    let closed = inner.offers.get(&id).and_then(|o| o.closed.clone());
+    closed.unwrap_or_else(|| Failure::new(Code::Closed, "the peer is closed"))
+}
+
+/// A stream the peer opened, not accepted yet. Dropping it refuses it.
+pub struct Incoming {
+    shared: Arc<Shared>,
+    id: Option<StreamId>,
+    service: ServiceName,
+}
+
+impl fmt::Debug for Incoming {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Incoming").field("service", &self.service).finish_non_exhaustive()
+    }
+}
+
+impl Incoming {
+    /// The service the peer asked for.
+    #[must_use]
+    pub const fn service(&self) -> &ServiceName {
+        &self.service
+    }
+
+    /// Accepts it.
+    #[must_use]
+    pub fn accept(mut self) -> Stream {
+        // Taken once: `accept`, `refuse` and `drop` exclude each other.
+        let id = self.id.take().expect("an offer that was not answered yet");
+        let mut inner = self.shared.lock();
+        // UnknownStream: it is gone again, as the stream will tell whoever reads it.
+        let _ = inner.node.accept_stream(id);
+        inner.settle();
+        drop(inner);
+        Stream::new(self.shared.clone(), id)
+    }
+
+    /// Refuses it, with a reason the peer is told.
+    pub fn refuse(mut self, failure: &Failure) {
+        self.answer_no(failure);
+    }
+
+    fn answer_no(&mut self, failure: &Failure) {
+        let Some(id) = self.id.take() else { return };
+        let mut inner = self.shared.lock();
+        // UnknownStream: it is gone again.
+        let _ = inner.node.refuse_stream(id, failure);
+        inner.settle();
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        self.answer_no(&Failure::new(Code::Cancelled, "nobody accepted the stream"));
+    }
+}

@@ -1,0 +1,204 @@
+//! What a driver and its handles share: the node under a lock, and who waits for it.
+//!
+//! User code is never called under the lock. Wakers are called under it: a waker of `std::task`
+//! only schedules.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+
+use super::io::Clock;
+use super::wakers::Wakers;
+use crate::error::{Code, Failure};
+use crate::event::Event;
+use crate::id::{PeerId, RequestId, StreamId};
+use crate::message::ServiceName;
+use crate::node::{Node, Output};
+
+/// Lifecycle events kept for a subscriber that does not fetch them; then the oldest go.
+pub(super) const EVENT_BUFFER: usize = 1_024;
+
+/// What peers offered and nobody has taken yet. Bounded by the transport's stream limit.
+#[derive(Debug, Default)]
+pub(super) struct Offers {
+    pub(super) streams: VecDeque<(StreamId, ServiceName)>,
+    pub(super) requests: VecDeque<RequestId>,
+    /// Why the peer is gone; then no more offers come.
+    pub(super) closed: Option<Failure>,
+    /// Handles that name the peer.
+    pub(super) handles: usize,
+}
+
+/// One subscriber's events.
+#[derive(Debug, Default)]
+pub(super) struct Subscriber {
+    pub(super) events: VecDeque<Event>,
+    pub(super) dropped: u64,
+    pub(super) waker: Option<Waker>,
+}
+
+pub(super) struct Inner {
+    pub(super) node: Node,
+    pub(super) wakers: Wakers,
+    pub(super) driver: Option<Waker>,
+    pub(super) accepted: VecDeque<PeerId>,
+    pub(super) offers: BTreeMap<PeerId, Offers>,
+    pub(super) subscribers: BTreeMap<u64, Subscriber>,
+    pub(super) next_subscriber: u64,
+    /// Why nothing will happen any more.
+    pub(super) over: Option<Failure>,
+}
+
+impl Inner {
+    pub(super) fn new(node: Node) -> Self {
+        Self {
+            node,
+            wakers: Wakers::default(),
+            driver: None,
+            accepted: VecDeque::new(),
+            offers: BTreeMap::new(),
+            subscribers: BTreeMap::new(),
+            next_subscriber: 0,
+            over: None,
+        }
+    }
+
+    /// Records an event for whoever asks later, and wakes whoever waits now.
+    pub(super) fn on_event(&mut self, event: Event) {
+        match &event {
+            Event::Accepted { peer } => {
+                self.offers.entry(*peer).or_default();
+                self.accepted.push_back(*peer);
+            }
+            Event::StreamOffered { stream, service } => {
+                if let Some(offers) = self.offers.get_mut(&stream.peer()) {
+                    offers.streams.push_back((*stream, service.clone()));
+                }
+            }
+            Event::RequestOffered { peer, request } => {
+                if let Some(offers) = self.offers.get_mut(peer) {
+                    offers.requests.push_back(*request);
+                }
+            }
+            Event::Closed { peer, failure } => self.on_closed(*peer, failure),
+            Event::ShutDown => self.over = Some(Failure::new(Code::Closed, "shut down")),
+            Event::Transition { .. }
+            | Event::AttemptFailed { .. }
+            | Event::Rejected { .. }
+            | Event::HeartbeatAcked { .. }
+            | Event::GoingAway { .. }
+            | Event::StreamsAvailable { .. }
+            | Event::StreamReadable { .. }
+            | Event::StreamWritable { .. }
+            | Event::StreamFinished { .. }
+            | Event::StreamStopped { .. }
+            | Event::DatagramReceived { .. }
+            | Event::RequestProgressed { .. } => {}
+        }
+        self.wakers.on_event(&event);
+        self.publish(event);
+    }
+
+    fn on_closed(&mut self, peer: PeerId, failure: &Failure) {
+        self.accepted.retain(|accepted| *accepted != peer);
+        if let Some(offers) = self.offers.get_mut(&peer) {
+            offers.streams.clear();
+            offers.requests.clear();
+            offers.closed = Some(failure.clone());
+            if offers.handles == 0 {
+                self.offers.remove(&peer);
+            }
+        }
+    }
+
+    fn publish(&mut self, event: Event) {
+        if !is_lifecycle(&event) {
+            return;
+        }
+        for subscriber in self.subscribers.values_mut() {
+            if subscriber.events.len() >= EVENT_BUFFER {
+                subscriber.events.pop_front();
+                subscriber.dropped += 1;
+            }
+            subscriber.events.push_back(event.clone());
+            if let Some(waker) = subscriber.waker.take() {
+                waker.wake();
+            }
+        }
+    }
+
+    /// Takes the events that a call caused, and makes the driver send what it caused.
+    pub(super) fn settle(&mut self) {
+        while let Some(event) = self.node.poll_event() {
+            self.on_event(event);
+        }
+        self.wake_driver();
+    }
+
+    pub(super) fn wake_driver(&mut self) {
+        if let Some(waker) = self.driver.take() {
+            waker.wake();
+        }
+    }
+
+    /// Ends everything: the driver is gone.
+    pub(super) fn end(&mut self, failure: Failure) {
+        self.over.get_or_insert(failure);
+        self.wakers.wake_everybody();
+        for subscriber in self.subscribers.values_mut() {
+            if let Some(waker) = subscriber.waker.take() {
+                waker.wake();
+            }
+        }
+    }
+
+    /// Routes one output of the node; a transmission is the driver's.
+    pub(super) fn take(&mut self, output: Output) -> Option<crate::transmit::Transmit> {
+        match output {
+            Output::Transmit(transmit) => Some(transmit),
+            Output::Event(event) => {
+                self.on_event(event);
+                None
+            }
+        }
+    }
+}
+
+/// Events that a subscriber sees: what happened to connections, not to their streams.
+const fn is_lifecycle(event: &Event) -> bool {
+    match event {
+        Event::Transition { .. }
+        | Event::AttemptFailed { .. }
+        | Event::Accepted { .. }
+        | Event::Closed { .. }
+        | Event::Rejected { .. }
+        | Event::HeartbeatAcked { .. }
+        | Event::GoingAway { .. }
+        | Event::ShutDown => true,
+        Event::StreamsAvailable { .. }
+        | Event::StreamOffered { .. }
+        | Event::StreamReadable { .. }
+        | Event::StreamWritable { .. }
+        | Event::StreamFinished { .. }
+        | Event::StreamStopped { .. }
+        | Event::DatagramReceived { .. }
+        | Event::RequestOffered { .. }
+        | Event::RequestProgressed { .. } => false,
+    }
+}
+
+/// The shared state and the clock that goes with it.
+pub(super) struct Shared {
+    inner: Mutex<Inner>,
+    pub(super) clock: Arc<dyn Clock>,
+}
+
+impl Shared {
+    pub(super) fn new(inner: Inner, clock: Arc<dyn Clock>) -> Self {
+        Self { inner: Mutex::new(inner), clock }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

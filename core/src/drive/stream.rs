@@ -1,0 +1,275 @@
+//! A stream's handle, whole or in halves, with inherent poll methods: an adapter wraps them in its
+//! runtime's traits.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+
+use super::shared::{Inner, Shared};
+use super::wakers::Direction;
+use crate::error::Code;
+use crate::id::StreamId;
+use crate::node::{StreamError, StreamRef};
+
+/// Both directions of a stream.
+#[derive(Debug)]
+pub struct Stream {
+    send: SendHalf,
+    recv: RecvHalf,
+}
+
+impl Stream {
+    pub(super) fn new(shared: Arc<Shared>, id: StreamId) -> Self {
+        Self {
+            send: SendHalf { shared: shared.clone(), id, over: false },
+            recv: RecvHalf { shared, id, over: false },
+        }
+    }
+
+    /// Its name in the node.
+    #[must_use]
+    pub const fn id(&self) -> StreamId {
+        self.send.id
+    }
+
+    /// The two directions apart.
+    #[must_use]
+    pub fn split(self) -> (SendHalf, RecvHalf) {
+        (self.send, self.recv)
+    }
+
+    /// The sending direction.
+    pub const fn send(&mut self) -> &mut SendHalf {
+        &mut self.send
+    }
+
+    /// The receiving direction.
+    pub const fn recv(&mut self) -> &mut RecvHalf {
+        &mut self.recv
+    }
+}
+
+/// The sending direction of a stream. Dropped unfinished, it is reset.
+pub struct SendHalf {
+    shared: Arc<Shared>,
+    id: StreamId,
+    /// Finished, reset, or known to take no more.
+    over: bool,
+}
+
+impl fmt::Debug for SendHalf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("SendHalf").field(&self.id).finish()
+    }
+}
+
+impl SendHalf {
+    /// Takes what it can from the front of `data`. Ready when something was taken, or `data` was
+    /// empty.
+    ///
+    /// # Errors
+    /// [`StreamError`] when the stream takes no more.
+    pub fn poll_write_chunk(
+        &mut self,
+        cx: &mut Context<'_>,
+        data: &mut Bytes,
+    ) -> Poll<Result<(), StreamError>> {
+        if self.over {
+            return Poll::Ready(Err(StreamError::Closed));
+        }
+        let (result, inner) = with_node(&self.shared, self.id, |stream| stream.write(data));
+        match waiting(result, inner, self.id, Direction::Write, cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(_)) => Poll::Ready(Ok(())),
+            Poll::Ready(Err(error)) => {
+                self.over = true;
+                Poll::Ready(Err(error))
+            }
+        }
+    }
+
+    /// Copies from the front of `data`; gives how many bytes were taken.
+    ///
+    /// # Errors
+    /// [`StreamError`] when the stream takes no more.
+    pub fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<Result<usize, StreamError>> {
+        let mut copy = Bytes::copy_from_slice(data);
+        self.poll_write_chunk(cx, &mut copy).map_ok(|()| data.len() - copy.len())
+    }
+
+    /// Writes all of `data`.
+    ///
+    /// # Errors
+    /// [`StreamError`] when the stream takes no more.
+    pub async fn write_all(&mut self, data: impl Into<Bytes>) -> Result<(), StreamError> {
+        let mut data = data.into();
+        while !data.is_empty() {
+            poll_fn(|cx| self.poll_write_chunk(cx, &mut data)).await?;
+        }
+        Ok(())
+    }
+
+    /// Ends the direction: the peer reads to the end. Finishing twice is as good as once.
+    ///
+    /// # Errors
+    /// [`StreamError`] when the stream is gone.
+    pub fn finish(&mut self) -> Result<(), StreamError> {
+        if self.over {
+            return Ok(());
+        }
+        self.over = true;
+        let (result, mut inner) = with_node(&self.shared, self.id, |stream| stream.finish());
+        inner.settle();
+        result
+    }
+
+    /// Ready when the peer has acknowledged everything of a finished stream.
+    ///
+    /// # Errors
+    /// [`StreamError::ConnectionLost`] when the connection went first.
+    pub fn poll_finished(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
+        let (result, inner) = with_node(&self.shared, self.id, |stream| {
+            if stream.is_finished() { Poll::Ready(Ok(())) } else { Poll::Pending }
+        });
+        waiting(result, inner, self.id, Direction::Write, cx)
+    }
+
+    /// Abandons the direction: the peer sees a reset.
+    pub fn reset(&mut self, code: Code) {
+        self.over = true;
+        let ((), mut inner) = with_node(&self.shared, self.id, |stream| stream.reset(code));
+        inner.settle();
+    }
+}
+
+impl Drop for SendHalf {
+    fn drop(&mut self) {
+        if !self.over {
+            self.reset(Code::Cancelled);
+        }
+        self.shared.lock().wakers.forget_stream(self.id, Direction::Write);
+    }
+}
+
+/// The receiving direction of a stream. Dropped before its end, the peer is told to stop.
+pub struct RecvHalf {
+    shared: Arc<Shared>,
+    id: StreamId,
+    /// Read to its end, stopped, or known to give no more.
+    over: bool,
+}
+
+impl fmt::Debug for RecvHalf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("RecvHalf").field(&self.id).finish()
+    }
+}
+
+impl RecvHalf {
+    /// The next bytes in order, at most `max`; `None` is the end.
+    ///
+    /// # Errors
+    /// [`StreamError`] when the stream gives no more.
+    pub fn poll_read_chunk(
+        &mut self,
+        cx: &mut Context<'_>,
+        max: usize,
+    ) -> Poll<Result<Option<Bytes>, StreamError>> {
+        if self.over {
+            return Poll::Ready(Ok(None));
+        }
+        let (result, inner) = with_node(&self.shared, self.id, |stream| stream.read(max));
+        let polled = waiting(result, inner, self.id, Direction::Read, cx);
+        if matches!(polled, Poll::Ready(Ok(None) | Err(_))) {
+            self.over = true;
+        }
+        polled
+    }
+
+    /// Reads into `out`; 0 is the end.
+    ///
+    /// # Errors
+    /// [`StreamError`] when the stream gives no more.
+    pub fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        out: &mut [u8],
+    ) -> Poll<Result<usize, StreamError>> {
+        self.poll_read_chunk(cx, out.len()).map_ok(|chunk| {
+            let chunk = chunk.unwrap_or_default();
+            out[..chunk.len()].copy_from_slice(&chunk);
+            chunk.len()
+        })
+    }
+
+    /// As [`RecvHalf::poll_read_chunk`].
+    ///
+    /// # Errors
+    /// As [`RecvHalf::poll_read_chunk`].
+    pub async fn read_chunk(&mut self, max: usize) -> Result<Option<Bytes>, StreamError> {
+        poll_fn(|cx| self.poll_read_chunk(cx, max)).await
+    }
+
+    /// Ready when the acceptor has said yes.
+    ///
+    /// # Errors
+    /// [`StreamError::Refused`] when it said no.
+    pub async fn accepted(&mut self) -> Result<(), StreamError> {
+        poll_fn(|cx| {
+            let (result, inner) = with_node(&self.shared, self.id, |stream| stream.accepted());
+            waiting(result, inner, self.id, Direction::Read, cx)
+        })
+        .await
+    }
+
+    /// Tells the peer to send no more, and discards what it sent.
+    pub fn stop(&mut self, code: Code) {
+        self.over = true;
+        let ((), mut inner) = with_node(&self.shared, self.id, |stream| stream.stop(code));
+        inner.settle();
+    }
+}
+
+impl Drop for RecvHalf {
+    fn drop(&mut self) {
+        if !self.over {
+            self.stop(Code::Cancelled);
+        }
+        self.shared.lock().wakers.forget_stream(self.id, Direction::Read);
+    }
+}
+
+fn with_node<T>(
+    shared: &Shared,
+    id: StreamId,
+    act: impl FnOnce(&mut StreamRef<'_>) -> T,
+) -> (T, std::sync::MutexGuard<'_, Inner>) {
+    let mut inner = shared.lock();
+    let result = act(&mut inner.node.stream(id));
+    (result, inner)
+}
+
+/// Registers the waker of whoever has to wait, and lets the driver act on what was done.
+fn waiting<T>(
+    polled: Poll<Result<T, StreamError>>,
+    mut inner: std::sync::MutexGuard<'_, Inner>,
+    id: StreamId,
+    direction: Direction,
+    cx: &Context<'_>,
+) -> Poll<Result<T, StreamError>> {
+    if polled.is_pending() {
+        if let Some(failure) = &inner.over {
+            return Poll::Ready(Err(StreamError::ConnectionLost(failure.clone())));
+        }
+        inner.wakers.wait_stream(id, direction, cx);
+    }
+    inner.settle();
+    polled
+}

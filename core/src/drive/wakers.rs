@@ -1,0 +1,171 @@
+//! Who waits for what: streams, requests, peers, and whoever accepts.
+//!
+//! It wakes; it never looks at what it wakes anybody for. A woken task asks the node again, so that
+//! a wake-up too many is harmless and one too few is the only bug possible here: every event wakes
+//! all that it could concern.
+
+use std::collections::BTreeMap;
+use std::task::{Context, Waker};
+
+use crate::event::Event;
+use crate::id::{PeerId, RequestId, StreamId};
+use crate::session::State;
+
+/// What a task of a peer can wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Interest {
+    /// The peer's state to change.
+    State,
+    /// A stream to be offered.
+    Stream,
+    /// A request to be offered.
+    Request,
+    /// A datagram.
+    Datagram,
+    /// The peer to allow another stream.
+    Open,
+}
+
+/// The direction of a stream that a task waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Direction {
+    Read,
+    Write,
+}
+
+/// Wakers by what they wait for.
+#[derive(Debug, Default)]
+pub(super) struct Wakers {
+    streams: BTreeMap<(StreamId, Direction), Waker>,
+    requests: BTreeMap<RequestId, Waker>,
+    peers: BTreeMap<(PeerId, Interest), Vec<Waker>>,
+    accept: Vec<Waker>,
+}
+
+impl Wakers {
+    pub(super) fn wait_stream(&mut self, id: StreamId, direction: Direction, cx: &Context<'_>) {
+        match self.streams.get_mut(&(id, direction)) {
+            Some(waker) => waker.clone_from(cx.waker()),
+            None => {
+                self.streams.insert((id, direction), cx.waker().clone());
+            }
+        }
+    }
+
+    pub(super) fn wait_request(&mut self, id: RequestId, cx: &Context<'_>) {
+        self.requests.insert(id, cx.waker().clone());
+    }
+
+    pub(super) fn wait_peer(&mut self, id: PeerId, interest: Interest, cx: &Context<'_>) {
+        add(self.peers.entry((id, interest)).or_default(), cx);
+    }
+
+    pub(super) fn wait_accept(&mut self, cx: &Context<'_>) {
+        add(&mut self.accept, cx);
+    }
+
+    /// A stream's handle is gone: nobody waits for it any more.
+    pub(super) fn forget_stream(&mut self, id: StreamId, direction: Direction) {
+        self.streams.remove(&(id, direction));
+    }
+
+    pub(super) fn forget_request(&mut self, id: RequestId) {
+        self.requests.remove(&id);
+    }
+
+    /// Wakes everybody an event could concern.
+    pub(super) fn on_event(&mut self, event: &Event) {
+        match event {
+            Event::Transition { peer, transition } => {
+                self.wake_peer(*peer, Interest::State);
+                if !matches!(transition.to, State::Connected { .. }) {
+                    self.wake_streams(*peer);
+                }
+                self.wake_peer(*peer, Interest::Open);
+            }
+            Event::Accepted { .. } => wake(&mut self.accept),
+            Event::Closed { peer, .. } => self.wake_all(*peer),
+            Event::GoingAway { peer } | Event::StreamsAvailable { peer } => {
+                self.wake_peer(*peer, Interest::Open);
+            }
+            Event::StreamOffered { stream, .. } => self.wake_peer(stream.peer(), Interest::Stream),
+            Event::StreamReadable { stream } => self.wake_stream(*stream, Direction::Read),
+            Event::StreamWritable { stream } | Event::StreamFinished { stream } => {
+                self.wake_stream(*stream, Direction::Write);
+            }
+            Event::StreamStopped { stream, .. } => {
+                self.wake_stream(*stream, Direction::Write);
+            }
+            Event::DatagramReceived { peer } => self.wake_peer(*peer, Interest::Datagram),
+            Event::RequestOffered { peer, .. } => self.wake_peer(*peer, Interest::Request),
+            Event::RequestProgressed { request } => {
+                if let Some(waker) = self.requests.remove(request) {
+                    waker.wake();
+                }
+            }
+            Event::ShutDown => wake(&mut self.accept),
+            Event::AttemptFailed { .. } | Event::Rejected { .. } | Event::HeartbeatAcked { .. } => {
+            }
+        }
+    }
+
+    /// The driver is gone: nothing will ever happen again.
+    pub(super) fn wake_everybody(&mut self) {
+        wake(&mut self.accept);
+        for (_, waker) in std::mem::take(&mut self.streams) {
+            waker.wake();
+        }
+        for (_, waker) in std::mem::take(&mut self.requests) {
+            waker.wake();
+        }
+        for (_, mut wakers) in std::mem::take(&mut self.peers) {
+            wake(&mut wakers);
+        }
+    }
+
+    fn wake_stream(&mut self, id: StreamId, direction: Direction) {
+        if let Some(waker) = self.streams.remove(&(id, direction)) {
+            waker.wake();
+        }
+    }
+
+    fn wake_streams(&mut self, peer: PeerId) {
+        let from = (StreamId { peer, connection: 0, index: 0 }, Direction::Read);
+        let to = (StreamId { peer, connection: u64::MAX, index: u64::MAX }, Direction::Write);
+        let keys: Vec<_> = self.streams.range(from..=to).map(|(key, _)| *key).collect();
+        for (id, direction) in keys {
+            self.wake_stream(id, direction);
+        }
+    }
+
+    fn wake_peer(&mut self, peer: PeerId, interest: Interest) {
+        if let Some(mut wakers) = self.peers.remove(&(peer, interest)) {
+            wake(&mut wakers);
+        }
+    }
+
+    fn wake_all(&mut self, peer: PeerId) {
+        self.wake_streams(peer);
+        for interest in [
+            Interest::State,
+            Interest::Stream,
+            Interest::Request,
+            Interest::Datagram,
+            Interest::Open,
+        ] {
+            self.wake_peer(peer, interest);
+        }
+    }
+}
+
+fn add(wakers: &mut Vec<Waker>, cx: &Context<'_>) {
+    if !wakers.iter().any(|w| w.will_wake(cx.waker())) {
+        wakers.push(cx.waker().clone());
+    }
+}
+
+fn wake(wakers: &mut Vec<Waker>) {
+    for waker in wakers.drain(..) {
+        waker.wake();
+    }
+}

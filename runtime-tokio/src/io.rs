@@ -1,0 +1,115 @@
+//! Readiness and timers of tokio, as the core's event loop asks for them.
+//!
+//! It decides only what to wait for. What is sent, and when, is the core's to decide.
+
+use std::future::Future;
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use adit_core::drive::io::{Clock, Io};
+use adit_core::transmit::{Datagram, Transmit};
+use tokio::io::Interest;
+use tokio::net::UdpSocket;
+use tokio::time::Sleep;
+
+use crate::system::clock::SystemClock;
+use crate::system::udp::Udp;
+
+/// A UDP socket and a clock for the core's event loop, on tokio.
+#[derive(Debug)]
+pub struct TokioIo {
+    socket: UdpSocket,
+    udp: Udp,
+    clock: Arc<SystemClock>,
+    sleep: Pin<Box<Sleep>>,
+    armed: Option<Instant>,
+}
+
+impl TokioIo {
+    /// Takes over a bound socket.
+    ///
+    /// # Errors
+    /// What the system says when it prepares the socket.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime that has its IO and time drivers on.
+    pub fn new(socket: std::net::UdpSocket) -> io::Result<Self> {
+        let udp = Udp::new(&socket)?;
+        Ok(Self {
+            socket: UdpSocket::from_std(socket)?,
+            udp,
+            clock: Arc::new(SystemClock::new()),
+            sleep: Box::pin(tokio::time::sleep(Duration::ZERO)),
+            armed: None,
+        })
+    }
+
+    /// The address the socket is bound to.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+}
+
+impl Io for TokioIo {
+    fn clock(&self) -> Arc<dyn Clock> {
+        self.clock.clone()
+    }
+
+    fn poll_recv(
+        &mut self,
+        cx: &mut Context<'_>,
+        sink: &mut dyn FnMut(Datagram),
+    ) -> Poll<io::Result<()>> {
+        loop {
+            ready!(self.socket.poll_recv_ready(cx))?;
+            let (socket, udp) = (&self.socket, &mut self.udp);
+            match socket.try_io(Interest::READABLE, || udp.recv(socket.into(), sink)) {
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {}
+                done => return Poll::Ready(done),
+            }
+        }
+    }
+
+    fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        transmit: &Transmit,
+        payload: &[u8],
+    ) -> Poll<io::Result<()>> {
+        loop {
+            ready!(self.socket.poll_send_ready(cx))?;
+            let socket = &self.socket;
+            let send = || self.udp.send(socket.into(), transmit, payload);
+            match socket.try_io(Interest::WRITABLE, send) {
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {}
+                done => return Poll::Ready(done),
+            }
+        }
+    }
+
+    fn poll_sleep(&mut self, cx: &mut Context<'_>, until: Instant) -> Poll<()> {
+        loop {
+            let left = until.saturating_duration_since(self.clock.now());
+            if left.is_zero() {
+                return Poll::Ready(());
+            }
+            if self.armed != Some(until) {
+                self.sleep.as_mut().reset(tokio::time::Instant::now() + left);
+                self.armed = Some(until);
+            }
+            ready!(self.sleep.as_mut().poll(cx));
+            self.armed = None;
+        }
+    }
+
+    fn max_segments(&self) -> usize {
+        self.udp.max_segments()
+    }
+}
