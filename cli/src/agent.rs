@@ -22,8 +22,9 @@ use crate::forward::agent::{Gate, Tunnel, serve};
 use crate::stop::{Exit, Stop};
 use crate::{identity, lifecycle, node, signals};
 
-/// Pause before a name that did not resolve is asked for again.
-const RESOLVE_AGAIN: Duration = Duration::from_secs(2);
+/// Pause before a name that did not resolve is asked for again, and before a connector that the
+/// core gave up is dialled anew.
+const AGAIN: Duration = Duration::from_secs(2);
 
 /// Runs until a signal, or until retrying cannot help.
 ///
@@ -49,7 +50,10 @@ pub(crate) async fn run(arguments: &AgentArgs) -> Result<(), Stop> {
         stop = link.keep_up() => Some(stop),
         () = ended => None,
     };
-    match (stop, &link.node) {
+    let Link { node, current, .. } = link;
+    // Without its sender the ports accept no more.
+    drop(current);
+    match (stop, node) {
         (Some(stop), _) => Err(stop),
         (None, Some(node)) => shut_down(&node.handle).await,
         (None, None) => Ok(()),
@@ -133,6 +137,7 @@ impl Link {
                 Category::Authentication | Category::Configuration => return failure.into(),
                 Category::Network | Category::Server | Category::Protocol | Category::Unknown => {
                     tracing::warn!(%failure, "dialling anew");
+                    tokio::time::sleep(AGAIN).await;
                 }
             }
         }
@@ -148,7 +153,7 @@ impl Link {
                         tracing::warn!(%name, %error, "the name does not resolve; retrying")
                     }
                 }
-                tokio::time::sleep(RESOLVE_AGAIN).await;
+                tokio::time::sleep(AGAIN).await;
             }
         };
         tokio::select! {
@@ -160,7 +165,7 @@ impl Link {
     /// Holds one dialled peer until the core gives it up, which is what is returned.
     async fn dial(&mut self, address: SocketAddr) -> Result<Failure, Stop> {
         let node = node::start(node::local_for(address), self.core.clone())?;
-        let node::Node { handle, driver, .. } = self.node.insert(node);
+        let node::Node { handle, driver } = self.node.insert(node);
         let mut events = handle.events();
         let peer = handle.dial(Dial::new(address, self.remote.name.as_str())).map_err(|error| {
             Stop::usage(format!("[connector] {}: {error}; correct it", self.remote.name))

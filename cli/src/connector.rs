@@ -23,8 +23,8 @@ pub(crate) async fn run(path: &Path) -> Result<(), Stop> {
         .device_id("connector")
         .transport(node::transport(config.limits));
     let core = node::build(builder, config.heartbeat, path)?;
-    let node::Node { local, handle, mut driver } = node::start(config.listen, core)?;
-    tracing::info!(listen = %local, services = config.services.len(), "the connector is up");
+    let node::Node { handle, mut driver } = node::start(config.listen, core)?;
+    tracing::info!(listen = %config.listen, services = config.services.len(), "the connector is up");
 
     let _log = node::Background::spawn(lifecycle::log(handle.clone()));
     let services = Arc::new(Services::new(config.services, config.limits));

@@ -13,7 +13,6 @@ use crate::stop::Stop;
 /// # Errors
 /// A sentence that names the file and what is wrong with it.
 pub(crate) fn load(files: &TlsFiles) -> Result<Tls, Stop> {
-    warn_if_shared(&files.key);
     let chain = read(&files.certificate, "certificate")?;
     let key = read(&files.key, "key")?;
     let ca = read(&files.ca, "CA certificate")?;
@@ -27,6 +26,7 @@ pub(crate) fn load(files: &TlsFiles) -> Result<Tls, Stop> {
     let trust = Trust::from_pem(&ca).map_err(|error| {
         Stop::usage(format!("{}: {error}; name a PEM file of the CA", files.ca.display()))
     })?;
+    warn_if_shared(&files.key);
     Ok(Tls::new(identity, trust))
 }
 

@@ -3,7 +3,7 @@
 
 use std::future::Future;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
 use adit_tokio::core::config::{Builder, Config, Transport};
@@ -58,8 +58,6 @@ impl Driver {
 /// A node on its socket, running.
 #[derive(Debug)]
 pub(crate) struct Node {
-    /// The socket's own address.
-    pub(crate) local: SocketAddr,
     pub(crate) handle: Handle,
     pub(crate) driver: Driver,
 }
@@ -69,17 +67,12 @@ pub(crate) struct Node {
 /// # Errors
 /// A sentence about the address.
 pub(crate) fn start(address: SocketAddr, config: Config) -> Result<Node, Stop> {
-    let started = || {
-        let socket = UdpSocket::bind(address)?;
-        let local = socket.local_addr()?;
-        let (handle, driver) = adit_tokio::from_socket(socket, config)?;
-        Ok(Node { local, handle, driver: Background::spawn(driver) })
-    };
-    started().map_err(|error: io::Error| {
+    let (handle, driver) = adit_tokio::bind(address, config).map_err(|error| {
         Stop::usage(format!(
             "{address}: cannot use this UDP address: {error}; choose another, or end what uses it"
         ))
-    })
+    })?;
+    Ok(Node { handle, driver: Background::spawn(driver) })
 }
 
 /// Any free port of the family of `remote`.

@@ -1,6 +1,8 @@
 //! Mistakes in the command line and in configuration files: exit code 2, one sentence on stderr,
 //! nothing on stdout.
 
+#![expect(clippy::unwrap_used, reason = "a failure here is a failure of the test")]
+
 mod common;
 
 use common::{Authority, Directory, Program, free_tcp, free_udp, run};
@@ -29,14 +31,20 @@ fn a_misspelt_key_is_answered_with_the_one_that_was_meant() {
 
 #[test]
 fn a_file_that_is_not_there_is_named() {
-    let said = said("connector", &format!("listen = \"127.0.0.1:0\"\n{SERVICE}{}", TLS.replace("me.key", "no.key")));
+    let said = said(
+        "connector",
+        &format!("listen = \"127.0.0.1:0\"\n{SERVICE}{}", TLS.replace("me.key", "no.key")),
+    );
     assert!(said.contains("no.key: the key cannot be read: "), "{said}");
     assert!(said.ends_with("check the path in [tls]"), "{said}");
 }
 
 #[test]
 fn a_key_that_is_no_key_is_named() {
-    let said = said("connector", &format!("listen = \"127.0.0.1:0\"\n{SERVICE}{}", TLS.replace("me.key", "me.pem")));
+    let said = said(
+        "connector",
+        &format!("listen = \"127.0.0.1:0\"\n{SERVICE}{}", TLS.replace("me.key", "me.pem")),
+    );
     assert!(said.contains("no private key in the PEM text"), "{said}");
 }
 
@@ -64,10 +72,8 @@ fn a_local_port_in_use_is_named() {
 
 #[test]
 fn heartbeats_that_contradict_each_other_are_explained() {
-    let text = format!(
-        "listen = \"{}\"\n{TLS}{SERVICE}[heartbeat]\ninterval = \"60s\"\n",
-        free_udp()
-    );
+    let text =
+        format!("listen = \"{}\"\n{TLS}{SERVICE}[heartbeat]\ninterval = \"60s\"\n", free_udp());
     let said = said("connector", &text);
     assert!(said.contains("proves nothing"), "{said}");
 }
@@ -83,7 +89,10 @@ fn an_unknown_command_ends_with_2() {
 fn the_version_is_data() {
     let output = run(&["--version"]);
     assert!(output.status.success());
-    assert_eq!(String::from_utf8_lossy(&output.stdout), concat!("adit ", env!("CARGO_PKG_VERSION"), "\n"));
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        concat!("adit ", env!("CARGO_PKG_VERSION"), "\n")
+    );
 }
 
 #[test]
@@ -110,5 +119,9 @@ fn a_key_that_others_may_read_is_warned_of() {
     let path = directory.write("agent.toml", &text);
     let mut agent = Program::start("agent", &path, &["--give-up-after", "1ms"]);
     agent.wait();
-    assert!(agent.log().contains("others may read this key (mode 644); run: chmod 600"), "{}", agent.log());
+    assert!(
+        agent.log().contains("others may read this key (mode 644); run: chmod 600"),
+        "{}",
+        agent.log()
+    );
 }

@@ -161,11 +161,28 @@ fn a_connection_under_way_may_finish_while_the_agent_ends() {
     tcp.write_all(b"1").unwrap();
     tcp.read_exact(&mut [0]).unwrap();
     tunnel.agent.terminate();
-    std::thread::sleep(Duration::from_millis(200));
+    let refused = bounded(|| std::net::TcpStream::connect(tunnel.ports[0]).err());
+    assert_eq!(refused.unwrap().kind(), std::io::ErrorKind::ConnectionRefused);
     tcp.write_all(b"2").unwrap();
     let mut answer = [0];
     tcp.read_exact(&mut answer).unwrap();
     assert_eq!(&answer, b"2");
     drop(tcp);
     assert_eq!(tunnel.agent.wait().code(), Some(0));
+}
+
+#[cfg(unix)]
+#[test]
+fn an_agent_out_of_files_serves_again_when_it_has_some() {
+    let (directory, authority) = (Directory::new(), Authority::new());
+    let (address, port) = (free_udp(), free_tcp());
+    let agent_config = agent(&directory, &authority, address, port);
+    let _connector = Program::start("connector", &connector(&directory, &authority, address), &[]);
+    let mut agent = Program::start_limited("agent", &agent_config, 48);
+    bounded(|| echoes(port).then_some(())).expect("the tunnel is up");
+    let many: Vec<_> = (0..100).map(|_| connect(port)).collect();
+    bounded(|| agent.log().contains("check the limit on open files").then_some(())).unwrap();
+    drop(many);
+    bounded(|| echoes(port).then_some(())).expect("it serves again");
+    assert!(agent.is_running());
 }

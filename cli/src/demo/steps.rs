@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use adit_tokio::core::drive::{Events, Peer};
 use adit_tokio::core::event::Event;
 use adit_tokio::core::request::Request;
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use bytes::Bytes;
 
 use super::fetch::{self, Fetched};
@@ -47,6 +47,7 @@ pub(super) async fn all(world: &mut World, report: &mut Report) {
     report.on_check("large", "256 MiB through the tunnel", fetched);
     report.on_check("echo", "requests answered", limited(echo(&agent.peer)).await);
     report.on_check("stream", "a streamed answer", limited(stream(&agent.peer)).await);
+    tell(&mut agent.events, "agent", report, Duration::ZERO).await;
     report.on_check("heartbeat", "heartbeats", limited(heartbeats(&mut agent.events)).await);
     let restarted = restart(world, report).await;
     report.on_check("restart", "connector killed and restarted", restarted);
@@ -65,9 +66,9 @@ async fn connect(agent: &Agent) -> anyhow::Result<Figure> {
     let start = Instant::now();
     agent.peer.connected().await?;
     let took = start.elapsed();
-    let name = agent.peer.name().context("the connector has no verified name")?;
-    ensure!(name == world::CONNECTOR, "the connector is called {name}");
-    Ok(Figure::millis(took, format!("{}, verified name {name}", shown(took))))
+    let names = agent.peer.names();
+    ensure!(names == [world::CONNECTOR], "the connector is called {names:?}");
+    Ok(Figure::millis(took, format!("{}, verified name {}", shown(took), world::CONNECTOR)))
 }
 
 async fn page(local: SocketAddr) -> anyhow::Result<Figure> {
@@ -114,8 +115,7 @@ async fn echo(peer: &Peer) -> anyhow::Result<Figure> {
 async fn stream(peer: &Peer) -> anyhow::Result<Figure> {
     let mut response = peer.request(Request::new(world::STREAM)).await?;
     let (mut arrived, mut bytes) = (blake3::Hasher::new(), 0);
-    while let Some(piece) = response.next().await {
-        let piece = piece?;
+    while let Some(piece) = response.next().await? {
         bytes += piece.len();
         arrived.update(&piece);
     }

@@ -1,7 +1,7 @@
 //! What the demonstration plays with: the private service, the connector in front of it, the
 //! agents, and the identities of all. It starts, kills and restarts; it verifies nothing.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,8 +55,9 @@ impl World {
     pub(super) async fn start() -> anyhow::Result<Self> {
         let authority = Authority::new()?;
         let service = Service::start().await?;
-        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let connector = Connector::start(any, authority.device(CONNECTOR)?, &service)?;
+        // Any port that is free now; the connector is the next to take one.
+        let address = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+        let connector = Connector::start(address, authority.device(CONNECTOR)?, &service)?;
         let agent = Agent::start(authority.device(AGENT)?, connector.address).await?;
         Ok(Self { authority, service, connector, agent })
     }
@@ -93,7 +94,7 @@ pub(super) struct Connector {
 
 impl Connector {
     fn start(address: SocketAddr, tls: Tls, service: &Service) -> anyhow::Result<Self> {
-        let Node { local, handle, driver } = node::start(address, hurried(tls, true)?)?;
+        let Node { handle, driver } = node::start(address, hurried(tls, true)?)?;
         let web = config::Service {
             name: web(),
             tcp: service.address().into(),
@@ -101,7 +102,7 @@ impl Connector {
         };
         let services = Arc::new(forward::connector::Services::new(vec![web], Limits::default()));
         let serving = Background::spawn(serve(handle, services));
-        Ok(Self { address: local, running: Some((driver, serving)) })
+        Ok(Self { address, running: Some((driver, serving)) })
     }
 
     async fn kill(&mut self) {
@@ -128,7 +129,7 @@ pub(super) struct Agent {
 impl Agent {
     async fn start(tls: Tls, connector: SocketAddr) -> anyhow::Result<Self> {
         let from = node::local_for(connector);
-        let Node { handle, driver, .. } = node::start(from, hurried(tls, false)?)?;
+        let Node { handle, driver } = node::start(from, hurried(tls, false)?)?;
         let events = handle.events();
         let peer = handle.dial(Dial::new(connector, CONNECTOR))?;
         let (current, tunnel) = watch::channel(Some(peer.clone()));
@@ -201,7 +202,8 @@ async fn serve_peer(peer: Peer, services: Arc<forward::connector::Services>) {
 async fn answer(request: IncomingRequest) {
     if request.body().as_ref() != STREAM {
         let echo = request.body().clone();
-        request.respond(echo);
+        // A requester that has given up meanwhile needs no answer.
+        let _ = request.respond(echo);
         return;
     }
     let mut responder = request.stream();
@@ -211,7 +213,9 @@ async fn answer(request: IncomingRequest) {
             return;
         }
     }
-    responder.finish();
+    if let Err(failure) = responder.finish().await {
+        tracing::debug!(%failure, "a requester went away");
+    }
 }
 
 /// A chunk of the streamed answer, the same on every run.

@@ -42,9 +42,11 @@ impl Gate {
     }
 }
 
-/// Accepts connections for a service for ever. Dropping it ends every connection.
+/// Accepts connections for a service until the tunnel's sender is gone, and then lets those under
+/// way finish. Dropping it ends every connection.
 pub(crate) async fn serve(listener: TcpListener, service: ServiceName, tunnel: Tunnel, gate: Gate) {
     let mut flows = JoinSet::new();
+    let mut watched = tunnel.clone();
     loop {
         let accepted = async {
             let slot = gate.slots.clone().acquire_owned().await;
@@ -62,8 +64,13 @@ pub(crate) async fn serve(listener: TcpListener, service: ServiceName, tunnel: T
                 Err(error) => on_accept_error(&error).await,
             },
             Some(_) = flows.join_next() => {}
+            result = watched.changed() => if result.is_err() {
+                break;
+            },
         }
     }
+    drop(listener);
+    while flows.join_next().await.is_some() {}
 }
 
 /// What one client did to its own connection is nobody's business; anything else is the system
@@ -104,16 +111,23 @@ async fn open(tunnel: &mut Tunnel, service: &ServiceName) -> Result<Stream, Fail
                 },
             };
             match result {
-                Err(failure) if failure.category() == Category::Network => {
-                    tokio::time::sleep(AGAIN).await;
-                }
-                result => return result,
+                Err(failure) if is_final(&failure) => return Err(failure),
+                Err(_) => tokio::time::sleep(AGAIN).await,
+                Ok(stream) => return Ok(stream),
             }
         }
     };
     tokio::time::timeout(CONNECT_TIMEOUT, opened).await.unwrap_or_else(|_| {
         Err(Failure::new(Code::TimedOut, format!("no tunnel within {CONNECT_TIMEOUT:?}")))
     })
+}
+
+/// Whether waiting for the tunnel cannot help.
+const fn is_final(failure: &Failure) -> bool {
+    match failure.category() {
+        Category::Authentication | Category::Configuration => true,
+        Category::Network | Category::Server | Category::Protocol | Category::Unknown => false,
+    }
 }
 
 async fn open_on(peer: &Peer, service: &ServiceName) -> Result<Stream, Failure> {

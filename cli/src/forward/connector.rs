@@ -32,21 +32,18 @@ impl Services {
         }
     }
 
-    /// Where the service is, for a device of this verified name.
-    fn authorise(&self, service: &str, device: Option<&str>) -> Result<&HostPort, Failure> {
+    /// Where the service is, for a device whose verified certificate has these names.
+    fn authorise(&self, service: &str, device: &[String]) -> Result<&HostPort, Failure> {
         let Some(found) = self.by_name.get(service) else {
             return Err(Failure::new(Code::NoSuchService, format!("no service \"{service}\"")));
         };
-        match (&found.allow, device) {
-            (None, _) => Ok(&found.tcp),
-            (Some(allow), Some(device)) if allow.contains(device) => Ok(&found.tcp),
-            (Some(_), device) => Err(Failure::new(
-                Code::Forbidden,
-                format!(
-                    "{} may not use \"{service}\"",
-                    device.unwrap_or("a device without a name")
-                ),
-            )),
+        match &found.allow {
+            Some(allow) if !device.iter().any(|name| allow.contains(name)) => {
+                let device = device.first().map_or("a device without a name", String::as_str);
+                let why = format!("{device} may not use \"{service}\"");
+                Err(Failure::new(Code::Forbidden, why))
+            }
+            Some(_) | None => Ok(&found.tcp),
         }
     }
 }
@@ -73,12 +70,14 @@ async fn serve_peer(peer: Peer, services: Arc<Services>) {
 
 /// Serves the streams of one peer, until it is closed for good.
 pub(crate) async fn serve_streams(peer: &Peer, services: Arc<Services>) {
+    // An accepted peer is one connection, with one certificate.
+    let device: Arc<[String]> = peer.names().into();
     let mut flows = JoinSet::new();
     loop {
         tokio::select! {
             incoming = peer.accept_stream() => match incoming {
                 Some(incoming) => {
-                    flows.spawn(serve_stream(incoming, peer.name(), services.clone()));
+                    flows.spawn(serve_stream(incoming, device.clone(), services.clone()));
                 }
                 None => break,
             },
@@ -89,32 +88,34 @@ pub(crate) async fn serve_streams(peer: &Peer, services: Arc<Services>) {
 }
 
 async fn refuse_requests(peer: &Peer) {
+    let failure = Failure::new(Code::NoSuchService, "this connector answers no requests");
     while let Some(request) = peer.accept_request().await {
-        request.fail(Failure::new(Code::NoSuchService, "this connector answers no requests"));
+        // A requester that has given up meanwhile needs no answer.
+        let _ = request.fail(&failure);
     }
 }
 
-async fn serve_stream(incoming: Incoming, device: Option<String>, services: Arc<Services>) {
+async fn serve_stream(incoming: Incoming, device: Arc<[String]>, services: Arc<Services>) {
     let service = incoming.service().as_str().to_owned();
-    let backend = match services.authorise(&service, device.as_deref()) {
+    let backend = match services.authorise(&service, &device) {
         Ok(backend) => backend,
-        Err(failure) => return refuse(incoming, failure),
+        Err(failure) => return refuse(incoming, &failure),
     };
     let Ok(_slot) = services.slots.clone().try_acquire_owned() else {
         let failure = Failure::new(Code::Overloaded, "the connector is at its connection limit");
-        return refuse(incoming, failure);
+        return refuse(incoming, &failure);
     };
     let tcp = match connect(backend).await {
         Ok(tcp) => tcp,
-        Err(failure) => return refuse(incoming, failure),
+        Err(failure) => return refuse(incoming, &failure),
     };
     prepare(&tcp);
     let (send, recv) = incoming.accept().split();
     let (totals, result) = copy::both_ways(tcp, send, recv, services.half_open).await;
-    tracing::debug!(%service, device, ?totals, ?result, "a connection ended");
+    tracing::debug!(%service, ?device, ?totals, ?result, "a connection ended");
 }
 
-fn refuse(incoming: Incoming, failure: Failure) {
+fn refuse(incoming: Incoming, failure: &Failure) {
     tracing::info!(service = incoming.service().as_str(), %failure, "refused a connection");
     incoming.refuse(failure);
 }
@@ -153,7 +154,8 @@ mod tests {
     }
 
     fn code(services: &Services, name: &str, device: Option<&str>) -> Option<Code> {
-        services.authorise(name, device).err().map(|failure| failure.code())
+        let device: Vec<_> = device.into_iter().map(str::to_owned).collect();
+        services.authorise(name, &device).err().map(|failure| failure.code())
     }
 
     #[test]

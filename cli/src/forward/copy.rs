@@ -37,7 +37,7 @@ pub(super) trait Sink {
         chunk: &mut Bytes,
     ) -> Poll<Result<(), StreamError>>;
     /// Everything was given.
-    fn finish(&mut self);
+    fn finish(&mut self) -> Result<(), StreamError>;
     /// What was given need not arrive.
     fn reset(&mut self, code: Code);
 }
@@ -63,8 +63,8 @@ impl Sink for SendHalf {
         self.poll_write_chunk(cx, chunk)
     }
 
-    fn finish(&mut self) {
-        Self::finish(self);
+    fn finish(&mut self) -> Result<(), StreamError> {
+        Self::finish(self)
     }
 
     fn reset(&mut self, code: Code) {
@@ -167,7 +167,7 @@ async fn read_tcp(
             Err(error) => return Err(error.into()),
         };
         if count == 0 {
-            sink.finish();
+            sink.finish()?;
             progress.sent_all.store(true, Relaxed);
             return Ok(());
         }

@@ -1,7 +1,8 @@
 //! What the tests of the program share: certificates, configuration files, child processes that
 //! end with their owner, and small TCP services. Every wait is bounded.
 
-#![allow(dead_code, reason = "each test program uses its own part of this")]
+#![expect(dead_code, reason = "each test program uses its own part of this")]
+#![expect(clippy::unwrap_used, reason = "a failure here is a failure of the test")]
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -14,17 +15,17 @@ use std::time::{Duration, Instant};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
 /// Longest wait for anything that ought to happen.
-pub const LIMIT: Duration = Duration::from_secs(20);
+pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 
 /// A heartbeat that notices a dead peer within a second or two.
-pub const QUICK: &str =
+pub(crate) const QUICK: &str =
     "[heartbeat]\ninterval = \"250ms\"\nack_within = \"250ms\"\ndead_after = \"1s\"\n";
 
 /// A directory that goes with its owner.
-pub struct Directory(PathBuf);
+pub(crate) struct Directory(PathBuf);
 
 impl Directory {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
@@ -32,11 +33,11 @@ impl Directory {
         Self(path)
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
 
-    pub fn write(&self, name: &str, text: &str) -> PathBuf {
+    pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.path(name);
         fs::write(&path, text).unwrap();
         path
@@ -50,13 +51,13 @@ impl Drop for Directory {
 }
 
 /// A CA whose certificates are files.
-pub struct Authority {
+pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     pem: String,
 }
 
 impl Authority {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.distinguished_name.push(DnType::CommonName, "test CA");
@@ -66,7 +67,7 @@ impl Authority {
     }
 
     /// Writes an identity and gives the `[tls]` section that names it.
-    pub fn issue(&self, directory: &Directory, name: &str) -> String {
+    pub(crate) fn issue(&self, directory: &Directory, name: &str) -> String {
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
@@ -74,7 +75,9 @@ impl Authority {
         let path = directory.write(&format!("{name}.key"), &key.serialize_pem());
         keep_to_owner(&path);
         directory.write(&format!("{name}-ca.pem"), &self.pem);
-        format!("[tls]\nca = \"{name}-ca.pem\"\ncertificate = \"{name}.pem\"\nkey = \"{name}.key\"\n")
+        format!(
+            "[tls]\nca = \"{name}-ca.pem\"\ncertificate = \"{name}.pem\"\nkey = \"{name}.key\"\n"
+        )
     }
 }
 
@@ -88,17 +91,29 @@ fn keep_to_owner(path: &Path) {
 fn keep_to_owner(_path: &Path) {}
 
 /// The program, running; killed when dropped.
-pub struct Program {
+pub(crate) struct Program {
     child: Child,
     log: PathBuf,
 }
 
 impl Program {
-    pub fn start(role: &str, config: &Path, more: &[&str]) -> Self {
+    pub(crate) fn start(role: &str, config: &Path, more: &[&str]) -> Self {
+        Self::spawn(Command::new(env!("CARGO_BIN_EXE_adit")).arg(role), config, more)
+    }
+
+    /// Starts it with a limit on open files.
+    #[cfg(unix)]
+    pub(crate) fn start_limited(role: &str, config: &Path, files: u32) -> Self {
+        let script = format!("ulimit -n {files} && exec \"$0\" \"$@\"");
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &script, env!("CARGO_BIN_EXE_adit"), role]);
+        Self::spawn(&mut shell, config, &[])
+    }
+
+    fn spawn(command: &mut Command, config: &Path, more: &[&str]) -> Self {
         let log = config.with_extension("log");
         let file = File::options().create(true).append(true).open(&log).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_adit"))
-            .arg(role)
+        let child = command
             .arg("-c")
             .arg(config)
             .args(more)
@@ -112,31 +127,31 @@ impl Program {
     }
 
     /// What it has said on stderr.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
     /// Waits until it ends by itself.
-    pub fn wait(&mut self) -> ExitStatus {
+    pub(crate) fn wait(&mut self) -> ExitStatus {
         match bounded(|| self.child.try_wait().unwrap()) {
             Some(status) => status,
             None => panic!("still running; it said:\n{}", self.log()),
         }
     }
 
-    pub fn is_running(&mut self) -> bool {
+    pub(crate) fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
 
     /// Ends it as a crash would.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
     /// Asks it to end.
     #[cfg(unix)]
-    pub fn terminate(&self) {
+    pub(crate) fn terminate(&self) {
         let id = self.child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
     }
@@ -153,7 +168,7 @@ impl Drop for Program {
 }
 
 /// Runs the program to its end.
-pub fn run(arguments: &[&str]) -> Output {
+pub(crate) fn run(arguments: &[&str]) -> Output {
     let mut child = Command::new(env!("CARGO_BIN_EXE_adit"))
         .args(arguments)
         .env_remove("RUST_LOG")
@@ -183,12 +198,12 @@ pub fn run(arguments: &[&str]) -> Output {
 }
 
 /// Asks again and again, for as long as [`LIMIT`].
-pub fn bounded<T>(ask: impl FnMut() -> Option<T>) -> Option<T> {
+pub(crate) fn bounded<T>(ask: impl FnMut() -> Option<T>) -> Option<T> {
     within(LIMIT, ask)
 }
 
 /// Asks again and again, for as long as `limit`.
-pub fn within<T>(limit: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
+pub(crate) fn within<T>(limit: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
     let start = Instant::now();
     loop {
         match ask() {
@@ -199,17 +214,19 @@ pub fn within<T>(limit: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<
 }
 
 /// A TCP port that nobody has right now.
-pub fn free_tcp() -> SocketAddr {
+pub(crate) fn free_tcp() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 /// A UDP port that nobody has right now.
-pub fn free_udp() -> SocketAddr {
+pub(crate) fn free_udp() -> SocketAddr {
     UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 /// A TCP service that treats each connection as told, for as long as the test runs.
-pub fn service(treat: impl Fn(TcpStream) -> io::Result<()> + Clone + Send + 'static) -> SocketAddr {
+pub(crate) fn service(
+    treat: impl Fn(TcpStream) -> io::Result<()> + Clone + Send + 'static,
+) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
@@ -222,7 +239,7 @@ pub fn service(treat: impl Fn(TcpStream) -> io::Result<()> + Clone + Send + 'sta
 }
 
 /// Sends back what it receives.
-pub fn echo(mut tcp: TcpStream) -> io::Result<()> {
+pub(crate) fn echo(mut tcp: TcpStream) -> io::Result<()> {
     let mut buffer = vec![0; 64 * 1024];
     loop {
         match tcp.read(&mut buffer)? {
@@ -233,7 +250,7 @@ pub fn echo(mut tcp: TcpStream) -> io::Result<()> {
 }
 
 /// A connection to a local port whose reads and writes end after [`LIMIT`].
-pub fn connect(address: SocketAddr) -> TcpStream {
+pub(crate) fn connect(address: SocketAddr) -> TcpStream {
     let tcp = TcpStream::connect_timeout(&address, LIMIT).unwrap();
     tcp.set_read_timeout(Some(LIMIT)).unwrap();
     tcp.set_write_timeout(Some(LIMIT)).unwrap();
@@ -241,7 +258,7 @@ pub fn connect(address: SocketAddr) -> TcpStream {
 }
 
 /// Whether a byte comes back from an echo service.
-pub fn echoes(address: SocketAddr) -> bool {
+pub(crate) fn echoes(address: SocketAddr) -> bool {
     let Ok(mut tcp) = TcpStream::connect_timeout(&address, Duration::from_secs(1)) else {
         return false;
     };
@@ -251,18 +268,18 @@ pub fn echoes(address: SocketAddr) -> bool {
 }
 
 /// A connector and an agent in processes of their own.
-pub struct Tunnel {
-    pub connector: Program,
-    pub agent: Program,
-    pub connector_config: PathBuf,
-    pub ports: Vec<SocketAddr>,
-    pub directory: Directory,
+pub(crate) struct Tunnel {
+    pub(crate) connector: Program,
+    pub(crate) agent: Program,
+    pub(crate) connector_config: PathBuf,
+    pub(crate) ports: Vec<SocketAddr>,
+    pub(crate) directory: Directory,
 }
 
 impl Tunnel {
     /// Starts both, with a local port for each named service. The first one echoes, so that it
     /// shows when the tunnel is up; `extra` goes into each `[[service]]`.
-    pub fn start(services: &[(&str, SocketAddr, &str)]) -> Self {
+    pub(crate) fn start(services: &[(&str, SocketAddr, &str)]) -> Self {
         let (directory, authority) = (Directory::new(), Authority::new());
         let listen = free_udp();
         let mut connector = format!("listen = \"{listen}\"\n");
@@ -275,7 +292,8 @@ impl Tunnel {
         for (name, address, extra) in services {
             let port = free_tcp();
             if !extra.starts_with("absent") {
-                connector += &format!("[[service]]\nname = \"{name}\"\ntcp = \"{address}\"\n{extra}\n");
+                connector +=
+                    &format!("[[service]]\nname = \"{name}\"\ntcp = \"{address}\"\n{extra}\n");
             }
             agent += &format!("[[forward]]\nlisten = \"{port}\"\nservice = \"{name}\"\n");
             ports.push(port);
@@ -294,7 +312,7 @@ impl Tunnel {
     }
 
     /// Waits until the first service echoes.
-    pub fn wait_until_up(&self) {
+    pub(crate) fn wait_until_up(&self) {
         let up = bounded(|| echoes(self.ports[0]).then_some(()));
         assert!(up.is_some(), "the tunnel does not come up");
     }

@@ -79,8 +79,9 @@ impl Sink for Queue {
         Poll::Ready(Ok(()))
     }
 
-    fn finish(&mut self) {
+    fn finish(&mut self) -> Result<(), StreamError> {
         self.with(|state| state.ended = true);
+        Ok(())
     }
 
     fn reset(&mut self, code: Code) {
@@ -142,7 +143,7 @@ async fn a_client_that_has_said_all_still_gets_its_answer() {
     client.shutdown().await.unwrap();
     assert_eq!(timeout(SOON, sent.take_all()).await.unwrap(), b"question");
     received.give("answer").await;
-    received.finish();
+    received.finish().unwrap();
     let mut answer = Vec::new();
     timeout(SOON, client.read_to_end(&mut answer)).await.unwrap().unwrap();
     assert_eq!(answer, b"answer");
@@ -154,7 +155,7 @@ async fn a_client_that_has_said_all_still_gets_its_answer() {
 #[tokio::test]
 async fn a_service_that_has_said_all_still_hears_the_client() {
     let (mut client, mut sent, mut received, flow) = flow(LONG).await;
-    received.finish();
+    received.finish().unwrap();
     let mut nothing = Vec::new();
     timeout(SOON, client.read_to_end(&mut nothing)).await.unwrap().unwrap();
     client.write_all(b"later").await.unwrap();
@@ -172,7 +173,7 @@ async fn many_small_pieces_arrive_whole_and_in_order() {
         for piece in given.chunks(137) {
             received.give(piece.to_vec()).await;
         }
-        received.finish();
+        received.finish().unwrap();
     });
     client.shutdown().await.unwrap();
     let mut arrived = Vec::new();
@@ -184,7 +185,7 @@ async fn many_small_pieces_arrive_whole_and_in_order() {
 #[tokio::test]
 async fn a_large_upload_arrives_whole() {
     let (mut client, mut sent, mut received, flow) = flow(LONG).await;
-    received.finish();
+    received.finish().unwrap();
     let expected: Vec<u8> = (0..2_000_000_u32).flat_map(u32::to_le_bytes).collect();
     let given = expected.clone();
     tokio::spawn(async move {
