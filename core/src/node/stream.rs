@@ -170,6 +170,9 @@ impl Node {
 
     /// Puts a new state in place of the receiving direction's, and forgets a stream that is over.
     pub(super) fn set_received(&mut self, id: StreamId, receiving: Receiving) {
+        if matches!(receiving, Receiving::Done) {
+            self.release(id);
+        }
         if let Some(stream) = self.stream_mut(id) {
             stream.receiving = receiving;
         }
@@ -277,11 +280,10 @@ impl Node {
     pub(super) fn stream_stop(&mut self, id: StreamId, code: Code) {
         let Some(stream) = self.stream_mut(id) else { return };
         if !matches!(stream.receiving, Receiving::Done) {
-            stream.receiving = Receiving::Done;
             if let Some(connection) = self.link_of(id).map(|l| l.connection) {
                 self.endpoint.stream(connection, |c| c.stop(id.index, code));
             }
+            self.set_received(id, Receiving::Done);
         }
-        self.reap(id);
     }
 }
