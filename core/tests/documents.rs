@@ -43,16 +43,16 @@ fn the_protocol_and_the_operations_state_the_sizes_that_are_the_defaults() {
     let operations = rows("docs/operations.md", "Memory").join("\n");
     for (table, text) in [
         (&protocol, format!("| {} MiB |", transport.connection_window >> 20)),
-        (&protocol, format!("| {} bytes |", grouped(transport.stream_window.into()))),
-        (&protocol, format!("| {} |", grouped(transport.max_streams.into()))),
-        (&protocol, format!("| {};", grouped(transport.max_udp_payload.into()))),
+        (&protocol, format!("| {} bytes |", grouped(transport.stream_window))),
+        (&protocol, format!("| {} |", grouped(transport.max_streams))),
+        (&protocol, format!("| {};", grouped(transport.max_udp_payload))),
         (&operations, format!("`connection_window` | {} MiB |", transport.connection_window >> 20)),
         (&operations, format!("`send_window` | {} MiB |", transport.send_window >> 20)),
         (
             &operations,
             format!("`interactive_reserve` | {} MiB |", transport.interactive_reserve >> 20),
         ),
-        (&operations, format!("`max_streams` | {} |", grouped(transport.max_streams.into()))),
+        (&operations, format!("`max_streams` | {} |", grouped(transport.max_streams))),
         (
             &operations,
             format!(
@@ -119,7 +119,7 @@ fn row(code: Code) -> String {
 }
 
 /// 1250000 as 1,250,000.
-fn grouped(number: usize) -> String {
+fn grouped(number: impl ToString) -> String {
     let digits = number.to_string();
     let mut out = String::new();
     for (index, digit) in digits.chars().enumerate() {
