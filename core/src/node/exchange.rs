@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -15,7 +15,6 @@ use crate::error::{Code, Failure, Misuse};
 use crate::event::Event;
 use crate::frame::MAX_PAYLOAD;
 use crate::id::{PeerId, RequestId, StreamId};
-use crate::message::{self, Kind};
 use crate::quic::{self, Read, Write};
 use crate::request::queue::Slot;
 use crate::request::{Incoming, Offer, Outgoing, Request, Step};
@@ -155,66 +154,6 @@ impl Node {
                 self.fail_request(id, Failure::new(Code::Cancelled, "cancelled by its caller"));
                 self.exchanges.remove(&id);
                 Ok(())
-            }
-        }
-    }
-
-    /// What a peer's request asks. It can be taken once.
-    pub fn offer(&mut self, id: RequestId) -> Option<Offer> {
-        match self.exchanges.get_mut(&id)? {
-            Exchange::Theirs { offer, .. } => offer.take(),
-            Exchange::Queued { .. } | Exchange::Sent { .. } | Exchange::Failed(_) => None,
-        }
-    }
-
-    /// Answers a peer's request whole.
-    ///
-    /// # Errors
-    /// [`Misuse::UnknownRequest`] when the peer has given it up, [`Misuse::OverLimit`] above
-    /// 10 MiB, [`Misuse::WrongState`] when it was answered before.
-    pub fn respond(&mut self, id: RequestId, body: Bytes) -> Result<(), Misuse> {
-        self.theirs(id)?.respond(body)?;
-        self.write_exchange(id);
-        Ok(())
-    }
-
-    /// Adds a chunk to a streamed answer. `Pending` took nothing: [`Event::RequestProgressed`]
-    /// follows when the peer has read.
-    ///
-    /// # Errors
-    /// As [`Node::respond`].
-    pub fn respond_chunk(
-        &mut self,
-        id: RequestId,
-        body: Bytes,
-        is_final: bool,
-    ) -> Poll<Result<(), Misuse>> {
-        let taken = self.theirs(id).and_then(|machine| machine.respond_chunk(body, is_final));
-        match taken {
-            Ok(false) => Poll::Pending,
-            Ok(true) => {
-                self.write_exchange(id);
-                Poll::Ready(Ok(()))
-            }
-            Err(misuse) => Poll::Ready(Err(misuse)),
-        }
-    }
-
-    /// Answers a peer's request with a failure.
-    ///
-    /// # Errors
-    /// As [`Node::respond`].
-    pub fn fail(&mut self, id: RequestId, failure: &Failure) -> Result<(), Misuse> {
-        self.theirs(id)?.fail(failure)?;
-        self.write_exchange(id);
-        Ok(())
-    }
-
-    fn theirs(&mut self, id: RequestId) -> Result<&mut Incoming, Misuse> {
-        match self.exchanges.get_mut(&id) {
-            Some(Exchange::Theirs { machine, .. }) => Ok(machine),
-            Some(Exchange::Queued { .. } | Exchange::Sent { .. } | Exchange::Failed(_)) | None => {
-                Err(Misuse::UnknownRequest)
             }
         }
     }
@@ -377,14 +316,6 @@ impl Node {
         self.emit(Event::RequestProgressed { request: id });
     }
 
-    /// Forgets a request of a peer's: answered, or given up by either side.
-    fn end_offer(&mut self, id: RequestId) {
-        let Some(Exchange::Theirs { stream, .. }) = self.exchanges.remove(&id) else { return };
-        self.emit(Event::RequestProgressed { request: id });
-        self.release(stream);
-        self.set_received(stream, Receiving::Done);
-    }
-
     pub(super) fn on_request_due(&mut self, id: RequestId, now: Instant) {
         let sentence = "no complete answer within the deadline";
         self.fail_request(id, Failure::new(Code::DeadlineExceeded, sentence));
@@ -437,70 +368,6 @@ impl Node {
             }
             Some(Exchange::Theirs { .. }) => self.end_offer(id),
             Some(Exchange::Queued { .. } | Exchange::Failed(_)) | None => {}
-        }
-    }
-
-    /// A peer's request is complete.
-    pub(super) fn on_request(&mut self, stream: StreamId, request: message::Request, now: Instant) {
-        let id = RequestId(self.next_request);
-        self.next_request += 1;
-        let offer = Offer {
-            correlation: request.id,
-            deadline: request.deadline_ms.map(Duration::from_millis),
-            priority: request.priority,
-            body: request.body,
-        };
-        let machine = Incoming::new();
-        self.exchanges.insert(id, Exchange::Theirs { machine, stream, offer: Some(offer) });
-        self.set_received(stream, Receiving::Request(id));
-        self.emit(Event::RequestOffered { peer: stream.peer, request: id });
-        self.route(now);
-    }
-
-    /// Whether the body that a stream declares must wait, and charges it when not. A body is
-    /// charged once, when its header is known and before any of it is read.
-    pub(super) fn holds_back(&mut self, id: StreamId) -> bool {
-        let limit = self.config.limits.request_bytes;
-        let Some(peer) = self.peers.get_mut(&id.peer) else { return false };
-        let held = peer.held_bytes;
-        let Some(stream) = peer.link.as_mut().and_then(|l| l.streams.get_mut(id.index)) else {
-            return false;
-        };
-        let Receiving::Preface(decoder) = &stream.receiving else { return false };
-        let Some(header) = decoder.header() else { return false };
-        if stream.charged > 0 || Kind::from_wire(header.kind) != Some(Kind::Request) {
-            return false;
-        }
-        let length = header.length as usize;
-        if held > 0 && held + length > limit {
-            if let Receiving::Preface(decoder) =
-                std::mem::replace(&mut stream.receiving, Receiving::Done)
-            {
-                stream.receiving = Receiving::Held(decoder);
-            }
-            return true;
-        }
-        stream.charged = length;
-        peer.held_bytes += length;
-        false
-    }
-
-    /// Gives back what a request's body was charged, and lets bodies go on that waited for it.
-    pub(super) fn release(&mut self, id: StreamId) {
-        let now = self.clock.now();
-        let Some(stream) = self.stream_mut(id) else { return };
-        let charged = std::mem::take(&mut stream.charged);
-        let Some(peer) = self.peers.get_mut(&id.peer) else { return };
-        peer.held_bytes = peer.held_bytes.saturating_sub(charged);
-        let Some(link) = &mut peer.link else { return };
-        for index in link.streams.held() {
-            if let Some(stream) = self.stream_mut(StreamId { index, ..id })
-                && let Receiving::Held(decoder) =
-                    std::mem::replace(&mut stream.receiving, Receiving::Done)
-            {
-                stream.receiving = Receiving::Preface(decoder);
-                self.read_preface(StreamId { index, ..id }, now);
-            }
         }
     }
 }

@@ -12,9 +12,8 @@ use super::{Node, Route};
 use crate::config::Dial;
 use crate::error::{Code, Failure, Misuse};
 use crate::event::Event;
-use crate::heartbeat::{self, Heartbeat};
+use crate::heartbeat::Heartbeat;
 use crate::id::PeerId;
-use crate::message::{Heartbeat as Beat, HeartbeatAck, Message, ServerStatus};
 use crate::quic::{self, ConnectionId};
 use crate::retry::{Retry, Verdict};
 use crate::rng::Rng;
@@ -342,98 +341,6 @@ impl Node {
             .collect();
         for id in attempts {
             self.break_link(id, Failure::new(Code::Unreachable, detail), now);
-        }
-    }
-
-    /// Lets the heartbeat of a dialled peer act.
-    fn beat(&mut self, id: PeerId, now: Instant) {
-        let unix = self.clock.unix();
-        let Some(peer) = self.peers.get_mut(&id) else { return };
-        let (Some(dialled), Some(link)) = (&mut peer.dialled, &mut peer.link) else { return };
-        if let Some(heard) = self.endpoint.get(link.connection).map(quic::Connection::last_heard) {
-            dialled.heartbeat.on_heard(heard);
-        }
-        match dialled.heartbeat.poll(now) {
-            None => {}
-            Some(heartbeat::Action::Send { sequence }) => {
-                let beat = Message::Heartbeat(Beat {
-                    device_id: self.config.device_id.clone(),
-                    timestamp: u64::try_from(unix.as_millis()).unwrap_or(u64::MAX),
-                    sequence,
-                    vitals: None,
-                });
-                let pushed = link.control.push(&beat);
-                self.after_push(id, pushed, now);
-            }
-            Some(heartbeat::Action::Dead(verdict)) => {
-                let failure = Failure::from(verdict);
-                self.break_link(id, failure, now);
-            }
-        }
-    }
-
-    pub(super) fn on_control_message(&mut self, id: PeerId, message: Message, now: Instant) {
-        let unix = self.clock.unix();
-        let Some(peer) = self.peers.get_mut(&id) else { return };
-        match message {
-            Message::Heartbeat(beat) if peer.dialled.is_none() => {
-                let latency = peer.latency.smoothed().unwrap_or_default();
-                let ack = Message::HeartbeatAck(HeartbeatAck {
-                    sequence: beat.sequence,
-                    server_time: u64::try_from(unix.as_millis()).unwrap_or(u64::MAX),
-                    latency_ms: u64::try_from(latency.as_millis()).unwrap_or(u64::MAX),
-                    pending_messages: peer.queue.len() as u64,
-                    server_status: if self.shutdown.is_under_way() {
-                        ServerStatus::Draining
-                    } else {
-                        ServerStatus::Ok
-                    },
-                });
-                let pushed = peer.link.as_mut().map_or(Ok(()), |l| l.control.push(&ack));
-                self.after_push(id, pushed, now);
-            }
-            Message::HeartbeatAck(ack) => {
-                let sample =
-                    peer.dialled.as_mut().and_then(|d| d.heartbeat.on_ack(ack.sequence, now));
-                if let Some(latency) = sample {
-                    peer.latency.record(latency);
-                    if let Some(smoothed) = peer.latency.smoothed() {
-                        peer.lifecycle.set_latency(smoothed);
-                    }
-                    self.emit(Event::HeartbeatAcked { peer: id, latency });
-                }
-            }
-            Message::Goaway(goaway) => {
-                tracing::info!(peer = %id, reason = %goaway.to_failure(), "the peer shuts down");
-                if let Some(link) = &mut peer.link {
-                    link.going_away = true;
-                }
-                self.emit(Event::GoingAway { peer: id });
-            }
-            Message::PrewarmSignal(_) => {}
-            Message::Heartbeat(_)
-            | Message::EscalationRequest(_)
-            | Message::EscalationResponse(_)
-            | Message::StreamChunk(_)
-            | Message::StreamEnd(_)
-            | Message::Error(_)
-            | Message::Open(_)
-            | Message::Opened(_)
-            | Message::Request(_)
-            | Message::Response(_)
-            | Message::ResponseChunk(_) => {
-                let sentence = "a message that does not belong on the control stream";
-                self.break_link(id, Failure::new(Code::ProtocolViolation, sentence), now);
-            }
-        }
-        self.reindex(id);
-    }
-
-    /// Writes what the control stream holds, or ends the connection whose control stream is full.
-    pub(super) fn after_push(&mut self, id: PeerId, pushed: Result<(), Failure>, now: Instant) {
-        match pushed {
-            Ok(()) => self.flush_control(id, now),
-            Err(failure) => self.break_link(id, failure, now),
         }
     }
 }

@@ -9,24 +9,30 @@
 //! | to change | look in |
 //! |---|---|
 //! | how a connection comes and goes | `link.rs` |
-//! | what a stream's first frames mean | `streams.rs`, routed in `traffic.rs` |
-//! | requests | `exchange.rs`, machines in [`crate::request`] |
-//! | heartbeats and goodbyes on the wire | `control.rs`, schedule in [`crate::heartbeat`] |
+//! | how a stream begins | `opening.rs`; what its first frames mean, `streams.rs` |
+//! | how a stream is read and written | `stream.rs` |
+//! | requests | `exchange.rs` (ours), `offers.rs` (a peer's), machines in [`crate::request`] |
+//! | heartbeats, goodbyes, datagrams | `signalling.rs`, `control.rs`; schedule in [`crate::heartbeat`] |
+//! | who hears of a transport event | `routing.rs`, and `link.rs` for connections |
 
 mod control;
 mod exchange;
 mod link;
+mod offers;
+mod opening;
 mod peer;
+mod routing;
 mod shutdown;
+mod signalling;
 mod snapshot;
+mod stream;
 mod streams;
-mod traffic;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 pub use snapshot::{PeerSnapshot, Snapshot};
-pub use traffic::{StreamError, StreamRef};
+pub use stream::{StreamError, StreamRef};
 
 use crate::clock::Clock;
 use crate::config::{Config, Dial};
