@@ -90,10 +90,13 @@ pub(crate) fn bulk(bytes: u64, config: &bare::Config) -> Result<Duration> {
     let mut receiver = Side::new(2, "bench", true, config)?;
     let start = bare::now();
     let peer = sender.node.dial(Dial::new(receiver.addr, "bench"), start)?;
-    while !sender.connected {
+    loop {
         let now = bare::now();
-        sender.hand_over(&mut receiver, now);
-        receiver.hand_over(&mut sender, now);
+        let moved = sender.hand_over(&mut receiver, now);
+        // As in the bare run, path discovery ends before the transfer begins.
+        if !(receiver.hand_over(&mut sender, now) || moved) && sender.connected {
+            break;
+        }
         if now > start + bare::STALL {
             return Err("the handshake stalled".into());
         }

@@ -18,6 +18,10 @@ use crate::transmit::Ecn;
 pub struct HostId(usize);
 
 impl HostId {
+    pub(super) const fn at(index: usize) -> Self {
+        Self(index)
+    }
+
     /// The host's place among the hosts of its net, from 0.
     #[must_use]
     pub const fn index(self) -> usize {
