@@ -80,13 +80,13 @@ impl Node {
 
     pub(super) fn on_stopped(&mut self, peer: PeerId, index: u64, code: Code) {
         let Some(id) = self.name(peer, index) else { return };
-        // The stream has to be reset in answer (RFC 9000 §3.5).
-        self.stream_reset(id, code);
         let receiving = self.stream_mut(id).map(|s| &s.receiving);
         if let Some(Receiving::Request(request)) = receiving {
             let request = *request;
+            self.stream_reset(id, code);
             self.on_exchange_stopped(request, code);
         } else {
+            self.stream_stopped(id, code);
             self.emit(Event::StreamStopped { stream: id, code });
         }
         self.reap(id);

@@ -112,7 +112,8 @@ impl StreamRef<'_> {
     #[must_use]
     pub fn is_finished(&self) -> bool {
         let link = self.node.link_of(self.id);
-        link.and_then(|l| l.streams.get(self.id.index)).is_none_or(|s| s.sending == Sending::Done)
+        link.and_then(|l| l.streams.get(self.id.index))
+            .is_none_or(|s| !matches!(s.sending, Sending::Open | Sending::Finishing))
     }
 }
 
@@ -209,6 +210,17 @@ impl Node {
     }
 
     fn stream_write(&mut self, id: StreamId, data: &mut Bytes) -> Poll<Result<usize, StreamError>> {
+        let polled = self.try_write(id, data);
+        if let Poll::Ready(Err(StreamError::Stopped(code))) = polled {
+            self.stream_reset(id, code);
+        }
+        polled
+    }
+
+    fn try_write(&mut self, id: StreamId, data: &mut Bytes) -> Poll<Result<usize, StreamError>> {
+        if let Some(Sending::Stopped(code)) = self.stream_mut(id).map(|s| s.sending) {
+            return Poll::Ready(Err(StreamError::Stopped(code)));
+        }
         match self.flush_ahead(id) {
             Poll::Ready(Ok(())) => {}
             Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
@@ -239,6 +251,10 @@ impl Node {
     pub(super) fn stream_finish(&mut self, id: StreamId) -> Result<(), StreamError> {
         let pending = self.flush_ahead(id).is_pending();
         let Some(stream) = self.stream_mut(id) else { return Err(self.gone(id)) };
+        if let Sending::Stopped(code) = stream.sending {
+            self.stream_reset(id, code);
+            return Err(StreamError::Stopped(code));
+        }
         if stream.sending != Sending::Open {
             return Err(StreamError::Closed);
         }
@@ -256,15 +272,32 @@ impl Node {
         }
     }
 
+    /// Ends our direction for the application; one that the peer stopped is reset already.
     pub(super) fn stream_reset(&mut self, id: StreamId, code: Code) {
         let Some(stream) = self.stream_mut(id) else { return };
-        if stream.sending != Sending::Done {
-            stream.sending = Sending::Done;
-            if let Some(connection) = self.link_of(id).map(|l| l.connection) {
-                self.endpoint.stream(connection, |c| c.reset(id.index, code));
-            }
+        let before = std::mem::replace(&mut stream.sending, Sending::Done);
+        if matches!(before, Sending::Open | Sending::Finishing) {
+            self.quic_reset(id, code);
         }
         self.reap(id);
+    }
+
+    /// Resets a stream that the peer stopped, as it has to be (RFC 9000 §3.5), and keeps the reason
+    /// for whoever is writing.
+    pub(super) fn stream_stopped(&mut self, id: StreamId, code: Code) {
+        match self.stream_mut(id) {
+            Some(stream) if stream.sending == Sending::Open => {
+                stream.sending = Sending::Stopped(code);
+                self.quic_reset(id, code);
+            }
+            Some(_) | None => self.stream_reset(id, code),
+        }
+    }
+
+    fn quic_reset(&mut self, id: StreamId, code: Code) {
+        if let Some(connection) = self.link_of(id).map(|l| l.connection) {
+            self.endpoint.stream(connection, |c| c.reset(id.index, code));
+        }
     }
 
     pub(super) fn stream_stop(&mut self, id: StreamId, code: Code) {

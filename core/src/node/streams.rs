@@ -53,6 +53,8 @@ pub(super) enum Sending {
     Open,
     /// Finished, and not everything acknowledged.
     Finishing,
+    /// Stopped by the peer, and reset in answer; the application has yet to hear of it.
+    Stopped(Code),
     /// Acknowledged, stopped or reset.
     Done,
 }
