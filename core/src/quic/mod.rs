@@ -19,6 +19,7 @@ use crate::tls::TlsError;
 use crate::transmit::{Datagram, Route, Transmit};
 
 mod cid;
+mod congestion;
 mod connection;
 mod convert;
 mod setup;

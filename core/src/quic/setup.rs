@@ -13,6 +13,7 @@ use quinn_proto::{
 };
 
 use super::cid::{self, SeededCids};
+use super::congestion::BoundedCubic;
 use crate::clock::WallClock;
 use crate::config::{Config, Limits, Transport};
 use crate::rng::Rng;
@@ -46,6 +47,7 @@ pub(super) fn transport(t: &Transport) -> Arc<TransportConfig> {
         .receive_window(VarInt::from_u32(t.connection_window))
         .send_window(t.send_window.into())
         .send_fairness(true)
+        .congestion_controller_factory(Arc::new(BoundedCubic))
         .mtu_discovery_config(Some(mtu))
         .crypto_buffer_size(CRYPTO_BUFFER)
         .datagram_receive_buffer_size(Some(t.datagram_receive_buffer as usize))
