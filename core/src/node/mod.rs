@@ -15,6 +15,8 @@
 //! | heartbeats, goodbyes, datagrams | `signalling.rs`, `control.rs`; schedule in [`crate::heartbeat`] |
 //! | who hears of a transport event | `routing.rs`, and `link.rs` for connections |
 
+#[cfg(feature = "testing")]
+mod audit;
 mod control;
 mod exchange;
 mod link;

@@ -111,17 +111,15 @@ impl Stream {
 
     /// A body that was arriving has to wait for room.
     pub(super) fn hold(&mut self) {
-        match std::mem::replace(&mut self.receiving, Receiving::Done) {
-            Receiving::Preface(decoder) => self.receiving = Receiving::Held(decoder),
-            other => self.receiving = other,
+        if let Receiving::Preface(decoder) = &mut self.receiving {
+            self.receiving = Receiving::Held(std::mem::take(decoder));
         }
     }
 
     /// A body that had to wait goes on.
     pub(super) fn unhold(&mut self) {
-        match std::mem::replace(&mut self.receiving, Receiving::Done) {
-            Receiving::Held(decoder) => self.receiving = Receiving::Preface(decoder),
-            other => self.receiving = other,
+        if let Receiving::Held(decoder) = &mut self.receiving {
+            self.receiving = Receiving::Preface(std::mem::take(decoder));
         }
     }
 
@@ -168,6 +166,18 @@ impl Streams {
 
     pub(super) fn len(&self) -> usize {
         self.table.len()
+    }
+
+    /// Every stream with its number.
+    #[cfg(feature = "testing")]
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &Stream)> {
+        self.table.iter().map(|(&index, stream)| (index, stream))
+    }
+
+    /// How many streams are watched for their first frame, those that sent it lately included.
+    #[cfg(feature = "testing")]
+    pub(super) fn openings(&self) -> usize {
+        self.prefaces.len()
     }
 
     /// Forgets the stream if it is over.
