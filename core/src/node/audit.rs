@@ -14,6 +14,12 @@ use crate::id::{PeerId, StreamId};
 const MAX_STALE_OPENINGS: usize = 1_024;
 
 impl Node {
+    /// Whether a shutdown was asked for.
+    #[must_use]
+    pub const fn is_leaving(&self) -> bool {
+        self.shutdown.is_under_way()
+    }
+
     /// Checks that all indices and counters agree with what they index and count, and that every
     /// collection is within its limit.
     ///
@@ -74,6 +80,8 @@ impl Node {
     }
 
     fn audit_exchanges(&self) {
+        let sent = self.exchanges.values().filter(|e| matches!(e, Exchange::Sent { .. })).count();
+        assert_eq!(sent, self.request_timers.len(), "each request that was sent has a deadline");
         let mut queued: BTreeMap<PeerId, usize> = BTreeMap::new();
         for (id, exchange) in &self.exchanges {
             match exchange {
