@@ -447,6 +447,7 @@ fn answer(pair: &mut Pair, id: RequestId) -> Result<Vec<Bytes>, Code> {
 fn settled(pair: &mut Pair) {
     pair.world.run_for(SECOND);
     for host in [pair.agent, pair.connector] {
+        pair.world.node(host).audit();
         for peer in pair.world.node(host).snapshot().peers {
             assert_eq!((peer.streams, peer.held_bytes, peer.requests.queued), (0, 0, 0));
         }
@@ -492,6 +493,7 @@ fn failure_of_dialling(issued: &Issued) -> (Code, Category) {
 }
 
 fn nothing_is_left(world: &World, host: HostId) {
+    world.node(host).audit();
     let snapshot = world.node(host).snapshot();
     assert_eq!((snapshot.connections, snapshot.peers.len()), (0, 0));
     assert_eq!(world.node(host).deadline(), None);

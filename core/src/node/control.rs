@@ -17,7 +17,7 @@ pub(super) const MAX_CONTROL_PAYLOAD: usize = 64 << 10;
 
 /// Frames waiting to be written. Heartbeats are one at a time; a peer that lets more than this
 /// many answers pile up floods without reading.
-const MAX_WAITING: usize = 64;
+pub(super) const MAX_WAITING: usize = 64;
 
 #[derive(Debug)]
 pub(super) struct Control {
@@ -61,6 +61,12 @@ impl Control {
         let as_datagram = matches!(message.kind(), Kind::Heartbeat | Kind::HeartbeatAck);
         self.waiting.push_back(Waiting { bytes: out.freeze(), as_datagram });
         Ok(())
+    }
+
+    /// How many messages wait.
+    #[cfg(feature = "testing")]
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len()
     }
 
     /// What is to be written next.

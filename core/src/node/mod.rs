@@ -15,6 +15,8 @@
 //! | heartbeats, goodbyes, datagrams | `signalling.rs`, `control.rs`; schedule in [`crate::heartbeat`] |
 //! | who hears of a transport event | `routing.rs`, and `link.rs` for connections |
 
+#[cfg(feature = "testing")]
+mod audit;
 mod control;
 mod exchange;
 mod link;
@@ -165,16 +167,20 @@ impl Node {
     /// The next thing this node wants. Bytes to send are put into `out`, which is cleared first.
     pub fn poll_output(&mut self, out: &mut Vec<u8>, now: Instant) -> Option<Output> {
         let now = self.clock.advance(now);
-        if let Some(event) = self.events.pop_front() {
-            return Some(Output::Event(event));
+        loop {
+            if let Some(event) = self.events.pop_front() {
+                return Some(Output::Event(event));
+            }
+            out.clear();
+            if let Some(transmit) = self.endpoint.poll_transmit(out, now) {
+                return Some(Output::Transmit(transmit));
+            }
+            // Sending can end a connection: what that caused goes out before the node rests.
+            self.route(now);
+            if self.events.is_empty() && !self.endpoint.is_sending() {
+                return None;
+            }
         }
-        out.clear();
-        if let Some(transmit) = self.endpoint.poll_transmit(out, now) {
-            return Some(Output::Transmit(transmit));
-        }
-        // Sending can end a connection: what that caused goes out before the node rests.
-        self.route(now);
-        self.events.pop_front().map(Output::Event)
     }
 
     /// The next event alone: for a caller that leaves sending to somebody else.

@@ -77,7 +77,9 @@ impl Node {
 
     /// Forgets a request of a peer's: answered, or given up by either side.
     pub(super) fn end_offer(&mut self, id: RequestId) {
-        let Some(Exchange::Theirs { stream, .. }) = self.exchanges.remove(&id) else { return };
+        let Some(Exchange::Theirs { stream, .. }) = self.exchanges.get(&id) else { return };
+        let stream = *stream;
+        self.exchanges.remove(&id);
         self.emit(Event::RequestProgressed { request: id });
         // The end of the peer's direction has not been read: without this the transport would
         // never allow the peer another stream in its place.

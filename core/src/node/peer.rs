@@ -123,6 +123,13 @@ impl Peer {
         Some(data)
     }
 
+    /// Bytes of received datagrams kept.
+    #[cfg(feature = "testing")]
+    pub(super) fn datagram_bytes(&self) -> usize {
+        assert_eq!(self.datagram_bytes, self.datagrams.iter().map(Bytes::len).sum::<usize>());
+        self.datagram_bytes
+    }
+
     /// The earliest of all this peer's machines.
     pub(super) fn deadline(&mut self) -> Option<Deadline> {
         let preface = self.link.as_mut().and_then(|l| l.streams.deadline());

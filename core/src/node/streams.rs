@@ -170,6 +170,18 @@ impl Streams {
         self.table.len()
     }
 
+    /// Every stream with its number.
+    #[cfg(feature = "testing")]
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &Stream)> {
+        self.table.iter().map(|(&index, stream)| (index, stream))
+    }
+
+    /// How many streams are watched for their first frame, those that sent it lately included.
+    #[cfg(feature = "testing")]
+    pub(super) fn openings(&self) -> usize {
+        self.prefaces.len()
+    }
+
     /// Forgets the stream if it is over.
     pub(super) fn reap(&mut self, id: u64) {
         if self.table.get(&id).is_some_and(Stream::is_over) {

@@ -53,7 +53,7 @@ pub struct Host {
     pub(super) inbox: VecDeque<Packet>,
     config: Option<Config>,
     seed: [u8; 32],
-    starts: u64,
+    pub(super) starts: u64,
     segments: usize,
     ticks: Option<(Instant, u32)>,
     out: Vec<u8>,

@@ -46,6 +46,66 @@ marks! {
     NobodyThere,
     /// A host got another address.
     AddressChanged,
+    /// A peer was connected for the first time.
+    Connected,
+    /// A peer was connected again after a loss.
+    Reconnected,
+    /// An attempt to connect failed and another one followed.
+    AttemptFailed,
+    /// A peer was given up.
+    GaveUp,
+    /// A peer that had been given up was dialled again.
+    DialledAgain,
+    /// A handshake came to nothing at the accepting side.
+    Rejected,
+    /// Unanswered heartbeats ended a connection.
+    HeartbeatLost,
+    /// QUIC's idle timeout ended a connection.
+    IdleTimeout,
+    /// A stateless reset ended a connection: its peer had been restarted.
+    StatelessReset,
+    /// A certificate was not acceptable.
+    Unauthenticated,
+    /// A connection went on at another address of its peer.
+    Migrated,
+    /// A stream was refused.
+    StreamRefused,
+    /// A stream was reset by its writer, and its reader saw that.
+    StreamReset,
+    /// A stream was stopped by its reader, and its writer saw that.
+    StreamStopped,
+    /// A write had to wait.
+    WriteBlocked,
+    /// No stream could be opened for now.
+    StreamsExhausted,
+    /// A stream was read to its end.
+    StreamEnded,
+    /// A stream was broken by the loss of its connection.
+    StreamLost,
+    /// A request was answered whole.
+    Answered,
+    /// A request was answered chunk by chunk.
+    AnsweredInChunks,
+    /// A chunk of an answer had to wait for the requester.
+    ChunkBlocked,
+    /// A request was refused by its responder.
+    RequestRefused,
+    /// A request's deadline passed.
+    RequestExpired,
+    /// A request was lost with the connection it was written to.
+    RequestLost,
+    /// A request was cancelled, and its responder learned of it.
+    RequestWithdrawn,
+    /// A queue of requests was full.
+    RequestQueueFull,
+    /// A datagram was delivered.
+    DatagramDelivered,
+    /// Received datagrams were dropped because nobody fetched them.
+    DatagramDropped,
+    /// The peer said that it shuts down.
+    GoingAway,
+    /// A node that was asked to shut down did.
+    ShutDown,
 }
 
 /// How often each [`Mark`] was reached.

@@ -5,15 +5,20 @@
 //! nothing outside [`conformance`] waits for real time to pass.
 
 pub mod agenda;
+mod asks;
 pub mod clock;
 pub mod conformance;
 pub mod crypto;
+mod flows;
 pub mod fuzz_bytes;
 pub mod host;
 pub mod link;
+mod lives;
 pub mod marks;
 pub mod net;
+pub mod op;
 pub mod pair;
 pub mod pki;
+pub mod play;
 pub mod trace;
 pub mod world;

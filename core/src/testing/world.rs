@@ -68,14 +68,18 @@ impl World {
 
     /// Takes the program of a host away without a word to anybody.
     pub fn crash(&mut self, host: HostId) {
+        self.settle();
         self.host_mut(host).node = None;
     }
 
     /// Starts the program of a host anew; it remembers nothing.
     pub fn restart(&mut self, host: HostId) {
         let now = self.now;
-        self.host_mut(host).inbox.clear();
-        self.host_mut(host).restart(now);
+        self.settle();
+        let host = self.host_mut(host);
+        host.inbox.clear();
+        host.events.clear();
+        host.restart(now);
     }
 
     /// Stops the program of a host, or puts the whole host to sleep.
@@ -119,6 +123,12 @@ impl World {
     pub fn is_running(&self, host: HostId) -> bool {
         let host = &self.hosts[host.index()];
         host.node.is_some() && host.power == Power::On
+    }
+
+    /// How often a node was started on a host.
+    #[must_use]
+    pub fn starts(&self, host: HostId) -> u64 {
+        self.hosts[host.index()].starts
     }
 
     /// A host's node and its time. What it wants after a call is done when the world goes on.
@@ -205,6 +215,7 @@ impl World {
             Some(at) if at <= until => {
                 self.now = at;
                 self.arrive();
+                self.settle();
                 for index in 0..self.hosts.len() {
                     if self.hosts[index].deadline().is_some_and(|due| due <= at) {
                         self.hosts[index].tick(at);

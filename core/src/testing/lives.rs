@@ -1,0 +1,141 @@
+//! The lifecycles of all peers of a world, as a naive reader of events understands them.
+//!
+//! It decides whether a sequence of events can be true: every edge is in the table, each begins
+//! where the last one ended, nothing follows the end.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::marks::{Mark, Marks};
+use super::op::Side;
+use crate::error::{Category, Code, Failure};
+use crate::id::PeerId;
+use crate::session::{Kind, State, Transition};
+
+/// Every edge there is.
+const EDGES: [(Kind, Kind); 12] = [
+    (Kind::Disconnected, Kind::Connecting),
+    (Kind::Connecting, Kind::Connected),
+    (Kind::Connecting, Kind::Failed),
+    (Kind::Connecting, Kind::Disconnected),
+    (Kind::Connected, Kind::Reconnecting),
+    (Kind::Connected, Kind::Disconnected),
+    (Kind::Reconnecting, Kind::Reconnecting),
+    (Kind::Reconnecting, Kind::Connected),
+    (Kind::Reconnecting, Kind::Failed),
+    (Kind::Reconnecting, Kind::Disconnected),
+    (Kind::Failed, Kind::Connecting),
+    (Kind::Failed, Kind::Disconnected),
+];
+
+/// A peer of a node that was started for the so-manyeth time.
+pub(super) type Who = (Side, u64, PeerId);
+
+#[derive(Debug)]
+struct Life {
+    state: Kind,
+    at: Option<Instant>,
+    since: Option<Instant>,
+    is_closed: bool,
+    was_up: bool,
+}
+
+/// All of them.
+#[derive(Debug)]
+pub(super) struct Lives {
+    lives: BTreeMap<Who, Life>,
+    /// Whether a peer may be given up for another reason than its certificate or configuration.
+    gives_up: bool,
+}
+
+impl Lives {
+    pub(super) const fn new(gives_up: bool) -> Self {
+        Self { lives: BTreeMap::new(), gives_up }
+    }
+
+    pub(super) fn on_transition(&mut self, who: Who, transition: &Transition, marks: &mut Marks) {
+        let life = self.lives.entry(who).or_insert(Life {
+            state: Kind::Disconnected,
+            at: None,
+            since: None,
+            is_closed: false,
+            was_up: false,
+        });
+        let (from, to) = (transition.from.kind(), transition.to.kind());
+        assert!(!life.is_closed, "{who:?}: {to} after the end");
+        assert_eq!(life.state, from, "{who:?}: the transition to {to} begins elsewhere");
+        assert!(EDGES.contains(&(from, to)), "{who:?}: {from} to {to} is no edge");
+        assert!(life.at.is_none_or(|at| at <= transition.at), "{who:?}: time went back");
+        (life.state, life.at) = (to, Some(transition.at));
+        match &transition.to {
+            State::Connected { .. } => {
+                marks.hit(if life.was_up { Mark::Reconnected } else { Mark::Connected });
+                life.was_up = true;
+            }
+            State::Reconnecting { attempt, last_error, since } => {
+                if from == Kind::Reconnecting {
+                    assert_eq!(life.since, Some(*since), "{who:?}: the loss has moved");
+                } else {
+                    assert_eq!(*since, transition.at);
+                    marks_of_loss(last_error, marks);
+                }
+                assert!(*attempt > 0);
+                life.since = Some(*since);
+            }
+            State::Failed { error, .. } => {
+                let is_final = match error.category() {
+                    Category::Authentication | Category::Configuration => true,
+                    Category::Network
+                    | Category::Server
+                    | Category::Protocol
+                    | Category::Unknown => false,
+                };
+                assert!(is_final || self.gives_up, "{who:?}: given up because of {error}");
+                marks.hit(Mark::GaveUp);
+                if error.code() == Code::Unauthenticated {
+                    marks.hit(Mark::Unauthenticated);
+                }
+            }
+            State::Connecting { .. } => {
+                if from == Kind::Failed {
+                    marks.hit(Mark::DialledAgain);
+                }
+            }
+            State::Disconnected => {}
+        }
+    }
+
+    /// The wait before attempt `attempt` is what the default back-off allows.
+    pub(super) fn on_attempt_failed(failure: &Failure, attempt: u32, retry_in: Duration) {
+        let nominal = 2.0_f64.powi(attempt.saturating_sub(1).min(10) as i32).min(60.0);
+        let told = failure.retry_after().is_some() || failure.code() == Code::Overloaded;
+        let (least, most) = (0.699 * nominal, if told { 5000.0 } else { 1.301 * nominal });
+        let wait = retry_in.as_secs_f64();
+        assert!((least..=most).contains(&wait), "attempt {attempt} in {wait} s: {failure}");
+    }
+
+    pub(super) fn on_closed(&mut self, who: Who) {
+        let life = self.lives.get_mut(&who).expect("a peer begins before it ends");
+        assert!(!life.is_closed, "{who:?} is closed twice");
+        assert_eq!(life.state, Kind::Disconnected, "{who:?} is closed in mid-life");
+        life.is_closed = true;
+    }
+
+    /// Peers of one node that are not closed, in order of their ids.
+    pub(super) fn of(&self, side: Side, start: u64) -> Vec<PeerId> {
+        let open = |(who, life): (&Who, &Life)| {
+            (who.0 == side && who.1 == start && !life.is_closed).then_some(who.2)
+        };
+        self.lives.iter().filter_map(open).collect()
+    }
+}
+
+fn marks_of_loss(failure: &Failure, marks: &mut Marks) {
+    let mark = match failure.code() {
+        Code::HeartbeatLost => Mark::HeartbeatLost,
+        Code::TimedOut => Mark::IdleTimeout,
+        Code::Reset => Mark::StatelessReset,
+        _ => return,
+    };
+    marks.hit(mark);
+}

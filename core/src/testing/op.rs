@@ -1,0 +1,164 @@
+//! What can happen to a world of two, each as four bytes.
+//!
+//! It decides which things there are and how often a random world meets them. One encoding serves
+//! everything that makes worlds up: the seeded sweep, property tests that shrink, and fuzzers. It
+//! never decides what follows from an operation.
+
+use crate::rng::Rng;
+
+/// One of the two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Side {
+    /// The one that dials.
+    Agent,
+    /// The one that accepts.
+    Connector,
+}
+
+impl Side {
+    /// Both.
+    pub const BOTH: [Self; 2] = [Self::Agent, Self::Connector];
+
+    /// The other one.
+    #[must_use]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::Agent => Self::Connector,
+            Self::Connector => Self::Agent,
+        }
+    }
+
+    const fn from_bit(byte: u8) -> Self {
+        if byte & 1 == 0 { Self::Agent } else { Self::Connector }
+    }
+}
+
+/// One thing that happens. Places (`nth`) are taken modulo how many there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are named for what they are")]
+pub enum Op {
+    /// The agent dials the connector, unless it has dialled twice.
+    Dial,
+    /// A peer that failed is dialled again.
+    Reconnect { nth: u8 },
+    /// A peer is disconnected.
+    Disconnect { side: Side, nth: u8 },
+    /// A stream is opened to the service of this number.
+    Open { side: Side, nth: u8, service: u8 },
+    /// So many KiB more are to be written.
+    Write { side: Side, nth: u8, kib: u8 },
+    /// A direction ends once everything is written.
+    Finish { side: Side, nth: u8 },
+    /// A direction is abandoned.
+    Reset { side: Side, nth: u8 },
+    /// The other's direction is refused.
+    Stop { side: Side, nth: u8 },
+    /// An application stops reading, or goes on.
+    Hold { side: Side, nth: u8 },
+    /// A request is made, to be answered in this manner.
+    Request { side: Side, nth: u8, manner: u8 },
+    /// A request is given up.
+    Cancel { side: Side, nth: u8 },
+    /// A datagram is sent, this times 16 bytes long.
+    Datagram { side: Side, nth: u8, size: u8 },
+    /// Time passes: two to the power of this modulo 18, in milliseconds.
+    Advance { power: u8 },
+    /// The link is cut in the directions whose bits are set, and healed in the others.
+    Cut { ways: u8 },
+    /// The link gets the conditions of this number.
+    Weather { which: u8 },
+    /// A host gets another address.
+    Move { side: Side, port: u8 },
+    /// A program ends without a word.
+    Crash { side: Side },
+    /// A program begins anew.
+    Restart { side: Side },
+    /// A program is stopped.
+    Pause { side: Side },
+    /// A host goes to sleep.
+    Suspend { side: Side },
+    /// A program or host goes on.
+    Resume { side: Side },
+    /// A wall clock is set so many days off, the other way with the high bit.
+    SetWall { side: Side, days: u8 },
+    /// A host is told that its network changed.
+    NetworkChanged { side: Side },
+    /// A host's socket could not send to the other.
+    SendFailed { side: Side },
+    /// A node is called before its time, by a clock that is this many seconds behind.
+    Tick { side: Side, behind: u8 },
+    /// Bytes that nobody sent arrive in the other's name.
+    Forge { side: Side, kind: u8, length: u8 },
+    /// A node shuts down.
+    Shutdown { side: Side },
+}
+
+impl Op {
+    /// Reads an operation; any four bytes are one.
+    #[must_use]
+    pub const fn decode([kind, a, b, c]: [u8; 4]) -> Self {
+        let (side, nth) = (Side::from_bit(a), a >> 1);
+        match kind {
+            0..=11 => Self::Dial,
+            12..=19 => Self::Reconnect { nth },
+            20..=25 => Self::Disconnect { side, nth },
+            26..=53 => Self::Open { side, nth, service: b },
+            54..=81 => Self::Write { side, nth: b, kib: c },
+            82..=91 => Self::Finish { side, nth: b },
+            92..=96 => Self::Reset { side, nth: b },
+            97..=101 => Self::Stop { side, nth: b },
+            102..=107 => Self::Hold { side, nth: b },
+            108..=137 => Self::Request { side, nth, manner: b },
+            138..=141 => Self::Cancel { side, nth: b },
+            142..=151 => Self::Datagram { side, nth, size: b },
+            152..=195 => Self::Advance { power: a },
+            196..=203 => Self::Cut { ways: a },
+            204..=211 => Self::Weather { which: a },
+            212..=216 => Self::Move { side, port: b },
+            217..=219 => Self::Crash { side },
+            220..=223 => Self::Restart { side },
+            224..=226 => Self::Pause { side },
+            227..=229 => Self::Suspend { side },
+            230..=234 => Self::Resume { side },
+            235..=238 => Self::SetWall { side, days: b },
+            239..=242 => Self::NetworkChanged { side },
+            243..=245 => Self::SendFailed { side },
+            246..=249 => Self::Tick { side, behind: b },
+            250..=253 => Self::Forge { side, kind: b, length: c },
+            254..=255 => Self::Shutdown { side },
+        }
+    }
+
+    /// The operations of a random world.
+    #[must_use]
+    pub fn sequence(rng: &mut Rng, length: usize) -> Vec<Self> {
+        let draw = |_| Self::decode((rng.u64() as u32).to_le_bytes());
+        (0..length).map(draw).collect()
+    }
+
+    /// The operations in a string of bytes; what is left over at its end is none.
+    #[must_use]
+    pub fn parse(bytes: &[u8]) -> Vec<Self> {
+        bytes.as_chunks().0.iter().map(|&chunk| Self::decode(chunk)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_bytes_are_operations_and_the_rest_is_none() {
+        assert_eq!(Op::parse(&[0; 7]), [Op::Dial]);
+        let all: Vec<u8> = (0..=255).flat_map(|kind| [kind, 1, 2, 3]).collect();
+        assert_eq!(Op::parse(&all).len(), 256);
+    }
+
+    #[test]
+    fn a_random_world_meets_every_operation() {
+        let ops = Op::sequence(&mut Rng::new([1; 32], "ops"), 20_000);
+        let names: std::collections::BTreeSet<_> =
+            ops.iter().map(|op| format!("{op:?}").split(' ').next().map(str::to_owned)).collect();
+        assert_eq!(names.len(), 27);
+    }
+}

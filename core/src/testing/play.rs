@@ -1,0 +1,628 @@
+//! Worlds made of operations: everything that can happen to an agent and a connector, and what must
+//! hold whatever happens.
+//!
+//! A world goes through four phases. Faults: operations happen, and safety holds. Heal: every fault
+//! is taken back, and within a bound the two are connected and nothing stands still. Quiesce: an
+//! idle connection costs next to nothing. Drop: nothing is left. It never decides what happens; that
+//! is in the operations and the seed.
+
+use std::num::NonZeroU64;
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+
+use super::asks::Asks;
+use super::clock::{EPOCH, origin};
+use super::flows::Flows;
+use super::host::Power;
+use super::link::{Conditions, Loss};
+use super::lives::Lives;
+use super::marks::{Mark, Marks};
+use super::net::HostId;
+use super::op::{Op, Side};
+use super::pair::{self, AGENT_ADDRESS, CONNECTOR, CONNECTOR_ADDRESS};
+use super::world::World;
+use crate::config::{Builder, Config, Dial, Limits, Transport};
+use crate::event::Event;
+use crate::heartbeat;
+use crate::id::PeerId;
+use crate::node::Input;
+use crate::retry::Policy;
+use crate::rng::Rng;
+use crate::session::{Kind, State};
+use crate::transmit::{Datagram, Route};
+
+/// The longest back-off with its jitter, a handshake's whole time, the longest silence and the time
+/// to make up for what was lost meanwhile.
+const HEALED_WITHIN: Duration = Duration::from_secs(78 + 30 + 60 + 60);
+
+/// Packets of an idle pair of connections in five minutes: keep-alives, heartbeats, their answers
+/// and acknowledgements.
+const IDLE_PACKETS: u64 = 600;
+
+/// What a world came to.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// The fingerprint of every byte sent, and how many packets there were.
+    pub fingerprint: (u64, u64),
+    /// The rare things that happened.
+    pub marks: Marks,
+    /// How much time passed.
+    pub time: Duration,
+}
+
+/// Plays operations in the world of a seed.
+///
+/// # Panics
+/// When an invariant breaks.
+#[must_use]
+pub fn play(seed: u64, ops: &[Op]) -> Report {
+    let mut play = Play::new(seed);
+    for &op in ops {
+        play.apply(op);
+        play.settle();
+    }
+    play.heal();
+    play.quiesce();
+    play.drop_all();
+    Report {
+        fingerprint: (play.world.trace().fingerprint(), play.world.trace().items()),
+        marks: play.marks(),
+        time: play.world.now() - origin(),
+    }
+}
+
+/// Plays as many random operations in the world of a seed.
+///
+/// # Panics
+/// When an invariant breaks.
+#[must_use]
+pub fn play_random(seed: u64, length: usize) -> Report {
+    play(seed, &Op::sequence(&mut Rng::new(widen(seed), "ops"), length))
+}
+
+fn widen(seed: u64) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    bytes
+}
+
+struct Play {
+    world: World,
+    hosts: [HostId; 2],
+    marks: Marks,
+    lives: Lives,
+    flows: Flows,
+    asks: Asks,
+    /// Fetches no datagram until the world is healed.
+    is_lazy: bool,
+    is_healing: bool,
+    heartbeats: std::collections::BTreeMap<(u64, PeerId), (u64, Instant)>,
+    interval: Duration,
+}
+
+impl Play {
+    fn new(seed: u64) -> Self {
+        let mut rng = Rng::new(widen(seed), "play");
+        let mut world = World::new(widen(seed), Conditions::default());
+        let hosts = [world.add_host(AGENT_ADDRESS), world.add_host(CONNECTOR_ADDRESS)];
+        let mut one_in = |n: u64| rng.u64().is_multiple_of(n);
+        let segments = if one_in(2) { 10 } else { 1 };
+        let (few, small, quick) = (one_in(3), one_in(3), one_in(2));
+        let (gives_up, is_suspicious, is_lazy) = (one_in(3), one_in(4), one_in(4));
+        let interval = Duration::from_secs(if quick { 2 } else { 30 });
+        let change = |builder: Builder| configure(builder, few, small, quick, gives_up);
+        let agent: Config = change(pair::agent(world.crypto(hosts[0])))
+            .build()
+            .expect("the configuration of an agent works");
+        world.start(hosts[0], agent, segments);
+        let mut connector = change(pair::connector(world.crypto(hosts[1])));
+        if is_suspicious {
+            connector = connector.limits(Limits { handshakes_before_retry: 0, ..limits(small) });
+        }
+        let connector = connector.build().expect("the configuration of a connector works");
+        world.start(hosts[1], connector, segments);
+        Self {
+            world,
+            hosts,
+            marks: Marks::new(),
+            lives: Lives::new(gives_up),
+            flows: Flows::default(),
+            asks: Asks::default(),
+            is_lazy,
+            is_healing: false,
+            heartbeats: std::collections::BTreeMap::new(),
+            interval,
+        }
+    }
+
+    fn host(&self, side: Side) -> HostId {
+        self.hosts[side as usize]
+    }
+
+    fn start(&self, side: Side) -> u64 {
+        self.world.starts(self.host(side))
+    }
+
+    fn marks(&self) -> Marks {
+        let mut marks = self.marks.clone();
+        marks.merge(self.world.net().marks());
+        marks
+    }
+
+    fn apply(&mut self, op: Op) {
+        match op {
+            Op::Advance { power } => self.advance(Duration::from_millis(1 << (power % 18))),
+            Op::Cut { ways } => self.cut(ways),
+            Op::Weather { which } => {
+                let [a, c] = self.hosts;
+                self.world.net_mut().set_conditions(a, c, &weather(which));
+            }
+            Op::Move { side, port } => {
+                let mut address = self.world.net().address(self.host(side));
+                // The connector's address is where the agent dials: it stays.
+                if side == Side::Agent {
+                    address.set_port(50_000 + u16::from(port));
+                    let host = self.host(side);
+                    self.world.net_mut().set_address(host, address);
+                }
+            }
+            Op::Crash { side } => self.crash(side),
+            Op::Restart { side } => {
+                self.crash(side);
+                let host = self.host(side);
+                self.world.restart(host);
+            }
+            Op::Pause { side } => self.world.stop(self.host(side), Power::Paused),
+            Op::Suspend { side } => self.world.stop(self.host(side), Power::Suspended),
+            Op::Resume { side } => self.world.resume(self.host(side)),
+            Op::SetWall { side, days } => {
+                let off = Duration::from_secs(86_400 * 30 * u64::from(days & 0x7f));
+                let unix = if days < 0x80 { EPOCH + off } else { EPOCH.saturating_sub(off) };
+                self.world.set_unix(self.host(side), unix);
+            }
+            Op::Dial
+            | Op::Reconnect { .. }
+            | Op::Disconnect { .. }
+            | Op::Open { .. }
+            | Op::Write { .. }
+            | Op::Finish { .. }
+            | Op::Reset { .. }
+            | Op::Stop { .. }
+            | Op::Hold { .. }
+            | Op::Request { .. }
+            | Op::Cancel { .. }
+            | Op::Datagram { .. }
+            | Op::NetworkChanged { .. }
+            | Op::SendFailed { .. }
+            | Op::Tick { .. }
+            | Op::Forge { .. }
+            | Op::Shutdown { .. } => self.apply_to_node(op),
+        }
+    }
+
+    /// Operations that only a node that runs can meet.
+    fn apply_to_node(&mut self, op: Op) {
+        let side = side_of(op);
+        let host = self.host(side);
+        if !self.world.is_running(host) {
+            return;
+        }
+        let start = self.start(side);
+        let remote = self.world.net().address(self.host(side.other()));
+        let (peers, flows) = (self.lives.of(side, start), self.flows.of(side, start));
+        let peer = |nth: u8| peers.get(usize::from(nth) % peers.len().max(1)).copied();
+        let flow = |nth: u8| flows.get(usize::from(nth) % flows.len().max(1)).copied();
+        let (node, now) = self.world.node_mut(host);
+        let marks = &mut self.marks;
+        match op {
+            Op::Dial if peers.len() < 2 => {
+                // Refused only while shutting down.
+                let _ = node.dial(Dial::new(CONNECTOR_ADDRESS, CONNECTOR), now);
+            }
+            Op::Reconnect { nth } => {
+                // Refused unless it had failed.
+                let _ = peer(nth).map(|id| node.reconnect(id, now));
+            }
+            Op::Disconnect { nth, .. } => {
+                // Refused where its end has come already.
+                let _ = peer(nth).map(|id| node.disconnect(id, now));
+            }
+            Op::Open { nth, service, .. } => {
+                if let Some(id) = peer(nth) {
+                    self.flows.open((side, start, id), service, node, marks);
+                }
+            }
+            Op::Request { nth, manner, .. } => {
+                if let Some(id) = peer(nth) {
+                    self.asks.ask((side, start, id), manner, (node, now), marks);
+                }
+            }
+            Op::Cancel { nth, .. } => self.asks.cancel(side, start, nth.into(), node),
+            Op::Datagram { nth, size, .. } => {
+                if let Some(id) = peer(nth) {
+                    self.asks.send_datagram(id, size, node);
+                }
+            }
+            Op::NetworkChanged { .. } => node.handle(Input::NetworkChanged, now),
+            Op::SendFailed { .. } => {
+                let detail = "no route".to_owned();
+                node.handle(Input::SendFailed { route: Route::to(remote), detail }, now);
+            }
+            Op::Tick { behind, .. } => {
+                node.handle(Input::Tick, now - Duration::from_secs(behind.into()));
+            }
+            Op::Forge { kind, length, .. } => {
+                node.handle(Input::Datagram(forged(remote, kind, length)), now);
+            }
+            Op::Shutdown { .. } => node.shutdown(now),
+            Op::Write { nth, kib, .. } => {
+                if let Some(tag) = flow(nth) {
+                    self.flows.write(tag, side, 1024 * u64::from(kib), node, marks);
+                }
+            }
+            Op::Finish { nth, .. } => {
+                flow(nth).into_iter().for_each(|tag| self.flows.finish(tag, side, node, marks));
+            }
+            Op::Reset { nth, .. } => {
+                flow(nth).into_iter().for_each(|tag| self.flows.reset(tag, side, node));
+            }
+            Op::Stop { nth, .. } => {
+                flow(nth).into_iter().for_each(|tag| self.flows.stop(tag, side, node));
+            }
+            Op::Hold { nth, .. } => {
+                flow(nth).into_iter().for_each(|tag| self.flows.hold(tag, side, node, marks));
+            }
+            Op::Dial
+            | Op::Advance { .. }
+            | Op::Cut { .. }
+            | Op::Weather { .. }
+            | Op::Move { .. }
+            | Op::Crash { .. }
+            | Op::Restart { .. }
+            | Op::Pause { .. }
+            | Op::Suspend { .. }
+            | Op::Resume { .. }
+            | Op::SetWall { .. } => {}
+        }
+    }
+
+    fn cut(&mut self, ways: u8) {
+        let [a, c] = self.hosts;
+        self.world.net_mut().set_cut(a, c, ways & 1 != 0);
+        self.world.net_mut().set_cut(c, a, ways & 2 != 0);
+    }
+
+    fn crash(&mut self, side: Side) {
+        self.settle();
+        let (host, start) = (self.host(side), self.start(side));
+        self.world.crash(host);
+        self.flows.on_crash(side);
+        self.asks.on_crash(side, start);
+    }
+
+    fn advance(&mut self, time: Duration) {
+        self.settle();
+        let until = self.world.now() + time;
+        while self.world.step(until) {
+            self.settle();
+        }
+    }
+
+    /// Fetches what the nodes want and lets the applications react, until all is quiet.
+    fn settle(&mut self) {
+        for rounds in 0.. {
+            assert!(rounds < 10_000, "events without end");
+            self.world.settle();
+            let mut was_quiet = true;
+            for side in Side::BOTH {
+                let host = self.host(side);
+                while let Some(event) = self.world.poll_event(host) {
+                    was_quiet = false;
+                    self.on_event(side, event);
+                }
+            }
+            if was_quiet {
+                break;
+            }
+        }
+        for side in Side::BOTH {
+            let host = self.host(side);
+            if self.world.is_running(host) {
+                self.world.node(host).audit();
+                self.asks.check_deadlines(side, self.start(side), self.world.host_now(host));
+            }
+        }
+        self.check_heartbeats();
+    }
+
+    /// A connected agent is never silent for longer than the interval.
+    fn check_heartbeats(&mut self) {
+        let (host, start) = (self.host(Side::Agent), self.start(Side::Agent));
+        if !self.world.is_running(host) {
+            self.heartbeats.clear();
+            return;
+        }
+        let now = self.world.host_now(host);
+        for peer in self.lives.of(Side::Agent, start) {
+            let node = self.world.node(host);
+            let is_up = matches!(node.state(peer), Some(State::Connected { .. }));
+            let sent = node.peer_snapshot(peer).map_or(0, |p| p.heartbeats.sent);
+            match self.heartbeats.get(&(start, peer)) {
+                Some(&(before, at)) if is_up && before == sent => {
+                    assert!(now - at <= self.interval, "{peer} is overdue with its heartbeat");
+                }
+                Some(_) if !is_up => {
+                    self.heartbeats.remove(&(start, peer));
+                }
+                Some(_) | None if is_up => {
+                    self.heartbeats.insert((start, peer), (sent, now));
+                }
+                Some(_) | None => {}
+            }
+        }
+    }
+
+    fn on_event(&mut self, side: Side, event: Event) {
+        let (host, start) = (self.host(side), self.start(side));
+        let (node, now) = self.world.node_mut(host);
+        let marks = &mut self.marks;
+        match event {
+            Event::Transition { peer, transition } => {
+                self.lives.on_transition((side, start, peer), &transition, marks);
+                if transition.from.kind() == Kind::Connected {
+                    self.flows.on_lost(side, start, peer);
+                }
+                if self.is_healing && transition.to.kind() == Kind::Failed {
+                    // Refused where its end has come meanwhile.
+                    let _ = node.reconnect(peer, now);
+                }
+            }
+            Event::AttemptFailed { failure, attempt, retry_in, .. } => {
+                marks.hit(Mark::AttemptFailed);
+                Lives::on_attempt_failed(&failure, attempt, retry_in);
+            }
+            Event::Closed { peer, .. } => {
+                self.lives.on_closed((side, start, peer));
+                assert!(node.state(peer).is_none(), "{peer} is there after its end");
+            }
+            Event::StreamOffered { stream, service } => {
+                self.flows.on_offered((side, start, stream), &service, node, marks);
+            }
+            Event::StreamReadable { stream } => {
+                self.flows.on_readable((side, start, stream), node, marks);
+            }
+            Event::StreamWritable { stream } => {
+                self.flows.on_writable((side, start, stream), node, marks);
+            }
+            Event::StreamFinished { stream } => self.flows.on_finished((side, start, stream)),
+            Event::StreamStopped { stream, .. } => {
+                self.flows.on_stopped((side, start, stream), marks);
+            }
+            Event::RequestOffered { request, .. } => {
+                self.asks.on_offered((side, start, request), node, marks);
+            }
+            Event::RequestProgressed { request } => {
+                self.asks.on_progressed((side, start, request), (node, now), marks);
+            }
+            Event::DatagramReceived { peer } => {
+                if !self.is_lazy {
+                    self.asks.on_datagrams(peer, node, marks);
+                }
+            }
+            Event::Rejected { .. } => marks.hit(Mark::Rejected),
+            Event::GoingAway { .. } => marks.hit(Mark::GoingAway),
+            Event::ShutDown => {
+                assert!(node.is_shut_down() && node.snapshot().peers.is_empty());
+                marks.hit(Mark::ShutDown);
+            }
+            Event::Accepted { .. } | Event::HeartbeatAcked { .. } => {}
+            Event::StreamsAvailable { .. } => {}
+        }
+    }
+
+    /// Takes every fault back, and sees that all comes right.
+    fn heal(&mut self) {
+        self.is_healing = true;
+        self.is_lazy = false;
+        let [a, c] = self.hosts;
+        self.world.net_mut().set_conditions(a, c, &Conditions::default());
+        for side in Side::BOTH {
+            let host = self.host(side);
+            self.world.resume(host);
+            let unix = EPOCH + (self.world.now() - origin());
+            self.world.set_unix(host, unix);
+            self.settle();
+            let starts = self.start(side);
+            // A node that is shutting down is done within its drain time; then it begins anew.
+            if self.world.is_running(host) && self.is_leaving(host) {
+                self.advance(Duration::from_secs(6));
+                assert!(self.world.node(host).is_shut_down(), "it does not end");
+                self.crash(side);
+            }
+            if !self.world.is_running(host) {
+                self.world.restart(host);
+                assert_eq!(self.start(side), starts + 1);
+            }
+        }
+        for side in Side::BOTH {
+            let (host, start) = (self.host(side), self.start(side));
+            self.flows.heal(side, start, self.world.node_mut(host).0, &mut self.marks);
+            for peer in self.lives.of(side, start) {
+                let (node, now) = self.world.node_mut(host);
+                self.asks.on_datagrams(peer, node, &mut self.marks);
+                if matches!(node.state(peer), Some(State::Failed { .. })) {
+                    node.reconnect(peer, now).expect("it had failed");
+                }
+            }
+        }
+        self.settle();
+        if self.lives.of(Side::Agent, self.start(Side::Agent)).is_empty() {
+            self.apply(Op::Dial);
+            self.settle();
+        }
+        self.advance(HEALED_WITHIN);
+        let start = self.start(Side::Agent);
+        for peer in self.lives.of(Side::Agent, start) {
+            assert!(pair::is_connected(&self.world, a, peer), "{peer} was not healed");
+        }
+        self.flows.check_complete();
+        self.asks.check_complete();
+    }
+
+    fn is_leaving(&self, host: HostId) -> bool {
+        self.world.node(host).is_leaving()
+    }
+
+    /// Ends all traffic, and sees that an idle connection costs next to nothing.
+    fn quiesce(&mut self) {
+        for side in Side::BOTH {
+            let (host, start) = (self.host(side), self.start(side));
+            for tag in self.flows.of(side, start) {
+                let node = self.world.node_mut(host).0;
+                self.flows.reset(tag, side, node);
+                self.flows.stop(tag, side, node);
+            }
+            self.settle();
+        }
+        self.advance(Duration::from_secs(120));
+        for side in Side::BOTH {
+            for peer in self.world.node(self.host(side)).snapshot().peers {
+                if peer.datagrams_dropped > 0 {
+                    self.marks.hit(Mark::DatagramDropped);
+                }
+                let left = (peer.streams, peer.held_bytes, peer.requests.queued);
+                assert_eq!(left, (0, 0, 0), "{side:?}: {} is not idle", peer.id);
+            }
+        }
+        let before = self.world.net().counters().sent;
+        self.advance(Duration::from_secs(300));
+        let packets = self.world.net().counters().sent - before;
+        let beats = 300 / self.interval.as_secs() * 8;
+        assert!(packets <= IDLE_PACKETS + beats, "{packets} packets of an idle world");
+    }
+
+    /// Disconnects, and sees that nothing is left.
+    fn drop_all(&mut self) {
+        let (host, start) = (self.host(Side::Agent), self.start(Side::Agent));
+        for peer in self.lives.of(Side::Agent, start) {
+            let (node, now) = self.world.node_mut(host);
+            node.disconnect(peer, now).expect("it is not closed");
+        }
+        self.advance(Duration::from_secs(120));
+        for side in Side::BOTH {
+            let node = self.world.node(self.host(side));
+            let snapshot = node.snapshot();
+            assert_eq!((snapshot.connections, snapshot.peers.len()), (0, 0), "{side:?}");
+            assert_eq!(node.deadline(), None, "{side:?}");
+            assert!(self.lives.of(side, self.start(side)).is_empty(), "{side:?}");
+        }
+        assert_eq!(self.world.next_at(), None);
+    }
+}
+
+const fn side_of(op: Op) -> Side {
+    match op {
+        Op::Disconnect { side, .. }
+        | Op::Open { side, .. }
+        | Op::Write { side, .. }
+        | Op::Finish { side, .. }
+        | Op::Reset { side, .. }
+        | Op::Stop { side, .. }
+        | Op::Hold { side, .. }
+        | Op::Request { side, .. }
+        | Op::Cancel { side, .. }
+        | Op::Datagram { side, .. }
+        | Op::Move { side, .. }
+        | Op::Crash { side }
+        | Op::Restart { side }
+        | Op::Pause { side }
+        | Op::Suspend { side }
+        | Op::Resume { side }
+        | Op::SetWall { side, .. }
+        | Op::NetworkChanged { side }
+        | Op::SendFailed { side }
+        | Op::Tick { side, .. }
+        | Op::Forge { side, .. }
+        | Op::Shutdown { side } => side,
+        Op::Dial
+        | Op::Reconnect { .. }
+        | Op::Advance { .. }
+        | Op::Cut { .. }
+        | Op::Weather { .. } => Side::Agent,
+    }
+}
+
+fn limits(small: bool) -> Limits {
+    let request_bytes = if small { 60_000 } else { Limits::default().request_bytes };
+    Limits { request_bytes, ..Limits::default() }
+}
+
+fn configure(builder: Builder, few: bool, small: bool, quick: bool, gives_up: bool) -> Builder {
+    let mut transport = Transport::default();
+    if few {
+        transport.max_streams = 4;
+    }
+    if small {
+        transport.stream_window = 32_768;
+        transport.connection_window = 100_000;
+        transport.send_window = 65_536;
+        transport.interactive_reserve = 16_384;
+        transport.datagram_receive_buffer = 5_000;
+    }
+    let mut builder = builder.transport(transport).limits(limits(small));
+    if quick {
+        let beats = heartbeat::Config::builder()
+            .interval(Duration::from_secs(2))
+            .ack_within(Duration::from_secs(1))
+            .dead_after(Duration::from_secs(4));
+        builder = builder.heartbeat(beats.build().expect("the times fit"));
+    }
+    let retry = if gives_up {
+        Policy::builder().max_attempts(Some(3)).build().expect("three attempts are some")
+    } else {
+        Policy::persistent()
+    };
+    builder.retry(retry)
+}
+
+fn weather(which: u8) -> Conditions {
+    let ms = Duration::from_millis;
+    let calm = Conditions::default();
+    match which % 10 {
+        0 => calm,
+        1 => Conditions { loss: Loss::Random(0.05), ..calm },
+        2 => Conditions { loss: Loss::Random(0.4), ..calm },
+        3 => Conditions {
+            loss: Loss::Bursty { worsen: 0.05, improve: 0.2, loss: 0.9 },
+            jitter: ms(30),
+            ..calm
+        },
+        4 => Conditions { latency: ms(300), jitter: ms(200), ..calm },
+        5 => Conditions { reorder: 0.3, duplicate: 0.3, hold: ms(50), ..calm },
+        6 => Conditions { corrupt: 0.2, ..calm },
+        7 => Conditions { bandwidth: NonZeroU64::new(50_000), queue: 20_000, ..calm },
+        8 => Conditions { mtu: 1252, latency: ms(1), ..calm },
+        _ => Conditions { latency: Duration::ZERO, ..calm },
+    }
+}
+
+/// A datagram that is no packet of anybody's, or nearly one.
+fn forged(remote: std::net::SocketAddr, kind: u8, length: u8) -> Datagram {
+    let mut rng = Rng::new([length; 32], "forged");
+    let mut payload = vec![0; 6 * usize::from(length)];
+    rng.fill(&mut payload);
+    // Short and long headers, the latter of a version that is spoken, that is not, or negotiation.
+    let version: &[u8] = match kind % 6 {
+        0 => &[0x40],
+        1 => &[0xc0, 0, 0, 0, 1, 8],
+        2 => &[0xc0, 0x6b, 0x33, 0x43, 0xcf, 8],
+        3 => &[0xc0, 0, 0, 0, 0, 8],
+        4 => &[0xf0, 0, 0, 0, 1, 8],
+        _ => &[],
+    };
+    let head = version.len().min(payload.len());
+    payload[..head].copy_from_slice(&version[..head]);
+    let (route, payload) = (Route::to(remote), BytesMut::from(&payload[..]));
+    Datagram { route, ecn: None, segment_size: usize::from(kind) % 700, payload }
+}

@@ -1,0 +1,69 @@
+//! Thousands of random worlds, each with everything that can go wrong: what must hold, holds.
+//!
+//! `ADIT_SEEDS` worlds are played (2,000 unless told otherwise), beginning at `ADIT_FIRST_SEED`, and
+//! the first `ADIT_TWINS` of them (50) twice. A world that fails names its seed.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use adit_core::testing::marks::Marks;
+use adit_core::testing::play::{play, play_random};
+
+/// Operations of one world.
+const LENGTH: usize = 60;
+
+#[test]
+fn whatever_happens_to_two_nodes_the_tunnel_heals_and_nothing_is_left() {
+    let (first, count) = (setting("ADIT_FIRST_SEED", 0), setting("ADIT_SEEDS", 2_000));
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
+    let parts: Vec<_> = std::thread::scope(|scope| {
+        let part =
+            |n| scope.spawn(move || sweep((first..first + count).filter(|s| s % threads == n)));
+        let workers: Vec<_> = (0..threads).map(part).collect();
+        workers.into_iter().map(|worker| worker.join().expect("panics are caught")).collect()
+    });
+    let mut marks = Marks::new();
+    let mut failed: Vec<u64> = Vec::new();
+    for (seen, seeds) in parts {
+        marks.merge(&seen);
+        failed.extend(seeds);
+    }
+    assert!(failed.is_empty(), "seeds that failed: {failed:?}");
+    if count >= 1_000 {
+        assert_eq!(marks.missing(), [], "the worlds never came to this: {marks:#?}");
+    }
+}
+
+#[test]
+fn the_same_world_is_the_same_byte_for_byte() {
+    for seed in 0..setting("ADIT_TWINS", 50) {
+        let [one, two] = [(); 2].map(|()| play_random(seed, LENGTH));
+        assert_eq!(one.fingerprint, two.fingerprint, "seed {seed}");
+        assert_eq!((one.marks, one.time), (two.marks, two.time), "seed {seed}");
+    }
+}
+
+#[test]
+fn a_world_in_which_nothing_happens_connects_and_ends() {
+    assert!(play(0, &[]).fingerprint.1 > 0);
+}
+
+fn sweep(seeds: impl Iterator<Item = u64>) -> (Marks, Vec<u64>) {
+    let (mut marks, mut failed) = (Marks::new(), Vec::new());
+    for seed in seeds {
+        match catch_unwind(AssertUnwindSafe(|| play_random(seed, LENGTH))) {
+            Ok(report) => marks.merge(&report.marks),
+            Err(_) => {
+                eprintln!("seed {seed} failed");
+                failed.push(seed);
+            }
+        }
+        if failed.len() > 5 {
+            break;
+        }
+    }
+    (marks, failed)
+}
+
+fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |value| value.parse().expect("a number"))
+}
