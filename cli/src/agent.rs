@@ -10,7 +10,6 @@ use adit_tokio::core::config::{Config, Dial};
 use adit_tokio::core::drive::Peer;
 use adit_tokio::core::error::{Category, Failure};
 use adit_tokio::core::session::State;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -18,7 +17,7 @@ use tokio::time::Instant;
 use crate::args::AgentArgs;
 use crate::config::{self, Forward, Limits, Remote};
 use crate::connector::shut_down;
-use crate::forward::agent::{Gate, Tunnel, serve};
+use crate::forward::agent::{Gate, Tunnel, listen, serve};
 use crate::stop::{Exit, Stop};
 use crate::{identity, lifecycle, node, signals};
 
@@ -38,7 +37,7 @@ pub(crate) async fn run(arguments: &AgentArgs) -> Result<(), Stop> {
     let ended = node::signals(signals::asked_to_end())?;
 
     let (current, tunnel) = watch::channel(None);
-    let _ports = open_ports(&config.forwards, &tunnel, config.limits).await?;
+    let _ports = open_ports(&config.forwards, &tunnel, config.limits)?;
     let mut link = Link {
         remote: config.connector,
         core,
@@ -60,15 +59,11 @@ pub(crate) async fn run(arguments: &AgentArgs) -> Result<(), Stop> {
     }
 }
 
-async fn open_ports(
-    forwards: &[Forward],
-    tunnel: &Tunnel,
-    limits: Limits,
-) -> Result<JoinSet<()>, Stop> {
+fn open_ports(forwards: &[Forward], tunnel: &Tunnel, limits: Limits) -> Result<JoinSet<()>, Stop> {
     let gate = Gate::new(limits);
     let mut ports = JoinSet::new();
     for forward in forwards {
-        let listener = TcpListener::bind(forward.listen).await.map_err(|error| {
+        let listener = listen(forward.listen).map_err(|error| {
             Stop::usage(format!(
                 "{}: cannot listen on this TCP address: {error}; choose another in [[forward]]",
                 forward.listen

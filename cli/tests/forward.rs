@@ -17,7 +17,7 @@ fn reset(tcp: &TcpStream) -> io::Result<()> {
 fn assert_refused(port: std::net::SocketAddr) {
     let start = Instant::now();
     let mut tcp = connect(port);
-    let error = tcp.read(&mut [0]).unwrap_err();
+    let error = tcp.read(&mut [0]).expect_err("nothing is to be read");
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
     assert!(start.elapsed() < Duration::from_secs(5), "refused only after {:?}", start.elapsed());
 }

@@ -165,7 +165,7 @@ async fn restart(world: &mut World, report: &mut Report) -> anyhow::Result<Figur
 /// takes from the end of that until a page arrives again.
 async fn blackout(world: &World, report: &mut Report) -> anyhow::Result<Figure> {
     let path = Path::to(world.connector.address).await?;
-    let mut agent = world.another_agent(path.address()).await?;
+    let mut agent = world.another_agent(path.address())?;
     limited(async { Ok(agent.peer.connected().await?) }).await?;
     limited(fetch_page(agent.local)).await?;
     report.say("dropping everything between a second agent and the connector for 3 s");
@@ -209,7 +209,7 @@ async fn first_page(
 async fn shut_down(world: &World) -> anyhow::Result<Figure> {
     let start = Instant::now();
     // The agent stays for `--keep`; a connection of another one is what ends here.
-    let agent = world.another_agent(world.connector.address).await?;
+    let agent = world.another_agent(world.connector.address)?;
     agent.peer.connected().await?;
     agent.handle.shutdown();
     agent.handle.closed().await;

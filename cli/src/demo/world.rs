@@ -13,7 +13,6 @@ use adit_tokio::core::message::ServiceName;
 use adit_tokio::core::retry;
 use adit_tokio::core::tls::Tls;
 use bytes::Bytes;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -58,13 +57,13 @@ impl World {
         // Any port that is free now; the connector is the next to take one.
         let address = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
         let connector = Connector::start(address, authority.device(CONNECTOR)?, &service)?;
-        let agent = Agent::start(authority.device(AGENT)?, connector.address).await?;
+        let agent = Agent::start(authority.device(AGENT)?, connector.address)?;
         Ok(Self { authority, service, connector, agent })
     }
 
     /// Another agent, which reaches the connector through `address`.
-    pub(super) async fn another_agent(&self, address: SocketAddr) -> anyhow::Result<Agent> {
-        Agent::start(self.authority.device(AGENT)?, address).await
+    pub(super) fn another_agent(&self, address: SocketAddr) -> anyhow::Result<Agent> {
+        Agent::start(self.authority.device(AGENT)?, address)
     }
 
     /// Ends the connector as a crash would, without a word to anybody.
@@ -127,13 +126,13 @@ pub(super) struct Agent {
 }
 
 impl Agent {
-    async fn start(tls: Tls, connector: SocketAddr) -> anyhow::Result<Self> {
+    fn start(tls: Tls, connector: SocketAddr) -> anyhow::Result<Self> {
         let from = node::local_for(connector);
         let Node { handle, driver } = node::start(from, hurried(tls, false)?)?;
         let events = handle.events();
         let peer = handle.dial(Dial::new(connector, CONNECTOR))?;
         let (current, tunnel) = watch::channel(Some(peer.clone()));
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let listener = forward::agent::listen((Ipv4Addr::LOCALHOST, 0).into())?;
         let local = listener.local_addr()?;
         let gate = forward::agent::Gate::new(Limits::default());
         let forwarding = forward::agent::serve(listener, web(), tunnel, gate);

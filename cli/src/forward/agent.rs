@@ -4,13 +4,14 @@
 //! are refused after that. A refusal by the connector is a reset for the local client.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use adit_tokio::core::drive::{Peer, Stream};
 use adit_tokio::core::error::{Category, Code, Failure};
 use adit_tokio::core::message::ServiceName;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
@@ -19,6 +20,10 @@ use crate::config::Limits;
 
 /// Pause after the system had no room for another connection: it will not have any at once.
 const NO_ROOM: Duration = Duration::from_millis(100);
+
+/// Connections that may wait to be accepted, as far as the system allows. With the usual 128 a
+/// burst overflows it, and each client that met the overflow waits a second before its next try.
+const BACKLOG: u32 = 4_096;
 
 /// Pause before a stream is asked for again on a tunnel that just broke.
 const AGAIN: Duration = Duration::from_millis(20);
@@ -40,6 +45,23 @@ impl Gate {
             half_open: limits.half_open,
         }
     }
+}
+
+/// Opens a local port.
+///
+/// # Errors
+/// What the system says about the address.
+pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // Connections of an earlier run that linger in TIME_WAIT do not hold the port, except on
+    // Windows, where the option means something else.
+    #[cfg(not(windows))]
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Accepts connections for a service until the tunnel's sender is gone, and then lets those under

@@ -112,7 +112,8 @@ impl StreamRef<'_> {
     #[must_use]
     pub fn is_finished(&self) -> bool {
         let link = self.node.link_of(self.id);
-        link.and_then(|l| l.streams.get(self.id.index)).is_none_or(|s| s.sending == Sending::Done)
+        link.and_then(|l| l.streams.get(self.id.index))
+            .is_none_or(|s| matches!(s.sending, Sending::Done | Sending::Stopped(_)))
     }
 }
 
@@ -169,6 +170,9 @@ impl Node {
 
     /// Puts a new state in place of the receiving direction's, and forgets a stream that is over.
     pub(super) fn set_received(&mut self, id: StreamId, receiving: Receiving) {
+        if matches!(receiving, Receiving::Done) {
+            self.release(id);
+        }
         if let Some(stream) = self.stream_mut(id) {
             stream.receiving = receiving;
         }
@@ -216,8 +220,14 @@ impl Node {
         }
         let now = self.clock.now();
         let Some(stream) = self.stream_mut(id) else { return Poll::Ready(Err(self.gone(id))) };
-        if stream.sending != Sending::Open {
-            return Poll::Ready(Err(StreamError::Closed));
+        match stream.sending {
+            Sending::Open => {}
+            Sending::Stopped(code) => {
+                stream.sending = Sending::Done;
+                self.reap(id);
+                return Poll::Ready(Err(StreamError::Stopped(code)));
+            }
+            Sending::Finishing | Sending::Done => return Poll::Ready(Err(StreamError::Closed)),
         }
         if data.is_empty() {
             return Poll::Ready(Ok(0));
@@ -258,11 +268,11 @@ impl Node {
 
     pub(super) fn stream_reset(&mut self, id: StreamId, code: Code) {
         let Some(stream) = self.stream_mut(id) else { return };
-        if stream.sending != Sending::Done {
-            stream.sending = Sending::Done;
-            if let Some(connection) = self.link_of(id).map(|l| l.connection) {
-                self.endpoint.stream(connection, |c| c.reset(id.index, code));
-            }
+        let before = std::mem::replace(&mut stream.sending, Sending::Done);
+        if matches!(before, Sending::Open | Sending::Finishing)
+            && let Some(connection) = self.link_of(id).map(|l| l.connection)
+        {
+            self.endpoint.stream(connection, |c| c.reset(id.index, code));
         }
         self.reap(id);
     }
@@ -270,11 +280,10 @@ impl Node {
     pub(super) fn stream_stop(&mut self, id: StreamId, code: Code) {
         let Some(stream) = self.stream_mut(id) else { return };
         if !matches!(stream.receiving, Receiving::Done) {
-            stream.receiving = Receiving::Done;
             if let Some(connection) = self.link_of(id).map(|l| l.connection) {
                 self.endpoint.stream(connection, |c| c.stop(id.index, code));
             }
+            self.set_received(id, Receiving::Done);
         }
-        self.reap(id);
     }
 }
