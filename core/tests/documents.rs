@@ -110,9 +110,9 @@ fn every_section_of_the_protocol_that_the_code_names_exists() {
 fn row(code: Code) -> String {
     let category = serde_json::to_value(code.category()).unwrap();
     format!(
-        "| `0x{:02x}` | `{}` | {} | {} |",
-        code.to_wire(),
+        "| `{}` | `0x{:02x}` | {} | {} |",
         code.as_str(),
+        code.to_wire(),
         category.as_str().unwrap(),
         code.suggestion()
     )
