@@ -206,6 +206,17 @@ impl Builder {
         in_range("max_streams", t.max_streams as usize, 2, 1 << 20, "2 to 1,048,576")?;
         let idle = usize::try_from(t.idle_timeout.as_millis()).unwrap_or(usize::MAX);
         in_range("idle_timeout", idle, 1, 86_400_000, "1 ms to one day")?;
+        for (knob, time) in [
+            ("keep_alive", t.keep_alive),
+            ("connect_timeout", t.connect_timeout),
+            ("preface_timeout", c.limits.preface_timeout),
+            ("request_timeout", c.request_timeout),
+        ] {
+            let millis = usize::try_from(time.as_millis()).unwrap_or(usize::MAX);
+            in_range(knob, millis, 1, 86_400_000, "1 ms to one day")?;
+        }
+        let drain = usize::try_from(c.drain.as_millis()).unwrap_or(usize::MAX);
+        in_range("drain", drain, 0, 86_400_000, "at most one day")?;
         if t.connection_window < t.stream_window {
             return Err(ConfigError::Contradiction(
                 "connection_window is smaller than stream_window: one stream could never fill its own",

@@ -57,6 +57,13 @@ fn a_module_names_only_modules_below_it() {
 }
 
 #[test]
+fn a_path_names_one_module_or_each_of_its_list() {
+    assert_eq!(named("error::{Code, Failure}; use"), ["error"]);
+    assert_eq!(named("{error::{Code, Failure}, id::PeerId}; struct {}, rng"), ["error", "id"]);
+    assert!(named("Node;").is_empty());
+}
+
+#[test]
 fn no_machine_names_another() {
     for (module, named, line) in references() {
         assert!(
@@ -104,20 +111,40 @@ fn layer(module: &str) -> u8 {
 /// Every `crate::module` in code, as (who, whom, where), references to itself aside.
 fn references() -> Vec<(String, String, String)> {
     let mut found = Vec::new();
-    for (module, lines) in sources() {
-        for line in lines.iter().filter(|_| module != "lib") {
-            for part in line.split("crate::").skip(1) {
-                let end = part.find(|c: char| !c.is_ascii_lowercase() && c != '_');
-                let named = &part[..end.unwrap_or(part.len())];
-                assert!(!part.starts_with('{'), "one `use crate::` each, please: {line}");
-                if !named.is_empty() && named != module {
-                    found.push((module.clone(), named.to_owned(), line.clone()));
-                }
+    for (module, lines) in sources().into_iter().filter(|(module, _)| module != "lib") {
+        for part in lines.join(" ").split("crate::").skip(1) {
+            for named in named(part).into_iter().filter(|named| *named != module) {
+                found.push((module.clone(), named, part.chars().take(60).collect()));
             }
         }
     }
     assert!(found.len() > 50, "only {} references were found", found.len());
     found
+}
+
+/// The modules that a path names from behind its `crate::`: one, or each of a list in braces.
+fn named(path: &str) -> Vec<String> {
+    let mut starts = vec![0];
+    let mut depth = 0;
+    for (at, c) in path.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            _ => {}
+        }
+        match (c, depth) {
+            (_, 0) => break,
+            ('{', 1) => starts = vec![at + 1],
+            (',', 1) => starts.push(at + 1),
+            (_, _) => {}
+        }
+    }
+    let is_name = |c: char| c.is_ascii_lowercase() || c == '_';
+    let modules = starts.iter().map(|&start| {
+        let rest = path[start..].trim_start();
+        rest[..rest.find(|c| !is_name(c)).unwrap_or(rest.len())].to_owned()
+    });
+    modules.filter(|name| !name.is_empty()).collect()
 }
 
 /// The lines of code of each top-level module: without comments, and without unit tests, which

@@ -1,14 +1,19 @@
 //! One agent and one connector in virtual time: what a user of the node sees, in life-cycle order.
 
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::num::NonZeroU64;
 use std::task::Poll;
 use std::time::Duration;
 
-use adit_core::error::{Category, Code};
+use adit_core::config::Transport;
+use adit_core::error::{Category, Code, Misuse};
 use adit_core::event::Event;
 use adit_core::id::{PeerId, RequestId};
 use adit_core::node::StreamError;
 use adit_core::request::Request;
 use adit_core::session::{Kind, State};
+use adit_core::testing::link::Conditions;
 use adit_core::testing::net::HostId;
 use adit_core::testing::pair::{self, Flow, Pair, is_connected};
 use adit_core::testing::pki::{Issued, Pki, Role};
@@ -151,6 +156,49 @@ fn a_cancelled_request_is_taken_from_the_responder() {
     pair.agent().cancel(id).unwrap();
     pair.world.run_for(SECOND);
     assert!(pair.connector().respond(offered, "late".into()).is_err());
+    settled(&mut pair);
+}
+
+#[test]
+fn more_requests_than_the_stream_limit_are_answered_one_after_another() {
+    let mut pair = Pair::with(20, Conditions::default(), |a| a, |c| c.transport(few_streams()));
+    let (to_connector, _) = pair.connect();
+    for _ in 0..50 {
+        let id = request(&mut pair, to_connector, Request::new("ping"));
+        let offered = offer(&mut pair);
+        pair.connector().respond(offered, "pong".into()).unwrap();
+        assert_eq!(answer(&mut pair, id), Ok(vec!["pong".into()]));
+    }
+    settled(&mut pair);
+}
+
+#[test]
+fn more_streams_than_the_stream_limit_are_served_one_after_another() {
+    let mut pair = Pair::with(21, Conditions::default(), |a| a, |c| c.transport(few_streams()));
+    let (to_connector, _) = pair.connect();
+    let (agent, connector) = (pair.agent, pair.connector);
+    for _ in 0..50 {
+        let (ours, theirs) = pair.open(to_connector, "db");
+        let mut up = Flow::new((agent, ours), (connector, theirs), 1000);
+        let mut down = Flow::new((connector, theirs), (agent, ours), 1000);
+        pair.wait("the bytes", |world| up.advance(world) & down.advance(world));
+    }
+    settled(&mut pair);
+}
+
+#[test]
+fn a_large_request_may_take_longer_than_a_stream_may_take_to_open() {
+    let slow = Conditions { bandwidth: NonZeroU64::new(500_000), ..Conditions::default() };
+    let mut pair = Pair::with(22, slow, |a| a, |c| c);
+    let (to_connector, _) = pair.connect();
+    let begin = pair.world.now();
+    let body = pair::pattern(0, 10_000_000);
+    let id = request(&mut pair, to_connector, Request::new(body.clone()));
+    let offered = offer(&mut pair);
+    assert!(pair.world.now() - begin > 15 * SECOND);
+    assert_eq!(pair.connector().offer(offered).unwrap().body, body);
+    pair.connector().respond(offered, "pong".into()).unwrap();
+    assert_eq!(answer(&mut pair, id), Ok(vec!["pong".into()]));
     settled(&mut pair);
 }
 
@@ -299,6 +347,34 @@ fn a_shutdown_does_not_wait_longer_than_its_drain_time() {
 }
 
 #[test]
+fn a_handshake_that_completes_during_a_shutdown_makes_no_peer() {
+    for (step, expected) in [(5, 0), (25, 0), (45, 1)] {
+        let mut pair = Pair::new(23);
+        let (agent, connector) = (pair.agent, pair.connector);
+        let to_connector = pair.dial();
+        pair.world.run_for(Duration::from_millis(step));
+        let (node, now) = pair.world.node_mut(connector);
+        node.shutdown(now);
+        pair.world.run_for(SECOND);
+        let events: Vec<_> = std::iter::from_fn(|| pair.world.poll_event(connector)).collect();
+        let accepted = events.iter().filter(|e| matches!(e, Event::Accepted { .. })).count();
+        assert_eq!((accepted, events.last()), (expected, Some(&Event::ShutDown)), "{step} ms");
+        assert!(pair.connector().snapshot().peers.is_empty());
+        assert!(!is_connected(&pair.world, agent, to_connector));
+    }
+}
+
+#[test]
+fn a_deadline_later_than_time_can_be_told_is_refused() {
+    let mut pair = Pair::new(24);
+    let (to_connector, _) = pair.connect();
+    let (node, now) = pair.world.node_mut(pair.agent);
+    let request = Request::new("ping").deadline(Duration::MAX);
+    assert_eq!(node.request(to_connector, request, now), Err(Misuse::OverLimit));
+    assert_eq!(node.peer_snapshot(to_connector).unwrap().requests.queued, 0);
+}
+
+#[test]
 fn a_hundred_connections_leave_nothing_behind() {
     let mut pair = Pair::new(17);
     let (agent, connector) = (pair.agent, pair.connector);
@@ -375,6 +451,10 @@ fn settled(pair: &mut Pair) {
             assert_eq!((peer.streams, peer.held_bytes, peer.requests.queued), (0, 0, 0));
         }
     }
+}
+
+fn few_streams() -> Transport {
+    Transport { max_streams: 4, ..Transport::default() }
 }
 
 fn set_cut(pair: &mut Pair, is_cut: bool) {

@@ -11,6 +11,7 @@ use adit_core::config::{Config, Dial, Transport};
 use adit_core::event::Event;
 use adit_core::id::StreamId;
 use adit_core::node::{Input, Node, Output, Start};
+use adit_core::session::State;
 use adit_core::testing::clock::EPOCH;
 use adit_core::testing::pki::{Pki, Role};
 use adit_core::tls::Tls;
@@ -73,13 +74,11 @@ impl Side {
     }
 
     fn on_event(&mut self, event: &Event) {
-        match event {
-            Event::StreamOffered { stream, .. } => self.offered = Some(*stream),
-            Event::Transition { transition, .. } => {
-                self.connected =
-                    matches!(transition.to, adit_core::session::State::Connected { .. });
-            }
-            _ => {}
+        if let Event::StreamOffered { stream, .. } = event {
+            self.offered = Some(*stream);
+        }
+        if let Event::Transition { transition, .. } = event {
+            self.connected = matches!(transition.to, State::Connected { .. });
         }
     }
 }

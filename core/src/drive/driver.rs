@@ -161,6 +161,8 @@ impl<I: Io> Driver<I> {
                     let input =
                         Input::SendFailed { route: transmit.route, detail: error.to_string() };
                     self.shared.lock().node.handle(input, self.shared.clock.now());
+                    // What follows from it belongs to the next turn, which must not wait.
+                    cx.waker().wake_by_ref();
                 }
             }
             self.spare.extend(self.outbox.pop_front().map(|(_, bytes)| bytes));

@@ -10,7 +10,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::Node;
-use super::streams::{Receiving, Stream};
+use super::streams::{Receiving, Sending, Stream};
 use crate::error::{Code, Failure, Misuse};
 use crate::event::Event;
 use crate::frame::MAX_PAYLOAD;
@@ -41,7 +41,8 @@ impl Node {
     /// [`Event::RequestProgressed`] says when to ask [`Node::response`].
     ///
     /// # Errors
-    /// [`Misuse::OverLimit`] when the body is over 10 MiB or the queue is full;
+    /// [`Misuse::OverLimit`] when the body is over 10 MiB, the queue is full, or the deadline is
+    /// later than time can be told;
     /// [`Misuse::WrongState`] when the peer has failed; [`Misuse::ShuttingDown`].
     pub fn request(
         &mut self,
@@ -61,7 +62,8 @@ impl Node {
         if request.body.len() > MAX_BODY {
             return Err(Misuse::OverLimit);
         }
-        let (due, id) = (now + timeout, RequestId(self.next_request));
+        let due = now.checked_add(timeout).ok_or(Misuse::OverLimit)?;
+        let id = RequestId(self.next_request);
         let bytes = request.body.len();
         let accepted = entry
             .queue
@@ -291,6 +293,10 @@ impl Node {
         }
         if succeeded {
             self.set_received(stream, Receiving::Done);
+            // A responder that answers before it has the whole request wants no more of it.
+            if self.stream_mut(stream).is_some_and(|s| s.sending == Sending::Open) {
+                self.stream_reset(stream, Code::Closed);
+            }
         } else {
             self.stream_reset(stream, Code::Cancelled);
             self.stream_stop(stream, Code::Cancelled);
@@ -355,17 +361,10 @@ impl Node {
     }
 
     /// The peer stopped the stream of an exchange: it does not want what we say.
-    pub(super) fn on_exchange_stopped(&mut self, id: RequestId, code: Code) {
+    pub(super) fn on_exchange_stopped(&mut self, id: RequestId) {
         match self.exchanges.get(&id) {
-            // The responder may stop reading a request it has answered or refused already: the
-            // answer says which.
-            Some(Exchange::Sent { .. }) if code == Code::Closed => {}
-            Some(Exchange::Sent { stream, .. }) => {
-                let stream = *stream;
-                if self.link_of(stream).is_some() {
-                    self.emit(Event::RequestProgressed { request: id });
-                }
-            }
+            // The responder may have answered already without reading on: its answer says.
+            Some(Exchange::Sent { .. }) => self.emit(Event::RequestProgressed { request: id }),
             Some(Exchange::Theirs { .. }) => self.end_offer(id),
             Some(Exchange::Queued { .. } | Exchange::Failed(_)) | None => {}
         }

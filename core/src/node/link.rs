@@ -166,6 +166,11 @@ impl Node {
         let Some(remote) = self.endpoint.get(connection).map(quic::Connection::remote) else {
             return;
         };
+        if self.shutdown.is_under_way() {
+            let failure = Failure::new(Code::ShuttingDown, "shutting down");
+            self.endpoint.with(connection, now, |c| c.close(&failure, now));
+            return;
+        }
         let id = self.new_peer_id();
         let mut peer = Peer::new(id, None, remote);
         peer.names = self.peer_names(connection);

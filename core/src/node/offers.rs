@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::Node;
 use super::exchange::Exchange;
 use super::streams::Receiving;
-use crate::error::{Failure, Misuse};
+use crate::error::{Code, Failure, Misuse};
 use crate::event::Event;
 use crate::id::{RequestId, StreamId};
 use crate::message::{self, Kind};
@@ -79,8 +79,9 @@ impl Node {
     pub(super) fn end_offer(&mut self, id: RequestId) {
         let Some(Exchange::Theirs { stream, .. }) = self.exchanges.remove(&id) else { return };
         self.emit(Event::RequestProgressed { request: id });
-        self.release(stream);
-        self.set_received(stream, Receiving::Done);
+        // The end of the peer's direction has not been read: without this the transport would
+        // never allow the peer another stream in its place.
+        self.stream_stop(stream, Code::Closed);
     }
 
     /// A peer's request is complete.
@@ -116,11 +117,7 @@ impl Node {
         }
         let length = header.length as usize;
         if held > 0 && held + length > limit {
-            if let Receiving::Preface(decoder) =
-                std::mem::replace(&mut stream.receiving, Receiving::Done)
-            {
-                stream.receiving = Receiving::Held(decoder);
-            }
+            stream.hold();
             return true;
         }
         stream.charged = length;
@@ -128,22 +125,33 @@ impl Node {
         false
     }
 
-    /// Gives back what a request's body was charged, and lets bodies go on that waited for it.
+    /// Gives back what a request's body was charged, and lets bodies go on that waited for it,
+    /// oldest first.
     pub(super) fn release(&mut self, id: StreamId) {
         let now = self.clock.now();
         let Some(stream) = self.stream_mut(id) else { return };
         let charged = std::mem::take(&mut stream.charged);
+        if charged == 0 {
+            return;
+        }
         let Some(peer) = self.peers.get_mut(&id.peer) else { return };
         peer.held_bytes = peer.held_bytes.saturating_sub(charged);
-        let Some(link) = &mut peer.link else { return };
-        for index in link.streams.held() {
-            if let Some(stream) = self.stream_mut(StreamId { index, ..id })
-                && let Receiving::Held(decoder) =
-                    std::mem::replace(&mut stream.receiving, Receiving::Done)
-            {
-                stream.receiving = Receiving::Preface(decoder);
-                self.read_preface(StreamId { index, ..id }, now);
+        // A body that goes on may be refused and released in turn: the loop below, which is
+        // already running then, sees to the next.
+        if std::mem::replace(&mut peer.is_unblocking, true) {
+            return;
+        }
+        while let Some(index) = self.link_of(id).and_then(|l| l.streams.first_held()) {
+            let next = StreamId { index, ..id };
+            let Some(stream) = self.stream_mut(next) else { break };
+            stream.unhold();
+            self.read_preface(next, now);
+            if self.stream_mut(next).is_some_and(|s| matches!(s.receiving, Receiving::Held(_))) {
+                break;
             }
+        }
+        if let Some(peer) = self.peers.get_mut(&id.peer) {
+            peer.is_unblocking = false;
         }
     }
 }

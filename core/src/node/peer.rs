@@ -70,6 +70,8 @@ pub(super) struct Peer {
     pub(super) queue: Queue<RequestId>,
     /// Bytes of the peer's request bodies held here.
     pub(super) held_bytes: usize,
+    /// Bodies that had to wait are being let go on.
+    pub(super) is_unblocking: bool,
     datagrams: VecDeque<Bytes>,
     datagram_bytes: usize,
     /// Received datagrams dropped because the application did not fetch them.
@@ -91,6 +93,7 @@ impl Peer {
             counts: RequestCounts::default(),
             queue: Queue::default(),
             held_bytes: 0,
+            is_unblocking: false,
             datagrams: VecDeque::new(),
             datagram_bytes: 0,
             datagrams_dropped: 0,

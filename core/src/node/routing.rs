@@ -80,15 +80,29 @@ impl Node {
 
     pub(super) fn on_stopped(&mut self, peer: PeerId, index: u64, code: Code) {
         let Some(id) = self.name(peer, index) else { return };
-        let receiving = self.stream_mut(id).map(|s| &s.receiving);
-        if let Some(Receiving::Request(request)) = receiving {
-            let request = *request;
-            self.stream_reset(id, code);
-            self.on_exchange_stopped(request, code);
-        } else {
-            self.stream_stopped(id, code);
-            self.emit(Event::StreamStopped { stream: id, code });
+        let Some(connection) = self.link_of(id).map(|l| l.connection) else { return };
+        let Some(stream) = self.stream_mut(id) else { return };
+        if !matches!(stream.sending, Sending::Open | Sending::Finishing) {
+            return;
         }
-        self.reap(id);
+        let request = match stream.receiving {
+            Receiving::Request(request) => Some(request),
+            Receiving::Answer(_)
+            | Receiving::Preface(_)
+            | Receiving::Held(_)
+            | Receiving::Offered
+            | Receiving::Raw
+            | Receiving::Refused(_)
+            | Receiving::Done => None,
+        };
+        // The transport may hide the stop behind exhausted credit from whoever writes next: it is
+        // remembered here, until the application has seen it.
+        stream.sending = if request.is_some() { Sending::Done } else { Sending::Stopped(code) };
+        // The stream has to be reset in answer (RFC 9000 §3.5).
+        self.endpoint.stream(connection, |c| c.reset(index, code));
+        match request {
+            Some(request) => self.on_exchange_stopped(request),
+            None => self.emit(Event::StreamStopped { stream: id, code }),
+        }
     }
 }

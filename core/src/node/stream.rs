@@ -113,7 +113,7 @@ impl StreamRef<'_> {
     pub fn is_finished(&self) -> bool {
         let link = self.node.link_of(self.id);
         link.and_then(|l| l.streams.get(self.id.index))
-            .is_none_or(|s| !matches!(s.sending, Sending::Open | Sending::Finishing))
+            .is_none_or(|s| matches!(s.sending, Sending::Done | Sending::Stopped(_)))
     }
 }
 
@@ -170,6 +170,9 @@ impl Node {
 
     /// Puts a new state in place of the receiving direction's, and forgets a stream that is over.
     pub(super) fn set_received(&mut self, id: StreamId, receiving: Receiving) {
+        if matches!(receiving, Receiving::Done) {
+            self.release(id);
+        }
         if let Some(stream) = self.stream_mut(id) {
             stream.receiving = receiving;
         }
@@ -210,17 +213,6 @@ impl Node {
     }
 
     fn stream_write(&mut self, id: StreamId, data: &mut Bytes) -> Poll<Result<usize, StreamError>> {
-        let polled = self.try_write(id, data);
-        if let Poll::Ready(Err(StreamError::Stopped(code))) = polled {
-            self.stream_reset(id, code);
-        }
-        polled
-    }
-
-    fn try_write(&mut self, id: StreamId, data: &mut Bytes) -> Poll<Result<usize, StreamError>> {
-        if let Some(Sending::Stopped(code)) = self.stream_mut(id).map(|s| s.sending) {
-            return Poll::Ready(Err(StreamError::Stopped(code)));
-        }
         match self.flush_ahead(id) {
             Poll::Ready(Ok(())) => {}
             Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
@@ -228,8 +220,14 @@ impl Node {
         }
         let now = self.clock.now();
         let Some(stream) = self.stream_mut(id) else { return Poll::Ready(Err(self.gone(id))) };
-        if stream.sending != Sending::Open {
-            return Poll::Ready(Err(StreamError::Closed));
+        match stream.sending {
+            Sending::Open => {}
+            Sending::Stopped(code) => {
+                stream.sending = Sending::Done;
+                self.reap(id);
+                return Poll::Ready(Err(StreamError::Stopped(code)));
+            }
+            Sending::Finishing | Sending::Done => return Poll::Ready(Err(StreamError::Closed)),
         }
         if data.is_empty() {
             return Poll::Ready(Ok(0));
@@ -251,10 +249,6 @@ impl Node {
     pub(super) fn stream_finish(&mut self, id: StreamId) -> Result<(), StreamError> {
         let pending = self.flush_ahead(id).is_pending();
         let Some(stream) = self.stream_mut(id) else { return Err(self.gone(id)) };
-        if let Sending::Stopped(code) = stream.sending {
-            self.stream_reset(id, code);
-            return Err(StreamError::Stopped(code));
-        }
         if stream.sending != Sending::Open {
             return Err(StreamError::Closed);
         }
@@ -272,42 +266,24 @@ impl Node {
         }
     }
 
-    /// Ends our direction for the application; one that the peer stopped is reset already.
     pub(super) fn stream_reset(&mut self, id: StreamId, code: Code) {
         let Some(stream) = self.stream_mut(id) else { return };
         let before = std::mem::replace(&mut stream.sending, Sending::Done);
-        if matches!(before, Sending::Open | Sending::Finishing) {
-            self.quic_reset(id, code);
-        }
-        self.reap(id);
-    }
-
-    /// Resets a stream that the peer stopped, as it has to be (RFC 9000 §3.5), and keeps the reason
-    /// for whoever is writing.
-    pub(super) fn stream_stopped(&mut self, id: StreamId, code: Code) {
-        match self.stream_mut(id) {
-            Some(stream) if stream.sending == Sending::Open => {
-                stream.sending = Sending::Stopped(code);
-                self.quic_reset(id, code);
-            }
-            Some(_) | None => self.stream_reset(id, code),
-        }
-    }
-
-    fn quic_reset(&mut self, id: StreamId, code: Code) {
-        if let Some(connection) = self.link_of(id).map(|l| l.connection) {
+        if matches!(before, Sending::Open | Sending::Finishing)
+            && let Some(connection) = self.link_of(id).map(|l| l.connection)
+        {
             self.endpoint.stream(connection, |c| c.reset(id.index, code));
         }
+        self.reap(id);
     }
 
     pub(super) fn stream_stop(&mut self, id: StreamId, code: Code) {
         let Some(stream) = self.stream_mut(id) else { return };
         if !matches!(stream.receiving, Receiving::Done) {
-            stream.receiving = Receiving::Done;
             if let Some(connection) = self.link_of(id).map(|l| l.connection) {
                 self.endpoint.stream(connection, |c| c.stop(id.index, code));
             }
+            self.set_received(id, Receiving::Done);
         }
-        self.reap(id);
     }
 }

@@ -53,9 +53,9 @@ pub(super) enum Sending {
     Open,
     /// Finished, and not everything acknowledged.
     Finishing,
-    /// Stopped by the peer, and reset in answer; the application has yet to hear of it.
+    /// Stopped by the peer, and the application has not seen it yet.
     Stopped(Code),
-    /// Acknowledged, stopped or reset.
+    /// Acknowledged, reset, or known to be stopped.
     Done,
 }
 
@@ -111,6 +111,22 @@ impl Stream {
         self.allowance = (self.allowance - bytes as f64).max(-INTERACTIVE_BURST);
     }
 
+    /// A body that was arriving has to wait for room.
+    pub(super) fn hold(&mut self) {
+        match std::mem::replace(&mut self.receiving, Receiving::Done) {
+            Receiving::Preface(decoder) => self.receiving = Receiving::Held(decoder),
+            other => self.receiving = other,
+        }
+    }
+
+    /// A body that had to wait goes on.
+    pub(super) fn unhold(&mut self) {
+        match std::mem::replace(&mut self.receiving, Receiving::Done) {
+            Receiving::Held(decoder) => self.receiving = Receiving::Preface(decoder),
+            other => self.receiving = other,
+        }
+    }
+
     /// Whether both directions are over, so that the entry can go.
     pub(super) const fn is_over(&self) -> bool {
         matches!(self.receiving, Receiving::Done) && matches!(self.sending, Sending::Done)
@@ -122,7 +138,7 @@ impl Stream {
 #[derive(Debug, Default)]
 pub(super) struct Streams {
     table: BTreeMap<u64, Stream>,
-    /// When prefaces are due, oldest first; one entry for each stream the peer opened.
+    /// When prefaces are due, oldest first; at most two entries for each stream of the table.
     prefaces: VecDeque<(Instant, u64)>,
 }
 
@@ -134,6 +150,13 @@ impl Streams {
     /// A stream the peer opened, which has until `due` to say what it is for.
     pub(super) fn insert_arrived(&mut self, id: u64, due: Instant, now: Instant) {
         self.table.insert(id, Stream::arrived(now));
+        // Streams that are past their opening leave their entry behind. Behind one that says
+        // nothing, a peer could pile up any number of them.
+        if self.prefaces.len() >= 2 * self.table.len().max(32) {
+            let mut prefaces = std::mem::take(&mut self.prefaces);
+            prefaces.retain(|&(_, id)| self.is_opening(id));
+            self.prefaces = prefaces;
+        }
         self.prefaces.push_back((due, id));
     }
 
@@ -156,11 +179,10 @@ impl Streams {
         }
     }
 
-    /// Streams whose bodies wait for room, oldest first.
-    pub(super) fn held(&self) -> Vec<u64> {
-        let held =
-            |(id, s): (&u64, &Stream)| matches!(s.receiving, Receiving::Held(_)).then_some(*id);
-        self.table.iter().filter_map(held).collect()
+    /// The oldest stream whose body waits for room.
+    pub(super) fn first_held(&self) -> Option<u64> {
+        let held = |(_, s): &(&u64, &Stream)| matches!(s.receiving, Receiving::Held(_));
+        self.table.iter().find(held).map(|(id, _)| *id)
     }
 
     /// When the oldest preface is due.
@@ -183,8 +205,11 @@ impl Streams {
         self.prefaces.pop_front().map(|(_, id)| id)
     }
 
+    /// Whether it is still unknown what a stream is for. A request whose body is arriving has
+    /// said it: the requester's own deadline and the budget for bodies bound that.
     fn is_opening(&self, id: u64) -> bool {
-        self.table.get(&id).is_some_and(|s| matches!(s.receiving, Receiving::Preface(_)))
+        let opening = |s: &Stream| matches!(s.receiving, Receiving::Preface(_)) && s.charged == 0;
+        self.table.get(&id).is_some_and(opening)
     }
 }
 

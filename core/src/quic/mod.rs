@@ -84,7 +84,7 @@ impl Endpoint {
         } else {
             None
         };
-        let endpoint = Arc::new(setup::endpoint(&config.transport, rng));
+        let endpoint = Arc::new(setup::endpoint(config, rng));
         Ok(Self {
             inner: quinn_proto::Endpoint::new(endpoint, server, true, None),
             client,

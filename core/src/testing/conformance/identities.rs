@@ -8,9 +8,11 @@ use rcgen::{
     KeyPair, KeyUsagePurpose, date_time_ymd,
 };
 
+use crate::backoff;
 use crate::config::{Builder, Config, Transport};
+use crate::heartbeat;
+use crate::retry;
 use crate::tls::{Identity, Tls, Trust};
-use crate::{backoff, heartbeat, retry};
 
 pub(super) const SERVER_NAME: &str = "server.test";
 

@@ -1,8 +1,10 @@
 //! Coming up, being refused, being lost, and going down.
 
+use std::net::{Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use crate::error::{Category, Code};
+use crate::event::Event;
 use crate::session::State;
 
 use super::forwarder::Forwarder;
@@ -65,6 +67,25 @@ fn refused<R: Runtime>(server: Builder, client: Builder) {
         R::sleep(Duration::from_millis(600)).await;
         assert!(matches!(peer.state(), State::Failed { .. }));
         assert_eq!(peer.snapshot().expect("the peer is there").reconnections, 0);
+    });
+}
+
+/// What the system says when it cannot send to an address is why the attempt failed, and another
+/// follows.
+pub fn an_address_the_system_cannot_send_to_is_tried_again<R: Runtime>() {
+    run::<R>(async {
+        let client = start::<R>(Identities::new().client());
+        let mut events = client.handle.events();
+        // An IPv4 socket has no way to an IPv6 address.
+        let _peer = dial(&client, SocketAddr::new(Ipv6Addr::LOCALHOST.into(), 9));
+        let mut failed = 0;
+        while failed < 3 {
+            let event = events.next().await.expect("the client is not shutting down");
+            if let Event::AttemptFailed { failure, .. } = event {
+                assert_eq!(failure.code(), Code::Unreachable, "{failure}");
+                failed += 1;
+            }
+        }
     });
 }
 

@@ -86,6 +86,7 @@ macro_rules! conformance {
             a_server_of_another_authority_is_refused_for_good
             an_expired_certificate_is_refused_for_good
             a_certificate_not_yet_valid_is_refused_for_good
+            an_address_the_system_cannot_send_to_is_tried_again
             a_peer_that_was_killed_is_found_again_when_it_returns
             a_connection_outlives_a_change_of_address
             a_shutdown_finishes_what_is_under_way
