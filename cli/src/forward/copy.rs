@@ -28,6 +28,10 @@ const WORTH_READING: usize = 4 * 1024;
 /// Most bytes and most pieces taken from the stream for one write to TCP.
 const WRITE: (usize, usize) = (256 * 1024, 64);
 
+/// Bytes one connection carries before the others of its thread have a turn: a small request waits
+/// for no more than this of each bulk transfer.
+const TURN: usize = 128 * 1024;
+
 /// The sending direction of a stream.
 pub(super) trait Sink {
     /// Takes what there is room for from the front; ready once something was taken.
@@ -152,7 +156,12 @@ async fn read_tcp(
 ) -> Result<(), Broken> {
     let mut size = READ.0;
     let mut buffer = BytesMut::new();
+    let mut turn = 0;
     loop {
+        if turn >= TURN {
+            turn = 0;
+            tokio::task::yield_now().await;
+        }
         tcp.readable().await?;
         if buffer.capacity() < WORTH_READING {
             buffer.reserve(size);
@@ -181,6 +190,7 @@ async fn read_tcp(
             poll_fn(|cx| sink.poll_give(cx, &mut chunk)).await?;
         }
         progress.sent.fetch_add(count as u64, Relaxed);
+        turn += count;
     }
 }
 
@@ -190,11 +200,19 @@ async fn write_tcp(
     progress: &Progress,
 ) -> Result<(), Broken> {
     let mut batch = Batch::default();
+    let mut turn = 0;
     loop {
+        if turn >= TURN {
+            turn = 0;
+            tokio::task::yield_now().await;
+        }
         let ended = poll_fn(|cx| batch.poll_fill(source, cx)).await?;
         while !batch.is_empty() {
             match batch.write_to(tcp) {
-                Ok(count) => drop(progress.received.fetch_add(count as u64, Relaxed)),
+                Ok(count) => {
+                    progress.received.fetch_add(count as u64, Relaxed);
+                    turn += count;
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => tcp.writable().await?,
                 Err(error) => return Err(error.into()),
             }

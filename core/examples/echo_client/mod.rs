@@ -8,6 +8,7 @@ use std::task::Poll;
 use std::time::{Instant, SystemTime};
 
 use adit_core::config::{Config, Dial};
+use adit_core::error::Code;
 use adit_core::event::Event;
 use adit_core::id::{PeerId, StreamId};
 use adit_core::message::ServiceName;
@@ -143,7 +144,6 @@ impl EchoClient {
         stream: StreamId,
         now: Instant,
     ) -> Result<(), Box<dyn Error>> {
-        // When everything is back, how the service ends its direction is its own affair.
         while !self.expected.is_empty()
             && let Poll::Ready(chunk) = node.stream(stream).read(usize::MAX)
         {
@@ -154,7 +154,9 @@ impl EchoClient {
             self.expected = self.expected.slice(chunk.len()..);
             if self.expected.is_empty() {
                 println!("all messages came back");
+                // How the service ends its direction is its own affair from here on.
                 node.stream(stream).finish()?;
+                node.stream(stream).stop(Code::Closed);
                 node.shutdown(now);
             }
         }

@@ -96,13 +96,16 @@ impl Node {
             | Receiving::Done => None,
         };
         // The transport may hide the stop behind exhausted credit from whoever writes next: it is
-        // remembered here, until the application has seen it.
-        stream.sending = if request.is_some() { Sending::Done } else { Sending::Stopped(code) };
+        // remembered here until the application has seen it, which one that has finished never will.
+        let is_awaited = stream.sending == Sending::Open && !stream.finish_after;
+        stream.sending =
+            if request.is_none() && is_awaited { Sending::Stopped(code) } else { Sending::Done };
         // The stream has to be reset in answer (RFC 9000 §3.5).
         self.endpoint.stream(connection, |c| c.reset(index, code));
         match request {
             Some(request) => self.on_exchange_stopped(request),
             None => self.emit(Event::StreamStopped { stream: id, code }),
         }
+        self.reap(id);
     }
 }

@@ -213,6 +213,18 @@ impl Node {
     }
 
     fn stream_write(&mut self, id: StreamId, data: &mut Bytes) -> Poll<Result<usize, StreamError>> {
+        let polled = self.try_write(id, data);
+        if let Poll::Ready(Err(StreamError::Stopped(code))) = polled {
+            // The writer knows now: nothing more is kept for it.
+            self.stream_reset(id, code);
+        }
+        polled
+    }
+
+    fn try_write(&mut self, id: StreamId, data: &mut Bytes) -> Poll<Result<usize, StreamError>> {
+        if let Some(Sending::Stopped(code)) = self.stream_mut(id).map(|s| s.sending) {
+            return Poll::Ready(Err(StreamError::Stopped(code)));
+        }
         match self.flush_ahead(id) {
             Poll::Ready(Ok(())) => {}
             Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
@@ -220,14 +232,8 @@ impl Node {
         }
         let now = self.clock.now();
         let Some(stream) = self.stream_mut(id) else { return Poll::Ready(Err(self.gone(id))) };
-        match stream.sending {
-            Sending::Open => {}
-            Sending::Stopped(code) => {
-                stream.sending = Sending::Done;
-                self.reap(id);
-                return Poll::Ready(Err(StreamError::Stopped(code)));
-            }
-            Sending::Finishing | Sending::Done => return Poll::Ready(Err(StreamError::Closed)),
+        if stream.sending != Sending::Open {
+            return Poll::Ready(Err(StreamError::Closed));
         }
         if data.is_empty() {
             return Poll::Ready(Ok(0));
@@ -249,6 +255,10 @@ impl Node {
     pub(super) fn stream_finish(&mut self, id: StreamId) -> Result<(), StreamError> {
         let pending = self.flush_ahead(id).is_pending();
         let Some(stream) = self.stream_mut(id) else { return Err(self.gone(id)) };
+        if let Sending::Stopped(code) = stream.sending {
+            self.stream_reset(id, code);
+            return Err(StreamError::Stopped(code));
+        }
         if stream.sending != Sending::Open {
             return Err(StreamError::Closed);
         }

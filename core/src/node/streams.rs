@@ -113,17 +113,15 @@ impl Stream {
 
     /// A body that was arriving has to wait for room.
     pub(super) fn hold(&mut self) {
-        match std::mem::replace(&mut self.receiving, Receiving::Done) {
-            Receiving::Preface(decoder) => self.receiving = Receiving::Held(decoder),
-            other => self.receiving = other,
+        if let Receiving::Preface(decoder) = &mut self.receiving {
+            self.receiving = Receiving::Held(std::mem::take(decoder));
         }
     }
 
     /// A body that had to wait goes on.
     pub(super) fn unhold(&mut self) {
-        match std::mem::replace(&mut self.receiving, Receiving::Done) {
-            Receiving::Held(decoder) => self.receiving = Receiving::Preface(decoder),
-            other => self.receiving = other,
+        if let Receiving::Held(decoder) = &mut self.receiving {
+            self.receiving = Receiving::Preface(std::mem::take(decoder));
         }
     }
 

@@ -97,6 +97,7 @@ macro_rules! conformance {
             a_reset_reaches_the_reader
             a_stop_reaches_the_writer
             a_refused_stream_tells_its_opener_why
+            a_stream_that_is_over_leaves_nothing_behind
             a_thousand_streams_are_open_at_once
             datagrams_go_both_ways
             a_request_is_answered

@@ -8,8 +8,8 @@ use crate::drive::StreamError;
 use crate::error::{Code, Failure, Misuse};
 
 use super::{
-    Runtime, both, connect, echo_service, pattern, read, read_to_end, run, serve_echo, within,
-    write,
+    Runtime, both, connect, echo_service, pattern, read, read_to_end, run, serve_echo, until,
+    within, write,
 };
 
 /// A request is read to its end before the answer is written on the same stream.
@@ -93,6 +93,52 @@ pub fn a_refused_stream_tells_its_opener_why<R: Runtime>() {
                 assert_eq!(failure.detail(), "nothing of that name");
             }
             other => panic!("the stream was refused, not {other:?}"),
+        }
+    });
+}
+
+/// However a stream ends, at either end and in whatever order, nothing is kept of it.
+pub fn a_stream_that_is_over_leaves_nothing_behind<R: Runtime>() {
+    run::<R>(async {
+        let pair = connect::<R>().await;
+        for round in 0..40 {
+            let mut stream =
+                pair.dialled.open(echo_service()).await.expect("the peer is connected");
+            let incoming = pair.accepted.accept_stream().await.expect("the client is there");
+            match round % 4 {
+                // The acceptor has finished when the opener goes without having read.
+                0 => {
+                    let mut accepted = incoming.accept();
+                    write(&mut accepted, pattern(50_000)).await.expect("the stream is open");
+                    accepted.send().finish().expect("the stream is open");
+                    stream.recv().accepted().await.expect("the acceptor said yes");
+                    drop(stream);
+                }
+                // The acceptor writes until it finds out that the opener is gone.
+                1 => {
+                    let mut accepted = incoming.accept();
+                    drop(stream);
+                    while write(&mut accepted, pattern(50_000)).await.is_ok() {}
+                }
+                // The acceptor goes while the opener writes.
+                2 => {
+                    drop(incoming.accept());
+                    while write(&mut stream, pattern(50_000)).await.is_ok() {}
+                }
+                // The opener goes before the acceptor has decided.
+                _ => {
+                    drop(stream);
+                    R::sleep(Duration::from_millis(5)).await;
+                    drop(incoming);
+                }
+            }
+        }
+        for peer in [&pair.dialled, &pair.accepted] {
+            until::<R, _>(|| {
+                let left = peer.snapshot().expect("the peer is there").streams;
+                (left == 0).then_some(())
+            })
+            .await;
         }
     });
 }
