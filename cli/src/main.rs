@@ -9,6 +9,7 @@ mod demo;
 mod forward;
 mod identity;
 mod lifecycle;
+mod link;
 mod logging;
 mod node;
 mod signals;

@@ -62,6 +62,15 @@ pub(crate) struct Node {
     pub(crate) driver: Driver,
 }
 
+impl Node {
+    /// Takes leave of a node that is not needed any more, in the background.
+    pub(crate) fn retire(self) {
+        self.handle.shutdown();
+        let Self { mut driver, .. } = self;
+        tokio::spawn(async move { driver.ended().await });
+    }
+}
+
 /// Binds a socket and starts a node on it.
 ///
 /// # Errors

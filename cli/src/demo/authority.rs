@@ -17,14 +17,14 @@ const HOUR: Duration = Duration::from_secs(3_600);
 
 /// A certificate authority that this process alone knows.
 #[derive(Debug)]
-pub(super) struct Authority {
+pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate: String,
 }
 
 impl Authority {
     /// A new one (ECDSA P-256).
-    pub(super) fn new() -> anyhow::Result<Self> {
+    pub(crate) fn new() -> anyhow::Result<Self> {
         let key = KeyPair::generate()?;
         let mut params = params("adit demo CA", Vec::new())?;
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -34,7 +34,7 @@ impl Authority {
     }
 
     /// The identity of a device of this name, and trust in this authority alone.
-    pub(super) fn device(&self, name: &str) -> anyhow::Result<Tls> {
+    pub(crate) fn device(&self, name: &str) -> anyhow::Result<Tls> {
         let key = KeyPair::generate()?;
         let mut params = params(name, vec![name.to_owned()])?;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];

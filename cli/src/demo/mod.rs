@@ -4,7 +4,7 @@
 //! It verifies what it shows: every byte by hash, every answer by content. Heartbeats and retries
 //! are much quicker than the defaults, so that the recoveries fit into half a minute.
 
-mod authority;
+pub(crate) mod authority;
 mod fetch;
 mod path;
 mod report;

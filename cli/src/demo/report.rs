@@ -88,11 +88,7 @@ impl Report {
     /// Says something on stderr.
     pub(super) fn say(&self, line: &str) {
         let line = format!("{:7.3} s  {line}", self.start.elapsed().as_secs_f64());
-        if self.live {
-            let _ = self.bars.println(line);
-        } else {
-            eprintln!("{line}");
-        }
+        self.bars.suspend(|| eprintln!("{line}"));
     }
 
     /// A progress bar for bytes, where somebody can see it move.

@@ -65,6 +65,7 @@ pub(crate) async fn serve(handle: Handle, services: Arc<Services>) {
 
 /// Serves the streams and refuses the requests of one peer, until it is closed for good.
 async fn serve_peer(peer: Peer, services: Arc<Services>) {
+    tracing::info!(peer = %peer.id(), names = ?peer.names(), remote = ?peer.remote(), "a device came");
     tokio::join!(serve_streams(&peer, services), refuse_requests(&peer));
 }
 
