@@ -169,10 +169,11 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     fn after_rounds(rtt: Duration, bytes: u64) -> Bound {
-        let mut bound = Bound::new(anchor());
+        let start = anchor();
+        let mut bound = Bound::new(start);
         for round in 1..=5 {
             bound.on_ack(bytes, rtt);
-            bound.on_end_acks(anchor() + round * rtt.max(MS));
+            bound.on_end_acks(start + round * rtt.max(MS));
         }
         bound
     }
