@@ -45,6 +45,8 @@ const CHUNK: usize = 16 * 1024;
 #[derive(Debug)]
 pub(super) struct World {
     authority: Authority,
+    /// The connector's certificate and key, which outlive its process.
+    identity: Tls,
     pub(super) service: Service,
     pub(super) connector: Connector,
     pub(super) agent: Agent,
@@ -56,9 +58,10 @@ impl World {
         let service = Service::start().await?;
         // Any port that is free now; the connector is the next to take one.
         let address = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
-        let connector = Connector::start(address, authority.device(CONNECTOR)?, &service)?;
+        let identity = authority.device(CONNECTOR)?;
+        let connector = Connector::start(address, identity.clone(), &service)?;
         let agent = Agent::start(authority.device(AGENT)?, connector.address)?;
-        Ok(Self { authority, service, connector, agent })
+        Ok(Self { authority, identity, service, connector, agent })
     }
 
     /// Another agent, which reaches the connector through `address`.
@@ -73,7 +76,7 @@ impl World {
 
     /// Starts the connector anew on the address it had.
     pub(super) fn restart_connector(&mut self) -> anyhow::Result<()> {
-        let identity = self.authority.device(CONNECTOR)?;
+        let identity = self.identity.clone();
         self.connector = Connector::start(self.connector.address, identity, &self.service)?;
         Ok(())
     }
