@@ -9,7 +9,7 @@ use adit_core::testing::marks::Marks;
 use adit_core::testing::play::{play, play_random};
 
 /// Operations of one world.
-const LENGTH: usize = 60;
+const LENGTH: usize = 100;
 
 #[test]
 fn whatever_happens_to_two_nodes_the_tunnel_heals_and_nothing_is_left() {

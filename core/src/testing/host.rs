@@ -21,7 +21,7 @@ use crate::transmit::{Datagram, Route, Transmit};
 /// Most outputs between two inputs: far above any send window, far below forever.
 const MAX_OUTPUTS: usize = 100_000;
 
-/// How often a node may ask to be called at one and the same instant.
+/// How often a node may ask to be called at one and the same instant, while nothing arrives.
 const MAX_TICKS_AT_ONCE: u32 = 64;
 
 /// Datagrams that a socket holds for a program that does not run.
@@ -148,6 +148,7 @@ impl Host {
             Power::On => {}
         }
         let Some(first) = batch.first() else { return };
+        self.ticks = None;
         let (route, ecn, segment_size) = (Route::to(first.from), first.ecn, first.payload.len());
         let mut payload = BytesMut::new();
         batch.iter().for_each(|packet| payload.extend_from_slice(&packet.payload));

@@ -55,11 +55,11 @@ pub enum Op {
     Stop { side: Side, nth: u8 },
     /// An application stops reading, or goes on.
     Hold { side: Side, nth: u8 },
-    /// A request is made, to be answered in this manner.
+    /// A request is made, to be answered in this manner; above 0xf8, more than a queue holds.
     Request { side: Side, nth: u8, manner: u8 },
     /// A request is given up.
     Cancel { side: Side, nth: u8 },
-    /// A datagram is sent, this times 16 bytes long.
+    /// A datagram is sent, this times 16 bytes long, or six of them if that is odd.
     Datagram { side: Side, nth: u8, size: u8 },
     /// Time passes: two to the power of this modulo 18, in milliseconds.
     Advance { power: u8 },
@@ -132,8 +132,11 @@ impl Op {
     /// The operations of a random world.
     #[must_use]
     pub fn sequence(rng: &mut Rng, length: usize) -> Vec<Self> {
+        // Most worlds begin with a connection: much of what can happen needs one.
+        let begin = [Self::Dial, Self::Advance { power: 8 }];
+        let begin = if rng.u64().is_multiple_of(4) { &[][..] } else { &begin };
         let draw = |_| Self::decode((rng.u64() as u32).to_le_bytes());
-        (0..length).map(draw).collect()
+        begin.iter().copied().chain((0..length).map(draw)).collect()
     }
 
     /// The operations in a string of bytes; what is left over at its end is none.

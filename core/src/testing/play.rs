@@ -6,6 +6,8 @@
 //! idle connection costs next to nothing. Drop: nothing is left. It never decides what happens; that
 //! is in the operations and the seed.
 
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
 
@@ -97,7 +99,8 @@ struct Play {
     /// Fetches no datagram until the world is healed.
     is_lazy: bool,
     is_healing: bool,
-    heartbeats: std::collections::BTreeMap<(u64, PeerId), (u64, Instant)>,
+    heartbeats: BTreeMap<(u64, PeerId), (u64, Instant)>,
+    remotes: BTreeMap<(u64, PeerId), SocketAddr>,
     interval: Duration,
 }
 
@@ -131,7 +134,8 @@ impl Play {
             asks: Asks::default(),
             is_lazy,
             is_healing: false,
-            heartbeats: std::collections::BTreeMap::new(),
+            heartbeats: BTreeMap::new(),
+            remotes: BTreeMap::new(),
             interval,
         }
     }
@@ -234,13 +238,13 @@ impl Play {
                 }
             }
             Op::Request { nth, manner, .. } => {
-                if let Some(id) = peer(nth) {
+                for id in (0..if manner > 0xf8 { 101 } else { 1 }).filter_map(|_| peer(nth)) {
                     self.asks.ask((side, start, id), manner, (node, now), marks);
                 }
             }
             Op::Cancel { nth, .. } => self.asks.cancel(side, start, nth.into(), node),
             Op::Datagram { nth, size, .. } => {
-                if let Some(id) = peer(nth) {
+                for id in (0..if size % 2 == 1 { 6 } else { 1 }).filter_map(|_| peer(nth)) {
                     self.asks.send_datagram(id, size, node);
                 }
             }
@@ -334,6 +338,22 @@ impl Play {
             }
         }
         self.check_heartbeats();
+        self.watch_addresses();
+    }
+
+    /// Notes connections that went on from another address.
+    fn watch_addresses(&mut self) {
+        let host = self.host(Side::Connector);
+        if !self.world.is_running(host) {
+            return;
+        }
+        let start = self.start(Side::Connector);
+        for peer in self.world.node(host).snapshot().peers {
+            let before = self.remotes.insert((start, peer.id), peer.remote);
+            if before.is_some_and(|before| before != peer.remote) {
+                self.marks.hit(Mark::Migrated);
+            }
+        }
     }
 
     /// A connected agent is never silent for longer than the interval.
@@ -608,7 +628,7 @@ fn weather(which: u8) -> Conditions {
 }
 
 /// A datagram that is no packet of anybody's, or nearly one.
-fn forged(remote: std::net::SocketAddr, kind: u8, length: u8) -> Datagram {
+fn forged(remote: SocketAddr, kind: u8, length: u8) -> Datagram {
     let mut rng = Rng::new([length; 32], "forged");
     let mut payload = vec![0; 6 * usize::from(length)];
     rng.fill(&mut payload);
