@@ -1,5 +1,7 @@
 //! What the documents say about this code is compared with it: tables with values, links with files.
 
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
