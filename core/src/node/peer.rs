@@ -52,6 +52,14 @@ pub(super) struct Dialled {
     pub(super) attempt: Option<Attempt>,
 }
 
+/// What a kept datagram takes beyond its bytes, about: without it a peer could pile up any number
+/// of empty ones.
+const DATAGRAM_OVERHEAD: usize = 64;
+
+const fn cost(datagram: &Bytes) -> usize {
+    datagram.len() + DATAGRAM_OVERHEAD
+}
+
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) id: PeerId,
@@ -106,27 +114,29 @@ impl Peer {
         self.link.as_ref().map(|l| l.connection).or_else(attempt)
     }
 
-    /// Keeps a received datagram; the oldest go beyond `limit` bytes.
-    pub(super) fn push_datagram(&mut self, data: Bytes, limit: usize) {
-        self.datagram_bytes += data.len();
+    /// Keeps a received datagram; the oldest go beyond `limit` bytes. It is kept in memory of its
+    /// own: as it came, it would hold on to all that arrived with it.
+    pub(super) fn push_datagram(&mut self, data: &[u8], limit: usize) {
+        let data = Bytes::copy_from_slice(data);
+        self.datagram_bytes += cost(&data);
         self.datagrams.push_back(data);
         while self.datagram_bytes > limit {
             let Some(old) = self.datagrams.pop_front() else { break };
-            self.datagram_bytes -= old.len();
+            self.datagram_bytes -= cost(&old);
             self.datagrams_dropped += 1;
         }
     }
 
     pub(super) fn pop_datagram(&mut self) -> Option<Bytes> {
         let data = self.datagrams.pop_front()?;
-        self.datagram_bytes -= data.len();
+        self.datagram_bytes -= cost(&data);
         Some(data)
     }
 
-    /// Bytes of received datagrams kept.
+    /// What the received datagrams that are kept cost.
     #[cfg(feature = "testing")]
     pub(super) fn datagram_bytes(&self) -> usize {
-        assert_eq!(self.datagram_bytes, self.datagrams.iter().map(Bytes::len).sum::<usize>());
+        assert_eq!(self.datagram_bytes, self.datagrams.iter().map(cost).sum::<usize>());
         self.datagram_bytes
     }
 
