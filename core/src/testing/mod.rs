@@ -11,6 +11,7 @@ pub mod conformance;
 pub mod crypto;
 mod flows;
 pub mod fuzz_bytes;
+pub mod fuzz_world;
 pub mod host;
 pub mod link;
 mod lives;
