@@ -127,9 +127,9 @@ fn measure(args: &Args) -> Result<Report> {
                 .iter_mut()
                 .map(|tunnel| {
                     let figures = load::run(case, tunnel, &backend, length);
-                    backend.settle();
+                    let settled = backend.settle();
                     tunnel.check()?;
-                    figures
+                    figures.and_then(|figures| settled.map(|()| figures))
                 })
                 .collect();
             report.add(&name, round);

@@ -25,6 +25,10 @@ pub const NETWORK_CHANGE_INTERVAL: Duration = Duration::from_secs(5);
 /// point that returns sees the change together, and the new address may take a moment to work.
 pub const NETWORK_CHANGE_SPREAD: Duration = Duration::from_millis(250);
 
+/// The span over which clients return after a reset, when the link was stable before: the peer is
+/// up, since it answered, and only forgot them. A thousand that are told at once spread over it.
+pub const RESET_SPREAD: Duration = Duration::from_millis(100);
+
 /// What is wrong with a [`Policy`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -345,7 +349,11 @@ impl Retry {
             self.cancel();
             return Verdict::GiveUp(failure.clone());
         }
-        let delay = self.backoff.delay(self.attempts);
+        let delay = if failure.code() == Code::Reset && self.attempts == 1 {
+            self.backoff.within(RESET_SPREAD)
+        } else {
+            self.backoff.delay(self.attempts)
+        };
         let told = told(failure).map(|told| self.backoff.at_least(told));
         let until = now + told.map_or(delay, |told| told.max(delay));
         self.phase = Phase::Waiting { until, not_before: told.map(|told| now + told) };

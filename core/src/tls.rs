@@ -136,6 +136,11 @@ impl Tls {
         Self { identity, trust, provider }
     }
 
+    /// The private key's bytes, to derive secrets from that outlive a restart.
+    pub(crate) fn secret(&self) -> &[u8] {
+        self.identity.key.secret_der()
+    }
+
     pub(crate) fn client(&self, wall: &WallClock) -> Result<rustls::ClientConfig, TlsError> {
         let verifier = WebPkiServerVerifier::builder_with_provider(
             self.trust.0.clone(),

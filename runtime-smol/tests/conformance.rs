@@ -5,8 +5,10 @@ use std::io::Result;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
+use adit_core::config::Config;
+use adit_core::drive::Stream;
 use adit_core::testing::conformance::Runtime;
-use adit_smol::SmolIo;
+use adit_smol::{Driver, Handle, SmolIo};
 use smol::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 struct Smol;
@@ -32,5 +34,24 @@ impl Runtime for Smol {
         let addr = socket.local_addr()?;
         Ok((SmolIo::new(socket)?, addr))
     }
+
+    fn bind(addr: SocketAddr, config: Config) -> Result<(Handle, SocketAddr, Driver)> {
+        let socket = UdpSocket::bind(addr)?;
+        let addr = socket.local_addr()?;
+        let (handle, driver) = adit_smol::from_socket(socket, config)?;
+        Ok((handle, addr, driver))
+    }
+
+    async fn exchange(stream: Stream, bytes: Vec<u8>) -> Result<Vec<u8>> {
+        let (mut send, mut recv) = adit_smol::Stream::from(stream).split();
+        let write = async {
+            send.write_all(&bytes).await?;
+            send.close().await
+        };
+        let mut answer = Vec::new();
+        smol::future::try_zip(write, recv.read_to_end(&mut answer)).await?;
+        Ok(answer)
+    }
 }
+
 adit_core::conformance!(Smol);

@@ -1,8 +1,87 @@
-//! adit on tokio: the socket and the clock for the core's event loop.
+//! adit on tokio: the socket and the clock for the core's event loop, and its streams behind
+//! tokio's traits.
+//!
+//! It decides nothing about the tunnel; that is all in [`core`]. Nothing is spawned either: every
+//! function gives a [`Handle`] to talk to and a [`Driver`] to run, wherever the caller likes.
+//!
+//! ```no_run
+//! use adit_tokio::core::config::{Config, Dial};
+//! use adit_tokio::core::tls::{Identity, Tls, Trust};
+//! use tokio::io::{AsyncReadExt, AsyncWriteExt};
+//!
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! let identity = Identity::from_pem(&std::fs::read("cert.pem")?, &std::fs::read("key.pem")?)?;
+//! let trust = Trust::from_pem(&std::fs::read("ca.pem")?)?;
+//! let config = Config::builder(Tls::new(identity, trust)).build()?;
+//!
+//! let dial = Dial::new("192.0.2.7:4433".parse()?, "connector.example");
+//! let (_handle, peer, driver) = adit_tokio::connect(config, dial)?;
+//! tokio::spawn(driver);
+//!
+//! peer.connected().await?;
+//! let mut stream = adit_tokio::Stream::from(peer.open("echo".parse()?).await?);
+//! stream.write_all(b"hello").await?;
+//! stream.shutdown().await?;
+//! let mut answer = String::new();
+//! stream.read_to_string(&mut answer).await?;
+//! # Ok(())
+//! # }
+//! ```
 
 #![forbid(unsafe_code)]
 
 mod io;
+mod stream;
 mod system;
 
+use std::io::{Error, ErrorKind, Result};
+use std::net::{SocketAddr, UdpSocket};
+
+use adit_core::config::{Config, Dial};
+use adit_core::drive::drive;
+
+pub use adit_core as core;
+pub use adit_core::drive::{Handle, Peer};
+
 pub use crate::io::TokioIo;
+pub use crate::stream::{RecvStream, SendStream, Stream};
+
+/// The future that runs a node; it ends when the node has shut down.
+pub type Driver = adit_core::drive::Driver<TokioIo>;
+
+/// A node on a new socket bound to `addr`; an IPv6 wildcard takes IPv4 as well.
+///
+/// # Errors
+/// What the system says about the address or the socket; `InvalidInput` when the configuration
+/// cannot be used.
+///
+/// # Panics
+/// Outside a tokio runtime that has its IO and time drivers on, as all functions here.
+pub fn bind(addr: SocketAddr, config: Config) -> Result<(Handle, Driver)> {
+    from_socket(system::udp::bind(addr)?, config)
+}
+
+/// A node on a socket of the caller's: one that was inherited, or bound in a way of its own.
+///
+/// # Errors
+/// As [`bind`].
+///
+/// # Panics
+/// As [`bind`].
+pub fn from_socket(socket: UdpSocket, config: Config) -> Result<(Handle, Driver)> {
+    drive(TokioIo::new(socket)?, config, system::seed()?)
+        .map_err(|e| Error::new(ErrorKind::InvalidInput, e))
+}
+
+/// A node on a new socket that can reach `dial`, and its first peer, already being dialled.
+///
+/// # Errors
+/// As [`bind`]; `InvalidInput` also when the address or the name cannot be dialled.
+///
+/// # Panics
+/// As [`bind`].
+pub fn connect(config: Config, dial: Dial) -> Result<(Handle, Peer, Driver)> {
+    let (handle, driver) = bind(system::udp::wildcard_for(dial.address), config)?;
+    let peer = handle.dial(dial).map_err(|e| Error::new(ErrorKind::InvalidInput, e))?;
+    Ok((handle, peer, driver))
+}

@@ -5,8 +5,10 @@ use std::io::Result;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
+use adit_core::config::Config;
+use adit_core::drive::Stream;
 use adit_core::testing::conformance::Runtime;
-use adit_tokio::TokioIo;
+use adit_tokio::{Driver, Handle, TokioIo};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::JoinHandle;
 
@@ -30,7 +32,7 @@ impl Runtime for Tokio {
             .worker_threads(2)
             .enable_all()
             .build()
-            .unwrap()
+            .expect("the system has an event queue")
             .block_on(future)
     }
 
@@ -47,5 +49,24 @@ impl Runtime for Tokio {
         let addr = socket.local_addr()?;
         Ok((TokioIo::new(socket)?, addr))
     }
+
+    fn bind(addr: SocketAddr, config: Config) -> Result<(Handle, SocketAddr, Driver)> {
+        let socket = UdpSocket::bind(addr)?;
+        let addr = socket.local_addr()?;
+        let (handle, driver) = adit_tokio::from_socket(socket, config)?;
+        Ok((handle, addr, driver))
+    }
+
+    async fn exchange(stream: Stream, bytes: Vec<u8>) -> Result<Vec<u8>> {
+        let (mut send, mut recv) = adit_tokio::Stream::from(stream).split();
+        let write = async {
+            send.write_all(&bytes).await?;
+            send.shutdown().await
+        };
+        let mut answer = Vec::new();
+        tokio::try_join!(write, recv.read_to_end(&mut answer))?;
+        Ok(answer)
+    }
 }
+
 adit_core::conformance!(Tokio);

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 pub(super) const SOURCE: u8 = b's';
@@ -37,6 +37,8 @@ const SETTLE: Duration = Duration::from_secs(3);
 pub(crate) struct Backend {
     addr: SocketAddr,
     shared: Arc<Shared>,
+    /// Bulk connections that earlier rounds left open.
+    given_up: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -59,7 +61,7 @@ impl Backend {
                 eprintln!("the backend has ended: {e}");
             }
         })?;
-        Ok(Self { addr, shared })
+        Ok(Self { addr, shared, given_up: AtomicUsize::new(0) })
     }
 
     pub(crate) const fn addr(&self) -> SocketAddr {
@@ -71,13 +73,25 @@ impl Backend {
         self.shared.sunk.load(Ordering::Relaxed)
     }
 
-    /// Waits until the bulk connections of a round have ended, for a while.
-    pub(crate) fn settle(&self) {
+    /// Waits until the bulk connections of a round have ended; fails, once, for those that do not.
+    pub(crate) fn settle(&self) -> Result<()> {
+        let given_up = self.given_up.load(Ordering::Relaxed);
         let deadline = Instant::now() + SETTLE;
-        while self.shared.bulk.load(Ordering::Relaxed) > 0 && Instant::now() < deadline {
+        let left = loop {
+            let left = self.shared.bulk.load(Ordering::Relaxed);
+            if left <= given_up || Instant::now() > deadline {
+                break left;
+            }
             std::thread::sleep(Duration::from_millis(2));
-        }
+        };
+        self.given_up.store(left, Ordering::Relaxed);
         std::thread::sleep(Duration::from_millis(20));
+        match left.saturating_sub(given_up) {
+            0 => Ok(()),
+            stuck => {
+                bail!("{stuck} streams were not closed within {SETTLE:?} of their client's end")
+            }
+        }
     }
 }
 

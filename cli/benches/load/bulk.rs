@@ -5,7 +5,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use anyhow::{Result, bail};
@@ -22,6 +22,7 @@ pub(super) struct Bulk<'a> {
     direction: Direction,
     sunk_before: u64,
     received: Arc<AtomicU64>,
+    stopping: Arc<AtomicBool>,
     streams: Vec<TcpStream>,
     threads: Vec<JoinHandle<std::io::Result<()>>>,
 }
@@ -38,6 +39,7 @@ impl<'a> Bulk<'a> {
             direction,
             sunk_before: backend.sunk(),
             received: Arc::default(),
+            stopping: Arc::default(),
             streams: Vec::new(),
             threads: Vec::new(),
         };
@@ -47,10 +49,10 @@ impl<'a> Bulk<'a> {
             stream.set_read_timeout(Some(STALL))?;
             stream.set_write_timeout(Some(STALL))?;
             bulk.streams.push(stream.try_clone()?);
-            let received = bulk.received.clone();
+            let (received, stopping) = (bulk.received.clone(), bulk.stopping.clone());
             let client = std::thread::Builder::new().name("bulk client".into());
             bulk.threads.push(client.spawn(move || match direction {
-                Direction::Download => download(stream, &received),
+                Direction::Download => download(stream, &received, &stopping),
                 Direction::Upload => upload(stream),
             })?);
         }
@@ -77,7 +79,9 @@ impl<'a> Bulk<'a> {
 
 impl Drop for Bulk<'_> {
     fn drop(&mut self) {
-        for stream in &self.streams {
+        // What has arrived can still be read after the shutdown, and more keeps arriving.
+        self.stopping.store(true, Ordering::Relaxed);
+        for stream in self.streams.drain(..) {
             // Fails only where the stream has ended by itself, which `stop` reports.
             let _ended = stream.shutdown(Shutdown::Both);
         }
@@ -88,15 +92,20 @@ impl Drop for Bulk<'_> {
     }
 }
 
-fn download(mut stream: TcpStream, received: &AtomicU64) -> std::io::Result<()> {
+fn download(
+    mut stream: TcpStream,
+    received: &AtomicU64,
+    stopping: &AtomicBool,
+) -> std::io::Result<()> {
     stream.write_all(&[SOURCE])?;
     let mut block = vec![0; BLOCK];
-    loop {
+    while !stopping.load(Ordering::Relaxed) {
         match stream.read(&mut block)? {
-            0 => return Ok(()),
+            0 => break,
             n => received.fetch_add(n as u64, Ordering::Relaxed),
         };
     }
+    Ok(())
 }
 
 fn upload(mut stream: TcpStream) -> std::io::Result<()> {

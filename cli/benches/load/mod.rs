@@ -67,7 +67,9 @@ pub(crate) struct Length {
     pub(crate) warm_up: Duration,
     /// Bulk under the clock.
     pub(crate) window: Duration,
-    /// Small messages under the clock.
+    /// Small messages beside bulk under the clock.
+    pub(crate) beside: Duration,
+    /// Small messages alone under the clock.
     pub(crate) small: Duration,
 }
 
@@ -75,11 +77,13 @@ impl Length {
     pub(crate) const FULL: Self = Self {
         warm_up: Duration::from_millis(400),
         window: Duration::from_secs(3),
+        beside: Duration::from_secs(2),
         small: Duration::from_millis(1500),
     };
     pub(crate) const QUICK: Self = Self {
         warm_up: Duration::from_millis(150),
         window: Duration::from_millis(500),
+        beside: Duration::from_millis(500),
         small: Duration::from_millis(400),
     };
 }
@@ -111,7 +115,7 @@ pub(crate) fn run(
         Case::Beside { streams } => {
             let bulk = Bulk::start(tunnel.entry(), backend, streams, Direction::Download)?;
             std::thread::sleep(length.warm_up);
-            let times = small::paced(tunnel.entry(), PACE, length.window)?;
+            let times = small::paced(tunnel.entry(), PACE, length.beside)?;
             bulk.stop()?;
             percentiles(times, ["p50 ms", "p99 ms"], 1e3)
         }

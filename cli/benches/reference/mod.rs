@@ -10,7 +10,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use quinn::{Connection, RecvStream, SendStream, VarInt};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{ReadHalf, WriteHalf};
@@ -19,7 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 /// What an agent writes first on each stream, so that the connector dials at once.
 const PREAMBLE: [u8; 5] = *b"\x04bulk";
 /// Bytes moved at once between a socket and a stream.
-const COPY: usize = 256 * 1024;
+const COPY: usize = 64 * 1024;
 
 /// Accepts streams on `quic` and dials `backend` for each.
 pub(crate) fn connector(dir: &Path, quic: SocketAddr, backend: SocketAddr) -> Result<()> {
@@ -78,7 +78,17 @@ async fn serve(send: SendStream, mut recv: RecvStream, backend: SocketAddr) -> R
 async fn splice(mut tcp: TcpStream, mut send: SendStream, mut recv: RecvStream) -> Result<()> {
     tcp.set_nodelay(true)?;
     let (reader, writer) = tcp.split();
-    let result = tokio::try_join!(to_stream(reader, &mut send), to_socket(&mut recv, writer));
+    let stopped = send.stopped();
+    let to_stream = async {
+        // A write that waits for credit of the connection does not learn that the peer has stopped
+        // the stream, and may wait for ever.
+        tokio::select! {
+            biased;
+            ended = to_stream(reader, &mut send) => ended,
+            _ = stopped => bail!("the peer has stopped the stream"),
+        }
+    };
+    let result = tokio::try_join!(to_stream, to_socket(&mut recv, writer));
     if result.is_err() {
         // Either fails only if that direction has ended already, which is what is wanted.
         let _ = send.reset(VarInt::from_u32(1));

@@ -24,15 +24,15 @@ use rustls::{CipherSuite, RootCertStore};
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// Bytes given to the stream at once.
-const CHUNK: usize = 256 * 1024;
+pub(crate) const CHUNK: usize = 256 * 1024;
 /// Largest batch that one system call would take, in bytes.
 const BATCH: usize = 65_507;
 /// Most datagrams in a batch.
 const SEGMENTS: usize = 44;
 /// Bytes of a stream that pass before the clock starts: slow start and path discovery end in them.
-const WARM_UP: u64 = 64 << 20;
+pub(crate) const WARM_UP: u64 = 64 << 20;
 /// A run that moves nothing for this long has failed.
-const STALL: Duration = Duration::from_secs(5);
+pub(crate) const STALL: Duration = Duration::from_secs(5);
 
 /// What may differ between runs.
 #[derive(Debug, Clone)]
@@ -260,6 +260,6 @@ fn provider() -> Arc<CryptoProvider> {
 }
 
 #[expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
-fn now() -> Instant {
+pub(crate) fn now() -> Instant {
     Instant::now()
 }

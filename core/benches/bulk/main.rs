@@ -7,6 +7,7 @@
 //! ```
 
 mod bare;
+mod node;
 
 use std::error::Error;
 use std::time::Duration;
@@ -24,11 +25,17 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("{:<32}{:>12}{:>12}", "256 MiB on one stream", "GB/s", "Gbit/s");
     for mtu in [1_452, 8_900, 65_000] {
         let config = bare::Config::of_mtu(mtu);
-        let mut rounds = Vec::new();
+        let (mut bare, mut nodes, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..ROUNDS {
-            rounds.push(bare::bulk(BYTES, &config)?);
+            let (floor, ours) = (bare::bulk(BYTES, &config)?, node::bulk(BYTES, &config)?);
+            ratios.push(floor.as_secs_f64() / ours.as_secs_f64());
+            bare.push(floor);
+            nodes.push(ours);
         }
-        show(&format!("bare quinn-proto, {mtu} B packets"), rounds);
+        show(&format!("bare quinn-proto, {mtu} B packets"), bare);
+        show(&format!("two nodes, {mtu} B packets"), nodes);
+        ratios.sort_unstable_by(f64::total_cmp);
+        println!("{:<32}{:>12.2}", "ratio, pair by pair", ratios[ratios.len() / 2]);
     }
     Ok(())
 }

@@ -22,11 +22,11 @@ use crate::tls::TlsError;
 use crate::transmit::{Datagram, Transmit};
 
 /// Turns before the driver lets other tasks of its thread run.
-const TURNS: usize = 4;
+const TURNS: usize = 1;
 
 /// Receive calls of one turn. Together with the adapter's batch this bounds how long a small
 /// request can wait behind bulk that arrives.
-const RECEIVES: usize = 2;
+const RECEIVES: usize = 1;
 
 /// Batches sent in one turn: as many as a receive of the peer takes at once.
 const BATCHES: usize = 4;
@@ -161,6 +161,8 @@ impl<I: Io> Driver<I> {
                     let input =
                         Input::SendFailed { route: transmit.route, detail: error.to_string() };
                     self.shared.lock().node.handle(input, self.shared.clock.now());
+                    // What follows from it belongs to the next turn, which must not wait.
+                    cx.waker().wake_by_ref();
                 }
             }
             self.spare.extend(self.outbox.pop_front().map(|(_, bytes)| bytes));

@@ -14,6 +14,10 @@ use crate::error::Code;
 use crate::id::StreamId;
 use crate::node::{StreamError, StreamRef};
 
+/// Most bytes that one [`SendHalf::poll_write`] copies. A caller that comes back with the rest of
+/// its megabytes whenever some were taken would otherwise have them copied every time.
+const MAX_COPY: usize = 64 * 1024;
+
 /// Both directions of a stream.
 #[derive(Debug)]
 pub struct Stream {
@@ -91,7 +95,7 @@ impl SendHalf {
         }
     }
 
-    /// Copies from the front of `data`; gives how many bytes were taken.
+    /// Copies from the front of `data`, at most 64 KiB; gives how many bytes were taken.
     ///
     /// # Errors
     /// [`StreamError`] when the stream takes no more.
@@ -100,6 +104,7 @@ impl SendHalf {
         cx: &mut Context<'_>,
         data: &[u8],
     ) -> Poll<Result<usize, StreamError>> {
+        let data = &data[..data.len().min(MAX_COPY)];
         let mut copy = Bytes::copy_from_slice(data);
         self.poll_write_chunk(cx, &mut copy).map_ok(|()| data.len() - copy.len())
     }

@@ -361,17 +361,10 @@ impl Node {
     }
 
     /// The peer stopped the stream of an exchange: it does not want what we say.
-    pub(super) fn on_exchange_stopped(&mut self, id: RequestId, code: Code) {
+    pub(super) fn on_exchange_stopped(&mut self, id: RequestId) {
         match self.exchanges.get(&id) {
-            // The responder may stop reading a request it has answered or refused already: the
-            // answer says which.
-            Some(Exchange::Sent { .. }) if code == Code::Closed => {}
-            Some(Exchange::Sent { stream, .. }) => {
-                let stream = *stream;
-                if self.link_of(stream).is_some() {
-                    self.emit(Event::RequestProgressed { request: id });
-                }
-            }
+            // The responder may have answered already without reading on: its answer says.
+            Some(Exchange::Sent { .. }) => self.emit(Event::RequestProgressed { request: id }),
             Some(Exchange::Theirs { .. }) => self.end_offer(id),
             Some(Exchange::Queued { .. } | Exchange::Failed(_)) | None => {}
         }

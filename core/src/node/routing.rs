@@ -80,14 +80,31 @@ impl Node {
 
     pub(super) fn on_stopped(&mut self, peer: PeerId, index: u64, code: Code) {
         let Some(id) = self.name(peer, index) else { return };
+        let Some(connection) = self.link_of(id).map(|l| l.connection) else { return };
+        let Some(stream) = self.stream_mut(id) else { return };
+        if !matches!(stream.sending, Sending::Open | Sending::Finishing) {
+            return;
+        }
+        let request = match stream.receiving {
+            Receiving::Request(request) => Some(request),
+            Receiving::Answer(_)
+            | Receiving::Preface(_)
+            | Receiving::Held(_)
+            | Receiving::Offered
+            | Receiving::Raw
+            | Receiving::Refused(_)
+            | Receiving::Done => None,
+        };
+        // The transport may hide the stop behind exhausted credit from whoever writes next: it is
+        // remembered here until the application has seen it, which one that has finished never will.
+        let is_awaited = stream.sending == Sending::Open && !stream.finish_after;
+        stream.sending =
+            if request.is_none() && is_awaited { Sending::Stopped(code) } else { Sending::Done };
         // The stream has to be reset in answer (RFC 9000 §3.5).
-        self.stream_reset(id, code);
-        let receiving = self.stream_mut(id).map(|s| &s.receiving);
-        if let Some(Receiving::Request(request)) = receiving {
-            let request = *request;
-            self.on_exchange_stopped(request, code);
-        } else {
-            self.emit(Event::StreamStopped { stream: id, code });
+        self.endpoint.stream(connection, |c| c.reset(index, code));
+        match request {
+            Some(request) => self.on_exchange_stopped(request),
+            None => self.emit(Event::StreamStopped { stream: id, code }),
         }
         self.reap(id);
     }

@@ -112,7 +112,8 @@ impl StreamRef<'_> {
     #[must_use]
     pub fn is_finished(&self) -> bool {
         let link = self.node.link_of(self.id);
-        link.and_then(|l| l.streams.get(self.id.index)).is_none_or(|s| s.sending == Sending::Done)
+        link.and_then(|l| l.streams.get(self.id.index))
+            .is_none_or(|s| matches!(s.sending, Sending::Done | Sending::Stopped(_)))
     }
 }
 
@@ -212,6 +213,18 @@ impl Node {
     }
 
     fn stream_write(&mut self, id: StreamId, data: &mut Bytes) -> Poll<Result<usize, StreamError>> {
+        let polled = self.try_write(id, data);
+        if let Poll::Ready(Err(StreamError::Stopped(code))) = polled {
+            // The writer knows now: nothing more is kept for it.
+            self.stream_reset(id, code);
+        }
+        polled
+    }
+
+    fn try_write(&mut self, id: StreamId, data: &mut Bytes) -> Poll<Result<usize, StreamError>> {
+        if let Some(Sending::Stopped(code)) = self.stream_mut(id).map(|s| s.sending) {
+            return Poll::Ready(Err(StreamError::Stopped(code)));
+        }
         match self.flush_ahead(id) {
             Poll::Ready(Ok(())) => {}
             Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
@@ -242,6 +255,10 @@ impl Node {
     pub(super) fn stream_finish(&mut self, id: StreamId) -> Result<(), StreamError> {
         let pending = self.flush_ahead(id).is_pending();
         let Some(stream) = self.stream_mut(id) else { return Err(self.gone(id)) };
+        if let Sending::Stopped(code) = stream.sending {
+            self.stream_reset(id, code);
+            return Err(StreamError::Stopped(code));
+        }
         if stream.sending != Sending::Open {
             return Err(StreamError::Closed);
         }
@@ -261,11 +278,11 @@ impl Node {
 
     pub(super) fn stream_reset(&mut self, id: StreamId, code: Code) {
         let Some(stream) = self.stream_mut(id) else { return };
-        if stream.sending != Sending::Done {
-            stream.sending = Sending::Done;
-            if let Some(connection) = self.link_of(id).map(|l| l.connection) {
-                self.endpoint.stream(connection, |c| c.reset(id.index, code));
-            }
+        let before = std::mem::replace(&mut stream.sending, Sending::Done);
+        if matches!(before, Sending::Open | Sending::Finishing)
+            && let Some(connection) = self.link_of(id).map(|l| l.connection)
+        {
+            self.endpoint.stream(connection, |c| c.reset(id.index, code));
         }
         self.reap(id);
     }

@@ -53,7 +53,9 @@ pub(super) enum Sending {
     Open,
     /// Finished, and not everything acknowledged.
     Finishing,
-    /// Acknowledged, stopped or reset.
+    /// Stopped by the peer, and the application has not seen it yet.
+    Stopped(Code),
+    /// Acknowledged, reset, or known to be stopped.
     Done,
 }
 

@@ -19,6 +19,7 @@ use crate::tls::TlsError;
 use crate::transmit::{Datagram, Route, Transmit};
 
 mod cid;
+mod congestion;
 mod connection;
 mod convert;
 mod setup;
@@ -84,7 +85,7 @@ impl Endpoint {
         } else {
             None
         };
-        let endpoint = Arc::new(setup::endpoint(&config.transport, rng));
+        let endpoint = Arc::new(setup::endpoint(config, rng));
         Ok(Self {
             inner: quinn_proto::Endpoint::new(endpoint, server, true, None),
             client,

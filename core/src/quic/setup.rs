@@ -13,6 +13,7 @@ use quinn_proto::{
 };
 
 use super::cid::{self, SeededCids};
+use super::congestion::BoundedCubic;
 use crate::clock::WallClock;
 use crate::config::{Config, Limits, Transport};
 use crate::rng::Rng;
@@ -46,6 +47,7 @@ pub(super) fn transport(t: &Transport) -> Arc<TransportConfig> {
         .receive_window(VarInt::from_u32(t.connection_window))
         .send_window(t.send_window.into())
         .send_fairness(true)
+        .congestion_controller_factory(Arc::new(BoundedCubic))
         .mtu_discovery_config(Some(mtu))
         .crypto_buffer_size(CRYPTO_BUFFER)
         .datagram_receive_buffer_size(Some(t.datagram_receive_buffer as usize))
@@ -54,21 +56,28 @@ pub(super) fn transport(t: &Transport) -> Arc<TransportConfig> {
     Arc::new(config)
 }
 
-pub(super) fn endpoint(t: &Transport, rng: &mut Rng) -> EndpointConfig {
-    let reset_key = hmac::Key::new(hmac::HMAC_SHA256, &rng.seed());
+/// What keeps stateless resets apart from every other use of the identity's key.
+const RESET_LABEL: &[u8] = b"adit/1 stateless reset";
+
+pub(super) fn endpoint(config: &Config, rng: &mut Rng) -> EndpointConfig {
+    let t = &config.transport;
+    // From the identity and not from the seed: a node that was killed and restarted can tell its
+    // peers at once that their connections are gone (RFC 9000 §10.3.2).
+    let secret = hmac::Key::new(hmac::HMAC_SHA256, config.tls.secret());
+    let reset_key = hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&secret, RESET_LABEL).as_ref());
     let cids = rng.seed();
-    let mut config = EndpointConfig::new(Arc::new(reset_key));
-    config
+    let mut endpoint = EndpointConfig::new(Arc::new(reset_key));
+    endpoint
         .rng_seed(Some(rng.seed()))
         .cid_generator(move || Box::new(SeededCids::new(Rng::new(cids, "cid"))))
         // Keeps the first byte of QUIC packets in its classic ranges, so that probes can share
         // the socket (RFC 9443).
         .grease_quic_bit(false);
     // The configuration checked this range.
-    if config.max_udp_payload_size(t.max_udp_payload).is_err() {
+    if endpoint.max_udp_payload_size(t.max_udp_payload).is_err() {
         tracing::error!("max_udp_payload {} refused", t.max_udp_payload);
     }
-    config
+    endpoint
 }
 
 pub(super) fn server(

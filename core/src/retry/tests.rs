@@ -21,7 +21,7 @@ fn a_lost_link_is_tried_again_after_the_first_delay_and_once() {
     let mut retry = exact(Policy::builder());
     retry.on_up(now);
     let until = now + SECOND;
-    assert_eq!(retry.on_down(&reset(), now), Verdict::Wait { attempt: 1, until });
+    assert_eq!(retry.on_down(&silence(), now), Verdict::Wait { attempt: 1, until });
     assert_eq!(retry.deadline(), Some((until, Reason::Reconnect)));
     assert_eq!(retry.poll(until - NANO), None);
     assert_eq!(retry.poll(until), Some(Attempt { number: 1 }));
@@ -30,18 +30,30 @@ fn a_lost_link_is_tried_again_after_the_first_delay_and_once() {
 }
 
 #[test]
+fn a_first_reset_is_followed_at_once_and_a_second_backs_off() {
+    let now = anchor();
+    let mut retry = exact(Policy::builder());
+    let reset = Failure::new(Code::Reset, "");
+    let first = wait(&mut retry, &reset, now);
+    assert!(first < super::RESET_SPREAD, "{first:?}");
+    let again = now + first;
+    retry.poll(again).unwrap();
+    assert_eq!(wait(&mut retry, &reset, again), Duration::from_secs(2));
+}
+
+#[test]
 fn an_interactive_agent_gives_up_after_its_tenth_attempt_and_not_before() {
     let mut now = anchor();
     let mut retry = exact(Policy::builder());
-    let mut verdict = retry.on_attempt_failed(&reset(), now);
+    let mut verdict = retry.on_attempt_failed(&silence(), now);
     for number in 1..=10 {
         let Verdict::Wait { attempt, until } = verdict else { panic!("gave up before {number}") };
         assert_eq!(attempt, number);
         now = until;
         assert_eq!(retry.poll(now), Some(Attempt { number }));
-        verdict = retry.on_attempt_failed(&reset(), now);
+        verdict = retry.on_attempt_failed(&silence(), now);
     }
-    assert_eq!(verdict, Verdict::GiveUp(reset()));
+    assert_eq!(verdict, Verdict::GiveUp(silence()));
     assert_eq!((retry.attempts(), retry.deadline(), retry.poll(now)), (0, None, None));
 }
 
@@ -60,7 +72,7 @@ fn a_persistent_link_never_gives_up_on_the_network() {
 #[test]
 fn no_attempt_allowed_means_giving_up_at_once() {
     let mut retry = exact(Policy::builder().max_attempts(Some(0)));
-    assert_eq!(retry.on_down(&reset(), anchor()), Verdict::GiveUp(reset()));
+    assert_eq!(retry.on_down(&silence(), anchor()), Verdict::GiveUp(silence()));
 }
 
 #[test]
@@ -140,9 +152,9 @@ fn overload_does_not_count_as_unavailable() {
 #[test]
 fn a_peers_request_is_a_floor_and_not_a_short_cut() {
     let now = anchor();
-    let soon = reset().with_retry_after(SECOND - NANO);
+    let soon = silence().with_retry_after(SECOND - NANO);
     assert_eq!(wait(&mut exact(Policy::builder()), &soon, now), SECOND);
-    let later = reset().with_retry_after(SECOND + NANO);
+    let later = silence().with_retry_after(SECOND + NANO);
     assert_eq!(wait(&mut exact(Policy::builder()), &later, now), SECOND + NANO);
 }
 
@@ -150,7 +162,7 @@ fn a_peers_request_is_a_floor_and_not_a_short_cut() {
 fn a_peers_request_is_honoured_for_an_hour_and_no_longer() {
     let now = anchor();
     for told in [LONGEST_RETRY_AFTER, LONGEST_RETRY_AFTER + NANO, Duration::MAX] {
-        let told = reset().with_retry_after(told);
+        let told = silence().with_retry_after(told);
         assert_eq!(wait(&mut exact(Policy::builder()), &told, now), LONGEST_RETRY_AFTER);
     }
 }
@@ -177,12 +189,12 @@ fn a_link_is_stable_exactly_after_its_time_and_not_before() {
     let start = anchor();
     for (up_for, next) in [(10 * SECOND - NANO, 2), (10 * SECOND, 1)] {
         let mut retry = exact(Policy::builder());
-        wait(&mut retry, &reset(), start);
+        wait(&mut retry, &silence(), start);
         let up = start + SECOND;
         retry.poll(up).unwrap();
         retry.on_up(up);
         assert_eq!(retry.deadline(), Some((up + 10 * SECOND, Reason::Stable)));
-        let verdict = retry.on_down(&reset(), up + up_for);
+        let verdict = retry.on_down(&silence(), up + up_for);
         assert!(matches!(verdict, Verdict::Wait { attempt, .. } if attempt == next));
     }
 }
@@ -191,7 +203,7 @@ fn a_link_is_stable_exactly_after_its_time_and_not_before() {
 fn a_stable_link_shows_no_attempts_and_asks_for_no_more_calls() {
     let now = anchor();
     let mut retry = exact(Policy::builder());
-    wait(&mut retry, &reset(), now);
+    wait(&mut retry, &silence(), now);
     retry.on_up(now);
     assert_eq!(retry.attempts(), 1);
     assert_eq!(retry.poll(now + 10 * SECOND), None);
@@ -211,8 +223,8 @@ fn hearing_twice_that_the_link_is_up_does_not_delay_stability() {
 fn news_of_an_old_attempt_during_a_wait_changes_nothing() {
     let now = anchor();
     let mut retry = exact(Policy::builder());
-    let first = retry.on_down(&reset(), now);
-    assert_eq!(retry.on_attempt_failed(&reset(), now + NANO), first);
+    let first = retry.on_down(&silence(), now);
+    assert_eq!(retry.on_attempt_failed(&silence(), now + NANO), first);
     let refused = Failure::new(Code::Unauthenticated, "");
     assert_eq!(retry.on_down(&refused, now + NANO), first);
 }
@@ -221,13 +233,13 @@ fn news_of_an_old_attempt_during_a_wait_changes_nothing() {
 fn a_cancelled_wait_yields_no_attempt_and_a_fresh_count() {
     let now = anchor();
     let mut retry = exact(Policy::builder());
-    wait(&mut retry, &reset(), now);
+    wait(&mut retry, &silence(), now);
     assert!(retry.is_waiting());
     retry.cancel();
     assert!(!retry.is_waiting());
     assert_eq!((retry.poll(now + 60 * SECOND), retry.deadline()), (None, None));
     assert_eq!(
-        retry.on_attempt_failed(&reset(), now),
+        retry.on_attempt_failed(&silence(), now),
         Verdict::Wait { attempt: 1, until: now + SECOND }
     );
 }
@@ -246,7 +258,7 @@ fn a_network_change_brings_a_long_wait_forward() {
 fn a_network_change_never_makes_a_wait_longer() {
     let now = anchor();
     let mut retry = exact(Policy::builder());
-    wait(&mut retry, &reset(), now);
+    wait(&mut retry, &silence(), now);
     assert_eq!(retry.on_network_change(now + SECOND), None);
     assert_eq!(retry.deadline(), Some((now + SECOND, Reason::Reconnect)));
 }
@@ -267,7 +279,7 @@ fn a_second_network_change_waits_for_its_interval_and_is_not_lost() {
     let first = retry.on_network_change(now).unwrap();
     assert_eq!(retry.on_network_change(now), None, "the wait is short already");
     retry.poll(first).unwrap();
-    wait(&mut retry, &reset(), first);
+    wait(&mut retry, &silence(), first);
     let second = retry.on_network_change(first + NANO).unwrap();
     assert!(second >= first + NETWORK_CHANGE_INTERVAL);
     assert!(second < first + NETWORK_CHANGE_INTERVAL + NETWORK_CHANGE_SPREAD);
@@ -404,12 +416,12 @@ proptest! {
         let mut now = start;
         let mut retry = Retry::new(Policy::persistent(), Rng::new(seed, "retry"));
         let mut attempts = 0u32;
-        retry.on_down(&reset(), now);
+        retry.on_down(&silence(), now);
         for pause in flaps {
             now += Duration::from_millis(pause);
             if retry.poll(now).is_some() {
                 attempts += 1;
-                retry.on_attempt_failed(&reset(), now);
+                retry.on_attempt_failed(&silence(), now);
             }
             let _ = retry.on_network_change(now);
         }
@@ -420,8 +432,8 @@ proptest! {
     }
 }
 
-fn reset() -> Failure {
-    Failure::new(Code::Reset, "")
+fn silence() -> Failure {
+    Failure::new(Code::TimedOut, "")
 }
 
 fn exact(policy: super::Builder) -> Retry {
@@ -440,6 +452,6 @@ fn waiting_long(now: Instant) -> Retry {
     let backoff = backoff::Config::builder().initial(60 * SECOND).jitter(0.0).build().unwrap();
     let policy = Policy::builder().backoff(backoff).build().unwrap();
     let mut retry = Retry::new(policy, Rng::new([0; 32], "retry"));
-    wait(&mut retry, &reset(), now);
+    wait(&mut retry, &silence(), now);
     retry
 }

@@ -1,0 +1,127 @@
+//! The command line. It holds no secret: keys are named by path in the configuration file.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgAction, Parser, Subcommand};
+
+use crate::config::duration;
+
+const EXAMPLES: &str = "\
+Examples:
+  adit demo                        see it work, on this machine alone
+  adit connector -c connector.toml expose the services named in the file
+  adit agent -c agent.toml         reach them from local ports
+
+Exit codes:
+  0 all went well   2 usage or configuration   3 authentication (do not retry)
+  4 unreachable (retry later)   5 degraded";
+
+/// A self-healing, mutually authenticated QUIC tunnel.
+#[derive(Debug, Parser)]
+#[command(name = "adit", version, about, after_help = EXAMPLES, arg_required_else_help = true)]
+pub(crate) struct Args {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+
+    /// Say more on stderr: -v for state changes, -vv for packets (RUST_LOG overrides)
+    #[arg(short, long, action = ArgAction::Count, global = true)]
+    pub(crate) verbose: u8,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show a tunnel at work on this machine: transfers, requests, and recovery from failures
+    Demo(DemoArgs),
+    /// Expose private TCP services to the devices that may use them
+    Connector(ConnectorArgs),
+    /// Offer the services of a connector on local TCP ports
+    Agent(AgentArgs),
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  adit demo           a table of what was shown, in less than half a minute
+  adit demo --keep    leave the tunnel up afterwards and print its URL
+  adit demo --json    the same as a JSON report on stdout")]
+pub(crate) struct DemoArgs {
+    /// Leave the tunnel up afterwards and print the URL of its local end
+    #[arg(long)]
+    pub(crate) keep: bool,
+
+    /// Print the report as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+A connector.toml:
+  listen = \"0.0.0.0:4433\"
+
+  [tls]
+  ca = \"ca.pem\"
+  certificate = \"connector.pem\"
+  key = \"connector.key\"
+
+  [[service]]
+  name = \"web\"
+  tcp = \"127.0.0.1:8080\"
+  allow = [\"laptop\"]        # names from device certificates; without it, every device")]
+pub(crate) struct ConnectorArgs {
+    /// The configuration file; paths in it are relative to it
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+An agent.toml:
+  [tls]
+  ca = \"ca.pem\"
+  certificate = \"laptop.pem\"
+  key = \"laptop.key\"
+
+  [connector]
+  address = \"connector.example:4433\"
+  name = \"connector\"        # the name in the connector's certificate
+
+  [[forward]]
+  listen = \"127.0.0.1:9000\"
+  service = \"web\"")]
+pub(crate) struct AgentArgs {
+    /// The configuration file; paths in it are relative to it
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+
+    /// Exit with code 4 when there was no connection for this long, like 30s or 5m;
+    /// without it, retry for ever
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    pub(crate) give_up_after: Option<Duration>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory as _;
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn verbosity_is_accepted_after_the_command() {
+        let args = Args::try_parse_from(["adit", "demo", "-vv", "--json"]).unwrap();
+        assert_eq!(args.verbose, 2);
+        assert!(matches!(args.command, Command::Demo(DemoArgs { keep: false, json: true })));
+    }
+
+    #[test]
+    fn a_connector_needs_its_file() {
+        let error = Args::try_parse_from(["adit", "connector"]).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+    }
+}

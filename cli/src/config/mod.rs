@@ -1,0 +1,225 @@
+//! Configuration files: TOML text in, checked values out, and for a mistake one sentence that
+//! names the place, the cause and the next step.
+//!
+//! Unknown keys are mistakes. Paths in a file are relative to that file. Nothing is read here but
+//! the configuration file itself.
+
+pub(crate) mod duration;
+mod explain;
+mod host_port;
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use adit_tokio::core::heartbeat;
+use adit_tokio::core::message::ServiceName;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+pub(crate) use self::host_port::HostPort;
+use crate::stop::Stop;
+
+/// `connector.toml`: what a connector exposes, where it listens, and who it is.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Connector {
+    /// The UDP address that agents reach.
+    pub(crate) listen: SocketAddr,
+    pub(crate) tls: TlsFiles,
+    #[serde(default, rename = "service")]
+    pub(crate) services: Vec<Service>,
+    #[serde(default)]
+    pub(crate) limits: Limits,
+    #[serde(default)]
+    pub(crate) heartbeat: Heartbeat,
+}
+
+/// One private TCP service.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Service {
+    pub(crate) name: ServiceName,
+    /// Where the service is, from here; resolved for every connection.
+    pub(crate) tcp: HostPort,
+    /// Names of the devices that may use it, as their verified certificates say. Without the
+    /// key every device of the CA may; with an empty list none.
+    pub(crate) allow: Option<BTreeSet<String>>,
+}
+
+/// `agent.toml`: which connector, and what it offers on local ports.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Agent {
+    pub(crate) tls: TlsFiles,
+    pub(crate) connector: Remote,
+    #[serde(default, rename = "forward")]
+    pub(crate) forwards: Vec<Forward>,
+    #[serde(default)]
+    pub(crate) limits: Limits,
+    #[serde(default)]
+    pub(crate) heartbeat: Heartbeat,
+}
+
+/// The connector to reach.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Remote {
+    pub(crate) address: HostPort,
+    /// The name that its certificate must carry.
+    pub(crate) name: String,
+}
+
+/// One local TCP port and the service behind it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Forward {
+    pub(crate) listen: SocketAddr,
+    pub(crate) service: ServiceName,
+}
+
+/// The files of an identity and of whom it trusts, in PEM.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TlsFiles {
+    pub(crate) ca: PathBuf,
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
+}
+
+/// What forwarding may take.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Limits {
+    /// Forwarded connections at a time; further ones wait to be accepted (agent) or are refused
+    /// (connector). The default, 16,384, is half of what one address can hold towards another.
+    pub(crate) connections: usize,
+    /// How long a connection that one side has finished may stay without a byte. The default, an
+    /// hour, is longer than people wait for an answer; connections open both ways are never cut.
+    #[serde(with = "duration")]
+    pub(crate) half_open: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { connections: 16_384, half_open: Duration::from_secs(3600) }
+    }
+}
+
+/// How soon a dead peer is noticed.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Heartbeat {
+    /// Time between heartbeats.
+    #[serde(with = "duration")]
+    pub(crate) interval: Duration,
+    /// Time within which the answer to one counts.
+    #[serde(with = "duration")]
+    pub(crate) ack_within: Duration,
+    /// Silence after which the peer is taken for dead.
+    #[serde(with = "duration")]
+    pub(crate) dead_after: Duration,
+}
+
+impl Default for Heartbeat {
+    fn default() -> Self {
+        let core = heartbeat::Config::default();
+        Self {
+            interval: core.interval(),
+            ack_within: core.ack_within(),
+            dead_after: core.dead_after(),
+        }
+    }
+}
+
+impl Connector {
+    /// Reads and checks a connector's file.
+    ///
+    /// # Errors
+    /// One sentence about the first mistake.
+    pub(crate) fn load(path: &Path) -> Result<Self, Stop> {
+        let mut config: Self = load(path)?;
+        config.tls.resolve(path);
+        let mut names = BTreeSet::new();
+        for service in &config.services {
+            if !names.insert(service.name.as_str()) {
+                return Err(twice(path, "service", service.name.as_str()));
+            }
+        }
+        if config.services.is_empty() {
+            return Err(nothing(
+                path,
+                "[[service]]",
+                "name = \"web\" and tcp = \"127.0.0.1:8080\"",
+            ));
+        }
+        config.limits.check(path)?;
+        Ok(config)
+    }
+}
+
+impl Agent {
+    /// Reads and checks an agent's file.
+    ///
+    /// # Errors
+    /// One sentence about the first mistake.
+    pub(crate) fn load(path: &Path) -> Result<Self, Stop> {
+        let mut config: Self = load(path)?;
+        config.tls.resolve(path);
+        let mut ports = BTreeSet::new();
+        for forward in &config.forwards {
+            if forward.listen.port() != 0 && !ports.insert(forward.listen) {
+                return Err(twice(path, "forward", &forward.listen.to_string()));
+            }
+        }
+        if config.forwards.is_empty() {
+            let keys = "listen = \"127.0.0.1:9000\" and service = \"web\"";
+            return Err(nothing(path, "[[forward]]", keys));
+        }
+        config.limits.check(path)?;
+        Ok(config)
+    }
+}
+
+impl TlsFiles {
+    fn resolve(&mut self, config: &Path) {
+        let directory = config.parent().unwrap_or(Path::new(""));
+        for path in [&mut self.ca, &mut self.certificate, &mut self.key] {
+            *path = directory.join(&path);
+        }
+    }
+}
+
+impl Limits {
+    fn check(&self, path: &Path) -> Result<(), Stop> {
+        if self.connections == 0 {
+            return Err(Stop::usage(format!(
+                "{}: limits.connections: 0 would refuse everyone; write 1 or more",
+                path.display()
+            )));
+        }
+        Ok(())
+    }
+}
+
+fn load<T: DeserializeOwned>(path: &Path) -> Result<T, Stop> {
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        Stop::usage(format!(
+            "{}: the configuration cannot be read: {error}; check the path given to -c",
+            path.display()
+        ))
+    })?;
+    explain::parse(&text).map_err(|sentence| Stop::usage(format!("{}: {sentence}", path.display())))
+}
+
+fn twice(path: &Path, what: &str, name: &str) -> Stop {
+    Stop::usage(format!("{}: {what}: \"{name}\" stands twice; remove one", path.display()))
+}
+
+fn nothing(path: &Path, section: &str, keys: &str) -> Stop {
+    Stop::usage(format!("{}: there is no {section}; add one with {keys}", path.display()))
+}
+
+#[cfg(test)]
+mod tests;

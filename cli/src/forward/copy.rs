@@ -1,0 +1,333 @@
+//! One TCP connection and one stream of the tunnel, carried into each other.
+//!
+//! An end of one direction is passed on as an end of that direction. A reset on either side
+//! resets the other. Nothing is read that there is no room for: a slow reader is felt by the
+//! writer at the other end. It holds no buffer while nothing moves.
+
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::net::Shutdown;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use adit_tokio::core::drive::{RecvHalf, SendHalf, StreamError};
+use adit_tokio::core::error::Code;
+use bytes::{Bytes, BytesMut};
+use socket2::SockRef;
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+
+/// Smallest and largest read buffer: the size doubles as long as reads fill it. Measured on
+/// loopback, more than 256 KiB carries no more.
+const READ: (usize, usize) = (16 * 1024, 256 * 1024);
+
+/// Room that makes a used buffer worth another read.
+const WORTH_READING: usize = 4 * 1024;
+
+/// Most bytes and most pieces taken from the stream for one write to TCP.
+const WRITE: (usize, usize) = (256 * 1024, 64);
+
+/// Bytes one connection carries before the others of its thread have a turn: a small request waits
+/// for no more than this of each bulk transfer.
+const TURN: usize = 128 * 1024;
+
+/// The sending direction of a stream.
+pub(super) trait Sink {
+    /// Takes what there is room for from the front; ready once something was taken.
+    fn poll_give(
+        &mut self,
+        cx: &mut Context<'_>,
+        chunk: &mut Bytes,
+    ) -> Poll<Result<(), StreamError>>;
+    /// Everything was given.
+    fn finish(&mut self) -> Result<(), StreamError>;
+    /// What was given need not arrive.
+    fn reset(&mut self, code: Code);
+}
+
+/// The receiving direction of a stream.
+pub(super) trait Source {
+    /// The next bytes in order, at most `max`; `None` at the end.
+    fn poll_take(
+        &mut self,
+        cx: &mut Context<'_>,
+        max: usize,
+    ) -> Poll<Result<Option<Bytes>, StreamError>>;
+    /// No more is wanted.
+    fn stop(&mut self, code: Code);
+}
+
+impl Sink for SendHalf {
+    fn poll_give(
+        &mut self,
+        cx: &mut Context<'_>,
+        chunk: &mut Bytes,
+    ) -> Poll<Result<(), StreamError>> {
+        self.poll_write_chunk(cx, chunk)
+    }
+
+    fn finish(&mut self) -> Result<(), StreamError> {
+        Self::finish(self)
+    }
+
+    fn reset(&mut self, code: Code) {
+        Self::reset(self, code);
+    }
+}
+
+impl Source for RecvHalf {
+    fn poll_take(
+        &mut self,
+        cx: &mut Context<'_>,
+        max: usize,
+    ) -> Poll<Result<Option<Bytes>, StreamError>> {
+        self.poll_read_chunk(cx, max)
+    }
+
+    fn stop(&mut self, code: Code) {
+        Self::stop(self, code);
+    }
+}
+
+/// Bytes carried, from the view of the TCP connection.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Totals {
+    /// Read from TCP and given to the tunnel.
+    pub(super) sent: u64,
+    /// Taken from the tunnel and written to TCP.
+    pub(super) received: u64,
+}
+
+/// Why a connection ended other than by both ends finishing.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Broken {
+    #[error("tcp: {0}")]
+    Tcp(#[from] io::Error),
+    #[error("tunnel: {0}")]
+    Tunnel(#[from] StreamError),
+    #[error("half open without a byte for too long")]
+    HalfOpen,
+}
+
+/// What the two directions have done, for each other and for the log.
+#[derive(Default)]
+struct Progress {
+    sent: AtomicU64,
+    received: AtomicU64,
+    sent_all: AtomicBool,
+    received_all: AtomicBool,
+}
+
+/// Carries both directions until both have ended, or one has broken, which ends the other. A
+/// connection of which one direction has ended breaks when the other is silent for `half_open`.
+pub(super) async fn both_ways(
+    tcp: TcpStream,
+    mut sink: impl Sink,
+    mut source: impl Source,
+    half_open: Duration,
+) -> (Totals, Result<(), Broken>) {
+    let progress = Progress::default();
+    let result = {
+        let there = read_tcp(&tcp, &mut sink, &progress);
+        let back = write_tcp(&tcp, &mut source, &progress);
+        tokio::select! {
+            biased;
+            result = async { tokio::try_join!(there, back) } => result.map(|_| ()),
+            broken = linger(&tcp, &progress, half_open) => Err(broken),
+        }
+    };
+    if let Err(broken) = &result {
+        let code = match broken {
+            Broken::Tcp(_) | Broken::Tunnel(_) => Code::Cancelled,
+            Broken::HalfOpen => Code::TimedOut,
+        };
+        sink.reset(code);
+        source.stop(code);
+        let _ = tcp.set_zero_linger();
+    }
+    (progress.totals(), result)
+}
+
+async fn read_tcp(
+    tcp: &TcpStream,
+    sink: &mut impl Sink,
+    progress: &Progress,
+) -> Result<(), Broken> {
+    let mut size = READ.0;
+    let mut buffer = BytesMut::new();
+    let mut turn = 0;
+    loop {
+        if turn >= TURN {
+            turn = 0;
+            tokio::task::yield_now().await;
+        }
+        tcp.readable().await?;
+        if buffer.capacity() < WORTH_READING {
+            buffer.reserve(size);
+        }
+        let room = buffer.capacity();
+        let count = match tcp.try_read_buf(&mut buffer) {
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                buffer = BytesMut::new();
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if count == 0 {
+            sink.finish()?;
+            progress.sent_all.store(true, Relaxed);
+            return Ok(());
+        }
+        if count == room {
+            size = READ.1.min(size * 2);
+        } else if count < room / 4 {
+            size = READ.0.max(size / 2);
+        }
+        let mut chunk = buffer.split().freeze();
+        while !chunk.is_empty() {
+            poll_fn(|cx| sink.poll_give(cx, &mut chunk)).await?;
+        }
+        progress.sent.fetch_add(count as u64, Relaxed);
+        turn += count;
+    }
+}
+
+async fn write_tcp(
+    tcp: &TcpStream,
+    source: &mut impl Source,
+    progress: &Progress,
+) -> Result<(), Broken> {
+    let mut batch = Batch::default();
+    let mut turn = 0;
+    loop {
+        if turn >= TURN {
+            turn = 0;
+            tokio::task::yield_now().await;
+        }
+        let ended = poll_fn(|cx| batch.poll_fill(source, cx)).await?;
+        while !batch.is_empty() {
+            match batch.write_to(tcp) {
+                Ok(count) => {
+                    progress.received.fetch_add(count as u64, Relaxed);
+                    turn += count;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => tcp.writable().await?,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        if ended {
+            SockRef::from(tcp).shutdown(Shutdown::Write)?;
+            progress.received_all.store(true, Relaxed);
+            return Ok(());
+        }
+    }
+}
+
+/// Pieces taken from the stream that one system call writes: a stream hands out what one packet
+/// brought, and a write for each would cost more than everything else here.
+#[derive(Default)]
+struct Batch {
+    pieces: Vec<Bytes>,
+    done: usize,
+    bytes: usize,
+}
+
+impl Batch {
+    fn is_empty(&self) -> bool {
+        self.done == self.pieces.len()
+    }
+
+    /// Takes all that is there, up to the limits; ready with something or with the end, which
+    /// is `true`.
+    fn poll_fill(
+        &mut self,
+        source: &mut impl Source,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<bool, StreamError>> {
+        self.pieces.clear();
+        (self.done, self.bytes) = (0, 0);
+        while self.pieces.len() < WRITE.1 && self.bytes < WRITE.0 {
+            match source.poll_take(cx, WRITE.0 - self.bytes) {
+                Poll::Ready(Ok(Some(piece))) => {
+                    self.bytes += piece.len();
+                    self.pieces.push(piece);
+                }
+                Poll::Ready(Ok(None)) => return Poll::Ready(Ok(true)),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending if self.pieces.is_empty() => {
+                    self.pieces = Vec::new();
+                    return Poll::Pending;
+                }
+                Poll::Pending => break,
+            }
+        }
+        Poll::Ready(Ok(false))
+    }
+
+    fn write_to(&mut self, tcp: &TcpStream) -> io::Result<usize> {
+        let mut slices = [IoSlice::new(&[]); WRITE.1];
+        let left = &self.pieces[self.done..];
+        for (slice, piece) in slices.iter_mut().zip(left) {
+            *slice = IoSlice::new(piece);
+        }
+        let count = tcp.try_write_vectored(&slices[..left.len()])?;
+        self.on_written(count);
+        Ok(count)
+    }
+
+    fn on_written(&mut self, mut count: usize) {
+        while let Some(piece) = self.pieces.get_mut(self.done) {
+            if piece.len() > count {
+                bytes::Buf::advance(piece, count);
+                return;
+            }
+            count -= piece.len();
+            *piece = Bytes::new();
+            self.done += 1;
+        }
+    }
+}
+
+impl Progress {
+    fn totals(&self) -> Totals {
+        Totals { sent: self.sent.load(Relaxed), received: self.received.load(Relaxed) }
+    }
+
+    fn is_half_open(&self) -> bool {
+        self.sent_all.load(Relaxed) || self.received_all.load(Relaxed)
+    }
+}
+
+/// Waits for what breaks a connection of which one direction has ended: silence for too long, or
+/// a reset that no read would tell of, since reading is over. It is polled after the two
+/// directions in the same task, so that it needs no waker to see what they did.
+async fn linger(tcp: &TcpStream, progress: &Progress, half_open: Duration) -> Broken {
+    poll_fn(|_| if progress.is_half_open() { Poll::Ready(()) } else { Poll::Pending }).await;
+    let silence = async {
+        loop {
+            let before = progress.totals();
+            tokio::time::sleep(half_open).await;
+            if progress.totals() == before {
+                return Broken::HalfOpen;
+            }
+        }
+    };
+    let reset = async {
+        if progress.received_all.load(Relaxed) {
+            return std::future::pending().await;
+        }
+        match tcp.ready(Interest::ERROR).await.and_then(|_| tcp.take_error()) {
+            Ok(Some(error)) | Err(error) => Broken::Tcp(error),
+            Ok(None) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        broken = silence => broken,
+        broken = reset => broken,
+    }
+}
+
+#[cfg(test)]
+mod tests;

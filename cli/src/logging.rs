@@ -1,0 +1,21 @@
+//! Where logs go: to stderr, always, since stdout is for data. It never decides what is logged.
+
+use std::io::IsTerminal as _;
+
+use tracing_subscriber::EnvFilter;
+
+/// Starts logging; `RUST_LOG` takes precedence over `verbosity`.
+pub(crate) fn start(verbosity: u8) {
+    let default = match verbosity {
+        0 => "warn,adit=info",
+        1 => "info,adit=debug,adit_core=debug,adit_tokio=debug",
+        _ => "debug,adit=trace,adit_core=trace,adit_tokio=trace",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(verbosity > 0)
+        .init();
+}

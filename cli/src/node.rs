@@ -1,0 +1,125 @@
+//! Nodes as the program runs them: started on a socket, driven in the background, ended with the
+//! value that owns them.
+
+use std::future::Future;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+
+use adit_tokio::core::config::{Builder, Config, Transport};
+use adit_tokio::core::drive::Handle;
+use adit_tokio::core::heartbeat;
+use tokio::task::JoinHandle;
+
+use crate::config::{Heartbeat, Limits};
+use crate::stop::{Exit, Stop};
+
+/// A task that ends with its owner.
+#[derive(Debug)]
+pub(crate) struct Background<T>(JoinHandle<T>);
+
+impl<T: 'static> Background<T> {
+    pub(crate) fn spawn(task: impl Future<Output = T> + Send + 'static) -> Self
+    where
+        T: Send,
+    {
+        Self(tokio::spawn(task))
+    }
+
+    /// Ends the task where it is and waits until all it owned is gone.
+    pub(crate) async fn abort(mut self) {
+        self.0.abort();
+        let _ = (&mut self.0).await;
+    }
+}
+
+impl<T> Drop for Background<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// The event loop of a node, running.
+pub(crate) type Driver = Background<io::Result<()>>;
+
+impl Driver {
+    /// Waits for the loop to end by itself, which it does after a shutdown or when its socket
+    /// fails.
+    pub(crate) async fn ended(&mut self) -> Stop {
+        let why = match (&mut self.0).await {
+            Ok(Ok(())) => "the node has shut down".to_owned(),
+            Ok(Err(error)) => format!("the UDP socket failed: {error}; start again"),
+            Err(error) => format!("the event loop ended: {error}"),
+        };
+        Stop::new(Exit::Degraded, why)
+    }
+}
+
+/// A node on its socket, running.
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) handle: Handle,
+    pub(crate) driver: Driver,
+}
+
+impl Node {
+    /// Takes leave of a node that is not needed any more, in the background.
+    pub(crate) fn retire(self) {
+        self.handle.shutdown();
+        let Self { mut driver, .. } = self;
+        tokio::spawn(async move { driver.ended().await });
+    }
+}
+
+/// Binds a socket and starts a node on it.
+///
+/// # Errors
+/// A sentence about the address.
+pub(crate) fn start(address: SocketAddr, config: Config) -> Result<Node, Stop> {
+    let (handle, driver) = adit_tokio::bind(address, config).map_err(|error| {
+        Stop::usage(format!(
+            "{address}: cannot use this UDP address: {error}; choose another, or end what uses it"
+        ))
+    })?;
+    Ok(Node { handle, driver: Background::spawn(driver) })
+}
+
+/// Any free port of the family of `remote`.
+pub(crate) fn local_for(remote: SocketAddr) -> SocketAddr {
+    match remote {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    }
+}
+
+/// The transport's defaults with room for as many streams as connections may be forwarded.
+pub(crate) fn transport(limits: Limits) -> Transport {
+    let max_streams = u32::try_from(limits.connections).unwrap_or(u32::MAX).clamp(2, 1 << 20);
+    Transport { max_streams, ..Transport::default() }
+}
+
+/// Finishes a node's configuration.
+///
+/// # Errors
+/// Which knob of the file `path` cannot work.
+pub(crate) fn build(builder: Builder, beat: Heartbeat, path: &Path) -> Result<Config, Stop> {
+    let wrong = |error: &dyn std::fmt::Display| {
+        Stop::usage(format!("{}: {error}; correct it or leave it out", path.display()))
+    };
+    let heartbeat = heartbeat::Config::builder()
+        .interval(beat.interval)
+        .ack_within(beat.ack_within)
+        .dead_after(beat.dead_after)
+        .build()
+        .map_err(|error| wrong(&error))?;
+    builder.heartbeat(heartbeat).build().map_err(|error| wrong(&error))
+}
+
+/// Signals, or the sentence about why there are none.
+///
+/// # Errors
+/// When the system would not deliver any.
+pub(crate) fn signals<S>(signals: io::Result<S>) -> Result<S, Stop> {
+    signals
+        .map_err(|error| Stop::new(Exit::Degraded, format!("signals cannot be received: {error}")))
+}

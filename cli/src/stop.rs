@@ -1,0 +1,91 @@
+//! Why the program stops: an exit code for scripts and a sentence for people. The mapping from
+//! the tunnel's failures to exit codes is here and nowhere else.
+
+use std::fmt;
+use std::process::ExitCode;
+
+use adit_tokio::core::error::{Category, Failure};
+
+/// The exit codes, which scripts rely on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// The command line or the configuration has to change.
+    Usage = 2,
+    /// A certificate was refused: retrying as is cannot help.
+    Authentication = 3,
+    /// Nobody answered: retrying later may help.
+    Unreachable = 4,
+    /// It runs, or ran, and not everything works.
+    Degraded = 5,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// The end of the program, other than by having succeeded.
+#[derive(Debug)]
+pub(crate) struct Stop {
+    exit: Exit,
+    sentence: String,
+}
+
+impl Stop {
+    pub(crate) fn new(exit: Exit, sentence: impl Into<String>) -> Self {
+        Self { exit, sentence: sentence.into() }
+    }
+
+    /// A mistake in the command line or the configuration.
+    pub(crate) fn usage(sentence: impl Into<String>) -> Self {
+        Self::new(Exit::Usage, sentence)
+    }
+
+    pub(crate) const fn exit(&self) -> Exit {
+        self.exit
+    }
+}
+
+impl fmt::Display for Stop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.sentence)
+    }
+}
+
+impl std::error::Error for Stop {}
+
+impl From<Failure> for Stop {
+    fn from(failure: Failure) -> Self {
+        let exit = match failure.category() {
+            Category::Authentication => Exit::Authentication,
+            Category::Configuration => Exit::Usage,
+            Category::Network => Exit::Unreachable,
+            Category::Server | Category::Protocol | Category::Unknown => Exit::Degraded,
+        };
+        Self::new(exit, format!("{failure}; {}", failure.code().suggestion()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use adit_tokio::core::error::Code;
+
+    #[test]
+    fn a_refused_certificate_is_not_worth_a_retry_and_silence_is() {
+        let exit = |code| Stop::from(Failure::new(code, "why")).exit();
+        assert_eq!(exit(Code::Unauthenticated), Exit::Authentication);
+        assert_eq!(exit(Code::TimedOut), Exit::Unreachable);
+        assert_eq!(exit(Code::VersionMismatch), Exit::Usage);
+    }
+
+    #[test]
+    fn the_sentence_names_the_cause_and_the_next_step() {
+        let stop = Stop::from(Failure::new(Code::TimedOut, "no answer for 30 s"));
+        assert_eq!(
+            stop.to_string(),
+            "timed_out: no answer for 30 s; check that the peer runs and that UDP reaches it"
+        );
+    }
+}

@@ -1,0 +1,319 @@
+//! What the tests of the program share: certificates, configuration files, child processes that
+//! end with their owner, and small TCP services. Every wait is bounded.
+
+#![expect(dead_code, reason = "each test program uses its own part of this")]
+#![expect(clippy::unwrap_used, reason = "a failure here is a failure of the test")]
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+
+/// Longest wait for anything that ought to happen.
+pub(crate) const LIMIT: Duration = Duration::from_secs(20);
+
+/// A heartbeat that notices a dead peer within a second or two.
+pub(crate) const QUICK: &str =
+    "[heartbeat]\ninterval = \"250ms\"\nack_within = \"250ms\"\ndead_after = \"1s\"\n";
+
+/// A directory that goes with its owner.
+pub(crate) struct Directory(PathBuf);
+
+impl Directory {
+    pub(crate) fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.path(name);
+        fs::write(&path, text).unwrap();
+        path
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A CA whose certificates are files.
+pub(crate) struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    pem: String,
+}
+
+impl Authority {
+    pub(crate) fn new() -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name.push(DnType::CommonName, "test CA");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let pem = params.self_signed(&key).unwrap().pem();
+        Self { issuer: Issuer::new(params, key), pem }
+    }
+
+    /// Writes an identity and gives the `[tls]` section that names it.
+    pub(crate) fn issue(&self, directory: &Directory, name: &str) -> String {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        directory.write(&format!("{name}.pem"), &certificate.pem());
+        let path = directory.write(&format!("{name}.key"), &key.serialize_pem());
+        keep_to_owner(&path);
+        directory.write(&format!("{name}-ca.pem"), &self.pem);
+        format!(
+            "[tls]\nca = \"{name}-ca.pem\"\ncertificate = \"{name}.pem\"\nkey = \"{name}.key\"\n"
+        )
+    }
+}
+
+#[cfg(unix)]
+fn keep_to_owner(path: &Path) {
+    use std::os::unix::fs::PermissionsExt as _;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+#[cfg(not(unix))]
+fn keep_to_owner(_path: &Path) {}
+
+/// The program, running; killed when dropped.
+pub(crate) struct Program {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Program {
+    pub(crate) fn start(role: &str, config: &Path, more: &[&str]) -> Self {
+        Self::spawn(Command::new(env!("CARGO_BIN_EXE_adit")).arg(role), config, more)
+    }
+
+    /// Starts it with a limit on open files.
+    #[cfg(unix)]
+    pub(crate) fn start_limited(role: &str, config: &Path, files: u32) -> Self {
+        let script = format!("ulimit -n {files} && exec \"$0\" \"$@\"");
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &script, env!("CARGO_BIN_EXE_adit"), role]);
+        Self::spawn(&mut shell, config, &[])
+    }
+
+    fn spawn(command: &mut Command, config: &Path, more: &[&str]) -> Self {
+        let log = config.with_extension("log");
+        let file = File::options().create(true).append(true).open(&log).unwrap();
+        let child = command
+            .arg("-c")
+            .arg(config)
+            .args(more)
+            .env_remove("RUST_LOG")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(file)
+            .spawn()
+            .unwrap();
+        Self { child, log }
+    }
+
+    /// What it has said on stderr.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Waits until it ends by itself.
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        match bounded(|| self.child.try_wait().unwrap()) {
+            Some(status) => status,
+            None => panic!("still running; it said:\n{}", self.log()),
+        }
+    }
+
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Ends it as a crash would.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Asks it to end.
+    #[cfg(unix)]
+    pub(crate) fn terminate(&self) {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- {}\n{}", self.log.display(), self.log());
+        }
+    }
+}
+
+/// Runs the program to its end.
+pub(crate) fn run(arguments: &[&str]) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_adit"))
+        .args(arguments)
+        .env_remove("RUST_LOG")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (mut stdout, mut stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+    let read = |from: &mut dyn Read| {
+        let mut all = Vec::new();
+        from.read_to_end(&mut all).unwrap();
+        all
+    };
+    let (out, err, status) = std::thread::scope(|scope| {
+        let out = scope.spawn(move || read(&mut stdout));
+        let err = scope.spawn(move || read(&mut stderr));
+        let status = within(Duration::from_secs(60), || child.try_wait().unwrap());
+        if status.is_none() {
+            let _ = child.kill();
+        }
+        (out.join().unwrap(), err.join().unwrap(), status)
+    });
+    let _ = child.wait();
+    let status = status.unwrap_or_else(|| panic!("no end: {}", String::from_utf8_lossy(&err)));
+    Output { status, stdout: out, stderr: err }
+}
+
+/// Asks again and again, for as long as [`LIMIT`].
+pub(crate) fn bounded<T>(ask: impl FnMut() -> Option<T>) -> Option<T> {
+    within(LIMIT, ask)
+}
+
+/// Asks again and again, for as long as `limit`.
+pub(crate) fn within<T>(limit: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
+    let start = Instant::now();
+    loop {
+        match ask() {
+            None if start.elapsed() < limit => std::thread::sleep(Duration::from_millis(10)),
+            answer => return answer,
+        }
+    }
+}
+
+/// A TCP port that nobody has right now.
+pub(crate) fn free_tcp() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// A UDP port that nobody has right now.
+pub(crate) fn free_udp() -> SocketAddr {
+    UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// A TCP service that treats each connection as told, for as long as the test runs.
+pub(crate) fn service(
+    treat: impl Fn(TcpStream) -> io::Result<()> + Clone + Send + 'static,
+) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for tcp in listener.incoming().map_while(Result::ok) {
+            let treat = treat.clone();
+            std::thread::spawn(move || treat(tcp));
+        }
+    });
+    address
+}
+
+/// Sends back what it receives.
+pub(crate) fn echo(mut tcp: TcpStream) -> io::Result<()> {
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        match tcp.read(&mut buffer)? {
+            0 => return tcp.shutdown(std::net::Shutdown::Write),
+            count => tcp.write_all(&buffer[..count])?,
+        }
+    }
+}
+
+/// A connection to a local port whose reads and writes end after [`LIMIT`].
+pub(crate) fn connect(address: SocketAddr) -> TcpStream {
+    let tcp = TcpStream::connect_timeout(&address, LIMIT).unwrap();
+    tcp.set_read_timeout(Some(LIMIT)).unwrap();
+    tcp.set_write_timeout(Some(LIMIT)).unwrap();
+    tcp
+}
+
+/// Whether a byte comes back from an echo service.
+pub(crate) fn echoes(address: SocketAddr) -> bool {
+    let Ok(mut tcp) = TcpStream::connect_timeout(&address, Duration::from_secs(1)) else {
+        return false;
+    };
+    tcp.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    let mut answer = [0];
+    tcp.write_all(b"?").is_ok() && tcp.read_exact(&mut answer).is_ok() && answer == *b"?"
+}
+
+/// A connector and an agent in processes of their own.
+pub(crate) struct Tunnel {
+    pub(crate) connector: Program,
+    pub(crate) agent: Program,
+    pub(crate) connector_config: PathBuf,
+    pub(crate) ports: Vec<SocketAddr>,
+    pub(crate) directory: Directory,
+}
+
+impl Tunnel {
+    /// Starts both, with a local port for each named service. The first one echoes, so that it
+    /// shows when the tunnel is up; `extra` goes into each `[[service]]`.
+    pub(crate) fn start(services: &[(&str, SocketAddr, &str)]) -> Self {
+        let (directory, authority) = (Directory::new(), Authority::new());
+        let listen = free_udp();
+        let mut connector = format!("listen = \"{listen}\"\n");
+        connector += &authority.issue(&directory, "connector");
+        connector += QUICK;
+        let mut agent = authority.issue(&directory, "laptop");
+        agent += QUICK;
+        agent += &format!("[connector]\naddress = \"{listen}\"\nname = \"connector\"\n");
+        let mut ports = Vec::new();
+        for (name, address, extra) in services {
+            let port = free_tcp();
+            if !extra.starts_with("absent") {
+                connector +=
+                    &format!("[[service]]\nname = \"{name}\"\ntcp = \"{address}\"\n{extra}\n");
+            }
+            agent += &format!("[[forward]]\nlisten = \"{port}\"\nservice = \"{name}\"\n");
+            ports.push(port);
+        }
+        let connector_config = directory.write("connector.toml", &connector);
+        let agent_config = directory.write("agent.toml", &agent);
+        let tunnel = Self {
+            connector: Program::start("connector", &connector_config, &[]),
+            agent: Program::start("agent", &agent_config, &[]),
+            connector_config,
+            ports,
+            directory,
+        };
+        tunnel.wait_until_up();
+        tunnel
+    }
+
+    /// Waits until the first service echoes.
+    pub(crate) fn wait_until_up(&self) {
+        let up = bounded(|| echoes(self.ports[0]).then_some(()));
+        assert!(up.is_some(), "the tunnel does not come up");
+    }
+}

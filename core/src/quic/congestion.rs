@@ -1,0 +1,197 @@
+//! Congestion control: Cubic (RFC 9438), kept from building a standing queue where the two hosts
+//! are close.
+//!
+//! On a loopback or a local network nothing is lost until a socket buffer of megabytes overflows,
+//! so that Cubic alone keeps it full and every small request waits behind it. There the window is
+//! bounded by what was delivered lately in two round trips and a little more. On longer paths the
+//! bound is off: latency there is the path's, and a bound would yield to every other sender.
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use quinn_proto::RttEstimator;
+use quinn_proto::congestion::{Controller, ControllerFactory, ControllerMetrics, CubicConfig};
+
+/// Round trips below this are local: a machine, a rack, an office.
+const LOCAL: Duration = Duration::from_millis(5);
+
+/// Queue that a local path may build on top of two round trips.
+const QUEUE: Duration = Duration::from_micros(500);
+
+/// The bound never goes below this: a wireless network of 400 Mbit/s may delay its packets by
+/// twenty times its least round trip and is still filled.
+const FLOOR: u64 = 1 << 20;
+
+/// Shortest time over which a rate is measured: below it a single batch decides.
+const SHORTEST_ROUND: Duration = Duration::from_millis(1);
+
+/// Rounds whose best rate counts.
+const ROUNDS: usize = 10;
+
+#[derive(Debug, Default)]
+pub(super) struct BoundedCubic;
+
+impl ControllerFactory for BoundedCubic {
+    fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
+        Box::new(Bounded {
+            cubic: Arc::new(CubicConfig::default()).build(now, current_mtu),
+            bound: Bound::new(now),
+        })
+    }
+}
+
+struct Bounded {
+    cubic: Box<dyn Controller>,
+    bound: Bound,
+}
+
+/// What the path delivered lately, and the window that follows from it.
+#[derive(Debug, Clone)]
+struct Bound {
+    round_start: Instant,
+    delivered: u64,
+    /// The least round trip of the path.
+    min_rtt: Duration,
+    /// Bytes a second, of the latest rounds.
+    rates: VecDeque<f64>,
+    window: u64,
+}
+
+impl Bound {
+    const fn new(now: Instant) -> Self {
+        Self {
+            round_start: now,
+            delivered: 0,
+            min_rtt: Duration::MAX,
+            rates: VecDeque::new(),
+            window: u64::MAX,
+        }
+    }
+
+    fn on_ack(&mut self, bytes: u64, min_rtt: Duration) {
+        self.delivered += bytes;
+        self.min_rtt = min_rtt;
+    }
+
+    fn on_end_acks(&mut self, now: Instant) {
+        let elapsed = now.saturating_duration_since(self.round_start);
+        if elapsed < SHORTEST_ROUND.max(self.min_rtt) {
+            return;
+        }
+        if self.rates.len() == ROUNDS {
+            self.rates.pop_front();
+        }
+        self.rates.push_back(self.delivered as f64 / elapsed.as_secs_f64());
+        self.round_start = now;
+        self.delivered = 0;
+        self.window = if self.min_rtt >= LOCAL {
+            u64::MAX
+        } else {
+            let best = self.rates.iter().copied().fold(0.0, f64::max);
+            let room = best * (2 * self.min_rtt + QUEUE).as_secs_f64();
+            FLOOR.max(room as u64)
+        };
+    }
+}
+
+impl Controller for Bounded {
+    fn on_sent(&mut self, now: Instant, bytes: u64, last_packet_number: u64) {
+        self.cubic.on_sent(now, bytes, last_packet_number);
+    }
+
+    fn on_ack(
+        &mut self,
+        now: Instant,
+        sent: Instant,
+        bytes: u64,
+        app_limited: bool,
+        rtt: &RttEstimator,
+    ) {
+        self.bound.on_ack(bytes, rtt.min());
+        // A window that is not used must not grow, or the first loss would shrink nothing.
+        let bounded = self.cubic.window() >= self.bound.window;
+        self.cubic.on_ack(now, sent, bytes, app_limited || bounded, rtt);
+    }
+
+    fn on_end_acks(
+        &mut self,
+        now: Instant,
+        in_flight: u64,
+        app_limited: bool,
+        largest_packet_num_acked: Option<u64>,
+    ) {
+        self.bound.on_end_acks(now);
+        self.cubic.on_end_acks(now, in_flight, app_limited, largest_packet_num_acked);
+    }
+
+    fn on_congestion_event(
+        &mut self,
+        now: Instant,
+        sent: Instant,
+        is_persistent_congestion: bool,
+        lost_bytes: u64,
+    ) {
+        self.cubic.on_congestion_event(now, sent, is_persistent_congestion, lost_bytes);
+    }
+
+    fn on_mtu_update(&mut self, new_mtu: u16) {
+        self.cubic.on_mtu_update(new_mtu);
+    }
+
+    fn window(&self) -> u64 {
+        self.cubic.window().min(self.bound.window)
+    }
+
+    fn metrics(&self) -> ControllerMetrics {
+        self.cubic.metrics()
+    }
+
+    fn clone_box(&self) -> Box<dyn Controller> {
+        Box::new(Self { cubic: self.cubic.clone_box(), bound: self.bound.clone() })
+    }
+
+    fn initial_window(&self) -> u64 {
+        self.cubic.initial_window()
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::timer::anchor;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn after_rounds(rtt: Duration, bytes: u64) -> Bound {
+        let start = anchor();
+        let mut bound = Bound::new(start);
+        for round in 1..=5 {
+            bound.on_ack(bytes, rtt);
+            bound.on_end_acks(start + round * rtt.max(MS));
+        }
+        bound
+    }
+
+    #[test]
+    fn a_local_path_holds_what_it_delivers_in_two_round_trips_and_a_little() {
+        // 4 MB each millisecond: 4 GB/s over 400 µs, and 500 µs of queue.
+        assert!(after_rounds(MS / 5, 4_000_000).window.abs_diff(3_600_000) < 100);
+    }
+
+    #[test]
+    fn a_slow_local_path_keeps_the_floor() {
+        assert_eq!(after_rounds(MS, 1_000).window, FLOOR);
+    }
+
+    #[test]
+    fn a_path_of_five_milliseconds_is_not_bounded_and_one_below_is() {
+        assert_eq!(after_rounds(LOCAL, 1_000_000).window, u64::MAX);
+        assert_ne!(after_rounds(LOCAL - Duration::from_nanos(1), 1_000_000).window, u64::MAX);
+    }
+}

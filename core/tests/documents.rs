@@ -1,0 +1,199 @@
+//! What the documents say about this code is compared with it: tables with values, links with files.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use adit_core::config::{Limits, Transport};
+use adit_core::error::Code;
+use adit_core::heartbeat;
+use adit_core::retry::Policy;
+
+#[test]
+fn the_protocol_lists_every_code_as_it_is() {
+    let listed: Vec<_> = rows("docs/protocol.md", "Closing").into_iter().skip(2).collect();
+    let expected: Vec<_> = Code::ALL.iter().map(|&code| row(code)).collect();
+    assert_eq!(listed, expected, "replace the table by:\n{}", expected.join("\n"));
+}
+
+#[test]
+fn the_protocol_states_the_times_that_are_the_defaults() {
+    let (transport, limits) = (Transport::default(), Limits::default());
+    let (heartbeat, policy) = (heartbeat::Config::default(), Policy::interactive());
+    let table = rows("docs/protocol.md", "Times").join("\n");
+    for (what, time) in [
+        ("handshake", transport.connect_timeout),
+        ("keep-alive", transport.keep_alive),
+        ("idle timeout", transport.idle_timeout),
+        ("heartbeat", heartbeat.interval()),
+        ("answer to a heartbeat", heartbeat.ack_within()),
+        ("silence", heartbeat.dead_after()),
+        ("first frame of a stream", limits.preface_timeout),
+        ("stable", policy.stable_after()),
+    ] {
+        let row = format!("| {what} | {} s |", time.as_secs());
+        assert!(table.contains(&row), "{row} is not in:\n{table}");
+    }
+}
+
+#[test]
+fn the_protocol_and_the_operations_state_the_sizes_that_are_the_defaults() {
+    let (transport, limits) = (Transport::default(), Limits::default());
+    let protocol = rows("docs/protocol.md", "Transport").join("\n");
+    let operations = rows("docs/operations.md", "Memory").join("\n");
+    for (table, text) in [
+        (&protocol, format!("| {} MiB |", transport.connection_window >> 20)),
+        (&protocol, format!("| {} bytes |", grouped(transport.stream_window))),
+        (&protocol, format!("| {} |", grouped(transport.max_streams))),
+        (&protocol, format!("| {};", grouped(transport.max_udp_payload))),
+        (&operations, format!("`connection_window` | {} MiB |", transport.connection_window >> 20)),
+        (&operations, format!("`send_window` | {} MiB |", transport.send_window >> 20)),
+        (
+            &operations,
+            format!("`interactive_reserve` | {} MiB |", transport.interactive_reserve >> 20),
+        ),
+        (&operations, format!("`max_streams` | {} |", grouped(transport.max_streams))),
+        (
+            &operations,
+            format!(
+                "`datagram_receive_buffer` | {} MiB |",
+                transport.datagram_receive_buffer >> 20
+            ),
+        ),
+        (
+            &operations,
+            format!("`datagram_send_buffer` | {} MiB |", transport.datagram_send_buffer >> 20),
+        ),
+        (&operations, format!("`request_bytes` | {} MiB |", limits.request_bytes >> 20)),
+        (&operations, format!("`peers` | {} |", grouped(limits.peers))),
+    ] {
+        assert!(table.contains(&text), "{text:?} is not in:\n{table}");
+    }
+}
+
+#[test]
+fn every_link_and_every_heading_linked_to_exists() {
+    let mut links = 0;
+    for document in documents() {
+        for (file, heading) in links_of(&document) {
+            let target = if file.is_empty() {
+                document.clone()
+            } else {
+                document.parent().unwrap().join(&file)
+            };
+            assert!(target.exists(), "{} links to {file}", document.display());
+            if let Some(heading) = heading {
+                let found = headings(&target);
+                assert!(found.contains(&heading), "{}: #{heading}: {found:?}", document.display());
+            }
+            links += 1;
+        }
+    }
+    assert!(links > 10, "only {links} links were found");
+}
+
+#[test]
+fn every_section_of_the_protocol_that_the_code_names_exists() {
+    let found: BTreeSet<String> = headings(&root().join("docs/protocol.md"));
+    let mut named = 0;
+    for source in files(&root().join("core/src")) {
+        let text = fs::read_to_string(&source).unwrap();
+        for part in text.split("docs/protocol.md, \"").skip(1) {
+            let section = anchor(part.split('"').next().unwrap());
+            assert!(found.contains(&section), "{}: {section}: {found:?}", source.display());
+            named += 1;
+        }
+    }
+    assert!(named > 3, "only {named} sections are named");
+}
+
+fn row(code: Code) -> String {
+    let category = serde_json::to_value(code.category()).unwrap();
+    format!(
+        "| `{}` | `0x{:02x}` | {} | {} |",
+        code.as_str(),
+        code.to_wire(),
+        category.as_str().unwrap(),
+        code.suggestion()
+    )
+}
+
+/// 1250000 as 1,250,000.
+fn grouped(number: impl ToString) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// The rows of all tables of a section, its subsections included.
+fn rows(document: &str, section: &str) -> Vec<String> {
+    let text = fs::read_to_string(root().join(document)).unwrap();
+    let start = text.find(&format!("\n## {section}\n")).unwrap_or_else(|| panic!("no {section}"));
+    let body = text.get(start + 1..).unwrap();
+    let body = body.split("\n## ").next().unwrap();
+    body.lines().filter(|line| line.starts_with('|')).map(str::to_owned).collect()
+}
+
+fn documents() -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for directory in [root(), root().join("docs")] {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|e| e == "md") {
+                found.push(path);
+            }
+        }
+    }
+    found
+}
+
+/// The links of a document within the project, as file and heading.
+fn links_of(document: &Path) -> Vec<(String, Option<String>)> {
+    let text = fs::read_to_string(document).unwrap();
+    let targets = text.split("](").skip(1).filter_map(|part| part.split(')').next());
+    let ours = targets.filter(|target| !target.contains("://"));
+    ours.map(|target| match target.split_once('#') {
+        Some((file, heading)) => (file.to_owned(), Some(heading.to_owned())),
+        None => (target.to_owned(), None),
+    })
+    .collect()
+}
+
+fn headings(document: &Path) -> BTreeSet<String> {
+    let text = fs::read_to_string(document).unwrap();
+    text.lines()
+        .filter(|line| line.starts_with('#'))
+        .map(|line| anchor(line.trim_start_matches('#')))
+        .collect()
+}
+
+/// A heading as links name it.
+fn anchor(heading: &str) -> String {
+    let kept = |c: &char| c.is_alphanumeric() || *c == ' ' || *c == '-';
+    heading.trim().to_lowercase().chars().filter(kept).collect::<String>().replace(' ', "-")
+}
+
+fn files(directory: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else {
+            found.push(path);
+        }
+    }
+    found
+}
