@@ -22,4 +22,5 @@ pub mod pair;
 pub mod pki;
 pub mod play;
 pub mod trace;
+pub mod watch;
 pub mod world;

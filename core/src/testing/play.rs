@@ -23,6 +23,7 @@ use super::marks::{Mark, Marks};
 use super::net::HostId;
 use super::op::{Op, Side};
 use super::pair::{self, AGENT_ADDRESS, CONNECTOR, CONNECTOR_ADDRESS};
+use super::watch::without_errors;
 use super::world::World;
 use crate::config::{Builder, Config, Dial, Limits, Transport};
 use crate::event::Event;
@@ -56,9 +57,13 @@ pub struct Report {
 /// Plays operations in the world of a seed.
 ///
 /// # Panics
-/// When an invariant breaks.
+/// When an invariant breaks, or something is logged as an error.
 #[must_use]
 pub fn play(seed: u64, ops: &[Op]) -> Report {
+    without_errors(|| play_out(seed, ops))
+}
+
+fn play_out(seed: u64, ops: &[Op]) -> Report {
     let mut play = Play::new(seed);
     for &op in ops {
         play.apply(op);
