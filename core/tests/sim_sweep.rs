@@ -6,7 +6,10 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use adit_core::testing::marks::Marks;
+use adit_core::testing::op::{Op, Side};
 use adit_core::testing::play::{play, play_random};
+use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence::Direct;
 
 /// Operations of one world.
 const LENGTH: usize = 100;
@@ -43,6 +46,13 @@ fn the_same_world_is_the_same_byte_for_byte() {
 }
 
 #[test]
+fn a_request_under_way_is_reported_when_its_peer_is_disconnected() {
+    let ask = Op::Request { side: Side::Connector, nth: 0, manner: 7 };
+    let end = Op::Disconnect { side: Side::Connector, nth: 0 };
+    let _ = play(1, &[Op::Dial, Op::Advance { power: 8 }, ask, end]);
+}
+
+#[test]
 fn a_world_in_which_nothing_happens_connects_and_ends() {
     assert!(play(0, &[]).fingerprint.1 > 0);
 }
@@ -66,4 +76,24 @@ fn sweep(seeds: impl Iterator<Item = u64>) -> (Marks, Vec<u64>) {
 
 fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |value| value.parse().expect("a number"))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 64,
+        failure_persistence: Some(Box::new(Direct(concat!(
+            env!("CARGO_MANIFEST_DIR"), "/../proptest-regressions/sim_sweep.txt"
+        )))),
+        ..ProptestConfig::default()
+    })]
+
+    /// A failure shrinks to few operations: from here it becomes a named test.
+    #[test]
+    fn any_operations_leave_a_world_that_heals(
+        seed in 0_u64..1_000,
+        ops in proptest::collection::vec(any::<[u8; 4]>().prop_map(Op::decode), 0..40),
+    ) {
+        let ops = [&[Op::Dial, Op::Advance { power: 8 }], &ops[..]].concat();
+        let _ = play(seed, &ops);
+    }
 }
