@@ -74,6 +74,7 @@ fn sweep(seeds: impl Iterator<Item = u64>) -> (Marks, Vec<u64>) {
     (marks, failed)
 }
 
+#[expect(clippy::disallowed_methods, reason = "how many worlds is the caller's to say")]
 fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |value| value.parse().expect("a number"))
 }

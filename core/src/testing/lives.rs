@@ -131,11 +131,11 @@ impl Lives {
 }
 
 fn marks_of_loss(failure: &Failure, marks: &mut Marks) {
-    let mark = match failure.code() {
-        Code::HeartbeatLost => Mark::HeartbeatLost,
-        Code::TimedOut => Mark::IdleTimeout,
-        Code::Reset => Mark::StatelessReset,
-        _ => return,
-    };
-    marks.hit(mark);
+    let telling = [
+        (Code::HeartbeatLost, Mark::HeartbeatLost),
+        (Code::TimedOut, Mark::IdleTimeout),
+        (Code::Reset, Mark::StatelessReset),
+    ];
+    let mark = telling.iter().find(|(told, _)| *told == failure.code());
+    mark.into_iter().for_each(|(_, mark)| marks.hit(*mark));
 }
