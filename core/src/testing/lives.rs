@@ -109,7 +109,12 @@ impl Lives {
     pub(super) fn on_attempt_failed(failure: &Failure, attempt: u32, retry_in: Duration) {
         let nominal = 2.0_f64.powi(attempt.saturating_sub(1).min(10) as i32).min(60.0);
         let told = failure.retry_after().is_some() || failure.code() == Code::Overloaded;
-        let (least, most) = (0.699 * nominal, if told { 5000.0 } else { 1.301 * nominal });
+        let (least, most) = match failure.code() {
+            // The peer is up, since it answered, and only forgot.
+            Code::Reset if attempt == 1 => (0.0, 0.1),
+            _ if told => (0.699 * nominal, 5000.0),
+            _ => (0.699 * nominal, 1.301 * nominal),
+        };
         let wait = retry_in.as_secs_f64();
         assert!((least..=most).contains(&wait), "attempt {attempt} in {wait} s: {failure}");
     }
