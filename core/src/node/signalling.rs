@@ -215,7 +215,7 @@ impl Node {
             match data.split_to(data.len().min(1)).first() {
                 Some(&CONTEXT_APPLICATION) => {
                     let limit = self.config.transport.datagram_receive_buffer as usize;
-                    peer.push_datagram(data, limit);
+                    peer.push_datagram(&data, limit);
                     fresh = true;
                 }
                 Some(&CONTEXT_CONTROL) => {
