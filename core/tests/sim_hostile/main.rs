@@ -157,7 +157,7 @@ fn a_peer_that_falls_silent_is_lost_at_the_idle_timeout() {
 
 #[test]
 fn first_frames_that_say_nonsense_are_refused_and_the_connection_stays() {
-    let deep = [b"{\"service\":".as_slice(), &b"{\"a\":".repeat(3_000)].concat();
+    let deep = [b"{\"service\":".as_slice(), &b"{\"a\":".repeat(700)].concat();
     for (bytes, code) in [
         (framed(0x7f, b""), "protocol_violation"),
         (framed(0x01, b"{}"), "protocol_violation"),
@@ -165,6 +165,7 @@ fn first_frames_that_say_nonsense_are_refused_and_the_connection_stays() {
         (framed(0x10, b"{\"service\":\"\"}"), "protocol_violation"),
         (framed(0x10, &deep), "protocol_violation"),
         (vec![0x10, 0xff, 0xff, 0xff, 0xff], "too_large"),
+        (framed(0x10, &[b' '; 5_000]), "too_large"),
         (vec![0x12, 0x00, 0xa0, 0x00, 0x01], "too_large"),
         (framed(0x12, &[0xff; 3]), "protocol_violation"),
     ] {
@@ -174,7 +175,7 @@ fn first_frames_that_say_nonsense_are_refused_and_the_connection_stays() {
         scene.raw.write(stream, &bytes);
         scene.run(SECOND);
         let answer = String::from_utf8_lossy(&scene.raw.read(stream)).into_owned();
-        assert!(answer.contains(code), "{bytes:x?}: {answer}");
+        assert!(answer.contains(code), "{:x?}: {answer}", &bytes[..bytes.len().min(40)]);
         scene.raw.reset(stream);
         scene.is_idle();
         scene.end();
@@ -410,7 +411,7 @@ fn datagrams_beyond_the_cap_push_out_the_oldest() {
     let dropped = scene.peer().unwrap().datagrams_dropped;
     let (node, _) = scene.world.node_mut(scene.victim);
     let kept: Vec<_> = std::iter::from_fn(|| node.recv_datagram(scene.raw_peer)).collect();
-    assert!(kept.len() <= (1 << 20) / 1_000 && kept.len() > 1_000, "{}", kept.len());
+    assert!(kept.len() <= (1 << 20) / 1_000 && kept.len() > 900, "{}", kept.len());
     assert!(dropped >= 1_900, "{dropped}");
     assert_eq!(kept.last().unwrap()[..4], 2_999_u32.to_be_bytes());
     scene.end();
