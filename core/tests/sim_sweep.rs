@@ -74,7 +74,7 @@ fn sweep(seeds: impl Iterator<Item = u64>) -> (Marks, Vec<u64>) {
     (marks, failed)
 }
 
-#[expect(clippy::disallowed_methods, reason = "how many worlds is the caller's to say")]
+#[expect(clippy::disallowed_methods, reason = "a sweep is as long as whoever runs it wants")]
 fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |value| value.parse().expect("a number"))
 }

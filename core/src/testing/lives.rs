@@ -77,7 +77,7 @@ impl Lives {
                     assert_eq!(life.since, Some(*since), "{who:?}: the loss has moved");
                 } else {
                     assert_eq!(*since, transition.at);
-                    marks_of_loss(last_error, marks);
+                    mark_loss(last_error, marks);
                 }
                 assert!(*attempt > 0);
                 life.since = Some(*since);
@@ -109,7 +109,12 @@ impl Lives {
     pub(super) fn on_attempt_failed(failure: &Failure, attempt: u32, retry_in: Duration) {
         let nominal = 2.0_f64.powi(attempt.saturating_sub(1).min(10) as i32).min(60.0);
         let told = failure.retry_after().is_some() || failure.code() == Code::Overloaded;
-        let (least, most) = (0.699 * nominal, if told { 5000.0 } else { 1.301 * nominal });
+        let (least, most) = if failure.code() == Code::Reset && attempt == 1 {
+            // The peer is up, since it answered, and only forgot.
+            (0.0, 0.1)
+        } else {
+            (0.699 * nominal, if told { 5000.0 } else { 1.301 * nominal })
+        };
         let wait = retry_in.as_secs_f64();
         assert!((least..=most).contains(&wait), "attempt {attempt} in {wait} s: {failure}");
     }
@@ -130,12 +135,11 @@ impl Lives {
     }
 }
 
-fn marks_of_loss(failure: &Failure, marks: &mut Marks) {
-    let telling = [
+fn mark_loss(failure: &Failure, marks: &mut Marks) {
+    let known = [
         (Code::HeartbeatLost, Mark::HeartbeatLost),
         (Code::TimedOut, Mark::IdleTimeout),
         (Code::Reset, Mark::StatelessReset),
     ];
-    let mark = telling.iter().find(|(told, _)| *told == failure.code());
-    mark.into_iter().for_each(|(_, mark)| marks.hit(*mark));
+    known.into_iter().filter(|(code, _)| *code == failure.code()).for_each(|(_, m)| marks.hit(m));
 }

@@ -6,6 +6,7 @@
 
 pub mod agenda;
 mod asks;
+mod climate;
 pub mod clock;
 pub mod conformance;
 pub mod crypto;
@@ -19,6 +20,7 @@ pub mod marks;
 pub mod net;
 pub mod op;
 pub mod pair;
+mod phases;
 pub mod pki;
 pub mod play;
 pub mod trace;
