@@ -125,9 +125,12 @@ impl Stream {
         }
     }
 
-    /// Whether both directions are over, so that the entry can go.
+    /// Whether both directions are over, so that the entry can go. A stopped one is over even if
+    /// its writer has yet to hear of it: the transport counts it no more, so that what stayed for
+    /// a writer who never comes would have no bound.
     pub(super) const fn is_over(&self) -> bool {
-        matches!(self.receiving, Receiving::Done) && matches!(self.sending, Sending::Done)
+        matches!(self.receiving, Receiving::Done)
+            && matches!(self.sending, Sending::Done | Sending::Stopped(_))
     }
 }
 
