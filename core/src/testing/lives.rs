@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::marks::{Mark, Marks};
 use super::op::Side;
 use crate::error::{Category, Code, Failure};
+use crate::history::{self, History};
 use crate::id::PeerId;
 use crate::session::{Kind, State, Transition};
 
@@ -44,13 +45,15 @@ struct Life {
 #[derive(Debug)]
 pub(super) struct Lives {
     lives: BTreeMap<Who, Life>,
+    /// What was seen of each node, in order.
+    seen: BTreeMap<(Side, u64), Vec<(PeerId, Kind)>>,
     /// Whether a peer may be given up for another reason than its certificate or configuration.
     gives_up: bool,
 }
 
 impl Lives {
     pub(super) const fn new(gives_up: bool) -> Self {
-        Self { lives: BTreeMap::new(), gives_up }
+        Self { lives: BTreeMap::new(), seen: BTreeMap::new(), gives_up }
     }
 
     pub(super) fn on_transition(&mut self, who: Who, transition: &Transition, marks: &mut Marks) {
@@ -67,6 +70,7 @@ impl Lives {
         assert!(EDGES.contains(&(from, to)), "{who:?}: {from} to {to} is no edge");
         assert!(life.at.is_none_or(|at| at <= transition.at), "{who:?}: time went back");
         (life.state, life.at) = (to, Some(transition.at));
+        self.seen.entry((who.0, who.1)).or_default().push((who.2, to));
         match &transition.to {
             State::Connected { .. } => {
                 marks.hit(if life.was_up { Mark::Reconnected } else { Mark::Connected });
@@ -124,6 +128,15 @@ impl Lives {
         assert!(!life.is_closed, "{who:?} is closed twice");
         assert_eq!(life.state, Kind::Disconnected, "{who:?} is closed in mid-life");
         life.is_closed = true;
+    }
+
+    /// The history of a node tells what its events told.
+    pub(super) fn check_history(&self, side: Side, start: u64, history: &History) {
+        let seen = self.seen.get(&(side, start)).map_or(&[][..], Vec::as_slice);
+        assert_eq!(history.len(), seen.len().min(history::CAPACITY));
+        for (record, (peer, kind)) in history.iter().rev().zip(seen.iter().rev()) {
+            assert_eq!((record.peer, record.kind.as_str()), (*peer, kind.as_str()));
+        }
     }
 
     /// Peers of one node that are not closed, in order of their ids.

@@ -67,6 +67,10 @@ impl Play {
         for peer in self.lives.of(Side::Agent, start) {
             assert!(pair::is_connected(&self.world, a, peer), "{peer} was not healed");
         }
+        for side in Side::BOTH {
+            let history = self.world.node(self.host(side)).history();
+            self.lives.check_history(side, self.start(side), history);
+        }
         self.flows.check_complete();
         self.asks.check_complete();
     }
