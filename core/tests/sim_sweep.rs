@@ -37,6 +37,18 @@ fn whatever_happens_to_two_nodes_the_tunnel_heals_and_nothing_is_left() {
 }
 
 #[test]
+fn worlds_that_failed_once_hold() {
+    let seeds = include_str!("../../proptest-regressions/sim_sweep.seeds");
+    let seeds = seeds.lines().filter(|line| !line.starts_with('#'));
+    let seeds: Vec<u64> = seeds
+        .map(|line| line.split(' ').next().and_then(|s| s.parse().ok()).expect("a seed"))
+        .collect();
+    assert!(seeds.len() >= 8, "a failure that was found is not forgotten");
+    let (_, failed) = sweep(seeds.into_iter());
+    assert!(failed.is_empty(), "seeds that failed again: {failed:?}");
+}
+
+#[test]
 fn the_same_world_is_the_same_byte_for_byte() {
     for seed in 0..setting("ADIT_TWINS", 50) {
         let [one, two] = [(); 2].map(|()| play_random(seed, LENGTH));
