@@ -159,6 +159,9 @@ fn a_service_is_for_the_devices_it_allows() {
     let log = tunnel.connector.log();
     assert!(log.contains("forbidden: laptop may not use \"private\""), "{log}");
     assert!(log.contains("no_such_service"), "{log}");
+    let log = tunnel.agent.log();
+    assert!(log.contains("forbidden: laptop may not use \"private\""), "{log}");
+    assert!(log.contains("no_such_service"), "{log}");
 }
 
 #[test]
