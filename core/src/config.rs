@@ -54,7 +54,8 @@ pub struct Transport {
     pub interactive_reserve: u32,
     /// Streams a peer may have open at once: 1,024.
     pub max_streams: u32,
-    /// Bytes of received datagrams kept for the application: 1 MiB; then the oldest go.
+    /// Bytes of received datagrams kept for the application, each counted with 64 more: 1 MiB;
+    /// then the oldest go.
     pub datagram_receive_buffer: u32,
     /// Bytes of datagrams waiting to be sent: 1 MiB; then the oldest go.
     pub datagram_send_buffer: u32,

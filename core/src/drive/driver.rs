@@ -51,6 +51,7 @@ pub fn drive<I: Io>(
         inbox: Vec::new(),
         outbox: VecDeque::new(),
         spare: Vec::new(),
+        has_left: false,
     };
     Ok((Handle::new(shared), driver))
 }
@@ -67,6 +68,8 @@ pub struct Driver<I> {
     outbox: VecDeque<(Transmit, Vec<u8>)>,
     /// Buffers to use again.
     spare: Vec<Vec<u8>>,
+    /// The node has shut down: only what it has to send is left, whatever still arrives.
+    has_left: bool,
 }
 
 impl<I> std::fmt::Debug for Driver<I> {
@@ -92,7 +95,7 @@ impl<I: Io> Driver<I> {
     }
 
     fn turn(&mut self, cx: &mut Context<'_>) -> io::Result<Turn> {
-        let mut again = self.receive(cx)?;
+        let may_receive_more = !self.has_left && self.receive(cx)?;
         let clock = self.shared.clock.clone();
         let now = clock.now();
         let mut inner = self.shared.lock();
@@ -104,7 +107,8 @@ impl<I: Io> Driver<I> {
         while let Some(event) = inner.node.poll_event() {
             inner.on_event(event);
         }
-        if self.outbox.is_empty() {
+        let was_blocked = !self.outbox.is_empty();
+        if !was_blocked {
             while self.outbox.len() < BATCHES {
                 let mut buffer = self.spare.pop().unwrap_or_default();
                 let Some(output) = inner.node.poll_output(&mut buffer, now) else {
@@ -116,19 +120,20 @@ impl<I: Io> Driver<I> {
                     None => self.spare.push(buffer),
                 }
             }
-            again |= self.outbox.len() == BATCHES;
         }
+        // What the node has to send beyond the batches that had to wait was not asked for.
+        let may_send_more = was_blocked || self.outbox.len() == BATCHES;
         if !inner.driver.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
             inner.driver = Some(cx.waker().clone());
         }
-        let is_over = inner.node.is_shut_down();
+        self.has_left = inner.node.is_shut_down();
         let deadline = inner.node.timer();
         drop(inner);
-        let blocked = self.send(cx);
-        if is_over && self.outbox.is_empty() && !again {
+        let is_blocked = self.send(cx);
+        if self.has_left && self.outbox.is_empty() && !may_send_more {
             return Ok(Turn::Over);
         }
-        if again && !blocked {
+        if may_receive_more || (may_send_more && !is_blocked) {
             return Ok(Turn::Again);
         }
         match deadline {
@@ -181,7 +186,11 @@ impl<I: Io + Unpin> Future for Driver<I> {
                 Ok(Turn::Again) => {}
                 Ok(Turn::Rest) => return Poll::Pending,
                 Ok(Turn::Over) => return Poll::Ready(Ok(())),
-                Err(error) => return Poll::Ready(Err(error)),
+                Err(error) => {
+                    let sentence = format!("the socket ended: {error}");
+                    driver.shared.lock().end(Failure::new(Code::Unreachable, sentence));
+                    return Poll::Ready(Err(error));
+                }
             }
         }
         cx.waker().wake_by_ref();

@@ -138,11 +138,10 @@ impl SendHalf {
     /// Ready when the peer has acknowledged everything of a finished stream.
     ///
     /// # Errors
-    /// [`StreamError::ConnectionLost`] when the connection went first.
+    /// [`StreamError::ConnectionLost`] when the connection went first, and
+    /// [`StreamError::Stopped`] when the peer wanted no more.
     pub fn poll_finished(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
-        let (result, inner) = with_node(&self.shared, self.id, |stream| {
-            if stream.is_finished() { Poll::Ready(Ok(())) } else { Poll::Pending }
-        });
+        let (result, inner) = with_node(&self.shared, self.id, |stream| stream.finished());
         waiting(result, inner, self.id, Direction::Write, cx)
     }
 
@@ -192,9 +191,12 @@ impl RecvHalf {
         }
         let (result, inner) = with_node(&self.shared, self.id, |stream| stream.read(max));
         let polled = waiting(result, inner, self.id, Direction::Read, cx);
-        if matches!(polled, Poll::Ready(Ok(None) | Err(_))) {
-            self.over = true;
-        }
+        // A refusal stays in the node until the stream is stopped, as it is when this is dropped.
+        self.over = match &polled {
+            Poll::Ready(Ok(None)) => true,
+            Poll::Ready(Err(error)) => !matches!(error, StreamError::Refused(_)),
+            Poll::Ready(Ok(Some(_))) | Poll::Pending => false,
+        };
         polled
     }
 

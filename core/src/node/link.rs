@@ -106,7 +106,10 @@ impl Node {
                 self.by_connection.remove(&connection);
                 self.on_lost(id, connection, failure, now);
             }
-            (quic::Event::Lost(failure), None) => self.on_rejected(connection, failure),
+            (quic::Event::Rejected(remote, failure), _) => {
+                tracing::debug!(%remote, %failure, "a handshake came to nothing");
+                self.emit(Event::Rejected { remote, failure });
+            }
             (quic::Event::Opened, Some(id)) => self.on_streams_opened(id, now),
             (quic::Event::Available, Some(id)) => self.on_streams_available(id, now),
             (quic::Event::Readable(stream), Some(id)) => self.on_readable(id, stream, now),
@@ -117,7 +120,8 @@ impl Node {
             // Before its handshake is confirmed, or after we ended it: nothing is owed to it. An
             // accepted peer's early streams are picked up once it is confirmed.
             (
-                quic::Event::Opened
+                quic::Event::Lost(_)
+                | quic::Event::Opened
                 | quic::Event::Available
                 | quic::Event::Readable(_)
                 | quic::Event::Writable(_)
@@ -159,6 +163,7 @@ impl Node {
         self.beat(id, now);
         self.flush_queue(id, now);
         self.on_streams_opened(id, now);
+        self.on_datagrams(id, now);
         self.reindex(id);
     }
 
@@ -166,9 +171,16 @@ impl Node {
         let Some(remote) = self.endpoint.get(connection).map(quic::Connection::remote) else {
             return;
         };
-        if self.shutdown.is_under_way() {
-            let failure = Failure::new(Code::ShuttingDown, "shutting down");
+        let failure = if self.shutdown.is_under_way() {
+            Some(Failure::new(Code::ShuttingDown, "shutting down"))
+        } else if self.peers.len() >= self.config.limits.peers {
+            Some(Failure::new(Code::Overloaded, "at the limit of peers"))
+        } else {
+            None
+        };
+        if let Some(failure) = failure {
             self.endpoint.with(connection, now, |c| c.close(&failure, now));
+            self.emit(Event::Rejected { remote, failure });
             return;
         }
         let id = self.new_peer_id();
@@ -183,14 +195,6 @@ impl Node {
         self.on_streams_opened(id, now);
         self.on_datagrams(id, now);
         self.reindex(id);
-    }
-
-    fn on_rejected(&mut self, connection: ConnectionId, failure: Failure) {
-        if let Some(connection) = self.endpoint.get(connection) {
-            let remote = connection.remote();
-            tracing::debug!(%remote, %failure, "a handshake came to nothing");
-            self.emit(Event::Rejected { remote, failure });
-        }
     }
 
     fn peer_names(&self, connection: ConnectionId) -> Vec<String> {

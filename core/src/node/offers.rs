@@ -1,7 +1,7 @@
 //! Requests of peers: offered to the caller, answered, and charged for while they are held.
 
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -87,7 +87,7 @@ impl Node {
     }
 
     /// A peer's request is complete.
-    pub(super) fn on_request(&mut self, stream: StreamId, request: message::Request, now: Instant) {
+    pub(super) fn on_request(&mut self, stream: StreamId, request: message::Request) {
         if let Some(Sending::Stopped(code)) = self.stream_mut(stream).map(|s| s.sending) {
             // Whoever asked wants no answer any more.
             self.stream_reset(stream, code);
@@ -106,7 +106,6 @@ impl Node {
         self.exchanges.insert(id, Exchange::Theirs { machine, stream, offer: Some(offer) });
         self.set_received(stream, Receiving::Request(id));
         self.emit(Event::RequestOffered { peer: stream.peer, request: id });
-        self.route(now);
     }
 
     /// Whether the body that a stream declares must wait, and charges it when not. A body is
@@ -136,7 +135,6 @@ impl Node {
     /// Gives back what a request's body was charged, and lets bodies go on that waited for it,
     /// oldest first.
     pub(super) fn release(&mut self, id: StreamId) {
-        let now = self.clock.now();
         let Some(stream) = self.stream_mut(id) else { return };
         let charged = std::mem::take(&mut stream.charged);
         if charged == 0 {
@@ -153,7 +151,7 @@ impl Node {
             let next = StreamId { index, ..id };
             let Some(stream) = self.stream_mut(next) else { break };
             stream.unhold();
-            self.read_preface(next, now);
+            self.read_preface(next);
             if self.stream_mut(next).is_some_and(|s| matches!(s.receiving, Receiving::Held(_))) {
                 break;
             }

@@ -75,7 +75,7 @@ impl Node {
         }
     }
 
-    pub(super) fn read_preface(&mut self, id: StreamId, now: Instant) {
+    pub(super) fn read_preface(&mut self, id: StreamId) {
         while let Some(Receiving::Preface(decoder)) = self.stream_mut(id).map(|s| &s.receiving) {
             let wanted = decoder.wanted().max(1);
             if let Some(failure) = decoder.header().and_then(streams::excess) {
@@ -86,7 +86,7 @@ impl Node {
                 return;
             }
             match self.quic_read(id, wanted) {
-                Read::Chunk(chunk) => self.on_preface_chunk(id, chunk, now),
+                Read::Chunk(chunk) => self.on_preface_chunk(id, chunk),
                 Read::Blocked => return,
                 Read::End | Read::Reset(_) | Read::Gone => {
                     self.stream_reset(id, Code::Cancelled);
@@ -96,7 +96,7 @@ impl Node {
         }
     }
 
-    fn on_preface_chunk(&mut self, id: StreamId, mut chunk: Bytes, now: Instant) {
+    fn on_preface_chunk(&mut self, id: StreamId, mut chunk: Bytes) {
         let Some(stream) = self.stream_mut(id) else { return };
         let Receiving::Preface(decoder) = &mut stream.receiving else { return };
         match decoder.poll_frame(&mut chunk) {
@@ -107,7 +107,7 @@ impl Node {
                     self.emit(Event::StreamOffered { stream: id, service });
                 }
                 Preface::Request(request) if !self.shutdown.is_under_way() => {
-                    self.on_request(id, request, now);
+                    self.on_request(id, request);
                 }
                 Preface::Service(_) | Preface::Request(_) => {
                     self.refuse(id, &Failure::new(Code::ShuttingDown, "shutting down"));

@@ -42,7 +42,7 @@ impl Node {
         let id = StreamId { peer, connection: link.number, index };
         let Some(stream) = link.streams.get_mut(index) else { return };
         match stream.receiving {
-            Receiving::Preface(_) => self.read_preface(id, now),
+            Receiving::Preface(_) => self.read_preface(id),
             Receiving::Request(request) => self.emit(Event::RequestProgressed { request }),
             Receiving::Answer(_) | Receiving::Raw | Receiving::Refused(_) => {
                 self.emit(Event::StreamReadable { stream: id });

@@ -116,12 +116,22 @@ impl StreamRef<'_> {
         self.node.stream_answer(self.id)
     }
 
-    /// Whether the peer has acknowledged everything of a finished stream.
-    #[must_use]
-    pub fn is_finished(&self) -> bool {
-        let link = self.node.link_of(self.id);
-        link.and_then(|l| l.streams.get(self.id.index))
-            .is_none_or(|s| matches!(s.sending, Sending::Done | Sending::Stopped(_)))
+    /// Whether the peer has acknowledged everything of a finished stream. `Pending` means that
+    /// [`Event::StreamFinished`] follows.
+    ///
+    /// # Errors
+    /// [`StreamError::ConnectionLost`] when the connection is gone, even if the peer had
+    /// acknowledged everything before: nothing is kept of it. [`StreamError::Stopped`] when the
+    /// peer wanted no more.
+    pub fn finished(&self) -> Poll<Result<(), StreamError>> {
+        let Some(link) = self.node.link_of(self.id) else {
+            return Poll::Ready(Err(self.node.gone(self.id)));
+        };
+        match link.streams.get(self.id.index).map(|s| s.sending) {
+            Some(Sending::Open | Sending::Finishing) => Poll::Pending,
+            Some(Sending::Stopped(code)) => Poll::Ready(Err(StreamError::Stopped(code))),
+            Some(Sending::Done) | None => Poll::Ready(Ok(())),
+        }
     }
 }
 

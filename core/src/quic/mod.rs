@@ -4,6 +4,7 @@
 //! application events, then the timer. It decides nothing about the tunnel.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -37,6 +38,8 @@ pub(crate) enum Event {
     Connected,
     /// The connection is over.
     Lost(Failure),
+    /// A handshake that the other end began came to nothing.
+    Rejected(SocketAddr, Failure),
     /// The peer opened streams.
     Opened,
     /// The peer allows more streams.
@@ -237,7 +240,13 @@ impl Endpoint {
 
     /// Lets the transport's due timers act.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        // Each connection once: after a leap of the clock a probe may be due again at once, and
+        // only sending it moves its timer on.
+        let mut due = Vec::new();
         while let Some((id, _)) = self.timers.pop_due(now) {
+            due.push(id);
+        }
+        for id in due {
             if let Some(connection) = self.connections.get_mut(&id) {
                 connection.inner.handle_timeout(now);
             }
@@ -333,12 +342,14 @@ impl Endpoint {
             }
         }
         while let Some(event) = connection.inner.poll() {
-            if let Some(event) = translate(event) {
-                if matches!(event, Event::Lost(_)) {
-                    connection.lost = true;
+            let Some(mut event) = translate(event) else { continue };
+            if let Event::Lost(failure) = &event {
+                connection.lost = true;
+                if connection.establishing && connection.inner.side().is_server() {
+                    event = Event::Rejected(connection.remote(), failure.clone());
                 }
-                self.events.push_back((id, event));
             }
+            self.events.push_back((id, event));
         }
         connection.note_heard(now);
         if connection.establishing {

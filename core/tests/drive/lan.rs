@@ -1,0 +1,282 @@
+//! A network and an executor in virtual time for driven nodes. A task is polled only when it was
+//! woken, and time moves only when nobody is left to poll: a wake-up that is missing shows.
+
+use std::cell::Cell;
+use std::collections::{BTreeMap, VecDeque};
+use std::future::Future;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, Instant};
+
+use adit_core::drive::io::{Clock, Io};
+use adit_core::testing::clock;
+use adit_core::transmit::{Datagram, Route, Transmit};
+
+const DELAY: Duration = Duration::from_millis(5);
+
+/// So many sends find a socket full that it never takes data again, nor wakes anybody.
+pub(crate) const FOREVER: usize = usize::MAX;
+
+/// What all hosts share.
+struct State {
+    now: Instant,
+    inboxes: BTreeMap<SocketAddr, VecDeque<(Instant, Datagram)>>,
+    receivers: BTreeMap<SocketAddr, Waker>,
+    sleeps: Vec<(Instant, Waker)>,
+    /// Sends that find the socket full, by host; and who waits for it not to be.
+    blocks: BTreeMap<SocketAddr, usize>,
+    writers: Vec<Waker>,
+    /// Hosts that nothing leaves any more, though they do not notice.
+    cut: Vec<SocketAddr>,
+    sent: usize,
+    /// Datagrams from nobody that are always there to be received.
+    is_flooded: bool,
+}
+
+/// The network.
+#[derive(Clone)]
+pub(crate) struct Lan(Arc<Mutex<State>>);
+
+impl Lan {
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(Mutex::new(State {
+            now: clock::origin(),
+            inboxes: BTreeMap::new(),
+            receivers: BTreeMap::new(),
+            sleeps: Vec::new(),
+            blocks: BTreeMap::new(),
+            writers: Vec::new(),
+            cut: Vec::new(),
+            sent: 0,
+            is_flooded: false,
+        })))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The socket of host number `host`.
+    pub(crate) fn socket(&self, host: u8) -> Socket {
+        Socket { lan: self.clone(), address: address(host) }
+    }
+
+    /// The next `count` sends of a host find its socket full.
+    pub(crate) fn block(&self, host: u8, count: usize) {
+        self.lock().blocks.insert(address(host), count);
+    }
+
+    /// Nothing of a host's arrives any more.
+    pub(crate) fn cut(&self, host: u8) {
+        self.lock().cut.push(address(host));
+    }
+
+    /// From now on there is always a datagram to receive, of nobody's.
+    pub(crate) fn flood(&self) {
+        let mut state = self.lock();
+        state.is_flooded = true;
+        std::mem::take(&mut state.receivers).into_values().for_each(Waker::wake);
+    }
+
+    /// Batches sent so far.
+    pub(crate) fn sent(&self) -> usize {
+        self.lock().sent
+    }
+
+    /// Ready after a time.
+    pub(crate) fn sleep(&self, time: Duration) -> impl Future<Output = ()> + use<> {
+        let (lan, until) = (self.clone(), self.lock().now + time);
+        std::future::poll_fn(move |cx| lan.poll_sleep(cx, until))
+    }
+
+    fn poll_sleep(&self, cx: &Context<'_>, until: Instant) -> Poll<()> {
+        let mut state = self.lock();
+        if until <= state.now {
+            return Poll::Ready(());
+        }
+        state.sleeps.push((until, cx.waker().clone()));
+        Poll::Pending
+    }
+
+    /// Lets full sockets take data again or, if there are none, lets time pass until somebody
+    /// wakes.
+    fn pass(&self) {
+        let mut state = self.lock();
+        let writers = std::mem::take(&mut state.writers);
+        if !writers.is_empty() {
+            writers.into_iter().for_each(Waker::wake);
+            return;
+        }
+        let next = state.sleeps.iter().map(|(at, _)| *at).min();
+        let next = next.expect("nobody waits for time to pass: somebody was not woken");
+        state.now = next;
+        let (due, later) = std::mem::take(&mut state.sleeps).into_iter().partition(|s| s.0 <= next);
+        state.sleeps = later;
+        let due: Vec<(Instant, Waker)> = due;
+        due.into_iter().for_each(|(_, waker)| waker.wake());
+    }
+}
+
+pub(crate) fn address(host: u8) -> SocketAddr {
+    SocketAddr::new(Ipv4Addr::new(10, 0, 0, host).into(), 4433)
+}
+
+impl Clock for Lan {
+    fn now(&self) -> Instant {
+        self.lock().now
+    }
+
+    fn unix(&self) -> Duration {
+        clock::HostClock::new(Duration::ZERO).unix(self.lock().now)
+    }
+}
+
+pub(crate) struct Socket {
+    lan: Lan,
+    address: SocketAddr,
+}
+
+impl Io for Socket {
+    fn clock(&self) -> Arc<dyn Clock> {
+        Arc::new(self.lan.clone())
+    }
+
+    fn poll_recv(
+        &mut self,
+        cx: &mut Context<'_>,
+        sink: &mut dyn FnMut(Datagram),
+    ) -> Poll<io::Result<()>> {
+        let mut state = self.lan.lock();
+        if state.is_flooded {
+            return Poll::Ready(Ok(()));
+        }
+        let now = state.now;
+        let inbox = state.inboxes.entry(self.address).or_default();
+        let next = inbox.front().map(|(at, _)| *at);
+        if next.is_some_and(|at| at <= now) {
+            sink(inbox.pop_front().expect("it was seen").1);
+            return Poll::Ready(Ok(()));
+        }
+        state.receivers.insert(self.address, cx.waker().clone());
+        state.sleeps.extend(next.map(|at| (at, cx.waker().clone())));
+        Poll::Pending
+    }
+
+    fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        transmit: &Transmit,
+        payload: &[u8],
+    ) -> Poll<io::Result<()>> {
+        let mut state = self.lan.lock();
+        if let Some(left) = state.blocks.get_mut(&self.address).filter(|left| **left > 0) {
+            *left -= 1;
+            if *left < FOREVER / 2 {
+                state.writers.push(cx.waker().clone());
+            }
+            return Poll::Pending;
+        }
+        state.sent += 1;
+        if state.cut.contains(&self.address) {
+            return Poll::Ready(Ok(()));
+        }
+        let datagram = Datagram {
+            route: Route::to(self.address),
+            ecn: transmit.ecn,
+            segment_size: transmit.segment_size.unwrap_or(0),
+            payload: payload.into(),
+        };
+        let (to, at) = (transmit.route.remote, state.now + DELAY);
+        state.inboxes.entry(to).or_default().push_back((at, datagram));
+        if let Some(receiver) = state.receivers.get(&to).cloned() {
+            state.sleeps.push((at, receiver));
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_sleep(&mut self, cx: &mut Context<'_>, until: Instant) -> Poll<()> {
+        self.lan.poll_sleep(cx, until)
+    }
+
+    fn max_segments(&self) -> usize {
+        4
+    }
+}
+
+struct Flag(AtomicBool);
+
+impl Wake for Flag {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Relaxed);
+    }
+}
+
+struct Task {
+    future: Pin<Box<dyn Future<Output = ()>>>,
+    flag: Arc<Flag>,
+}
+
+/// Futures that run beside each other.
+pub(crate) struct Tasks {
+    lan: Lan,
+    tasks: Vec<Task>,
+}
+
+impl Tasks {
+    pub(crate) fn new(lan: &Lan) -> Self {
+        Self { lan: lan.clone(), tasks: Vec::new() }
+    }
+
+    /// Adds a future; says whether it has ended.
+    pub(crate) fn spawn(&mut self, future: impl Future<Output = ()> + 'static) -> Rc<Cell<bool>> {
+        let is_over = Rc::new(Cell::new(false));
+        let over = is_over.clone();
+        let future = Box::pin(async move {
+            future.await;
+            over.set(true);
+        });
+        self.tasks.push(Task { future, flag: Arc::new(Flag(AtomicBool::new(true))) });
+        is_over
+    }
+
+    /// Runs until `main` is ready.
+    ///
+    /// # Panics
+    /// When that takes ten minutes of the network's time, or a million turns without time passing.
+    pub(crate) fn run<T>(&mut self, main: impl Future<Output = T>) -> T {
+        let mut main = std::pin::pin!(main);
+        let flag = Arc::new(Flag(AtomicBool::new(true)));
+        let until = self.lan.now() + Duration::from_secs(600);
+        let mut turns = 0;
+        loop {
+            let mut is_idle = true;
+            if flag.0.swap(false, Relaxed) {
+                is_idle = false;
+                let waker = Waker::from(flag.clone());
+                if let Poll::Ready(done) = main.as_mut().poll(&mut Context::from_waker(&waker)) {
+                    return done;
+                }
+            }
+            self.tasks.retain_mut(|task| {
+                if !task.flag.0.swap(false, Relaxed) {
+                    return true;
+                }
+                is_idle = false;
+                let waker = Waker::from(task.flag.clone());
+                task.future.as_mut().poll(&mut Context::from_waker(&waker)).is_pending()
+            });
+            if is_idle {
+                turns = 0;
+                self.lan.pass();
+                assert!(self.lan.now() < until, "still waiting after ten minutes");
+            }
+            turns += 1;
+            assert!(turns < 1_000_000, "somebody spins");
+        }
+    }
+}

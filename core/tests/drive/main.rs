@@ -1,0 +1,164 @@
+//! Driven nodes in virtual time: what a task that waits on a handle sees, whether it is woken, and
+//! whether the driver neither stalls nor spins.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+mod lan;
+
+use std::task::Poll;
+use std::time::Duration;
+
+use adit_core::config::{Builder, Dial};
+use adit_core::drive::{Driver, Handle, Peer, drive};
+use adit_core::error::{Code, Failure};
+use adit_core::node::StreamError;
+use adit_core::testing::crypto::SeededCrypto;
+use adit_core::testing::pair;
+use lan::{FOREVER, Lan, Socket, Tasks, address};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[test]
+fn a_driver_whose_socket_was_full_sends_all_that_waits_once_it_is_not() {
+    let lan = Lan::new();
+    let mut tasks = Tasks::new(&lan);
+    let agent = start(&lan, &mut tasks, 1, pair::agent);
+    lan.block(1, 1);
+    let peers: Vec<Peer> = (10..20).map(|host| dial(&agent, host)).collect();
+    tasks.run(lan.sleep(SECOND / 100));
+    assert!(lan.sent() >= peers.len(), "only {} of the handshakes began", lan.sent());
+}
+
+#[test]
+fn a_refused_stream_whose_refusal_was_read_leaves_nothing_behind() {
+    let mut world = World::new();
+    let (dialled, accepted) = world.connect();
+    let (mut stream, incoming) = world.run(async {
+        let opened = dialled.open("db".parse().unwrap()).await.unwrap();
+        (opened, accepted.accept_stream().await.unwrap())
+    });
+    incoming.refuse(&Failure::new(Code::NoSuchService, "no"));
+    let read = world.run(async { stream.recv().read_chunk(100).await });
+    assert!(matches!(read, Err(StreamError::Refused(_))), "{read:?}");
+    drop(stream);
+    world.run(world.lan.sleep(SECOND));
+    assert_eq!(dialled.snapshot().unwrap().streams, 0);
+    assert_eq!(accepted.snapshot().unwrap().streams, 0);
+}
+
+#[test]
+fn a_finished_stream_whose_connection_is_lost_does_not_claim_to_have_arrived() {
+    let mut world = World::new();
+    let (dialled, accepted) = world.connect();
+    let mut stream = world.run(dialled.open("db".parse().unwrap())).unwrap();
+    world.lan.cut(1);
+    let finished = world.run(async {
+        stream.send().write_all("lost").await.unwrap();
+        stream.send().finish().unwrap();
+        std::future::poll_fn(|cx| stream.send().poll_finished(cx)).await
+    });
+    assert!(matches!(finished, Err(StreamError::ConnectionLost(_))), "{finished:?}");
+    drop(accepted);
+}
+
+#[test]
+fn a_flood_does_not_keep_a_driver_from_ending() {
+    let lan = Lan::new();
+    let mut tasks = Tasks::new(&lan);
+    let agent = start(&lan, &mut tasks, 1, pair::agent);
+    let (handle, driver) = node(&lan, 2, pair::connector);
+    lan.flood();
+    handle.shutdown();
+    tasks.run(driver).unwrap();
+    drop(agent);
+}
+
+#[test]
+fn a_full_socket_does_not_keep_a_driver_from_receiving() {
+    let mut world = World::new();
+    let (dialled, accepted) = world.connect();
+    world.lan.block(1, FOREVER);
+    dialled.send_datagram(b"blocked").unwrap();
+    world.run(world.lan.sleep(SECOND / 100));
+    for _ in 0..2 {
+        accepted.send_datagram(&[7; 1000]).unwrap();
+    }
+    world.run(world.lan.sleep(SECOND / 100));
+    let ready = world.run(async {
+        let mut count = 0;
+        while ready(dialled.recv_datagram()).await.is_some() {
+            count += 1;
+        }
+        count
+    });
+    assert_eq!(ready, 2);
+}
+
+/// What a future comes to at once, if it does.
+async fn ready<T>(future: impl Future<Output = Option<T>>) -> Option<T> {
+    let mut future = std::pin::pin!(future);
+    std::future::poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(value) => Poll::Ready(value),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
+}
+
+/// An agent and a connector.
+struct World {
+    lan: Lan,
+    tasks: Tasks,
+    agent: Handle,
+    connector: Handle,
+}
+
+impl World {
+    fn new() -> Self {
+        let lan = Lan::new();
+        let mut tasks = Tasks::new(&lan);
+        let agent = start(&lan, &mut tasks, 1, pair::agent);
+        let connector = start(&lan, &mut tasks, 2, pair::connector);
+        Self { lan, tasks, agent, connector }
+    }
+
+    fn run<T>(&mut self, main: impl Future<Output = T>) -> T {
+        self.tasks.run(main)
+    }
+
+    /// The connector as the agent sees it, and the agent as the connector does.
+    fn connect(&mut self) -> (Peer, Peer) {
+        let dialled = dial(&self.agent, 2);
+        let connector = self.connector.clone();
+        let accepted = self.run(async {
+            dialled.connected().await.unwrap();
+            connector.accept().await.unwrap()
+        });
+        (dialled, accepted)
+    }
+}
+
+fn start(
+    lan: &Lan,
+    tasks: &mut Tasks,
+    host: u8,
+    builder: impl FnOnce(&SeededCrypto) -> Builder,
+) -> Handle {
+    let (handle, driver) = node(lan, host, builder);
+    tasks.spawn(async move { driver.await.unwrap() });
+    handle
+}
+
+fn node(
+    lan: &Lan,
+    host: u8,
+    builder: impl FnOnce(&SeededCrypto) -> Builder,
+) -> (Handle, Driver<Socket>) {
+    // Nothing else may draw from it while the node lives.
+    let crypto = Box::leak(Box::new(SeededCrypto::new([host; 32])));
+    let config = builder(crypto).build().unwrap();
+    drive(lan.socket(host), config, [host; 32]).unwrap()
+}
+
+fn dial(handle: &Handle, host: u8) -> Peer {
+    handle.dial(Dial::new(address(host), pair::CONNECTOR)).unwrap()
+}
