@@ -3,7 +3,9 @@
 //! It never exits because the network is away, unless it was told how long to bear that. It does
 //! when a certificate is refused: retrying cannot help then.
 
-use adit_tokio::core::config::Config;
+use std::time::Duration;
+
+use adit_tokio::core::config::{Config, Transport};
 use tokio::task::JoinSet;
 
 use crate::args::AgentArgs;
@@ -14,6 +16,11 @@ use crate::link::Link;
 use crate::stop::Stop;
 use crate::{identity, node, signals};
 
+/// How long one attempt to reach the connector may take. A handshake is sent again after 1 s, and
+/// then at twice the distance each time (RFC 9002 §6.2.2), so that a connector that has just
+/// started is met within 4 s or by the next attempt; in 30 s the distances reach 16 s.
+const ATTEMPT: Duration = Duration::from_secs(10);
+
 /// Runs until a signal, or until retrying cannot help.
 ///
 /// # Errors
@@ -21,7 +28,8 @@ use crate::{identity, node, signals};
 pub(crate) async fn run(arguments: &AgentArgs) -> Result<(), Stop> {
     let config = config::Agent::load(&arguments.config)?;
     let tls = identity::load(&config.tls)?;
-    let builder = Config::builder(tls).device_id("agent").transport(node::transport(config.limits));
+    let transport = Transport { connect_timeout: ATTEMPT, ..node::transport(config.limits) };
+    let builder = Config::builder(tls).device_id("agent").transport(transport);
     let core = node::build(builder, config.heartbeat, &arguments.config)?;
     let ended = node::signals(signals::asked_to_end())?;
 

@@ -4,10 +4,14 @@ use adit_tokio::core::drive::Handle;
 use adit_tokio::core::event::Event;
 use adit_tokio::core::session::{State, Transition};
 
-/// Logs what happens to the peers of a node, until it has shut down.
+/// Logs what happens to the peers that come to a node, until it has shut down. Their transitions
+/// say no more than that they came, which is for the one who serves them to say, and their end.
 pub(crate) async fn log(handle: Handle) {
     let mut events = handle.events();
     while let Some(event) = events.next().await {
+        if matches!(event, Event::Transition { .. }) {
+            continue;
+        }
         if let Some(line) = line(&event) {
             tracing::info!("{line}");
         }
@@ -21,12 +25,27 @@ pub(crate) async fn log(handle: Handle) {
 )]
 pub(crate) fn line(event: &Event) -> Option<String> {
     match event {
+        // The attempt that failed has its own line.
+        Event::Transition { transition, .. } if is_another_attempt(transition) => None,
         Event::Transition { peer, transition } => Some(format!("{peer}: {}", describe(transition))),
+        Event::AttemptFailed { peer, failure, attempt, retry_in } => {
+            let (next, wait) = (failure.code().suggestion(), retry_in.as_secs_f64());
+            Some(format!(
+                "{peer}: no connection: {failure}; {next}; attempt {attempt} in {wait:.1} s"
+            ))
+        }
         Event::Closed { peer, failure } => Some(format!("{peer}: closed: {failure}")),
         Event::Rejected { remote, failure } => Some(format!("{remote}: rejected: {failure}")),
         Event::GoingAway { peer } => Some(format!("{peer}: is shutting down")),
         _ => None,
     }
+}
+
+const fn is_another_attempt(transition: &Transition) -> bool {
+    matches!(
+        (&transition.from, &transition.to),
+        (State::Reconnecting { .. }, State::Reconnecting { .. })
+    )
 }
 
 /// A transition in words.

@@ -7,7 +7,8 @@ use tracing_subscriber::EnvFilter;
 /// Starts logging; `RUST_LOG` takes precedence over `verbosity`.
 pub(crate) fn start(verbosity: u8) {
     let default = match verbosity {
-        0 => "warn,adit=info",
+        // A target stands for all that begin with it. What the core has news of, the program says.
+        0 => "warn,adit=info,adit_core=warn,adit_tokio=warn",
         1 => "info,adit=debug,adit_core=debug,adit_tokio=debug",
         _ => "debug,adit=trace,adit_core=trace,adit_tokio=trace",
     };

@@ -96,7 +96,7 @@ fn a_connection_is_refused_when_the_tunnel_does_not_come_up() {
     let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
     let port = free_tcp();
     let config = agent(&directory, &authority, silent.local_addr().unwrap(), port);
-    let _agent = Program::start("agent", &config, &[]);
+    let agent = Program::start("agent", &config, &[]);
     bounded(|| std::net::TcpStream::connect(port).ok()).expect("the local port is open");
     let start = Instant::now();
     let mut tcp = connect(port);
@@ -104,6 +104,10 @@ fn a_connection_is_refused_when_the_tunnel_does_not_come_up() {
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
     let took = start.elapsed();
     assert!((9..12).contains(&took.as_secs()), "refused after {took:?}");
+    let said = "no connection: timed_out: the handshake was not complete within the connect \
+                timeout; check that the peer runs and that UDP reaches it; attempt 1 in ";
+    bounded(|| agent.log().contains(said).then_some(()))
+        .unwrap_or_else(|| panic!("{}", agent.log()));
 }
 
 #[test]
@@ -151,6 +155,21 @@ fn both_end_with_0_when_asked_to() {
     assert_eq!(tunnel.agent.wait().code(), Some(0), "{}", tunnel.agent.log());
     tunnel.connector.terminate();
     assert_eq!(tunnel.connector.wait().code(), Some(0), "{}", tunnel.connector.log());
+}
+
+#[cfg(unix)]
+#[test]
+fn an_agent_says_once_that_its_connector_shuts_down() {
+    let mut tunnel = Tunnel::start(&[("echo", service(echo), "")]);
+    tunnel.connector.terminate();
+    assert_eq!(tunnel.connector.wait().code(), Some(0), "{}", tunnel.connector.log());
+    let lost = bounded(|| tunnel.agent.log().contains("→ reconnecting").then_some(()));
+    let log = tunnel.agent.log();
+    assert!(lost.is_some(), "{log}");
+    let told = log.lines().filter(|l| l.contains("is shutting down") || l.contains("shuts down"));
+    assert_eq!(told.count(), 1, "{log}");
+    let log = tunnel.connector.log();
+    assert!(log.contains("peer 0: laptop came from 127.0.0.1:"), "{log}");
 }
 
 #[cfg(unix)]

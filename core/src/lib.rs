@@ -1,8 +1,8 @@
 //! The tunnel's protocol as pure, deterministic state machines.
 //!
 //! Nothing here opens a socket, reads a clock, starts a thread or asks the operating system for
-//! randomness: [`Node`] takes datagrams and time, and gives datagrams, events and the instant at
-//! which it wants to be called again. The same seed and the same inputs give the same outputs.
+//! randomness: [`node::Node`] takes datagrams and time, and gives datagrams, events and the instant
+//! at which it wants to be called again. The same seed and the same inputs give the same outputs.
 //!
 //! Layers, each importing only from those below it:
 //!

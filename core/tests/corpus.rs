@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use adit_core::testing::fuzz_bytes;
+use adit_core::testing::{fuzz_bytes, fuzz_world};
 
 #[test]
 fn the_corpus_of_frames_holds() {
@@ -12,6 +12,16 @@ fn the_corpus_of_frames_holds() {
 #[test]
 fn the_corpus_of_messages_holds() {
     replay("messages", fuzz_bytes::messages);
+}
+
+#[test]
+fn the_corpus_of_operations_holds() {
+    replay("operations", fuzz_world::operations);
+}
+
+#[test]
+fn the_corpus_of_wires_holds() {
+    replay("wire", fuzz_world::wire);
 }
 
 /// Runs `target` over every file of its corpus, in order of their names.

@@ -8,14 +8,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use adit_tokio::core::drive::{Peer, Stream};
+use adit_tokio::core::drive::{Peer, Stream, StreamError};
 use adit_tokio::core::error::{Category, Code, Failure};
 use adit_tokio::core::message::ServiceName;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
-use super::{CONNECT_TIMEOUT, copy, prepare, refuse};
+use super::copy::{self, Broken};
+use super::{CONNECT_TIMEOUT, prepare, refuse};
 use crate::config::Limits;
 
 /// Pause after the system had no room for another connection: it will not have any at once.
@@ -114,6 +115,9 @@ async fn forward(tcp: TcpStream, service: ServiceName, mut tunnel: Tunnel, half_
     let (totals, result) = copy::both_ways(tcp, send, recv, half_open).await;
     match result {
         Ok(()) => tracing::debug!(%service, ?totals, "a connection ended"),
+        Err(Broken::Tunnel(StreamError::Refused(failure))) => {
+            tracing::info!(%service, %failure, "the connector refused a connection");
+        }
         Err(error) => tracing::debug!(%service, ?totals, %error, "a connection broke"),
     }
 }

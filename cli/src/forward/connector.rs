@@ -65,7 +65,12 @@ pub(crate) async fn serve(handle: Handle, services: Arc<Services>) {
 
 /// Serves the streams and refuses the requests of one peer, until it is closed for good.
 async fn serve_peer(peer: Peer, services: Arc<Services>) {
-    tracing::info!(peer = %peer.id(), names = ?peer.names(), remote = ?peer.remote(), "a device came");
+    let names = match peer.names() {
+        names if names.is_empty() => "a device without a name".to_owned(),
+        names => names.join(", "),
+    };
+    let remote = peer.remote().map_or_else(String::new, |remote| format!(" from {remote}"));
+    tracing::info!("{}: {names} came{remote}", peer.id());
     tokio::join!(serve_streams(&peer, services), refuse_requests(&peer));
 }
 

@@ -272,6 +272,8 @@ pub(crate) struct Tunnel {
     pub(crate) connector: Program,
     pub(crate) agent: Program,
     pub(crate) connector_config: PathBuf,
+    /// Where the connector listens.
+    pub(crate) listen: SocketAddr,
     pub(crate) ports: Vec<SocketAddr>,
     pub(crate) directory: Directory,
 }
@@ -304,6 +306,7 @@ impl Tunnel {
             connector: Program::start("connector", &connector_config, &[]),
             agent: Program::start("agent", &agent_config, &[]),
             connector_config,
+            listen,
             ports,
             directory,
         };

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::Node;
 use super::exchange::Exchange;
-use super::streams::Receiving;
+use super::streams::{Receiving, Sending};
 use crate::error::{Code, Failure, Misuse};
 use crate::event::Event;
 use crate::id::{RequestId, StreamId};
@@ -94,6 +94,12 @@ impl Node {
 
     /// A peer's request is complete.
     pub(super) fn on_request(&mut self, stream: StreamId, request: message::Request) {
+        if let Some(Sending::Stopped(code)) = self.stream_mut(stream).map(|s| s.sending) {
+            // Whoever asked wants no answer any more.
+            self.stream_reset(stream, code);
+            self.stream_stop(stream, Code::Closed);
+            return;
+        }
         let id = RequestId(self.next_request);
         self.next_request += 1;
         let offer = Offer {

@@ -78,6 +78,10 @@ impl Node {
     pub(super) fn read_preface(&mut self, id: StreamId) {
         while let Some(Receiving::Preface(decoder)) = self.stream_mut(id).map(|s| &s.receiving) {
             let wanted = decoder.wanted().max(1);
+            if let Some(failure) = decoder.header().and_then(streams::excess) {
+                self.refuse(id, &failure);
+                return;
+            }
             if self.holds_back(id) {
                 return;
             }

@@ -52,14 +52,6 @@ pub(super) struct Dialled {
     pub(super) attempt: Option<Attempt>,
 }
 
-/// What a kept datagram takes beyond its bytes, about: without it a peer could pile up any number
-/// of empty ones.
-const DATAGRAM_OVERHEAD: usize = 64;
-
-const fn cost(datagram: &Bytes) -> usize {
-    datagram.len() + DATAGRAM_OVERHEAD
-}
-
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) id: PeerId,
@@ -114,15 +106,12 @@ impl Peer {
         self.link.as_ref().map(|l| l.connection).or_else(attempt)
     }
 
-    /// Keeps a received datagram; the oldest go beyond `limit` bytes. It is kept in memory of its
-    /// own: as it came, it would hold on to all that arrived with it.
+    /// Keeps a received datagram, in memory of its own so that it does not pin the packets it came
+    /// with; the oldest go beyond `limit` bytes. An empty one takes room as well.
     pub(super) fn push_datagram(&mut self, data: &[u8], limit: usize) {
-        let data = Bytes::copy_from_slice(data);
-        self.datagram_bytes += cost(&data);
-        self.datagrams.push_back(data);
-        while self.datagram_bytes > limit {
-            let Some(old) = self.datagrams.pop_front() else { break };
-            self.datagram_bytes -= cost(&old);
+        self.datagram_bytes += cost(data);
+        self.datagrams.push_back(Bytes::copy_from_slice(data));
+        while self.datagram_bytes > limit && self.pop_datagram().is_some() {
             self.datagrams_dropped += 1;
         }
     }
@@ -133,10 +122,13 @@ impl Peer {
         Some(data)
     }
 
-    /// What the received datagrams that are kept cost.
+    /// What the received datagrams take that are kept.
     #[cfg(feature = "testing")]
     pub(super) fn datagram_bytes(&self) -> usize {
-        assert_eq!(self.datagram_bytes, self.datagrams.iter().map(cost).sum::<usize>());
+        assert_eq!(
+            self.datagram_bytes,
+            self.datagrams.iter().map(|data| cost(data)).sum::<usize>()
+        );
         self.datagram_bytes
     }
 
@@ -151,5 +143,40 @@ impl Peer {
             all[4] = dialled.heartbeat.deadline();
         }
         earliest(all)
+    }
+}
+
+/// What keeping a datagram takes: its bytes, their allocation and their place in the queue.
+const fn cost(data: &[u8]) -> usize {
+    data.len() + 2 * size_of::<Bytes>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer() -> Peer {
+        Peer::new(PeerId(0), None, SocketAddr::from(([127, 0, 0, 1], 1)))
+    }
+
+    #[test]
+    fn the_oldest_datagrams_go_one_past_the_limit() {
+        let (mut peer, limit) = (peer(), 3 * cost(b"a"));
+        for data in [b"a", b"b", b"c"] {
+            peer.push_datagram(data, limit);
+        }
+        assert_eq!(peer.datagrams_dropped, 0);
+        peer.push_datagram(b"d", limit);
+        let kept: Vec<_> = std::iter::from_fn(|| peer.pop_datagram()).collect();
+        assert_eq!((kept, peer.datagrams_dropped), (vec!["b".into(), "c".into(), "d".into()], 1));
+    }
+
+    #[test]
+    fn empty_datagrams_cannot_pile_up() {
+        let (mut peer, limit) = (peer(), 1 << 20);
+        for _ in 0..100_000 {
+            peer.push_datagram(b"", limit);
+        }
+        assert_eq!(peer.datagrams.len(), limit / cost(b""));
     }
 }

@@ -68,6 +68,8 @@ impl StreamRef<'_> {
     ///
     /// # Errors
     /// [`StreamError`] once, when the stream gives no more.
+    ///
+    /// [`Event::StreamReadable`]: crate::event::Event::StreamReadable
     pub fn read(&mut self, max: usize) -> Poll<Result<Option<Bytes>, StreamError>> {
         self.node.stream_read(self.id, max)
     }
@@ -78,6 +80,8 @@ impl StreamRef<'_> {
     ///
     /// # Errors
     /// [`StreamError`] when the stream takes no more.
+    ///
+    /// [`Event::StreamWritable`]: crate::event::Event::StreamWritable
     pub fn write(&mut self, data: &mut Bytes) -> Poll<Result<usize, StreamError>> {
         self.node.stream_write(self.id, data)
     }
@@ -86,6 +90,8 @@ impl StreamRef<'_> {
     ///
     /// # Errors
     /// [`StreamError::Closed`] when it is over already.
+    ///
+    /// [`Event::StreamFinished`]: crate::event::Event::StreamFinished
     pub fn finish(&mut self) -> Result<(), StreamError> {
         self.node.stream_finish(self.id)
     }
@@ -104,6 +110,8 @@ impl StreamRef<'_> {
     ///
     /// # Errors
     /// [`StreamError::Refused`] when it said no.
+    ///
+    /// [`Event::StreamReadable`]: crate::event::Event::StreamReadable
     pub fn accepted(&mut self) -> Poll<Result<(), StreamError>> {
         self.node.stream_answer(self.id)
     }

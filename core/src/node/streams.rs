@@ -9,9 +9,9 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use crate::error::{Code, Failure};
-use crate::frame::{Decoder, Frame};
+use crate::frame::{Decoder, Frame, Header};
 use crate::id::RequestId;
-use crate::message::{Message, ServiceName};
+use crate::message::{Kind, Message, ServiceName};
 use crate::quic::Class;
 
 /// Largest first frame of a forwarded stream and largest answer to it.
@@ -125,9 +125,12 @@ impl Stream {
         }
     }
 
-    /// Whether both directions are over, so that the entry can go.
+    /// Whether both directions are over, so that the entry can go. A stopped one is over even if
+    /// its writer has yet to hear of it: the transport counts it no more, so that what stayed for
+    /// a writer who never comes would have no bound.
     pub(super) const fn is_over(&self) -> bool {
-        matches!(self.receiving, Receiving::Done) && matches!(self.sending, Sending::Done)
+        matches!(self.receiving, Receiving::Done)
+            && matches!(self.sending, Sending::Done | Sending::Stopped(_))
     }
 }
 
@@ -234,6 +237,15 @@ pub(super) enum Preface {
     Refuse(Failure),
 }
 
+/// What is wrong with the length of a first frame, from its header alone. Only a request has a body,
+/// which is charged against a budget; anything else is small, or nothing would bound it.
+pub(super) fn excess(header: Header) -> Option<Failure> {
+    let is_request = Kind::from_wire(header.kind) == Some(Kind::Request);
+    let detail = || format!("a first frame of {} bytes", header.length);
+    (!is_request && header.length as usize > MAX_PREFACE)
+        .then(|| Failure::new(Code::TooLarge, detail()))
+}
+
 /// Reads the first frame of a stream the peer opened.
 pub(super) fn preface(frame: Frame) -> Preface {
     match Message::decode(frame.kind, frame.payload) {
@@ -257,4 +269,20 @@ pub(super) fn answer(frame: Frame) -> Receiving {
 
 fn violation(detail: &str) -> Failure {
     Failure::new(Code::ProtocolViolation, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::MAX_PAYLOAD;
+
+    #[test]
+    fn only_a_request_may_begin_a_stream_with_a_large_frame() {
+        let excess = |kind, length: usize| excess(Header { kind, length: length as u32 });
+        assert_eq!(excess(Kind::Request.to_wire(), MAX_PAYLOAD), None);
+        for kind in [Kind::Open.to_wire(), Kind::Response.to_wire(), 0xff] {
+            assert_eq!(excess(kind, MAX_PREFACE), None);
+            assert_eq!(excess(kind, MAX_PREFACE + 1).unwrap().code(), Code::TooLarge);
+        }
+    }
 }

@@ -175,7 +175,10 @@ impl Connection {
             return Write::Gone;
         }
         let before = data.len();
-        match send.write_chunks(std::slice::from_mut(data)) {
+        let written = send.write_chunks(std::slice::from_mut(data));
+        // Back at once: a window left open would wake bulk streams for nothing.
+        self.inner.set_send_window(self.send_window);
+        match written {
             Ok(_) => Write::Taken(before - data.len()),
             Err(WriteError::Blocked) => Write::Blocked,
             Err(WriteError::Stopped(code)) => Write::Stopped(Code::from_wire(code.into_inner())),

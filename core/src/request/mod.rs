@@ -1,6 +1,6 @@
 //! Requests and responses: bytes in, bytes out, one stream each.
 //!
-//! [`queue`] orders what waits. [`Outgoing`] and [`Incoming`] are the two ends of one exchange:
+//! [`queue`] orders what waits. `Outgoing` and `Incoming` are the two ends of one exchange:
 //! they turn bodies into frames and frames into bodies. They know no stream and no time; the node
 //! moves the bytes and keeps the deadlines.
 

@@ -57,6 +57,11 @@ impl<T> Agenda<T> {
         self.entries.pop_first().map(|(_, entry)| entry)
     }
 
+    /// All entries in the order in which they come, to change them.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.entries.values_mut()
+    }
+
     /// How many entries stand there.
     #[must_use]
     pub fn len(&self) -> usize {

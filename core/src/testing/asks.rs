@@ -209,15 +209,15 @@ impl Asks {
                 Poll::Ready(Err(failure)) => {
                     let code = failure.code();
                     asked.outcome = Some(Err(code));
-                    let mark = match code {
-                        Code::BackendUnavailable => Some(Mark::RequestRefused),
-                        Code::DeadlineExceeded => Some(Mark::RequestExpired),
-                        Code::ConnectionLost => Some(Mark::RequestLost),
-                        _ => None,
-                    };
+                    let known = [
+                        (Code::BackendUnavailable, Mark::RequestRefused),
+                        (Code::DeadlineExceeded, Mark::RequestExpired),
+                        (Code::ConnectionLost, Mark::RequestLost),
+                    ];
+                    let mark = known.into_iter().find(|(known, _)| *known == code);
                     let is_early = code == Code::DeadlineExceeded && now < asked.due;
                     assert!(!is_early, "expired before its time: {asked:?}");
-                    mark.into_iter().for_each(|mark| marks.hit(mark));
+                    mark.into_iter().for_each(|(_, mark)| marks.hit(mark));
                 }
             }
         }

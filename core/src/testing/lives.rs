@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::marks::{Mark, Marks};
 use super::op::Side;
 use crate::error::{Category, Code, Failure};
+use crate::history::{self, History};
 use crate::id::PeerId;
 use crate::session::{Kind, State, Transition};
 
@@ -44,13 +45,15 @@ struct Life {
 #[derive(Debug)]
 pub(super) struct Lives {
     lives: BTreeMap<Who, Life>,
+    /// What was seen of each node, in order.
+    seen: BTreeMap<(Side, u64), Vec<(PeerId, Kind)>>,
     /// Whether a peer may be given up for another reason than its certificate or configuration.
     gives_up: bool,
 }
 
 impl Lives {
     pub(super) const fn new(gives_up: bool) -> Self {
-        Self { lives: BTreeMap::new(), gives_up }
+        Self { lives: BTreeMap::new(), seen: BTreeMap::new(), gives_up }
     }
 
     pub(super) fn on_transition(&mut self, who: Who, transition: &Transition, marks: &mut Marks) {
@@ -67,6 +70,7 @@ impl Lives {
         assert!(EDGES.contains(&(from, to)), "{who:?}: {from} to {to} is no edge");
         assert!(life.at.is_none_or(|at| at <= transition.at), "{who:?}: time went back");
         (life.state, life.at) = (to, Some(transition.at));
+        self.seen.entry((who.0, who.1)).or_default().push((who.2, to));
         match &transition.to {
             State::Connected { .. } => {
                 marks.hit(if life.was_up { Mark::Reconnected } else { Mark::Connected });
@@ -77,7 +81,7 @@ impl Lives {
                     assert_eq!(life.since, Some(*since), "{who:?}: the loss has moved");
                 } else {
                     assert_eq!(*since, transition.at);
-                    marks_of_loss(last_error, marks);
+                    mark_loss(last_error, marks);
                 }
                 assert!(*attempt > 0);
                 life.since = Some(*since);
@@ -109,7 +113,12 @@ impl Lives {
     pub(super) fn on_attempt_failed(failure: &Failure, attempt: u32, retry_in: Duration) {
         let nominal = 2.0_f64.powi(attempt.saturating_sub(1).min(10) as i32).min(60.0);
         let told = failure.retry_after().is_some() || failure.code() == Code::Overloaded;
-        let (least, most) = (0.699 * nominal, if told { 5000.0 } else { 1.301 * nominal });
+        let (least, most) = if failure.code() == Code::Reset && attempt == 1 {
+            // The peer is up, since it answered, and only forgot.
+            (0.0, 0.1)
+        } else {
+            (0.699 * nominal, if told { 5000.0 } else { 1.301 * nominal })
+        };
         let wait = retry_in.as_secs_f64();
         assert!((least..=most).contains(&wait), "attempt {attempt} in {wait} s: {failure}");
     }
@@ -121,6 +130,15 @@ impl Lives {
         life.is_closed = true;
     }
 
+    /// The history of a node tells what its events told.
+    pub(super) fn check_history(&self, side: Side, start: u64, history: &History) {
+        let seen = self.seen.get(&(side, start)).map_or(&[][..], Vec::as_slice);
+        assert_eq!(history.len(), seen.len().min(history::CAPACITY));
+        for (record, (peer, kind)) in history.iter().rev().zip(seen.iter().rev()) {
+            assert_eq!((record.peer, record.kind.as_str()), (*peer, kind.as_str()));
+        }
+    }
+
     /// Peers of one node that are not closed, in order of their ids.
     pub(super) fn of(&self, side: Side, start: u64) -> Vec<PeerId> {
         let open = |(who, life): (&Who, &Life)| {
@@ -130,12 +148,11 @@ impl Lives {
     }
 }
 
-fn marks_of_loss(failure: &Failure, marks: &mut Marks) {
-    let mark = match failure.code() {
-        Code::HeartbeatLost => Mark::HeartbeatLost,
-        Code::TimedOut => Mark::IdleTimeout,
-        Code::Reset => Mark::StatelessReset,
-        _ => return,
-    };
-    marks.hit(mark);
+fn mark_loss(failure: &Failure, marks: &mut Marks) {
+    let known = [
+        (Code::HeartbeatLost, Mark::HeartbeatLost),
+        (Code::TimedOut, Mark::IdleTimeout),
+        (Code::Reset, Mark::StatelessReset),
+    ];
+    known.into_iter().filter(|(code, _)| *code == failure.code()).for_each(|(_, m)| marks.hit(m));
 }

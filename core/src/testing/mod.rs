@@ -6,11 +6,13 @@
 
 pub mod agenda;
 mod asks;
+mod climate;
 pub mod clock;
 pub mod conformance;
 pub mod crypto;
 mod flows;
 pub mod fuzz_bytes;
+pub mod fuzz_world;
 pub mod host;
 pub mod link;
 mod lives;
@@ -18,7 +20,9 @@ pub mod marks;
 pub mod net;
 pub mod op;
 pub mod pair;
+mod phases;
 pub mod pki;
 pub mod play;
 pub mod trace;
+pub mod watch;
 pub mod world;

@@ -234,6 +234,11 @@ impl Net {
         self.under_way.len()
     }
 
+    /// The datagrams under way in the order in which they arrive, to tamper with them.
+    pub fn under_way_mut(&mut self) -> impl Iterator<Item = &mut Packet> {
+        self.under_way.iter_mut()
+    }
+
     /// What became of every datagram so far.
     #[must_use]
     pub const fn counters(&self) -> Counters {

@@ -129,6 +129,40 @@ impl Op {
         }
     }
 
+    /// The side that it happens to.
+    #[must_use]
+    pub const fn side(self) -> Side {
+        match self {
+            Self::Disconnect { side, .. }
+            | Self::Open { side, .. }
+            | Self::Write { side, .. }
+            | Self::Finish { side, .. }
+            | Self::Reset { side, .. }
+            | Self::Stop { side, .. }
+            | Self::Hold { side, .. }
+            | Self::Request { side, .. }
+            | Self::Cancel { side, .. }
+            | Self::Datagram { side, .. }
+            | Self::Move { side, .. }
+            | Self::Crash { side }
+            | Self::Restart { side }
+            | Self::Pause { side }
+            | Self::Suspend { side }
+            | Self::Resume { side }
+            | Self::SetWall { side, .. }
+            | Self::NetworkChanged { side }
+            | Self::SendFailed { side }
+            | Self::Tick { side, .. }
+            | Self::Forge { side, .. }
+            | Self::Shutdown { side } => side,
+            Self::Dial
+            | Self::Reconnect { .. }
+            | Self::Advance { .. }
+            | Self::Cut { .. }
+            | Self::Weather { .. } => Side::Agent,
+        }
+    }
+
     /// The operations of a random world.
     #[must_use]
     pub fn sequence(rng: &mut Rng, length: usize) -> Vec<Self> {

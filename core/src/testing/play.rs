@@ -8,39 +8,28 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
-
 use super::asks::Asks;
+use super::climate::{configure, forged, limits, weather};
 use super::clock::{EPOCH, origin};
 use super::flows::Flows;
 use super::host::Power;
-use super::link::{Conditions, Loss};
+use super::link::Conditions;
 use super::lives::Lives;
 use super::marks::{Mark, Marks};
 use super::net::HostId;
 use super::op::{Op, Side};
 use super::pair::{self, AGENT_ADDRESS, CONNECTOR, CONNECTOR_ADDRESS};
+use super::watch::without_errors;
 use super::world::World;
-use crate::config::{Builder, Config, Dial, Limits, Transport};
+use crate::config::{Builder, Config, Dial, Limits};
 use crate::event::Event;
-use crate::heartbeat;
 use crate::id::PeerId;
 use crate::node::Input;
-use crate::retry::Policy;
 use crate::rng::Rng;
 use crate::session::{Kind, State};
-use crate::transmit::{Datagram, Route};
-
-/// The longest back-off with its jitter, a handshake's whole time, the longest silence and the time
-/// to make up for what was lost meanwhile.
-const HEALED_WITHIN: Duration = Duration::from_secs(78 + 30 + 60 + 60);
-
-/// Packets of an idle pair of connections in five minutes: keep-alives, heartbeats, their answers
-/// and acknowledgements.
-const IDLE_PACKETS: u64 = 600;
+use crate::transmit::Route;
 
 /// What a world came to.
 #[derive(Debug, Clone)]
@@ -56,9 +45,13 @@ pub struct Report {
 /// Plays operations in the world of a seed.
 ///
 /// # Panics
-/// When an invariant breaks.
+/// When an invariant breaks, or something is logged as an error.
 #[must_use]
 pub fn play(seed: u64, ops: &[Op]) -> Report {
+    without_errors(|| play_out(seed, ops))
+}
+
+fn play_out(seed: u64, ops: &[Op]) -> Report {
     let mut play = Play::new(seed);
     for &op in ops {
         play.apply(op);
@@ -89,19 +82,19 @@ fn widen(seed: u64) -> [u8; 32] {
     bytes
 }
 
-struct Play {
-    world: World,
-    hosts: [HostId; 2],
-    marks: Marks,
-    lives: Lives,
-    flows: Flows,
-    asks: Asks,
+pub(super) struct Play {
+    pub(super) world: World,
+    pub(super) hosts: [HostId; 2],
+    pub(super) marks: Marks,
+    pub(super) lives: Lives,
+    pub(super) flows: Flows,
+    pub(super) asks: Asks,
     /// Fetches no datagram until the world is healed.
-    is_lazy: bool,
-    is_healing: bool,
+    pub(super) is_lazy: bool,
+    pub(super) is_healing: bool,
     heartbeats: BTreeMap<(u64, PeerId), (u64, Instant)>,
     remotes: BTreeMap<(u64, PeerId), SocketAddr>,
-    interval: Duration,
+    pub(super) interval: Duration,
 }
 
 impl Play {
@@ -140,11 +133,11 @@ impl Play {
         }
     }
 
-    fn host(&self, side: Side) -> HostId {
+    pub(super) fn host(&self, side: Side) -> HostId {
         self.hosts[side as usize]
     }
 
-    fn start(&self, side: Side) -> u64 {
+    pub(super) fn start(&self, side: Side) -> u64 {
         self.world.starts(self.host(side))
     }
 
@@ -154,7 +147,7 @@ impl Play {
         marks
     }
 
-    fn apply(&mut self, op: Op) {
+    pub(super) fn apply(&mut self, op: Op) {
         match op {
             Op::Advance { power } => self.advance(Duration::from_millis(1 << (power % 18))),
             Op::Cut { ways } => self.cut(ways),
@@ -207,7 +200,7 @@ impl Play {
 
     /// Operations that only a node that runs can meet.
     fn apply_to_node(&mut self, op: Op) {
-        let side = side_of(op);
+        let side = op.side();
         let host = self.host(side);
         if !self.world.is_running(host) {
             return;
@@ -297,7 +290,7 @@ impl Play {
         self.world.net_mut().set_cut(c, a, ways & 2 != 0);
     }
 
-    fn crash(&mut self, side: Side) {
+    pub(super) fn crash(&mut self, side: Side) {
         self.settle();
         let (host, start) = (self.host(side), self.start(side));
         self.world.crash(host);
@@ -305,7 +298,7 @@ impl Play {
         self.asks.on_crash(side, start);
     }
 
-    fn advance(&mut self, time: Duration) {
+    pub(super) fn advance(&mut self, time: Duration) {
         self.settle();
         let until = self.world.now() + time;
         while self.world.step(until) {
@@ -314,7 +307,7 @@ impl Play {
     }
 
     /// Fetches what the nodes want and lets the applications react, until all is quiet.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         for rounds in 0.. {
             assert!(rounds < 10_000, "events without end");
             self.world.settle();
@@ -440,209 +433,4 @@ impl Play {
             Event::StreamsAvailable { .. } => {}
         }
     }
-
-    /// Takes every fault back, and sees that all comes right.
-    fn heal(&mut self) {
-        self.is_healing = true;
-        self.is_lazy = false;
-        let [a, c] = self.hosts;
-        self.world.net_mut().set_conditions(a, c, &Conditions::default());
-        for side in Side::BOTH {
-            let host = self.host(side);
-            self.world.resume(host);
-            let unix = EPOCH + (self.world.now() - origin());
-            self.world.set_unix(host, unix);
-            self.settle();
-            let starts = self.start(side);
-            // A node that is shutting down is done within its drain time; then it begins anew.
-            if self.world.is_running(host) && self.is_leaving(host) {
-                self.advance(Duration::from_secs(6));
-                assert!(self.world.node(host).is_shut_down(), "it does not end");
-                self.crash(side);
-            }
-            if !self.world.is_running(host) {
-                self.world.restart(host);
-                assert_eq!(self.start(side), starts + 1);
-            }
-        }
-        for side in Side::BOTH {
-            let (host, start) = (self.host(side), self.start(side));
-            self.flows.heal(side, start, self.world.node_mut(host).0, &mut self.marks);
-            for peer in self.lives.of(side, start) {
-                let (node, now) = self.world.node_mut(host);
-                self.asks.on_datagrams(peer, node, &mut self.marks);
-                if matches!(node.state(peer), Some(State::Failed { .. })) {
-                    node.reconnect(peer, now).expect("it had failed");
-                }
-            }
-        }
-        self.settle();
-        if self.lives.of(Side::Agent, self.start(Side::Agent)).is_empty() {
-            self.apply(Op::Dial);
-            self.settle();
-        }
-        self.advance(HEALED_WITHIN);
-        let start = self.start(Side::Agent);
-        for peer in self.lives.of(Side::Agent, start) {
-            assert!(pair::is_connected(&self.world, a, peer), "{peer} was not healed");
-        }
-        self.flows.check_complete();
-        self.asks.check_complete();
-    }
-
-    fn is_leaving(&self, host: HostId) -> bool {
-        self.world.node(host).is_leaving()
-    }
-
-    /// Ends all traffic, and sees that an idle connection costs next to nothing.
-    fn quiesce(&mut self) {
-        for side in Side::BOTH {
-            let (host, start) = (self.host(side), self.start(side));
-            for tag in self.flows.of(side, start) {
-                let node = self.world.node_mut(host).0;
-                self.flows.reset(tag, side, node);
-                self.flows.stop(tag, side, node);
-            }
-            self.settle();
-        }
-        self.advance(Duration::from_secs(120));
-        for side in Side::BOTH {
-            for peer in self.world.node(self.host(side)).snapshot().peers {
-                if peer.datagrams_dropped > 0 {
-                    self.marks.hit(Mark::DatagramDropped);
-                }
-                let left = (peer.streams, peer.held_bytes, peer.requests.queued);
-                assert_eq!(left, (0, 0, 0), "{side:?}: {} is not idle", peer.id);
-            }
-        }
-        let before = self.world.net().counters().sent;
-        self.advance(Duration::from_secs(300));
-        let packets = self.world.net().counters().sent - before;
-        let beats = 300 / self.interval.as_secs() * 8;
-        assert!(packets <= IDLE_PACKETS + beats, "{packets} packets of an idle world");
-    }
-
-    /// Disconnects, and sees that nothing is left.
-    fn drop_all(&mut self) {
-        let (host, start) = (self.host(Side::Agent), self.start(Side::Agent));
-        for peer in self.lives.of(Side::Agent, start) {
-            let (node, now) = self.world.node_mut(host);
-            node.disconnect(peer, now).expect("it is not closed");
-        }
-        self.advance(Duration::from_secs(120));
-        for side in Side::BOTH {
-            let node = self.world.node(self.host(side));
-            let snapshot = node.snapshot();
-            assert_eq!((snapshot.connections, snapshot.peers.len()), (0, 0), "{side:?}");
-            assert_eq!(node.deadline(), None, "{side:?}");
-            assert!(self.lives.of(side, self.start(side)).is_empty(), "{side:?}");
-        }
-        assert_eq!(self.world.next_at(), None);
-    }
-}
-
-const fn side_of(op: Op) -> Side {
-    match op {
-        Op::Disconnect { side, .. }
-        | Op::Open { side, .. }
-        | Op::Write { side, .. }
-        | Op::Finish { side, .. }
-        | Op::Reset { side, .. }
-        | Op::Stop { side, .. }
-        | Op::Hold { side, .. }
-        | Op::Request { side, .. }
-        | Op::Cancel { side, .. }
-        | Op::Datagram { side, .. }
-        | Op::Move { side, .. }
-        | Op::Crash { side }
-        | Op::Restart { side }
-        | Op::Pause { side }
-        | Op::Suspend { side }
-        | Op::Resume { side }
-        | Op::SetWall { side, .. }
-        | Op::NetworkChanged { side }
-        | Op::SendFailed { side }
-        | Op::Tick { side, .. }
-        | Op::Forge { side, .. }
-        | Op::Shutdown { side } => side,
-        Op::Dial
-        | Op::Reconnect { .. }
-        | Op::Advance { .. }
-        | Op::Cut { .. }
-        | Op::Weather { .. } => Side::Agent,
-    }
-}
-
-fn limits(small: bool) -> Limits {
-    let request_bytes = if small { 60_000 } else { Limits::default().request_bytes };
-    Limits { request_bytes, ..Limits::default() }
-}
-
-fn configure(builder: Builder, few: bool, small: bool, quick: bool, gives_up: bool) -> Builder {
-    let mut transport = Transport::default();
-    if few {
-        transport.max_streams = 4;
-    }
-    if small {
-        transport.stream_window = 32_768;
-        transport.connection_window = 100_000;
-        transport.send_window = 65_536;
-        transport.interactive_reserve = 16_384;
-        transport.datagram_receive_buffer = 5_000;
-    }
-    let mut builder = builder.transport(transport).limits(limits(small));
-    if quick {
-        let beats = heartbeat::Config::builder()
-            .interval(Duration::from_secs(2))
-            .ack_within(Duration::from_secs(1))
-            .dead_after(Duration::from_secs(4));
-        builder = builder.heartbeat(beats.build().expect("the times fit"));
-    }
-    let retry = if gives_up {
-        Policy::builder().max_attempts(Some(3)).build().expect("three attempts are some")
-    } else {
-        Policy::persistent()
-    };
-    builder.retry(retry)
-}
-
-fn weather(which: u8) -> Conditions {
-    let ms = Duration::from_millis;
-    let calm = Conditions::default();
-    match which % 10 {
-        0 => calm,
-        1 => Conditions { loss: Loss::Random(0.05), ..calm },
-        2 => Conditions { loss: Loss::Random(0.4), ..calm },
-        3 => Conditions {
-            loss: Loss::Bursty { worsen: 0.05, improve: 0.2, loss: 0.9 },
-            jitter: ms(30),
-            ..calm
-        },
-        4 => Conditions { latency: ms(300), jitter: ms(200), ..calm },
-        5 => Conditions { reorder: 0.3, duplicate: 0.3, hold: ms(50), ..calm },
-        6 => Conditions { corrupt: 0.2, ..calm },
-        7 => Conditions { bandwidth: NonZeroU64::new(50_000), queue: 20_000, ..calm },
-        8 => Conditions { mtu: 1252, latency: ms(1), ..calm },
-        _ => Conditions { latency: Duration::ZERO, ..calm },
-    }
-}
-
-/// A datagram that is no packet of anybody's, or nearly one.
-fn forged(remote: SocketAddr, kind: u8, length: u8) -> Datagram {
-    let mut rng = Rng::new([length; 32], "forged");
-    let mut payload = vec![0; 6 * usize::from(length)];
-    rng.fill(&mut payload);
-    // Short and long headers, the latter of a version that is spoken, that is not, or negotiation.
-    let version: &[u8] = match kind % 6 {
-        0 => &[0x40],
-        1 => &[0xc0, 0, 0, 0, 1, 8],
-        2 => &[0xc0, 0x6b, 0x33, 0x43, 0xcf, 8],
-        3 => &[0xc0, 0, 0, 0, 0, 8],
-        4 => &[0xf0, 0, 0, 0, 1, 8],
-        _ => &[],
-    };
-    let head = version.len().min(payload.len());
-    payload[..head].copy_from_slice(&version[..head]);
-    let (route, payload) = (Route::to(remote), BytesMut::from(&payload[..]));
-    Datagram { route, ecn: None, segment_size: usize::from(kind) % 700, payload }
 }

@@ -28,18 +28,18 @@ impl rustls::time_provider::TimeProvider for AtEpoch {
 }
 
 /// A bare QUIC client on a host that runs no node.
-pub struct Raw {
+pub(crate) struct Raw {
     host: HostId,
     endpoint: Endpoint,
     handle: ConnectionHandle,
-    pub connection: Connection,
-    pub events: Vec<Event>,
+    pub(crate) connection: Connection,
+    events: Vec<Event>,
     timeout: Option<Instant>,
 }
 
 impl Raw {
     /// Begins a handshake with the connector.
-    pub fn new(world: &mut World, host: HostId, issued: &Issued) -> Self {
+    pub(crate) fn new(world: &mut World, host: HostId, issued: &Issued) -> Self {
         let mut tls = rustls::ClientConfig::builder_with_details(
             world.crypto(host).provider(),
             Arc::new(AtEpoch),
@@ -69,7 +69,7 @@ impl Raw {
     }
 
     /// Takes what arrived and sends what is to be sent.
-    pub fn pump(&mut self, world: &mut World) {
+    pub(crate) fn pump(&mut self, world: &mut World) {
         let now = world.now();
         let mut answer = Vec::new();
         while let Some(packet) = world.receive(self.host) {
@@ -101,7 +101,7 @@ impl Raw {
 
     /// Lets the world go on to the next thing that happens, here or there, until `until`. Whether
     /// anything happened.
-    pub fn step(&mut self, world: &mut World, until: Instant) -> bool {
+    pub(crate) fn step(&mut self, world: &mut World, until: Instant) -> bool {
         self.pump(world);
         let mine = self.timeout.map_or(until, |at| at.max(world.now()).min(until));
         let happened = world.step(mine);
@@ -110,38 +110,38 @@ impl Raw {
     }
 
     /// Lets time pass.
-    pub fn run(&mut self, world: &mut World, time: Duration) {
+    pub(crate) fn run(&mut self, world: &mut World, time: Duration) {
         let until = world.now() + time;
         while self.step(world, until) {}
     }
 
     /// Opens a stream, unless the victim allows no more.
-    pub fn open(&mut self) -> Option<StreamId> {
+    pub(crate) fn open(&mut self) -> Option<StreamId> {
         self.connection.streams().open(Dir::Bi)
     }
 
     /// Writes as much as the windows allow.
-    pub fn write(&mut self, stream: StreamId, data: &[u8]) -> usize {
+    pub(crate) fn write(&mut self, stream: StreamId, data: &[u8]) -> usize {
         self.connection.send_stream(stream).write(data).unwrap_or(0)
     }
 
-    pub fn finish(&mut self, stream: StreamId) {
+    pub(crate) fn finish(&mut self, stream: StreamId) {
         // It may be over already.
         let _ = self.connection.send_stream(stream).finish();
     }
 
-    pub fn reset(&mut self, stream: StreamId) {
+    pub(crate) fn reset(&mut self, stream: StreamId) {
         // It may be over already.
         let _ = self.connection.send_stream(stream).reset(VarInt::from_u32(7));
     }
 
-    pub fn stop(&mut self, stream: StreamId) {
+    pub(crate) fn stop(&mut self, stream: StreamId) {
         // It may be over already.
         let _ = self.connection.recv_stream(stream).stop(VarInt::from_u32(7));
     }
 
     /// Reads what is there.
-    pub fn read(&mut self, stream: StreamId) -> Vec<u8> {
+    pub(crate) fn read(&mut self, stream: StreamId) -> Vec<u8> {
         let (mut bytes, mut stream) = (Vec::new(), self.connection.recv_stream(stream));
         let Ok(mut chunks) = stream.read(true) else { return bytes };
         while let Ok(Some(chunk)) = chunks.next(usize::MAX) {
@@ -151,15 +151,18 @@ impl Raw {
         bytes
     }
 
-    pub fn send_datagram(&mut self, data: &[u8]) {
+    pub(crate) fn send_datagram(&mut self, data: &[u8]) {
         self.connection.datagrams().send(Bytes::copy_from_slice(data), true).unwrap();
     }
 
     /// Why the connection ended, if it did.
-    pub fn end(&self) -> Option<String> {
-        self.events.iter().find_map(|event| match event {
-            Event::ConnectionLost { reason } => Some(reason.to_string()),
-            _ => None,
+    pub(crate) fn end(&self) -> Option<String> {
+        self.events.iter().find_map(|event| {
+            if let Event::ConnectionLost { reason } = event {
+                Some(reason.to_string())
+            } else {
+                None
+            }
         })
     }
 }

@@ -1,0 +1,172 @@
+//! Control streams and datagrams that say too much, too little or the wrong thing.
+
+use std::time::Duration;
+
+use adit_core::error::Code;
+use adit_core::message::{Message, Open};
+use bytes::BytesMut;
+
+use crate::scene::{SECOND, Scene, framed, heartbeat};
+
+#[test]
+fn a_control_frame_that_is_cut_short_closes_the_connection() {
+    let mut scene = Scene::new(1);
+    let control = scene.control();
+    scene.raw.write(control, &[0x01, 0, 0, 0, 50, b'{']);
+    scene.raw.finish(control);
+    scene.is_closed(Code::ProtocolViolation);
+}
+
+#[test]
+fn a_control_frame_of_four_gigabytes_closes_the_connection() {
+    let mut scene = Scene::new(2);
+    let control = scene.control();
+    scene.raw.write(control, &[0x01, 0xff, 0xff, 0xff, 0xff]);
+    scene.is_closed(Code::ProtocolViolation);
+}
+
+#[test]
+fn a_control_frame_at_its_limit_is_taken_and_one_byte_more_is_not() {
+    for (length, is_taken) in [(64 << 10, true), ((64 << 10) + 1, false)] {
+        let mut scene = Scene::new(3);
+        let control = scene.control();
+        let frame = framed(0x7f, &vec![0; length]);
+        let mut sent = 0;
+        for _ in 0..100 {
+            sent += scene.raw.write(control, &frame[sent..]);
+            scene.run(Duration::from_millis(50));
+        }
+        if is_taken {
+            assert_eq!(scene.peer().unwrap().unknown_frames, 1);
+            scene.end();
+        } else {
+            scene.is_closed(Code::ProtocolViolation);
+        }
+    }
+}
+
+#[test]
+fn control_frames_of_unknown_kinds_are_counted_and_skipped() {
+    let mut scene = Scene::new(4);
+    let control = scene.control();
+    for kind in [0x00, 0x0f, 0x20, 0x7f, 0xff] {
+        scene.raw.write(control, &framed(kind, b"whatever"));
+    }
+    scene.raw.write(control, &heartbeat(1));
+    scene.run(SECOND);
+    assert_eq!(scene.peer().unwrap().unknown_frames, 5);
+    assert_eq!(scene.raw.read(control).first(), Some(&0x02), "the heartbeat is answered");
+    scene.end();
+}
+
+#[test]
+fn control_frames_that_say_nonsense_close_the_connection() {
+    let nested = |n: usize| [b"{\"vitals\":".as_slice(), &b"[".repeat(n), b"}"].concat();
+    let mut open = BytesMut::new();
+    Message::Open(Open { service: "db".parse().unwrap() }).encode(&mut open).unwrap();
+    for bytes in [
+        framed(0x01, b"\xff\xfe{}"),
+        framed(0x01, b"{\"device_id\":\"\xc3\x28\",\"timestamp\":1,\"sequence\":1}"),
+        framed(0x01, &nested(200)),
+        framed(0x01, &nested(60_000)),
+        framed(0x01, b"[]"),
+        framed(0x01, b""),
+        framed(0x15, b"{"),
+        open.to_vec(),
+    ] {
+        let mut scene = Scene::new(5);
+        let control = scene.control();
+        scene.raw.write(control, &bytes);
+        scene.is_closed(Code::ProtocolViolation);
+    }
+}
+
+#[test]
+fn a_control_stream_that_is_reset_closes_the_connection() {
+    let mut scene = Scene::new(6);
+    let control = scene.control();
+    scene.raw.reset(control);
+    scene.is_closed(Code::ProtocolViolation);
+}
+
+#[test]
+fn a_stopped_control_stream_closes_the_connection_when_there_is_something_to_say() {
+    let mut scene = Scene::new(7);
+    let control = scene.control();
+    scene.raw.stop(control);
+    scene.raw.write(control, &heartbeat(1));
+    scene.is_closed(Code::ProtocolViolation);
+}
+
+#[test]
+fn heartbeats_without_end_and_never_an_answer_read_take_bounded_memory() {
+    let mut scene = Scene::new(8);
+    let control = scene.control();
+    for sequence in 0..20_000 {
+        scene.raw.write(control, &heartbeat(sequence));
+        if sequence % 50 == 0 {
+            scene.run(Duration::from_millis(20));
+        }
+    }
+    scene.run(5 * SECOND);
+    scene.end();
+}
+
+#[test]
+fn heartbeats_in_datagrams_without_end_close_the_connection_of_a_peer_that_does_not_read() {
+    let mut scene = Scene::new(23);
+    scene.control();
+    for sequence in 0..5_000 {
+        scene.raw.send_datagram(&[&[0][..], &heartbeat(sequence)].concat());
+    }
+    scene.is_closed(Code::ProtocolViolation);
+}
+
+#[test]
+fn a_peer_that_falls_silent_is_lost_at_the_idle_timeout() {
+    let mut scene = Scene::new(9);
+    scene.control();
+    // The victim's own keep-alive, sent after ten seconds, is the last thing that counts.
+    scene.run_without(69 * SECOND);
+    assert!(scene.peer().is_some());
+    scene.run_without(2 * SECOND);
+    assert!(scene.peer().is_none());
+    assert_eq!(scene.closed.as_ref().unwrap().code(), Code::TimedOut);
+    scene.end();
+}
+
+#[test]
+fn empty_frames_without_end_cost_nothing_that_stays() {
+    let mut scene = Scene::new(19);
+    let control = scene.control();
+    for _ in 0..10_000 {
+        scene.raw.write(control, &framed(0x7f, b""));
+        scene.raw.send_datagram(b"");
+        scene.raw.send_datagram(&[2, 3, 4]);
+        scene.raw.send_datagram(&[0, 1, 0, 0]);
+    }
+    scene.run(10 * SECOND);
+    let peer = scene.peer().unwrap();
+    assert_eq!((peer.unknown_frames, peer.streams, peer.datagrams_dropped), (10_000, 0, 0));
+    scene.end();
+}
+
+#[test]
+fn datagrams_beyond_the_cap_push_out_the_oldest() {
+    let mut scene = Scene::new(20);
+    scene.control();
+    for number in 0..3_000_u32 {
+        scene.raw.send_datagram(&[&[1][..], &number.to_be_bytes(), &[0; 996]].concat());
+        if number % 20 == 0 {
+            scene.run(Duration::from_millis(20));
+        }
+    }
+    scene.run(5 * SECOND);
+    let dropped = scene.peer().unwrap().datagrams_dropped;
+    let (node, _) = scene.world.node_mut(scene.victim);
+    let kept: Vec<_> = std::iter::from_fn(|| node.recv_datagram(scene.raw_peer)).collect();
+    assert!(kept.len() <= (1 << 20) / 1_000 && kept.len() > 900, "{}", kept.len());
+    assert!(dropped >= 1_900, "{dropped}");
+    assert_eq!(kept.last().unwrap()[..4], 2_999_u32.to_be_bytes());
+    scene.end();
+}

@@ -1,0 +1,55 @@
+//! Handshakes that must fail, and handshakes that are never finished.
+
+use adit_core::config::Limits;
+use adit_core::error::Code;
+use adit_core::testing::pki::{Pki, Role};
+
+use crate::raw::Raw;
+use crate::scene::{SECOND, Scene};
+
+#[test]
+fn no_certificate_that_is_wrong_gets_in_however_often_it_tries() {
+    let pki = Pki::new();
+    let mut scene = Scene::new(21);
+    for n in 0..200 {
+        let issued = match n % 3 {
+            0 => Pki::stranger().issue("agent", Role::Agent),
+            1 => pki.issue_expired("agent", Role::Agent),
+            _ => pki.issue_not_yet_valid("agent", Role::Agent),
+        };
+        let host = scene.add_host();
+        let mut raw = Raw::new(&mut scene.world, host, &issued);
+        raw.run(&mut scene.world, SECOND / 10);
+        scene.act();
+        assert!(raw.end().is_some_and(|end| end.contains("aborted by peer")), "{:?}", raw.end());
+    }
+    scene.run(SECOND);
+    assert_eq!(scene.rejected.len(), 200);
+    assert!(scene.rejected.iter().all(|failure| failure.code() == Code::Unauthenticated));
+    scene.end();
+    assert_eq!(scene.world.node(scene.victim).snapshot().connections, 2);
+}
+
+#[test]
+fn handshakes_that_are_begun_and_abandoned_are_forgotten_and_lock_nobody_out() {
+    let mut scene = Scene::with(22, |builder| {
+        builder.limits(Limits { handshakes_before_retry: 20, ..Limits::default() })
+    });
+    let agent = Pki::new().issue("agent", Role::Agent);
+    for _ in 0..300 {
+        let host = scene.add_host();
+        Raw::new(&mut scene.world, host, &agent);
+    }
+    scene.run(SECOND);
+    // Beyond the threshold an address has to prove itself before it takes any memory.
+    let connections = scene.world.node(scene.victim).snapshot().connections;
+    assert!(connections <= 2 + 20, "{connections}");
+    let host = scene.add_host();
+    let mut honest = Raw::new(&mut scene.world, host, &agent);
+    honest.run(&mut scene.world, SECOND);
+    assert_eq!(honest.end(), None);
+    assert!(!honest.connection.is_handshaking());
+    scene.run(70 * SECOND);
+    assert!(scene.world.node(scene.victim).snapshot().connections <= 3);
+    scene.end();
+}
