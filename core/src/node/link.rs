@@ -3,6 +3,7 @@
 //! It asks the lifecycle, the retry policy and the heartbeat, and passes each one's answer on to
 //! the next; it decides none of what they decide.
 
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::control::Control;
@@ -106,10 +107,7 @@ impl Node {
                 self.by_connection.remove(&connection);
                 self.on_lost(id, connection, failure, now);
             }
-            (quic::Event::Rejected(remote, failure), _) => {
-                tracing::debug!(%remote, %failure, "a handshake came to nothing");
-                self.emit(Event::Rejected { remote, failure });
-            }
+            (quic::Event::Rejected(remote, failure), _) => self.on_rejected(remote, failure),
             (quic::Event::Opened, Some(id)) => self.on_streams_opened(id, now),
             (quic::Event::Available, Some(id)) => self.on_streams_available(id, now),
             (quic::Event::Readable(stream), Some(id)) => self.on_readable(id, stream, now),
@@ -180,7 +178,7 @@ impl Node {
         };
         if let Some(failure) = failure {
             self.endpoint.with(connection, now, |c| c.close(&failure, now));
-            self.emit(Event::Rejected { remote, failure });
+            self.on_rejected(remote, failure);
             return;
         }
         let id = self.new_peer_id();
@@ -195,6 +193,14 @@ impl Node {
         self.on_streams_opened(id, now);
         self.on_datagrams(id, now);
         self.reindex(id);
+    }
+
+    fn on_rejected(&mut self, remote: SocketAddr, failure: Failure) {
+        tracing::debug!(%remote, %failure, "a handshake came to nothing");
+        // Nothing follows the shutdown's own event.
+        if !self.is_shut_down() {
+            self.emit(Event::Rejected { remote, failure });
+        }
     }
 
     fn peer_names(&self, connection: ConnectionId) -> Vec<String> {
