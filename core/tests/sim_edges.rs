@@ -1,7 +1,6 @@
 //! Rare moments in virtual time, each once found to go wrong: handshakes that nearly fail, clocks
 //! that leap, limits that are met from two sides.
 
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::time::Duration;
 
