@@ -185,7 +185,10 @@ impl<I: Io + Unpin> Future for Driver<I> {
             match driver.turn(cx) {
                 Ok(Turn::Again) => {}
                 Ok(Turn::Rest) => return Poll::Pending,
-                Ok(Turn::Over) => return Poll::Ready(Ok(())),
+                Ok(Turn::Over) => {
+                    driver.shared.lock().end(Failure::new(Code::Closed, "shut down"));
+                    return Poll::Ready(Ok(()));
+                }
                 Err(error) => {
                     let sentence = format!("the socket ended: {error}");
                     driver.shared.lock().end(Failure::new(Code::Unreachable, sentence));

@@ -101,14 +101,16 @@ impl Handle {
     pub fn shutdown(&self) {
         let mut inner = self.shared.lock();
         inner.node.shutdown(self.shared.clock.now());
+        inner.wakers.wake_openers();
         inner.settle();
     }
 
-    /// Ready once the node has shut down or its driver is gone.
+    /// Ready once the driver has ended: after a shutdown, everything that tells the peers has been
+    /// given to the system.
     pub async fn closed(&self) {
         poll_fn(|cx| {
             let mut inner = self.shared.lock();
-            if inner.over.is_some() {
+            if inner.has_driver_ended {
                 return Poll::Ready(());
             }
             inner.wakers.wait_accept(cx);

@@ -14,6 +14,7 @@ use crate::event::Event;
 use crate::id::{PeerId, RequestId, StreamId};
 use crate::message::ServiceName;
 use crate::node::{Node, Output};
+use crate::session::State;
 
 /// Lifecycle events kept for a subscriber that does not fetch them; then the oldest go.
 pub(super) const EVENT_BUFFER: usize = 1_024;
@@ -27,6 +28,17 @@ pub(super) struct Offers {
     pub(super) closed: Option<Failure>,
     /// Handles that name the peer.
     pub(super) handles: usize,
+}
+
+impl Offers {
+    /// Keeps a request until somebody takes it. Those that the peer has given up meanwhile make
+    /// room first, or one that cancels without end would fill the memory.
+    fn push_request(&mut self, request: RequestId, node: &Node) {
+        if self.requests.len() == self.requests.capacity() {
+            self.requests.retain(|id| node.is_offered(*id));
+        }
+        self.requests.push_back(request);
+    }
 }
 
 /// One subscriber's events.
@@ -47,6 +59,8 @@ pub(super) struct Inner {
     pub(super) next_subscriber: u64,
     /// Why nothing will happen any more.
     pub(super) over: Option<Failure>,
+    /// The driver sends nothing any more.
+    pub(super) has_driver_ended: bool,
 }
 
 impl Inner {
@@ -60,6 +74,7 @@ impl Inner {
             subscribers: BTreeMap::new(),
             next_subscriber: 0,
             over: None,
+            has_driver_ended: false,
         }
     }
 
@@ -77,13 +92,21 @@ impl Inner {
             }
             Event::RequestOffered { peer, request } => {
                 if let Some(offers) = self.offers.get_mut(peer) {
-                    offers.requests.push_back(*request);
+                    offers.push_request(*request, &self.node);
+                }
+            }
+            Event::Transition { peer, transition } => {
+                // What was offered on a connection goes with it.
+                if !matches!(transition.to, State::Connected { .. })
+                    && let Some(offers) = self.offers.get_mut(peer)
+                {
+                    offers.streams.clear();
+                    offers.requests.clear();
                 }
             }
             Event::Closed { peer, failure } => self.on_closed(*peer, failure),
             Event::ShutDown => self.over = Some(Failure::new(Code::Closed, "shut down")),
-            Event::Transition { .. }
-            | Event::AttemptFailed { .. }
+            Event::AttemptFailed { .. }
             | Event::Rejected { .. }
             | Event::HeartbeatAcked { .. }
             | Event::GoingAway { .. }
@@ -144,6 +167,7 @@ impl Inner {
     /// Ends everything: the driver is gone.
     pub(super) fn end(&mut self, failure: Failure) {
         self.over.get_or_insert(failure);
+        self.has_driver_ended = true;
         self.wakers.wake_everybody();
         for subscriber in self.subscribers.values_mut() {
             if let Some(waker) = subscriber.waker.take() {
@@ -200,5 +224,29 @@ impl Shared {
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::Start;
+    use crate::testing::clock::{EPOCH, origin};
+    use crate::testing::crypto::SeededCrypto;
+    use crate::testing::pair;
+
+    #[test]
+    fn requests_that_were_given_up_before_anybody_took_them_do_not_pile_up() {
+        let crypto = SeededCrypto::new([1; 32]);
+        let config = pair::agent(&crypto).build().expect("the defaults work");
+        let start = Start { seed: [1; 32], now: origin(), unix: EPOCH };
+        let mut inner = Inner::new(Node::new(config, start).expect("the identity is good"));
+        let peer = PeerId(0);
+        inner.on_event(Event::Accepted { peer });
+        for request in 0..10_000 {
+            inner.on_event(Event::RequestOffered { peer, request: RequestId(request) });
+        }
+        let kept = inner.offers.get(&peer).map_or(0, |o| o.requests.len());
+        assert!(kept <= 16, "{kept} are kept");
     }
 }

@@ -109,6 +109,15 @@ impl Wakers {
         }
     }
 
+    /// No peer will get another stream: this side is leaving.
+    pub(super) fn wake_openers(&mut self) {
+        for ((_, interest), wakers) in &mut self.peers {
+            if *interest == Interest::Open {
+                wake(wakers);
+            }
+        }
+    }
+
     /// The driver is gone: nothing will ever happen again.
     pub(super) fn wake_everybody(&mut self) {
         wake(&mut self.accept);

@@ -23,6 +23,12 @@ impl Node {
         }
     }
 
+    /// Whether a peer's request still waits to be taken.
+    #[must_use]
+    pub fn is_offered(&self, id: RequestId) -> bool {
+        matches!(self.exchanges.get(&id), Some(Exchange::Theirs { offer: Some(_), .. }))
+    }
+
     /// Answers a peer's request whole.
     ///
     /// # Errors

@@ -9,9 +9,12 @@ use std::task::Poll;
 use std::time::Duration;
 
 use adit_core::config::{Builder, Dial};
+use adit_core::drive::io::Clock as _;
 use adit_core::drive::{Driver, Handle, Peer, drive};
 use adit_core::error::{Code, Failure};
+use adit_core::message::ServiceName;
 use adit_core::node::StreamError;
+use adit_core::session::State;
 use adit_core::testing::crypto::SeededCrypto;
 use adit_core::testing::pair;
 use lan::{FOREVER, Lan, Socket, Tasks, address};
@@ -34,7 +37,7 @@ fn a_refused_stream_whose_refusal_was_read_leaves_nothing_behind() {
     let mut world = World::new();
     let (dialled, accepted) = world.connect();
     let (mut stream, incoming) = world.run(async {
-        let opened = dialled.open("db".parse().unwrap()).await.unwrap();
+        let opened = dialled.open(db()).await.unwrap();
         (opened, accepted.accept_stream().await.unwrap())
     });
     incoming.refuse(&Failure::new(Code::NoSuchService, "no"));
@@ -50,7 +53,7 @@ fn a_refused_stream_whose_refusal_was_read_leaves_nothing_behind() {
 fn a_finished_stream_whose_connection_is_lost_does_not_claim_to_have_arrived() {
     let mut world = World::new();
     let (dialled, accepted) = world.connect();
-    let mut stream = world.run(dialled.open("db".parse().unwrap())).unwrap();
+    let mut stream = world.run(dialled.open(db())).unwrap();
     world.lan.cut(1);
     let finished = world.run(async {
         stream.send().write_all("lost").await.unwrap();
@@ -94,6 +97,43 @@ fn a_full_socket_does_not_keep_a_driver_from_receiving() {
     assert_eq!(ready, 2);
 }
 
+#[test]
+fn a_node_that_says_it_has_shut_down_has_told_its_peers() {
+    let mut world = World::new();
+    let (dialled, accepted) = world.connect();
+    world.connector.shutdown();
+    let connector = world.connector.clone();
+    world.run(connector.closed());
+    world.lan.cut(2);
+    world.run(world.lan.sleep(SECOND / 10));
+    let state = dialled.state();
+    assert!(!matches!(state, State::Connected { .. }), "{state:?}");
+    drop(accepted);
+}
+
+#[test]
+fn whoever_waits_to_open_a_stream_learns_at_once_that_this_side_is_leaving() {
+    let mut world = World::new();
+    let (dialled, accepted) = world.connect();
+    let _all: Vec<_> = world.run(async {
+        let mut all = Vec::new();
+        while let Some(stream) = ready(async { dialled.open(db()).await.ok() }).await {
+            all.push(stream);
+        }
+        all
+    });
+    let (agent, lan) = (world.agent.clone(), world.lan.clone());
+    let before = lan.now();
+    world.tasks.spawn(async move {
+        lan.sleep(SECOND).await;
+        agent.shutdown();
+    });
+    let refused = world.run(dialled.open(db())).unwrap_err();
+    assert_eq!(refused.code(), Code::ShuttingDown);
+    assert_eq!(world.lan.now() - before, SECOND);
+    drop(accepted);
+}
+
 /// What a future comes to at once, if it does.
 async fn ready<T>(future: impl Future<Output = Option<T>>) -> Option<T> {
     let mut future = std::pin::pin!(future);
@@ -135,6 +175,10 @@ impl World {
         });
         (dialled, accepted)
     }
+}
+
+fn db() -> ServiceName {
+    "db".parse().unwrap()
 }
 
 fn start(
