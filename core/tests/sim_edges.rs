@@ -1,7 +1,6 @@
 //! Rare moments in virtual time, each once found to go wrong: handshakes that nearly fail, clocks
 //! that leap, limits that are met from two sides.
 
-
 use std::time::Duration;
 
 use adit_core::config::{Dial, Limits, Transport};

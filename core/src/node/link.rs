@@ -3,6 +3,7 @@
 //! It asks the lifecycle, the retry policy and the heartbeat, and passes each one's answer on to
 //! the next; it decides none of what they decide.
 
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::control::Control;
@@ -108,7 +109,7 @@ impl Node {
             }
             (quic::Event::Rejected(remote, failure), _) => {
                 tracing::debug!(%remote, %failure, "a handshake came to nothing");
-                self.emit(Event::Rejected { remote, failure });
+                self.reject(remote, failure);
             }
             (quic::Event::Opened, Some(id)) => self.on_streams_opened(id, now),
             (quic::Event::Available, Some(id)) => self.on_streams_available(id, now),
@@ -180,7 +181,7 @@ impl Node {
         };
         if let Some(failure) = failure {
             self.endpoint.with(connection, now, |c| c.close(&failure, now));
-            self.emit(Event::Rejected { remote, failure });
+            self.reject(remote, failure);
             return;
         }
         let id = self.new_peer_id();
@@ -195,6 +196,13 @@ impl Node {
         self.on_streams_opened(id, now);
         self.on_datagrams(id, now);
         self.reindex(id);
+    }
+
+    /// Tells of a handshake that came to nothing, unless the node has said its last word.
+    fn reject(&mut self, remote: SocketAddr, failure: Failure) {
+        if !self.is_shut_down() {
+            self.emit(Event::Rejected { remote, failure });
+        }
     }
 
     fn peer_names(&self, connection: ConnectionId) -> Vec<String> {
