@@ -107,7 +107,10 @@ impl Node {
                 self.by_connection.remove(&connection);
                 self.on_lost(id, connection, failure, now);
             }
-            (quic::Event::Rejected(remote, failure), _) => self.on_rejected(remote, failure),
+            (quic::Event::Rejected(remote, failure), _) => {
+                tracing::debug!(%remote, %failure, "a handshake came to nothing");
+                self.reject(remote, failure);
+            }
             (quic::Event::Opened, Some(id)) => self.on_streams_opened(id, now),
             (quic::Event::Available, Some(id)) => self.on_streams_available(id, now),
             (quic::Event::Readable(stream), Some(id)) => self.on_readable(id, stream, now),
@@ -178,7 +181,7 @@ impl Node {
         };
         if let Some(failure) = failure {
             self.endpoint.with(connection, now, |c| c.close(&failure, now));
-            self.on_rejected(remote, failure);
+            self.reject(remote, failure);
             return;
         }
         let id = self.new_peer_id();
@@ -195,9 +198,8 @@ impl Node {
         self.reindex(id);
     }
 
-    fn on_rejected(&mut self, remote: SocketAddr, failure: Failure) {
-        tracing::debug!(%remote, %failure, "a handshake came to nothing");
-        // Nothing follows the shutdown's own event.
+    /// Tells of a handshake that came to nothing, unless the node has said its last word.
+    fn reject(&mut self, remote: SocketAddr, failure: Failure) {
         if !self.is_shut_down() {
             self.emit(Event::Rejected { remote, failure });
         }
