@@ -54,6 +54,8 @@ pub(super) trait Source {
         cx: &mut Context<'_>,
         max: usize,
     ) -> Poll<Result<Option<Bytes>, StreamError>>;
+    /// Ready once the connection is gone, while nothing is taken.
+    fn poll_lost(&mut self, cx: &mut Context<'_>) -> Poll<StreamError>;
     /// No more is wanted.
     fn stop(&mut self, code: Code);
 }
@@ -83,6 +85,10 @@ impl Source for RecvHalf {
         max: usize,
     ) -> Poll<Result<Option<Bytes>, StreamError>> {
         self.poll_read_chunk(cx, max)
+    }
+
+    fn poll_lost(&mut self, cx: &mut Context<'_>) -> Poll<StreamError> {
+        Self::poll_lost(self, cx)
     }
 
     fn stop(&mut self, code: Code) {
@@ -213,7 +219,12 @@ async fn write_tcp(
                     progress.received.fetch_add(count as u64, Relaxed);
                     turn += count;
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => tcp.writable().await?,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => tokio::select! {
+                    biased;
+                    result = tcp.writable() => result?,
+                    // Who reads nothing any more must not hold on to a tunnel that is gone.
+                    error = poll_fn(|cx| source.poll_lost(cx)) => return Err(error.into()),
+                },
                 Err(error) => return Err(error.into()),
             }
         }

@@ -200,6 +200,15 @@ impl RecvHalf {
         polled
     }
 
+    /// Ready with the reason once the connection of the stream is gone: for a reader that has no
+    /// room for more, and would not learn it from reading.
+    pub fn poll_lost(&mut self, cx: &mut Context<'_>) -> Poll<StreamError> {
+        let (lost, inner) = with_node(&self.shared, self.id, |stream| stream.lost());
+        let polled = lost.map_or(Poll::Pending, |error| Poll::Ready(Err::<(), _>(error)));
+        waiting(polled, inner, self.id, Direction::Read, cx)
+            .map(|result| result.err().unwrap_or(StreamError::Closed))
+    }
+
     /// Reads into `out`; 0 is the end.
     ///
     /// # Errors

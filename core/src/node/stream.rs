@@ -116,6 +116,13 @@ impl StreamRef<'_> {
         self.node.stream_answer(self.id)
     }
 
+    /// Why the stream gives nothing more beyond what was read, where its connection is gone. A
+    /// reader that is not ready to read learns it here.
+    #[must_use]
+    pub fn lost(&self) -> Option<StreamError> {
+        self.node.link_of(self.id).is_none().then(|| self.node.gone(self.id))
+    }
+
     /// Whether the peer has acknowledged everything of a finished stream. `Pending` means that
     /// [`Event::StreamFinished`] follows.
     ///

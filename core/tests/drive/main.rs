@@ -65,6 +65,17 @@ fn a_finished_stream_whose_connection_is_lost_does_not_claim_to_have_arrived() {
 }
 
 #[test]
+fn a_reader_without_room_learns_that_its_connection_is_gone() {
+    let mut world = World::new();
+    let (dialled, accepted) = world.connect();
+    let mut stream = world.run(dialled.open(db())).unwrap();
+    world.lan.cut(2);
+    let lost = world.run(std::future::poll_fn(|cx| stream.recv().poll_lost(cx)));
+    assert!(matches!(lost, StreamError::ConnectionLost(_)), "{lost:?}");
+    drop(accepted);
+}
+
+#[test]
 fn a_flood_does_not_keep_a_driver_from_ending() {
     let lan = Lan::new();
     let mut tasks = Tasks::new(&lan);

@@ -115,6 +115,17 @@ impl Source for Queue {
         Poll::Ready(Ok(Some(taken)))
     }
 
+    fn poll_lost(&mut self, cx: &mut Context<'_>) -> Poll<StreamError> {
+        let mut state = self.0.lock().unwrap();
+        match &state.failure {
+            Some(failure) => Poll::Ready(failure.clone()),
+            None => {
+                state.wakers.push(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+
     fn stop(&mut self, code: Code) {
         self.with(|state| state.stopped = Some(code));
     }
@@ -268,6 +279,22 @@ async fn a_slow_client_is_felt_by_the_far_end() {
         before = passed;
     }
     panic!("it never stood still");
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_holds_on_to_no_tunnel_that_is_gone() {
+    let (client, _sent, received, flow) = flow(LONG).await;
+    let mut far = received.clone();
+    let giving = async {
+        loop {
+            far.give(vec![7; ROOM]).await;
+        }
+    };
+    // The client takes nothing for so long that everything on the way to it is full.
+    assert!(timeout(SOON / 5, giving).await.is_err());
+    received.with(|state| state.failure = Some(StreamError::Reset(Code::Cancelled)));
+    assert!(matches!(end(flow).await.1, Err(Broken::Tunnel(_))));
+    drop(client);
 }
 
 #[tokio::test]
