@@ -167,7 +167,9 @@ fn an_agent_says_once_that_its_connector_shuts_down() {
     let log = tunnel.agent.log();
     assert!(lost.is_some(), "{log}");
     let told = log.lines().filter(|l| l.contains("is shutting down") || l.contains("shuts down"));
-    assert_eq!(told.count(), 1, "{log}");
+    // An idle connection is closed at once, with its reason: the announcement ahead of it is sent
+    // only while something is under way.
+    assert!(told.count() <= 1 && log.contains("(shutting_down: "), "{log}");
     let log = tunnel.connector.log();
     assert!(log.contains("peer 0: laptop came from 127.0.0.1:"), "{log}");
 }
