@@ -104,8 +104,13 @@ impl Wakers {
                 }
             }
             Event::ShutDown => wake(&mut self.accept),
-            Event::AttemptFailed { .. } | Event::Rejected { .. } | Event::HeartbeatAcked { .. } => {
+            // Nobody's wait is over; but tasks that have given up waiting are let go of here, or an
+            // outage that lasts would keep every one of them.
+            Event::AttemptFailed { peer, .. } => {
+                self.wake_peer(*peer, Interest::State);
+                self.wake_peer(*peer, Interest::Open);
             }
+            Event::Rejected { .. } | Event::HeartbeatAcked { .. } => {}
         }
     }
 
@@ -176,5 +181,36 @@ fn add(wakers: &mut Vec<Waker>, cx: &Context<'_>) {
 fn wake(wakers: &mut Vec<Waker>) {
     for waker in wakers.drain(..) {
         waker.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::task::Wake;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::error::{Code, Failure};
+
+    struct Task;
+
+    impl Wake for Task {
+        fn wake(self: Arc<Self>) {}
+    }
+
+    #[test]
+    fn tasks_that_gave_up_waiting_are_let_go_of_with_the_next_failed_attempt() {
+        let (mut wakers, peer) = (Wakers::default(), PeerId(0));
+        let tasks: Vec<_> = (0..100).map(|_| Arc::new(Task)).collect();
+        for task in &tasks {
+            let waker = Waker::from(task.clone());
+            wakers.wait_peer(peer, Interest::State, &Context::from_waker(&waker));
+        }
+        assert!(tasks.iter().all(|task| Arc::strong_count(task) == 2));
+        let failure = Failure::new(Code::TimedOut, "");
+        let retry_in = Duration::from_secs(1);
+        wakers.on_event(&Event::AttemptFailed { peer, failure, attempt: 1, retry_in });
+        assert!(tasks.iter().all(|task| Arc::strong_count(task) == 1));
     }
 }
