@@ -137,6 +137,13 @@ impl Config {
             drain: Duration::from_secs(5),
         })
     }
+
+    /// The same, accepting connections.
+    #[must_use]
+    pub const fn accepting(mut self) -> Self {
+        self.listening = true;
+        self
+    }
 }
 
 /// Collects the knobs; [`Builder::build`] checks how they fit together.

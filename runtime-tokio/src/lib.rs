@@ -61,6 +61,18 @@ pub fn bind(addr: SocketAddr, config: Config) -> Result<(Handle, Driver)> {
     from_socket(system::udp::bind(addr)?, config)
 }
 
+/// A node on a new socket bound to `addr` that accepts connections, whether its configuration says
+/// so or not. With port 0 the driver's `io().local_addr()` tells which port it became.
+///
+/// # Errors
+/// As [`bind`].
+///
+/// # Panics
+/// As [`bind`].
+pub fn listen(addr: SocketAddr, config: Config) -> Result<(Handle, Driver)> {
+    bind(addr, config.accepting())
+}
+
 /// A node on a socket of the caller's: one that was inherited, or bound in a way of its own.
 ///
 /// # Errors

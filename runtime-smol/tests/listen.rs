@@ -1,0 +1,40 @@
+//! `listen` and `connect` meet.
+
+use std::error::Error;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use adit_core::config::{Config, Dial};
+use adit_core::testing::pki::{Pki, Role, Validity};
+use adit_core::tls::Tls;
+
+const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+/// A configuration that does not say whether it listens, with a certificate of these decades.
+fn config(name: &str) -> Result<Config, Box<dyn Error>> {
+    let validity = Validity {
+        not_before: Duration::from_secs(1_700_000_000),
+        not_after: Duration::from_secs(2_500_000_000),
+    };
+    let issued = Pki::new().issue_valid(name, Role::Connector, validity);
+    Ok(Config::builder(Tls::new(issued.identity(), Pki::new().trust())).build()?)
+}
+
+#[test]
+fn listen_accepts_what_connect_dials() -> Result<(), Box<dyn Error>> {
+    smol::block_on(async {
+        let (server, mut driver) = adit_smol::listen(LOOPBACK, config("connector")?)?;
+        let address = driver.io().local_addr()?;
+        smol::spawn(driver).detach();
+        let dial = Dial::new(address, "connector");
+        let (_client, peer, driver) = adit_smol::connect(config("agent")?, dial)?;
+        smol::spawn(driver).detach();
+        let accepted = smol::future::or(server.accept(), async {
+            smol::Timer::after(Duration::from_secs(10)).await;
+            None
+        });
+        assert_eq!(accepted.await.ok_or("nobody came in time")?.names(), ["agent"]);
+        peer.connected().await?;
+        Ok(())
+    })
+}
