@@ -124,7 +124,7 @@ impl StreamRef<'_> {
     }
 
     /// Whether the peer has acknowledged everything of a finished stream. `Pending` means that
-    /// [`Event::StreamFinished`] follows.
+    /// [`Event::StreamFinished`](crate::event::Event::StreamFinished) follows.
     ///
     /// # Errors
     /// [`StreamError::ConnectionLost`] when the connection is gone, even if the peer had
