@@ -14,7 +14,6 @@ use adit_tokio::core::retry;
 use adit_tokio::core::tls::Tls;
 use bytes::Bytes;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 
 use super::authority::Authority;
 use super::service::Service;
@@ -180,16 +179,7 @@ fn hurried(tls: Tls, listening: bool) -> anyhow::Result<Config> {
 }
 
 async fn serve(handle: Handle, services: Arc<forward::connector::Services>) {
-    let mut peers = JoinSet::new();
-    loop {
-        tokio::select! {
-            peer = handle.accept() => match peer {
-                Some(peer) => drop(peers.spawn(serve_peer(peer, services.clone()))),
-                None => break,
-            },
-            Some(_) = peers.join_next() => {}
-        }
-    }
+    forward::connector::serve_each(handle, |peer| serve_peer(peer, services.clone())).await;
 }
 
 async fn serve_peer(peer: Peer, services: Arc<forward::connector::Services>) {

@@ -50,11 +50,20 @@ impl Services {
 
 /// Serves every peer until the node has shut down. Dropping it ends every connection.
 pub(crate) async fn serve(handle: Handle, services: Arc<Services>) {
+    serve_each(handle, |peer| serve_peer(peer, services.clone())).await;
+}
+
+/// Has every peer that connects served by a task of its own, until the node has shut down and
+/// all of them have ended. Dropping it ends every task.
+pub(crate) async fn serve_each<F>(handle: Handle, serve: impl Fn(Peer) -> F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
     let mut peers = JoinSet::new();
     loop {
         tokio::select! {
             peer = handle.accept() => match peer {
-                Some(peer) => drop(peers.spawn(serve_peer(peer, services.clone()))),
+                Some(peer) => drop(peers.spawn(serve(peer))),
                 None => break,
             },
             Some(_) = peers.join_next() => {}
