@@ -21,13 +21,6 @@ use crate::node::{Input, Node, Start};
 use crate::tls::TlsError;
 use crate::transmit::{Datagram, Transmit};
 
-/// Turns before the driver lets other tasks of its thread run.
-const TURNS: usize = 1;
-
-/// Receive calls of one turn. Together with the adapter's batch this bounds how long a small
-/// request can wait behind bulk that arrives.
-const RECEIVES: usize = 1;
-
 /// Batches sent in one turn: as many as a receive of the peer takes at once.
 const BATCHES: usize = 4;
 
@@ -143,17 +136,15 @@ impl<I: Io> Driver<I> {
         }
     }
 
-    /// Fills the inbox; says whether there may be more.
+    /// Fills the inbox; says whether there may be more. Once a turn: together with the adapter's
+    /// batch this bounds how long a small request can wait behind bulk that arrives.
     fn receive(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
         let inbox = &mut self.inbox;
-        for _ in 0..RECEIVES {
-            match self.io.poll_recv(cx, &mut |datagram| inbox.push(datagram)) {
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(error)) => return Err(error),
-                Poll::Pending => return Ok(false),
-            }
+        match self.io.poll_recv(cx, &mut |datagram| inbox.push(datagram)) {
+            Poll::Ready(Ok(())) => Ok(true),
+            Poll::Ready(Err(error)) => Err(error),
+            Poll::Pending => Ok(false),
         }
-        Ok(true)
     }
 
     /// Empties the outbox; says whether the socket took no more.
@@ -181,23 +172,23 @@ impl<I: Io + Unpin> Future for Driver<I> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let driver = self.get_mut();
-        for _ in 0..TURNS {
-            match driver.turn(cx) {
-                Ok(Turn::Again) => {}
-                Ok(Turn::Rest) => return Poll::Pending,
-                Ok(Turn::Over) => {
-                    driver.shared.lock().end(Failure::new(Code::Closed, "shut down"));
-                    return Poll::Ready(Ok(()));
-                }
-                Err(error) => {
-                    let sentence = format!("the socket ended: {error}");
-                    driver.shared.lock().end(Failure::new(Code::Unreachable, sentence));
-                    return Poll::Ready(Err(error));
-                }
+        match driver.turn(cx) {
+            Ok(Turn::Again) => {
+                // One turn, and the other tasks of this thread come between.
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Ok(Turn::Rest) => Poll::Pending,
+            Ok(Turn::Over) => {
+                driver.shared.lock().end(Failure::new(Code::Closed, "shut down"));
+                Poll::Ready(Ok(()))
+            }
+            Err(error) => {
+                let sentence = format!("the socket ended: {error}");
+                driver.shared.lock().end(Failure::new(Code::Unreachable, sentence));
+                Poll::Ready(Err(error))
             }
         }
-        cx.waker().wake_by_ref();
-        Poll::Pending
     }
 }
 
