@@ -36,6 +36,17 @@ pub(super) enum Exchange {
     Theirs { machine: Incoming, stream: StreamId, offer: Option<Offer> },
 }
 
+impl Exchange {
+    /// What is still to be written, and on which stream.
+    const fn unsent(&mut self) -> Option<(&mut VecDeque<Bytes>, StreamId)> {
+        match self {
+            Self::Sent { machine, stream } => Some((machine.unsent(), *stream)),
+            Self::Theirs { machine, stream, .. } => Some((machine.unsent(), *stream)),
+            Self::Queued { .. } | Self::Failed(_) => None,
+        }
+    }
+}
+
 impl Node {
     /// Makes a request. Without a connection it waits for one, within its deadline.
     /// [`Event::RequestProgressed`] says when to ask [`Node::response`].
@@ -122,13 +133,7 @@ impl Node {
         stream: StreamId,
         wanted: usize,
     ) -> Poll<Option<Step>> {
-        let read = match self.link_of(stream).map(|l| l.connection) {
-            Some(connection) => {
-                let read = self.endpoint.stream(connection, |c| c.read(stream.index, wanted));
-                read.unwrap_or(Read::Gone)
-            }
-            None => Read::Gone,
-        };
+        let read = self.quic_read(stream, wanted);
         let Some(Exchange::Sent { machine, .. }) = self.exchanges.get_mut(&id) else {
             return Poll::Ready(None);
         };
@@ -206,24 +211,13 @@ impl Node {
     pub(super) fn write_exchange(&mut self, id: RequestId) {
         let now = self.clock.now();
         let Some(exchange) = self.exchanges.get_mut(&id) else { return };
-        let (unsent, stream) = match exchange {
-            Exchange::Sent { machine, stream } => (machine.unsent(), *stream),
-            Exchange::Theirs { machine, stream, .. } => (machine.unsent(), *stream),
-            Exchange::Queued { .. } | Exchange::Failed(_) => return,
-        };
-        let mut unsent = std::mem::take(unsent);
+        let is_ours = matches!(exchange, Exchange::Sent { .. });
+        let Some((waiting, stream)) = exchange.unsent() else { return };
+        let mut unsent = std::mem::take(waiting);
         let outcome = self.write_all(stream, &mut unsent, now);
-        let is_ours = match self.exchanges.get_mut(&id) {
-            Some(Exchange::Sent { machine, .. }) => {
-                *machine.unsent() = unsent;
-                true
-            }
-            Some(Exchange::Theirs { machine, .. }) => {
-                *machine.unsent() = unsent;
-                false
-            }
-            Some(Exchange::Queued { .. } | Exchange::Failed(_)) | None => return,
-        };
+        if let Some((waiting, _)) = self.exchanges.get_mut(&id).and_then(Exchange::unsent) {
+            *waiting = unsent;
+        }
         match outcome {
             Write::Stopped(code) if is_ours => {
                 self.fail_request(id, Failure::new(code, "the responder refused the request"));

@@ -148,14 +148,22 @@ impl Endpoint {
             // polled once for the batch.
             if touched != id {
                 if let Some(previous) = touched {
-                    self.pump(previous, now);
+                    self.on_received(previous, now);
                 }
                 touched = id;
             }
         }
         if let Some(id) = touched {
-            self.pump(id, now);
+            self.on_received(id, now);
         }
+    }
+
+    /// After datagrams of a connection: what they said is noticed once for the batch.
+    fn on_received(&mut self, id: ConnectionId, now: Instant) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.note_heard(now);
+        }
+        self.pump(id, now);
     }
 
     fn handle_one(
@@ -187,7 +195,7 @@ impl Endpoint {
             self.respond(&transmit, answer);
             return None;
         }
-        if self.handshaking >= setup::retry_threshold(&self.config.limits) && incoming.may_retry() {
+        if self.handshaking >= self.config.limits.handshakes_before_retry && incoming.may_retry() {
             if let Ok(transmit) = self.inner.retry(incoming, &mut answer) {
                 self.respond(&transmit, answer);
             }
@@ -259,7 +267,8 @@ impl Endpoint {
         self.timers.next()
     }
 
-    /// A connection, if it still exists. Whoever changes something calls [`Endpoint::touch`].
+    /// A connection, if it still exists. Whoever changes something goes through
+    /// [`Endpoint::with`] or [`Endpoint::stream`].
     pub(crate) fn get(&self, id: ConnectionId) -> Option<&Connection> {
         self.connections.get(&id)
     }
@@ -351,7 +360,6 @@ impl Endpoint {
             }
             self.events.push_back((id, event));
         }
-        connection.note_heard(now);
         if connection.establishing {
             if connection.lost {
                 connection.establishing = false;

@@ -15,7 +15,7 @@ use quinn_proto::{
 use super::cid::{self, SeededCids};
 use super::congestion::BoundedCubic;
 use crate::clock::WallClock;
-use crate::config::{Config, Limits, Transport};
+use crate::config::{Config, Transport};
 use crate::rng::Rng;
 use crate::tls::TlsError;
 
@@ -119,11 +119,6 @@ pub(super) fn client(
         .token_store(Arc::new(NoneTokenStore))
         .initial_dst_cid_provider(cid::initial_dst_cids(Rng::new(rng.seed(), "dst cid")));
     Ok(client)
-}
-
-/// Handshakes under way from which addresses must prove themselves.
-pub(super) const fn retry_threshold(limits: &Limits) -> usize {
-    limits.handshakes_before_retry
 }
 
 #[derive(Debug)]
