@@ -32,6 +32,8 @@ pub enum Reason {
     Output,
     /// The time allowed for finishing what is under way ends.
     Drain,
+    /// A peer's certificate ends, and its connection with it.
+    Certificate,
 }
 
 impl Reason {
@@ -49,6 +51,7 @@ impl Reason {
             Self::Preface => "preface",
             Self::Output => "output",
             Self::Drain => "drain",
+            Self::Certificate => "certificate",
         }
     }
 }

@@ -28,8 +28,9 @@ fn a_dialled_peer_and_an_accepted_one_know_each_others_names() {
     let (to_connector, to_agent) = pair.connect();
     let at_agent = pair.agent().peer_snapshot(to_connector).unwrap();
     let at_connector = pair.connector().peer_snapshot(to_agent).unwrap();
-    assert_eq!((at_agent.names, at_agent.dialled), (vec!["connector".into()], true));
-    assert_eq!((at_connector.names, at_connector.dialled), (vec!["agent".into()], false));
+    let (connector, agent) = (at_agent.credential.unwrap(), at_connector.credential.unwrap());
+    assert_eq!((connector.names, at_agent.dialled), (vec!["connector".into()], true));
+    assert_eq!((agent.names, at_connector.dialled), (vec!["agent".into()], false));
     assert_eq!(at_connector.remote, pair::AGENT_ADDRESS);
 }
 

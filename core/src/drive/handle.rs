@@ -12,6 +12,7 @@ use crate::error::Misuse;
 use crate::event::Event;
 use crate::history::Record;
 use crate::node::{Input, Snapshot};
+use crate::tls::{Tls, TlsError};
 
 /// A way to talk to a driven node; clones talk to the same one.
 #[derive(Clone)]
@@ -94,6 +95,18 @@ impl Handle {
         let mut inner = self.shared.lock();
         inner.node.handle(Input::NetworkChanged, self.shared.clock.now());
         inner.settle();
+    }
+
+    /// Exchanges the identity and the trust while running
+    /// ([`Node::set_tls`](crate::node::Node::set_tls)).
+    ///
+    /// # Errors
+    /// [`TlsError`] when they cannot be used; nothing has changed then.
+    pub fn set_tls(&self, tls: Tls) -> Result<(), TlsError> {
+        let mut inner = self.shared.lock();
+        inner.node.set_tls(tls, self.shared.clock.now())?;
+        inner.settle();
+        Ok(())
     }
 
     /// Begins to shut down: peers are told, what is under way may finish within the configured

@@ -18,6 +18,7 @@ use crate::message::ServiceName;
 use crate::node::PeerSnapshot;
 use crate::request::Request;
 use crate::session::State;
+use crate::tls::Credential;
 
 /// A way to talk to one peer; clones talk to the same one. It stays valid across reconnects.
 /// Dropping it does not disconnect.
@@ -80,10 +81,17 @@ impl Peer {
         self.snapshot().map(|s| s.remote)
     }
 
+    /// Who it proved to be by its verified certificate; `None` until it was connected once, and
+    /// once it is closed.
+    #[must_use]
+    pub fn credential(&self) -> Option<Credential> {
+        self.snapshot().and_then(|s| s.credential)
+    }
+
     /// The DNS names of its verified certificate.
     #[must_use]
     pub fn names(&self) -> Vec<String> {
-        self.snapshot().map(|s| s.names).unwrap_or_default()
+        self.credential().map(|c| c.names).unwrap_or_default()
     }
 
     /// Ready when it is connected.

@@ -39,6 +39,8 @@ impl Node {
         }
         assert_eq!(connections, self.by_connection);
         assert!(self.peers.len() <= self.config.limits.peers);
+        let connected = self.peers.values().filter(|p| p.link.is_some()).count();
+        assert!(self.expiries.len() <= connected, "certificates of nobody are watched");
         for id in connections.keys() {
             assert!(self.endpoint.get(*id).is_some(), "{id:?} is gone and still in use");
         }

@@ -149,11 +149,20 @@ impl Node {
         // connection without any stream would be of no use to either.
         let control = self.endpoint.stream(connection, quic::Connection::open).flatten();
         let link = self.link(connection, control);
-        let names = self.peer_names(connection);
+        let name = self
+            .peers
+            .get(&id)
+            .and_then(|p| p.dialled.as_ref())
+            .map(|d| d.dial.server_name.clone());
+        let credential = match self.check(connection, name.as_deref()) {
+            Ok(credential) => credential,
+            Err(failure) => return self.break_link(id, failure, now),
+        };
+        self.expiries.set(id, credential.not_after);
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let reconnected = matches!(peer.lifecycle.state(), State::Reconnecting { .. });
         peer.reconnections += u64::from(reconnected);
-        peer.names = names;
+        peer.credential = Some(credential);
         peer.link = Some(link);
         if let Some(dialled) = &mut peer.dialled {
             dialled.attempt = None;
@@ -172,21 +181,25 @@ impl Node {
         let Some(remote) = self.endpoint.get(connection).map(quic::Connection::remote) else {
             return;
         };
-        let failure = if self.shutdown.is_under_way() {
-            Some(Failure::new(Code::ShuttingDown, "shutting down"))
+        let admitted = if self.shutdown.is_under_way() {
+            Err(Failure::new(Code::ShuttingDown, "shutting down"))
         } else if self.peers.len() >= self.config.limits.peers {
-            Some(Failure::new(Code::Overloaded, "at the limit of peers"))
+            Err(Failure::new(Code::Overloaded, "at the limit of peers"))
         } else {
-            None
+            self.check(connection, None)
         };
-        if let Some(failure) = failure {
-            self.endpoint.with(connection, now, |c| c.close(&failure, now));
-            self.reject(remote, failure);
-            return;
-        }
+        let credential = match admitted {
+            Ok(credential) => credential,
+            Err(failure) => {
+                self.endpoint.with(connection, now, |c| c.close(&failure, now));
+                self.reject(remote, failure);
+                return;
+            }
+        };
         let id = self.new_peer_id();
+        self.expiries.set(id, credential.not_after);
         let mut peer = Peer::new(id, None, remote);
-        peer.names = self.peer_names(connection);
+        peer.credential = Some(credential);
         peer.link = Some(self.link(connection, None));
         self.by_connection.insert(connection, id);
         self.peers.insert(id, peer);
@@ -203,13 +216,6 @@ impl Node {
         if !self.is_shut_down() {
             self.emit(Event::Rejected { remote, failure });
         }
-    }
-
-    fn peer_names(&self, connection: ConnectionId) -> Vec<String> {
-        let chain = self.endpoint.get(connection).and_then(quic::Connection::peer_chain);
-        chain
-            .and_then(|c| c.into_iter().next())
-            .map_or_else(Vec::new, |leaf| crate::tls::dns_names(&leaf))
     }
 
     fn on_lost(&mut self, id: PeerId, connection: ConnectionId, failure: Failure, now: Instant) {
@@ -280,6 +286,7 @@ impl Node {
         if let Some(link) = peer.link.take() {
             self.by_connection.remove(&link.connection);
         }
+        self.expiries.set(id, None);
         self.fail_sent(id, failure);
     }
 

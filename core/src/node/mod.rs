@@ -13,11 +13,13 @@
 //! | how a stream is read and written | `stream.rs` |
 //! | requests | `exchange.rs` (ours), `offers.rs` (a peer's), machines in [`crate::request`] |
 //! | heartbeats, goodbyes, datagrams | `signalling.rs`, `control.rs`; schedule in [`crate::heartbeat`] |
+//! | how long a certificate is believed | `credentials.rs` |
 //! | who hears of a transport event | `routing.rs`, and `link.rs` for connections |
 
 #[cfg(feature = "testing")]
 mod audit;
 mod control;
+mod credentials;
 mod exchange;
 mod link;
 mod offers;
@@ -46,8 +48,9 @@ use crate::quic::{ConnectionId, Endpoint};
 use crate::rng::Rng;
 use crate::session::{State, Transition};
 use crate::timer::{Deadline, Reason, Timers, earliest};
-use crate::tls::TlsError;
+use crate::tls::{TlsError, Verifiers};
 use crate::transmit::{Datagram, Route, Transmit};
+use credentials::Expiries;
 use exchange::Exchange;
 use peer::Peer;
 use shutdown::Shutdown;
@@ -106,6 +109,8 @@ pub struct Node {
     exchanges: BTreeMap<RequestId, Exchange>,
     next_request: u64,
     peer_timers: Timers<PeerId>,
+    verifiers: Verifiers,
+    expiries: Expiries,
     request_timers: Timers<RequestId>,
     events: VecDeque<Event>,
     history: History,
@@ -126,7 +131,8 @@ impl Node {
     pub fn new(config: Config, start: Start) -> Result<Self, TlsError> {
         let mut rng = Rng::new(start.seed, "node");
         let clock = Clock::new(start.now, start.unix);
-        let endpoint = Endpoint::new(&config, clock.wall(), &mut rng)?;
+        let verifiers = config.tls.verifiers()?;
+        let endpoint = Endpoint::new(&config, &verifiers, clock.wall(), &mut rng)?;
         Ok(Self {
             config,
             clock,
@@ -138,6 +144,8 @@ impl Node {
             exchanges: BTreeMap::new(),
             next_request: 0,
             peer_timers: Timers::new(),
+            verifiers,
+            expiries: Expiries::default(),
             request_timers: Timers::new(),
             events: VecDeque::new(),
             history: History::default(),
@@ -205,6 +213,7 @@ impl Node {
             self.endpoint.deadline(),
             self.peer_timers.next(),
             self.request_timers.next(),
+            self.expiries.deadline(self.clock.unix(), self.clock.now()),
             self.shutdown.deadline(),
         ])
     }
@@ -274,6 +283,7 @@ impl Node {
         while let Some((id, _)) = self.request_timers.pop_due(now) {
             self.on_request_due(id, now);
         }
+        self.end_expired(now);
         self.advance_shutdown(now);
         self.route(now);
     }

@@ -22,6 +22,7 @@ use crate::request::queue::Queue;
 use crate::retry::Retry;
 use crate::session::Lifecycle;
 use crate::timer::{Deadline, Reason, earliest};
+use crate::tls::Credential;
 
 /// A connection being made.
 #[derive(Debug, Clone, Copy)]
@@ -60,8 +61,8 @@ pub(super) struct Peer {
     pub(super) lifecycle: Lifecycle,
     pub(super) link: Option<Link>,
     pub(super) remote: SocketAddr,
-    /// DNS names of the verified leaf certificate.
-    pub(super) names: Vec<String>,
+    /// Who it proved to be on its latest connection.
+    pub(super) credential: Option<Credential>,
     pub(super) latency: Latency,
     pub(super) last_failure: Option<Failure>,
     pub(super) reconnections: u64,
@@ -86,7 +87,7 @@ impl Peer {
             lifecycle: Lifecycle::new(),
             link: None,
             remote,
-            names: Vec::new(),
+            credential: None,
             latency: Latency::default(),
             last_failure: None,
             reconnections: 0,

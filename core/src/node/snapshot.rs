@@ -12,6 +12,7 @@ use crate::heartbeat;
 use crate::id::PeerId;
 use crate::quality::Summary;
 use crate::session::View;
+use crate::tls::Credential;
 
 /// A node at one instant.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -27,8 +28,8 @@ pub struct Snapshot {
 pub struct PeerSnapshot {
     /// Its id in this node.
     pub id: PeerId,
-    /// DNS names of its verified certificate; empty until it was connected once.
-    pub names: Vec<String>,
+    /// Who it proved to be by its verified certificate; `None` until it was connected once.
+    pub credential: Option<Credential>,
     /// Its address.
     pub remote: SocketAddr,
     /// Whether this side dialled.
@@ -83,7 +84,7 @@ impl Node {
         requests.queued = peer.queue.len();
         PeerSnapshot {
             id: peer.id,
-            names: peer.names.clone(),
+            credential: peer.credential.clone(),
             remote: connection.map_or(peer.remote, crate::quic::Connection::remote),
             dialled: peer.dialled.is_some(),
             state: peer.lifecycle.state().view(self.clock.now()),

@@ -5,10 +5,15 @@ use quinn_proto::{ConnectError, ConnectionError, TransportErrorCode, VarInt};
 use crate::error::{Code, Failure, Misuse};
 use crate::transmit::Ecn;
 
-/// TLS alerts that say the certificate or its absence is the problem (RFC 8446 §6.2), and
-/// `no_application_protocol` (RFC 7301 §3.2).
+/// TLS alerts that are about versions (RFC 8446 §6.2, RFC 7301 §3.2); any other is about
+/// certificates, or taken for it.
 const NO_APPLICATION_PROTOCOL: u64 = 120;
 const PROTOCOL_VERSION: u64 = 70;
+/// Those that a person can do something about (RFC 8446 §6.2).
+const CERTIFICATE_REVOKED: u64 = 44;
+const CERTIFICATE_EXPIRED: u64 = 45;
+const UNKNOWN_CA: u64 = 48;
+const CERTIFICATE_REQUIRED: u64 = 116;
 
 pub(super) fn failure(error: &ConnectionError) -> Failure {
     match error {
@@ -16,10 +21,18 @@ pub(super) fn failure(error: &ConnectionError) -> Failure {
             Failure::new(Code::VersionMismatch, "the peer speaks no QUIC version of ours")
         }
         ConnectionError::TransportError(e) => {
-            Failure::new(transport_code(e.code), format!("local: {e}"))
+            let sentence = match alert(e.code) {
+                Some(alert) => format!("{} ({})", refused_here(alert), e.reason),
+                None => format!("local: {e}"),
+            };
+            Failure::new(transport_code(e.code), sentence)
         }
         ConnectionError::ConnectionClosed(close) => {
-            Failure::new(transport_code(close.error_code), format!("peer: {close}"))
+            let sentence = match alert(close.error_code) {
+                Some(alert) => refused_there(alert).to_owned(),
+                None => format!("peer: {close}"),
+            };
+            Failure::new(transport_code(close.error_code), sentence)
         }
         ConnectionError::ApplicationClosed(close) => {
             let reason = String::from_utf8_lossy(&close.reason).into_owned();
@@ -39,14 +52,43 @@ pub(super) fn failure(error: &ConnectionError) -> Failure {
 }
 
 fn transport_code(code: TransportErrorCode) -> Code {
-    let wire = u64::from(code);
     if code == TransportErrorCode::CONNECTION_REFUSED {
         return Code::Overloaded;
     }
-    match wire.checked_sub(0x100) {
+    match alert(code) {
         Some(NO_APPLICATION_PROTOCOL | PROTOCOL_VERSION) => Code::VersionMismatch,
-        Some(0..=0xff) => Code::Unauthenticated,
-        Some(_) | None => Code::ProtocolViolation,
+        Some(_) => Code::Unauthenticated,
+        None => Code::ProtocolViolation,
+    }
+}
+
+/// The TLS alert that a transport error carries (RFC 9001 §4.8).
+fn alert(code: TransportErrorCode) -> Option<u64> {
+    u64::from(code).checked_sub(0x100).filter(|alert| *alert <= 0xff)
+}
+
+/// What this side has against the peer's handshake.
+const fn refused_here(alert: u64) -> &'static str {
+    match alert {
+        CERTIFICATE_REVOKED => "the peer's certificate was revoked",
+        CERTIFICATE_EXPIRED => "the peer's certificate is not valid at the time of this clock",
+        UNKNOWN_CA => "the peer's certificate is not of a CA that is trusted here",
+        NO_APPLICATION_PROTOCOL | PROTOCOL_VERSION => "the peer speaks no version of this side",
+        _ => "the peer's certificate is not acceptable",
+    }
+}
+
+/// What the peer has against ours.
+const fn refused_there(alert: u64) -> &'static str {
+    match alert {
+        CERTIFICATE_REVOKED => "the peer says that this side's certificate was revoked",
+        CERTIFICATE_EXPIRED => {
+            "the peer says that this side's certificate is not valid at the time of its clock"
+        }
+        UNKNOWN_CA => "the peer does not trust the CA of this side's certificate",
+        CERTIFICATE_REQUIRED => "the peer was shown no certificate",
+        NO_APPLICATION_PROTOCOL | PROTOCOL_VERSION => "the peer speaks no version of this side",
+        _ => "the peer refuses this side's certificate",
     }
 }
 

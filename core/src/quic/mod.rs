@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::error::{Code, Failure, Misuse};
 use crate::rng::Rng;
 use crate::timer::{Deadline, Reason, Timers};
-use crate::tls::TlsError;
+use crate::tls::{Tls, TlsError, Verifiers};
 use crate::transmit::{Datagram, Route, Transmit};
 
 mod cid;
@@ -26,6 +26,7 @@ mod convert;
 mod setup;
 
 pub(crate) use connection::{Class, Connection, Read, Write};
+use setup::Setup;
 
 /// A connection of this endpoint; never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -66,8 +67,11 @@ const MAX_BATCH: usize = 65_000;
 /// All connections of one socket.
 pub(crate) struct Endpoint {
     inner: quinn_proto::Endpoint,
+    setup: Setup,
     client: quinn_proto::ClientConfig,
     config: Config,
+    /// Handshakes of others are let in.
+    accepting: bool,
     connections: BTreeMap<ConnectionId, Connection>,
     by_handle: BTreeMap<usize, ConnectionId>,
     next_id: u64,
@@ -80,19 +84,22 @@ pub(crate) struct Endpoint {
 }
 
 impl Endpoint {
-    pub(crate) fn new(config: &Config, wall: &WallClock, rng: &mut Rng) -> Result<Self, TlsError> {
-        let transport = setup::transport(&config.transport);
-        let client = setup::client(config, wall, transport.clone(), rng)?;
-        let server = if config.listening {
-            Some(Arc::new(setup::server(config, wall, transport, rng)?))
-        } else {
-            None
-        };
+    pub(crate) fn new(
+        config: &Config,
+        verifiers: &Verifiers,
+        wall: &WallClock,
+        rng: &mut Rng,
+    ) -> Result<Self, TlsError> {
+        let setup = Setup::new(config, wall, rng);
+        let client = setup.client(&config.tls, verifiers)?;
+        let server = config.listening.then(|| setup.server(&config.tls, verifiers)).transpose()?;
         let endpoint = Arc::new(setup::endpoint(config, rng));
         Ok(Self {
             inner: quinn_proto::Endpoint::new(endpoint, server, true, None),
+            setup,
             client,
             config: config.clone(),
+            accepting: config.listening,
             connections: BTreeMap::new(),
             by_handle: BTreeMap::new(),
             next_id: 0,
@@ -112,7 +119,19 @@ impl Endpoint {
 
     /// No new connections from here on; those there are go on.
     pub(crate) fn stop_accepting(&mut self) {
+        self.accepting = false;
         self.inner.set_server_config(None);
+    }
+
+    /// Handshakes from here on are made with this identity and this trust; connections that exist
+    /// go on.
+    pub(crate) fn set_tls(&mut self, tls: &Tls, verifiers: &Verifiers) -> Result<(), TlsError> {
+        let client = self.setup.client(tls, verifiers)?;
+        if self.accepting {
+            self.inner.set_server_config(Some(self.setup.server(tls, verifiers)?));
+        }
+        self.client = client;
+        Ok(())
     }
 
     /// Connections that exist, those draining included.

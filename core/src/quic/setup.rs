@@ -8,8 +8,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use quinn_proto::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn_proto::{
-    EndpointConfig, IdleTimeout, MtuDiscoveryConfig, NoneTokenStore, TimeSource, TransportConfig,
-    VarInt,
+    ConnectionId, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, NoneTokenStore, TimeSource,
+    TransportConfig, VarInt,
 };
 
 use super::cid::{self, SeededCids};
@@ -17,7 +17,7 @@ use super::congestion::BoundedCubic;
 use crate::clock::WallClock;
 use crate::config::{Config, Transport};
 use crate::rng::Rng;
-use crate::tls::TlsError;
+use crate::tls::{Tls, TlsError, Verifiers};
 
 /// Half-open handshakes the endpoint keeps before it answers none at all.
 const MAX_INCOMING: usize = 1_024;
@@ -33,7 +33,7 @@ use aws_lc_rs::{hkdf, hmac};
 #[cfg(feature = "ring")]
 use ring::{hkdf, hmac};
 
-pub(super) fn transport(t: &Transport) -> Arc<TransportConfig> {
+fn transport(t: &Transport) -> Arc<TransportConfig> {
     let mut mtu = MtuDiscoveryConfig::default();
     mtu.upper_bound(t.max_udp_payload);
     let idle = u32::try_from(t.idle_timeout.as_millis()).unwrap_or(u32::MAX);
@@ -80,45 +80,63 @@ pub(super) fn endpoint(config: &Config, rng: &mut Rng) -> EndpointConfig {
     endpoint
 }
 
-pub(super) fn server(
-    config: &Config,
-    wall: &WallClock,
+/// What an endpoint keeps when its identity or its trust is exchanged.
+pub(super) struct Setup {
     transport: Arc<TransportConfig>,
-    rng: &mut Rng,
-) -> Result<quinn_proto::ServerConfig, TlsError> {
-    let crypto = QuicServerConfig::try_from(config.tls.server(wall)?)
-        .map_err(|e| TlsError::Provider(e.to_string()))?;
-    let token_key = hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(&rng.seed());
-    let mut server = quinn_proto::ServerConfig::new(Arc::new(crypto), Arc::new(token_key));
-    server
-        .transport_config(transport)
-        .migration(true)
-        .max_incoming(MAX_INCOMING)
-        .incoming_buffer_size(INCOMING_BUFFER)
-        .incoming_buffer_size_total(INCOMING_BUFFER_TOTAL)
-        .retry_token_lifetime(Duration::from_secs(15))
-        .time_source(Arc::new(Wall(wall.clone())));
-    // No tokens for later connections: they would outlive the certificate checks.
-    let mut tokens = quinn_proto::ValidationTokenConfig::default();
-    tokens.sent(0);
-    server.validation_token_config(tokens);
-    Ok(server)
+    wall: WallClock,
+    dst_cids: Arc<dyn Fn() -> ConnectionId + Send + Sync>,
+    /// Retry tokens given before an exchange are good after it.
+    token_seed: [u8; 32],
 }
 
-pub(super) fn client(
-    config: &Config,
-    wall: &WallClock,
-    transport: Arc<TransportConfig>,
-    rng: &mut Rng,
-) -> Result<quinn_proto::ClientConfig, TlsError> {
-    let crypto = QuicClientConfig::try_from(config.tls.client(wall)?)
-        .map_err(|e| TlsError::Provider(e.to_string()))?;
-    let mut client = quinn_proto::ClientConfig::new(Arc::new(crypto));
-    client
-        .transport_config(transport)
-        .token_store(Arc::new(NoneTokenStore))
-        .initial_dst_cid_provider(cid::initial_dst_cids(Rng::new(rng.seed(), "dst cid")));
-    Ok(client)
+impl Setup {
+    pub(super) fn new(config: &Config, wall: &WallClock, rng: &mut Rng) -> Self {
+        Self {
+            transport: transport(&config.transport),
+            wall: wall.clone(),
+            dst_cids: cid::initial_dst_cids(Rng::new(rng.seed(), "dst cid")),
+            token_seed: rng.seed(),
+        }
+    }
+
+    pub(super) fn server(
+        &self,
+        tls: &Tls,
+        verifiers: &Verifiers,
+    ) -> Result<Arc<quinn_proto::ServerConfig>, TlsError> {
+        let crypto = QuicServerConfig::try_from(tls.server(verifiers, &self.wall)?)
+            .map_err(|e| TlsError::Provider(e.to_string()))?;
+        let token_key = hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(&self.token_seed);
+        let mut server = quinn_proto::ServerConfig::new(Arc::new(crypto), Arc::new(token_key));
+        server
+            .transport_config(self.transport.clone())
+            .migration(true)
+            .max_incoming(MAX_INCOMING)
+            .incoming_buffer_size(INCOMING_BUFFER)
+            .incoming_buffer_size_total(INCOMING_BUFFER_TOTAL)
+            .retry_token_lifetime(Duration::from_secs(15))
+            .time_source(Arc::new(Wall(self.wall.clone())));
+        // No tokens for later connections: they would outlive the certificate checks.
+        let mut tokens = quinn_proto::ValidationTokenConfig::default();
+        tokens.sent(0);
+        server.validation_token_config(tokens);
+        Ok(Arc::new(server))
+    }
+
+    pub(super) fn client(
+        &self,
+        tls: &Tls,
+        verifiers: &Verifiers,
+    ) -> Result<quinn_proto::ClientConfig, TlsError> {
+        let crypto = QuicClientConfig::try_from(tls.client(verifiers, &self.wall)?)
+            .map_err(|e| TlsError::Provider(e.to_string()))?;
+        let mut client = quinn_proto::ClientConfig::new(Arc::new(crypto));
+        client
+            .transport_config(self.transport.clone())
+            .token_store(Arc::new(NoneTokenStore))
+            .initial_dst_cid_provider(self.dst_cids.clone());
+        Ok(client)
+    }
 }
 
 #[derive(Debug)]

@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, PKCS_ED25519, SerialNumber, date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName,
+    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose,
+    PKCS_ED25519, RevokedCertParams, SerialNumber, date_time_ymd,
 };
 use rustls::RootCertStore;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -195,6 +196,32 @@ impl Pki {
         self.issue_valid(name, role, Validity::FUTURE)
     }
 
+    /// A list, as PEM, that revokes the certificates of these names.
+    ///
+    /// # Panics
+    ///
+    /// Never: fixed parameters can be signed.
+    #[must_use]
+    pub fn revoked_pem(self, names: &[&str]) -> String {
+        let at = date_time_ymd(1970, 1, 1) + EPOCH;
+        let revoked = |name: &&str| RevokedCertParams {
+            serial_number: serial(self.0.seed, name),
+            revocation_time: at,
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let list = CertificateRevocationListParams {
+            this_update: at,
+            next_update: at + DAY,
+            crl_number: SerialNumber::from(1_u64),
+            issuing_distribution_point: None,
+            revoked_certs: names.iter().map(revoked).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        let list = list.signed_by(&self.0.issuer).expect("the authority signs lists");
+        list.pem().expect("a list made here is one")
+    }
+
     /// A certificate for a DNS name, valid as told.
     ///
     /// # Panics
@@ -268,12 +295,15 @@ fn fixed_key(seed: [u8; 32], name: &str) -> (KeyPair, PrivatePkcs8KeyDer<'static
     (key, der)
 }
 
+fn serial(seed: [u8; 32], name: &str) -> SerialNumber {
+    SerialNumber::from(Rng::new(Rng::new(seed, name).seed(), "serial").u64() >> 1 | 1)
+}
+
 fn fixed_params(seed: [u8; 32], name: &str, validity: Validity) -> CertificateParams {
-    let serial = Rng::new(Rng::new(seed, name).seed(), "serial").u64() >> 1 | 1;
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, name);
-    params.serial_number = Some(SerialNumber::from(serial));
+    params.serial_number = Some(serial(seed, name));
     let unix = date_time_ymd(1970, 1, 1);
     params.not_before = unix + validity.not_before;
     params.not_after = unix + validity.not_after;

@@ -3,16 +3,21 @@
 //! TLS 1.3 only, both sides always present a certificate, ALPN `adit/1`. It reads no files: PEM
 //! text is the caller's to bring. Certificates are checked against the node's own wall clock.
 
+mod credential;
+mod identity;
+mod trust;
+mod verify;
+
 use std::sync::Arc;
 
-use rustls::RootCertStore;
-use rustls::client::WebPkiServerVerifier;
 use rustls::crypto::CryptoProvider;
-use rustls::server::WebPkiClientVerifier;
 use rustls::time_provider::TimeProvider;
-use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls_pki_types::UnixTime;
 
+pub use self::credential::{Credential, Standing};
+pub use self::identity::Identity;
+pub use self::trust::{KeyDigest, Trust};
+pub(crate) use self::verify::Verifiers;
 use crate::clock::WallClock;
 
 /// The application protocol of this version (RFC 7301).
@@ -39,74 +44,6 @@ pub enum TlsError {
     /// The provider lacks TLS 1.3 with AES-128-GCM, which QUIC requires.
     #[error("the TLS provider cannot do QUIC: {0}")]
     Provider(String),
-}
-
-/// A certificate chain, leaf first, and its private key.
-#[derive(Debug)]
-pub struct Identity {
-    chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
-}
-
-impl Clone for Identity {
-    fn clone(&self) -> Self {
-        Self { chain: self.chain.clone(), key: self.key.clone_key() }
-    }
-}
-
-impl Identity {
-    /// Reads a chain and a key (PKCS#8, PKCS#1 or SEC1) from PEM text.
-    ///
-    /// # Errors
-    /// [`TlsError::Pem`] when either is missing or malformed.
-    pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<Self, TlsError> {
-        let key = PrivateKeyDer::from_pem_slice(key)
-            .map_err(|e| TlsError::Pem { what: "private key", why: e.to_string() })?;
-        Ok(Self { chain: certificates(chain)?, key })
-    }
-
-    /// An identity from DER.
-    #[must_use]
-    pub const fn new(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Self {
-        Self { chain, key }
-    }
-}
-
-/// The certificate authorities a node believes.
-#[derive(Debug, Clone)]
-pub struct Trust(Arc<RootCertStore>);
-
-impl Trust {
-    /// Reads one or more CA certificates from PEM text.
-    ///
-    /// # Errors
-    /// [`TlsError::Pem`] when there is none, [`TlsError::Trust`] when one is unusable.
-    pub fn from_pem(ca: &[u8]) -> Result<Self, TlsError> {
-        Self::new(certificates(ca)?)
-    }
-
-    /// Trust in CA certificates in DER.
-    ///
-    /// # Errors
-    /// [`TlsError::Trust`] when one is unusable.
-    pub fn new(ca: Vec<CertificateDer<'static>>) -> Result<Self, TlsError> {
-        let mut roots = RootCertStore::empty();
-        for certificate in ca {
-            roots.add(certificate).map_err(|e| TlsError::Trust(e.to_string()))?;
-        }
-        Ok(Self(Arc::new(roots)))
-    }
-}
-
-fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    match all {
-        Ok(list) if list.is_empty() => {
-            Err(TlsError::Pem { what: "certificate", why: "there is none".into() })
-        }
-        Ok(list) => Ok(list),
-        Err(e) => Err(TlsError::Pem { what: "certificate", why: e.to_string() }),
-    }
 }
 
 /// Who a node is and whom it believes.
@@ -136,25 +73,35 @@ impl Tls {
         Self { identity, trust, provider }
     }
 
+    /// Who the node is.
+    #[must_use]
+    pub const fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
     /// The private key's bytes, to derive secrets from that outlive a restart.
     pub(crate) fn secret(&self) -> &[u8] {
         self.identity.key.secret_der()
     }
 
-    pub(crate) fn client(&self, wall: &WallClock) -> Result<rustls::ClientConfig, TlsError> {
-        let verifier = WebPkiServerVerifier::builder_with_provider(
-            self.trust.0.clone(),
-            self.provider.clone(),
-        )
-        .build()
-        .map_err(|e| TlsError::Trust(e.to_string()))?;
+    pub(crate) fn verifiers(&self) -> Result<Verifiers, TlsError> {
+        Verifiers::new(&self.trust, &self.provider)
+    }
+
+    pub(crate) fn client(
+        &self,
+        verifiers: &Verifiers,
+        wall: &WallClock,
+    ) -> Result<rustls::ClientConfig, TlsError> {
         let mut config = rustls::ClientConfig::builder_with_details(
             self.provider.clone(),
             Arc::new(NodeTime(wall.clone())),
         )
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|e| TlsError::Provider(e.to_string()))?
-        .with_webpki_verifier(verifier)
+        // Not the one rustls would make, but made of it: see `verify.rs`.
+        .dangerous()
+        .with_custom_certificate_verifier(verifiers.of_acceptors())
         .with_client_auth_cert(self.identity.chain.clone(), self.identity.key.clone_key())
         .map_err(TlsError::Identity)?;
         config.alpn_protocols = vec![ALPN.to_vec()];
@@ -163,33 +110,25 @@ impl Tls {
         Ok(config)
     }
 
-    pub(crate) fn server(&self, wall: &WallClock) -> Result<rustls::ServerConfig, TlsError> {
-        let verifier = WebPkiClientVerifier::builder_with_provider(
-            self.trust.0.clone(),
-            self.provider.clone(),
-        )
-        .build()
-        .map_err(|e| TlsError::Trust(e.to_string()))?;
+    pub(crate) fn server(
+        &self,
+        verifiers: &Verifiers,
+        wall: &WallClock,
+    ) -> Result<rustls::ServerConfig, TlsError> {
+        let nobody = || TlsError::Trust("a pinned CA is for dialling alone".into());
         let mut config = rustls::ServerConfig::builder_with_details(
             self.provider.clone(),
             Arc::new(NodeTime(wall.clone())),
         )
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|e| TlsError::Provider(e.to_string()))?
-        .with_client_cert_verifier(verifier)
+        .with_client_cert_verifier(verifiers.of_diallers().ok_or_else(nobody)?)
         .with_single_cert(self.identity.chain.clone(), self.identity.key.clone_key())
         .map_err(TlsError::Identity)?;
         config.alpn_protocols = vec![ALPN.to_vec()];
         config.send_tls13_tickets = 0;
         Ok(config)
     }
-}
-
-/// The DNS names in a certificate's subject alternative names.
-pub(crate) fn dns_names(certificate: &CertificateDer<'_>) -> Vec<String> {
-    webpki::EndEntityCert::try_from(certificate)
-        .map(|c| c.valid_dns_names().map(str::to_owned).collect())
-        .unwrap_or_default()
 }
 
 /// The provider of the enabled feature, with AES-128-GCM first.
@@ -203,6 +142,17 @@ pub fn default_provider() -> Arc<CryptoProvider> {
         .cipher_suites
         .sort_by_key(|s| s.suite() != rustls::CipherSuite::TLS13_AES_128_GCM_SHA256);
     Arc::new(provider)
+}
+
+/// SHA-256, which needs no secret and no provider of the caller's.
+fn sha256(data: &[u8]) -> [u8; 32] {
+    #[cfg(not(feature = "ring"))]
+    use aws_lc_rs::digest;
+    #[cfg(feature = "ring")]
+    use ring::digest;
+    let mut out = [0; 32];
+    out.copy_from_slice(digest::digest(&digest::SHA256, data).as_ref());
+    out
 }
 
 #[derive(Debug)]

@@ -1,0 +1,148 @@
+//! How long a peer's certificate is believed: checked when it connects, when the trust changes, and
+//! at the second in which it ends. It decides what follows, which is that the connection is closed;
+//! whether a certificate is good is TLS's to say.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use super::Node;
+use super::peer::Peer;
+use crate::error::{Code, Failure};
+use crate::id::PeerId;
+use crate::quic::{self, ConnectionId};
+use crate::timer::{Deadline, Reason};
+use crate::tls::{Credential, Tls, TlsError};
+
+/// Longest sleep towards an expiry. Wall time can be set while a caller sleeps, and a far date is
+/// more than some timers take.
+const MAX_SLEEP: Duration = Duration::from_secs(86_400);
+
+/// When the certificates of connected peers end, in wall time; at most one entry for each peer.
+#[derive(Debug, Default)]
+pub(super) struct Expiries {
+    by_peer: BTreeMap<PeerId, Duration>,
+    in_order: BTreeSet<(Duration, PeerId)>,
+}
+
+impl Expiries {
+    /// Notes the last second in which a peer's certificate is good.
+    pub(super) fn set(&mut self, id: PeerId, not_after: Option<Duration>) {
+        if let Some(old) = self.by_peer.remove(&id) {
+            self.in_order.remove(&(old, id));
+        }
+        if let Some(last) = not_after {
+            let ended = Duration::from_secs(last.as_secs().saturating_add(1));
+            self.by_peer.insert(id, ended);
+            self.in_order.insert((ended, id));
+        }
+    }
+
+    pub(super) fn deadline(&self, unix: Duration, now: Instant) -> Option<Deadline> {
+        let &(ended, _) = self.in_order.first()?;
+        Some((now + ended.saturating_sub(unix).min(MAX_SLEEP), Reason::Certificate))
+    }
+
+    fn pop_due(&mut self, unix: Duration) -> Option<PeerId> {
+        let &(_, id) = self.in_order.first().filter(|(ended, _)| *ended <= unix)?;
+        self.set(id, None);
+        Some(id)
+    }
+
+    /// How many peers are watched.
+    #[cfg(feature = "testing")]
+    pub(super) fn len(&self) -> usize {
+        debug_assert_eq!(self.by_peer.len(), self.in_order.len());
+        self.in_order.len()
+    }
+}
+
+impl Node {
+    /// Exchanges the identity and the trust while running. Handshakes from now on use them.
+    /// Connections that exist go on under the identity they were made with, unless the new trust
+    /// does not believe their peer any more: these are closed with `unauthenticated`.
+    ///
+    /// # Errors
+    /// [`TlsError`] when they cannot be used; nothing has changed then.
+    pub fn set_tls(&mut self, tls: Tls, now: Instant) -> Result<(), TlsError> {
+        let now = self.clock.advance(now);
+        let verifiers = tls.verifiers()?;
+        self.endpoint.set_tls(&tls, &verifiers)?;
+        self.verifiers = verifiers;
+        self.config.tls = tls;
+        let connected = |p: &&Peer| p.link.is_some();
+        let ids: Vec<_> = self.peers.values().filter(connected).map(|p| p.id).collect();
+        for id in ids {
+            self.recheck(id, now);
+        }
+        self.route(now);
+        Ok(())
+    }
+
+    /// Who the other end of a connection is: one that was dialled under a name, or one that dialled.
+    pub(super) fn check(
+        &self,
+        connection: ConnectionId,
+        dialled: Option<&str>,
+    ) -> Result<Credential, Failure> {
+        let chain = self.endpoint.get(connection).and_then(quic::Connection::peer_chain);
+        let nothing = || Failure::new(Code::Unauthenticated, "the peer presented no certificate");
+        let (chain, unix) = (chain.ok_or_else(nothing)?, self.clock.unix());
+        match dialled {
+            Some(name) => self.verifiers.acceptor(&chain, name, unix),
+            None => self.verifiers.dialler(&chain, unix),
+        }
+    }
+
+    /// Closes the connections of those whose certificate has ended.
+    pub(super) fn end_expired(&mut self, now: Instant) {
+        while let Some(id) = self.expiries.pop_due(self.clock.unix()) {
+            self.recheck(id, now);
+        }
+    }
+
+    fn recheck(&mut self, id: PeerId, now: Instant) {
+        let Some(peer) = self.peers.get(&id) else { return };
+        let Some(link) = &peer.link else { return };
+        let name = peer.dialled.as_ref().map(|d| d.dial.server_name.as_str());
+        match self.check(link.connection, name) {
+            Ok(credential) => {
+                self.expiries.set(id, credential.not_after);
+                if let Some(peer) = self.peers.get_mut(&id) {
+                    peer.credential = Some(credential);
+                }
+            }
+            Err(failure) => self.break_link(id, failure, now),
+        }
+        self.reindex(id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S: fn(u64) -> Duration = Duration::from_secs;
+
+    #[test]
+    fn a_certificate_is_good_in_its_last_second_and_over_in_the_next() {
+        let mut expiries = Expiries::default();
+        expiries.set(PeerId(7), Some(S(100)));
+        assert_eq!(expiries.pop_due(S(101) - Duration::from_nanos(1)), None);
+        assert_eq!(expiries.pop_due(S(101)), Some(PeerId(7)));
+        assert_eq!(expiries.pop_due(S(1_000)), None);
+    }
+
+    #[test]
+    fn the_first_to_end_is_waited_for_and_never_longer_than_a_day() {
+        let (mut expiries, now) = (Expiries::default(), Instant::now());
+        assert_eq!(expiries.deadline(S(0), now), None);
+        expiries.set(PeerId(1), Some(S(253_402_300_799)));
+        assert_eq!(expiries.deadline(S(0), now), Some((now + S(86_400), Reason::Certificate)));
+        expiries.set(PeerId(2), Some(S(9)));
+        assert_eq!(expiries.deadline(S(0), now), Some((now + S(10), Reason::Certificate)));
+        assert_eq!(expiries.deadline(S(60), now), Some((now, Reason::Certificate)));
+        expiries.set(PeerId(2), None);
+        expiries.set(PeerId(1), None);
+        assert_eq!(expiries.deadline(S(60), now), None);
+    }
+}

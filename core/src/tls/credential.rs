@@ -1,0 +1,77 @@
+//! Who a peer proved to be. It is read from the verified leaf alone: whatever else a peer puts into
+//! its chain names nobody (docs/security.md).
+
+use std::time::Duration;
+
+use rustls_pki_types::CertificateDer;
+use serde::Serialize;
+
+use super::trust::KeyDigest;
+
+/// By what right a peer is connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Standing {
+    /// It holds a certificate of the trusted CA.
+    Member,
+    /// It holds a key that was let in without a certificate
+    /// ([`Trust::with_guests`](super::Trust::with_guests)).
+    Guest,
+}
+
+/// What a peer's verified certificate says of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Credential {
+    /// By what right it is connected.
+    pub standing: Standing,
+    /// The DNS names of the leaf; none of a guest.
+    pub names: Vec<String>,
+    /// The URIs of the leaf; none of a guest.
+    pub uris: Vec<String>,
+    /// The leaf's serial number in hexadecimal; empty for a guest.
+    pub serial: String,
+    /// The leaf's public key.
+    pub key: KeyDigest,
+    /// The last instant at which it is good, since the Unix epoch in whole seconds; `None` if it
+    /// never ends. The connection does not outlive it.
+    pub not_after: Option<Duration>,
+}
+
+impl Credential {
+    /// A verified leaf.
+    pub(super) fn member(leaf: &CertificateDer<'_>, not_after: Option<Duration>) -> Self {
+        let mut credential = Self {
+            standing: Standing::Member,
+            names: Vec::new(),
+            uris: Vec::new(),
+            serial: String::new(),
+            key: KeyDigest([0; 32]),
+            not_after,
+        };
+        // A certificate that was verified a moment ago can be parsed.
+        if let Ok(parsed) = webpki::EndEntityCert::try_from(leaf) {
+            credential.names = parsed.valid_dns_names().map(str::to_owned).collect();
+            credential.uris = parsed.valid_uri_names().map(str::to_owned).collect();
+            credential.serial = parsed.serial().iter().map(|b| format!("{b:02x}")).collect();
+            credential.key = KeyDigest(super::sha256(parsed.subject_public_key_info().as_ref()));
+        }
+        credential
+    }
+
+    pub(super) const fn guest(key: KeyDigest, until: Duration) -> Self {
+        Self {
+            standing: Standing::Guest,
+            names: Vec::new(),
+            uris: Vec::new(),
+            serial: String::new(),
+            key,
+            not_after: Some(Duration::from_secs(until.as_secs())),
+        }
+    }
+
+    /// Whether it is a guest, who has no certificate and no name.
+    #[must_use]
+    pub const fn is_guest(&self) -> bool {
+        matches!(self.standing, Standing::Guest)
+    }
+}

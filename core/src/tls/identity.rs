@@ -1,0 +1,73 @@
+//! Who a node is: a certificate chain and its private key, read from PEM. It reads no files.
+
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+use super::TlsError;
+
+/// A certificate chain, leaf first, and its private key. It is never shown: `Debug` names no key.
+pub struct Identity {
+    pub(super) chain: Vec<CertificateDer<'static>>,
+    pub(super) key: PrivateKeyDer<'static>,
+}
+
+impl std::fmt::Debug for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Identity").field("certificates", &self.chain.len()).finish_non_exhaustive()
+    }
+}
+
+impl Clone for Identity {
+    fn clone(&self) -> Self {
+        Self { chain: self.chain.clone(), key: self.key.clone_key() }
+    }
+}
+
+impl Identity {
+    /// Reads a chain and a key (PKCS#8, PKCS#1 or SEC1) from PEM text.
+    ///
+    /// # Errors
+    /// [`TlsError::Pem`] when either is missing or malformed.
+    pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<Self, TlsError> {
+        let key = PrivateKeyDer::from_pem_slice(key)
+            .map_err(|e| TlsError::Pem { what: "private key", why: e.to_string() })?;
+        Ok(Self { chain: certificates(chain)?, key })
+    }
+
+    /// An identity from DER.
+    #[must_use]
+    pub const fn new(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Self {
+        Self { chain, key }
+    }
+
+    /// The certificates, leaf first.
+    #[must_use]
+    pub fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.chain
+    }
+}
+
+/// Every certificate of a PEM text, at least one.
+pub(super) fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    match all {
+        Ok(list) if list.is_empty() => {
+            Err(TlsError::Pem { what: "certificate", why: "there is none".into() })
+        }
+        Ok(list) => Ok(list),
+        Err(e) => Err(TlsError::Pem { what: "certificate", why: e.to_string() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustls_pki_types::PrivatePkcs8KeyDer;
+
+    #[test]
+    fn the_key_is_not_shown() {
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(b"canary".to_vec()));
+        let shown = format!("{:?}", Identity::new(vec![CertificateDer::from(vec![1])], key));
+        assert_eq!(shown, "Identity { certificates: 1, .. }");
+    }
+}

@@ -1,0 +1,128 @@
+//! Whom a node believes: certificate authorities, what they revoked, a pinned key in place of
+//! them, and guests who have no certificate yet. Plain values; it checks nothing itself.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::RootCertStore;
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
+
+use super::identity::certificates;
+use super::{TlsError, sha256};
+
+/// The SHA-256 of a public key, as its `SubjectPublicKeyInfo` in DER (RFC 7469 §2.4).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KeyDigest(pub [u8; 32]);
+
+impl KeyDigest {
+    /// The digest of a certificate's public key; `None` when it is no X.509 certificate.
+    #[must_use]
+    pub fn of_certificate(certificate: &CertificateDer<'_>) -> Option<Self> {
+        let parsed = webpki::EndEntityCert::try_from(certificate).ok()?;
+        Some(Self(sha256(parsed.subject_public_key_info().as_ref())))
+    }
+}
+
+impl fmt::Display for KeyDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for KeyDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl serde::Serialize for KeyDigest {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
+
+/// What certificates are checked against.
+#[derive(Debug, Clone)]
+pub(super) enum Anchors {
+    Roots(Arc<RootCertStore>),
+    Pin(KeyDigest),
+}
+
+/// Whom a node believes.
+///
+/// ```
+/// # fn read(pem: &[u8], revoked: &[u8]) -> Result<(), adit_core::tls::TlsError> {
+/// use adit_core::tls::Trust;
+/// let trust = Trust::from_pem(pem)?.with_revoked_pem(revoked)?;
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Trust {
+    pub(super) anchors: Anchors,
+    pub(super) revoked: Vec<CertificateRevocationListDer<'static>>,
+    /// Keys without a certificate that are let in, and until when.
+    pub(super) guests: Arc<BTreeMap<KeyDigest, Duration>>,
+}
+
+impl Trust {
+    /// Reads one or more CA certificates from PEM text.
+    ///
+    /// # Errors
+    /// [`TlsError::Pem`] when there is none, [`TlsError::Trust`] when one is unusable.
+    pub fn from_pem(ca: &[u8]) -> Result<Self, TlsError> {
+        Self::new(certificates(ca)?)
+    }
+
+    /// Trust in CA certificates in DER.
+    ///
+    /// # Errors
+    /// [`TlsError::Trust`] when one is unusable.
+    pub fn new(ca: Vec<CertificateDer<'static>>) -> Result<Self, TlsError> {
+        let mut roots = RootCertStore::empty();
+        for certificate in ca {
+            roots.add(certificate).map_err(|e| TlsError::Trust(e.to_string()))?;
+        }
+        Ok(Self::anchored(Anchors::Roots(Arc::new(roots))))
+    }
+
+    /// Trust in the one CA whose public key has this digest: an acceptor has to present that CA's
+    /// certificate along with its own. For a first contact, before the CA's certificate is known;
+    /// only a node that dials can be configured with it.
+    #[must_use]
+    pub fn pinned(ca: KeyDigest) -> Self {
+        Self::anchored(Anchors::Pin(ca))
+    }
+
+    fn anchored(anchors: Anchors) -> Self {
+        Self { anchors, revoked: Vec::new(), guests: Arc::default() }
+    }
+
+    /// The same, less the certificates that these lists revoke (RFC 5280 §5), in PEM. A list past
+    /// its `nextUpdate` still counts: a revoked device does not come back because nobody renewed
+    /// the list.
+    ///
+    /// # Errors
+    /// [`TlsError::Pem`] when the text is not PEM or a list in it no list.
+    pub fn with_revoked_pem(mut self, crl: &[u8]) -> Result<Self, TlsError> {
+        let wrong = |why: String| TlsError::Pem { what: "certificate revocation list", why };
+        for list in CertificateRevocationListDer::pem_slice_iter(crl) {
+            let list = list.map_err(|e| wrong(e.to_string()))?;
+            webpki::BorrowedCertRevocationList::from_der(&list)
+                .map_err(|e| wrong(e.to_string()))?;
+            self.revoked.push(list);
+        }
+        Ok(self)
+    }
+
+    /// The same, and an acceptor lets in whoever proves to hold one of these keys, each until a
+    /// time since the Unix epoch. Nothing else of a guest's certificate is looked at, and no name in
+    /// it believed: the peer's [`Credential`](super::Credential) says that it is a guest.
+    #[must_use]
+    pub fn with_guests(mut self, guests: BTreeMap<KeyDigest, Duration>) -> Self {
+        self.guests = Arc::new(guests);
+        self
+    }
+}

@@ -1,0 +1,261 @@
+//! How certificates are checked, in the handshake and again while a connection lives.
+//!
+//! Chains, names, usages, times and revocation are webpki's to check; here it is decided what they
+//! are checked against. Every verifier below delegates, and none skips the proof that the peer
+//! holds the leaf's private key (RFC 8446 §4.4.3).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls13_signature};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, PeerIncompatible,
+    RootCertStore, SignatureScheme,
+};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+
+use super::TlsError;
+use super::credential::Credential;
+use super::trust::{Anchors, KeyDigest, Trust};
+use crate::error::{Code, Failure};
+
+/// Later than any certificate says it ends (9999-12-31, RFC 5280 §4.1.2.5).
+const END_OF_TIME: Duration = Duration::from_secs(253_402_300_799);
+
+/// Checks the certificates of peers: of those that are dialled, and of those that dial, if any may.
+#[derive(Debug, Clone)]
+pub(crate) struct Verifiers {
+    acceptors: Arc<dyn ServerCertVerifier>,
+    diallers: Option<Arc<Diallers>>,
+}
+
+impl Verifiers {
+    pub(super) fn new(trust: &Trust, provider: &Arc<CryptoProvider>) -> Result<Self, TlsError> {
+        let (acceptors, diallers) = match &trust.anchors {
+            Anchors::Roots(roots) => {
+                let diallers = Diallers::new(roots, trust, provider)?;
+                let acceptors = acceptors(roots.clone(), trust, provider)
+                    .map_err(|e| TlsError::Trust(e.to_string()))?;
+                (acceptors, Some(Arc::new(diallers)))
+            }
+            Anchors::Pin(pin) => {
+                let pinned = Pinned { pin: *pin, trust: trust.clone(), provider: provider.clone() };
+                (Arc::new(pinned) as Arc<dyn ServerCertVerifier>, None)
+            }
+        };
+        Ok(Self { acceptors, diallers })
+    }
+
+    pub(super) fn of_acceptors(&self) -> Arc<dyn ServerCertVerifier> {
+        self.acceptors.clone()
+    }
+
+    pub(super) fn of_diallers(&self) -> Option<Arc<dyn ClientCertVerifier>> {
+        self.diallers.clone().map(|diallers| diallers as Arc<dyn ClientCertVerifier>)
+    }
+
+    /// Who a peer that was dialled under `name` is at `unix`, by the chain it presented.
+    pub(crate) fn acceptor(
+        &self,
+        chain: &[CertificateDer<'_>],
+        name: &str,
+        unix: Duration,
+    ) -> Result<Credential, Failure> {
+        let (leaf, rest) = chain.split_first().ok_or_else(nothing_presented)?;
+        let name = ServerName::try_from(name)
+            .map_err(|e| Failure::new(Code::Misconfigured, e.to_string()))?;
+        let check = |unix| {
+            let at = UnixTime::since_unix_epoch(unix);
+            self.acceptors.verify_server_cert(leaf, rest, &name, &[], at).map(drop)
+        };
+        check(unix).map_err(|e| refusal(&e))?;
+        Ok(Credential::member(leaf, end(check)))
+    }
+
+    /// Who a peer that dialled is at `unix`, by the chain it presented.
+    pub(crate) fn dialler(
+        &self,
+        chain: &[CertificateDer<'_>],
+        unix: Duration,
+    ) -> Result<Credential, Failure> {
+        let (leaf, rest) = chain.split_first().ok_or_else(nothing_presented)?;
+        let nobody = || Failure::new(Code::Unauthenticated, "nobody may dial this node");
+        let diallers = self.diallers.as_ref().ok_or_else(nobody)?;
+        let check = |unix| {
+            let at = UnixTime::since_unix_epoch(unix);
+            diallers.members.verify_client_cert(leaf, rest, at).map(drop)
+        };
+        match check(unix) {
+            Ok(()) => Ok(Credential::member(leaf, end(check))),
+            Err(error) => {
+                let (key, until) = diallers.guest(leaf, unix).ok_or_else(|| refusal(&error))?;
+                Ok(Credential::guest(key, until))
+            }
+        }
+    }
+}
+
+/// When a chain that is good now ends: what a check at the end of time has against it.
+fn end(check: impl Fn(Duration) -> Result<(), Error>) -> Option<Duration> {
+    match check(END_OF_TIME) {
+        Err(Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. })) => {
+            Some(Duration::from_secs(not_after.as_secs()))
+        }
+        Ok(()) | Err(_) => None,
+    }
+}
+
+fn nothing_presented() -> Failure {
+    Failure::new(Code::Unauthenticated, "the peer presented no certificate")
+}
+
+/// Why a certificate is not good any more, for the one who presented it.
+fn refusal(error: &Error) -> Failure {
+    let about = |reason: fn(&CertificateError) -> bool| matches!(error, Error::InvalidCertificate(e) if reason(e));
+    let sentence = if about(|e| *e == CertificateError::Revoked) {
+        "the certificate was revoked".to_owned()
+    } else if about(|e| {
+        matches!(e, CertificateError::Expired | CertificateError::ExpiredContext { .. })
+    }) {
+        "the certificate has expired".to_owned()
+    } else {
+        error.to_string()
+    };
+    Failure::new(Code::Unauthenticated, sentence)
+}
+
+fn acceptors(
+    roots: Arc<RootCertStore>,
+    trust: &Trust,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<dyn ServerCertVerifier>, rustls::client::VerifierBuilderError> {
+    let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider.clone())
+        .with_crls(trust.revoked.iter().cloned())
+        .allow_unknown_revocation_status()
+        .build()?;
+    Ok(verifier)
+}
+
+/// Members by their certificate, guests by their key alone.
+#[derive(Debug)]
+struct Diallers {
+    members: Arc<dyn ClientCertVerifier>,
+    trust: Trust,
+}
+
+impl Diallers {
+    fn new(
+        roots: &Arc<RootCertStore>,
+        trust: &Trust,
+        provider: &Arc<CryptoProvider>,
+    ) -> Result<Self, TlsError> {
+        let members = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone())
+            .with_crls(trust.revoked.iter().cloned())
+            // A list says something about its own issuer's certificates alone.
+            .allow_unknown_revocation_status()
+            .build()
+            .map_err(|e| TlsError::Trust(e.to_string()))?;
+        Ok(Self { members, trust: trust.clone() })
+    }
+
+    fn guest(&self, leaf: &CertificateDer<'_>, unix: Duration) -> Option<(KeyDigest, Duration)> {
+        let key = KeyDigest::of_certificate(leaf)?;
+        let until = *self.trust.guests.get(&key)?;
+        (unix.as_secs() <= until.as_secs()).then_some((key, until))
+    }
+}
+
+impl ClientCertVerifier for Diallers {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.members.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        rest: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        self.members.verify_client_cert(leaf, rest, now).or_else(|error| {
+            let guest = self.guest(leaf, Duration::from_secs(now.as_secs()));
+            guest.map(|_| ClientCertVerified::assertion()).ok_or(error)
+        })
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.members.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.members.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.members.supported_verify_schemes()
+    }
+}
+
+/// Acceptors that present the CA whose key is pinned, and a certificate that it issued.
+#[derive(Debug)]
+struct Pinned {
+    pin: KeyDigest,
+    trust: Trust,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Pinned {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        rest: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let pinned = |c: &&CertificateDer<'_>| KeyDigest::of_certificate(c) == Some(self.pin);
+        let unknown = Error::InvalidCertificate(CertificateError::UnknownIssuer);
+        let root = rest.iter().find(pinned).ok_or(unknown)?;
+        let mut roots = RootCertStore::empty();
+        roots.add(root.clone().into_owned())?;
+        acceptors(Arc::new(roots), &self.trust, &self.provider)
+            .map_err(|e| Error::General(e.to_string()))?
+            .verify_server_cert(leaf, rest, server_name, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(Error::PeerIncompatible(PeerIncompatible::Tls13RequiredForQuic))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, cert, dss, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
