@@ -134,7 +134,7 @@ mod tests {
 
     #[test]
     fn the_first_to_end_is_waited_for_and_never_longer_than_a_day() {
-        let (mut expiries, now) = (Expiries::default(), Instant::now());
+        let (mut expiries, now) = (Expiries::default(), crate::testing::clock::origin());
         assert_eq!(expiries.deadline(S(0), now), None);
         expiries.set(PeerId(1), Some(S(253_402_300_799)));
         assert_eq!(expiries.deadline(S(0), now), Some((now + S(86_400), Reason::Certificate)));

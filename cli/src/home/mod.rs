@@ -1,0 +1,100 @@
+//! The home: one directory, its owner's alone, in which identities, what was issued and what is
+//! known live. It decides where a file is; what is in it is for its module to say.
+//!
+//! ```text
+//! ~/.adit/                    0700; ADIT_HOME or --home names another
+//!   mesh/                     this machine's own certificate authority (crate::mesh)
+//!   known/<name>.json         a service this machine was invited to (crate::known)
+//!   identities/<ca>/          this machine's certificate in somebody's mesh
+//!   run/<process>.sock        a running adit (crate::control)
+//! ```
+
+pub(crate) mod lock;
+pub(crate) mod store;
+
+use std::path::{Path, PathBuf};
+
+use crate::stop::Stop;
+
+/// The directory.
+#[derive(Debug, Clone)]
+pub(crate) struct Home(PathBuf);
+
+impl Home {
+    /// The home that was named, or the one in the user's own directory. Nothing is created.
+    ///
+    /// # Errors
+    /// When none was named and the user has no directory.
+    pub(crate) fn find(named: Option<&Path>) -> Result<Self, Stop> {
+        if let Some(path) = named {
+            return Ok(Self(path.to_owned()));
+        }
+        let user = std::env::home_dir().filter(|path| !path.as_os_str().is_empty());
+        user.map(|path| Self(path.join(".adit"))).ok_or_else(|| {
+            Stop::usage("this user has no home directory; name one with --home or ADIT_HOME")
+        })
+    }
+
+    /// Where everything is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// The certificate authority of this machine.
+    pub(crate) fn mesh(&self) -> PathBuf {
+        self.0.join("mesh")
+    }
+
+    /// What was learnt of services that this machine was invited to.
+    pub(crate) fn known(&self) -> PathBuf {
+        self.0.join("known")
+    }
+
+    /// This machine's certificate in the mesh of a CA.
+    pub(crate) fn identity(&self, ca: &str) -> PathBuf {
+        self.0.join("identities").join(ca)
+    }
+
+    /// The sockets of running processes.
+    pub(crate) fn run(&self) -> PathBuf {
+        self.0.join("run")
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::path::{Path, PathBuf};
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+
+    /// A directory that goes with its owner.
+    pub(crate) struct Scratch(PathBuf);
+
+    impl Scratch {
+        pub(crate) fn new() -> Self {
+            static NEXT: AtomicU64 = AtomicU64::new(0);
+            let number = NEXT.fetch_add(1, Ordering::Relaxed);
+            let name = format!("adit-scratch-{}-{number}", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            std::fs::create_dir(&path).unwrap();
+            Self(path)
+        }
+
+        pub(crate) fn path(&self) -> &Path {
+            &self.0
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn the_home_that_was_named_goes_before_the_users_own() {
+        let home = Home::find(Some(Path::new("/elsewhere"))).unwrap();
+        assert_eq!(home.mesh(), Path::new("/elsewhere/mesh"));
+    }
+}
