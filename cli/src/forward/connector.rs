@@ -1,19 +1,18 @@
-//! The connector's side: each stream that a peer opens to a service becomes a TCP connection to
-//! that service, when the peer's verified name is allowed to use it.
+//! The connector's side: each stream that a peer opens to a service becomes a connection to that
+//! service, when the peer's verified name is allowed to use it.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use adit_tokio::core::drive::{Handle, Incoming, Peer};
 use adit_tokio::core::error::{Code, Failure};
-use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::{CONNECT_TIMEOUT, copy, prepare};
-use crate::config::{HostPort, Limits, Service};
+use super::socket::Socket;
+use super::{connect, copy};
+use crate::config::{Backend, Limits, Service};
 
 /// The services of a connector, and how much it takes on.
 #[derive(Debug)]
@@ -33,7 +32,7 @@ impl Services {
     }
 
     /// Where the service is, for a device whose verified certificate has these names.
-    fn authorise(&self, service: &str, device: &[String]) -> Result<&HostPort, Failure> {
+    fn authorise(&self, service: &str, device: &[String]) -> Result<&Backend, Failure> {
         let Some(found) = self.by_name.get(service) else {
             return Err(Failure::new(Code::NoSuchService, format!("no service \"{service}\"")));
         };
@@ -43,7 +42,7 @@ impl Services {
                 let why = format!("{device} may not use \"{service}\"");
                 Err(Failure::new(Code::Forbidden, why))
             }
-            Some(_) | None => Ok(&found.tcp),
+            Some(_) | None => Ok(&found.backend),
         }
     }
 }
@@ -120,40 +119,37 @@ async fn serve_stream(incoming: Incoming, device: Arc<[String]>, services: Arc<S
         let failure = Failure::new(Code::Overloaded, "the connector is at its connection limit");
         return refuse(incoming, &failure);
     };
-    let tcp = match connect(backend).await {
-        Ok(tcp) => tcp,
+    let half_open = services.half_open;
+    match backend {
+        Backend::Tcp(address) => {
+            carry(incoming, connect::tcp(address).await, &device, half_open).await;
+        }
+        #[cfg(unix)]
+        Backend::Unix(path) => {
+            carry(incoming, connect::unix(path).await, &device, half_open).await;
+        }
+    }
+}
+
+async fn carry<S: Socket>(
+    incoming: Incoming,
+    connected: Result<S, Failure>,
+    device: &[String],
+    half_open: Duration,
+) {
+    let socket = match connected {
+        Ok(socket) => socket,
         Err(failure) => return refuse(incoming, &failure),
     };
-    prepare(&tcp);
+    let service = incoming.service().clone();
     let (send, recv) = incoming.accept().split();
-    let (totals, result) = copy::both_ways(tcp, send, recv, services.half_open).await;
+    let (totals, result) = copy::both_ways(socket, send, recv, half_open).await;
     tracing::debug!(%service, ?device, ?totals, ?result, "a connection ended");
 }
 
 fn refuse(incoming: Incoming, failure: &Failure) {
     tracing::info!(service = incoming.service().as_str(), %failure, "refused a connection");
     incoming.refuse(failure);
-}
-
-async fn connect(backend: &HostPort) -> Result<TcpStream, Failure> {
-    let unavailable = |why: &dyn std::fmt::Display| {
-        Failure::new(Code::BackendUnavailable, format!("{backend}: {why}"))
-    };
-    let attempt = async {
-        let mut last = io::Error::from(io::ErrorKind::NotFound);
-        for address in backend.resolve().await? {
-            match TcpStream::connect(address).await {
-                Ok(tcp) => return Ok(tcp),
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
-    };
-    match tokio::time::timeout(CONNECT_TIMEOUT, attempt).await {
-        Ok(Ok(tcp)) => Ok(tcp),
-        Ok(Err(error)) => Err(unavailable(&error)),
-        Err(_) => Err(unavailable(&format_args!("no answer within {CONNECT_TIMEOUT:?}"))),
-    }
 }
 
 #[cfg(test)]
@@ -163,7 +159,7 @@ mod tests {
     fn service(name: &str, allow: Option<&[&str]>) -> Service {
         Service {
             name: name.parse().unwrap(),
-            tcp: HostPort::try_from("127.0.0.1:80".to_owned()).unwrap(),
+            backend: "80".parse().unwrap(),
             allow: allow.map(|names| names.iter().map(|&name| name.to_owned()).collect()),
         }
     }

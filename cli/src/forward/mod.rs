@@ -1,11 +1,13 @@
-//! TCP over the tunnel: what an agent and a connector do with each connection.
+//! TCP and Unix sockets over the tunnel: what an agent and a connector do with each connection.
 //!
 //! It decides about sockets, time limits and refusals. It knows nothing of how the tunnel is kept
 //! up, and it never looks at the bytes.
 
 pub(crate) mod agent;
+mod connect;
 pub(crate) mod connector;
 mod copy;
+mod socket;
 
 use std::time::Duration;
 
