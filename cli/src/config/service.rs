@@ -8,6 +8,9 @@ use serde::Deserialize;
 
 use super::{Backend, HostPort};
 
+/// How the names of the services begin that every connector has of its own.
+const RESERVED: &str = "adit.";
+
 /// One private service.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(try_from = "Written")]
@@ -35,6 +38,10 @@ impl TryFrom<Written> for Service {
 
     fn try_from(written: Written) -> Result<Self, String> {
         let Written { name, tcp, unix, allow } = written;
+        if name.as_str().starts_with(RESERVED) {
+            let why = format!("names that begin with \"{RESERVED}\" are adit's own");
+            return Err(format!("\"{}\": {why}; choose another", name.as_str()));
+        }
         let backend = match (tcp, unix) {
             (Some(tcp), None) => tcp.into(),
             (None, Some(path)) => Backend::unix(path)?,

@@ -152,6 +152,14 @@ fn a_service_is_in_one_place() {
 }
 
 #[test]
+fn a_name_that_is_the_program_s_own_is_refused() {
+    let said = connector(&CONNECTOR.replace("\"web\"", "\"adit.web\"")).unwrap_err();
+    assert!(said.contains("\"adit.web\": names that begin with \"adit.\" are"), "{said}");
+    assert!(said.ends_with("; choose another"), "{said}");
+    assert!(connector(&CONNECTOR.replace("\"web\"", "\"adit\"")).is_ok());
+}
+
+#[test]
 fn text_that_is_not_toml_is_located() {
     let said = connector("listen = \n").unwrap_err();
     assert!(said.starts_with("line 1: "), "{said}");

@@ -1,5 +1,6 @@
 //! The connector's side: each stream that a peer opens to a service becomes a connection to that
-//! service, when the peer's verified name is allowed to use it.
+//! service, when the peer's verified name is allowed to use it. It also gives each request to who
+//! answers it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,8 +11,10 @@ use adit_tokio::core::error::{Code, Failure};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use super::builtin::Builtin;
+use super::device::Device;
 use super::socket::Socket;
-use super::{connect, copy};
+use super::{connect, copy, requests};
 use crate::config::{Backend, Limits, Service};
 
 /// The services of a connector, and how much it takes on.
@@ -31,20 +34,32 @@ impl Services {
         }
     }
 
-    /// Where the service is, for a device whose verified certificate has these names.
-    fn authorise(&self, service: &str, device: &[String]) -> Result<&Backend, Failure> {
+    /// What is behind a service's name, for a device that may use it.
+    fn authorise(&self, service: &str, device: &Device) -> Result<Found<'_>, Failure> {
+        device.as_member(&format!("\"{service}\""))?;
+        if let Some(builtin) = Builtin::named(service) {
+            return Ok(Found::Builtin(builtin));
+        }
         let Some(found) = self.by_name.get(service) else {
             return Err(Failure::new(Code::NoSuchService, format!("no service \"{service}\"")));
         };
         match &found.allow {
-            Some(allow) if !device.iter().any(|name| allow.contains(name)) => {
-                let device = device.first().map_or("a device without a name", String::as_str);
+            Some(allow) if !device.names().iter().any(|name| allow.contains(name)) => {
+                let device = device.names().first();
+                let device = device.map_or("a device without a name", String::as_str);
                 let why = format!("{device} may not use \"{service}\"");
                 Err(Failure::new(Code::Forbidden, why))
             }
-            Some(_) | None => Ok(&found.backend),
+            Some(_) | None => Ok(Found::Backend(&found.backend)),
         }
     }
+}
+
+/// What is behind a service's name.
+#[derive(Debug)]
+enum Found<'a> {
+    Builtin(Builtin),
+    Backend(&'a Backend),
 }
 
 /// Serves every peer until the node has shut down. Dropping it ends every connection.
@@ -71,21 +86,18 @@ where
     while peers.join_next().await.is_some() {}
 }
 
-/// Serves the streams and refuses the requests of one peer, until it is closed for good.
+/// Serves the streams and answers the requests of one peer, until it is closed for good.
 async fn serve_peer(peer: Peer, services: Arc<Services>) {
-    let names = match peer.names() {
-        names if names.is_empty() => "a device without a name".to_owned(),
-        names => names.join(", "),
-    };
+    let device = Device::of(&peer);
     let remote = peer.remote().map_or_else(String::new, |remote| format!(" from {remote}"));
-    tracing::info!("{}: {names} came{remote}", peer.id());
-    tokio::join!(serve_streams(&peer, services), refuse_requests(&peer));
+    tracing::info!("{}: {device} came{remote}", peer.id());
+    tokio::join!(serve_streams(&peer, services), requests::serve(&peer, &device));
 }
 
 /// Serves the streams of one peer, until it is closed for good.
 pub(crate) async fn serve_streams(peer: &Peer, services: Arc<Services>) {
     // An accepted peer is one connection, with one certificate.
-    let device: Arc<[String]> = peer.names().into();
+    let device = Arc::new(Device::of(peer));
     let mut flows = JoinSet::new();
     loop {
         tokio::select! {
@@ -101,18 +113,9 @@ pub(crate) async fn serve_streams(peer: &Peer, services: Arc<Services>) {
     while flows.join_next().await.is_some() {}
 }
 
-async fn refuse_requests(peer: &Peer) {
-    let failure = Failure::new(Code::NoSuchService, "this connector answers no requests");
-    while let Some(request) = peer.accept_request().await {
-        // A requester that has given up meanwhile needs no answer.
-        let _ = request.fail(&failure);
-    }
-}
-
-async fn serve_stream(incoming: Incoming, device: Arc<[String]>, services: Arc<Services>) {
-    let service = incoming.service().as_str().to_owned();
-    let backend = match services.authorise(&service, &device) {
-        Ok(backend) => backend,
+async fn serve_stream(incoming: Incoming, device: Arc<Device>, services: Arc<Services>) {
+    let found = match services.authorise(incoming.service().as_str(), &device) {
+        Ok(found) => found,
         Err(failure) => return refuse(incoming, &failure),
     };
     let Ok(_slot) = services.slots.clone().try_acquire_owned() else {
@@ -120,12 +123,17 @@ async fn serve_stream(incoming: Incoming, device: Arc<[String]>, services: Arc<S
         return refuse(incoming, &failure);
     };
     let half_open = services.half_open;
-    match backend {
-        Backend::Tcp(address) => {
+    match found {
+        Found::Builtin(builtin) => {
+            let (send, recv) = incoming.accept().split();
+            let result = builtin.serve(send, recv).await;
+            tracing::debug!(?builtin, %device, ?result, "a stream ended");
+        }
+        Found::Backend(Backend::Tcp(address)) => {
             carry(incoming, connect::tcp(address).await, &device, half_open).await;
         }
         #[cfg(unix)]
-        Backend::Unix(path) => {
+        Found::Backend(Backend::Unix(path)) => {
             carry(incoming, connect::unix(path).await, &device, half_open).await;
         }
     }
@@ -134,7 +142,7 @@ async fn serve_stream(incoming: Incoming, device: Arc<[String]>, services: Arc<S
 async fn carry<S: Socket>(
     incoming: Incoming,
     connected: Result<S, Failure>,
-    device: &[String],
+    device: &Device,
     half_open: Duration,
 ) {
     let socket = match connected {
@@ -144,7 +152,7 @@ async fn carry<S: Socket>(
     let service = incoming.service().clone();
     let (send, recv) = incoming.accept().split();
     let (totals, result) = copy::both_ways(socket, send, recv, half_open).await;
-    tracing::debug!(%service, ?device, ?totals, ?result, "a connection ended");
+    tracing::debug!(%service, %device, ?totals, ?result, "a connection ended");
 }
 
 fn refuse(incoming: Incoming, failure: &Failure) {
@@ -164,27 +172,46 @@ mod tests {
         }
     }
 
-    fn code(services: &Services, name: &str, device: Option<&str>) -> Option<Code> {
-        let device: Vec<_> = device.into_iter().map(str::to_owned).collect();
-        services.authorise(name, &device).err().map(|failure| failure.code())
+    fn code(services: &Services, name: &str, device: &[&str]) -> Option<Code> {
+        services.authorise(name, &Device::member(device)).err().map(|failure| failure.code())
+    }
+
+    fn three() -> Services {
+        let services = vec![
+            service("all", None),
+            service("some", Some(&["laptop", "desk"])),
+            service("none", Some(&[])),
+        ];
+        Services::new(services, Limits::default())
     }
 
     #[test]
     fn a_service_is_open_to_all_devices_to_some_or_to_none() {
-        let services = Services::new(
-            vec![
-                service("all", None),
-                service("some", Some(&["laptop", "desk"])),
-                service("none", Some(&[])),
-            ],
-            Limits::default(),
-        );
-        assert_eq!(code(&services, "all", Some("laptop")), None);
-        assert_eq!(code(&services, "all", None), None);
-        assert_eq!(code(&services, "some", Some("laptop")), None);
-        assert_eq!(code(&services, "some", Some("lapto")), Some(Code::Forbidden));
-        assert_eq!(code(&services, "some", None), Some(Code::Forbidden));
-        assert_eq!(code(&services, "none", Some("laptop")), Some(Code::Forbidden));
-        assert_eq!(code(&services, "other", Some("laptop")), Some(Code::NoSuchService));
+        let services = three();
+        assert_eq!(code(&services, "all", &["laptop"]), None);
+        assert_eq!(code(&services, "all", &[]), None);
+        assert_eq!(code(&services, "some", &["laptop"]), None);
+        assert_eq!(code(&services, "some", &["lapto"]), Some(Code::Forbidden));
+        assert_eq!(code(&services, "some", &[]), Some(Code::Forbidden));
+        assert_eq!(code(&services, "none", &["laptop"]), Some(Code::Forbidden));
+        assert_eq!(code(&services, "other", &["laptop"]), Some(Code::NoSuchService));
+    }
+
+    #[test]
+    fn the_built_in_services_are_open_to_every_member() {
+        let services = three();
+        for name in ["adit.echo", "adit.source", "adit.sink"] {
+            assert_eq!(code(&services, name, &[]), None);
+        }
+        assert_eq!(code(&services, "adit.other", &["laptop"]), Some(Code::NoSuchService));
+    }
+
+    #[test]
+    fn a_guest_may_use_no_service_and_learns_of_none() {
+        let services = three();
+        for name in ["all", "other", "adit.echo"] {
+            let failure = services.authorise(name, &Device::guest()).unwrap_err();
+            assert_eq!(failure.code(), Code::Forbidden, "{name}");
+        }
     }
 }

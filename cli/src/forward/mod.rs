@@ -4,9 +4,12 @@
 //! up, and it never looks at the bytes.
 
 pub(crate) mod agent;
+pub(crate) mod builtin;
 mod connect;
 pub(crate) mod connector;
 mod copy;
+mod device;
+mod requests;
 mod socket;
 
 use std::time::Duration;
