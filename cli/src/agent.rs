@@ -1,40 +1,118 @@
-//! `adit agent`: local ports that lead to the services of a connector, until asked to end.
+//! The agent: local ports that lead to the services of a connector, until asked to end. Which ones is
+//! a plan, from a file here or from what `adit connect` knows.
 //!
 //! It never exits because the network is away, unless it was told how long to bear that. It does
 //! when a certificate is refused: retrying cannot help then.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use adit_tokio::core::config::{Config, Transport};
+use adit_tokio::core::message::ServiceName;
+use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use crate::args::AgentArgs;
-use crate::config::{self, Forward, Limits};
+use crate::config::{self, Heartbeat, Limits, Remote, Target};
 use crate::connector::shut_down;
-use crate::forward::agent::{Gate, Tunnel, listen, serve};
+use crate::forward::agent::{Gate, listen, serve};
+use crate::home::Home;
+use crate::identity::{Follower, Source};
+use crate::known::Known;
 use crate::link::Link;
+use crate::node::Background;
 use crate::stop::Stop;
-use crate::{identity, node, signals};
+use crate::{node, renewal, signals};
 
 /// How long one attempt to reach the connector may take. A handshake is sent again after 1 s, and
 /// then at twice the distance each time (RFC 9002 §6.2.2), so that a connector that has just
 /// started is met within 4 s or by the next attempt; in 30 s the distances reach 16 s.
 const ATTEMPT: Duration = Duration::from_secs(10);
 
-/// Runs until a signal, or until retrying cannot help.
+/// What an agent is to do.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) remote: Remote,
+    pub(crate) source: Source,
+    /// Local ports, open already, and where they lead.
+    pub(crate) ports: Vec<(TcpListener, ServiceName)>,
+    pub(crate) limits: Limits,
+    pub(crate) heartbeat: Heartbeat,
+    pub(crate) give_up_after: Option<Duration>,
+}
+
+/// Runs what a file says until a signal, or until retrying cannot help.
 ///
 /// # Errors
 /// What is wrong with the configuration, the certificates or, when a limit was given, the network.
-pub(crate) async fn run(arguments: &AgentArgs) -> Result<(), Stop> {
+pub(crate) async fn run(arguments: &AgentArgs, home: Result<Home, Stop>) -> Result<(), Stop> {
     let config = config::Agent::load(&arguments.config)?;
-    let tls = identity::load(&config.tls)?;
-    let transport = Transport { connect_timeout: ATTEMPT, ..node::transport(config.limits) };
-    let builder = Config::builder(tls).device_id("agent").transport(transport);
-    let core = node::build(builder, config.heartbeat, &arguments.config)?;
-    let ended = node::signals(signals::asked_to_end())?;
+    let (remote, source) = target(config.target, home.as_ref())?;
+    let mut ports = Vec::new();
+    for forward in config.forwards {
+        let listener = open(forward.listen, "choose another in [[forward]]")?;
+        tracing::info!(listen = %forward.listen, service = %forward.service, "forwarding");
+        ports.push((listener, forward.service));
+    }
+    let plan = Plan {
+        remote,
+        source,
+        ports,
+        limits: config.limits,
+        heartbeat: config.heartbeat,
+        give_up_after: arguments.give_up_after,
+    };
+    work(plan).await.map_err(|stop| stop.within(&arguments.config))
+}
 
-    let (mut link, tunnel) = Link::new(config.connector, core, arguments.give_up_after);
-    let _ports = open_ports(&config.forwards, &tunnel, config.limits)?;
+/// The connector that a file means, and who this machine is to it.
+///
+/// # Errors
+/// When nothing is known of it.
+pub(crate) fn target(target: Target, home: Result<&Home, &Stop>) -> Result<(Remote, Source), Stop> {
+    match target {
+        Target::Given(remote, files) => Ok((remote, Source::Files(files))),
+        Target::Known(name) => {
+            let home = home.map_err(Stop::clone)?;
+            let known = Known::load(home, &name)?;
+            Ok((known.remote()?, Source::Member(known.membership(home))))
+        }
+    }
+}
+
+/// What the core is told of a plan's connection.
+///
+/// # Errors
+/// What of it cannot work.
+pub(crate) fn core(
+    source: Source,
+    limits: Limits,
+    heartbeat: Heartbeat,
+) -> Result<(Config, Follower), Stop> {
+    let (follower, tls) = Follower::start(source)?;
+    let transport = Transport { connect_timeout: ATTEMPT, ..node::transport(limits) };
+    let builder = Config::builder(tls).device_id("agent").transport(transport);
+    Ok((node::build(builder, heartbeat)?, follower))
+}
+
+/// Works until a signal, or until retrying cannot help.
+///
+/// # Errors
+/// Why it ended before it was asked to.
+pub(crate) async fn work(plan: Plan) -> Result<(), Stop> {
+    let membership = match &plan.source {
+        Source::Member(membership) => Some(membership.clone()),
+        Source::Files(_) | Source::Mesh(_) => None,
+    };
+    let core = core(plan.source, plan.limits, plan.heartbeat)?;
+    let ended = node::signals(signals::asked_to_end())?;
+    let (mut link, tunnel) = Link::new(plan.remote, core, plan.give_up_after);
+    let gate = Gate::new(plan.limits);
+    let mut ports = JoinSet::new();
+    for (listener, service) in plan.ports {
+        ports.spawn(serve(listener, service, tunnel.clone(), gate.clone()));
+    }
+    let _renewal = Background::spawn(renewal::keep_current(membership, tunnel));
     let stop = tokio::select! {
         stop = link.keep_up() => Some(stop),
         () = ended => None,
@@ -46,18 +124,12 @@ pub(crate) async fn run(arguments: &AgentArgs) -> Result<(), Stop> {
     }
 }
 
-fn open_ports(forwards: &[Forward], tunnel: &Tunnel, limits: Limits) -> Result<JoinSet<()>, Stop> {
-    let gate = Gate::new(limits);
-    let mut ports = JoinSet::new();
-    for forward in forwards {
-        let listener = listen(forward.listen).map_err(|error| {
-            Stop::usage(format!(
-                "{}: cannot listen on this TCP address: {error}; choose another in [[forward]]",
-                forward.listen
-            ))
-        })?;
-        tracing::info!(listen = %forward.listen, service = %forward.service, "forwarding");
-        ports.spawn(serve(listener, forward.service.clone(), tunnel.clone(), gate.clone()));
-    }
-    Ok(ports)
+/// Opens a local port.
+///
+/// # Errors
+/// A sentence about the address that ends with `next`.
+pub(crate) fn open(address: SocketAddr, next: &str) -> Result<TcpListener, Stop> {
+    listen(address).map_err(|error| {
+        Stop::usage(format!("{address}: cannot listen on this TCP address: {error}; {next}"))
+    })
 }

@@ -1,37 +1,187 @@
-//! `adit connector`: one node that listens, and the services behind it, until asked to end.
+//! The connector: one node that listens, and the services behind it, until asked to end. What it is
+//! to serve is a plan, from a file here or from `adit expose`'s own arguments.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use adit_tokio::core::config::Config;
 use adit_tokio::core::drive::Handle;
+use tokio::sync::Mutex;
 
+use crate::config::{self, Heartbeat, HostPort, Limits, Service};
 use crate::forward::connector::{Services, serve};
+use crate::home::Home;
+use crate::identity::{Follower, Source};
+use crate::mesh::Mesh;
+use crate::mesh::offer::Offer;
+use crate::mesh::roster::Roster;
+use crate::node::{self, Background, Node};
 use crate::stop::{Exit, Stop};
-use crate::{config, identity, lifecycle, node, signals};
+use crate::{lifecycle, signals};
 
-/// Runs until a signal.
+/// How often a connector looks whether its own certificate is due.
+const RENEWAL_LOOK: Duration = Duration::from_secs(3_600);
+
+/// What a connector is to do.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) listen: SocketAddr,
+    pub(crate) services: Vec<Service>,
+    pub(crate) limits: Limits,
+    pub(crate) heartbeat: Heartbeat,
+    /// Where else devices reach it than at its own addresses.
+    pub(crate) advertise: Vec<HostPort>,
+    pub(crate) source: Source,
+}
+
+/// Runs what a file says until a signal.
 ///
 /// # Errors
 /// What is wrong with the configuration, the address or, later, the socket.
-pub(crate) async fn run(path: &Path) -> Result<(), Stop> {
+pub(crate) async fn run(path: &Path, home: Result<Home, Stop>) -> Result<(), Stop> {
     let config = config::Connector::load(path)?;
-    let tls = identity::load(&config.tls)?;
-    let ended = node::signals(signals::asked_to_end())?;
+    let source = match config.tls {
+        Some(files) => Source::Files(files),
+        None => Source::Mesh(Mesh::open_or_create(home.as_ref().map_err(Stop::clone)?)?),
+    };
+    let plan = Plan {
+        listen: config.listen,
+        services: config.services,
+        limits: config.limits,
+        heartbeat: config.heartbeat,
+        advertise: config.advertise,
+        source,
+    };
+    let running = start(plan).map_err(|stop| stop.within(path))?;
+    running.until_asked_to_end().await
+}
+
+/// A connector at work.
+pub(crate) struct Running {
+    node: Node,
+    identity: Arc<Exchange>,
+    _tasks: [Background<()>; 4],
+    _claim: Option<crate::home::lock::Lock>,
+}
+
+/// Starts what a plan says.
+///
+/// # Errors
+/// What of the plan cannot work.
+pub(crate) fn start(plan: Plan) -> Result<Running, Stop> {
+    let (claim, roster) = match &plan.source {
+        Source::Mesh(mesh) => {
+            let claim = mesh.claim()?;
+            mesh.keep_current()?;
+            (Some(claim), Some(Arc::new(Roster::new(mesh.clone())?)))
+        }
+        Source::Files(_) | Source::Member(_) => (None, None),
+    };
+    let (follower, tls) = Follower::start(plan.source)?;
     let builder = Config::builder(tls)
         .listening(true)
         .device_id("connector")
-        .transport(node::transport(config.limits));
-    let core = node::build(builder, config.heartbeat, path)?;
-    let node::Node { handle, mut driver } = node::start(config.listen, core)?;
-    tracing::info!(listen = %config.listen, services = config.services.len(), "the connector is up");
+        .transport(node::transport(plan.limits));
+    let core = node::build(builder, plan.heartbeat)?;
+    let node = node::start(plan.listen, core)?;
+    tracing::info!(listen = %node.local, services = plan.services.len(), "the connector is up");
 
-    let _log = node::Background::spawn(lifecycle::log(handle.clone()));
-    let services = Arc::new(Services::new(config.services, config.limits));
-    let _serving = node::Background::spawn(serve(handle.clone(), services));
-    tokio::select! {
-        result = driver.ended() => Err(result),
-        () = ended => shut_down(&handle).await,
+    let offer = Offer::new(node.local, &plan.advertise, &plan.services);
+    let mut services = Services::new(plan.services, plan.limits);
+    if let Some(roster) = &roster {
+        roster.mesh().set_offer(&offer)?;
+        services = services.of_mesh(roster.clone());
+    }
+    let identity = Arc::new(Exchange {
+        handle: node.handle.clone(),
+        follower: Mutex::new(follower),
+        roster: roster.clone(),
+    });
+    let tasks = [
+        Background::spawn(lifecycle::log(node.handle.clone())),
+        Background::spawn(serve(node.handle.clone(), Arc::new(services))),
+        Background::spawn(follow(identity.clone())),
+        Background::spawn(keep_current(roster)),
+    ];
+    Ok(Running { node, identity, _tasks: tasks, _claim: claim })
+}
+
+impl Running {
+    /// The node behind it.
+    pub(crate) const fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// What exchanges its identity when it is told to, instead of when it looks.
+    pub(crate) fn exchange(&self) -> Arc<Exchange> {
+        self.identity.clone()
+    }
+
+    /// Works until a signal.
+    ///
+    /// # Errors
+    /// When the socket fails.
+    pub(crate) async fn until_asked_to_end(mut self) -> Result<(), Stop> {
+        let ended = node::signals(signals::asked_to_end())?;
+        tokio::select! {
+            stop = self.node.driver.ended() => Err(stop),
+            () = ended => shut_down(&self.node.handle).await,
+        }
+    }
+}
+
+/// The identity of a running connector, and its files.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    handle: Handle,
+    follower: Mutex<Follower>,
+    roster: Option<Arc<Roster>>,
+}
+
+impl Exchange {
+    /// Looks at the files now, and puts in force what they say; gives how many connections ended
+    /// by it.
+    pub(crate) async fn now(&self) -> usize {
+        let tls = self.follower.lock().await.poll();
+        if let Some(roster) = &self.roster {
+            roster.refresh();
+        }
+        let Some(tls) = tls else { return 0 };
+        let before = self.handle.snapshot().peers.len();
+        match self.handle.set_tls(tls) {
+            Ok(()) => {
+                let ended = before.saturating_sub(self.handle.snapshot().peers.len());
+                tracing::info!(ended, "the identity and the list of devices were exchanged");
+                ended
+            }
+            Err(error) => {
+                tracing::warn!("the identity is not exchanged: {error}");
+                0
+            }
+        }
+    }
+}
+
+async fn follow(identity: Arc<Exchange>) {
+    loop {
+        tokio::time::sleep(crate::identity::LOOK).await;
+        identity.now().await;
+    }
+}
+
+/// Renews the connector's own certificate before it ends.
+async fn keep_current(roster: Option<Arc<Roster>>) {
+    let Some(roster) = roster else { return };
+    loop {
+        tokio::time::sleep(RENEWAL_LOOK).await;
+        let mesh = roster.mesh().clone();
+        match tokio::task::spawn_blocking(move || mesh.keep_current()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(stop)) => tracing::warn!("this machine's certificate is not renewed: {stop}"),
+            Err(error) => tracing::warn!(%error, "this machine's certificate is not renewed"),
+        }
     }
 }
 

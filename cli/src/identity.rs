@@ -1,18 +1,130 @@
-//! The files of an identity: read, checked for who else may read them, and handed to the core.
-//! Key material goes nowhere else and is never shown.
+//! Where an identity comes from, and that a running program follows its files: a renewed or rotated
+//! certificate, another CA, a new revocation list are in use without a restart.
+//!
+//! Key material goes to the core and nowhere else, and is never shown.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use adit_tokio::core::tls::{Identity, Tls, Trust};
+use tokio::time::{Interval, MissedTickBehavior};
 
 use crate::config::TlsFiles;
+use crate::known::Membership;
+use crate::mesh::Mesh;
 use crate::stop::Stop;
 
+/// How often the files are looked at. A revocation is in force within this time and a little; a look
+/// costs one system call for each of a handful of files.
+pub(crate) const LOOK: Duration = Duration::from_millis(500);
+
+/// Where an identity, and whom it trusts, is kept.
+#[derive(Debug, Clone)]
+pub(crate) enum Source {
+    /// Files that somebody else looks after.
+    Files(TlsFiles),
+    /// This machine's own mesh, as its connector.
+    Mesh(Mesh),
+    /// This machine's certificate in somebody's mesh.
+    Member(Membership),
+}
+
+impl Source {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// A sentence that names the file and what is wrong with it.
+    pub(crate) fn load(&self) -> Result<Tls, Stop> {
+        match self {
+            Self::Files(files) => load(files),
+            Self::Mesh(mesh) => mesh.tls(),
+            Self::Member(membership) => membership.tls(),
+        }
+    }
+
+    fn watched(&self) -> Vec<PathBuf> {
+        match self {
+            Self::Files(files) => [&files.ca, &files.certificate, &files.key]
+                .into_iter()
+                .chain(&files.revoked)
+                .cloned()
+                .collect(),
+            Self::Mesh(mesh) => mesh.watched(),
+            Self::Member(membership) => membership.watched(),
+        }
+    }
+}
+
+/// What the files looked like when they were read last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Stamp(Vec<Option<(SystemTime, u64, u64)>>);
+
+impl Stamp {
+    fn of(paths: &[PathBuf]) -> Self {
+        Self(paths.iter().map(|path| stamp(path)).collect())
+    }
+}
+
+fn stamp(path: &Path) -> Option<(SystemTime, u64, u64)> {
+    let metadata = std::fs::metadata(path).ok()?;
+    #[cfg(unix)]
+    let number = std::os::unix::fs::MetadataExt::ino(&metadata);
+    #[cfg(not(unix))]
+    let number = 0;
+    Some((metadata.modified().ok()?, metadata.len(), number))
+}
+
+/// An identity in use, and the state of its files when it was read.
+#[derive(Debug)]
+pub(crate) struct Follower {
+    source: Source,
+    seen: Stamp,
+    looks: Interval,
+}
+
+impl Follower {
+    /// Reads an identity for the first time.
+    ///
+    /// # Errors
+    /// As [`Source::load`].
+    pub(crate) fn start(source: Source) -> Result<(Self, Tls), Stop> {
+        let seen = Stamp::of(&source.watched());
+        let tls = source.load()?;
+        let mut looks = tokio::time::interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Ok((Self { source, seen, looks }, tls))
+    }
+
+    /// The identity, if its files changed since they were read and can be used. Those that cannot
+    /// leave the old one in use, and are tried again when they change.
+    pub(crate) fn poll(&mut self) -> Option<Tls> {
+        let now = Stamp::of(&self.source.watched());
+        if now == self.seen {
+            return None;
+        }
+        self.seen = now;
+        match self.source.load() {
+            Ok(tls) => Some(tls),
+            Err(error) => {
+                tracing::warn!("the identity is not exchanged: {error}");
+                None
+            }
+        }
+    }
+
+    /// Waits for the next identity, for ever if need be. Nothing is lost by not waiting on.
+    pub(crate) async fn next(&mut self) -> Tls {
+        loop {
+            self.looks.tick().await;
+            if let Some(tls) = self.poll() {
+                return tls;
+            }
+        }
+    }
+}
+
 /// Reads the certificate, its key and the CA.
-///
-/// # Errors
-/// A sentence that names the file and what is wrong with it.
-pub(crate) fn load(files: &TlsFiles) -> Result<Tls, Stop> {
+fn load(files: &TlsFiles) -> Result<Tls, Stop> {
     let chain = read(&files.certificate, "certificate")?;
     let key = read(&files.key, "key")?;
     let ca = read(&files.ca, "CA certificate")?;
@@ -23,9 +135,15 @@ pub(crate) fn load(files: &TlsFiles) -> Result<Tls, Stop> {
             files.key.display()
         ))
     })?;
-    let trust = Trust::from_pem(&ca).map_err(|error| {
+    let mut trust = Trust::from_pem(&ca).map_err(|error| {
         Stop::usage(format!("{}: {error}; name a PEM file of the CA", files.ca.display()))
     })?;
+    if let Some(revoked) = &files.revoked {
+        let list = read(revoked, "revocation list")?;
+        trust = trust.with_revoked_pem(&list).map_err(|error| {
+            Stop::usage(format!("{}: {error}; name a PEM file of the list", revoked.display()))
+        })?;
+    }
     warn_if_shared(&files.key);
     Ok(Tls::new(identity, trust))
 }

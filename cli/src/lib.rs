@@ -16,26 +16,36 @@
 mod agent;
 mod args;
 mod config;
+mod connect;
 mod connector;
 mod demo;
+mod enrol;
+mod expose;
 mod forward;
 mod home;
 mod identity;
+mod ids;
 mod invite;
+mod invites;
+mod known;
 mod lifecycle;
 mod link;
 mod logging;
 mod mesh;
 mod node;
 mod output;
+mod race;
+mod renewal;
 mod signals;
 mod stop;
+mod verify;
 
 use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use crate::args::{Args, Command};
+use crate::args::{Args, Command, ConfigCommand};
+use crate::home::Home;
 use crate::stop::{Exit, Stop};
 
 /// Runs the program on the arguments of this process.
@@ -43,7 +53,7 @@ use crate::stop::{Exit, Stop};
 pub fn main() -> ExitCode {
     let args = Args::parse();
     logging::start(args.verbose);
-    let result = runtime().and_then(|runtime| runtime.block_on(run(args.command)));
+    let result = runtime().and_then(|runtime| runtime.block_on(run(args)));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(stop) => {
@@ -53,10 +63,16 @@ pub fn main() -> ExitCode {
     }
 }
 
-async fn run(command: Command) -> Result<(), Stop> {
-    match command {
-        Command::Connector(arguments) => connector::run(&arguments.config).await,
-        Command::Agent(arguments) => agent::run(&arguments).await,
+async fn run(args: Args) -> Result<(), Stop> {
+    let home = Home::find(args.home.as_deref());
+    match args.command {
+        Command::Expose(arguments) => expose::run(arguments, &home?).await,
+        Command::Connect(arguments) => connect::run(arguments, &home?).await,
+        Command::Id(command) => ids::run(command, &home?).await,
+        Command::Invite(command) => invites::run(command, &home?),
+        Command::Config(ConfigCommand::Verify { file, json }) => verify::run(&file, json, &home?),
+        Command::Connector(arguments) => connector::run(&arguments.config, home).await,
+        Command::Agent(arguments) => agent::run(&arguments, home).await,
         Command::Demo(arguments) => demo::run(&arguments).await,
     }
 }

@@ -5,24 +5,24 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use adit_tokio::core::config::{Config, Dial};
+use adit_tokio::core::config::Config;
 use adit_tokio::core::drive::{Events, Peer};
 use adit_tokio::core::error::{Category, Failure};
 use adit_tokio::core::session::State;
+use adit_tokio::core::tls::Tls;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::config::Remote;
-use crate::node::{self, Node};
+use crate::config::{HostPort, Remote};
+use crate::identity::Follower;
+use crate::node::Node;
+use crate::race::{Attempt, Defeat, race};
 use crate::stop::{Exit, Stop};
 use crate::{forward, lifecycle};
 
 /// Pause before a name that did not resolve is asked for again, and before a connector that the
 /// core gave up is dialled anew.
 const AGAIN: Duration = Duration::from_secs(2);
-
-/// How long the address that the resolver prefers is alone in the race (RFC 8305 §5).
-const HEAD_START: Duration = Duration::from_millis(250);
 
 /// The connection, across all addresses it may have.
 #[derive(Debug)]
@@ -31,6 +31,7 @@ pub(crate) struct Link {
     core: Config,
     current: watch::Sender<Option<Peer>>,
     patience: Patience,
+    follower: Follower,
     node: Option<Node>,
 }
 
@@ -39,12 +40,12 @@ impl Link {
     /// follow it by.
     pub(crate) fn new(
         remote: Remote,
-        core: Config,
+        (core, follower): (Config, Follower),
         give_up_after: Option<Duration>,
     ) -> (Self, forward::agent::Tunnel) {
         let (current, tunnel) = watch::channel(None);
         let patience = Patience { limit: give_up_after, since: Some(Instant::now()) };
-        (Self { remote, core, current, patience, node: None }, tunnel)
+        (Self { remote, core, current, patience, follower, node: None }, tunnel)
     }
 
     /// Closes the local ports, which follow the link, and gives the node, if there is one, to be
@@ -72,66 +73,28 @@ impl Link {
 
     /// From the name to a connection to its loss, which is what is returned.
     async fn once(&mut self) -> Result<Failure, Stop> {
-        let found = async {
-            let addresses = self.resolve().await;
-            self.race(&addresses).await
+        let found = loop {
+            let (remote, core) = (self.remote.clone(), self.core.clone());
+            let found = async {
+                let addresses = resolve_at_last(&remote.addresses).await;
+                race(&core, &remote.name, &addresses).await
+            };
+            tokio::select! {
+                found = found => break found,
+                tls = self.follower.next() => self.core = core.with_tls(tls),
+                stop = self.patience.lost() => return Err(stop),
+            }
         };
-        let Attempt { node, peer, events } = tokio::select! {
-            winner = found => winner?,
-            stop = self.patience.lost() => return Err(stop),
+        let Attempt { node, peer, events } = match found {
+            Ok(winner) => winner,
+            Err(Defeat::Failed(failure)) => return Ok(failure),
+            Err(Defeat::Stopped(stop)) => return Err(stop),
         };
         self.current.send_replace(Some(peer.clone()));
         if let Some(old) = self.node.replace(node) {
             old.retire();
         }
         self.hold(&peer, events).await
-    }
-
-    async fn resolve(&self) -> Vec<SocketAddr> {
-        let name = &self.remote.address;
-        loop {
-            match name.resolve().await {
-                Ok(addresses) => return addresses,
-                Err(error) => tracing::warn!(%name, %error, "the name does not resolve; retrying"),
-            }
-            tokio::time::sleep(AGAIN).await;
-        }
-    }
-
-    /// Dials the preferred address and, when it does not answer at once, the preferred one of the
-    /// other family beside it. With one family there is nothing to wait for. This machine may lack
-    /// one, which is no failure as long as there is the other.
-    async fn race(&self, addresses: &[SocketAddr]) -> Result<Attempt, Stop> {
-        let [preferred, ..] = addresses else {
-            return Err(Stop::new(Exit::Unreachable, "the name has no address"));
-        };
-        let Some(other) = addresses.iter().find(|a| a.is_ipv4() != preferred.is_ipv4()) else {
-            return self.dial(*preferred);
-        };
-        let Ok(first) = self.dial(*preferred) else { return self.dial(*other) };
-        let ahead = tokio::time::timeout(HEAD_START, first.peer.connected()).await;
-        if matches!(ahead, Ok(Ok(()))) {
-            return Ok(first);
-        }
-        let Ok(second) = self.dial(*other) else { return Ok(first) };
-        let first_wins = tokio::select! {
-            result = first.peer.connected() => result.is_ok(),
-            result = second.peer.connected() => result.is_err(),
-        };
-        let (winner, loser) = if first_wins { (first, second) } else { (second, first) };
-        loser.node.retire();
-        Ok(winner)
-    }
-
-    fn dial(&self, address: SocketAddr) -> Result<Attempt, Stop> {
-        let node = node::start(node::local_for(address), self.core.clone())?;
-        let events = node.handle.events();
-        let name = self.remote.name.as_str();
-        let peer = node.handle.dial(Dial::new(address, name)).map_err(|error| {
-            Stop::usage(format!("[connector] name = \"{name}\", {address}: {error}; correct it"))
-        })?;
-        tracing::debug!(%address, "dialling");
-        Ok(Attempt { node, peer, events })
     }
 
     /// Follows a peer until the core gives it up.
@@ -152,6 +115,7 @@ impl Link {
                     }
                 }
                 failure = peer.closed() => return Ok(failure),
+                tls = self.follower.next() => self.exchange(tls),
                 stop = self.patience.lost() => return Err(stop),
             }
         }
@@ -160,13 +124,74 @@ impl Link {
             None => Err(Stop::new(Exit::Degraded, "the node is gone")),
         }
     }
+
+    /// The connection goes on as it is, unless the new trust does not believe its peer any more.
+    fn exchange(&mut self, tls: Tls) {
+        self.core = self.core.clone().with_tls(tls.clone());
+        match self.node.as_ref().map_or(Ok(()), |node| node.handle.set_tls(tls)) {
+            Ok(()) => tracing::info!("the identity was exchanged"),
+            Err(error) => tracing::warn!("the identity is not exchanged: {error}"),
+        }
+    }
 }
 
-/// One address being tried.
-struct Attempt {
-    node: Node,
-    peer: Peer,
-    events: Events,
+/// Dials a connector until it is connected, for a command that needs it once.
+///
+/// # Errors
+/// When it refuses, or nobody answers within `limit`.
+pub(crate) async fn reach(
+    remote: &Remote,
+    core: &Config,
+    limit: Duration,
+) -> Result<Attempt, Stop> {
+    let patience = Patience { limit: Some(limit), since: Some(Instant::now()) };
+    let reached = async {
+        loop {
+            let addresses = resolve_at_last(&remote.addresses).await;
+            let failure = match race(core, &remote.name, &addresses).await {
+                Ok(attempt) => match attempt.peer.connected().await {
+                    Ok(()) => return Ok(attempt),
+                    Err(failure) => failure,
+                },
+                Err(Defeat::Failed(failure)) => failure,
+                Err(Defeat::Stopped(stop)) => return Err(stop),
+            };
+            match failure.category() {
+                Category::Authentication | Category::Configuration => return Err(failure.into()),
+                Category::Network | Category::Server | Category::Protocol | Category::Unknown => {
+                    tracing::info!(%failure, "no connection yet");
+                }
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    };
+    tokio::select! {
+        result = reached => result,
+        stop = patience.lost() => Err(stop),
+    }
+}
+
+/// Addresses of the names, as soon as there are any.
+async fn resolve_at_last(names: &[HostPort]) -> Vec<SocketAddr> {
+    loop {
+        let found = resolve(names).await;
+        if !found.is_empty() {
+            return found;
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
+/// Every address that the names have now, each once; a name that has none is logged.
+async fn resolve(names: &[HostPort]) -> Vec<SocketAddr> {
+    let mut found = Vec::new();
+    for name in names {
+        match name.resolve().await {
+            Ok(addresses) => found.extend(addresses),
+            Err(error) => tracing::warn!(%name, %error, "the name does not resolve; retrying"),
+        }
+    }
+    found
 }
 
 /// How long to bear being without a connection.
@@ -198,52 +223,8 @@ impl Patience {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::demo::authority::Authority;
 
     const SOON: Duration = Duration::from_secs(5);
-
-    /// A connector that listens on `address`, and a link that believes it.
-    fn pair(address: SocketAddr) -> (Node, Link) {
-        let authority = Authority::new().unwrap();
-        let config = |name, listening| {
-            let tls = authority.device(name).unwrap();
-            Config::builder(tls).listening(listening).build().unwrap()
-        };
-        let connector = node::start(address, config("connector", true)).unwrap();
-        let remote = Remote { address: address.into(), name: "connector".into() };
-        (connector, Link::new(remote, config("agent", false), None).0)
-    }
-
-    /// Two addresses of which one has nobody behind it.
-    fn addresses() -> (SocketAddr, SocketAddr) {
-        let v4 = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        (v4, SocketAddr::new("::1".parse().unwrap(), v4.port()))
-    }
-
-    #[tokio::test]
-    async fn the_other_family_wins_when_the_preferred_one_is_silent() {
-        let (v4, v6) = addresses();
-        let (_connector, link) = pair(v4);
-        let winner = tokio::time::timeout(SOON, link.race(&[v6, v6, v4])).await.unwrap().unwrap();
-        assert!(tokio::time::timeout(SOON, winner.peer.connected()).await.unwrap().is_ok());
-        assert_eq!(winner.peer.remote(), Some(v4));
-    }
-
-    #[tokio::test]
-    async fn the_preferred_family_wins_when_both_answer() {
-        let (v4, v6) = addresses();
-        let (_connector, link) = pair(v4);
-        let winner = tokio::time::timeout(SOON, link.race(&[v4, v6])).await.unwrap().unwrap();
-        assert_eq!(winner.peer.remote(), Some(v4));
-    }
-
-    #[tokio::test]
-    async fn one_family_is_not_waited_for() {
-        let (v4, _) = addresses();
-        let (connector, link) = pair(v4);
-        connector.driver.abort().await;
-        assert!(tokio::time::timeout(SOON, link.race(&[v4])).await.unwrap().is_ok());
-    }
 
     #[tokio::test]
     async fn patience_ends_after_its_limit_without_a_connection_and_not_with_one() {

@@ -4,7 +4,6 @@
 use std::future::Future;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::Path;
 
 use adit_tokio::core::config::{Builder, Config, Transport};
 use adit_tokio::core::drive::Handle;
@@ -60,14 +59,20 @@ impl Driver {
 pub(crate) struct Node {
     pub(crate) handle: Handle,
     pub(crate) driver: Driver,
+    /// The address its socket is bound to.
+    pub(crate) local: SocketAddr,
 }
 
 impl Node {
+    /// Takes leave of a node that is not needed any more, and waits until its peers were told.
+    pub(crate) async fn end(mut self) {
+        self.handle.shutdown();
+        self.driver.ended().await;
+    }
+
     /// Takes leave of a node that is not needed any more, in the background.
     pub(crate) fn retire(self) {
-        self.handle.shutdown();
-        let Self { mut driver, .. } = self;
-        tokio::spawn(async move { driver.ended().await });
+        tokio::spawn(self.end());
     }
 }
 
@@ -76,12 +81,14 @@ impl Node {
 /// # Errors
 /// A sentence about the address.
 pub(crate) fn start(address: SocketAddr, config: Config) -> Result<Node, Stop> {
-    let (handle, driver) = adit_tokio::bind(address, config).map_err(|error| {
+    let wrong = |error: io::Error| {
         Stop::usage(format!(
             "{address}: cannot use this UDP address: {error}; choose another, or end what uses it"
         ))
-    })?;
-    Ok(Node { handle, driver: Background::spawn(driver) })
+    };
+    let (handle, mut driver) = adit_tokio::bind(address, config).map_err(wrong)?;
+    let local = driver.io().local_addr().map_err(wrong)?;
+    Ok(Node { handle, driver: Background::spawn(driver), local })
 }
 
 /// Any free port of the family of `remote`.
@@ -101,10 +108,10 @@ pub(crate) fn transport(limits: Limits) -> Transport {
 /// Finishes a node's configuration.
 ///
 /// # Errors
-/// Which knob of the file `path` cannot work.
-pub(crate) fn build(builder: Builder, beat: Heartbeat, path: &Path) -> Result<Config, Stop> {
+/// Which knob cannot work.
+pub(crate) fn build(builder: Builder, beat: Heartbeat) -> Result<Config, Stop> {
     let wrong = |error: &dyn std::fmt::Display| {
-        Stop::usage(format!("{}: {error}; correct it or leave it out", path.display()))
+        Stop::in_file(format!("{error}; correct it or leave it out"))
     };
     let heartbeat = heartbeat::Config::builder()
         .interval(beat.interval)

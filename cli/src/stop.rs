@@ -26,20 +26,39 @@ impl From<Exit> for ExitCode {
 }
 
 /// The end of the program, other than by having succeeded.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Stop {
     exit: Exit,
     sentence: String,
+    about_file: bool,
 }
 
 impl Stop {
     pub(crate) fn new(exit: Exit, sentence: impl Into<String>) -> Self {
-        Self { exit, sentence: sentence.into() }
+        Self { exit, sentence: sentence.into(), about_file: false }
     }
 
     /// A mistake in the command line or the configuration.
     pub(crate) fn usage(sentence: impl Into<String>) -> Self {
         Self::new(Exit::Usage, sentence)
+    }
+
+    /// The same, told of a file, where it is about what stands there.
+    pub(crate) fn within(self, path: &std::path::Path) -> Self {
+        if self.about_file {
+            return Self::new(self.exit, format!("{}: {}", path.display(), self.sentence));
+        }
+        self
+    }
+
+    /// The same with a hint of how this command lets it be avoided.
+    pub(crate) fn or_next(self, next: &str) -> Self {
+        Self { sentence: format!("{}; {next}", self.sentence), ..self }
+    }
+
+    /// A mistake in a configuration, whichever file it came from.
+    pub(crate) fn in_file(sentence: impl Into<String>) -> Self {
+        Self { about_file: true, ..Self::usage(sentence) }
     }
 
     pub(crate) const fn exit(&self) -> Exit {

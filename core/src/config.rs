@@ -144,6 +144,13 @@ impl Config {
         self.listening = true;
         self
     }
+
+    /// The same with another identity or another trust.
+    #[must_use]
+    pub fn with_tls(mut self, tls: Tls) -> Self {
+        self.tls = tls;
+        self
+    }
 }
 
 /// Collects the knobs; [`Builder::build`] checks how they fit together.

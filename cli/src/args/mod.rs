@@ -1,15 +1,20 @@
 //! The command line. It holds no secret: keys are named by path in the configuration file.
 
+mod people;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Parser, Subcommand};
 
+pub(crate) use self::people::{ConnectArgs, ExposeArgs, IdCommand, InviteCommand, InviteOptions};
 use crate::config::duration;
 
 const EXAMPLES: &str = "\
 Examples:
   adit demo                        see it work, on this machine alone
+  adit expose 3000                 expose a service, and print an invite to it
+  adit connect adit1_...           on the other machine: follow the invite
   adit connector -c connector.toml expose the services named in the file
   adit agent -c agent.toml         reach them from local ports
 
@@ -28,16 +33,50 @@ pub(crate) struct Args {
     /// Say more on stderr: -v for state changes, -vv for packets (RUST_LOG overrides)
     #[arg(short, long, action = ArgAction::Count, global = true)]
     pub(crate) verbose: u8,
+
+    /// Where identities and running processes are found; by default .adit in your own directory
+    #[arg(long, value_name = "DIR", env = "ADIT_HOME", hide_env_values = true, global = true)]
+    pub(crate) home: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Expose a service of this machine to devices that you invite
+    Expose(ExposeArgs),
+    /// Follow an invite, and offer its service on a local port; afterwards by its name
+    Connect(ConnectArgs),
+    /// Who this machine is, and who its devices are: show, rotate, revoke
+    #[command(subcommand, after_help = "Example:\n  adit id show")]
+    Id(IdCommand),
+    /// Invites to the services of this machine: new, list, revoke
+    #[command(subcommand, after_help = "Example:\n  adit invite new")]
+    Invite(InviteCommand),
+    /// Check a configuration file without running it
+    #[command(subcommand, after_help = "Example:\n  adit config verify connector.toml")]
+    Config(ConfigCommand),
     /// Show a tunnel at work on this machine: transfers, requests, and recovery from failures
     Demo(DemoArgs),
     /// Expose private TCP services to the devices that may use them
     Connector(ConnectorArgs),
     /// Offer the services of a connector on local TCP ports
     Agent(AgentArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Read a connector's or an agent's file, with all that it names, and say what it means
+    #[command(after_help = "\
+Examples:
+  adit config verify connector.toml
+  adit config verify agent.toml --json")]
+    Verify {
+        /// The configuration file
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// Print the findings as JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Debug, clap::Args)]

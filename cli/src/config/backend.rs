@@ -48,6 +48,17 @@ impl Backend {
     }
 }
 
+impl Backend {
+    /// The port of a TCP service.
+    pub(crate) const fn port(&self) -> Option<u16> {
+        match self {
+            Self::Tcp(address) => Some(address.port()),
+            #[cfg(unix)]
+            Self::Unix(_) => None,
+        }
+    }
+}
+
 impl From<HostPort> for Backend {
     fn from(address: HostPort) -> Self {
         Self::Tcp(address)

@@ -17,6 +17,11 @@ pub(crate) struct HostPort {
 }
 
 impl HostPort {
+    /// The port.
+    pub(crate) const fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Every address that the name has now, at least one.
     ///
     /// # Errors

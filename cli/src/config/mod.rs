@@ -7,7 +7,9 @@
 mod backend;
 pub(crate) mod duration;
 mod explain;
+mod file;
 mod host_port;
+mod remote;
 mod service;
 
 use std::collections::BTreeSet;
@@ -18,10 +20,12 @@ use std::time::Duration;
 use adit_tokio::core::heartbeat;
 use adit_tokio::core::message::ServiceName;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 
 pub(crate) use self::backend::Backend;
+use self::file::load;
 pub(crate) use self::host_port::HostPort;
+use self::remote::RemoteKeys;
+pub(crate) use self::remote::{Remote, Target};
 pub(crate) use self::service::Service;
 use crate::stop::Stop;
 
@@ -31,7 +35,11 @@ use crate::stop::Stop;
 pub(crate) struct Connector {
     /// The UDP address that agents reach.
     pub(crate) listen: SocketAddr,
-    pub(crate) tls: TlsFiles,
+    /// Without it, the identity of this machine's own mesh.
+    pub(crate) tls: Option<TlsFiles>,
+    /// Where else devices reach it than at its own addresses, for invites.
+    #[serde(default)]
+    pub(crate) advertise: Vec<HostPort>,
     #[serde(default, rename = "service")]
     pub(crate) services: Vec<Service>,
     #[serde(default)]
@@ -41,26 +49,26 @@ pub(crate) struct Connector {
 }
 
 /// `agent.toml`: which connector, and what it offers on local ports.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug)]
 pub(crate) struct Agent {
-    pub(crate) tls: TlsFiles,
-    pub(crate) connector: Remote,
-    #[serde(default, rename = "forward")]
+    pub(crate) target: Target,
     pub(crate) forwards: Vec<Forward>,
-    #[serde(default)]
     pub(crate) limits: Limits,
-    #[serde(default)]
     pub(crate) heartbeat: Heartbeat,
 }
 
-/// The connector to reach.
+/// The same as its keys stand in the file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Remote {
-    pub(crate) address: HostPort,
-    /// The name that its certificate must carry.
-    pub(crate) name: String,
+struct AgentKeys {
+    tls: Option<TlsFiles>,
+    connector: RemoteKeys,
+    #[serde(default, rename = "forward")]
+    forwards: Vec<Forward>,
+    #[serde(default)]
+    limits: Limits,
+    #[serde(default)]
+    heartbeat: Heartbeat,
 }
 
 /// One local TCP port and the service behind it.
@@ -72,12 +80,14 @@ pub(crate) struct Forward {
 }
 
 /// The files of an identity and of whom it trusts, in PEM.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct TlsFiles {
     pub(crate) ca: PathBuf,
     pub(crate) certificate: PathBuf,
     pub(crate) key: PathBuf,
+    /// Certificates that the CA took back, as a list that it signed (RFC 5280 §5).
+    pub(crate) revoked: Option<PathBuf>,
 }
 
 /// What forwarding may take.
@@ -132,7 +142,9 @@ impl Connector {
     /// One sentence about the first mistake.
     pub(crate) fn load(path: &Path) -> Result<Self, Stop> {
         let mut config: Self = load(path)?;
-        config.tls.resolve(path);
+        if let Some(tls) = &mut config.tls {
+            tls.resolve(path);
+        }
         let mut names = BTreeSet::new();
         let directory = path.parent().unwrap_or(Path::new(""));
         for service in &mut config.services {
@@ -161,27 +173,30 @@ impl Agent {
     /// # Errors
     /// One sentence about the first mistake.
     pub(crate) fn load(path: &Path) -> Result<Self, Stop> {
-        let mut config: Self = load(path)?;
-        config.tls.resolve(path);
+        let keys: AgentKeys = load(path)?;
+        let target = keys.connector.target(keys.tls, path)?;
         let mut ports = BTreeSet::new();
-        for forward in &config.forwards {
+        for forward in &keys.forwards {
             if forward.listen.port() != 0 && !ports.insert(forward.listen) {
                 return Err(twice(path, "forward", &forward.listen.to_string()));
             }
         }
-        if config.forwards.is_empty() {
-            let keys = "listen = \"127.0.0.1:9000\" and service = \"web\"";
-            return Err(nothing(path, "[[forward]]", keys));
+        if keys.forwards.is_empty() {
+            let example = "listen = \"127.0.0.1:9000\" and service = \"web\"";
+            return Err(nothing(path, "[[forward]]", example));
         }
-        config.limits.check(path)?;
-        Ok(config)
+        keys.limits.check(path)?;
+        let AgentKeys { forwards, limits, heartbeat, .. } = keys;
+        Ok(Self { target, forwards, limits, heartbeat })
     }
 }
 
 impl TlsFiles {
     fn resolve(&mut self, config: &Path) {
         let directory = config.parent().unwrap_or(Path::new(""));
-        for path in [&mut self.ca, &mut self.certificate, &mut self.key] {
+        let optional = self.revoked.iter_mut();
+        for path in [&mut self.ca, &mut self.certificate, &mut self.key].into_iter().chain(optional)
+        {
             *path = directory.join(&path);
         }
     }
@@ -197,16 +212,6 @@ impl Limits {
         }
         Ok(())
     }
-}
-
-fn load<T: DeserializeOwned>(path: &Path) -> Result<T, Stop> {
-    let text = std::fs::read_to_string(path).map_err(|error| {
-        Stop::usage(format!(
-            "{}: the configuration cannot be read: {error}; check the path given to -c",
-            path.display()
-        ))
-    })?;
-    explain::parse(&text).map_err(|sentence| Stop::usage(format!("{}: {sentence}", path.display())))
 }
 
 fn twice(path: &Path, what: &str, name: &str) -> Stop {

@@ -71,9 +71,10 @@ fn message(stop: &Stop, file: &File) -> String {
 fn a_connector_s_file_is_understood_and_its_paths_are_relative_to_it() {
     let config = connector(CONNECTOR).unwrap();
     assert_eq!(config.listen, "127.0.0.1:4433".parse().unwrap());
-    assert_eq!(config.tls.ca, std::env::temp_dir().join("ca.pem"));
-    assert_eq!(config.tls.certificate, std::env::temp_dir().join("sub/c.pem"));
-    assert_eq!(config.tls.key, Path::new("/etc/adit/c.key"));
+    let tls = config.tls.unwrap();
+    assert_eq!(tls.ca, std::env::temp_dir().join("ca.pem"));
+    assert_eq!(tls.certificate, std::env::temp_dir().join("sub/c.pem"));
+    assert_eq!(tls.key, Path::new("/etc/adit/c.key"));
     assert_eq!(config.services.len(), 2);
     assert!(config.services[0].allow.is_none());
     assert!(config.services[1].allow.as_ref().unwrap().contains("device-1"));
@@ -83,9 +84,39 @@ fn a_connector_s_file_is_understood_and_its_paths_are_relative_to_it() {
 #[test]
 fn an_agent_s_file_is_understood() {
     let config = agent(AGENT).unwrap();
-    assert_eq!(config.connector.address.to_string(), "localhost:4433");
+    let Target::Given(remote, tls) = config.target else { panic!("{:?}", config.target) };
+    assert_eq!(remote.addresses[0].to_string(), "localhost:4433");
+    assert_eq!(remote.name, "connector");
+    assert_eq!(tls.key, std::env::temp_dir().join("a.key"));
     assert_eq!(config.forwards[0].service.as_str(), "web");
     assert_eq!(config.heartbeat.interval, Duration::from_secs(30));
+}
+
+#[test]
+fn a_connector_may_have_several_addresses() {
+    let several = AGENT.replace("\"localhost:4433\"", "[\"10.0.0.1:1\", \"home.example:2\"]");
+    let Target::Given(remote, _) = agent(&several).unwrap().target else { panic!() };
+    assert_eq!(remote.addresses.len(), 2);
+    let wrong = AGENT.replace("\"localhost:4433\"", "[\"10.0.0.1\"]");
+    assert!(agent(&wrong).unwrap_err().contains("\"10.0.0.1\" is not a host and a port"));
+}
+
+#[test]
+fn a_connector_is_known_or_described_and_not_both() {
+    let forward = "[[forward]]\nlisten = \"127.0.0.1:9000\"\nservice = \"web\"\n";
+    let with = |connector: &str| agent(&format!("[connector]\n{connector}\n{forward}"));
+    let target = with("known = \"web\"").unwrap().target;
+    assert!(matches!(target, Target::Known(name) if name == "web"));
+    for (keys, said) in [
+        ("", "nothing says which one"),
+        ("known = \"web\"\nname = \"x\"", "remove \"address\", \"name\""),
+        ("address = \"a:1\"", "the key \"name\" is missing"),
+        ("name = \"x\"", "the key \"address\" is missing"),
+        ("address = \"a:1\"\nname = \"x\"", "the key \"tls\" is missing"),
+    ] {
+        let sentence = with(keys).unwrap_err();
+        assert!(sentence.contains(said), "{keys}: {sentence}");
+    }
 }
 
 #[test]

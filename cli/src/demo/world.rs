@@ -95,7 +95,7 @@ pub(super) struct Connector {
 
 impl Connector {
     fn start(address: SocketAddr, tls: Tls, service: &Service) -> anyhow::Result<Self> {
-        let Node { handle, driver } = node::start(address, hurried(tls, true)?)?;
+        let Node { handle, driver, .. } = node::start(address, hurried(tls, true)?)?;
         let web = config::Service {
             name: web(),
             backend: config::Backend::Tcp(service.address().into()),
@@ -130,7 +130,7 @@ pub(super) struct Agent {
 impl Agent {
     fn start(tls: Tls, connector: SocketAddr) -> anyhow::Result<Self> {
         let from = node::local_for(connector);
-        let Node { handle, driver } = node::start(from, hurried(tls, false)?)?;
+        let Node { handle, driver, .. } = node::start(from, hurried(tls, false)?)?;
         let events = handle.events();
         let peer = handle.dial(Dial::new(connector, CONNECTOR))?;
         let (current, tunnel) = watch::channel(Some(peer.clone()));

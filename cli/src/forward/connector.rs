@@ -16,6 +16,7 @@ use super::device::Device;
 use super::socket::Socket;
 use super::{connect, copy, requests};
 use crate::config::{Backend, Limits, Service};
+use crate::mesh::roster::Roster;
 
 /// The services of a connector, and how much it takes on.
 #[derive(Debug)]
@@ -23,6 +24,8 @@ pub(crate) struct Services {
     by_name: BTreeMap<String, Service>,
     slots: Arc<Semaphore>,
     half_open: Duration,
+    /// Who may use what, where a service has no list of its own.
+    roster: Option<Arc<Roster>>,
 }
 
 impl Services {
@@ -31,7 +34,15 @@ impl Services {
             by_name: services.into_iter().map(|s| (s.name.as_str().to_owned(), s)).collect(),
             slots: Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS))),
             half_open: limits.half_open,
+            roster: None,
         }
+    }
+
+    /// The same as the services of a mesh: those without a list of their own are for the devices
+    /// that were invited to them.
+    pub(crate) fn of_mesh(mut self, roster: Arc<Roster>) -> Self {
+        self.roster = Some(roster);
+        self
     }
 
     /// What is behind a service's name, for a device that may use it.
@@ -43,15 +54,16 @@ impl Services {
         let Some(found) = self.by_name.get(service) else {
             return Err(Failure::new(Code::NoSuchService, format!("no service \"{service}\"")));
         };
-        match &found.allow {
-            Some(allow) if !device.names().iter().any(|name| allow.contains(name)) => {
-                let device = device.names().first();
-                let device = device.map_or("a device without a name", String::as_str);
-                let why = format!("{device} may not use \"{service}\"");
-                Err(Failure::new(Code::Forbidden, why))
-            }
-            Some(_) | None => Ok(Found::Backend(&found.backend)),
+        let is_allowed = match (&found.allow, &self.roster) {
+            (Some(allow), _) => device.names().iter().any(|name| allow.contains(name)),
+            (None, Some(roster)) => device.id().is_some_and(|id| roster.grants(id, service)),
+            (None, None) => true,
+        };
+        if is_allowed {
+            return Ok(Found::Backend(&found.backend));
         }
+        let device = device.names().first().map_or("a device without a name", String::as_str);
+        Err(Failure::new(Code::Forbidden, format!("{device} may not use \"{service}\"")))
     }
 }
 
@@ -91,7 +103,8 @@ async fn serve_peer(peer: Peer, services: Arc<Services>) {
     let device = Device::of(&peer);
     let remote = peer.remote().map_or_else(String::new, |remote| format!(" from {remote}"));
     tracing::info!("{}: {device} came{remote}", peer.id());
-    tokio::join!(serve_streams(&peer, services), requests::serve(&peer, &device));
+    let roster = services.roster.clone();
+    tokio::join!(serve_streams(&peer, services), requests::serve(&peer, &device, roster));
 }
 
 /// Serves the streams of one peer, until it is closed for good.

@@ -4,45 +4,65 @@ use std::fmt;
 
 use adit_tokio::core::drive::Peer;
 use adit_tokio::core::error::{Code, Failure};
+use adit_tokio::core::tls::Credential;
+#[cfg(test)]
+use adit_tokio::core::tls::{KeyDigest, Standing};
 
-/// A connected peer.
+use crate::mesh::certificate::ROLE;
+
+/// A connected peer; one that is gone already has no credential, and may do nothing.
 #[derive(Debug)]
-pub(crate) struct Device {
-    names: Vec<String>,
-    is_guest: bool,
-}
+pub(crate) struct Device(Option<Credential>);
 
 impl Device {
-    /// Who is connected. One that is gone already is nobody, and may do what a guest may.
+    /// Who is connected.
     pub(super) fn of(peer: &Peer) -> Self {
-        match peer.credential() {
-            Some(credential) => Self { is_guest: credential.is_guest(), names: credential.names },
-            None => Self { is_guest: true, names: Vec::new() },
-        }
+        Self(peer.credential())
+    }
+
+    /// What its verified certificate says, or its invite's key.
+    pub(super) const fn credential(&self) -> Option<&Credential> {
+        self.0.as_ref()
     }
 
     /// The DNS names of its certificate; none of a guest.
     pub(super) fn names(&self) -> &[String] {
-        &self.names
+        self.0.as_ref().map_or(&[], |credential| &credential.names)
     }
 
-    /// That it is a member, which has a certificate of the CA.
+    /// Its name in a mesh, if its certificate is of one.
+    pub(super) fn id(&self) -> Option<&str> {
+        let mut names = self.names().iter().map(String::as_str);
+        names.find(|name| name.starts_with("device-"))
+    }
+
+    /// That it is a member, which has a certificate of the CA, and one for agents if it says for
+    /// whom it is.
     ///
     /// # Errors
-    /// That a guest may not do what it asked for.
+    /// Why it may not do what it asked for.
     pub(super) fn as_member(&self, what: &str) -> Result<(), Failure> {
-        if self.is_guest {
-            let why = format!("{what} is for members, and an invited guest is none yet");
-            return Err(Failure::new(Code::Forbidden, why));
+        let forbidden = |why: String| Err(Failure::new(Code::Forbidden, why));
+        let Some(credential) = self.0.as_ref().filter(|credential| !credential.is_guest()) else {
+            return forbidden(format!("{what} is for members, and an invited guest is none yet"));
+        };
+        let mut roles = credential.uris.iter().filter_map(|uri| uri.strip_prefix(ROLE)).peekable();
+        let first = roles.peek().copied();
+        match first {
+            Some(role) if !roles.any(|role| role == "agent") => {
+                forbidden(format!("{what} is for agents, and this certificate is for a {role}"))
+            }
+            Some(_) | None => Ok(()),
         }
-        Ok(())
     }
 }
 
 impl fmt::Display for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.names.as_slice() {
-            _ if self.is_guest => f.write_str("an invited guest"),
+        if self.0.as_ref().is_some_and(Credential::is_guest) {
+            return f.write_str("an invited guest");
+        }
+        match self.names() {
             [] => f.write_str("a device without a name"),
             names => f.write_str(&names.join(", ")),
         }
@@ -51,12 +71,43 @@ impl fmt::Display for Device {
 
 #[cfg(test)]
 impl Device {
-    /// A member of these names.
-    pub(super) fn member(names: &[&str]) -> Self {
-        Self { names: names.iter().map(|&name| name.to_owned()).collect(), is_guest: false }
+    fn with(standing: Standing, names: &[&str], uris: &[&str]) -> Self {
+        let owned = |all: &[&str]| all.iter().map(|&one| one.to_owned()).collect();
+        Self(Some(Credential {
+            standing,
+            names: owned(names),
+            uris: owned(uris),
+            serial: String::new(),
+            key: KeyDigest([0; 32]),
+            not_after: None,
+        }))
     }
 
-    pub(super) const fn guest() -> Self {
-        Self { names: Vec::new(), is_guest: true }
+    /// A member of these names.
+    pub(super) fn member(names: &[&str]) -> Self {
+        Self::with(Standing::Member, names, &[])
+    }
+
+    pub(super) fn guest() -> Self {
+        Self::with(Standing::Guest, &[], &[])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_that_names_roles_is_good_for_those_alone() {
+        let may =
+            |uris| Device::with(Standing::Member, &["device-1"], uris).as_member("it").is_ok();
+        assert!(may(&[]) && may(&["adit:role:agent"]) && may(&["https://elsewhere"]));
+        assert!(may(&["adit:role:connector", "adit:role:agent"]));
+        assert!(!may(&["adit:role:connector"]) && !may(&["adit:role:agents"]));
+    }
+
+    #[test]
+    fn who_is_gone_may_nothing() {
+        assert!(Device(None).as_member("it").is_err());
     }
 }

@@ -1,9 +1,10 @@
 //! What a connector answers to requests: JSON in, JSON out, one operation each. It decides who may
 //! ask for what; it never answers later than it can say why not.
 //!
-//! An operation is one arm of [`answer`].
+//! An operation is one arm of [`read`].
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use adit_tokio::core::drive::Peer;
 use adit_tokio::core::error::{Code, Failure};
@@ -11,22 +12,36 @@ use bytes::Bytes;
 use serde::Deserialize;
 
 use super::device::Device;
+use crate::enrol::{self, Ask};
+use crate::mesh::roster::Roster;
 
 /// Longest body that is looked at: a certificate request has room in it, and nothing is as long.
 const LONGEST: usize = 64 * 1024;
 
 /// What every operation has. Further keys are the operation's own, or are ignored.
 #[derive(Deserialize)]
-struct Asked<'a> {
+struct Named<'a> {
     #[serde(borrow)]
     op: Cow<'a, str>,
 }
 
+/// An operation, read.
+#[derive(Debug)]
+enum Asked {
+    Ping,
+    Certificate(Ask),
+}
+
 /// Answers the requests of one peer in turn, until it is closed for good.
-pub(super) async fn serve(peer: &Peer, device: &Device) {
+pub(super) async fn serve(peer: &Peer, device: &Device, roster: Option<Arc<Roster>>) {
     while let Some(request) = peer.accept_request().await {
+        let answered = match read(request.body()) {
+            Ok(Asked::Ping) => ping(device),
+            Ok(Asked::Certificate(ask)) => certify(device, roster.clone(), ask).await,
+            Err(failure) => Err(failure),
+        };
         // A requester that has given up meanwhile needs no answer.
-        let _ = match answer(request.body(), device) {
+        let _ = match answered {
             Ok(body) => request.respond(body),
             Err(failure) => {
                 tracing::info!(%device, %failure, "refused a request");
@@ -36,18 +51,23 @@ pub(super) async fn serve(peer: &Peer, device: &Device) {
     }
 }
 
-fn answer(body: &[u8], device: &Device) -> Result<Bytes, Failure> {
+/// Reads what is asked for.
+fn read(body: &[u8]) -> Result<Asked, Failure> {
     if body.len() > LONGEST {
         let why = format!("a request to a connector has at most {LONGEST} bytes");
         return Err(Failure::new(Code::TooLarge, why));
     }
-    let asked: Asked<'_> = serde_json::from_slice(body).map_err(|error| {
-        Failure::new(Code::ProtocolViolation, format!("the request names no operation: {error}"))
-    })?;
-    match &*asked.op {
-        "ping" => {
-            device.as_member("\"ping\"")?;
-            Ok(Bytes::from_static(b"{}"))
+    let malformed = |error: serde_json::Error| {
+        Failure::new(
+            Code::ProtocolViolation,
+            format!("the request asks for nothing known: {error}"),
+        )
+    };
+    let named: Named<'_> = serde_json::from_slice(body).map_err(malformed)?;
+    match &*named.op {
+        "ping" => Ok(Asked::Ping),
+        "enrol" | "renew" => {
+            serde_json::from_slice(body).map(Asked::Certificate).map_err(malformed)
         }
         other => {
             let why = format!("this connector has no operation {other:?}");
@@ -56,24 +76,57 @@ fn answer(body: &[u8], device: &Device) -> Result<Bytes, Failure> {
     }
 }
 
+fn ping(device: &Device) -> Result<Bytes, Failure> {
+    device.as_member("\"ping\"")?;
+    Ok(Bytes::from_static(b"{}"))
+}
+
+/// Writes to the disk, which is not for the thread that carries everybody's bytes.
+async fn certify(device: &Device, roster: Option<Arc<Roster>>, ask: Ask) -> Result<Bytes, Failure> {
+    let nobody = || Failure::new(Code::NoSuchService, "this connector issues no certificates");
+    let roster = roster.ok_or_else(nobody)?;
+    let gone = || Failure::new(Code::Closed, "the device is gone");
+    let credential = device.credential().ok_or_else(gone)?.clone();
+    let work = tokio::task::spawn_blocking(move || {
+        let answered = enrol::connector::answer(roster.mesh(), &credential, ask);
+        // The device may come back at once, and is to find what it was granted.
+        roster.refresh();
+        answered
+    });
+    work.await.unwrap_or_else(|error| Err(Failure::new(Code::Unknown, error.to_string())))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn code(body: &str) -> Option<Code> {
-        answer(body.as_bytes(), &Device::member(&["laptop"])).err().map(|failure| failure.code())
+        read(body.as_bytes()).err().map(|failure| failure.code())
     }
 
     #[test]
     fn a_ping_is_answered_with_an_empty_object() {
-        let answered = answer(br#"{"op":"ping"}"#, &Device::member(&[]));
-        assert_eq!(answered.unwrap(), "{}");
+        assert!(matches!(read(br#"{"op":"ping"}"#), Ok(Asked::Ping)));
+        assert_eq!(ping(&Device::member(&[])).unwrap(), "{}");
         assert_eq!(code(r#"{"later":[1],"op":"\u0070ing"}"#), None);
     }
 
     #[test]
+    fn a_certificate_is_asked_for_with_a_request() {
+        assert!(matches!(read(br#"{"op":"renew","csr":""}"#), Ok(Asked::Certificate(_))));
+        assert_eq!(code(r#"{"op":"enrol","label":"laptop"}"#), Some(Code::ProtocolViolation));
+    }
+
+    #[tokio::test]
+    async fn a_connector_without_a_mesh_issues_no_certificates() {
+        let ask = Ask::Renew { csr: String::new() };
+        let refused = certify(&Device::member(&["device-1"]), None, ask).await.unwrap_err();
+        assert_eq!(refused.code(), Code::NoSuchService);
+    }
+
+    #[test]
     fn an_unknown_operation_is_named_in_the_refusal() {
-        let failure = answer(br#"{"op":"reboot"}"#, &Device::member(&[])).unwrap_err();
+        let failure = read(br#"{"op":"reboot"}"#).unwrap_err();
         assert_eq!(failure.code(), Code::NoSuchService);
         assert!(failure.detail().contains("\"reboot\""), "{failure}");
     }
@@ -94,7 +147,7 @@ mod tests {
 
     #[test]
     fn a_guest_gets_no_answer_to_a_ping() {
-        let failure = answer(br#"{"op":"ping"}"#, &Device::guest()).unwrap_err();
+        let failure = ping(&Device::guest()).unwrap_err();
         assert_eq!(failure.code(), Code::Forbidden);
     }
 }

@@ -292,13 +292,17 @@ pub(crate) struct Description {
 }
 
 impl Description {
-    /// Whether it is time for the next one: 30 days before the end, and not before two thirds of
-    /// its life are over.
-    pub(crate) const fn is_due(&self, now: u64) -> bool {
-        let life = self.not_after.saturating_sub(self.not_before);
-        let third = life / 3;
+    /// When it is time for the next one: 30 days before the end, and not before two thirds of its
+    /// life are over.
+    pub(crate) const fn due(&self) -> u64 {
+        let third = self.not_after.saturating_sub(self.not_before) / 3;
         let ahead = if third < RENEWED_BEFORE { third } else { RENEWED_BEFORE };
-        now.saturating_add(ahead) >= self.not_after
+        self.not_after.saturating_sub(ahead)
+    }
+
+    /// Whether it is time for the next one.
+    pub(crate) const fn is_due(&self, now: u64) -> bool {
+        now >= self.due()
     }
 }
 

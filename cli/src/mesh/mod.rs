@@ -9,12 +9,15 @@
 //! mesh/ca.key          its key, 0600, read only when something is signed
 //! mesh/identity.pem    this machine's own key and certificate as a connector, 0600
 //! mesh/registry.json   devices, invites, revocations
+//! mesh/offer.json      what the connector offers, and where; written when it starts
 //! mesh/lock            taken while the registry is changed
 //! mesh/running         taken by the connector that runs with this identity
 //! ```
 
 pub(crate) mod certificate;
+pub(crate) mod offer;
 pub(crate) mod registry;
+pub(crate) mod roster;
 
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -22,6 +25,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use adit_tokio::core::tls::{Identity, KeyDigest, Tls, Trust, default_provider};
 
 use self::certificate::{Authority, Certified, Request, Subject};
+use self::offer::Offer;
 use self::registry::{Device, Issued, Refusal, Registry, Role, SCHEMA};
 use crate::home::lock::Lock;
 use crate::home::{Home, store};
@@ -238,6 +242,32 @@ impl Mesh {
             .and_then(|trust| trust.with_revoked_pem(registry.revoked_pem.as_bytes()))
             .map_err(|error| wrong(&self.directory, &error))?;
         Ok(Tls::new(identity, trust.with_guests(registry.guests(unix_now()))))
+    }
+
+    /// What the connector that runs with this identity, or ran last, offers.
+    ///
+    /// # Errors
+    /// That none ever ran.
+    pub(crate) fn offer(&self) -> Result<Offer, Stop> {
+        let contents = store::read(&self.path("offer.json"))?;
+        contents.and_then(|contents| serde_json::from_slice(&contents).ok()).ok_or_else(|| {
+            Stop::usage("no connector has run here yet; start one with: adit expose 3000")
+        })
+    }
+
+    /// Tells what a connector that starts now offers.
+    ///
+    /// # Errors
+    /// A sentence about the file.
+    pub(crate) fn set_offer(&self, offer: &Offer) -> Result<(), Stop> {
+        let text = serde_json::to_vec_pretty(offer)
+            .map_err(|error| Stop::new(Exit::Degraded, format!("the offer is no JSON: {error}")))?;
+        store::replace(&self.path("offer.json"), &text)
+    }
+
+    /// Where this machine's own key and certificate are.
+    pub(crate) fn identity_path(&self) -> PathBuf {
+        self.path("identity.pem")
     }
 
     /// Makes an invite to a service and remembers it.

@@ -9,9 +9,6 @@ use std::time::Duration;
 use adit_tokio::core::tls::KeyDigest;
 use serde::{Deserialize, Serialize};
 
-/// How long an invite is good, unless told otherwise.
-pub(crate) const INVITE_LIFE: Duration = Duration::from_secs(15 * 60);
-
 /// How long ended invites are remembered, so that `invite list` can tell what became of them.
 const REMEMBERED: Duration = Duration::from_secs(86_400);
 

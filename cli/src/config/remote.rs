@@ -1,0 +1,94 @@
+//! Which connector an agent's file means, and with what identity it is dialled: one that the file
+//! describes, or one that this machine was invited to.
+
+use std::path::Path;
+
+use serde::Deserialize;
+
+use super::{HostPort, TlsFiles};
+use crate::stop::Stop;
+
+/// The connector to reach: by address and name, or as one that this machine was invited to.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RemoteKeys {
+    #[serde(default, deserialize_with = "one_or_more")]
+    address: Vec<HostPort>,
+    name: Option<String>,
+    known: Option<String>,
+}
+
+/// A connector by where it may be and who it must prove to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Remote {
+    /// Each may have several addresses, and any of them will do.
+    pub(crate) addresses: Vec<HostPort>,
+    /// The name that its certificate must carry.
+    pub(crate) name: String,
+}
+
+/// Which connector an agent dials, and with what identity.
+#[derive(Debug)]
+pub(crate) enum Target {
+    /// The one of an invite that this machine followed, by the name it is known under.
+    Known(String),
+    /// One that the file describes.
+    Given(Remote, TlsFiles),
+}
+
+impl RemoteKeys {
+    pub(super) fn target(self, tls: Option<TlsFiles>, path: &Path) -> Result<Target, Stop> {
+        let wrong = |what: &str| Stop::usage(format!("{}: connector: {what}", path.display()));
+        match (self.known, self.name, tls) {
+            (Some(known), None, None) if self.address.is_empty() => Ok(Target::Known(known)),
+            (Some(_), ..) => Err(wrong(
+                "\"known\" says all there is to say; remove \"address\", \"name\" and the section [tls]",
+            )),
+            (None, Some(name), Some(mut tls)) if !self.address.is_empty() => {
+                tls.resolve(path);
+                Ok(Target::Given(Remote { addresses: self.address, name }, tls))
+            }
+            (None, None, None) if self.address.is_empty() => Err(wrong(
+                "nothing says which one; add known = \"web\" for one you were invited to, or address, \
+                 name and a section [tls]",
+            )),
+            (None, None, _) => Err(wrong(
+                "the key \"name\" is missing; add it like name = \"connector\", as the certificate says",
+            )),
+            (None, Some(_), _) if self.address.is_empty() => Err(wrong(
+                "the key \"address\" is missing; add it like address = \"connector.example:4433\"",
+            )),
+            (None, Some(_), _) => Err(Stop::usage(format!(
+                "{}: the key \"tls\" is missing; add it as a section [tls] with ca, certificate and key",
+                path.display()
+            ))),
+        }
+    }
+}
+
+fn one_or_more<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<HostPort>, D::Error> {
+    struct OneOrMore;
+    impl<'de> serde::de::Visitor<'de> for OneOrMore {
+        type Value = Vec<HostPort>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("a host and a port, or a list of them")
+        }
+
+        fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Self::Value, E> {
+            HostPort::try_from(text.to_owned()).map(|one| vec![one]).map_err(E::custom)
+        }
+
+        fn visit_seq<A: serde::de::SeqAccess<'de>>(
+            self,
+            mut seq: A,
+        ) -> Result<Self::Value, A::Error> {
+            let mut all = Vec::new();
+            while let Some(one) = seq.next_element()? {
+                all.push(one);
+            }
+            Ok(all)
+        }
+    }
+    from.deserialize_any(OneOrMore)
+}

@@ -1,0 +1,131 @@
+//! The device's questions: it enrols with an invite, renews before its certificate ends, and gets
+//! itself a new key when asked to.
+
+use std::time::Duration;
+
+use adit_tokio::core::config::Config;
+use adit_tokio::core::drive::Peer;
+use adit_tokio::core::error::{Code, Failure};
+use adit_tokio::core::request::Request;
+use adit_tokio::core::tls::{Tls, Trust};
+use rcgen::KeyPair;
+
+use super::{Answer, Ask};
+use crate::config::Remote;
+use crate::home::Home;
+use crate::invite::Invite;
+use crate::known::{Known, Membership, new_key};
+use crate::link::reach;
+use crate::mesh::{certificate, unix_now};
+use crate::stop::{Exit, Stop};
+
+/// How long one question may take once there is a connection.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+
+/// Follows an invite: gives the name under which its service is known here from now on. It asks
+/// for as long as the invite is good, or for `limit`.
+///
+/// # Errors
+/// Why it cannot be followed.
+pub(crate) async fn follow(
+    home: &Home,
+    invite: &Invite,
+    limit: Option<Duration>,
+) -> Result<String, Stop> {
+    let left = time_left(invite)?;
+    let membership = Membership::of(home, invite.ca);
+    let key = membership.key()?;
+    let (identity, _) = invite.secret.identity()?;
+    let tls = Tls::new(identity, Trust::pinned(invite.ca));
+    let core = Config::builder(tls)
+        .device_id("agent")
+        .build()
+        .map_err(|error| Stop::new(Exit::Degraded, error.to_string()))?;
+    let remote = Remote { addresses: invite.addresses.clone(), name: invite.connector.clone() };
+    let connected = reach(&remote, &core, limit.unwrap_or(left).min(left)).await;
+    let attempt = connected.map_err(|stop| if_refused(stop, invite))?;
+    let (reached, result) = (attempt.peer.remote(), enrol(&attempt.peer, &key, invite).await);
+    attempt.node.retire();
+    let answer = result?;
+    membership.keep(&key, &answer.certificate, &answer.ca)?;
+    let mut known =
+        Known::new(invite.ca, invite.connector.clone(), &invite.addresses, invite.service.clone());
+    if let Some(reached) = reached {
+        known.prefer(&reached.into());
+    }
+    let name = known.name_for(home);
+    if let Ok(before) = Known::load(home, &name) {
+        known.local = before.local;
+    }
+    known.save(home, &name)?;
+    tracing::info!(device = answer.device, "enrolled");
+    Ok(name)
+}
+
+fn time_left(invite: &Invite) -> Result<Duration, Stop> {
+    let (now, next) = (unix_now(), "ask for a new one: adit invite new");
+    let left = invite.expires.checked_sub(now).ok_or_else(|| {
+        let ago = Duration::from_secs(now - invite.expires);
+        Stop::new(
+            Exit::Authentication,
+            format!(
+                "this invite expired {} ago, unless this machine's clock, which says {}, is wrong; {next}",
+                crate::output::span(ago),
+                crate::output::date(now),
+            ),
+        )
+    })?;
+    Ok(Duration::from_secs(left.max(1)))
+}
+
+/// What a refusal of the invite's key means to who holds it.
+fn if_refused(stop: Stop, invite: &Invite) -> Stop {
+    if stop.exit() != Exit::Authentication {
+        return stop;
+    }
+    Stop::new(
+        Exit::Authentication,
+        format!(
+            "the connector {} does not take this invite ({stop}): it was revoked, has expired, or is \
+             another connector's; ask for a new one: adit invite new",
+            invite.connector
+        ),
+    )
+}
+
+async fn enrol(peer: &Peer, key: &KeyPair, invite: &Invite) -> Result<Answer, Stop> {
+    let csr = certificate::request_pem(key)?;
+    let label = certificate::this_machine();
+    let answer = ask(peer, &Ask::Enrol { csr, label }).await.map_err(|failure| {
+        if failure.code() == Code::Forbidden {
+            let sentence = format!("{}; ask for a new one: adit invite new", failure.detail());
+            return Stop::new(Exit::Authentication, sentence);
+        }
+        failure.into()
+    })?;
+    if certificate::key_of_pem(&answer.ca).ok() != Some(invite.ca) {
+        let sentence = "the connector answered with another CA than the invite's; tell its owner";
+        return Err(Stop::new(Exit::Authentication, sentence));
+    }
+    Ok(answer)
+}
+
+/// Gets the next certificate over a connection that is up, for the present key or a new one.
+///
+/// # Errors
+/// Why there is none; the present one is still there.
+pub(crate) async fn renew(peer: &Peer, membership: &Membership, rotate: bool) -> Result<(), Stop> {
+    let key = if rotate { new_key()? } else { membership.key()? };
+    let csr = certificate::request_pem(&key)?;
+    let answer = ask(peer, &Ask::Renew { csr }).await?;
+    membership.keep(&key, &answer.certificate, &answer.ca)
+}
+
+async fn ask(peer: &Peer, ask: &Ask) -> Result<Answer, Failure> {
+    let broken =
+        |error: serde_json::Error| Failure::new(Code::ProtocolViolation, error.to_string());
+    let body = serde_json::to_vec(ask).map_err(broken)?;
+    let response = peer.request(Request::new(body).deadline(ANSWER_WITHIN)).await?;
+    let body = response.collect().await?;
+    serde_json::from_slice(&body).map_err(broken)
+}

@@ -1,0 +1,76 @@
+//! The connector's answers: it signs for guests who hold an unspent invite, and for members who are
+//! not revoked. Who that is, is the mesh's to say; here it is read who asks.
+
+use adit_tokio::core::error::{Code, Failure};
+use adit_tokio::core::tls::Credential;
+use bytes::Bytes;
+
+use super::{Answer, Ask, MAX_LABEL};
+use crate::mesh::certificate::Request;
+use crate::mesh::{Denied, Mesh};
+
+/// Answers one question, on the disk before it returns.
+///
+/// # Errors
+/// What the peer is told instead.
+pub(crate) fn answer(mesh: &Mesh, credential: &Credential, ask: Ask) -> Result<Bytes, Failure> {
+    let malformed = |why: String| Failure::new(Code::ProtocolViolation, why);
+    let done = match ask {
+        Ask::Enrol { csr, label } => {
+            if !credential.is_guest() {
+                return Err(Failure::new(Code::Forbidden, "enrolment is for holders of an invite"));
+            }
+            let request = Request::from_pem(&csr).map_err(malformed)?;
+            mesh.enrol(credential.key, &request, &plain(&label))
+        }
+        Ask::Renew { csr } => {
+            let mut names = credential.names.iter().map(String::as_str);
+            let Some(id) = names.find(|name| name.starts_with("device-")) else {
+                return Err(Failure::new(Code::Forbidden, "renewal is for devices of this mesh"));
+            };
+            let request = Request::from_pem(&csr).map_err(malformed)?;
+            mesh.renew(id, &request)
+        }
+    };
+    let (device, certified) = done.map_err(told)?;
+    let ca = mesh.ca_pem().map_err(|stop| told(Denied::Broken(stop)))?;
+    tracing::info!(device = device.title(), "a certificate was issued");
+    let answer = Answer { device: device.id, certificate: certified.pem, ca };
+    serde_json::to_vec(&answer)
+        .map(Bytes::from)
+        .map_err(|error| Failure::new(Code::Unknown, error.to_string()))
+}
+
+/// What the peer hears: why it is refused, and nothing of this machine's troubles.
+fn told(denied: Denied) -> Failure {
+    match denied {
+        Denied::Refused(refusal) => {
+            tracing::warn!("no certificate was issued: {refusal}");
+            Failure::new(Code::Forbidden, refusal.to_string())
+        }
+        Denied::Broken(stop) => {
+            tracing::error!("no certificate was issued: {stop}");
+            Failure::new(Code::Overloaded, "the connector cannot issue certificates at the moment")
+        }
+    }
+}
+
+/// A label for people's eyes: what it calls itself, without what a terminal would obey.
+fn plain(label: &str) -> String {
+    label
+        .chars()
+        .filter(|c| c.is_ascii_alphanumeric() || "-_.".contains(*c))
+        .take(MAX_LABEL)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_holds_nothing_that_a_terminal_would_obey() {
+        assert_eq!(plain("lap\u{1b}[31mtop\n é"), "lap31mtop");
+        assert_eq!(plain(&"a".repeat(64)).len(), MAX_LABEL);
+    }
+}

@@ -1,0 +1,92 @@
+//! `adit expose`: a service on this machine, and an invite to it. It makes the identity that takes,
+//! the first time; the serving itself is the connector's.
+
+use std::net::{Ipv6Addr, SocketAddr};
+
+use adit_tokio::core::message::ServiceName;
+
+use crate::args::ExposeArgs;
+use crate::config::{Backend, Heartbeat, Limits, Service};
+use crate::connector::{self, Plan};
+use crate::home::Home;
+use crate::identity::Source;
+use crate::invites;
+use crate::mesh::Mesh;
+use crate::stop::Stop;
+
+/// Serves until a signal.
+///
+/// # Errors
+/// Why it cannot.
+pub(crate) async fn run(arguments: ExposeArgs, home: &Home) -> Result<(), Stop> {
+    let mesh = Mesh::open_or_create(home)?;
+    if let Some(life) = arguments.certificate_life {
+        mesh.set_certificate_life(life)?;
+    }
+    let name = match arguments.name {
+        Some(name) => name,
+        None => default_name(&arguments.target),
+    };
+    let service = Service { name: name.clone(), backend: arguments.target, allow: None };
+    let target = service.backend.to_string();
+    let plan = Plan {
+        listen: dual(arguments.listen),
+        services: vec![service],
+        limits: Limits::default(),
+        heartbeat: Heartbeat::default(),
+        advertise: arguments.advertise,
+        source: Source::Mesh(mesh.clone()),
+    };
+    let running = match connector::start(plan) {
+        Ok(running) => running,
+        Err(stop) => return Err(stop.or_next("choose another port with --listen")),
+    };
+    eprintln!("Exposing {target} as \"{name}\"; Ctrl-C ends it.");
+    if !arguments.no_invite {
+        let made = invites::make(&mesh, &name, &arguments.invite)?;
+        // The key of the invite is to be let in before anybody has it.
+        running.exchange().now().await;
+        invites::print(&made, arguments.json)?;
+    }
+    running.until_asked_to_end().await
+}
+
+/// The IPv6 wildcard takes IPv4 as well, where this machine has IPv6.
+fn dual(listen: SocketAddr) -> SocketAddr {
+    let has_ipv6 = || std::net::UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok();
+    if listen.is_ipv4() && listen.ip().is_unspecified() && has_ipv6() {
+        return SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), listen.port());
+    }
+    listen
+}
+
+/// What a service is called whose port is a usual one, and otherwise by its port or file.
+fn default_name(target: &Backend) -> ServiceName {
+    let name = match target.port() {
+        Some(22) => "ssh".to_owned(),
+        Some(80 | 443 | 3000 | 8000 | 8080 | 8443) => "web".to_owned(),
+        Some(5432) => "postgres".to_owned(),
+        Some(3306) => "mysql".to_owned(),
+        Some(6379) => "redis".to_owned(),
+        Some(port) => format!("port-{port}"),
+        None => "socket".to_owned(),
+    };
+    name.parse().expect("every name above is a service name")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_is_named_by_its_port() {
+        for (target, name) in [
+            ("22", "ssh"),
+            ("192.0.2.7:3000", "web"),
+            ("9999", "port-9999"),
+            ("unix:/run/app.sock", "socket"),
+        ] {
+            assert_eq!(default_name(&target.parse().unwrap()).as_str(), name);
+        }
+    }
+}
