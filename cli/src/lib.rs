@@ -8,6 +8,7 @@
 //! | `home` | the directory in which a person's identities live, and how files are written there |
 //! | `mesh` | one's own certificate authority: devices, invites, revocation |
 //! | `invite`, `enrol` | from a one-use text to a certificate, both ends |
+//! | `ping`, `bench` | what a tunnel does, measured |
 //! | `forward` | TCP and Unix sockets over the tunnel |
 //! | `control` | how commands talk to an `adit` that runs on this machine |
 //!
@@ -15,6 +16,7 @@
 
 mod agent;
 mod args;
+mod bench;
 mod config;
 mod connector;
 mod demo;
@@ -26,8 +28,11 @@ mod link;
 mod logging;
 mod node;
 mod output;
+mod ping;
+mod samples;
 mod signals;
 mod stop;
+mod target;
 
 use std::process::ExitCode;
 
@@ -55,6 +60,8 @@ async fn run(command: Command) -> Result<(), Stop> {
     match command {
         Command::Connector(arguments) => connector::run(&arguments.config).await,
         Command::Agent(arguments) => agent::run(&arguments).await,
+        Command::Ping(arguments) => ping::run(arguments.to.target()?, &arguments).await,
+        Command::Bench(arguments) => bench::run(arguments.to.target()?, &arguments).await,
         Command::Demo(arguments) => demo::run(&arguments).await,
     }
 }

@@ -163,10 +163,39 @@ impl Link {
 }
 
 /// One address being tried.
-struct Attempt {
-    node: Node,
-    peer: Peer,
+#[derive(Debug)]
+pub(crate) struct Attempt {
+    pub(crate) node: Node,
+    pub(crate) peer: Peer,
     events: Events,
+}
+
+/// A connection that nothing keeps up, and how long it took from dialling on.
+///
+/// # Errors
+/// Why there is none, or none within `limit`.
+pub(crate) async fn connect(
+    remote: Remote,
+    core: Config,
+    limit: Duration,
+) -> Result<(Attempt, Duration), Stop> {
+    let name = remote.address.clone();
+    let (link, _) = Link::new(remote, core, None);
+    let connected = async {
+        let addresses = name.resolve().await.map_err(|error| {
+            let next = "check how it is written, and that this machine resolves names";
+            Stop::new(Exit::Unreachable, format!("{name}: no address: {error}; {next}"))
+        })?;
+        let start = Instant::now();
+        let attempt = link.race(&addresses).await?;
+        attempt.peer.connected().await?;
+        Ok((attempt, start.elapsed()))
+    };
+    tokio::time::timeout(limit, connected).await.unwrap_or_else(|_| {
+        let next = "check that the connector runs and that UDP reaches it";
+        let sentence = format!("{name}: no connection within {limit:?}; {next}");
+        Err(Stop::new(Exit::Unreachable, sentence))
+    })
 }
 
 /// How long to bear being without a connection.

@@ -1,10 +1,13 @@
 //! The command line. It holds no secret: keys are named by path in the configuration file.
 
+mod measure;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Parser, Subcommand};
 
+pub(crate) use self::measure::{BenchArgs, PingArgs};
 use crate::config::duration;
 
 const EXAMPLES: &str = "\
@@ -38,6 +41,10 @@ pub(crate) enum Command {
     Connector(ConnectorArgs),
     /// Offer the services of a connector on local TCP ports
     Agent(AgentArgs),
+    /// Ask a connector for signs of life, and how long they take
+    Ping(PingArgs),
+    /// Measure the tunnel to a connector: throughput, latency, new streams
+    Bench(BenchArgs),
 }
 
 #[derive(Debug, clap::Args)]
