@@ -125,3 +125,13 @@ async fn a_connector_answers_a_ping_and_refuses_what_it_does_not_know() {
     assert_eq!(ask(r#"{"op":"ping"}"#).await.unwrap(), "{}");
     assert_eq!(ask(r#"{"op":"dance"}"#).await.unwrap_err().code(), Code::NoSuchService);
 }
+
+#[tokio::test]
+async fn a_guest_is_connected_and_may_do_nothing() {
+    let world = World::with_guest().await;
+    let refused = rest(world.open(Builtin::Echo).await.recv()).await.unwrap_err();
+    let StreamError::Refused(failure) = refused else { panic!("{refused}") };
+    assert_eq!(failure.code(), Code::Forbidden);
+    let ping = Request::new(r#"{"op":"ping"}"#).deadline(SOON);
+    assert_eq!(world.peer.request(ping).await.unwrap_err().code(), Code::Forbidden);
+}
