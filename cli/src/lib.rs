@@ -8,6 +8,7 @@
 //! | `home` | the directory in which a person's identities live, and how files are written there |
 //! | `mesh` | one's own certificate authority: devices, invites, revocation |
 //! | `invite`, `enrol` | from a one-use text to a certificate, both ends |
+//! | `ping`, `bench` | what a tunnel does, measured |
 //! | `forward` | TCP and Unix sockets over the tunnel |
 //! | `control` | how commands talk to an `adit` that runs on this machine |
 //!
@@ -15,6 +16,7 @@
 
 mod agent;
 mod args;
+mod bench;
 mod config;
 mod connect;
 mod connector;
@@ -34,10 +36,13 @@ mod logging;
 mod mesh;
 mod node;
 mod output;
+mod ping;
 mod race;
 mod renewal;
+mod samples;
 mod signals;
 mod stop;
+mod target;
 mod verify;
 
 use std::process::ExitCode;
@@ -73,6 +78,8 @@ async fn run(args: Args) -> Result<(), Stop> {
         Command::Config(ConfigCommand::Verify { file, json }) => verify::run(&file, json, &home?),
         Command::Connector(arguments) => connector::run(&arguments.config, home).await,
         Command::Agent(arguments) => agent::run(&arguments, home).await,
+        Command::Ping(arguments) => ping::run(arguments.to.target(home)?, &arguments).await,
+        Command::Bench(arguments) => bench::run(arguments.to.target(home)?, &arguments).await,
         Command::Demo(arguments) => demo::run(&arguments).await,
     }
 }

@@ -1,5 +1,6 @@
 //! The command line. It holds no secret: keys are named by path in the configuration file.
 
+mod measure;
 mod people;
 
 use std::path::PathBuf;
@@ -7,6 +8,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Parser, Subcommand};
 
+pub(crate) use self::measure::{BenchArgs, PingArgs};
 pub(crate) use self::people::{ConnectArgs, ExposeArgs, IdCommand, InviteCommand, InviteOptions};
 use crate::config::duration;
 
@@ -60,6 +62,10 @@ pub(crate) enum Command {
     Connector(ConnectorArgs),
     /// Offer the services of a connector on local TCP ports
     Agent(AgentArgs),
+    /// Ask a connector for signs of life, and how long they take
+    Ping(PingArgs),
+    /// Measure the tunnel to a connector: throughput, latency, new streams
+    Bench(BenchArgs),
 }
 
 #[derive(Debug, Subcommand)]

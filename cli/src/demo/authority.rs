@@ -43,7 +43,12 @@ impl Authority {
         let certificate = params.signed_by(&key, &self.issuer)?.pem();
         let identity = Identity::from_pem(certificate.as_bytes(), key.serialize_pem().as_bytes())
             .context("the new certificate cannot be used")?;
-        Ok(Tls::new(identity, Trust::from_pem(self.certificate.as_bytes())?))
+        Ok(Tls::new(identity, self.trust()?))
+    }
+
+    /// Trust in this authority alone.
+    pub(crate) fn trust(&self) -> anyhow::Result<Trust> {
+        Ok(Trust::from_pem(self.certificate.as_bytes())?)
     }
 }
 

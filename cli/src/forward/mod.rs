@@ -11,6 +11,8 @@ mod copy;
 mod device;
 mod requests;
 mod socket;
+#[cfg(test)]
+pub(crate) mod world;
 
 use std::time::Duration;
 

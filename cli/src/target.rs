@@ -1,0 +1,118 @@
+//! The connector that a command has something to ask of, once: dialled within a time limit, and
+//! left with a goodbye. It never dials a second time.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use adit_tokio::core::config::Config;
+use adit_tokio::core::drive::Peer;
+use serde::Serialize;
+
+use crate::agent;
+use crate::config::{self, Heartbeat, Limits, Remote};
+use crate::home::Home;
+use crate::identity::Source;
+use crate::known::Known;
+use crate::link::reach;
+use crate::node::Node;
+use crate::race::Attempt;
+use crate::samples::millis;
+use crate::stop::Stop;
+
+/// How long a goodbye may take. A connector that misses it learns of the end by silence.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// Whom to dial, and as whom.
+#[derive(Debug)]
+pub(crate) struct Target {
+    pub(crate) remote: Remote,
+    pub(crate) core: Config,
+}
+
+impl Target {
+    /// The connector that an agent's file means, for the device that it names.
+    ///
+    /// # Errors
+    /// What is wrong with the file or its certificates.
+    pub(crate) fn from_file(path: &Path, home: Result<&Home, &Stop>) -> Result<Self, Stop> {
+        let config = config::Agent::load(path)?;
+        let (remote, source) = agent::target(config.target, home)?;
+        let core = agent::core(source, config.limits, config.heartbeat);
+        let (core, _) = core.map_err(|stop| stop.within(path))?;
+        Ok(Self { remote, core })
+    }
+
+    /// The connector of a service that is known here.
+    ///
+    /// # Errors
+    /// That it is not, or what is wrong with the certificate for it.
+    pub(crate) fn known(name: &str, home: &Home) -> Result<Self, Stop> {
+        let known = Known::load(home, name)?;
+        let source = Source::Member(known.membership(home));
+        let (core, _) = agent::core(source, Limits::default(), Heartbeat::default())?;
+        Ok(Self { remote: known.remote()?, core })
+    }
+
+    /// Dials.
+    ///
+    /// # Errors
+    /// Why there is no connection, or none within `limit`.
+    pub(crate) async fn connect(self, limit: Duration) -> Result<Connection, Stop> {
+        let name = self.remote.name.clone();
+        let start = Instant::now();
+        let Attempt { node, peer, .. } = reach(&self.remote, &self.core, limit).await?;
+        let connected = start.elapsed();
+        let reached = Reached { connector: name, address: peer.remote(), connected };
+        Ok(Connection { peer, reached, node })
+    }
+}
+
+/// A connection that was made.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) peer: Peer,
+    pub(crate) reached: Reached,
+    node: Node,
+}
+
+impl Connection {
+    /// Says goodbye.
+    pub(crate) async fn leave(self) {
+        self.node.handle.shutdown();
+        let _ = tokio::time::timeout(GOODBYE, self.node.handle.closed()).await;
+    }
+}
+
+/// Who was reached, where, and how soon after dialling.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Reached {
+    connector: String,
+    address: Option<SocketAddr>,
+    #[serde(rename = "connected_ms", serialize_with = "as_millis")]
+    connected: Duration,
+}
+
+fn as_millis<S: serde::Serializer>(time: &Duration, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_f64(millis(*time))
+}
+
+impl fmt::Display for Reached {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "connected to {}", self.connector)?;
+        if let Some(address) = self.address {
+            write!(f, " ({address})")?;
+        }
+        write!(f, " in {:.1} ms", millis(self.connected))
+    }
+}
+
+#[cfg(test)]
+impl Reached {
+    /// For tests of what is said.
+    pub(crate) fn example() -> Self {
+        let address = Some(([192, 0, 2, 7], 4433).into());
+        Self { connector: "connector".into(), address, connected: Duration::from_micros(3250) }
+    }
+}
