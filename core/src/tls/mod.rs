@@ -79,6 +79,12 @@ impl Tls {
         &self.identity
     }
 
+    /// Whom it believes.
+    #[must_use]
+    pub const fn trust(&self) -> &Trust {
+        &self.trust
+    }
+
     /// The private key's bytes, to derive secrets from that outlive a restart.
     pub(crate) fn secret(&self) -> &[u8] {
         self.identity.key.secret_der()

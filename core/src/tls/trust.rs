@@ -123,6 +123,16 @@ impl Trust {
         Ok(self)
     }
 
+    /// Whether both believe the same certificates, guests aside.
+    pub(crate) fn believes_the_same(&self, other: &Self) -> bool {
+        let same_anchors = match (&self.anchors, &other.anchors) {
+            (Anchors::Roots(one), Anchors::Roots(two)) => one.roots == two.roots,
+            (Anchors::Pin(one), Anchors::Pin(two)) => one == two,
+            (Anchors::Roots(_), Anchors::Pin(_)) | (Anchors::Pin(_), Anchors::Roots(_)) => false,
+        };
+        same_anchors && self.revoked == other.revoked
+    }
+
     /// The same, and an acceptor lets in whoever proves to hold one of these keys, each until a
     /// time since the Unix epoch. Nothing else of a guest's certificate is looked at, and no name in
     /// it believed: the peer's [`Credential`](super::Credential) says that it is a guest.
