@@ -6,12 +6,15 @@
 use std::time::Duration;
 
 use adit_tokio::core::config::{Config, Transport};
+use adit_tokio::core::drive::Peer;
 use tokio::task::JoinSet;
 
 use crate::args::AgentArgs;
 use crate::config::{self, Forward, Limits};
 use crate::connector::shut_down;
+use crate::control::{self, Process};
 use crate::forward::agent::{Gate, Tunnel, listen, serve};
+use crate::home::Home;
 use crate::link::Link;
 use crate::stop::Stop;
 use crate::{identity, node, signals};
@@ -25,7 +28,7 @@ const ATTEMPT: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// What is wrong with the configuration, the certificates or, when a limit was given, the network.
-pub(crate) async fn run(arguments: &AgentArgs) -> Result<(), Stop> {
+pub(crate) async fn run(arguments: &AgentArgs, home: Result<Home, Stop>) -> Result<(), Stop> {
     let config = config::Agent::load(&arguments.config)?;
     let tls = identity::load(&config.tls)?;
     let transport = Transport { connect_timeout: ATTEMPT, ..node::transport(config.limits) };
@@ -33,8 +36,10 @@ pub(crate) async fn run(arguments: &AgentArgs) -> Result<(), Stop> {
     let core = node::build(builder, config.heartbeat, &arguments.config)?;
     let ended = node::signals(signals::asked_to_end())?;
 
+    let process = Process::new("agent").dialling(&config.connector.name, &config.connector.address);
     let (mut link, tunnel) = Link::new(config.connector, core, arguments.give_up_after);
     let _ports = open_ports(&config.forwards, &tunnel, config.limits)?;
+    let _control = control::open(home.as_ref(), describe(process, &config.forwards, &tunnel)).await;
     let stop = tokio::select! {
         stop = link.keep_up() => Some(stop),
         () = ended => None,
@@ -44,6 +49,15 @@ pub(crate) async fn run(arguments: &AgentArgs) -> Result<(), Stop> {
         (None, Some(node)) => shut_down(&node.handle).await,
         (None, None) => Ok(()),
     }
+}
+
+/// What `adit status` is told.
+fn describe(process: Process, forwards: &[Forward], tunnel: &Tunnel) -> Process {
+    let tunnel = tunnel.clone();
+    let current = move || tunnel.borrow().as_ref().and_then(Peer::snapshot).into_iter().collect();
+    forwards
+        .iter()
+        .fold(process.peers(current), |process, f| process.forwarding(f.listen, &f.service))
 }
 
 fn open_ports(forwards: &[Forward], tunnel: &Tunnel, limits: Limits) -> Result<JoinSet<()>, Stop> {

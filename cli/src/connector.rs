@@ -6,7 +6,10 @@ use std::sync::Arc;
 use adit_tokio::core::config::Config;
 use adit_tokio::core::drive::Handle;
 
+use crate::config::Service;
+use crate::control::{self, Process};
 use crate::forward::connector::{Services, serve};
+use crate::home::Home;
 use crate::stop::{Exit, Stop};
 use crate::{config, identity, lifecycle, node, signals};
 
@@ -14,7 +17,7 @@ use crate::{config, identity, lifecycle, node, signals};
 ///
 /// # Errors
 /// What is wrong with the configuration, the address or, later, the socket.
-pub(crate) async fn run(path: &Path) -> Result<(), Stop> {
+pub(crate) async fn run(path: &Path, home: Result<Home, Stop>) -> Result<(), Stop> {
     let config = config::Connector::load(path)?;
     let tls = identity::load(&config.tls)?;
     let ended = node::signals(signals::asked_to_end())?;
@@ -26,6 +29,7 @@ pub(crate) async fn run(path: &Path) -> Result<(), Stop> {
     let node::Node { handle, mut driver } = node::start(config.listen, core)?;
     tracing::info!(listen = %config.listen, services = config.services.len(), "the connector is up");
 
+    let _control = control::open(home.as_ref(), process(&config.services, &handle)).await;
     let _log = node::Background::spawn(lifecycle::log(handle.clone()));
     let services = Arc::new(Services::new(config.services, config.limits));
     let _serving = node::Background::spawn(serve(handle.clone(), services));
@@ -33,6 +37,13 @@ pub(crate) async fn run(path: &Path) -> Result<(), Stop> {
         result = driver.ended() => Err(result),
         () = ended => shut_down(&handle).await,
     }
+}
+
+/// What `adit status` is told.
+fn process(services: &[Service], handle: &Handle) -> Process {
+    let handle = handle.clone();
+    let process = Process::new("connector").peers(move || handle.snapshot().peers);
+    services.iter().fold(process, |process, service| process.exposing(&service.name, &service.tcp))
 }
 
 /// Lets what is under way finish within the core's drain time; a second signal cuts it short.

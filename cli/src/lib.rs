@@ -17,6 +17,7 @@ mod agent;
 mod args;
 mod config;
 mod connector;
+mod control;
 mod demo;
 mod forward;
 mod home;
@@ -34,6 +35,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use crate::args::{Args, Command};
+use crate::home::Home;
 use crate::stop::{Exit, Stop};
 
 /// Runs the program on the arguments of this process.
@@ -41,7 +43,7 @@ use crate::stop::{Exit, Stop};
 pub fn main() -> ExitCode {
     let args = Args::parse();
     logging::start(args.verbose);
-    let result = runtime().and_then(|runtime| runtime.block_on(run(args.command)));
+    let result = runtime().and_then(|runtime| runtime.block_on(run(args)));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(stop) => {
@@ -51,10 +53,11 @@ pub fn main() -> ExitCode {
     }
 }
 
-async fn run(command: Command) -> Result<(), Stop> {
-    match command {
-        Command::Connector(arguments) => connector::run(&arguments.config).await,
-        Command::Agent(arguments) => agent::run(&arguments).await,
+async fn run(args: Args) -> Result<(), Stop> {
+    let home = Home::find(args.home.as_deref());
+    match args.command {
+        Command::Connector(arguments) => connector::run(&arguments.config, home).await,
+        Command::Agent(arguments) => agent::run(&arguments, home).await,
         Command::Demo(arguments) => demo::run(&arguments).await,
     }
 }

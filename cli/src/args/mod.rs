@@ -28,6 +28,10 @@ pub(crate) struct Args {
     /// Say more on stderr: -v for state changes, -vv for packets (RUST_LOG overrides)
     #[arg(short, long, action = ArgAction::Count, global = true)]
     pub(crate) verbose: u8,
+
+    /// Where identities and running processes are found; by default .adit in your own directory
+    #[arg(long, value_name = "DIR", env = "ADIT_HOME", hide_env_values = true, global = true)]
+    pub(crate) home: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
