@@ -10,6 +10,7 @@
 //! | `invite`, `enrol` | from a one-use text to a certificate, both ends |
 //! | `forward` | TCP and Unix sockets over the tunnel |
 //! | `control` | how commands talk to an `adit` that runs on this machine |
+//! | `status` | what runs on this machine, for people and for programs |
 //!
 //! The library is the program's own: it promises nothing to other crates.
 
@@ -28,6 +29,7 @@ mod logging;
 mod node;
 mod output;
 mod signals;
+mod status;
 mod stop;
 
 use std::process::ExitCode;
@@ -58,6 +60,7 @@ async fn run(args: Args) -> Result<(), Stop> {
     match args.command {
         Command::Connector(arguments) => connector::run(&arguments.config, home).await,
         Command::Agent(arguments) => agent::run(&arguments, home).await,
+        Command::Status(arguments) => status::run(&arguments, &home?).await,
         Command::Demo(arguments) => demo::run(&arguments).await,
     }
 }

@@ -11,6 +11,8 @@
 //! told and done is the role's ([`Process`]). No process needs its socket: one that cannot have it
 //! says so once and runs on.
 
+#[cfg(unix)]
+mod client;
 mod process;
 mod protocol;
 #[cfg(unix)]
@@ -18,7 +20,10 @@ mod server;
 #[cfg(unix)]
 mod socket;
 
+use serde_json::{Map, Value};
+
 pub(crate) use self::process::Process;
+pub(crate) use self::protocol::Request;
 use crate::home::Home;
 use crate::stop::Stop;
 
@@ -27,6 +32,15 @@ use crate::stop::Stop;
 pub(crate) struct Control {
     #[cfg(unix)]
     _open: server::Open,
+}
+
+/// What a process said when it was asked.
+#[derive(Debug)]
+pub(crate) struct Heard {
+    /// The name of its socket.
+    pub(crate) socket: String,
+    /// The answer without its `ok`, or a sentence about why there is none.
+    pub(crate) answer: Result<Map<String, Value>, String>,
 }
 
 /// Opens the socket of this process. Without one it is warned, and everything else works.
@@ -50,4 +64,22 @@ pub(crate) async fn open(home: Result<&Home, &Stop>, process: Process) -> Option
 pub(crate) async fn open(_home: Result<&Home, &Stop>, process: Process) -> Option<Control> {
     drop(process);
     None
+}
+
+/// Asks every process of a home, all at once. Sockets that killed processes left are removed.
+///
+/// # Errors
+/// When it cannot be seen what runs.
+#[cfg(unix)]
+pub(crate) async fn ask_all(home: &Home, request: Request) -> Result<Vec<Heard>, Stop> {
+    client::ask_all(&home.run(), request).await
+}
+
+/// This system has no such sockets.
+///
+/// # Errors
+/// Always.
+#[cfg(not(unix))]
+pub(crate) async fn ask_all(_home: &Home, _request: Request) -> Result<Vec<Heard>, Stop> {
+    Err(Stop::usage("a running adit can be asked on Unix alone; look at its log instead"))
 }
