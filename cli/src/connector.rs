@@ -43,7 +43,9 @@ pub(crate) async fn run(path: &Path, home: Result<Home, Stop>) -> Result<(), Sto
 fn process(services: &[Service], handle: &Handle) -> Process {
     let handle = handle.clone();
     let process = Process::new("connector").peers(move || handle.snapshot().peers);
-    services.iter().fold(process, |process, service| process.exposing(&service.name, &service.tcp))
+    services
+        .iter()
+        .fold(process, |process, service| process.exposing(&service.name, &service.backend))
 }
 
 /// Lets what is under way finish within the core's drain time; a second signal cuts it short.

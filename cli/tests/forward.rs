@@ -180,3 +180,36 @@ fn hundreds_of_connections_at_once_are_carried() {
         assert_eq!(usize::from_be_bytes(answer), index);
     }
 }
+
+#[cfg(unix)]
+#[test]
+fn a_service_behind_a_unix_socket_hears_all_and_answers() {
+    // The path of a socket is at most about a hundred bytes long, and the tests' own may be longer.
+    let path = std::env::temp_dir().join(format!("adit-forward-{}.sock", std::process::id()));
+    common::unix_service(&path, |mut client| {
+        let mut heard = Vec::new();
+        client.read_to_end(&mut heard)?;
+        heard.reverse();
+        client.write_all(&heard)
+    });
+    let echo = format!("tcp = \"{}\"", service(echo));
+    let tunnel = Tunnel::start_written(&[
+        ("echo", echo),
+        ("unix", format!("unix = {path:?}")),
+        ("gone", "unix = \"/nonexistent/app.sock\"".into()),
+    ]);
+    let sent: Vec<u8> = (0..1_000_000_u32).flat_map(u32::to_be_bytes).collect();
+    let mut tcp = connect(tunnel.ports[1]);
+    tcp.write_all(&sent).unwrap();
+    tcp.shutdown(Shutdown::Write).unwrap();
+    let mut received = Vec::new();
+    tcp.read_to_end(&mut received).unwrap();
+    received.reverse();
+    assert!(received == sent, "{} of {} bytes came back", received.len(), sent.len());
+    std::fs::remove_file(&path).unwrap();
+
+    assert_refused(tunnel.ports[1]);
+    assert_refused(tunnel.ports[2]);
+    let log = tunnel.connector.log();
+    assert!(log.contains("backend_unavailable: /nonexistent/app.sock: "), "{log}");
+}

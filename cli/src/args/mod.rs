@@ -75,7 +75,7 @@ A connector.toml:
 
   [[service]]
   name = \"web\"
-  tcp = \"127.0.0.1:8080\"
+  tcp = \"127.0.0.1:8080\"    # or unix = \"/run/app.sock\"
   allow = [\"laptop\"]        # names from device certificates; without it, every device")]
 pub(crate) struct ConnectorArgs {
     /// The configuration file; paths in it are relative to it

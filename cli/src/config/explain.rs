@@ -71,6 +71,7 @@ fn example(key: &str) -> &'static str {
     match key {
         "listen" => " like listen = \"127.0.0.1:4433\"",
         "tcp" => " like tcp = \"127.0.0.1:8080\"",
+        "unix" => " like unix = \"/run/app.sock\"",
         "address" => " like address = \"connector.example:4433\"",
         "name" => " like name = \"web\"",
         "service" => " like service = \"web\"",

@@ -4,9 +4,11 @@
 //! Unknown keys are mistakes. Paths in a file are relative to that file. Nothing is read here but
 //! the configuration file itself.
 
+mod backend;
 pub(crate) mod duration;
 mod explain;
 mod host_port;
+mod service;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -18,7 +20,9 @@ use adit_tokio::core::message::ServiceName;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+pub(crate) use self::backend::Backend;
 pub(crate) use self::host_port::HostPort;
+pub(crate) use self::service::Service;
 use crate::stop::Stop;
 
 /// `connector.toml`: what a connector exposes, where it listens, and who it is.
@@ -34,18 +38,6 @@ pub(crate) struct Connector {
     pub(crate) limits: Limits,
     #[serde(default)]
     pub(crate) heartbeat: Heartbeat,
-}
-
-/// One private TCP service.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Service {
-    pub(crate) name: ServiceName,
-    /// Where the service is, from here; resolved for every connection.
-    pub(crate) tcp: HostPort,
-    /// Names of the devices that may use it, as their verified certificates say. Without the
-    /// key every device of the CA may; with an empty list none.
-    pub(crate) allow: Option<BTreeSet<String>>,
 }
 
 /// `agent.toml`: which connector, and what it offers on local ports.
@@ -142,7 +134,11 @@ impl Connector {
         let mut config: Self = load(path)?;
         config.tls.resolve(path);
         let mut names = BTreeSet::new();
-        for service in &config.services {
+        let directory = path.parent().unwrap_or(Path::new(""));
+        for service in &mut config.services {
+            service.resolve(directory).map_err(|sentence| {
+                Stop::usage(format!("{}: service: {sentence}", path.display()))
+            })?;
             if !names.insert(service.name.as_str()) {
                 return Err(twice(path, "service", service.name.as_str()));
             }

@@ -127,6 +127,38 @@ fn a_wrong_value_is_answered_with_a_right_one() {
     assert!(said.contains("service[0].name: "), "{said}");
 }
 
+#[cfg(unix)]
+#[test]
+fn a_service_may_be_a_unix_socket_whose_path_is_relative_to_the_file() {
+    let backend = |path: &str| {
+        let text = CONNECTOR.replace("tcp = \"127.0.0.1:8080\"", &format!("unix = \"{path}\""));
+        connector(&text).map(|config| config.services[0].backend.clone())
+    };
+    let expected = Backend::Unix(std::env::temp_dir().join("app.sock"));
+    assert_eq!(backend("app.sock").unwrap(), expected);
+    assert_eq!(backend("/run/app.sock").unwrap(), Backend::Unix("/run/app.sock".into()));
+    let said = backend(&"a".repeat(107)).unwrap_err();
+    assert!(said.contains(": no Unix socket can be there: "), "{said}");
+    assert!(said.ends_with("; choose another path"), "{said}");
+}
+
+#[test]
+fn a_service_is_in_one_place() {
+    let none = connector(&CONNECTOR.replace("tcp = \"127.0.0.1:8080\"", "")).unwrap_err();
+    assert!(none.contains("service[0]: \"web\" does not say where it is; add tcp = "), "{none}");
+    let both = "tcp = \"127.0.0.1:8080\"\nunix = \"app.sock\"";
+    let both = connector(&CONNECTOR.replace("tcp = \"127.0.0.1:8080\"", both)).unwrap_err();
+    assert!(both.ends_with("has both \"tcp\" and \"unix\"; remove one of them"), "{both}");
+}
+
+#[test]
+fn a_name_that_is_the_program_s_own_is_refused() {
+    let said = connector(&CONNECTOR.replace("\"web\"", "\"adit.web\"")).unwrap_err();
+    assert!(said.contains("\"adit.web\": names that begin with \"adit.\" are"), "{said}");
+    assert!(said.ends_with("; choose another"), "{said}");
+    assert!(connector(&CONNECTOR.replace("\"web\"", "\"adit\"")).is_ok());
+}
+
 #[test]
 fn text_that_is_not_toml_is_located() {
     let said = connector("listen = \n").unwrap_err();

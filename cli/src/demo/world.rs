@@ -98,7 +98,7 @@ impl Connector {
         let Node { handle, driver } = node::start(address, hurried(tls, true)?)?;
         let web = config::Service {
             name: web(),
-            tcp: service.address().into(),
+            backend: config::Backend::Tcp(service.address().into()),
             allow: Some([AGENT.to_owned()].into()),
         };
         let services = Arc::new(forward::connector::Services::new(vec![web], Limits::default()));

@@ -1,19 +1,21 @@
-//! The connector's side: each stream that a peer opens to a service becomes a TCP connection to
-//! that service, when the peer's verified name is allowed to use it.
+//! The connector's side: each stream that a peer opens to a service becomes a connection to that
+//! service, when the peer's verified name is allowed to use it. It also gives each request to who
+//! answers it.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use adit_tokio::core::drive::{Handle, Incoming, Peer};
 use adit_tokio::core::error::{Code, Failure};
-use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::{CONNECT_TIMEOUT, copy, prepare};
-use crate::config::{HostPort, Limits, Service};
+use super::builtin::Builtin;
+use super::device::Device;
+use super::socket::Socket;
+use super::{connect, copy, requests};
+use crate::config::{Backend, Limits, Service};
 
 /// The services of a connector, and how much it takes on.
 #[derive(Debug)]
@@ -32,20 +34,32 @@ impl Services {
         }
     }
 
-    /// Where the service is, for a device whose verified certificate has these names.
-    fn authorise(&self, service: &str, device: &[String]) -> Result<&HostPort, Failure> {
+    /// What is behind a service's name, for a device that may use it.
+    fn authorise(&self, service: &str, device: &Device) -> Result<Found<'_>, Failure> {
+        device.as_member(&format!("\"{service}\""))?;
+        if let Some(builtin) = Builtin::named(service) {
+            return Ok(Found::Builtin(builtin));
+        }
         let Some(found) = self.by_name.get(service) else {
             return Err(Failure::new(Code::NoSuchService, format!("no service \"{service}\"")));
         };
         match &found.allow {
-            Some(allow) if !device.iter().any(|name| allow.contains(name)) => {
-                let device = device.first().map_or("a device without a name", String::as_str);
+            Some(allow) if !device.names().iter().any(|name| allow.contains(name)) => {
+                let device = device.names().first();
+                let device = device.map_or("a device without a name", String::as_str);
                 let why = format!("{device} may not use \"{service}\"");
                 Err(Failure::new(Code::Forbidden, why))
             }
-            Some(_) | None => Ok(&found.tcp),
+            Some(_) | None => Ok(Found::Backend(&found.backend)),
         }
     }
+}
+
+/// What is behind a service's name.
+#[derive(Debug)]
+enum Found<'a> {
+    Builtin(Builtin),
+    Backend(&'a Backend),
 }
 
 /// Serves every peer until the node has shut down. Dropping it ends every connection.
@@ -72,21 +86,18 @@ where
     while peers.join_next().await.is_some() {}
 }
 
-/// Serves the streams and refuses the requests of one peer, until it is closed for good.
+/// Serves the streams and answers the requests of one peer, until it is closed for good.
 async fn serve_peer(peer: Peer, services: Arc<Services>) {
-    let names = match peer.names() {
-        names if names.is_empty() => "a device without a name".to_owned(),
-        names => names.join(", "),
-    };
+    let device = Device::of(&peer);
     let remote = peer.remote().map_or_else(String::new, |remote| format!(" from {remote}"));
-    tracing::info!("{}: {names} came{remote}", peer.id());
-    tokio::join!(serve_streams(&peer, services), refuse_requests(&peer));
+    tracing::info!("{}: {device} came{remote}", peer.id());
+    tokio::join!(serve_streams(&peer, services), requests::serve(&peer, &device));
 }
 
 /// Serves the streams of one peer, until it is closed for good.
 pub(crate) async fn serve_streams(peer: &Peer, services: Arc<Services>) {
     // An accepted peer is one connection, with one certificate.
-    let device: Arc<[String]> = peer.names().into();
+    let device = Arc::new(Device::of(peer));
     let mut flows = JoinSet::new();
     loop {
         tokio::select! {
@@ -102,58 +113,51 @@ pub(crate) async fn serve_streams(peer: &Peer, services: Arc<Services>) {
     while flows.join_next().await.is_some() {}
 }
 
-async fn refuse_requests(peer: &Peer) {
-    let failure = Failure::new(Code::NoSuchService, "this connector answers no requests");
-    while let Some(request) = peer.accept_request().await {
-        // A requester that has given up meanwhile needs no answer.
-        let _ = request.fail(&failure);
-    }
-}
-
-async fn serve_stream(incoming: Incoming, device: Arc<[String]>, services: Arc<Services>) {
-    let service = incoming.service().as_str().to_owned();
-    let backend = match services.authorise(&service, &device) {
-        Ok(backend) => backend,
+async fn serve_stream(incoming: Incoming, device: Arc<Device>, services: Arc<Services>) {
+    let found = match services.authorise(incoming.service().as_str(), &device) {
+        Ok(found) => found,
         Err(failure) => return refuse(incoming, &failure),
     };
     let Ok(_slot) = services.slots.clone().try_acquire_owned() else {
         let failure = Failure::new(Code::Overloaded, "the connector is at its connection limit");
         return refuse(incoming, &failure);
     };
-    let tcp = match connect(backend).await {
-        Ok(tcp) => tcp,
+    let half_open = services.half_open;
+    match found {
+        Found::Builtin(builtin) => {
+            let (send, recv) = incoming.accept().split();
+            let result = builtin.serve(send, recv).await;
+            tracing::debug!(?builtin, %device, ?result, "a stream ended");
+        }
+        Found::Backend(Backend::Tcp(address)) => {
+            carry(incoming, connect::tcp(address).await, &device, half_open).await;
+        }
+        #[cfg(unix)]
+        Found::Backend(Backend::Unix(path)) => {
+            carry(incoming, connect::unix(path).await, &device, half_open).await;
+        }
+    }
+}
+
+async fn carry<S: Socket>(
+    incoming: Incoming,
+    connected: Result<S, Failure>,
+    device: &Device,
+    half_open: Duration,
+) {
+    let socket = match connected {
+        Ok(socket) => socket,
         Err(failure) => return refuse(incoming, &failure),
     };
-    prepare(&tcp);
+    let service = incoming.service().clone();
     let (send, recv) = incoming.accept().split();
-    let (totals, result) = copy::both_ways(tcp, send, recv, services.half_open).await;
-    tracing::debug!(%service, ?device, ?totals, ?result, "a connection ended");
+    let (totals, result) = copy::both_ways(socket, send, recv, half_open).await;
+    tracing::debug!(%service, %device, ?totals, ?result, "a connection ended");
 }
 
 fn refuse(incoming: Incoming, failure: &Failure) {
     tracing::info!(service = incoming.service().as_str(), %failure, "refused a connection");
     incoming.refuse(failure);
-}
-
-async fn connect(backend: &HostPort) -> Result<TcpStream, Failure> {
-    let unavailable = |why: &dyn std::fmt::Display| {
-        Failure::new(Code::BackendUnavailable, format!("{backend}: {why}"))
-    };
-    let attempt = async {
-        let mut last = io::Error::from(io::ErrorKind::NotFound);
-        for address in backend.resolve().await? {
-            match TcpStream::connect(address).await {
-                Ok(tcp) => return Ok(tcp),
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
-    };
-    match tokio::time::timeout(CONNECT_TIMEOUT, attempt).await {
-        Ok(Ok(tcp)) => Ok(tcp),
-        Ok(Err(error)) => Err(unavailable(&error)),
-        Err(_) => Err(unavailable(&format_args!("no answer within {CONNECT_TIMEOUT:?}"))),
-    }
 }
 
 #[cfg(test)]
@@ -163,32 +167,51 @@ mod tests {
     fn service(name: &str, allow: Option<&[&str]>) -> Service {
         Service {
             name: name.parse().unwrap(),
-            tcp: HostPort::try_from("127.0.0.1:80".to_owned()).unwrap(),
+            backend: "80".parse().unwrap(),
             allow: allow.map(|names| names.iter().map(|&name| name.to_owned()).collect()),
         }
     }
 
-    fn code(services: &Services, name: &str, device: Option<&str>) -> Option<Code> {
-        let device: Vec<_> = device.into_iter().map(str::to_owned).collect();
-        services.authorise(name, &device).err().map(|failure| failure.code())
+    fn code(services: &Services, name: &str, device: &[&str]) -> Option<Code> {
+        services.authorise(name, &Device::member(device)).err().map(|failure| failure.code())
+    }
+
+    fn three() -> Services {
+        let services = vec![
+            service("all", None),
+            service("some", Some(&["laptop", "desk"])),
+            service("none", Some(&[])),
+        ];
+        Services::new(services, Limits::default())
     }
 
     #[test]
     fn a_service_is_open_to_all_devices_to_some_or_to_none() {
-        let services = Services::new(
-            vec![
-                service("all", None),
-                service("some", Some(&["laptop", "desk"])),
-                service("none", Some(&[])),
-            ],
-            Limits::default(),
-        );
-        assert_eq!(code(&services, "all", Some("laptop")), None);
-        assert_eq!(code(&services, "all", None), None);
-        assert_eq!(code(&services, "some", Some("laptop")), None);
-        assert_eq!(code(&services, "some", Some("lapto")), Some(Code::Forbidden));
-        assert_eq!(code(&services, "some", None), Some(Code::Forbidden));
-        assert_eq!(code(&services, "none", Some("laptop")), Some(Code::Forbidden));
-        assert_eq!(code(&services, "other", Some("laptop")), Some(Code::NoSuchService));
+        let services = three();
+        assert_eq!(code(&services, "all", &["laptop"]), None);
+        assert_eq!(code(&services, "all", &[]), None);
+        assert_eq!(code(&services, "some", &["laptop"]), None);
+        assert_eq!(code(&services, "some", &["lapto"]), Some(Code::Forbidden));
+        assert_eq!(code(&services, "some", &[]), Some(Code::Forbidden));
+        assert_eq!(code(&services, "none", &["laptop"]), Some(Code::Forbidden));
+        assert_eq!(code(&services, "other", &["laptop"]), Some(Code::NoSuchService));
+    }
+
+    #[test]
+    fn the_built_in_services_are_open_to_every_member() {
+        let services = three();
+        for name in ["adit.echo", "adit.source", "adit.sink"] {
+            assert_eq!(code(&services, name, &[]), None);
+        }
+        assert_eq!(code(&services, "adit.other", &["laptop"]), Some(Code::NoSuchService));
+    }
+
+    #[test]
+    fn a_guest_may_use_no_service_and_learns_of_none() {
+        let services = three();
+        for name in ["all", "other", "adit.echo"] {
+            let failure = services.authorise(name, &Device::guest()).unwrap_err();
+            assert_eq!(failure.code(), Code::Forbidden, "{name}");
+        }
     }
 }

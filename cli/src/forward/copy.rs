@@ -1,4 +1,4 @@
-//! One TCP connection and one stream of the tunnel, carried into each other.
+//! One local connection and one stream of the tunnel, carried into each other.
 //!
 //! An end of one direction is passed on as an end of that direction. A reset on either side
 //! resets the other. Nothing is read that there is no room for: a slow reader is felt by the
@@ -6,7 +6,6 @@
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
-use std::net::Shutdown;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -14,9 +13,8 @@ use std::time::Duration;
 use adit_tokio::core::drive::{RecvHalf, SendHalf, StreamError};
 use adit_tokio::core::error::Code;
 use bytes::{Bytes, BytesMut};
-use socket2::SockRef;
-use tokio::io::Interest;
-use tokio::net::TcpStream;
+
+use super::socket::Socket;
 
 /// Smallest and largest read buffer: the size doubles as long as reads fill it. Measured on
 /// loopback, more than 256 KiB carries no more.
@@ -25,12 +23,12 @@ const READ: (usize, usize) = (16 * 1024, 256 * 1024);
 /// Room that makes a used buffer worth another read.
 const WORTH_READING: usize = 4 * 1024;
 
-/// Most bytes and most pieces taken from the stream for one write to TCP.
+/// Most bytes and most pieces taken from the stream for one write to a socket.
 const WRITE: (usize, usize) = (256 * 1024, 64);
 
 /// Bytes one connection carries before the others of its thread have a turn: a small request waits
 /// for no more than this of each bulk transfer.
-const TURN: usize = 128 * 1024;
+pub(super) const TURN: usize = 128 * 1024;
 
 /// The sending direction of a stream.
 pub(super) trait Sink {
@@ -96,20 +94,20 @@ impl Source for RecvHalf {
     }
 }
 
-/// Bytes carried, from the view of the TCP connection.
+/// Bytes carried, from the view of the local connection.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Totals {
-    /// Read from TCP and given to the tunnel.
+    /// Read from the socket and given to the tunnel.
     pub(super) sent: u64,
-    /// Taken from the tunnel and written to TCP.
+    /// Taken from the tunnel and written to the socket.
     pub(super) received: u64,
 }
 
 /// Why a connection ended other than by both ends finishing.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Broken {
-    #[error("tcp: {0}")]
-    Tcp(#[from] io::Error),
+    #[error("socket: {0}")]
+    Socket(#[from] io::Error),
     #[error("tunnel: {0}")]
     Tunnel(#[from] StreamError),
     #[error("half open without a byte for too long")]
@@ -128,35 +126,35 @@ struct Progress {
 /// Carries both directions until both have ended, or one has broken, which ends the other. A
 /// connection of which one direction has ended breaks when the other is silent for `half_open`.
 pub(super) async fn both_ways(
-    tcp: TcpStream,
+    socket: impl Socket,
     mut sink: impl Sink,
     mut source: impl Source,
     half_open: Duration,
 ) -> (Totals, Result<(), Broken>) {
     let progress = Progress::default();
     let result = {
-        let there = read_tcp(&tcp, &mut sink, &progress);
-        let back = write_tcp(&tcp, &mut source, &progress);
+        let there = read_socket(&socket, &mut sink, &progress);
+        let back = write_socket(&socket, &mut source, &progress);
         tokio::select! {
             biased;
             result = async { tokio::try_join!(there, back) } => result.map(|_| ()),
-            broken = linger(&tcp, &progress, half_open) => Err(broken),
+            broken = linger(&socket, &progress, half_open) => Err(broken),
         }
     };
     if let Err(broken) = &result {
         let code = match broken {
-            Broken::Tcp(_) | Broken::Tunnel(_) => Code::Cancelled,
+            Broken::Socket(_) | Broken::Tunnel(_) => Code::Cancelled,
             Broken::HalfOpen => Code::TimedOut,
         };
         sink.reset(code);
         source.stop(code);
-        let _ = tcp.set_zero_linger();
+        socket.break_off();
     }
     (progress.totals(), result)
 }
 
-async fn read_tcp(
-    tcp: &TcpStream,
+async fn read_socket(
+    socket: &impl Socket,
     sink: &mut impl Sink,
     progress: &Progress,
 ) -> Result<(), Broken> {
@@ -168,12 +166,12 @@ async fn read_tcp(
             turn = 0;
             tokio::task::yield_now().await;
         }
-        tcp.readable().await?;
+        socket.readable().await?;
         if buffer.capacity() < WORTH_READING {
             buffer.reserve(size);
         }
         let room = buffer.capacity();
-        let count = match tcp.try_read_buf(&mut buffer) {
+        let count = match socket.try_read(&mut buffer) {
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 buffer = BytesMut::new();
@@ -200,8 +198,8 @@ async fn read_tcp(
     }
 }
 
-async fn write_tcp(
-    tcp: &TcpStream,
+async fn write_socket(
+    socket: &impl Socket,
     source: &mut impl Source,
     progress: &Progress,
 ) -> Result<(), Broken> {
@@ -214,14 +212,14 @@ async fn write_tcp(
         }
         let ended = poll_fn(|cx| batch.poll_fill(source, cx)).await?;
         while !batch.is_empty() {
-            match batch.write_to(tcp) {
+            match batch.write_to(socket) {
                 Ok(count) => {
                     progress.received.fetch_add(count as u64, Relaxed);
                     turn += count;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => tokio::select! {
                     biased;
-                    result = tcp.writable() => result?,
+                    result = socket.writable() => result?,
                     // Who reads nothing any more must not hold on to a tunnel that is gone.
                     error = poll_fn(|cx| source.poll_lost(cx)) => return Err(error.into()),
                 },
@@ -229,7 +227,7 @@ async fn write_tcp(
             }
         }
         if ended {
-            SockRef::from(tcp).shutdown(Shutdown::Write)?;
+            socket.shutdown_write()?;
             progress.received_all.store(true, Relaxed);
             return Ok(());
         }
@@ -277,13 +275,13 @@ impl Batch {
         Poll::Ready(Ok(false))
     }
 
-    fn write_to(&mut self, tcp: &TcpStream) -> io::Result<usize> {
+    fn write_to(&mut self, socket: &impl Socket) -> io::Result<usize> {
         let mut slices = [IoSlice::new(&[]); WRITE.1];
         let left = &self.pieces[self.done..];
         for (slice, piece) in slices.iter_mut().zip(left) {
             *slice = IoSlice::new(piece);
         }
-        let count = tcp.try_write_vectored(&slices[..left.len()])?;
+        let count = socket.try_write(&slices[..left.len()])?;
         self.on_written(count);
         Ok(count)
     }
@@ -314,7 +312,7 @@ impl Progress {
 /// Waits for what breaks a connection of which one direction has ended: silence for too long, or
 /// a reset that no read would tell of, since reading is over. It is polled after the two
 /// directions in the same task, so that it needs no waker to see what they did.
-async fn linger(tcp: &TcpStream, progress: &Progress, half_open: Duration) -> Broken {
+async fn linger(socket: &impl Socket, progress: &Progress, half_open: Duration) -> Broken {
     poll_fn(|_| if progress.is_half_open() { Poll::Ready(()) } else { Poll::Pending }).await;
     let silence = async {
         loop {
@@ -329,8 +327,8 @@ async fn linger(tcp: &TcpStream, progress: &Progress, half_open: Duration) -> Br
         if progress.received_all.load(Relaxed) {
             return std::future::pending().await;
         }
-        match tcp.ready(Interest::ERROR).await.and_then(|_| tcp.take_error()) {
-            Ok(Some(error)) | Err(error) => Broken::Tcp(error),
+        match socket.failed().await {
+            Ok(Some(error)) | Err(error) => Broken::Socket(error),
             Ok(None) => std::future::pending().await,
         }
     };

@@ -1,11 +1,16 @@
-//! TCP over the tunnel: what an agent and a connector do with each connection.
+//! TCP and Unix sockets over the tunnel: what an agent and a connector do with each connection.
 //!
 //! It decides about sockets, time limits and refusals. It knows nothing of how the tunnel is kept
 //! up, and it never looks at the bytes.
 
 pub(crate) mod agent;
+pub(crate) mod builtin;
+mod connect;
 pub(crate) mod connector;
 mod copy;
+mod device;
+mod requests;
+mod socket;
 
 use std::time::Duration;
 

@@ -249,6 +249,16 @@ pub(crate) fn service(
     address
 }
 
+/// A service on a Unix socket that treats one connection after another as told.
+#[cfg(unix)]
+pub(crate) fn unix_service(
+    path: &Path,
+    treat: impl Fn(std::os::unix::net::UnixStream) -> io::Result<()> + Send + 'static,
+) {
+    let listener = std::os::unix::net::UnixListener::bind(path).unwrap();
+    std::thread::spawn(move || listener.incoming().try_for_each(|client| treat(client?)));
+}
+
 /// Sends back what it receives.
 pub(crate) fn echo(mut tcp: TcpStream) -> io::Result<()> {
     let mut buffer = vec![0; 64 * 1024];
@@ -293,6 +303,16 @@ impl Tunnel {
     /// Starts both, with a local port for each named service. The first one echoes, so that it
     /// shows when the tunnel is up; `extra` goes into each `[[service]]`.
     pub(crate) fn start(services: &[(&str, SocketAddr, &str)]) -> Self {
+        let services = services.iter().map(|&(name, address, extra)| {
+            let service = format!("tcp = \"{address}\"\n{extra}\n");
+            (name, if extra == "absent" { String::new() } else { service })
+        });
+        Self::start_written(&services.collect::<Vec<_>>())
+    }
+
+    /// The same with each `[[service]]` as it is written after its name, or without it where
+    /// nothing is written.
+    pub(crate) fn start_written(services: &[(&str, String)]) -> Self {
         let (directory, authority) = (Directory::new(), Authority::new());
         let listen = free_udp();
         let mut connector = format!("listen = \"{listen}\"\n");
@@ -302,11 +322,10 @@ impl Tunnel {
         agent += QUICK;
         agent += &format!("[connector]\naddress = \"{listen}\"\nname = \"connector\"\n");
         let mut ports = Vec::new();
-        for (name, address, extra) in services {
+        for (name, service) in services {
             let port = free_tcp();
-            if !extra.starts_with("absent") {
-                connector +=
-                    &format!("[[service]]\nname = \"{name}\"\ntcp = \"{address}\"\n{extra}\n");
+            if !service.is_empty() {
+                connector += &format!("[[service]]\nname = \"{name}\"\n{service}\n");
             }
             agent += &format!("[[forward]]\nlisten = \"{port}\"\nservice = \"{name}\"\n");
             ports.push(port);

@@ -53,7 +53,7 @@ impl Credential {
             credential.names = parsed.valid_dns_names().map(str::to_owned).collect();
             credential.uris = parsed.valid_uri_names().map(str::to_owned).collect();
             credential.serial = parsed.serial().iter().map(|b| format!("{b:02x}")).collect();
-            credential.key = KeyDigest(super::sha256(parsed.subject_public_key_info().as_ref()));
+            credential.key = KeyDigest::of_spki(&parsed.subject_public_key_info());
         }
         credential
     }

@@ -22,7 +22,13 @@ impl KeyDigest {
     #[must_use]
     pub fn of_certificate(certificate: &CertificateDer<'_>) -> Option<Self> {
         let parsed = webpki::EndEntityCert::try_from(certificate).ok()?;
-        Some(Self(sha256(parsed.subject_public_key_info().as_ref())))
+        Some(Self::of_spki(&parsed.subject_public_key_info()))
+    }
+
+    /// The digest of a `SubjectPublicKeyInfo` in DER.
+    #[must_use]
+    pub fn of_spki(spki: &[u8]) -> Self {
+        Self(sha256(spki))
     }
 }
 

@@ -5,11 +5,14 @@ use std::sync::{Arc, Mutex};
 use std::task::Waker;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::*;
+
+#[cfg(unix)]
+mod unix;
 
 const SOON: Duration = Duration::from_secs(5);
 const LONG: Duration = Duration::from_secs(3600);
@@ -212,7 +215,7 @@ async fn a_tcp_reset_resets_the_stream_both_ways() {
     let (client, sent, received, flow) = flow(LONG).await;
     client.set_zero_linger().unwrap();
     drop(client);
-    assert!(matches!(end(flow).await.1, Err(Broken::Tcp(_))));
+    assert!(matches!(end(flow).await.1, Err(Broken::Socket(_))));
     assert_eq!(sent.with(|state| state.reset), Some(Code::Cancelled));
     assert_eq!(received.with(|state| state.stopped), Some(Code::Cancelled));
 }
@@ -224,7 +227,7 @@ async fn a_tcp_reset_is_noticed_when_the_client_had_said_all() {
     timeout(SOON, sent.clone().take_all()).await.unwrap();
     client.set_zero_linger().unwrap();
     drop(client);
-    assert!(matches!(end(flow).await.1, Err(Broken::Tcp(_))));
+    assert!(matches!(end(flow).await.1, Err(Broken::Socket(_))));
 }
 
 #[tokio::test]

@@ -1,0 +1,84 @@
+//! One service of a connector, as it is written in a file and as it is meant.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use adit_tokio::core::message::ServiceName;
+use serde::Deserialize;
+
+use super::{Backend, HostPort};
+
+/// How the names of the services begin that every connector has of its own.
+const RESERVED: &str = "adit.";
+
+/// One private service.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(try_from = "Written")]
+pub(crate) struct Service {
+    pub(crate) name: ServiceName,
+    /// Where the service is, from here.
+    pub(crate) backend: Backend,
+    /// Names of the devices that may use it, as their verified certificates say. Without the
+    /// key every device of the CA may; with an empty list none.
+    pub(crate) allow: Option<BTreeSet<String>>,
+}
+
+/// A `[[service]]`, key by key.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    name: ServiceName,
+    tcp: Option<HostPort>,
+    unix: Option<PathBuf>,
+    allow: Option<BTreeSet<String>>,
+}
+
+impl TryFrom<Written> for Service {
+    type Error = String;
+
+    fn try_from(written: Written) -> Result<Self, String> {
+        let Written { name, tcp, unix, allow } = written;
+        if name.as_str().starts_with(RESERVED) {
+            let why = format!("names that begin with \"{RESERVED}\" are adit's own");
+            return Err(format!("\"{}\": {why}; choose another", name.as_str()));
+        }
+        let backend = match (tcp, unix) {
+            (Some(tcp), None) => tcp.into(),
+            (None, Some(path)) => Backend::unix(path)?,
+            (Some(_), Some(_)) => {
+                return Err(format!(
+                    "\"{}\" has both \"tcp\" and \"unix\"; remove one of them",
+                    name.as_str()
+                ));
+            }
+            (None, None) => {
+                let forms = "tcp = \"127.0.0.1:8080\" or unix = \"app.sock\"";
+                return Err(format!("\"{}\" does not say where it is; add {forms}", name.as_str()));
+            }
+        };
+        Ok(Self { name, backend, allow })
+    }
+}
+
+impl Service {
+    /// Makes a relative path one that is relative to the directory of the file.
+    ///
+    /// # Errors
+    /// When no socket can have the path that results.
+    #[cfg(unix)]
+    pub(super) fn resolve(&mut self, directory: &Path) -> Result<(), String> {
+        if let Backend::Unix(path) = &self.backend {
+            self.backend = Backend::unix(directory.join(path))?;
+        }
+        Ok(())
+    }
+
+    /// There is nothing to resolve on a system without Unix sockets.
+    ///
+    /// # Errors
+    /// None.
+    #[cfg(not(unix))]
+    pub(super) fn resolve(&mut self, _directory: &Path) -> Result<(), String> {
+        Ok(())
+    }
+}

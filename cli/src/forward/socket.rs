@@ -1,0 +1,94 @@
+//! What the two ends of a forwarded connection are made of: TCP, or a Unix stream socket. It says
+//! how each is read, written, ended and broken off; it decides about nothing.
+
+use std::future::Future;
+use std::io::{self, IoSlice};
+use std::net::Shutdown;
+
+use bytes::BytesMut;
+use socket2::SockRef;
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+#[cfg(unix)]
+use tokio::net::UnixStream;
+
+/// A connected stream socket.
+pub(super) trait Socket {
+    /// Completes when a read is worth trying.
+    fn readable(&self) -> impl Future<Output = io::Result<()>> + Send;
+    /// Completes when a write is worth trying.
+    fn writable(&self) -> impl Future<Output = io::Result<()>> + Send;
+    /// Completes when the socket was broken by its other end, with why, if the system knows.
+    fn failed(&self) -> impl Future<Output = io::Result<Option<io::Error>>> + Send;
+    /// Reads what is there into the room that `buffer` has; 0 is the end.
+    fn try_read(&self, buffer: &mut BytesMut) -> io::Result<usize>;
+    /// Writes what there is room for.
+    fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize>;
+    /// Ends this direction: the other end reads to the end.
+    fn shutdown_write(&self) -> io::Result<()>;
+    /// Has the socket be reset instead of ended when it is dropped, where there is a difference.
+    fn break_off(&self);
+}
+
+impl Socket for TcpStream {
+    fn readable(&self) -> impl Future<Output = io::Result<()>> + Send {
+        self.readable()
+    }
+
+    fn writable(&self) -> impl Future<Output = io::Result<()>> + Send {
+        self.writable()
+    }
+
+    async fn failed(&self) -> io::Result<Option<io::Error>> {
+        self.ready(Interest::ERROR).await?;
+        self.take_error()
+    }
+
+    fn try_read(&self, buffer: &mut BytesMut) -> io::Result<usize> {
+        self.try_read_buf(buffer)
+    }
+
+    fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.try_write_vectored(slices)
+    }
+
+    fn shutdown_write(&self) -> io::Result<()> {
+        SockRef::from(self).shutdown(Shutdown::Write)
+    }
+
+    fn break_off(&self) {
+        let _ = self.set_zero_linger();
+    }
+}
+
+#[cfg(unix)]
+impl Socket for UnixStream {
+    fn readable(&self) -> impl Future<Output = io::Result<()>> + Send {
+        self.readable()
+    }
+
+    fn writable(&self) -> impl Future<Output = io::Result<()>> + Send {
+        self.writable()
+    }
+
+    async fn failed(&self) -> io::Result<Option<io::Error>> {
+        self.ready(Interest::ERROR).await?;
+        self.take_error()
+    }
+
+    fn try_read(&self, buffer: &mut BytesMut) -> io::Result<usize> {
+        self.try_read_buf(buffer)
+    }
+
+    fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.try_write_vectored(slices)
+    }
+
+    fn shutdown_write(&self) -> io::Result<()> {
+        SockRef::from(self).shutdown(Shutdown::Write)
+    }
+
+    fn break_off(&self) {
+        // There is no reset: the other end sees a close.
+    }
+}
