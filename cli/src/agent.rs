@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use adit_tokio::core::config::{Config, Transport};
+use adit_tokio::core::drive::Peer;
 use adit_tokio::core::message::ServiceName;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -15,6 +16,7 @@ use tokio::task::JoinSet;
 use crate::args::AgentArgs;
 use crate::config::{self, Heartbeat, Limits, Remote, Target};
 use crate::connector::shut_down;
+use crate::control::{self, Process};
 use crate::forward::agent::{Gate, listen, serve};
 use crate::home::Home;
 use crate::identity::{Follower, Source};
@@ -32,6 +34,8 @@ const ATTEMPT: Duration = Duration::from_secs(10);
 /// What an agent is to do.
 #[derive(Debug)]
 pub(crate) struct Plan {
+    /// What `adit status` calls it.
+    pub(crate) role: &'static str,
     pub(crate) remote: Remote,
     pub(crate) source: Source,
     /// Local ports, open already, and where they lead.
@@ -55,6 +59,7 @@ pub(crate) async fn run(arguments: &AgentArgs, home: Result<Home, Stop>) -> Resu
         ports.push((listener, forward.service));
     }
     let plan = Plan {
+        role: "agent",
         remote,
         source,
         ports,
@@ -62,7 +67,7 @@ pub(crate) async fn run(arguments: &AgentArgs, home: Result<Home, Stop>) -> Resu
         heartbeat: config.heartbeat,
         give_up_after: arguments.give_up_after,
     };
-    work(plan).await.map_err(|stop| stop.within(&arguments.config))
+    work(plan, home.as_ref()).await.map_err(|stop| stop.within(&arguments.config))
 }
 
 /// The connector that a file means, and who this machine is to it.
@@ -99,19 +104,29 @@ pub(crate) fn core(
 ///
 /// # Errors
 /// Why it ended before it was asked to.
-pub(crate) async fn work(plan: Plan) -> Result<(), Stop> {
+pub(crate) async fn work(plan: Plan, home: Result<&Home, &Stop>) -> Result<(), Stop> {
     let membership = match &plan.source {
         Source::Member(membership) => Some(membership.clone()),
         Source::Files(_) | Source::Mesh(_) => None,
     };
     let core = core(plan.source, plan.limits, plan.heartbeat)?;
     let ended = node::signals(signals::asked_to_end())?;
+    let mut process = Process::new(plan.role);
+    for address in &plan.remote.addresses {
+        process = process.dialling(&plan.remote.name, address);
+    }
     let (mut link, tunnel) = Link::new(plan.remote, core, plan.give_up_after);
     let gate = Gate::new(plan.limits);
     let mut ports = JoinSet::new();
     for (listener, service) in plan.ports {
+        if let Ok(local) = listener.local_addr() {
+            process = process.forwarding(local, &service);
+        }
         ports.spawn(serve(listener, service, tunnel.clone(), gate.clone()));
     }
+    let watched = tunnel.clone();
+    let current = move || watched.borrow().as_ref().and_then(Peer::snapshot).into_iter().collect();
+    let _control = control::open(home, process.peers(current)).await;
     let _renewal = Background::spawn(renewal::keep_current(membership, tunnel));
     let stop = tokio::select! {
         stop = link.keep_up() => Some(stop),

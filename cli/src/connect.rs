@@ -60,6 +60,7 @@ pub(crate) async fn run(arguments: ConnectArgs, home: &Home) -> Result<(), Stop>
     }
     let membership = known.membership(home);
     let plan = Plan {
+        role: "connect",
         remote: known.remote()?,
         source: Source::Member(membership.clone()),
         ports: vec![(listener, known.service)],
@@ -67,7 +68,7 @@ pub(crate) async fn run(arguments: ConnectArgs, home: &Home) -> Result<(), Stop>
         heartbeat: Heartbeat::default(),
         give_up_after: arguments.give_up_after,
     };
-    agent::work(plan).await.map_err(|stop| explain(stop, &membership))
+    agent::work(plan, Ok(home)).await.map_err(|stop| explain(stop, &membership))
 }
 
 /// What the person wants to connect to.
@@ -147,7 +148,9 @@ fn explain(stop: Stop, membership: &Membership) -> Stop {
                 output::date(now)
             ),
         ),
-        Ok(_) | Err(_) => stop,
+        Ok(_) | Err(_) => {
+            stop.or_next("if this device was revoked, ask for a new invite: adit invite new")
+        }
     }
 }
 

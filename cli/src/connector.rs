@@ -8,11 +8,14 @@ use std::time::Duration;
 
 use adit_tokio::core::config::Config;
 use adit_tokio::core::drive::Handle;
+use serde_json::Map;
 use tokio::sync::Mutex;
 
 use crate::config::{self, Heartbeat, HostPort, Limits, Service};
+use crate::control::{self, Control, Process};
 use crate::forward::connector::{Services, serve};
 use crate::home::Home;
+use crate::home::lock::Lock;
 use crate::identity::{Follower, Source};
 use crate::mesh::Mesh;
 use crate::mesh::offer::Offer;
@@ -27,6 +30,8 @@ const RENEWAL_LOOK: Duration = Duration::from_secs(3_600);
 /// What a connector is to do.
 #[derive(Debug)]
 pub(crate) struct Plan {
+    /// What `adit status` calls it.
+    pub(crate) role: &'static str,
     pub(crate) listen: SocketAddr,
     pub(crate) services: Vec<Service>,
     pub(crate) limits: Limits,
@@ -47,6 +52,7 @@ pub(crate) async fn run(path: &Path, home: Result<Home, Stop>) -> Result<(), Sto
         None => Source::Mesh(Mesh::open_or_create(home.as_ref().map_err(Stop::clone)?)?),
     };
     let plan = Plan {
+        role: "connector",
         listen: config.listen,
         services: config.services,
         limits: config.limits,
@@ -54,7 +60,7 @@ pub(crate) async fn run(path: &Path, home: Result<Home, Stop>) -> Result<(), Sto
         advertise: config.advertise,
         source,
     };
-    let running = start(plan).map_err(|stop| stop.within(path))?;
+    let running = start(plan, home.as_ref()).await.map_err(|stop| stop.within(path))?;
     running.until_asked_to_end().await
 }
 
@@ -63,14 +69,15 @@ pub(crate) struct Running {
     node: Node,
     identity: Arc<Exchange>,
     _tasks: [Background<()>; 4],
-    _claim: Option<crate::home::lock::Lock>,
+    _claim: Option<Lock>,
+    _control: Option<Control>,
 }
 
 /// Starts what a plan says.
 ///
 /// # Errors
 /// What of the plan cannot work.
-pub(crate) fn start(plan: Plan) -> Result<Running, Stop> {
+pub(crate) async fn start(plan: Plan, home: Result<&Home, &Stop>) -> Result<Running, Stop> {
     let (claim, roster) = match &plan.source {
         Source::Mesh(mesh) => {
             let claim = mesh.claim()?;
@@ -88,6 +95,7 @@ pub(crate) fn start(plan: Plan) -> Result<Running, Stop> {
     let node = node::start(plan.listen, core)?;
     tracing::info!(listen = %node.local, services = plan.services.len(), "the connector is up");
 
+    let process = process(plan.role, &plan.services, &node.handle);
     let offer = Offer::new(node.local, &plan.advertise, &plan.services);
     let mut services = Services::new(plan.services, plan.limits);
     if let Some(roster) = &roster {
@@ -105,15 +113,25 @@ pub(crate) fn start(plan: Plan) -> Result<Running, Stop> {
         Background::spawn(follow(identity.clone())),
         Background::spawn(keep_current(roster)),
     ];
-    Ok(Running { node, identity, _tasks: tasks, _claim: claim })
+    let asked = identity.clone();
+    let process = process.on_reload(move || {
+        let asked = asked.clone();
+        async move { Ok(Map::from_iter([("closed".to_owned(), asked.now().await.into())])) }
+    });
+    let control = control::open(home, process).await;
+    Ok(Running { node, identity, _tasks: tasks, _claim: claim, _control: control })
+}
+
+/// What `adit status` is told.
+fn process(role: &'static str, services: &[Service], handle: &Handle) -> Process {
+    let handle = handle.clone();
+    let process = Process::new(role).peers(move || handle.snapshot().peers);
+    services
+        .iter()
+        .fold(process, |process, service| process.exposing(&service.name, &service.backend))
 }
 
 impl Running {
-    /// The node behind it.
-    pub(crate) const fn node(&self) -> &Node {
-        &self.node
-    }
-
     /// What exchanges its identity when it is told to, instead of when it looks.
     pub(crate) fn exchange(&self) -> Arc<Exchange> {
         self.identity.clone()

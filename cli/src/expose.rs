@@ -30,6 +30,7 @@ pub(crate) async fn run(arguments: ExposeArgs, home: &Home) -> Result<(), Stop> 
     let service = Service { name: name.clone(), backend: arguments.target, allow: None };
     let target = service.backend.to_string();
     let plan = Plan {
+        role: "expose",
         listen: dual(arguments.listen),
         services: vec![service],
         limits: Limits::default(),
@@ -37,10 +38,7 @@ pub(crate) async fn run(arguments: ExposeArgs, home: &Home) -> Result<(), Stop> 
         advertise: arguments.advertise,
         source: Source::Mesh(mesh.clone()),
     };
-    let running = match connector::start(plan) {
-        Ok(running) => running,
-        Err(stop) => return Err(stop.or_next("choose another port with --listen")),
-    };
+    let running = connector::start(plan, Ok(home)).await?;
     eprintln!("Exposing {target} as \"{name}\"; Ctrl-C ends it.");
     if !arguments.no_invite {
         let made = invites::make(&mesh, &name, &arguments.invite)?;

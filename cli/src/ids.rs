@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::agent;
 use crate::args::IdCommand;
 use crate::config::{Heartbeat, Limits};
+use crate::control;
 use crate::enrol;
 use crate::home::Home;
 use crate::identity::Source;
@@ -31,6 +32,7 @@ pub(crate) async fn run(command: IdCommand, home: &Home) -> Result<(), Stop> {
         IdCommand::Rotate { name: None, json } => {
             let mesh = Mesh::require(home)?;
             mesh.rotate()?;
+            control::reload(home).await;
             rotated(&describe_file(&mesh.identity_path())?, json)
         }
         IdCommand::Rotate { name: Some(name), json } => {
@@ -44,7 +46,7 @@ pub(crate) async fn run(command: IdCommand, home: &Home) -> Result<(), Stop> {
             renewed?;
             rotated(&membership.describe()?, json)
         }
-        IdCommand::Revoke { device, json } => revoke(home, &device, json),
+        IdCommand::Revoke { device, json } => revoke(home, &device, json).await,
     }
 }
 
@@ -160,7 +162,7 @@ fn rotated(now: &Description, json: bool) -> Result<(), Stop> {
     output::text_line(&format!("The new identity\n{}", lines(now)))
 }
 
-fn revoke(home: &Home, word: &str, json: bool) -> Result<(), Stop> {
+async fn revoke(home: &Home, word: &str, json: bool) -> Result<(), Stop> {
     let mesh = Mesh::require(home)?;
     let registry = mesh.registry()?;
     let agents = |device: &&&Device| device.role == Role::Agent;
@@ -181,9 +183,12 @@ fn revoke(home: &Home, word: &str, json: bool) -> Result<(), Stop> {
         }
     };
     let device = mesh.revoke(&id)?;
+    // A connector that does not hear this sees it by itself, as soon as it looks.
+    let connectors = control::reload(home).await;
     if json {
-        let told = serde_json::json!({ "id": device.id, "revoked": device.revoked });
+        let told = serde_json::json!({ "id": device.id, "revoked": device.revoked, "connectors": connectors });
         return output::json("adit.id-revoked/1", &told);
     }
-    output::text_line(&format!("{} is revoked, and loses access within a second", device.title()))
+    let access = if connectors > 0 { "cut off" } else { "not let in any more" };
+    output::text_line(&format!("{} is revoked, and {access}", device.title()))
 }

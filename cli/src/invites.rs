@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use crate::args::{InviteCommand, InviteOptions};
 use crate::config::HostPort;
+use crate::control;
 use crate::home::Home;
 use crate::invite::{Invite, Secret};
 use crate::mesh::registry::{Issued, Role};
@@ -16,16 +17,22 @@ use crate::stop::Stop;
 ///
 /// # Errors
 /// Why it cannot be done.
-pub(crate) fn run(command: InviteCommand, home: &Home) -> Result<(), Stop> {
+pub(crate) async fn run(command: InviteCommand, home: &Home) -> Result<(), Stop> {
     let mesh = Mesh::require(home)?;
     match command {
         InviteCommand::New { service, options, json } => {
             let service = one_service(&mesh, service)?;
             let made = make(&mesh, &service, &options)?;
+            // The connector that runs here lets it in from now on; without this, in a moment.
+            control::reload(home).await;
             print(&made, json)
         }
         InviteCommand::List { json } => list(&mesh, json),
-        InviteCommand::Revoke { id, json } => revoke(&mesh, &id, json),
+        InviteCommand::Revoke { id, json } => {
+            let revoked = take_back(&mesh, &id)?;
+            control::reload(home).await;
+            tell_revoked(&revoked, json)
+        }
     }
 }
 
@@ -183,7 +190,7 @@ fn list(mesh: &Mesh, json: bool) -> Result<(), Stop> {
     Ok(())
 }
 
-fn revoke(mesh: &Mesh, id: &str, json: bool) -> Result<(), Stop> {
+fn take_back(mesh: &Mesh, id: &str) -> Result<String, Stop> {
     let registry = mesh.registry()?;
     let meant: Vec<_> = registry
         .invites
@@ -198,9 +205,12 @@ fn revoke(mesh: &Mesh, id: &str, json: bool) -> Result<(), Stop> {
         let next = "a device that used it is revoked with: adit id revoke DEVICE";
         Stop::usage(format!("{denied}; {next}"))
     })?;
-    let revoked = invite.id();
+    Ok(invite.id())
+}
+
+fn tell_revoked(id: &str, json: bool) -> Result<(), Stop> {
     if json {
-        return output::json("adit.invite-revoked/1", &serde_json::json!({ "id": revoked }));
+        return output::json("adit.invite-revoked/1", &serde_json::json!({ "id": id }));
     }
-    output::text_line(&format!("{revoked} is revoked"))
+    output::text_line(&format!("{id} is revoked"))
 }

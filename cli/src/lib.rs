@@ -11,6 +11,7 @@
 //! | `ping`, `bench` | what a tunnel does, measured |
 //! | `forward` | TCP and Unix sockets over the tunnel |
 //! | `control` | how commands talk to an `adit` that runs on this machine |
+//! | `status` | what runs on this machine, for people and for programs |
 //!
 //! The library is the program's own: it promises nothing to other crates.
 
@@ -20,6 +21,7 @@ mod bench;
 mod config;
 mod connect;
 mod connector;
+mod control;
 mod demo;
 mod enrol;
 mod expose;
@@ -41,6 +43,7 @@ mod race;
 mod renewal;
 mod samples;
 mod signals;
+mod status;
 mod stop;
 mod target;
 mod verify;
@@ -74,12 +77,13 @@ async fn run(args: Args) -> Result<(), Stop> {
         Command::Expose(arguments) => expose::run(arguments, &home?).await,
         Command::Connect(arguments) => connect::run(arguments, &home?).await,
         Command::Id(command) => ids::run(command, &home?).await,
-        Command::Invite(command) => invites::run(command, &home?),
+        Command::Invite(command) => invites::run(command, &home?).await,
         Command::Config(ConfigCommand::Verify { file, json }) => verify::run(&file, json, &home?),
         Command::Connector(arguments) => connector::run(&arguments.config, home).await,
         Command::Agent(arguments) => agent::run(&arguments, home).await,
         Command::Ping(arguments) => ping::run(arguments.to.target(home)?, &arguments).await,
         Command::Bench(arguments) => bench::run(arguments.to.target(home)?, &arguments).await,
+        Command::Status(arguments) => status::run(&arguments, &home?).await,
         Command::Demo(arguments) => demo::run(&arguments).await,
     }
 }

@@ -19,7 +19,7 @@ use crate::link::reach;
 use crate::node::Node;
 use crate::race::Attempt;
 use crate::samples::millis;
-use crate::stop::Stop;
+use crate::stop::{Exit, Stop};
 
 /// How long a goodbye may take. A connector that misses it learns of the end by silence.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -61,12 +61,27 @@ impl Target {
     /// Why there is no connection, or none within `limit`.
     pub(crate) async fn connect(self, limit: Duration) -> Result<Connection, Stop> {
         let name = self.remote.name.clone();
+        check_names(&self.remote).await?;
         let start = Instant::now();
         let Attempt { node, peer, .. } = reach(&self.remote, &self.core, limit).await?;
         let connected = start.elapsed();
         let reached = Reached { connector: name, address: peer.remote(), connected };
         Ok(Connection { peer, reached, node })
     }
+}
+
+/// Whoever waits for an answer need not wait for a name that is written wrong.
+async fn check_names(remote: &Remote) -> Result<(), Stop> {
+    let mut wrong = None;
+    for name in &remote.addresses {
+        match name.resolve().await {
+            Ok(_) => return Ok(()),
+            Err(error) => wrong = Some(format!("{name}: no address: {error}")),
+        }
+    }
+    let next = "check how it is written, and that this machine resolves names";
+    let wrong = wrong.unwrap_or_else(|| "the connector has no address".to_owned());
+    Err(Stop::new(Exit::Unreachable, format!("{wrong}; {next}")))
 }
 
 /// A connection that was made.

@@ -46,6 +46,7 @@ fn the_report_is_json_when_asked_for() {
 fn the_tunnel_stays_up_when_asked_to() {
     let mut demo = Command::new(env!("CARGO_BIN_EXE_adit"))
         .args(["demo", "--keep"])
+        .env("ADIT_HOME", env!("CARGO_TARGET_TMPDIR"))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())

@@ -191,7 +191,7 @@ fn nobody_there_ends_with_4_and_in_time() {
     for command in ["ping", "bench"] {
         let start = Instant::now();
         let said = sentence(ask(command, &config, &["--timeout", "500ms"]), 4);
-        assert!(said.contains(": no connection within 500ms; check that"), "{said}");
+        assert!(said.contains("no connection for 500ms; check that"), "{said}");
         assert!(start.elapsed() < Duration::from_secs(5));
     }
 }
@@ -225,7 +225,7 @@ fn a_certificate_of_another_ca_ends_with_3() {
 fn the_help_has_examples() {
     for command in ["ping", "bench"] {
         let text = data(run(&[command, "--help"]));
-        assert!(text.contains(&format!("Examples:\n  adit {command} -c agent.toml")), "{text}");
+        assert!(text.contains(&format!("Examples:\n  adit {command} web")), "{text}");
     }
 }
 

@@ -10,9 +10,9 @@ use adit_core::config::Transport;
 use adit_core::error::{Category, Code, Misuse};
 use adit_core::event::Event;
 use adit_core::id::{PeerId, RequestId};
-use adit_core::node::StreamError;
+use adit_core::node::{PeerSnapshot, StreamError};
 use adit_core::request::Request;
-use adit_core::session::{Kind, State};
+use adit_core::session::{Kind, State, View};
 use adit_core::testing::link::Conditions;
 use adit_core::testing::net::HostId;
 use adit_core::testing::pair::{self, Flow, Pair, is_connected};
@@ -32,6 +32,20 @@ fn a_dialled_peer_and_an_accepted_one_know_each_others_names() {
     assert_eq!((connector.names, at_agent.dialled), (vec!["connector".into()], true));
     assert_eq!((agent.names, at_connector.dialled), (vec!["agent".into()], false));
     assert_eq!(at_connector.remote, pair::AGENT_ADDRESS);
+}
+
+#[test]
+fn the_age_of_a_state_is_as_of_when_it_is_looked_at() {
+    let mut pair = Pair::new(14);
+    let (to_connector, _) = pair.connect();
+    let age = |snapshot: &PeerSnapshot| {
+        let View::Connected { age_ms, .. } = snapshot.state else { panic!("{:?}", snapshot.state) };
+        age_ms
+    };
+    let (agent, now) = pair.world.node_mut(pair.agent);
+    let before = age(&agent.peer_snapshot_at(to_connector, now).unwrap());
+    let after = age(&agent.snapshot_at(now + SECOND).peers[0]);
+    assert_eq!(after, before + 1_000);
 }
 
 #[test]

@@ -141,7 +141,7 @@ fn adit(directory: &Directory, role: &str, config: &str) -> Result<Command> {
     let path = directory.path(&format!("{role}.toml"));
     std::fs::write(&path, config)?;
     let mut command = Command::new(env!("CARGO_BIN_EXE_adit"));
-    command.arg(role).arg("-c").arg(path);
+    command.arg(role).arg("-c").arg(path).env("ADIT_HOME", directory.path("home"));
     Ok(command)
 }
 

@@ -19,6 +19,7 @@ Examples:
   adit connect adit1_...           on the other machine: follow the invite
   adit connector -c connector.toml expose the services named in the file
   adit agent -c agent.toml         reach them from local ports
+  adit status                      what runs here, and how its connections are
 
 Exit codes:
   0 all went well   2 usage or configuration   3 authentication (do not retry)
@@ -66,6 +67,8 @@ pub(crate) enum Command {
     Ping(PingArgs),
     /// Measure the tunnel to a connector: throughput, latency, new streams
     Bench(BenchArgs),
+    /// Show what runs on this machine: who is connected, how well, and what is wrong
+    Status(StatusArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -145,6 +148,25 @@ pub(crate) struct AgentArgs {
     /// without it, retry for ever
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     pub(crate) give_up_after: Option<Duration>,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  adit status                   every adit that runs here, and its connections
+  adit status --watch           the same, again every second, until Ctrl-C
+  adit status --json | jq '.processes[].peers[].state'
+
+Exit codes:
+  0 all are connected   4 nothing runs here   5 a connection is missing")]
+pub(crate) struct StatusArgs {
+    /// Show it again every second, until Ctrl-C
+    #[arg(long)]
+    pub(crate) watch: bool,
+
+    /// Print it as one line of JSON, with --watch one every second
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[cfg(test)]

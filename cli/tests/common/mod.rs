@@ -118,6 +118,7 @@ impl Program {
             .arg(config)
             .args(more)
             .env_remove("RUST_LOG")
+            .env("ADIT_HOME", config.with_file_name("home"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(file)
@@ -137,6 +138,10 @@ impl Program {
             Some(status) => status,
             None => panic!("still running; it said:\n{}", self.log()),
         }
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     pub(crate) fn is_running(&mut self) -> bool {
@@ -167,11 +172,17 @@ impl Drop for Program {
     }
 }
 
-/// Runs the program to its end.
+/// Runs the program to its end, without a home that anything is in.
 pub(crate) fn run(arguments: &[&str]) -> Output {
+    run_at(&Directory::new().path("home"), arguments)
+}
+
+/// Runs the program to its end, with a home.
+pub(crate) fn run_at(home: &Path, arguments: &[&str]) -> Output {
     let mut child = Command::new(env!("CARGO_BIN_EXE_adit"))
         .args(arguments)
         .env_remove("RUST_LOG")
+        .env("ADIT_HOME", home)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

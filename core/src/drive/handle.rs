@@ -80,7 +80,7 @@ impl Handle {
     /// All statistics as they are now.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        self.shared.lock().node.snapshot()
+        self.shared.lock().node.snapshot_at(self.shared.clock.now())
     }
 
     /// The last hundred lifecycle events.

@@ -72,7 +72,7 @@ impl Peer {
     /// All its statistics; `None` once it is closed.
     #[must_use]
     pub fn snapshot(&self) -> Option<PeerSnapshot> {
-        self.shared.lock().node.peer_snapshot(self.id)
+        self.shared.lock().node.peer_snapshot_at(self.id, self.shared.clock.now())
     }
 
     /// Its present address; `None` once it is closed.

@@ -1,7 +1,7 @@
 //! All statistics of a node as plain data, for whoever shows or exports them.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
@@ -63,22 +63,35 @@ pub struct PeerSnapshot {
 }
 
 impl Node {
-    /// All statistics as they are now.
+    /// All statistics, with ages as of the latest time that the node was told.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
+        self.snapshot_at(self.clock.now())
+    }
+
+    /// All statistics, with ages as of `now`: an idle node is told no time for as long as a
+    /// heartbeat takes to be due.
+    #[must_use]
+    pub fn snapshot_at(&self, now: Instant) -> Snapshot {
         Snapshot {
             connections: self.endpoint.len(),
-            peers: self.peers.values().map(|p| self.describe(p)).collect(),
+            peers: self.peers.values().map(|p| self.describe(p, now)).collect(),
         }
     }
 
-    /// The statistics of one peer.
+    /// The statistics of one peer, as in [`Node::snapshot`].
     #[must_use]
     pub fn peer_snapshot(&self, id: PeerId) -> Option<PeerSnapshot> {
-        self.peers.get(&id).map(|p| self.describe(p))
+        self.peer_snapshot_at(id, self.clock.now())
     }
 
-    fn describe(&self, peer: &Peer) -> PeerSnapshot {
+    /// The statistics of one peer, as in [`Node::snapshot_at`].
+    #[must_use]
+    pub fn peer_snapshot_at(&self, id: PeerId, now: Instant) -> Option<PeerSnapshot> {
+        self.peers.get(&id).map(|p| self.describe(p, now))
+    }
+
+    fn describe(&self, peer: &Peer, now: Instant) -> PeerSnapshot {
         let connection = peer.link.as_ref().and_then(|l| self.endpoint.get(l.connection));
         let mut requests = peer.counts;
         requests.queued = peer.queue.len();
@@ -87,7 +100,7 @@ impl Node {
             credential: peer.credential.clone(),
             remote: connection.map_or(peer.remote, crate::quic::Connection::remote),
             dialled: peer.dialled.is_some(),
-            state: peer.lifecycle.state().view(self.clock.now()),
+            state: peer.lifecycle.state().view(now),
             healthy: peer.lifecycle.is_healthy(),
             latency: peer.latency.summary(),
             heartbeats: peer.dialled.as_ref().map(|d| d.heartbeat.stats()).unwrap_or_default(),

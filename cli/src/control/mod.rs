@@ -1,0 +1,92 @@
+//! How commands talk to an `adit` that runs on this machine: over a Unix socket of its own in its
+//! home's `run/`, one JSON object a line each way.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `{"op":"status"}` | `{"ok":true,"role":…,"pid":…,"peers":[…],…}` |
+//! | `{"op":"reload"}` | `{"ok":true,…}` with what the role says it did |
+//! | anything else, or what failed | `{"ok":false,"error":"a sentence"}` |
+//!
+//! It decides who may ask, which is the user that runs the process and root, and how much. What is
+//! told and done is the role's ([`Process`]). No process needs its socket: one that cannot have it
+//! says so once and runs on.
+
+#[cfg(unix)]
+mod client;
+mod process;
+mod protocol;
+#[cfg(unix)]
+mod server;
+#[cfg(unix)]
+mod socket;
+
+use serde_json::{Map, Value};
+
+pub(crate) use self::process::Process;
+pub(crate) use self::protocol::Request;
+use crate::home::Home;
+use crate::stop::Stop;
+
+/// The socket of a running process; it is gone with this value.
+#[derive(Debug)]
+pub(crate) struct Control {
+    #[cfg(unix)]
+    _open: server::Open,
+}
+
+/// What a process said when it was asked.
+#[derive(Debug)]
+pub(crate) struct Heard {
+    /// The name of its socket.
+    pub(crate) socket: String,
+    /// The answer without its `ok`, or a sentence about why there is none.
+    pub(crate) answer: Result<Map<String, Value>, String>,
+}
+
+/// Opens the socket of this process. Without one it is warned, and everything else works.
+#[cfg(unix)]
+pub(crate) async fn open(home: Result<&Home, &Stop>, process: Process) -> Option<Control> {
+    let opened = match home {
+        Ok(home) => server::open(&home.run(), process).await.map_err(|stop| stop.to_string()),
+        Err(stop) => Err(stop.to_string()),
+    };
+    match opened {
+        Ok(open) => Some(Control { _open: open }),
+        Err(sentence) => {
+            tracing::warn!("adit status will not show this process: {sentence}");
+            None
+        }
+    }
+}
+
+/// This system has no such sockets.
+#[cfg(not(unix))]
+pub(crate) async fn open(_home: Result<&Home, &Stop>, process: Process) -> Option<Control> {
+    drop(process);
+    None
+}
+
+/// Asks every process of a home, all at once. Sockets that killed processes left are removed.
+///
+/// # Errors
+/// When it cannot be seen what runs.
+#[cfg(unix)]
+pub(crate) async fn ask_all(home: &Home, request: Request) -> Result<Vec<Heard>, Stop> {
+    client::ask_all(&home.run(), request).await
+}
+
+/// This system has no such sockets.
+///
+/// # Errors
+/// Always.
+#[cfg(not(unix))]
+pub(crate) async fn ask_all(_home: &Home, _request: Request) -> Result<Vec<Heard>, Stop> {
+    Err(Stop::usage("a running adit can be asked on Unix alone; look at its log instead"))
+}
+
+/// Has every process of a home put in force what its files say now; gives how many did. One that
+/// does not hear it looks by itself.
+pub(crate) async fn reload(home: &Home) -> usize {
+    let heard = ask_all(home, Request::Reload).await.unwrap_or_default();
+    heard.iter().filter(|heard| heard.answer.is_ok()).count()
+}

@@ -1,0 +1,161 @@
+//! What a running role tells of itself, and lets itself be told. It decides the shape of a status;
+//! the role fills it, and decides what a reload is.
+
+use std::fmt;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::time::{Duration, Instant, SystemTime};
+
+use adit_tokio::core::node::PeerSnapshot;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::stop::Stop;
+
+type Peers = Box<dyn Fn() -> Vec<PeerSnapshot> + Send + Sync>;
+type Reloaded = Pin<Box<dyn Future<Output = Result<Map<String, Value>, Stop>> + Send>>;
+type Reload = Box<dyn Fn() -> Reloaded + Send + Sync>;
+
+/// A running role.
+pub(crate) struct Process {
+    role: &'static str,
+    started: Instant,
+    started_at: SystemTime,
+    services: Vec<Service>,
+    forwards: Vec<Forward>,
+    dials: Vec<Dial>,
+    peers: Peers,
+    reload: Option<Reload>,
+}
+
+/// Something exposed, and where it is.
+#[derive(Debug, Serialize)]
+struct Service {
+    name: String,
+    address: String,
+}
+
+/// A local address, and the service it leads to.
+#[derive(Debug, Serialize)]
+struct Forward {
+    listen: SocketAddr,
+    service: String,
+}
+
+/// Somebody that the process keeps itself connected to.
+#[derive(Debug, Serialize)]
+struct Dial {
+    name: String,
+    address: String,
+}
+
+/// A process at one instant.
+#[derive(Serialize)]
+pub(super) struct Status<'a> {
+    role: &'static str,
+    pid: u32,
+    version: &'static str,
+    started_at_ms: u64,
+    uptime_ms: u64,
+    services: &'a [Service],
+    forwards: &'a [Forward],
+    dials: &'a [Dial],
+    peers: Vec<PeerSnapshot>,
+}
+
+impl Process {
+    /// A role that starts now, has no peers and nothing to reload. Its name is part of a file name.
+    pub(crate) fn new(role: &'static str) -> Self {
+        Self {
+            role,
+            started: Instant::now(),
+            started_at: SystemTime::now(),
+            services: Vec::new(),
+            forwards: Vec::new(),
+            dials: Vec::new(),
+            peers: Box::new(Vec::new),
+            reload: None,
+        }
+    }
+
+    /// It exposes a service that is at `address` from here.
+    pub(crate) fn exposing(mut self, name: impl fmt::Display, address: impl fmt::Display) -> Self {
+        self.services.push(Service { name: name.to_string(), address: address.to_string() });
+        self
+    }
+
+    /// It leads from a local address to a service.
+    pub(crate) fn forwarding(mut self, listen: SocketAddr, service: impl fmt::Display) -> Self {
+        self.forwards.push(Forward { listen, service: service.to_string() });
+        self
+    }
+
+    /// It wants to be connected to somebody: while it has no peer at all, it is degraded.
+    pub(crate) fn dialling(mut self, name: impl fmt::Display, address: impl fmt::Display) -> Self {
+        self.dials.push(Dial { name: name.to_string(), address: address.to_string() });
+        self
+    }
+
+    /// How its peers are found, at any time.
+    pub(crate) fn peers(
+        mut self,
+        peers: impl Fn() -> Vec<PeerSnapshot> + Send + Sync + 'static,
+    ) -> Self {
+        self.peers = Box::new(peers);
+        self
+    }
+
+    /// What a reload does; it gives what the asker is told, such as `{"closed":1}`. It runs to its
+    /// end even if the asker leaves, and never twice at once.
+    pub(crate) fn on_reload<F>(mut self, reload: impl Fn() -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<Map<String, Value>, Stop>> + Send + 'static,
+    {
+        self.reload = Some(Box::new(move || Box::pin(reload())));
+        self
+    }
+
+    pub(super) const fn role(&self) -> &'static str {
+        self.role
+    }
+
+    pub(super) fn status(&self) -> Status<'_> {
+        let since_epoch = self.started_at.duration_since(SystemTime::UNIX_EPOCH);
+        Status {
+            role: self.role,
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION"),
+            started_at_ms: as_ms(since_epoch.unwrap_or_default()),
+            uptime_ms: as_ms(self.started.elapsed()),
+            services: &self.services,
+            forwards: &self.forwards,
+            dials: &self.dials,
+            peers: (self.peers)(),
+        }
+    }
+
+    /// Does what a reload does.
+    ///
+    /// # Errors
+    /// What went wrong, or that there is nothing to reload.
+    pub(super) async fn reload(&self) -> Result<Map<String, Value>, Stop> {
+        match &self.reload {
+            Some(reload) => reload().await,
+            None => Err(Stop::usage(format!(
+                "this {} has nothing to reload; end it and start it again",
+                self.role
+            ))),
+        }
+    }
+}
+
+impl fmt::Debug for Process {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Process").field("role", &self.role).finish_non_exhaustive()
+    }
+}
+
+fn as_ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

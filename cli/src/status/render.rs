@@ -1,0 +1,211 @@
+//! The status as people read it: a block for each process, with a table of its peers. Values in,
+//! text out; it decides columns and words, and nothing about what is good or bad.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use console::{Alignment, measure_text_width, pad_str};
+
+use super::seen::{Peer, Seen};
+use super::units;
+
+/// What stands where there is no figure.
+const NONE: &str = "–";
+
+const COLUMNS: [&str; 12] = [
+    "PEER",
+    "ADDRESS",
+    "STATE",
+    "FOR",
+    "LATENCY",
+    "P99",
+    "LOSS",
+    "SENT",
+    "RECEIVED",
+    "STREAMS",
+    "RECONNECTED",
+    "CERTIFICATE",
+];
+
+/// The whole text, without an end of line at its end; `now` is since the Unix epoch.
+pub(super) fn text(processes: &[Seen], unanswered: &[String], now: Duration) -> String {
+    let mut blocks: Vec<_> = processes.iter().map(|process| block(process, now)).collect();
+    if !unanswered.is_empty() {
+        blocks.push(unanswered.join("\n"));
+    }
+    harmless(&blocks.join("\n\n"))
+}
+
+fn block(process: &Seen, now: Duration) -> String {
+    let Seen { role, pid, version, .. } = process;
+    let up = units::age(Duration::from_millis(process.uptime_ms));
+    let since = units::instant(Duration::from_millis(process.started_at_ms));
+    let mut text = format!("{role}, pid {pid}, up {up} since {since}, adit {version}");
+    // Writing to a string does not fail.
+    for service in &process.services {
+        let _ = write!(text, "\n  exposes {} at {}", service.name, service.address);
+    }
+    for forward in &process.forwards {
+        let _ = write!(text, "\n  forwards {} to {}", forward.listen, forward.service);
+    }
+    for dial in &process.dials {
+        let _ = write!(text, "\n  dials {} at {}", dial.name, dial.address);
+    }
+    if process.peers.is_empty() {
+        text += "\n  nobody is connected";
+    } else {
+        text += &table(process, now);
+    }
+    for peer in process.peers.iter().filter(|peer| !peer.state.is_connected()) {
+        if let Some(failure) = &peer.last_failure {
+            let _ = write!(text, "\n  {}: {}", process.name(peer), failure.sentence());
+        }
+    }
+    text
+}
+
+fn table(process: &Seen, now: Duration) -> String {
+    let mut rows = vec![COLUMNS.map(str::to_owned)];
+    rows.extend(process.peers.iter().map(|peer| row(process.name(peer), peer, now)));
+    let widths: [usize; COLUMNS.len()] = std::array::from_fn(|column| {
+        rows.iter().map(|row| measure_text_width(&row[column])).max().unwrap_or(0)
+    });
+    let mut text = String::new();
+    for row in &rows {
+        let cells = row.iter().zip(widths);
+        let line: String = cells
+            .map(|(cell, width)| format!("  {}", pad_str(cell, width, Alignment::Left, None)))
+            .collect();
+        text.push('\n');
+        text += line.trim_end();
+    }
+    text
+}
+
+fn row(name: &str, peer: &Peer, now: Duration) -> [String; COLUMNS.len()] {
+    let or_none = |figure: Option<String>| figure.unwrap_or_else(|| NONE.to_owned());
+    let millis = |figure: Option<f64>| or_none(figure.map(|ms| format!("{ms:.1} ms")));
+    let transport = &peer.transport;
+    let smoothed = peer.latency.as_ref().map(|latency| latency.smoothed_ms);
+    let ends = peer.credential.as_ref().and_then(|credential| credential.not_after);
+    [
+        name.to_owned(),
+        peer.remote.clone(),
+        peer.state.words(),
+        or_none(peer.state.age_ms.map(|ms| units::age(Duration::from_millis(ms)))),
+        // The side that was dialled sends no heartbeats and has the transport's figure alone.
+        millis(smoothed.or(peer.rtt_ms)),
+        millis(peer.latency.as_ref().map(|latency| latency.p99_ms)),
+        or_none(units::percent(transport.packets_lost, transport.packets_sent)),
+        units::bytes(transport.bytes_sent),
+        units::bytes(transport.bytes_received),
+        peer.streams.to_string(),
+        peer.reconnections.to_string(),
+        or_none(ends.map(|end| units::until(end, now))),
+    ]
+}
+
+/// The text without anything that moves a terminal's cursor: some of it is in a peer's words.
+fn harmless(text: &str) -> String {
+    let replace = |c: char| if c.is_control() && c != '\n' { '\u{fffd}' } else { c };
+    text.chars().map(replace).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::super::seen::tests::{peer, seen};
+    use super::*;
+
+    const NOW: Duration = Duration::from_secs(1_770_113_472);
+
+    fn shown(peers: &Value) -> String {
+        text(&[seen(peers)], &[], NOW)
+    }
+
+    fn connected() -> Value {
+        peer(
+            &json!({"state": "connected", "age_ms": 125_000, "latency_ms": 12.3}),
+            json!({
+                "credential": {
+                    "standing": "member", "names": ["hub", "web"],
+                    "not_after": {"secs": NOW.as_secs() + 30 * 86_400, "nanos": 0},
+                },
+                "latency": {"smoothed_ms": 12.34, "p99_ms": 40.06, "min_ms": 1.0},
+                "rtt_ms": 11.0,
+                "transport": {
+                    "bytes_sent": 1_572_864, "bytes_received": 900,
+                    "packets_sent": 1_000, "packets_lost": 5, "mtu": 1_200,
+                },
+                "streams": 2, "reconnections": 1,
+            }),
+        )
+    }
+
+    #[test]
+    fn a_process_is_a_block_with_a_table_of_its_peers() {
+        assert_eq!(
+            shown(&json!([connected()])),
+            "\
+agent, pid 42, up 3 h 12 min since 2026-02-03 10:11:12 UTC, adit 0.1.0
+  forwards 127.0.0.1:9000 to web
+  dials hub at hub.example:4433
+  PEER  ADDRESS         STATE      FOR        LATENCY  P99      LOSS   SENT     RECEIVED  STREAMS  RECONNECTED  CERTIFICATE
+  hub   192.0.2.1:4433  connected  2 min 5 s  12.3 ms  40.1 ms  0.5 %  1.5 MiB  900 B     2        1            30 days"
+        );
+    }
+
+    #[test]
+    fn a_peer_that_is_not_connected_has_its_failure_and_what_to_do_below_the_table() {
+        let down = peer(
+            &json!({"state": "reconnecting", "age_ms": 1_000, "attempt": 2, "last_error": {}}),
+            json!({"last_failure": {"code": "reset", "detail": "unknown connection"}}),
+        );
+        let shown = shown(&json!([down]));
+        let lines: Vec<_> = shown.lines().skip(4).collect();
+        assert_eq!(
+            lines,
+            [
+                "  hub   192.0.2.1:4433  reconnecting, attempt 2  1 s  –        –    –     0 B   \
+                 0 B       0        0            –",
+                "  hub: reset: unknown connection; the peer restarted: reconnecting is enough",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_a_connected_peer_once_failed_of_is_not_shown() {
+        let mut peer = connected();
+        peer["last_failure"] = json!({"code": "reset", "detail": "unknown connection"});
+        assert_eq!(shown(&json!([peer])), shown(&json!([connected()])));
+    }
+
+    #[test]
+    fn the_side_without_heartbeats_shows_the_transports_latency() {
+        let mut peer = connected();
+        peer["latency"] = Value::Null;
+        assert!(shown(&json!([peer])).contains("2 min 5 s  11.0 ms  –  "));
+    }
+
+    #[test]
+    fn a_process_without_peers_says_so_and_silent_ones_come_last() {
+        let idle = Seen { forwards: Vec::new(), dials: Vec::new(), ..seen(&json!([])) };
+        assert_eq!(
+            text(&[idle], &["agent-7.sock: no answer".into()], NOW),
+            "agent, pid 42, up 3 h 12 min since 2026-02-03 10:11:12 UTC, adit 0.1.0\n  \
+             nobody is connected\n\nagent-7.sock: no answer"
+        );
+    }
+
+    #[test]
+    fn a_peers_words_do_not_move_the_cursor() {
+        let down = peer(
+            &json!({"state": "failed", "age_ms": 1}),
+            json!({"last_failure": {"code": "unknown", "detail": "\u{1b}[2J\rgone\u{9b}1A"}}),
+        );
+        let shown = shown(&json!([down]));
+        assert!(shown.contains("\u{fffd}[2J\u{fffd}gone\u{fffd}1A"), "{shown}");
+        assert!(!shown.chars().any(|c| c.is_control() && c != '\n'));
+    }
+}
