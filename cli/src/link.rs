@@ -95,7 +95,7 @@ impl Link {
                 stop = self.patience.lost() => return Err(stop),
             }
         };
-        let Attempt { node, peer, events } = match found {
+        let Attempt { node, peer, events, .. } = match found {
             Ok(winner) => winner,
             Err(Defeat::Failed(failure)) => return Ok(failure),
             Err(Defeat::Stopped(stop)) => return Err(stop),
