@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::Node;
 use super::peer::Peer;
+use crate::admission;
 use crate::event::{RequestCounts, Statistics};
 use crate::heartbeat;
 use crate::id::PeerId;
@@ -18,6 +19,8 @@ use crate::session::View;
 pub struct Snapshot {
     /// Connections that exist, those being made or closed included.
     pub connections: usize,
+    /// What came of the handshakes that others began.
+    pub handshakes: admission::Stats,
     /// Every peer, in the order in which they came.
     pub peers: Vec<PeerSnapshot>,
 }
@@ -67,6 +70,7 @@ impl Node {
     pub fn snapshot(&self) -> Snapshot {
         Snapshot {
             connections: self.endpoint.len(),
+            handshakes: self.endpoint.admission(),
             peers: self.peers.values().map(|p| self.describe(p)).collect(),
         }
     }

@@ -12,7 +12,7 @@ use quinn_proto::{
     WriteError,
 };
 
-use super::convert;
+use super::{Unproven, convert};
 use crate::error::{Code, Failure, Misuse};
 use crate::event::Statistics;
 
@@ -75,6 +75,8 @@ pub(crate) struct Connection {
     pub(super) inner: quinn_proto::Connection,
     /// Set until the handshake is confirmed by both sides.
     pub(super) establishing: bool,
+    /// What a connection that the peer began holds until it is confirmed or gone.
+    pub(super) unproven: Option<Unproven>,
     pub(super) lost: bool,
     pub(super) send_window: u64,
     pub(super) interactive_reserve: u64,
