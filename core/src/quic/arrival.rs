@@ -1,5 +1,6 @@
 //! Handshakes that others begin: asked about at the gate, watched until the peer is known, and
-//! forgotten when that takes too long or too many bytes.
+//! forgotten when that takes too long or too many bytes. And the answers to packets that belong to
+//! no connection.
 //!
 //! Who may begin one is decided by [`crate::admission`]; here its verdicts are carried out.
 
@@ -7,9 +8,14 @@ use std::time::Instant;
 
 use quinn_proto::{EndpointEvent, Incoming};
 
-use super::{Connection, ConnectionId, Endpoint, Event};
+use super::{Connection, ConnectionId, Endpoint, Event, ours};
 use crate::admission::{Ticket, Verdict};
 use crate::error::{Code, Failure};
+use crate::transmit::Transmit;
+
+/// Stateless answers (version negotiation, reset, retry) waiting to be sent; more than this many
+/// are dropped, since whoever asked asks again.
+const MAX_RESPONSES: usize = 256;
 
 /// What a connection that a peer began is held to until the peer is known.
 #[derive(Debug)]
@@ -110,6 +116,21 @@ impl Endpoint {
         let sentence = "more bytes than a handshake takes, and the peer is still not known";
         self.forget(id, Failure::new(Code::ProtocolViolation, sentence), now);
         false
+    }
+
+    /// Keeps an answer until it is sent.
+    pub(super) fn respond(&mut self, transmit: &quinn_proto::Transmit, mut bytes: Vec<u8>) {
+        if self.responses.len() < MAX_RESPONSES {
+            bytes.truncate(transmit.size);
+            self.responses.push_back((ours(transmit), bytes));
+        }
+    }
+
+    /// The next answer.
+    pub(super) fn poll_response(&mut self, out: &mut Vec<u8>) -> Option<Transmit> {
+        let (transmit, bytes) = self.responses.pop_front()?;
+        out.extend_from_slice(&bytes);
+        Some(transmit)
     }
 
     /// Ends a handshake that a peer began and did not finish in time.

@@ -59,10 +59,6 @@ pub(crate) enum Event {
     Datagrams,
 }
 
-/// Stateless answers (version negotiation, reset, retry) waiting to be sent; more than this many
-/// are dropped, since whoever asked asks again.
-const MAX_RESPONSES: usize = 256;
-
 /// Largest batch in bytes: what one UDP send with segmentation offload can carry.
 const MAX_BATCH: usize = 65_000;
 
@@ -79,6 +75,8 @@ pub(crate) struct Endpoint {
     events: VecDeque<(ConnectionId, Event)>,
     sending: VecDeque<ConnectionId>,
     responses: VecDeque<(Transmit, Vec<u8>)>,
+    /// The last batch was such an answer.
+    has_answered: bool,
     max_segments: usize,
 }
 
@@ -104,6 +102,7 @@ impl Endpoint {
             events: VecDeque::new(),
             sending: VecDeque::new(),
             responses: VecDeque::new(),
+            has_answered: false,
             max_segments: 1,
         })
     }
@@ -227,13 +226,6 @@ impl Endpoint {
         id
     }
 
-    fn respond(&mut self, transmit: &quinn_proto::Transmit, mut bytes: Vec<u8>) {
-        if self.responses.len() < MAX_RESPONSES {
-            bytes.truncate(transmit.size);
-            self.responses.push_back((ours(transmit), bytes));
-        }
-    }
-
     /// Lets the transport's due timers act.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
         // Each connection once: after a leap of the clock a probe may be due again at once, and
@@ -291,11 +283,14 @@ impl Endpoint {
         self.events.pop_front()
     }
 
-    /// The next batch, its bytes appended to the empty `out`. Connections take turns.
+    /// The next batch, its bytes appended to the empty `out`. Connections take turns, and answers
+    /// to strangers take turns with them, so that a flood of questions delays nobody's data.
     pub(crate) fn poll_transmit(&mut self, out: &mut Vec<u8>, now: Instant) -> Option<Transmit> {
-        if let Some((transmit, bytes)) = self.responses.pop_front() {
-            out.extend_from_slice(&bytes);
-            return Some(transmit);
+        if !std::mem::take(&mut self.has_answered)
+            && let Some(answer) = self.poll_response(out)
+        {
+            self.has_answered = true;
+            return Some(answer);
         }
         while let Some(id) = self.sending.pop_front() {
             let Some(connection) = self.connections.get_mut(&id) else { continue };
@@ -309,7 +304,7 @@ impl Endpoint {
             }
             self.settle(id, now);
         }
-        None
+        self.poll_response(out)
     }
 
     /// Whether a batch may be waiting.

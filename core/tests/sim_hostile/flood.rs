@@ -5,9 +5,12 @@ use std::time::Duration;
 
 use adit_core::config::{Dial, Limits};
 use adit_core::error::Code;
+use adit_core::node::{Input, Output};
 use adit_core::testing::net::HostId;
 use adit_core::testing::pair::{self, CONNECTOR, CONNECTOR_ADDRESS, is_connected};
 use adit_core::testing::pki::{Pki, Role};
+use adit_core::transmit::{Datagram, Route};
+use bytes::BytesMut;
 
 use crate::raw::{FirstPackets, Raw};
 use crate::scene::{SECOND, Scene};
@@ -200,4 +203,29 @@ fn bytes_without_end_before_anybody_is_known_are_cut_at_their_limit() {
     let codes: Vec<_> = scene.rejected.iter().map(|failure| failure.code()).collect();
     assert_eq!(codes, [Code::ProtocolViolation]);
     scene.end();
+}
+
+#[test]
+fn answers_to_strangers_and_packets_to_peers_take_turns() {
+    let mut scene = Scene::with(30, |builder| {
+        builder.limits(Limits { handshakes_before_retry: 0, ..Limits::default() })
+    });
+    let mut forger = Forger::new(&mut scene);
+    scene.run(SECOND);
+    let peer = scene.peer().unwrap().remote;
+    let stranger = SocketAddr::from(([11, 0, 0, 1], 7));
+    let (node, now) = scene.world.node_mut(scene.victim);
+    for packet in forger.packets.drain(..100) {
+        let (segment_size, payload) = (packet.len(), BytesMut::from(&packet[..]));
+        let route = Route::to(stranger);
+        node.handle(Input::Datagram(Datagram { route, ecn: None, segment_size, payload }), now);
+    }
+    node.send_datagram(scene.raw_peer, b"data").unwrap();
+    let mut to = Vec::new();
+    while let Some(output) = node.poll_output(&mut Vec::new(), now) {
+        if let Output::Transmit(transmit) = output {
+            to.push(transmit.route.remote);
+        }
+    }
+    assert_eq!((to.len(), to[0], to[1]), (101, stranger, peer));
 }
