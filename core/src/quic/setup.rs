@@ -25,6 +25,9 @@ const MAX_INCOMING: usize = 1_024;
 const INCOMING_BUFFER: u64 = 64 << 10;
 /// The same for all of them.
 const INCOMING_BUFFER_TOTAL: u64 = 8 << 20;
+/// How long the proof of an address counts: as long as a dialler tries with it, since a first packet
+/// beyond the limits is ignored and comes again with the same proof.
+const RETRY_TOKEN_LIFETIME: Duration = Duration::from_secs(30);
 /// Bytes of out-of-order handshake data: two certificate chains of ordinary size.
 const CRYPTO_BUFFER: usize = 32 << 10;
 
@@ -96,7 +99,7 @@ pub(super) fn server(
         .max_incoming(MAX_INCOMING)
         .incoming_buffer_size(INCOMING_BUFFER)
         .incoming_buffer_size_total(INCOMING_BUFFER_TOTAL)
-        .retry_token_lifetime(Duration::from_secs(15))
+        .retry_token_lifetime(RETRY_TOKEN_LIFETIME)
         .time_source(Arc::new(Wall(wall.clone())));
     // No tokens for later connections: they would outlive the certificate checks.
     let mut tokens = quinn_proto::ValidationTokenConfig::default();
