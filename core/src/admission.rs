@@ -114,7 +114,7 @@ impl Admission {
         Self {
             limits: limits.clone(),
             rate: Rate::per_second(per_second, per_second.saturating_mul(BURST_SECONDS)),
-            unproven: Bucket::default(),
+            unproven: Bucket::new(),
             sources: BTreeMap::new(),
             idle: BTreeSet::new(),
             stats: Stats::default(),

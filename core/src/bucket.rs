@@ -29,7 +29,7 @@ impl Rate {
 /// use adit_core::bucket::{Bucket, Rate};
 /// use std::time::{Duration, Instant};
 /// let (now, rate) = (Instant::now(), Rate::per_second(10, 2));
-/// let mut bucket = Bucket::default();
+/// let mut bucket = Bucket::new();
 /// assert!(bucket.take(1, rate, now) && bucket.take(1, rate, now));
 /// assert!(!bucket.take(1, rate, now));
 /// assert!(bucket.take(1, rate, now + Duration::from_millis(100)));
@@ -41,6 +41,12 @@ pub struct Bucket {
 }
 
 impl Bucket {
+    /// A full bucket.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { full_at: None }
+    }
+
     /// Takes `tokens` if there are as many; takes nothing otherwise. All buckets of one purpose
     /// have one rate, which is therefore not stored in them.
     pub fn take(&mut self, tokens: u32, rate: Rate, now: Instant) -> bool {
@@ -71,7 +77,7 @@ mod tests {
     #[test]
     fn a_full_bucket_gives_its_burst_and_not_one_token_more() {
         let (now, rate) = (anchor(), Rate::per_second(10, 3));
-        let mut bucket = Bucket::default();
+        let mut bucket = Bucket::new();
         assert!((0..3).all(|_| bucket.take(1, rate, now)));
         assert!(!bucket.take(1, rate, now));
         assert_eq!(bucket.full_at(now), now + Duration::from_millis(300));
@@ -80,7 +86,7 @@ mod tests {
     #[test]
     fn a_token_is_back_exactly_after_its_interval_and_not_before() {
         let (now, rate) = (anchor(), Rate::per_second(10, 1));
-        let mut bucket = Bucket::default();
+        let mut bucket = Bucket::new();
         assert!(bucket.take(1, rate, now));
         let back = now + Duration::from_millis(100);
         assert!(!bucket.take(1, rate, back - TICK));
@@ -90,7 +96,7 @@ mod tests {
     #[test]
     fn as_many_tokens_as_there_are_can_be_taken_at_once_and_not_one_more() {
         let (now, rate) = (anchor(), Rate::per_second(10, 5));
-        let mut bucket = Bucket::default();
+        let mut bucket = Bucket::new();
         assert!(!bucket.take(6, rate, now));
         assert!(bucket.take(5, rate, now));
         assert!(!bucket.take(1, rate, now));
@@ -99,7 +105,7 @@ mod tests {
     #[test]
     fn an_idle_bucket_saves_no_more_than_its_burst() {
         let (now, rate) = (anchor(), Rate::per_second(10, 2));
-        let mut bucket = Bucket::default();
+        let mut bucket = Bucket::new();
         assert!(bucket.take(2, rate, now));
         let later = now + Duration::from_secs(3_600);
         assert_eq!(bucket.full_at(later), later);
@@ -125,7 +131,7 @@ mod tests {
             takes in prop::collection::vec((0u64..500, 1u32..4), 1..100),
         ) {
             let (start, rate) = (anchor(), Rate::per_second(10, 7));
-            let (mut bucket, mut now, mut taken) = (Bucket::default(), start, Vec::new());
+            let (mut bucket, mut now, mut taken) = (Bucket::new(), start, Vec::new());
             for (wait, tokens) in takes {
                 now += Duration::from_millis(wait);
                 if bucket.take(tokens, rate, now) {
