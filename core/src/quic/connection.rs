@@ -131,6 +131,11 @@ impl Connection {
         }
     }
 
+    /// How many streams the peer may have open at once.
+    pub(super) fn set_max_streams(&mut self, streams: u32) {
+        self.inner.set_max_concurrent_streams(Dir::Bi, VarInt::from_u32(streams));
+    }
+
     /// Opens a stream, unless the peer allows no more for now.
     pub(crate) fn open(&mut self) -> Option<u64> {
         self.inner.streams().open(Dir::Bi).map(u64::from)

@@ -82,13 +82,9 @@ pub(crate) struct Endpoint {
 
 impl Endpoint {
     pub(crate) fn new(config: &Config, wall: &WallClock, rng: &mut Rng) -> Result<Self, TlsError> {
-        let transport = setup::transport(&config.transport);
-        let client = setup::client(config, wall, transport.clone(), rng)?;
-        let server = if config.listening {
-            Some(Arc::new(setup::server(config, wall, transport, rng)?))
-        } else {
-            None
-        };
+        let client = setup::client(config, wall, rng)?;
+        let server =
+            if config.listening { Some(Arc::new(setup::server(config, wall, rng)?)) } else { None };
         let endpoint = Arc::new(setup::endpoint(config, rng));
         Ok(Self {
             inner: quinn_proto::Endpoint::new(endpoint, server, true, None),
@@ -352,6 +348,7 @@ impl Endpoint {
                 self.events.push_back((id, Event::Connected));
                 if let Some(unproven) = connection.unproven.take() {
                     self.admission.release(unproven.ticket, now);
+                    connection.set_max_streams(self.config.transport.max_streams);
                 }
             }
         }

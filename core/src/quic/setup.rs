@@ -25,6 +25,10 @@ const MAX_INCOMING: usize = 1_024;
 const INCOMING_BUFFER: u64 = 64 << 10;
 /// The same for all of them.
 const INCOMING_BUFFER_TOTAL: u64 = 8 << 20;
+/// Streams that a dialler may open before the acceptor knows it, and at once after that has as many
+/// as it may. The transport keeps a place for each, 70 bytes: 1,024 of them would be most of what a
+/// handshake under way takes.
+const STREAMS_BEFORE_KNOWN: u32 = 8;
 /// How long the proof of an address counts: as long as a dialler tries with it, since a first packet
 /// beyond the limits is ignored and comes again with the same proof.
 const RETRY_TOKEN_LIFETIME: Duration = Duration::from_secs(30);
@@ -86,12 +90,13 @@ pub(super) fn endpoint(config: &Config, rng: &mut Rng) -> EndpointConfig {
 pub(super) fn server(
     config: &Config,
     wall: &WallClock,
-    transport: Arc<TransportConfig>,
     rng: &mut Rng,
 ) -> Result<quinn_proto::ServerConfig, TlsError> {
     let crypto = QuicServerConfig::try_from(config.tls.server(wall)?)
         .map_err(|e| TlsError::Provider(e.to_string()))?;
     let token_key = hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(&rng.seed());
+    let max_streams = config.transport.max_streams.min(STREAMS_BEFORE_KNOWN);
+    let transport = transport(&Transport { max_streams, ..config.transport.clone() });
     let mut server = quinn_proto::ServerConfig::new(Arc::new(crypto), Arc::new(token_key));
     server
         .transport_config(transport)
@@ -111,14 +116,13 @@ pub(super) fn server(
 pub(super) fn client(
     config: &Config,
     wall: &WallClock,
-    transport: Arc<TransportConfig>,
     rng: &mut Rng,
 ) -> Result<quinn_proto::ClientConfig, TlsError> {
     let crypto = QuicClientConfig::try_from(config.tls.client(wall)?)
         .map_err(|e| TlsError::Provider(e.to_string()))?;
     let mut client = quinn_proto::ClientConfig::new(Arc::new(crypto));
     client
-        .transport_config(transport)
+        .transport_config(transport(&config.transport))
         .token_store(Arc::new(NoneTokenStore))
         .initial_dst_cid_provider(cid::initial_dst_cids(Rng::new(rng.seed(), "dst cid")));
     Ok(client)

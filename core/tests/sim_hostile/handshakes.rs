@@ -53,3 +53,18 @@ fn handshakes_that_are_begun_and_abandoned_are_forgotten_and_lock_nobody_out() {
     assert!(scene.world.node(scene.victim).snapshot().connections <= 3);
     scene.end();
 }
+
+#[test]
+fn a_stranger_may_open_eight_streams_and_a_known_peer_as_many_as_it_may_and_not_one_more() {
+    let mut scene = Scene::new(34);
+    let host = scene.add_host();
+    let issued = Pki::new().issue("agent", Role::Agent);
+    let mut raw = Raw::new(&mut scene.world, host, &issued);
+    scene.run_without(SECOND / 50);
+    // The dialler has finished its part of the handshake, and the acceptor has not seen it.
+    raw.pump(&mut scene.world);
+    assert_eq!(std::iter::from_fn(|| raw.open()).count(), 8);
+    raw.run(&mut scene.world, SECOND / 10);
+    assert_eq!(std::iter::from_fn(|| raw.open()).count(), 1_024 - 8);
+    scene.end();
+}
