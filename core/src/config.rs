@@ -87,7 +87,7 @@ impl Default for Transport {
 pub struct Limits {
     /// Peers at once, dialled and accepted: 16,384. Above it new connections are refused.
     pub peers: usize,
-    /// Handshakes that others began and that are under way, in all: 512. Each may take up to 45 KB
+    /// Handshakes that others began and that are under way, in all: 512. Each takes about 45 KiB
     /// before anybody is known, so that they stay below 32 MiB together. Above it first packets are
     /// ignored, and come again.
     pub handshakes: usize,
@@ -99,7 +99,7 @@ pub struct Limits {
     /// more are under way, the fewer of them one source may have.
     pub handshakes_per_source: usize,
     /// Handshakes a second that one proven source may begin, and those together that have not
-    /// proven their address and still need not: 64, about a twentieth of a core. Twice as many may
+    /// proven their address and still need not: 64, a small part of a core. Twice as many may
     /// come at once.
     pub handshakes_per_second: u32,
     /// Time within which a peer has to finish a handshake it began: 10 s, several losses on a bad
