@@ -271,6 +271,14 @@ impl Connection {
         self.inner.local_address_changed();
     }
 
+    /// Closed by this side, and the peer has not been told.
+    pub(super) fn is_closing(&self) -> bool {
+        self.inner.is_closed()
+            && !self.lost
+            && !self.inner.is_drained()
+            && self.inner.stats().frame_tx.connection_close == 0
+    }
+
     pub(super) fn is_confirmed(&self) -> bool {
         !self.inner.is_closed()
             && !self.inner.is_handshaking()

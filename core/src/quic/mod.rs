@@ -334,6 +334,12 @@ impl Endpoint {
         !self.responses.is_empty() || !self.sending.is_empty()
     }
 
+    /// Whether a peer has yet to be told that its connection was closed: what was written before
+    /// holds a close back that congestion control or pacing does.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.connections.values().any(Connection::is_closing)
+    }
+
     fn schedule(&mut self, id: ConnectionId) {
         if let Some(connection) = self.connections.get_mut(&id)
             && !connection.queued
