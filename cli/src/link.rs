@@ -32,6 +32,8 @@ pub(crate) struct Link {
     current: watch::Sender<Option<Peer>>,
     patience: Patience,
     follower: Follower,
+    /// The identity is another than the one that the connection was made with.
+    is_exchanged: bool,
     node: Option<Node>,
 }
 
@@ -45,7 +47,10 @@ impl Link {
     ) -> (Self, forward::agent::Tunnel) {
         let (current, tunnel) = watch::channel(None);
         let patience = Patience { limit: give_up_after, since: Some(Instant::now()) };
-        (Self { remote, core, current, patience, follower, node: None }, tunnel)
+        (
+            Self { remote, core, current, patience, follower, is_exchanged: false, node: None },
+            tunnel,
+        )
     }
 
     /// Closes the local ports, which follow the link, and gives the node, if there is one, to be
@@ -62,6 +67,10 @@ impl Link {
                 Err(stop) => return stop,
             };
             match failure.category() {
+                // What was refused is not what this machine has now.
+                Category::Authentication if self.is_exchanged => {
+                    tracing::info!(%failure, "dialling anew, with the new identity");
+                }
                 Category::Authentication | Category::Configuration => return failure.into(),
                 Category::Network | Category::Server | Category::Protocol | Category::Unknown => {
                     tracing::warn!(%failure, "dialling anew");
@@ -73,6 +82,7 @@ impl Link {
 
     /// From the name to a connection to its loss, which is what is returned.
     async fn once(&mut self) -> Result<Failure, Stop> {
+        self.is_exchanged = false;
         let found = loop {
             let (remote, core) = (self.remote.clone(), self.core.clone());
             let found = async {
@@ -85,7 +95,7 @@ impl Link {
                 stop = self.patience.lost() => return Err(stop),
             }
         };
-        let Attempt { node, peer, events } = match found {
+        let Attempt { node, peer, events, .. } = match found {
             Ok(winner) => winner,
             Err(Defeat::Failed(failure)) => return Ok(failure),
             Err(Defeat::Stopped(stop)) => return Err(stop),
@@ -128,6 +138,7 @@ impl Link {
     /// The connection goes on as it is, unless the new trust does not believe its peer any more.
     fn exchange(&mut self, tls: Tls) {
         self.core = self.core.clone().with_tls(tls.clone());
+        self.is_exchanged = true;
         match self.node.as_ref().map_or(Ok(()), |node| node.handle.set_tls(tls)) {
             Ok(()) => tracing::info!("the identity was exchanged"),
             Err(error) => tracing::warn!("the identity is not exchanged: {error}"),

@@ -73,6 +73,8 @@ const CONTROL_RESERVE: u64 = 256 << 10;
 pub(crate) struct Connection {
     pub(super) handle: ConnectionHandle,
     pub(super) inner: quinn_proto::Connection,
+    /// TLS is complete on this side: the peer has proven who it is.
+    pub(super) proven: bool,
     /// Set until the handshake is confirmed by both sides.
     pub(super) establishing: bool,
     pub(super) lost: bool,

@@ -246,6 +246,7 @@ impl Endpoint {
             Connection {
                 handle,
                 inner,
+                proven: false,
                 establishing: true,
                 lost: false,
                 send_window: self.config.transport.send_window.into(),
@@ -370,9 +371,13 @@ impl Endpoint {
             }
         }
         while let Some(event) = connection.inner.poll() {
+            connection.proven |= matches!(event, quinn_proto::Event::Connected);
             let Some(mut event) = translate(event) else { continue };
-            if let Event::Lost(failure) = &event {
+            if let Event::Lost(failure) = &mut event {
                 connection.lost = true;
+                if !connection.proven {
+                    *failure = failure.clone().unproven();
+                }
                 if connection.establishing && connection.inner.side().is_server() {
                     event = Event::Rejected(connection.remote(), failure.clone());
                 }
