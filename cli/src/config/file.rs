@@ -12,7 +12,8 @@ pub(super) fn read(path: &Path) -> Result<String, Stop> {
     let wrong = |sentence: String| Stop::usage(format!("{}: {sentence}", path.display()));
     let unreadable = |error: io::Error| {
         let is_denied = error.kind() == io::ErrorKind::PermissionDenied;
-        let next = if is_denied { "make it readable for this user" } else { "check the path given to -c" };
+        let next =
+            if is_denied { "make it readable for this user" } else { "check the path given to -c" };
         wrong(format!("the configuration cannot be read: {error}; {next}"))
     };
     let metadata = std::fs::symlink_metadata(path).map_err(unreadable)?;

@@ -5,6 +5,7 @@
 
 mod control;
 mod handshakes;
+mod outsiders;
 mod raw;
 mod scene;
 mod streams;
