@@ -142,6 +142,14 @@ mod tests {
     }
 
     #[test]
+    fn the_protocol_document_shows_this_invite() {
+        let document = include_str!("../../../docs/protocol.md");
+        let shown: String = document.split_whitespace().collect();
+        let text = write(&invite());
+        assert!(shown.contains(&format!("```text{text}```")), "{text}");
+    }
+
+    #[test]
     fn lines_and_spaces_that_a_terminal_added_do_no_harm() {
         let text = write(&invite());
         let (one, other) = text.split_at(40);
