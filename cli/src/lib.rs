@@ -13,7 +13,8 @@
 //! | `control` | how commands talk to an `adit` that runs on this machine |
 //! | `status` | what runs on this machine, for people and for programs |
 //!
-//! The library is the program's own: it promises nothing to other crates.
+//! The library is the program's own: it promises nothing to other crates. What tests and fuzzers need
+//! of it is in `testing`.
 
 mod agent;
 mod args;
@@ -46,6 +47,8 @@ mod signals;
 mod status;
 mod stop;
 mod target;
+#[doc(hidden)]
+pub mod testing;
 mod verify;
 
 use std::process::ExitCode;

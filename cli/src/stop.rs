@@ -35,7 +35,7 @@ pub(crate) struct Stop {
 
 impl Stop {
     pub(crate) fn new(exit: Exit, sentence: impl Into<String>) -> Self {
-        Self { exit, sentence: sentence.into(), about_file: false }
+        Self { exit, sentence: one_line(sentence.into()), about_file: false }
     }
 
     /// A mistake in the command line or the configuration.
@@ -64,6 +64,23 @@ impl Stop {
     pub(crate) const fn exit(&self) -> Exit {
         self.exit
     }
+}
+
+/// What a sentence quotes is somebody else's: it is not to move a terminal's cursor, nor to look like
+/// another line.
+fn one_line(sentence: String) -> String {
+    if !sentence.contains(char::is_control) {
+        return sentence;
+    }
+    let mut out = String::with_capacity(sentence.len() + 8);
+    for c in sentence.chars() {
+        if c.is_control() {
+            out.extend(c.escape_default());
+        } else {
+            out.push(c);
+        }
+    }
+    out
 }
 
 impl fmt::Display for Stop {
@@ -97,6 +114,12 @@ mod tests {
         assert_eq!(exit(Code::Unauthenticated), Exit::Authentication);
         assert_eq!(exit(Code::TimedOut), Exit::Unreachable);
         assert_eq!(exit(Code::VersionMismatch), Exit::Usage);
+    }
+
+    #[test]
+    fn what_a_sentence_quotes_moves_no_cursor_and_begins_no_line() {
+        let stop = Stop::usage("\"a\nb\u{1b}[2J\u{9b}é\" is no name");
+        assert_eq!(stop.to_string(), r#""a\nb\u{1b}[2J\u{9b}é" is no name"#);
     }
 
     #[test]

@@ -45,10 +45,14 @@ pub struct Failure {
 pub const MAX_DETAIL: usize = 256;
 
 impl Failure {
-    /// A failure with its explanation, cut to [`MAX_DETAIL`] bytes.
+    /// A failure with its explanation, cut to [`MAX_DETAIL`] bytes. Control characters are replaced:
+    /// the words may be a peer's, and end up in terminals.
     #[must_use]
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
-        let mut detail = detail.into();
+        let mut detail: String = detail.into();
+        if detail.contains(char::is_control) {
+            detail = detail.replace(char::is_control, "\u{fffd}");
+        }
         if detail.len() > MAX_DETAIL {
             let mut end = MAX_DETAIL;
             while !detail.is_char_boundary(end) {
@@ -262,5 +266,12 @@ mod tests {
     fn a_detail_is_cut_at_its_limit_and_at_a_character() {
         assert_eq!(Failure::new(Code::Reset, "é".repeat(128)).detail().len(), MAX_DETAIL);
         assert_eq!(Failure::new(Code::Reset, format!("a{}", "é".repeat(128))).detail().len(), 255);
+    }
+
+    #[test]
+    fn a_detail_moves_no_cursor_and_begins_no_line() {
+        let failure = Failure::new(Code::Reset, "a\u{1b}[2Jb\r\nc\u{9b}é");
+        assert_eq!(failure.detail(), "a\u{fffd}[2Jb\u{fffd}\u{fffd}c\u{fffd}é");
+        assert!(Failure::new(Code::Reset, "\u{1}".repeat(MAX_DETAIL)).detail().len() <= MAX_DETAIL);
     }
 }

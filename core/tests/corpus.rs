@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use adit_core::testing::{fuzz_bytes, fuzz_world};
+use adit_core::testing::{fuzz_bytes, fuzz_identity, fuzz_world};
 
 #[test]
 fn the_corpus_of_frames_holds() {
@@ -12,6 +12,11 @@ fn the_corpus_of_frames_holds() {
 #[test]
 fn the_corpus_of_messages_holds() {
     replay("messages", fuzz_bytes::messages);
+}
+
+#[test]
+fn the_corpus_of_identities_holds() {
+    replay("identity", fuzz_identity::identity);
 }
 
 #[test]

@@ -104,7 +104,8 @@ fn every_link_and_every_heading_linked_to_exists() {
 fn every_section_of_the_protocol_that_the_code_names_exists() {
     let found: BTreeSet<String> = headings(&root().join("docs/protocol.md"));
     let mut named = 0;
-    for source in files(&root().join("core/src")) {
+    let sources = ["core/src", "cli/src"].map(|folder| files(&root().join(folder)));
+    for source in sources.into_iter().flatten() {
         let text = fs::read_to_string(&source).unwrap();
         for part in text.split("docs/protocol.md, \"").skip(1) {
             let section = anchor(part.split('"').next().unwrap());
@@ -113,6 +114,47 @@ fn every_section_of_the_protocol_that_the_code_names_exists() {
         }
     }
     assert!(named > 3, "only {named} sections are named");
+}
+
+#[test]
+fn every_threat_names_tests_and_every_test_it_names_exists() {
+    let threats: Vec<_> =
+        rows("docs/security.md", "Threats").into_iter().filter(|row| !is_head(row)).collect();
+    assert!(threats.len() > 30, "only {} threats were found", threats.len());
+    let mut missing = Vec::new();
+    for threat in &threats {
+        let cells: Vec<_> = threat.trim_matches('|').split('|').collect();
+        let [_, _, shown_by] = cells.as_slice() else { panic!("not three cells: {threat}") };
+        let tests: Vec<_> = shown_by.split('`').skip(1).step_by(2).collect();
+        assert!(!tests.is_empty(), "no test: {threat}");
+        missing.extend(tests.into_iter().filter(|test| !exists(test)));
+    }
+    assert!(missing.is_empty(), "these tests do not exist:\n{}", missing.join("\n"));
+}
+
+/// Whether there is a test that is named by its file and its function.
+fn exists(test: &str) -> bool {
+    let (file, name) = test.split_once("::").unwrap_or_default();
+    let text = fs::read_to_string(root().join(file)).unwrap_or_default();
+    is_test(&text, name)
+}
+
+fn is_head(row: &str) -> bool {
+    row.starts_with("|---") || row.ends_with("| shown by |")
+}
+
+/// Whether a source has a function of this name below an attribute that makes it a test.
+fn is_test(text: &str, name: &str) -> bool {
+    let declared = format!("fn {name}(");
+    let mut is_attributed = false;
+    for line in text.lines().map(str::trim) {
+        if is_attributed && line.contains(&declared) {
+            return true;
+        }
+        let is_attribute = line.starts_with("#[");
+        is_attributed = is_attribute && (is_attributed || line.ends_with("test]"));
+    }
+    false
 }
 
 fn row(code: Code) -> String {

@@ -5,13 +5,10 @@
 use std::io;
 use std::path::Path;
 
-use serde::de::DeserializeOwned;
-
-use super::explain;
 use crate::stop::Stop;
 
-/// Reads and parses a file.
-pub(super) fn load<T: DeserializeOwned>(path: &Path) -> Result<T, Stop> {
+/// Reads a file.
+pub(super) fn read(path: &Path) -> Result<String, Stop> {
     let wrong = |sentence: String| Stop::usage(format!("{}: {sentence}", path.display()));
     let unreadable = |error: io::Error| {
         let is_denied = error.kind() == io::ErrorKind::PermissionDenied;
@@ -30,8 +27,7 @@ pub(super) fn load<T: DeserializeOwned>(path: &Path) -> Result<T, Stop> {
         )));
     }
     check_writers(&metadata).map_err(&wrong)?;
-    let text = std::fs::read_to_string(path).map_err(unreadable)?;
-    explain::parse(&text).map_err(wrong)
+    std::fs::read_to_string(path).map_err(unreadable)
 }
 
 #[cfg(unix)]
@@ -64,11 +60,8 @@ mod tests {
     use super::*;
     use crate::home::tests::Scratch;
 
-    #[derive(Debug, serde::Deserialize)]
-    struct Empty {}
-
     fn said(path: &Path) -> String {
-        load::<Empty>(path).unwrap_err().to_string()
+        read(path).unwrap_err().to_string()
     }
 
     #[test]
@@ -78,7 +71,7 @@ mod tests {
         fs::write(&path, "").unwrap();
         for (mode, is_good) in [(0o600, true), (0o644, true), (0o664, false), (0o602, false)] {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
-            assert_eq!(load::<Empty>(&path).is_ok(), is_good, "{mode:o}");
+            assert_eq!(read(&path).is_ok(), is_good, "{mode:o}");
         }
         let expected = "others may write this file (mode 602); run: chmod go-w on it";
         assert!(said(&path).ends_with(expected));

@@ -20,9 +20,9 @@ use std::time::Duration;
 use adit_tokio::core::heartbeat;
 use adit_tokio::core::message::ServiceName;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 pub(crate) use self::backend::Backend;
-use self::file::load;
 pub(crate) use self::host_port::HostPort;
 use self::remote::RemoteKeys;
 pub(crate) use self::remote::{Remote, Target};
@@ -141,7 +141,15 @@ impl Connector {
     /// # Errors
     /// One sentence about the first mistake.
     pub(crate) fn load(path: &Path) -> Result<Self, Stop> {
-        let mut config: Self = load(path)?;
+        Self::parse(&file::read(path)?, path)
+    }
+
+    /// Checks the text of the file at `path`.
+    ///
+    /// # Errors
+    /// One sentence about the first mistake.
+    pub(crate) fn parse(text: &str, path: &Path) -> Result<Self, Stop> {
+        let mut config: Self = parse(text, path)?;
         if let Some(tls) = &mut config.tls {
             tls.resolve(path);
         }
@@ -173,7 +181,15 @@ impl Agent {
     /// # Errors
     /// One sentence about the first mistake.
     pub(crate) fn load(path: &Path) -> Result<Self, Stop> {
-        let keys: AgentKeys = load(path)?;
+        Self::parse(&file::read(path)?, path)
+    }
+
+    /// Checks the text of the file at `path`.
+    ///
+    /// # Errors
+    /// One sentence about the first mistake.
+    pub(crate) fn parse(text: &str, path: &Path) -> Result<Self, Stop> {
+        let keys: AgentKeys = parse(text, path)?;
         let target = keys.connector.target(keys.tls, path)?;
         let mut ports = BTreeSet::new();
         for forward in &keys.forwards {
@@ -212,6 +228,10 @@ impl Limits {
         }
         Ok(())
     }
+}
+
+fn parse<T: DeserializeOwned>(text: &str, path: &Path) -> Result<T, Stop> {
+    explain::parse(text).map_err(|sentence| Stop::usage(format!("{}: {sentence}", path.display())))
 }
 
 fn twice(path: &Path, what: &str, name: &str) -> Stop {

@@ -13,6 +13,7 @@ use adit_tokio::core::tls::{Identity, KeyDigest};
 use rcgen::{CertificateParams, KeyPair, PKCS_ED25519};
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
+pub(crate) use self::text::seal;
 use crate::config::HostPort;
 use crate::stop::{Exit, Stop};
 

@@ -6,6 +6,7 @@
 use adit_tokio::core::message::ServiceName;
 use adit_tokio::core::tls::KeyDigest;
 use data_encoding::BASE64URL_NOPAD;
+use rustls_pki_types::DnsName;
 
 use super::{Invite, MAX_ADDRESSES, Secret};
 use crate::config::HostPort;
@@ -30,9 +31,14 @@ pub(super) fn write(invite: &Invite) -> String {
     for address in invite.addresses.iter().take(MAX_ADDRESSES) {
         put(&mut out, &address.to_string());
     }
-    let checksum = blake3::hash(&out);
-    out.extend(&checksum.as_bytes()[..CHECKSUM]);
-    format!("{PREFIX}{}", BASE64URL_NOPAD.encode(&out))
+    seal(out)
+}
+
+/// The text of an invite of these contents, whatever they say.
+pub(crate) fn seal(mut contents: Vec<u8>) -> String {
+    let checksum = blake3::hash(&contents);
+    contents.extend(&checksum.as_bytes()[..CHECKSUM]);
+    format!("{PREFIX}{}", BASE64URL_NOPAD.encode(&contents))
 }
 
 fn put(out: &mut Vec<u8>, text: &str) {
@@ -70,7 +76,8 @@ fn fields(reader: &mut Reader<'_>) -> Option<Invite> {
     let secret = Secret(reader.array()?);
     let ca = KeyDigest(reader.array()?);
     let port = u16::from_be_bytes(reader.array()?);
-    let connector = reader.text()?.to_owned();
+    // It is shown to people, and dialled as the name in a certificate.
+    let connector = DnsName::try_from(reader.text()?).ok()?.as_ref().to_owned();
     let service: ServiceName = reader.text()?.parse().ok()?;
     let mut addresses = Vec::new();
     while !reader.0.is_empty() {
@@ -79,9 +86,16 @@ fn fields(reader: &mut Reader<'_>) -> Option<Invite> {
         }
         addresses.push(HostPort::try_from(reader.text()?.to_owned()).ok()?);
     }
-    let is_whole = !connector.is_empty() && !addresses.is_empty();
     let port = (port != 0).then_some(port);
-    is_whole.then_some(Invite { secret, ca, connector, service, port, addresses, expires })
+    (!addresses.is_empty()).then_some(Invite {
+        secret,
+        ca,
+        connector,
+        service,
+        port,
+        addresses,
+        expires,
+    })
 }
 
 /// Takes fields from the front.
@@ -125,6 +139,14 @@ mod tests {
         let invite = invite();
         assert_eq!(read(&write(&invite)), Ok(invite.clone()));
         assert_eq!(read(&write(&Invite { port: None, ..invite.clone() })).unwrap().port, None);
+    }
+
+    #[test]
+    fn the_protocol_document_shows_this_invite() {
+        let document = include_str!("../../../docs/protocol.md");
+        let shown: String = document.split_whitespace().collect();
+        let text = write(&invite());
+        assert!(shown.contains(&format!("```text{text}```")), "{text}");
     }
 
     #[test]
@@ -174,9 +196,16 @@ mod tests {
         let bytes = BASE64URL_NOPAD.decode(&write(&out).as_bytes()[PREFIX.len()..]).unwrap();
         let mut nine = bytes[..bytes.len() - CHECKSUM].to_vec();
         put(&mut nine, "192.0.2.7:4433");
-        let checksum = blake3::hash(&nine);
-        nine.extend(&checksum.as_bytes()[..CHECKSUM]);
-        let text = format!("{PREFIX}{}", BASE64URL_NOPAD.encode(&nine));
-        assert!(read(&text).unwrap_err().contains("nothing that can be understood"));
+        assert!(read(&seal(nine)).unwrap_err().contains("nothing that can be understood"));
+    }
+
+    #[test]
+    fn a_connector_is_named_by_a_name_that_certificates_can_carry() {
+        for (name, is_good) in
+            [("device-1", true), ("", false), ("a b", false), ("a\u{1b}[2J", false)]
+        {
+            let text = write(&Invite { connector: name.into(), ..invite() });
+            assert_eq!(read(&text).is_ok(), is_good, "{name:?}");
+        }
     }
 }

@@ -313,7 +313,7 @@ impl Mesh {
         request: &Request,
         now: u64,
     ) -> Result<(Device, Certified), Denied> {
-        let device = registry.device(id).ok_or(Refusal::NoDevice)?.clone();
+        let device = registry.certifiable(id, now)?.clone();
         let subject = Subject::of(&device, &registry.mesh);
         let life = registry.certificate_life();
         let certified = self.authority()?.sign(&subject, request, now, life)?;

@@ -15,6 +15,10 @@ const REMEMBERED: Duration = Duration::from_secs(86_400);
 /// Most invites that can be outstanding: a bound on what is let in by key alone.
 const MAX_INVITES: usize = 1_024;
 
+/// Most certificates of one device that have not ended. One or two are usual, some more where keys are
+/// rotated or answers lost; one that asks without end is not to fill the disk.
+const MAX_CERTIFICATES: usize = 256;
+
 /// What a certificate is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -102,6 +106,8 @@ pub(crate) enum Refusal {
     BadName(String),
     #[error("{0} invites are open already")]
     TooManyInvites(usize),
+    #[error("this device has {0} certificates that have not ended, and gets no more of them")]
+    TooManyCertificates(usize),
 }
 
 /// Everything that a mesh remembers.
@@ -230,12 +236,20 @@ impl Registry {
         Ok(device)
     }
 
+    /// A device that has room for another certificate.
+    pub(crate) fn certifiable(&mut self, id: &str, now: u64) -> Result<&Device, Refusal> {
+        let device = self.devices.iter_mut().find(|d| d.id == id).ok_or(Refusal::NoDevice)?;
+        device.forget(now);
+        match device.serials.len() {
+            count @ MAX_CERTIFICATES.. => Err(Refusal::TooManyCertificates(count)),
+            _ => Ok(device),
+        }
+    }
+
     /// Notes a certificate of a device.
     pub(crate) fn certified(&mut self, id: &str, serial: String, not_after: u64, now: u64) {
         if let Some(device) = self.devices.iter_mut().find(|d| d.id == id) {
-            if device.revoked.is_none() {
-                device.serials.retain(|_, end| *end >= now);
-            }
+            device.forget(now);
             device.serials.insert(serial, not_after);
         }
     }
@@ -298,6 +312,13 @@ impl Registry {
 }
 
 impl Device {
+    /// Forgets certificates that have ended, unless they are on the list of revoked ones.
+    fn forget(&mut self, now: u64) {
+        if self.revoked.is_none() {
+            self.serials.retain(|_, end| *end >= now);
+        }
+    }
+
     /// What to call it in a sentence.
     pub(crate) fn title(&self) -> String {
         match &self.name {

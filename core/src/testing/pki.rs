@@ -11,7 +11,7 @@ use std::time::Duration;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName,
     DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose,
-    PKCS_ED25519, RevokedCertParams, SerialNumber, date_time_ymd,
+    PKCS_ED25519, RevokedCertParams, SanType, SerialNumber, date_time_ymd,
 };
 use rustls::RootCertStore;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -232,8 +232,33 @@ impl Pki {
         let mut issued = self.0.issued.lock().unwrap_or_else(PoisonError::into_inner);
         issued
             .entry((name.to_owned(), role, validity))
-            .or_insert_with(|| self.0.issue(name, role, validity))
+            .or_insert_with(|| self.0.issue(name, role, validity, &[]))
             .clone()
+    }
+
+    /// The same with URIs; made anew each time.
+    #[must_use]
+    pub(super) fn issue_with(
+        self,
+        name: &str,
+        role: Role,
+        validity: Validity,
+        uris: &[&str],
+    ) -> Issued {
+        self.0.issue(name, role, validity, uris)
+    }
+
+    /// A certificate that the holder of `member`'s certificate signed, which nobody allowed.
+    #[must_use]
+    pub(super) fn issue_as(self, member: &str, name: &str, role: Role) -> Issued {
+        let (key, _) = fixed_key(self.0.seed, member);
+        let issuer = Issuer::new(fixed_params(self.0.seed, member, Validity::CURRENT), key);
+        self.0.issue_by(&issuer, name, role, Validity::CURRENT, &[])
+    }
+
+    /// The serial number in the certificates of a name, in hexadecimal.
+    pub(super) fn serial(self, name: &str) -> String {
+        serial(self.0.seed, name).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 }
 
@@ -261,11 +286,23 @@ impl Authority {
         }
     }
 
-    fn issue(&self, name: &str, role: Role, validity: Validity) -> Issued {
+    fn issue(&self, name: &str, role: Role, validity: Validity, uris: &[&str]) -> Issued {
+        self.issue_by(&self.issuer, name, role, validity, uris)
+    }
+
+    fn issue_by(
+        &self,
+        issuer: &Issuer<'_, KeyPair>,
+        name: &str,
+        role: Role,
+        validity: Validity,
+        uris: &[&str],
+    ) -> Issued {
         let (key, der) = fixed_key(self.seed, name);
         let mut params = fixed_params(self.seed, name, validity);
-        params.subject_alt_names =
-            vec![rcgen::SanType::DnsName(name.try_into().expect("a DNS name is ASCII"))];
+        let text = |text: &str| text.try_into().expect("a name is ASCII");
+        params.subject_alt_names = vec![SanType::DnsName(text(name))];
+        params.subject_alt_names.extend(uris.iter().map(|uri| SanType::URI(text(uri))));
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = match role {
             Role::Agent => vec![ExtendedKeyUsagePurpose::ClientAuth],
@@ -274,7 +311,7 @@ impl Authority {
             }
         };
         params.use_authority_key_identifier_extension = true;
-        let certificate = params.signed_by(&key, &self.issuer).expect("Ed25519 signs anything");
+        let certificate = params.signed_by(&key, issuer).expect("Ed25519 signs anything");
         Issued(Arc::new(IssuedInner {
             chain: vec![certificate.der().clone()],
             key: der,

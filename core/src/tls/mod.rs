@@ -170,3 +170,6 @@ impl TimeProvider for NodeTime {
         Some(UnixTime::since_unix_epoch(self.0.unix()))
     }
 }
+
+#[cfg(test)]
+mod tests;

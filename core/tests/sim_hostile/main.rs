@@ -6,6 +6,7 @@
 mod control;
 mod flood;
 mod handshakes;
+mod outsiders;
 mod raw;
 mod scene;
 mod streams;

@@ -130,6 +130,19 @@ fn serials_of_certificates_that_ended_are_forgotten() {
 }
 
 #[test]
+fn a_device_has_so_many_certificates_at_a_time_and_not_one_more() {
+    let mut registry = registry(&[invite(1, "web")]);
+    let id = redeem(&mut registry, 1, 10, NOW).unwrap();
+    for serial in 0..MAX_CERTIFICATES as u64 {
+        assert!(registry.certifiable(&id, NOW).is_ok(), "{serial}");
+        registry.certified(&id, format!("{serial:02x}"), NOW + 10 + serial, NOW);
+    }
+    let full = Refusal::TooManyCertificates(MAX_CERTIFICATES);
+    assert_eq!(registry.certifiable(&id, NOW + 10), Err(full));
+    assert!(registry.certifiable(&id, NOW + 11).is_ok(), "the first has ended");
+}
+
+#[test]
 fn a_device_is_meant_by_its_id_its_digits_its_name_or_its_label() {
     let mut registry = registry(&[invite(1, "web"), invite(2, "web")]);
     let id = redeem(&mut registry, 1, 10, NOW).unwrap();

@@ -1,0 +1,112 @@
+//! What must hold for any bytes: the bodies of the fuzz targets `config` and `invite`.
+//!
+//! Decides what counts as a failure, and fails by panicking. Never makes up input: that comes from
+//! the fuzzer, or from the corpus that the tests replay.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use crate::config::{Agent, Backend, Connector, Target, TlsFiles};
+use crate::invite::{Invite, MAX_ADDRESSES, seal};
+use crate::stop::{Exit, Stop};
+
+/// Where a configuration is said to be; its paths are relative to this.
+const FILE: &str = "/etc/adit/adit.toml";
+
+/// Where the secret is in the contents of an invite.
+const SECRET: std::ops::Range<usize> = 8..40;
+
+/// Configurations: any text is a connector's file, an agent's, or one sentence about what is wrong
+/// with it, and what was read can be used as it is.
+pub fn config(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let path = Path::new(FILE);
+    match Connector::parse(text, path) {
+        Ok(config) => check_connector(&config),
+        Err(stop) => check_mistake(&stop),
+    }
+    match Agent::parse(text, path) {
+        Ok(config) => check_agent(&config),
+        Err(stop) => check_mistake(&stop),
+    }
+}
+
+fn check_connector(config: &Connector) {
+    config.tls.iter().for_each(check_files);
+    assert!(config.limits.connections > 0 && !config.limits.half_open.is_zero());
+    let names: BTreeSet<_> = config.services.iter().map(|s| s.name.as_str()).collect();
+    assert!(!names.is_empty(), "it serves nothing");
+    assert_eq!(names.len(), config.services.len(), "a name stands twice");
+    for service in &config.services {
+        assert!(!service.name.as_str().starts_with("adit."), "a name of adit's own");
+        match &service.backend {
+            Backend::Tcp(address) => assert_ne!(address.port(), 0),
+            #[cfg(unix)]
+            Backend::Unix(path) => assert!(path.is_absolute(), "{path:?}"),
+        }
+    }
+}
+
+fn check_agent(config: &Agent) {
+    match &config.target {
+        Target::Known(_) => {}
+        Target::Given(remote, files) => {
+            assert!(!remote.addresses.is_empty(), "it dials nobody");
+            check_files(files);
+        }
+    }
+    assert!(config.limits.connections > 0 && !config.limits.half_open.is_zero());
+    assert!(!config.forwards.is_empty(), "it offers nothing");
+    let fixed = config.forwards.iter().filter(|forward| forward.listen.port() != 0);
+    let ports: Vec<_> = fixed.map(|forward| forward.listen).collect();
+    assert_eq!(ports.iter().collect::<BTreeSet<_>>().len(), ports.len(), "a port stands twice");
+}
+
+fn check_files(files: &TlsFiles) {
+    let all = [&files.ca, &files.certificate, &files.key].into_iter().chain(&files.revoked);
+    all.for_each(|path| assert!(path.is_absolute(), "{path:?}"));
+}
+
+/// One sentence about a file, with the place first.
+fn check_mistake(stop: &Stop) {
+    assert_eq!(stop.exit(), Exit::Usage);
+    let said = stop.to_string();
+    let about = said.strip_prefix(FILE).and_then(|rest| rest.strip_prefix(": "));
+    assert!(about.is_some_and(|about| !about.trim().is_empty()), "{said:?}");
+    assert!(!said.contains(char::is_control), "{said:?}");
+}
+
+/// Invites: any text is an invite or one sentence; an invite is the same when it was written and read
+/// again; and nothing that is said or shown depends on its secret.
+///
+/// `data` is taken as the text, and as the contents of one whose checksum is right.
+pub fn invite(data: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(data) {
+        check(text);
+    }
+    let said = check(&seal(data.to_vec()));
+    let mut other = data.to_vec();
+    if let Some(secret) = other.get_mut(SECRET) {
+        secret.iter_mut().for_each(|byte| *byte ^= 0xa5);
+        assert_eq!(check(&seal(other)), said, "the secret shows");
+    }
+}
+
+/// What is said of an invite, or shown of it in logs.
+fn check(text: &str) -> String {
+    let invite = match Invite::parse(text) {
+        Ok(invite) => invite,
+        Err(stop) => {
+            assert_eq!(stop.exit(), Exit::Usage);
+            let said = stop.to_string();
+            assert!(!said.is_empty() && !said.contains(char::is_control), "{said:?}");
+            return said;
+        }
+    };
+    assert_eq!(Invite::parse(&invite.to_string()).ok().as_ref(), Some(&invite));
+    assert!((1..=MAX_ADDRESSES).contains(&invite.addresses.len()));
+    assert_ne!(invite.port, Some(0));
+    assert!(!invite.connector.is_empty() && !invite.connector.contains(char::is_control));
+    let identity = invite.secret.identity().map(|(identity, _)| identity);
+    format!("{invite:?} {:?}", identity.map_err(|stop| stop.to_string()))
+}
