@@ -4,6 +4,10 @@
 #![expect(dead_code, reason = "each test program uses its own part of this")]
 #![expect(clippy::unwrap_used, reason = "a failure here is a failure of the test")]
 
+pub(crate) mod clock;
+pub(crate) mod people;
+pub(crate) mod system;
+
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -111,20 +115,21 @@ impl Program {
     }
 
     fn spawn(command: &mut Command, config: &Path, more: &[&str]) -> Self {
-        let log = config.with_extension("log");
-        let file = File::options().create(true).append(true).open(&log).unwrap();
-        let child = command
+        command
             .arg("-c")
             .arg(config)
             .args(more)
             .env_remove("RUST_LOG")
             .env("ADIT_HOME", config.with_file_name("home"))
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(file)
-            .spawn()
-            .unwrap();
-        Self { child, log }
+            .stdout(Stdio::null());
+        Self::launch(command, config.with_extension("log"))
+    }
+
+    /// Starts a command whose stderr goes to the end of a file.
+    fn launch(command: &mut Command, log: PathBuf) -> Self {
+        let file = File::options().create(true).append(true).open(&log).unwrap();
+        Self { child: command.stderr(file).spawn().unwrap(), log }
     }
 
     /// What it has said on stderr.
@@ -157,8 +162,20 @@ impl Program {
     /// Asks it to end.
     #[cfg(unix)]
     pub(crate) fn terminate(&self) {
+        self.signal("-TERM");
+    }
+
+    /// Sends it a signal.
+    #[cfg(unix)]
+    pub(crate) fn signal(&self, name: &str) {
         let id = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+        assert!(Command::new("kill").args([name, &id]).status().unwrap().success());
+    }
+
+    /// Waits until its log holds a text.
+    pub(crate) fn says(&self, text: &str) {
+        let said = bounded(|| self.log().contains(text).then_some(()));
+        assert!(said.is_some(), "it does not say \"{text}\":\n{}", self.log());
     }
 }
 
@@ -179,15 +196,14 @@ pub(crate) fn run(arguments: &[&str]) -> Output {
 
 /// Runs the program to its end, with a home.
 pub(crate) fn run_at(home: &Path, arguments: &[&str]) -> Output {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_adit"))
-        .args(arguments)
-        .env_remove("RUST_LOG")
-        .env("ADIT_HOME", home)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_adit"));
+    finish(command.args(arguments).env_remove("RUST_LOG").env("ADIT_HOME", home))
+}
+
+/// Runs a command to its end, which it reaches within a minute.
+pub(crate) fn finish(command: &mut Command) -> Output {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
     let (mut stdout, mut stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
     let read = |from: &mut dyn Read| {
         let mut all = Vec::new();
