@@ -25,9 +25,12 @@ use crate::node::{self, Background, Node};
 use crate::stop::{Exit, Stop};
 use crate::{lifecycle, signals};
 
-/// Longest and shortest time between two looks at a connector's own certificate, which may have been
-/// exchanged meanwhile, or the clock set.
-const RENEWAL_LOOK: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(1));
+/// How often a connector looks whether its own certificate is due: it may have been exchanged, or the
+/// clock been set.
+const RENEWAL_LOOK: Duration = Duration::from_secs(1);
+
+/// Pause after it could not be renewed.
+const RENEWAL_AGAIN: Duration = Duration::from_secs(60);
 
 /// What a connector is to do.
 #[derive(Debug)]
@@ -197,9 +200,9 @@ async fn keep_current(roster: Option<Arc<Roster>>) {
     let Some(roster) = roster else { return };
     loop {
         let mesh = roster.mesh().clone();
-        let mut wait = RENEWAL_LOOK.0;
+        let mut wait = RENEWAL_AGAIN;
         match tokio::task::spawn_blocking(move || mesh.keep_current()).await {
-            Ok(Ok(left)) => wait = left.clamp(RENEWAL_LOOK.1, RENEWAL_LOOK.0),
+            Ok(Ok(())) => wait = RENEWAL_LOOK,
             Ok(Err(stop)) => tracing::warn!("this machine's certificate is not renewed: {stop}"),
             Err(error) => tracing::warn!(%error, "this machine's certificate is not renewed"),
         }

@@ -33,6 +33,8 @@ pub(crate) struct Link {
     patience: Patience,
     follower: Follower,
     node: Option<Node>,
+    /// Since when there is the connection that is held, or was held last.
+    up_since: Option<Instant>,
 }
 
 impl Link {
@@ -45,7 +47,7 @@ impl Link {
     ) -> (Self, forward::agent::Tunnel) {
         let (current, tunnel) = watch::channel(None);
         let patience = Patience { limit: give_up_after, since: Some(Instant::now()) };
-        (Self { remote, core, current, patience, follower, node: None }, tunnel)
+        (Self { remote, core, current, patience, follower, node: None, up_since: None }, tunnel)
     }
 
     /// Closes the local ports, which follow the link, and gives the node, if there is one, to be
@@ -61,9 +63,20 @@ impl Link {
                 Ok(failure) => failure,
                 Err(stop) => return stop,
             };
-            match failure.category() {
-                Category::Authentication | Category::Configuration => return failure.into(),
-                Category::Network | Category::Server | Category::Protocol | Category::Unknown => {
+            self.patience.on_state(false);
+            let lived = self.up_since.take().map(|since| since.elapsed());
+            match (failure.category(), lived) {
+                // A certificate that ended while it was in use has a successor, on either side; one
+                // that was revoked will be refused by the next handshake.
+                (Category::Authentication, Some(lived)) => {
+                    tracing::info!(%failure, "dialling anew with the certificates of now");
+                    tokio::time::sleep(AGAIN.saturating_sub(lived)).await;
+                }
+                (Category::Authentication | Category::Configuration, _) => return failure.into(),
+                (
+                    Category::Network | Category::Server | Category::Protocol | Category::Unknown,
+                    _,
+                ) => {
                     tracing::warn!(%failure, "dialling anew");
                     tokio::time::sleep(AGAIN).await;
                 }
@@ -108,7 +121,10 @@ impl Link {
                     }
                     match peer.state() {
                         State::Failed { error, .. } => return Ok(error),
-                        State::Connected { .. } => self.patience.on_state(true),
+                        State::Connected { .. } => {
+                            self.up_since.get_or_insert_with(Instant::now);
+                            self.patience.on_state(true);
+                        }
                         State::Disconnected
                         | State::Connecting { .. }
                         | State::Reconnecting { .. } => self.patience.on_state(false),

@@ -367,22 +367,19 @@ impl Mesh {
         Ok(certified)
     }
 
-    /// Renews this machine's own certificate when it is due, or was signed while the clock was ahead;
-    /// gives the time until it is due again.
+    /// Renews this machine's own certificate when it is due, or was signed while the clock was ahead.
     ///
     /// # Errors
     /// A sentence about a file, or about a clock at whose time nothing that the CA signed is good.
-    pub(crate) fn keep_current(&self) -> Result<Duration, Stop> {
+    pub(crate) fn keep_current(&self) -> Result<(), Stop> {
         let now = unix_now();
         self.check_clock(now)?;
-        let leaf = || certificate::describe_file(&self.path("identity.pem"));
-        let mut own = leaf()?;
+        let own = certificate::describe_file(&self.path("identity.pem"))?;
         if own.is_due(now) || now < own.not_before {
             self.rotate()?;
-            own = leaf()?;
             tracing::info!("this machine has a new certificate");
         }
-        Ok(Duration::from_secs(own.due().saturating_sub(now)))
+        Ok(())
     }
 
     fn check_clock(&self, now: u64) -> Result<(), Stop> {
