@@ -4,6 +4,7 @@
 #![expect(dead_code, reason = "each test program uses its own part of this")]
 #![expect(clippy::unwrap_used, reason = "a failure here is a failure of the test")]
 
+mod authority;
 pub(crate) mod clock;
 pub(crate) mod people;
 pub(crate) mod system;
@@ -16,7 +17,7 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+pub(crate) use self::authority::Authority;
 
 /// Longest wait for anything that ought to happen.
 pub(crate) const LIMIT: Duration = Duration::from_secs(20);
@@ -53,46 +54,6 @@ impl Drop for Directory {
         let _ = fs::remove_dir_all(&self.0);
     }
 }
-
-/// A CA whose certificates are files.
-pub(crate) struct Authority {
-    issuer: Issuer<'static, KeyPair>,
-    pem: String,
-}
-
-impl Authority {
-    pub(crate) fn new() -> Self {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.distinguished_name.push(DnType::CommonName, "test CA");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let pem = params.self_signed(&key).unwrap().pem();
-        Self { issuer: Issuer::new(params, key), pem }
-    }
-
-    /// Writes an identity and gives the `[tls]` section that names it.
-    pub(crate) fn issue(&self, directory: &Directory, name: &str) -> String {
-        let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        directory.write(&format!("{name}.pem"), &certificate.pem());
-        let path = directory.write(&format!("{name}.key"), &key.serialize_pem());
-        keep_to_owner(&path);
-        directory.write(&format!("{name}-ca.pem"), &self.pem);
-        format!(
-            "[tls]\nca = \"{name}-ca.pem\"\ncertificate = \"{name}.pem\"\nkey = \"{name}.key\"\n"
-        )
-    }
-}
-
-#[cfg(unix)]
-fn keep_to_owner(path: &Path) {
-    use std::os::unix::fs::PermissionsExt as _;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
-}
-
-#[cfg(not(unix))]
-fn keep_to_owner(_path: &Path) {}
 
 /// The program, running; killed when dropped.
 pub(crate) struct Program {
