@@ -188,7 +188,7 @@ fn a_device_whose_certificate_ends_and_is_not_renewed_is_cut_off_and_told_when()
     std::fs::rename(&key, key.with_extension("away")).unwrap();
     let start = Instant::now();
     assert!(!matches!(tcp.read(&mut [0]), Ok(1..)));
-    assert!(start.elapsed() < Duration::from_secs(7), "cut off after {:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(15), "cut off after {:?}", start.elapsed());
     let said = connected.ends_with(3);
     assert!(said.starts_with("this machine's certificate ended on 20"), "{said}");
     assert!(
