@@ -299,7 +299,7 @@ fn read_key(path: &Path) -> Result<Option<KeyPair>, Stop> {
 ///
 /// # Errors
 /// When the system lacks what it takes.
-pub(crate) fn new_key() -> Result<KeyPair, Stop> {
+fn new_key() -> Result<KeyPair, Stop> {
     KeyPair::generate()
         .map_err(|error| Stop::new(Exit::Degraded, format!("no key can be made: {error}")))
 }

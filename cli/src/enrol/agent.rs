@@ -14,7 +14,7 @@ use super::{Answer, Ask};
 use crate::config::Remote;
 use crate::home::Home;
 use crate::invite::Invite;
-use crate::known::{Known, Membership, new_key};
+use crate::known::{Known, Membership};
 use crate::link::reach;
 use crate::mesh::{certificate, unix_now};
 use crate::stop::{Exit, Stop};
@@ -141,7 +141,8 @@ async fn enrol_with(peer: &Peer, key: &KeyPair) -> Result<Result<Answer, Failure
 /// # Errors
 /// Why there is none; the present one is still there.
 pub(crate) async fn renew(peer: &Peer, membership: &Membership, rotate: bool) -> Result<(), Stop> {
-    let key = if rotate { new_key()? } else { membership.key()? };
+    // On the disk before it is asked for: one that has no room costs nothing.
+    let key = if rotate { membership.next_key()? } else { membership.key()? };
     let csr = certificate::request_pem(&key)?;
     let answer = ask(peer, &Ask::Renew { csr }).await?;
     membership.keep(&key, &answer.certificate, &answer.ca)
