@@ -95,7 +95,9 @@ impl Program {
 
     /// What it has said on stderr.
     pub(crate) fn log(&self) -> String {
-        fs::read_to_string(&self.log).unwrap_or_default()
+        // A device that is no file has no end.
+        let is_file = self.log.metadata().is_ok_and(|metadata| metadata.is_file());
+        if is_file { fs::read_to_string(&self.log).unwrap_or_default() } else { String::new() }
     }
 
     /// Waits until it ends by itself.

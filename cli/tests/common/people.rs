@@ -78,9 +78,19 @@ impl Machine {
     /// The same with something on its standard input.
     pub(crate) fn spawn_with(&self, command: &mut Command, input: impl Into<Stdio>) -> Running {
         command.stdin(input);
+        self.launch(command, None)
+    }
+
+    /// The same with its log elsewhere than at this machine.
+    pub(crate) fn spawn_logging_to(&self, command: &mut Command, log: &Path) -> Running {
+        command.stdin(Stdio::null());
+        self.launch(command, Some(log))
+    }
+
+    fn launch(&self, command: &mut Command, log: Option<&Path>) -> Running {
         self.number.set(self.number.get() + 1);
-        let log = self.directory.path(&format!("{}.log", self.number.get()));
-        Running::start(command, log)
+        let usual = || self.directory.path(&format!("{}.log", self.number.get()));
+        Running::start(command, log.map_or_else(usual, Path::to_owned))
     }
 
     /// Exposes a service on a free port, under the name "web"; gives the invite as well.

@@ -35,7 +35,7 @@ impl<'a> Disk<'a> {
     pub(crate) fn at(path: &'a Path) -> Option<Self> {
         std::fs::create_dir_all(path).unwrap();
         let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", "size=64k,mode=700", "adit-test"]).arg(path);
+        mount.args(["-t", "tmpfs", "-o", "size=256k,mode=700", "adit-test"]).arg(path);
         let mounted = mount.stderr(std::process::Stdio::null()).status();
         if !mounted.is_ok_and(|status| status.success()) {
             eprintln!("SKIPPED: a disk that fills up, because none can be mounted here");
@@ -47,7 +47,7 @@ impl<'a> Disk<'a> {
     /// Takes all the room that is left; giving it back is removing the file.
     pub(crate) fn fill(&self) -> std::path::PathBuf {
         let filler = self.0.join("filler");
-        let full = std::fs::write(&filler, vec![0; 128 * 1024]);
+        let full = std::fs::write(&filler, vec![0; 512 * 1024]);
         assert!(full.is_err(), "the disk is larger than it was made");
         filler
     }
