@@ -2,7 +2,6 @@
 //! connected: the sentence names the clock, and when it is right again everything works.
 
 #![cfg(unix)]
-#![expect(clippy::unwrap_used, reason = "a failure here is a failure of the test")]
 
 mod common;
 

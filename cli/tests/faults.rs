@@ -2,7 +2,6 @@
 //! themselves, and the first byte afterwards comes within a bound.
 
 #![cfg(unix)]
-#![expect(clippy::unwrap_used, reason = "a failure here is a failure of the test")]
 
 mod common;
 
