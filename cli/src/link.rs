@@ -32,6 +32,8 @@ pub(crate) struct Link {
     current: watch::Sender<Option<Peer>>,
     patience: Patience,
     follower: Follower,
+    /// The identity is another than the one that the connection was made with.
+    is_exchanged: bool,
     node: Option<Node>,
     /// Since when there is the connection that is held, or was held last.
     up_since: Option<Instant>,
@@ -47,7 +49,8 @@ impl Link {
     ) -> (Self, forward::agent::Tunnel) {
         let (current, tunnel) = watch::channel(None);
         let patience = Patience { limit: give_up_after, since: Some(Instant::now()) };
-        (Self { remote, core, current, patience, follower, node: None, up_since: None }, tunnel)
+        let (is_exchanged, node, up_since) = (false, None, None);
+        (Self { remote, core, current, patience, follower, is_exchanged, node, up_since }, tunnel)
     }
 
     /// Closes the local ports, which follow the link, and gives the node, if there is one, to be
@@ -65,18 +68,16 @@ impl Link {
             };
             self.patience.on_state(false);
             let lived = self.up_since.take().map(|since| since.elapsed());
-            match (failure.category(), lived) {
+            match failure.category() {
                 // A certificate that ended while it was in use has a successor, on either side; one
                 // that was revoked will be refused by the next handshake.
-                (Category::Authentication, Some(lived)) => {
+                Category::Authentication if self.is_exchanged || lived.is_some() => {
                     tracing::info!(%failure, "dialling anew with the certificates of now");
+                    let lived = lived.unwrap_or(AGAIN);
                     tokio::time::sleep(AGAIN.saturating_sub(lived)).await;
                 }
-                (Category::Authentication | Category::Configuration, _) => return failure.into(),
-                (
-                    Category::Network | Category::Server | Category::Protocol | Category::Unknown,
-                    _,
-                ) => {
+                Category::Authentication | Category::Configuration => return failure.into(),
+                Category::Network | Category::Server | Category::Protocol | Category::Unknown => {
                     tracing::warn!(%failure, "dialling anew");
                     tokio::time::sleep(AGAIN).await;
                 }
@@ -86,6 +87,7 @@ impl Link {
 
     /// From the name to a connection to its loss, which is what is returned.
     async fn once(&mut self) -> Result<Failure, Stop> {
+        self.is_exchanged = false;
         let found = loop {
             let (remote, core) = (self.remote.clone(), self.core.clone());
             let found = async {
@@ -98,7 +100,7 @@ impl Link {
                 stop = self.patience.lost() => return Err(stop),
             }
         };
-        let Attempt { node, peer, events } = match found {
+        let Attempt { node, peer, events, .. } = match found {
             Ok(winner) => winner,
             Err(Defeat::Failed(failure)) => return Ok(failure),
             Err(Defeat::Stopped(stop)) => return Err(stop),
@@ -144,6 +146,7 @@ impl Link {
     /// The connection goes on as it is, unless the new trust does not believe its peer any more.
     fn exchange(&mut self, tls: Tls) {
         self.core = self.core.clone().with_tls(tls.clone());
+        self.is_exchanged = true;
         match self.node.as_ref().map_or(Ok(()), |node| node.handle.set_tls(tls)) {
             Ok(()) => tracing::info!("the identity was exchanged"),
             Err(error) => tracing::warn!("the identity is not exchanged: {error}"),

@@ -3,7 +3,7 @@
 //! is its caller's business.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use adit_tokio::core::config::{Config, Dial};
 use adit_tokio::core::drive::{Events, Peer};
@@ -24,6 +24,8 @@ pub(crate) struct Attempt {
     pub(crate) node: Node,
     pub(crate) peer: Peer,
     pub(crate) events: Events,
+    /// When it was dialled.
+    pub(crate) since: Instant,
 }
 
 /// Why no address is connected.
@@ -42,11 +44,12 @@ pub(crate) enum Defeat {
 pub(crate) fn dial(core: &Config, name: &str, address: SocketAddr) -> Result<Attempt, Stop> {
     let node = node::start(node::local_for(address), core.clone())?;
     let events = node.handle.events();
+    let since = Instant::now();
     let peer = node.handle.dial(Dial::new(address, name)).map_err(|error| {
         Stop::usage(format!("the connector \"{name}\" at {address}: {error}; correct it"))
     })?;
     tracing::debug!(%address, "dialling");
-    Ok(Attempt { node, peer, events })
+    Ok(Attempt { node, peer, events, since })
 }
 
 /// Dials the addresses until one is connected. Where there is but one, there is nothing to wait for,

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use adit_tokio::core::config::Config;
 use adit_tokio::core::drive::Peer;
@@ -62,9 +62,8 @@ impl Target {
     pub(crate) async fn connect(self, limit: Duration) -> Result<Connection, Stop> {
         let name = self.remote.name.clone();
         check_names(&self.remote).await?;
-        let start = Instant::now();
-        let Attempt { node, peer, .. } = reach(&self.remote, &self.core, limit).await?;
-        let connected = start.elapsed();
+        let Attempt { node, peer, since, .. } = reach(&self.remote, &self.core, limit).await?;
+        let connected = since.elapsed();
         let reached = Reached { connector: name, address: peer.remote(), connected };
         Ok(Connection { peer, reached, node })
     }
@@ -100,7 +99,7 @@ impl Connection {
     }
 }
 
-/// Who was reached, where, and how soon after dialling.
+/// Who was reached, where, and how soon after this address was dialled.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Reached {
     connector: String,

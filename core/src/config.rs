@@ -87,9 +87,27 @@ impl Default for Transport {
 pub struct Limits {
     /// Peers at once, dialled and accepted: 16,384. Above it new connections are refused.
     pub peers: usize,
+    /// Handshakes that others began and that are under way, in all: 512. Each takes about 45 KiB
+    /// before anybody is known, so that they stay below 32 MiB together. Above it first packets are
+    /// ignored, and come again.
+    pub handshakes: usize,
     /// Handshakes under way from which on an address must prove itself with a Retry
-    /// (RFC 9000 §8.1.2): 256.
+    /// (RFC 9000 §8.1.2): 128, a quarter of all, so that those who never prove theirs leave room.
     pub handshakes_before_retry: usize,
+    /// Handshakes that one proven source, an IPv4 address or an IPv6 /64, may have under way while
+    /// few are: 32, which is 160 devices a second from behind one NAT at 100 ms of round trip. The
+    /// more are under way, the fewer of them one source may have.
+    pub handshakes_per_source: usize,
+    /// Handshakes a second that one proven source may begin, and those together that have not
+    /// proven their address and still need not: 64, a small part of a core. Twice as many may
+    /// come at once.
+    pub handshakes_per_second: u32,
+    /// Time within which a peer has to finish a handshake it began: 10 s, several losses on a bad
+    /// mobile link.
+    pub handshake_timeout: Duration,
+    /// Bytes a peer may send before it is known: 64 KiB, two large certificate chains with every
+    /// packet sent several times.
+    pub handshake_bytes: usize,
     /// Bytes of request bodies that one peer's requests may make this node hold: 32 MiB, three of
     /// the largest. Above it further bodies stay unread, and QUIC's flow control holds them back.
     pub request_bytes: usize,
@@ -101,7 +119,12 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             peers: 16_384,
-            handshakes_before_retry: 256,
+            handshakes: 512,
+            handshakes_before_retry: 128,
+            handshakes_per_source: 32,
+            handshakes_per_second: 64,
+            handshake_timeout: Duration::from_secs(10),
+            handshake_bytes: 64 << 10,
             request_bytes: 32 << 20,
             preface_timeout: Duration::from_secs(10),
         }
@@ -224,12 +247,24 @@ impl Builder {
         for (knob, time) in [
             ("keep_alive", t.keep_alive),
             ("connect_timeout", t.connect_timeout),
+            ("handshake_timeout", c.limits.handshake_timeout),
             ("preface_timeout", c.limits.preface_timeout),
             ("request_timeout", c.request_timeout),
         ] {
             let millis = usize::try_from(time.as_millis()).unwrap_or(usize::MAX);
             in_range(knob, millis, 1, 86_400_000, "1 ms to one day")?;
         }
+        let most = "1 to 65,536";
+        in_range("handshakes", c.limits.handshakes, 1, 65_536, most)?;
+        in_range("handshakes_per_source", c.limits.handshakes_per_source, 1, 65_536, most)?;
+        in_range(
+            "handshakes_per_second",
+            c.limits.handshakes_per_second as usize,
+            1,
+            65_536,
+            most,
+        )?;
+        in_range("handshake_bytes", c.limits.handshake_bytes, 8_192, 1 << 24, "8 KiB to 16 MiB")?;
         let drain = usize::try_from(c.drain.as_millis()).unwrap_or(usize::MAX);
         in_range("drain", drain, 0, 86_400_000, "at most one day")?;
         if t.connection_window < t.stream_window {

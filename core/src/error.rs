@@ -37,6 +37,8 @@ pub struct Failure {
     code: Code,
     detail: String,
     retry_after: Option<std::time::Duration>,
+    #[serde(skip)]
+    is_unproven: bool,
 }
 
 /// Longest detail kept, in bytes: a peer's words are quoted, not stored without end.
@@ -54,7 +56,7 @@ impl Failure {
             }
             detail.truncate(end);
         }
-        Self { code, detail, retry_after: None }
+        Self { code, detail, retry_after: None, is_unproven: false }
     }
 
     /// The same failure with the peer's request to come back no sooner than `after`.
@@ -62,6 +64,21 @@ impl Failure {
     pub fn with_retry_after(mut self, after: std::time::Duration) -> Self {
         self.retry_after = Some(after);
         self
+    }
+
+    /// The same failure, as one that anybody on the path could have caused: it was met before the
+    /// peer had proven who it is.
+    #[must_use]
+    pub const fn unproven(mut self) -> Self {
+        self.is_unproven = true;
+        self
+    }
+
+    /// Whether it comes from a peer that had proven who it is, or from this side alone. One that
+    /// does not is no reason to leave a peer that was connected before.
+    #[must_use]
+    pub const fn is_proven(&self) -> bool {
+        !self.is_unproven
     }
 
     /// The stable code.

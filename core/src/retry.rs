@@ -233,6 +233,8 @@ pub struct Retry {
     attempts: u32,
     unavailable: u32,
     hurried: Option<Instant>,
+    /// The peer has proven who it is at least once.
+    was_up: bool,
 }
 
 impl Retry {
@@ -240,11 +242,20 @@ impl Retry {
     #[must_use]
     pub fn new(policy: Policy, rng: Rng) -> Self {
         let backoff = Backoff::new(policy.backoff, rng);
-        Self { policy, backoff, phase: Phase::Idle, attempts: 0, unavailable: 0, hurried: None }
+        Self {
+            policy,
+            backoff,
+            phase: Phase::Idle,
+            attempts: 0,
+            unavailable: 0,
+            hurried: None,
+            was_up: false,
+        }
     }
 
     /// The connection is up.
     pub fn on_up(&mut self, now: Instant) {
+        self.was_up = true;
         match self.phase {
             Phase::Up { .. } => {}
             Phase::Idle | Phase::Waiting { .. } | Phase::Attempting => {
@@ -298,6 +309,7 @@ impl Retry {
         self.phase = Phase::Idle;
         self.attempts = 0;
         self.unavailable = 0;
+        self.was_up = false;
     }
 
     /// When [`Retry::poll`] wants to be called.
@@ -332,6 +344,17 @@ impl Retry {
         }
     }
 
+    /// Whether the next attempt would end the same way. What whoever sits on the path can make up
+    /// says nothing of a peer that was up before.
+    const fn is_final(&self, failure: &Failure) -> bool {
+        match failure.category() {
+            Category::Authentication | Category::Configuration => {
+                failure.is_proven() || !self.was_up
+            }
+            Category::Network | Category::Server | Category::Protocol | Category::Unknown => false,
+        }
+    }
+
     fn on_failure(&mut self, failure: &Failure, now: Instant) -> Verdict {
         self.settle(now);
         if let Phase::Waiting { until, .. } = self.phase {
@@ -342,14 +365,14 @@ impl Retry {
         }
         let used_up = |count: u32, max: Option<u32>| max.is_some_and(|max| count > max);
         self.attempts = self.attempts.saturating_add(1);
-        if is_final(failure.category())
+        if self.is_final(failure)
             || used_up(self.attempts, self.policy.max_attempts)
             || used_up(self.unavailable, self.policy.max_unavailable)
         {
             self.cancel();
             return Verdict::GiveUp(failure.clone());
         }
-        let delay = if failure.code() == Code::Reset && self.attempts == 1 {
+        let delay = if self.attempts == 1 && is_repaired_at_once(failure) {
             self.backoff.within(RESET_SPREAD)
         } else {
             self.backoff.delay(self.attempts)
@@ -361,11 +384,10 @@ impl Retry {
     }
 }
 
-const fn is_final(category: Category) -> bool {
-    match category {
-        Category::Authentication | Category::Configuration => true,
-        Category::Network | Category::Server | Category::Protocol | Category::Unknown => false,
-    }
+/// A peer that restarted is there, and one whose certificate ended may have the next by now.
+fn is_repaired_at_once(failure: &Failure) -> bool {
+    failure.code() == Code::Reset
+        || (!failure.is_proven() && failure.category() == Category::Authentication)
 }
 
 fn is_unavailable(code: Code) -> bool {

@@ -18,7 +18,7 @@ pub enum Reason {
     Heartbeat,
     /// The answer to a heartbeat is due, or any sign of life.
     HeartbeatAck,
-    /// An attempt to connect has used up its time.
+    /// An attempt to connect, or a handshake that a peer began, has used up its time.
     Connect,
     /// The wait before the next attempt to connect is over.
     Reconnect,

@@ -30,6 +30,7 @@ fn the_protocol_states_the_times_that_are_the_defaults() {
         ("heartbeat", heartbeat.interval()),
         ("answer to a heartbeat", heartbeat.ack_within()),
         ("silence", heartbeat.dead_after()),
+        ("handshake, at the acceptor", limits.handshake_timeout),
         ("first frame of a stream", limits.preface_timeout),
         ("stable", policy.stable_after()),
     ] {
@@ -46,7 +47,7 @@ fn the_protocol_and_the_operations_state_the_sizes_that_are_the_defaults() {
     for (table, text) in [
         (&protocol, format!("| {} MiB |", transport.connection_window >> 20)),
         (&protocol, format!("| {} bytes |", grouped(transport.stream_window))),
-        (&protocol, format!("| {} |", grouped(transport.max_streams))),
+        (&protocol, format!("half of them are open, up to {} |", grouped(transport.max_streams))),
         (&protocol, format!("| {};", grouped(transport.max_udp_payload))),
         (&operations, format!("`connection_window` | {} MiB |", transport.connection_window >> 20)),
         (&operations, format!("`send_window` | {} MiB |", transport.send_window >> 20)),
@@ -68,6 +69,11 @@ fn the_protocol_and_the_operations_state_the_sizes_that_are_the_defaults() {
         ),
         (&operations, format!("`request_bytes` | {} MiB |", limits.request_bytes >> 20)),
         (&operations, format!("`peers` | {} |", grouped(limits.peers))),
+        (&operations, format!("`handshakes` | {} |", grouped(limits.handshakes))),
+        (&operations, format!("`handshake_bytes` | {} KiB |", limits.handshake_bytes >> 10)),
+        (&protocol, format!("from {} handshakes under way", limits.handshakes_before_retry)),
+        (&protocol, format!("at {} handshakes under way", limits.handshakes)),
+        (&protocol, format!("or beyond {} a second", limits.handshakes_per_second)),
     ] {
         assert!(table.contains(&text), "{text:?} is not in:\n{table}");
     }

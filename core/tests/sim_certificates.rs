@@ -185,17 +185,89 @@ fn a_certificate_that_ends_while_connected_ends_the_connection_in_that_second() 
 }
 
 #[test]
-fn an_acceptor_whose_certificate_ends_is_left_by_those_who_dialled_it() {
+fn an_acceptor_whose_certificate_ends_is_dialled_again_and_believed_with_its_next() {
     let own = ending(pair::CONNECTOR, Role::Connector, Duration::from_secs(60)).identity();
     let change = |_| builder(own, Pki::new().trust()).listening(true);
     let mut pair = Pair::with(7, Conditions::default(), |a| a, change);
     let (to_connector, _) = pair.connect();
-    pair.world.run_for(Duration::from_secs(59));
-    let failure = failure_of(&mut pair, to_connector);
-    assert_eq!(
-        (failure.code(), failure.detail()),
-        (Code::Unauthenticated, "the certificate has expired")
-    );
+    // Renewed in time, which a connection that exists does not show.
+    let next = tls(issued(pair::CONNECTOR, Role::Connector).identity(), Pki::new().trust());
+    let (node, now) = pair.world.node_mut(pair.connector);
+    node.set_tls(next, now).unwrap();
+    pair.world.run_for(Duration::from_secs(65));
+    let again = pair.agent().peer_snapshot(to_connector).unwrap();
+    assert_eq!(again.reconnections, 1);
+    assert_eq!(again.credential.unwrap().not_after, Some(Validity::CURRENT.not_after));
+}
+
+#[test]
+fn an_acceptor_whose_certificate_ended_is_left_at_once_and_tried_until_it_has_another() {
+    let own = ending(pair::CONNECTOR, Role::Connector, Duration::from_secs(60)).identity();
+    let change = |_| builder(own, Pki::new().trust()).listening(true);
+    let mut pair = Pair::with(13, Conditions::default(), |a| a, change);
+    let (to_connector, _) = pair.connect();
+    pair.world.run_for(Duration::from_secs(70));
+    let state = pair.agent().state(to_connector).cloned();
+    let Some(State::Reconnecting { last_error, .. }) = state else { panic!("{state:?}") };
+    assert!(last_error.detail().contains("not valid at the time of this clock"), "{last_error}");
+}
+
+#[test]
+fn a_device_that_renews_keeps_its_connection_past_the_end_of_its_first_certificate() {
+    let agent = ending("agent", Role::Agent, Duration::from_secs(60)).identity();
+    let change = with(agent, Pki::new().trust());
+    let mut pair = Pair::with(14, Conditions::default(), change, |c| c);
+    let (to_connector, to_agent) = pair.connect();
+    let next = ending("agent", Role::Agent, Duration::from_secs(120)).chain();
+    let other = issued("another", Role::Agent).chain();
+    let foreign = Pki::stranger().issue("agent", Role::Agent).chain();
+    let (node, now) = pair.world.node_mut(pair.connector);
+    assert!(node.renew_credential(to_agent, other, now).is_err());
+    assert!(node.renew_credential(to_agent, foreign, now).is_err());
+    assert!(node.renew_credential(to_agent, Vec::new(), now).is_err());
+    node.renew_credential(to_agent, next, now).unwrap();
+    pair.world.run_for(Duration::from_secs(119));
+    assert!(pair.connector().peer_snapshot(to_agent).is_some(), "it was not kept");
+    pair.world.run_for(Duration::from_secs(5));
+    assert!(pair.connector().peer_snapshot(to_agent).is_none());
+    assert_eq!(failure_of(&mut pair, to_connector).detail(), "the certificate has expired");
+}
+
+#[test]
+fn a_guest_does_not_become_a_member_by_a_certificate() {
+    let guest = Pki::stranger().issue("guest", Role::Agent);
+    let trust = Pki::new().trust().with_guests(guests(&guest, EPOCH + YEAR));
+    let own = issued(pair::CONNECTOR, Role::Connector).identity();
+    let change = with(guest.identity(), Pki::new().trust());
+    let serve = |_| builder(own, trust).listening(true);
+    let mut pair = Pair::with(15, Conditions::default(), change, serve);
+    let (_, to_agent) = pair.connect();
+    let (node, now) = pair.world.node_mut(pair.connector);
+    let chain = issued("agent", Role::Agent).chain();
+    assert!(node.renew_credential(to_agent, chain, now).is_err());
+    assert!(node.peer_snapshot(to_agent).unwrap().credential.unwrap().is_guest());
+}
+
+#[test]
+fn a_forged_refusal_does_not_end_a_link_that_had_been_up() {
+    let mut pair = Pair::new(16);
+    let (to_connector, _) = pair.connect();
+    // Whoever sits on the path takes the connector's address and answers with what it has.
+    pair.world.crash(pair.connector);
+    let stranger = Pki::stranger().issue(pair::CONNECTOR, Role::Connector).identity();
+    let forger = builder(stranger, Pki::new().trust()).listening(true).build().unwrap();
+    pair.world.start(pair.connector, forger, 1);
+    pair.world.run_for(Duration::from_secs(120));
+    let state = pair.agent().state(to_connector).cloned();
+    let Some(State::Reconnecting { last_error, .. }) = state else { panic!("{state:?}") };
+    assert_eq!(last_error.category(), Category::Authentication);
+    // And goes away again.
+    pair.world.crash(pair.connector);
+    let own = issued(pair::CONNECTOR, Role::Connector).identity();
+    let real = builder(own, Pki::new().trust()).listening(true).build().unwrap();
+    pair.world.start(pair.connector, real, 1);
+    let agent = pair.agent;
+    pair.wait("the agent to be up again", |world| is_connected(world, agent, to_connector));
 }
 
 #[test]

@@ -33,3 +33,25 @@ async fn listen_accepts_what_connect_dials() -> Result<(), Box<dyn Error>> {
     peer.connected().await?;
     Ok(())
 }
+
+#[tokio::test]
+async fn who_leaves_as_soon_as_it_is_connected_is_gone_at_once() -> Result<(), Box<dyn Error>> {
+    let (server, mut driver) = adit_tokio::listen(LOOPBACK, config("connector")?)?;
+    let address = driver.io().local_addr()?;
+    tokio::spawn(driver);
+    for _ in 0..20 {
+        let dial = Dial::new(address, "connector");
+        let (client, peer, driver) = adit_tokio::connect(config("agent")?, dial)?;
+        let driver = tokio::spawn(driver);
+        peer.connected().await?;
+        client.shutdown();
+        driver.await??;
+        let gone = async {
+            while !server.snapshot().peers.is_empty() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(5), gone).await?;
+    }
+    Ok(())
+}

@@ -14,10 +14,9 @@ use crate::stop::Stop;
 pub(super) fn load<T: DeserializeOwned>(path: &Path) -> Result<T, Stop> {
     let wrong = |sentence: String| Stop::usage(format!("{}: {sentence}", path.display()));
     let unreadable = |error: io::Error| {
-        let next = match error.kind() {
-            io::ErrorKind::PermissionDenied => "make it readable for this user",
-            _ => "check the path given to -c",
-        };
+        let is_denied = error.kind() == io::ErrorKind::PermissionDenied;
+        let next =
+            if is_denied { "make it readable for this user" } else { "check the path given to -c" };
         wrong(format!("the configuration cannot be read: {error}; {next}"))
     };
     let metadata = std::fs::symlink_metadata(path).map_err(unreadable)?;
@@ -56,7 +55,8 @@ fn check_writers(_metadata: &std::fs::Metadata) -> Result<(), String> {
     Ok(())
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
+#[cfg(unix)]
 mod tests {
     use std::fs;
     use std::os::unix::fs::PermissionsExt as _;

@@ -3,7 +3,6 @@
 
 use adit_tokio::core::error::{Code, Failure};
 use adit_tokio::core::tls::Credential;
-use bytes::Bytes;
 
 use super::{Answer, Ask, MAX_LABEL};
 use crate::mesh::certificate::Request;
@@ -13,7 +12,7 @@ use crate::mesh::{Denied, Mesh};
 ///
 /// # Errors
 /// What the peer is told instead.
-pub(crate) fn answer(mesh: &Mesh, credential: &Credential, ask: Ask) -> Result<Bytes, Failure> {
+pub(crate) fn answer(mesh: &Mesh, credential: &Credential, ask: Ask) -> Result<Answer, Failure> {
     let malformed = |why: String| Failure::new(Code::ProtocolViolation, why);
     let done = match ask {
         Ask::Enrol { csr, label } => {
@@ -35,10 +34,7 @@ pub(crate) fn answer(mesh: &Mesh, credential: &Credential, ask: Ask) -> Result<B
     let (device, certified) = done.map_err(told)?;
     let ca = mesh.ca_pem().map_err(|stop| told(Denied::Broken(stop)))?;
     tracing::info!(device = device.title(), "a certificate was issued");
-    let answer = Answer { device: device.id, certificate: certified.pem, ca };
-    serde_json::to_vec(&answer)
-        .map(Bytes::from)
-        .map_err(|error| Failure::new(Code::Unknown, error.to_string()))
+    Ok(Answer { device: device.id, certificate: certified.pem, ca })
 }
 
 /// What the peer hears: why it is refused, and nothing of this machine's troubles.

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 
 use super::device::Device;
-use crate::enrol::{self, Ask};
+use crate::enrol::{self, Answer, Ask};
 use crate::mesh::roster::Roster;
 
 /// Longest body that is looked at: a certificate request has room in it, and nothing is as long.
@@ -37,7 +37,7 @@ pub(super) async fn serve(peer: &Peer, device: &Device, roster: Option<Arc<Roste
     while let Some(request) = peer.accept_request().await {
         let answered = match read(request.body()) {
             Ok(Asked::Ping) => ping(device),
-            Ok(Asked::Certificate(ask)) => certify(device, roster.clone(), ask).await,
+            Ok(Asked::Certificate(ask)) => certify(peer, device, roster.clone(), ask).await,
             Err(failure) => Err(failure),
         };
         // A requester that has given up meanwhile needs no answer.
@@ -81,8 +81,24 @@ fn ping(device: &Device) -> Result<Bytes, Failure> {
     Ok(Bytes::from_static(b"{}"))
 }
 
+/// Has a certificate issued. A member's connection lives as long as its latest one.
+async fn certify(
+    peer: &Peer,
+    device: &Device,
+    roster: Option<Arc<Roster>>,
+    ask: Ask,
+) -> Result<Bytes, Failure> {
+    let answer = issue(device, roster, ask).await?;
+    if device.as_member("a certificate").is_ok() {
+        peer.renew_credential(answer.certificate.as_bytes())?;
+    }
+    serde_json::to_vec(&answer)
+        .map(Bytes::from)
+        .map_err(|error| Failure::new(Code::Unknown, error.to_string()))
+}
+
 /// Writes to the disk, which is not for the thread that carries everybody's bytes.
-async fn certify(device: &Device, roster: Option<Arc<Roster>>, ask: Ask) -> Result<Bytes, Failure> {
+async fn issue(device: &Device, roster: Option<Arc<Roster>>, ask: Ask) -> Result<Answer, Failure> {
     let nobody = || Failure::new(Code::NoSuchService, "this connector issues no certificates");
     let roster = roster.ok_or_else(nobody)?;
     let gone = || Failure::new(Code::Closed, "the device is gone");
@@ -120,7 +136,7 @@ mod tests {
     #[tokio::test]
     async fn a_connector_without_a_mesh_issues_no_certificates() {
         let ask = Ask::Renew { csr: String::new() };
-        let refused = certify(&Device::member(&["device-1"]), None, ask).await.unwrap_err();
+        let refused = issue(&Device::member(&["device-1"]), None, ask).await.unwrap_err();
         assert_eq!(refused.code(), Code::NoSuchService);
     }
 

@@ -111,15 +111,16 @@ pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>, Stop> {
 
 /// The sentence about something that could not be written.
 pub(crate) fn cannot_write(path: &Path, error: &io::Error) -> Stop {
-    let next = match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
-            "free some space and try again: nothing was lost"
-        }
-        io::ErrorKind::AlreadyExists => "it is left as it is: remove it yourself if it may go",
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-            "make it writable for this user, or name another home with --home or ADIT_HOME"
-        }
-        _ => "name another home with --home or ADIT_HOME",
+    use io::ErrorKind as Kind;
+    let is = |kinds: &[Kind]| kinds.contains(&error.kind());
+    let next = if is(&[Kind::StorageFull, Kind::QuotaExceeded, Kind::FileTooLarge]) {
+        "free some space and try again: nothing was lost"
+    } else if is(&[Kind::AlreadyExists]) {
+        "it is left as it is: remove it yourself if it may go"
+    } else if is(&[Kind::PermissionDenied, Kind::ReadOnlyFilesystem]) {
+        "make it writable for this user, or name another home with --home or ADIT_HOME"
+    } else {
+        "name another home with --home or ADIT_HOME"
     };
     Stop::usage(format!("{}: cannot be written: {error}; {next}", path.display()))
 }

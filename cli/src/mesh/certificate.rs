@@ -326,21 +326,12 @@ pub(crate) fn describe_pem(pem: &str) -> Option<Description> {
     let der = CertificateDer::from_pem_slice(pem.as_bytes()).ok()?;
     let (_, parsed) = X509Certificate::from_der(&der).ok()?;
     let unix = |time: x509_parser::time::ASN1Time| u64::try_from(time.timestamp()).unwrap_or(0);
-    let (mut names, mut uris) = (Vec::new(), Vec::new());
-    for name in
-        parsed.subject_alternative_name().ok().flatten().iter().flat_map(|e| &e.value.general_names)
-    {
-        match name {
-            x509_parser::extensions::GeneralName::DNSName(name) => names.push((*name).to_owned()),
-            x509_parser::extensions::GeneralName::URI(uri) => uris.push((*uri).to_owned()),
-            _ => {}
-        }
-    }
+    let own = webpki::EndEntityCert::try_from(&der).ok()?;
     Some(Description {
         subject: parsed.subject().to_string(),
         issuer: parsed.issuer().to_string(),
-        names,
-        uris,
+        names: own.valid_dns_names().map(str::to_owned).collect(),
+        uris: own.valid_uri_names().map(str::to_owned).collect(),
         serial: data_encoding::HEXLOWER.encode(parsed.raw_serial()),
         key: KeyDigest::of_certificate(&der)?,
         not_before: unix(parsed.validity().not_before),

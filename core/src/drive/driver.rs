@@ -120,10 +120,11 @@ impl<I: Io> Driver<I> {
             inner.driver = Some(cx.waker().clone());
         }
         self.has_left = inner.node.is_shut_down();
+        let is_over = inner.node.has_taken_leave();
         let deadline = inner.node.timer();
         drop(inner);
         let is_blocked = self.send(cx);
-        if self.has_left && self.outbox.is_empty() && !may_send_more {
+        if is_over && self.outbox.is_empty() && !may_send_more {
             return Ok(Turn::Over);
         }
         if may_receive_more || (may_send_more && !is_blocked) {

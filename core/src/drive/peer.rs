@@ -88,6 +88,21 @@ impl Peer {
         self.snapshot().and_then(|s| s.credential)
     }
 
+    /// Notes that it was given another certificate
+    /// ([`Node::renew_credential`](crate::node::Node::renew_credential)), as PEM.
+    ///
+    /// # Errors
+    /// Why that is not this peer's certificate.
+    pub fn renew_credential(&self, pem: &[u8]) -> Result<(), Failure> {
+        let wrong =
+            |error: crate::tls::TlsError| Failure::new(Code::Misconfigured, error.to_string());
+        let chain = crate::tls::certificates(pem).map_err(wrong)?;
+        let mut inner = self.shared.lock();
+        inner.node.renew_credential(self.id, chain, self.shared.clock.now())?;
+        inner.settle();
+        Ok(())
+    }
+
     /// The DNS names of its verified certificate.
     #[must_use]
     pub fn names(&self) -> Vec<String> {

@@ -8,6 +8,7 @@ use super::Node;
 use super::exchange::Exchange;
 use super::peer::Peer;
 use super::streams::{Receiving, Stream};
+use crate::admission::MAX_SOURCES;
 use crate::id::{PeerId, StreamId};
 
 /// Entries of streams that are past their opening, where there are few streams.
@@ -44,7 +45,15 @@ impl Node {
         for id in connections.keys() {
             assert!(self.endpoint.get(*id).is_some(), "{id:?} is gone and still in use");
         }
+        self.audit_admission();
         self.audit_exchanges();
+    }
+
+    fn audit_admission(&self) {
+        let (stats, limits) = (self.endpoint.admission(), &self.config.limits);
+        assert_eq!(stats.under_way, self.endpoint.tickets(), "a ticket was lost");
+        assert!(stats.under_way <= limits.handshakes, "{stats:?}");
+        assert!(stats.sources <= MAX_SOURCES.max(limits.handshakes), "{stats:?}");
     }
 
     fn audit_peer(&self, peer: &Peer) {

@@ -1,13 +1,15 @@
 //! The control stream: the first stream of a connection, frames in both directions.
 //!
-//! It decides what waits to be written and how much may wait. Data never delays it: it is first in
+//! It decides what waits to be written and how much may wait, and how fast a peer may talk. Data never delays it: it is first in
 //! the transport's order, has a reserve of the send window to itself, and where a peer's flow
 //! control holds even that back, heartbeats go as datagrams (docs/protocol.md, "Control stream").
 
 use std::collections::VecDeque;
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 
+use crate::bucket::{Bucket, Rate};
 use crate::error::{Code, Failure};
 use crate::frame::{Decoder, Frame};
 use crate::message::{Kind, Message};
@@ -19,12 +21,20 @@ pub(super) const MAX_CONTROL_PAYLOAD: usize = 64 << 10;
 /// many answers pile up floods without reading.
 pub(super) const MAX_WAITING: usize = 64;
 
+/// Control frames a second that a peer may send, on the stream and as datagrams together, and
+/// those that may come at once; each KiB that a frame has begun counts as one. Heartbeats are one
+/// at a time and 30 s apart: this leaves room for heartbeats of 10 ms and for whatever kinds later
+/// versions add, and bounds what answering and decoding cost.
+const FRAMES_PER_SECOND: u32 = 100;
+const FRAMES_AT_ONCE: u32 = 1_000;
+
 #[derive(Debug)]
 pub(super) struct Control {
     /// The transport's number of the stream; `None` until the dialler's first frame arrived.
     pub(super) stream: Option<u64>,
     decoder: Decoder,
     waiting: VecDeque<Waiting>,
+    received: Bucket,
     /// Frames of kinds this version does not know, skipped.
     pub(super) unknown: u64,
 }
@@ -42,6 +52,7 @@ impl Control {
             stream,
             decoder: Decoder::with_limit(MAX_CONTROL_PAYLOAD),
             waiting: VecDeque::new(),
+            received: Bucket::new(),
             unknown: 0,
         }
     }
@@ -80,8 +91,13 @@ impl Control {
     }
 
     /// Takes bytes off the stream; gives the next message, skipping unknown ones.
-    pub(super) fn poll_message(&mut self, chunk: &mut Bytes) -> Result<Option<Message>, Failure> {
+    pub(super) fn poll_message(
+        &mut self,
+        chunk: &mut Bytes,
+        now: Instant,
+    ) -> Result<Option<Message>, Failure> {
         while let Some(frame) = self.decoder.poll_frame(chunk).map_err(violation)? {
+            self.charge(frame.payload.len(), now)?;
             if let Some(message) = self.decode(frame)? {
                 return Ok(Some(message));
             }
@@ -90,11 +106,27 @@ impl Control {
     }
 
     /// Takes a control frame that came as a datagram; a broken one is ignored like a lost one.
-    pub(super) fn handle_datagram(&mut self, mut bytes: Bytes) -> Option<Message> {
+    pub(super) fn handle_datagram(
+        &mut self,
+        mut bytes: Bytes,
+        now: Instant,
+    ) -> Result<Option<Message>, Failure> {
+        self.charge(bytes.len(), now)?;
         let mut whole = Decoder::with_limit(MAX_CONTROL_PAYLOAD);
-        let frame = whole.poll_frame(&mut bytes).ok()??;
-        let message = self.decode(frame).ok()??;
-        matches!(message, Message::Heartbeat(_) | Message::HeartbeatAck(_)).then_some(message)
+        let frame = whole.poll_frame(&mut bytes).ok().flatten();
+        let message = frame.and_then(|frame| self.decode(frame).ok().flatten());
+        Ok(message.filter(|m| matches!(m.kind(), Kind::Heartbeat | Kind::HeartbeatAck)))
+    }
+
+    /// Counts a frame that arrived.
+    fn charge(&mut self, length: usize, now: Instant) -> Result<(), Failure> {
+        let tokens = u32::try_from(1 + length / 1024).unwrap_or(u32::MAX);
+        let rate = Rate::per_second(FRAMES_PER_SECOND, FRAMES_AT_ONCE);
+        if self.received.take(tokens, rate, now) {
+            return Ok(());
+        }
+        let sentence = "the peer floods the control stream";
+        Err(Failure::new(Code::ProtocolViolation, sentence))
     }
 
     fn decode(&mut self, frame: Frame) -> Result<Option<Message>, Failure> {

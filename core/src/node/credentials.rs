@@ -5,6 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use rustls_pki_types::CertificateDer;
+
 use super::Node;
 use super::peer::Peer;
 use crate::error::{Code, Failure};
@@ -81,6 +83,36 @@ impl Node {
         Ok(())
     }
 
+    /// Notes that a peer which dialled was given another certificate, as one is that renews in time:
+    /// from now on its connection lives as long as that one is good.
+    ///
+    /// # Errors
+    /// Why it is not: the certificate is not good, or not that peer's. Nothing has changed then.
+    pub fn renew_credential(
+        &mut self,
+        id: PeerId,
+        chain: Vec<CertificateDer<'static>>,
+        now: Instant,
+    ) -> Result<(), Failure> {
+        self.clock.advance(now);
+        let credential = self.verifiers.dialler(&chain, self.clock.unix())?;
+        let wrong = |why| Failure::new(Code::Unauthenticated, why);
+        let peer = self.peers.get_mut(&id).ok_or_else(|| wrong("the peer is gone"))?;
+        let is_the_same = |old: &Credential| {
+            !old.is_guest()
+                && !credential.is_guest()
+                && old.names.iter().all(|name| credential.names.contains(name))
+        };
+        if peer.dialled.is_some() || !peer.credential.as_ref().is_some_and(is_the_same) {
+            return Err(wrong("the certificate is not that of this peer"));
+        }
+        let link = peer.link.as_mut().ok_or_else(|| wrong("the peer is gone"))?;
+        link.renewed = Some(chain);
+        self.expiries.set(id, credential.not_after);
+        peer.credential = Some(credential);
+        Ok(())
+    }
+
     /// Who the other end of a connection is: one that was dialled under a name, or one that dialled.
     pub(super) fn check(
         &self,
@@ -91,7 +123,8 @@ impl Node {
         let nothing = || Failure::new(Code::Unauthenticated, "the peer presented no certificate");
         let (chain, unix) = (chain.ok_or_else(nothing)?, self.clock.unix());
         match dialled {
-            Some(name) => self.verifiers.acceptor(&chain, name, unix),
+            // It may have the next certificate already, which only a handshake would show.
+            Some(name) => self.verifiers.acceptor(&chain, name, unix).map_err(Failure::unproven),
             None => self.verifiers.dialler(&chain, unix),
         }
     }
@@ -107,7 +140,11 @@ impl Node {
         let Some(peer) = self.peers.get(&id) else { return };
         let Some(link) = &peer.link else { return };
         let name = peer.dialled.as_ref().map(|d| d.dial.server_name.as_str());
-        match self.check(link.connection, name) {
+        let checked = match &link.renewed {
+            Some(chain) => self.verifiers.dialler(chain, self.clock.unix()),
+            None => self.check(link.connection, name),
+        };
+        match checked {
             Ok(credential) => {
                 self.expiries.set(id, credential.not_after);
                 if let Some(peer) = self.peers.get_mut(&id) {

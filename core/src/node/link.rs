@@ -141,6 +141,7 @@ impl Node {
             control: Control::new(control),
             streams: Streams::default(),
             going_away: false,
+            renewed: None,
         }
     }
 

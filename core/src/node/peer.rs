@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use bytes::Bytes;
+use rustls_pki_types::CertificateDer;
 
 use super::control::Control;
 use super::streams::Streams;
@@ -42,6 +43,8 @@ pub(super) struct Link {
     pub(super) streams: Streams,
     /// The peer said that it shuts down.
     pub(super) going_away: bool,
+    /// The certificates that it was given in place of those it connected with.
+    pub(super) renewed: Option<Vec<CertificateDer<'static>>>,
 }
 
 /// What a dialled peer has and an accepted one has not.

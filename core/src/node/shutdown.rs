@@ -53,7 +53,9 @@ impl Node {
         });
         let ids: Vec<PeerId> = self.peers.keys().copied().collect();
         for id in ids {
-            let link = self.peers.get_mut(&id).and_then(|p| p.link.as_mut());
+            // One that nothing is under way with is closed at once, with the same words.
+            let is_busy = |p: &&mut Peer| !Self::is_quiet(p);
+            let link = self.peers.get_mut(&id).filter(is_busy).and_then(|p| p.link.as_mut());
             if let Some(pushed) = link.map(|l| l.control.push(&goaway)) {
                 self.after_push(id, pushed, now);
             }
@@ -68,13 +70,20 @@ impl Node {
         self.shutdown == Shutdown::Done
     }
 
+    /// Whether every peer was told as well, as far as that is up to this side: there is nothing more
+    /// to wait for.
+    #[must_use]
+    pub fn has_taken_leave(&self) -> bool {
+        self.is_shut_down() && !self.endpoint.is_sending() && !self.endpoint.is_closing()
+    }
+
     pub(super) fn advance_shutdown(&mut self, now: Instant) {
         let Shutdown::Draining(until) = self.shutdown else { return };
         let failure = Failure::new(Code::ShuttingDown, "shutting down");
         let ready: Vec<PeerId> = self
             .peers
             .values()
-            .filter(|p| until <= now || self.is_quiet(p))
+            .filter(|p| until <= now || Self::is_quiet(p))
             .map(|p| p.id)
             .collect();
         for id in ready {
@@ -87,7 +96,7 @@ impl Node {
         }
     }
 
-    fn is_quiet(&self, peer: &Peer) -> bool {
+    fn is_quiet(peer: &Peer) -> bool {
         peer.queue.is_empty() && peer.link.as_ref().is_none_or(|l| l.streams.len() == 0)
     }
 }

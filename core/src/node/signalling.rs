@@ -129,7 +129,7 @@ impl Node {
             loop {
                 let link = self.peers.get_mut(&peer).and_then(|p| p.link.as_mut());
                 let Some(link) = link.filter(|l| l.number == id.connection) else { return };
-                match link.control.poll_message(&mut chunk) {
+                match link.control.poll_message(&mut chunk, now) {
                     Ok(Some(message)) => self.on_control_message(peer, message, now),
                     Ok(None) => break,
                     Err(failure) => {
@@ -211,7 +211,7 @@ impl Node {
         while let Some(mut data) =
             self.endpoint.stream(connection, quic::Connection::recv_datagram).flatten()
         {
-            let Some(peer) = self.peers.get_mut(&id) else { return };
+            let Some(peer) = self.peers.get_mut(&id) else { break };
             match data.split_to(data.len().min(1)).first() {
                 Some(&CONTEXT_APPLICATION) => {
                     let limit = self.config.transport.datagram_receive_buffer as usize;
@@ -219,15 +219,17 @@ impl Node {
                     fresh = true;
                 }
                 Some(&CONTEXT_CONTROL) => {
-                    let link = peer.link.as_mut();
-                    if let Some(message) = link.and_then(|l| l.control.handle_datagram(data)) {
-                        self.on_control_message(id, message, now);
+                    let Some(link) = &mut peer.link else { break };
+                    match link.control.handle_datagram(data, now) {
+                        Ok(Some(message)) => self.on_control_message(id, message, now),
+                        Ok(None) => {}
+                        Err(failure) => self.break_link(id, failure, now),
                     }
                 }
                 Some(_) | None => {}
             }
         }
-        if fresh {
+        if fresh && self.peers.contains_key(&id) {
             self.emit(Event::DatagramReceived { peer: id });
         }
     }

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::Node;
 use super::peer::Peer;
+use crate::admission;
 use crate::event::{RequestCounts, Statistics};
 use crate::heartbeat;
 use crate::id::PeerId;
@@ -19,6 +20,8 @@ use crate::tls::Credential;
 pub struct Snapshot {
     /// Connections that exist, those being made or closed included.
     pub connections: usize,
+    /// What came of the handshakes that others began.
+    pub handshakes: admission::Stats,
     /// Every peer, in the order in which they came.
     pub peers: Vec<PeerSnapshot>,
 }
@@ -75,6 +78,7 @@ impl Node {
     pub fn snapshot_at(&self, now: Instant) -> Snapshot {
         Snapshot {
             connections: self.endpoint.len(),
+            handshakes: self.endpoint.admission(),
             peers: self.peers.values().map(|p| self.describe(p, now)).collect(),
         }
     }

@@ -12,7 +12,7 @@ use quinn_proto::{
     WriteError,
 };
 
-use super::convert;
+use super::{Unproven, convert};
 use crate::error::{Code, Failure, Misuse};
 use crate::event::Statistics;
 
@@ -69,13 +69,26 @@ impl Class {
 /// Bytes the control stream may write beyond every other stream's.
 const CONTROL_RESERVE: u64 = 256 << 10;
 
+/// Streams that the peer may have open at once. The transport keeps a place for each that it may,
+/// open or not, so that they are allowed as they are used.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Allowance {
+    pub(super) allowed: u32,
+    pub(super) most: u32,
+}
+
 /// One quinn connection and what we remember of it.
 pub(crate) struct Connection {
     pub(super) handle: ConnectionHandle,
     pub(super) inner: quinn_proto::Connection,
+    /// TLS is complete on this side: the peer has proven who it is.
+    pub(super) proven: bool,
     /// Set until the handshake is confirmed by both sides.
     pub(super) establishing: bool,
+    /// What a connection that the peer began holds until it is confirmed or gone.
+    pub(super) unproven: Option<Unproven>,
     pub(super) lost: bool,
+    pub(super) streams: Allowance,
     pub(super) send_window: u64,
     pub(super) interactive_reserve: u64,
     /// In the queue of connections that may have something to send.
@@ -129,6 +142,16 @@ impl Connection {
         }
     }
 
+    /// The peer is known: it may open more streams, and the more the more it has open.
+    pub(super) fn allow_streams(&mut self, known: u32) {
+        self.allow(known.min(self.streams.most));
+    }
+
+    fn allow(&mut self, streams: u32) {
+        self.streams.allowed = streams;
+        self.inner.set_max_concurrent_streams(Dir::Bi, VarInt::from_u32(streams));
+    }
+
     /// Opens a stream, unless the peer allows no more for now.
     pub(crate) fn open(&mut self) -> Option<u64> {
         self.inner.streams().open(Dir::Bi).map(u64::from)
@@ -136,7 +159,13 @@ impl Connection {
 
     /// The next stream the peer opened.
     pub(crate) fn accept(&mut self) -> Option<u64> {
-        self.inner.streams().accept(Dir::Bi).map(u64::from)
+        let stream = self.inner.streams().accept(Dir::Bi).map(u64::from)?;
+        let Allowance { allowed, most } = self.streams;
+        if allowed < most && self.inner.streams().remote_open_streams(Dir::Bi) * 2 > allowed.into()
+        {
+            self.allow(allowed.saturating_mul(2).min(most));
+        }
+        Some(stream)
     }
 
     /// Reads at most `max` bytes in order.
@@ -240,6 +269,14 @@ impl Connection {
     /// Tells the transport that our own address changed: it probes the path at once.
     pub(crate) fn local_address_changed(&mut self) {
         self.inner.local_address_changed();
+    }
+
+    /// Closed by this side, and the peer has not been told.
+    pub(super) fn is_closing(&self) -> bool {
+        self.inner.is_closed()
+            && !self.lost
+            && !self.inner.is_drained()
+            && self.inner.stats().frame_tx.connection_close == 0
     }
 
     pub(super) fn is_confirmed(&self) -> bool {

@@ -55,6 +55,10 @@ fn transport_code(code: TransportErrorCode) -> Code {
     if code == TransportErrorCode::CONNECTION_REFUSED {
         return Code::Overloaded;
     }
+    // What stands for every code of ours before the handshake is complete (RFC 9000 §10.2.3).
+    if code == TransportErrorCode::APPLICATION_ERROR {
+        return Code::Closed;
+    }
     match alert(code) {
         Some(NO_APPLICATION_PROTOCOL | PROTOCOL_VERSION) => Code::VersionMismatch,
         Some(_) => Code::Unauthenticated,

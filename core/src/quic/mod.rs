@@ -9,22 +9,26 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::BytesMut;
-use quinn_proto::{ConnectionHandle, DatagramEvent, Dir, Incoming, StreamEvent};
+use quinn_proto::{ConnectionHandle, DatagramEvent, Dir, StreamEvent};
 
+use crate::admission::{self, Admission};
 use crate::clock::WallClock;
 use crate::config::Config;
 use crate::error::{Code, Failure, Misuse};
 use crate::rng::Rng;
-use crate::timer::{Deadline, Reason, Timers};
+use crate::timer::{Deadline, Reason, Timers, earliest};
 use crate::tls::{Tls, TlsError, Verifiers};
 use crate::transmit::{Datagram, Route, Transmit};
 
+mod arrival;
 mod cid;
 mod congestion;
 mod connection;
 mod convert;
 mod setup;
 
+use arrival::Unproven;
+use connection::Allowance;
 pub(crate) use connection::{Class, Connection, Read, Write};
 use setup::Setup;
 
@@ -57,10 +61,6 @@ pub(crate) enum Event {
     Datagrams,
 }
 
-/// Stateless answers (version negotiation, reset, retry) waiting to be sent; more than this many
-/// are dropped, since whoever asked asks again.
-const MAX_RESPONSES: usize = 256;
-
 /// Largest batch in bytes: what one UDP send with segmentation offload can carry.
 const MAX_BATCH: usize = 65_000;
 
@@ -75,11 +75,13 @@ pub(crate) struct Endpoint {
     connections: BTreeMap<ConnectionId, Connection>,
     by_handle: BTreeMap<usize, ConnectionId>,
     next_id: u64,
-    handshaking: usize,
+    admission: Admission,
     timers: Timers<ConnectionId>,
     events: VecDeque<(ConnectionId, Event)>,
     sending: VecDeque<ConnectionId>,
     responses: VecDeque<(Transmit, Vec<u8>)>,
+    /// The last batch was such an answer.
+    has_answered: bool,
     max_segments: usize,
 }
 
@@ -103,11 +105,12 @@ impl Endpoint {
             connections: BTreeMap::new(),
             by_handle: BTreeMap::new(),
             next_id: 0,
-            handshaking: 0,
+            admission: Admission::new(&config.limits),
             timers: Timers::default(),
             events: VecDeque::new(),
             sending: VecDeque::new(),
             responses: VecDeque::new(),
+            has_answered: false,
             max_segments: 1,
         })
     }
@@ -139,6 +142,11 @@ impl Endpoint {
         self.connections.len()
     }
 
+    /// What came of the handshakes that others began.
+    pub(crate) fn admission(&self) -> admission::Stats {
+        self.admission.stats()
+    }
+
     /// Starts a handshake.
     pub(crate) fn connect(
         &mut self,
@@ -150,7 +158,7 @@ impl Endpoint {
             .inner
             .connect(now, self.client.clone(), route.remote, server_name)
             .map_err(|e| convert::misuse(&e))?;
-        let id = self.insert(handle, connection, now);
+        let id = self.insert(handle, connection, None, now);
         self.pump(id, now);
         Ok(id)
     }
@@ -192,40 +200,19 @@ impl Endpoint {
         data: BytesMut,
         now: Instant,
     ) -> Option<ConnectionId> {
-        let mut answer = Vec::new();
+        let (size, mut answer) = (data.len(), Vec::new());
         match self.inner.handle(now, route.remote, route.local_ip, ecn, data, &mut answer)? {
             DatagramEvent::ConnectionEvent(handle, event) => {
                 let id = *self.by_handle.get(&handle.0)?;
+                if !self.is_within_allowance(id, size, now) {
+                    return None;
+                }
                 self.connections.get_mut(&id)?.inner.handle_event(event);
                 Some(id)
             }
-            DatagramEvent::NewConnection(incoming) => self.admit(incoming, now),
+            DatagramEvent::NewConnection(incoming) => self.admit(incoming, size, now),
             DatagramEvent::Response(transmit) => {
                 self.respond(&transmit, answer);
-                None
-            }
-        }
-    }
-
-    fn admit(&mut self, incoming: Incoming, now: Instant) -> Option<ConnectionId> {
-        let mut answer = Vec::new();
-        if self.connections.len() >= self.config.limits.peers {
-            let transmit = self.inner.refuse(incoming, &mut answer);
-            self.respond(&transmit, answer);
-            return None;
-        }
-        if self.handshaking >= self.config.limits.handshakes_before_retry && incoming.may_retry() {
-            if let Ok(transmit) = self.inner.retry(incoming, &mut answer) {
-                self.respond(&transmit, answer);
-            }
-            return None;
-        }
-        match self.inner.accept(incoming, now, &mut answer, None) {
-            Ok((handle, connection)) => Some(self.insert(handle, connection, now)),
-            Err(error) => {
-                if let Some(transmit) = error.response {
-                    self.respond(&transmit, answer);
-                }
                 None
             }
         }
@@ -235,19 +222,22 @@ impl Endpoint {
         &mut self,
         handle: ConnectionHandle,
         inner: quinn_proto::Connection,
+        unproven: Option<Unproven>,
         now: Instant,
     ) -> ConnectionId {
         let id = ConnectionId(self.next_id);
         self.next_id += 1;
-        self.handshaking += 1;
         self.by_handle.insert(handle.0, id);
         self.connections.insert(
             id,
             Connection {
                 handle,
                 inner,
+                proven: false,
                 establishing: true,
+                unproven,
                 lost: false,
+                streams: Allowance { allowed: 0, most: self.config.transport.max_streams },
                 send_window: self.config.transport.send_window.into(),
                 interactive_reserve: self.config.transport.interactive_reserve.into(),
                 queued: false,
@@ -256,13 +246,6 @@ impl Endpoint {
             },
         );
         id
-    }
-
-    fn respond(&mut self, transmit: &quinn_proto::Transmit, mut bytes: Vec<u8>) {
-        if self.responses.len() < MAX_RESPONSES {
-            bytes.truncate(transmit.size);
-            self.responses.push_back((ours(transmit), bytes));
-        }
     }
 
     /// Lets the transport's due timers act.
@@ -278,6 +261,7 @@ impl Endpoint {
                 connection.inner.handle_timeout(now);
             }
             self.pump(id, now);
+            self.end_if_overdue(id, now);
         }
     }
 
@@ -321,11 +305,14 @@ impl Endpoint {
         self.events.pop_front()
     }
 
-    /// The next batch, its bytes appended to the empty `out`. Connections take turns.
+    /// The next batch, its bytes appended to the empty `out`. Connections take turns, and answers
+    /// to strangers take turns with them, so that a flood of questions delays nobody's data.
     pub(crate) fn poll_transmit(&mut self, out: &mut Vec<u8>, now: Instant) -> Option<Transmit> {
-        if let Some((transmit, bytes)) = self.responses.pop_front() {
-            out.extend_from_slice(&bytes);
-            return Some(transmit);
+        if !std::mem::take(&mut self.has_answered)
+            && let Some(answer) = self.poll_response(out)
+        {
+            self.has_answered = true;
+            return Some(answer);
         }
         while let Some(id) = self.sending.pop_front() {
             let Some(connection) = self.connections.get_mut(&id) else { continue };
@@ -339,12 +326,18 @@ impl Endpoint {
             }
             self.settle(id, now);
         }
-        None
+        self.poll_response(out)
     }
 
     /// Whether a batch may be waiting.
     pub(crate) fn is_sending(&self) -> bool {
         !self.responses.is_empty() || !self.sending.is_empty()
+    }
+
+    /// Whether a peer has yet to be told that its connection was closed: what was written before
+    /// holds a close back that congestion control or pacing does.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.connections.values().any(Connection::is_closing)
     }
 
     fn schedule(&mut self, id: ConnectionId) {
@@ -370,9 +363,13 @@ impl Endpoint {
             }
         }
         while let Some(event) = connection.inner.poll() {
+            connection.proven |= matches!(event, quinn_proto::Event::Connected);
             let Some(mut event) = translate(event) else { continue };
-            if let Event::Lost(failure) = &event {
+            if let Event::Lost(failure) = &mut event {
                 connection.lost = true;
+                if !connection.proven {
+                    *failure = failure.clone().unproven();
+                }
                 if connection.establishing && connection.inner.side().is_server() {
                     event = Event::Rejected(connection.remote(), failure.clone());
                 }
@@ -382,27 +379,30 @@ impl Endpoint {
         if connection.establishing {
             if connection.lost {
                 connection.establishing = false;
-                self.handshaking -= 1;
             } else if connection.is_confirmed() {
                 connection.establishing = false;
-                self.handshaking -= 1;
                 self.events.push_back((id, Event::Connected));
+                if let Some(unproven) = connection.unproven.take() {
+                    self.admission.release(unproven.ticket, now);
+                }
+                connection.allow_streams(setup::STREAMS_OF_A_PEER);
             }
         }
         if connection.inner.is_drained() {
-            self.remove(id);
+            self.remove(id, now);
             return;
         }
         // A timer already past is due now: it is never reported as lying behind the caller.
         let timeout = connection.inner.poll_timeout().map(|at| (at.max(now), Reason::Transport));
-        self.timers.set(id, timeout);
+        let handshake = connection.handshake_due().map(|at| (at.max(now), Reason::Connect));
+        self.timers.set(id, earliest([timeout, handshake]));
     }
 
-    fn remove(&mut self, id: ConnectionId) {
+    fn remove(&mut self, id: ConnectionId, now: Instant) {
         if let Some(connection) = self.connections.remove(&id) {
             self.by_handle.remove(&connection.handle.0);
-            if connection.establishing {
-                self.handshaking -= 1;
+            if let Some(unproven) = connection.unproven {
+                self.admission.release(unproven.ticket, now);
             }
         }
         self.timers.set(id, None);

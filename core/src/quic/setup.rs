@@ -25,6 +25,15 @@ const MAX_INCOMING: usize = 1_024;
 const INCOMING_BUFFER: u64 = 64 << 10;
 /// The same for all of them.
 const INCOMING_BUFFER_TOTAL: u64 = 8 << 20;
+/// Streams that each side may open before the other knows it. The transport keeps a place for each,
+/// 70 bytes: 1,024 of them would be most of what a handshake under way takes.
+const STREAMS_BEFORE_KNOWN: u32 = 8;
+/// Streams that a peer may open once it is known, and twice as many whenever it has more than half of them
+/// open, up to what is configured: an idle connection takes 9 KiB for them.
+pub(super) const STREAMS_OF_A_PEER: u32 = 128;
+/// How long the proof of an address counts: as long as a dialler tries with it, since a first packet
+/// beyond the limits is ignored and comes again with the same proof.
+const RETRY_TOKEN_LIFETIME: Duration = Duration::from_secs(30);
 /// Bytes of out-of-order handshake data: two certificate chains of ordinary size.
 const CRYPTO_BUFFER: usize = 32 << 10;
 
@@ -91,8 +100,9 @@ pub(super) struct Setup {
 
 impl Setup {
     pub(super) fn new(config: &Config, wall: &WallClock, rng: &mut Rng) -> Self {
+        let max_streams = config.transport.max_streams.min(STREAMS_BEFORE_KNOWN);
         Self {
-            transport: transport(&config.transport),
+            transport: transport(&Transport { max_streams, ..config.transport.clone() }),
             wall: wall.clone(),
             dst_cids: cid::initial_dst_cids(Rng::new(rng.seed(), "dst cid")),
             token_seed: rng.seed(),
@@ -114,7 +124,7 @@ impl Setup {
             .max_incoming(MAX_INCOMING)
             .incoming_buffer_size(INCOMING_BUFFER)
             .incoming_buffer_size_total(INCOMING_BUFFER_TOTAL)
-            .retry_token_lifetime(Duration::from_secs(15))
+            .retry_token_lifetime(RETRY_TOKEN_LIFETIME)
             .time_source(Arc::new(Wall(self.wall.clone())));
         // No tokens for later connections: they would outlive the certificate checks.
         let mut tokens = quinn_proto::ValidationTokenConfig::default();

@@ -455,3 +455,23 @@ fn waiting_long(now: Instant) -> Retry {
     wait(&mut retry, &silence(), now);
     retry
 }
+
+#[test]
+fn an_unproven_refusal_ends_a_first_dial_and_no_link_that_had_been_up() {
+    let (mut retry, now) = (exact(Policy::builder()), anchor());
+    let proven = Failure::new(Code::Unauthenticated, "unknown CA");
+    let unproven = proven.clone().unproven();
+    assert_eq!(retry.on_attempt_failed(&unproven, now), Verdict::GiveUp(unproven.clone()));
+    retry.on_up(now);
+    let Verdict::Wait { attempt: 1, until } = retry.on_down(&unproven, now) else {
+        panic!("it is tried again")
+    };
+    assert!(until <= now + super::RESET_SPREAD, "the next certificate may be there by now");
+    retry.poll(until).unwrap();
+    let Verdict::Wait { attempt: 2, until } = retry.on_attempt_failed(&unproven, until) else {
+        panic!("it is tried again")
+    };
+    retry.poll(until).unwrap();
+    assert_eq!(retry.on_attempt_failed(&proven, until), Verdict::GiveUp(proven));
+    assert_eq!(retry.on_attempt_failed(&unproven, until), Verdict::GiveUp(unproven));
+}

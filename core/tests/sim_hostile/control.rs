@@ -104,8 +104,8 @@ fn heartbeats_without_end_and_never_an_answer_read_take_bounded_memory() {
     let control = scene.control();
     for sequence in 0..20_000 {
         scene.raw.write(control, &heartbeat(sequence));
-        if sequence % 50 == 0 {
-            scene.run(Duration::from_millis(20));
+        if sequence % 10 == 0 {
+            scene.run(SECOND / 10);
         }
     }
     scene.run(5 * SECOND);
@@ -116,10 +116,65 @@ fn heartbeats_without_end_and_never_an_answer_read_take_bounded_memory() {
 fn heartbeats_in_datagrams_without_end_close_the_connection_of_a_peer_that_does_not_read() {
     let mut scene = Scene::new(23);
     scene.control();
-    for sequence in 0..5_000 {
+    for sequence in 0..900 {
         scene.raw.send_datagram(&[&[0][..], &heartbeat(sequence)].concat());
     }
     scene.is_closed(Code::ProtocolViolation);
+    assert!(scene.closed.unwrap().detail().contains("without reading"));
+}
+
+#[test]
+fn a_thousand_control_frames_at_once_are_taken_and_one_more_closes_the_connection() {
+    for (frames, is_taken) in [(1_000, true), (1_001, false)] {
+        let mut scene = Scene::new(31);
+        let control = scene.control();
+        scene.raw.write(control, &framed(0x7f, b"").repeat(frames));
+        // What arrives within the time of one token is one burst.
+        scene.run(Duration::from_millis(12));
+        if is_taken {
+            assert_eq!(scene.peer().unwrap().unknown_frames, 1_000);
+            scene.end();
+        } else {
+            scene.is_closed(Code::ProtocolViolation);
+        }
+    }
+}
+
+#[test]
+fn control_frames_in_datagrams_count_together_with_those_of_the_stream() {
+    for (frames, is_taken) in [(500, true), (501, false)] {
+        let mut scene = Scene::new(32);
+        let control = scene.control();
+        scene.raw.write(control, &framed(0x7f, b"").repeat(500));
+        for _ in 0..frames {
+            scene.raw.send_datagram(&[&[0][..], &framed(0x7f, b"")].concat());
+        }
+        scene.run(Duration::from_millis(12));
+        if is_taken {
+            assert_eq!(scene.peer().unwrap().unknown_frames, 1_000);
+            scene.end();
+        } else {
+            scene.is_closed(Code::ProtocolViolation);
+        }
+    }
+}
+
+#[test]
+fn a_control_frame_counts_as_one_for_each_kib_it_has_begun() {
+    // 65 each, and all of them arrive well within a second, in which a hundred come back.
+    for (frames, is_taken) in [(15, true), (19, false)] {
+        let mut scene = Scene::new(33);
+        let control = scene.control();
+        let all = framed(0x7f, &[0; 64 << 10]).repeat(frames);
+        assert_eq!(scene.raw.write(control, &all), all.len());
+        scene.run(5 * SECOND);
+        if is_taken {
+            assert_eq!(scene.peer().unwrap().unknown_frames, 15);
+            scene.end();
+        } else {
+            scene.is_closed(Code::ProtocolViolation);
+        }
+    }
 }
 
 #[test]
@@ -139,11 +194,14 @@ fn a_peer_that_falls_silent_is_lost_at_the_idle_timeout() {
 fn empty_frames_without_end_cost_nothing_that_stays() {
     let mut scene = Scene::new(19);
     let control = scene.control();
-    for _ in 0..10_000 {
+    for n in 0..10_000 {
         scene.raw.write(control, &framed(0x7f, b""));
         scene.raw.send_datagram(b"");
         scene.raw.send_datagram(&[2, 3, 4]);
         scene.raw.send_datagram(&[0, 1, 0, 0]);
+        if n % 50 == 0 {
+            scene.run(SECOND);
+        }
     }
     scene.run(10 * SECOND);
     let peer = scene.peer().unwrap();

@@ -53,3 +53,27 @@ fn handshakes_that_are_begun_and_abandoned_are_forgotten_and_lock_nobody_out() {
     assert!(scene.world.node(scene.victim).snapshot().connections <= 3);
     scene.end();
 }
+
+#[test]
+fn a_stranger_may_open_eight_streams_and_a_known_peer_as_many_as_it_may_and_not_one_more() {
+    let mut scene = Scene::new(34);
+    let host = scene.add_host();
+    let issued = Pki::new().issue("agent", Role::Agent);
+    let mut raw = Raw::new(&mut scene.world, host, &issued);
+    scene.run_without(SECOND / 50);
+    // The dialler has finished its part of the handshake, and the acceptor has not seen it.
+    raw.pump(&mut scene.world);
+    assert_eq!(std::iter::from_fn(|| raw.open()).count(), 8);
+    // From then on it has room for twice what it has open, up to the most.
+    let mut open = 8;
+    for allowed in [128, 256, 512, 1_024, 1_024] {
+        raw.run(&mut scene.world, SECOND / 10);
+        let opened: Vec<_> = std::iter::from_fn(|| raw.open()).collect();
+        open += opened.len();
+        assert_eq!(open, allowed);
+        for stream in opened {
+            raw.write(stream, b"?");
+        }
+    }
+    scene.end();
+}

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod control;
+mod flood;
 mod handshakes;
 mod raw;
 mod scene;

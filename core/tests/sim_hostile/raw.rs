@@ -40,25 +40,7 @@ pub(crate) struct Raw {
 impl Raw {
     /// Begins a handshake with the connector.
     pub(crate) fn new(world: &mut World, host: HostId, issued: &Issued) -> Self {
-        let mut tls = rustls::ClientConfig::builder_with_details(
-            world.crypto(host).provider(),
-            Arc::new(AtEpoch),
-        )
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .unwrap()
-        .with_root_certificates(Pki::new().roots())
-        .with_client_auth_cert(issued.chain(), issued.key())
-        .unwrap();
-        tls.alpn_protocols = vec![ALPN.to_vec()];
-        let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
-        let mut transport = TransportConfig::default();
-        transport
-            .max_idle_timeout(None)
-            .stream_receive_window(VarInt::from_u32(20_000))
-            .receive_window(VarInt::from_u32(200_000))
-            .datagram_send_buffer_size(8 << 20)
-            .send_window(64 << 20);
-        config.transport_config(Arc::new(transport));
+        let config = client(world, host, issued);
         let endpoint = Arc::new(EndpointConfig::default());
         let mut endpoint = Endpoint::new(endpoint, None, true, Some([9; 32]));
         let (handle, connection) =
@@ -164,5 +146,54 @@ impl Raw {
                 None
             }
         })
+    }
+}
+
+/// A client without any limit that would spare the connector.
+fn client(world: &World, host: HostId, issued: &Issued) -> ClientConfig {
+    let mut tls = rustls::ClientConfig::builder_with_details(
+        world.crypto(host).provider(),
+        Arc::new(AtEpoch),
+    )
+    .with_protocol_versions(&[&rustls::version::TLS13])
+    .unwrap()
+    .with_root_certificates(Pki::new().roots())
+    .with_client_auth_cert(issued.chain(), issued.key())
+    .unwrap();
+    tls.alpn_protocols = vec![ALPN.to_vec()];
+    let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
+    let mut transport = TransportConfig::default();
+    transport
+        .max_idle_timeout(None)
+        .stream_receive_window(VarInt::from_u32(20_000))
+        .receive_window(VarInt::from_u32(200_000))
+        .datagram_send_buffer_size(8 << 20)
+        .send_window(64 << 20);
+    config.transport_config(Arc::new(transport));
+    config
+}
+
+/// First packets of handshakes that nobody means to finish.
+pub(crate) struct FirstPackets {
+    endpoint: Endpoint,
+    config: ClientConfig,
+}
+
+impl FirstPackets {
+    /// Of a host that runs no node.
+    pub(crate) fn new(world: &World, host: HostId, issued: &Issued) -> Self {
+        let endpoint =
+            Endpoint::new(Arc::new(EndpointConfig::default()), None, true, Some([8; 32]));
+        Self { endpoint, config: client(world, host, issued) }
+    }
+
+    /// One that differs from every other.
+    pub(crate) fn make(&mut self, now: Instant) -> Vec<u8> {
+        let (config, mut bytes) = (self.config.clone(), Vec::new());
+        let begun = self.endpoint.connect(now, config, CONNECTOR_ADDRESS, CONNECTOR);
+        let (_, mut connection) = begun.unwrap();
+        let transmit = connection.poll_transmit(now, 1, &mut bytes).unwrap();
+        assert_eq!(transmit.size, bytes.len());
+        bytes
     }
 }

@@ -106,6 +106,20 @@ impl Scene {
         self.world.node(self.victim).peer_snapshot(self.raw_peer)
     }
 
+    /// Opens so many streams, each beginning with `first`, as the victim allows them.
+    pub(crate) fn open_with(&mut self, count: usize, first: &[u8]) -> Vec<quinn_proto::StreamId> {
+        let mut streams = Vec::new();
+        for _ in 0..count {
+            let stream = self.raw.open().unwrap_or_else(|| {
+                self.run(Duration::from_millis(50));
+                self.raw.open().expect("more are allowed as they are used")
+            });
+            self.raw.write(stream, first);
+            streams.push(stream);
+        }
+        streams
+    }
+
     pub(crate) fn run(&mut self, time: Duration) {
         let until = self.world.now() + time;
         while self.raw.step(&mut self.world, until) {

@@ -72,10 +72,8 @@ fn a_stream_has_its_time_to_say_what_it_is_for_and_no_more() {
 fn bodies_that_are_declared_and_never_sent_take_their_own_budget_only() {
     let mut scene = Scene::new(13);
     scene.control();
-    let streams: Vec<_> = (0..1_000).map(|_| scene.raw.open().unwrap()).collect();
-    for &stream in &streams {
-        scene.raw.write(stream, &[&[0x12, 0x00, 0x9f, 0xff, 0xff][..], &[0; 100]].concat());
-    }
+    let first = [&[0x12, 0x00, 0x9f, 0xff, 0xff][..], &[0; 100]].concat();
+    let streams = scene.open_with(1_000, &first);
     scene.run(30 * SECOND);
     let held = scene.peer().unwrap().held_bytes;
     assert!((1..=32 << 20).contains(&held), "{held}");
@@ -189,10 +187,7 @@ fn a_peer_that_never_reads_holds_back_itself_alone() {
     let mut scene = Scene::new(16);
     scene.control();
     let open = framed(0x10, b"{\"service\":\"source\"}");
-    for _ in 0..200 {
-        let stream = scene.raw.open().unwrap();
-        scene.raw.write(stream, &open);
-    }
+    scene.open_with(200, &open);
     scene.run(5 * SECOND);
     // The peer takes 200,000 bytes; the rest waits within the send window and the reserve.
     let written = scene.written;

@@ -1,0 +1,211 @@
+//! Which handshakes that others begin are taken up, so that no flood of first packets costs more
+//! than an answer.
+//!
+//! It decides for each first packet: take it up, ask for proof of its address (RFC 9000 §8.1.2),
+//! refuse it, or ignore it. It never reads a packet and never ends a handshake, and it keeps
+//! nothing of addresses that are not proven: a forged packet can fill no table.
+//!
+//! Source: docs/protocol.md, "Address validation".
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Instant;
+
+use crate::bucket::{Bucket, Rate};
+use crate::config::Limits;
+
+/// Sources remembered at once. One with nothing under way is remembered for as long as its bucket
+/// fills, two seconds at most; beyond this many the one that would be forgotten first goes, which
+/// gives it a full bucket and nothing else. 4,096 take half a megabyte.
+pub const MAX_SOURCES: usize = 4_096;
+
+/// Seconds' worth of handshakes that may come at once: a network of devices that lost its link
+/// comes back together.
+const BURST_SECONDS: u32 = 2;
+
+/// Who is counted as one: an IPv4 address, or the 64 bits of an IPv6 address that name a network,
+/// since whoever has one address of it has them all (RFC 4291 §2.5.4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Source(u64);
+
+impl Source {
+    /// The source of a packet.
+    ///
+    /// ```
+    /// use adit_core::admission::Source;
+    /// let of = |text: &str| Source::of(text.parse().unwrap());
+    /// assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:2"));
+    /// assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
+    /// assert_eq!(of("192.0.2.1"), of("::ffff:192.0.2.1"));
+    /// assert_ne!(of("192.0.2.1"), of("192.0.2.2"));
+    /// ```
+    #[must_use]
+    pub const fn of(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            // Under the prefix ::/32, which is reserved, so that it is no network's.
+            IpAddr::V4(v4) => Self(v4.to_bits() as u64),
+            IpAddr::V6(v6) => Self((v6.to_bits() >> 64) as u64),
+        }
+    }
+}
+
+/// What is done with a first packet.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Take it up.
+    Accept(Ticket),
+    /// Answer with a Retry and keep nothing.
+    Retry,
+    /// Say that there is no room for another peer.
+    Refuse,
+    /// Do nothing: whoever means it asks again, by when there may be room.
+    Ignore,
+}
+
+/// The right to one handshake, until [`Admission::release`].
+#[derive(Debug, PartialEq, Eq)]
+#[must_use]
+pub struct Ticket(Option<Source>);
+
+/// What came of first packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+pub struct Stats {
+    /// Handshakes that others began and that are not over.
+    pub under_way: usize,
+    /// Proven sources of them, and of those of the last seconds.
+    pub sources: usize,
+    /// First packets taken up.
+    pub accepted: u64,
+    /// First packets answered with a Retry.
+    pub retried: u64,
+    /// First packets refused.
+    pub refused: u64,
+    /// First packets ignored.
+    pub ignored: u64,
+}
+
+#[derive(Debug, Default)]
+struct Entry {
+    under_way: usize,
+    bucket: Bucket,
+}
+
+/// The gate of one socket.
+///
+/// Addresses that are not proven count as one source, whatever they say they are: together they may
+/// begin as many handshakes a second as any other source, while few are under way. From there on
+/// each has to prove itself.
+#[derive(Debug)]
+pub struct Admission {
+    limits: Limits,
+    rate: Rate,
+    unproven: Bucket,
+    sources: BTreeMap<Source, Entry>,
+    /// Sources with nothing under way, by when their buckets are full.
+    idle: BTreeSet<(Instant, Source)>,
+    stats: Stats,
+}
+
+impl Admission {
+    /// A gate that has seen nobody.
+    #[must_use]
+    pub fn new(limits: &Limits) -> Self {
+        let per_second = limits.handshakes_per_second;
+        Self {
+            limits: limits.clone(),
+            rate: Rate::per_second(per_second, per_second.saturating_mul(BURST_SECONDS)),
+            unproven: Bucket::new(),
+            sources: BTreeMap::new(),
+            idle: BTreeSet::new(),
+            stats: Stats::default(),
+        }
+    }
+
+    /// What is done with a first packet, while so many connections have passed the gate.
+    pub fn decide(
+        &mut self,
+        address: IpAddr,
+        is_proven: bool,
+        connections: usize,
+        now: Instant,
+    ) -> Verdict {
+        self.forget(now);
+        if connections >= self.limits.peers {
+            self.stats.refused += 1;
+            return Verdict::Refuse;
+        }
+        if !is_proven && !self.takes_unproven(now) {
+            self.stats.retried += 1;
+            return Verdict::Retry;
+        }
+        let source = is_proven.then(|| Source::of(address));
+        if !self.has_room() || !source.is_none_or(|source| self.takes(source, now)) {
+            self.stats.ignored += 1;
+            return Verdict::Ignore;
+        }
+        self.stats.accepted += 1;
+        self.stats.under_way += 1;
+        Verdict::Accept(Ticket(source))
+    }
+
+    /// A handshake is over, whatever came of it.
+    #[expect(clippy::needless_pass_by_value, reason = "a ticket is used once")]
+    pub fn release(&mut self, ticket: Ticket, now: Instant) {
+        self.stats.under_way -= 1;
+        let Some(source) = ticket.0 else { return };
+        if let Some(entry) = self.sources.get_mut(&source) {
+            entry.under_way -= 1;
+            if entry.under_way == 0 {
+                self.idle.insert((entry.bucket.full_at(now), source));
+            }
+        }
+        self.forget(now);
+    }
+
+    /// What came of first packets so far.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        Stats { sources: self.sources.len(), ..self.stats }
+    }
+
+    const fn has_room(&self) -> bool {
+        self.stats.under_way < self.limits.handshakes
+    }
+
+    fn takes_unproven(&mut self, now: Instant) -> bool {
+        self.stats.under_way < self.limits.handshakes_before_retry
+            && self.unproven.take(1, self.rate, now)
+    }
+
+    /// Whether a proven source may begin another handshake; if so, it has.
+    fn takes(&mut self, source: Source, now: Instant) -> bool {
+        let limits = &self.limits;
+        let entry = self.sources.entry(source).or_default();
+        // A part of what others leave free, so that many sources that come together never take it
+        // all; at least one while there is room.
+        let free = limits.handshakes - (self.stats.under_way - entry.under_way);
+        let share = (limits.handshakes_per_source * free).div_ceil(limits.handshakes);
+        let full_at = entry.bucket.full_at(now);
+        let is_taken = entry.under_way < share && entry.bucket.take(1, self.rate, now);
+        if is_taken {
+            self.idle.remove(&(full_at, source));
+            entry.under_way += 1;
+        }
+        is_taken
+    }
+
+    /// Forgets sources with nothing under way whose buckets are full, and more when there are too
+    /// many.
+    fn forget(&mut self, now: Instant) {
+        while let Some(&(full_at, source)) = self.idle.first() {
+            if full_at > now && self.sources.len() < MAX_SOURCES {
+                return;
+            }
+            self.idle.pop_first();
+            self.sources.remove(&source);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,205 @@
+use super::*;
+use crate::timer::anchor;
+use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence::Direct;
+use std::time::Duration;
+
+const SECOND: Duration = Duration::from_secs(1);
+const TICK: Duration = Duration::from_nanos(1);
+
+fn address(number: u32) -> IpAddr {
+    IpAddr::V4(number.into())
+}
+
+fn ticket(verdict: Verdict) -> Ticket {
+    match verdict {
+        Verdict::Accept(ticket) => ticket,
+        other @ (Verdict::Retry | Verdict::Refuse | Verdict::Ignore) => panic!("{other:?}"),
+    }
+}
+
+/// So many different sources that have proven their addresses begin a handshake each.
+fn fill(gate: &mut Admission, count: u32, now: Instant) -> Vec<Ticket> {
+    (0..count).map(|n| ticket(gate.decide(address(1_000_000 + n), true, 0, now))).collect()
+}
+
+#[test]
+fn an_address_need_not_prove_itself_while_few_handshakes_are_under_way() {
+    let now = anchor();
+    let mut gate = Admission::new(&Limits { handshakes_before_retry: 3, ..Limits::default() });
+    let mut tickets: Vec<_> =
+        (0..3).map(|n| ticket(gate.decide(address(n), false, 0, now))).collect();
+    assert_eq!(gate.decide(address(9), false, 0, now), Verdict::Retry);
+    gate.release(tickets.remove(0), now);
+    tickets.push(ticket(gate.decide(address(9), false, 0, now)));
+    assert_eq!(gate.stats().under_way, 3);
+}
+
+#[test]
+fn addresses_that_are_not_proven_have_one_rate_together() {
+    let (now, mut gate) = (anchor(), Admission::new(&Limits::default()));
+    for n in 0..128 {
+        let ticket = ticket(gate.decide(address(n), false, 0, now));
+        gate.release(ticket, now);
+    }
+    assert_eq!(gate.decide(address(128), false, 0, now), Verdict::Retry);
+    let back = now + SECOND / 64;
+    assert_eq!(gate.decide(address(129), false, 0, back - TICK), Verdict::Retry);
+    let _ = ticket(gate.decide(address(129), false, 0, back));
+    // Whoever proves an address is not held to it.
+    let _ = ticket(gate.decide(address(130), true, 0, back));
+}
+
+#[test]
+fn a_proven_source_may_have_its_share_under_way_and_not_one_more() {
+    let (now, mut gate) = (anchor(), Admission::new(&Limits::default()));
+    let mut tickets: Vec<_> =
+        (0..32).map(|_| ticket(gate.decide(address(1), true, 0, now))).collect();
+    assert_eq!(gate.decide(address(1), true, 0, now), Verdict::Ignore);
+    let _ = ticket(gate.decide(address(2), true, 0, now));
+    gate.release(tickets.remove(0), now);
+    let _ = ticket(gate.decide(address(1), true, 0, now));
+    assert_eq!(gate.decide(address(1), true, 0, now), Verdict::Ignore);
+}
+
+#[test]
+fn a_proven_source_may_begin_as_many_a_second_as_its_rate_and_not_one_more() {
+    let (now, mut gate) = (anchor(), Admission::new(&Limits::default()));
+    for _ in 0..128 {
+        let ticket = ticket(gate.decide(address(1), true, 0, now));
+        gate.release(ticket, now);
+    }
+    assert_eq!(gate.decide(address(1), true, 0, now), Verdict::Ignore);
+    let other = ticket(gate.decide(address(2), true, 0, now));
+    gate.release(other, now);
+    let back = now + SECOND / 64;
+    assert_eq!(gate.decide(address(1), true, 0, back - TICK), Verdict::Ignore);
+    let _ = ticket(gate.decide(address(1), true, 0, back));
+}
+
+#[test]
+fn the_share_of_a_source_shrinks_with_what_is_free_and_is_never_nothing() {
+    let now = anchor();
+    for (taken, share) in [(0, 32), (16, 31), (256, 16), (448, 4), (495, 2), (496, 1), (511, 1)] {
+        let mut gate = Admission::new(&Limits::default());
+        let _held = fill(&mut gate, taken, now);
+        let mut began = 0;
+        while let Verdict::Accept(_) = gate.decide(address(1), true, 0, now) {
+            began += 1;
+        }
+        assert_eq!(began, share, "with {taken} of others under way");
+    }
+}
+
+#[test]
+fn nothing_is_taken_up_beyond_the_handshakes_in_all() {
+    let (now, mut gate) = (anchor(), Admission::new(&Limits::default()));
+    let mut held = fill(&mut gate, 511, now);
+    held.push(ticket(gate.decide(address(1), true, 0, now)));
+    assert_eq!(gate.decide(address(2), true, 0, now), Verdict::Ignore);
+    assert_eq!(gate.decide(address(3), false, 0, now), Verdict::Retry);
+    gate.release(held.remove(0), now);
+    let _ = ticket(gate.decide(address(2), true, 0, now));
+}
+
+#[test]
+fn connections_at_the_limit_of_peers_leave_no_room_for_another() {
+    let (now, mut gate) = (anchor(), Admission::new(&Limits { peers: 5, ..Limits::default() }));
+    let _ = ticket(gate.decide(address(1), false, 4, now));
+    for is_proven in [false, true] {
+        assert_eq!(gate.decide(address(1), is_proven, 5, now), Verdict::Refuse);
+    }
+}
+
+#[test]
+fn forged_addresses_fill_no_table() {
+    let (mut now, mut gate) = (anchor(), Admission::new(&Limits::default()));
+    let mut held = Vec::new();
+    for n in 0..100_000 {
+        now += Duration::from_micros(600);
+        if let Verdict::Accept(ticket) = gate.decide(address(n), false, 0, now) {
+            held.push(ticket);
+        }
+    }
+    let stats = gate.stats();
+    assert_eq!((held.len(), stats.under_way, stats.sources), (128, 128, 0));
+    assert_eq!(stats.retried, 100_000 - 128);
+}
+
+#[test]
+fn a_source_is_remembered_until_its_bucket_is_full() {
+    let (now, mut gate) = (anchor(), Admission::new(&Limits::default()));
+    let ticket = ticket(gate.decide(address(1), true, 0, now));
+    let full = now + SECOND / 64;
+    gate.release(ticket, full - TICK);
+    assert_eq!(gate.stats().sources, 1);
+    let _ = gate.decide(address(2), false, 0, full - TICK);
+    assert_eq!(gate.stats().sources, 1);
+    let _ = gate.decide(address(2), false, 0, full);
+    assert_eq!(gate.stats().sources, 0);
+}
+
+#[test]
+fn the_source_that_would_be_forgotten_first_goes_when_there_are_too_many() {
+    let (now, mut gate) = (anchor(), Admission::new(&Limits::default()));
+    for n in 0..MAX_SOURCES as u32 {
+        let ticket = ticket(gate.decide(address(n), true, 0, now + TICK * n));
+        gate.release(ticket, now + TICK * n);
+    }
+    let (second, later) = (address(1), now + SECOND / 128);
+    assert_eq!(gate.stats().sources, MAX_SOURCES - 1);
+    for n in 0..200 {
+        let ticket = ticket(gate.decide(address(70_000 + n), true, 0, later));
+        gate.release(ticket, later);
+        assert!(gate.stats().sources < MAX_SOURCES);
+    }
+    assert!(!gate.sources.contains_key(&Source::of(second)));
+    assert!(gate.sources.contains_key(&Source::of(address(70_199))));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        failure_persistence: Some(Box::new(Direct(concat!(
+            env!("CARGO_MANIFEST_DIR"), "/../proptest-regressions/admission.txt"
+        )))),
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn whatever_comes_the_counts_agree_and_stay_within_their_limits(
+        ops in prop::collection::vec((0u32..6, any::<bool>(), any::<bool>(), 0u64..40), 0..400),
+    ) {
+        let limits = Limits {
+            handshakes: 12,
+            handshakes_before_retry: 5,
+            handshakes_per_source: 4,
+            handshakes_per_second: 10,
+            ..Limits::default()
+        };
+        let (mut gate, mut now, mut held) = (Admission::new(&limits), anchor(), Vec::new());
+        for (who, is_proven, ends, wait) in ops {
+            now += Duration::from_millis(wait);
+            if ends && !held.is_empty() {
+                gate.release(held.swap_remove(who as usize % held.len()), now);
+            } else if let Verdict::Accept(ticket) = gate.decide(address(who), is_proven, 0, now) {
+                prop_assert_eq!(ticket.0, is_proven.then(|| Source::of(address(who))));
+                held.push(ticket);
+            }
+            prop_assert_eq!(gate.stats().under_way, held.len());
+            prop_assert!(held.len() <= limits.handshakes);
+            for (source, entry) in &gate.sources {
+                let under_way = held.iter().filter(|ticket| ticket.0 == Some(*source)).count();
+                prop_assert_eq!(entry.under_way, under_way);
+                prop_assert!(under_way <= limits.handshakes_per_source);
+                let is_idle = gate.idle.iter().any(|(_, idle)| idle == source);
+                prop_assert_eq!(is_idle, under_way == 0);
+            }
+            prop_assert!(gate.idle.iter().all(|(_, source)| gate.sources.contains_key(source)));
+        }
+        for ticket in held {
+            gate.release(ticket, now);
+        }
+        gate.forget(now + 3 * SECOND);
+        prop_assert_eq!((gate.sources.len(), gate.idle.len()), (0, 0));
+    }
+}

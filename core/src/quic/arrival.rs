@@ -1,0 +1,164 @@
+//! Handshakes that others begin: asked about at the gate, watched until the peer is known, and
+//! forgotten when that takes too long or too many bytes. And the answers to packets that belong to
+//! no connection.
+//!
+//! Who may begin one is decided by [`crate::admission`]; here its verdicts are carried out.
+
+use std::time::Instant;
+
+use quinn_proto::{EndpointEvent, Incoming};
+
+use super::{Connection, ConnectionId, Endpoint, Event, ours};
+use crate::admission::{Ticket, Verdict};
+use crate::error::{Code, Failure};
+use crate::transmit::Transmit;
+
+/// Stateless answers (version negotiation, reset, retry) waiting to be sent; more than this many
+/// are dropped, since whoever asked asks again.
+const MAX_RESPONSES: usize = 256;
+
+/// What a connection that a peer began is held to until the peer is known.
+#[derive(Debug)]
+pub(super) struct Unproven {
+    pub(super) ticket: Ticket,
+    due: Instant,
+    /// Bytes the peer may still send.
+    allowance: usize,
+}
+
+impl Connection {
+    /// When the handshake must be over, if a peer began it and it is not.
+    pub(super) fn handshake_due(&self) -> Option<Instant> {
+        self.unproven.as_ref().filter(|_| self.establishing).map(|unproven| unproven.due)
+    }
+}
+
+impl Endpoint {
+    /// Connections that hold a ticket of the gate.
+    #[cfg(feature = "testing")]
+    pub(crate) fn tickets(&self) -> usize {
+        self.connections.values().filter(|connection| connection.unproven.is_some()).count()
+    }
+
+    /// Answers a first packet of so many bytes.
+    pub(super) fn admit(
+        &mut self,
+        incoming: Incoming,
+        size: usize,
+        now: Instant,
+    ) -> Option<ConnectionId> {
+        let (address, mut answer) = (incoming.remote_address().ip(), Vec::new());
+        let passed = self.connections.len() - self.admission.stats().under_way;
+        let is_proven = incoming.remote_address_validated();
+        match self.admission.decide(address, is_proven, passed, now) {
+            Verdict::Accept(ticket) => self.accept(incoming, ticket, size, now),
+            Verdict::Retry => {
+                // Err would mean that it carries proof already.
+                if let Ok(transmit) = self.inner.retry(incoming, &mut answer) {
+                    self.respond(&transmit, answer);
+                }
+                None
+            }
+            Verdict::Refuse => {
+                let transmit = self.inner.refuse(incoming, &mut answer);
+                self.respond(&transmit, answer);
+                None
+            }
+            Verdict::Ignore => {
+                self.inner.ignore(incoming);
+                None
+            }
+        }
+    }
+
+    fn accept(
+        &mut self,
+        incoming: Incoming,
+        ticket: Ticket,
+        size: usize,
+        now: Instant,
+    ) -> Option<ConnectionId> {
+        let mut answer = Vec::new();
+        match self.inner.accept(incoming, now, &mut answer, None) {
+            Ok((handle, connection)) => {
+                let limits = &self.config.limits;
+                let due = now + limits.handshake_timeout;
+                let allowance = limits.handshake_bytes.saturating_sub(size);
+                let unproven = Unproven { ticket, due, allowance };
+                Some(self.insert(handle, connection, Some(unproven), now))
+            }
+            Err(error) => {
+                self.admission.release(ticket, now);
+                if let Some(transmit) = error.response {
+                    self.respond(&transmit, answer);
+                }
+                None
+            }
+        }
+    }
+
+    /// Whether a connection may take another datagram of so many bytes; if not, it is over.
+    pub(super) fn is_within_allowance(
+        &mut self,
+        id: ConnectionId,
+        size: usize,
+        now: Instant,
+    ) -> bool {
+        let Some(connection) = self.connections.get_mut(&id) else { return false };
+        if connection.is_confirmed() {
+            return true;
+        }
+        let Some(unproven) = &mut connection.unproven else { return true };
+        if let Some(left) = unproven.allowance.checked_sub(size) {
+            unproven.allowance = left;
+            return true;
+        }
+        let sentence = "more bytes than a handshake takes, and the peer is still not known";
+        self.forget(id, Failure::new(Code::ProtocolViolation, sentence), now);
+        false
+    }
+
+    /// Keeps an answer until it is sent.
+    pub(super) fn respond(&mut self, transmit: &quinn_proto::Transmit, mut bytes: Vec<u8>) {
+        if self.responses.len() < MAX_RESPONSES {
+            bytes.truncate(transmit.size);
+            self.responses.push_back((ours(transmit), bytes));
+        }
+    }
+
+    /// The next answer.
+    pub(super) fn poll_response(&mut self, out: &mut Vec<u8>) -> Option<Transmit> {
+        let (transmit, bytes) = self.responses.pop_front()?;
+        out.extend_from_slice(&bytes);
+        Some(transmit)
+    }
+
+    /// Ends a handshake that a peer began and did not finish in time.
+    pub(super) fn end_if_overdue(&mut self, id: ConnectionId, now: Instant) {
+        let due = self.connections.get(&id).and_then(Connection::handshake_due);
+        if due.is_some_and(|due| due <= now) {
+            let sentence = "the peer did not finish its handshake in time";
+            self.forget(id, Failure::new(Code::TimedOut, sentence), now);
+        }
+    }
+
+    /// Says once that a handshake came to nothing and keeps none of it: a stranger is not owed the
+    /// time in which a close is repeated (RFC 9000 §10.2.1).
+    fn forget(&mut self, id: ConnectionId, failure: Failure, now: Instant) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let (handle, remote) = (connection.handle, connection.remote());
+        let is_news = connection.establishing;
+        connection.close(&failure, now);
+        let mut bytes = Vec::new();
+        let transmit = connection.inner.poll_transmit(now, 1, &mut bytes);
+        if let Some(transmit) = transmit {
+            self.respond(&transmit, bytes);
+        }
+        // Nothing is expected in answer to it.
+        let _ = self.inner.handle_event(handle, EndpointEvent::drained());
+        if is_news {
+            self.events.push_back((id, Event::Rejected(remote, failure)));
+        }
+        self.remove(id, now);
+    }
+}

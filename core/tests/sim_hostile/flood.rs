@@ -1,0 +1,231 @@
+//! Handshakes begun by the thousand: with forged addresses, from one true address, and stalled.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use adit_core::config::{Dial, Limits};
+use adit_core::error::Code;
+use adit_core::node::{Input, Output};
+use adit_core::testing::net::HostId;
+use adit_core::testing::pair::{self, CONNECTOR, CONNECTOR_ADDRESS, is_connected};
+use adit_core::testing::pki::{Pki, Role};
+use adit_core::transmit::{Datagram, Route};
+use bytes::BytesMut;
+
+use crate::raw::{FirstPackets, Raw};
+use crate::scene::{SECOND, Scene};
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+
+/// A host that sends under any address it likes.
+struct Forger {
+    host: HostId,
+    packets: Vec<Vec<u8>>,
+    sent: u32,
+}
+
+impl Forger {
+    fn new(scene: &mut Scene) -> Self {
+        let host = scene.add_host();
+        let issued = Pki::new().issue("nobody", Role::Agent);
+        let mut first = FirstPackets::new(&scene.world, host, &issued);
+        let now = scene.world.now();
+        Self { host, packets: (0..1_000).map(|_| first.make(now)).collect(), sent: 0 }
+    }
+
+    /// One more first packet, from an address that sent nothing before.
+    fn send(&mut self, scene: &mut Scene) {
+        let [a, b, c, d] = (0x0b00_0000 + self.sent).to_be_bytes();
+        scene.world.net_mut().set_address(self.host, SocketAddr::from(([a, b, c, d], 7)));
+        let packet = &self.packets[self.sent as usize % self.packets.len()];
+        scene.world.send(self.host, CONNECTOR_ADDRESS, packet);
+        self.sent += 1;
+    }
+
+    /// Sends one packet each `interval` while time passes.
+    fn run(&mut self, scene: &mut Scene, interval: Duration, time: Duration) {
+        let until = scene.world.now() + time;
+        while scene.world.now() < until {
+            self.send(scene);
+            scene.run_without(interval);
+        }
+    }
+}
+
+/// An honest agent at `address` dials; how long until both sides are connected.
+fn connect(scene: &mut Scene, address: [u8; 4], mut meanwhile: impl FnMut(&mut Scene)) -> Duration {
+    let host = scene.world.add_host(SocketAddr::from((address, 4_001)));
+    let config = pair::agent(scene.world.crypto(host)).build().unwrap();
+    scene.world.start(host, config, 1);
+    let (node, now) = scene.world.node_mut(host);
+    let peer = node.dial(Dial::new(CONNECTOR_ADDRESS, CONNECTOR), now).unwrap();
+    let began = scene.world.now();
+    while !is_connected(&scene.world, host, peer) {
+        assert!(scene.world.now() < began + 10 * SECOND, "an honest agent is locked out");
+        meanwhile(scene);
+    }
+    scene.world.now() - began
+}
+
+/// A handshake from `address` that answers a Retry and stops there.
+fn stall(scene: &mut Scene, address: SocketAddr) -> Raw {
+    let host = scene.world.add_host(address);
+    let issued = Pki::new().issue("staller", Role::Agent);
+    let mut raw = Raw::new(&mut scene.world, host, &issued);
+    scene.run_without(20 * MILLISECOND);
+    raw.pump(&mut scene.world);
+    scene.run_without(15 * MILLISECOND);
+    raw
+}
+
+#[test]
+fn a_hundred_thousand_forged_first_packets_a_minute_cost_an_honest_peer_one_round_trip() {
+    let mut scene = Scene::new(24);
+    let quiet = connect(&mut scene, [10, 3, 0, 1], |scene| scene.run_without(MILLISECOND));
+    let mut forger = Forger::new(&mut scene);
+    let interval = 60 * SECOND / 100_000;
+    for n in 0..60 {
+        forger.run(&mut scene, interval, SECOND);
+        let stats = scene.world.node(scene.victim).snapshot().handshakes;
+        assert!(stats.under_way <= 128, "{stats:?}");
+        if n % 10 == 5 {
+            let busy = connect(&mut scene, [10, 3, 1, n], |scene| {
+                forger.run(scene, interval, MILLISECOND);
+            });
+            assert!(busy <= 2 * quiet, "{busy:?}, and {quiet:?} without the flood");
+            let stats = scene.world.node(scene.victim).snapshot().handshakes;
+            assert!(stats.sources <= 1, "{stats:?}");
+        }
+    }
+    let stats = scene.world.node(scene.victim).snapshot().handshakes;
+    assert!(forger.sent >= 100_000, "{}", forger.sent);
+    // The others repeat packets of handshakes under way.
+    assert!(stats.retried > 80_000 && stats.accepted < 1_000, "{stats:?}");
+    scene.run(30 * SECOND);
+    let after = scene.world.node(scene.victim).snapshot();
+    assert_eq!(
+        (after.connections, after.handshakes.under_way, after.handshakes.sources),
+        (9, 0, 0)
+    );
+    assert!(scene.rejected.iter().all(|failure| failure.code() == Code::TimedOut));
+    scene.end();
+}
+
+#[test]
+fn forged_handshakes_under_way_take_no_peer_its_place() {
+    let mut scene =
+        Scene::with(25, |builder| builder.limits(Limits { peers: 3, ..Limits::default() }));
+    let mut forger = Forger::new(&mut scene);
+    forger.run(&mut scene, MILLISECOND, SECOND / 5);
+    assert!(scene.world.node(scene.victim).snapshot().handshakes.under_way > 100);
+    connect(&mut scene, [10, 3, 0, 1], |scene| scene.run_without(MILLISECOND));
+    assert_eq!(scene.world.node(scene.victim).snapshot().peers.len(), 3);
+}
+
+#[test]
+fn a_source_that_stalls_its_handshakes_has_its_share_and_another_gets_in() {
+    let mut scene = Scene::with(26, |builder| {
+        builder.limits(Limits {
+            handshakes_before_retry: 0,
+            handshakes_per_source: 5,
+            handshake_timeout: 60 * SECOND,
+            ..Limits::default()
+        })
+    });
+    for port in 1..=10 {
+        stall(&mut scene, SocketAddr::from(([10, 4, 0, 1], port)));
+    }
+    let stats = scene.world.node(scene.victim).snapshot().handshakes;
+    assert_eq!((stats.under_way, stats.sources, stats.ignored), (5, 1, 5), "{stats:?}");
+    connect(&mut scene, [10, 4, 0, 2], |scene| scene.run_without(MILLISECOND));
+    // Not ended by its own silence before the time is over, which here is the idle timeout's.
+    scene.run(70 * SECOND);
+    assert_eq!(scene.world.node(scene.victim).snapshot().handshakes.under_way, 0);
+    connect(&mut scene, [10, 4, 0, 3], |scene| scene.run_without(MILLISECOND));
+    scene.end();
+}
+
+#[test]
+fn a_source_that_begins_too_many_handshakes_a_second_waits_and_another_does_not() {
+    let mut scene = Scene::with(27, |builder| {
+        builder.limits(Limits {
+            handshakes_before_retry: 0,
+            handshakes_per_second: 1,
+            ..Limits::default()
+        })
+    });
+    for port in 1..=4 {
+        stall(&mut scene, SocketAddr::from(([10, 4, 0, 1], port)));
+    }
+    let stats = scene.world.node(scene.victim).snapshot().handshakes;
+    assert_eq!((stats.under_way, stats.ignored), (2, 2), "{stats:?}");
+    let other = connect(&mut scene, [10, 4, 0, 2], |scene| scene.run_without(MILLISECOND));
+    assert!(other < SECOND / 2, "{other:?}");
+    // An honest agent of the same address is not refused: it asks again until there is room.
+    let same = connect(&mut scene, [10, 4, 0, 1], |scene| scene.run_without(MILLISECOND));
+    assert!((SECOND / 2..8 * SECOND).contains(&same), "{same:?}");
+    scene.end();
+}
+
+#[test]
+fn a_handshake_that_stalls_is_forgotten_at_its_limit_and_not_before() {
+    let mut scene = Scene::new(28);
+    let mut forger = Forger::new(&mut scene);
+    forger.send(&mut scene);
+    // The packet takes 10 ms.
+    scene.run_without(10 * MILLISECOND + 10 * SECOND - Duration::from_nanos(1));
+    assert_eq!(scene.world.node(scene.victim).snapshot().connections, 3);
+    assert!(scene.rejected.is_empty());
+    scene.run_without(Duration::from_nanos(1));
+    let after = scene.world.node(scene.victim).snapshot();
+    assert_eq!((after.connections, after.handshakes.under_way), (2, 0));
+    assert_eq!(scene.rejected.len(), 1);
+    assert_eq!(scene.rejected[0].code(), Code::TimedOut);
+    scene.end();
+}
+
+#[test]
+fn bytes_without_end_before_anybody_is_known_are_cut_at_their_limit() {
+    let mut scene = Scene::new(29);
+    let mut forger = Forger::new(&mut scene);
+    let packet = forger.packets.remove(0);
+    let most = (64 << 10) / packet.len();
+    for n in 1..=most {
+        scene.world.send(forger.host, CONNECTOR_ADDRESS, &packet);
+        scene.run_without(MILLISECOND);
+        assert!(scene.rejected.is_empty(), "after {n} packets");
+    }
+    scene.run_without(20 * MILLISECOND);
+    assert_eq!(scene.world.node(scene.victim).snapshot().connections, 3);
+    scene.world.send(forger.host, CONNECTOR_ADDRESS, &packet);
+    scene.run_without(20 * MILLISECOND);
+    assert_eq!(scene.world.node(scene.victim).snapshot().connections, 2);
+    let codes: Vec<_> = scene.rejected.iter().map(|failure| failure.code()).collect();
+    assert_eq!(codes, [Code::ProtocolViolation]);
+    scene.end();
+}
+
+#[test]
+fn answers_to_strangers_and_packets_to_peers_take_turns() {
+    let mut scene = Scene::with(30, |builder| {
+        builder.limits(Limits { handshakes_before_retry: 0, ..Limits::default() })
+    });
+    let mut forger = Forger::new(&mut scene);
+    scene.run(SECOND);
+    let peer = scene.peer().unwrap().remote;
+    let stranger = SocketAddr::from(([11, 0, 0, 1], 7));
+    let (node, now) = scene.world.node_mut(scene.victim);
+    for packet in forger.packets.drain(..100) {
+        let (segment_size, payload) = (packet.len(), BytesMut::from(&packet[..]));
+        let route = Route::to(stranger);
+        node.handle(Input::Datagram(Datagram { route, ecn: None, segment_size, payload }), now);
+    }
+    node.send_datagram(scene.raw_peer, b"data").unwrap();
+    let mut to = Vec::new();
+    while let Some(output) = node.poll_output(&mut Vec::new(), now) {
+        if let Output::Transmit(transmit) = output {
+            to.push(transmit.route.remote);
+        }
+    }
+    assert_eq!((to.len(), to[0], to[1]), (101, stranger, peer));
+}
