@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,8 +25,12 @@ use crate::node::{self, Background, Node};
 use crate::stop::{Exit, Stop};
 use crate::{lifecycle, signals};
 
-/// How often a connector looks whether its own certificate is due.
-const RENEWAL_LOOK: Duration = Duration::from_secs(3_600);
+/// How often a connector looks whether its own certificate is due: it may have been exchanged, or the
+/// clock been set.
+const RENEWAL_LOOK: Duration = Duration::from_secs(1);
+
+/// Pause after it could not be renewed.
+const RENEWAL_AGAIN: Duration = Duration::from_secs(60);
 
 /// What a connector is to do.
 #[derive(Debug)]
@@ -67,6 +72,7 @@ pub(crate) async fn run(path: &Path, home: Result<Home, Stop>) -> Result<(), Sto
 /// A connector at work.
 pub(crate) struct Running {
     node: Node,
+    ended: Pin<Box<dyn Future<Output = ()> + Send>>,
     identity: Arc<Exchange>,
     _tasks: [Background<()>; 4],
     _claim: Option<Lock>,
@@ -93,8 +99,7 @@ pub(crate) async fn start(plan: Plan, home: Result<&Home, &Stop>) -> Result<Runn
         .transport(node::transport(plan.limits));
     let core = node::build(builder, plan.heartbeat)?;
     let node = node::start(plan.listen, core)?;
-    tracing::info!(listen = %node.local, services = plan.services.len(), "the connector is up");
-
+    let (listen, count) = (node.local, plan.services.len());
     let process = process(plan.role, &plan.services, &node.handle);
     let offer = Offer::new(node.local, &plan.advertise, &plan.services);
     let mut services = Services::new(plan.services, plan.limits);
@@ -118,8 +123,10 @@ pub(crate) async fn start(plan: Plan, home: Result<&Home, &Stop>) -> Result<Runn
         let asked = asked.clone();
         async move { Ok(Map::from_iter([("closed".to_owned(), asked.now().await.into())])) }
     });
+    let ended = Box::pin(node::signals(signals::asked_to_end())?);
     let control = control::open(home, process).await;
-    Ok(Running { node, identity, _tasks: tasks, _claim: claim, _control: control })
+    tracing::info!(%listen, services = count, "the connector is up");
+    Ok(Running { node, ended, identity, _tasks: tasks, _claim: claim, _control: control })
 }
 
 /// What `adit status` is told.
@@ -142,10 +149,9 @@ impl Running {
     /// # Errors
     /// When the socket fails.
     pub(crate) async fn until_asked_to_end(mut self) -> Result<(), Stop> {
-        let ended = node::signals(signals::asked_to_end())?;
         tokio::select! {
             stop = self.node.driver.ended() => Err(stop),
-            () = ended => shut_down(&self.node.handle).await,
+            () = self.ended => shut_down(&self.node.handle).await,
         }
     }
 }
@@ -193,13 +199,14 @@ async fn follow(identity: Arc<Exchange>) {
 async fn keep_current(roster: Option<Arc<Roster>>) {
     let Some(roster) = roster else { return };
     loop {
-        tokio::time::sleep(RENEWAL_LOOK).await;
         let mesh = roster.mesh().clone();
+        let mut wait = RENEWAL_AGAIN;
         match tokio::task::spawn_blocking(move || mesh.keep_current()).await {
-            Ok(Ok(())) => {}
+            Ok(Ok(())) => wait = RENEWAL_LOOK,
             Ok(Err(stop)) => tracing::warn!("this machine's certificate is not renewed: {stop}"),
             Err(error) => tracing::warn!(%error, "this machine's certificate is not renewed"),
         }
+        tokio::time::sleep(wait).await;
     }
 }
 

@@ -12,6 +12,7 @@ use crate::home::Home;
 use crate::identity::Source;
 use crate::invites;
 use crate::mesh::Mesh;
+use crate::output;
 use crate::stop::Stop;
 
 /// Serves until a signal.
@@ -39,7 +40,7 @@ pub(crate) async fn run(arguments: ExposeArgs, home: &Home) -> Result<(), Stop> 
         source: Source::Mesh(mesh.clone()),
     };
     let running = connector::start(plan, Ok(home)).await?;
-    eprintln!("Exposing {target} as \"{name}\"; Ctrl-C ends it.");
+    output::say(format_args!("Exposing {target} as \"{name}\"; Ctrl-C ends it."));
     if !arguments.no_invite {
         let made = invites::make(&mesh, &name, &arguments.invite)?;
         // The key of the invite is to be let in before anybody has it.

@@ -93,8 +93,8 @@ fn show(home: &Home, json: bool) -> Result<(), Stop> {
         return output::json("adit.id/1", &shown);
     }
     if shown.own.is_none() && shown.memberships.is_empty() {
-        eprintln!(
-            "This machine has no identity yet; it gets one with: adit expose 3000, or adit connect INVITE"
+        output::say(
+            "This machine has no identity yet; it gets one with: adit expose 3000, or adit connect INVITE",
         );
         return Ok(());
     }

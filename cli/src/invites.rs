@@ -110,11 +110,11 @@ pub(crate) fn print(made: &Made, json: bool) -> Result<(), Stop> {
         return output::json("adit.invite/1", made);
     }
     let left = std::time::Duration::from_secs(made.expires.saturating_sub(unix_now()));
-    eprintln!(
+    output::say(format_args!(
         "Invite to \"{}\", good once and for {}; on the other machine: adit connect INVITE",
         made.service,
         output::span(left)
-    );
+    ));
     output::text_line(&made.invite)
 }
 
@@ -174,7 +174,7 @@ fn list(mesh: &Mesh, json: bool) -> Result<(), Stop> {
         return output::json("adit.invites/1", &All { invites: listed });
     }
     if listed.is_empty() {
-        eprintln!("There are no invites; make one with: adit invite new");
+        output::say("There are no invites; make one with: adit invite new");
     }
     for invite in listed {
         let until = match invite.state {

@@ -10,7 +10,7 @@
 //! ```
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use adit_tokio::core::message::ServiceName;
 use adit_tokio::core::tls::{Identity, KeyDigest, Tls, Trust};
@@ -189,7 +189,7 @@ impl Membership {
         let Ok(entries) = std::fs::read_dir(identities) else { return Vec::new() };
         let mut all: Vec<_> = entries
             .filter_map(|entry| Some(Self { directory: entry.ok()?.path() }))
-            .filter(|membership| membership.identity_path().exists())
+            .filter(Self::is_certified)
             .collect();
         all.sort_by(|a, b| a.directory.cmp(&b.directory));
         all
@@ -238,21 +238,30 @@ impl Membership {
     /// # Errors
     /// A sentence about a file.
     pub(crate) fn key(&self) -> Result<KeyPair, Stop> {
-        for path in [self.identity_path(), self.directory.join("key.pem")] {
-            if let Some(pem) = store::read(&path)? {
-                let pem = String::from_utf8_lossy(&pem);
-                return KeyPair::from_pem(&pem).map_err(|error| {
-                    Stop::usage(format!(
-                        "{}: {error}; remove it, and ask for a new invite",
-                        path.display()
-                    ))
-                });
-            }
+        match read_key(&self.identity_path())? {
+            Some(present) => Ok(present),
+            None => self.next_key(),
+        }
+    }
+
+    /// A key that no certificate came for yet, kept until one does.
+    ///
+    /// # Errors
+    /// A sentence about a file.
+    pub(crate) fn next_key(&self) -> Result<KeyPair, Stop> {
+        let path = self.directory.join("key.pem");
+        if let Some(kept) = read_key(&path)? {
+            return Ok(kept);
         }
         store::directory(&self.directory)?;
         let key = new_key()?;
-        store::replace(&self.directory.join("key.pem"), key.serialize_pem().as_bytes())?;
+        store::replace(&path, key.serialize_pem().as_bytes())?;
         Ok(key)
+    }
+
+    /// Whether there is a certificate.
+    pub(crate) fn is_certified(&self) -> bool {
+        self.identity_path().exists()
     }
 
     /// Keeps a certificate that came, with its key, in one step.
@@ -278,11 +287,19 @@ impl Membership {
     }
 }
 
+fn read_key(path: &Path) -> Result<Option<KeyPair>, Stop> {
+    let Some(pem) = store::read(path)? else { return Ok(None) };
+    let key = KeyPair::from_pem(&String::from_utf8_lossy(&pem)).map_err(|error| {
+        Stop::usage(format!("{}: {error}; remove it, and ask for a new invite", path.display()))
+    })?;
+    Ok(Some(key))
+}
+
 /// A new ECDSA P-256 key.
 ///
 /// # Errors
 /// When the system lacks what it takes.
-pub(crate) fn new_key() -> Result<KeyPair, Stop> {
+fn new_key() -> Result<KeyPair, Stop> {
     KeyPair::generate()
         .map_err(|error| Stop::new(Exit::Degraded, format!("no key can be made: {error}")))
 }

@@ -68,7 +68,7 @@ pub fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(stop) => {
-            eprintln!("adit: {stop}");
+            output::say(format_args!("adit: {stop}"));
             stop.exit().into()
         }
     }

@@ -32,9 +32,9 @@ pub(crate) struct Link {
     current: watch::Sender<Option<Peer>>,
     patience: Patience,
     follower: Follower,
-    /// The identity is another than the one that the connection was made with.
-    is_exchanged: bool,
     node: Option<Node>,
+    /// Since when there is the connection that is held, or was held last.
+    up_since: Option<Instant>,
 }
 
 impl Link {
@@ -47,10 +47,7 @@ impl Link {
     ) -> (Self, forward::agent::Tunnel) {
         let (current, tunnel) = watch::channel(None);
         let patience = Patience { limit: give_up_after, since: Some(Instant::now()) };
-        (
-            Self { remote, core, current, patience, follower, is_exchanged: false, node: None },
-            tunnel,
-        )
+        (Self { remote, core, current, patience, follower, node: None, up_since: None }, tunnel)
     }
 
     /// Closes the local ports, which follow the link, and gives the node, if there is one, to be
@@ -66,13 +63,20 @@ impl Link {
                 Ok(failure) => failure,
                 Err(stop) => return stop,
             };
-            match failure.category() {
-                // What was refused is not what this machine has now.
-                Category::Authentication if self.is_exchanged => {
-                    tracing::info!(%failure, "dialling anew, with the new identity");
+            self.patience.on_state(false);
+            let lived = self.up_since.take().map(|since| since.elapsed());
+            match (failure.category(), lived) {
+                // A certificate that ended while it was in use has a successor, on either side; one
+                // that was revoked will be refused by the next handshake.
+                (Category::Authentication, Some(lived)) => {
+                    tracing::info!(%failure, "dialling anew with the certificates of now");
+                    tokio::time::sleep(AGAIN.saturating_sub(lived)).await;
                 }
-                Category::Authentication | Category::Configuration => return failure.into(),
-                Category::Network | Category::Server | Category::Protocol | Category::Unknown => {
+                (Category::Authentication | Category::Configuration, _) => return failure.into(),
+                (
+                    Category::Network | Category::Server | Category::Protocol | Category::Unknown,
+                    _,
+                ) => {
                     tracing::warn!(%failure, "dialling anew");
                     tokio::time::sleep(AGAIN).await;
                 }
@@ -82,7 +86,6 @@ impl Link {
 
     /// From the name to a connection to its loss, which is what is returned.
     async fn once(&mut self) -> Result<Failure, Stop> {
-        self.is_exchanged = false;
         let found = loop {
             let (remote, core) = (self.remote.clone(), self.core.clone());
             let found = async {
@@ -118,7 +121,10 @@ impl Link {
                     }
                     match peer.state() {
                         State::Failed { error, .. } => return Ok(error),
-                        State::Connected { .. } => self.patience.on_state(true),
+                        State::Connected { .. } => {
+                            self.up_since.get_or_insert_with(Instant::now);
+                            self.patience.on_state(true);
+                        }
                         State::Disconnected
                         | State::Connecting { .. }
                         | State::Reconnecting { .. } => self.patience.on_state(false),
@@ -138,7 +144,6 @@ impl Link {
     /// The connection goes on as it is, unless the new trust does not believe its peer any more.
     fn exchange(&mut self, tls: Tls) {
         self.core = self.core.clone().with_tls(tls.clone());
-        self.is_exchanged = true;
         match self.node.as_ref().map_or(Ok(()), |node| node.handle.set_tls(tls)) {
             Ok(()) => tracing::info!("the identity was exchanged"),
             Err(error) => tracing::warn!("the identity is not exchanged: {error}"),

@@ -18,5 +18,7 @@ pub(crate) fn start(verbosity: u8) {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(verbosity > 0)
+        // A line that cannot be written is lost; to say so would be another.
+        .log_internal_errors(false)
         .init();
 }

@@ -1,5 +1,5 @@
-//! What commands give on stdout: text for people, or one JSON object a line for programs. stderr is
-//! never written here.
+//! What commands give on stdout: text for people, or one JSON object a line for programs; and what
+//! they say beside it on stderr.
 
 use std::io::{self, Write as _};
 use std::time::Duration;
@@ -36,6 +36,12 @@ pub(crate) fn text_line(text: &str) -> Result<(), Stop> {
     writeln!(stdout, "{text}").and_then(|()| stdout.flush()).map_err(|error| {
         Stop::new(Exit::Degraded, format!("stdout cannot be written: {error}; check where it goes"))
     })
+}
+
+/// Says something on stderr. Nothing ends because it cannot be heard: the log may be on a disk that is
+/// full.
+pub(crate) fn say(text: impl std::fmt::Display) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
 /// A time span in the largest unit that says enough: `45 s`, `3 min`, `5 h`, `12 days`.

@@ -39,7 +39,10 @@ pub(crate) async fn keep_current(membership: Option<Membership>, mut tunnel: Tun
             },
         };
         match renewed {
-            Ok(()) => tracing::info!("this machine has a new certificate"),
+            Ok(()) => {
+                tracing::info!("this machine has a new certificate");
+                tokio::time::sleep(LOOK.1).await;
+            }
             Err(stop) => {
                 tracing::warn!("this machine's certificate is not renewed: {stop}");
                 // Ten more tries in what is left, and no more than one an hour.

@@ -31,11 +31,13 @@ pub(crate) struct Stop {
     exit: Exit,
     sentence: String,
     about_file: bool,
+    about_clock: bool,
 }
 
 impl Stop {
     pub(crate) fn new(exit: Exit, sentence: impl Into<String>) -> Self {
-        Self { exit, sentence: one_line(sentence.into()), about_file: false }
+        let sentence = one_line(sentence.into());
+        Self { exit, sentence, about_file: false, about_clock: false }
     }
 
     /// A mistake in the command line or the configuration.
@@ -59,6 +61,11 @@ impl Stop {
     /// A mistake in a configuration, whichever file it came from.
     pub(crate) fn in_file(sentence: impl Into<String>) -> Self {
         Self { about_file: true, ..Self::usage(sentence) }
+    }
+
+    /// Whether one of the two clocks may be what is wrong.
+    pub(crate) const fn is_about_clock(&self) -> bool {
+        self.about_clock
     }
 
     pub(crate) const fn exit(&self) -> Exit {
@@ -99,7 +106,14 @@ impl From<Failure> for Stop {
             Category::Network => Exit::Unreachable,
             Category::Server | Category::Protocol | Category::Unknown => Exit::Degraded,
         };
-        Self::new(exit, format!("{failure}; {}", failure.code().suggestion()))
+        let about_clock = exit == Exit::Authentication
+            && [" clock", "expired"].iter().any(|word| failure.detail().contains(word));
+        let next = if about_clock {
+            "set the clock that is wrong, or renew the certificate"
+        } else {
+            failure.code().suggestion()
+        };
+        Self { about_clock, ..Self::new(exit, format!("{failure}; {next}")) }
     }
 }
 
@@ -120,6 +134,17 @@ mod tests {
     fn what_a_sentence_quotes_moves_no_cursor_and_begins_no_line() {
         let stop = Stop::usage("\"a\nb\u{1b}[2J\u{9b}é\" is no name");
         assert_eq!(stop.to_string(), r#""a\nb\u{1b}[2J\u{9b}é" is no name"#);
+    }
+
+    #[test]
+    fn a_certificate_that_is_not_valid_now_leads_to_the_clocks() {
+        let why = "the peer's certificate is not valid at the time of this clock";
+        let stop = Stop::from(Failure::new(Code::Unauthenticated, why));
+        assert!(stop.is_about_clock());
+        assert!(
+            stop.to_string().ends_with("set the clock that is wrong, or renew the certificate")
+        );
+        assert!(!Stop::from(Failure::new(Code::Unauthenticated, "why")).is_about_clock());
     }
 
     #[test]

@@ -106,6 +106,9 @@ pub(crate) struct DemoArgs {
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
+Example:
+  adit connector -c connector.toml
+
 A connector.toml:
   listen = \"0.0.0.0:4433\"
 
@@ -126,6 +129,9 @@ pub(crate) struct ConnectorArgs {
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
+Example:
+  adit agent -c agent.toml
+
 An agent.toml:
   [tls]
   ca = \"ca.pem\"

@@ -14,7 +14,7 @@ use super::{Answer, Ask};
 use crate::config::Remote;
 use crate::home::Home;
 use crate::invite::Invite;
-use crate::known::{Known, Membership, new_key};
+use crate::known::{Known, Membership};
 use crate::link::reach;
 use crate::mesh::{certificate, unix_now};
 use crate::stop::{Exit, Stop};
@@ -34,7 +34,8 @@ pub(crate) async fn follow(
 ) -> Result<String, Stop> {
     let left = time_left(invite)?;
     let membership = Membership::of(home, invite.ca);
-    let key = membership.key()?;
+    // Before anybody is asked: a home that cannot be written costs no invite.
+    membership.key()?;
     let (identity, _) = invite.secret.identity()?;
     let tls = Tls::new(identity, Trust::pinned(invite.ca));
     let core = Config::builder(tls)
@@ -42,11 +43,20 @@ pub(crate) async fn follow(
         .build()
         .map_err(|error| Stop::new(Exit::Degraded, error.to_string()))?;
     let remote = Remote { addresses: invite.addresses.clone(), name: invite.connector.clone() };
-    let connected = reach(&remote, &core, limit.unwrap_or(left).min(left)).await;
-    let attempt = connected.map_err(|stop| if_refused(stop, invite))?;
-    let (reached, result) = (attempt.peer.remote(), enrol(&attempt.peer, &key, invite).await);
-    attempt.node.retire();
-    let answer = result?;
+    let patience = limit.unwrap_or(left).min(left);
+    let (reached, key, answer) = loop {
+        let attempt = reach(&remote, &core, patience).await;
+        let attempt = attempt.map_err(|stop| if_refused(stop, invite))?;
+        let (reached, answered) =
+            (attempt.peer.remote(), enrol(&attempt.peer, &membership, invite).await);
+        attempt.node.retire();
+        match answered {
+            Ok((key, answer)) => break (reached, key, answer),
+            // The answer may have been lost: asked again, it is the same.
+            Err(stop) if stop.exit() == Exit::Unreachable => tracing::warn!("asking again: {stop}"),
+            Err(stop) => return Err(stop),
+        }
+    };
     membership.keep(&key, &answer.certificate, &answer.ca)?;
     let mut known =
         Known::new(invite.ca, invite.connector.clone(), &invite.addresses, invite.service.clone());
@@ -80,7 +90,7 @@ fn time_left(invite: &Invite) -> Result<Duration, Stop> {
 
 /// What a refusal of the invite's key means to who holds it.
 fn if_refused(stop: Stop, invite: &Invite) -> Stop {
-    if stop.exit() != Exit::Authentication {
+    if stop.exit() != Exit::Authentication || stop.is_about_clock() {
         return stop;
     }
     Stop::new(
@@ -93,10 +103,21 @@ fn if_refused(stop: Stop, invite: &Invite) -> Stop {
     )
 }
 
-async fn enrol(peer: &Peer, key: &KeyPair, invite: &Invite) -> Result<Answer, Stop> {
-    let csr = certificate::request_pem(key)?;
-    let label = certificate::this_machine();
-    let answer = ask(peer, &Ask::Enrol { csr, label }).await.map_err(|failure| {
+/// Asks for a certificate, and for one with a new key where the present one is refused: a device that
+/// was revoked stays so, and comes in as a new one when it is invited again.
+async fn enrol(
+    peer: &Peer,
+    membership: &Membership,
+    invite: &Invite,
+) -> Result<(KeyPair, Answer), Stop> {
+    let mut key = membership.key()?;
+    let mut answered = enrol_with(peer, &key).await?;
+    let is_refused = answered.as_ref().is_err_and(|failure| failure.code() == Code::Forbidden);
+    if is_refused && membership.is_certified() {
+        key = membership.next_key()?;
+        answered = enrol_with(peer, &key).await?;
+    }
+    let answer = answered.map_err(|failure| {
         if failure.code() == Code::Forbidden {
             let sentence = format!("{}; ask for a new one: adit invite new", failure.detail());
             return Stop::new(Exit::Authentication, sentence);
@@ -107,7 +128,12 @@ async fn enrol(peer: &Peer, key: &KeyPair, invite: &Invite) -> Result<Answer, St
         let sentence = "the connector answered with another CA than the invite's; tell its owner";
         return Err(Stop::new(Exit::Authentication, sentence));
     }
-    Ok(answer)
+    Ok((key, answer))
+}
+
+async fn enrol_with(peer: &Peer, key: &KeyPair) -> Result<Result<Answer, Failure>, Stop> {
+    let csr = certificate::request_pem(key)?;
+    Ok(ask(peer, &Ask::Enrol { csr, label: certificate::this_machine() }).await)
 }
 
 /// Gets the next certificate over a connection that is up, for the present key or a new one.
@@ -115,7 +141,8 @@ async fn enrol(peer: &Peer, key: &KeyPair, invite: &Invite) -> Result<Answer, St
 /// # Errors
 /// Why there is none; the present one is still there.
 pub(crate) async fn renew(peer: &Peer, membership: &Membership, rotate: bool) -> Result<(), Stop> {
-    let key = if rotate { new_key()? } else { membership.key()? };
+    // On the disk before it is asked for: one that has no room costs nothing.
+    let key = if rotate { membership.next_key()? } else { membership.key()? };
     let csr = certificate::request_pem(&key)?;
     let answer = ask(peer, &Ask::Renew { csr }).await?;
     membership.keep(&key, &answer.certificate, &answer.ca)

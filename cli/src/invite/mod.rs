@@ -87,9 +87,11 @@ pub(crate) struct Invite {
 }
 
 impl Invite {
-    /// Whether a word is meant as an invite, rather than as a name.
+    /// Whether a word is meant as an invite, of this version or another, rather than as a name.
     pub(crate) fn is_meant_by(word: &str) -> bool {
-        word.trim_start().starts_with(text::PREFIX)
+        let version = word.trim_start().strip_prefix("adit").and_then(|rest| rest.split_once('_'));
+        let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        version.is_some_and(|(version, _)| is_number(version))
     }
 
     /// Reads the text of an invite; white space around and within it, as terminals and mail add, is
@@ -113,6 +115,19 @@ impl fmt::Display for Invite {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_invite_of_any_version_is_told_from_a_name() {
+        for (word, is_invite) in [
+            ("adit1_AA", true),
+            (" adit1_", true),
+            ("adit12_", true),
+            ("adit_db", false),
+            ("web", false),
+        ] {
+            assert_eq!(Invite::is_meant_by(word), is_invite, "{word}");
+        }
+    }
 
     #[test]
     fn the_secret_is_not_shown() {

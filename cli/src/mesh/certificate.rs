@@ -293,9 +293,10 @@ pub(crate) struct Description {
 
 impl Description {
     /// When it is time for the next one: 30 days before the end, and not before two thirds of its
-    /// life are over.
+    /// life are over, which began when it was signed.
     pub(crate) const fn due(&self) -> u64 {
-        let third = self.not_after.saturating_sub(self.not_before) / 3;
+        let signed = self.not_before.saturating_add(LENIENCE);
+        let third = self.not_after.saturating_sub(signed) / 3;
         let ahead = if third < RENEWED_BEFORE { third } else { RENEWED_BEFORE };
         self.not_after.saturating_sub(ahead)
     }

@@ -20,7 +20,7 @@ pub(crate) mod registry;
 pub(crate) mod roster;
 
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use adit_tokio::core::tls::{Identity, KeyDigest, Tls, Trust, default_provider};
 
@@ -29,6 +29,7 @@ use self::offer::Offer;
 use self::registry::{Device, Issued, Refusal, Registry, Role, SCHEMA};
 use crate::home::lock::Lock;
 use crate::home::{Home, store};
+use crate::output;
 use crate::stop::{Exit, Stop};
 
 /// Fills with bytes from the system.
@@ -346,7 +347,7 @@ impl Mesh {
     ///
     /// # Errors
     /// A sentence about the file.
-    pub(crate) fn set_certificate_life(&self, life: std::time::Duration) -> Result<(), Denied> {
+    pub(crate) fn set_certificate_life(&self, life: Duration) -> Result<(), Denied> {
         self.transact(|registry, _| {
             registry.certificate_seconds = Some(life.as_secs().max(1));
             Ok(())
@@ -366,17 +367,33 @@ impl Mesh {
         Ok(certified)
     }
 
-    /// Renews this machine's own certificate when it is due.
+    /// Renews this machine's own certificate when it is due, or was signed while the clock was ahead.
     ///
     /// # Errors
-    /// A sentence about a file.
+    /// A sentence about a file, or about a clock at whose time nothing that the CA signed is good.
     pub(crate) fn keep_current(&self) -> Result<(), Stop> {
-        let leaf = certificate::describe_file(&self.path("identity.pem"))?;
-        if leaf.is_due(unix_now()) {
+        let now = unix_now();
+        self.check_clock(now)?;
+        let own = certificate::describe_file(&self.path("identity.pem"))?;
+        if own.is_due(now) || now < own.not_before {
             self.rotate()?;
             tracing::info!("this machine has a new certificate");
         }
         Ok(())
+    }
+
+    fn check_clock(&self, now: u64) -> Result<(), Stop> {
+        let ca = certificate::describe_file(&self.path("ca.pem"))?;
+        if (ca.not_before..=ca.not_after).contains(&now) {
+            return Ok(());
+        }
+        let (from, to) = (output::date(ca.not_before), output::date(ca.not_after));
+        Err(Stop::usage(format!(
+            "{}: this CA is good from {from} to {to}, and this machine's clock says {}; set the clock, or \
+             move the directory away to begin a new mesh",
+            self.path("ca.pem").display(),
+            output::date(now)
+        )))
     }
 
     /// A key and a certificate for this machine, as one PEM text.

@@ -4,6 +4,11 @@
 #![expect(dead_code, reason = "each test program uses its own part of this")]
 #![expect(clippy::unwrap_used, reason = "a failure here is a failure of the test")]
 
+mod authority;
+pub(crate) mod clock;
+pub(crate) mod people;
+pub(crate) mod system;
+
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -12,7 +17,7 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+pub(crate) use self::authority::Authority;
 
 /// Longest wait for anything that ought to happen.
 pub(crate) const LIMIT: Duration = Duration::from_secs(20);
@@ -50,46 +55,6 @@ impl Drop for Directory {
     }
 }
 
-/// A CA whose certificates are files.
-pub(crate) struct Authority {
-    issuer: Issuer<'static, KeyPair>,
-    pem: String,
-}
-
-impl Authority {
-    pub(crate) fn new() -> Self {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.distinguished_name.push(DnType::CommonName, "test CA");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let pem = params.self_signed(&key).unwrap().pem();
-        Self { issuer: Issuer::new(params, key), pem }
-    }
-
-    /// Writes an identity and gives the `[tls]` section that names it.
-    pub(crate) fn issue(&self, directory: &Directory, name: &str) -> String {
-        let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        directory.write(&format!("{name}.pem"), &certificate.pem());
-        let path = directory.write(&format!("{name}.key"), &key.serialize_pem());
-        keep_to_owner(&path);
-        directory.write(&format!("{name}-ca.pem"), &self.pem);
-        format!(
-            "[tls]\nca = \"{name}-ca.pem\"\ncertificate = \"{name}.pem\"\nkey = \"{name}.key\"\n"
-        )
-    }
-}
-
-#[cfg(unix)]
-fn keep_to_owner(path: &Path) {
-    use std::os::unix::fs::PermissionsExt as _;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
-}
-
-#[cfg(not(unix))]
-fn keep_to_owner(_path: &Path) {}
-
 /// The program, running; killed when dropped.
 pub(crate) struct Program {
     child: Child,
@@ -111,25 +76,28 @@ impl Program {
     }
 
     fn spawn(command: &mut Command, config: &Path, more: &[&str]) -> Self {
-        let log = config.with_extension("log");
-        let file = File::options().create(true).append(true).open(&log).unwrap();
-        let child = command
+        command
             .arg("-c")
             .arg(config)
             .args(more)
             .env_remove("RUST_LOG")
             .env("ADIT_HOME", config.with_file_name("home"))
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(file)
-            .spawn()
-            .unwrap();
-        Self { child, log }
+            .stdout(Stdio::null());
+        Self::launch(command, config.with_extension("log"))
+    }
+
+    /// Starts a command whose stderr goes to the end of a file.
+    fn launch(command: &mut Command, log: PathBuf) -> Self {
+        let file = File::options().create(true).append(true).open(&log).unwrap();
+        Self { child: command.stderr(file).spawn().unwrap(), log }
     }
 
     /// What it has said on stderr.
     pub(crate) fn log(&self) -> String {
-        fs::read_to_string(&self.log).unwrap_or_default()
+        // A device that is no file has no end.
+        let is_file = self.log.metadata().is_ok_and(|metadata| metadata.is_file());
+        if is_file { fs::read_to_string(&self.log).unwrap_or_default() } else { String::new() }
     }
 
     /// Waits until it ends by itself.
@@ -157,8 +125,20 @@ impl Program {
     /// Asks it to end.
     #[cfg(unix)]
     pub(crate) fn terminate(&self) {
+        self.signal("-TERM");
+    }
+
+    /// Sends it a signal.
+    #[cfg(unix)]
+    pub(crate) fn signal(&self, name: &str) {
         let id = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+        assert!(Command::new("kill").args([name, &id]).status().unwrap().success());
+    }
+
+    /// Waits until its log holds a text.
+    pub(crate) fn says(&self, text: &str) {
+        let said = bounded(|| self.log().contains(text).then_some(()));
+        assert!(said.is_some(), "it does not say \"{text}\":\n{}", self.log());
     }
 }
 
@@ -179,15 +159,14 @@ pub(crate) fn run(arguments: &[&str]) -> Output {
 
 /// Runs the program to its end, with a home.
 pub(crate) fn run_at(home: &Path, arguments: &[&str]) -> Output {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_adit"))
-        .args(arguments)
-        .env_remove("RUST_LOG")
-        .env("ADIT_HOME", home)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_adit"));
+    finish(command.args(arguments).env_remove("RUST_LOG").env("ADIT_HOME", home))
+}
+
+/// Runs a command to its end, which it reaches within a minute.
+pub(crate) fn finish(command: &mut Command) -> Output {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
     let (mut stdout, mut stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
     let read = |from: &mut dyn Read| {
         let mut all = Vec::new();

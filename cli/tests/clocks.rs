@@ -1,0 +1,141 @@
+//! Clocks that are years off, on either side and in either direction, and clocks that are set while
+//! connected: the sentence names the clock, and when it is right again everything works.
+
+#![cfg(unix)]
+
+mod common;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use common::clock::Clocks;
+use common::people::{Machine, Running, assert_echoes, sentence};
+use common::{echo, echoes, finish, free_udp, service};
+
+fn echo_service() -> String {
+    service(echo).to_string()
+}
+
+/// The sentence of a command at another time.
+fn said_at(clocks: &Clocks, by: &str, machine: &Machine, arguments: &[&str], code: i32) -> String {
+    let mut command = machine.command(arguments);
+    clocks.shift(&mut command, by);
+    sentence(&finish(&mut command), code)
+}
+
+/// The sentence that `adit connect`, which offers its port first, ends with at another time.
+fn ends_at(clocks: &Clocks, by: &str, machine: &Machine) -> String {
+    let mut command = machine.command(&["connect", "web"]);
+    clocks.shift(&mut command, by);
+    machine.spawn(&mut command).ends_with(3)
+}
+
+#[test]
+fn an_invite_is_not_lost_to_a_device_whose_clock_is_years_off() {
+    let Some(clocks) = Clocks::of_this_machine() else { return };
+    let (home, away) = (Machine::new(), Machine::new());
+    let (_exposing, invite) = home.expose(&echo_service(), &[]);
+    let said = said_at(&clocks, "+3y", &away, &["connect", &invite], 3);
+    assert!(said.starts_with("this invite expired 109"), "{said}");
+    assert!(said.contains(", unless this machine's clock, which says 20"), "{said}");
+    let said = said_at(&clocks, "-3y", &away, &["connect", &invite], 3);
+    assert!(said.contains("is not valid at the time of this clock"), "{said}");
+    assert!(said.ends_with("; set the clock that is wrong, or renew the certificate"), "{said}");
+    away.connect(&invite, &[]);
+}
+
+#[test]
+fn a_device_whose_clock_is_years_off_is_told_what_its_clock_says() {
+    let Some(clocks) = Clocks::of_this_machine() else { return };
+    let (home, away) = (Machine::new(), Machine::new());
+    let (_exposing, invite) = home.expose(&echo_service(), &[]);
+    away.connect(&invite, &[]).0.end();
+    let said = ends_at(&clocks, "+3y", &away);
+    assert!(said.starts_with("this machine's certificate ended on 20"), "{said}");
+    assert!(said.contains(", by its clock, which says 20"), "{said}");
+    let said = ends_at(&clocks, "-3y", &away);
+    assert!(said.starts_with("this machine's certificate begins on 20"), "{said}");
+    assert!(said.ends_with("; set the clock"), "{said}");
+    away.connect("web", &[]);
+}
+
+#[test]
+fn a_connector_at_whose_time_its_ca_is_not_good_does_not_start_and_names_the_clock() {
+    let Some(clocks) = Clocks::of_this_machine() else { return };
+    let (home, away) = (Machine::new(), Machine::new());
+    let (exposing, invite) = home.expose(&echo_service(), &[]);
+    away.connect(&invite, &[]).0.end();
+    exposing.end();
+    for by in ["-3y", "+12y"] {
+        let said = said_at(&clocks, by, &home, &["expose", "3000", "--listen", "127.0.0.1:0"], 2);
+        assert!(said.contains("mesh/ca.pem: this CA is good from 20"), "{said}");
+        assert!(said.contains(", and this machine's clock says 20"), "{said}");
+        assert!(said.contains("; set the clock, or move the directory away"), "{said}");
+    }
+    let (_exposing, invite) = home.expose(&echo_service(), &[]);
+    away.connect(&invite, &[]);
+}
+
+#[test]
+fn a_connector_that_ran_years_ahead_is_believed_again_once_its_clock_is_set() {
+    let Some(clocks) = Clocks::of_this_machine() else { return };
+    let (home, away, fresh) = (Machine::new(), Machine::new(), Machine::new());
+    let listen = free_udp().to_string();
+    let (exposing, invite) = home.expose_at(&listen, &echo_service(), &[]);
+    away.connect(&invite, &[]).0.end();
+    exposing.end();
+
+    let mut ahead =
+        home.command(&["expose", &echo_service(), "--name", "web", "--listen", &listen]);
+    clocks.shift(&mut ahead, "+3y");
+    let ahead = home.spawn(&mut ahead);
+    let invite = ahead.line();
+    ahead.says("this machine has a new certificate");
+    let said = away.start(&["connect", "web"]).ends_with(3);
+    assert!(said.contains("is not valid at the time of this clock"), "{said}");
+    assert!(said.ends_with("; set the clock that is wrong, or renew the certificate"), "{said}");
+    let said = fresh.fails(&["connect", &invite], 3);
+    assert!(said.contains("is not valid at the time of this clock"), "{said}");
+    ahead.end();
+
+    let (_exposing, invite) = home.expose_at(&listen, &echo_service(), &[]);
+    away.connect("web", &[]);
+    fresh.connect(&invite, &[]);
+}
+
+/// A device whose clock is what a file says, connected.
+fn with_a_clock(clocks: &Clocks, away: &Machine, invite: &str) -> (Running, SocketAddr) {
+    let file = away.directory.write("clock", "+0");
+    let mut command = away.command(&["connect", invite]);
+    clocks.follow(&mut command, &file);
+    let running = away.spawn(&mut command);
+    let address = running.address();
+    assert_echoes(address, &running);
+    (running, address)
+}
+
+#[test]
+fn a_clock_that_is_set_by_an_hour_while_connected_changes_nothing() {
+    let Some(clocks) = Clocks::of_this_machine() else { return };
+    let (home, away) = (Machine::new(), Machine::new());
+    let (_exposing, invite) = home.expose(&echo_service(), &[]);
+    let (mut connected, address) = with_a_clock(&clocks, &away, &invite);
+    for by in ["+1h", "-30m"] {
+        away.directory.write("clock", by);
+        std::thread::sleep(Duration::from_millis(700));
+        assert!(echoes(address) && connected.is_running(), "{by}: {}", connected.log());
+    }
+    assert_eq!(connected.log().matches("→ connected").count(), 1, "{}", connected.log());
+}
+
+#[test]
+fn a_clock_that_is_set_years_ahead_while_connected_ends_it_and_is_named() {
+    let Some(clocks) = Clocks::of_this_machine() else { return };
+    let (home, away) = (Machine::new(), Machine::new());
+    let (_exposing, invite) = home.expose(&echo_service(), &[]);
+    let (mut connected, _) = with_a_clock(&clocks, &away, &invite);
+    away.directory.write("clock", "+3y");
+    let said = connected.ends_with(3);
+    assert!(said.contains("clock"), "{said}");
+    away.connect("web", &[]);
+}

@@ -1,0 +1,60 @@
+//! What a system does to a program: files it may not touch, and disks that are full.
+
+use std::path::Path;
+use std::process::Command;
+
+/// `adit`, without what root has beyond other users. `None`, said loudly, where that cannot be had.
+pub(crate) fn as_a_plain_user() -> Option<Command> {
+    let adit = env!("CARGO_BIN_EXE_adit");
+    if rustix::process::geteuid().as_raw() != 0 {
+        return Some(Command::new(adit));
+    }
+    let drop = "--bounding-set=-dac_override,-dac_read_search,-fowner";
+    let works = Command::new("setpriv").args([drop, "true"]).status().is_ok_and(|s| s.success());
+    if !works {
+        eprintln!("SKIPPED: files that may not be touched, because root may touch all of them");
+        return None;
+    }
+    let mut command = Command::new("setpriv");
+    command.args([drop, adit]);
+    Some(command)
+}
+
+/// `adit` on a disk that takes no bytes: every write to a file fails.
+pub(crate) fn on_a_full_disk() -> Command {
+    let mut command = Command::new("sh");
+    let script = "trap '' XFSZ; ulimit -f 0; exec \"$0\" \"$@\"";
+    command.args(["-c", script, env!("CARGO_BIN_EXE_adit")]);
+    command
+}
+
+/// A small file system in memory; gone with its owner. `None`, said loudly, where none can be had.
+pub(crate) struct Disk<'a>(&'a Path);
+
+impl<'a> Disk<'a> {
+    pub(crate) fn at(path: &'a Path) -> Option<Self> {
+        std::fs::create_dir_all(path).unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=256k,mode=700", "adit-test"]).arg(path);
+        let mounted = mount.stderr(std::process::Stdio::null()).status();
+        if !mounted.is_ok_and(|status| status.success()) {
+            eprintln!("SKIPPED: a disk that fills up, because none can be mounted here");
+            return None;
+        }
+        Some(Self(path))
+    }
+
+    /// Takes all the room that is left; giving it back is removing the file.
+    pub(crate) fn fill(&self) -> std::path::PathBuf {
+        let filler = self.0.join("filler");
+        let full = std::fs::write(&filler, vec![0; 512 * 1024]);
+        assert!(full.is_err(), "the disk is larger than it was made");
+        filler
+    }
+}
+
+impl Drop for Disk<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.0).status();
+    }
+}

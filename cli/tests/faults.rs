@@ -1,0 +1,152 @@
+//! Processes that die, stand still or move, under load: both sides find each other again by
+//! themselves, and the first byte afterwards comes within a bound.
+
+#![cfg(unix)]
+
+mod common;
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use common::people::{Machine, assert_echoes};
+use common::{Tunnel, bounded, echo, echoes, free_udp, service};
+
+fn echo_service() -> String {
+    service(echo).to_string()
+}
+
+/// Four clients that send and receive as fast as they can, and begin again when they are cut off.
+struct Load {
+    stop: Arc<AtomicBool>,
+    clients: Vec<JoinHandle<()>>,
+}
+
+impl Load {
+    fn on(port: SocketAddr) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let clients = (0..4).map(|_| {
+            let stop = stop.clone();
+            std::thread::spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    let _ = exchange(port, &stop);
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+            })
+        });
+        let load = Self { clients: clients.collect(), stop };
+        std::thread::sleep(Duration::from_millis(500));
+        load
+    }
+}
+
+fn exchange(port: SocketAddr, stop: &AtomicBool) -> std::io::Result<()> {
+    let mut tcp = TcpStream::connect_timeout(&port, Duration::from_secs(1))?;
+    tcp.set_read_timeout(Some(Duration::from_secs(1)))?;
+    let (block, mut answer) = (vec![1; 32 * 1024], vec![0; 32 * 1024]);
+    while !stop.load(Ordering::Relaxed) {
+        tcp.write_all(&block)?;
+        tcp.read_exact(&mut answer)?;
+    }
+    Ok(())
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for client in self.clients.drain(..) {
+            let _ = client.join();
+        }
+    }
+}
+
+/// How long after `start` a byte comes back.
+fn first_byte(address: SocketAddr, start: Instant) -> Duration {
+    let back = bounded(|| echoes(address).then(|| start.elapsed()));
+    let back = back.expect("it does not come back");
+    eprintln!("the first byte came back after {back:?}");
+    back
+}
+
+#[test]
+fn an_exposing_machine_killed_under_load_serves_again_when_it_is_back() {
+    let (home, away) = (Machine::new(), Machine::new());
+    let (listen, target) = (free_udp().to_string(), echo_service());
+    let (mut exposing, invite) = home.expose_at(&listen, &target, &[]);
+    let (mut connected, address) = away.connect(&invite, &[]);
+    let load = Load::on(address);
+    for _ in 0..2 {
+        exposing.kill();
+        exposing = home.expose_at(&listen, &target, &[]).0;
+        let back = first_byte(address, Instant::now());
+        assert!(back < Duration::from_secs(10), "{back:?}");
+    }
+    drop(load);
+    assert!(connected.is_running());
+    let status = away.json(&["status", "--json"]);
+    assert_eq!(status["processes"][0]["peers"][0]["state"]["state"], "connected");
+}
+
+#[test]
+fn a_connected_machine_killed_under_load_comes_back_by_name() {
+    let (home, away) = (Machine::new(), Machine::new());
+    let (mut exposing, invite) = home.expose(&echo_service(), &[]);
+    let (mut connected, address) = away.connect(&invite, &[]);
+    let load = Load::on(address);
+    for _ in 0..2 {
+        connected.kill();
+        let start = Instant::now();
+        connected = away.start(&["connect", "web"]);
+        assert_eq!(connected.address(), address, "its clients find it where it was");
+        let back = first_byte(address, start);
+        assert!(back < Duration::from_secs(10), "{back:?}");
+    }
+    drop(load);
+    assert!(exposing.is_running());
+    assert_eq!(home.devices().len(), 1);
+}
+
+/// Stops one side for longer than it takes to be given up.
+fn stand_still(tunnel: &Tunnel, stopped: &common::Program) {
+    stopped.signal("-STOP");
+    std::thread::sleep(Duration::from_secs(4));
+    stopped.signal("-CONT");
+    let back = first_byte(tunnel.ports[0], Instant::now());
+    assert!(back < Duration::from_secs(10), "{back:?}");
+}
+
+#[test]
+fn a_connector_that_stood_still_for_too_long_is_found_again() {
+    let mut tunnel = Tunnel::start(&[("echo", service(echo), "")]);
+    stand_still(&tunnel, &tunnel.connector);
+    let log = tunnel.agent.log();
+    assert!(log.contains("connected → reconnecting"), "{log}");
+    assert!(tunnel.agent.is_running() && tunnel.connector.is_running());
+}
+
+#[test]
+fn an_agent_that_stood_still_for_too_long_comes_back() {
+    let mut tunnel = Tunnel::start(&[("echo", service(echo), "")]);
+    stand_still(&tunnel, &tunnel.agent);
+    assert!(tunnel.agent.is_running() && tunnel.connector.is_running());
+}
+
+#[test]
+fn a_connector_that_moved_is_found_where_it_is_said_to_be_from_then_on() {
+    let (home, away) = (Machine::new(), Machine::new());
+    let target = echo_service();
+    let (exposing, invite) = home.expose(&target, &[]);
+    away.connect(&invite, &[]).0.end();
+    exposing.end();
+    let listen = free_udp().to_string();
+    let (_exposing, _) = home.expose_at(&listen, &target, &[]);
+    let mut lost = away.start(&["connect", "web", "--give-up-after", "1s"]);
+    lost.line();
+    assert!(lost.ends_with(4).starts_with("no connection for 1s"));
+    away.connect("web", &["--at", &listen]).0.end();
+    let (connected, address) = away.connect("web", &[]);
+    assert_echoes(address, &connected);
+}

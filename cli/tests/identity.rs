@@ -1,0 +1,236 @@
+//! Who may do what, and for how long: roles, revocation and expiry while connected, renewal and
+//! rotation under traffic, and PEM files that somebody else looks after.
+
+#![cfg(unix)]
+#![expect(clippy::unwrap_used, reason = "a failure here is a failure of the test")]
+
+mod common;
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use common::people::{Machine, Running, assert_echoes};
+use common::{LIMIT, bounded, connect, echo, echoes, free_tcp, free_udp, service, within};
+
+/// What a revocation promises.
+const A_SECOND: Duration = Duration::from_secs(1);
+
+fn echo_service() -> String {
+    service(echo).to_string()
+}
+
+/// A connection through the tunnel that has just carried a byte.
+fn stream(address: SocketAddr) -> TcpStream {
+    let mut tcp = connect(address);
+    assert!(carries(&mut tcp));
+    tcp
+}
+
+fn carries(tcp: &mut TcpStream) -> bool {
+    let mut answer = [0];
+    tcp.write_all(b"!").is_ok() && tcp.read_exact(&mut answer).is_ok() && answer == *b"!"
+}
+
+fn device_of(home: &Machine) -> String {
+    home.devices()[0]["id"].as_str().unwrap().to_owned()
+}
+
+/// Starts an agent for a connector, with one forward; gives its local port.
+fn agent(
+    machine: &Machine,
+    tls: &str,
+    to: &str,
+    name: &str,
+    service: &str,
+) -> (Running, SocketAddr) {
+    let port = free_tcp();
+    let text = format!(
+        "{tls}[connector]\naddress = \"{to}\"\nname = \"{name}\"\n\
+         [[forward]]\nlisten = \"{port}\"\nservice = \"{service}\"\n"
+    );
+    let path = machine.directory.write(&format!("agent-{}.toml", port.port()), &text);
+    (machine.start(&["agent", "-c", path.to_str().unwrap()]), port)
+}
+
+/// The section that names the certificate of a mesh for what it is not.
+fn tls_of(identity: &std::path::Path, ca: &std::path::Path) -> String {
+    let (identity, ca) = (identity.display(), ca.display());
+    format!("[tls]\nca = \"{ca}\"\ncertificate = \"{identity}\"\nkey = \"{identity}\"\n")
+}
+
+#[test]
+fn a_device_cannot_pass_for_a_connector() {
+    let (home, rogue, away) = (Machine::new(), Machine::new(), Machine::new());
+    let (exposing, invite) = home.expose(&echo_service(), &[]);
+    rogue.connect(&invite, &[]).0.end();
+    let device = device_of(&home);
+    away.connect(home.told(&["invite", "new"]).trim(), &[]).0.end();
+    exposing.end();
+
+    let (identity, listen) = (rogue.membership(), free_udp().to_string());
+    let tls = tls_of(&identity, &identity.with_file_name("ca.pem"));
+    let text =
+        format!("listen = \"{listen}\"\n{tls}[[service]]\nname = \"web\"\ntcp = \"127.0.0.1:9\"\n");
+    let path = rogue.directory.write("connector.toml", &text);
+    let connector = rogue.start(&["connector", "-c", path.to_str().unwrap()]);
+    connector.says("the connector is up");
+    let victim = away.membership();
+    let tls = tls_of(&victim, &victim.with_file_name("ca.pem"));
+    let (mut agent, _) = agent(&away, &tls, &listen, &device, "web");
+    let said = agent.ends_with(3);
+    assert!(
+        said.starts_with("unauthenticated: ") && said.contains("; check the certificates"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_connectors_certificate_opens_no_service() {
+    let home = Machine::new();
+    let listen = free_udp().to_string();
+    let (exposing, _) = home.expose_at(&listen, &echo_service(), &[]);
+    let own = home.json(&["id", "show", "--json"])["own"]["names"][0].as_str().unwrap().to_owned();
+    let mesh = home.home().join("mesh");
+    let tls = tls_of(&mesh.join("identity.pem"), &mesh.join("ca.pem"));
+    let (agent, port) = agent(&home, &tls, &listen, &own, "web");
+    let refused = bounded(|| {
+        let _ = echoes(port);
+        agent.log().contains("is for agents, and this certificate is for a connector").then_some(())
+    });
+    assert!(refused.is_some(), "{}", agent.log());
+    assert!(!echoes(port));
+    exposing.says("forbidden: \"web\" is for agents");
+}
+
+/// Revokes the only device, and sees that its stream ends, new ones do not begin, and its process
+/// ends, all within a second.
+fn revoke(home: &Machine, connected: &mut Running, address: SocketAddr) -> String {
+    let mut tcp = stream(address);
+    let told = home.told(&["id", "revoke", &device_of(home)]);
+    let start = Instant::now();
+    let end = tcp.read(&mut [0]);
+    let cut = start.elapsed();
+    assert!(!matches!(end, Ok(1..)), "{end:?}");
+    assert!(cut < A_SECOND, "the stream ended only after {cut:?}");
+    assert!(!echoes(address), "it can still connect");
+    let said = connected.ends_with(3);
+    let ended = start.elapsed();
+    eprintln!("revoked: the stream was cut after {cut:?}, the process ended within {ended:?}");
+    assert!(said.starts_with("unauthenticated: ") && said.contains("revoked"), "{said}");
+    assert!(
+        said.ends_with("; if this device was revoked, ask for a new invite: adit invite new"),
+        "{said}"
+    );
+    told
+}
+
+#[test]
+fn a_device_revoked_while_connected_is_cut_off_within_a_second() {
+    let (home, away) = (Machine::new(), Machine::new());
+    let (_exposing, invite) = home.expose(&echo_service(), &[]);
+    let (mut connected, address) = away.connect(&invite, &[]);
+    let told = revoke(&home, &mut connected, address);
+    assert!(told.ends_with(" is revoked, and cut off\n"), "{told}");
+    let mut again = away.start(&["connect", "web"]);
+    assert!(again.ends_with(3).contains("revoked"));
+    let said = home.fails(&["id", "revoke", "nobody"], 2);
+    assert_eq!(said, "no device is called \"nobody\"; see: adit id show");
+}
+
+#[test]
+fn a_connector_that_cannot_be_told_of_a_revocation_sees_it_within_a_second() {
+    let (home, away) = (Machine::new(), Machine::new());
+    let (_exposing, invite) = home.expose(&echo_service(), &[]);
+    let (mut connected, address) = away.connect(&invite, &[]);
+    std::fs::remove_dir_all(home.home().join("run")).unwrap();
+    let told = revoke(&home, &mut connected, address);
+    assert!(told.ends_with(" is revoked, and not let in any more\n"), "{told}");
+}
+
+#[test]
+fn a_connection_outlives_its_certificates_which_are_renewed_on_both_sides() {
+    let (home, away) = (Machine::new(), Machine::new());
+    let (_exposing, invite) = home.expose(&echo_service(), &["--certificate-life", "4s"]);
+    let (mut connected, address) = away.connect(&invite, &[]);
+    // The connector's own certificate is older than the wish for short ones.
+    home.told(&["id", "rotate"]);
+    let serials = || {
+        let own = |machine: &Machine, what: &str| {
+            let shown = machine.json(&["id", "show", "--json"]);
+            shown.pointer(what).unwrap().as_str().unwrap().to_owned()
+        };
+        (own(&home, "/own/serial"), own(&away, "/memberships/0/serial"))
+    };
+    let (mut seen, start) = (vec![serials()], Instant::now());
+    while start.elapsed() < Duration::from_secs(13) {
+        assert_echoes(address, &connected);
+        std::thread::sleep(Duration::from_millis(200));
+        if seen.last().unwrap() != &serials() {
+            seen.push(serials());
+        }
+    }
+    assert!(connected.is_running(), "{}", connected.log());
+    let count = |pick: fn(&(String, String)) -> &String| {
+        seen.iter().map(pick).collect::<std::collections::BTreeSet<_>>().len()
+    };
+    assert!(count(|s| &s.0) >= 3 && count(|s| &s.1) >= 3, "{seen:?}\n{}", connected.log());
+    assert_eq!(home.devices().len(), 1);
+}
+
+#[test]
+fn a_device_whose_certificate_ends_and_is_not_renewed_is_cut_off_and_told_when() {
+    let (home, away) = (Machine::new(), Machine::new());
+    let (_exposing, invite) = home.expose(&echo_service(), &["--certificate-life", "4s"]);
+    let (mut connected, address) = away.connect(&invite, &[]);
+    let mut tcp = stream(address);
+    let key = home.home().join("mesh/ca.key");
+    std::fs::rename(&key, key.with_extension("away")).unwrap();
+    let start = Instant::now();
+    assert!(!matches!(tcp.read(&mut [0]), Ok(1..)));
+    assert!(start.elapsed() < Duration::from_secs(15), "cut off after {:?}", start.elapsed());
+    let said = connected.ends_with(3);
+    assert!(said.starts_with("this machine's certificate ended on 20"), "{said}");
+    assert!(
+        said.ends_with("set the clock if it is wrong, or ask for a new invite: adit invite new"),
+        "{said}"
+    );
+    let log = connected.log();
+    assert!(log.contains("this machine's certificate is not renewed: overloaded: "), "{log}");
+}
+
+#[test]
+fn keys_are_exchanged_on_both_sides_while_a_stream_goes_on() {
+    let (home, away) = (Machine::new(), Machine::new());
+    let (_exposing, invite) = home.expose(&echo_service(), &[]);
+    let (connected, address) = away.connect(&invite, &[]);
+    let mut tcp = stream(address);
+    let key = |machine: &Machine, of: &str| machine.json(&["id", "show", "--json"])[of].to_string();
+    let before = (key(&home, "own"), key(&away, "memberships"));
+    for _ in 0..3 {
+        home.told(&["id", "rotate"]);
+        assert!(carries(&mut tcp));
+        away.told(&["id", "rotate", "web"]);
+        assert!(carries(&mut tcp));
+        assert_echoes(address, &connected);
+    }
+    let after = (key(&home, "own"), key(&away, "memberships"));
+    assert!(before.0 != after.0 && before.1 != after.1);
+    assert!(carries(&mut tcp), "the stream goes on");
+    let device = &home.devices()[0];
+    assert_eq!(home.devices().len(), 1, "it is the same device");
+    connected.end();
+    away.connect("web", &[]).0.end();
+    home.told(&["id", "revoke", device["id"].as_str().unwrap()]);
+    assert!(away.start(&["connect", "web"]).ends_with(3).contains("revoked"));
+}
+
+#[test]
+fn a_device_that_sleeps_past_a_rotation_of_the_connector_finds_it_again() {
+    let (home, away) = (Machine::new(), Machine::new());
+    let (_exposing, invite) = home.expose(&echo_service(), &[]);
+    away.connect(&invite, &[]).0.end();
+    home.told(&["id", "rotate"]);
+    let up = within(LIMIT, || Some(away.connect("web", &[])));
+    up.unwrap().0.end();
+}
