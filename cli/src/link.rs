@@ -24,6 +24,9 @@ use crate::{forward, lifecycle};
 /// core gave up is dialled anew.
 const AGAIN: Duration = Duration::from_secs(2);
 
+/// Pause after a refusal that nobody has proven, by a connector that had been there.
+const UNPROVEN: Duration = Duration::from_secs(10);
+
 /// The connection, across all addresses it may have.
 #[derive(Debug)]
 pub(crate) struct Link {
@@ -35,6 +38,8 @@ pub(crate) struct Link {
     node: Option<Node>,
     /// Since when there is the connection that is held, or was held last.
     up_since: Option<Instant>,
+    /// There was one at all.
+    was_up: bool,
 }
 
 impl Link {
@@ -47,7 +52,19 @@ impl Link {
     ) -> (Self, forward::agent::Tunnel) {
         let (current, tunnel) = watch::channel(None);
         let patience = Patience { limit: give_up_after, since: Some(Instant::now()) };
-        (Self { remote, core, current, patience, follower, node: None, up_since: None }, tunnel)
+        (
+            Self {
+                remote,
+                core,
+                current,
+                patience,
+                follower,
+                node: None,
+                up_since: None,
+                was_up: false,
+            },
+            tunnel,
+        )
     }
 
     /// Closes the local ports, which follow the link, and gives the node, if there is one, to be
@@ -65,12 +82,18 @@ impl Link {
             };
             self.patience.on_state(false);
             let lived = self.up_since.take().map(|since| since.elapsed());
+            self.was_up |= lived.is_some();
             match (failure.category(), lived) {
                 // A certificate that ended while it was in use has a successor, on either side; one
                 // that was revoked will be refused by the next handshake.
                 (Category::Authentication, Some(lived)) => {
                     tracing::info!(%failure, "dialling anew with the certificates of now");
                     tokio::time::sleep(AGAIN.saturating_sub(lived)).await;
+                }
+                // Anybody on the path could say so, and a clock that is wrong may be set right.
+                (Category::Authentication, None) if self.was_up && !failure.is_proven() => {
+                    tracing::warn!(%failure, "dialling on: it may be no word of the connector's");
+                    tokio::time::sleep(UNPROVEN).await;
                 }
                 (Category::Authentication | Category::Configuration, _) => return failure.into(),
                 (
