@@ -4,6 +4,8 @@ use adit_tokio::core::drive::Handle;
 use adit_tokio::core::event::Event;
 use adit_tokio::core::session::{State, Transition};
 
+use crate::stop::next_step;
+
 /// Logs what happens to the peers that come to a node, until it has shut down. Their transitions
 /// say no more than that they came, which is for the one who serves them to say, and their end.
 pub(crate) async fn log(handle: Handle) {
@@ -29,7 +31,7 @@ pub(crate) fn line(event: &Event) -> Option<String> {
         Event::Transition { transition, .. } if is_another_attempt(transition) => None,
         Event::Transition { peer, transition } => Some(format!("{peer}: {}", describe(transition))),
         Event::AttemptFailed { peer, failure, attempt, retry_in } => {
-            let (next, wait) = (failure.code().suggestion(), retry_in.as_secs_f64());
+            let (next, wait) = (next_step(failure), retry_in.as_secs_f64());
             Some(format!(
                 "{peer}: no connection: {failure}; {next}; attempt {attempt} in {wait:.1} s"
             ))

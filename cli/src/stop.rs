@@ -106,15 +106,22 @@ impl From<Failure> for Stop {
             Category::Network => Exit::Unreachable,
             Category::Server | Category::Protocol | Category::Unknown => Exit::Degraded,
         };
-        let about_clock = exit == Exit::Authentication
-            && [" clock", "expired"].iter().any(|word| failure.detail().contains(word));
-        let next = if about_clock {
-            "set the clock that is wrong, or renew the certificate"
-        } else {
-            failure.code().suggestion()
-        };
-        Self { about_clock, ..Self::new(exit, format!("{failure}; {next}")) }
+        let sentence = format!("{failure}; {}", next_step(&failure));
+        Self { about_clock: is_about_clock(&failure), ..Self::new(exit, sentence) }
     }
+}
+
+/// What to do about a failure.
+pub(crate) fn next_step(failure: &Failure) -> &'static str {
+    match is_about_clock(failure) {
+        true => "set the clock that is wrong, or renew the certificate",
+        false => failure.code().suggestion(),
+    }
+}
+
+fn is_about_clock(failure: &Failure) -> bool {
+    failure.category() == Category::Authentication
+        && [" clock", "expired"].iter().any(|word| failure.detail().contains(word))
 }
 
 #[cfg(test)]

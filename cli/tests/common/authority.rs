@@ -31,7 +31,7 @@ impl Authority {
 
     /// Writes an identity and gives the `[tls]` section that names it.
     pub(crate) fn issue(&self, directory: &Directory, name: &str) -> String {
-        self.issue_for(directory, name, Duration::from_secs(86_400))
+        self.issue_for(directory, name, Duration::from_secs(30 * 86_400))
     }
 
     /// The same, good for so long, in whole seconds.
