@@ -29,7 +29,7 @@ use crate::{node, renewal, signals};
 /// How long one attempt to reach the connector may take. A handshake is sent again after 1 s, and
 /// then at twice the distance each time (RFC 9002 §6.2.2), so that a connector that has just
 /// started is met within 4 s or by the next attempt; in 30 s the distances reach 16 s.
-const ATTEMPT: Duration = Duration::from_secs(10);
+pub(crate) const ATTEMPT: Duration = Duration::from_secs(10);
 
 /// What an agent is to do.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use adit_tokio::core::config::Config;
+use adit_tokio::core::config::{Config, Transport};
 use adit_tokio::core::drive::Peer;
 use adit_tokio::core::error::{Code, Failure};
 use adit_tokio::core::request::Request;
@@ -11,6 +11,7 @@ use adit_tokio::core::tls::{Tls, Trust};
 use rcgen::KeyPair;
 
 use super::{Answer, Ask};
+use crate::agent::ATTEMPT;
 use crate::config::Remote;
 use crate::home::Home;
 use crate::invite::Invite;
@@ -40,6 +41,7 @@ pub(crate) async fn follow(
     let tls = Tls::new(identity, Trust::pinned(invite.ca));
     let core = Config::builder(tls)
         .device_id("agent")
+        .transport(Transport { connect_timeout: ATTEMPT, ..Transport::default() })
         .build()
         .map_err(|error| Stop::new(Exit::Degraded, error.to_string()))?;
     let remote = Remote { addresses: invite.addresses.clone(), name: invite.connector.clone() };
