@@ -10,7 +10,8 @@ use common::{Tunnel, echo, service};
 /// Builds the core's examples and gives the folder they are in.
 fn examples() -> PathBuf {
     let mut build = Command::new(env!("CARGO"));
-    build.args(["build", "--quiet", "-p", "adit-core", "--examples"]);
+    // As the tests of the workspace were built, or most of what the core depends on is built again.
+    build.args(["build", "--quiet", "--workspace", "--examples"]);
     assert!(build.status().expect("cargo runs").success(), "the examples do not build");
     PathBuf::from(env!("CARGO_BIN_EXE_adit")).with_file_name("examples")
 }
