@@ -6,6 +6,7 @@ use adit_tokio::core::tls::Credential;
 
 use super::{Answer, Ask, MAX_LABEL};
 use crate::mesh::certificate::Request;
+use crate::mesh::registry::id_among;
 use crate::mesh::{Denied, Mesh};
 
 /// Answers one question, on the disk before it returns.
@@ -23,8 +24,7 @@ pub(crate) fn answer(mesh: &Mesh, credential: &Credential, ask: Ask) -> Result<A
             mesh.enrol(credential.key, &request, &plain(&label))
         }
         Ask::Renew { csr } => {
-            let mut names = credential.names.iter().map(String::as_str);
-            let Some(id) = names.find(|name| name.starts_with("device-")) else {
+            let Some(id) = id_among(&credential.names) else {
                 return Err(Failure::new(Code::Forbidden, "renewal is for devices of this mesh"));
             };
             let request = Request::from_pem(&csr).map_err(malformed)?;

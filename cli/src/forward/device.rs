@@ -9,6 +9,7 @@ use adit_tokio::core::tls::Credential;
 use adit_tokio::core::tls::{KeyDigest, Standing};
 
 use crate::mesh::certificate::ROLE;
+use crate::mesh::registry::id_among;
 
 /// A connected peer; one that is gone already has no credential, and may do nothing.
 #[derive(Debug)]
@@ -32,8 +33,7 @@ impl Device {
 
     /// Its name in a mesh, if its certificate is of one.
     pub(super) fn id(&self) -> Option<&str> {
-        let mut names = self.names().iter().map(String::as_str);
-        names.find(|name| name.starts_with("device-"))
+        id_among(self.names())
     }
 
     /// That it is a member, which has a certificate of the CA, and one for agents if it says for

@@ -26,7 +26,7 @@ use adit_tokio::core::tls::{Identity, KeyDigest, Tls, Trust, default_provider};
 
 use self::certificate::{Authority, Certified, Request, Subject};
 use self::offer::Offer;
-use self::registry::{Device, Issued, Refusal, Registry, Role, SCHEMA};
+use self::registry::{Device, ID, Issued, Refusal, Registry, Role, SCHEMA};
 use crate::home::lock::Lock;
 use crate::home::{Home, store};
 use crate::output;
@@ -52,7 +52,7 @@ pub(crate) fn unix_now() -> u64 {
 fn fresh_id() -> Result<String, Stop> {
     let mut bytes = [0; 6];
     random(&mut bytes)?;
-    Ok(format!("device-{}", data_encoding::HEXLOWER.encode(&bytes)))
+    Ok(format!("{ID}{}", data_encoding::HEXLOWER.encode(&bytes)))
 }
 
 /// Why a device gets no certificate: it is not to have one, or this machine cannot give it.

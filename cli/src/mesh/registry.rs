@@ -19,6 +19,14 @@ const MAX_INVITES: usize = 1_024;
 /// rotated or answers lost; one that asks without end is not to fill the disk.
 const MAX_CERTIFICATES: usize = 256;
 
+/// What the id of every device begins with, and no name that a person gives.
+pub(crate) const ID: &str = "device-";
+
+/// The id among the DNS names of a verified certificate: who a device of a mesh is.
+pub(crate) fn id_among(names: &[String]) -> Option<&str> {
+    names.iter().map(String::as_str).find(|name| name.starts_with(ID))
+}
+
 /// What a certificate is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -157,7 +165,7 @@ impl Registry {
             && name.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'))
             && !name.starts_with('-')
             && !name.ends_with('-')
-            && !name.starts_with("device-");
+            && !name.starts_with(ID);
         if !is_label {
             return Err(Refusal::BadName(name.to_owned()));
         }
@@ -286,7 +294,7 @@ impl Registry {
     /// Devices that a person may mean by a word: an id, or the digits of one, a name or a label.
     pub(crate) fn meant_by(&self, word: &str) -> Vec<&Device> {
         let exact = |d: &&Device| d.id == word || d.name.as_deref() == Some(word);
-        let loose = |d: &&Device| d.label == word || d.id.strip_prefix("device-") == Some(word);
+        let loose = |d: &&Device| d.label == word || d.id.strip_prefix(ID) == Some(word);
         let found: Vec<_> = self.devices.iter().filter(exact).collect();
         if found.is_empty() { self.devices.iter().filter(loose).collect() } else { found }
     }
