@@ -28,6 +28,21 @@ impl StreamId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
 pub struct RequestId(pub(crate) u64);
 
+/// A way to another client of a relay, as this node and the relay number it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
+pub struct Channel {
+    /// The relay, which is a peer of this node.
+    pub relay: PeerId,
+    /// The relay's number for it on this node's connection.
+    pub number: u32,
+}
+
+impl fmt::Display for Channel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "channel {} of {}", self.number, self.relay)
+    }
+}
+
 impl fmt::Display for PeerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "peer {}", self.0)

@@ -4,6 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use bytes::BytesMut;
 
+use crate::id::Channel;
+
 /// Where a datagram goes, or came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Route {
@@ -19,6 +21,15 @@ impl Route {
     pub const fn to(remote: SocketAddr) -> Self {
         Self { remote, local_ip: None }
     }
+}
+
+/// By which way a packet of an end-to-end connection travels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Via {
+    /// Bare, from address to address.
+    Direct(Route),
+    /// In a datagram to a relay, which passes it on.
+    Relayed(Channel),
 }
 
 /// Explicit congestion notification codepoint (RFC 3168 §5).
