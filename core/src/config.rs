@@ -7,6 +7,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::heartbeat;
+use crate::message::ServiceName;
+use crate::path;
+use crate::relay;
 use crate::retry;
 use crate::tls::Tls;
 
@@ -137,6 +140,8 @@ pub struct Config {
     pub(crate) tls: Tls,
     pub(crate) device_id: String,
     pub(crate) listening: bool,
+    pub(crate) relay: Option<relay::Config>,
+    pub(crate) path: path::Config,
     pub(crate) transport: Transport,
     pub(crate) limits: Limits,
     pub(crate) heartbeat: heartbeat::Config,
@@ -152,6 +157,8 @@ impl Config {
             tls,
             device_id: "device".into(),
             listening: false,
+            relay: None,
+            path: path::Config::default(),
             transport: Transport::default(),
             limits: Limits::default(),
             heartbeat: heartbeat::Config::default(),
@@ -192,6 +199,20 @@ impl Builder {
     /// Whether connections are accepted: no, unless asked for.
     pub const fn listening(mut self, listening: bool) -> Self {
         self.0.listening = listening;
+        self
+    }
+
+    /// Makes the node a relay, which accepts every client that its trust lets in and passes packets
+    /// between them: not one, unless asked for.
+    pub fn relay(mut self, relay: relay::Config) -> Self {
+        self.0.relay = Some(relay);
+        self.0.listening = true;
+        self
+    }
+
+    /// How paths to peers behind a relay are found and chosen.
+    pub fn path(mut self, path: path::Config) -> Self {
+        self.0.path = path;
         self
     }
 
@@ -294,21 +315,53 @@ fn in_range(
     Err(ConfigError::OutOfRange { knob, value: value.to_string(), allowed })
 }
 
+/// Where a peer is found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Destination {
+    /// At an address.
+    Address(SocketAddr),
+    /// At an address, and it is a relay.
+    Relay(SocketAddr),
+    /// Behind whichever relay of this node's knows the service.
+    Service(ServiceName),
+}
+
 /// Whom to dial.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Dial {
-    /// Where the peer listens.
-    pub address: SocketAddr,
+    /// Where the peer is found.
+    pub to: Destination,
     /// The name its certificate must carry.
     pub server_name: String,
     /// How to come back after a loss; `None` takes the node's own policy.
     pub retry: Option<retry::Policy>,
+    /// Who this node is to the peer and whether it believes it; `None` is the node's own.
+    pub tls: Option<Tls>,
 }
 
 impl Dial {
     /// A peer at an address, under the node's own reconnect policy.
     #[must_use]
     pub fn new(address: SocketAddr, server_name: impl Into<String>) -> Self {
-        Self { address, server_name: server_name.into(), retry: None }
+        Self::to(Destination::Address(address), server_name)
+    }
+
+    /// A relay at an address, for as long as the node lives. It belongs to no mesh, so that trust in
+    /// it is its own; `tls` presents this node's certificate with that of its CA behind it.
+    #[must_use]
+    pub fn relay(address: SocketAddr, server_name: impl Into<String>, tls: Tls) -> Self {
+        let retry = Some(retry::Policy::persistent());
+        Self { retry, tls: Some(tls), ..Self::to(Destination::Relay(address), server_name) }
+    }
+
+    /// A connector by a service that it offers, through the relays that this node has dialled, and
+    /// directly as soon as that can be. It is dialled when the first of them knows it.
+    #[must_use]
+    pub fn service(service: ServiceName, server_name: impl Into<String>) -> Self {
+        Self::to(Destination::Service(service), server_name)
+    }
+
+    fn to(to: Destination, server_name: impl Into<String>) -> Self {
+        Self { to, server_name: server_name.into(), retry: None, tls: None }
     }
 }

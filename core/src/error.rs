@@ -240,6 +240,9 @@ pub enum Misuse {
     /// The address cannot be dialled.
     #[error("the address cannot be dialled")]
     InvalidAddress,
+    /// The identity or the trust that a dial brought cannot be used.
+    #[error("the identity or the trust of the dial cannot be used")]
+    UnusableIdentity,
     /// More than a limit allows: of bytes, of peers, or of requests.
     #[error("over the limit")]
     OverLimit,

@@ -9,7 +9,9 @@ use std::time::Duration;
 use crate::error::{Code, Failure};
 use crate::id::{PeerId, RequestId, StreamId};
 use crate::message::ServiceName;
+use crate::path::Reason;
 use crate::session::Transition;
+use crate::transmit::Via;
 
 /// A fact about a node.
 #[derive(Debug, Clone, PartialEq)]
@@ -117,6 +119,34 @@ pub enum Event {
     RequestProgressed {
         /// Which request.
         request: RequestId,
+    },
+    /// A relay told this node where its packets come from.
+    Observed {
+        /// Which relay.
+        peer: PeerId,
+        /// This node's address, as the relay sees it.
+        address: SocketAddr,
+    },
+    /// A relay took what this node offers.
+    Registered {
+        /// Which relay.
+        peer: PeerId,
+    },
+    /// A relay does not have what this node offers, or has it no more.
+    Unregistered {
+        /// Which relay.
+        peer: PeerId,
+        /// Why.
+        failure: Failure,
+    },
+    /// Packets to a peer take another path from here on.
+    PathChanged {
+        /// Which peer.
+        peer: PeerId,
+        /// Which path.
+        via: Via,
+        /// Why.
+        reason: Reason,
     },
     /// The last peer of a node that is shutting down is gone.
     ShutDown,

@@ -11,19 +11,21 @@
 //! | L5 | [`drive`] | one generic event loop over `std::task` and a trait of four methods |
 //! | L4 | [`node`] | the composition root: a router of values between the machines |
 //! | L3 | `quic` | the only place that names quinn-proto |
-//! | L2 | [`session`], [`heartbeat`], [`retry`], [`request`], [`history`], [`quality`], [`admission`] | leaf machines |
-//! | L1 | [`frame`], [`message`], [`backoff`], [`bucket`], [`timer`] | bytes, delays, rates, deadlines |
+//! | L2 | [`session`], [`heartbeat`], [`retry`], [`request`], [`history`], [`quality`], [`admission`], [`path`], [`relay`], `attach` | leaf machines |
+//! | L1 | [`frame`], [`message`], [`probe`], `envelope`, [`backoff`], [`bucket`], [`timer`] | bytes, probes, delays, rates, deadlines |
 //! | L0 | [`config`], [`error`], [`event`], [`transmit`], [`id`], [`rng`], [`clock`] | plain values |
 
 #[cfg(not(any(feature = "aws-lc-rs", feature = "ring")))]
 compile_error!("adit-core needs a TLS provider: enable the feature \"aws-lc-rs\" or \"ring\"");
 
 pub mod admission;
+mod attach;
 pub mod backoff;
 pub mod bucket;
 pub mod clock;
 pub mod config;
 pub mod drive;
+mod envelope;
 pub mod error;
 pub mod event;
 pub mod frame;
@@ -32,8 +34,11 @@ pub mod history;
 pub mod id;
 pub mod message;
 pub mod node;
+pub mod path;
+pub mod probe;
 pub mod quality;
 mod quic;
+pub mod relay;
 pub mod request;
 pub mod retry;
 pub mod rng;

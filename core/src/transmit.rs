@@ -1,6 +1,6 @@
 //! Datagrams on their way in and out: metadata, and who owns the bytes.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use bytes::BytesMut;
 
@@ -30,6 +30,30 @@ pub enum Via {
     Direct(Route),
     /// In a datagram to a relay, which passes it on.
     Relayed(Channel),
+}
+
+/// The first 32 bits of addresses that name an end-to-end connection within a node: of the range for
+/// local use (RFC 4193), and never on any wire.
+const VIRTUAL: [u16; 2] = [0xfd15, 0x070b];
+
+/// The address by which the transport knows the end-to-end connection of a number. Each is a network
+/// of its own, since limits by source count an IPv6 /64 as one.
+pub(crate) const fn virtual_address(number: u32) -> SocketAddr {
+    let (high, low) = ((number >> 16) as u16, (number & 0xffff) as u16);
+    let ip = Ipv6Addr::new(VIRTUAL[0], VIRTUAL[1], high, low, 0, 0, 0, 1);
+    SocketAddr::new(IpAddr::V6(ip), 1)
+}
+
+/// The number of the end-to-end connection that an address names.
+pub(crate) fn virtual_number(address: &SocketAddr) -> Option<u32> {
+    let IpAddr::V6(ip) = address.ip() else { return None };
+    let [first, second, high, low, ..] = ip.segments();
+    ([first, second] == VIRTUAL).then_some(u32::from(high) << 16 | u32::from(low))
+}
+
+/// Whether an address names an end-to-end connection: nothing from a network can have it.
+pub(crate) fn is_virtual(address: &SocketAddr) -> bool {
+    virtual_number(address).is_some()
 }
 
 /// Explicit congestion notification codepoint (RFC 3168 §5).

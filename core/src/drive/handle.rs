@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -11,6 +12,7 @@ use crate::config::Dial;
 use crate::error::Misuse;
 use crate::event::Event;
 use crate::history::Record;
+use crate::message::Register;
 use crate::node::{Input, Snapshot};
 use crate::tls::{Tls, TlsError};
 
@@ -95,6 +97,32 @@ impl Handle {
         let mut inner = self.shared.lock();
         inner.node.handle(Input::NetworkChanged, self.shared.clock.now());
         inner.settle();
+    }
+
+    /// Tells the node where this machine can be reached on the networks that it is on, each with
+    /// the port of the socket. Peers behind relays are told, so that they can come directly.
+    pub fn set_local_addresses(&self, addresses: Vec<SocketAddr>) {
+        let mut inner = self.shared.lock();
+        inner.node.handle(Input::LocalAddresses(addresses), self.shared.clock.now());
+        inner.settle();
+    }
+
+    /// Offers services through every relay that this node has dialled or will dial
+    /// ([`Node::register`](crate::node::Node::register)).
+    pub fn register(&self, offer: Option<Register>) {
+        let mut inner = self.shared.lock();
+        inner.node.register(offer, self.shared.clock.now());
+        inner.settle();
+    }
+
+    /// Exchanges what a dial brought of its own instead of the node's identity and trust
+    /// ([`Node::set_dial_tls`](crate::node::Node::set_dial_tls)).
+    ///
+    /// # Errors
+    /// [`Misuse::UnknownPeer`] when it is not there, [`Misuse::UnusableIdentity`] when it cannot be
+    /// used.
+    pub fn set_dial_tls(&self, peer: &Peer, tls: &Tls) -> Result<(), Misuse> {
+        self.shared.lock().node.set_dial_tls(peer.id(), tls)
     }
 
     /// Exchanges the identity and the trust while running

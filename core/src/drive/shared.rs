@@ -110,6 +110,10 @@ impl Inner {
             | Event::Rejected { .. }
             | Event::HeartbeatAcked { .. }
             | Event::GoingAway { .. }
+            | Event::Observed { .. }
+            | Event::Registered { .. }
+            | Event::Unregistered { .. }
+            | Event::PathChanged { .. }
             | Event::StreamsAvailable { .. }
             | Event::StreamReadable { .. }
             | Event::StreamWritable { .. }
@@ -198,6 +202,10 @@ const fn is_lifecycle(event: &Event) -> bool {
         | Event::Rejected { .. }
         | Event::HeartbeatAcked { .. }
         | Event::GoingAway { .. }
+        | Event::Observed { .. }
+        | Event::Registered { .. }
+        | Event::Unregistered { .. }
+        | Event::PathChanged { .. }
         | Event::ShutDown => true,
         Event::StreamsAvailable { .. }
         | Event::StreamOffered { .. }

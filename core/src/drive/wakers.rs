@@ -110,7 +110,12 @@ impl Wakers {
                 self.wake_peer(*peer, Interest::State);
                 self.wake_peer(*peer, Interest::Open);
             }
-            Event::Rejected { .. } | Event::HeartbeatAcked { .. } => {}
+            Event::Rejected { .. }
+            | Event::HeartbeatAcked { .. }
+            | Event::Observed { .. }
+            | Event::Registered { .. }
+            | Event::Unregistered { .. }
+            | Event::PathChanged { .. } => {}
         }
     }
 

@@ -47,6 +47,15 @@ impl Node {
         }
         self.audit_admission();
         self.audit_exchanges();
+        self.audit_ways();
+    }
+
+    fn audit_ways(&self) {
+        self.ways.audit();
+        for (id, peer) in &self.peers {
+            let Some(number) = peer.link.as_ref().and_then(|link| link.way) else { continue };
+            assert_eq!(self.way_of(*id), Some(number), "{id}: its way is another's");
+        }
     }
 
     fn audit_admission(&self) {

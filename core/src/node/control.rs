@@ -28,6 +28,11 @@ pub(super) const MAX_WAITING: usize = 64;
 const FRAMES_PER_SECOND: u32 = 100;
 const FRAMES_AT_ONCE: u32 = 1_000;
 
+/// The same of a relay, which this node chose: it announces every client that comes, and after it was
+/// restarted they come together.
+const RELAY_FRAMES_PER_SECOND: u32 = 10_000;
+const RELAY_FRAMES_AT_ONCE: u32 = 20_000;
+
 #[derive(Debug)]
 pub(super) struct Control {
     /// The transport's number of the stream; `None` until the dialler's first frame arrived.
@@ -35,6 +40,7 @@ pub(super) struct Control {
     decoder: Decoder,
     waiting: VecDeque<Waiting>,
     received: Bucket,
+    rate: Rate,
     /// Frames of kinds this version does not know, skipped.
     pub(super) unknown: u64,
 }
@@ -47,14 +53,21 @@ pub(super) struct Waiting {
 }
 
 impl Control {
-    pub(super) const fn new(stream: Option<u64>) -> Self {
+    pub(super) fn new(stream: Option<u64>) -> Self {
         Self {
+            rate: Rate::per_second(FRAMES_PER_SECOND, FRAMES_AT_ONCE),
             stream,
             decoder: Decoder::with_limit(MAX_CONTROL_PAYLOAD),
             waiting: VecDeque::new(),
             received: Bucket::new(),
             unknown: 0,
         }
+    }
+
+    /// That of a connection to a relay.
+    pub(super) fn of_relay(stream: Option<u64>) -> Self {
+        let rate = Rate::per_second(RELAY_FRAMES_PER_SECOND, RELAY_FRAMES_AT_ONCE);
+        Self { rate, ..Self::new(stream) }
     }
 
     /// Queues a message.
@@ -121,8 +134,7 @@ impl Control {
     /// Counts a frame that arrived.
     fn charge(&mut self, length: usize, now: Instant) -> Result<(), Failure> {
         let tokens = u32::try_from(1 + length / 1024).unwrap_or(u32::MAX);
-        let rate = Rate::per_second(FRAMES_PER_SECOND, FRAMES_AT_ONCE);
-        if self.received.take(tokens, rate, now) {
+        if self.received.take(tokens, self.rate, now) {
             return Ok(());
         }
         let sentence = "the peer floods the control stream";

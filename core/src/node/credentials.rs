@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustls_pki_types::CertificateDer;
 
 use super::Node;
-use super::peer::Peer;
+use super::peer::{Dialled, Peer};
 use crate::error::{Code, Failure};
 use crate::id::PeerId;
 use crate::quic::{self, ConnectionId};
@@ -73,8 +73,10 @@ impl Node {
         // A check costs a signature or two, which ten thousand members need not pay for an invite.
         let only_guests = tls.trust().believes_the_same(self.config.tls.trust());
         self.config.tls = tls;
+        let has_own = |p: &Peer| p.dialled.as_ref().is_some_and(|d| d.own.is_some());
         let is_guest = |p: &Peer| p.credential.as_ref().is_some_and(Credential::is_guest);
-        let concerned = |p: &&Peer| p.link.is_some() && (!only_guests || is_guest(p));
+        let concerned =
+            |p: &&Peer| p.link.is_some() && !has_own(p) && (!only_guests || is_guest(p));
         let ids: Vec<_> = self.peers.values().filter(concerned).map(|p| p.id).collect();
         for id in ids {
             self.recheck(id, now);
@@ -113,18 +115,22 @@ impl Node {
         Ok(())
     }
 
-    /// Who the other end of a connection is: one that was dialled under a name, or one that dialled.
+    /// Who the other end of a connection is: one that was dialled, or one that dialled.
     pub(super) fn check(
         &self,
         connection: ConnectionId,
-        dialled: Option<&str>,
+        dialled: Option<&Dialled>,
     ) -> Result<Credential, Failure> {
         let chain = self.endpoint.get(connection).and_then(quic::Connection::peer_chain);
         let nothing = || Failure::new(Code::Unauthenticated, "the peer presented no certificate");
         let (chain, unix) = (chain.ok_or_else(nothing)?, self.clock.unix());
         match dialled {
             // It may have the next certificate already, which only a handshake would show.
-            Some(name) => self.verifiers.acceptor(&chain, name, unix).map_err(Failure::unproven),
+            Some(dialled) => {
+                let verifiers = dialled.own.as_ref().map_or(&self.verifiers, |own| &own.verifiers);
+                let name = &dialled.dial.server_name;
+                verifiers.acceptor(&chain, name, unix).map_err(Failure::unproven)
+            }
             None => self.verifiers.dialler(&chain, unix),
         }
     }
@@ -139,10 +145,9 @@ impl Node {
     fn recheck(&mut self, id: PeerId, now: Instant) {
         let Some(peer) = self.peers.get(&id) else { return };
         let Some(link) = &peer.link else { return };
-        let name = peer.dialled.as_ref().map(|d| d.dial.server_name.as_str());
         let checked = match &link.renewed {
             Some(chain) => self.verifiers.dialler(chain, self.clock.unix()),
-            None => self.check(link.connection, name),
+            None => self.check(link.connection, peer.dialled.as_ref()),
         };
         match checked {
             Ok(credential) => {

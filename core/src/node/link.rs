@@ -4,13 +4,14 @@
 //! the next; it decides none of what they decide.
 
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::control::Control;
-use super::peer::{Attempt, Dialled, Link, Peer};
+use super::peer::{Attempt, Dialled, Link, Own, Peer};
 use super::streams::Streams;
 use super::{Node, Route};
-use crate::config::Dial;
+use crate::attach::{Registration, Search};
+use crate::config::{Destination, Dial};
 use crate::error::{Code, Failure, Misuse};
 use crate::event::Event;
 use crate::heartbeat::Heartbeat;
@@ -19,24 +20,91 @@ use crate::quic::{self, ConnectionId};
 use crate::retry::{Retry, Verdict};
 use crate::rng::Rng;
 use crate::session::State;
+use crate::tls::{Tls, TlsError};
+
+/// The address of a peer before it is known how it is reached.
+const NOWHERE: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED), 0);
+
+/// How long the way of a connection is kept that this side closed: as long as its last words may
+/// take, which pacing can hold back.
+const LEAVING: Duration = Duration::from_secs(3);
 
 impl Node {
     pub(super) fn start_dialling(&mut self, dial: Dial, now: Instant) -> Result<PeerId, Misuse> {
-        let connection = self.endpoint.connect(Route::to(dial.address), &dial.server_name, now)?;
+        let own = match &dial.tls {
+            Some(tls) => Some(self.own(tls, &dial.to)?),
+            None => None,
+        };
+        let connection = self.begin(&dial, own.as_ref(), now)?;
         let id = self.new_peer_id();
         let policy = dial.retry.unwrap_or(self.config.retry);
-        let remote = dial.address;
+        let (attachment, search, remote) = match dial.to {
+            Destination::Address(address) => (None, None, address),
+            Destination::Relay(address) => (Some(Registration::new()), None, address),
+            // Until the path is known there is no address.
+            Destination::Service(_) => (None, Some(Search::default()), NOWHERE),
+        };
         let dialled = Dialled {
             dial,
+            own,
+            attachment,
+            search,
             retry: Retry::new(policy, Rng::new(self.rng.seed(), "retry")),
             heartbeat: Heartbeat::new(self.config.heartbeat),
             attempt: Some(self.attempt(connection, now)),
         };
-        self.by_connection.insert(connection, id);
+        self.by_connection.extend(connection.map(|connection| (connection, id)));
         self.peers.insert(id, Peer::new(id, Some(dialled), remote));
         self.transition(id, |lifecycle| lifecycle.connect(now));
+        self.ask_everywhere(id, now);
         self.reindex(id);
         Ok(id)
+    }
+
+    /// Begins a connection, if it is known where to.
+    fn begin(
+        &mut self,
+        dial: &Dial,
+        own: Option<&Own>,
+        now: Instant,
+    ) -> Result<Option<ConnectionId>, Misuse> {
+        match dial.to {
+            Destination::Address(address) | Destination::Relay(address) => {
+                let (route, client) = (Route::to(address), own.map(|own| &own.client));
+                self.endpoint.connect(route, &dial.server_name, client, now).map(Some)
+            }
+            Destination::Service(_) => Ok(None),
+        }
+    }
+
+    fn own(&self, tls: &Tls, to: &Destination) -> Result<Own, Misuse> {
+        let layer = match to {
+            Destination::Relay(_) => quic::Layer::Outer,
+            Destination::Address(_) | Destination::Service(_) => quic::Layer::Plain,
+        };
+        let unusable = |error: TlsError| {
+            tracing::warn!(%error, "the identity or the trust of a dial cannot be used");
+            Misuse::UnusableIdentity
+        };
+        let verifiers = tls.verifiers().map_err(unusable)?;
+        let client = self.endpoint.client(tls, &verifiers, layer).map_err(unusable)?;
+        Ok(Own { client, verifiers })
+    }
+
+    /// Exchanges what a dial brought of its own instead of the node's identity and trust, for the
+    /// connections that are made from here on.
+    ///
+    /// # Errors
+    /// [`Misuse::UnknownPeer`] when it is not there, [`Misuse::UnusableIdentity`] when it cannot be
+    /// used.
+    pub fn set_dial_tls(&mut self, peer: PeerId, tls: &Tls) -> Result<(), Misuse> {
+        let dialled = self.peers.get(&peer).and_then(|p| p.dialled.as_ref());
+        let own = self.own(tls, &dialled.ok_or(Misuse::UnknownPeer)?.dial.to)?;
+        if let Some(dialled) = self.peers.get_mut(&peer).and_then(|p| p.dialled.as_mut()) {
+            dialled.own = Some(own);
+        }
+        Ok(())
     }
 
     pub(super) fn redial(&mut self, id: PeerId, now: Instant) -> Result<(), Misuse> {
@@ -55,7 +123,7 @@ impl Node {
         id
     }
 
-    fn attempt(&self, connection: ConnectionId, now: Instant) -> Attempt {
+    fn attempt(&self, connection: Option<ConnectionId>, now: Instant) -> Attempt {
         Attempt { connection, due: now + self.config.transport.connect_timeout }
     }
 
@@ -76,14 +144,18 @@ impl Node {
 
     fn start_attempt(&mut self, id: PeerId, now: Instant) {
         let Some(dialled) = self.peers.get(&id).and_then(|p| p.dialled.as_ref()) else { return };
-        let (route, name) = (Route::to(dialled.dial.address), dialled.dial.server_name.clone());
-        match self.endpoint.connect(route, &name, now) {
+        let (dial, own) = (dialled.dial.clone(), dialled.own.clone());
+        match self.begin(&dial, own.as_ref(), now) {
             Ok(connection) => {
                 let attempt = self.attempt(connection, now);
-                self.by_connection.insert(connection, id);
+                self.by_connection.extend(connection.map(|connection| (connection, id)));
                 if let Some(dialled) = self.peers.get_mut(&id).and_then(|p| p.dialled.as_mut()) {
                     dialled.attempt = Some(attempt);
+                    if let Some(search) = &mut dialled.search {
+                        search.restart();
+                    }
                 }
+                self.ask_everywhere(id, now);
             }
             Err(misuse) => {
                 let failure = Failure::new(Code::Misconfigured, misuse.to_string());
@@ -103,11 +175,14 @@ impl Node {
         match (event, peer) {
             (quic::Event::Connected, Some(id)) => self.on_dialled(id, connection, now),
             (quic::Event::Connected, None) => self.on_accepted(connection, now),
+            (quic::Event::Moved(remote), Some(id)) => self.on_client_moved(id, remote, now),
             (quic::Event::Lost(failure), Some(id)) => {
                 self.by_connection.remove(&connection);
                 self.on_lost(id, connection, failure, now);
+                self.close_way_of(connection, now);
             }
             (quic::Event::Rejected(remote, failure), _) => {
+                self.close_way_of(connection, now);
                 tracing::debug!(%remote, %failure, "a handshake came to nothing");
                 self.reject(remote, failure);
             }
@@ -128,6 +203,7 @@ impl Node {
                 | quic::Event::Writable(_)
                 | quic::Event::Finished(_)
                 | quic::Event::Stopped(..)
+                | quic::Event::Moved(_)
                 | quic::Event::Datagrams,
                 None,
             ) => {}
@@ -141,6 +217,7 @@ impl Node {
             control: Control::new(control),
             streams: Streams::default(),
             going_away: false,
+            way: self.ways.by_connection(connection),
             renewed: None,
         }
     }
@@ -149,17 +226,18 @@ impl Node {
         // The first stream of a fresh connection: the peer's limit always allows it, since a
         // connection without any stream would be of no use to either.
         let control = self.endpoint.stream(connection, quic::Connection::open).flatten();
-        let link = self.link(connection, control);
-        let name = self
-            .peers
-            .get(&id)
-            .and_then(|p| p.dialled.as_ref())
-            .map(|d| d.dial.server_name.clone());
-        let credential = match self.check(connection, name.as_deref()) {
+        let mut link = self.link(connection, control);
+        if self.is_relay(id) {
+            link.control = Control::of_relay(control);
+        }
+        let way = link.way;
+        let dialled = self.peers.get(&id).and_then(|p| p.dialled.as_ref());
+        let credential = match self.check(connection, dialled) {
             Ok(credential) => credential,
             Err(failure) => return self.break_link(id, failure, now),
         };
         self.expiries.set(id, credential.not_after);
+        let key = credential.key;
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let reconnected = matches!(peer.lifecycle.state(), State::Reconnecting { .. });
         peer.reconnections += u64::from(reconnected);
@@ -171,6 +249,13 @@ impl Node {
             dialled.heartbeat.start(now);
         }
         self.transition(id, |lifecycle| lifecycle.connected(now));
+        if let Some(number) = way {
+            self.note_found(id, key);
+            self.on_inner_up(number, connection, now);
+        }
+        if self.is_relay(id) {
+            self.on_relay_up(id, now);
+        }
         self.beat(id, now);
         self.flush_queue(id, now);
         self.on_streams_opened(id, now);
@@ -193,6 +278,7 @@ impl Node {
             Ok(credential) => credential,
             Err(failure) => {
                 self.endpoint.with(connection, now, |c| c.close(&failure, now));
+                self.close_way_of(connection, now);
                 self.reject(remote, failure);
                 return;
             }
@@ -201,12 +287,18 @@ impl Node {
         self.expiries.set(id, credential.not_after);
         let mut peer = Peer::new(id, None, remote);
         peer.credential = Some(credential);
-        peer.link = Some(self.link(connection, None));
+        let link = self.link(connection, None);
+        let way = link.way;
+        peer.link = Some(link);
         self.by_connection.insert(connection, id);
         self.peers.insert(id, peer);
         self.transition(id, |lifecycle| lifecycle.connect(now));
         self.transition(id, |lifecycle| lifecycle.connected(now));
         self.emit(Event::Accepted { peer: id });
+        match way {
+            Some(number) => self.on_inner_up(number, connection, now),
+            None => self.on_client_attached(id, remote, now),
+        }
         self.on_streams_opened(id, now);
         self.on_datagrams(id, now);
         self.reindex(id);
@@ -230,7 +322,7 @@ impl Node {
     }
 
     fn on_link_lost(&mut self, id: PeerId, failure: Failure, now: Instant) {
-        self.drop_link(id, &failure);
+        self.drop_link(id, &failure, now);
         let Some(dialled) = self.peers.get_mut(&id).and_then(|p| p.dialled.as_mut()) else {
             return;
         };
@@ -280,12 +372,17 @@ impl Node {
     }
 
     /// Forgets the connection of a peer and everything that lived on it.
-    fn drop_link(&mut self, id: PeerId, failure: &Failure) {
+    fn drop_link(&mut self, id: PeerId, failure: &Failure, now: Instant) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         peer.last_failure = Some(failure.clone());
         peer.held_bytes = 0;
         if let Some(link) = peer.link.take() {
             self.by_connection.remove(&link.connection);
+            self.close_way_of(link.connection, now);
+            self.on_client_detached(id, now);
+            if self.is_relay(id) {
+                self.on_relay_down(id, now);
+            }
         }
         self.expiries.set(id, None);
         self.fail_sent(id, failure);
@@ -302,13 +399,14 @@ impl Node {
         if let Some(connection) = peer.connection() {
             self.by_connection.remove(&connection);
             self.endpoint.with(connection, now, |c| c.close(failure, now));
+            self.let_go(connection, now);
         }
         self.remove_peer(id, failure, now);
         Ok(())
     }
 
     fn remove_peer(&mut self, id: PeerId, failure: &Failure, now: Instant) {
-        self.drop_link(id, failure);
+        self.drop_link(id, failure, now);
         self.fail_queued(id, failure);
         self.transition(id, |lifecycle| lifecycle.disconnect(now));
         self.peers.remove(&id);
@@ -321,22 +419,52 @@ impl Node {
         let Some(connection) = self.peers.get(&id).and_then(Peer::connection) else { return };
         self.by_connection.remove(&connection);
         self.endpoint.with(connection, now, |c| c.close(&failure, now));
+        self.let_go(connection, now);
         self.on_lost(id, connection, failure, now);
+    }
+
+    /// What a closed connection has still to say takes its way before that is forgotten.
+    fn let_go(&mut self, connection: ConnectionId, now: Instant) {
+        self.ways.leave(connection, now + LEAVING);
+    }
+
+    /// Forgets the way of a connection that is no more.
+    fn close_way_of(&mut self, connection: ConnectionId, now: Instant) {
+        if let Some(number) = self.ways.by_connection(connection) {
+            self.close_way(number, now);
+        }
+    }
+
+    /// No relay knows the service of an attempt, or it cannot be dialled.
+    pub(super) fn on_not_found(&mut self, id: PeerId, failure: Failure, now: Instant) {
+        let waiting = self.peers.get(&id).and_then(|p| p.dialled.as_ref()?.attempt);
+        if waiting.is_some_and(|attempt| attempt.connection.is_none()) {
+            self.on_attempt_failed(id, failure, now);
+        }
     }
 
     pub(super) fn on_peer_due(&mut self, id: PeerId, now: Instant) {
         self.refuse_overdue_prefaces(id, now);
         self.expire_queued(id, now);
+        let has_relay = self.has_relay();
         let Some(dialled) = self.peers.get_mut(&id).and_then(|p| p.dialled.as_mut()) else {
             self.reindex(id);
             return;
         };
         if dialled.retry.poll(now).is_some() {
             self.start_attempt(id, now);
-        } else if dialled.attempt.is_some_and(|a| a.due <= now) {
-            let sentence = "the handshake was not complete within the connect timeout";
-            self.break_link(id, Failure::new(Code::TimedOut, sentence), now);
+        } else if let Some(attempt) = dialled.attempt.filter(|a| a.due <= now) {
+            let failure = match &dialled.search {
+                Some(search) if attempt.connection.is_none() => search.verdict(has_relay),
+                Some(_) | None => {
+                    let sentence = "the handshake was not complete within the connect timeout";
+                    Failure::new(Code::TimedOut, sentence)
+                }
+            };
+            self.on_not_found(id, failure.clone(), now);
+            self.break_link(id, failure, now);
         }
+        self.on_attach_due(id, now);
         self.beat(id, now);
         self.reindex(id);
     }
@@ -348,12 +476,14 @@ impl Node {
             if let Some(dialled) = &mut peer.dialled {
                 dialled.retry.on_network_change(now);
             }
-            if let Some(link) = &peer.link {
+            // An end-to-end connection has no address that could change: its way has.
+            if let Some(link) = peer.link.as_ref().filter(|link| link.way.is_none()) {
                 let connection = link.connection;
                 self.endpoint.with(connection, now, quic::Connection::local_address_changed);
             }
             self.reindex(id);
         }
+        self.on_ways_network_changed(now);
     }
 
     pub(super) fn on_send_failed(&mut self, route: Route, detail: &str, now: Instant) {
@@ -367,5 +497,6 @@ impl Node {
         for id in attempts {
             self.break_link(id, Failure::new(Code::Unreachable, detail), now);
         }
+        self.on_ways_send_failed(route, now);
     }
 }

@@ -15,24 +15,33 @@
 //! | heartbeats, goodbyes, datagrams | `signalling.rs`, `control.rs`; schedule in [`crate::heartbeat`] |
 //! | how long a certificate is believed | `credentials.rs` |
 //! | who hears of a transport event | `routing.rs`, and `link.rs` for connections |
+//! | whose a datagram is | `demux.rs` |
+//! | how end-to-end packets travel | `ways.rs`; which path they take, [`crate::path`] |
+//! | what is asked of relays | `attach.rs`; when, [`crate::attach`] |
+//! | what a relay does | `serving.rs`; what it decides, [`crate::relay`] |
 
+mod attach;
 #[cfg(feature = "testing")]
 mod audit;
 mod control;
 mod credentials;
+mod demux;
 mod exchange;
 mod link;
 mod offers;
 mod opening;
 mod peer;
 mod routing;
+mod serving;
 mod shutdown;
 mod signalling;
 mod snapshot;
 mod stream;
 mod streams;
+mod ways;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 pub use snapshot::{PeerSnapshot, Snapshot};
@@ -44,16 +53,20 @@ use crate::error::{Code, Failure, Misuse};
 use crate::event::Event;
 use crate::history::{History, Kind, Record};
 use crate::id::{PeerId, RequestId};
+use crate::path::Discovery;
 use crate::quic::{ConnectionId, Endpoint};
 use crate::rng::Rng;
 use crate::session::{State, Transition};
 use crate::timer::{Deadline, Reason, Timers, earliest};
 use crate::tls::{TlsError, Verifiers};
-use crate::transmit::{Datagram, Route, Transmit};
+use crate::transmit::{self, Datagram, Route, Transmit};
 use credentials::Expiries;
+use attach::Attached;
 use exchange::Exchange;
 use peer::Peer;
+use serving::Serving;
 use shutdown::Shutdown;
+use ways::Ways;
 
 /// The impure part of a node's beginning: from here on everything follows from its inputs.
 #[derive(Debug, Clone, Copy)]
@@ -82,6 +95,9 @@ pub enum Input {
     },
     /// The addresses of this machine changed, or it moved to another network.
     NetworkChanged,
+    /// Where this machine can be reached on the networks that it is on, each with the port of the
+    /// socket: all of them, whenever one changes. Peers behind relays are told.
+    LocalAddresses(Vec<SocketAddr>),
     /// The wall clock was set, or read again: time since the Unix epoch.
     Wall(Duration),
     /// A deadline passed, or may have. Early and repeated ticks are harmless.
@@ -109,6 +125,13 @@ pub struct Node {
     exchanges: BTreeMap<RequestId, Exchange>,
     next_request: u64,
     peer_timers: Timers<PeerId>,
+    attached: Attached,
+    ways: Ways,
+    discovery: Discovery,
+    /// The revision of what was discovered that the ways know.
+    discovered: u64,
+    /// What a relay decides, if this node is one.
+    serving: Option<Serving>,
     verifiers: Verifiers,
     expiries: Expiries,
     request_timers: Timers<RequestId>,
@@ -134,9 +157,7 @@ impl Node {
         let verifiers = config.tls.verifiers()?;
         let endpoint = Endpoint::new(&config, &verifiers, clock.wall(), &mut rng)?;
         Ok(Self {
-            config,
             clock,
-            rng,
             endpoint,
             peers: BTreeMap::new(),
             by_connection: BTreeMap::new(),
@@ -144,12 +165,19 @@ impl Node {
             exchanges: BTreeMap::new(),
             next_request: 0,
             peer_timers: Timers::new(),
+            attached: Attached::default(),
+            ways: Ways::default(),
+            discovery: Discovery::new(Rng::new(rng.seed(), "discovery")),
+            discovered: 0,
+            serving: Serving::of(&config, start.now),
             verifiers,
             expiries: Expiries::default(),
             request_timers: Timers::new(),
             events: VecDeque::new(),
             history: History::default(),
             shutdown: Shutdown::default(),
+            config,
+            rng,
         })
     }
 
@@ -163,9 +191,10 @@ impl Node {
     pub fn handle(&mut self, input: Input, now: Instant) {
         let now = self.clock.advance(now);
         match input {
-            Input::Datagram(datagram) => self.endpoint.handle_datagram(datagram, now),
+            Input::Datagram(datagram) => self.on_datagram(datagram, now),
             Input::SendFailed { route, detail } => self.on_send_failed(route, &detail, now),
             Input::NetworkChanged => self.on_network_changed(now),
+            Input::LocalAddresses(addresses) => self.discovery.set_local(&addresses),
             Input::Wall(unix) => self.clock.set_unix(unix),
             Input::Tick => {}
         }
@@ -180,12 +209,24 @@ impl Node {
                 return Some(Output::Event(event));
             }
             out.clear();
-            if let Some(transmit) = self.endpoint.poll_transmit(out, now) {
+            if let Some(transmit) = self.ways.poll_transmit(out) {
                 return Some(Output::Transmit(transmit));
+            }
+            self.feed_clients();
+            if let Some(batch) = self.endpoint.poll_transmit(out, now) {
+                let transmit = match transmit::virtual_number(&batch.transmit.route.remote) {
+                    None => Some(batch.transmit),
+                    Some(number) => self.carry(number, batch, out, now),
+                };
+                match transmit {
+                    Some(transmit) => return Some(Output::Transmit(transmit)),
+                    None => continue,
+                }
             }
             // Sending can end a connection: what that caused goes out before the node rests.
             self.route(now);
-            if self.events.is_empty() && !self.endpoint.is_sending() {
+            self.advance_shutdown(now);
+            if !self.has_output() {
                 return None;
             }
         }
@@ -199,7 +240,7 @@ impl Node {
     /// When this node wants to be called next, and why. Due at once while output is pending.
     #[must_use]
     pub fn deadline(&self) -> Option<Deadline> {
-        if !self.events.is_empty() || self.endpoint.is_sending() {
+        if self.has_output() {
             return Some((self.clock.now(), Reason::Output));
         }
         self.timer()
@@ -213,6 +254,9 @@ impl Node {
             self.endpoint.deadline(),
             self.peer_timers.next(),
             self.request_timers.next(),
+            self.ways.deadline(),
+            self.discovery.deadline(),
+            self.serving.as_ref().and_then(Serving::deadline),
             self.expiries.deadline(self.clock.unix(), self.clock.now()),
             self.shutdown.deadline(),
         ])
@@ -283,9 +327,15 @@ impl Node {
         while let Some((id, _)) = self.request_timers.pop_due(now) {
             self.on_request_due(id, now);
         }
+        self.advance_ways(now);
+        self.advance_serving(now);
         self.end_expired(now);
         self.advance_shutdown(now);
         self.route(now);
+    }
+
+    fn has_output(&self) -> bool {
+        !self.events.is_empty() || self.endpoint.is_sending() || self.ways.is_sending()
     }
 
     /// Hands every event of the transport to the part that it concerns.

@@ -12,23 +12,25 @@ use rustls_pki_types::CertificateDer;
 
 use super::control::Control;
 use super::streams::Streams;
+use crate::attach::{Registration, Search};
 use crate::config::Dial;
 use crate::error::Failure;
 use crate::event::RequestCounts;
 use crate::heartbeat::Heartbeat;
 use crate::id::{PeerId, RequestId};
 use crate::quality::Latency;
-use crate::quic::ConnectionId;
+use crate::quic::{Client, ConnectionId};
 use crate::request::queue::Queue;
 use crate::retry::Retry;
 use crate::session::Lifecycle;
 use crate::timer::{Deadline, Reason, earliest};
-use crate::tls::Credential;
+use crate::tls::{Credential, Verifiers};
 
 /// A connection being made.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Attempt {
-    pub(super) connection: ConnectionId,
+    /// `None` until a relay knows the service.
+    pub(super) connection: Option<ConnectionId>,
     /// When it has used up its time.
     pub(super) due: Instant,
 }
@@ -43,6 +45,8 @@ pub(super) struct Link {
     pub(super) streams: Streams,
     /// The peer said that it shuts down.
     pub(super) going_away: bool,
+    /// How its packets travel, if end to end.
+    pub(super) way: Option<u32>,
     /// The certificates that it was given in place of those it connected with.
     pub(super) renewed: Option<Vec<CertificateDer<'static>>>,
 }
@@ -51,9 +55,22 @@ pub(super) struct Link {
 #[derive(Debug)]
 pub(super) struct Dialled {
     pub(super) dial: Dial,
+    /// What the dial brought of its own instead of the node's identity and trust.
+    pub(super) own: Option<Own>,
+    /// What is known of a relay, if it is one.
+    pub(super) attachment: Option<Registration>,
+    /// What was found out of a service behind relays, if it is one.
+    pub(super) search: Option<Search>,
     pub(super) retry: Retry,
     pub(super) heartbeat: Heartbeat,
     pub(super) attempt: Option<Attempt>,
+}
+
+/// An identity and a trust for one peer.
+#[derive(Debug, Clone)]
+pub(super) struct Own {
+    pub(super) client: Client,
+    pub(super) verifiers: Verifiers,
 }
 
 #[derive(Debug)]
@@ -106,7 +123,7 @@ impl Peer {
 
     /// The connection of this peer, up or being made.
     pub(super) fn connection(&self) -> Option<ConnectionId> {
-        let attempt = || self.dialled.as_ref()?.attempt.map(|a| a.connection);
+        let attempt = || self.dialled.as_ref()?.attempt.and_then(|a| a.connection);
         self.link.as_ref().map(|l| l.connection).or_else(attempt)
     }
 
@@ -139,12 +156,14 @@ impl Peer {
     /// The earliest of all this peer's machines.
     pub(super) fn deadline(&mut self) -> Option<Deadline> {
         let preface = self.link.as_mut().and_then(|l| l.streams.deadline());
-        let mut all = [preface.map(|at| (at, Reason::Preface)), None, None, None, None];
+        let mut all = [preface.map(|at| (at, Reason::Preface)), None, None, None, None, None, None];
         all[1] = self.queue.deadline();
         if let Some(dialled) = &self.dialled {
             all[2] = dialled.retry.deadline();
             all[3] = dialled.attempt.map(|a| (a.due, Reason::Connect));
             all[4] = dialled.heartbeat.deadline();
+            all[5] = dialled.attachment.as_ref().and_then(Registration::deadline);
+            all[6] = dialled.search.as_ref().and_then(Search::deadline);
         }
         earliest(all)
     }

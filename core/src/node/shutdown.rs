@@ -80,12 +80,17 @@ impl Node {
     pub(super) fn advance_shutdown(&mut self, now: Instant) {
         let Shutdown::Draining(until) = self.shutdown else { return };
         let failure = Failure::new(Code::ShuttingDown, "shutting down");
-        let ready: Vec<PeerId> = self
-            .peers
-            .values()
-            .filter(|p| until <= now || Self::is_quiet(p))
-            .map(|p| p.id)
-            .collect();
+        let is_over = until <= now;
+        let (relays, others): (Vec<&Peer>, Vec<&Peer>) =
+            self.peers.values().partition(|p| self.is_relay(p.id));
+        let relays: Vec<PeerId> = relays.iter().map(|p| p.id).collect();
+        let mut ready: Vec<PeerId> =
+            others.iter().filter(|p| is_over || Self::is_quiet(p)).map(|p| p.id).collect();
+        // A relay carries what the others are told: it is left when they have been.
+        let are_alone = others.is_empty() && !relays.is_empty();
+        if is_over || (are_alone && !self.is_carrying()) {
+            ready.extend(relays);
+        }
         for id in ready {
             // It was listed a moment ago.
             let _ = self.end_peer(id, &failure, now);
@@ -94,6 +99,17 @@ impl Node {
             self.shutdown = Shutdown::Done;
             self.emit(Event::ShutDown);
         }
+    }
+
+    /// Whether something of a closed connection is still to go out through a relay.
+    fn is_carrying(&mut self) -> bool {
+        let links = self.peers.values().filter_map(|p| p.link.as_ref());
+        let connections: Vec<_> = links.map(|link| link.connection).collect();
+        self.endpoint.is_closing()
+            || connections.into_iter().any(|connection| {
+                let waiting = self.endpoint.stream(connection, |c| c.datagrams_waiting());
+                waiting.is_some_and(|bytes| bytes > 0)
+            })
     }
 
     fn is_quiet(peer: &Peer) -> bool {

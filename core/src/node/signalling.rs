@@ -12,7 +12,7 @@ use crate::event::Event;
 use crate::heartbeat;
 use crate::id::{PeerId, StreamId};
 use crate::message::{Heartbeat as Beat, HeartbeatAck, Message, ServerStatus};
-use crate::quic::{self, Class, Read, Write};
+use crate::quic::{self, Class, ConnectionId, Read, Write};
 
 /// First byte of a datagram that carries a control frame.
 const CONTEXT_CONTROL: u8 = 0;
@@ -86,6 +86,20 @@ impl Node {
                 self.emit(Event::GoingAway { peer: id });
             }
             Message::PrewarmSignal(_) => {}
+            Message::Candidates(candidates) => self.on_candidates(id, &candidates, now),
+            message @ (Message::Welcome(_)
+            | Message::Registered(_)
+            | Message::Unregistered(_)
+            | Message::Matched(_)
+            | Message::Unmatched(_)
+            | Message::Incoming(_)) if self.is_relay(id) => self.on_relay_message(id, message, now),
+            message @ Message::Hangup(_) if self.is_relay(id) => {
+                self.on_relay_message(id, message, now);
+            }
+            message @ (Message::Register(_)
+            | Message::Withdraw(_)
+            | Message::Connect(_)
+            | Message::Hangup(_)) if self.is_client(id) => self.on_client_message(id, &message, now),
             Message::Heartbeat(_)
             | Message::EscalationRequest(_)
             | Message::EscalationResponse(_)
@@ -96,7 +110,17 @@ impl Node {
             | Message::Opened(_)
             | Message::Request(_)
             | Message::Response(_)
-            | Message::ResponseChunk(_) => {
+            | Message::ResponseChunk(_)
+            | Message::Welcome(_)
+            | Message::Register(_)
+            | Message::Registered(_)
+            | Message::Unregistered(_)
+            | Message::Withdraw(_)
+            | Message::Connect(_)
+            | Message::Matched(_)
+            | Message::Unmatched(_)
+            | Message::Incoming(_)
+            | Message::Hangup(_) => {
                 let sentence = "a message that does not belong on the control stream";
                 self.break_link(id, Failure::new(Code::ProtocolViolation, sentence), now);
             }
@@ -207,6 +231,10 @@ impl Node {
         else {
             return;
         };
+        if self.is_relay(id) || self.is_client(id) {
+            self.on_carried(id, connection, now);
+            return;
+        }
         let mut fresh = false;
         while let Some(mut data) =
             self.endpoint.stream(connection, quic::Connection::recv_datagram).flatten()
@@ -231,6 +259,28 @@ impl Node {
         }
         if fresh && self.peers.contains_key(&id) {
             self.emit(Event::DatagramReceived { peer: id });
+        }
+    }
+}
+
+impl Node {
+    /// Datagrams between a relay and its client: packets of others, and control frames.
+    fn on_carried(&mut self, id: PeerId, connection: ConnectionId, now: Instant) {
+        while let Some(data) =
+            self.endpoint.stream(connection, quic::Connection::recv_datagram).flatten()
+        {
+            if data.first() == Some(&CONTEXT_CONTROL) {
+                let link = self.peers.get_mut(&id).and_then(|p| p.link.as_mut());
+                match link.map(|l| l.control.handle_datagram(data.slice(1..), now)) {
+                    Some(Ok(Some(message))) => self.on_control_message(id, message, now),
+                    Some(Ok(None)) | None => {}
+                    Some(Err(failure)) => self.break_link(id, failure, now),
+                }
+            } else if self.is_client(id) {
+                self.pass_on(id, data, now);
+            } else {
+                self.on_enveloped(id, data, now);
+            }
         }
     }
 }

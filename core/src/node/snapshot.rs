@@ -11,7 +11,10 @@ use crate::admission;
 use crate::event::{RequestCounts, Statistics};
 use crate::heartbeat;
 use crate::id::PeerId;
+use crate::message::Mapping;
+use crate::path;
 use crate::quality::Summary;
+use crate::relay;
 use crate::session::View;
 use crate::tls::Credential;
 
@@ -22,6 +25,10 @@ pub struct Snapshot {
     pub connections: usize,
     /// What came of the handshakes that others began.
     pub handshakes: admission::Stats,
+    /// What the network does to the addresses of this node's packets, as far as relays have shown it.
+    pub mapping: Mapping,
+    /// What it does for its clients, if it is a relay.
+    pub relay: Option<relay::View>,
     /// Every peer, in the order in which they came.
     pub peers: Vec<PeerSnapshot>,
 }
@@ -37,6 +44,12 @@ pub struct PeerSnapshot {
     pub remote: SocketAddr,
     /// Whether this side dialled.
     pub dialled: bool,
+    /// Whether it is a relay of this node's.
+    pub is_relay: bool,
+    /// Whether it has what this node offers, if it is a relay.
+    pub is_registered: bool,
+    /// By which path it is reached and why, if it is behind a relay.
+    pub path: Option<path::View>,
     /// Where its lifecycle stands.
     pub state: View,
     /// Connected, and smoothed latency below 500 ms.
@@ -79,6 +92,8 @@ impl Node {
         Snapshot {
             connections: self.endpoint.len(),
             handshakes: self.endpoint.admission(),
+            mapping: self.discovery.mapping(),
+            relay: self.relay_view(now),
             peers: self.peers.values().map(|p| self.describe(p, now)).collect(),
         }
     }
@@ -104,6 +119,9 @@ impl Node {
             credential: peer.credential.clone(),
             remote: connection.map_or(peer.remote, crate::quic::Connection::remote),
             dialled: peer.dialled.is_some(),
+            is_relay: self.is_relay(peer.id),
+            is_registered: self.is_registered(peer.id),
+            path: self.path_view(peer.id, now),
             state: peer.lifecycle.state().view(now),
             healthy: peer.lifecycle.is_healthy(),
             latency: peer.latency.summary(),

@@ -8,10 +8,10 @@ use std::time::Instant;
 
 use quinn_proto::{EndpointEvent, Incoming};
 
-use super::{Connection, ConnectionId, Endpoint, Event, ours};
+use super::{Connection, ConnectionId, Endpoint, Event, Layer, Outgoing, ours};
 use crate::admission::{Ticket, Verdict};
 use crate::error::{Code, Failure};
-use crate::transmit::Transmit;
+use crate::transmit;
 
 /// Stateless answers (version negotiation, reset, retry) waiting to be sent; more than this many
 /// are dropped, since whoever asked asks again.
@@ -57,6 +57,8 @@ impl Endpoint {
                 if let Ok(transmit) = self.inner.retry(incoming, &mut answer) {
                     self.respond(&transmit, answer);
                 }
+                // The id in it is of no connection.
+                drop(self.issued.take());
                 None
             }
             Verdict::Refuse => {
@@ -79,13 +81,20 @@ impl Endpoint {
         now: Instant,
     ) -> Option<ConnectionId> {
         let mut answer = Vec::new();
-        match self.inner.accept(incoming, now, &mut answer, None) {
+        let (layer, server) = if transmit::is_virtual(&incoming.remote_address()) {
+            (Layer::Inner, self.inner_server.clone())
+        } else if self.config.relay.is_some() {
+            (Layer::Outer, None)
+        } else {
+            (Layer::Plain, None)
+        };
+        match self.inner.accept(incoming, now, &mut answer, server) {
             Ok((handle, connection)) => {
                 let limits = &self.config.limits;
                 let due = now + limits.handshake_timeout;
                 let allowance = limits.handshake_bytes.saturating_sub(size);
                 let unproven = Unproven { ticket, due, allowance };
-                Some(self.insert(handle, connection, Some(unproven), now))
+                Some(self.insert(handle, connection, layer, Some(unproven), now))
             }
             Err(error) => {
                 self.admission.release(ticket, now);
@@ -127,10 +136,10 @@ impl Endpoint {
     }
 
     /// The next answer.
-    pub(super) fn poll_response(&mut self, out: &mut Vec<u8>) -> Option<Transmit> {
+    pub(super) fn poll_response(&mut self, out: &mut Vec<u8>) -> Option<Outgoing> {
         let (transmit, bytes) = self.responses.pop_front()?;
         out.extend_from_slice(&bytes);
-        Some(transmit)
+        Some(Outgoing { connection: None, transmit, is_mtu_probe: false })
     }
 
     /// Ends a handshake that a peer began and did not finish in time.

@@ -42,6 +42,51 @@ impl ControllerFactory for BoundedCubic {
     }
 }
 
+/// No congestion control, for connections that carry others which have their own.
+#[derive(Debug)]
+pub(super) struct Unbounded;
+
+/// Bytes in flight that no connection to a relay reaches: 10 Gbit/s over 200 ms.
+const NO_BOUND: u64 = 256 << 20;
+
+impl ControllerFactory for Unbounded {
+    fn build(self: Arc<Self>, _now: Instant, _current_mtu: u16) -> Box<dyn Controller> {
+        Box::new(Fixed)
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Fixed;
+
+impl Controller for Fixed {
+    fn on_congestion_event(
+        &mut self,
+        _now: Instant,
+        _sent: Instant,
+        _is_persistent_congestion: bool,
+        _lost_bytes: u64,
+    ) {
+    }
+
+    fn on_mtu_update(&mut self, _new_mtu: u16) {}
+
+    fn window(&self) -> u64 {
+        NO_BOUND
+    }
+
+    fn clone_box(&self) -> Box<dyn Controller> {
+        Box::new(*self)
+    }
+
+    fn initial_window(&self) -> u64 {
+        NO_BOUND
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self
+    }
+}
+
 struct Bounded {
     cubic: Box<dyn Controller>,
     bound: Bound,

@@ -12,7 +12,7 @@ use quinn_proto::{
     WriteError,
 };
 
-use super::{Unproven, convert};
+use super::{Layer, Unproven, convert};
 use crate::error::{Code, Failure, Misuse};
 use crate::event::Statistics;
 
@@ -80,6 +80,9 @@ pub(super) struct Allowance {
 /// One quinn connection and what we remember of it.
 pub(crate) struct Connection {
     pub(super) handle: ConnectionHandle,
+    pub(super) layer: Layer,
+    /// Where the peer was when we looked last.
+    pub(super) remote: SocketAddr,
     pub(super) inner: quinn_proto::Connection,
     /// TLS is complete on this side: the peer has proven who it is.
     pub(super) proven: bool,
@@ -133,13 +136,52 @@ impl Connection {
 
     /// Notices frames that arrived since the last call. Only frames of authenticated packets are
     /// counted, so that a forger cannot keep a dead peer alive.
-    pub(super) fn note_heard(&mut self, now: Instant) {
+    pub(super) fn note_heard(&mut self, now: Instant) -> bool {
         let f = self.inner.stats().frame_rx;
         let frames = f.acks + f.stream + f.datagram + f.ping + f.max_data + f.max_stream_data;
-        if frames != self.heard_frames {
+        let is_news = frames != self.heard_frames;
+        if is_news {
             self.heard_frames = frames;
             self.last_heard = now;
         }
+        is_news
+    }
+
+    /// Notices that the peer has another address than when we looked last.
+    pub(super) fn note_moved(&mut self) -> Option<SocketAddr> {
+        let remote = self.inner.remote_address();
+        (std::mem::replace(&mut self.remote, remote) != remote).then_some(remote)
+    }
+
+    /// The largest packet that its path is known to carry.
+    pub(crate) fn mtu(&self) -> usize {
+        self.inner.current_mtu().into()
+    }
+
+    /// Room for datagrams that wait to be sent, in bytes.
+    pub(crate) fn datagram_room(&mut self) -> usize {
+        self.inner.datagrams().send_buffer_space()
+    }
+
+    /// Bytes of datagrams that wait to be sent, if it is a connection to a relay.
+    pub(crate) fn datagrams_waiting(&mut self) -> usize {
+        match self.layer {
+            Layer::Outer => super::OUTER_DATAGRAMS.saturating_sub(self.datagram_room()),
+            Layer::Plain | Layer::Inner => 0,
+        }
+    }
+
+    /// Forgets what is known of the path, the size of its packets among it, and learns it anew.
+    pub(crate) fn forget_path(&mut self, now: Instant) {
+        self.inner.path_changed(now);
+    }
+
+    /// A secret that only the two ends of this connection have (RFC 8446 §7.5); `None` before its
+    /// TLS handshake is complete.
+    pub(crate) fn export<const N: usize>(&self, label: &[u8], context: &[u8]) -> Option<[u8; N]> {
+        let mut out = [0; N];
+        self.inner.crypto_session().export_keying_material(&mut out, label, context).ok()?;
+        Some(out)
     }
 
     /// The peer is known: it may open more streams, and the more the more it has open.

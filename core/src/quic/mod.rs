@@ -28,19 +28,56 @@ mod convert;
 mod setup;
 
 use arrival::Unproven;
+use cid::Issued;
 use connection::Allowance;
 pub(crate) use connection::{Class, Connection, Read, Write};
-use setup::Setup;
+use setup::{OUTER_DATAGRAMS, Setup};
 
 /// A connection of this endpoint; never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ConnectionId(pub(crate) u64);
+
+/// What a connection is to the others of its node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Layer {
+    /// From address to address, and carries none but its own.
+    Plain,
+    /// To a relay, or on one: it carries packets of others.
+    Outer,
+    /// End to end, over whatever path there is: its address is a name that never changes.
+    Inner,
+}
+
+/// How a connection is made: with which identity, whom it trusts, and what it is.
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    config: quinn_proto::ClientConfig,
+    layer: Layer,
+}
+
+/// A batch to send.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    pub(crate) connection: Option<ConnectionId>,
+    pub(crate) transmit: Transmit,
+    /// Larger than what the connection takes its path to carry: it asks whether it does.
+    pub(crate) is_mtu_probe: bool,
+}
+
+/// Whose datagrams arrived, and whether they said anything that authenticated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Received {
+    pub(crate) connection: ConnectionId,
+    pub(crate) is_authentic: bool,
+}
 
 /// What happened on a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Event {
     /// The handshake is complete and both sides know it.
     Connected,
+    /// The peer has another address, and the transport has proven it.
+    Moved(SocketAddr),
     /// The connection is over.
     Lost(Failure),
     /// A handshake that the other end began came to nothing.
@@ -68,7 +105,12 @@ const MAX_BATCH: usize = 65_000;
 pub(crate) struct Endpoint {
     inner: quinn_proto::Endpoint,
     setup: Setup,
-    client: quinn_proto::ClientConfig,
+    client: Client,
+    inner_client: Client,
+    /// How end-to-end connections are accepted.
+    inner_server: Option<Arc<quinn_proto::ServerConfig>>,
+    issued: Issued,
+    known_cids: cid::Known,
     config: Config,
     /// Handshakes of others are let in.
     accepting: bool,
@@ -93,13 +135,17 @@ impl Endpoint {
         rng: &mut Rng,
     ) -> Result<Self, TlsError> {
         let setup = Setup::new(config, wall, rng);
-        let client = setup.client(&config.tls, verifiers)?;
-        let server = config.listening.then(|| setup.server(&config.tls, verifiers)).transpose()?;
-        let endpoint = Arc::new(setup::endpoint(config, rng));
-        Ok(Self {
-            inner: quinn_proto::Endpoint::new(endpoint, server, true, None),
+        let issued = Issued::default();
+        let endpoint = Arc::new(setup::endpoint(config, issued.clone(), rng));
+        let (client, inner_client) = clients(&setup, &config.tls, verifiers)?;
+        let mut new = Self {
+            inner: quinn_proto::Endpoint::new(endpoint, None, true, None),
             setup,
             client,
+            inner_client,
+            inner_server: None,
+            issued,
+            known_cids: cid::Known::default(),
             config: config.clone(),
             accepting: config.listening,
             connections: BTreeMap::new(),
@@ -112,7 +158,30 @@ impl Endpoint {
             responses: VecDeque::new(),
             has_answered: false,
             max_segments: 1,
-        })
+        };
+        if config.listening {
+            new.accept_with(&config.tls, verifiers)?;
+        }
+        Ok(new)
+    }
+
+    /// Handshakes of others are answered with this identity.
+    fn accept_with(&mut self, tls: &Tls, verifiers: &Verifiers) -> Result<(), TlsError> {
+        let layer = if self.config.relay.is_some() { Layer::Outer } else { Layer::Plain };
+        let server = self.setup.server(tls, verifiers, layer)?;
+        self.inner_server = Some(self.setup.server(tls, verifiers, Layer::Inner)?);
+        self.inner.set_server_config(Some(server));
+        Ok(())
+    }
+
+    /// How a connection is made that has an identity or a trust of its own.
+    pub(crate) fn client(
+        &self,
+        tls: &Tls,
+        verifiers: &Verifiers,
+        layer: Layer,
+    ) -> Result<Client, TlsError> {
+        self.setup.client(tls, verifiers, layer)
     }
 
     /// How many datagrams one batch may hold.
@@ -129,11 +198,11 @@ impl Endpoint {
     /// Handshakes from here on are made with this identity and this trust; connections that exist
     /// go on.
     pub(crate) fn set_tls(&mut self, tls: &Tls, verifiers: &Verifiers) -> Result<(), TlsError> {
-        let client = self.setup.client(tls, verifiers)?;
+        let (client, inner_client) = clients(&self.setup, tls, verifiers)?;
         if self.accepting {
-            self.inner.set_server_config(Some(self.setup.server(tls, verifiers)?));
+            self.accept_with(tls, verifiers)?;
         }
-        self.client = client;
+        (self.client, self.inner_client) = (client, inner_client);
         Ok(())
     }
 
@@ -147,24 +216,52 @@ impl Endpoint {
         self.admission.stats()
     }
 
-    /// Starts a handshake.
+    /// Starts a handshake from address to address, as this node or as `client` says.
     pub(crate) fn connect(
         &mut self,
         route: Route,
         server_name: &str,
+        client: Option<&Client>,
         now: Instant,
     ) -> Result<ConnectionId, Misuse> {
+        let client = client.unwrap_or(&self.client).clone();
+        self.begin(client, route.remote, server_name, now)
+    }
+
+    /// Starts a handshake end to end, with a peer that this node calls `address`.
+    pub(crate) fn connect_inner(
+        &mut self,
+        address: SocketAddr,
+        server_name: &str,
+        now: Instant,
+    ) -> Result<ConnectionId, Misuse> {
+        self.begin(self.inner_client.clone(), address, server_name, now)
+    }
+
+    fn begin(
+        &mut self,
+        client: Client,
+        remote: SocketAddr,
+        server_name: &str,
+        now: Instant,
+    ) -> Result<ConnectionId, Misuse> {
+        let Client { config, layer } = client;
         let (handle, connection) = self
             .inner
-            .connect(now, self.client.clone(), route.remote, server_name)
+            .connect(now, config, remote, server_name)
             .map_err(|e| convert::misuse(&e))?;
-        let id = self.insert(handle, connection, None, now);
+        let id = self.insert(handle, connection, layer, None, now);
         self.pump(id, now);
         Ok(id)
     }
 
-    /// Takes a received batch apart and routes each datagram.
-    pub(crate) fn handle_datagram(&mut self, datagram: Datagram, now: Instant) {
+    /// The end-to-end connection that a packet belongs to, whatever address it came from.
+    pub(crate) fn inner_of(&self, packet: &[u8]) -> Option<ConnectionId> {
+        self.known_cids.find(packet)
+    }
+
+    /// Takes a received batch apart and routes each datagram; says whose the last ones were.
+    pub(crate) fn handle_datagram(&mut self, datagram: Datagram, now: Instant) -> Option<Received> {
         let Datagram { route, ecn, segment_size, mut payload } = datagram;
         let mut touched = None;
         while !payload.is_empty() {
@@ -180,17 +277,20 @@ impl Endpoint {
                 touched = id;
             }
         }
-        if let Some(id) = touched {
-            self.on_received(id, now);
-        }
+        touched.map(|id| self.on_received(id, now))
     }
 
     /// After datagrams of a connection: what they said is noticed once for the batch.
-    fn on_received(&mut self, id: ConnectionId, now: Instant) {
+    fn on_received(&mut self, id: ConnectionId, now: Instant) -> Received {
+        let mut is_authentic = false;
         if let Some(connection) = self.connections.get_mut(&id) {
-            connection.note_heard(now);
+            is_authentic = connection.note_heard(now);
+            if let Some(remote) = connection.note_moved() {
+                self.events.push_back((id, Event::Moved(remote)));
+            }
         }
         self.pump(id, now);
+        Received { connection: id, is_authentic }
     }
 
     fn handle_one(
@@ -222,16 +322,23 @@ impl Endpoint {
         &mut self,
         handle: ConnectionHandle,
         inner: quinn_proto::Connection,
+        layer: Layer,
         unproven: Option<Unproven>,
         now: Instant,
     ) -> ConnectionId {
         let id = ConnectionId(self.next_id);
         self.next_id += 1;
+        let issued = self.issued.take();
+        if layer == Layer::Inner {
+            self.known_cids.insert(id, issued);
+        }
         self.by_handle.insert(handle.0, id);
         self.connections.insert(
             id,
             Connection {
                 handle,
+                layer,
+                remote: inner.remote_address(),
                 inner,
                 proven: false,
                 establishing: true,
@@ -307,7 +414,7 @@ impl Endpoint {
 
     /// The next batch, its bytes appended to the empty `out`. Connections take turns, and answers
     /// to strangers take turns with them, so that a flood of questions delays nobody's data.
-    pub(crate) fn poll_transmit(&mut self, out: &mut Vec<u8>, now: Instant) -> Option<Transmit> {
+    pub(crate) fn poll_transmit(&mut self, out: &mut Vec<u8>, now: Instant) -> Option<Outgoing> {
         if !std::mem::take(&mut self.has_answered)
             && let Some(answer) = self.poll_response(out)
         {
@@ -321,8 +428,15 @@ impl Endpoint {
             let transmit = connection.inner.poll_transmit(now, segments, out);
             connection.queued = transmit.is_some();
             if let Some(transmit) = transmit {
+                let is_outer = connection.layer == Layer::Outer;
                 self.sending.push_back(id);
-                return Some(ours(&transmit));
+                let mut transmit = ours(&transmit);
+                if is_outer {
+                    // What it carries is of another connection, which would have to be told.
+                    transmit.ecn = None;
+                }
+                let is_mtu_probe = transmit.segment_size.is_none() && transmit.size > mtu;
+                return Some(Outgoing { connection: Some(id), transmit, is_mtu_probe });
             }
             self.settle(id, now);
         }
@@ -360,6 +474,10 @@ impl Endpoint {
         while let Some(event) = connection.inner.poll_endpoint_events() {
             if let Some(event) = self.inner.handle_event(connection.handle, event) {
                 connection.inner.handle_event(event);
+                let issued = self.issued.take();
+                if connection.layer == Layer::Inner {
+                    self.known_cids.insert(id, issued);
+                }
             }
         }
         while let Some(event) = connection.inner.poll() {
@@ -401,12 +519,23 @@ impl Endpoint {
     fn remove(&mut self, id: ConnectionId, now: Instant) {
         if let Some(connection) = self.connections.remove(&id) {
             self.by_handle.remove(&connection.handle.0);
+            self.known_cids.remove(id);
             if let Some(unproven) = connection.unproven {
                 self.admission.release(unproven.ticket, now);
             }
         }
         self.timers.set(id, None);
     }
+}
+
+/// How connections are made as this node: from address to address, and end to end.
+fn clients(
+    setup: &Setup,
+    tls: &Tls,
+    verifiers: &Verifiers,
+) -> Result<(Client, Client), TlsError> {
+    let plain = setup.client(tls, verifiers, Layer::Plain)?;
+    Ok((plain, setup.client(tls, verifiers, Layer::Inner)?))
 }
 
 fn translate(event: quinn_proto::Event) -> Option<Event> {

@@ -12,8 +12,9 @@ use quinn_proto::{
     TransportConfig, VarInt,
 };
 
-use super::cid::{self, SeededCids};
-use super::congestion::BoundedCubic;
+use super::cid::{self, Issued, SeededCids};
+use super::congestion::{BoundedCubic, Unbounded};
+use super::{Client, Layer};
 use crate::clock::WallClock;
 use crate::config::{Config, Transport};
 use crate::rng::Rng;
@@ -42,9 +43,43 @@ use aws_lc_rs::{hkdf, hmac};
 #[cfg(feature = "ring")]
 use ring::{hkdf, hmac};
 
-fn transport(t: &Transport) -> Arc<TransportConfig> {
+/// Largest packet to and from a relay: every path that carries IPv6 carries it (RFC 8200 §5), and
+/// an inner packet of 1,200 bytes fits into it whole.
+const OUTER_PAYLOAD: u16 = 1_280;
+
+/// How soon an end-to-end connection asks again how large a packet may be: it may have got another
+/// path meanwhile, which nobody tells the transport of.
+const INNER_MTU_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Bytes of datagrams that wait to be sent to a relay, or by one: a batch of the largest, twice.
+pub(super) const OUTER_DATAGRAMS: usize = 1 << 20;
+
+fn transport(t: &Transport, layer: Layer) -> Arc<TransportConfig> {
+    let mut config = common(t);
     let mut mtu = MtuDiscoveryConfig::default();
-    mtu.upper_bound(t.max_udp_payload);
+    match layer {
+        Layer::Plain => {
+            mtu.upper_bound(t.max_udp_payload);
+        }
+        Layer::Outer => {
+            mtu.upper_bound(OUTER_PAYLOAD.min(t.max_udp_payload));
+            // What it carries is under congestion control end to end, and a second control below
+            // would only delay what the first one learns from (RFC 9298 §6). A relay polices each
+            // client's rate.
+            config
+                .congestion_controller_factory(Arc::new(Unbounded))
+                .datagram_receive_buffer_size(Some(OUTER_DATAGRAMS))
+                .datagram_send_buffer_size(OUTER_DATAGRAMS);
+        }
+        Layer::Inner => {
+            mtu.upper_bound(t.max_udp_payload).interval(INNER_MTU_INTERVAL);
+        }
+    }
+    config.mtu_discovery_config(Some(mtu));
+    Arc::new(config)
+}
+
+fn common(t: &Transport) -> TransportConfig {
     let idle = u32::try_from(t.idle_timeout.as_millis()).unwrap_or(u32::MAX);
     let mut config = TransportConfig::default();
     config
@@ -57,28 +92,28 @@ fn transport(t: &Transport) -> Arc<TransportConfig> {
         .send_window(t.send_window.into())
         .send_fairness(true)
         .congestion_controller_factory(Arc::new(BoundedCubic))
-        .mtu_discovery_config(Some(mtu))
         .crypto_buffer_size(CRYPTO_BUFFER)
         .datagram_receive_buffer_size(Some(t.datagram_receive_buffer as usize))
         .datagram_send_buffer_size(t.datagram_send_buffer as usize)
         .allow_spin(false);
-    Arc::new(config)
+    config
 }
 
 /// What keeps stateless resets apart from every other use of the identity's key.
 const RESET_LABEL: &[u8] = b"adit/1 stateless reset";
+/// The same for the tokens of a Retry.
+const TOKEN_LABEL: &[u8] = b"adit/1 retry token";
 
-pub(super) fn endpoint(config: &Config, rng: &mut Rng) -> EndpointConfig {
+pub(super) fn endpoint(config: &Config, issued: Issued, rng: &mut Rng) -> EndpointConfig {
     let t = &config.transport;
     // From the identity and not from the seed: a node that was killed and restarted can tell its
     // peers at once that their connections are gone (RFC 9000 §10.3.2).
-    let secret = hmac::Key::new(hmac::HMAC_SHA256, config.tls.secret());
-    let reset_key = hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&secret, RESET_LABEL).as_ref());
+    let reset_key = hmac::Key::new(hmac::HMAC_SHA256, &config.tls.derive(RESET_LABEL));
     let cids = rng.seed();
     let mut endpoint = EndpointConfig::new(Arc::new(reset_key));
     endpoint
         .rng_seed(Some(rng.seed()))
-        .cid_generator(move || Box::new(SeededCids::new(Rng::new(cids, "cid"))))
+        .cid_generator(move || Box::new(SeededCids::new(Rng::new(cids, "cid"), issued.clone())))
         // Keeps the first byte of QUIC packets in its classic ranges, so that probes can share
         // the socket (RFC 9443).
         .grease_quic_bit(false);
@@ -91,21 +126,34 @@ pub(super) fn endpoint(config: &Config, rng: &mut Rng) -> EndpointConfig {
 
 /// What an endpoint keeps when its identity or its trust is exchanged.
 pub(super) struct Setup {
-    transport: Arc<TransportConfig>,
+    plain: Arc<TransportConfig>,
+    outer: Arc<TransportConfig>,
+    inner: Arc<TransportConfig>,
     wall: WallClock,
     dst_cids: Arc<dyn Fn() -> ConnectionId + Send + Sync>,
-    /// Retry tokens given before an exchange are good after it.
+    /// Retry tokens given before an exchange are good after it, and after a restart.
     token_seed: [u8; 32],
 }
 
 impl Setup {
     pub(super) fn new(config: &Config, wall: &WallClock, rng: &mut Rng) -> Self {
         let max_streams = config.transport.max_streams.min(STREAMS_BEFORE_KNOWN);
+        let t = Transport { max_streams, ..config.transport.clone() };
         Self {
-            transport: transport(&Transport { max_streams, ..config.transport.clone() }),
+            plain: transport(&t, Layer::Plain),
+            outer: transport(&t, Layer::Outer),
+            inner: transport(&t, Layer::Inner),
             wall: wall.clone(),
             dst_cids: cid::initial_dst_cids(Rng::new(rng.seed(), "dst cid")),
-            token_seed: rng.seed(),
+            token_seed: config.tls.derive(TOKEN_LABEL),
+        }
+    }
+
+    fn transport(&self, layer: Layer) -> Arc<TransportConfig> {
+        match layer {
+            Layer::Plain => self.plain.clone(),
+            Layer::Outer => self.outer.clone(),
+            Layer::Inner => self.inner.clone(),
         }
     }
 
@@ -113,14 +161,16 @@ impl Setup {
         &self,
         tls: &Tls,
         verifiers: &Verifiers,
+        layer: Layer,
     ) -> Result<Arc<quinn_proto::ServerConfig>, TlsError> {
         let crypto = QuicServerConfig::try_from(tls.server(verifiers, &self.wall)?)
             .map_err(|e| TlsError::Provider(e.to_string()))?;
         let token_key = hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(&self.token_seed);
         let mut server = quinn_proto::ServerConfig::new(Arc::new(crypto), Arc::new(token_key));
         server
-            .transport_config(self.transport.clone())
-            .migration(true)
+            .transport_config(self.transport(layer))
+            // The address of an end-to-end connection is a name that never changes.
+            .migration(layer != Layer::Inner)
             .max_incoming(MAX_INCOMING)
             .incoming_buffer_size(INCOMING_BUFFER)
             .incoming_buffer_size_total(INCOMING_BUFFER_TOTAL)
@@ -137,15 +187,16 @@ impl Setup {
         &self,
         tls: &Tls,
         verifiers: &Verifiers,
-    ) -> Result<quinn_proto::ClientConfig, TlsError> {
+        layer: Layer,
+    ) -> Result<Client, TlsError> {
         let crypto = QuicClientConfig::try_from(tls.client(verifiers, &self.wall)?)
             .map_err(|e| TlsError::Provider(e.to_string()))?;
         let mut client = quinn_proto::ClientConfig::new(Arc::new(crypto));
         client
-            .transport_config(self.transport.clone())
+            .transport_config(self.transport(layer))
             .token_store(Arc::new(NoneTokenStore))
             .initial_dst_cid_provider(self.dst_cids.clone());
-        Ok(client)
+        Ok(Client { config: client, layer })
     }
 }
 
@@ -164,7 +215,7 @@ mod tests {
 
     #[test]
     fn no_transport_default_that_a_peer_could_abuse_is_left() {
-        let shown = format!("{:?}", transport(&Transport::default()));
+        let shown = format!("{:?}", transport(&Transport::default(), Layer::Plain));
         for set in [
             "max_concurrent_bidi_streams: 1024",
             "max_concurrent_uni_streams: 0",

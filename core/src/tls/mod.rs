@@ -86,9 +86,17 @@ impl Tls {
         &self.trust
     }
 
-    /// The private key's bytes, to derive secrets from that outlive a restart.
-    pub(crate) fn secret(&self) -> &[u8] {
-        self.identity.key.secret_der()
+    /// A secret of this identity's for one purpose: from its private key, so that it outlives a
+    /// restart.
+    pub(crate) fn derive(&self, purpose: &[u8]) -> [u8; 32] {
+        #[cfg(not(feature = "ring"))]
+        use aws_lc_rs::hmac;
+        #[cfg(feature = "ring")]
+        use ring::hmac;
+        let key = hmac::Key::new(hmac::HMAC_SHA256, self.identity.key.secret_der());
+        let mut out = [0; 32];
+        out.copy_from_slice(hmac::sign(&key, purpose).as_ref());
+        out
     }
 
     pub(crate) fn verifiers(&self) -> Result<Verifiers, TlsError> {

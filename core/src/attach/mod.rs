@@ -1,0 +1,13 @@
+//! What a client does at its relays: it registers what it offers and looks for what it wants.
+//!
+//! It decides when to register, to refresh, to give way to another process with the same key, and
+//! whom to ask again. It never sends anything: the node carries out what it says.
+
+mod registration;
+mod search;
+
+pub(crate) use registration::{Action, Registration};
+pub(crate) use search::Search;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,150 @@
+//! Where a registration at one relay stands.
+//!
+//! ```text
+//!            on_up              on_registered            refresh is due
+//!   Away ───────────▶ Asked ───────────────────▶ Held ──────────────────▶ Asked
+//!    ▲                  │  no answer: the link is given up
+//!    │ on_down          │ on_unregistered          again is due
+//!    └── from all       └───────────────────▶ Refused ────────────────▶ Asked
+//! ```
+
+use std::time::{Duration, Instant};
+
+use crate::error::{Code, Failure};
+use crate::timer::{Deadline, Reason};
+
+/// Time within which a relay answers a registration. One that is alive answers at once; when in
+/// doubt, this side dials anew rather than take itself for registered.
+pub(crate) const ANSWER: Duration = Duration::from_secs(10);
+
+/// Pause after a refusal that names none.
+pub(crate) const AGAIN: Duration = Duration::from_secs(60);
+
+/// What is to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// Send the registration.
+    Register {
+        /// Another connection of the same key is to give way.
+        takeover: bool,
+    },
+    /// Send that nothing is offered any more.
+    Withdraw,
+    /// The relay does not answer.
+    Dead,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// There is no connection.
+    Away,
+    /// Connected, and nothing is offered.
+    Silent,
+    /// A registration was sent.
+    Asked { due: Instant },
+    /// It was acknowledged.
+    Held { refresh: Instant },
+    /// It was refused, or taken away.
+    Refused { again: Instant },
+}
+
+/// The registration of one node at one relay.
+#[derive(Debug)]
+pub(crate) struct Registration {
+    state: State,
+    /// There is something to register.
+    is_wanted: bool,
+    /// It was acknowledged since the connection is up.
+    is_known: bool,
+    /// Another process with the same key took the place: it is left there.
+    is_replaced: bool,
+}
+
+impl Registration {
+    /// For a relay that is not connected.
+    pub(crate) const fn new() -> Self {
+        Self { state: State::Away, is_wanted: false, is_known: false, is_replaced: false }
+    }
+
+    /// Whether the relay has it.
+    pub(crate) const fn is_held(&self) -> bool {
+        self.is_known && matches!(self.state, State::Held { .. } | State::Asked { .. })
+    }
+
+    /// The relay is connected.
+    pub(crate) fn on_up(&mut self, is_wanted: bool, now: Instant) -> Option<Action> {
+        (self.state, self.is_known) = (State::Silent, false);
+        self.set(is_wanted, now)
+    }
+
+    /// The connection is gone, and with it the registration.
+    pub(crate) const fn on_down(&mut self) {
+        (self.state, self.is_known) = (State::Away, false);
+    }
+
+    /// What is offered changed, or nothing is any more.
+    pub(crate) fn set(&mut self, is_wanted: bool, now: Instant) -> Option<Action> {
+        let was_wanted = std::mem::replace(&mut self.is_wanted, is_wanted);
+        match (self.state, is_wanted) {
+            // A refusal stands until its time is over, whatever is offered.
+            (State::Away | State::Refused { .. }, _) => None,
+            (State::Silent | State::Asked { .. } | State::Held { .. }, true) => Some(self.ask(now)),
+            (State::Silent | State::Asked { .. } | State::Held { .. }, false) => {
+                (self.state, self.is_known) = (State::Silent, false);
+                was_wanted.then_some(Action::Withdraw)
+            }
+        }
+    }
+
+    /// The relay acknowledged it and wants to hear of it again after a while. True if that is news.
+    pub(crate) fn on_registered(&mut self, refresh: Duration, now: Instant) -> bool {
+        if !matches!(self.state, State::Asked { .. }) {
+            return false;
+        }
+        self.state = State::Held { refresh: now + refresh };
+        self.is_replaced = false;
+        !std::mem::replace(&mut self.is_known, true)
+    }
+
+    /// The relay does not have it, or has it no more.
+    pub(crate) fn on_unregistered(&mut self, failure: &Failure, now: Instant) {
+        if matches!(self.state, State::Away) {
+            return;
+        }
+        self.is_replaced |= failure.code() == Code::Replaced;
+        self.is_known = false;
+        let again = now + failure.retry_after().unwrap_or(AGAIN);
+        self.state = State::Refused { again };
+    }
+
+    /// What is due.
+    pub(crate) fn poll(&mut self, now: Instant) -> Option<Action> {
+        match self.state {
+            State::Asked { due } if due <= now => Some(Action::Dead),
+            State::Held { refresh: at } | State::Refused { again: at } if at <= now => {
+                Some(self.ask(now))
+            }
+            State::Asked { .. }
+            | State::Held { .. }
+            | State::Refused { .. }
+            | State::Away
+            | State::Silent => None,
+        }
+    }
+
+    /// When something will be.
+    pub(crate) fn deadline(&self) -> Option<Deadline> {
+        let at = match self.state {
+            State::Away | State::Silent => return None,
+            State::Asked { due: at }
+            | State::Held { refresh: at }
+            | State::Refused { again: at } => at,
+        };
+        Some((at, Reason::Relay))
+    }
+
+    fn ask(&mut self, now: Instant) -> Action {
+        self.state = State::Asked { due: now + ANSWER };
+        Action::Register { takeover: !self.is_replaced }
+    }
+}

@@ -1,0 +1,121 @@
+//! Which relays were asked for a service, and what they answered.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use crate::error::{Code, Failure};
+use crate::id::PeerId;
+use crate::timer::{Deadline, Reason};
+use crate::tls::KeyDigest;
+
+/// Pause before a relay is asked again that has no way to a peer which is connected by another.
+pub(crate) const AGAIN: Duration = Duration::from_secs(5);
+
+/// Connectors left out of a search, since they turned out to be others than the one that is
+/// connected; beyond this the oldest are asked for again.
+const MAX_EXCLUDED: usize = 16;
+
+/// One peer's search.
+#[derive(Debug, Default)]
+pub(crate) struct Search {
+    asked: BTreeMap<PeerId, u64>,
+    excluded: Vec<KeyDigest>,
+    /// The key of the connector that was found.
+    found: Option<KeyDigest>,
+    refusal: Option<Failure>,
+    again: Option<Instant>,
+}
+
+impl Search {
+    /// A new attempt begins: whoever was found before need not be found again.
+    pub(crate) fn restart(&mut self) {
+        *self = Self::default();
+    }
+
+    /// A relay is asked.
+    pub(crate) fn on_asked(&mut self, relay: PeerId, request: u64) {
+        self.asked.insert(relay, request);
+    }
+
+    /// Whether a relay has still to answer.
+    pub(crate) fn is_asking(&self, relay: PeerId) -> bool {
+        self.asked.contains_key(&relay)
+    }
+
+    /// A relay found a connector. True if it is the one that is wanted: the first that was found.
+    pub(crate) fn on_matched(&mut self, relay: PeerId, key: KeyDigest, now: Instant) -> bool {
+        self.asked.remove(&relay);
+        let is_wanted = *self.found.get_or_insert(key) == key;
+        if !is_wanted {
+            if self.excluded.len() == MAX_EXCLUDED {
+                self.excluded.remove(0);
+            }
+            self.excluded.push(key);
+            self.ask_again(now);
+        }
+        is_wanted
+    }
+
+    /// The connection is up: only the connector at its other end is wanted from here on.
+    pub(crate) const fn on_connected(&mut self, key: KeyDigest) {
+        self.found = Some(key);
+    }
+
+    /// A relay found none. The reason, once no other relay has still to answer and none found one.
+    pub(crate) fn on_unmatched(
+        &mut self,
+        relay: PeerId,
+        failure: Failure,
+        now: Instant,
+    ) -> Option<Failure> {
+        self.asked.remove(&relay);
+        if self.found.is_some() {
+            self.ask_again(now);
+            return None;
+        }
+        let refusal = self.refusal.get_or_insert(failure).clone();
+        self.asked.is_empty().then_some(refusal)
+    }
+
+    /// A relay is gone, or a channel of it.
+    pub(crate) fn on_lost(&mut self, relay: PeerId, now: Instant) {
+        self.asked.remove(&relay);
+        self.ask_again(now);
+    }
+
+    fn ask_again(&mut self, now: Instant) {
+        self.again.get_or_insert(now + AGAIN);
+    }
+
+    /// Whether relays without a way to the peer are to be asked again.
+    pub(crate) fn poll(&mut self, now: Instant) -> bool {
+        let is_due = self.again.is_some_and(|again| again <= now);
+        if is_due {
+            self.again = None;
+        }
+        is_due
+    }
+
+    /// When they will be.
+    pub(crate) fn deadline(&self) -> Option<Deadline> {
+        self.again.map(|at| (at, Reason::Relay))
+    }
+
+    /// Connectors that are not to be found.
+    pub(crate) fn excluded(&self) -> &[KeyDigest] {
+        &self.excluded
+    }
+
+    /// Why there is no connection, when the time for one is over.
+    pub(crate) fn verdict(&self, has_relay: bool) -> Failure {
+        if let Some(refusal) = &self.refusal {
+            return refusal.clone();
+        }
+        let sentence = if has_relay {
+            "the connector did not answer through the relay"
+        } else {
+            "no relay is reached"
+        };
+        Failure::new(Code::Unreachable, sentence)
+    }
+}

@@ -1,0 +1,149 @@
+//! This node as a relay: its clients' messages and packets, passed on as [`crate::relay`] decides.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::Node;
+use crate::config::Config;
+use crate::id::PeerId;
+use crate::message::Message;
+use crate::quic;
+use crate::relay::{Action, Client, Relay, Responder, View};
+use crate::timer::Deadline;
+use crate::transmit::Route;
+
+/// What keeps the keys of address discovery apart from every other use of the identity's key. The
+/// program's other sockets of the same relay derive the same.
+const DISCOVERY_LABEL: &[u8] = b"adit/1 relay discovery";
+
+/// What a relay is made of.
+#[derive(Debug)]
+pub(super) struct Serving {
+    relay: Relay,
+    /// Answers those who ask for their address.
+    responder: Responder,
+    /// Clients for whom something waits.
+    ready: VecDeque<PeerId>,
+}
+
+impl Serving {
+    pub(super) fn of(config: &Config, now: Instant) -> Option<Self> {
+        let relay = config.relay.clone()?;
+        let secret = config.tls.derive(DISCOVERY_LABEL);
+        let (relay, responder) = (Relay::new(relay, secret, now), Responder::new(secret));
+        Some(Self { relay, responder, ready: VecDeque::new() })
+    }
+
+    pub(super) fn deadline(&self) -> Option<Deadline> {
+        self.relay.deadline()
+    }
+
+    pub(super) fn view(&self, now: Instant) -> View {
+        self.relay.view(now)
+    }
+}
+
+impl Node {
+    /// Whether a peer is a client of this relay.
+    pub(super) fn is_client(&self, peer: PeerId) -> bool {
+        self.serving.is_some() && self.peers.get(&peer).is_some_and(|p| p.dialled.is_none())
+    }
+
+    pub(super) fn on_client_attached(&mut self, id: PeerId, observed: SocketAddr, now: Instant) {
+        let credential = self.peers.get(&id).and_then(|p| p.credential.as_ref());
+        let (Some(serving), Some(credential)) = (&mut self.serving, credential) else { return };
+        let who = Client {
+            key: credential.key,
+            mesh: credential.mesh,
+            serial: credential.serial.clone(),
+        };
+        serving.relay.on_attached(id, who, observed, now);
+        self.advance_serving(now);
+    }
+
+    pub(super) fn on_client_moved(&mut self, id: PeerId, observed: SocketAddr, now: Instant) {
+        if let Some(serving) = &mut self.serving {
+            serving.relay.on_moved(id, observed, now);
+            self.advance_serving(now);
+        }
+    }
+
+    pub(super) fn on_client_detached(&mut self, id: PeerId, now: Instant) {
+        if let Some(serving) = &mut self.serving {
+            serving.relay.on_detached(id, now);
+            self.advance_serving(now);
+        }
+    }
+
+    pub(super) fn on_client_message(&mut self, id: PeerId, message: &Message, now: Instant) {
+        if let Some(serving) = &mut self.serving {
+            serving.relay.handle_message(id, message, now);
+            self.advance_serving(now);
+        }
+    }
+
+    /// A client's datagram for another.
+    pub(super) fn pass_on(&mut self, id: PeerId, datagram: Bytes, now: Instant) {
+        if let Some(serving) = &mut self.serving {
+            serving.relay.forward(id, datagram, now);
+        }
+    }
+
+    /// Gives the clients' connections as much of what waits for them as they have room for.
+    pub(super) fn feed_clients(&mut self) {
+        let Some(serving) = &mut self.serving else { return };
+        while let Some(client) = serving.relay.poll_ready() {
+            serving.ready.push_back(client);
+        }
+        for _ in 0..serving.ready.len() {
+            let Some(client) = serving.ready.pop_front() else { return };
+            let link = self.peers.get(&client).and_then(|p| p.link.as_ref());
+            let Some(connection) = link.map(|link| link.connection) else { continue };
+            let relay = &mut serving.relay;
+            let is_full = self.endpoint.stream(connection, |c| feed(c, relay, client));
+            if is_full == Some(true) {
+                serving.ready.push_back(client);
+            }
+        }
+    }
+
+    /// Carries out what the relay decided.
+    pub(super) fn advance_serving(&mut self, now: Instant) {
+        while let Some(action) = self.serving.as_mut().and_then(|s| s.relay.poll(now)) {
+            match action {
+                Action::Say { client, message } => self.say(client, &message, now),
+                Action::Break { client, failure } => self.break_link(client, failure, now),
+            }
+        }
+    }
+
+    /// Answers who asks for its address, at once and with no more than was asked with.
+    pub(super) fn answer_discovery(&mut self, route: Route, bytes: &[u8]) {
+        let answer = self.serving.as_ref().and_then(|s| s.responder.answer(bytes, route.remote));
+        if let Some(answer) = answer {
+            self.ways.push(route, answer.to_vec(), None);
+        }
+    }
+
+    /// What this relay does for whom; `None` where the node is none.
+    pub(super) fn relay_view(&self, now: Instant) -> Option<View> {
+        self.serving.as_ref().map(|serving| serving.view(now))
+    }
+}
+
+/// Moves packets into a connection while it has room; true if more wait.
+fn feed(connection: &mut quic::Connection, relay: &mut Relay, client: PeerId) -> bool {
+    while let Some(size) = relay.next_size(client) {
+        if connection.datagram_room() < size {
+            return true;
+        }
+        if let Some(packet) = relay.poll_packet(client) {
+            // One that is too large for the client's path now is lost, as on any path.
+            let _ = connection.send_datagram(packet);
+        }
+    }
+    false
+}

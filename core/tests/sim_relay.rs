@@ -1,0 +1,186 @@
+//! An agent, a connector and a relay between them, in virtual time: found through the relay, then
+//! directly, and back again when the direct path is cut.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use adit_core::config::{Config, Dial, Transport};
+use adit_core::event::Event;
+use adit_core::id::{PeerId, StreamId};
+use adit_core::message::Register;
+use adit_core::node::Input;
+use adit_core::relay;
+use adit_core::session::State;
+use adit_core::testing::link::Conditions;
+use adit_core::testing::net::HostId;
+use adit_core::testing::pair::{CONNECTOR, Flow, with_identity};
+use adit_core::testing::pki::{Pki, Role};
+use adit_core::testing::world::World;
+use adit_core::tls::{KeyDigest, Tls, Trust};
+use adit_core::transmit::Via;
+
+const SECOND: Duration = Duration::from_secs(1);
+const RELAY: &str = "relay";
+
+/// Three hosts that all reach each other.
+struct Trio {
+    world: World,
+    agent: HostId,
+    connector: HostId,
+    relay: HostId,
+    to_connector: PeerId,
+}
+
+fn address(host: u8) -> SocketAddr {
+    SocketAddr::from(([203, 0, 113, host], 4433))
+}
+
+impl Trio {
+    fn new(seed: u8) -> Self {
+        let mut world = World::new([seed; 32], Conditions::default());
+        let [agent, connector, relay] = [1, 2, 3].map(|host| world.add_host(address(host)));
+        let issued = Pki::new().issue(RELAY, Role::Connector);
+        let provider = world.crypto(relay).provider();
+        let tls = Tls::with_provider(issued.identity(), Trust::anyone(), provider);
+        let config = Config::builder(tls).relay(relay::Config::default()).build().unwrap();
+        world.start(relay, config, 1);
+        for (host, name, role) in
+            [(agent, "agent", Role::Agent), (connector, CONNECTOR, Role::Connector)]
+        {
+            let issued = Pki::new().issue(name, role);
+            let config = with_identity(world.crypto(host), &issued).listening(host == connector);
+            world.start(host, config.build().unwrap(), 1);
+            let own = world.net().address(host);
+            world.handle(host, Input::LocalAddresses(vec![own]));
+            let provider = world.crypto(host).provider();
+            let identity = issued.identity().presenting(Pki::new().root_pem().as_bytes()).unwrap();
+            let relay_key =
+                KeyDigest::of_certificate(&Pki::new().issue(RELAY, Role::Connector).chain()[0]);
+            let tls = Tls::with_provider(identity, Trust::pinned_leaf(relay_key.unwrap()), provider);
+            let to_relay = world.net().address(relay);
+            let (node, now) = world.node_mut(host);
+            node.dial(Dial::relay(to_relay, RELAY, tls), now).unwrap();
+        }
+        let (node, now) = world.node_mut(connector);
+        let offer = Register {
+            name: CONNECTOR.into(),
+            services: vec!["web".parse().unwrap()],
+            guests: Vec::new(),
+            revoked: Vec::new(),
+            takeover: true,
+        };
+        node.register(Some(offer), now);
+        let mut trio = Self { world, agent, connector, relay, to_connector: PeerId::default() };
+        trio.wait("the connector to be registered", |world| {
+            std::iter::from_fn(|| world.poll_event(connector))
+                .any(|event| matches!(event, Event::Registered { .. }))
+        });
+        let (node, now) = trio.world.node_mut(agent);
+        trio.to_connector = node.dial(Dial::service("web".parse().unwrap(), CONNECTOR), now).unwrap();
+        trio
+    }
+
+    fn wait(&mut self, what: &str, mut is_done: impl FnMut(&mut World) -> bool) {
+        let until = self.world.now() + 60 * SECOND;
+        self.world.settle();
+        while !is_done(&mut self.world) {
+            assert!(self.world.step(until), "waited for {what} in vain");
+        }
+    }
+
+    fn is_connected(&self) -> bool {
+        let state = self.world.node(self.agent).state(self.to_connector);
+        matches!(state, Some(State::Connected { .. }))
+    }
+
+    fn connect(&mut self) {
+        let (agent, peer) = (self.agent, self.to_connector);
+        self.wait("a connection through the relay", |world| {
+            matches!(world.node(agent).state(peer), Some(State::Connected { .. }))
+        });
+    }
+
+    /// The latest path that the agent's packets take.
+    fn wait_for(&mut self, what: &str, is_it: impl Fn(&Via) -> bool) {
+        let agent = self.agent;
+        self.wait(what, |world| {
+            std::iter::from_fn(|| world.poll_event(agent))
+                .any(|event| matches!(event, Event::PathChanged { via, .. } if is_it(&via)))
+        });
+    }
+
+    fn cut(&mut self, is_cut: bool) {
+        let (agent, connector) = (self.agent, self.connector);
+        self.world.net_mut().set_cut(agent, connector, is_cut);
+        self.world.net_mut().set_cut(connector, agent, is_cut);
+    }
+
+    fn open(&mut self) -> (StreamId, StreamId) {
+        let (node, _) = self.world.node_mut(self.agent);
+        let ours = node.open(self.to_connector, "web".parse().unwrap()).unwrap().unwrap();
+        let (connector, mut offered) = (self.connector, None);
+        self.wait("the stream to be offered", |world| {
+            while let Some(event) = world.poll_event(connector) {
+                if let Event::StreamOffered { stream, .. } = event {
+                    offered = Some(stream);
+                }
+            }
+            offered.is_some()
+        });
+        let theirs = offered.unwrap();
+        self.world.node_mut(connector).0.accept_stream(theirs).unwrap();
+        (ours, theirs)
+    }
+}
+
+const fn is_direct(via: &Via) -> bool {
+    matches!(via, Via::Direct(_))
+}
+
+const fn is_relayed(via: &Via) -> bool {
+    matches!(via, Via::Relayed(_))
+}
+
+#[test]
+fn a_service_is_found_through_the_relay_and_then_reached_directly() {
+    let mut trio = Trio::new(1);
+    trio.connect();
+    trio.wait_for("the direct path", is_direct);
+    assert!(trio.is_connected());
+}
+
+#[test]
+fn a_stream_goes_on_while_the_direct_path_is_cut_and_comes_back() {
+    let mut trio = Trio::new(2);
+    trio.connect();
+    trio.wait_for("the direct path", is_direct);
+    let (ours, theirs) = trio.open();
+    let (agent, connector) = (trio.agent, trio.connector);
+    let mut flow = Flow::new((agent, ours), (connector, theirs), 20_000_000);
+    flow.advance(&mut trio.world);
+    trio.world.run_for(SECOND / 10);
+    trio.cut(true);
+    let mut has_ended = false;
+    for _ in 0..100 {
+        has_ended |= flow.advance(&mut trio.world);
+        trio.world.run_for(SECOND / 100);
+    }
+    trio.cut(false);
+    trio.wait("the flow to end", |world| has_ended || flow.advance(world));
+    assert!(trio.is_connected());
+    let peer = trio.world.node(agent).peer_snapshot(trio.to_connector).unwrap();
+    assert_eq!(peer.reconnections, 0);
+}
+
+#[test]
+fn without_a_direct_path_everything_goes_through_the_relay() {
+    let mut trio = Trio::new(3);
+    trio.cut(true);
+    trio.connect();
+    let (ours, theirs) = trio.open();
+    let mut flow = Flow::new((trio.agent, ours), (trio.connector, theirs), 3_000_000);
+    trio.wait("the flow to end", |world| flow.advance(world));
+    let _ = (trio.relay, is_relayed, Transport::default());
+}
