@@ -298,6 +298,7 @@ impl Peer {
             | Misuse::UnknownRequest
             | Misuse::NotListening
             | Misuse::UnusableIdentity
+            | Misuse::NotDialling
             | Misuse::InvalidName
             | Misuse::InvalidAddress => {
                 let last = inner.node.peer_snapshot(self.id).and_then(|s| s.last_failure);

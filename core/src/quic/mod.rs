@@ -55,6 +55,22 @@ pub(crate) struct Client {
     layer: Layer,
 }
 
+/// How connections are made as a node itself.
+struct Clients {
+    plain: Client,
+    inner: Client,
+}
+
+impl Clients {
+    fn new(setup: &Setup, tls: &Tls, verifiers: &Verifiers) -> Result<Option<Self>, TlsError> {
+        if !tls.trust().may_dial() {
+            return Ok(None);
+        }
+        let plain = setup.client(tls, verifiers, Layer::Plain)?;
+        Ok(Some(Self { plain, inner: setup.client(tls, verifiers, Layer::Inner)? }))
+    }
+}
+
 /// A batch to send.
 #[derive(Debug)]
 pub(crate) struct Outgoing {
@@ -105,8 +121,9 @@ const MAX_BATCH: usize = 65_000;
 pub(crate) struct Endpoint {
     inner: quinn_proto::Endpoint,
     setup: Setup,
-    client: Client,
-    inner_client: Client,
+    /// How it dials, from address to address and end to end; none where the trust is for accepting
+    /// alone.
+    clients: Option<Clients>,
     /// How end-to-end connections are accepted.
     inner_server: Option<Arc<quinn_proto::ServerConfig>>,
     issued: Issued,
@@ -137,12 +154,11 @@ impl Endpoint {
         let setup = Setup::new(config, wall, rng);
         let issued = Issued::default();
         let endpoint = Arc::new(setup::endpoint(config, issued.clone(), rng));
-        let (client, inner_client) = clients(&setup, &config.tls, verifiers)?;
+        let clients = Clients::new(&setup, &config.tls, verifiers)?;
         let mut new = Self {
             inner: quinn_proto::Endpoint::new(endpoint, None, true, None),
             setup,
-            client,
-            inner_client,
+            clients,
             inner_server: None,
             issued,
             known_cids: cid::Known::default(),
@@ -198,11 +214,11 @@ impl Endpoint {
     /// Handshakes from here on are made with this identity and this trust; connections that exist
     /// go on.
     pub(crate) fn set_tls(&mut self, tls: &Tls, verifiers: &Verifiers) -> Result<(), TlsError> {
-        let (client, inner_client) = clients(&self.setup, tls, verifiers)?;
+        let clients = Clients::new(&self.setup, tls, verifiers)?;
         if self.accepting {
             self.accept_with(tls, verifiers)?;
         }
-        (self.client, self.inner_client) = (client, inner_client);
+        self.clients = clients;
         Ok(())
     }
 
@@ -224,7 +240,8 @@ impl Endpoint {
         client: Option<&Client>,
         now: Instant,
     ) -> Result<ConnectionId, Misuse> {
-        let client = client.unwrap_or(&self.client).clone();
+        let own = self.clients.as_ref().map(|clients| &clients.plain);
+        let client = client.or(own).ok_or(Misuse::NotDialling)?.clone();
         self.begin(client, route.remote, server_name, now)
     }
 
@@ -235,7 +252,8 @@ impl Endpoint {
         server_name: &str,
         now: Instant,
     ) -> Result<ConnectionId, Misuse> {
-        self.begin(self.inner_client.clone(), address, server_name, now)
+        let clients = self.clients.as_ref().ok_or(Misuse::NotDialling)?;
+        self.begin(clients.inner.clone(), address, server_name, now)
     }
 
     fn begin(
@@ -526,16 +544,6 @@ impl Endpoint {
         }
         self.timers.set(id, None);
     }
-}
-
-/// How connections are made as this node: from address to address, and end to end.
-fn clients(
-    setup: &Setup,
-    tls: &Tls,
-    verifiers: &Verifiers,
-) -> Result<(Client, Client), TlsError> {
-    let plain = setup.client(tls, verifiers, Layer::Plain)?;
-    Ok((plain, setup.client(tls, verifiers, Layer::Inner)?))
 }
 
 fn translate(event: quinn_proto::Event) -> Option<Event> {
