@@ -19,10 +19,15 @@ const LAYERS: &[(&str, u8)] = &[
     ("transmit", 0),
     ("backoff", 1),
     ("bucket", 1),
+    ("envelope", 1),
     ("frame", 1),
     ("message", 1),
+    ("probe", 1),
     ("timer", 1),
     ("admission", 2),
+    ("attach", 2),
+    ("path", 2),
+    ("relay", 2),
     ("heartbeat", 2),
     ("history", 2),
     ("quality", 2),
@@ -38,7 +43,16 @@ const LAYERS: &[(&str, u8)] = &[
 /// What the plain values may name of the layers above: a configuration holds the configurations of
 /// the machines, an event the values they give.
 const VALUES_OF_MACHINES: &[(&str, &str)] =
-    &[("config", "heartbeat"), ("config", "retry"), ("event", "session"), ("event", "message")];
+    &[
+    ("config", "heartbeat"),
+    ("config", "message"),
+    ("config", "path"),
+    ("config", "relay"),
+    ("config", "retry"),
+    ("event", "message"),
+    ("event", "path"),
+    ("event", "session"),
+];
 
 #[test]
 fn every_module_has_a_layer() {

@@ -76,7 +76,7 @@ fn nothing_is_registered_that_is_not_offered() {
 #[test]
 fn a_search_fails_when_the_last_relay_has_said_no() {
     let (mut search, now) = (Search::default(), origin());
-    let no = |what| Failure::new(Code::NotFound, what);
+    let no = |what| Failure::new(Code::UnknownService, what);
     search.on_asked(PeerId(1), 1);
     search.on_asked(PeerId(2), 2);
     assert_eq!(search.on_unmatched(PeerId(1), no("first"), now), None);

@@ -307,7 +307,7 @@ impl Node {
         let refusal = if self.shutdown.is_under_way() {
             Some(Failure::new(Code::ShuttingDown, "shutting down"))
         } else if !self.config.listening {
-            Some(Failure::new(Code::NotFound, "this node accepts nobody"))
+            Some(Failure::new(Code::UnknownService, "this node accepts nobody"))
         } else if self.ways.waiting() >= self.config.limits.handshakes {
             Some(Failure::new(Code::Overloaded, "too many handshakes are under way"))
         } else {
