@@ -101,6 +101,10 @@ impl Node {
         let Receiving::Preface(decoder) = &mut stream.receiving else { return };
         match decoder.poll_frame(&mut chunk) {
             Ok(None) => {}
+            // A relay is for packets alone.
+            Ok(Some(_)) if self.is_client(id.peer()) => {
+                self.refuse(id, &Failure::new(Code::NoSuchService, "a relay has no services"));
+            }
             Ok(Some(frame)) => match streams::preface(frame) {
                 Preface::Service(service) if !self.shutdown.is_under_way() => {
                     self.set_received(id, Receiving::Offered);

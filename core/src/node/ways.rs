@@ -335,18 +335,22 @@ impl Node {
     ) {
         let route = Route::to(transmit::virtual_address(number));
         let datagram = Datagram { route, ecn, segment_size, payload };
-        let received = self.endpoint.handle_datagram(datagram, now);
+        let Some(received) = self.endpoint.handle_datagram(datagram, now) else { return };
+        // A connection id of another connection leads nowhere: it is not known by this address.
+        let is_known_by = |c: &quic::Connection| c.remote() == route.remote;
+        let Some(connection) = self.endpoint.get(received.connection).filter(|c| is_known_by(c))
+        else {
+            return;
+        };
+        let rtt = connection.rtt();
         let Some(way) = self.ways.all.get_mut(&number) else { return };
-        let Some(received) = received else { return };
         if way.connection.is_none() {
             // The handshake that was waited for: from here on its connection says what becomes of it.
             way.connection = Some(received.connection);
             self.ways.by_connection.insert(received.connection, number);
         }
         if received.is_authentic {
-            if let Some(rtt) = self.endpoint.get(received.connection).map(quic::Connection::rtt) {
-                way.paths.note_rtt(rtt);
-            }
+            way.paths.note_rtt(rtt);
             way.paths.on_received(via, now);
             self.drain_way(number, now);
         }

@@ -521,7 +521,10 @@ impl Endpoint {
                 if let Some(unproven) = connection.unproven.take() {
                     self.admission.release(unproven.ticket, now);
                 }
-                connection.allow_streams(setup::STREAMS_OF_A_PEER);
+                // A relay needs no more than the control stream, and has ten thousand clients.
+                if connection.layer != Layer::Outer {
+                    connection.allow_streams(setup::STREAMS_OF_A_PEER);
+                }
             }
         }
         if connection.inner.is_drained() {
