@@ -57,6 +57,8 @@ pub struct Host {
     segments: usize,
     ticks: Option<(Instant, u32)>,
     out: Vec<u8>,
+    /// Whether its socket tells at which of its addresses a datagram arrived.
+    pub(super) tells_local_ip: bool,
     /// Last, so that its source is free again when everything made from it is gone.
     pub(super) crypto: SeededCrypto,
 }
@@ -76,6 +78,7 @@ impl Host {
             segments: 1,
             ticks: None,
             out: Vec::new(),
+            tells_local_ip: false,
             crypto,
         }
     }
@@ -149,10 +152,22 @@ impl Host {
         }
         let Some(first) = batch.first() else { return };
         self.ticks = None;
-        let (route, ecn, segment_size) = (Route::to(first.from), first.ecn, first.payload.len());
+        let local_ip = self.tells_local_ip.then(|| first.to.ip());
+        let route = Route { remote: first.from, local_ip };
+        let (ecn, segment_size) = (first.ecn, first.payload.len());
         let mut payload = BytesMut::new();
         batch.iter().for_each(|packet| payload.extend_from_slice(&packet.payload));
         self.handle(Input::Datagram(Datagram { route, ecn, segment_size, payload }), now);
+    }
+
+    /// Stops the program, or puts the whole host to sleep.
+    pub(super) fn stop(&mut self, power: Power, now: Instant) {
+        if self.power == Power::On {
+            self.power = power;
+            if power == Power::Suspended {
+                self.clock.suspend(now);
+            }
+        }
     }
 
     /// Lets a program that was stopped go on: its clocks are read and its socket is emptied.

@@ -86,13 +86,7 @@ impl World {
     pub fn stop(&mut self, host: HostId, power: Power) {
         self.settle();
         let now = self.now;
-        let host = self.host_mut(host);
-        if host.power == Power::On {
-            host.power = power;
-            if power == Power::Suspended {
-                host.clock.suspend(now);
-            }
-        }
+        self.host_mut(host).stop(power, now);
     }
 
     /// Lets a host that was stopped go on.
@@ -282,10 +276,10 @@ impl World {
 }
 
 /// Whether a packet continues a batch: only the last one of a batch may be shorter.
-fn joins(batch: &[Packet], packet: &Packet) -> bool {
+pub(super) fn joins(batch: &[Packet], packet: &Packet) -> bool {
     let (Some(first), Some(last)) = (batch.first(), batch.last()) else { return true };
     let size = first.payload.len();
-    (first.from, first.ecn) == (packet.from, packet.ecn)
+    (first.from, first.to, first.ecn) == (packet.from, packet.to, packet.ecn)
         && last.payload.len() == size
         && packet.payload.len() <= size
         && size > 0

@@ -1,0 +1,56 @@
+//! What passes at a host, recorded.
+//!
+//! It decides nothing: it keeps every datagram that leaves or reaches a host from the moment it is
+//! asked to.
+
+use std::time::Instant;
+
+use super::Lab;
+use crate::testing::net::{HostId, Packet};
+
+/// Which way a datagram went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Passage {
+    /// It reached the host.
+    In,
+    /// It left the host.
+    Out,
+}
+
+/// One datagram as it passed at a host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Captured {
+    /// When.
+    pub at: Instant,
+    /// Which way.
+    pub passage: Passage,
+    /// What, with the addresses as the host sees them.
+    pub packet: Packet,
+}
+
+impl Captured {
+    /// Whether some bytes stand in its payload.
+    #[must_use]
+    pub fn contains(&self, needle: &[u8]) -> bool {
+        self.packet.payload.windows(needle.len().max(1)).any(|window| window == needle)
+    }
+}
+
+impl Lab {
+    /// From now on keeps everything that passes at a host.
+    pub fn capture(&mut self, host: HostId) {
+        self.machines[host.index()].capture.get_or_insert_default();
+    }
+
+    /// What has passed at a host since [`Lab::capture`], and begins anew.
+    pub fn take_captured(&mut self, host: HostId) -> Vec<Captured> {
+        let capture = &mut self.machines[host.index()].capture;
+        capture.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    pub(super) fn record(&mut self, host: HostId, passage: Passage, packet: &Packet) {
+        if let Some(capture) = &mut self.machines[host.index()].capture {
+            capture.push(Captured { at: self.now, passage, packet: packet.clone() });
+        }
+    }
+}

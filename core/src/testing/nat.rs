@@ -1,0 +1,349 @@
+//! A NAT or firewall for UDP, by the terms of RFC 4787: who is translated to what, and who may come
+//! back.
+//!
+//! It decides the external address of every datagram that leaves and whether one that arrives is let
+//! in. It holds no datagram, knows no link and asks no clock: time is a parameter.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use crate::rng::Rng;
+
+#[cfg(test)]
+mod tests;
+
+/// The lowest port that is given out where the inside port is not kept.
+pub const FIRST_PORT: u16 = 1_024;
+
+/// How many there are from there on.
+const PORTS: u64 = (1 << 16) - FIRST_PORT as u64;
+
+/// On what of the remote end a mapping (RFC 4787 §4.1) or a filter (§5) depends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Dependence {
+    /// Endpoint-independent: on nothing.
+    Independent,
+    /// Address-dependent: on its IP address.
+    Address,
+    /// Address- and port-dependent.
+    AddressAndPort,
+}
+
+/// What a [`Dependence`] sees of a remote end.
+type Seen = Option<(IpAddr, Option<u16>)>;
+
+impl Dependence {
+    /// All of them, from the most open to the strictest.
+    pub const ALL: [Self; 3] = [Self::Independent, Self::Address, Self::AddressAndPort];
+
+    fn of(self, remote: SocketAddr) -> Seen {
+        match self {
+            Self::Independent => None,
+            Self::Address => Some((remote.ip(), None)),
+            Self::AddressAndPort => Some((remote.ip(), Some(remote.port()))),
+        }
+    }
+}
+
+/// Which external port a new mapping gets (RFC 4787 §4.2). None is ever given to two mappings at
+/// once: no port overloading (REQ-3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Ports {
+    /// The inside port if it is free, else the next free one above it (§4.2.1).
+    Preserving,
+    /// One above the last, whoever that was for.
+    Sequential,
+    /// Any that is free, by the NAT's own seed.
+    Random,
+}
+
+impl Ports {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Preserving, Self::Sequential, Self::Random];
+}
+
+/// How a box behaves.
+///
+/// ```
+/// use adit_core::testing::nat::{Dependence, Rules};
+/// let strict = Rules { hairpins: true, ..Rules::symmetric() };
+/// assert_eq!(strict.mapping, Dependence::AddressAndPort);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rules {
+    /// Whether UDP passes at all.
+    pub passes_udp: bool,
+    /// Whether addresses are translated; a firewall does not, and has no use for the next two.
+    pub translates: bool,
+    /// When one inside socket keeps its external port (§4.1, REQ-1).
+    pub mapping: Dependence,
+    /// Which port that is (§4.2).
+    pub ports: Ports,
+    /// Who may send to it (§5, REQ-8).
+    pub filtering: Dependence,
+    /// How long a mapping and a permission last without a datagram that refreshes them (§4.3,
+    /// REQ-5).
+    pub lifetime: Duration,
+    /// Whether datagrams that come in refresh as well as those that go out (§4.3, REQ-6).
+    pub inbound_refreshes: bool,
+    /// Whether inside hosts reach each other by their external addresses (§6, REQ-9).
+    pub hairpins: bool,
+}
+
+impl Rules {
+    /// Endpoint-independent both ways ("full cone"): ports kept, five minutes, as §4.3 recommends.
+    #[must_use]
+    pub const fn full_cone() -> Self {
+        Self {
+            passes_udp: true,
+            translates: true,
+            mapping: Dependence::Independent,
+            ports: Ports::Preserving,
+            filtering: Dependence::Independent,
+            lifetime: Duration::from_secs(300),
+            inbound_refreshes: false,
+            hairpins: false,
+        }
+    }
+
+    /// Filters by address ("restricted cone").
+    #[must_use]
+    pub const fn address_restricted() -> Self {
+        Self { filtering: Dependence::Address, ..Self::full_cone() }
+    }
+
+    /// Filters by address and port ("port-restricted cone").
+    #[must_use]
+    pub const fn port_restricted() -> Self {
+        Self { filtering: Dependence::AddressAndPort, ..Self::full_cone() }
+    }
+
+    /// Another random port towards every address.
+    #[must_use]
+    pub const fn address_dependent() -> Self {
+        let ports = Ports::Random;
+        Self { mapping: Dependence::Address, ports, ..Self::port_restricted() }
+    }
+
+    /// Another random port towards every address and port ("symmetric").
+    #[must_use]
+    pub const fn symmetric() -> Self {
+        Self { mapping: Dependence::AddressAndPort, ..Self::address_dependent() }
+    }
+
+    /// No translation, and only answers come in.
+    #[must_use]
+    pub const fn firewall() -> Self {
+        Self { translates: false, ..Self::port_restricted() }
+    }
+
+    /// No UDP.
+    #[must_use]
+    pub const fn blocks_udp() -> Self {
+        Self { passes_udp: false, ..Self::port_restricted() }
+    }
+}
+
+/// An inside socket towards as much of the remote ends as the mapping depends on.
+type Key = (SocketAddr, Seen);
+
+#[derive(Debug)]
+struct Mapping {
+    external: SocketAddr,
+    refreshed: Instant,
+    /// To whom it was used, and when that permission was refreshed.
+    permitted: BTreeMap<SocketAddr, Instant>,
+}
+
+/// A box between an inside and an outside.
+///
+/// ```
+/// use adit_core::testing::clock::origin;
+/// use adit_core::testing::nat::{Nat, Rules};
+///
+/// let mut nat = Nat::new(Rules::port_restricted(), "203.0.113.1".parse()?, [1; 32]);
+/// let (host, far) = ("192.168.0.2:5000".parse()?, "198.51.100.1:4433".parse()?);
+/// let seen = nat.outbound(host, far, origin()).ok_or("it leaves")?;
+/// assert_eq!(seen, "203.0.113.1:5000".parse()?);
+/// assert_eq!(nat.inbound(far, seen, origin()), Some(host));
+/// assert_eq!(nat.inbound("198.51.100.1:4434".parse()?, seen, origin()), None);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Nat {
+    rules: Rules,
+    external: IpAddr,
+    rng: Rng,
+    next_port: u16,
+    mappings: BTreeMap<Key, Mapping>,
+}
+
+impl Nat {
+    /// A box that nothing has passed yet, with its address outside. Where it translates, only
+    /// addresses of that family are translated: the others are filtered as by a firewall.
+    #[must_use]
+    pub fn new(rules: Rules, external: IpAddr, seed: [u8; 32]) -> Self {
+        let mut rng = Rng::new(seed, "nat");
+        let next_port = FIRST_PORT + (rng.u64() % PORTS) as u16;
+        Self { rules, external, rng, next_port, mappings: BTreeMap::new() }
+    }
+
+    /// How it behaves.
+    #[must_use]
+    pub const fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// How it behaves, to change that; what it remembers stays.
+    pub const fn rules_mut(&mut self) -> &mut Rules {
+        &mut self.rules
+    }
+
+    /// Its address outside.
+    #[must_use]
+    pub const fn external(&self) -> IpAddr {
+        self.external
+    }
+
+    /// Whether an address is one that it hands out to the outside.
+    #[must_use]
+    pub fn owns(&self, address: SocketAddr) -> bool {
+        self.translates(address) && address.ip() == self.external
+    }
+
+    /// Whether addresses of this one's family are translated.
+    #[must_use]
+    pub fn translates(&self, address: SocketAddr) -> bool {
+        self.rules.translates && address.is_ipv4() == self.external.is_ipv4()
+    }
+
+    /// Forgets everything, as after a power failure: open connections get other ports, unless they
+    /// keep theirs.
+    pub fn reboot(&mut self) {
+        self.mappings.clear();
+    }
+
+    /// Gets another address outside, and forgets everything.
+    pub fn set_external(&mut self, external: IpAddr) {
+        self.external = external;
+        self.reboot();
+    }
+
+    /// How many mappings there are.
+    pub fn mappings(&mut self, now: Instant) -> usize {
+        self.expire(now);
+        self.mappings.len()
+    }
+
+    /// Where a datagram from `src` inside to `dst` outside seems to come from; nothing if it does
+    /// not pass, or if no port is left.
+    pub fn outbound(
+        &mut self,
+        src: SocketAddr,
+        dst: SocketAddr,
+        now: Instant,
+    ) -> Option<SocketAddr> {
+        if !self.rules.passes_udp {
+            return None;
+        }
+        self.expire(now);
+        let key = self.key(src, dst);
+        if !self.mappings.contains_key(&key) {
+            let external = self.allocate(src)?;
+            let permitted = BTreeMap::new();
+            self.mappings.insert(key, Mapping { external, refreshed: now, permitted });
+        }
+        let mapping = self.mappings.get_mut(&key)?;
+        mapping.refreshed = now;
+        mapping.permitted.insert(dst, now);
+        Some(mapping.external)
+    }
+
+    /// Whom inside a datagram from `src` outside to `dst`, one of this box's mappings, is for;
+    /// nothing if it is not let in.
+    pub fn inbound(
+        &mut self,
+        src: SocketAddr,
+        dst: SocketAddr,
+        now: Instant,
+    ) -> Option<SocketAddr> {
+        if !self.rules.passes_udp {
+            return None;
+        }
+        self.expire(now);
+        let filtering = self.rules.filtering;
+        let (&(inside, _), mapping) =
+            self.mappings.iter_mut().find(|(_, mapping)| mapping.external == dst)?;
+        let is_let_in = filtering == Dependence::Independent
+            || mapping.permitted.keys().any(|&known| filtering.of(known) == filtering.of(src));
+        if !is_let_in {
+            return None;
+        }
+        if self.rules.inbound_refreshes {
+            mapping.refreshed = now;
+            if let Some(permission) = mapping.permitted.get_mut(&src) {
+                *permission = now;
+            }
+        }
+        Some(inside)
+    }
+
+    /// How a datagram from one inside socket to the external address of another comes back in: its
+    /// source, translated to be external (REQ-9a), and its destination inside.
+    pub fn hairpin(
+        &mut self,
+        src: SocketAddr,
+        dst: SocketAddr,
+        now: Instant,
+    ) -> Option<(SocketAddr, SocketAddr)> {
+        if !self.rules.hairpins {
+            return None;
+        }
+        let src = self.outbound(src, dst, now)?;
+        Some((src, self.inbound(src, dst, now)?))
+    }
+
+    fn key(&self, src: SocketAddr, dst: SocketAddr) -> Key {
+        let is_translated = self.translates(src);
+        (src, if is_translated { self.rules.mapping.of(dst) } else { None })
+    }
+
+    fn expire(&mut self, now: Instant) {
+        let lifetime = self.rules.lifetime;
+        let is_alive = |since: Instant| now.saturating_duration_since(since) < lifetime;
+        self.mappings.retain(|_, mapping| is_alive(mapping.refreshed));
+        for mapping in self.mappings.values_mut() {
+            mapping.permitted.retain(|_, since| is_alive(*since));
+        }
+    }
+
+    fn allocate(&mut self, src: SocketAddr) -> Option<SocketAddr> {
+        if !self.translates(src) {
+            return Some(src);
+        }
+        let first = match self.rules.ports {
+            Ports::Preserving => src.port(),
+            Ports::Sequential => self.next_port,
+            Ports::Random => FIRST_PORT + (self.rng.u64() % PORTS) as u16,
+        };
+        let port = self.free_from(first)?;
+        if self.rules.ports == Ports::Sequential {
+            self.next_port = following(port);
+        }
+        Some(SocketAddr::new(self.external, port))
+    }
+
+    /// The first port from `first` on, and round from the end to [`FIRST_PORT`], that no mapping
+    /// has.
+    fn free_from(&self, first: u16) -> Option<u16> {
+        let here = self.mappings.values().filter(|m| m.external.ip() == self.external);
+        let taken: BTreeSet<u16> = here.map(|mapping| mapping.external.port()).collect();
+        let round = std::iter::successors(Some(first), |&port| Some(following(port)));
+        round.take(1 << 16).find(|port| !taken.contains(port))
+    }
+}
+
+const fn following(port: u16) -> u16 {
+    if port == u16::MAX { FIRST_PORT } else { port + 1 }
+}

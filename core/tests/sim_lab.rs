@@ -1,0 +1,297 @@
+//! Nodes behind NATs that dial public ones, in virtual time: what a user sees when the ground moves.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use adit_core::config::Dial;
+use adit_core::event::Event;
+use adit_core::id::PeerId;
+use adit_core::session::State;
+use adit_core::testing::lab::{Lab, NatId, Passage, Place};
+use adit_core::testing::link::{Conditions, Loss};
+use adit_core::testing::nat::{Dependence, Ports, Rules};
+use adit_core::testing::net::HostId;
+use adit_core::testing::pair::pattern;
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// An agent behind a NAT, connected to a public connector.
+struct Home {
+    lab: Lab,
+    nat: NatId,
+    agent: HostId,
+    connector: HostId,
+    peer: PeerId,
+}
+
+impl Home {
+    fn with(seed: u64, rules: Rules, conditions: Conditions) -> Self {
+        let mut lab = Lab::with(seed, conditions);
+        let nat = lab.nat(rules, Place::Public);
+        let agent = lab.agent(Place::Behind(nat));
+        let connector = lab.connector("db", Place::Public);
+        let peer = lab.dial(agent, connector, "db");
+        assert!(lab.run_until(|lab| lab.is_connected(agent, peer), 10 * SECOND));
+        lab.run_for(SECOND);
+        Self { lab, nat, agent, connector, peer }
+    }
+
+    fn new(seed: u64, rules: Rules) -> Self {
+        Self::with(seed, rules, Conditions::default())
+    }
+
+    /// Where the connector sees the agent.
+    fn seen(&self) -> SocketAddr {
+        let peer = self.lab.accepted(self.connector).unwrap();
+        self.lab.peer(self.connector, peer).remote
+    }
+
+    /// Uploads while `change` happens after the first megabyte; the longest stall.
+    fn upload_through(&mut self, change: impl FnOnce(&mut Self)) -> Duration {
+        let length = 3 << 20;
+        let transfer = self.lab.start_upload((self.agent, self.peer), self.connector, length);
+        let has_megabyte = |lab: &mut Lab| lab.transfer(transfer).read() > 1 << 20;
+        assert!(self.lab.run_until(has_megabyte, MINUTE));
+        change(self);
+        let is_complete = self.lab.run_until(|lab| lab.transfer(transfer).is_complete(), MINUTE);
+        let now = self.lab.now();
+        let transfer = self.lab.transfer(transfer);
+        assert!(is_complete, "{} of {length}: {:?}", transfer.read(), transfer.broken());
+        transfer.longest_stall(now)
+    }
+}
+
+/// New ports whenever there is a new mapping.
+fn restless() -> Rules {
+    Rules { ports: Ports::Random, ..Rules::port_restricted() }
+}
+
+#[test]
+fn a_public_connector_is_reached_from_behind_every_kind_of_nat() {
+    for mapping in Dependence::ALL {
+        for (filtering, ports) in Dependence::ALL.into_iter().zip(Ports::ALL) {
+            let rules = Rules { mapping, filtering, ports, ..Rules::full_cone() };
+            let mut home = Home::new(1, rules);
+            assert!(home.lab.internet_mut().nat_mut(home.nat).owns(home.seen()));
+            assert!(home.upload_through(|_| ()) < SECOND);
+        }
+    }
+}
+
+#[test]
+fn a_connector_behind_a_nat_that_it_sent_nothing_through_is_not_reached() {
+    for rules in [Rules::full_cone(), Rules::firewall()] {
+        let mut lab = Lab::new(2);
+        let nat = lab.nat(rules, Place::Public);
+        let connector = lab.connector("db", Place::Behind(nat));
+        let agent = lab.agent(Place::Public);
+        let to = if rules.translates {
+            SocketAddr::new(lab.internet_mut().nat_mut(nat).external(), 4_433)
+        } else {
+            lab.address(connector)
+        };
+        let peer = lab.dial_with(agent, Dial::new(to, "db"));
+        assert!(!lab.run_until(|lab| lab.is_connected(agent, peer), MINUTE));
+        assert!(lab.internet().fates().filtered > 0);
+    }
+}
+
+#[test]
+fn where_udp_is_blocked_nothing_leaves() {
+    let mut lab = Lab::new(3);
+    let nat = lab.nat(Rules::blocks_udp(), Place::Public);
+    let (agent, connector) = (lab.agent(Place::Behind(nat)), lab.connector("db", Place::Public));
+    let peer = lab.dial(agent, connector, "db");
+    lab.run_for(MINUTE);
+    let state = lab.node(agent).state(peer).unwrap();
+    assert!(matches!(state, State::Reconnecting { .. } | State::Connecting { .. }), "{state:?}");
+    assert_eq!(lab.internet().fates().delivered, 0);
+}
+
+#[test]
+fn two_nats_in_a_row_are_passed_like_one() {
+    let mut lab = Lab::new(4);
+    let carrier = lab.nat(Rules::symmetric(), Place::Public);
+    let home = lab.nat(Rules::port_restricted(), Place::Behind(carrier));
+    let (agent, connector) = (lab.agent(Place::Behind(home)), lab.connector("db", Place::Public));
+    let peer = lab.dial(agent, connector, "db");
+    assert!(lab.run_until(|lab| lab.is_connected(agent, peer), 10 * SECOND));
+    let transfer = lab.start_download((agent, peer), connector, 1 << 20);
+    assert!(lab.run_until(|lab| lab.transfer(transfer).is_complete(), 10 * SECOND));
+    assert!(lab.transfer(transfer).took().unwrap() < 5 * SECOND);
+}
+
+#[test]
+fn a_mapping_that_ends_between_two_keepalives_moves_the_connection_and_loses_nothing() {
+    let rules = Rules { lifetime: 5 * SECOND, ..restless() };
+    let mut home = Home::new(5, rules);
+    let before = home.seen();
+    home.lab.run_for(3 * MINUTE);
+    assert!(home.lab.is_connected(home.agent, home.peer));
+    assert_ne!(home.seen(), before);
+    assert!(home.upload_through(|_| ()) < SECOND);
+    assert_eq!(home.lab.peer(home.agent, home.peer).reconnections, 0);
+}
+
+#[test]
+fn a_nat_that_forgets_everything_during_an_upload_costs_a_moment() {
+    let mut home = Home::new(6, restless());
+    let before = home.seen();
+    let stall = home.upload_through(|home| home.lab.internet_mut().nat_mut(home.nat).reboot());
+    assert_ne!(home.seen(), before);
+    assert!(stall < 2 * SECOND, "{stall:?}");
+    assert_eq!(home.lab.peer(home.agent, home.peer).reconnections, 0);
+}
+
+#[test]
+fn a_nat_that_gets_another_address_during_an_upload_costs_a_moment() {
+    let mut home = Home::new(7, Rules::port_restricted());
+    let stall = home.upload_through(|home| {
+        home.lab.internet_mut().nat_mut(home.nat).set_external([203, 0, 113, 200].into());
+    });
+    assert_eq!(
+        home.seen(),
+        SocketAddr::from(([203, 0, 113, 200], home.lab.address(home.agent).port()))
+    );
+    assert!(stall < 2 * SECOND, "{stall:?}");
+}
+
+#[test]
+fn a_host_that_moves_to_another_network_goes_on_there_whether_it_is_told_or_not() {
+    for is_told in [true, false] {
+        let mut home = Home::new(8, Rules::port_restricted());
+        let mobile = home.lab.nat(Rules::symmetric(), Place::Public);
+        let stall = home.upload_through(|home| {
+            home.lab.roam(home.agent, Place::Behind(mobile), is_told);
+        });
+        assert!(home.lab.internet_mut().nat_mut(mobile).owns(home.seen()));
+        assert!(stall < 2 * SECOND, "told {is_told}: {stall:?}");
+    }
+}
+
+#[test]
+fn datagrams_are_counted_as_lost_late_and_doubled() {
+    let rough = Conditions {
+        loss: Loss::Bursty { worsen: 0.01, improve: 0.2, loss: 1.0 },
+        reorder: 0.02,
+        duplicate: 0.5,
+        ..Conditions::default()
+    };
+    let mut home = Home::with(9, Rules::symmetric(), rough);
+    let flow = home.lab.start_datagrams((home.agent, home.peer), 200, 300);
+    home.lab.run_for(10 * SECOND);
+    home.lab.stop_datagrams(flow);
+    home.lab.run_for(SECOND);
+    let flow = home.lab.datagrams(flow);
+    assert_eq!(flow.sent + flow.refused, 2_001);
+    let lost = flow.missing() as f64 / flow.sent as f64;
+    assert!((0.01..0.15).contains(&lost), "expected about 0.01 / 0.21: {flow:?}");
+    assert!(flow.reordered > 0, "{flow:?}");
+    // QUIC never takes a packet twice (RFC 9000 §12.3).
+    assert_eq!(flow.duplicated, 0, "{flow:?}");
+    assert!(flow.longest_silence < SECOND, "{flow:?}");
+}
+
+#[test]
+fn a_cut_of_the_crossing_one_way_is_noticed_and_healed() {
+    let mut home = Home::new(10, Rules::port_restricted());
+    let (agent, connector, peer) = (home.agent, home.connector, home.peer);
+    home.lab.internet_mut().crossing_mut(connector, agent).is_cut = true;
+    let has_noticed = |lab: &mut Lab| !lab.is_connected(agent, peer);
+    assert!(home.lab.run_until(has_noticed, 2 * MINUTE));
+    home.lab.internet_mut().crossing_mut(connector, agent).is_cut = false;
+    assert!(home.lab.run_until(|lab| lab.is_connected(agent, peer), MINUTE));
+}
+
+#[test]
+fn a_global_address_behind_a_firewall_dials_by_ipv6() {
+    let mut lab = Lab::new(11);
+    let nat = lab.nat(Rules::symmetric(), Place::Public);
+    let (agent, connector) = (lab.agent(Place::Behind(nat)), lab.connector("db", Place::Public));
+    for host in [agent, connector] {
+        let address = lab.global_address(host);
+        lab.add_address(host, address);
+    }
+    let to = lab.global_address(connector);
+    let peer = lab.dial_with(agent, Dial::new(to, "db"));
+    assert!(lab.run_until(|lab| lab.is_connected(agent, peer), 10 * SECOND));
+    let accepted = lab.accepted(connector).unwrap();
+    assert_eq!(lab.peer(connector, accepted).remote, lab.global_address(agent));
+}
+
+#[test]
+fn a_destination_of_a_family_that_the_host_does_not_have_fails_at_once() {
+    let mut lab = Lab::new(12);
+    let agent = lab.agent(Place::Public);
+    lab.dial_with(agent, Dial::new("[2001:db8::9]:4433".parse().unwrap(), "db"));
+    let has_failed = |lab: &mut Lab| {
+        let is_failure = |event: &Event| matches!(event, Event::AttemptFailed { .. });
+        lab.log(agent).iter().any(|(_, event)| is_failure(event))
+    };
+    assert!(lab.run_until(has_failed, SECOND));
+}
+
+#[test]
+fn a_restarted_connector_is_found_again() {
+    let mut home = Home::new(13, Rules::symmetric());
+    let (agent, connector, peer) = (home.agent, home.connector, home.peer);
+    home.lab.crash(connector);
+    home.lab.run_for(5 * SECOND);
+    home.lab.restart(connector);
+    let is_back = |lab: &mut Lab| lab.peer(agent, peer).reconnections == 1;
+    assert!(home.lab.run_until(is_back, 3 * MINUTE));
+    assert!(home.lab.run_until(|lab| lab.is_connected(agent, peer), MINUTE));
+}
+
+#[test]
+fn what_passes_at_a_host_is_captured_both_ways_and_shows_no_content() {
+    let mut home = Home::new(14, Rules::port_restricted());
+    home.lab.capture(home.connector);
+    home.upload_through(|_| ());
+    let captured = home.lab.take_captured(home.connector);
+    for passage in [Passage::In, Passage::Out] {
+        assert!(captured.iter().filter(|c| c.passage == passage).count() > 100);
+    }
+    assert!(captured.iter().all(|c| !c.contains(&pattern(5_000, 16))));
+    let known = captured[0].packet.payload.clone();
+    assert!(captured[0].contains(&known[known.len() - 9..]));
+    assert!(home.lab.take_captured(home.connector).is_empty());
+}
+
+#[test]
+fn a_second_address_of_a_host_is_answered_beside_its_node() {
+    let mut lab = Lab::new(15);
+    let (relay, first, second) = lab.relay_host();
+    let home = lab.nat(Rules::symmetric(), Place::Public);
+    let stranger = lab.add_host(Place::Behind(home), vec!["192.168.0.77:9".parse().unwrap()]);
+    lab.answer_at(
+        relay,
+        second,
+        Box::new(|bytes, from, _| Some([bytes, from.to_string().as_bytes()].concat())),
+    );
+    lab.capture(stranger);
+    for to in [second, first] {
+        lab.send(stranger, to, b"who am I: ");
+    }
+    lab.run_for(SECOND);
+    let captured = lab.take_captured(stranger);
+    let answers: Vec<_> = captured.iter().filter(|c| c.passage == Passage::In).collect();
+    assert_eq!((answers.len(), answers[0].packet.from), (1, second));
+    assert!(answers[0].contains(b"who am I: 203.0.113.1:"));
+}
+
+#[test]
+fn the_same_seed_gives_the_same_lab_and_another_seed_another() {
+    let print = |seed| {
+        let rough =
+            Conditions { loss: Loss::Random(0.02), jitter: SECOND / 50, ..Conditions::default() };
+        let mut home = Home::with(seed, restless(), rough);
+        home.upload_through(|home| home.lab.internet_mut().nat_mut(home.nat).reboot());
+        (home.lab.trace().fingerprint(), home.lab.trace().items())
+    };
+    assert_eq!(print(16), print(16));
+    assert_ne!(print(16), print(17));
+}
