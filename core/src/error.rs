@@ -231,6 +231,9 @@ pub enum Misuse {
     /// The node was configured without an identity to accept with.
     #[error("this node does not accept connections")]
     NotListening,
+    /// The node trusts anyone who dials it, which is nobody to dial.
+    #[error("this node is for accepting alone")]
+    NotDialling,
     /// The node is shutting down.
     #[error("the node is shutting down")]
     ShuttingDown,

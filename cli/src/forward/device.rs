@@ -80,6 +80,7 @@ impl Device {
             serial: String::new(),
             key: KeyDigest([0; 32]),
             not_after: None,
+            mesh: None,
         }))
     }
 

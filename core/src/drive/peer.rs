@@ -297,6 +297,7 @@ impl Peer {
             | Misuse::UnknownStream
             | Misuse::UnknownRequest
             | Misuse::NotListening
+            | Misuse::NotDialling
             | Misuse::InvalidName
             | Misuse::InvalidAddress => {
                 let last = inner.node.peer_snapshot(self.id).and_then(|s| s.last_failure);

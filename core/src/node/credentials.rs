@@ -144,7 +144,14 @@ impl Node {
             Some(chain) => self.verifiers.dialler(chain, self.clock.unix()),
             None => self.check(link.connection, name),
         };
+        let was = peer.credential.as_ref().and_then(|c| c.mesh);
         match checked {
+            // A member of a mesh does not turn into a guest while connected: what it did as a
+            // member would outlive its certificate.
+            Ok(credential) if credential.mesh != was => {
+                let ended = Failure::new(Code::Unauthenticated, "the certificate has expired");
+                self.break_link(id, ended, now);
+            }
             Ok(credential) => {
                 self.expiries.set(id, credential.not_after);
                 if let Some(peer) = self.peers.get_mut(&id) {

@@ -68,7 +68,8 @@ const MAX_BATCH: usize = 65_000;
 pub(crate) struct Endpoint {
     inner: quinn_proto::Endpoint,
     setup: Setup,
-    client: quinn_proto::ClientConfig,
+    /// None where the trust is for accepting alone.
+    client: Option<quinn_proto::ClientConfig>,
     config: Config,
     /// Handshakes of others are let in.
     accepting: bool,
@@ -85,6 +86,15 @@ pub(crate) struct Endpoint {
     max_segments: usize,
 }
 
+/// What dialling needs, of a trust that allows it.
+fn client(
+    setup: &Setup,
+    tls: &Tls,
+    verifiers: &Verifiers,
+) -> Result<Option<quinn_proto::ClientConfig>, TlsError> {
+    tls.trust().may_dial().then(|| setup.client(tls, verifiers)).transpose()
+}
+
 impl Endpoint {
     pub(crate) fn new(
         config: &Config,
@@ -93,7 +103,7 @@ impl Endpoint {
         rng: &mut Rng,
     ) -> Result<Self, TlsError> {
         let setup = Setup::new(config, wall, rng);
-        let client = setup.client(&config.tls, verifiers)?;
+        let client = client(&setup, &config.tls, verifiers)?;
         let server = config.listening.then(|| setup.server(&config.tls, verifiers)).transpose()?;
         let endpoint = Arc::new(setup::endpoint(config, rng));
         Ok(Self {
@@ -129,7 +139,7 @@ impl Endpoint {
     /// Handshakes from here on are made with this identity and this trust; connections that exist
     /// go on.
     pub(crate) fn set_tls(&mut self, tls: &Tls, verifiers: &Verifiers) -> Result<(), TlsError> {
-        let client = self.setup.client(tls, verifiers)?;
+        let client = client(&self.setup, tls, verifiers)?;
         if self.accepting {
             self.inner.set_server_config(Some(self.setup.server(tls, verifiers)?));
         }
@@ -154,9 +164,10 @@ impl Endpoint {
         server_name: &str,
         now: Instant,
     ) -> Result<ConnectionId, Misuse> {
+        let client = self.client.clone().ok_or(Misuse::NotDialling)?;
         let (handle, connection) = self
             .inner
-            .connect(now, self.client.clone(), route.remote, server_name)
+            .connect(now, client, route.remote, server_name)
             .map_err(|e| convert::misuse(&e))?;
         let id = self.insert(handle, connection, None, now);
         self.pump(id, now);

@@ -250,14 +250,14 @@ impl Pki {
 
     /// A certificate that the holder of `member`'s certificate signed, which nobody allowed.
     #[must_use]
-    pub(super) fn issue_as(self, member: &str, name: &str, role: Role) -> Issued {
+    pub(crate) fn issue_as(self, member: &str, name: &str, role: Role) -> Issued {
         let (key, _) = fixed_key(self.0.seed, member);
         let issuer = Issuer::new(fixed_params(self.0.seed, member, Validity::CURRENT), key);
         self.0.issue_by(&issuer, name, role, Validity::CURRENT, &[])
     }
 
     /// The serial number in the certificates of a name, in hexadecimal.
-    pub(super) fn serial(self, name: &str) -> String {
+    pub(crate) fn serial(self, name: &str) -> String {
         serial(self.0.seed, name).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 }

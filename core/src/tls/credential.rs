@@ -1,5 +1,5 @@
 //! Who a peer proved to be. It is read from the verified leaf alone: whatever else a peer puts into
-//! its chain names nobody (docs/security.md).
+//! its chain names nobody, and says at most which mesh the leaf is of (docs/security.md).
 
 use std::time::Duration;
 
@@ -12,10 +12,12 @@ use super::trust::KeyDigest;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Standing {
-    /// It holds a certificate of the trusted CA.
+    /// It holds a certificate of the trusted CA, the pinned key, or, where anyone may dial, a
+    /// certificate of the CA that it presented.
     Member,
     /// It holds a key that was let in without a certificate
-    /// ([`Trust::with_guests`](super::Trust::with_guests)).
+    /// ([`Trust::with_guests`](super::Trust::with_guests),
+    /// [`Trust::anyone`](super::Trust::anyone)).
     Guest,
 }
 
@@ -35,6 +37,10 @@ pub struct Credential {
     /// The last instant at which it is good, since the Unix epoch in whole seconds; `None` if it
     /// never ends. The connection does not outlive it.
     pub not_after: Option<Duration>,
+    /// The mesh it is a member of: the key of the CA that it presented and that issued its leaf.
+    /// Known only where anyone may dial ([`Trust::anyone`](super::Trust::anyone)).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mesh: Option<KeyDigest>,
 }
 
 impl Credential {
@@ -47,6 +53,7 @@ impl Credential {
             serial: String::new(),
             key: KeyDigest([0; 32]),
             not_after,
+            mesh: None,
         };
         // A certificate that was verified a moment ago can be parsed.
         if let Ok(parsed) = webpki::EndEntityCert::try_from(leaf) {
@@ -58,14 +65,16 @@ impl Credential {
         credential
     }
 
-    pub(super) const fn guest(key: KeyDigest, until: Duration) -> Self {
+    /// Whoever holds a key, until a time if there is one.
+    pub(super) fn guest(key: KeyDigest, until: Option<Duration>) -> Self {
         Self {
             standing: Standing::Guest,
             names: Vec::new(),
             uris: Vec::new(),
             serial: String::new(),
             key,
-            not_after: Some(Duration::from_secs(until.as_secs())),
+            not_after: until.map(|until| Duration::from_secs(until.as_secs())),
+            mesh: None,
         }
     }
 

@@ -40,6 +40,16 @@ impl Identity {
         Self { chain, key }
     }
 
+    /// The same, and these certificates (PEM) are presented after its own: a node shows a relay
+    /// the CA of its mesh this way, and a device that has pinned the CA needs to see it.
+    ///
+    /// # Errors
+    /// [`TlsError::Pem`] when there is none, or one is malformed.
+    pub fn presenting(mut self, authorities: &[u8]) -> Result<Self, TlsError> {
+        self.chain.extend(certificates(authorities)?);
+        Ok(self)
+    }
+
     /// The certificates, leaf first.
     #[must_use]
     pub fn chain(&self) -> &[CertificateDer<'static>] {

@@ -3,8 +3,10 @@
 //! TLS 1.3 only, both sides always present a certificate, ALPN `adit/1`. It reads no files: PEM
 //! text is the caller's to bring. Certificates are checked against the node's own wall clock.
 
+mod anyone;
 mod credential;
 mod identity;
+mod pinned;
 mod trust;
 mod verify;
 
@@ -100,6 +102,7 @@ impl Tls {
         verifiers: &Verifiers,
         wall: &WallClock,
     ) -> Result<rustls::ClientConfig, TlsError> {
+        let nobody = || TlsError::Trust("trust in anyone is for accepting alone".into());
         let mut config = rustls::ClientConfig::builder_with_details(
             self.provider.clone(),
             Arc::new(NodeTime(wall.clone())),
@@ -108,7 +111,7 @@ impl Tls {
         .map_err(|e| TlsError::Provider(e.to_string()))?
         // Not the one rustls would make, but made of it: see `verify.rs`.
         .dangerous()
-        .with_custom_certificate_verifier(verifiers.of_acceptors())
+        .with_custom_certificate_verifier(verifiers.of_acceptors().ok_or_else(nobody)?)
         .with_client_auth_cert(self.identity.chain.clone(), self.identity.key.clone_key())
         .map_err(TlsError::Identity)?;
         config.alpn_protocols = vec![ALPN.to_vec()];
@@ -122,7 +125,7 @@ impl Tls {
         verifiers: &Verifiers,
         wall: &WallClock,
     ) -> Result<rustls::ServerConfig, TlsError> {
-        let nobody = || TlsError::Trust("a pinned CA is for dialling alone".into());
+        let nobody = || TlsError::Trust("a pinned key is for dialling alone".into());
         let mut config = rustls::ServerConfig::builder_with_details(
             self.provider.clone(),
             Arc::new(NodeTime(wall.clone())),

@@ -157,3 +157,5 @@ fn a_node_gives_nothing_that_shortens_a_later_handshake_and_takes_nothing() {
     assert_eq!(meet(&dialler, &generous), Ok(HandshakeKind::Full));
     assert_eq!(meet(&dialler, &generous), Ok(HandshakeKind::Full));
 }
+
+mod keys;

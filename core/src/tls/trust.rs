@@ -1,5 +1,5 @@
 //! Whom a node believes: certificate authorities, what they revoked, a pinned key in place of
-//! them, and guests who have no certificate yet. Plain values; it checks nothing itself.
+//! them, guests who have no certificate yet, or anyone. Plain values; it checks nothing itself.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -54,7 +54,12 @@ impl serde::Serialize for KeyDigest {
 #[derive(Debug, Clone)]
 pub(super) enum Anchors {
     Roots(Arc<RootCertStore>),
+    /// The key of a CA.
     Pin(KeyDigest),
+    /// The key of the acceptor itself.
+    Leaf(KeyDigest),
+    /// Whoever dials.
+    Anyone,
 }
 
 /// Whom a node believes.
@@ -102,6 +107,31 @@ impl Trust {
         Self::anchored(Anchors::Pin(ca))
     }
 
+    /// Trust in the one acceptor whose own public key has this digest, whoever issued its certificate
+    /// and for how long: the name that is dialled has to stand in it. This is how a relay is known,
+    /// whose certificate is its own (docs/protocol.md, "Relay addresses"). Only a node that dials
+    /// can be configured with it.
+    #[must_use]
+    pub fn pinned_leaf(key: KeyDigest) -> Self {
+        Self::anchored(Anchors::Leaf(key))
+    }
+
+    /// Trust in nobody in particular: an acceptor lets in every dialler that proves to hold the key
+    /// of the certificate it presents (RFC 8446 §4.4.3), and knows it by that key. A dialler that
+    /// presents the CA of its certificate as well is a member of that CA's mesh
+    /// ([`Credential::mesh`](super::Credential::mesh)); every other is a guest. For a relay, which
+    /// serves meshes that it knows nothing of. Revocation lists and guests beside it are not looked
+    /// at; a node with it can dial nobody.
+    #[must_use]
+    pub fn anyone() -> Self {
+        Self::anchored(Anchors::Anyone)
+    }
+
+    /// Whether a node with it can dial anybody.
+    pub(crate) const fn may_dial(&self) -> bool {
+        !matches!(self.anchors, Anchors::Anyone)
+    }
+
     fn anchored(anchors: Anchors) -> Self {
         Self { anchors, revoked: Vec::new(), guests: Arc::default() }
     }
@@ -127,8 +157,14 @@ impl Trust {
     pub(crate) fn believes_the_same(&self, other: &Self) -> bool {
         let same_anchors = match (&self.anchors, &other.anchors) {
             (Anchors::Roots(one), Anchors::Roots(two)) => one.roots == two.roots,
-            (Anchors::Pin(one), Anchors::Pin(two)) => one == two,
-            (Anchors::Roots(_), Anchors::Pin(_)) | (Anchors::Pin(_), Anchors::Roots(_)) => false,
+            (Anchors::Pin(one), Anchors::Pin(two)) | (Anchors::Leaf(one), Anchors::Leaf(two)) => {
+                one == two
+            }
+            (Anchors::Anyone, Anchors::Anyone) => true,
+            (
+                Anchors::Roots(_) | Anchors::Pin(_) | Anchors::Leaf(_) | Anchors::Anyone,
+                Anchors::Roots(_) | Anchors::Pin(_) | Anchors::Leaf(_) | Anchors::Anyone,
+            ) => false,
         };
         same_anchors && self.revoked == other.revoked
     }

@@ -8,54 +8,72 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls13_signature};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, PeerIncompatible,
-    RootCertStore, SignatureScheme,
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore,
+    SignatureScheme,
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use super::TlsError;
+use super::anyone::Anyone;
 use super::credential::Credential;
+use super::pinned::{Pin, Pinned};
 use super::trust::{Anchors, KeyDigest, Trust};
 use crate::error::{Code, Failure};
 
 /// Later than any certificate says it ends (9999-12-31, RFC 5280 §4.1.2.5).
-const END_OF_TIME: Duration = Duration::from_secs(253_402_300_799);
+pub(super) const END_OF_TIME: Duration = Duration::from_secs(253_402_300_799);
 
-/// Checks the certificates of peers: of those that are dialled, and of those that dial, if any may.
+/// Checks the certificates of peers: of those that are dialled, if any may be, and of those that
+/// dial, if any may.
 #[derive(Debug, Clone)]
 pub(crate) struct Verifiers {
-    acceptors: Arc<dyn ServerCertVerifier>,
-    diallers: Option<Arc<Diallers>>,
+    acceptors: Option<Arc<dyn ServerCertVerifier>>,
+    diallers: Diallers,
+}
+
+/// Who may dial.
+#[derive(Debug, Clone)]
+enum Diallers {
+    Nobody,
+    Members(Arc<Members>),
+    Anyone(Arc<Anyone>),
 }
 
 impl Verifiers {
     pub(super) fn new(trust: &Trust, provider: &Arc<CryptoProvider>) -> Result<Self, TlsError> {
+        let pinned = |pin| {
+            let pinned = Pinned { pin, trust: trust.clone(), provider: provider.clone() };
+            (Some(Arc::new(pinned) as Arc<dyn ServerCertVerifier>), Diallers::Nobody)
+        };
         let (acceptors, diallers) = match &trust.anchors {
             Anchors::Roots(roots) => {
-                let diallers = Diallers::new(roots, trust, provider)?;
+                let members = Members::new(roots, trust, provider)?;
                 let acceptors = acceptors(roots.clone(), trust, provider)
                     .map_err(|e| TlsError::Trust(e.to_string()))?;
-                (acceptors, Some(Arc::new(diallers)))
+                (Some(acceptors), Diallers::Members(Arc::new(members)))
             }
-            Anchors::Pin(pin) => {
-                let pinned = Pinned { pin: *pin, trust: trust.clone(), provider: provider.clone() };
-                (Arc::new(pinned) as Arc<dyn ServerCertVerifier>, None)
-            }
+            Anchors::Pin(pin) => pinned(Pin::Authority(*pin)),
+            Anchors::Leaf(pin) => pinned(Pin::Leaf(*pin)),
+            Anchors::Anyone => (None, Diallers::Anyone(Arc::new(Anyone::new(provider)))),
         };
         Ok(Self { acceptors, diallers })
     }
 
-    pub(super) fn of_acceptors(&self) -> Arc<dyn ServerCertVerifier> {
+    pub(super) fn of_acceptors(&self) -> Option<Arc<dyn ServerCertVerifier>> {
         self.acceptors.clone()
     }
 
     pub(super) fn of_diallers(&self) -> Option<Arc<dyn ClientCertVerifier>> {
-        self.diallers.clone().map(|diallers| diallers as Arc<dyn ClientCertVerifier>)
+        match &self.diallers {
+            Diallers::Nobody => None,
+            Diallers::Members(members) => Some(members.clone()),
+            Diallers::Anyone(anyone) => Some(anyone.clone()),
+        }
     }
 
     /// Who a peer that was dialled under `name` is at `unix`, by the chain it presented.
@@ -68,9 +86,11 @@ impl Verifiers {
         let (leaf, rest) = chain.split_first().ok_or_else(nothing_presented)?;
         let name = ServerName::try_from(name)
             .map_err(|e| Failure::new(Code::Misconfigured, e.to_string()))?;
+        let nobody = || Failure::new(Code::Misconfigured, "this node may dial nobody");
+        let acceptors = self.acceptors.as_ref().ok_or_else(nobody)?;
         let check = |unix| {
             let at = UnixTime::since_unix_epoch(unix);
-            self.acceptors.verify_server_cert(leaf, rest, &name, &[], at).map(drop)
+            acceptors.verify_server_cert(leaf, rest, &name, &[], at).map(drop)
         };
         check(unix).map_err(|e| refusal(&e))?;
         Ok(Credential::member(leaf, end(check)))
@@ -83,17 +103,13 @@ impl Verifiers {
         unix: Duration,
     ) -> Result<Credential, Failure> {
         let (leaf, rest) = chain.split_first().ok_or_else(nothing_presented)?;
-        let nobody = || Failure::new(Code::Unauthenticated, "nobody may dial this node");
-        let diallers = self.diallers.as_ref().ok_or_else(nobody)?;
-        let check = |unix| {
-            let at = UnixTime::since_unix_epoch(unix);
-            diallers.members.verify_client_cert(leaf, rest, at).map(drop)
-        };
-        match check(unix) {
-            Ok(()) => Ok(Credential::member(leaf, end(check))),
-            Err(error) => {
-                let (key, until) = diallers.guest(leaf, unix).ok_or_else(|| refusal(&error))?;
-                Ok(Credential::guest(key, until))
+        match &self.diallers {
+            Diallers::Nobody => {
+                Err(Failure::new(Code::Unauthenticated, "nobody may dial this node"))
+            }
+            Diallers::Members(members) => members.credential(leaf, rest, unix),
+            Diallers::Anyone(anyone) => {
+                anyone.credential(leaf, rest, unix).map_err(|error| refusal(&error))
             }
         }
     }
@@ -128,7 +144,8 @@ fn refusal(error: &Error) -> Failure {
     Failure::new(Code::Unauthenticated, sentence)
 }
 
-fn acceptors(
+/// Acceptors with a certificate of these roots.
+pub(super) fn acceptors(
     roots: Arc<RootCertStore>,
     trust: &Trust,
     provider: &Arc<CryptoProvider>,
@@ -142,12 +159,12 @@ fn acceptors(
 
 /// Members by their certificate, guests by their key alone.
 #[derive(Debug)]
-struct Diallers {
+struct Members {
     members: Arc<dyn ClientCertVerifier>,
     trust: Trust,
 }
 
-impl Diallers {
+impl Members {
     fn new(
         roots: &Arc<RootCertStore>,
         trust: &Trust,
@@ -162,6 +179,25 @@ impl Diallers {
         Ok(Self { members, trust: trust.clone() })
     }
 
+    fn credential(
+        &self,
+        leaf: &CertificateDer<'_>,
+        rest: &[CertificateDer<'_>],
+        unix: Duration,
+    ) -> Result<Credential, Failure> {
+        let check = |unix| {
+            let at = UnixTime::since_unix_epoch(unix);
+            self.members.verify_client_cert(leaf, rest, at).map(drop)
+        };
+        match check(unix) {
+            Ok(()) => Ok(Credential::member(leaf, end(check))),
+            Err(error) => {
+                let (key, until) = self.guest(leaf, unix).ok_or_else(|| refusal(&error))?;
+                Ok(Credential::guest(key, Some(until)))
+            }
+        }
+    }
+
     fn guest(&self, leaf: &CertificateDer<'_>, unix: Duration) -> Option<(KeyDigest, Duration)> {
         let key = KeyDigest::of_certificate(leaf)?;
         let until = *self.trust.guests.get(&key)?;
@@ -169,7 +205,7 @@ impl Diallers {
     }
 }
 
-impl ClientCertVerifier for Diallers {
+impl ClientCertVerifier for Members {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         self.members.root_hint_subjects()
     }
@@ -206,56 +242,5 @@ impl ClientCertVerifier for Diallers {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.members.supported_verify_schemes()
-    }
-}
-
-/// Acceptors that present the CA whose key is pinned, and a certificate that it issued.
-#[derive(Debug)]
-struct Pinned {
-    pin: KeyDigest,
-    trust: Trust,
-    provider: Arc<CryptoProvider>,
-}
-
-impl ServerCertVerifier for Pinned {
-    fn verify_server_cert(
-        &self,
-        leaf: &CertificateDer<'_>,
-        rest: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        let pinned = |c: &&CertificateDer<'_>| KeyDigest::of_certificate(c) == Some(self.pin);
-        let unknown = Error::InvalidCertificate(CertificateError::UnknownIssuer);
-        let root = rest.iter().find(pinned).ok_or(unknown)?;
-        let mut roots = RootCertStore::empty();
-        roots.add(root.clone().into_owned())?;
-        acceptors(Arc::new(roots), &self.trust, &self.provider)
-            .map_err(|e| Error::General(e.to_string()))?
-            .verify_server_cert(leaf, rest, server_name, ocsp_response, now)
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Err(Error::PeerIncompatible(PeerIncompatible::Tls13RequiredForQuic))
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls13_signature(message, cert, dss, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }

@@ -1,0 +1,109 @@
+//! Acceptors that are believed by the digest of a key. It decides which certificate a pin is held
+//! against and what else of it has to be good; it never believes a digest without the proof that
+//! the peer holds the leaf's private key (RFC 8446 §4.4.3).
+
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::verify_server_name;
+use rustls::crypto::{CryptoProvider, verify_tls13_signature};
+use rustls::server::ParsedCertificate;
+use rustls::{
+    CertificateError, DigitallySignedStruct, Error, PeerIncompatible, RootCertStore,
+    SignatureScheme,
+};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+
+use super::trust::{KeyDigest, Trust};
+use super::verify::acceptors;
+
+/// Whose key it is that is known beforehand.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Pin {
+    /// The CA's, which is presented along with a certificate that it issued.
+    Authority(KeyDigest),
+    /// The acceptor's own, whoever issued its certificate and for how long.
+    Leaf(KeyDigest),
+}
+
+/// Acceptors with the key that is pinned, or with a certificate of the CA whose key it is.
+#[derive(Debug)]
+pub(super) struct Pinned {
+    pub(super) pin: Pin,
+    pub(super) trust: Trust,
+    pub(super) provider: Arc<CryptoProvider>,
+}
+
+impl Pinned {
+    fn issued(
+        &self,
+        pin: KeyDigest,
+        leaf: &CertificateDer<'_>,
+        rest: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let pinned = |c: &&CertificateDer<'_>| KeyDigest::of_certificate(c) == Some(pin);
+        let root = rest.iter().find(pinned).ok_or_else(unknown)?;
+        let mut roots = RootCertStore::empty();
+        roots.add(root.clone().into_owned())?;
+        acceptors(Arc::new(roots), &self.trust, &self.provider)
+            .map_err(|e| Error::General(e.to_string()))?
+            .verify_server_cert(leaf, rest, server_name, &[], now)
+    }
+}
+
+fn unknown() -> Error {
+    Error::InvalidCertificate(CertificateError::UnknownIssuer)
+}
+
+fn known(
+    pin: KeyDigest,
+    leaf: &CertificateDer<'_>,
+    server_name: &ServerName<'_>,
+) -> Result<ServerCertVerified, Error> {
+    if KeyDigest::of_certificate(leaf) != Some(pin) {
+        return Err(unknown());
+    }
+    verify_server_name(&ParsedCertificate::try_from(leaf)?, server_name)?;
+    Ok(ServerCertVerified::assertion())
+}
+
+impl ServerCertVerifier for Pinned {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        rest: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        match self.pin {
+            Pin::Authority(pin) => self.issued(pin, leaf, rest, server_name, now),
+            Pin::Leaf(pin) => known(pin, leaf, server_name),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(Error::PeerIncompatible(PeerIncompatible::Tls13RequiredForQuic))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, cert, dss, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
