@@ -4,9 +4,8 @@
 
 use std::time::Duration;
 
-use adit_core::config::{Builder, Config};
+use adit_core::config::{Builder, Config, Dial};
 use adit_core::error::{Code, Misuse};
-use adit_core::node::Dial;
 use adit_core::session::State;
 use adit_core::testing::clock::EPOCH;
 use adit_core::testing::crypto::SeededCrypto;

@@ -114,7 +114,9 @@ fn borrowed(seen: &Issued, own: &Issued) -> CertifiedKey {
 
 #[test]
 fn anyone_who_dials_has_to_hold_the_key() {
-    let tls = Tls::with_provider(identity("connector"), Trust::anyone(), provider());
+    // The dialler of these tests believes the CA.
+    let own = Pki::new().issue("connector", Role::Connector).identity();
+    let tls = Tls::with_provider(own, Trust::anyone(), provider());
     let relay = Arc::new(tls.server(&tls.verifiers().unwrap(), &wall()).unwrap());
     let (agent, mallory) = (Pki::new().issue("a", Role::Agent), Pki::new().issue("m", Role::Agent));
     assert_eq!(meet(&Arc::new(stranger(Some(&agent))), &relay), Ok(HandshakeKind::Full));
