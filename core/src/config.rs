@@ -361,6 +361,15 @@ impl Dial {
         Self::to(Destination::Service(service), server_name)
     }
 
+    /// Its address, if it is found at one.
+    #[must_use]
+    pub const fn address(&self) -> Option<SocketAddr> {
+        match self.to {
+            Destination::Address(address) | Destination::Relay(address) => Some(address),
+            Destination::Service(_) => None,
+        }
+    }
+
     fn to(to: Destination, server_name: impl Into<String>) -> Self {
         Self { to, server_name: server_name.into(), retry: None, tls: None }
     }

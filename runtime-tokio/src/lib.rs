@@ -93,7 +93,7 @@ pub fn from_socket(socket: UdpSocket, config: Config) -> Result<(Handle, Driver)
 /// # Panics
 /// As [`bind`].
 pub fn connect(config: Config, dial: Dial) -> Result<(Handle, Peer, Driver)> {
-    let (handle, driver) = bind(system::udp::wildcard_for(dial.address), config)?;
+    let (handle, driver) = bind(system::udp::wildcard_for(dial.address()), config)?;
     let peer = handle.dial(dial).map_err(|e| Error::new(ErrorKind::InvalidInput, e))?;
     Ok((handle, peer, driver))
 }

@@ -54,10 +54,6 @@ pub(super) struct Ways {
 }
 
 impl Ways {
-    pub(super) fn is_empty(&self) -> bool {
-        self.all.is_empty()
-    }
-
     /// Ways whose connection is not confirmed yet.
     pub(super) fn waiting(&self) -> usize {
         self.all.values().filter(|way| way.due.is_some()).count()
@@ -400,7 +396,7 @@ impl Node {
         bytes: &mut Vec<u8>,
         now: Instant,
     ) -> Option<Transmit> {
-        let Outgoing { mut transmit, is_mtu_probe, .. } = batch;
+        let Outgoing { mut transmit, is_mtu_probe } = batch;
         let way = self.ways.all.get_mut(&number)?;
         let packets = &bytes[..transmit.size];
         let dispatch = way.paths.dispatch(packets, transmit.segment_size, now);

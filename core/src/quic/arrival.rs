@@ -139,7 +139,7 @@ impl Endpoint {
     pub(super) fn poll_response(&mut self, out: &mut Vec<u8>) -> Option<Outgoing> {
         let (transmit, bytes) = self.responses.pop_front()?;
         out.extend_from_slice(&bytes);
-        Some(Outgoing { connection: None, transmit, is_mtu_probe: false })
+        Some(Outgoing { transmit, is_mtu_probe: false })
     }
 
     /// Ends a handshake that a peer began and did not finish in time.

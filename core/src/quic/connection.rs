@@ -153,11 +153,6 @@ impl Connection {
         (std::mem::replace(&mut self.remote, remote) != remote).then_some(remote)
     }
 
-    /// The largest packet that its path is known to carry.
-    pub(crate) fn mtu(&self) -> usize {
-        self.inner.current_mtu().into()
-    }
-
     /// Room for datagrams that wait to be sent, in bytes.
     pub(crate) fn datagram_room(&mut self) -> usize {
         self.inner.datagrams().send_buffer_space()

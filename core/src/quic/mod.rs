@@ -74,7 +74,6 @@ impl Clients {
 /// A batch to send.
 #[derive(Debug)]
 pub(crate) struct Outgoing {
-    pub(crate) connection: Option<ConnectionId>,
     pub(crate) transmit: Transmit,
     /// Larger than what the connection takes its path to carry: it asks whether it does.
     pub(crate) is_mtu_probe: bool,
@@ -454,7 +453,7 @@ impl Endpoint {
                     transmit.ecn = None;
                 }
                 let is_mtu_probe = transmit.segment_size.is_none() && transmit.size > mtu;
-                return Some(Outgoing { connection: Some(id), transmit, is_mtu_probe });
+                return Some(Outgoing { transmit, is_mtu_probe });
             }
             self.settle(id, now);
         }

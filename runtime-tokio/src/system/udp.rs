@@ -43,11 +43,11 @@ pub(crate) fn bind(addr: SocketAddr) -> io::Result<UdpSocket> {
     Ok(socket.into())
 }
 
-/// The wildcard address, any port, from which `remote` can be reached.
-pub(crate) fn wildcard_for(remote: SocketAddr) -> SocketAddr {
+/// The wildcard address, any port, from which `remote` can be reached, or anything if there is none.
+pub(crate) fn wildcard_for(remote: Option<SocketAddr>) -> SocketAddr {
     let ip = match remote {
-        SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-        SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        Some(SocketAddr::V4(_)) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        Some(SocketAddr::V6(_)) | None => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
     };
     SocketAddr::new(ip, 0)
 }
