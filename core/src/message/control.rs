@@ -204,15 +204,17 @@ pub(super) fn id(id: &str, field: &'static str) -> Result<(), OutOfRange> {
     OutOfRange::unless((1..=MAX_ID).contains(&id.len()), field)
 }
 
-fn code(code: &str) -> Result<(), OutOfRange> {
+/// Checks a code: 1 to [`MAX_CODE`] bytes.
+pub(super) fn code(code: &str) -> Result<(), OutOfRange> {
     OutOfRange::unless((1..=MAX_CODE).contains(&code.len()), "code")
 }
 
-fn millis(duration: Duration) -> u64 {
+pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn failure(code: &str, message: &str, retry_after_ms: Option<u64>) -> Failure {
+/// The failure that a code and its sentence mean; [`Code::Unknown`] if this version has no such code.
+pub(super) fn failure(code: &str, message: &str, retry_after_ms: Option<u64>) -> Failure {
     let known = Code::ALL.iter().find(|known| known.as_str() == code);
     let failure = known.map_or_else(
         || Failure::new(Code::Unknown, format!("{code}: {message}")),

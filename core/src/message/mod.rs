@@ -26,9 +26,11 @@
 
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
+mod candidates;
 mod control;
 mod escalation;
 mod json;
+mod relay;
 mod request;
 mod service;
 #[cfg(test)]
@@ -40,6 +42,7 @@ use bytes::{Bytes, BytesMut};
 
 use crate::frame::{self, TooLarge};
 
+pub use candidates::{Candidate, CandidateKind, Candidates, MAX_CANDIDATES, Mapping};
 pub use control::{
     ErrorMessage, Goaway, Heartbeat, HeartbeatAck, MAX_CODE, MAX_ID, MAX_SENTENCE, PrewarmSignal,
     ServerStatus,
@@ -49,6 +52,11 @@ pub use escalation::{
     MAX_QUERY_CHARS, Preferences, Role, StreamChunk, StreamEnd, Turn, Usage, Verbosity,
 };
 pub use json::{MAX_OBJECT, MAX_OBJECT_DEPTH, Object};
+pub use relay::{
+    Connect, DiscoveryKey, Hangup, Incoming, MAX_DISCOVERY, MAX_EXCLUDED, MAX_GUESTS, MAX_REVOKED,
+    MAX_SERIAL, MAX_SERVICES, Matched, REFRESH_MS, Register, Registered, Unmatched, Unregistered,
+    Welcome, Withdraw,
+};
 pub use request::{Priority, Request, Response, ResponseChunk};
 pub use service::{InvalidServiceName, MAX_SERVICE_NAME, Open, Opened, ServiceName};
 pub use text::Text;
@@ -149,6 +157,28 @@ messages! {
     ResponseChunk(ResponseChunk) = 0x14;
     /// The sender is shutting down: no new streams.
     Goaway(Goaway) = 0x15;
+    /// To a client of a relay: how the relay sees it.
+    Welcome(Welcome) = 0x20;
+    /// To a relay: the sender offers services, and still does.
+    Register(Register) = 0x21;
+    /// The answer to a registration that was taken.
+    Registered(Registered) = 0x22;
+    /// To a client of a relay: it is not registered, or not any more.
+    Unregistered(Unregistered) = 0x23;
+    /// To a relay: the sender offers nothing any more.
+    Withdraw(Withdraw) = 0x24;
+    /// To a relay: a channel to a service, please.
+    Connect(Connect) = 0x25;
+    /// The answer: there is a channel.
+    Matched(Matched) = 0x26;
+    /// The answer: there is none.
+    Unmatched(Unmatched) = 0x27;
+    /// To a connector: somebody asked for its service by a relay.
+    Incoming(Incoming) = 0x28;
+    /// A channel is over.
+    Hangup(Hangup) = 0x29;
+    /// Where the sender may be reached directly.
+    Candidates(Candidates) = 0x2a;
 }
 
 /// What is wrong with a payload. It never quotes the payload, which may be secret.

@@ -96,7 +96,18 @@ impl Node {
             | Message::Opened(_)
             | Message::Request(_)
             | Message::Response(_)
-            | Message::ResponseChunk(_) => {
+            | Message::ResponseChunk(_)
+            | Message::Welcome(_)
+            | Message::Register(_)
+            | Message::Registered(_)
+            | Message::Unregistered(_)
+            | Message::Withdraw(_)
+            | Message::Connect(_)
+            | Message::Matched(_)
+            | Message::Unmatched(_)
+            | Message::Incoming(_)
+            | Message::Hangup(_)
+            | Message::Candidates(_) => {
                 let sentence = "a message that does not belong on the control stream";
                 self.break_link(id, Failure::new(Code::ProtocolViolation, sentence), now);
             }

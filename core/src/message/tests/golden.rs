@@ -7,11 +7,14 @@ use bytes::{Bytes, BytesMut};
 use crate::error::{Code, Failure};
 use crate::frame::Decoder;
 use crate::message::{
-    Context, ErrorMessage, EscalationRequest, EscalationResponse, FinishReason, Goaway, Heartbeat,
-    HeartbeatAck, Kind, KnowledgeChunk, Message, Open, Opened, Preferences, PrewarmSignal,
-    Priority, Request, Response, ResponseChunk, Role, ServerStatus, StreamChunk, StreamEnd, Turn,
-    Usage, Verbosity,
+    Candidate, CandidateKind, Candidates, Connect, Context, DiscoveryKey, ErrorMessage,
+    EscalationRequest, EscalationResponse, FinishReason, Goaway, Hangup, Heartbeat, HeartbeatAck,
+    Incoming, Kind, KnowledgeChunk, Mapping, Matched, Message, Open, Opened, Preferences,
+    PrewarmSignal, Priority, Register, Registered, Request, Response, ResponseChunk, Role,
+    ServerStatus, StreamChunk, StreamEnd, Turn, Unmatched, Unregistered, Usage, Verbosity, Welcome,
+    Withdraw,
 };
+use crate::tls::KeyDigest;
 
 const PROTOCOL: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/protocol.md"));
 
@@ -57,9 +60,12 @@ fn a_failure_survives_an_error_and_a_goaway() {
     for &code in Code::ALL {
         let plain = Failure::new(code, "words");
         let later = plain.clone().with_retry_after(Duration::from_millis(1500));
+        assert_eq!(Hangup::new(1, &plain).to_failure(), plain);
         for failure in [plain, later] {
             assert_eq!(ErrorMessage::from(&failure).to_failure(), failure);
             assert_eq!(Goaway::from(&failure).to_failure(), failure);
+            assert_eq!(Unregistered::from(&failure).to_failure(), failure);
+            assert_eq!(Unmatched::new(1, &failure).to_failure(), failure);
         }
     }
 }
@@ -74,7 +80,8 @@ fn a_code_of_a_later_version_is_unknown_and_still_named() {
 
 #[test]
 fn debug_shows_no_body_and_no_words_of_a_person() {
-    let quoted = ["hello", "sleep", "Sleep", "polar", "earlier", "librarian", "almanac", "0.25"];
+    let quoted =
+        ["hello", "sleep", "Sleep", "polar", "earlier", "librarian", "almanac", "0.25", "1, 2, 3"];
     for message in samples() {
         let debug = format!("{message:?}");
         assert!(!quoted.iter().any(|word| debug.contains(word)), "{debug}");
@@ -107,6 +114,8 @@ fn samples() -> Vec<Message> {
     samples.extend(escalation());
     samples.extend(warnings());
     samples.extend(tunnel());
+    samples.extend(registration());
+    samples.extend(channels());
     samples
 }
 
@@ -208,6 +217,64 @@ fn tunnel() -> Vec<Message> {
             code: "shutting_down".into(),
             message: "back soon".into(),
             retry_after_ms: Some(3000),
+        }),
+    ]
+}
+
+fn registration() -> Vec<Message> {
+    vec![
+        Message::Welcome(Welcome {
+            observed: "203.0.113.7:40001".parse().unwrap(),
+            discovery: vec!["192.0.2.1:443".parse().unwrap(), "[2001:db8::1]:443".parse().unwrap()],
+            session: 0xff,
+            key: DiscoveryKey(std::array::from_fn(|at| at as u8)),
+        }),
+        Message::Register(Register {
+            name: "device-7".into(),
+            services: vec!["db.primary".parse().unwrap()],
+            guests: vec![KeyDigest([0xab; 32])],
+            revoked: vec!["0a1b".into()],
+            takeover: true,
+        }),
+        Message::Registered(Registered { refresh_ms: 30_000 }),
+        Message::Unregistered(Unregistered {
+            code: "replaced".into(),
+            message: "registered again from 203.0.113.9:40002".into(),
+            retry_after_ms: None,
+        }),
+        Message::Withdraw(Withdraw {}),
+    ]
+}
+
+fn channels() -> Vec<Message> {
+    let service = "db.primary".parse().unwrap();
+    let candidate = |kind, address: &str| Candidate { kind, address: address.parse().unwrap() };
+    vec![
+        Message::Connect(Connect {
+            request: 3,
+            service: "db.primary".parse().unwrap(),
+            exclude: vec![KeyDigest([0xab; 32])],
+        }),
+        Message::Matched(Matched {
+            request: 3,
+            channel: 5,
+            name: "device-7".into(),
+            key: KeyDigest([0xcd; 32]),
+        }),
+        Message::Unmatched(Unmatched::new(
+            3,
+            &Failure::new(Code::NoSuchService, "nobody offers it to you here")
+                .with_retry_after(Duration::from_secs(1)),
+        )),
+        Message::Incoming(Incoming { channel: 9, service, key: KeyDigest([0xab; 32]) }),
+        Message::Hangup(Hangup::new(5, &Failure::new(Code::Closed, "done"))),
+        Message::Candidates(Candidates {
+            candidates: vec![
+                candidate(CandidateKind::Host, "192.168.1.7:40001"),
+                candidate(CandidateKind::Reflexive, "203.0.113.7:40001"),
+            ],
+            mapping: Mapping::Independent,
+            round: 1,
         }),
     ]
 }

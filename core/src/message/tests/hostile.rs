@@ -15,7 +15,7 @@ const GOOD: &str = r#"{"device_id":"d","timestamp":1,"sequence":2}"#;
 
 #[test]
 fn an_unknown_kind_is_none_whatever_its_payload() {
-    for kind in [0x00, 0x09, 0x0f, 0x16, 0xff] {
+    for kind in [0x00, 0x09, 0x0f, 0x16, 0x1f, 0x2b, 0xff] {
         assert_eq!(decode(kind, b"\xff{"), Ok(None));
     }
 }
@@ -273,7 +273,7 @@ fn json_that_grows_past_the_limit_while_it_is_written_is_undone() {
 }
 
 /// `good` can be sent and is read back; `bad` can be neither sent nor read, because of `field`.
-fn at_and_past(good: &[Message], bad: &[Message], field: &'static str) {
+pub(super) fn at_and_past(good: &[Message], bad: &[Message], field: &'static str) {
     for message in good {
         let payload = payload_of(message).unwrap();
         assert_eq!(decode(message.kind().to_wire(), payload).as_ref(), Ok(&Some(message.clone())));
@@ -285,6 +285,15 @@ fn at_and_past(good: &[Message], bad: &[Message], field: &'static str) {
             Message::Error(body) => serde_json::to_vec(body),
             Message::PrewarmSignal(body) => serde_json::to_vec(body),
             Message::EscalationRequest(body) => serde_json::to_vec(body),
+            Message::Welcome(body) => serde_json::to_vec(body),
+            Message::Register(body) => serde_json::to_vec(body),
+            Message::Registered(body) => serde_json::to_vec(body),
+            Message::Unregistered(body) => serde_json::to_vec(body),
+            Message::Connect(body) => serde_json::to_vec(body),
+            Message::Matched(body) => serde_json::to_vec(body),
+            Message::Unmatched(body) => serde_json::to_vec(body),
+            Message::Hangup(body) => serde_json::to_vec(body),
+            Message::Candidates(body) => serde_json::to_vec(body),
             Message::HeartbeatAck(_)
             | Message::EscalationResponse(_)
             | Message::StreamChunk(_)
@@ -294,7 +303,9 @@ fn at_and_past(good: &[Message], bad: &[Message], field: &'static str) {
             | Message::Request(_)
             | Message::Response(_)
             | Message::ResponseChunk(_)
-            | Message::Goaway(_) => panic!("no limit of {:?} is tried here", message.kind()),
+            | Message::Goaway(_)
+            | Message::Withdraw(_)
+            | Message::Incoming(_) => panic!("no limit of {:?} is tried here", message.kind()),
         };
         let read = decode(message.kind().to_wire(), json.unwrap());
         assert_eq!(read, Err(OutOfRange { field }.into()));

@@ -2,6 +2,7 @@
 
 mod golden;
 mod hostile;
+mod relay;
 mod roundtrip;
 
 use bytes::{Bytes, BytesMut};

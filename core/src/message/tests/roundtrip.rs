@@ -7,12 +7,17 @@ use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 
 use super::{decode, payload_of};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
 use crate::message::{
-    Context, ErrorMessage, EscalationRequest, EscalationResponse, FinishReason, Goaway, Heartbeat,
-    HeartbeatAck, Kind, KnowledgeChunk, Message, Object, Open, Opened, Preferences, PrewarmSignal,
-    Priority, Request, Response, ResponseChunk, Role, ServerStatus, StreamChunk, StreamEnd, Text,
-    Turn, Usage, Verbosity,
+    Candidate, CandidateKind, Candidates, Connect, Context, DiscoveryKey, ErrorMessage,
+    EscalationRequest, EscalationResponse, FinishReason, Goaway, Hangup, Heartbeat, HeartbeatAck,
+    Incoming, Kind, KnowledgeChunk, Mapping, Matched, Message, Object, Open, Opened, Preferences,
+    PrewarmSignal, Priority, REFRESH_MS, Register, Registered, Request, Response, ResponseChunk,
+    Role, ServerStatus, ServiceName, StreamChunk, StreamEnd, Text, Turn, Unmatched, Unregistered,
+    Usage, Verbosity, Welcome, Withdraw,
 };
+use crate::tls::KeyDigest;
 
 const REGRESSIONS: &str =
     concat!(env!("CARGO_MANIFEST_DIR"), "/../proptest-regressions/message.txt");
@@ -32,7 +37,10 @@ proptest! {
     }
 
     #[test]
-    fn a_json_body_cut_anywhere_is_an_error(message in control(), cut in any::<prop::sample::Index>()) {
+    fn a_json_body_cut_anywhere_is_an_error(
+        message in prop_oneof![control(), registration(), channels()],
+        cut in any::<prop::sample::Index>(),
+    ) {
         let payload = payload_of(&message).unwrap();
         let cut = cut.index(payload.len());
         prop_assert!(decode(message.kind().to_wire(), &payload[..cut]).is_err());
@@ -63,7 +71,7 @@ proptest! {
 }
 
 fn message() -> impl Strategy<Value = Message> {
-    prop_oneof![control(), tunnel()]
+    prop_oneof![control(), tunnel(), registration(), channels()]
 }
 
 fn control() -> impl Strategy<Value = Message> {
@@ -151,6 +159,97 @@ fn tunnel() -> impl Strategy<Value = Message> {
             Message::ResponseChunk(ResponseChunk { sequence, is_final, body })
         }),
     ]
+}
+
+fn registration() -> impl Strategy<Value = Message> {
+    prop_oneof![
+        (address(), vec(address(), 0..4), any::<u64>(), any::<[u8; 32]>()).prop_map(
+            |(observed, discovery, session, key)| Message::Welcome(Welcome {
+                observed,
+                discovery,
+                session,
+                key: DiscoveryKey(key)
+            })
+        ),
+        (
+            name(),
+            vec(service(), 0..4),
+            vec(digest(), 0..4),
+            vec("[0-9a-f]{1,40}", 0..4),
+            any::<bool>()
+        )
+            .prop_map(|(name, services, guests, revoked, takeover)| {
+                Message::Register(Register { name, services, guests, revoked, takeover })
+            }),
+        REFRESH_MS.prop_map(|refresh_ms| Message::Registered(Registered { refresh_ms })),
+        ("[a-z_]{1,64}", ".{0,80}", of(any::<u64>())).prop_map(
+            |(code, message, retry_after_ms)| Message::Unregistered(Unregistered {
+                code,
+                message,
+                retry_after_ms
+            })
+        ),
+        Just(Message::Withdraw(Withdraw {})),
+    ]
+}
+
+fn channels() -> impl Strategy<Value = Message> {
+    let kind = prop_oneof![
+        Just(CandidateKind::Host),
+        Just(CandidateKind::Reflexive),
+        Just(CandidateKind::Mapped),
+        Just(CandidateKind::Unknown),
+    ];
+    let mapping = prop_oneof![
+        Just(Mapping::Unknown),
+        Just(Mapping::None),
+        Just(Mapping::Independent),
+        Just(Mapping::Dependent),
+    ];
+    let candidate = (kind, address()).prop_map(|(kind, address)| Candidate { kind, address });
+    prop_oneof![
+        (any::<u64>(), service(), vec(digest(), 0..4)).prop_map(|(request, service, exclude)| {
+            Message::Connect(Connect { request, service, exclude })
+        }),
+        (any::<(u64, u32)>(), name(), digest()).prop_map(|((request, channel), name, key)| {
+            Message::Matched(Matched { request, channel, name, key })
+        }),
+        (any::<u64>(), "[a-z_]{1,64}", ".{0,80}", of(any::<u64>())).prop_map(
+            |(request, code, message, retry_after_ms)| Message::Unmatched(Unmatched {
+                request,
+                code,
+                message,
+                retry_after_ms
+            })
+        ),
+        (any::<u32>(), service(), digest()).prop_map(|(channel, service, key)| {
+            Message::Incoming(Incoming { channel, service, key })
+        }),
+        (any::<u32>(), "[a-z_]{1,64}", ".{0,80}").prop_map(|(channel, code, message)| {
+            Message::Hangup(Hangup { channel, code, message })
+        }),
+        (vec(candidate, 0..4), mapping, any::<u32>()).prop_map(|(candidates, mapping, round)| {
+            Message::Candidates(Candidates { candidates, mapping, round })
+        }),
+    ]
+}
+
+fn address() -> impl Strategy<Value = SocketAddr> {
+    let v4 = (1u32..0xe000_0000).prop_map(|bits| IpAddr::V4(Ipv4Addr::from_bits(bits)));
+    let v6 = (1u128 << 64..0xff << 120).prop_map(|bits| IpAddr::V6(Ipv6Addr::from_bits(bits)));
+    (prop_oneof![v4, v6], 1u16..).prop_map(SocketAddr::from)
+}
+
+fn digest() -> impl Strategy<Value = KeyDigest> {
+    any::<[u8; 32]>().prop_map(KeyDigest)
+}
+
+fn service() -> impl Strategy<Value = ServiceName> {
+    "[a-z0-9._-]{1,64}".prop_map(|name| name.parse().unwrap())
+}
+
+fn name() -> impl Strategy<Value = String> {
+    prop_oneof!["[a-z0-9.-]{1,128}", "[!-~]{1,32}"]
 }
 
 fn escalation_request() -> impl Strategy<Value = Message> {
