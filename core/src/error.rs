@@ -204,6 +204,16 @@ codes! {
     ConnectionLost = 0x12, "connection_lost", Network, "repeat the request if it is safe to repeat";
     /// The local configuration cannot work.
     Misconfigured = 0x13, "misconfigured", Configuration, "correct the configuration";
+    /// Another connection with the same key took this one's place at a relay.
+    Replaced = 0x14, "replaced", Configuration, "run one of the two, or give each an identity of its own";
+    /// The same key is registered at a relay by another connection that lives.
+    InUse = 0x15, "in_use", Server, "stop the other program that runs with this identity, or wait until it is gone";
+    /// The name is held by another key at a relay.
+    NameTaken = 0x16, "name_taken", Configuration, "give the connector another name";
+    /// No connector that would take this client offers the service at a relay.
+    UnknownService = 0x17, "unknown_service", Network, "start the connector with this relay, and check that it lets this device in";
+    /// The other end of a channel of a relay is gone.
+    PeerGone = 0x18, "peer_gone", Network, "nothing to do: look for the service again";
 }
 
 impl serde::Serialize for Code {

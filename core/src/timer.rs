@@ -34,6 +34,8 @@ pub enum Reason {
     Drain,
     /// A peer's certificate ends, and its connection with it.
     Certificate,
+    /// A registration at a relay ends, unless it is refreshed.
+    Registration,
 }
 
 impl Reason {
@@ -52,6 +54,7 @@ impl Reason {
             Self::Output => "output",
             Self::Drain => "drain",
             Self::Certificate => "certificate",
+            Self::Registration => "registration",
         }
     }
 }
@@ -199,6 +202,7 @@ mod tests {
             Reason::Request,
             Reason::Preface,
             Reason::Drain,
+            Reason::Registration,
         ] {
             assert_eq!(serde_json::to_value(reason).unwrap(), reason.as_str());
             assert_eq!(reason.to_string(), reason.as_str());
