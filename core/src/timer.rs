@@ -38,6 +38,8 @@ pub enum Reason {
     Path,
     /// A relay is to be told again who is here, or asked again who is there.
     Relay,
+    /// A registration at a relay ends, unless it is refreshed.
+    Registration,
 }
 
 impl Reason {
@@ -58,6 +60,7 @@ impl Reason {
             Self::Certificate => "certificate",
             Self::Path => "path",
             Self::Relay => "relay",
+            Self::Registration => "registration",
         }
     }
 }
@@ -205,6 +208,7 @@ mod tests {
             Reason::Request,
             Reason::Preface,
             Reason::Drain,
+            Reason::Registration,
         ] {
             assert_eq!(serde_json::to_value(reason).unwrap(), reason.as_str());
             assert_eq!(reason.to_string(), reason.as_str());

@@ -40,7 +40,7 @@ pub const MAX_EXCLUDED: usize = 64;
 pub const REFRESH_MS: std::ops::RangeInclusive<u64> = 1_000..=3_600_000;
 
 /// To a client, as soon as it is attached and whenever its address changes: how the relay sees it,
-/// and how it asks for its address again (docs/protocol.md, "Relay messages").
+/// and how it asks for its address again (docs/protocol.md, "Address discovery").
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Welcome {
     /// Where the client's packets come from.

@@ -19,7 +19,7 @@ use rustls_pki_types::UnixTime;
 pub use self::credential::{Credential, Standing};
 pub use self::identity::Identity;
 pub(crate) use self::identity::certificates;
-pub use self::trust::{KeyDigest, Trust};
+pub use self::trust::{InvalidKeyDigest, KeyDigest, Trust};
 pub(crate) use self::verify::Verifiers;
 use crate::clock::WallClock;
 
