@@ -30,7 +30,7 @@ struct Trio {
     agent: HostId,
     connector: HostId,
     relay: HostId,
-    to_connector: PeerId,
+    to_connector: Option<PeerId>,
 }
 
 fn address(host: u8) -> SocketAddr {
@@ -72,13 +72,14 @@ impl Trio {
             takeover: true,
         };
         node.register(Some(offer), now);
-        let mut trio = Self { world, agent, connector, relay, to_connector: PeerId::default() };
+        let mut trio = Self { world, agent, connector, relay, to_connector: None };
         trio.wait("the connector to be registered", |world| {
             std::iter::from_fn(|| world.poll_event(connector))
                 .any(|event| matches!(event, Event::Registered { .. }))
         });
         let (node, now) = trio.world.node_mut(agent);
-        trio.to_connector = node.dial(Dial::service("web".parse().unwrap(), CONNECTOR), now).unwrap();
+        let dial = Dial::service("web".parse().unwrap(), CONNECTOR);
+        trio.to_connector = Some(node.dial(dial, now).unwrap());
         trio
     }
 
@@ -91,12 +92,12 @@ impl Trio {
     }
 
     fn is_connected(&self) -> bool {
-        let state = self.world.node(self.agent).state(self.to_connector);
+        let state = self.world.node(self.agent).state(self.to_connector.unwrap());
         matches!(state, Some(State::Connected { .. }))
     }
 
     fn connect(&mut self) {
-        let (agent, peer) = (self.agent, self.to_connector);
+        let (agent, peer) = (self.agent, self.to_connector.unwrap());
         self.wait("a connection through the relay", |world| {
             matches!(world.node(agent).state(peer), Some(State::Connected { .. }))
         });
@@ -119,7 +120,7 @@ impl Trio {
 
     fn open(&mut self) -> (StreamId, StreamId) {
         let (node, _) = self.world.node_mut(self.agent);
-        let ours = node.open(self.to_connector, "web".parse().unwrap()).unwrap().unwrap();
+        let ours = node.open(self.to_connector.unwrap(), "web".parse().unwrap()).unwrap().unwrap();
         let (connector, mut offered) = (self.connector, None);
         self.wait("the stream to be offered", |world| {
             while let Some(event) = world.poll_event(connector) {
@@ -170,7 +171,7 @@ fn a_stream_goes_on_while_the_direct_path_is_cut_and_comes_back() {
     trio.cut(false);
     trio.wait("the flow to end", |world| has_ended || flow.advance(world));
     assert!(trio.is_connected());
-    let peer = trio.world.node(agent).peer_snapshot(trio.to_connector).unwrap();
+    let peer = trio.world.node(agent).peer_snapshot(trio.to_connector.unwrap()).unwrap();
     assert_eq!(peer.reconnections, 0);
 }
 

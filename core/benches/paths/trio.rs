@@ -65,7 +65,7 @@ struct Side {
 pub(crate) struct Trio {
     sides: [Side; 3],
     way: Way,
-    to_connector: PeerId,
+    to_connector: Option<PeerId>,
     /// The relay's time and count when the clock was started.
     before: (Duration, u64),
 }
@@ -120,7 +120,7 @@ impl Trio {
         };
         let relay = Pki::new().issue("relay", Role::Connector);
         let key = KeyDigest::of_certificate(&relay.chain()[0]).ok_or("no certificate")?;
-        let free = relay::Config { bytes_per_second: u32::MAX, burst: u32::MAX, ..Default::default() };
+        let free = relay::Config { bytes_per_second: 1 << 40, bytes_at_once: 1 << 30, ..Default::default() };
         let tls = Tls::new(relay.identity(), Trust::anyone());
         let config = Config::builder(tls).relay(free).transport(transport.clone()).build()?;
         let third = Side::new(RELAY, config, mtu)?;
@@ -142,7 +142,7 @@ impl Trio {
         let mut trio = Self {
             sides: [agent, connector, third],
             way,
-            to_connector: PeerId::default(),
+            to_connector: None,
             before: (Duration::ZERO, 0),
         };
         trio.connect()?;
@@ -164,8 +164,9 @@ impl Trio {
             Way::Plain => Dial::new(self.sides[CONNECTOR].addr, "connector"),
             Way::Relayed | Way::Direct => Dial::service(service, "connector"),
         };
-        self.to_connector = self.sides[AGENT].node.dial(dial, now())?;
-        let (peer, way) = (self.to_connector, self.way);
+        let peer = self.sides[AGENT].node.dial(dial, now())?;
+        self.to_connector = Some(peer);
+        let way = self.way;
         self.run_until(|sides| {
             let both = sides[AGENT].is_direct && sides[CONNECTOR].is_direct;
             sides[AGENT].connected.contains(&peer) && (way != Way::Direct || both)
@@ -224,7 +225,8 @@ impl Trio {
     /// Moves `bytes` over one stream on which others have passed before: the time until the end of
     /// the stream has been read.
     pub(crate) fn bulk(&mut self, bytes: u64) -> Result<Duration> {
-        let stream = self.sides[AGENT].node.open(self.to_connector, "bulk".parse()?)?;
+        let peer = self.to_connector.ok_or("not connected")?;
+        let stream = self.sides[AGENT].node.open(peer, "bulk".parse()?)?;
         let stream = stream.ok_or("no stream to open")?;
         let block = Bytes::from(vec![0x5a; CHUNK]);
         let (mut unsent, mut unread) = (bytes + WARM_UP, bytes + WARM_UP);

@@ -483,6 +483,7 @@ impl Node {
             }
             self.reindex(id);
         }
+        self.discovery.on_network_changed(now);
         self.on_ways_network_changed(now);
     }
 

@@ -4,8 +4,6 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use bytes::Bytes;
-
 use super::Node;
 use crate::config::Config;
 use crate::id::PeerId;
@@ -30,10 +28,10 @@ pub(super) struct Serving {
 }
 
 impl Serving {
-    pub(super) fn of(config: &Config, now: Instant) -> Option<Self> {
+    pub(super) fn of(config: &Config) -> Option<Self> {
         let relay = config.relay.clone()?;
         let secret = config.tls.derive(DISCOVERY_LABEL);
-        let (relay, responder) = (Relay::new(relay, secret, now), Responder::new(secret));
+        let (relay, responder) = (Relay::new(relay, secret), Responder::new(secret));
         Some(Self { relay, responder, ready: VecDeque::new() })
     }
 
@@ -60,20 +58,20 @@ impl Node {
             mesh: credential.mesh,
             serial: credential.serial.clone(),
         };
-        serving.relay.on_attached(id, who, observed, now);
+        serving.relay.on_attached(id, &who, observed);
         self.advance_serving(now);
     }
 
     pub(super) fn on_client_moved(&mut self, id: PeerId, observed: SocketAddr, now: Instant) {
         if let Some(serving) = &mut self.serving {
-            serving.relay.on_moved(id, observed, now);
+            serving.relay.on_moved(id, observed);
             self.advance_serving(now);
         }
     }
 
     pub(super) fn on_client_detached(&mut self, id: PeerId, now: Instant) {
         if let Some(serving) = &mut self.serving {
-            serving.relay.on_detached(id, now);
+            serving.relay.on_detached(id);
             self.advance_serving(now);
         }
     }
@@ -86,7 +84,7 @@ impl Node {
     }
 
     /// A client's datagram for another.
-    pub(super) fn pass_on(&mut self, id: PeerId, datagram: Bytes, now: Instant) {
+    pub(super) fn pass_on(&mut self, id: PeerId, datagram: &[u8], now: Instant) {
         if let Some(serving) = &mut self.serving {
             serving.relay.forward(id, datagram, now);
         }
@@ -136,7 +134,7 @@ impl Node {
 
 /// Moves packets into a connection while it has room; true if more wait.
 fn feed(connection: &mut quic::Connection, relay: &mut Relay, client: PeerId) -> bool {
-    while let Some(size) = relay.next_size(client) {
+    while let Some(size) = relay.peek_packet(client) {
         if connection.datagram_room() < size {
             return true;
         }

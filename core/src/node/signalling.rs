@@ -277,7 +277,7 @@ impl Node {
                     Some(Err(failure)) => self.break_link(id, failure, now),
                 }
             } else if self.is_client(id) {
-                self.pass_on(id, data, now);
+                self.pass_on(id, &data, now);
             } else {
                 self.on_enveloped(id, data, now);
             }

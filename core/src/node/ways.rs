@@ -13,8 +13,8 @@ use crate::envelope::{self, Content, Envelope, Reassembly};
 use crate::error::{Code, Failure};
 use crate::event::Event;
 use crate::id::{Channel, PeerId};
-use crate::message::Message;
-use crate::path::{self, Dispatch, Paths, Role};
+use crate::message::{self, CandidateKind, Candidates, Message};
+use crate::path::{self, Dispatch, Offer, Paths, Role};
 use crate::probe::{self, Key, Probe};
 use crate::quic::{self, ConnectionId, Outgoing};
 use crate::rng::Rng;
@@ -33,8 +33,8 @@ struct Way {
     role: Role,
     paths: Paths,
     connection: Option<ConnectionId>,
-    /// The tag by which the peer's probes name this way.
-    session: Option<u64>,
+    /// The tag by which the peer's probes name this way, and their key.
+    theirs: Option<(u64, Key)>,
     reassembly: Reassembly,
     next_part: u16,
     /// When it is closed unless its connection is confirmed by then.
@@ -153,7 +153,7 @@ impl Node {
             role,
             paths: Paths::new(self.config.path.clone(), role, channel, rng, now),
             connection: None,
-            session: None,
+            theirs: None,
             reassembly: Reassembly::default(),
             next_part: 0,
             due,
@@ -192,7 +192,7 @@ impl Node {
         if let Some(connection) = way.connection {
             self.ways.by_connection.remove(&connection);
         }
-        if let Some(session) = way.session {
+        if let Some((session, _)) = way.theirs {
             self.ways.by_session.remove(&session);
         }
         let of = |(channel, of): (&Channel, &u32)| (*of == number).then_some(*channel);
@@ -223,7 +223,7 @@ impl Node {
             Role::Acceptor => (acceptor, dialler),
         };
         way.due = None;
-        way.session = Some(theirs.0);
+        way.theirs = Some(theirs.clone());
         self.ways.by_session.insert(theirs.0, number);
         way.paths.set_keys(ours, theirs, now);
         way.paths.set_local(&candidates, mapping, now);
@@ -290,12 +290,12 @@ impl Node {
     pub(super) fn on_candidates(
         &mut self,
         peer: PeerId,
-        candidates: &crate::message::Candidates,
+        candidates: &Candidates,
         now: Instant,
     ) {
         let Some(number) = self.way_of(peer) else { return };
         if let Some(way) = self.ways.all.get_mut(&number) {
-            way.paths.handle_candidates(candidates, now);
+            way.paths.handle_candidates(&offer(candidates), now);
         }
         self.drain_way(number, now);
     }
@@ -378,8 +378,8 @@ impl Node {
             return;
         };
         let is_of_nobody = self.ways.all.get(&other).is_some_and(|way| way.connection.is_none());
-        let is_genuine =
-            self.ways.all.get(&number).is_some_and(|way| way.paths.is_genuine(bytes));
+        let theirs = self.ways.all.get(&number).and_then(|way| way.theirs.as_ref());
+        let is_genuine = theirs.is_some_and(|(_, key)| Probe::decode(bytes, key).is_some());
         if is_of_nobody && is_genuine {
             self.ways.by_channel.insert(channel, number);
             self.close_way(other, now);
@@ -455,10 +455,10 @@ impl Node {
                 path::Action::Packets { via, bytes, segment_size } => {
                     self.send_on(number, via, bytes, segment_size);
                 }
-                path::Action::Candidates(candidates) => {
+                path::Action::Candidates(offer) => {
                     let peer = connection.and_then(|c| self.by_connection.get(&c).copied());
                     if let Some(peer) = peer {
-                        self.say(peer, &Message::Candidates(candidates), now);
+                        self.say(peer, &Message::Candidates(told(&offer)), now);
                     }
                 }
                 path::Action::Changed { to, reason, .. } => {
@@ -495,4 +495,46 @@ impl Node {
         let number = self.way_of(peer)?;
         self.ways.all.get(&number).map(|way| way.paths.view(now))
     }
+}
+
+/// What a peer told, as the path machine takes it; kinds of later versions are left out.
+fn offer(told: &Candidates) -> Offer {
+    let candidate = |it: &message::Candidate| {
+        let kind = match it.kind {
+            CandidateKind::Host => path::Kind::Host,
+            CandidateKind::Reflexive => path::Kind::Reflexive,
+            CandidateKind::Mapped => path::Kind::Mapped,
+            CandidateKind::Unknown => return None,
+        };
+        Some(path::Candidate { kind, address: it.address })
+    };
+    let mapping = match told.mapping {
+        message::Mapping::None => path::Mapping::None,
+        message::Mapping::Independent => path::Mapping::Independent,
+        message::Mapping::Dependent => path::Mapping::Dependent,
+        message::Mapping::Unknown => path::Mapping::Unknown,
+    };
+    let candidates = told.candidates.iter().filter_map(candidate).collect();
+    Offer { candidates, mapping, round: told.round }
+}
+
+/// What this node tells a peer; an address from which the peer came is nothing to tell.
+fn told(offer: &Offer) -> Candidates {
+    let candidate = |it: &path::Candidate| {
+        let kind = match it.kind {
+            path::Kind::Host => CandidateKind::Host,
+            path::Kind::Reflexive => CandidateKind::Reflexive,
+            path::Kind::Mapped => CandidateKind::Mapped,
+            path::Kind::PeerReflexive => return None,
+        };
+        Some(message::Candidate { kind, address: it.address })
+    };
+    let mapping = match offer.mapping {
+        path::Mapping::None => message::Mapping::None,
+        path::Mapping::Independent => message::Mapping::Independent,
+        path::Mapping::Dependent => message::Mapping::Dependent,
+        path::Mapping::Unknown => message::Mapping::Unknown,
+    };
+    let candidates = offer.candidates.iter().filter_map(candidate).collect();
+    Candidates { candidates, mapping, round: offer.round }
 }
