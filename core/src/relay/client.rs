@@ -1,0 +1,113 @@
+//! One client of a relay: who it is, and its ends of channels.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use super::meter::Meter;
+use super::serial::Serial;
+use crate::bucket::Bucket;
+use crate::id::PeerId;
+use crate::tls::KeyDigest;
+
+/// Who a client has proven to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Client {
+    /// The key that it holds.
+    pub key: KeyDigest,
+    /// The key of the CA that certified it; `None` of a guest, who is of no mesh.
+    pub mesh: Option<KeyDigest>,
+    /// The serial number of its certificate in hexadecimal; empty if it has none.
+    pub serial: String,
+}
+
+/// A client while it is attached.
+#[derive(Debug)]
+pub(super) struct Attached {
+    pub(super) key: KeyDigest,
+    pub(super) mesh: Option<KeyDigest>,
+    pub(super) serial: Serial,
+    pub(super) observed: SocketAddr,
+    pub(super) channels: BTreeMap<u32, End>,
+    /// How many of them it asked for; to the rest it is the connector.
+    pub(super) called: usize,
+    last_channel: u32,
+    pub(super) bytes: Meter,
+    pub(super) connects: Bucket,
+}
+
+/// One end of a channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct End {
+    /// Who is at the other end.
+    pub(super) partner: PeerId,
+    /// The number that the channel has there.
+    pub(super) number: u32,
+    /// Whether this end asked for it.
+    pub(super) is_caller: bool,
+}
+
+impl Attached {
+    pub(super) fn new(who: &Client, observed: SocketAddr) -> Self {
+        Self {
+            key: who.key,
+            mesh: who.mesh,
+            serial: Serial::parse(&who.serial).unwrap_or(Serial::NONE),
+            observed,
+            channels: BTreeMap::new(),
+            called: 0,
+            last_channel: 0,
+            bytes: Meter::default(),
+            connects: Bucket::new(),
+        }
+    }
+
+    /// Channels to which it is the connector.
+    pub(super) fn served(&self) -> usize {
+        self.channels.len() - self.called
+    }
+
+    /// A number for its next channel: no number comes again while any packet may still bear it.
+    pub(super) fn next_channel(&mut self) -> u32 {
+        loop {
+            self.last_channel = self.last_channel.wrapping_add(1);
+            if !self.channels.contains_key(&self.last_channel) {
+                return self.last_channel;
+            }
+        }
+    }
+
+    pub(super) fn insert(&mut self, number: u32, end: End) {
+        self.called += usize::from(end.is_caller);
+        self.channels.insert(number, end);
+    }
+
+    pub(super) fn remove(&mut self, number: u32) -> Option<End> {
+        let end = self.channels.remove(&number)?;
+        self.called -= usize::from(end.is_caller);
+        Some(end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_client_is_a_few_hundred_bytes() {
+        assert!(size_of::<Attached>() <= 256, "{}", size_of::<Attached>());
+    }
+
+    #[test]
+    fn a_number_that_is_in_use_is_not_given_again() {
+        let who = Client { key: KeyDigest([1; 32]), mesh: None, serial: String::new() };
+        let mut client = Attached::new(&who, "192.0.2.1:9".parse().unwrap());
+        let end = End { partner: PeerId(2), number: 7, is_caller: true };
+        client.insert(0, end);
+        client.insert(1, End { is_caller: false, ..end });
+        client.last_channel = u32::MAX - 1;
+        assert_eq!((client.next_channel(), client.next_channel()), (u32::MAX, 2));
+        assert_eq!((client.called, client.served()), (1, 1));
+        assert_eq!(client.remove(0), Some(end));
+        assert_eq!((client.called, client.served(), client.remove(0)), (0, 1, None));
+    }
+}

@@ -1,0 +1,156 @@
+//! What a relay allows. Every knob has a default and the reason for it.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::bucket::Rate;
+use crate::config::ConfigError;
+use crate::message::{MAX_DISCOVERY, REFRESH_MS};
+use crate::tls::KeyDigest;
+
+/// Refresh intervals without a registration after which it is over: two may be lost.
+pub const REFRESHES_UNTIL_EXPIRY: u32 = 3;
+
+/// Connectors of one mesh that may offer one service, and connectors that may let in one guest: a
+/// lookup looks at each of them.
+pub const MAX_OFFERS: usize = 64;
+
+/// What a relay allows its clients, and how long it lets them be silent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// The meshes whose members may use the relay, each by its CA's key; `None` is any, since a
+    /// relay learns nothing and gives away nothing but packets. Guests come with a mesh: they are
+    /// those that a registered connector lists.
+    pub meshes: Option<BTreeSet<KeyDigest>>,
+    /// Where the relay answers discovery, as clients reach it, up to
+    /// [`MAX_DISCOVERY`](crate::message::MAX_DISCOVERY) addresses: none, as they cannot be known
+    /// from within.
+    pub discovery: Vec<SocketAddr>,
+    /// Clients at once: 16,384, as many as a node has peers.
+    pub clients: usize,
+    /// Clients at once that are of no mesh: 1,024. They can do nothing unless a connector lists
+    /// them; one that is listed is let in beyond it.
+    pub guests: usize,
+    /// Channels that one client may have asked for: 64, more than a device has connectors.
+    pub channels: usize,
+    /// Channels that others may have to one connector: 4,096, a quarter of the clients.
+    pub channels_of_a_connector: usize,
+    /// Channels between the same two clients: 8, so that one device cannot take a connector's all.
+    pub channels_of_a_pair: usize,
+    /// Lookups a second of one client: 10, more than a device that comes back has services to find.
+    pub connects_per_second: u32,
+    /// Lookups of one client at once: 64, one for each channel.
+    pub connects_at_once: u32,
+    /// Channels a second that one connector is told of: 50, half of the control frames that it takes
+    /// from anybody.
+    pub incoming_per_second: u32,
+    /// Channels that one connector is told of at once: 500, since its devices come back together.
+    pub incoming_at_once: u32,
+    /// Bytes a second that one client may have forwarded: 125 MB, a gigabit. It is no fair share of
+    /// a line, only the end of what one client can cost; queues are what is fair.
+    pub bytes_per_second: u64,
+    /// Bytes that one client may have forwarded at once: 2 MiB, a window of 100 ms at 160 Mbit/s.
+    pub bytes_at_once: u64,
+    /// Bytes that may wait for one client, each packet with 64 more: 512 KiB, 40 ms at 100 Mbit/s.
+    pub queue_bytes: usize,
+    /// Bytes of one sender that may wait for one client: 256 KiB, so that a second sender finds room.
+    pub queue_bytes_of_a_source: usize,
+    /// Bytes that may wait for all clients: 64 MiB, when a whole network has gone silent.
+    pub queue_bytes_in_all: usize,
+    /// A connector has to register again within this time, and is forgotten after three of them:
+    /// 30 s, the time in which a connection notices that its peer is gone.
+    pub refresh: Duration,
+    /// How long clients should stay away when the relay shuts down: 2 s, the time a program takes to
+    /// start again.
+    pub come_back_after: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            meshes: None,
+            discovery: Vec::new(),
+            clients: 16_384,
+            guests: 1_024,
+            channels: 64,
+            channels_of_a_connector: 4_096,
+            channels_of_a_pair: 8,
+            connects_per_second: 10,
+            connects_at_once: 64,
+            incoming_per_second: 50,
+            incoming_at_once: 500,
+            bytes_per_second: 125_000_000,
+            bytes_at_once: 2 << 20,
+            queue_bytes: 512 << 10,
+            queue_bytes_of_a_source: 256 << 10,
+            queue_bytes_in_all: 64 << 20,
+            refresh: Duration::from_secs(30),
+            come_back_after: Duration::from_secs(2),
+        }
+    }
+}
+
+impl Config {
+    /// Whether it can work.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the knob and what it may be.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let millis = u64::try_from(self.refresh.as_millis()).unwrap_or(u64::MAX);
+        out_of_range(
+            "refresh",
+            format!("{:?}", self.refresh),
+            REFRESH_MS.contains(&millis),
+            "1 s to 1 h",
+        )?;
+        let addresses = self.discovery.len();
+        let fits = addresses <= MAX_DISCOVERY;
+        out_of_range("discovery", addresses.to_string(), fits, "at most 8 addresses")?;
+        let (rate, burst) = (self.bytes_per_second, self.bytes_at_once);
+        out_of_range("bytes_per_second", rate.to_string(), rate >= 1_500, "1,500 or more")?;
+        out_of_range("bytes_at_once", burst.to_string(), burst >= 65_536, "64 KiB or more")?;
+        for (knob, bytes) in [
+            ("queue_bytes", self.queue_bytes),
+            ("queue_bytes_of_a_source", self.queue_bytes_of_a_source),
+            ("queue_bytes_in_all", self.queue_bytes_in_all),
+        ] {
+            out_of_range(knob, bytes.to_string(), bytes >= 16 << 10, "16 KiB or more")?;
+        }
+        if self.queue_bytes_of_a_source > self.queue_bytes
+            || self.queue_bytes > self.queue_bytes_in_all
+        {
+            return Err(ConfigError::Contradiction(
+                "queue_bytes is not between queue_bytes_of_a_source and queue_bytes_in_all",
+            ));
+        }
+        Ok(())
+    }
+
+    /// When a registration ends that is not refreshed, from its last refresh.
+    pub(super) fn expiry(&self) -> Duration {
+        self.refresh.saturating_mul(REFRESHES_UNTIL_EXPIRY)
+    }
+
+    pub(super) fn refresh_ms(&self) -> u64 {
+        let millis = u64::try_from(self.refresh.as_millis()).unwrap_or(u64::MAX);
+        millis.clamp(*REFRESH_MS.start(), *REFRESH_MS.end())
+    }
+
+    pub(super) fn connects(&self) -> Rate {
+        Rate::per_second(self.connects_per_second, self.connects_at_once)
+    }
+
+    pub(super) fn incoming(&self) -> Rate {
+        Rate::per_second(self.incoming_per_second, self.incoming_at_once)
+    }
+}
+
+fn out_of_range(
+    knob: &'static str,
+    value: String,
+    is_within: bool,
+    allowed: &'static str,
+) -> Result<(), ConfigError> {
+    if is_within { Ok(()) } else { Err(ConfigError::OutOfRange { knob, value, allowed }) }
+}

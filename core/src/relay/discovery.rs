@@ -1,0 +1,144 @@
+//! The answers to clients that ask where their packets come from.
+//!
+//! It decides which names and keys the clients' probes have, and which ones are answered. It keeps
+//! nothing of a client: all is made again from one secret and the client's id. An answer is as long
+//! as its question and goes where that came from, so that a question that is forged or repeated
+//! gains nothing.
+//!
+//! Source: docs/protocol.md, "Address discovery".
+
+use std::fmt;
+use std::net::SocketAddr;
+
+#[cfg(not(feature = "ring"))]
+use aws_lc_rs::hmac;
+#[cfg(feature = "ring")]
+use ring::hmac;
+
+use crate::id::PeerId;
+use crate::probe::{Key, Kind, LEN, Probe};
+
+/// What keeps the names of clients apart from their keys.
+const SESSION_LABEL: &[u8] = b"adit/1 discovery session";
+const KEY_LABEL: &[u8] = b"adit/1 discovery key";
+
+/// What answers discovery.
+pub struct Responder(hmac::Key);
+
+impl fmt::Debug for Responder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Responder(..)")
+    }
+}
+
+impl Responder {
+    /// A responder whose names and keys are made of `secret`.
+    #[must_use]
+    pub fn new(secret: [u8; 32]) -> Self {
+        Self(hmac::Key::new(hmac::HMAC_SHA256, &secret))
+    }
+
+    /// By which name a client's probes go. It says nothing of the client.
+    #[must_use]
+    pub fn session_for(&self, client: PeerId) -> u64 {
+        let [a, b, c, d, e, f, g, h, ..] = self.derive(SESSION_LABEL, client.0);
+        u64::from_be_bytes([a, b, c, d, e, f, g, h])
+    }
+
+    /// The secret bytes of the key of a session, as
+    /// [`Welcome`](crate::message::Welcome) tells them to the client.
+    #[must_use]
+    pub fn secret_for(&self, session: u64) -> [u8; 32] {
+        self.derive(KEY_LABEL, session)
+    }
+
+    /// The key of a session's probes, in both directions: a pong is told from a ping by its kind.
+    #[must_use]
+    pub fn key_for(&self, session: u64) -> Key {
+        Key::new(self.secret_for(session))
+    }
+
+    /// The answer to a genuine ping: where it came from. `None` to everything else.
+    #[must_use]
+    pub fn answer(&self, datagram: &[u8], source: SocketAddr) -> Option<[u8; LEN]> {
+        let session = Probe::session(datagram)?;
+        let key = self.key_for(session);
+        let ping = Probe::decode(datagram, &key)?;
+        match ping.kind {
+            Kind::Ping => {}
+            Kind::Pong => return None,
+        }
+        let observed = Some(SocketAddr::new(source.ip().to_canonical(), source.port()));
+        Some(Probe { kind: Kind::Pong, observed, state: 0, ..ping }.encode(&key))
+    }
+
+    fn derive(&self, label: &[u8], number: u64) -> [u8; 32] {
+        let mut context = hmac::Context::with_key(&self.0);
+        context.update(label);
+        context.update(&number.to_be_bytes());
+        let mut out = [0; 32];
+        out.copy_from_slice(context.sign().as_ref());
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ping(session: u64) -> Probe {
+        let (transaction, sent) = (3, 77);
+        Probe { kind: Kind::Ping, session, transaction, sent, observed: None, state: 1 }
+    }
+
+    #[test]
+    fn a_client_is_told_where_its_ping_came_from() {
+        let responder = Responder::new([1; 32]);
+        let session = responder.session_for(PeerId(5));
+        let key = responder.key_for(session);
+        for (source, seen) in [
+            ("192.0.2.1:5", "192.0.2.1:5"),
+            ("[2001:db8::1]:5", "[2001:db8::1]:5"),
+            ("[::ffff:192.0.2.1]:5", "192.0.2.1:5"),
+        ] {
+            let question = ping(session).encode(&key);
+            let answer = responder.answer(&question, source.parse().unwrap()).unwrap();
+            assert!(answer.len() <= question.len());
+            let pong = Probe::decode(&answer, &key).unwrap();
+            let expected = Probe {
+                kind: Kind::Pong,
+                observed: Some(seen.parse().unwrap()),
+                state: 0,
+                ..ping(session)
+            };
+            assert_eq!(pong, expected);
+            // An answer that comes back is no question.
+            assert_eq!(responder.answer(&answer, source.parse().unwrap()), None);
+        }
+    }
+
+    #[test]
+    fn only_the_holder_of_the_key_of_its_session_is_answered() {
+        let responder = Responder::new([1; 32]);
+        let source = "192.0.2.1:5".parse().unwrap();
+        let [one, two] = [1, 2].map(|client| responder.session_for(PeerId(client)));
+        assert_ne!(one, two);
+        assert_eq!(responder.answer(&ping(one).encode(&responder.key_for(two)), source), None);
+        let question = ping(one).encode(&responder.key_for(one));
+        assert!(responder.answer(&question, source).is_some());
+        assert!(responder.answer(&question, source).is_some(), "a replay is answered as well");
+        assert_eq!(Responder::new([2; 32]).answer(&question, source), None);
+        for at in 0..LEN {
+            let mut forged = question;
+            forged[at] ^= 1;
+            assert_eq!(responder.answer(&forged, source), None, "changed at {at}");
+            assert_eq!(responder.answer(&question[..at], source), None, "cut at {at}");
+        }
+        assert_eq!(responder.answer(&[&question[..], &[0]].concat(), source), None);
+    }
+
+    #[test]
+    fn the_secret_is_not_shown() {
+        assert_eq!(format!("{:?}", Responder::new([0x5a; 32])), "Responder(..)");
+    }
+}

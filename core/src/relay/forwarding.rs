@@ -1,0 +1,78 @@
+//! Packets: from one end of a channel to the other, or dropped and counted.
+
+use std::time::Instant;
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+
+use super::Relay;
+use crate::id::PeerId;
+
+/// First byte of a datagram that carries a whole packet.
+pub const CONTEXT_PACKET: u8 = 2;
+/// First byte of a datagram that carries a part of a packet.
+pub const CONTEXT_PART: u8 = 3;
+
+/// The first byte and the channel's number.
+const HEADER: usize = 5;
+/// What stands before a part: the packet's id, which part it is, and of how many.
+const PART_HEADER: usize = 4;
+
+impl Relay {
+    /// A datagram of a client for the other end of one of its channels
+    /// (docs/protocol.md, "Relayed packets"). It is queued with the number that the channel has
+    /// there, or dropped and counted; nothing else of it is looked at.
+    pub fn forward(&mut self, client: PeerId, datagram: &[u8], now: Instant) {
+        let Some((context, number, rest)) = parse(datagram) else {
+            self.counters.drops.malformed += 1;
+            return;
+        };
+        let Some(attached) = self.clients.get_mut(&client) else { return };
+        let Some(end) = attached.channels.get(&number).copied() else {
+            self.counters.drops.unknown_channel += 1;
+            return;
+        };
+        let (rate, burst) = (self.config.bytes_per_second, self.config.bytes_at_once);
+        if !attached.bytes.take(datagram.len(), rate, burst, now) {
+            self.counters.drops.over_rate += 1;
+            return;
+        }
+        // A copy of its own: what waits here holds no larger buffer that it arrived in.
+        let mut packet = BytesMut::with_capacity(datagram.len());
+        packet.put_u8(context);
+        packet.put_u32(end.number);
+        packet.put_slice(rest);
+        self.counters.drops.queue_full += self.queues.push(end.partner, client, packet.freeze());
+    }
+
+    /// A client that was given packets since it was last named here. The caller fetches them with
+    /// [`Relay::poll_packet`] while its connection has room; it remembers by itself whose had none,
+    /// and goes on with those when they have.
+    pub fn poll_ready(&mut self) -> Option<PeerId> {
+        self.queues.poll_ready()
+    }
+
+    /// Bytes of the datagram that [`Relay::poll_packet`] would give.
+    pub fn peek_packet(&mut self, client: PeerId) -> Option<usize> {
+        self.queues.peek(client)
+    }
+
+    /// The next datagram for a client: it is sent as it is.
+    pub fn poll_packet(&mut self, client: PeerId) -> Option<Bytes> {
+        let packet = self.queues.poll(client)?;
+        self.counters.packets += 1;
+        self.counters.bytes += packet.len() as u64;
+        Some(packet)
+    }
+}
+
+/// The first byte, the channel and what follows, if something does.
+fn parse(datagram: &[u8]) -> Option<(u8, u32, &[u8])> {
+    let (header, rest) = datagram.split_first_chunk::<HEADER>()?;
+    let [context, channel @ ..] = *header;
+    let least = match context {
+        CONTEXT_PACKET => 1,
+        CONTEXT_PART => PART_HEADER + 1,
+        _ => return None,
+    };
+    (rest.len() >= least).then_some((context, u32::from_be_bytes(channel), rest))
+}

@@ -1,0 +1,296 @@
+//! What a relay decides: who is registered, who is matched with whom, and what is forwarded.
+//!
+//! It decides who holds a name, who may have a channel to whom, what a client may cost, and which
+//! packet goes next. It never looks into a packet, opens no connection and keeps no clock; what it
+//! allows is a channel for ciphertext, and the two ends of it still have to convince each other.
+//!
+//! The life of a client, each call followed by draining [`Relay::poll`]:
+//!
+//! ```text
+//!   on_attached ──▶ Welcome            (or Break: no room, or not its mesh)
+//!   Register    ──▶ Registered         (or Unregistered: the name is somebody else's)
+//!   Connect     ──▶ Incoming to the connector, Matched to who asked   (or Unmatched)
+//!   forward     ──▶ poll_ready, poll_packet: with the other's number for the channel
+//!   Hangup      ──▶ Hangup to the other
+//!   on_detached ──▶ Hangup to every other
+//! ```
+//!
+//! Every collection has a bound in [`Config`]. An idle client is a few hundred bytes.
+//!
+//! Source: docs/protocol.md, "Relay".
+
+mod client;
+mod config;
+mod connecting;
+mod discovery;
+mod forwarding;
+mod meter;
+mod queue;
+mod registering;
+mod registry;
+mod serial;
+mod view;
+
+#[cfg(any(test, feature = "testing"))]
+mod audit;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use self::client::Attached;
+use self::queue::Queues;
+use self::registry::Registry;
+use crate::error::{Code, Failure};
+use crate::id::PeerId;
+use crate::message::{DiscoveryKey, Message, Welcome};
+use crate::timer::{Deadline, Timers};
+use crate::tls::KeyDigest;
+
+pub use self::client::Client;
+pub use self::config::{Config, MAX_OFFERS, REFRESHES_UNTIL_EXPIRY};
+pub use self::discovery::Responder;
+pub use self::forwarding::{CONTEXT_PACKET, CONTEXT_PART};
+pub use self::view::{Drops, RegistrationView, View};
+
+/// What the caller is to do.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// Say this on the control stream of a client.
+    Say {
+        /// To whom.
+        client: PeerId,
+        /// What.
+        message: Message,
+    },
+    /// End the connection of a client. One that was never let in is not known here any more; of
+    /// another the caller reports the end with [`Relay::on_detached`].
+    Break {
+        /// Whose.
+        client: PeerId,
+        /// Why.
+        failure: Failure,
+    },
+}
+
+/// A relay, less its connections.
+#[derive(Debug)]
+pub struct Relay {
+    config: Config,
+    discovery: Responder,
+    clients: BTreeMap<PeerId, Attached>,
+    /// Clients that are of no mesh.
+    guests: usize,
+    registry: Registry,
+    queues: Queues,
+    timers: Timers<PeerId>,
+    actions: VecDeque<Action>,
+    draining: Option<Duration>,
+    channels: usize,
+    counters: Counters,
+}
+
+/// What was done since the start.
+#[derive(Debug, Clone, Copy, Default)]
+struct Counters {
+    packets: u64,
+    bytes: u64,
+    drops: Drops,
+    matched: u64,
+    unmatched: u64,
+    evicted: u64,
+    expired: u64,
+}
+
+impl Relay {
+    /// A relay without clients. The keys of discovery are made of `secret`, which should be another
+    /// at every start.
+    #[must_use]
+    pub fn new(config: Config, secret: [u8; 32]) -> Self {
+        let queues = Queues::new(queue::Limits {
+            of_a_receiver: config.queue_bytes,
+            of_a_source: config.queue_bytes_of_a_source,
+            in_all: config.queue_bytes_in_all,
+        });
+        Self {
+            config,
+            discovery: Responder::new(secret),
+            clients: BTreeMap::new(),
+            guests: 0,
+            registry: Registry::default(),
+            queues,
+            timers: Timers::new(),
+            actions: VecDeque::new(),
+            draining: None,
+            channels: 0,
+            counters: Counters::default(),
+        }
+    }
+
+    /// What it allows.
+    #[must_use]
+    pub const fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Whether a client is attached: one that was refused is not, nor one that left.
+    #[must_use]
+    pub fn is_attached(&self, client: PeerId) -> bool {
+        self.clients.contains_key(&client)
+    }
+
+    /// What answers the probes with which clients ask for their address.
+    #[must_use]
+    pub const fn discovery(&self) -> &Responder {
+        &self.discovery
+    }
+
+    /// A client connected, and has proven who it is.
+    pub fn on_attached(&mut self, client: PeerId, who: &Client, observed: SocketAddr) {
+        self.on_detached(client);
+        let is_listed = self.registry.is_guest(who.key);
+        let is_allowed = |mesh: &KeyDigest| {
+            self.config.meshes.as_ref().is_none_or(|meshes| meshes.contains(mesh))
+        };
+        let mesh = who.mesh.filter(is_allowed);
+        let refusal = if let Some(after) = self.draining {
+            Some(shutting_down(after))
+        } else if self.clients.len() >= self.config.clients {
+            Some(Failure::new(Code::Overloaded, "the relay has no room for another client"))
+        } else if who.mesh.is_some() && mesh.is_none() && !is_listed {
+            Some(Failure::new(Code::Forbidden, "the relay does not serve this mesh"))
+        } else if mesh.is_none() && !is_listed && self.guests >= self.config.guests {
+            Some(Failure::new(Code::Overloaded, "the relay has no room for another guest"))
+        } else {
+            None
+        };
+        if let Some(failure) = refusal {
+            self.actions.push_back(Action::Break { client, failure });
+            return;
+        }
+        self.guests += usize::from(mesh.is_none());
+        let who = Client { mesh, ..who.clone() };
+        let attached = Attached::new(&who, plain(observed));
+        self.clients.insert(client, attached);
+        self.welcome(client);
+    }
+
+    /// The packets of a client come from another address now.
+    pub fn on_moved(&mut self, client: PeerId, observed: SocketAddr) {
+        let Some(attached) = self.clients.get_mut(&client) else { return };
+        let observed = plain(observed);
+        if attached.observed != observed {
+            attached.observed = observed;
+            self.welcome(client);
+        }
+    }
+
+    /// The connection of a client is over.
+    pub fn on_detached(&mut self, client: PeerId) {
+        if !self.clients.contains_key(&client) {
+            return;
+        }
+        let gone = Failure::new(Code::PeerGone, "the other end left the relay");
+        self.hang_up_all(client, &gone, |_| true);
+        self.unregister(client);
+        if let Some(attached) = self.clients.remove(&client) {
+            self.guests -= usize::from(attached.mesh.is_none());
+        }
+        self.counters.drops.receiver_gone += self.queues.remove(client);
+    }
+
+    /// A client said something on its control stream.
+    pub fn handle_message(&mut self, client: PeerId, message: &Message, now: Instant) {
+        if !self.clients.contains_key(&client) {
+            return;
+        }
+        match message {
+            Message::Register(register) => self.register(client, register, now),
+            Message::Withdraw(_) => self.withdraw(client),
+            Message::Connect(connect) => self.connect(client, connect, now),
+            Message::Hangup(hangup) => self.on_hangup(client, hangup),
+            Message::Heartbeat(_)
+            | Message::HeartbeatAck(_)
+            | Message::EscalationRequest(_)
+            | Message::EscalationResponse(_)
+            | Message::StreamChunk(_)
+            | Message::StreamEnd(_)
+            | Message::Error(_)
+            | Message::PrewarmSignal(_)
+            | Message::Open(_)
+            | Message::Opened(_)
+            | Message::Request(_)
+            | Message::Response(_)
+            | Message::ResponseChunk(_)
+            | Message::Goaway(_)
+            | Message::Welcome(_)
+            | Message::Registered(_)
+            | Message::Unregistered(_)
+            | Message::Matched(_)
+            | Message::Unmatched(_)
+            | Message::Incoming(_)
+            | Message::Candidates(_) => {
+                let sentence = "a message that no client says to a relay";
+                let failure = Failure::new(Code::ProtocolViolation, sentence);
+                self.actions.push_back(Action::Break { client, failure });
+            }
+        }
+    }
+
+    /// What the caller is to do next. What became due by `now` happens here.
+    pub fn poll(&mut self, now: Instant) -> Option<Action> {
+        while let Some((client, _)) = self.timers.pop_due(now) {
+            self.expire(client);
+        }
+        loop {
+            let action = self.actions.pop_front()?;
+            match &action {
+                // What was to be said to somebody who left is said to nobody.
+                Action::Say { client, .. } if !self.clients.contains_key(client) => {}
+                Action::Say { .. } | Action::Break { .. } => return Some(action),
+            }
+        }
+    }
+
+    /// When [`Relay::poll`] has something to do by itself: a registration ends.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Deadline> {
+        self.timers.next()
+    }
+
+    /// The relay is about to stop: nobody else is let in, registered or matched, and is told to come
+    /// back after so long. What there is goes on. The farewell itself is the caller's
+    /// [`Goaway`](crate::message::Goaway).
+    pub const fn drain(&mut self, come_back_after: Duration) {
+        self.draining = Some(come_back_after);
+    }
+
+    fn welcome(&mut self, client: PeerId) {
+        let Some(attached) = self.clients.get(&client) else { return };
+        let session = self.discovery.session_for(client);
+        let welcome = Welcome {
+            observed: attached.observed,
+            discovery: self.config.discovery.clone(),
+            session,
+            key: DiscoveryKey(self.discovery.secret_for(session)),
+        };
+        self.say(client, Message::Welcome(welcome));
+    }
+
+    fn say(&mut self, client: PeerId, message: Message) {
+        self.actions.push_back(Action::Say { client, message });
+    }
+}
+
+fn shutting_down(after: Duration) -> Failure {
+    Failure::new(Code::ShuttingDown, "the relay is shutting down").with_retry_after(after)
+}
+
+/// An address as others can use it: IPv4 as such, and without a scope, which means something on this
+/// host alone.
+fn plain(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+#[cfg(test)]
+mod tests;

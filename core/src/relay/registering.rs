@@ -1,0 +1,130 @@
+//! Names: taking, keeping and losing one.
+
+use std::time::Instant;
+
+use super::Relay;
+use super::registry::Registration;
+use super::shutting_down;
+use crate::error::{Code, Failure};
+use crate::id::PeerId;
+use crate::message::{Message, Register, Registered, Unregistered};
+use crate::timer::Reason;
+use crate::tls::KeyDigest;
+
+impl Relay {
+    /// A client registers, or refreshes its registration. Whoever is refused is not registered
+    /// afterwards, even if it was before.
+    pub(super) fn register(&mut self, client: PeerId, register: &Register, now: Instant) {
+        match self.admit(client, register) {
+            Ok((mesh, ghost)) => {
+                if let Some(ghost) = ghost {
+                    self.evict(ghost, client);
+                }
+                self.install(client, Registration::new(mesh, register, now), now);
+                let registered = Registered { refresh_ms: self.config.refresh_ms() };
+                self.say(client, Message::Registered(registered));
+            }
+            Err(failure) => {
+                let gone = Failure::new(Code::PeerGone, "the connector is not registered any more");
+                self.end_registration(client, &gone);
+                self.say(client, Message::Unregistered(Unregistered::from(&failure)));
+            }
+        }
+    }
+
+    /// Whether a client may register as it says: in which mesh, and in whose place.
+    fn admit(
+        &self,
+        client: PeerId,
+        register: &Register,
+    ) -> Result<(KeyDigest, Option<PeerId>), Failure> {
+        let mesh = self.clients.get(&client).and_then(|it| it.mesh).ok_or_else(|| {
+            Failure::new(Code::Forbidden, "only a member of a mesh can register a name in it")
+        })?;
+        if let Some(after) = self.draining
+            && self.registry.get(client).is_none()
+        {
+            return Err(shutting_down(after));
+        }
+        let holder = self.registry.holder(mesh, &register.name).filter(|holder| *holder != client);
+        if let Some(holder) = holder {
+            self.may_replace(holder, client, register.takeover)?;
+        }
+        if let Some(service) = self.registry.crowded(client, mesh, &register.services) {
+            let words = format!("too many connectors offer {service} already");
+            return Err(Failure::new(Code::Overloaded, words));
+        }
+        Ok((mesh, holder))
+    }
+
+    fn may_replace(
+        &self,
+        holder: PeerId,
+        client: PeerId,
+        is_takeover: bool,
+    ) -> Result<(), Failure> {
+        let (Some(held_by), Some(asked_by)) =
+            (self.clients.get(&holder), self.clients.get(&client))
+        else {
+            return Ok(());
+        };
+        if held_by.key != asked_by.key {
+            return Err(Failure::new(Code::NameTaken, "another device is registered by this name"));
+        }
+        if !is_takeover {
+            let words = format!("this identity is registered from {} already", held_by.observed);
+            return Err(Failure::new(Code::InUse, words).with_retry_after(self.config.expiry()));
+        }
+        Ok(())
+    }
+
+    /// The same key came back on another connection, and the one it had is a ghost or a second
+    /// program: either way it is told where the name went.
+    fn evict(&mut self, ghost: PeerId, client: PeerId) {
+        let Some(observed) = self.clients.get(&client).map(|it| it.observed) else { return };
+        let gone = Failure::new(Code::PeerGone, "the connector registered again");
+        self.end_registration(ghost, &gone);
+        let words = format!("this identity registered again from {observed}");
+        let failure = Failure::new(Code::Replaced, words);
+        self.say(ghost, Message::Unregistered(Unregistered::from(&failure)));
+        self.counters.evicted += 1;
+    }
+
+    fn install(&mut self, client: PeerId, registration: Registration, now: Instant) {
+        let before = self.registry.get(client).map(|it| it.name.clone());
+        if before.is_some_and(|name| name != registration.name) {
+            let gone = Failure::new(Code::PeerGone, "the connector has another name now");
+            self.end_registration(client, &gone);
+        }
+        self.registry.insert(client, registration);
+        self.timers.set(client, Some((now + self.config.expiry(), Reason::Registration)));
+        self.hang_up_the_refused(client);
+    }
+
+    pub(super) fn withdraw(&mut self, client: PeerId) {
+        let gone = Failure::new(Code::PeerGone, "the connector withdrew");
+        self.end_registration(client, &gone);
+    }
+
+    pub(super) fn expire(&mut self, client: PeerId) {
+        let gone = Failure::new(Code::PeerGone, "the connector has fallen silent");
+        self.end_registration(client, &gone);
+        let words = format!("not registered again within {:?}", self.config.expiry());
+        let failure = Failure::new(Code::TimedOut, words);
+        self.say(client, Message::Unregistered(Unregistered::from(&failure)));
+        self.counters.expired += 1;
+    }
+
+    /// Frees what a client is registered by, and ends the channels that others have because of it.
+    fn end_registration(&mut self, client: PeerId, why: &Failure) {
+        if self.unregister(client) {
+            self.hang_up_all(client, why, |end| !end.is_caller);
+        }
+    }
+
+    /// Frees what a client is registered by, and says whether it was.
+    pub(super) fn unregister(&mut self, client: PeerId) -> bool {
+        self.timers.set(client, None);
+        self.registry.remove(client).is_some()
+    }
+}

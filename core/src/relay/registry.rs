@@ -1,0 +1,193 @@
+//! Who is registered under which name, and who offers what to whom.
+//!
+//! It decides who holds a name and which connectors a client may be matched with. It never decides
+//! which of those it gets, and knows nothing of channels.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use super::config::MAX_OFFERS;
+use super::serial::Serial;
+use crate::bucket::Bucket;
+use crate::id::PeerId;
+use crate::message::{Register, ServiceName};
+use crate::tls::KeyDigest;
+
+/// What one connector said of itself.
+#[derive(Debug)]
+pub(super) struct Registration {
+    pub(super) mesh: KeyDigest,
+    pub(super) name: Box<str>,
+    pub(super) services: BTreeSet<ServiceName>,
+    pub(super) guests: BTreeSet<KeyDigest>,
+    pub(super) revoked: BTreeSet<Serial>,
+    pub(super) since: Instant,
+    /// Channels that it was told of lately.
+    pub(super) told: Bucket,
+}
+
+impl Registration {
+    pub(super) fn new(mesh: KeyDigest, said: &Register, now: Instant) -> Self {
+        Self {
+            mesh,
+            name: said.name.as_str().into(),
+            services: said.services.iter().cloned().collect(),
+            guests: said.guests.iter().copied().collect(),
+            // A message whose serial numbers are none was refused when it was read.
+            revoked: said.revoked.iter().filter_map(|text| Serial::parse(text)).collect(),
+            since: now,
+            told: Bucket::new(),
+        }
+    }
+
+    /// Whether it lets somebody in: a member of its mesh that it has not revoked, or a guest.
+    pub(super) fn admits(&self, key: KeyDigest, mesh: Option<KeyDigest>, serial: Serial) -> bool {
+        let is_member = mesh == Some(self.mesh) && !self.revoked.contains(&serial);
+        is_member || self.guests.contains(&key)
+    }
+}
+
+/// All registrations, and indices by name, service and guest.
+#[derive(Debug, Default)]
+pub(super) struct Registry {
+    registrations: BTreeMap<PeerId, Registration>,
+    names: BTreeMap<KeyDigest, BTreeMap<Box<str>, PeerId>>,
+    services: BTreeMap<(KeyDigest, ServiceName), BTreeSet<PeerId>>,
+    guests: BTreeMap<KeyDigest, BTreeSet<PeerId>>,
+}
+
+impl Registry {
+    pub(super) fn get(&self, client: PeerId) -> Option<&Registration> {
+        self.registrations.get(&client)
+    }
+
+    pub(super) fn get_mut(&mut self, client: PeerId) -> Option<&mut Registration> {
+        self.registrations.get_mut(&client)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.registrations.len()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (PeerId, &Registration)> {
+        self.registrations.iter().map(|(id, registration)| (*id, registration))
+    }
+
+    /// Who holds a name.
+    pub(super) fn holder(&self, mesh: KeyDigest, name: &str) -> Option<PeerId> {
+        self.names.get(&mesh)?.get(name).copied()
+    }
+
+    /// Whether any connector lists a guest.
+    pub(super) fn is_guest(&self, key: KeyDigest) -> bool {
+        self.guests.contains_key(&key)
+    }
+
+    /// A service of which there are too many connectors already for `client` to be one more.
+    pub(super) fn crowded<'a>(
+        &self,
+        client: PeerId,
+        mesh: KeyDigest,
+        services: &'a [ServiceName],
+    ) -> Option<&'a ServiceName> {
+        services.iter().find(|service| {
+            let offers = self.services.get(&(mesh, (*service).clone()));
+            offers.is_some_and(|it| it.len() >= MAX_OFFERS && !it.contains(&client))
+        })
+    }
+
+    /// Registers a client, in place of its registration of before, whose age it keeps if the name is
+    /// the same. The name must be free or its own.
+    ///
+    /// Of a guest that too many connectors list already, one more is no help, and not listed.
+    pub(super) fn insert(&mut self, client: PeerId, mut registration: Registration) {
+        if let Some(before) = self.remove(client)
+            && before.name == registration.name
+        {
+            registration.since = before.since;
+            registration.told = before.told;
+        }
+        let mesh = registration.mesh;
+        self.names.entry(mesh).or_default().insert(registration.name.clone(), client);
+        for service in &registration.services {
+            self.services.entry((mesh, service.clone())).or_default().insert(client);
+        }
+        registration.guests.retain(|guest| {
+            let listing = self.guests.entry(*guest).or_default();
+            listing.len() < MAX_OFFERS && listing.insert(client)
+        });
+        self.registrations.insert(client, registration);
+    }
+
+    /// Ends the registration of a client.
+    pub(super) fn remove(&mut self, client: PeerId) -> Option<Registration> {
+        let registration = self.registrations.remove(&client)?;
+        let mesh = registration.mesh;
+        if let Some(names) = self.names.get_mut(&mesh) {
+            names.remove(&registration.name);
+            if names.is_empty() {
+                self.names.remove(&mesh);
+            }
+        }
+        for service in &registration.services {
+            unlist(&mut self.services, &(mesh, service.clone()), client);
+        }
+        for guest in &registration.guests {
+            unlist(&mut self.guests, guest, client);
+        }
+        Some(registration)
+    }
+
+    /// The connectors that offer a service to somebody and let it in.
+    pub(super) fn offers(
+        &self,
+        service: &ServiceName,
+        key: KeyDigest,
+        mesh: Option<KeyDigest>,
+        serial: Serial,
+    ) -> BTreeSet<PeerId> {
+        let of_mesh = mesh.and_then(|mesh| self.services.get(&(mesh, service.clone())));
+        let of_guest = self.guests.get(&key);
+        let all = of_mesh.into_iter().chain(of_guest).flatten().copied();
+        all.filter(|id| {
+            self.registrations
+                .get(id)
+                .is_some_and(|it| it.services.contains(service) && it.admits(key, mesh, serial))
+        })
+        .collect()
+    }
+}
+
+fn unlist<K: Ord>(index: &mut BTreeMap<K, BTreeSet<PeerId>>, key: &K, client: PeerId) {
+    if let Some(clients) = index.get_mut(key) {
+        clients.remove(&client);
+        if clients.is_empty() {
+            index.remove(key);
+        }
+    }
+}
+
+#[cfg(any(test, feature = "testing"))]
+impl Registry {
+    /// Checks that the indices say what the registrations say.
+    pub(super) fn audit(&self) {
+        let names: usize = self.names.values().map(BTreeMap::len).sum();
+        assert_eq!(names, self.registrations.len(), "a name is held twice, or by nobody");
+        let (mut services, mut guests) = (0, 0);
+        for (id, it) in &self.registrations {
+            assert_eq!(self.holder(it.mesh, &it.name), Some(*id));
+            for service in &it.services {
+                assert!(self.services[&(it.mesh, service.clone())].contains(id));
+            }
+            assert!(it.guests.iter().all(|guest| self.guests[guest].contains(id)));
+            services += it.services.len();
+            guests += it.guests.len();
+        }
+        let sizes = |sets: &mut dyn Iterator<Item = usize>| {
+            sets.inspect(|len| assert!((1..=MAX_OFFERS).contains(len), "{len} offers"))
+                .sum::<usize>()
+        };
+        assert_eq!(sizes(&mut self.services.values().map(BTreeSet::len)), services);
+        assert_eq!(sizes(&mut self.guests.values().map(BTreeSet::len)), guests);
+    }
+}

@@ -1,0 +1,172 @@
+//! What a relay promises: every rule at its threshold, and all of them together against a model.
+
+mod attaching;
+mod connecting;
+mod forwarding;
+mod model;
+mod registering;
+
+use std::time::{Duration, Instant};
+
+use super::{Action, Client, Config, Relay};
+use crate::error::{Code, Failure};
+use crate::id::PeerId;
+use crate::message::{
+    Connect, Hangup, Incoming, Matched, Message, Register, Registered, Unmatched, Unregistered,
+    Welcome, Withdraw,
+};
+use crate::timer::anchor;
+use crate::tls::KeyDigest;
+
+const SECOND: Duration = Duration::from_secs(1);
+const TICK: Duration = Duration::from_nanos(1);
+const MESH: KeyDigest = KeyDigest([0xaa; 32]);
+const OTHER_MESH: KeyDigest = KeyDigest([0xbb; 32]);
+
+/// A relay, its clock, and what it has said since somebody looked. It is audited after every call.
+struct Table {
+    relay: Relay,
+    now: Instant,
+    said: Vec<(PeerId, Message)>,
+    broken: Vec<(PeerId, Code)>,
+}
+
+impl Table {
+    fn new(change: impl FnOnce(&mut Config)) -> Self {
+        let mut config = Config::default();
+        change(&mut config);
+        let relay = Relay::new(config, [7; 32]);
+        Self { relay, now: anchor(), said: Vec::new(), broken: Vec::new() }
+    }
+
+    /// A relay with a connector, 1, that offers `db`, and a device of its mesh, 2.
+    fn with_two() -> Self {
+        let mut table = Self::new(|_| {});
+        table.attach(1, member(1));
+        table.attach(2, member(2));
+        table.register(1, "home", &["db"]);
+        table.forget();
+        table
+    }
+
+    fn attach(&mut self, client: u64, who: Client) {
+        let observed = format!("192.0.2.{client}:{}", 40_000 + client).parse().unwrap();
+        self.relay.on_attached(PeerId(client), &who, observed);
+        self.drain();
+    }
+
+    fn detach(&mut self, client: u64) {
+        self.relay.on_detached(PeerId(client));
+        self.drain();
+    }
+
+    fn handle(&mut self, client: u64, message: &Message) {
+        self.relay.handle_message(PeerId(client), message, self.now);
+        self.drain();
+    }
+
+    fn register(&mut self, client: u64, name: &str, services: &[&str]) {
+        self.handle(client, &Message::Register(registration(name, services)));
+    }
+
+    fn connect(&mut self, client: u64, service: &str) {
+        self.connect_without(client, service, &[]);
+    }
+
+    fn connect_without(&mut self, client: u64, service: &str, exclude: &[u8]) {
+        let exclude = exclude.iter().map(|key| KeyDigest([*key; 32])).collect();
+        let connect = Connect { request: 9, service: service.parse().unwrap(), exclude };
+        self.handle(client, &Message::Connect(connect));
+    }
+
+    /// Connects, and gives the caller's number for the channel, and the connector and its number.
+    fn channel(&mut self, client: u64, service: &str) -> (u32, u64, u32) {
+        self.forget();
+        self.connect(client, service);
+        let [(connector, Message::Incoming(incoming)), (caller, Message::Matched(matched))] =
+            &self.said[..]
+        else {
+            panic!("{:?}", self.said)
+        };
+        assert_eq!(*caller, PeerId(client));
+        let found = (matched.channel, connector.0, incoming.channel);
+        self.forget();
+        found
+    }
+
+    fn hang_up(&mut self, client: u64, channel: u32) {
+        let failure = Failure::new(Code::Closed, "done");
+        self.handle(client, &Message::Hangup(Hangup::new(channel, &failure)));
+    }
+
+    fn wait(&mut self, time: Duration) {
+        self.now += time;
+        self.drain();
+    }
+
+    fn drain(&mut self) {
+        while let Some(action) = self.relay.poll(self.now) {
+            match action {
+                Action::Say { client, message } => {
+                    message.encode(&mut bytes::BytesMut::new()).expect("it can be said");
+                    self.said.push((client, message));
+                }
+                Action::Break { client, failure } => self.broken.push((client, failure.code())),
+            }
+        }
+        self.relay.audit();
+    }
+
+    fn forget(&mut self) {
+        self.said.clear();
+    }
+
+    /// What was said since somebody looked, as a line each.
+    fn heard(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.said).iter().map(|(to, said)| line(to.0, said)).collect()
+    }
+}
+
+fn line(to: u64, message: &Message) -> String {
+    match message {
+        Message::Welcome(Welcome { observed, .. }) => format!("{to} welcome {observed}"),
+        Message::Registered(Registered { refresh_ms }) => format!("{to} registered {refresh_ms}"),
+        Message::Unregistered(Unregistered { code, message, .. }) => {
+            format!("{to} unregistered {code}: {message}")
+        }
+        Message::Matched(Matched { request, channel, name, .. }) => {
+            format!("{to} matched {request} {channel} {name}")
+        }
+        Message::Unmatched(Unmatched { request, code, .. }) => {
+            format!("{to} unmatched {request} {code}")
+        }
+        Message::Incoming(Incoming { channel, service, .. }) => {
+            format!("{to} incoming {channel} {service}")
+        }
+        Message::Hangup(Hangup { channel, code, .. }) => format!("{to} hangup {channel} {code}"),
+        other => panic!("a relay does not say {:?}", other.kind()),
+    }
+}
+
+/// A member of the mesh whose key and serial number are `key`.
+fn member(key: u8) -> Client {
+    Client { key: KeyDigest([key; 32]), mesh: Some(MESH), serial: format!("{key:02x}") }
+}
+
+fn stranger(key: u8) -> Client {
+    Client { key: KeyDigest([key; 32]), mesh: None, serial: String::new() }
+}
+
+fn registration(name: &str, services: &[&str]) -> Register {
+    Register {
+        name: name.into(),
+        services: services.iter().map(|it| it.parse().unwrap()).collect(),
+        guests: Vec::new(),
+        revoked: Vec::new(),
+        takeover: false,
+    }
+}
+
+fn withdraw() -> Message {
+    Message::Withdraw(Withdraw {})
+}

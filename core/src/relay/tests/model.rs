@@ -1,0 +1,324 @@
+//! Random lives of clients against a reference that keeps lists and scans them.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence::Direct;
+
+use super::*;
+
+const CLIENTS: u64 = 6;
+const NAMES: [&str; 3] = ["home", "cabin", "shed"];
+const SERVICES: [&str; 3] = ["db", "web", "ssh"];
+
+#[derive(Debug, Clone)]
+enum Op {
+    Attach {
+        client: u64,
+        key: u8,
+        mesh: u8,
+    },
+    Detach {
+        client: u64,
+    },
+    Register {
+        client: u64,
+        name: usize,
+        services: u8,
+        guests: Vec<u8>,
+        revoked: Vec<u8>,
+        takeover: bool,
+    },
+    Withdraw {
+        client: u64,
+    },
+    Connect {
+        client: u64,
+        service: usize,
+        exclude: Vec<u8>,
+    },
+    Hangup {
+        client: u64,
+        channel: u32,
+    },
+    Packet {
+        client: u64,
+        channel: u32,
+    },
+    Wait {
+        seconds: u64,
+    },
+}
+
+/// What the model knows of a client.
+#[derive(Debug, Clone)]
+struct Known {
+    key: u8,
+    mesh: u8,
+    registration: Option<(usize, Register, Instant)>,
+}
+
+/// A channel as the model keeps it: who asked and by which number, and who serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Channel {
+    caller: (u64, u32),
+    connector: (u64, u32),
+}
+
+struct Model {
+    clients: BTreeMap<u64, Known>,
+    channels: Vec<Channel>,
+    now: Instant,
+}
+
+impl Model {
+    fn admits(&self, connector: u64, caller: u64) -> bool {
+        let (Some(to), Some(from)) = (self.clients.get(&connector), self.clients.get(&caller))
+        else {
+            return false;
+        };
+        let Some((_, register, _)) = &to.registration else { return false };
+        let revoked = register.revoked.contains(&format!("{:02x}", from.key));
+        let is_guest = register.guests.contains(&KeyDigest([from.key; 32]));
+        (from.mesh == to.mesh && from.mesh != 0 && !revoked) || is_guest
+    }
+
+    fn holder(&self, mesh: u8, name: usize) -> Option<u64> {
+        self.clients.iter().find_map(|(id, it)| {
+            let (held, _, _) = it.registration.as_ref()?;
+            (it.mesh == mesh && *held == name).then_some(*id)
+        })
+    }
+
+    /// Ends every channel that is not allowed any more; nothing else ends one here but a hangup.
+    fn settle(&mut self) {
+        let all = std::mem::take(&mut self.channels);
+        self.channels =
+            all.into_iter().filter(|it| self.admits(it.connector.0, it.caller.0)).collect();
+    }
+
+    fn unregister(&mut self, client: u64) {
+        if let Some(known) = self.clients.get_mut(&client) {
+            known.registration = None;
+        }
+        self.settle();
+    }
+
+    fn expire(&mut self) {
+        let now = self.now;
+        let over = self.clients.iter().filter(|(_, it)| {
+            it.registration.as_ref().is_some_and(|(_, _, at)| now >= *at + 90 * SECOND)
+        });
+        let over: Vec<u64> = over.map(|(id, _)| *id).collect();
+        over.into_iter().for_each(|id| self.unregister(id));
+    }
+
+    fn served(&self, client: u64) -> usize {
+        self.channels.iter().filter(|it| it.connector.0 == client).count()
+    }
+
+    fn partner(&self, client: u64, number: u32) -> Option<(u64, u32)> {
+        self.channels.iter().find_map(|it| {
+            if it.caller == (client, number) {
+                Some(it.connector)
+            } else {
+                (it.connector == (client, number)).then_some(it.caller)
+            }
+        })
+    }
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let client = || 0..CLIENTS;
+    let keys = || prop::collection::vec(0u8..4, 0..2);
+    prop_oneof![
+        3 => (client(), 0u8..4, 0u8..3).prop_map(|(client, key, mesh)| Op::Attach { client, key, mesh }),
+        1 => client().prop_map(|client| Op::Detach { client }),
+        6 => (client(), 0usize..3, 0u8..8, keys(), keys(), any::<bool>()).prop_map(
+            |(client, name, services, guests, revoked, takeover)| Op::Register {
+                client, name, services, guests, revoked, takeover
+            }
+        ),
+        1 => client().prop_map(|client| Op::Withdraw { client }),
+        8 => (client(), 0usize..3, keys())
+            .prop_map(|(client, service, exclude)| Op::Connect { client, service, exclude }),
+        2 => (client(), 1u32..6).prop_map(|(client, channel)| Op::Hangup { client, channel }),
+        4 => (client(), 1u32..6).prop_map(|(client, channel)| Op::Packet { client, channel }),
+        2 => (0u64..60).prop_map(|seconds| Op::Wait { seconds }),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        failure_persistence: Some(Box::new(Direct(concat!(
+            env!("CARGO_MANIFEST_DIR"), "/../proptest-regressions/relay.txt"
+        )))),
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn a_relay_does_what_the_reference_does_and_nothing_is_left_in_the_end(
+        ops in prop::collection::vec(op(), 0..150),
+    ) {
+        let mut table = Table::new(|_| {});
+        let mut model =
+            Model { clients: BTreeMap::new(), channels: Vec::new(), now: table.now };
+        for op in ops {
+            step(&mut table, &mut model, op);
+            let view = table.relay.view(table.now);
+            prop_assert_eq!(view.clients, model.clients.len());
+            prop_assert_eq!(view.channels, model.channels.len());
+            let held = |it: &&Known| it.registration.is_some();
+            prop_assert_eq!(view.registrations.len(), model.clients.values().filter(held).count());
+            for it in view.registrations {
+                prop_assert_eq!(it.channels, model.served(it.client.0));
+            }
+        }
+        (0..CLIENTS).for_each(|client| table.detach(client));
+        prop_assert!(table.relay.is_empty());
+        while table.relay.poll_ready().is_some() {}
+    }
+}
+
+fn step(table: &mut Table, model: &mut Model, op: Op) {
+    table.forget();
+    match op {
+        Op::Attach { client, key, mesh } => {
+            let mesh_key = (mesh != 0).then_some(KeyDigest([mesh; 32]));
+            model.clients.remove(&client);
+            model.settle();
+            table.attach(client, Client { mesh: mesh_key, ..member(key) });
+            model.clients.insert(client, Known { key, mesh, registration: None });
+        }
+        Op::Detach { client } => {
+            table.detach(client);
+            model.clients.remove(&client);
+            model.settle();
+        }
+        Op::Register { client, name, services, guests, revoked, takeover } => {
+            let services: Vec<&str> =
+                (0..3).filter(|bit| services >> bit & 1 == 1).map(|bit| SERVICES[bit]).collect();
+            let register = Register {
+                guests: guests.into_iter().map(|key| KeyDigest([key; 32])).collect(),
+                revoked: revoked.into_iter().map(|key| format!("{key:02x}")).collect(),
+                takeover,
+                ..registration(NAMES[name], &services)
+            };
+            table.handle(client, &Message::Register(register.clone()));
+            on_register(table, model, client, name, register);
+        }
+        Op::Withdraw { client } => {
+            table.handle(client, &withdraw());
+            model.unregister(client);
+        }
+        Op::Connect { client, service, exclude } => {
+            table.connect_without(client, SERVICES[service], &exclude);
+            on_connect(table, model, client, SERVICES[service], &exclude);
+        }
+        Op::Hangup { client, channel } => {
+            table.hang_up(client, channel);
+            let partner = model.partner(client, channel);
+            model
+                .channels
+                .retain(|it| it.caller != (client, channel) && it.connector != (client, channel));
+            let expected = partner.map(|(to, number)| format!("{to} hangup {number} closed"));
+            assert_eq!(table.heard(), Vec::from_iter(expected));
+        }
+        Op::Packet { client, channel } => {
+            let packet = [&[2][..], &channel.to_be_bytes(), b"p"].concat();
+            table.relay.forward(PeerId(client), &packet, table.now);
+            match model.partner(client, channel) {
+                Some((to, number)) => {
+                    let expected = [&[2][..], &number.to_be_bytes(), b"p"].concat();
+                    assert_eq!(table.relay.poll_ready(), Some(PeerId(to)));
+                    assert_eq!(table.relay.poll_packet(PeerId(to)).as_deref(), Some(&expected[..]));
+                }
+                None => assert_eq!(table.relay.poll_ready(), None),
+            }
+        }
+        Op::Wait { seconds } => {
+            model.now += SECOND * seconds as u32;
+            model.expire();
+            table.wait(SECOND * seconds as u32);
+        }
+    }
+}
+
+fn on_register(table: &mut Table, model: &mut Model, client: u64, name: usize, said: Register) {
+    let Some(known) = model.clients.get(&client).cloned() else {
+        assert!(table.said.is_empty());
+        return;
+    };
+    let holder = model.holder(known.mesh, name).filter(|holder| *holder != client);
+    let is_ghost = holder.is_some_and(|holder| model.clients[&holder].key == known.key);
+    let is_taken = known.mesh != 0 && (holder.is_none() || (is_ghost && said.takeover));
+    let answers: Vec<_> = table.said.iter().filter(|(to, _)| to.0 == client).collect();
+    let is_registered = matches!(answers.last(), Some((_, Message::Registered(_))));
+    assert_eq!(is_registered, is_taken, "{answers:?}");
+    if let Some(ghost) = holder.filter(|_| is_taken) {
+        let is_told = |(to, it): &(PeerId, Message)| {
+            to.0 == ghost && matches!(it, Message::Unregistered(it) if it.code == "replaced")
+        };
+        assert!(table.said.iter().any(is_told));
+        model.unregister(ghost);
+    }
+    let is_renamed = known.registration.is_some_and(|(held, _, _)| held != name);
+    if !is_taken || is_renamed {
+        model.unregister(client);
+    }
+    if is_taken {
+        let registration = Some((name, said, model.now));
+        model
+            .clients
+            .insert(client, Known { registration, ..known_without(known.key, known.mesh) });
+    }
+    model.settle();
+}
+
+fn known_without(key: u8, mesh: u8) -> Known {
+    Known { key, mesh, registration: None }
+}
+
+fn on_connect(table: &mut Table, model: &mut Model, client: u64, service: &str, exclude: &[u8]) {
+    if !model.clients.contains_key(&client) {
+        assert!(table.said.is_empty());
+        return;
+    }
+    let offers = model.clients.iter().filter(|(id, it)| {
+        let registered = it.registration.as_ref();
+        **id != client
+            && registered
+                .is_some_and(|(_, it, _)| it.services.iter().any(|s| s.as_str() == service))
+            && !exclude.contains(&it.key)
+            && model.admits(**id, client)
+    });
+    let offers: Vec<u64> = offers.map(|(id, _)| *id).collect();
+    let between = |id: &u64| {
+        let is_pair = |it: &&Channel| it.caller.0 == client && it.connector.0 == *id;
+        model.channels.iter().filter(is_pair).count()
+    };
+    let free = offers.iter().filter(|id| between(id) < Config::default().channels_of_a_pair);
+    let best = free.min_by_key(|id| (model.served(**id), **id)).copied();
+    let (answer, told) = match &table.said[..] {
+        [(to, answer)] => ((to.0, answer), None),
+        [(connector, Message::Incoming(told)), (to, answer)] => {
+            ((to.0, answer), Some((connector.0, told)))
+        }
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(answer.0, client);
+    match answer.1 {
+        Message::Matched(matched) => {
+            let (connector, incoming) = told.expect("the connector is told");
+            assert_eq!(Some(connector), best);
+            let caller = (client, matched.channel);
+            model.channels.push(Channel { caller, connector: (connector, incoming.channel) });
+        }
+        Message::Unmatched(unmatched) if unmatched.code == "unknown_service" => {
+            assert!(offers.is_empty());
+        }
+        // Which rates there are is not the model's.
+        Message::Unmatched(unmatched) => assert_eq!(unmatched.code, "overloaded"),
+        other => panic!("{other:?}"),
+    }
+}

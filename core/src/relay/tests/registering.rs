@@ -1,0 +1,201 @@
+//! Who holds a name, for how long, and who takes it over.
+
+use super::*;
+use crate::relay::MAX_OFFERS;
+
+#[test]
+fn a_registration_and_every_refresh_of_it_is_acknowledged() {
+    let mut table = Table::new(|it| it.refresh = 20 * SECOND);
+    table.attach(1, member(1));
+    table.forget();
+    table.register(1, "home", &["db"]);
+    table.register(1, "home", &["db"]);
+    assert_eq!(table.heard(), ["1 registered 20000", "1 registered 20000"]);
+    table.wait(5 * SECOND);
+    let view = table.relay.view(table.now);
+    assert_eq!(view.registrations.len(), 1);
+    let it = &view.registrations[0];
+    assert_eq!((it.client, it.name.as_str(), it.age_ms), (PeerId(1), "home", 5_000));
+    assert_eq!((it.mesh, it.key, it.services.len()), (MESH, KeyDigest([1; 32]), 1));
+}
+
+#[test]
+fn a_registration_ends_exactly_three_intervals_after_its_last_refresh() {
+    let mut table = Table::with_two();
+    let (channel, _, there) = table.channel(2, "db");
+    table.wait(80 * SECOND);
+    table.register(1, "home", &["db"]);
+    table.forget();
+    table.wait(90 * SECOND - TICK);
+    assert_eq!(table.heard(), Vec::<String>::new());
+    assert_eq!(table.relay.deadline().map(|(at, _)| at), Some(table.now + TICK));
+    table.wait(TICK);
+    assert_eq!(
+        table.heard(),
+        [
+            format!("1 hangup {there} peer_gone"),
+            format!("2 hangup {channel} peer_gone"),
+            "1 unregistered timed_out: not registered again within 90s".to_owned(),
+        ]
+    );
+    assert_eq!(table.relay.deadline(), None);
+    table.connect(2, "db");
+    assert_eq!(table.heard(), ["2 unmatched 9 unknown_service"]);
+    assert_eq!(table.relay.view(table.now).expired, 1);
+    table.register(1, "home", &["db"]);
+    assert_eq!(table.heard(), ["1 registered 30000"]);
+}
+
+#[test]
+fn a_name_that_another_key_holds_is_refused_even_with_takeover() {
+    let mut table = Table::with_two();
+    for takeover in [false, true] {
+        let again = Register { takeover, ..registration("home", &["db"]) };
+        table.handle(2, &Message::Register(again));
+        let heard = table.heard();
+        assert_eq!(heard, ["2 unregistered name_taken: another device is registered by this name"]);
+    }
+    assert_eq!(table.relay.view(table.now).registrations[0].client, PeerId(1));
+    table.handle(1, &withdraw());
+    table.register(2, "home", &[]);
+    assert_eq!(table.heard(), ["2 registered 30000"]);
+}
+
+#[test]
+fn a_name_belongs_to_a_mesh_and_means_nothing_in_another() {
+    let mut table = Table::with_two();
+    table.attach(3, Client { mesh: Some(OTHER_MESH), ..member(3) });
+    table.forget();
+    table.register(3, "home", &["db"]);
+    assert_eq!(table.heard(), ["3 registered 30000"]);
+    assert_eq!(table.channel(2, "db").1, 1);
+    table.attach(4, Client { mesh: Some(OTHER_MESH), ..member(4) });
+    assert_eq!(table.channel(4, "db").1, 3);
+}
+
+#[test]
+fn the_same_key_on_a_new_connection_takes_its_name_back_at_once() {
+    let mut table = Table::with_two();
+    let (channel, _, there) = table.channel(2, "db");
+    table.attach(3, member(1));
+    table.forget();
+    let again = Register { takeover: true, ..registration("home", &["db"]) };
+    table.handle(3, &Message::Register(again));
+    assert_eq!(
+        table.heard(),
+        [
+            format!("1 hangup {there} peer_gone"),
+            format!("2 hangup {channel} peer_gone"),
+            "1 unregistered replaced: this identity registered again from 192.0.2.3:40003"
+                .to_owned(),
+            "3 registered 30000".to_owned(),
+        ]
+    );
+    assert_eq!(table.channel(2, "db").1, 3);
+    assert_eq!(table.relay.view(table.now).evicted, 1);
+    assert_eq!(table.relay.view(table.now).registrations.len(), 1);
+}
+
+#[test]
+fn the_same_key_does_not_take_its_name_from_itself_unasked() {
+    let mut table = Table::with_two();
+    table.attach(3, member(1));
+    table.forget();
+    table.register(3, "home", &["db"]);
+    let Some((PeerId(3), Message::Unregistered(refusal))) = table.said.pop() else {
+        panic!("a refusal")
+    };
+    let failure = refusal.to_failure();
+    assert_eq!(failure.code(), Code::InUse);
+    assert_eq!(failure.detail(), "this identity is registered from 192.0.2.1:40001 already");
+    assert_eq!(failure.retry_after(), Some(90 * SECOND));
+    assert!(table.said.is_empty());
+    assert_eq!(table.channel(2, "db").1, 1);
+    // As long as it asks to be patient, and the one before says nothing, it is let in then.
+    table.wait(90 * SECOND);
+    table.forget();
+    table.register(3, "home", &["db"]);
+    assert_eq!(table.heard(), ["3 registered 30000"]);
+}
+
+#[test]
+fn a_refusal_leaves_nothing_registered() {
+    let mut table = Table::with_two();
+    table.register(2, "away", &["web"]);
+    table.attach(3, member(3));
+    let (channel, _, there) = table.channel(3, "web");
+    table.register(2, "home", &["web"]);
+    assert_eq!(
+        table.heard(),
+        [
+            format!("2 hangup {there} peer_gone"),
+            format!("3 hangup {channel} peer_gone"),
+            "2 unregistered name_taken: another device is registered by this name".to_owned(),
+        ]
+    );
+    assert_eq!(table.relay.view(table.now).registrations.len(), 1);
+}
+
+#[test]
+fn another_name_of_the_same_connector_frees_the_one_before() {
+    let mut table = Table::with_two();
+    let (channel, _, there) = table.channel(2, "db");
+    table.register(1, "new", &["db"]);
+    assert_eq!(
+        table.heard(),
+        [
+            format!("1 hangup {there} peer_gone"),
+            format!("2 hangup {channel} peer_gone"),
+            "1 registered 30000".to_owned(),
+        ]
+    );
+    table.register(2, "home", &[]);
+    assert_eq!(table.heard(), ["2 registered 30000"]);
+}
+
+#[test]
+fn a_refresh_with_other_services_keeps_channels_and_changes_what_is_found() {
+    let mut table = Table::with_two();
+    table.channel(2, "db");
+    table.register(1, "home", &["web"]);
+    table.connect(2, "db");
+    table.connect(2, "web");
+    let heard = table.heard();
+    assert_eq!(heard[..2], ["1 registered 30000", "2 unmatched 9 unknown_service"]);
+    assert_eq!(heard.len(), 4);
+    assert_eq!(table.relay.view(table.now).channels, 2);
+}
+
+#[test]
+fn whoever_withdraws_is_found_no_more_and_may_do_so_twice() {
+    let mut table = Table::with_two();
+    let (channel, _, there) = table.channel(2, "db");
+    table.handle(1, &withdraw());
+    table.handle(1, &withdraw());
+    assert_eq!(
+        table.heard(),
+        [format!("1 hangup {there} peer_gone"), format!("2 hangup {channel} peer_gone")]
+    );
+    table.connect(2, "db");
+    assert_eq!(table.heard(), ["2 unmatched 9 unknown_service"]);
+    assert_eq!(table.relay.deadline(), None);
+}
+
+#[test]
+fn a_service_has_so_many_connectors_and_not_one_more() {
+    let mut table = Table::new(|_| {});
+    for client in 0..=MAX_OFFERS as u64 {
+        table.attach(client, member(client as u8));
+        table.forget();
+        table.register(client, &format!("c{client}"), &["db"]);
+    }
+    let last = MAX_OFFERS as u64;
+    let words = format!("{last} unregistered overloaded: too many connectors offer db already");
+    assert_eq!(table.heard(), [words]);
+    table.register(0, "c0", &["db"]);
+    table.register(last, "last", &["web"]);
+    assert_eq!(table.heard(), ["0 registered 30000", &format!("{last} registered 30000")]);
+    table.handle(0, &withdraw());
+    table.register(last, "last", &["web", "db"]);
+    assert_eq!(table.heard(), [format!("{last} registered 30000")]);
+}

@@ -1,0 +1,128 @@
+//! What a relay shows of itself: plain data, for whoever shows or exports it.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use serde::Serialize;
+
+use super::Relay;
+use super::registry::Registration;
+use crate::id::PeerId;
+use crate::message::ServiceName;
+use crate::tls::KeyDigest;
+
+/// Packets that were not forwarded, by why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Drops {
+    /// They are not of the form of docs/protocol.md, "Relayed packets".
+    pub malformed: u64,
+    /// They name a channel that is not there: it ended a moment ago, or never was.
+    pub unknown_channel: u64,
+    /// Their sender sends more than one client may.
+    pub over_rate: u64,
+    /// Their receiver takes less than is sent to it.
+    pub queue_full: u64,
+    /// Their receiver left before it took them.
+    pub receiver_gone: u64,
+}
+
+/// A relay at one instant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct View {
+    /// Clients attached.
+    pub clients: usize,
+    /// Those of them that are of no mesh.
+    pub guests: usize,
+    /// Channels between them.
+    pub channels: usize,
+    /// Who is registered, in the order in which they came.
+    pub registrations: Vec<RegistrationView>,
+    /// Bytes that wait to be forwarded, each packet with 64 more.
+    pub queued_bytes: usize,
+    /// Packets forwarded since the start.
+    pub forwarded_packets: u64,
+    /// Bytes of them.
+    pub forwarded_bytes: u64,
+    /// Packets dropped since the start.
+    pub dropped: Drops,
+    /// Lookups that ended in a channel.
+    pub matched: u64,
+    /// Lookups that did not.
+    pub unmatched: u64,
+    /// Registrations that gave way to one of the same key.
+    pub evicted: u64,
+    /// Registrations that were not refreshed in time.
+    pub expired: u64,
+    /// Whether the relay is about to stop.
+    pub draining: bool,
+}
+
+/// A registration at one instant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RegistrationView {
+    /// The connector, as a peer of the node.
+    pub client: PeerId,
+    /// The key of its mesh's CA.
+    pub mesh: KeyDigest,
+    /// Its name there.
+    pub name: String,
+    /// Its own key.
+    pub key: KeyDigest,
+    /// Where its packets come from.
+    pub observed: SocketAddr,
+    /// What it offers.
+    pub services: Vec<ServiceName>,
+    /// How many guests it lets in.
+    pub guests: usize,
+    /// For how long it has been registered, in milliseconds.
+    pub age_ms: u64,
+    /// Channels to it.
+    pub channels: usize,
+}
+
+impl Relay {
+    /// All that is known, with ages as of `now`.
+    #[must_use]
+    pub fn view(&self, now: Instant) -> View {
+        let counters = self.counters;
+        let registrations = self.registry.iter();
+        View {
+            clients: self.clients.len(),
+            guests: self.guests,
+            channels: self.channels,
+            registrations: registrations
+                .filter_map(|(id, registration)| self.describe(id, registration, now))
+                .collect(),
+            queued_bytes: self.queues.bytes(),
+            forwarded_packets: counters.packets,
+            forwarded_bytes: counters.bytes,
+            dropped: counters.drops,
+            matched: counters.matched,
+            unmatched: counters.unmatched,
+            evicted: counters.evicted,
+            expired: counters.expired,
+            draining: self.draining.is_some(),
+        }
+    }
+
+    fn describe(
+        &self,
+        client: PeerId,
+        registration: &Registration,
+        now: Instant,
+    ) -> Option<RegistrationView> {
+        let attached = self.clients.get(&client)?;
+        let age = now.saturating_duration_since(registration.since);
+        Some(RegistrationView {
+            client,
+            mesh: registration.mesh,
+            name: registration.name.to_string(),
+            key: attached.key,
+            observed: attached.observed,
+            services: registration.services.iter().cloned().collect(),
+            guests: registration.guests.len(),
+            age_ms: u64::try_from(age.as_millis()).unwrap_or(u64::MAX),
+            channels: attached.served(),
+        })
+    }
+}
