@@ -213,3 +213,38 @@ fn key(number: u8) -> KeyDigest {
 fn service(number: u8) -> ServiceName {
     format!("s{}", number % 4).parse().expect("a name")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two members of a mesh, of which the first offers a service and the second asks for it.
+    const MATCHED: [[u8; 4]; 4] = [[0, 1, 1, 1], [0, 2, 1, 2], [3, 1, 1 << 2, 0], [5, 2, 0, 0]];
+
+    #[test]
+    fn the_deeds_match_clients_so_that_the_target_judges_something() {
+        relay(MATCHED.as_flattened());
+        let relay = Relay::new(Config::default(), [3; 32]);
+        let mut table = Table { relay, now: origin(), channels: BTreeMap::new(), incoming: None };
+        for deed in MATCHED.into_iter().chain([[8, 2, 1, 1], [8, 1, 1, 1]]) {
+            table.act(deed, &[]);
+            table.drain();
+        }
+        let ends: Vec<_> = table.channels.keys().copied().collect();
+        assert_eq!(ends, [(PeerId(1), 1), (PeerId(2), 1)]);
+        assert!(table.take(PeerId(1)).is_some() && table.take(PeerId(2)).is_some());
+    }
+
+    #[test]
+    #[should_panic(expected = "a packet of another channel")]
+    fn a_packet_of_another_channel_is_noticed() {
+        let relay = Relay::new(Config::default(), [3; 32]);
+        let mut table = Table { relay, now: origin(), channels: BTreeMap::new(), incoming: None };
+        for deed in MATCHED.into_iter().chain([[8, 2, 1, 1]]) {
+            table.act(deed, &[]);
+            table.drain();
+        }
+        table.channels.insert((PeerId(1), 1), (PeerId(3), 1));
+        table.fetch(PeerId(1), 1);
+    }
+}
