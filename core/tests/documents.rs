@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use adit_core::config::{Limits, Transport};
 use adit_core::error::Code;
 use adit_core::heartbeat;
+use adit_core::relay;
 use adit_core::retry::Policy;
 
 #[test]
@@ -77,6 +78,49 @@ fn the_protocol_and_the_operations_state_the_sizes_that_are_the_defaults() {
     ] {
         assert!(table.contains(&text), "{text:?} is not in:\n{table}");
     }
+}
+
+#[test]
+fn the_protocol_states_the_limits_of_a_relay_that_are_the_defaults() {
+    let relay = relay::Config::default();
+    let text = fs::read_to_string(root().join("docs/protocol.md")).unwrap();
+    let section = text.split("\n## Relay\n").nth(1).unwrap().split("\n## ").next().unwrap();
+    let section = section.split_whitespace().collect::<Vec<_>>().join(" ");
+    let refresh = relay.refresh.as_secs();
+    for text in [
+        format!("room for {} guests", grouped(relay.guests)),
+        format!("within `refresh_ms`, {refresh} s by default"),
+        format!("At most {} connectors of a mesh", relay::MAX_OFFERS),
+        format!("together have {} services", grouped(relay.entries)),
+        format!(
+            "have {} channels that it asked for, {} of them to the same connector, and ask {} times \
+             a second, {} times at once",
+            relay.channels,
+            relay.channels_of_a_pair,
+            relay.connects_per_second,
+            relay.connects_at_once
+        ),
+        format!(
+            "A connector may have {}, and is told of {} a second, {} at once",
+            grouped(relay.channels_of_a_connector),
+            relay.incoming_per_second,
+            relay.incoming_at_once
+        ),
+        format!(
+            "send {} MB a second, {} MiB at once",
+            relay.bytes_per_second / 1_000_000,
+            relay.bytes_at_once >> 20
+        ),
+        format!(
+            "by {} KiB for all senders and {} KiB for each",
+            relay.queue_bytes >> 10,
+            relay.queue_bytes_of_a_source >> 10
+        ),
+    ] {
+        assert!(section.contains(&text), "{text:?} is not in:\n{section}");
+    }
+    let times = rows("docs/protocol.md", "Times").join("\n");
+    assert!(times.contains(&format!("| registration at a relay | {refresh} s |")));
 }
 
 #[test]

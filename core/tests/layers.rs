@@ -31,6 +31,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("heartbeat", 2),
     ("history", 2),
     ("quality", 2),
+    ("relay", 2),
     ("request", 2),
     ("retry", 2),
     ("session", 2),

@@ -32,6 +32,9 @@ pub struct Config {
     /// Clients at once that are of no mesh: 1,024. They can do nothing unless a connector lists
     /// them; one that is listed is let in beyond it.
     pub guests: usize,
+    /// Services, guests and revoked serial numbers of all registrations together: 262,144, sixteen
+    /// for each client, so that large registrations of many take no more than some 64 MiB.
+    pub entries: usize,
     /// Channels that one client may have asked for: 64, more than a device has connectors.
     pub channels: usize,
     /// Channels that others may have to one connector: 4,096, a quarter of the clients.
@@ -73,6 +76,7 @@ impl Default for Config {
             discovery: Vec::new(),
             clients: 16_384,
             guests: 1_024,
+            entries: 262_144,
             channels: 64,
             channels_of_a_connector: 4_096,
             channels_of_a_pair: 8,

@@ -54,6 +54,10 @@ impl Relay {
             let words = format!("too many connectors offer {service} already");
             return Err(Failure::new(Code::Overloaded, words));
         }
+        if self.registry.entries_with(client, register) > self.config.entries {
+            let words = "the relay has no room for so large a registration";
+            return Err(Failure::new(Code::Overloaded, words));
+        }
         Ok((mesh, holder))
     }
 

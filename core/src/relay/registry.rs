@@ -40,6 +40,11 @@ impl Registration {
         }
     }
 
+    /// How much it makes the relay hold.
+    fn entries(&self) -> usize {
+        self.services.len() + self.guests.len() + self.revoked.len()
+    }
+
     /// Whether it lets somebody in: a member of its mesh that it has not revoked, or a guest.
     pub(super) fn admits(&self, key: KeyDigest, mesh: Option<KeyDigest>, serial: Serial) -> bool {
         let is_member = mesh == Some(self.mesh) && !self.revoked.contains(&serial);
@@ -54,6 +59,8 @@ pub(super) struct Registry {
     names: BTreeMap<KeyDigest, BTreeMap<Box<str>, PeerId>>,
     services: BTreeMap<(KeyDigest, ServiceName), BTreeSet<PeerId>>,
     guests: BTreeMap<KeyDigest, BTreeSet<PeerId>>,
+    /// Services, guests and serial numbers of all registrations.
+    entries: usize,
 }
 
 impl Registry {
@@ -65,6 +72,7 @@ impl Registry {
         self.registrations.get_mut(&client)
     }
 
+    #[cfg(any(test, feature = "testing"))]
     pub(super) fn len(&self) -> usize {
         self.registrations.len()
     }
@@ -81,6 +89,12 @@ impl Registry {
     /// Whether any connector lists a guest.
     pub(super) fn is_guest(&self, key: KeyDigest) -> bool {
         self.guests.contains_key(&key)
+    }
+
+    /// Services, guests and serial numbers there would be if `client` registered as it says.
+    pub(super) fn entries_with(&self, client: PeerId, said: &Register) -> usize {
+        let before = self.get(client).map_or(0, Registration::entries);
+        self.entries - before + said.services.len() + said.guests.len() + said.revoked.len()
     }
 
     /// A service of which there are too many connectors already for `client` to be one more.
@@ -116,12 +130,14 @@ impl Registry {
             let listing = self.guests.entry(*guest).or_default();
             listing.len() < MAX_OFFERS && listing.insert(client)
         });
+        self.entries += registration.entries();
         self.registrations.insert(client, registration);
     }
 
     /// Ends the registration of a client.
     pub(super) fn remove(&mut self, client: PeerId) -> Option<Registration> {
         let registration = self.registrations.remove(&client)?;
+        self.entries -= registration.entries();
         let mesh = registration.mesh;
         if let Some(names) = self.names.get_mut(&mesh) {
             names.remove(&registration.name);
@@ -173,6 +189,8 @@ impl Registry {
     pub(super) fn audit(&self) {
         let names: usize = self.names.values().map(BTreeMap::len).sum();
         assert_eq!(names, self.registrations.len(), "a name is held twice, or by nobody");
+        let entries: usize = self.registrations.values().map(Registration::entries).sum();
+        assert_eq!(self.entries, entries);
         let (mut services, mut guests) = (0, 0);
         for (id, it) in &self.registrations {
             assert_eq!(self.holder(it.mesh, &it.name), Some(*id));

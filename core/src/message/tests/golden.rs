@@ -263,7 +263,7 @@ fn channels() -> Vec<Message> {
         }),
         Message::Unmatched(Unmatched::new(
             3,
-            &Failure::new(Code::NoSuchService, "nobody offers it to you here")
+            &Failure::new(Code::UnknownService, "nobody offers it to you here")
                 .with_retry_after(Duration::from_secs(1)),
         )),
         Message::Incoming(Incoming { channel: 9, service, key: KeyDigest([0xab; 32]) }),

@@ -182,6 +182,48 @@ fn whoever_withdraws_is_found_no_more_and_may_do_so_twice() {
 }
 
 #[test]
+fn all_registrations_together_hold_so_much_and_not_one_entry_more() {
+    let mut table = Table::new(|it| it.entries = 5);
+    table.attach(1, member(1));
+    table.attach(2, member(2));
+    table.forget();
+    let listing = |guests: u8, revoked: usize| {
+        let guests = (0..guests).map(|key| KeyDigest([key; 32])).collect();
+        let revoked = (0..revoked).map(|serial| format!("{serial:x}")).collect();
+        Message::Register(Register { guests, revoked, ..registration("home", &["db"]) })
+    };
+    table.handle(1, &listing(2, 2));
+    table.handle(1, &listing(2, 2));
+    assert_eq!(table.heard(), ["1 registered 30000", "1 registered 30000"]);
+    table.register(2, "cabin", &["db"]);
+    let words = "unregistered overloaded: the relay has no room for so large a registration";
+    assert_eq!(table.heard(), [format!("2 {words}")]);
+    table.register(2, "cabin", &[]);
+    assert_eq!(table.heard(), ["2 registered 30000"]);
+    table.handle(1, &listing(2, 3));
+    assert_eq!(table.heard(), [format!("1 {words}")]);
+    table.handle(1, &listing(1, 3));
+    assert_eq!(table.heard(), ["1 registered 30000"]);
+}
+
+#[test]
+fn a_guest_whom_many_list_is_listed_by_so_many_and_not_one_more() {
+    let mut table = Table::new(|_| {});
+    let guests = vec![KeyDigest([200; 32])];
+    for client in 0..=MAX_OFFERS as u64 {
+        table.attach(client, member(client as u8));
+        let name = format!("c{client}");
+        let said = Register { guests: guests.clone(), ..registration(&name, &[]) };
+        table.handle(client, &Message::Register(said));
+    }
+    let view = table.relay.view(table.now);
+    let listed: Vec<usize> = view.registrations.iter().map(|it| it.guests).collect();
+    assert_eq!(listed.len(), MAX_OFFERS + 1, "listing one more is no reason for a refusal");
+    assert_eq!(listed.iter().sum::<usize>(), MAX_OFFERS);
+    assert_eq!(listed[MAX_OFFERS], 0);
+}
+
+#[test]
 fn a_service_has_so_many_connectors_and_not_one_more() {
     let mut table = Table::new(|_| {});
     for client in 0..=MAX_OFFERS as u64 {
