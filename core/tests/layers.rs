@@ -21,6 +21,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("bucket", 1),
     ("frame", 1),
     ("message", 1),
+    ("probe", 1),
     ("timer", 1),
     ("admission", 2),
     ("heartbeat", 2),

@@ -1,0 +1,205 @@
+//! Probes: authenticated pings and pongs of a fixed length, bytes to values and back.
+//!
+//! It decides their layout and whether one is genuine. It never decides when one is sent, keeps no
+//! record of those that were seen, and never says what an answer proves.
+//!
+//! A ping and its pong are equally long, so that whoever answers never sends more than it got. The
+//! two directions of a connection have keys of their own: a probe that is sent back to its sender is
+//! refused there. Their first byte lies where no packet of QUIC begins (RFC 9443 §3), so that they
+//! share a socket with it.
+//!
+//! ```text
+//!  0      1         9            17      25        26      42     44      45     48   64
+//!  | kind | session | transaction | sent | family  | address | port | state | zero | mac |
+//! ```
+//!
+//! Numbers are big-endian. The mac is the first half of HMAC-SHA256 (RFC 2104 §5) over all bytes
+//! before it. Source: docs/protocol.md, "Probes".
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+#[cfg(not(feature = "ring"))]
+use aws_lc_rs::hmac;
+#[cfg(feature = "ring")]
+use ring::hmac;
+
+/// Bytes of every probe.
+pub const LEN: usize = BODY + MAC;
+
+/// The first bytes that belong to probes; kinds other than [`Kind`] are of later versions.
+pub const FIRST_BYTES: std::ops::RangeInclusive<u8> = 0x20..=0x3f;
+
+/// Bytes under the mac.
+const BODY: usize = 48;
+/// Bytes of the mac: a forger needs 2^128 tries, and each is a packet.
+const MAC: usize = 16;
+
+/// The key of one direction.
+#[derive(Clone)]
+pub struct Key([u8; 32]);
+
+impl Key {
+    /// A key of 32 secret bytes, for one direction of one connection.
+    #[must_use]
+    pub const fn new(secret: [u8; 32]) -> Self {
+        Self(secret)
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Key(..)")
+    }
+}
+
+/// What a probe is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// A question, 0x20.
+    Ping,
+    /// The answer to one, 0x21.
+    Pong,
+}
+
+/// One ping or pong.
+///
+/// ```
+/// use adit_core::probe::{Key, Kind, Probe};
+/// let (there, back) = (Key::new([1; 32]), Key::new([2; 32]));
+/// let ping = Probe {
+///     kind: Kind::Ping,
+///     session: 7,
+///     transaction: 1,
+///     sent: 1_000,
+///     observed: None,
+///     state: 0,
+/// };
+/// let bytes = ping.encode(&there);
+/// assert_eq!(Probe::session(&bytes), Some(7));
+/// assert_eq!(Probe::decode(&bytes, &there), Some(ping));
+/// assert_eq!(Probe::decode(&bytes, &back), None);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Probe {
+    /// Question or answer.
+    pub kind: Kind,
+    /// The tag of the sender's direction, by which a receiver finds the key.
+    pub session: u64,
+    /// One more than that of the sender's last ping; a pong repeats the ping's.
+    pub transaction: u64,
+    /// When the ping was sent, in microseconds of its sender's own; a pong repeats it.
+    pub sent: u64,
+    /// Where the ping came from, as the sender of the pong saw it; `None` in a ping, and where there
+    /// is no address.
+    pub observed: Option<SocketAddr>,
+    /// Eight bits that the two ends agree on.
+    pub state: u8,
+}
+
+impl Probe {
+    /// The probe as bytes, authenticated with `key`.
+    ///
+    /// Of an IPv6 address, flow label and scope are not carried: they mean nothing elsewhere.
+    #[must_use]
+    pub fn encode(&self, key: &Key) -> [u8; LEN] {
+        let mut out = [0; LEN];
+        out[0] = match self.kind {
+            Kind::Ping => 0x20,
+            Kind::Pong => 0x21,
+        };
+        out[1..9].copy_from_slice(&self.session.to_be_bytes());
+        out[9..17].copy_from_slice(&self.transaction.to_be_bytes());
+        out[17..25].copy_from_slice(&self.sent.to_be_bytes());
+        if let Some(observed) = self.observed {
+            match observed.ip() {
+                IpAddr::V4(ip) => {
+                    out[25] = 4;
+                    out[26..30].copy_from_slice(&ip.octets());
+                }
+                IpAddr::V6(ip) => {
+                    out[25] = 6;
+                    out[26..42].copy_from_slice(&ip.octets());
+                }
+            }
+            out[42..44].copy_from_slice(&observed.port().to_be_bytes());
+        }
+        out[44] = self.state;
+        let tag = hmac::sign(&hmac_key(key), &out[..BODY]);
+        out[BODY..].copy_from_slice(&tag.as_ref()[..MAC]);
+        out
+    }
+
+    /// The session that `bytes` claim to be of, before anything is known to be true: to find the
+    /// key. `None` if they cannot be a probe.
+    #[must_use]
+    pub fn session(bytes: &[u8]) -> Option<u64> {
+        let bytes: &[u8; LEN] = bytes.try_into().ok()?;
+        kind(bytes[0])?;
+        Some(number(bytes, 1))
+    }
+
+    /// The probe, if these are exactly the bytes that whoever holds `key` made of one.
+    #[must_use]
+    pub fn decode(bytes: &[u8], key: &Key) -> Option<Self> {
+        let bytes: &[u8; LEN] = bytes.try_into().ok()?;
+        let kind = kind(bytes[0])?;
+        is_genuine(bytes, key).then_some(())?;
+        let probe = Self {
+            kind,
+            session: number(bytes, 1),
+            transaction: number(bytes, 9),
+            sent: number(bytes, 17),
+            observed: address(bytes)?,
+            state: bytes[44],
+        };
+        // One value has one form: nothing hides where the layout has zeros.
+        (bytes[45..BODY] == [0; BODY - 45]).then_some(probe)
+    }
+}
+
+const fn kind(first: u8) -> Option<Kind> {
+    match first {
+        0x20 => Some(Kind::Ping),
+        0x21 => Some(Kind::Pong),
+        _ => None,
+    }
+}
+
+fn number(bytes: &[u8; LEN], at: usize) -> u64 {
+    bytes[at..at + 8].iter().fold(0, |number, &byte| (number << 8) | u64::from(byte))
+}
+
+/// The address within; the outer `None` means that there is none in its one form.
+fn address(bytes: &[u8; LEN]) -> Option<Option<SocketAddr>> {
+    let octets: [u8; 16] = bytes[26..42].try_into().ok()?;
+    let port = u16::from_be_bytes([bytes[42], bytes[43]]);
+    match bytes[25] {
+        0 => (octets == [0; 16] && port == 0).then_some(None),
+        4 => {
+            let [a, b, c, d, rest @ ..] = octets;
+            let ip = Ipv4Addr::new(a, b, c, d);
+            (rest == [0; 12]).then_some(Some(SocketAddr::from((ip, port))))
+        }
+        6 => Some(Some(SocketAddr::from((Ipv6Addr::from(octets), port)))),
+        _ => None,
+    }
+}
+
+/// Compares in constant time. The provider compares whole tags only; the half that is not sent is
+/// therefore put behind the half that was, and counts as equal.
+fn is_genuine(bytes: &[u8; LEN], key: &Key) -> bool {
+    let key = hmac_key(key);
+    let (body, mac) = bytes.split_at(BODY);
+    let mut claimed = [0; 32];
+    claimed.copy_from_slice(hmac::sign(&key, body).as_ref());
+    claimed[..MAC].copy_from_slice(mac);
+    hmac::verify(&key, body, &claimed).is_ok()
+}
+
+fn hmac_key(key: &Key) -> hmac::Key {
+    hmac::Key::new(hmac::HMAC_SHA256, &key.0)
+}
+
+#[cfg(test)]
+mod tests;
