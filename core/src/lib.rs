@@ -11,7 +11,7 @@
 //! | L5 | [`drive`] | one generic event loop over `std::task` and a trait of four methods |
 //! | L4 | [`node`] | the composition root: a router of values between the machines |
 //! | L3 | `quic` | the only place that names quinn-proto |
-//! | L2 | [`session`], [`heartbeat`], [`retry`], [`request`], [`history`], [`quality`], [`admission`] | leaf machines |
+//! | L2 | [`session`], [`heartbeat`], [`retry`], [`request`], [`history`], [`quality`], [`admission`], [`path`] | leaf machines |
 //! | L1 | [`frame`], [`message`], [`probe`], [`backoff`], [`bucket`], [`timer`] | bytes, delays, rates, deadlines |
 //! | L0 | [`config`], [`error`], [`event`], [`transmit`], [`id`], [`rng`], [`clock`] | plain values |
 
@@ -32,6 +32,7 @@ pub mod history;
 pub mod id;
 pub mod message;
 pub mod node;
+pub mod path;
 pub mod probe;
 pub mod quality;
 mod quic;

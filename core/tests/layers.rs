@@ -26,6 +26,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("admission", 2),
     ("heartbeat", 2),
     ("history", 2),
+    ("path", 2),
     ("quality", 2),
     ("request", 2),
     ("retry", 2),

@@ -1,0 +1,272 @@
+//! What addresses this node's socket has: its own, those that relays see, and those that a router
+//! maps.
+//!
+//! It decides when a relay is asked, what an answer counts for, and what is told to peers. It never
+//! sends, and never decides what an address is good for.
+//!
+//! Source: docs/protocol.md, "Address discovery". It replaces STUN (RFC 8489): the same question,
+//! authenticated with a key that the relay gave over its own connection.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use super::candidate::{Candidate, Kind};
+use super::nat::{Mapping, is_reachable, judge, together};
+use super::pulse::between;
+use crate::id::PeerId;
+use crate::probe::{self, Key, LEN, Probe};
+use crate::rng::Rng;
+use crate::timer;
+
+/// Relays that are asked: two are enough to tell the mapping, twice that for good measure.
+const MAX_RELAYS: usize = 4;
+/// Addresses of one relay that are asked: two hosts or ports in two families.
+const MAX_TARGETS: usize = 4;
+/// Addresses of this host that are told.
+const MAX_OWN: usize = 8;
+/// The time to the next question after an answer, in milliseconds: shorter than the shortest
+/// binding of a NAT that keeps to the rules, which it also keeps alive (RFC 4787 §4.3).
+const RECHECK: (u64, u64) = (18_000, 22_000);
+/// The time to the next question without an answer, doubled up to the above.
+const RETRY: Duration = Duration::from_millis(500);
+/// Questions without an answer after which what a relay saw is forgotten.
+const FORGET: u32 = 6;
+
+/// One address of a relay that says where a ping came from.
+#[derive(Debug, Clone)]
+struct Target {
+    address: SocketAddr,
+    next: Instant,
+    /// The transaction of the open question.
+    asked: Option<u64>,
+    unanswered: u32,
+    seen: Option<SocketAddr>,
+}
+
+#[derive(Debug, Clone)]
+struct Relay {
+    /// Where the relay sees the connection to it come from.
+    observed: SocketAddr,
+    session: u64,
+    key: Key,
+    targets: Vec<Target>,
+}
+
+/// What is known of this node's addresses. One for each socket.
+///
+/// ```
+/// use adit_core::path::{Discovery, Kind, Mapping};
+/// use adit_core::rng::Rng;
+/// use std::time::Instant;
+/// let mut discovery = Discovery::new(Rng::new([1; 32], "discovery"), Instant::now());
+/// discovery.set_local(&["10.0.0.1:4000".parse().unwrap()]);
+/// assert_eq!(discovery.candidates()[0].kind, Kind::Host);
+/// assert_eq!(discovery.mapping(), Mapping::Unknown);
+/// ```
+#[derive(Debug)]
+pub struct Discovery {
+    rng: Rng,
+    epoch: Instant,
+    own: Vec<SocketAddr>,
+    mapped: Vec<SocketAddr>,
+    relays: BTreeMap<PeerId, Relay>,
+    transaction: u64,
+    revision: u64,
+    /// What `revision` counts.
+    told: (Vec<Candidate>, Mapping),
+}
+
+impl Discovery {
+    /// Nothing is known.
+    #[must_use]
+    pub fn new(rng: Rng, now: Instant) -> Self {
+        Self {
+            rng,
+            epoch: now,
+            own: Vec::new(),
+            mapped: Vec::new(),
+            relays: BTreeMap::new(),
+            transaction: 0,
+            revision: 0,
+            told: (Vec::new(), Mapping::Unknown),
+        }
+    }
+
+    /// The host's own addresses, each with the socket's port.
+    pub fn set_local(&mut self, addresses: &[SocketAddr]) {
+        self.own = addresses.iter().copied().filter(|&it| is_reachable(it, true)).collect();
+        self.own.truncate(MAX_OWN);
+        self.update();
+    }
+
+    /// The addresses that routers map to the socket.
+    pub fn set_mapped(&mut self, addresses: &[SocketAddr]) {
+        self.mapped = addresses.iter().copied().filter(|&it| is_reachable(it, true)).collect();
+        self.mapped.truncate(MAX_OWN);
+        self.update();
+    }
+
+    /// A relay has said where it sees this node, and where it may be asked. What its addresses saw
+    /// is kept if it says the same again; if it sees this node elsewhere, they are asked at once.
+    pub fn on_welcome(
+        &mut self,
+        relay: PeerId,
+        observed: SocketAddr,
+        discovery: &[SocketAddr],
+        session: u64,
+        key: Key,
+        now: Instant,
+    ) {
+        let old = self.relays.remove(&relay);
+        if self.relays.len() >= MAX_RELAYS {
+            return;
+        }
+        let is_moved = old.as_ref().is_some_and(|old| old.observed != observed);
+        let mut targets: Vec<Target> = Vec::new();
+        for &address in discovery.iter().filter(|&&it| is_reachable(it, true)) {
+            if targets.len() == MAX_TARGETS || targets.iter().any(|it| it.address == address) {
+                continue;
+            }
+            let known = old.iter().flat_map(|old| &old.targets).find(|it| it.address == address);
+            let seen = known.and_then(|known| known.seen).filter(|_| !is_moved);
+            targets.push(Target { address, next: now, asked: None, unanswered: 0, seen });
+        }
+        self.relays.insert(relay, Relay { observed, session, key, targets });
+        self.update();
+    }
+
+    /// The connection to that relay is over: what it saw may not hold any more.
+    pub fn on_relay_lost(&mut self, relay: PeerId) {
+        self.relays.remove(&relay);
+        self.update();
+    }
+
+    /// The host is in another network: every relay is asked at once.
+    pub fn on_network_changed(&mut self, now: Instant) {
+        for target in self.relays.values_mut().flat_map(|relay| &mut relay.targets) {
+            target.next = now;
+            target.unanswered = 0;
+        }
+    }
+
+    /// Bytes that may be a probe came from `from`. Gives whether they were an answer to one of ours;
+    /// if not, they may be somebody else's.
+    pub fn handle_probe(&mut self, from: SocketAddr, bytes: &[u8], now: Instant) -> bool {
+        let Some(session) = Probe::session(bytes) else { return false };
+        let Some(relay) = self.relays.values_mut().find(|relay| relay.session == session) else {
+            return false;
+        };
+        let Some(target) = relay.targets.iter_mut().find(|it| it.address == from) else {
+            return false;
+        };
+        let Some(pong) = Probe::decode(bytes, &relay.key) else { return false };
+        let is_ours = pong.kind == probe::Kind::Pong && target.asked == Some(pong.transaction);
+        let Some(observed) = pong.observed.filter(|_| is_ours) else { return false };
+        target.asked = None;
+        target.unanswered = 0;
+        target.seen = Some(observed);
+        target.next = now + between(RECHECK.0, RECHECK.1, &mut self.rng);
+        self.update();
+        true
+    }
+
+    /// The next question to send, and where to.
+    pub fn poll(&mut self, now: Instant) -> Option<(SocketAddr, [u8; LEN])> {
+        let due = |relay: &&mut Relay| relay.targets.iter().any(|it| it.next <= now);
+        let relay = self.relays.values_mut().find(due)?;
+        let target = relay.targets.iter_mut().find(|it| it.next <= now)?;
+        self.transaction += 1;
+        let sent = now.saturating_duration_since(self.epoch).as_micros();
+        let ping = Probe {
+            kind: probe::Kind::Ping,
+            session: relay.session,
+            transaction: self.transaction,
+            sent: u64::try_from(sent).unwrap_or(u64::MAX),
+            observed: None,
+            state: 0,
+        };
+        let bytes = ping.encode(&relay.key);
+        target.asked = Some(self.transaction);
+        target.unanswered = target.unanswered.saturating_add(1);
+        if target.unanswered > FORGET {
+            target.seen = None;
+        }
+        let backoff = RETRY * 2u32.saturating_pow(target.unanswered.min(FORGET) - 1);
+        target.next = now + backoff.min(between(RECHECK.0, RECHECK.1, &mut self.rng));
+        let address = target.address;
+        self.update();
+        Some((address, bytes))
+    }
+
+    /// When [`Discovery::poll`] has something.
+    #[must_use]
+    pub fn deadline(&self) -> Option<timer::Deadline> {
+        let targets = self.relays.values().flat_map(|relay| &relay.targets);
+        targets.map(|it| it.next).min().map(|at| (at, timer::Reason::Path))
+    }
+
+    /// What is to be told to peers: each address once, as the best kind that it is.
+    #[must_use]
+    pub fn candidates(&self) -> Vec<Candidate> {
+        self.told.0.clone()
+    }
+
+    /// The mapping of this node's network.
+    #[must_use]
+    pub const fn mapping(&self) -> Mapping {
+        self.told.1
+    }
+
+    /// Counts the changes of [`Discovery::candidates`] and [`Discovery::mapping`].
+    #[must_use]
+    pub const fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    fn update(&mut self) {
+        let told = (self.gather(), self.judge_families());
+        if told != self.told {
+            self.told = told;
+            self.revision += 1;
+        }
+    }
+
+    fn gather(&self) -> Vec<Candidate> {
+        let seen = self.relays.values().flat_map(|relay| {
+            let by_targets = relay.targets.iter().filter_map(|it| it.seen);
+            std::iter::once(relay.observed).chain(by_targets)
+        });
+        let own = self.own.iter().map(|&address| (Kind::Host, address));
+        let mapped = self.mapped.iter().map(|&address| (Kind::Mapped, address));
+        let seen = seen.map(|address| (Kind::Reflexive, address));
+        let mut gathered: Vec<Candidate> = Vec::new();
+        for (kind, address) in own.chain(mapped).chain(seen) {
+            let is_known = gathered.iter().any(|it| it.address == address);
+            if !is_known && is_reachable(address, true) && gathered.len() < super::MAX_CANDIDATES {
+                gathered.push(Candidate { kind, address });
+            }
+        }
+        gathered
+    }
+
+    fn judge_families(&self) -> Mapping {
+        let of_family = |is_v4: bool| {
+            let targets = self.relays.values().flat_map(|relay| &relay.targets);
+            let seen = targets.filter_map(|it| it.seen.map(|seen| (it.address, seen)));
+            let seen: Vec<_> = seen.filter(|(_, seen)| seen.is_ipv4() == is_v4).collect();
+            if !seen.is_empty() {
+                return judge(&seen, &self.own);
+            }
+            // What the relay's connection came from can show that there is no NAT, and nothing else:
+            // where it went is not compared with where questions go.
+            let mut observed = self.relays.values().map(|relay| relay.observed);
+            let is_own = observed.any(|it| it.is_ipv4() == is_v4 && self.own.contains(&it));
+            if is_own { Mapping::None } else { Mapping::Unknown }
+        };
+        together(of_family(true), of_family(false))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,248 @@
+//! Packets that wait: until those sent before them by a slower way have arrived, or until there is
+//! any way at all.
+//!
+//! It decides how long and how many. It never decides by which way they go.
+
+use std::time::{Duration, Instant};
+
+/// Bytes that wait while there is no way at all: a flight of a connection that has just lost its
+/// relay. Later packets are dropped; QUIC sends what matters again.
+pub(super) const WITHOUT_A_WAY: usize = 64 << 10;
+
+/// One call of dispatch: packets back to back, all but the last of `segment_size` bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Held {
+    pub(super) bytes: Vec<u8>,
+    pub(super) segment_size: Option<usize>,
+}
+
+/// How long everything waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Until {
+    /// Nothing waits.
+    Open,
+    /// Everything waits until then.
+    Instant(Instant),
+    /// Everything waits for a way.
+    Way,
+}
+
+/// The packets that wait, in their order.
+#[derive(Debug, Clone)]
+pub(super) struct Hold {
+    until: Until,
+    queue: Vec<Held>,
+    bytes: usize,
+    max_bytes: usize,
+    dropped: u64,
+}
+
+/// How long packets wait at a planned switch, so that none overtakes those on the way it leaves:
+/// half of what the round trip gets shorter, and what queues on the way that is left.
+///
+/// `old` and `new` are the least round trips of the two ways, `smoothed` is the connection's
+/// present one.
+pub(super) fn wait(old: Duration, new: Duration, smoothed: Duration, most: Duration) -> Duration {
+    // Signed: a slower way is behind by as much as a faster one is ahead, and a queue can make up
+    // for that.
+    let nanos = |time: Duration| i128::try_from(time.as_nanos()).unwrap_or(i128::MAX / 4);
+    let queued = nanos(smoothed.saturating_sub(old));
+    let wait = (nanos(old) - nanos(new)) / 2 + queued;
+    let wait = u64::try_from(wait.max(0)).unwrap_or(u64::MAX);
+    Duration::from_nanos(wait).min(most)
+}
+
+impl Hold {
+    pub(super) const fn new(max_bytes: usize) -> Self {
+        Self { until: Until::Open, queue: Vec::new(), bytes: 0, max_bytes, dropped: 0 }
+    }
+
+    /// Whether packets are to be given to [`Hold::push`].
+    pub(super) const fn is_closed(&self) -> bool {
+        !matches!(self.until, Until::Open)
+    }
+
+    /// Lets packets wait for `time` from `now`, and for no less than they already have to.
+    pub(super) fn close(&mut self, time: Duration, now: Instant) {
+        let until = now + time;
+        self.until = match self.until {
+            Until::Instant(earlier) => Until::Instant(earlier.max(until)),
+            Until::Open if time.is_zero() => Until::Open,
+            Until::Open | Until::Way => Until::Instant(until),
+        };
+    }
+
+    /// Lets packets wait for a way.
+    pub(super) const fn close_without_a_way(&mut self) {
+        self.until = Until::Way;
+    }
+
+    /// Lets all go now.
+    pub(super) const fn release(&mut self, now: Instant) {
+        if self.is_closed() {
+            self.until = Until::Instant(now);
+        }
+    }
+
+    /// When they go.
+    pub(super) const fn deadline(&self) -> Option<Instant> {
+        match self.until {
+            Until::Open | Until::Way => None,
+            Until::Instant(at) => Some(at),
+        }
+    }
+
+    /// Takes a copy of packets that must wait. When the most that may wait is reached, all go at
+    /// once; what comes before they are taken is dropped beyond twice that.
+    pub(super) fn push(&mut self, bytes: &[u8], segment_size: Option<usize>, now: Instant) {
+        let is_stranded = matches!(self.until, Until::Way);
+        let most = if is_stranded { WITHOUT_A_WAY } else { self.max_bytes.saturating_mul(2) };
+        if self.bytes.saturating_add(bytes.len()) > most {
+            self.dropped += 1;
+            return;
+        }
+        self.bytes += bytes.len();
+        self.queue.push(Held { bytes: bytes.to_vec(), segment_size });
+        if !is_stranded && self.bytes >= self.max_bytes {
+            self.release(now);
+        }
+    }
+
+    /// Packets that go before all that wait, and before all that come: they and those go now.
+    pub(super) fn put_first(&mut self, packets: Vec<Held>, now: Instant) {
+        if !packets.is_empty() {
+            self.bytes += packets.iter().map(|held| held.bytes.len()).sum::<usize>();
+            self.queue.splice(0..0, packets);
+            self.until = Until::Instant(now);
+        }
+        self.release(now);
+    }
+
+    /// All that waited, if their time has come. What comes after them waits for the next call, which
+    /// opens the hold once there is nothing: nothing overtakes those that are on their way out.
+    pub(super) fn take_due(&mut self, now: Instant) -> Vec<Held> {
+        if self.deadline().is_none_or(|at| at > now) {
+            return Vec::new();
+        }
+        if self.queue.is_empty() {
+            self.until = Until::Open;
+        }
+        self.bytes = 0;
+        std::mem::take(&mut self.queue)
+    }
+
+    pub(super) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// How many dispatches were dropped.
+    pub(super) const fn dropped(&self) -> u64 {
+        self.dropped
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::timer::anchor;
+
+    const NANO: Duration = Duration::from_nanos(1);
+
+    const fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn the_wait_is_half_the_difference_and_what_queues_and_at_most_its_limit() {
+        assert_eq!(wait(ms(80), ms(20), ms(80), ms(300)), ms(30));
+        assert_eq!(wait(ms(80), ms(20), ms(130), ms(300)), ms(80));
+        assert_eq!(wait(ms(80), ms(20), ms(350), ms(300)), ms(300));
+        assert_eq!(wait(ms(80), ms(20), ms(351), ms(300)), ms(300));
+        assert_eq!(wait(ms(20), ms(80), ms(20), ms(300)), ms(0));
+        assert_eq!(wait(ms(20), ms(80), ms(50), ms(300)), ms(0));
+        assert_eq!(wait(ms(20), ms(80), ms(51), ms(300)), ms(1));
+        assert_eq!(wait(Duration::MAX, ms(0), Duration::MAX, ms(300)), ms(300));
+    }
+
+    #[test]
+    fn packets_go_exactly_at_their_time_and_in_their_order() {
+        let now = anchor();
+        let mut hold = Hold::new(1000);
+        hold.close(ms(30), now);
+        hold.push(&[1], None, now);
+        hold.push(&[2, 2, 3], Some(2), now);
+        assert_eq!(hold.take_due(now + ms(30) - NANO), []);
+        let taken = hold.take_due(now + ms(30));
+        assert_eq!(taken[0], Held { bytes: vec![1], segment_size: None });
+        assert_eq!(taken[1], Held { bytes: vec![2, 2, 3], segment_size: Some(2) });
+        assert_eq!((taken.len(), hold.bytes(), hold.is_closed()), (2, 0, true));
+        hold.push(&[4], None, now);
+        assert_eq!(hold.take_due(now + ms(30)).len(), 1);
+        assert_eq!((hold.take_due(now + ms(30)), hold.is_closed()), (vec![], false));
+    }
+
+    #[test]
+    fn packets_that_go_first_go_before_those_that_wait_and_all_go_at_once() {
+        let now = anchor();
+        let mut hold = Hold::new(1000);
+        hold.put_first(Vec::new(), now);
+        assert!(!hold.is_closed());
+        hold.close(ms(30), now);
+        hold.push(&[2], None, now);
+        hold.put_first(vec![Held { bytes: vec![1], segment_size: None }], now);
+        let taken: Vec<_> = hold.take_due(now).into_iter().map(|held| held.bytes).collect();
+        assert_eq!(taken, [[1], [2]]);
+    }
+
+    #[test]
+    fn a_second_switch_lets_them_wait_for_the_later_of_both_times() {
+        let now = anchor();
+        let mut hold = Hold::new(1000);
+        hold.close(ms(30), now);
+        hold.close(ms(10), now);
+        assert_eq!(hold.deadline(), Some(now + ms(30)));
+        hold.close(ms(40), now);
+        assert_eq!(hold.deadline(), Some(now + ms(40)));
+    }
+
+    #[test]
+    fn no_time_to_wait_is_no_hold() {
+        let mut hold = Hold::new(1000);
+        hold.close(ms(0), anchor());
+        assert!(!hold.is_closed());
+    }
+
+    #[test]
+    fn at_the_most_bytes_all_go_at_once_and_not_one_byte_before() {
+        let now = anchor();
+        let mut hold = Hold::new(1000);
+        hold.close(ms(30), now);
+        hold.push(&[0; 999], None, now);
+        assert_eq!(hold.take_due(now), []);
+        hold.push(&[0; 1], None, now);
+        assert_eq!(hold.take_due(now).len(), 2);
+    }
+
+    #[test]
+    fn more_than_twice_the_most_is_dropped() {
+        let now = anchor();
+        let mut hold = Hold::new(1000);
+        hold.close(ms(30), now);
+        hold.push(&[0; 2000], None, now);
+        hold.push(&[0; 1], None, now);
+        assert_eq!((hold.bytes(), hold.dropped()), (2000, 1));
+        assert_eq!(hold.take_due(now).len(), 1);
+    }
+
+    #[test]
+    fn without_a_way_a_flight_waits_and_no_more() {
+        let now = anchor();
+        let mut hold = Hold::new(1 << 20);
+        hold.close_without_a_way();
+        hold.push(&[0; WITHOUT_A_WAY], None, now);
+        hold.push(&[0; 1], None, now);
+        assert_eq!((hold.deadline(), hold.bytes(), hold.dropped()), (None, WITHOUT_A_WAY, 1));
+        hold.release(now);
+        assert_eq!(hold.take_due(now).len(), 1);
+    }
+}

@@ -1,0 +1,155 @@
+//! Probes of the peer, and answers to ours.
+//!
+//! It decides whether a probe counts and what is sent back. Whoever holds no key causes nothing but
+//! a number that grows; whoever does is sent no more bytes than it sends, at a bounded rate.
+
+use std::time::{Duration, Instant};
+
+use super::probing::PROVEN_AGAIN;
+use super::state::State;
+use super::window::Freshness;
+use super::{Action, MAX_ACTIONS, Paths, Reason};
+use crate::probe::{self, Probe};
+use crate::transmit::Via;
+
+/// The least time between two questions that a way which has not answered yet gets in place of
+/// answers: the peer asks again, and both are proven by then.
+const ASK_BACK: Duration = Duration::from_millis(100);
+
+/// What became of a probe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Heard {
+    /// A new question of the peer.
+    Ping,
+    /// An answer to a question that was open, from where it was asked.
+    Pong,
+    /// This end has no keys yet.
+    TooEarly,
+    /// No probe, or not the peer's.
+    Forged,
+    /// One of this end's own.
+    Reflected,
+    /// The peer's, seen before or too old to know.
+    Replayed,
+    /// The peer's, but it came otherwise than it was sent: bare what was relayed, or the reverse.
+    Displaced,
+    /// The peer's: an answer that nothing waits for or from where nothing was asked, a question from
+    /// where nothing may come, or one too many.
+    Stray,
+}
+
+impl Paths {
+    /// Bytes that may be a probe of this connection came by `via`.
+    pub fn handle_probe(&mut self, via: Via, bytes: &[u8], now: Instant) -> Heard {
+        let now = self.advance(now);
+        let heard = self.heard(via, bytes, now);
+        self.counters.count(heard);
+        if matches!(heard, Heard::Ping | Heard::Pong) {
+            self.consider(now);
+            self.refresh(now);
+        }
+        heard
+    }
+
+    fn heard(&mut self, via: Via, bytes: &[u8], now: Instant) -> Heard {
+        let Some(keys) = &self.keys else { return Heard::TooEarly };
+        let session = Probe::session(bytes);
+        if session == Some(keys.ours.0) {
+            return Heard::Reflected;
+        }
+        if session != Some(keys.theirs.0) {
+            return Heard::Forged;
+        }
+        let Some(probe) = Probe::decode(bytes, &keys.theirs.1) else { return Heard::Forged };
+        if State::from_byte(probe.state).is_bare != matches!(via, Via::Direct(_)) {
+            return Heard::Displaced;
+        }
+        match probe.kind {
+            probe::Kind::Ping => self.on_ping(via, &probe, now),
+            probe::Kind::Pong => self.on_pong(via, &probe, now),
+        }
+    }
+
+    fn on_ping(&mut self, via: Via, ping: &Probe, now: Instant) -> Heard {
+        let freshness = self.window.take(ping.transaction);
+        if freshness == Freshness::Old {
+            return Heard::Replayed;
+        }
+        let Some(at) = self.way_of(via, now) else { return Heard::Stray };
+        self.ways.all[at].track.heard = Some(now);
+        if self.select.is_in_use(via) {
+            self.select.on_heard(now);
+            self.replay.on_received(self.answer, now);
+        }
+        // Answered before anything follows from it: a failover has its own to send.
+        let is_answered = self.answer(via, at, ping, now);
+        if freshness == Freshness::Newest {
+            self.on_state(at, State::from_byte(ping.state), now);
+        }
+        if is_answered { Heard::Ping } else { Heard::Stray }
+    }
+
+    /// Answers a ping by the way it came, or asks back where that is worth more.
+    fn answer(&mut self, via: Via, at: usize, ping: &Probe, now: Instant) -> bool {
+        if self.actions.len() >= MAX_ACTIONS || !self.answers.take(1, self.answer_rate, now) {
+            return false;
+        }
+        let way = &self.ways.all[at];
+        let is_asked =
+            way.track.last_sent.is_some_and(|sent| now.saturating_duration_since(sent) < ASK_BACK);
+        if way.is_direct() && !way.track.is_answering() && !is_asked && way.obstacle.is_none() {
+            self.ping(at, now);
+            return true;
+        }
+        let state = self.state(at, now).to_byte();
+        let Some(keys) = &self.keys else { return false };
+        let observed = match via {
+            Via::Direct(route) => Some(route.remote),
+            Via::Relayed(_) => None,
+        };
+        let kind = probe::Kind::Pong;
+        let pong = Probe { kind, session: keys.ours.0, observed, state, ..*ping };
+        let bytes = pong.encode(&keys.ours.1);
+        self.actions.push_back(Action::Probe { via, bytes });
+        true
+    }
+
+    /// What the peer says of itself; `at` is the way by which it does.
+    fn on_state(&mut self, at: usize, state: State, now: Instant) {
+        let has_left = state.left != self.peer.left;
+        self.peer = state;
+        if state.sends_here {
+            self.ways.all.iter_mut().for_each(|way| way.is_used_by_peer = false);
+            let via = self.ways.all[at].via;
+            let is_in_use = self.select.is_in_use(via);
+            let way = &mut self.ways.all[at];
+            way.is_used_by_peer = true;
+            if !is_in_use {
+                way.moved_here.get_or_insert(now);
+            }
+        } else {
+            self.ways.all[at].is_used_by_peer = false;
+        }
+        if has_left && self.select.is_direct() {
+            self.fail_over(Reason::PeerLeft, now);
+        }
+    }
+
+    fn on_pong(&mut self, via: Via, pong: &Probe, now: Instant) -> Heard {
+        let Some(at) = self.ways.find(via) else { return Heard::Stray };
+        let way = &mut self.ways.all[at];
+        if way.track.on_answer(pong.transaction, now).is_none() {
+            return Heard::Stray;
+        }
+        way.observed = pong.observed.or(way.observed);
+        let is_proving = way.track.streak < PROVEN_AGAIN;
+        if self.select.is_in_use(via) {
+            self.select.on_heard(now);
+            self.replay.on_received(self.answer, now);
+        }
+        let pace = self.pace(at, now).map(|pace| now + pace);
+        let way = &mut self.ways.all[at];
+        way.track.next = if is_proving { Some(now) } else { pace };
+        Heard::Pong
+    }
+}

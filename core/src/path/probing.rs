@@ -1,0 +1,358 @@
+//! The probes of one way: when the next is due, which are unanswered, and what the answers say.
+//!
+//! It decides the schedule of knocking, what counts as a miss, and the figures of a way: latency
+//! and loss. It never decides which way is used, and never builds a probe.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// When the probes of one round of knocking are sent, in milliseconds from its beginning: dense at
+/// first, since both ends begin within half a round trip of each other, and over in four seconds,
+/// when no NAT is still thinking.
+pub(super) const KNOCKS: [u64; 9] = [0, 33, 66, 133, 266, 533, 1066, 2133, 4000];
+
+/// Good answers in a row before a way may be chosen: the second shows that the first was no chance.
+pub(super) const PROVEN: u32 = 2;
+/// The same after the way had died.
+pub(super) const PROVEN_AGAIN: u32 = 3;
+/// Misses in a row after which a way that is not in use counts as silent.
+pub(super) const SILENT: u32 = 3;
+
+/// Unanswered probes that are remembered: eight at the densest schedule are half a second, and what
+/// comes later than that is no good answer.
+const PENDING: usize = 8;
+/// Round trips of which the least is taken.
+const SAMPLES: usize = 16;
+/// Probes of which the share that was lost is taken.
+const LOSS_WINDOW: u32 = 32;
+/// The least time for an answer, and the time for it while no round trip is known.
+const ANSWER_FLOOR: Duration = Duration::from_millis(150);
+const ANSWER_UNKNOWN: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Clone, Copy)]
+struct Pending {
+    transaction: u64,
+    sent: Instant,
+    is_missed: bool,
+}
+
+/// The probes of one way.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Track {
+    pending: VecDeque<Pending>,
+    knocking: Option<(Instant, usize)>,
+    /// Whether it has answered since it was new.
+    is_open: bool,
+    /// When the next probe is due.
+    pub(super) next: Option<Instant>,
+    pub(super) sent: u64,
+    pub(super) answered: u64,
+    /// Good answers in a row.
+    pub(super) streak: u32,
+    /// Misses in a row.
+    pub(super) misses: u32,
+    pub(super) last_sent: Option<Instant>,
+    pub(super) last_answer: Option<Instant>,
+    /// When anything authentic came by this way.
+    pub(super) heard: Option<Instant>,
+    smoothed: Option<Duration>,
+    samples: VecDeque<Duration>,
+    /// One bit for each probe that was answered in time or missed, the latest lowest: 1 is a miss.
+    history: u32,
+    counted: u32,
+}
+
+impl Track {
+    /// Begins a round of knocking.
+    pub(super) const fn knock(&mut self, now: Instant) {
+        self.knocking = Some((now, 0));
+        self.next = Some(now);
+    }
+
+    /// Ends it.
+    pub(super) const fn stop(&mut self) {
+        self.knocking = None;
+        self.next = None;
+    }
+
+    pub(super) const fn is_knocking(&self) -> bool {
+        self.knocking.is_some()
+    }
+
+    /// Sends no later than `at`.
+    pub(super) fn pull(&mut self, at: Instant) {
+        self.next = Some(self.next.map_or(at, |next| next.min(at)));
+    }
+
+    /// A probe was sent. Without a round of knocking the next follows after `pace`, if there is one.
+    pub(super) fn on_sent(&mut self, transaction: u64, pace: Option<Duration>, now: Instant) {
+        self.expire(now);
+        if self.pending.len() == PENDING
+            && self.pending.pop_front().is_some_and(|oldest| !oldest.is_missed)
+        {
+            self.miss();
+        }
+        self.pending.push_back(Pending { transaction, sent: now, is_missed: false });
+        self.sent += 1;
+        self.last_sent = Some(now);
+        self.next = self.next_knock(now).or_else(|| pace.map(|pace| now + pace));
+    }
+
+    /// The next knock after `now`: those that a late caller has slept through are left out.
+    fn next_knock(&mut self, now: Instant) -> Option<Instant> {
+        let (began, done) = self.knocking?;
+        let later = KNOCKS.iter().enumerate().skip(done + 1);
+        let mut later = later.map(|(step, &ms)| (step, began + Duration::from_millis(ms)));
+        let next = later.find(|&(_, at)| at > now);
+        self.knocking = next.map(|(step, _)| (began, step));
+        next.map(|(_, at)| at)
+    }
+
+    /// The probe of that transaction was answered. Gives the round trip, if it was sent by this way
+    /// and not answered before.
+    pub(super) fn on_answer(&mut self, transaction: u64, now: Instant) -> Option<Duration> {
+        let at = self.pending.iter().position(|it| it.transaction == transaction)?;
+        let answered = self.pending.remove(at)?;
+        let took = now.saturating_duration_since(answered.sent);
+        let is_good = !answered.is_missed && took <= self.answer_within();
+        if self.streak == 0 {
+            // What was sent before the way was open says nothing about it.
+            self.pending.retain(|it| it.transaction > transaction);
+        }
+        self.answered += 1;
+        self.last_answer = Some(now);
+        self.heard = Some(now);
+        self.record(took);
+        if is_good {
+            self.streak = self.streak.saturating_add(1);
+            self.count(false);
+        } else if !answered.is_missed {
+            self.miss();
+        }
+        self.misses = 0;
+        self.knocking = None;
+        Some(took)
+    }
+
+    fn record(&mut self, took: Duration) {
+        if !self.is_open {
+            self.is_open = true;
+            self.smoothed = None;
+            self.samples.clear();
+        }
+        self.smoothed = Some(self.smoothed.map_or(took, |old| (old * 7 + took) / 8));
+        if self.samples.len() == SAMPLES {
+            self.samples.pop_front();
+        }
+        self.samples.push_back(took);
+    }
+
+    /// Counts the probes whose time for an answer is over.
+    pub(super) fn expire(&mut self, now: Instant) {
+        let within = self.answer_within();
+        let mut missed = 0;
+        for it in &mut self.pending {
+            if !it.is_missed && now.saturating_duration_since(it.sent) > within {
+                it.is_missed = true;
+                missed += 1;
+            }
+        }
+        (0..missed).for_each(|_| self.miss());
+    }
+
+    fn miss(&mut self) {
+        self.streak = 0;
+        self.misses = self.misses.saturating_add(1);
+        if self.answered > 0 {
+            self.count(true);
+        }
+    }
+
+    fn count(&mut self, is_miss: bool) {
+        self.history = (self.history << 1) | u32::from(is_miss);
+        self.counted = (self.counted + 1).min(LOSS_WINDOW);
+    }
+
+    /// The way is as good as new: what was counted says nothing of what comes. Its round trips stay
+    /// until there is another.
+    pub(super) fn restart(&mut self) {
+        self.pending.clear();
+        self.is_open = false;
+        (self.streak, self.misses) = (0, 0);
+        (self.history, self.counted) = (0, 0);
+    }
+
+    /// The time within which an answer is good: three round trips.
+    pub(super) fn answer_within(&self) -> Duration {
+        self.smoothed.map_or(ANSWER_UNKNOWN, |rtt| (rtt * 3).max(ANSWER_FLOOR))
+    }
+
+    /// The smoothed round trip (RFC 6298 §2).
+    pub(super) const fn smoothed(&self) -> Option<Duration> {
+        self.smoothed
+    }
+
+    /// The least of the latest round trips.
+    pub(super) fn least(&self) -> Option<Duration> {
+        self.samples.iter().min().copied()
+    }
+
+    /// The share of the latest probes that was not answered in time, 0 to 1, and of how many.
+    pub(super) fn loss(&self) -> (f64, u32) {
+        if self.counted == 0 {
+            return (0.0, 0);
+        }
+        (f64::from(self.history.count_ones()) / f64::from(self.counted), self.counted)
+    }
+
+    /// How many probes are remembered as unanswered.
+    pub(super) fn pending(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Whether it answers: it has since it was new, and has not fallen silent since.
+    pub(super) const fn is_answering(&self) -> bool {
+        self.is_open && self.misses < SILENT
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::timer::anchor;
+
+    const NANO: Duration = Duration::from_nanos(1);
+
+    const fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    /// Sends whatever is due until `end`, answering nothing; gives the times since `start`.
+    fn knock_until(track: &mut Track, start: Instant, end: Instant) -> Vec<u64> {
+        let mut sent = Vec::new();
+        while let Some(at) = track.next.filter(|&at| at <= end) {
+            track.on_sent(sent.len() as u64, None, at);
+            sent.push(u64::try_from((at - start).as_millis()).unwrap());
+        }
+        sent
+    }
+
+    #[test]
+    fn a_round_of_knocking_has_nine_probes_within_four_seconds() {
+        let start = anchor();
+        let mut track = Track::default();
+        track.knock(start);
+        assert_eq!(knock_until(&mut track, start, start + ms(60_000)), KNOCKS);
+        assert_eq!((track.next, track.is_knocking()), (None, false));
+    }
+
+    #[test]
+    fn knocks_that_were_slept_through_are_not_made_up_for() {
+        let start = anchor();
+        let mut track = Track::default();
+        track.knock(start);
+        track.on_sent(1, None, start + ms(1066));
+        assert_eq!(track.next, Some(start + ms(2133)));
+    }
+
+    #[test]
+    fn what_was_lost_before_the_way_opened_does_not_count_against_it() {
+        let start = anchor();
+        let mut track = Track::default();
+        (0..3).for_each(|i| track.on_sent(i, None, start + ms(33 * i)));
+        assert_eq!(track.on_answer(2, start + ms(86)), Some(ms(20)));
+        track.expire(start + ms(10_000));
+        assert_eq!((track.streak, track.misses, track.loss()), (1, 0, (0.0, 1)));
+    }
+
+    #[test]
+    fn an_answer_is_good_exactly_at_its_limit_and_late_past_it() {
+        for (took, streak) in [(ms(1000), 1), (ms(1000) + NANO, 0)] {
+            let start = anchor();
+            let mut track = Track::default();
+            track.on_sent(1, None, start);
+            assert_eq!(track.on_answer(1, start + took), Some(took));
+            assert_eq!((track.streak, track.answered), (streak, 1));
+        }
+    }
+
+    #[test]
+    fn an_answer_counts_once_and_only_if_it_was_asked_for() {
+        let start = anchor();
+        let mut track = Track::default();
+        track.on_sent(1, None, start);
+        assert_eq!(track.on_answer(2, start), None);
+        assert!(track.on_answer(1, start).is_some());
+        assert_eq!(track.on_answer(1, start), None);
+    }
+
+    #[test]
+    fn one_miss_ends_the_streak_and_three_are_silence() {
+        let mut now = anchor();
+        let mut track = Track::default();
+        for i in 0..2 {
+            track.on_sent(i, None, now);
+            track.on_answer(i, now + ms(20)).unwrap();
+        }
+        assert_eq!(track.streak, 2);
+        for i in 2..5 {
+            assert!(track.is_answering());
+            track.on_sent(i, None, now);
+            now += ms(150) + NANO;
+            track.expire(now);
+        }
+        assert_eq!((track.streak, track.misses, track.is_answering()), (0, 3, false));
+        assert_eq!(track.loss(), (0.6, 5));
+    }
+
+    #[test]
+    fn a_probe_is_missed_past_three_round_trips_and_not_at_them() {
+        let start = anchor();
+        let mut track = Track::default();
+        track.on_sent(1, None, start);
+        track.on_answer(1, start + ms(100)).unwrap();
+        track.on_sent(2, None, start);
+        track.expire(start + ms(300));
+        assert_eq!(track.misses, 0);
+        track.expire(start + ms(300) + NANO);
+        track.expire(start + ms(300) + NANO);
+        assert_eq!(track.misses, 1);
+    }
+
+    #[test]
+    fn eight_probes_are_remembered_and_the_ninth_forgets_the_first() {
+        let start = anchor();
+        let mut track = Track::default();
+        (0..9).for_each(|i| track.on_sent(i, None, start));
+        assert_eq!((track.pending(), track.misses), (8, 1));
+        assert_eq!(track.on_answer(0, start), None);
+        assert!(track.on_answer(8, start).is_some());
+    }
+
+    #[test]
+    fn a_way_that_begins_anew_is_proven_anew_and_measured_anew() {
+        let start = anchor();
+        let mut track = Track::default();
+        track.on_sent(1, None, start);
+        track.on_answer(1, start + ms(20)).unwrap();
+        track.on_sent(2, None, start);
+        track.restart();
+        assert_eq!((track.is_answering(), track.streak, track.pending()), (false, 0, 0));
+        assert_eq!(track.smoothed(), Some(ms(20)));
+        assert_eq!(track.on_answer(2, start), None);
+        track.on_sent(3, None, start);
+        track.on_answer(3, start + ms(80)).unwrap();
+        assert_eq!((track.smoothed(), track.least()), (Some(ms(80)), Some(ms(80))));
+    }
+
+    #[test]
+    fn figures_look_back_over_the_latest_probes_only() {
+        let start = anchor();
+        let mut track = Track::default();
+        for i in 0..40 {
+            track.on_sent(i, None, start);
+            track.on_answer(i, start + if i == 0 { ms(1) } else { ms(20) }).unwrap();
+        }
+        assert_eq!((track.least(), track.loss()), (Some(ms(20)), (0.0, 32)));
+    }
+}
