@@ -14,6 +14,8 @@ use std::time::Instant;
 pub enum Reason {
     /// A timer of QUIC itself: loss detection, pacing, idle timeout (RFC 9002, RFC 9000 §10.1).
     Transport,
+    /// A way to the peer is to be probed, judged or left (docs/protocol.md, "Paths").
+    Path,
     /// The next heartbeat is to be sent.
     Heartbeat,
     /// The answer to a heartbeat is due, or any sign of life.
@@ -48,6 +50,7 @@ impl Reason {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Transport => "transport",
+            Self::Path => "path",
             Self::Heartbeat => "heartbeat",
             Self::HeartbeatAck => "heartbeat_ack",
             Self::Connect => "connect",
@@ -200,6 +203,7 @@ mod tests {
     fn every_reason_serialises_as_its_text() {
         for reason in [
             Reason::Transport,
+            Reason::Path,
             Reason::Heartbeat,
             Reason::HeartbeatAck,
             Reason::Connect,

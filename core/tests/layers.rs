@@ -30,6 +30,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("relay", 2),
     ("heartbeat", 2),
     ("history", 2),
+    ("path", 2),
     ("quality", 2),
     ("relay", 2),
     ("request", 2),

@@ -166,8 +166,7 @@ impl Paths {
     }
 
     fn score(&self, way: &Way) -> Score {
-        let is_suspect =
-            self.select.is_in_use(way.via) && self.select.suspect_since().is_some();
+        let is_suspect = self.select.is_in_use(way.via) && self.select.suspect_since().is_some();
         let standing = match (is_suspect, way.is_worse) {
             (true, _) => Standing::Silent,
             (false, true) => Standing::Worse,
@@ -217,9 +216,8 @@ impl Paths {
     /// The way that would be used without the one in use: a relayed one where there is one, since
     /// what ends one direct way most often ends them all; one that answers first.
     pub(super) fn standby(&self) -> Option<Via> {
-        let is_usable = |way: &&Way| {
-            !self.select.is_in_use(way.via) && (!way.is_direct() || way.is_proven())
-        };
+        let is_usable =
+            |way: &&Way| !self.select.is_in_use(way.via) && (!way.is_direct() || way.is_proven());
         let rank = |way: &&Way| {
             let latency = way.track.smoothed().unwrap_or(Duration::MAX);
             (way.is_direct(), !way.track.is_answering(), latency)

@@ -95,9 +95,8 @@ impl Paths {
             return false;
         }
         let way = &self.ways.all[at];
-        let is_asked = way.track.last_sent.is_some_and(|sent| {
-            now.saturating_duration_since(sent) < ASK_BACK
-        });
+        let is_asked =
+            way.track.last_sent.is_some_and(|sent| now.saturating_duration_since(sent) < ASK_BACK);
         if way.is_direct() && !way.track.is_answering() && !is_asked && way.obstacle.is_none() {
             self.ping(at, now);
             return true;

@@ -130,9 +130,8 @@ impl Paths {
     /// Knocks at every address of the peer that does not answer.
     fn knock(&mut self, now: Instant) {
         for way in self.ways.direct() {
-            let is_recent = way
-                .knocked
-                .is_some_and(|at| now.saturating_duration_since(at) < KNOCK_SPACING);
+            let is_recent =
+                way.knocked.is_some_and(|at| now.saturating_duration_since(at) < KNOCK_SPACING);
             if way.obstacle == Some(Obstacle::Unsendable) {
                 way.obstacle = None;
             }

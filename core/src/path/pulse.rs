@@ -86,12 +86,20 @@ mod tests {
         let mut pulse = Pulse::new(start);
         let mut pace = |pulse: &Pulse, at: Duration| {
             let paces = |rng: &mut Rng| {
-                (pulse.in_use(rng, start + at).as_millis(), pulse.standby(rng, start + at).as_millis())
+                (
+                    pulse.in_use(rng, start + at).as_millis(),
+                    pulse.standby(rng, start + at).as_millis(),
+                )
             };
             let all: Vec<_> = (0..200).map(|_| paces(&mut rng)).collect();
             let least = (all.iter().map(|it| it.0).min(), all.iter().map(|it| it.1).min());
             let most = (all.iter().map(|it| it.0).max(), all.iter().map(|it| it.1).max());
-            (least.0.unwrap() / 100, most.0.unwrap() / 100, least.1.unwrap() / 1000, most.1.unwrap() / 1000)
+            (
+                least.0.unwrap() / 100,
+                most.0.unwrap() / 100,
+                least.1.unwrap() / 1000,
+                most.1.unwrap() / 1000,
+            )
         };
         assert_eq!(pace(&pulse, BUSY_FOR - NANO), (9, 10, 3, 4));
         assert_eq!(pace(&pulse, BUSY_FOR), (30, 49, 3, 4));

@@ -228,8 +228,11 @@ impl Select {
                 Step::Ask
             }
             Liveness::Suspect { at } => {
-                let dead_after =
-                    if silence.is_missed_by_somebody { dead_after } else { IDLE_DEAD.max(dead_after) };
+                let dead_after = if silence.is_missed_by_somebody {
+                    dead_after
+                } else {
+                    IDLE_DEAD.max(dead_after)
+                };
                 let dead_at = at + (dead_after - suspect_after);
                 if now >= dead_at {
                     self.check = Some(now + ASK_HOPELESS_EVERY.max(ask_every));

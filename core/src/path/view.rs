@@ -6,13 +6,13 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use super::Paths;
 use super::candidate::{Candidate, Kind};
 use super::inbound::Heard;
 use super::nat::Mapping;
 use super::probing::PROVEN;
 use super::score::Class;
 use super::ways::{Obstacle, Way};
-use super::Paths;
 use crate::transmit::Via;
 
 /// Why a way is in use.
