@@ -20,11 +20,13 @@ impl Rng {
     /// assert_ne!(Rng::new([7; 32], "jitter").u64(), Rng::new([7; 32], "cid").u64());
     /// ```
     #[must_use]
-    pub fn new(mut seed: [u8; 32], purpose: &str) -> Self {
+    pub fn new(seed: [u8; 32], purpose: &str) -> Self {
+        // Never in place: rustc 1.95 at opt-level 1 may pass one array to two calls of a closure.
+        let mut mixed = seed;
         for (i, byte) in purpose.bytes().enumerate() {
-            seed[i % 32] ^= byte.rotate_left((i / 32) as u32);
+            mixed[i % 32] ^= byte.rotate_left((i / 32) as u32);
         }
-        Self(ChaCha8Rng::from_seed(seed))
+        Self(ChaCha8Rng::from_seed(mixed))
     }
 
     /// The next 64 bits.

@@ -1,0 +1,102 @@
+//! What a router does to datagrams, found out from outside: its mapping and its filter as RFC 5780
+//! finds them, and whether two hosts can meet.
+//!
+//! It decides by what arrives and what does not within a short time; on one machine nothing is late.
+
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::time::Duration;
+
+use adit_core::testing::nat::Dependence;
+
+use super::namespace::Namespace;
+use super::net::{Public, Site};
+
+/// How long one datagram is waited for.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// A socket of a namespace.
+pub(crate) fn socket(inside: &Namespace, address: Ipv4Addr, port: u16) -> UdpSocket {
+    let socket = inside.enter(|| UdpSocket::bind((address, port)).unwrap());
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket
+}
+
+/// Two ports of each of two addresses of a public host.
+pub(crate) struct Observers(Vec<UdpSocket>);
+
+impl Observers {
+    pub(crate) fn of(server: &Public) -> Self {
+        let sockets = server.addresses[..2]
+            .iter()
+            .flat_map(|&address| [3_478, 3_479].map(|port| socket(&server.inside, address, port)));
+        Self(sockets.collect())
+    }
+
+    /// Where each of them sees a socket, if what that sends reaches it.
+    pub(crate) fn see(&self, socket: &UdpSocket) -> Vec<Option<SocketAddr>> {
+        self.0.iter().map(|observer| see(observer, socket)).collect()
+    }
+
+    /// How the external port of a fresh socket depends on the destination, with all that was seen;
+    /// nothing if not all were reached.
+    pub(crate) fn mapping(&self, inside: &Namespace, port: u16) -> Option<Dependence> {
+        let host = socket(inside, Ipv4Addr::UNSPECIFIED, port);
+        let seen: Vec<_> = self.see(&host).into_iter().collect::<Option<_>>()?;
+        let distinct = |seen: &[SocketAddr]| seen.iter().collect::<BTreeSet<_>>().len();
+        Some(match (distinct(&seen[..2]), distinct(&seen)) {
+            (1, 1) => Dependence::Independent,
+            (1, 2) => Dependence::Address,
+            (_, _) => Dependence::AddressAndPort,
+        })
+    }
+
+    /// Who may send to a fresh socket that sent to the first of them; nothing if that one may not.
+    pub(crate) fn filtering(&self, inside: &Namespace, port: u16) -> Option<Dependence> {
+        let host = socket(inside, Ipv4Addr::UNSPECIFIED, port);
+        let seen = see(&self.0[0], &host)?;
+        let reaches = |observer: &UdpSocket| {
+            observer.send_to(b"answer", seen).unwrap();
+            host.recv_from(&mut [0; 64]).is_ok()
+        };
+        let reached: Vec<_> = self.0.iter().map(reaches).collect();
+        match reached[..] {
+            [true, true, true, true] => Some(Dependence::Independent),
+            [true, true, false, false] => Some(Dependence::Address),
+            [true, false, false, false] => Some(Dependence::AddressAndPort),
+            _ => None,
+        }
+    }
+}
+
+/// Where an observer sees a socket.
+fn see(observer: &UdpSocket, socket: &UdpSocket) -> Option<SocketAddr> {
+    socket.send_to(b"question", observer.local_addr().unwrap()).ok()?;
+    observer.recv_from(&mut [0; 64]).ok().map(|(_, from)| from)
+}
+
+/// Whether two hosts hear each other, when each sends to where the observers see the other one and
+/// then to wherever it hears the other one from.
+pub(crate) fn punches(observers: &Observers, (a, b): (&Site, &Site), port: u16) -> bool {
+    let sockets = [a, b].map(|site| socket(&site.host, Ipv4Addr::UNSPECIFIED, port));
+    let seen = [0, 1].map(|n| see(&observers.0[0], &sockets[n]).unwrap());
+    let mut to = [seen[1], seen[0]];
+    let mut was_answered = [false; 2];
+    for socket in &sockets {
+        socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+    }
+    for _ in 0..6 {
+        for n in [0, 1] {
+            let knock: &[u8] = if to[n] == seen[1 - n] { b"knock" } else { b"found" };
+            let _ = sockets[n].send_to(knock, to[n]);
+        }
+        for n in [0, 1] {
+            let mut buffer = [0; 64];
+            while let Ok((_, from)) = sockets[n].recv_from(&mut buffer) {
+                // Heard: answered at once, from where it was heard.
+                (to[n], was_answered[n]) = (from, true);
+            }
+        }
+    }
+    was_answered == [true; 2]
+}

@@ -1,0 +1,171 @@
+//! The program in the lab: a relay on the internet, a connector behind one router, an agent behind
+//! another, each started as people start it.
+//!
+//! It decides the commands and what of `adit status` is read; tests decide what happens between.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::common::people::{Machine, Running};
+use super::common::{echo, echoes, within};
+use super::nat::Kind;
+use super::net::{Net, Public, Site};
+
+/// Longest wait for a path to be found, or to be left.
+pub(crate) const SOON: Duration = Duration::from_secs(10);
+
+/// The TCP and UDP port of the relay.
+const RELAY_PORT: &str = "4433";
+
+/// By which way two peers reach each other, as `adit status` calls it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    Direct,
+    Relayed,
+}
+
+/// The relay's side of the lab.
+pub(crate) struct Stage {
+    pub(crate) net: Net,
+    pub(crate) server: Public,
+    machine: Machine,
+    relay: Option<Running>,
+    /// What the relay prints.
+    pub(crate) address: String,
+}
+
+/// A site, with the machine of the person there and what runs on it.
+pub(crate) struct Party {
+    running: Option<Running>,
+    machine: Machine,
+    pub(crate) site: Site,
+}
+
+/// Whether the program has relays yet; says so if not.
+fn has_relays() -> bool {
+    let help = Command::new(env!("CARGO_BIN_EXE_adit")).args(["relay", "--help"]).output();
+    let has = help.is_ok_and(|output| output.status.success());
+    if !has {
+        eprintln!("SKIPPED: relays in the network lab, because this program has none");
+    }
+    has
+}
+
+impl Stage {
+    /// A relay that runs, or nothing, said loudly, where that cannot be.
+    pub(crate) fn new() -> Option<Self> {
+        if !has_relays() {
+            return None;
+        }
+        let mut net = Net::new()?;
+        let server = net.public("relay", &[10, 11]);
+        let address = String::new();
+        let mut stage = Self { net, server, machine: Machine::new(), relay: None, address };
+        stage.start_relay();
+        Some(stage)
+    }
+
+    /// Starts the relay, which keeps its key over restarts.
+    pub(crate) fn start_relay(&mut self) {
+        let at = self.server.addresses[0].to_string();
+        let arguments = ["relay", "--listen", RELAY_PORT, "--advertise", &at];
+        let mut command = self.server.inside.command(env!("CARGO_BIN_EXE_adit"));
+        self.machine.at_home(command.args(arguments));
+        let relay = self.machine.spawn(&mut command);
+        let address = relay.line();
+        let same = self.address.is_empty() || self.address == address;
+        assert!(same, "the relay was {} and is {address}", self.address);
+        (self.address, self.relay) = (address, Some(relay));
+    }
+
+    /// Ends the relay as a crash would.
+    pub(crate) fn kill_relay(&mut self) {
+        self.relay.take().unwrap().kill();
+    }
+
+    /// What the relay has said on stderr.
+    pub(crate) fn relay_log(&self) -> String {
+        self.relay.as_ref().map(|relay| relay.log()).unwrap_or_default()
+    }
+}
+
+impl Party {
+    pub(crate) fn at(site: Site) -> Self {
+        Self { running: None, machine: Machine::new(), site }
+    }
+
+    /// Exposes a local port under the name "web" by the relay; gives the invite.
+    pub(crate) fn expose(&mut self, port: u16, stage: &Stage) -> String {
+        let target = port.to_string();
+        self.start(&["expose", &target, "--name", "web", "--relay", &stage.address])
+    }
+
+    /// Follows an invite; gives the local address once it can be used.
+    pub(crate) fn connect(&mut self, invite: &str) -> SocketAddr {
+        let said = self.start(&["connect", invite]);
+        said.parse().unwrap_or_else(|_| panic!("no address: {said}"))
+    }
+
+    /// Starts the program at the site; gives its first line.
+    fn start(&mut self, arguments: &[&str]) -> String {
+        let mut command = self.site.host.command(env!("CARGO_BIN_EXE_adit"));
+        self.machine.at_home(command.args(arguments));
+        let running = self.machine.spawn(&mut command);
+        let line = running.line();
+        self.running = Some(running);
+        line
+    }
+
+    /// An echoing service at the site.
+    pub(crate) fn serve_echo(&self) -> u16 {
+        self.site.host.enter(|| super::common::service(echo)).port()
+    }
+
+    /// Whether a byte comes back from the service within a time.
+    pub(crate) fn echoes_within(&self, address: SocketAddr, limit: Duration) -> bool {
+        let once = || self.site.host.enter(|| echoes(address)).then_some(());
+        within(limit, once).is_some()
+    }
+
+    /// Its way to its peer, as `adit status --json` tells it.
+    pub(crate) fn way(&self) -> Option<Way> {
+        let output = self.machine.run(&["status", "--json"]);
+        let status: Value = serde_json::from_slice(&output.stdout).ok()?;
+        let processes = status["processes"].as_array()?;
+        let mut peers = processes.iter().filter_map(|p| p["peers"].as_array()).flatten();
+        peers.find_map(|peer| match peer["path"]["class"].as_str()? {
+            "direct" => Some(Way::Direct),
+            _ => Some(Way::Relayed),
+        })
+    }
+
+    /// Waits until its way is this one.
+    ///
+    /// # Panics
+    /// If that takes too long.
+    pub(crate) fn goes(&self, way: Way, limit: Duration) {
+        let goes = within(limit, || (self.way() == Some(way)).then_some(()));
+        let why = || self.machine.run(&["why"]).stdout;
+        assert!(goes.is_some(), "not {way:?}: {}", String::from_utf8_lossy(&why()));
+    }
+}
+
+/// A connector behind one kind of router and an agent behind another, connected: bytes come back.
+pub(crate) fn connected(stage: &mut Stage, kinds: [Kind; 2]) -> (Party, Party, SocketAddr) {
+    let mut connector = Party::at(stage.net.site(0, kinds[0]));
+    let mut agent = Party::at(stage.net.site(1, kinds[1]));
+    let port = connector.serve_echo();
+    let invite = connector.expose(port, stage);
+    let address = agent.connect(&invite);
+    assert!(agent.echoes_within(address, SOON), "{kinds:?}: nothing comes back");
+    (connector, agent, address)
+}
+
+/// A free TCP port of a site.
+pub(crate) fn free_port(site: &Site) -> u16 {
+    let listener = site.host.enter(|| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+    listener.local_addr().unwrap().port()
+}
