@@ -36,8 +36,6 @@ pub enum Reason {
     Drain,
     /// A peer's certificate ends, and its connection with it.
     Certificate,
-    /// A path is to be probed, chosen or given up.
-    Path,
     /// A relay is to be told again who is here, or asked again who is there.
     Relay,
     /// A registration at a relay ends, unless it is refreshed.
@@ -61,7 +59,6 @@ impl Reason {
             Self::Output => "output",
             Self::Drain => "drain",
             Self::Certificate => "certificate",
-            Self::Path => "path",
             Self::Relay => "relay",
             Self::Registration => "registration",
         }
