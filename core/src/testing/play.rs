@@ -430,7 +430,11 @@ impl Play {
                 marks.hit(Mark::ShutDown);
             }
             Event::Accepted { .. } | Event::HeartbeatAcked { .. } => {}
-            Event::StreamsAvailable { .. } => {}
+            Event::Observed { .. }
+            | Event::Registered { .. }
+            | Event::Unregistered { .. }
+            | Event::PathChanged { .. }
+            | Event::StreamsAvailable { .. } => {}
         }
     }
 }
