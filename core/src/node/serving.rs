@@ -9,30 +9,23 @@ use crate::config::Config;
 use crate::id::PeerId;
 use crate::message::Message;
 use crate::quic;
-use crate::relay::{Action, Client, Relay, Responder, View};
+use crate::relay::{self, Action, Client, Relay, View};
 use crate::timer::Deadline;
 use crate::transmit::Route;
-
-/// What keeps the keys of address discovery apart from every other use of the identity's key. The
-/// program's other sockets of the same relay derive the same.
-const DISCOVERY_LABEL: &[u8] = b"adit/1 relay discovery";
 
 /// What a relay is made of.
 #[derive(Debug)]
 pub(super) struct Serving {
     relay: Relay,
-    /// Answers those who ask for their address.
-    responder: Responder,
     /// Clients for whom something waits.
     ready: VecDeque<PeerId>,
 }
 
 impl Serving {
     pub(super) fn of(config: &Config) -> Option<Self> {
-        let relay = config.relay.clone()?;
-        let secret = config.tls.derive(DISCOVERY_LABEL);
-        let (relay, responder) = (Relay::new(relay, secret), Responder::new(secret));
-        Some(Self { relay, responder, ready: VecDeque::new() })
+        let settings = config.relay.clone()?;
+        let relay = Relay::new(settings, relay::secret_of(&config.tls));
+        Some(Self { relay, ready: VecDeque::new() })
     }
 
     pub(super) fn deadline(&self) -> Option<Deadline> {
@@ -120,7 +113,7 @@ impl Node {
 
     /// Answers who asks for its address, at once and with no more than was asked with.
     pub(super) fn answer_discovery(&mut self, route: Route, bytes: &[u8]) {
-        let answer = self.serving.as_ref().and_then(|s| s.responder.answer(bytes, route.remote));
+        let answer = self.serving.as_ref().and_then(|s| s.relay.discovery().answer(bytes, route.remote));
         if let Some(answer) = answer {
             self.ways.push(route, answer.to_vec(), None);
         }

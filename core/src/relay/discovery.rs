@@ -17,10 +17,19 @@ use ring::hmac;
 
 use crate::id::PeerId;
 use crate::probe::{Key, Kind, LEN, Probe};
+use crate::tls::Tls;
 
 /// What keeps the names of clients apart from their keys.
 const SESSION_LABEL: &[u8] = b"adit/1 discovery session";
 const KEY_LABEL: &[u8] = b"adit/1 discovery key";
+
+/// What keeps this secret apart from every other use of the identity's key.
+const SECRET_LABEL: &[u8] = b"adit/1 relay discovery";
+
+/// The secret of the relay that has this identity.
+pub(crate) fn secret_of(tls: &Tls) -> [u8; 32] {
+    tls.derive(SECRET_LABEL)
+}
 
 /// What answers discovery.
 pub struct Responder(hmac::Key);
@@ -36,6 +45,12 @@ impl Responder {
     #[must_use]
     pub fn new(secret: [u8; 32]) -> Self {
         Self(hmac::Key::new(hmac::HMAC_SHA256, &secret))
+    }
+
+    /// The responder of the relay that has this identity, also on another socket or after a restart.
+    #[must_use]
+    pub fn of(tls: &Tls) -> Self {
+        Self::new(secret_of(tls))
     }
 
     /// By which name a client's probes go. It says nothing of the client.

@@ -48,6 +48,12 @@ impl Lab {
         capture.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
+    /// What has passed at a host since [`Lab::capture`] or [`Lab::take_captured`].
+    #[must_use]
+    pub fn captured(&self, host: HostId) -> &[Captured] {
+        self.machines[host.index()].capture.as_deref().unwrap_or_default()
+    }
+
     pub(super) fn record(&mut self, host: HostId, passage: Passage, packet: &Packet) {
         if let Some(capture) = &mut self.machines[host.index()].capture {
             capture.push(Captured { at: self.now, passage, packet: packet.clone() });

@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 pub use capture::{Captured, Passage};
 pub use cast::{AGENT, CONNECTOR_PORT};
 pub use internet::{NatId, Place};
-pub use relays::Answer;
+pub use relays::{Answer, RELAY};
 
 use self::internet::Internet;
 use self::load::Loads;

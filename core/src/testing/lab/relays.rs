@@ -1,4 +1,5 @@
-//! What only relays have: a second address whose datagrams no node answers.
+//! What only relays have: a second address whose datagrams no node answers, and clients that attach,
+//! offer and look for services.
 //!
 //! It decides who gets a datagram that reaches such an address, never what is answered. Everything of
 //! the lab that knows of relays is here.
@@ -7,8 +8,21 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use super::{Lab, Place};
+use super::{AGENT, Lab, Place};
+use crate::config::{Config, Dial};
+use crate::event::Event;
+use crate::id::PeerId;
+use crate::message::{Register, ServiceName};
+use crate::node::Input;
+use crate::path;
+use crate::relay::{self, Responder};
 use crate::testing::net::{HostId, Packet};
+use crate::testing::pki::{Issued, Pki, Role};
+use crate::tls::{KeyDigest, Tls, Trust};
+use crate::transmit::Via;
+
+/// The name in the certificates of relays.
+pub const RELAY: &str = "relay";
 
 /// What a host answers at an address of its own: the bytes of a datagram, whence it came, and the
 /// host's monotonic time.
@@ -27,6 +41,109 @@ impl fmt::Debug for Service {
 }
 
 impl Lab {
+    /// Adds a relay with its defaults and starts it: it tells addresses at two of its own.
+    pub fn relay(&mut self) -> HostId {
+        self.relay_with(|config| config)
+    }
+
+    /// Adds a relay with changed limits.
+    ///
+    /// # Panics
+    /// If the configuration cannot work.
+    pub fn relay_with(
+        &mut self,
+        change: impl FnOnce(relay::Config) -> relay::Config,
+    ) -> HostId {
+        let (host, first, second) = self.relay_host();
+        let issued = relay_identity(host);
+        let tls =
+            Tls::with_provider(issued.identity(), Trust::anyone(), self.crypto(host).provider());
+        let responder = Responder::of(&tls);
+        let settings = relay::Config { discovery: vec![first, second], ..Default::default() };
+        let config = Config::builder(tls).relay(change(settings)).build();
+        self.start(host, config.expect("the configuration works"), 1);
+        let answer = move |bytes: &[u8], from, _| Some(responder.answer(bytes, from)?.to_vec());
+        self.answer_at(host, second, Box::new(answer));
+        host
+    }
+
+    /// Lets a host dial a relay, as an agent or as the connector of a name, and tells its node its
+    /// own addresses.
+    ///
+    /// # Panics
+    /// If it may not.
+    pub fn attach(&mut self, host: HostId, connector: Option<&str>, relay: HostId) -> PeerId {
+        let (name, role) = connector.map_or((AGENT, Role::Agent), |name| (name, Role::Connector));
+        let identity = Pki::new().issue(name, role).identity();
+        let identity = identity.presenting(Pki::new().root_pem().as_bytes());
+        let key = KeyDigest::of_certificate(&relay_identity(relay).chain()[0]);
+        let trust = Trust::pinned_leaf(key.expect("it is a certificate"));
+        let provider = self.crypto(host).provider();
+        let tls = Tls::with_provider(identity.expect("the CA is one"), trust, provider);
+        self.tell_addresses(host);
+        self.dial_with(host, Dial::relay(self.address(relay), RELAY, tls))
+    }
+
+    /// Tells a node the addresses that its host has now.
+    pub fn tell_addresses(&mut self, host: HostId) {
+        let addresses = self.internet.addresses(host).to_vec();
+        self.handle(host, Input::LocalAddresses(addresses));
+    }
+
+    /// Lets a connector offer a service at all its relays.
+    ///
+    /// # Panics
+    /// If the service has no proper name.
+    pub fn offer(&mut self, host: HostId, name: &str, service: &str) {
+        let services: Vec<ServiceName> = vec![service.parse().expect("a service name")];
+        let (guests, revoked, takeover) = (Vec::new(), Vec::new(), true);
+        let offer = Register { name: name.into(), services, guests, revoked, takeover };
+        let (node, now) = self.node_mut(host);
+        node.register(Some(offer), now);
+    }
+
+    /// Lets an agent look for a service of the connector of a name.
+    ///
+    /// # Panics
+    /// If the service has no proper name.
+    pub fn find(&mut self, host: HostId, service: &str, name: &str) -> PeerId {
+        self.dial_with(host, Dial::service(service.parse().expect("a service name"), name))
+    }
+
+    /// How often a relay took what a host's node offers.
+    #[must_use]
+    pub fn registrations(&self, host: HostId) -> usize {
+        let is_one = |(_, event): &&(Instant, Event)| matches!(event, Event::Registered { .. });
+        self.log(host).iter().filter(is_one).count()
+    }
+
+    /// By which way a host's packets to a peer go, and why.
+    ///
+    /// # Panics
+    /// If the peer is not there, or not behind a relay.
+    #[must_use]
+    pub fn path(&self, host: HostId, peer: PeerId) -> path::View {
+        self.peer(host, peer).path.expect("it is behind a relay")
+    }
+
+    /// Every change of the way to a peer, with the lab's time of it.
+    #[must_use]
+    pub fn changes(&self, host: HostId, peer: PeerId) -> Vec<(Instant, Via, path::Reason)> {
+        let change = |(at, event): &(Instant, Event)| match event {
+            Event::PathChanged { peer: whose, via, reason } if *whose == peer => {
+                Some((*at, *via, *reason))
+            }
+            _ => None,
+        };
+        self.log(host).iter().filter_map(change).collect()
+    }
+
+    /// Whether a host's packets to a peer go directly.
+    #[must_use]
+    pub fn is_direct(&self, host: HostId, peer: PeerId) -> bool {
+        matches!(self.changes(host, peer).last(), Some((_, Via::Direct(_), _)))
+    }
+
     /// Adds a host on the internet with two IPv4 addresses of its own, the node's and another one,
     /// and gives both; it runs nothing yet.
     pub fn relay_host(&mut self) -> (HostId, SocketAddr, SocketAddr) {
@@ -61,4 +178,10 @@ impl Lab {
         }
         true
     }
+}
+
+/// Each relay has a key of its own.
+fn relay_identity(host: HostId) -> Issued {
+    let pki = if host.index() % 2 == 0 { Pki::new() } else { Pki::stranger() };
+    pki.issue(RELAY, Role::Connector)
 }

@@ -1,0 +1,134 @@
+//! What is promised, at the ground it is promised for: a relay at 80 ms, 20 ms direct, 100 Mbit/s.
+
+use std::num::NonZeroU64;
+use std::time::Duration;
+
+use adit_core::testing::lab::load::{DatagramsId, TransferId};
+use adit_core::testing::nat::Rules;
+use adit_core::transmit::Via;
+
+use super::scene::{Ground, Scene};
+use super::{SECOND, ms};
+
+/// 100 Mbit/s.
+fn ground() -> Ground {
+    Ground { bandwidth: NonZeroU64::new(12_500_000), ..Ground::default() }
+}
+
+/// The longest time without progress from now on, over a while.
+fn stall_within(scene: &mut Scene, transfer: TransferId, time: Duration) -> Duration {
+    let (mut last, mut stall) = ((scene.lab.transfer(transfer).read(), scene.lab.now()), ms(0));
+    let until = scene.lab.now() + time;
+    while scene.lab.step(until) {
+        let read = scene.lab.transfer(transfer).read();
+        if read != last.0 {
+            stall = stall.max(scene.lab.now() - last.1);
+            last = (read, scene.lab.now());
+        }
+    }
+    stall.max(scene.lab.now() - last.1)
+}
+
+#[test]
+fn a_bulk_transfer_moves_to_the_direct_way_within_10_ms_and_loses_nothing() {
+    let mut scene = Scene::attached(1, &ground());
+    scene.cut_both(true);
+    scene.peer = scene.lab.find(scene.agent, "web", "connector");
+    scene.connect();
+    let from = (scene.agent, scene.peer);
+    let transfer = scene.lab.start_upload(from, scene.connector, 200_000_000);
+    scene.lab.run_for(4 * SECOND);
+    let lost = scene.lost();
+    scene.cut_both(false);
+    let mut stall = ms(0);
+    let mut waited = ms(0);
+    while !scene.is_direct() {
+        stall = stall_within(&mut scene, transfer, ms(100));
+        waited += ms(100);
+        assert!(waited < 70 * SECOND, "it never went direct");
+    }
+    stall = stall.max(stall_within(&mut scene, transfer, SECOND));
+    assert!(stall <= ms(10), "{stall:?}");
+    assert_eq!(scene.lost() - lost, 0, "nothing was lost, and nothing taken for lost");
+}
+
+#[test]
+fn traffic_goes_on_within_500_ms_of_a_black_hole_and_loses_no_byte() {
+    for seed in 0..20 {
+        let mut scene = Scene::direct(seed, &ground());
+        let from = (scene.agent, scene.peer);
+        let transfer = scene.lab.start_upload(from, scene.connector, 100_000_000);
+        scene.lab.run_for(2 * SECOND);
+        scene.cut_both(true);
+        let stall = stall_within(&mut scene, transfer, 3 * SECOND);
+        assert!(stall <= ms(500), "seed {seed}: {stall:?}");
+        assert!(!scene.is_direct() && scene.reconnections() == 0, "seed {seed}");
+    }
+}
+
+/// A steady flow, of which what was sent after a black hole was noticed is looked at.
+fn datagrams(scene: &mut Scene) -> DatagramsId {
+    let from = (scene.agent, scene.peer);
+    scene.lab.start_datagrams(from, 2_000, 1_000)
+}
+
+#[test]
+fn no_datagram_is_lost_that_was_sent_after_a_black_hole_was_noticed() {
+    for seed in 0..10 {
+        let mut scene = Scene::direct(seed, &ground());
+        let flow = datagrams(&mut scene);
+        scene.lab.run_for(SECOND);
+        scene.cut_both(true);
+        let (agent, peer) = (scene.agent, scene.peer);
+        let noticed = scene.lab.run_until(|lab| !lab.is_direct(agent, peer), 2 * SECOND);
+        assert!(noticed, "seed {seed}");
+        scene.lab.run_for(ms(200));
+        let missing = scene.lab.datagrams(flow).missing();
+        scene.lab.run_for(2 * SECOND);
+        scene.lab.stop_datagrams(flow);
+        scene.lab.run_for(SECOND);
+        let flow = scene.lab.datagrams(flow);
+        assert!(flow.missing() <= missing, "seed {seed}: {} after {missing}", flow.missing());
+        assert!(flow.longest_silence <= ms(500), "seed {seed}: {:?}", flow.longest_silence);
+    }
+}
+
+/// The time from looking for the service until both directions go directly.
+fn first_contact(seed: u64, ground: &Ground) -> Duration {
+    let mut scene = Scene::attached(seed, ground);
+    let began = scene.lab.now();
+    scene.peer = scene.lab.find(scene.agent, "web", "connector");
+    assert!(scene.goes_direct(10 * SECOND), "seed {seed}: no direct way");
+    scene.lab.now() - began
+}
+
+/// How many seeds: more when it is asked for.
+fn seeds(usual: u64) -> u64 {
+    std::env::var("ADIT_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
+}
+
+#[test]
+fn the_direct_way_is_in_use_within_500_ms_of_first_contact() {
+    let cone = Rules::port_restricted();
+    let ground = Ground::behind(cone, cone);
+    let mut times: Vec<Duration> = (0..seeds(60)).map(|seed| first_contact(seed, &ground)).collect();
+    times.sort_unstable();
+    let median = times[times.len() / 2];
+    println!("first contact to direct: median {median:?}, slowest {:?}", times.last());
+    assert!(median <= ms(500), "{median:?}");
+}
+
+#[test]
+fn a_service_is_reached_through_the_relay_within_three_round_trips() {
+    let mut scene = Scene::attached(1, &Ground::default());
+    let began = scene.lab.now();
+    scene.peer = scene.lab.find(scene.agent, "web", "connector");
+    scene.connect();
+    let took = scene.lab.now() - began;
+    // One to the relay alone, which is half of one to the connector, and two of the handshake.
+    assert!(took <= 3 * ms(80), "{took:?}");
+    let path = scene.lab.path(scene.agent, scene.peer);
+    assert!(!path.sentence.is_empty());
+    let first = scene.lab.changes(scene.agent, scene.peer);
+    assert!(first.iter().all(|(_, via, _)| matches!(via, Via::Relayed(_) | Via::Direct(_))));
+}

@@ -1,0 +1,24 @@
+//! Agents and connectors behind NATs with relays between them, in virtual time: which way they find,
+//! how soon, and what live traffic notices of a change.
+//!
+//! | file | what |
+//! |---|---|
+//! | `figures` | stalls at switches and failures, time to the direct way |
+//! | `punching` | every pair of NATs |
+//! | `faults` | relays that die, addresses that change, ways that flap |
+//! | `attacks` | what a relay, a stranger and a peer cannot do |
+
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+mod attacks;
+mod faults;
+mod figures;
+mod punching;
+mod scene;
+
+const SECOND: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// So many milliseconds.
+const fn ms(milliseconds: u64) -> std::time::Duration {
+    std::time::Duration::from_millis(milliseconds)
+}

@@ -1,0 +1,104 @@
+//! Every pair of the NATs of RFC 4787: direct where theory allows it, on the relay at once elsewhere.
+
+use adit_core::path::Mapping;
+use adit_core::testing::nat::{Dependence, Ports, Rules};
+
+use super::scene::{Ground, Scene};
+use super::{SECOND, ms};
+
+/// The kinds, by mapping, filtering and choice of port.
+fn kinds() -> Vec<Rules> {
+    let mut kinds = vec![Rules::firewall()];
+    for mapping in Dependence::ALL {
+        for filtering in Dependence::ALL {
+            for ports in [Ports::Preserving, Ports::Random] {
+                kinds.push(Rules { mapping, filtering, ports, ..Rules::full_cone() });
+            }
+        }
+    }
+    kinds
+}
+
+/// Whether two can meet by knocking at the addresses that a relay saw, by theory.
+///
+/// Each sends from the socket that the relay saw. Towards the other, a NAT maps it to the same
+/// address unless its mapping depends on the destination and ports are not preserved. The other end
+/// lets the first packet in if its filter does not ask for that very address and port to have been
+/// sent to before, or if that address was known in advance.
+fn can_meet(one: Rules, other: Rules) -> bool {
+    let is_stable = |rules: Rules| {
+        !rules.translates
+            || rules.mapping == Dependence::Independent
+            || rules.ports == Ports::Preserving
+    };
+    let lets_in = |rules: Rules, unknown_port: bool| {
+        !unknown_port || !(rules.filtering == Dependence::AddressAndPort)
+    };
+    match (is_stable(one), is_stable(other)) {
+        (true, true) => true,
+        // The one with the stable address waits for a packet from a port it cannot know.
+        (true, false) => lets_in(one, true),
+        (false, true) => lets_in(other, true),
+        // Neither can send to where the other is: it has another port for everybody.
+        (false, false) => false,
+    }
+}
+
+#[test]
+fn every_pair_of_nats_goes_direct_that_can_and_stays_on_the_relay_otherwise() {
+    let kinds = kinds();
+    let (mut direct, mut relayed) = (0, 0);
+    for (index, agent) in kinds.iter().enumerate() {
+        for (other, connector) in kinds.iter().enumerate() {
+            let seed = (index * kinds.len() + other) as u64;
+            let mut scene = Scene::new(seed, &Ground::behind(*agent, *connector));
+            scene.connect();
+            let expected = can_meet(*agent, *connector);
+            let is_direct = scene.goes_direct(6 * SECOND);
+            assert_eq!(is_direct, expected, "{agent:?} and {connector:?}");
+            if expected { direct += 1 } else { relayed += 1 }
+        }
+    }
+    println!("{direct} pairs direct, {relayed} on the relay");
+    assert!(direct > 0 && relayed > 0);
+}
+
+#[test]
+fn those_who_cannot_meet_are_on_the_relay_within_a_second_and_say_why() {
+    let hard = Rules::symmetric();
+    let mut scene = Scene::attached(1, &Ground::behind(hard, hard));
+    let began = scene.lab.now();
+    scene.peer = scene.lab.find(scene.agent, "web", "connector");
+    scene.connect();
+    assert!(scene.lab.now() - began <= SECOND);
+    scene.lab.run_for(5 * SECOND);
+    let path = scene.lab.path(scene.agent, scene.peer);
+    assert_eq!((path.mapping, path.peer.mapping), (Mapping::Dependent, Mapping::Dependent));
+    let knocked: u64 =
+        path.ways.iter().filter(|way| way.address.is_some()).map(|way| way.sent).sum();
+    assert!(knocked <= 20, "{knocked} probes to where nobody can be");
+    assert!(path.ways.iter().any(|way| way.sentence.contains("cannot work")), "{path:?}");
+}
+
+#[test]
+fn the_kind_of_mapping_is_found_out_by_two_addresses_of_a_relay() {
+    for (rules, mapping) in [
+        (Rules::full_cone(), Mapping::Independent),
+        (Rules::port_restricted(), Mapping::Independent),
+        (Rules::symmetric(), Mapping::Dependent),
+        (Rules::address_dependent(), Mapping::Dependent),
+        (Rules::firewall(), Mapping::None),
+    ] {
+        let ground = Ground { agent: Some(rules), ..Ground::default() };
+        let scene = Scene::attached(1, &ground);
+        let snapshot = scene.lab.node(scene.agent).snapshot();
+        assert_eq!(snapshot.mapping, mapping, "{rules:?}");
+        assert_eq!(scene.lab.node(scene.connector).snapshot().mapping, Mapping::None);
+    }
+}
+
+#[test]
+fn a_pair_behind_one_nat_meets_at_its_own_addresses() {
+    let mut scene = Scene::connected(1, &Ground::behind(Rules::port_restricted(), Rules::full_cone()));
+    assert!(scene.goes_direct(ms(2_000)));
+}
