@@ -24,7 +24,7 @@ pub struct Config {
     /// those that a registered connector lists.
     pub meshes: Option<BTreeSet<KeyDigest>>,
     /// Where the relay answers discovery, as clients reach it, up to
-    /// [`MAX_DISCOVERY`](crate::message::MAX_DISCOVERY) addresses: none, as they cannot be known
+    /// [`MAX_DISCOVERY`] addresses: none, as they cannot be known
     /// from within.
     pub discovery: Vec<SocketAddr>,
     /// Clients at once: 16,384, as many as a node has peers.

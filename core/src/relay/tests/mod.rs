@@ -128,24 +128,42 @@ impl Table {
 }
 
 fn line(to: u64, message: &Message) -> String {
-    match message {
-        Message::Welcome(Welcome { observed, .. }) => format!("{to} welcome {observed}"),
-        Message::Registered(Registered { refresh_ms }) => format!("{to} registered {refresh_ms}"),
+    let words = match message {
+        Message::Welcome(Welcome { observed, .. }) => format!("welcome {observed}"),
+        Message::Registered(Registered { refresh_ms }) => format!("registered {refresh_ms}"),
         Message::Unregistered(Unregistered { code, message, .. }) => {
-            format!("{to} unregistered {code}: {message}")
+            format!("unregistered {code}: {message}")
         }
         Message::Matched(Matched { request, channel, name, .. }) => {
-            format!("{to} matched {request} {channel} {name}")
+            format!("matched {request} {channel} {name}")
         }
         Message::Unmatched(Unmatched { request, code, .. }) => {
-            format!("{to} unmatched {request} {code}")
+            format!("unmatched {request} {code}")
         }
         Message::Incoming(Incoming { channel, service, .. }) => {
-            format!("{to} incoming {channel} {service}")
+            format!("incoming {channel} {service}")
         }
-        Message::Hangup(Hangup { channel, code, .. }) => format!("{to} hangup {channel} {code}"),
-        other => panic!("a relay does not say {:?}", other.kind()),
-    }
+        Message::Hangup(Hangup { channel, code, .. }) => format!("hangup {channel} {code}"),
+        Message::Heartbeat(_)
+        | Message::HeartbeatAck(_)
+        | Message::EscalationRequest(_)
+        | Message::EscalationResponse(_)
+        | Message::StreamChunk(_)
+        | Message::StreamEnd(_)
+        | Message::Error(_)
+        | Message::PrewarmSignal(_)
+        | Message::Open(_)
+        | Message::Opened(_)
+        | Message::Request(_)
+        | Message::Response(_)
+        | Message::ResponseChunk(_)
+        | Message::Goaway(_)
+        | Message::Register(_)
+        | Message::Withdraw(_)
+        | Message::Connect(_)
+        | Message::Candidates(_) => panic!("a relay does not say {:?}", message.kind()),
+    };
+    format!("{to} {words}")
 }
 
 /// A member of the mesh whose key and serial number are `key`.
