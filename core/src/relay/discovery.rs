@@ -17,7 +17,7 @@ use ring::hmac;
 
 use crate::id::PeerId;
 use crate::probe::{Key, Kind, LEN, Probe};
-use crate::tls::Tls;
+use crate::tls::{KeyDigest, Tls};
 
 /// What keeps the names of clients apart from their keys.
 const SESSION_LABEL: &[u8] = b"adit/1 discovery session";
@@ -53,10 +53,12 @@ impl Responder {
         Self::new(secret_of(tls))
     }
 
-    /// By which name a client's probes go. It says nothing of the client.
+    /// By which name a client's probes go. It says nothing of the client, and is no other client's
+    /// after a restart.
     #[must_use]
-    pub fn session_for(&self, client: PeerId) -> u64 {
-        let [a, b, c, d, e, f, g, h, ..] = self.derive(SESSION_LABEL, client.0);
+    pub fn session_for(&self, client: PeerId, key: &KeyDigest) -> u64 {
+        let label = [SESSION_LABEL, &key.0].concat();
+        let [a, b, c, d, e, f, g, h, ..] = self.derive(&label, client.0);
         u64::from_be_bytes([a, b, c, d, e, f, g, h])
     }
 
@@ -109,7 +111,7 @@ mod tests {
     #[test]
     fn a_client_is_told_where_its_ping_came_from() {
         let responder = Responder::new([1; 32]);
-        let session = responder.session_for(PeerId(5));
+        let session = responder.session_for(PeerId(5), &KeyDigest([0; 32]));
         let key = responder.key_for(session);
         for (source, seen) in [
             ("192.0.2.1:5", "192.0.2.1:5"),

@@ -268,7 +268,7 @@ impl Relay {
 
     fn welcome(&mut self, client: PeerId) {
         let Some(attached) = self.clients.get(&client) else { return };
-        let session = self.discovery.session_for(client);
+        let session = self.discovery.session_for(client, &attached.key);
         let welcome = Welcome {
             observed: attached.observed,
             discovery: self.config.discovery.clone(),

@@ -13,7 +13,7 @@ fn a_client_is_told_how_it_is_seen_and_again_when_that_changes() {
     let Some((_, Message::Welcome(first))) = table.said.pop() else { panic!("no welcome") };
     assert_eq!(first.observed, "192.0.2.1:40001".parse().unwrap());
     assert_eq!(first.discovery, discovery);
-    assert_eq!(first.session, table.relay.discovery().session_for(PeerId(1)));
+    assert_eq!(first.session, table.relay.discovery().session_for(PeerId(1), &member(1).key));
     assert_eq!(first.key.0, table.relay.discovery().secret_for(first.session));
 
     table.relay.on_moved(PeerId(1), first.observed);
