@@ -47,7 +47,7 @@ use crate::id::Channel;
 use crate::probe::{Key, LEN};
 use crate::rng::Rng;
 use crate::timer;
-use crate::transmit::{Route, Via};
+use crate::transmit::Via;
 
 pub use candidate::{Candidate, Kind, MAX_CANDIDATES, Offer};
 pub use config::Config;

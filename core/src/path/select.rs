@@ -96,7 +96,6 @@ pub(super) struct Select {
     heard: Option<Instant>,
     failures: usize,
     held_off_until: Option<Instant>,
-    switches: u64,
 }
 
 /// Whether two ways are one: a direct way is where it goes, whichever address it leaves from.
@@ -120,7 +119,6 @@ impl Select {
             heard: None,
             failures: 0,
             held_off_until: None,
-            switches: 0,
         }
     }
 
@@ -138,10 +136,6 @@ impl Select {
 
     pub(super) const fn since(&self) -> Instant {
         self.since
-    }
-
-    pub(super) const fn switches(&self) -> u64 {
-        self.switches
     }
 
     /// When anything authentic last came by the way in use.
@@ -252,7 +246,6 @@ impl Select {
         self.silence = None;
         self.check = None;
         self.heard = None;
-        self.switches += 1;
     }
 
     /// A direct way that was in use since `self.since` has failed.
