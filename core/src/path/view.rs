@@ -148,8 +148,8 @@ pub type CandidateView = Candidate;
 pub struct PeerView {
     /// How its packets are sent.
     pub sends: Class,
-    /// Whether it hears this end directly.
-    pub hears_direct: bool,
+    /// Whether it hears nothing of this end on the direct way that it uses.
+    pub is_deaf: bool,
     /// Its NAT, as far as it was told.
     pub mapping: Mapping,
 }
@@ -255,7 +255,7 @@ impl Paths {
             candidates: self.meeting.candidates.clone(),
             peer: PeerView {
                 sends,
-                hears_direct: self.peer.hears_direct,
+                is_deaf: self.peer.is_deaf,
                 mapping: self.meeting.theirs.map_or(Mapping::Unknown, |(mapping, _)| mapping),
             },
             rounds: self.meeting.round,

@@ -263,12 +263,20 @@ impl World {
             }
             Action::Packets { via, bytes, .. } => {
                 let number = u64::from_be_bytes(bytes[..8].try_into().unwrap());
+                if number == 0 {
+                    return;
+                }
                 self.carry_data(end, via, number, bytes[8] == 1);
             }
             Action::Candidates(offer) => {
-                // The connection's own: by the way in use.
-                if let Some(via) = self.ends[end].paths.select.in_use() {
-                    self.carry(end, via, Body::Offer(offer));
+                // A packet of the connection like any other.
+                match self.ends[end].paths.dispatch(&[0; 200], None, self.now) {
+                    Dispatch::Send(via) => self.carry(end, via, Body::Offer(offer)),
+                    Dispatch::Both { first, copy } => {
+                        self.carry(end, first, Body::Offer(offer.clone()));
+                        self.carry(end, copy, Body::Offer(offer));
+                    }
+                    Dispatch::Held => {}
                 }
             }
             Action::Changed { to, reason, planned, .. } => {
