@@ -181,8 +181,7 @@ impl Select {
     pub(super) fn doubt(&mut self, now: Instant) {
         if self.suspect_since().is_none() {
             self.liveness = Liveness::Suspect { at: now };
-            let silence = Silence { since: now, is_missed_by_somebody: true };
-            self.silence.get_or_insert(silence).is_missed_by_somebody = true;
+            self.silence.get_or_insert(Silence { since: now, is_missed_by_somebody: false });
             self.check = Some(now + self.patience.ask_every);
         }
     }
@@ -369,6 +368,7 @@ mod tests {
         let start = anchor();
         let mut select = select(start);
         select.doubt(start);
+        select.on_sent(false, start);
         assert_eq!(select.suspect_since(), Some(start));
         assert_eq!(select.on_time(start + ms(350) - NANO), Step::Ask);
         assert_eq!(select.on_time(start + ms(350)), Step::Dead);

@@ -68,7 +68,7 @@ fn forged_repeated_reflected_and_displaced_probes_are_told_apart_and_change_noth
     }
     let pings = world.wire.iter().filter_map(|it| match &it.3 {
         Body::Probe(bytes) if it.1 == DIALLER && bytes[0] == 0x20 => Some((it.2, *bytes)),
-        _ => None,
+        Body::Probe(_) | Body::Data { .. } | Body::Offer(_) => None,
     });
     let pings: Vec<_> = pings.collect();
     for (_, bytes) in &pings[..pings.len() - 2] {
@@ -91,7 +91,7 @@ fn an_answer_from_an_address_that_was_not_asked_does_not_count() {
     world.run(ms(45));
     let asked = world.wire.iter().find_map(|it| match &it.3 {
         Body::Probe(bytes) if it.1 == ACCEPTOR && matches!(it.2, Via::Direct(_)) => Some(*bytes),
-        _ => None,
+        Body::Probe(_) | Body::Data { .. } | Body::Offer(_) => None,
     });
     let ping = Probe::decode(&asked.unwrap(), &key(2)).unwrap();
     let answer = |ping: Probe| {
@@ -149,7 +149,7 @@ fn pings_from_ever_new_addresses_fill_a_table_of_bounded_size() {
 fn packets_from_an_unknown_address_cause_no_more_bytes_than_they_have() {
     let mut world = direct(5);
     let before = world.ends[ACCEPTOR].probes;
-    world.traffic = None;
+    world.traffic.clear();
     for batches in 1..=30 {
         let now = world.now;
         world.ends[ACCEPTOR].paths.on_received(at("192.0.2.66:6"), now);

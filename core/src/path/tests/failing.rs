@@ -52,6 +52,26 @@ fn a_black_hole_of_one_direction_moves_both_ends() {
 }
 
 #[test]
+fn an_end_that_is_told_that_it_is_not_heard_copies_and_follows_though_it_hears() {
+    for deaf in [DIALLER, ACCEPTOR] {
+        let mut world = direct(17);
+        world.keep_sending(ACCEPTOR, ms(5));
+        world.run(ms(3_000));
+        let cut = world.elapsed();
+        world.links[1].up[deaf] = false;
+        world.run(ms(2_000));
+        assert_eq!((world.used(DIALLER), world.used(ACCEPTOR)), (Some(0), Some(0)));
+        let (_, first_copy) = world.ends[deaf].copied[0];
+        assert!(first_copy - cut <= ms(200), "{deaf}: copies began after {:?}", first_copy - cut);
+        // What came hid the failure at first: what was sent then is gone, and nothing else.
+        let until = world.elapsed() - ms(300);
+        assert_eq!(world.missing(1 - deaf, until), NONE, "{deaf}");
+        let hidden = world.missing(deaf, cut + ms(100)).len();
+        assert_eq!(world.missing(deaf, until).len(), hidden, "{deaf}");
+    }
+}
+
+#[test]
 fn an_end_that_hears_of_the_failure_follows_without_waiting() {
     let mut world = direct(3);
     world.cut(1);
@@ -59,6 +79,20 @@ fn an_end_that_hears_of_the_failure_follows_without_waiting() {
     let left: Vec<_> = world.ends.iter().map(|end| *end.changes.last().unwrap()).collect();
     let first = left.iter().map(|it| it.at).min().unwrap();
     assert!(left.iter().all(|it| it.at - first <= ms(45)), "{left:?}");
+}
+
+#[test]
+fn of_two_thousand_packets_a_second_none_is_lost_to_a_black_hole() {
+    let mut world = direct(18);
+    world.traffic.clear();
+    world.keep_sending(DIALLER, Duration::from_micros(500));
+    world.run(ms(1_000));
+    let cut = world.elapsed();
+    world.cut(1);
+    world.run(ms(2_000));
+    let until = world.elapsed() - ms(100);
+    assert_eq!(world.missing(DIALLER, until), NONE);
+    assert!(world.longest_gap(ACCEPTOR, cut) <= ms(250));
 }
 
 #[test]
@@ -298,7 +332,7 @@ fn an_address_that_cannot_be_sent_to_is_doubted_in_use_and_dropped_otherwise() {
 #[test]
 fn a_host_that_sleeps_for_an_hour_asks_before_it_leaves_a_way() {
     let mut world = direct(16);
-    world.traffic = None;
+    world.traffic.clear();
     let before = world.ends[DIALLER].changes.len();
     world.now += Duration::from_secs(3_600);
     world.settle();

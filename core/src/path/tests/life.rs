@@ -205,7 +205,7 @@ fn probes_are_dense_under_traffic_and_rare_when_idle() {
     let busy = count(&mut world, ms(10_000));
     // Ten of its own by the way in use, two or three by the relay, and as many answers.
     assert!((20..=32).contains(&busy), "{busy} probes in ten seconds");
-    world.traffic = None;
+    world.traffic.clear();
     world.run(ms(60_000));
     let idle = count(&mut world, ms(100_000));
     assert!((12..=32).contains(&idle), "{idle} probes in a hundred seconds");

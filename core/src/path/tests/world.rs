@@ -105,8 +105,8 @@ pub(super) struct World {
     queue: BTreeMap<(Instant, u64), (usize, Via, Body)>,
     sequence: u64,
     next_number: u64,
-    /// An end, and the time between its packets.
-    pub(super) traffic: Option<(usize, Duration, Instant)>,
+    /// Ends, the times between their packets, and when the next is sent.
+    pub(super) traffic: Vec<(usize, Duration, Instant)>,
     /// Whoever copies: everything that went over a link.
     pub(super) wire: Vec<(Duration, usize, Via, Body)>,
 }
@@ -147,7 +147,7 @@ impl World {
             queue: BTreeMap::new(),
             sequence: 0,
             next_number: 0,
-            traffic: None,
+            traffic: Vec::new(),
             wire: Vec::new(),
         }
     }
@@ -317,7 +317,7 @@ impl World {
         loop {
             let deadlines = self.ends.iter().filter_map(|end| end.paths.deadline());
             let queued = self.queue.keys().next().map(|&(at, _)| at);
-            let traffic = self.traffic.map(|(_, _, at)| at);
+            let traffic = self.traffic.iter().map(|&(_, _, at)| at);
             let times = deadlines.map(|(at, _)| at).chain(queued).chain(traffic);
             let next = times.min().filter(|&at| at <= end);
             let Some(next) = next else { break };
@@ -325,8 +325,9 @@ impl World {
             if let Some(entry) = self.queue.first_entry().filter(|it| it.key().0 <= self.now) {
                 let (to, via, body) = entry.remove();
                 self.deliver(to, via, body);
-            } else if let Some((from, every, at)) = self.traffic.filter(|it| it.2 <= self.now) {
-                self.traffic = Some((from, every, at + every));
+            } else if let Some(due) = self.traffic.iter_mut().find(|it| it.2 <= next) {
+                due.2 += due.1;
+                let from = due.0;
                 self.send(from);
             }
             self.settle();
@@ -336,7 +337,7 @@ impl World {
 
     /// `end` sends a packet every so often, from now on.
     pub(super) fn keep_sending(&mut self, end: usize, every: Duration) {
-        self.traffic = Some((end, every, self.now));
+        self.traffic.push((end, every, self.now));
     }
 
     /// Delivers bytes to `end` as if they came by `via`.
