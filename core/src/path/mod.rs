@@ -56,7 +56,7 @@ pub use inbound::Heard;
 pub use nat::Mapping;
 pub use score::Class;
 pub use select::MAX_SWITCHES;
-pub use view::{CandidateView, Counters, PeerView, Reason, Verdict, View, WayView};
+pub use view::{Counters, PeerView, Reason, Verdict, View, WayView};
 
 use hold::Hold;
 use meeting::Meeting;

@@ -140,9 +140,6 @@ pub struct WayView {
     pub sentence: String,
 }
 
-/// One candidate of this end.
-pub type CandidateView = Candidate;
-
 /// What the peer last said of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct PeerView {
@@ -215,7 +212,7 @@ pub struct View {
     /// This end's NAT.
     pub mapping: Mapping,
     /// What this end told the other.
-    pub candidates: Vec<CandidateView>,
+    pub candidates: Vec<Candidate>,
     /// What the peer said.
     pub peer: PeerView,
     /// Rounds of knocking.
