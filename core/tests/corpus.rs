@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use adit_core::testing::{fuzz_bytes, fuzz_identity, fuzz_relay, fuzz_world};
+use adit_core::testing::{fuzz_bytes, fuzz_identity, fuzz_probe, fuzz_relay, fuzz_world};
 
 #[test]
 fn the_corpus_of_frames_holds() {
@@ -27,6 +27,11 @@ fn the_corpus_of_operations_holds() {
 #[test]
 fn the_corpus_of_relays_holds() {
     replay("relay", fuzz_relay::relay);
+}
+
+#[test]
+fn the_corpus_of_probes_holds() {
+    replay("probes", fuzz_probe::probes);
 }
 
 #[test]

@@ -122,6 +122,9 @@ impl Paths {
         let (Some(_), Some(present)) = (&self.keys, self.in_use()) else { return };
         let (present_class, present_score) = (present.class(), self.score(present));
         if let Some(to) = self.where_the_peer_moved() {
+            for way in &mut self.ways.all {
+                way.is_used_by_peer = is_same(way.via, to);
+            }
             self.switch(to, Reason::PeerMoved, false, now);
             return;
         }

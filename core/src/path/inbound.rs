@@ -77,10 +77,7 @@ impl Paths {
         }
         let Some(at) = self.way_of(via, now) else { return Heard::Stray };
         self.ways.all[at].track.heard = Some(now);
-        if self.select.is_in_use(via) {
-            self.select.on_heard(now);
-            self.replay.on_received(self.answer, now);
-        }
+        // It is no answer to what this end sends: the peer may hear nothing, and ask for that reason.
         // Answered before anything follows from it: a failover has its own to send.
         let is_answered = self.answer(via, at, ping, now);
         if freshness == Freshness::Newest {
@@ -101,7 +98,7 @@ impl Paths {
             self.ping(at, now);
             return true;
         }
-        let state = self.state(at, now).to_byte();
+        let state = self.state(at).to_byte();
         let Some(keys) = &self.keys else { return false };
         let observed = match via {
             Via::Direct(route) => Some(route.remote),
@@ -130,8 +127,14 @@ impl Paths {
         } else {
             self.ways.all[at].is_used_by_peer = false;
         }
-        if has_left && self.select.is_direct() {
+        if !self.select.is_direct() {
+            return;
+        }
+        if has_left {
             self.fail_over(Reason::PeerLeft, now);
+        } else if state.is_deaf && self.select.suspect_since().is_none() {
+            self.select.doubt(now);
+            self.ping_in_use(now);
         }
     }
 
@@ -144,6 +147,8 @@ impl Paths {
         way.observed = pong.observed.or(way.observed);
         let is_proving = way.track.streak < PROVEN_AGAIN;
         if self.select.is_in_use(via) {
+            // The peer has heard the question.
+            self.peer.is_deaf = false;
             self.select.on_heard(now);
             self.replay.on_received(self.answer, now);
         }

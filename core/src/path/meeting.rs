@@ -15,7 +15,7 @@ use super::{Action, Paths, Role};
 use crate::bucket::{Bucket, Rate};
 use crate::probe::Key;
 
-/// The time to the second round: the first was over a second before.
+/// The time to the second round: a second knock at what was lost by chance.
 const RETRY: Duration = Duration::from_secs(5);
 /// The time to each later one, in milliseconds: a minute, spread so that a thousand connections of
 /// one relay do not knock together.
@@ -105,6 +105,8 @@ impl Paths {
         let is_newer = offer.round > self.meeting.round;
         self.meeting.round = self.meeting.round.max(offer.round);
         if is_newer && self.meeting.is_known {
+            // This round is the next: no need to begin one as well.
+            self.schedule(now);
             self.tell(now);
         }
         if self.role == Role::Dialler || self.meeting.is_told {
@@ -121,10 +123,21 @@ impl Paths {
         self.meeting.is_told = true;
         let Meeting { candidates, mapping, round, .. } = self.meeting.clone();
         self.actions.push_back(Action::Candidates(Offer { candidates, mapping, round }));
-        self.meeting.next.get_or_insert(now + RETRY);
+        if self.meeting.next.is_none() {
+            self.schedule(now);
+        }
         if self.role == Role::Acceptor && self.meeting.theirs.is_some() {
             self.knock(now);
         }
+    }
+
+    /// The next round: soon after the first, and then once a minute.
+    fn schedule(&mut self, now: Instant) {
+        let (least, most) = UPGRADE;
+        let is_first = self.meeting.attempts == 0;
+        let wait = if is_first { RETRY } else { between(least, most, &mut self.rng) };
+        self.meeting.attempts = self.meeting.attempts.saturating_add(1);
+        self.meeting.next = Some(now + wait);
     }
 
     /// Knocks at every address of the peer that does not answer.
@@ -141,7 +154,9 @@ impl Paths {
                 way.track.knock(now);
             }
         }
-        self.meeting.next.get_or_insert(now + RETRY);
+        if self.meeting.next.is_none() {
+            self.schedule(now);
+        }
     }
 
     /// A direct way is wanted now.
@@ -163,11 +178,7 @@ impl Paths {
             self.meeting.next = None;
             return;
         }
-        let (least, most) = UPGRADE;
-        let is_first = self.meeting.attempts == 0;
-        let wait = if is_first { RETRY } else { between(least, most, &mut self.rng) };
-        self.meeting.next = Some(now + wait);
-        self.meeting.attempts = self.meeting.attempts.saturating_add(1);
+        self.schedule(now);
         self.meeting.begun = Some(now);
         self.meeting.round = self.meeting.round.saturating_add(1);
         self.tell(now);

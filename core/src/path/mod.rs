@@ -56,7 +56,7 @@ pub use inbound::Heard;
 pub use nat::Mapping;
 pub use score::Class;
 pub use select::MAX_SWITCHES;
-pub use view::{CandidateView, Counters, PeerView, Reason, Verdict, View, WayView};
+pub use view::{Counters, PeerView, Reason, Verdict, View, WayView};
 
 use hold::Hold;
 use meeting::Meeting;
@@ -65,10 +65,6 @@ use replay::Replay;
 use select::{Patience, Select};
 use ways::{Way, Ways};
 use window::Window;
-
-/// How long an end says that it hears the other directly after it last did: longer than the slowest
-/// probing of a way in use.
-pub const HEARS_FOR: Duration = Duration::from_secs(30);
 
 /// Probes that are answered: as many a second, and twice as many at once. Two ends that knock at
 /// sixteen addresses of each other send 64 within a tenth of a second.
@@ -256,6 +252,10 @@ impl Paths {
     pub fn on_received(&mut self, via: Via, now: Instant) {
         if !self.select.is_in_use(via) {
             self.on_received_elsewhere(via, now);
+            return;
+        }
+        if self.peer.is_deaf {
+            // What comes is no answer: the peer has said that it hears nothing.
             return;
         }
         self.replay.on_received(self.answer, now);

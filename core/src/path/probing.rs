@@ -206,6 +206,7 @@ impl Track {
     }
 
     /// How many probes are remembered as unanswered.
+    #[cfg(test)]
     pub(super) fn pending(&self) -> usize {
         self.pending.len()
     }

@@ -96,7 +96,6 @@ pub(super) struct Select {
     heard: Option<Instant>,
     failures: usize,
     held_off_until: Option<Instant>,
-    switches: u64,
 }
 
 /// Whether two ways are one: a direct way is where it goes, whichever address it leaves from.
@@ -120,7 +119,6 @@ impl Select {
             heard: None,
             failures: 0,
             held_off_until: None,
-            switches: 0,
         }
     }
 
@@ -138,10 +136,6 @@ impl Select {
 
     pub(super) const fn since(&self) -> Instant {
         self.since
-    }
-
-    pub(super) const fn switches(&self) -> u64 {
-        self.switches
     }
 
     /// When anything authentic last came by the way in use.
@@ -187,8 +181,7 @@ impl Select {
     pub(super) fn doubt(&mut self, now: Instant) {
         if self.suspect_since().is_none() {
             self.liveness = Liveness::Suspect { at: now };
-            let silence = Silence { since: now, is_missed_by_somebody: true };
-            self.silence.get_or_insert(silence).is_missed_by_somebody = true;
+            self.silence.get_or_insert(Silence { since: now, is_missed_by_somebody: false });
             self.check = Some(now + self.patience.ask_every);
         }
     }
@@ -252,7 +245,6 @@ impl Select {
         self.silence = None;
         self.check = None;
         self.heard = None;
-        self.switches += 1;
     }
 
     /// A direct way that was in use since `self.since` has failed.
@@ -376,6 +368,7 @@ mod tests {
         let start = anchor();
         let mut select = select(start);
         select.doubt(start);
+        select.on_sent(false, start);
         assert_eq!(select.suspect_since(), Some(start));
         assert_eq!(select.on_time(start + ms(350) - NANO), Step::Ask);
         assert_eq!(select.on_time(start + ms(350)), Step::Dead);

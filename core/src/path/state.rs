@@ -7,17 +7,17 @@
 //! | 0x01 | this probe was sent bare; one that arrives otherwise than it was sent is refused, so that no relay can pass one kind off as the other |
 //! | 0x02 | I send my packets directly |
 //! | 0x04 | I send my packets by the very way of this probe |
-//! | 0x08 | I have heard you directly, within [`super::HEARS_FOR`] |
+//! | 0x08 | I send directly and hear nothing of you there: what you hear of me does not show that I hear you, and you send copies by a relay |
 //! | 0xf0 | how often I have left a direct way because you fell silent on it, modulo 16: when it has changed, I do not hear you there, and you leave it too |
 //!
-//! The count and not a flag: it survives the loss of the probe that said it first, and says one
+//! A count and not a flag says the failure: it survives the loss of the probe that said it first, and says one
 //! event once. The bits of the ping with the highest transaction count, and those of pongs do not:
 //! they are in no order.
 
 const BARE: u8 = 0x01;
 const SENDS_DIRECT: u8 = 0x02;
 const SENDS_HERE: u8 = 0x04;
-const HEARS_DIRECT: u8 = 0x08;
+const IS_DEAF: u8 = 0x08;
 
 const fn flag(is_set: bool, bit: u8) -> u8 {
     if is_set { bit } else { 0 }
@@ -29,7 +29,7 @@ pub(super) struct State {
     pub(super) is_bare: bool,
     pub(super) sends_direct: bool,
     pub(super) sends_here: bool,
-    pub(super) hears_direct: bool,
+    pub(super) is_deaf: bool,
     /// 0 to 15.
     pub(super) left: u8,
 }
@@ -39,7 +39,7 @@ impl State {
         flag(self.is_bare, BARE)
             | flag(self.sends_direct, SENDS_DIRECT)
             | flag(self.sends_here, SENDS_HERE)
-            | flag(self.hears_direct, HEARS_DIRECT)
+            | flag(self.is_deaf, IS_DEAF)
             | (self.left << 4)
     }
 
@@ -48,7 +48,7 @@ impl State {
             is_bare: byte & BARE != 0,
             sends_direct: byte & SENDS_DIRECT != 0,
             sends_here: byte & SENDS_HERE != 0,
-            hears_direct: byte & HEARS_DIRECT != 0,
+            is_deaf: byte & IS_DEAF != 0,
             left: byte >> 4,
         }
     }

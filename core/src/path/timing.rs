@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::probing::PROVEN_AGAIN;
 use super::select::Step;
 use super::state::State;
-use super::{Action, HEARS_FOR, Paths, Reason};
+use super::{Action, Paths, Reason};
 use crate::probe::{Kind, Probe};
 
 /// The pace at which a way is proven: three of these are less than a person notices.
@@ -60,7 +60,7 @@ impl Paths {
     /// Sends a ping by the way at that place.
     pub(super) fn ping(&mut self, at: usize, now: Instant) {
         let via = self.ways.all[at].via;
-        let state = self.state(at, now).to_byte();
+        let state = self.state(at).to_byte();
         let Some(keys) = &self.keys else { return };
         self.transaction += 1;
         let sent = now.saturating_duration_since(self.epoch).as_micros();
@@ -104,18 +104,13 @@ impl Paths {
     }
 
     /// What every probe says of this end.
-    pub(super) fn state(&self, at: usize, now: Instant) -> State {
+    pub(super) fn state(&self, at: usize) -> State {
         let way = &self.ways.all[at];
-        let is_recent = |heard: Option<Instant>| {
-            heard.is_some_and(|heard| now.saturating_duration_since(heard) <= HEARS_FOR)
-        };
-        let in_use = self.select.heard().filter(|_| self.select.is_direct());
-        let mut direct = self.ways.all.iter().filter(|way| way.is_direct());
         State {
             is_bare: way.is_direct(),
             sends_direct: self.select.is_direct(),
             sends_here: self.select.is_in_use(way.via),
-            hears_direct: is_recent(in_use) || direct.any(|way| is_recent(way.track.heard)),
+            is_deaf: self.select.is_direct() && self.select.suspect_since().is_some(),
             left: self.left,
         }
     }

@@ -140,16 +140,13 @@ pub struct WayView {
     pub sentence: String,
 }
 
-/// One candidate of this end.
-pub type CandidateView = Candidate;
-
 /// What the peer last said of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct PeerView {
     /// How its packets are sent.
     pub sends: Class,
-    /// Whether it hears this end directly.
-    pub hears_direct: bool,
+    /// Whether it hears nothing of this end on the direct way that it uses.
+    pub is_deaf: bool,
     /// Its NAT, as far as it was told.
     pub mapping: Mapping,
 }
@@ -215,7 +212,7 @@ pub struct View {
     /// This end's NAT.
     pub mapping: Mapping,
     /// What this end told the other.
-    pub candidates: Vec<CandidateView>,
+    pub candidates: Vec<Candidate>,
     /// What the peer said.
     pub peer: PeerView,
     /// Rounds of knocking.
@@ -255,7 +252,7 @@ impl Paths {
             candidates: self.meeting.candidates.clone(),
             peer: PeerView {
                 sends,
-                hears_direct: self.peer.hears_direct,
+                is_deaf: self.peer.is_deaf,
                 mapping: self.meeting.theirs.map_or(Mapping::Unknown, |(mapping, _)| mapping),
             },
             rounds: self.meeting.round,

@@ -170,7 +170,7 @@ mod tests {
     fn the_twenty_fifth_direct_way_takes_the_place_of_the_oldest_that_led_nowhere() {
         let now = anchor();
         let mut ways = Ways::default();
-        let mut add =
+        let add =
             |ways: &mut Ways, port| ways.direct_to(address(port), Kind::PeerReflexive, None, now);
         (1..=24).for_each(|port| assert!(add(&mut ways, port).is_some()));
         ways.all[0].is_offered = true;

@@ -13,6 +13,7 @@ pub mod crypto;
 mod flows;
 pub mod fuzz_bytes;
 pub mod fuzz_identity;
+pub mod fuzz_probe;
 pub mod fuzz_relay;
 pub mod fuzz_world;
 pub mod host;

@@ -1,0 +1,214 @@
+//! What must hold for any probes and any order of calls: the body of the fuzz target `probes`.
+//!
+//! Decides what counts as a failure, and fails by panicking. Never makes up input: that comes from
+//! the fuzzer, or from the corpus that the tests replay.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use crate::id::{Channel, PeerId};
+use crate::path::{
+    Action, Candidate, Config, Dispatch, Heard, Kind, MAX_CANDIDATES, Mapping, Offer, Paths, Role,
+};
+use crate::probe::{self, Key, LEN, Probe};
+use crate::rng::Rng;
+use crate::transmit::{Route, Via};
+
+const OURS: (u64, u8) = (1, 11);
+const THEIRS: (u64, u8) = (2, 22);
+
+fn key((_, byte): (u64, u8)) -> Key {
+    Key::new([byte; 32])
+}
+
+/// Any bytes as a probe, and any calls of one end of a connection.
+///
+/// The first byte of `data` chooses the end; the rest are calls, three bytes each: which, and two
+/// arguments. Data goes only to addresses that have answered, a probe counts only if it is the
+/// peer's, nothing grows beyond its bound, and once drained no deadline is in the past.
+pub fn probes(data: &[u8]) {
+    raw(data);
+    let Some((&first, calls)) = data.split_first() else { return };
+    let role = if first & 1 == 0 { Role::Dialler } else { Role::Acceptor };
+    let mut run = Run::new(role);
+    for call in calls.chunks_exact(3).take(2_000) {
+        run.call(call[0], call[1], call[2]);
+        run.drain();
+    }
+}
+
+/// Bytes are one probe exactly if it has these bytes.
+fn raw(data: &[u8]) {
+    let key = key(THEIRS);
+    if let Some(probe) = Probe::decode(data, &key) {
+        assert_eq!(probe.encode(&key), data, "a second form of one probe");
+        assert_eq!(Probe::session(data), Some(probe.session));
+    }
+    assert!(Probe::session(data).is_none() || data.len() == LEN);
+}
+
+struct Run {
+    paths: Paths,
+    now: Instant,
+    asked: Vec<(Via, Probe)>,
+    answered: Vec<SocketAddr>,
+}
+
+fn via(number: u8) -> Via {
+    match number.checked_sub(64) {
+        Some(relay) => Via::Relayed(channel(relay)),
+        None => Via::Direct(Route::to(address(number))),
+    }
+}
+
+fn address(number: u8) -> SocketAddr {
+    SocketAddr::from(([192, 0, 2, number], 4_000))
+}
+
+fn channel(number: u8) -> Channel {
+    Channel { relay: PeerId(1), number: u32::from(number) % 8 }
+}
+
+fn mapping(number: u8) -> Mapping {
+    match number % 4 {
+        0 => Mapping::None,
+        1 => Mapping::Independent,
+        2 => Mapping::Dependent,
+        _ => Mapping::Unknown,
+    }
+}
+
+fn candidates(first: u8, count: u8) -> Vec<Candidate> {
+    let kinds = [Kind::Host, Kind::Mapped, Kind::Reflexive, Kind::PeerReflexive];
+    let numbers = (0..count).map(|i| first.wrapping_add(i));
+    let one = |number: u8| {
+        let kind = kinds[usize::from(number) % kinds.len()];
+        Candidate { kind, address: address(number) }
+    };
+    numbers.map(one).collect()
+}
+
+impl Run {
+    #[expect(clippy::disallowed_methods, reason = "an Instant has no other origin")]
+    fn new(role: Role) -> Self {
+        let now = Instant::now();
+        let rng = Rng::new([1; 32], "path");
+        let paths = Paths::new(Config::default(), role, channel(0), rng, now);
+        Self { paths, now, asked: Vec::new(), answered: Vec::new() }
+    }
+
+    fn call(&mut self, which: u8, a: u8, b: u8) {
+        let now = self.now;
+        match which % 16 {
+            0 => self.now += Duration::from_millis(u64::from(a) * 2),
+            1 => self.now += Duration::from_secs(u64::from(a) * u64::from(b)),
+            2 => self.paths.set_keys((OURS.0, key(OURS)), (THEIRS.0, key(THEIRS)), now),
+            3 => self.paths.set_local(&candidates(200, a % 20), mapping(b), now),
+            4 => {
+                let offer = Offer {
+                    candidates: candidates(a, b % 40),
+                    mapping: mapping(b),
+                    round: u32::from(a),
+                };
+                self.paths.handle_candidates(&offer, now);
+            }
+            5 => self.paths.add_relayed(channel(a), now),
+            6 => self.paths.remove_relayed(channel(a), now),
+            7 => self.answer(a, None),
+            8 => self.answer(a, Some(via(b))),
+            9 => self.ping(via(a % 72), u64::from(b), a ^ b),
+            10 => self.ping(via(a % 72), u64::from(b) << 56, b),
+            11 => self.flipped(a, b),
+            12 => self.paths.on_received(via(a % 72), now),
+            13 if a & 1 == 0 => self.paths.on_network_changed(now),
+            13 => self.paths.on_send_failed(Route::to(address(b)), now),
+            14 => self.paths.note_rtt(Duration::from_millis(u64::from(a) * u64::from(b))),
+            _ => self.dispatch(usize::from(a) * usize::from(b)),
+        }
+    }
+
+    fn ping(&mut self, via: Via, transaction: u64, state: u8) {
+        let kind = probe::Kind::Ping;
+        let ping = Probe { kind, session: THEIRS.0, transaction, sent: 0, observed: None, state };
+        self.paths.handle_probe(via, &ping.encode(&key(THEIRS)), self.now);
+    }
+
+    /// Answers one of the latest questions, from where it was asked or from elsewhere.
+    fn answer(&mut self, back: u8, from: Option<Via>) {
+        let back = usize::from(back % 16);
+        let Some(&(asked, ping)) = self.asked.iter().rev().nth(back) else { return };
+        let state = u8::from(matches!(asked, Via::Direct(_)));
+        let pong = Probe { kind: probe::Kind::Pong, session: THEIRS.0, state, ..ping };
+        let from = from.unwrap_or(asked);
+        let heard = self.paths.handle_probe(from, &pong.encode(&key(THEIRS)), self.now);
+        if heard == Heard::Pong {
+            assert_eq!(from, asked, "an answer counted from where nothing was asked");
+            if let Via::Direct(route) = from {
+                self.answered.push(route.remote);
+            }
+        }
+    }
+
+    /// A genuine probe but for one bit, and one of this end's own.
+    fn flipped(&mut self, from: u8, bit: u8) {
+        let kind = probe::Kind::Ping;
+        let probe = Probe {
+            kind,
+            session: THEIRS.0,
+            transaction: u64::MAX,
+            sent: 0,
+            observed: None,
+            state: 1,
+        };
+        let mut bytes = probe.encode(&key(THEIRS));
+        bytes[usize::from(bit) % LEN] ^= 1 << (from % 8);
+        let heard = self.paths.handle_probe(via(from % 64), &bytes, self.now);
+        assert!(matches!(heard, Heard::Forged | Heard::Reflected | Heard::TooEarly), "{heard:?}");
+        let own = Probe { session: OURS.0, ..probe }.encode(&key(OURS));
+        let heard = self.paths.handle_probe(via(from % 64), &own, self.now);
+        assert!(matches!(heard, Heard::Reflected | Heard::TooEarly), "{heard:?}");
+    }
+
+    fn dispatch(&mut self, length: usize) {
+        match self.paths.dispatch(&vec![0; length], None, self.now) {
+            Dispatch::Send(via) => self.may_carry(via),
+            Dispatch::Both { first, copy } => {
+                assert_ne!(first, copy, "two copies by one way");
+                self.may_carry(first);
+                self.may_carry(copy);
+            }
+            Dispatch::Held => {}
+        }
+    }
+
+    fn may_carry(&self, via: Via) {
+        if let Via::Direct(route) = via {
+            assert!(self.answered.contains(&route.remote), "data to an unproven address");
+        }
+    }
+
+    fn drain(&mut self) {
+        for turn in 0.. {
+            assert!(turn < 5_000, "poll does not end");
+            let Some(action) = self.paths.poll(self.now) else { break };
+            match action {
+                Action::Probe { via, bytes } => {
+                    let probe = Probe::decode(&bytes, &key(OURS)).expect("a probe of this end");
+                    if probe.kind == probe::Kind::Ping {
+                        self.asked.push((via, probe));
+                    }
+                }
+                Action::Packets { via, .. } => self.may_carry(via),
+                Action::Changed { from, to, .. } => {
+                    assert_ne!(from, Some(to), "a change that is none");
+                    self.may_carry(to);
+                }
+                Action::Candidates(offer) => assert!(offer.candidates.len() <= MAX_CANDIDATES),
+                Action::Shrink => {}
+            }
+        }
+        let late = self.paths.deadline().is_some_and(|(at, _)| at <= self.now);
+        assert!(!late, "a deadline in the past");
+        assert!(self.paths.view(self.now).ways.len() <= 28, "more ways than are kept");
+    }
+}
