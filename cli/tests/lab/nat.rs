@@ -74,7 +74,9 @@ impl Kind {
                 "meta l4proto udp snat to {external} : jhash ip saddr . udp sport . ip daddr \
                  mod 40000 offset 20000; oifname \"wan\" snat to {external}"
             )),
-            Self::Symmetric => out(&format!("snat to {external}:20000-59999 random,fully-random")),
+            Self::Symmetric => out(&format!(
+                "meta l4proto {{ tcp, udp }} snat to {external}:20000-59999 random,fully-random"
+            )),
             Self::Firewall => String::new(),
         };
         format!("{GUARD}{translation}")
