@@ -9,6 +9,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod download;
 mod kinds;
 mod namespace;
 mod nat;

@@ -62,8 +62,6 @@ impl Namespace {
         run(Command::new("ip").args(["netns", "add", &name]))?;
         let namespace = Self { name };
         namespace.ip("link set lo up");
-        // Another router may have the address of one that is gone a moment later.
-        namespace.set("net/ipv4/neigh/default/locktime", "0");
         Ok(namespace)
     }
 
@@ -100,8 +98,15 @@ impl Namespace {
         let cable =
             format!("link add name {end} type veth peer name {other_end} netns {}", other.name);
         self.ip(&cable);
+        self.raise(end);
+        other.raise(other_end);
+    }
+
+    /// Puts an end into use.
+    pub(crate) fn raise(&self, end: &str) {
+        // Another router may have the address of one that is gone a moment later.
+        self.set(&format!("net/ipv4/neigh/{end}/locktime"), "0");
         self.ip(&format!("link set {end} up"));
-        other.ip(&format!("link set {other_end} up"));
     }
 
     /// Does something inside: sockets that are made there stay there, whoever uses them.

@@ -8,7 +8,7 @@
 
 use std::net::Ipv4Addr;
 
-use adit_core::testing::nat::{Dependence, Rules};
+use adit_core::testing::nat::Rules;
 
 /// A kind of router.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,18 +50,9 @@ impl Kind {
         }
     }
 
-    /// Whether two peers behind these kinds can meet directly, both being told by a third party
-    /// where the other one seems to be and both sending there.
-    ///
-    /// A peer whose port depends on the destination comes from a port that the other one was not
-    /// told. That other one must have a port that was told, and let in whoever comes from there.
+    /// Whether two peers behind these kinds can meet directly.
     pub(crate) fn meets(self, other: Self) -> bool {
-        let is_found = |a: Self, b: Self| {
-            let (a, b) = (a.rules(), b.rules());
-            a.mapping == Dependence::Independent
-                || (b.mapping == Dependence::Independent && b.filtering <= Dependence::Address)
-        };
-        is_found(self, other) && is_found(other, self)
+        self.rules().meets(&other.rules())
     }
 
     /// The rules of a router of this kind whose address outside is `external`.
@@ -74,7 +65,9 @@ impl Kind {
                 "meta l4proto udp snat to {external} : jhash ip saddr . udp sport . ip daddr \
                  mod 40000 offset 20000; oifname \"wan\" snat to {external}"
             )),
-            Self::Symmetric => out(&format!("snat to {external}:20000-59999 random,fully-random")),
+            Self::Symmetric => out(&format!(
+                "meta l4proto {{ tcp, udp }} snat to {external}:20000-59999 random,fully-random"
+            )),
             Self::Firewall => String::new(),
         };
         format!("{GUARD}{translation}")

@@ -213,10 +213,13 @@ impl Site {
         let (public, behind) = (other.public(), other.subnet);
         let [a, b, c] = behind;
         self.router.nft(&format!(
-            "table ip cut {{ chain forward {{ type filter hook forward priority -10;
-               ip daddr {{ {public}, {a}.{b}.{c}.0/24 }} drop
-               ip saddr {{ {public}, {a}.{b}.{c}.0/24 }} drop
-             }} }}"
+            "table ip cut {{
+               chain forward {{
+                 type filter hook forward priority -10;
+                 ip daddr {{ {public}, {a}.{b}.{c}.0/24 }} drop
+                 ip saddr {{ {public}, {a}.{b}.{c}.0/24 }} drop
+               }}
+             }}"
         ));
     }
 
@@ -228,8 +231,12 @@ impl Site {
     /// Has the router let no UDP through.
     pub(crate) fn block_udp(&self) {
         self.router.nft(
-            "table ip tcponly { chain forward { type filter hook forward priority -10;
-               meta l4proto udp drop } }",
+            "table ip tcponly {
+               chain forward {
+                 type filter hook forward priority -10;
+                 meta l4proto udp drop
+               }
+             }",
         );
     }
 

@@ -1,16 +1,16 @@
 //! The program across the lab's networks: direct wherever the NATs allow it, by the relay otherwise,
 //! and whatever happens to the networks meanwhile, the stream goes on.
 
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use adit_core::testing::link::{Conditions, Loss};
 
-use super::common::{Directory, within};
+use super::common::Directory;
+use super::common::people::Machine;
+use super::download::{Nginx, can_download, digest, download};
 use super::nat::Kind;
-use super::net::Site;
-use super::stage::{Party, SOON, Stage, Way, connected, free_port};
+use super::net::Net;
+use super::stage::{Party, SOON, Stage, Way, connected, start_in};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -22,6 +22,47 @@ const BYTES: u64 = 48 << 20;
 
 /// Time that the large transfer takes at least, so that its path can be cut and mended meanwhile.
 const LASTS: u64 = 24;
+
+#[test]
+fn a_public_connector_is_reached_from_behind_every_kind_of_router() {
+    let Some(mut net) = Net::new() else { return };
+    let server = net.public("server", &[10]);
+    let web = Machine::new();
+    let port = server.inside.enter(|| super::common::service(super::common::echo)).port();
+    let expose = ["expose", &port.to_string(), "--name", "web", "--listen", "4433"];
+    let _connector = start_in(&server.inside, &web, &expose);
+    for kind in Kind::ALL {
+        let mut agent = Party::at(net.site(0, kind));
+        let address = agent.connect(web.told(&["invite", "new", "web"]).trim_end());
+        assert!(agent.echoes_within(address, SOON), "{kind:?}");
+        agent.site.change_address();
+        assert!(agent.echoes_within(address, 3 * SOON), "{kind:?} from another address");
+    }
+}
+
+#[test]
+fn a_download_from_a_public_connector_survives_a_cable_that_is_out_for_a_moment() {
+    if !can_download() {
+        return;
+    }
+    let Some(mut net) = Net::new() else { return };
+    let server = net.public("server", &[10]);
+    let (directory, owner) = (Directory::new(), Machine::new());
+    let bytes = 8 << 20;
+    let web = Nginx::start(&directory, &server.inside, bytes);
+    let expose = ["expose", &web.port.to_string(), "--name", "web", "--listen", "4433"];
+    let connector = start_in(&server.inside, &owner, &expose);
+    let mut agent = Party::at(net.site(0, Kind::Symmetric));
+    let address = agent.connect(&connector.line());
+    let copy = directory.path("copy");
+    let mut curl = download(&agent.site.host, address, &copy, bytes / 6);
+    curl.reaches(&copy, bytes / 3);
+    agent.site.unplug();
+    std::thread::sleep(WATCH);
+    agent.site.replug();
+    assert!(curl.succeeds(), "{}", connector.log());
+    assert_eq!(digest(&copy), digest(&web.original));
+}
 
 #[test]
 fn every_pair_of_nats_goes_direct_where_it_can_and_by_the_relay_where_not() {
@@ -149,8 +190,7 @@ fn a_slow_and_lossy_access_network_is_survived() {
 
 #[test]
 fn a_download_goes_on_while_its_direct_path_is_cut_and_mended_three_times() {
-    if !["nginx", "curl", "sha256sum"].iter().all(|program| has(program)) {
-        eprintln!("SKIPPED: the large download, because nginx, curl or sha256sum is missing");
+    if !can_download() {
         return;
     }
     let Some(mut stage) = Stage::new() else { return };
@@ -158,18 +198,13 @@ fn a_download_goes_on_while_its_direct_path_is_cut_and_mended_three_times() {
     let mut agent = Party::at(stage.net.site(1, Kind::PortRestricted));
     let directory = Directory::new();
     let bytes = std::env::var("ADIT_LAB_BYTES").map_or(BYTES, |n| n.parse().unwrap());
-    let original = directory.path("original");
-    fill(&original, bytes);
-    let web = Nginx::start(&directory, &connector.site);
+    let web = Nginx::start(&directory, &connector.site.host, bytes);
     let invite = connector.expose(web.port, &stage);
     let address = agent.connect(&invite);
     agent.goes(Way::Direct, SOON);
 
     let copy = directory.path("copy");
-    let mut curl = agent.site.host.command("curl");
-    curl.args(["-sSf", "--max-time", "600", "--limit-rate", &(bytes / LASTS).to_string()]);
-    curl.arg("-o").arg(&copy).arg(format!("http://{address}/original"));
-    let mut curl = Running(curl.stdin(Stdio::null()).spawn().unwrap());
+    let mut curl = download(&agent.site.host, address, &copy, bytes / LASTS);
     for share in [1, 3, 5] {
         curl.reaches(&copy, bytes * share / 7);
         agent.site.cut(&connector.site);
@@ -177,77 +212,6 @@ fn a_download_goes_on_while_its_direct_path_is_cut_and_mended_three_times() {
         agent.site.mend();
         agent.goes(Way::Direct, 6 * SOON);
     }
-    assert!(curl.0.wait().unwrap().success(), "{}", stage.relay_log());
-    assert_eq!(digest(&copy), digest(&original));
-}
-
-fn has(program: &str) -> bool {
-    let asked = Command::new("sh").args(["-c", &format!("command -v {program}")]).output();
-    asked.is_ok_and(|output| output.status.success())
-}
-
-/// A file of random bytes.
-fn fill(path: &Path, bytes: u64) {
-    let mut random = std::fs::File::open("/dev/urandom").unwrap();
-    let mut limited = std::io::Read::take(&mut random, bytes);
-    std::io::copy(&mut limited, &mut std::fs::File::create(path).unwrap()).unwrap();
-}
-
-fn digest(path: &Path) -> Vec<u8> {
-    let output = Command::new("sha256sum").arg(path).output().unwrap();
-    output.stdout.split(|&byte| byte == b' ').next().unwrap().to_vec()
-}
-
-/// A child that ends with its owner.
-struct Running(Child);
-
-impl Running {
-    /// Waits until a file that it writes is so long, or it has ended.
-    fn reaches(&mut self, file: &Path, bytes: u64) {
-        let length = || std::fs::metadata(file).map_or(0, |metadata| metadata.len());
-        let reached = within(300 * SECOND, || {
-            let has_ended = self.0.try_wait().unwrap().is_some();
-            (length() >= bytes || has_ended).then_some(has_ended)
-        });
-        assert_eq!(reached, Some(false), "it has {} of {bytes} bytes", length());
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// A web server at a site that serves a directory.
-struct Nginx {
-    port: u16,
-    _process: Running,
-}
-
-impl Nginx {
-    fn start(directory: &Directory, site: &Site) -> Self {
-        let (port, root) = (free_port(site), directory.path(""));
-        let root = root.display();
-        let config = format!(
-            "daemon off; master_process off; pid {root}/nginx.pid; error_log stderr;\n\
-             events {{}}\n\
-             http {{ access_log off; client_body_temp_path {root}/body; proxy_temp_path {root}/proxy;\n\
-             fastcgi_temp_path {root}/fastcgi; uwsgi_temp_path {root}/uwsgi; scgi_temp_path {root}/scgi;\n\
-             server {{ listen 127.0.0.1:{port}; root {root}; }} }}\n"
-        );
-        let config = directory.write("nginx.conf", &config);
-        let mut command = site.host.command("nginx");
-        command.args(["-e", "stderr", "-c"]).arg(config).stdin(Stdio::null());
-        let process = Running(command.spawn().unwrap());
-        let began = Instant::now();
-        let listens =
-            || site.host.enter(|| std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
-        while !listens() {
-            assert!(began.elapsed() < SOON, "nginx does not listen");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Self { port, _process: process }
-    }
+    assert!(curl.succeeds(), "{}", stage.relay_log());
+    assert_eq!(digest(&copy), digest(&web.original));
 }

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::common::people::{Machine, Running};
 use super::common::{echo, echoes, within};
+use super::namespace::Namespace;
 use super::nat::Kind;
 use super::net::{Net, Public, Site};
 
@@ -72,9 +73,7 @@ impl Stage {
     pub(crate) fn start_relay(&mut self) {
         let at = self.server.addresses[0].to_string();
         let arguments = ["relay", "--listen", RELAY_PORT, "--advertise", &at];
-        let mut command = self.server.inside.command(env!("CARGO_BIN_EXE_adit"));
-        self.machine.at_home(command.args(arguments));
-        let relay = self.machine.spawn(&mut command);
+        let relay = start_in(&self.server.inside, &self.machine, &arguments);
         let address = relay.line();
         let same = self.address.is_empty() || self.address == address;
         assert!(same, "the relay was {} and is {address}", self.address);
@@ -111,9 +110,7 @@ impl Party {
 
     /// Starts the program at the site; gives its first line.
     fn start(&mut self, arguments: &[&str]) -> String {
-        let mut command = self.site.host.command(env!("CARGO_BIN_EXE_adit"));
-        self.machine.at_home(command.args(arguments));
-        let running = self.machine.spawn(&mut command);
+        let running = start_in(&self.site.host, &self.machine, arguments);
         let line = running.line();
         self.running = Some(running);
         line
@@ -153,6 +150,13 @@ impl Party {
     }
 }
 
+/// Starts the program of a person's machine in a namespace.
+pub(crate) fn start_in(inside: &Namespace, machine: &Machine, arguments: &[&str]) -> Running {
+    let mut command = inside.command(env!("CARGO_BIN_EXE_adit"));
+    machine.at_home(command.args(arguments));
+    machine.spawn(&mut command)
+}
+
 /// A connector behind one kind of router and an agent behind another, connected: bytes come back.
 pub(crate) fn connected(stage: &mut Stage, kinds: [Kind; 2]) -> (Party, Party, SocketAddr) {
     let mut connector = Party::at(stage.net.site(0, kinds[0]));
@@ -164,8 +168,8 @@ pub(crate) fn connected(stage: &mut Stage, kinds: [Kind; 2]) -> (Party, Party, S
     (connector, agent, address)
 }
 
-/// A free TCP port of a site.
-pub(crate) fn free_port(site: &Site) -> u16 {
-    let listener = site.host.enter(|| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+/// A free TCP port of a namespace.
+pub(crate) fn free_port(inside: &Namespace) -> u16 {
+    let listener = inside.enter(|| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
     listener.local_addr().unwrap().port()
 }

@@ -66,9 +66,10 @@ impl Drop for Wire {
 
 fn device(namespace: &Namespace, name: &str) -> SyncDevice {
     let device = namespace.enter(|| {
-        DeviceBuilder::new().name(name).layer(Layer::L2).enable(true).build_sync().unwrap()
+        DeviceBuilder::new().name(name).layer(Layer::L2).enable(false).build_sync().unwrap()
     });
     device.set_nonblocking(true).unwrap();
+    namespace.raise(name);
     device
 }
 

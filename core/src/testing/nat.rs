@@ -143,6 +143,36 @@ impl Rules {
     pub const fn blocks_udp() -> Self {
         Self { passes_udp: false, ..Self::port_restricted() }
     }
+
+    /// Whether two hosts, each behind a box with one of these rules, can come to hear each other when
+    /// a third one tells each where it sees the other, both send there again and again, and each
+    /// answers to wherever it hears the other from. Nobody guesses a port.
+    #[must_use]
+    pub fn meets(&self, other: &Self) -> bool {
+        let begins = |a: &Self, b: &Self| a.knocks_at(b) && b.answers(a);
+        self.passes_udp && other.passes_udp && (begins(self, other) || begins(other, self))
+    }
+
+    /// Whether what is sent from behind this one reaches the port that was told of the other.
+    fn knocks_at(&self, other: &Self) -> bool {
+        if other.keeps_its_port() {
+            // It has sent to this address, and to the port that was told of this one.
+            other.filtering <= Dependence::Address || self.keeps_its_port()
+        } else {
+            // That port is for the third one alone.
+            other.filtering == Dependence::Independent
+        }
+    }
+
+    /// Whether an answer from behind this one reaches the other, which knocked at the port that was
+    /// told of this one.
+    fn answers(&self, other: &Self) -> bool {
+        other.filtering <= Dependence::Address || self.keeps_its_port()
+    }
+
+    fn keeps_its_port(&self) -> bool {
+        !self.translates || self.mapping == Dependence::Independent
+    }
 }
 
 /// An inside socket towards as much of the remote ends as the mapping depends on.

@@ -194,11 +194,9 @@ impl Lab {
         let opened = self.node_mut(from).0.open(peer, service.clone());
         let ours = opened.expect("connected").expect("the peer allows a stream");
         let offered = |lab: &Self| {
-            lab.log(to).iter().rev().find_map(|(_, event)| match event {
-                Event::StreamOffered { stream, service: asked } if *asked == service => {
-                    Some(*stream)
-                }
-                _ => None,
+            lab.log(to).iter().rev().find_map(|(_, event)| {
+                let Event::StreamOffered { stream, service: asked } = event else { return None };
+                (*asked == service).then_some(*stream)
             })
         };
         let is_offered = self.run_until(|lab| offered(lab).is_some(), Duration::from_secs(60));

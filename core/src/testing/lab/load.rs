@@ -223,9 +223,9 @@ impl Loads {
         *looked_at += news.len();
         let peers: BTreeSet<PeerId> = news
             .iter()
-            .filter_map(|(_, event)| match event {
-                Event::DatagramReceived { peer } => Some(*peer),
-                _ => None,
+            .filter_map(|(_, event)| {
+                let Event::DatagramReceived { peer } = event else { return None };
+                Some(*peer)
             })
             .collect();
         let now = lab.now();

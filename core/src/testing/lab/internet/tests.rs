@@ -206,3 +206,55 @@ fn every_datagram_ends_in_exactly_one_way() {
     let ended = fates.delivered + fates.lost + fates.filtered + fates.nobody_there;
     assert_eq!((fates.sent, ended), (600, 600));
 }
+
+#[test]
+fn two_hosts_come_to_hear_each_other_exactly_where_their_boxes_are_said_to_let_them() {
+    let mut all = vec![Rules::firewall(), Rules::blocks_udp()];
+    for mapping in Dependence::ALL {
+        for filtering in Dependence::ALL {
+            all.push(Rules { mapping, filtering, ..Rules::symmetric() });
+        }
+    }
+    let mut meeting = 0;
+    for one in &all {
+        for other in &all {
+            let meets = one.meets(other);
+            assert_eq!(punches([*one, *other]), meets, "{one:?} {other:?}");
+            assert_eq!(meets, other.meets(one));
+            meeting += usize::from(meets);
+        }
+    }
+    assert!((1..all.len() * all.len()).contains(&meeting), "{meeting}");
+}
+
+/// Whether two hosts hear each other, by sending to where a third one sees the other, and to where
+/// they hear it from.
+fn punches(rules: [Rules; 2]) -> bool {
+    let mut net = internet();
+    let server = net.add_host(Place::Public, vec![at("198.51.100.1:1")]);
+    let own = ["198.51.101.2:7", "198.51.102.2:7"];
+    let hosts = [0, 1].map(|n| {
+        let external = IpAddr::from([203, 0, 113, 1 + n as u8]);
+        let home = net.add_nat(rules[n], external, Place::Public);
+        net.add_host(Place::Behind(home), vec![at(own[n])])
+    });
+    let seen = [0, 1].map(|n| {
+        send(&mut net, hosts[n], own[n], at("198.51.100.1:1"), origin());
+        next(&mut net, origin()).map(|(_, host, from)| {
+            assert_eq!(host, server);
+            from
+        })
+    });
+    let [Some(one), Some(other)] = seen else { return false };
+    let (mut to, mut heard) = ([other, one], [false; 2]);
+    for _ in 0..6 {
+        for n in [0, 1] {
+            send(&mut net, hosts[n], own[n], to[n], origin());
+        }
+        while let Some((_, host, from)) = next(&mut net, origin()) {
+            let n = usize::from(host == hosts[1]);
+            (to[n], heard[n]) = (from, true);
+        }
+    }
+    heard == [true; 2]
+}
