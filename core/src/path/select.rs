@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 
 use crate::transmit::Via;
 
+/// How long a peer may wait with its acknowledgement (RFC 9000 §18.2, max_ack_delay).
+const ACK_DELAY: Duration = Duration::from_millis(25);
 /// How long a way may be silent while nothing but probes is sent: nobody waits for an answer, and a
 /// burst of loss on an idle link is no reason to leave it.
 pub(super) const IDLE_DEAD: Duration = Duration::from_secs(3);
@@ -69,7 +71,7 @@ pub(super) struct Patience {
 impl Patience {
     /// For a way of that round trip; the floors are those of the configuration.
     pub(super) fn new(rtt: Duration, suspect_floor: Duration, dead_floor: Duration) -> Self {
-        let suspect_after = (rtt * 3).max(suspect_floor);
+        let suspect_after = (rtt * 3 / 2 + ACK_DELAY).max(suspect_floor);
         let dead_after = (rtt * 5).max(dead_floor).max(suspect_after);
         Self { suspect_after, dead_after, ask_every: rtt.max(ASK_EVERY) }
     }
