@@ -143,7 +143,7 @@ impl Known {
     /// # Errors
     /// When the addresses cannot be used.
     pub(crate) fn remote(&self) -> Result<Remote, Stop> {
-        let parsed = |text: &String| HostPort::try_from(text.clone()).map_err(Stop::usage);
+        let parsed = |text: &String| Place::try_from(text.clone()).map_err(Stop::usage);
         let addresses = self.addresses.iter().map(parsed).collect::<Result<_, _>>()?;
         Ok(Remote { addresses, name: self.connector.clone() })
     }

@@ -11,8 +11,8 @@
 //! | L5 | [`drive`] | one generic event loop over `std::task` and a trait of four methods |
 //! | L4 | [`node`] | the composition root: a router of values between the machines |
 //! | L3 | `quic` | the only place that names quinn-proto |
-//! | L2 | [`session`], [`heartbeat`], [`retry`], [`request`], [`history`], [`quality`], [`admission`] | leaf machines |
-//! | L1 | [`frame`], [`message`], [`backoff`], [`bucket`], [`timer`] | bytes, delays, rates, deadlines |
+//! | L2 | [`session`], [`heartbeat`], [`retry`], [`request`], [`history`], [`quality`], [`admission`], [`carrier`] | leaf machines |
+//! | L1 | [`frame`], [`message`], [`record`], [`backoff`], [`bucket`], [`timer`] | bytes, delays, rates, deadlines |
 //! | L0 | [`config`], [`error`], [`event`], [`transmit`], [`id`], [`rng`], [`clock`] | plain values |
 
 #[cfg(not(any(feature = "aws-lc-rs", feature = "ring")))]
@@ -21,6 +21,7 @@ compile_error!("adit-core needs a TLS provider: enable the feature \"aws-lc-rs\"
 pub mod admission;
 pub mod backoff;
 pub mod bucket;
+pub mod carrier;
 pub mod clock;
 pub mod config;
 pub mod drive;
@@ -34,6 +35,7 @@ pub mod message;
 pub mod node;
 pub mod quality;
 mod quic;
+pub mod record;
 pub mod request;
 pub mod retry;
 pub mod rng;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use adit_core::testing::{fuzz_bytes, fuzz_identity, fuzz_world};
+use adit_core::testing::{fuzz_bytes, fuzz_identity, fuzz_records, fuzz_world};
 
 #[test]
 fn the_corpus_of_frames_holds() {
@@ -22,6 +22,16 @@ fn the_corpus_of_identities_holds() {
 #[test]
 fn the_corpus_of_operations_holds() {
     replay("operations", fuzz_world::operations);
+}
+
+#[test]
+fn the_corpus_of_records_holds() {
+    replay("records", fuzz_records::records);
+}
+
+#[test]
+fn the_corpus_of_trials_holds() {
+    replay("trials", fuzz_records::trials);
 }
 
 #[test]

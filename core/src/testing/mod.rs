@@ -13,6 +13,7 @@ pub mod crypto;
 mod flows;
 pub mod fuzz_bytes;
 pub mod fuzz_identity;
+pub mod fuzz_records;
 pub mod fuzz_world;
 pub mod host;
 pub mod link;
