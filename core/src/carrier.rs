@@ -29,14 +29,15 @@
 //!
 //! Source: docs/protocol.md, "TCP fallback".
 
+mod address;
 mod trial;
 
-use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use crate::backoff::{self, Backoff};
 use crate::rng::Rng;
 
+pub use address::{carried, is_carried};
 pub use trial::{TRIAL_LEN, Trial};
 
 /// How long the first datagrams may go unanswered by UDP: two of a handshake's, which repeats its
@@ -77,36 +78,6 @@ pub const STEADY: Duration = Duration::from_secs(60);
 /// Without anything to send for so long, the stream is closed: the node has given up this relay, or
 /// waits longer than it does between two attempts.
 pub const REST: Duration = Duration::from_secs(90);
-
-/// The first 48 bits of the addresses that a relay gives to its clients on TCP. They exist only
-/// within the relay: nothing from such an address is ever taken from UDP, or sent there.
-const PREFIX: [u16; 3] = [0xfd15, 0x070a, 0x510c];
-
-/// The address of one client on TCP: `[fd15:70a:510c:source::stream]:1`. All streams of one source
-/// share a /64, so that what the node grants to each source of handshakes holds for these as well.
-///
-/// ```
-/// use adit_core::carrier::{carried, is_carried};
-/// assert_eq!(carried(3, 0x10_0002).to_string(), "[fd15:70a:510c:3::10:2]:1");
-/// assert!(is_carried(carried(3, 2)));
-/// assert!(!is_carried("[fd15:70a:510b::2]:1".parse()?));
-/// # Ok::<(), std::net::AddrParseError>(())
-/// ```
-#[must_use]
-pub fn carried(source: u16, stream: u64) -> SocketAddr {
-    let [a, b, c] = PREFIX;
-    let word = |shift: u32| (stream >> shift) as u16;
-    (IpAddr::from([a, b, c, source, word(48), word(32), word(16), word(0)]), 1).into()
-}
-
-/// Whether an address is that of a client on TCP, as this relay has given it.
-#[must_use]
-pub fn is_carried(address: SocketAddr) -> bool {
-    match address.ip() {
-        IpAddr::V6(ip) => ip.segments().starts_with(&PREFIX),
-        IpAddr::V4(_) => false,
-    }
-}
 
 /// Where things stand with one relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -152,7 +152,8 @@ fn is_test(text: &str, name: &str) -> bool {
             return true;
         }
         let is_attribute = line.starts_with("#[");
-        is_attributed = is_attribute && (is_attributed || line.ends_with("test]") || line.contains("test("));
+        is_attributed =
+            is_attribute && (is_attributed || line.ends_with("test]") || line.contains("test("));
     }
     false
 }

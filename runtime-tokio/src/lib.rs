@@ -91,10 +91,7 @@ pub fn from_socket(socket: UdpSocket, config: Config) -> Result<(Handle, Driver)
 ///
 /// # Errors
 /// As [`bind`].
-pub fn with_io<I: Io>(
-    io: I,
-    config: Config,
-) -> Result<(Handle, adit_core::drive::Driver<I>)> {
+pub fn with_io<I: Io>(io: I, config: Config) -> Result<(Handle, adit_core::drive::Driver<I>)> {
     drive(io, config, system::seed()?).map_err(|e| Error::new(ErrorKind::InvalidInput, e))
 }
 

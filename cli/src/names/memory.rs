@@ -43,8 +43,8 @@ impl Memory {
         known.insert(key, addresses.to_vec());
         let Some(file) = &self.file else { return };
         let written = serde_json::to_vec_pretty(known).map_err(|error| error.to_string());
-        let written = written
-            .and_then(|text| store::replace(file, &text).map_err(|stop| stop.to_string()));
+        let written =
+            written.and_then(|text| store::replace(file, &text).map_err(|stop| stop.to_string()));
         if let Err(error) = written {
             tracing::debug!(%error, "the addresses are not remembered beyond this process");
         }

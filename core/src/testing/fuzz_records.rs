@@ -45,8 +45,7 @@ pub fn records(data: &[u8]) {
 fn naive(mut stream: &[u8]) -> (Vec<Vec<u8>>, usize) {
     let mut found = Vec::new();
     while let [a, b, rest @ ..] = stream {
-        let Some((datagram, rest)) =
-            rest.split_at_checked(u16::from_be_bytes([*a, *b]).into())
+        let Some((datagram, rest)) = rest.split_at_checked(u16::from_be_bytes([*a, *b]).into())
         else {
             break;
         };

@@ -62,9 +62,8 @@ async fn serve(
     place.open();
     tracing::debug!(%real, %address, "a stream on TCP");
     let queue = place.queue.clone();
-    let pumped = pump(stream, &queue, async |datagrams| {
-        sender.send((address, datagrams)).await.is_ok()
-    });
+    let pumped =
+        pump(stream, &queue, async |datagrams| sender.send((address, datagrams)).await.is_ok());
     tokio::select! {
         ended = pumped => tracing::debug!(%real, %address, ?ended, "the stream ended"),
         () = disuse(&queue, limits.open_within, limits.idle) => {
