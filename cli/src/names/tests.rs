@@ -9,7 +9,7 @@ use super::*;
 #[derive(Debug, Default)]
 struct Answers {
     services: BTreeMap<String, Vec<Service>>,
-    hosts: BTreeMap<String, Vec<&'static str>>,
+    hosts: BTreeMap<String, Vec<String>>,
     hangs: bool,
     asked: Mutex<Vec<String>>,
 }
@@ -31,7 +31,7 @@ impl Source for Answers {
     }
 }
 
-fn answers(services: &[(u16, u16, &str)], hosts: &[(&str, &[&'static str])]) -> Answers {
+fn answers(services: &[(u16, u16, &str)], hosts: &[(&str, &[&str])]) -> Answers {
     let services = services.iter().map(|&(priority, port, target)| Service {
         priority,
         weight: 0,
@@ -40,9 +40,13 @@ fn answers(services: &[(u16, u16, &str)], hosts: &[(&str, &[&'static str])]) -> 
     });
     Answers {
         services: [("_adit._udp.home.example.".to_owned(), services.collect())].into(),
-        hosts: hosts.iter().map(|(host, all)| ((*host).to_owned(), all.to_vec())).collect(),
+        hosts: hosts.iter().map(|(host, all)| ((*host).to_owned(), owned(all))).collect(),
         ..Answers::default()
     }
+}
+
+fn owned(all: &[&str]) -> Vec<String> {
+    all.iter().map(ToString::to_string).collect()
 }
 
 fn place(text: &str) -> Place {
@@ -110,12 +114,9 @@ async fn only_so_many_hosts_and_addresses_are_taken() {
     let source = answers(&records, &[]);
     assert_eq!(found(&source, "home.example").await.unwrap_err(), "no such host");
     assert_eq!(source.asked.lock().unwrap().len(), 1 + MAX_HOSTS);
-    let many: Vec<&'static str> = vec!["192.0.2.1"; 1];
-    let mut all = many;
-    for number in 2..=(MAX_ADDRESSES + 1) {
-        all.push(Box::leak(format!("192.0.2.{number}").into_boxed_str()));
-    }
-    let source = answers(&[], &[("home.example", &all)]);
+    let all: Vec<String> = (0..=MAX_ADDRESSES).map(|last| format!("192.0.2.{last}")).collect();
+    let mut source = answers(&[], &[]);
+    source.hosts.insert("home.example".to_owned(), all);
     assert_eq!(found(&source, "home.example").await.unwrap().len(), MAX_ADDRESSES);
 }
 
