@@ -53,6 +53,10 @@ pub const SILENCE: Duration = Duration::from_secs(5);
 /// is mistaken for one is followed by others.
 pub const ACKNOWLEDGING: Duration = Duration::from_millis(250);
 
+/// How long something may be unanswered before what follows is kept for a stream: by then its sender
+/// has used up its window, and what it sends is a probe from time to time (RFC 9002 §6.2).
+pub const DOUBT: Duration = Duration::from_millis(500);
+
 /// How soon UDP has to be heard after it was chosen again.
 pub const PROOF: Duration = Duration::from_secs(2);
 
@@ -190,12 +194,14 @@ impl Carrier {
         }
     }
 
-    /// Whether nothing was heard yet of what is sent: the first datagrams are worth keeping for a
-    /// stream that may follow.
+    /// Whether what is sent now by UDP may well be lost: it is worth keeping for a stream that may
+    /// follow. By then it is little, a handshake's first flight or probes.
     #[must_use]
-    pub const fn is_new(&self) -> bool {
+    pub fn is_doubtful(&self, now: Instant) -> bool {
         match self.state {
-            State::Udp => !self.is_known,
+            State::Udp => {
+                !self.is_known || self.unanswered.is_some_and(|at| is_over(at, DOUBT, now))
+            }
             State::Opening | State::Waiting => true,
             State::Leaving | State::Opened | State::Tcp => false,
         }

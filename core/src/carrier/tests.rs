@@ -88,6 +88,21 @@ fn five_seconds_are_allowed_once_udp_was_heard() {
 }
 
 #[test]
+fn the_first_datagrams_and_those_after_half_a_second_without_an_answer_are_worth_keeping() {
+    let (now, mut it) = (Instant::now(), carrier());
+    assert!(it.is_doubtful(now));
+    it.handle_sent(now);
+    it.handle_heard(Heard::Udp, now);
+    assert!(!it.is_doubtful(now));
+    let later = now + SECOND;
+    it.handle_sent(later);
+    assert!(!it.is_doubtful(later + DOUBT));
+    assert!(it.is_doubtful(later + DOUBT + MS));
+    it.handle_heard(Heard::Udp, later + SECOND);
+    assert!(!it.is_doubtful(later + 2 * SECOND));
+}
+
+#[test]
 fn an_acknowledgement_wants_no_answer_and_anything_later_does() {
     let (now, mut it) = (Instant::now(), carrier());
     it.handle_sent(now);

@@ -25,7 +25,8 @@ const QUEUE: usize = 256 * 1024;
 /// How long opening a stream may take, TLS included.
 const OPEN_WITHIN: Duration = Duration::from_secs(10);
 
-/// The first datagrams that are kept for a stream that may follow: a handshake's first flight.
+/// Datagrams that are kept for a stream that may follow: a handshake's first flight, or the last
+/// probes of a connection, whose next would come seconds later.
 const KEPT: usize = 4;
 
 /// Trials whose answers count: those of the last seconds.
@@ -139,7 +140,7 @@ impl Relay {
                 stream.queue.push_batch(payload, transmit.segment_size);
             }
             Some(_) | None if self.carrier.is_by_tcp() => self.dropped += 1,
-            Some(_) | None if self.carrier.is_new() => self.keep(payload, longest),
+            Some(_) | None if self.carrier.is_doubtful(now) => self.keep(payload, longest),
             Some(_) | None => self.kept.clear(),
         }
         if !self.carrier.handle_sent(now) {
