@@ -21,6 +21,7 @@ use crate::config::{HostPort, Remote};
 use crate::home::lock::Lock;
 use crate::home::{Home, store};
 use crate::mesh::certificate;
+use crate::names::Place;
 use crate::stop::{Exit, Stop};
 
 const SCHEMA: &str = "adit.known/1";

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
+use serde::Deserialize;
+
 use crate::config::HostPort;
 
 /// How a URL of ours begins (RFC 3986 §3.1).
@@ -10,7 +12,8 @@ const SCHEME: &str = "adit://";
 
 /// `adit://host`, `adit://host:port`, or either without the scheme; a host is a name or an address.
 /// Without a port, SRV records say which (RFC 2782).
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "String")]
 pub(crate) struct Place {
     host: String,
     port: Option<u16>,
