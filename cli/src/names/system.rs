@@ -6,7 +6,7 @@
 //! might come through the tunnel that is to be dialled, and there would never be one.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{NameServerConfig, ResolverConfig, ResolverOpts};
@@ -74,10 +74,9 @@ async fn services(
 
 /// Whether one of our ports would answer for a nameserver.
 fn is_ours(server: &NameServerConfig, ours: &[SocketAddr]) -> bool {
-    let is_here = |it: &SocketAddr| match it.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => server.ip.is_loopback(),
-        IpAddr::V6(ip) if ip.is_unspecified() => server.ip.is_loopback(),
-        ip => ip.to_canonical() == server.ip.to_canonical(),
+    let is_here = |it: &SocketAddr| match it.ip().is_unspecified() {
+        true => server.ip.is_loopback(),
+        false => it.ip().to_canonical() == server.ip.to_canonical(),
     };
     let is_used = |port| server.connections.iter().any(|it| it.port == port);
     ours.iter().any(|it| is_used(it.port()) && is_here(it))
