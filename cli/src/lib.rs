@@ -37,6 +37,7 @@ mod lifecycle;
 mod link;
 mod logging;
 mod mesh;
+mod names;
 mod node;
 mod output;
 mod ping;

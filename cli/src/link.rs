@@ -13,8 +13,9 @@ use adit_tokio::core::tls::Tls;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::config::{HostPort, Remote};
+use crate::config::Remote;
 use crate::identity::Follower;
+use crate::names::{Names, Place};
 use crate::node::Node;
 use crate::race::{Attempt, Defeat, race};
 use crate::stop::{Exit, Stop};
@@ -31,6 +32,7 @@ const UNPROVEN: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct Link {
     remote: Remote,
+    names: Names,
     core: Config,
     current: watch::Sender<Option<Peer>>,
     patience: Patience,
@@ -46,7 +48,7 @@ impl Link {
     /// A link that ends when it was down for as long as `give_up_after`, and what the forwards
     /// follow it by.
     pub(crate) fn new(
-        remote: Remote,
+        (remote, names): (Remote, Names),
         (core, follower): (Config, Follower),
         give_up_after: Option<Duration>,
     ) -> (Self, forward::agent::Tunnel) {
@@ -55,6 +57,7 @@ impl Link {
         (
             Self {
                 remote,
+                names,
                 core,
                 current,
                 patience,
@@ -110,9 +113,9 @@ impl Link {
     /// From the name to a connection to its loss, which is what is returned.
     async fn once(&mut self) -> Result<Failure, Stop> {
         let found = loop {
-            let (remote, core) = (self.remote.clone(), self.core.clone());
+            let (remote, names, core) = (self.remote.clone(), &self.names, self.core.clone());
             let found = async {
-                let addresses = resolve_at_last(&remote.addresses).await;
+                let addresses = resolve_at_last(names, &remote.addresses).await;
                 race(&core, &remote.name, &addresses).await
             };
             tokio::select! {
@@ -184,9 +187,10 @@ pub(crate) async fn reach(
     limit: Duration,
 ) -> Result<Attempt, Stop> {
     let patience = Patience { limit: Some(limit), since: Some(Instant::now()) };
+    let names = Names::new();
     let reached = async {
         loop {
-            let addresses = resolve_at_last(&remote.addresses).await;
+            let addresses = resolve_at_last(&names, &remote.addresses).await;
             let failure = match race(core, &remote.name, &addresses).await {
                 Ok(attempt) => match attempt.peer.connected().await {
                     Ok(()) => return Ok(attempt),
@@ -211,26 +215,14 @@ pub(crate) async fn reach(
 }
 
 /// Addresses of the names, as soon as there are any.
-async fn resolve_at_last(names: &[HostPort]) -> Vec<SocketAddr> {
+async fn resolve_at_last(names: &Names, places: &[Place]) -> Vec<SocketAddr> {
     loop {
-        let found = resolve(names).await;
+        let found = names.resolve(places).await;
         if !found.is_empty() {
             return found;
         }
         tokio::time::sleep(AGAIN).await;
     }
-}
-
-/// Every address that the names have now, each once; a name that has none is logged.
-async fn resolve(names: &[HostPort]) -> Vec<SocketAddr> {
-    let mut found = Vec::new();
-    for name in names {
-        match name.resolve().await {
-            Ok(addresses) => found.extend(addresses),
-            Err(error) => tracing::warn!(%name, %error, "the name does not resolve; retrying"),
-        }
-    }
-    found
 }
 
 /// How long to bear being without a connection.

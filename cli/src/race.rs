@@ -1,7 +1,8 @@
 //! Many addresses, one connection: they are dialled one after another, a little apart, and the first
-//! that connects is kept (RFC 8305). It decides the order and the distance; what a connection is for
+//! that connects is kept (RFC 8305). It decides the distance, and [`names`](crate::names) the order; what a connection is for
 //! is its caller's business.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -52,7 +53,7 @@ pub(crate) fn dial(core: &Config, name: &str, address: SocketAddr) -> Result<Att
     Ok(Attempt { node, peer, events, since })
 }
 
-/// Dials the addresses until one is connected. Where there is but one, there is nothing to wait for,
+/// Dials the addresses, each once and in this order, until one is connected. Where there is but one, there is nothing to wait for,
 /// and its attempt is given as it is. This machine may lack a family, which is no failure as long as
 /// there is another.
 ///
@@ -66,12 +67,13 @@ pub(crate) async fn race(
     if let [only] = addresses {
         return dial(core, name, *only).map_err(Defeat::Stopped);
     }
-    let mut rest = in_turn(addresses).into_iter();
+    let mut seen = std::collections::BTreeSet::new();
+    let mut rest: VecDeque<_> = addresses.iter().copied().filter(|it| seen.insert(*it)).collect();
     let (is_over, over) = watch::channel(false);
     let mut running = JoinSet::new();
     let mut defeat = None;
     loop {
-        if let Some(address) = rest.next() {
+        if let Some(address) = rest.pop_front() {
             match dial(core, name, address) {
                 Ok(attempt) => drop(running.spawn(run(attempt, address, over.clone()))),
                 Err(stop) => {
@@ -80,7 +82,7 @@ pub(crate) async fn race(
                 }
             }
         }
-        let is_last = rest.len() == 0;
+        let is_last = rest.is_empty();
         let ended = tokio::select! {
             ended = running.join_next() => ended,
             () = tokio::time::sleep(HEAD_START), if !is_last => continue,
@@ -145,23 +147,6 @@ fn worse(before: Option<Defeat>, now: Failure) -> Defeat {
         }
         Some(Defeat::Failed(_) | Defeat::Stopped(_)) | None => Defeat::Failed(now),
     }
-}
-
-/// The families in turn, each in the order it was given, beginning with the first (RFC 8305 §4).
-fn in_turn(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
-    let Some(first) = addresses.first() else { return Vec::new() };
-    let (one, other): (Vec<_>, Vec<_>) =
-        addresses.iter().copied().partition(|address| address.is_ipv4() == first.is_ipv4());
-    let mut other = other.into_iter();
-    let mut mixed = Vec::with_capacity(addresses.len());
-    for address in one {
-        mixed.push(address);
-        mixed.extend(other.next());
-    }
-    mixed.extend(other);
-    let mut seen = std::collections::BTreeSet::new();
-    mixed.retain(|address| seen.insert(*address));
-    mixed
 }
 
 #[cfg(test)]
@@ -247,13 +232,5 @@ mod tests {
         let only = [v4];
         let race = race(&core, "connector", &only);
         assert!(tokio::time::timeout(SOON, race).await.unwrap().is_ok());
-    }
-
-    #[test]
-    fn families_take_turns_and_none_is_dialled_twice() {
-        let address = |text: &str| text.parse::<SocketAddr>().unwrap();
-        let (a, b, c) = (address("[::1]:1"), address("[::1]:2"), address("127.0.0.1:1"));
-        assert_eq!(in_turn(&[a, b, a, c]), [a, c, b]);
-        assert!(in_turn(&[]).is_empty());
     }
 }

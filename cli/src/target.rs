@@ -16,6 +16,7 @@ use crate::home::Home;
 use crate::identity::Source;
 use crate::known::Known;
 use crate::link::reach;
+use crate::names::Names;
 use crate::node::Node;
 use crate::race::Attempt;
 use crate::samples::millis;
@@ -72,8 +73,9 @@ impl Target {
 /// Whoever waits for an answer need not wait for a name that is written wrong.
 async fn check_names(remote: &Remote) -> Result<(), Stop> {
     let mut wrong = None;
+    let names = Names::new();
     for name in &remote.addresses {
-        match name.resolve().await {
+        match names.resolve_one(name).await {
             Ok(_) => return Ok(()),
             Err(error) => wrong = Some(format!("{name}: no address: {error}")),
         }

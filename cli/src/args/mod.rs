@@ -9,7 +9,9 @@ use std::time::Duration;
 use clap::{ArgAction, Parser, Subcommand};
 
 pub(crate) use self::measure::{BenchArgs, PingArgs};
-pub(crate) use self::people::{ConnectArgs, ExposeArgs, IdCommand, InviteCommand, InviteOptions};
+pub(crate) use self::people::{
+    ConnectArgs, ExposeArgs, IdCommand, InviteCommand, InviteOptions, PORT,
+};
 use crate::config::duration;
 
 const EXAMPLES: &str = "\

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::{HostPort, TlsFiles};
+use super::TlsFiles;
+use crate::names::Place;
 use crate::stop::Stop;
 
 /// The connector to reach: by address and name, or as one that this machine was invited to.
@@ -13,7 +14,7 @@ use crate::stop::Stop;
 #[serde(deny_unknown_fields)]
 pub(super) struct RemoteKeys {
     #[serde(default, deserialize_with = "one_or_more")]
-    address: Vec<HostPort>,
+    address: Vec<Place>,
     name: Option<String>,
     known: Option<String>,
 }
@@ -22,7 +23,7 @@ pub(super) struct RemoteKeys {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Remote {
     /// Each may have several addresses, and any of them will do.
-    pub(crate) addresses: Vec<HostPort>,
+    pub(crate) addresses: Vec<Place>,
     /// The name that its certificate must carry.
     pub(crate) name: String,
 }
@@ -66,17 +67,17 @@ impl RemoteKeys {
     }
 }
 
-fn one_or_more<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<HostPort>, D::Error> {
+fn one_or_more<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<Place>, D::Error> {
     struct OneOrMore;
     impl<'de> serde::de::Visitor<'de> for OneOrMore {
-        type Value = Vec<HostPort>;
+        type Value = Vec<Place>;
 
         fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.write_str("a host and a port, or a list of them")
+            f.write_str("a host, a host and a port, or a list of them")
         }
 
         fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Self::Value, E> {
-            HostPort::try_from(text.to_owned()).map(|one| vec![one]).map_err(E::custom)
+            Place::try_from(text.to_owned()).map(|one| vec![one]).map_err(E::custom)
         }
 
         fn visit_seq<A: serde::de::SeqAccess<'de>>(

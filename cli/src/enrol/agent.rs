@@ -44,7 +44,8 @@ pub(crate) async fn follow(
         .transport(Transport { connect_timeout: ATTEMPT, ..Transport::default() })
         .build()
         .map_err(|error| Stop::new(Exit::Degraded, error.to_string()))?;
-    let remote = Remote { addresses: invite.addresses.clone(), name: invite.connector.clone() };
+    let addresses = invite.addresses.iter().cloned().map(Into::into).collect();
+    let remote = Remote { addresses, name: invite.connector.clone() };
     let patience = limit.unwrap_or(left).min(left);
     let (reached, key, answer) = loop {
         let attempt = reach(&remote, &core, patience).await;
