@@ -296,8 +296,9 @@ mod tests {
     fn times_are_multiples_of_the_round_trip_above_their_floors() {
         let times = |rtt| (patience(rtt).suspect_after, patience(rtt).dead_after);
         assert_eq!(times(ms(50)), (ms(150), ms(500)));
-        assert_eq!(times(ms(100)), (ms(300), ms(500)));
-        assert_eq!(times(ms(101)), (ms(303), ms(505)));
+        assert_eq!(times(ms(84)), (ms(151), ms(500)));
+        assert_eq!(times(ms(100)), (ms(175), ms(500)));
+        assert_eq!(times(ms(102)), (ms(178), ms(510)));
     }
 
     #[test]
