@@ -165,7 +165,9 @@ impl Paths {
             return way.is_direct() && way.track.last_answer.is_some_and(|at| at > doubted);
         }
         let is_held_off = !self.select.is_direct() && self.select.held_off_until(now).is_some();
-        !(way.is_direct() && is_held_off)
+        // The dialler, which leads, has waited as long as it had to.
+        let follows = self.role == Role::Acceptor && way.is_used_by_peer;
+        !(way.is_direct() && is_held_off && !follows)
     }
 
     fn score(&self, way: &Way) -> Score {
@@ -253,15 +255,19 @@ impl Paths {
         }
         self.switch(to, reason, false, now);
         if was_direct {
-            // Tells the peer at once, by every relay, that it is not heard directly.
-            for at in 0..self.ways.all.len() {
-                if !self.ways.all[at].is_direct() {
-                    self.ping(at, now);
-                }
-            }
+            self.tell_by_relays(now);
             self.seek(now);
         }
         true
+    }
+
+    /// Tells the peer at once, by every relay, that it is not heard directly.
+    pub(super) fn tell_by_relays(&mut self, now: Instant) {
+        for at in 0..self.ways.all.len() {
+            if !self.ways.all[at].is_direct() {
+                self.ping(at, now);
+            }
+        }
     }
 
     /// Uses `to`. At a planned change, packets wait until those before them have arrived; otherwise
@@ -301,8 +307,8 @@ impl Paths {
         self.refresh(now);
     }
 
-    /// The way in use is in doubt: what was sent by it lately goes by another as well. A connection
-    /// that waits for an answer may send nothing of its own for a while.
+    /// The way in use is in doubt: what was sent lately goes by another as well. A connection that
+    /// waits for an answer may send nothing of its own for a while.
     #[cold]
     fn send_again(&mut self, via: Via) {
         for held in self.replay.take() {

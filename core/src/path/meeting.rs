@@ -15,8 +15,9 @@ use super::{Action, Paths, Role};
 use crate::bucket::{Bucket, Rate};
 use crate::probe::Key;
 
-/// The time to the second round: a second knock at what was lost by chance.
-const RETRY: Duration = Duration::from_secs(5);
+/// The times to the next rounds, in seconds: a second knock at what was lost by chance, and then ever
+/// more slowly, since what was there a moment ago most often comes back soon.
+const RETRIES: [u64; 5] = [5, 5, 10, 15, 25];
 /// The time to each later one, in milliseconds: a minute, spread so that a thousand connections of
 /// one relay do not knock together.
 const UPGRADE: (u64, u64) = (54_000, 66_000);
@@ -99,7 +100,7 @@ impl Paths {
                 self.ways.all[at].kind = Some(kind);
             }
         }
-        self.ways.forget_untold(in_use);
+        self.ways.forget_untold(in_use, now);
         self.meeting.theirs = Some((offer.mapping, offer.round));
         self.judge();
         let is_newer = offer.round > self.meeting.round;
@@ -131,17 +132,20 @@ impl Paths {
         }
     }
 
-    /// The next round: soon after the first, and then once a minute.
+    /// The next round: soon after the first, ever more slowly, and then once a minute.
     fn schedule(&mut self, now: Instant) {
         let (least, most) = UPGRADE;
-        let is_first = self.meeting.attempts == 0;
-        let wait = if is_first { RETRY } else { between(least, most, &mut self.rng) };
+        let wait = match RETRIES.get(self.meeting.attempts as usize) {
+            Some(seconds) => Duration::from_secs(*seconds),
+            None => between(least, most, &mut self.rng),
+        };
         self.meeting.attempts = self.meeting.attempts.saturating_add(1);
         self.meeting.next = Some(now + wait);
     }
 
     /// Knocks at every address of the peer that does not answer.
     fn knock(&mut self, now: Instant) {
+        let is_early = self.meeting.attempts <= 2;
         for way in self.ways.direct() {
             let is_recent =
                 way.knocked.is_some_and(|at| now.saturating_duration_since(at) < KNOCK_SPACING);
@@ -154,8 +158,8 @@ impl Paths {
             }
             match way.obstacle {
                 None => way.track.knock(now),
-                // A NAT that maps so and lets in everybody is rare; it costs three probes, once.
-                Some(Obstacle::CannotMeet) if way.knocked.is_none() => way.track.knock_briefly(now),
+                // A NAT that maps so and lets in everybody is rare; it costs three probes, twice.
+                Some(Obstacle::CannotMeet) if is_early => way.track.knock_briefly(now),
                 Some(Obstacle::CannotMeet | Obstacle::Unsendable) => continue,
             }
             way.knocked = Some(now);
@@ -197,7 +201,7 @@ impl Paths {
         for way in self.ways.direct().filter(|way| way.kind == Some(Kind::Reflexive)) {
             if !can_meet && !way.track.is_answering() {
                 way.obstacle = Some(Obstacle::CannotMeet);
-                way.track.stop();
+                way.track.shorten();
             } else if way.obstacle == Some(Obstacle::CannotMeet) {
                 way.obstacle = None;
             }

@@ -11,6 +11,9 @@ use std::time::{Duration, Instant};
 /// when no NAT is still thinking.
 pub(super) const KNOCKS: [u64; 9] = [0, 33, 66, 133, 266, 533, 1066, 2133, 4000];
 
+/// How many of them are sent where there is next to no hope.
+const BRIEF: usize = 3;
+
 /// Good answers in a row before a way may be chosen: the second shows that the first was no chance.
 pub(super) const PROVEN: u32 = 2;
 /// The same after the way had died.
@@ -75,7 +78,12 @@ impl Track {
     /// The same where there is next to no hope: three, should one be lost.
     pub(super) const fn knock_briefly(&mut self, now: Instant) {
         self.knock(now);
-        self.knocks = 3;
+        self.knocks = BRIEF;
+    }
+
+    /// What is left of the round has next to no hope.
+    pub(super) const fn shorten(&mut self) {
+        self.knocks = BRIEF;
     }
 
     /// Ends it.
@@ -172,7 +180,8 @@ impl Track {
     fn miss(&mut self) {
         self.streak = 0;
         self.misses = self.misses.saturating_add(1);
-        if self.answered > 0 {
+        // Before the way is open, or open again, its silence says nothing of its quality.
+        if self.is_open {
             self.count(true);
         }
     }

@@ -3,7 +3,7 @@
 //! It decides how many there are and which give way. It never decides which is used.
 
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::candidate::Kind;
 use super::probing::{PROVEN, PROVEN_AGAIN, Track};
@@ -24,6 +24,9 @@ pub(super) enum Obstacle {
     /// The system cannot send there.
     Unsendable,
 }
+
+/// How long a way is new: as long as one round of knocking.
+const NEW: Duration = Duration::from_secs(4);
 
 /// One way.
 #[derive(Debug, Clone)]
@@ -86,9 +89,9 @@ impl Way {
 
     /// Whether it has been proven in both directions: an answer shows that the peer hears this end
     /// there and that this end hears the peer.
-    pub(super) const fn is_proven(&self) -> bool {
+    pub(super) fn is_proven(&self) -> bool {
         let needed = if self.has_died { PROVEN_AGAIN } else { PROVEN };
-        self.obstacle.is_none() && self.track.streak >= needed
+        self.obstacle != Some(Obstacle::Unsendable) && self.track.streak >= needed
     }
 }
 
@@ -147,11 +150,13 @@ impl Ways {
         Some(self.all.len() - 1)
     }
 
-    /// Forgets the direct ways that the peer no longer tells and that never led anywhere.
-    pub(super) fn forget_untold(&mut self, in_use: Option<Via>) {
+    /// Forgets the direct ways that the peer no longer tells and that never led anywhere. One by which
+    /// the peer has just come may still do so.
+    pub(super) fn forget_untold(&mut self, in_use: Option<Via>, now: Instant) {
         self.all.retain(|way| {
             let is_used = in_use.is_some_and(|used| is_same(used, way.via));
-            !way.is_direct() || way.is_offered || way.track.is_answering() || is_used
+            let is_new = now.saturating_duration_since(way.created) < NEW;
+            !way.is_direct() || way.is_offered || way.track.is_answering() || is_used || is_new
         });
     }
 }
