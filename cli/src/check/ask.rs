@@ -116,7 +116,9 @@ impl Asker {
         loop {
             match self.node.handle.snapshot().mapping {
                 Mapping::Unknown => sleep(LOOK).await,
-                known => return known,
+                known @ (Mapping::None | Mapping::Independent | Mapping::Dependent) => {
+                    return known;
+                }
             }
         }
     }

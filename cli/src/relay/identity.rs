@@ -6,7 +6,7 @@
 //! relay/running       taken by the relay that runs with this key
 //! ```
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use adit_tokio::core::tls::{Identity, KeyDigest};
 use rcgen::{CertificateParams, DnType, KeyPair};
@@ -50,7 +50,7 @@ impl Own {
     }
 }
 
-fn read(path: &PathBuf) -> Result<(Identity, KeyDigest), Stop> {
+fn read(path: &Path) -> Result<(Identity, KeyDigest), Stop> {
     let wrong = |error: &dyn std::fmt::Display| {
         let next = "restore it from a backup; with a new one every client has to be told anew";
         Stop::usage(format!("{}: {error}; {next}", path.display()))
