@@ -192,7 +192,7 @@ fn a_node_with_a_relay_alone_leaves_at_once_when_it_is_asked_to() {
     let (agent, start) = (trio.agent, trio.world.now());
     let to_connector = trio.to_connector;
     let (node, now) = trio.world.node_mut(agent);
-    node.disconnect(to_connector, now).unwrap();
+    node.disconnect(to_connector.unwrap(), now).unwrap();
     node.shutdown(now);
     trio.wait("the agent to be gone", |world| world.node(agent).has_taken_leave());
     assert!(trio.world.now() - start < SECOND);
