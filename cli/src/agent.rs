@@ -22,6 +22,7 @@ use crate::home::Home;
 use crate::identity::{Follower, Source, Who};
 use crate::known::Known;
 use crate::link::Link;
+use crate::names::Names;
 use crate::node::Background;
 use crate::race::Caller;
 use crate::stop::Stop;
@@ -124,7 +125,9 @@ pub(crate) async fn work(plan: Plan, home: Result<&Home, &Stop>) -> Result<(), S
     for relay in &plan.remote.relays {
         process = process.dialling(&plan.remote.name, format_args!("the relay {}", relay.at));
     }
-    let (mut link, tunnel) = Link::new(plan.remote, core, plan.give_up_after);
+    let ours = plan.ports.iter().filter_map(|(listener, _)| listener.local_addr().ok()).collect();
+    let names = home.iter().fold(Names::new().without(ours), |names, home| names.at_home(home));
+    let (mut link, tunnel) = Link::new((plan.remote, names), core, plan.give_up_after);
     let gate = Gate::new(plan.limits);
     let mut ports = JoinSet::new();
     for (listener, service) in plan.ports {

@@ -22,6 +22,7 @@ use crate::home::lock::Lock;
 use crate::home::{Home, store};
 use crate::identity::Who;
 use crate::mesh::certificate;
+use crate::names::Place;
 use crate::stop::{Exit, Stop};
 
 const SCHEMA: &str = "adit.known/1";
@@ -154,7 +155,7 @@ impl Known {
     /// # Errors
     /// When the addresses cannot be used.
     pub(crate) fn remote(&self) -> Result<Remote, Stop> {
-        let parsed = |text: &String| HostPort::try_from(text.clone()).map_err(Stop::usage);
+        let parsed = |text: &String| Place::try_from(text.clone()).map_err(Stop::usage);
         let addresses = self.addresses.iter().map(parsed).collect::<Result<_, _>>()?;
         let remote = Remote::at(addresses, self.connector.clone());
         Ok(remote.by(&self.relays, Some(&self.service)))

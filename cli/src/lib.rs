@@ -40,6 +40,7 @@ mod lifecycle;
 mod link;
 mod logging;
 mod mesh;
+mod names;
 mod networks;
 mod node;
 mod output;

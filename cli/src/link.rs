@@ -11,8 +11,9 @@ use adit_tokio::core::session::State;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::config::{HostPort, Remote};
+use crate::config::Remote;
 use crate::identity::{Follower, Who};
+use crate::names::{Names, Place};
 use crate::node::Node;
 use crate::race::{Attempt, Caller, Defeat, race};
 use crate::relays::Relays;
@@ -33,6 +34,7 @@ const RESOLVED_WITHIN: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Link {
     remote: Remote,
+    names: Names,
     caller: Caller,
     current: watch::Sender<Option<Peer>>,
     /// The node whose peer that is.
@@ -51,7 +53,7 @@ impl Link {
     /// A link that ends when it was down for as long as `give_up_after`, and what the forwards
     /// follow it by.
     pub(crate) fn new(
-        remote: Remote,
+        (remote, names): (Remote, Names),
         (caller, follower): (Caller, Follower),
         give_up_after: Option<Duration>,
     ) -> (Self, forward::agent::Tunnel) {
@@ -60,6 +62,7 @@ impl Link {
         (
             Self {
                 remote,
+                names,
                 caller,
                 current,
                 seen: watch::Sender::new(None),
@@ -122,9 +125,10 @@ impl Link {
     /// From the name to a connection to its loss, which is what is returned.
     async fn once(&mut self) -> Result<Failure, Stop> {
         let found = loop {
-            let (remote, caller) = (self.remote.clone(), self.caller.clone());
+            let (remote, names) = (self.remote.clone(), &self.names);
+            let caller = self.caller.clone();
             let found = async {
-                let addresses = addresses(&remote).await;
+                let addresses = addresses(names, &remote).await;
                 race(&caller, &remote, &addresses).await
             };
             tokio::select! {
@@ -202,9 +206,10 @@ pub(crate) async fn reach(
     limit: Duration,
 ) -> Result<Attempt, Stop> {
     let patience = Patience { limit: Some(limit), since: Some(Instant::now()) };
+    let names = Names::new();
     let reached = async {
         loop {
-            let addresses = addresses(remote).await;
+            let addresses = addresses(&names, remote).await;
             let failure = match race(caller, remote, &addresses).await {
                 Ok(attempt) => match attempt.peer.connected().await {
                     Ok(()) => return Ok(attempt),
@@ -230,35 +235,23 @@ pub(crate) async fn reach(
 
 /// The connector's own addresses: as soon as there are any or, where there are relays as well, those
 /// that are found soon.
-async fn addresses(remote: &Remote) -> Vec<SocketAddr> {
+async fn addresses(names: &Names, remote: &Remote) -> Vec<SocketAddr> {
     if remote.relays.is_empty() {
-        return resolve_at_last(&remote.addresses).await;
+        return resolve_at_last(names, &remote.addresses).await;
     }
-    let found = tokio::time::timeout(RESOLVED_WITHIN, resolve(&remote.addresses)).await;
+    let found = tokio::time::timeout(RESOLVED_WITHIN, names.resolve(&remote.addresses)).await;
     found.unwrap_or_default()
 }
 
 /// Addresses of the names, as soon as there are any.
-async fn resolve_at_last(names: &[HostPort]) -> Vec<SocketAddr> {
+async fn resolve_at_last(names: &Names, places: &[Place]) -> Vec<SocketAddr> {
     loop {
-        let found = resolve(names).await;
+        let found = names.resolve(places).await;
         if !found.is_empty() {
             return found;
         }
         tokio::time::sleep(AGAIN).await;
     }
-}
-
-/// Every address that the names have now, each once; a name that has none is logged.
-async fn resolve(names: &[HostPort]) -> Vec<SocketAddr> {
-    let mut found = Vec::new();
-    for name in names {
-        match name.resolve().await {
-            Ok(addresses) => found.extend(addresses),
-            Err(error) => tracing::warn!(%name, %error, "the name does not resolve; retrying"),
-        }
-    }
-    found
 }
 
 /// How long to bear being without a connection.

@@ -1,7 +1,8 @@
 //! Many ways, one connection: they are tried one after another, a little apart, and the first that
 //! connects is kept (RFC 8305). Relays go first, since what begins there goes on directly and falls
-//! back; the connector's own addresses are for when no relay answers soon. It decides the order and
-//! the distance; what a connection is for is its caller's business.
+//! back; the connector's own addresses are for when no relay answers soon, in the order that
+//! [`names`](crate::names) gives. It decides the distance; what a connection is for is its caller's
+//! business.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -110,7 +111,8 @@ pub(crate) async fn race(
 ) -> Result<Attempt, Defeat> {
     let service = remote.service.as_ref().filter(|_| !remote.relays.is_empty());
     let mut ways: Vec<_> = service.map(Way::Relays).into_iter().collect();
-    ways.extend(in_turn(addresses).into_iter().map(Way::Address));
+    let mut seen = std::collections::BTreeSet::new();
+    ways.extend(addresses.iter().copied().filter(|it| seen.insert(*it)).map(Way::Address));
     if let [only] = &ways[..] {
         return only.start(caller, remote).map_err(Defeat::Stopped);
     }
@@ -232,23 +234,6 @@ fn worse(before: Option<Defeat>, now: Failure) -> Defeat {
     }
 }
 
-/// The families in turn, each in the order it was given, beginning with the first (RFC 8305 §4).
-pub(crate) fn in_turn(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
-    let Some(first) = addresses.first() else { return Vec::new() };
-    let (one, other): (Vec<_>, Vec<_>) =
-        addresses.iter().copied().partition(|address| address.is_ipv4() == first.is_ipv4());
-    let mut other = other.into_iter();
-    let mut mixed = Vec::with_capacity(addresses.len());
-    for address in one {
-        mixed.push(address);
-        mixed.extend(other.next());
-    }
-    mixed.extend(other);
-    let mut seen = std::collections::BTreeSet::new();
-    mixed.retain(|address| seen.insert(*address));
-    mixed
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -340,13 +325,5 @@ mod tests {
         let (only, remote) = ([v4], remote());
         let race = race(&core, &remote, &only);
         assert!(tokio::time::timeout(SOON, race).await.unwrap().is_ok());
-    }
-
-    #[test]
-    fn families_take_turns_and_none_is_dialled_twice() {
-        let address = |text: &str| text.parse::<SocketAddr>().unwrap();
-        let (a, b, c) = (address("[::1]:1"), address("[::1]:2"), address("127.0.0.1:1"));
-        assert_eq!(in_turn(&[a, b, a, c]), [a, c, b]);
-        assert!(in_turn(&[]).is_empty());
     }
 }

@@ -1,8 +1,7 @@
 //! A node's relays: each resolved, dialled, and resolved anew when it is lost for long. It decides
 //! which of a relay's addresses is used; what goes through a relay is the core's business.
 //!
-//! IPv4 and IPv6 are raced, and what resolved last is used while the name does not (RFC 8305 §3). A
-//! node has each relay once: the slower addresses of a race are left as soon as one has answered.
+//! IPv4 and IPv6 are raced (RFC 8305), in the order that [`names`](crate::names) gives. A node has each relay once: the slower addresses of a race are left as soon as one has answered.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -17,9 +16,10 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::config::RelayAddress;
+use crate::names::Names;
 use crate::networks;
 use crate::node::{Background, Node};
-use crate::race::{HEAD_START, in_turn};
+use crate::race::HEAD_START;
 
 /// The name in every relay's certificate, which is known by its key (docs/protocol.md, "Relay
 /// addresses").
@@ -51,7 +51,8 @@ impl Relays {
         let (shown, who) = watch::channel(shown);
         let mut tasks = vec![networks::follow(node)];
         tasks.extend(relays.iter().map(|relay| {
-            let one = One { handle: node.handle.clone(), relay: relay.clone(), who: who.clone() };
+            let (handle, relay) = (node.handle.clone(), relay.clone());
+            let one = One { handle, relay, who: who.clone(), names: Names::new() };
             Background::spawn(one.keep())
         }));
         Self { shown, _tasks: tasks }
@@ -68,19 +69,14 @@ struct One {
     handle: Handle,
     relay: RelayAddress,
     who: watch::Receiver<Identity>,
+    names: Names,
 }
 
 impl One {
     async fn keep(mut self) {
-        let mut addresses = Vec::new();
+        let place = [self.relay.at.clone().into()];
         loop {
-            match self.relay.at.resolve().await {
-                Ok(found) => addresses = found,
-                Err(error) => {
-                    let name = &self.relay.at;
-                    tracing::warn!(%name, %error, "the relay's name does not resolve; retrying");
-                }
-            }
+            let addresses = self.names.resolve(&place).await;
             let pause = match timeout(ATTEMPT, self.first(&addresses)).await {
                 Ok(Ok(dialled)) => {
                     tracing::info!(relay = %self.relay.at, "attached to a relay");
@@ -105,7 +101,7 @@ impl One {
     /// Dials the addresses, a little apart, and gives the first that is connected.
     async fn first(&self, addresses: &[SocketAddr]) -> Result<Dialled, Option<Failure>> {
         let mut running = JoinSet::new();
-        let mut rest = in_turn(addresses).into_iter();
+        let mut rest = addresses.iter().copied();
         let mut refused = None;
         loop {
             if let Some(address) = rest.next() {

@@ -15,6 +15,7 @@ use crate::home::Home;
 use crate::identity::Source;
 use crate::known::Known;
 use crate::link::reach;
+use crate::names::Names;
 use crate::node::Node;
 use crate::race::{Attempt, Caller};
 use crate::relays::Relays;
@@ -75,8 +76,10 @@ impl Target {
 /// Whoever waits for an answer need not wait for a name that is written wrong.
 async fn check_names(remote: &Remote) -> Result<(), Stop> {
     let mut wrong = None;
-    for name in remote.addresses.iter().chain(remote.relays.iter().map(|relay| &relay.at)) {
-        match name.resolve().await {
+    let names = Names::new();
+    let relays = remote.relays.iter().map(|relay| relay.at.clone().into());
+    for name in remote.addresses.iter().cloned().chain(relays) {
+        match names.resolve_one(&name).await {
             Ok(_) => return Ok(()),
             Err(error) => wrong = Some(format!("{name}: no address: {error}")),
         }

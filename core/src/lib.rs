@@ -11,8 +11,8 @@
 //! | L5 | [`drive`] | one generic event loop over `std::task` and a trait of four methods |
 //! | L4 | [`node`] | the composition root: a router of values between the machines |
 //! | L3 | `quic` | the only place that names quinn-proto |
-//! | L2 | [`session`], [`heartbeat`], [`retry`], [`request`], [`history`], [`quality`], [`admission`], [`path`], [`relay`], `attach` | leaf machines |
-//! | L1 | [`frame`], [`message`], [`probe`], `envelope`, [`backoff`], [`bucket`], [`timer`] | bytes, probes, delays, rates, deadlines |
+//! | L2 | [`session`], [`heartbeat`], [`retry`], [`request`], [`history`], [`quality`], [`admission`], [`path`], [`relay`], [`carrier`], `attach` | leaf machines |
+//! | L1 | [`frame`], [`message`], [`probe`], [`record`], `envelope`, [`backoff`], [`bucket`], [`timer`] | bytes, probes, delays, rates, deadlines |
 //! | L0 | [`config`], [`error`], [`event`], [`transmit`], [`id`], [`rng`], [`clock`] | plain values |
 
 #[cfg(not(any(feature = "aws-lc-rs", feature = "ring")))]
@@ -22,6 +22,7 @@ pub mod admission;
 mod attach;
 pub mod backoff;
 pub mod bucket;
+pub mod carrier;
 pub mod clock;
 pub mod config;
 pub mod drive;
@@ -38,6 +39,7 @@ pub mod path;
 pub mod probe;
 pub mod quality;
 mod quic;
+pub mod record;
 pub mod relay;
 pub mod request;
 pub mod retry;

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use adit_core::testing::{fuzz_bytes, fuzz_identity, fuzz_probe, fuzz_relay, fuzz_world};
+use adit_core::testing::{
+    fuzz_bytes, fuzz_identity, fuzz_probe, fuzz_records, fuzz_relay, fuzz_world,
+};
 
 #[test]
 fn the_corpus_of_frames_holds() {
@@ -32,6 +34,16 @@ fn the_corpus_of_relays_holds() {
 #[test]
 fn the_corpus_of_probes_holds() {
     replay("probes", fuzz_probe::probes);
+}
+
+#[test]
+fn the_corpus_of_records_holds() {
+    replay("records", fuzz_records::records);
+}
+
+#[test]
+fn the_corpus_of_trials_holds() {
+    replay("trials", fuzz_records::trials);
 }
 
 #[test]

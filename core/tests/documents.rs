@@ -196,7 +196,8 @@ fn is_test(text: &str, name: &str) -> bool {
             return true;
         }
         let is_attribute = line.starts_with("#[");
-        is_attributed = is_attribute && (is_attributed || line.ends_with("test]"));
+        is_attributed =
+            is_attribute && (is_attributed || line.ends_with("test]") || line.contains("test("));
     }
     false
 }

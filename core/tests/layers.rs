@@ -23,11 +23,11 @@ const LAYERS: &[(&str, u8)] = &[
     ("frame", 1),
     ("message", 1),
     ("probe", 1),
+    ("record", 1),
     ("timer", 1),
     ("admission", 2),
     ("attach", 2),
-    ("path", 2),
-    ("relay", 2),
+    ("carrier", 2),
     ("heartbeat", 2),
     ("history", 2),
     ("path", 2),
@@ -44,8 +44,7 @@ const LAYERS: &[(&str, u8)] = &[
 
 /// What the plain values may name of the layers above: a configuration holds the configurations of
 /// the machines, an event the values they give.
-const VALUES_OF_MACHINES: &[(&str, &str)] =
-    &[
+const VALUES_OF_MACHINES: &[(&str, &str)] = &[
     ("config", "heartbeat"),
     ("config", "message"),
     ("config", "path"),

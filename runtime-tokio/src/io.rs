@@ -48,6 +48,17 @@ impl TokioIo {
         })
     }
 
+    /// A new socket bound to `addr`; an IPv6 wildcard takes IPv4 as well.
+    ///
+    /// # Errors
+    /// What the system says about the address or the socket.
+    ///
+    /// # Panics
+    /// As [`TokioIo::new`].
+    pub fn bind(addr: SocketAddr) -> io::Result<Self> {
+        Self::new(crate::system::udp::bind(addr)?)
+    }
+
     /// The address the socket is bound to.
     ///
     /// # Errors

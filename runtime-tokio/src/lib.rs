@@ -1,8 +1,9 @@
 //! adit on tokio: the socket and the clock for the core's event loop, and its streams behind
 //! tokio's traits.
 //!
-//! It decides nothing about the tunnel; that is all in [`core`]. Nothing is spawned either: every
-//! function gives a [`Handle`] to talk to and a [`Driver`] to run, wherever the caller likes.
+//! It decides nothing about the tunnel; that is all in [`core`]. Nothing is spawned either, the
+//! streams of a [`carrier`] aside: every function gives a [`Handle`] to talk to and a [`Driver`] to
+//! run, wherever the caller likes.
 //!
 //! ```no_run
 //! use adit_tokio::core::config::{Config, Dial};
@@ -30,6 +31,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod carrier;
 mod io;
 mod stream;
 mod system;
@@ -39,6 +41,7 @@ use std::net::{SocketAddr, UdpSocket};
 
 use adit_core::config::{Config, Dial};
 use adit_core::drive::drive;
+use adit_core::drive::io::Io;
 
 pub use adit_core as core;
 pub use adit_core::drive::{Handle, Peer};
@@ -81,8 +84,15 @@ pub fn listen(addr: SocketAddr, config: Config) -> Result<(Handle, Driver)> {
 /// # Panics
 /// As [`bind`].
 pub fn from_socket(socket: UdpSocket, config: Config) -> Result<(Handle, Driver)> {
-    drive(TokioIo::new(socket)?, config, system::seed()?)
-        .map_err(|e| Error::new(ErrorKind::InvalidInput, e))
+    with_io(TokioIo::new(socket)?, config)
+}
+
+/// A node on an [`Io`] of the caller's, such as that of a [`carrier`].
+///
+/// # Errors
+/// As [`bind`].
+pub fn with_io<I: Io>(io: I, config: Config) -> Result<(Handle, adit_core::drive::Driver<I>)> {
+    drive(io, config, system::seed()?).map_err(|e| Error::new(ErrorKind::InvalidInput, e))
 }
 
 /// A node on a new socket that can reach `dial`, and its first peer, already being dialled.

@@ -17,9 +17,19 @@ pub(crate) struct HostPort {
 }
 
 impl HostPort {
+    /// The host: a name, or an address without brackets.
+    pub(crate) fn host(&self) -> &str {
+        &self.host
+    }
+
     /// The port.
     pub(crate) const fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Whether a text can be the name of a host, or an IPv4 address.
+    pub(crate) fn is_name(host: &str) -> bool {
+        !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
     }
 
     /// Every address that the name has now, at least one.
@@ -54,15 +64,11 @@ impl TryFrom<String> for HostPort {
         let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
         let host = match bracketed {
             Some(v6) if v6.parse::<std::net::Ipv6Addr>().is_ok() => v6,
-            None if is_name(host) => host,
+            None if Self::is_name(host) => host,
             Some(_) | None => return Err(wrong()),
         };
         Ok(Self { host: host.to_owned(), port })
     }
-}
-
-fn is_name(host: &str) -> bool {
-    !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
 }
 
 impl fmt::Display for HostPort {

@@ -6,7 +6,8 @@ use std::path::Path;
 use adit_tokio::core::message::ServiceName;
 use serde::Deserialize;
 
-use super::{HostPort, MAX_RELAYS, RelayAddress, TlsFiles};
+use super::{MAX_RELAYS, RelayAddress, TlsFiles};
+use crate::names::Place;
 use crate::stop::Stop;
 
 /// The connector to reach: by address and name, or as one that this machine was invited to.
@@ -14,7 +15,7 @@ use crate::stop::Stop;
 #[serde(deny_unknown_fields)]
 pub(super) struct RemoteKeys {
     #[serde(default, deserialize_with = "one_or_more")]
-    address: Vec<HostPort>,
+    address: Vec<Place>,
     name: Option<String>,
     known: Option<String>,
 }
@@ -23,7 +24,7 @@ pub(super) struct RemoteKeys {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Remote {
     /// Each may have several addresses, and any of them will do.
-    pub(crate) addresses: Vec<HostPort>,
+    pub(crate) addresses: Vec<Place>,
     /// Relays that it may be registered at, and any of them will do as well.
     pub(crate) relays: Vec<RelayAddress>,
     /// What it is asked for at a relay.
@@ -43,7 +44,7 @@ pub(crate) enum Target {
 
 impl Remote {
     /// One that is reached at its own addresses.
-    pub(crate) const fn at(addresses: Vec<HostPort>, name: String) -> Self {
+    pub(crate) const fn at(addresses: Vec<Place>, name: String) -> Self {
         Self { addresses, name, relays: Vec::new(), service: None }
     }
 
@@ -100,17 +101,17 @@ impl RemoteKeys {
     }
 }
 
-fn one_or_more<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<HostPort>, D::Error> {
+fn one_or_more<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<Place>, D::Error> {
     struct OneOrMore;
     impl<'de> serde::de::Visitor<'de> for OneOrMore {
-        type Value = Vec<HostPort>;
+        type Value = Vec<Place>;
 
         fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.write_str("a host and a port, or a list of them")
+            f.write_str("a host, a host and a port, or a list of them")
         }
 
         fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Self::Value, E> {
-            HostPort::try_from(text.to_owned()).map(|one| vec![one]).map_err(E::custom)
+            Place::try_from(text.to_owned()).map(|one| vec![one]).map_err(E::custom)
         }
 
         fn visit_seq<A: serde::de::SeqAccess<'de>>(

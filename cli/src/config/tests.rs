@@ -97,8 +97,8 @@ fn a_connector_may_have_several_addresses() {
     let several = AGENT.replace("\"localhost:4433\"", "[\"10.0.0.1:1\", \"home.example:2\"]");
     let Target::Given(remote, _) = agent(&several).unwrap().target else { panic!() };
     assert_eq!(remote.addresses.len(), 2);
-    let wrong = AGENT.replace("\"localhost:4433\"", "[\"10.0.0.1\"]");
-    assert!(agent(&wrong).unwrap_err().contains("\"10.0.0.1\" is not a host and a port"));
+    let wrong = AGENT.replace("\"localhost:4433\"", "[\"10.0.0.1:0\"]");
+    assert!(agent(&wrong).unwrap_err().contains("\"10.0.0.1:0\" is not a host"));
 }
 
 #[test]

@@ -47,8 +47,9 @@ pub(crate) async fn follow(
         .build()
         .map_err(|error| Stop::new(Exit::Degraded, error.to_string()))?;
     let caller = Caller { core, shown };
-    let remote = Remote::at(invite.addresses.clone(), invite.connector.clone())
-        .by(&invite.relays, Some(&invite.service));
+    let addresses = invite.addresses.iter().cloned().map(Into::into).collect();
+    let remote =
+        Remote::at(addresses, invite.connector.clone()).by(&invite.relays, Some(&invite.service));
     let patience = limit.unwrap_or(left).min(left);
     let (reached, key, answer) = loop {
         let attempt = reach(&remote, &caller, patience).await;

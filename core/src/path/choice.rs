@@ -301,6 +301,16 @@ impl Paths {
         self.refresh(now);
     }
 
+    /// The way in use is in doubt: what was sent by it lately goes by another as well. A connection
+    /// that waits for an answer may send nothing of its own for a while.
+    #[cold]
+    fn send_again(&mut self, via: Via) {
+        for held in self.replay.take() {
+            let (bytes, segment_size) = (held.bytes, held.segment_size);
+            self.actions.push_back(Action::Packets { via, bytes, segment_size });
+        }
+    }
+
     /// Brings up to date what is kept for the hot path.
     pub(super) fn refresh(&mut self, now: Instant) {
         let rtt = self.rtt();
@@ -309,7 +319,11 @@ impl Paths {
         self.select.set_patience(Patience::new(rtt, suspect_after, dead_after));
         let standby = self.keys.as_ref().and_then(|_| self.standby());
         self.replay.set_on(standby.is_some());
-        self.copy = standby.filter(|_| self.select.suspect_since().is_some());
+        let copy = standby.filter(|_| self.select.suspect_since().is_some());
+        if let (None, Some(via)) = (self.copy, copy) {
+            self.send_again(via);
+        }
+        self.copy = copy;
         let is_waiting = self.ways.all.iter().any(|way| way.is_direct() && way.is_proven());
         let held_off = self.select.held_off_until(now).filter(|_| is_waiting);
         let probes = self.ways.all.iter().filter_map(|way| way.track.next);

@@ -12,9 +12,10 @@ pub struct Config {
     /// Whether direct ways are sought at all: yes. Without them no address of this node is told to
     /// the peer, and everything goes through relays.
     pub direct: bool,
-    /// The least silence after a packet before the way is suspected: 150 ms, or three round trips
-    /// where that is more. An answer takes one, and the peer may wait 25 ms with its
-    /// acknowledgement (RFC 9000 §18.2, max_ack_delay).
+    /// The least silence after a packet before the way is suspected: 150 ms, or one and a half round
+    /// trips and 25 ms where that is more. An answer takes one, and the peer may wait 25 ms with its
+    /// acknowledgement (RFC 9000 §18.2, max_ack_delay). A suspicion that was wrong costs copies alone,
+    /// while round trips are long just when a queue is full and much is under way.
     pub suspect_after: Duration,
     /// The least silence after a packet before the way is left: 500 ms, or five round trips where
     /// that is more. Three probes went unanswered by then, and a burst of loss on a mobile link

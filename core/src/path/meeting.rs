@@ -149,10 +149,16 @@ impl Paths {
                 way.obstacle = None;
             }
             let is_told = way.is_offered || way.is_validated();
-            if is_told && !is_recent && way.obstacle.is_none() && !way.track.is_answering() {
-                way.knocked = Some(now);
-                way.track.knock(now);
+            if !is_told || is_recent || way.track.is_answering() {
+                continue;
             }
+            match way.obstacle {
+                None => way.track.knock(now),
+                // A NAT that maps so and lets in everybody is rare; it costs three probes, once.
+                Some(Obstacle::CannotMeet) if way.knocked.is_none() => way.track.knock_briefly(now),
+                Some(Obstacle::CannotMeet | Obstacle::Unsendable) => continue,
+            }
+            way.knocked = Some(now);
         }
         if self.meeting.next.is_none() {
             self.schedule(now);

@@ -41,6 +41,8 @@ struct Pending {
 pub(super) struct Track {
     pending: VecDeque<Pending>,
     knocking: Option<(Instant, usize)>,
+    /// How many probes a round has.
+    knocks: usize,
     /// Whether it has answered since it was new.
     is_open: bool,
     /// When the next probe is due.
@@ -66,7 +68,14 @@ impl Track {
     /// Begins a round of knocking.
     pub(super) const fn knock(&mut self, now: Instant) {
         self.knocking = Some((now, 0));
+        self.knocks = KNOCKS.len();
         self.next = Some(now);
+    }
+
+    /// The same where there is next to no hope: three, should one be lost.
+    pub(super) const fn knock_briefly(&mut self, now: Instant) {
+        self.knock(now);
+        self.knocks = 3;
     }
 
     /// Ends it.
@@ -101,7 +110,7 @@ impl Track {
     /// The next knock after `now`: those that a late caller has slept through are left out.
     fn next_knock(&mut self, now: Instant) -> Option<Instant> {
         let (began, done) = self.knocking?;
-        let later = KNOCKS.iter().enumerate().skip(done + 1);
+        let later = KNOCKS.iter().enumerate().take(self.knocks).skip(done + 1);
         let mut later = later.map(|(step, &ms)| (step, began + Duration::from_millis(ms)));
         let next = later.find(|&(_, at)| at > now);
         self.knocking = next.map(|(step, _)| (began, step));

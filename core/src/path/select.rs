@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 
 use crate::transmit::Via;
 
+/// How long a peer may wait with its acknowledgement (RFC 9000 §18.2, max_ack_delay).
+const ACK_DELAY: Duration = Duration::from_millis(25);
 /// How long a way may be silent while nothing but probes is sent: nobody waits for an answer, and a
 /// burst of loss on an idle link is no reason to leave it.
 pub(super) const IDLE_DEAD: Duration = Duration::from_secs(3);
@@ -69,7 +71,7 @@ pub(super) struct Patience {
 impl Patience {
     /// For a way of that round trip; the floors are those of the configuration.
     pub(super) fn new(rtt: Duration, suspect_floor: Duration, dead_floor: Duration) -> Self {
-        let suspect_after = (rtt * 3).max(suspect_floor);
+        let suspect_after = (rtt * 3 / 2 + ACK_DELAY).max(suspect_floor);
         let dead_after = (rtt * 5).max(dead_floor).max(suspect_after);
         Self { suspect_after, dead_after, ask_every: rtt.max(ASK_EVERY) }
     }
@@ -294,8 +296,9 @@ mod tests {
     fn times_are_multiples_of_the_round_trip_above_their_floors() {
         let times = |rtt| (patience(rtt).suspect_after, patience(rtt).dead_after);
         assert_eq!(times(ms(50)), (ms(150), ms(500)));
-        assert_eq!(times(ms(100)), (ms(300), ms(500)));
-        assert_eq!(times(ms(101)), (ms(303), ms(505)));
+        assert_eq!(times(ms(84)), (ms(151), ms(500)));
+        assert_eq!(times(ms(100)), (ms(175), ms(500)));
+        assert_eq!(times(ms(102)), (ms(178), ms(510)));
     }
 
     #[test]

@@ -292,13 +292,13 @@ impl Paths {
 
 fn verdict(way: &Way) -> Verdict {
     let track = &way.track;
+    if track.is_answering() {
+        return if track.streak >= PROVEN { Verdict::Answers } else { Verdict::Proving };
+    }
     match way.obstacle {
         Some(Obstacle::CannotMeet) => return Verdict::CannotWork,
         Some(Obstacle::Unsendable) => return Verdict::Unsendable,
         None => {}
-    }
-    if track.is_answering() {
-        return if track.streak >= PROVEN { Verdict::Answers } else { Verdict::Proving };
     }
     match (track.answered, track.sent, track.is_knocking()) {
         (1.., _, _) => Verdict::FellSilent,

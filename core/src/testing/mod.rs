@@ -14,6 +14,7 @@ mod flows;
 pub mod fuzz_bytes;
 pub mod fuzz_identity;
 pub mod fuzz_probe;
+pub mod fuzz_records;
 pub mod fuzz_relay;
 pub mod fuzz_world;
 pub mod host;

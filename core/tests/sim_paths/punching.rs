@@ -19,31 +19,6 @@ fn kinds() -> Vec<Rules> {
     kinds
 }
 
-/// Whether two can meet by knocking at the addresses that a relay saw, by theory.
-///
-/// Each sends from the socket that the relay saw. Towards the other, a NAT maps it to the same
-/// address unless its mapping depends on the destination and ports are not preserved. The other end
-/// lets the first packet in if its filter does not ask for that very address and port to have been
-/// sent to before, or if that address was known in advance.
-fn can_meet(one: Rules, other: Rules) -> bool {
-    let is_stable = |rules: Rules| {
-        !rules.translates
-            || rules.mapping == Dependence::Independent
-            || rules.ports == Ports::Preserving
-    };
-    let lets_in = |rules: Rules, unknown_port: bool| {
-        !unknown_port || !(rules.filtering == Dependence::AddressAndPort)
-    };
-    match (is_stable(one), is_stable(other)) {
-        (true, true) => true,
-        // The one with the stable address waits for a packet from a port it cannot know.
-        (true, false) => lets_in(one, true),
-        (false, true) => lets_in(other, true),
-        // Neither can send to where the other is: it has another port for everybody.
-        (false, false) => false,
-    }
-}
-
 #[test]
 fn every_pair_of_nats_goes_direct_that_can_and_stays_on_the_relay_otherwise() {
     let kinds = kinds();
@@ -53,7 +28,7 @@ fn every_pair_of_nats_goes_direct_that_can_and_stays_on_the_relay_otherwise() {
             let seed = (index * kinds.len() + other) as u64;
             let mut scene = Scene::new(seed, &Ground::behind(*agent, *connector));
             scene.connect();
-            let expected = can_meet(*agent, *connector);
+            let expected = agent.meets(connector);
             let is_direct = scene.goes_direct(6 * SECOND);
             assert_eq!(is_direct, expected, "{agent:?} and {connector:?}");
             if expected { direct += 1 } else { relayed += 1 }

@@ -1,0 +1,5 @@
+//! libFuzzer's way into [`adit_core::testing::fuzz_records::trials`]; it decides nothing.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| adit_core::testing::fuzz_records::trials(data));
