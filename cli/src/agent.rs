@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use adit_tokio::core::config::{Config, Transport};
-use adit_tokio::core::drive::Peer;
+use adit_tokio::core::drive::Handle;
 use adit_tokio::core::message::ServiceName;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -19,11 +19,12 @@ use crate::connector::shut_down;
 use crate::control::{self, Process};
 use crate::forward::agent::{Gate, listen, serve};
 use crate::home::Home;
-use crate::identity::{Follower, Source};
+use crate::identity::{Follower, Source, Who};
 use crate::known::Known;
 use crate::link::Link;
 use crate::names::Names;
 use crate::node::Background;
+use crate::race::Caller;
 use crate::stop::Stop;
 use crate::{node, renewal, signals};
 
@@ -52,7 +53,7 @@ pub(crate) struct Plan {
 /// What is wrong with the configuration, the certificates or, when a limit was given, the network.
 pub(crate) async fn run(arguments: &AgentArgs, home: Result<Home, Stop>) -> Result<(), Stop> {
     let config = config::Agent::load(&arguments.config)?;
-    let (remote, source) = target(config.target, home.as_ref())?;
+    let (remote, source) = target(&config, home.as_ref())?;
     let mut ports = Vec::new();
     for forward in config.forwards {
         let listener = open(forward.listen, "choose another in [[forward]]")?;
@@ -75,15 +76,20 @@ pub(crate) async fn run(arguments: &AgentArgs, home: Result<Home, Stop>) -> Resu
 ///
 /// # Errors
 /// When nothing is known of it.
-pub(crate) fn target(target: Target, home: Result<&Home, &Stop>) -> Result<(Remote, Source), Stop> {
-    match target {
-        Target::Given(remote, files) => Ok((remote, Source::Files(files))),
+pub(crate) fn target(
+    config: &config::Agent,
+    home: Result<&Home, &Stop>,
+) -> Result<(Remote, Source), Stop> {
+    let (remote, source) = match &config.target {
+        Target::Given(remote, files) => (remote.clone(), Source::Files(files.clone())),
         Target::Known(name) => {
             let home = home.map_err(Stop::clone)?;
-            let known = Known::load(home, &name)?;
-            Ok((known.remote()?, Source::Member(known.membership(home))))
+            let known = Known::load(home, name)?;
+            (known.remote()?, Source::Member(known.membership(home)))
         }
-    }
+    };
+    let service = config.forwards.first().map(|forward| &forward.service);
+    Ok((remote.by(&config.relays, service), source))
 }
 
 /// What the core is told of a plan's connection.
@@ -94,11 +100,11 @@ pub(crate) fn core(
     source: Source,
     limits: Limits,
     heartbeat: Heartbeat,
-) -> Result<(Config, Follower), Stop> {
-    let (follower, tls) = Follower::start(source)?;
+) -> Result<(Caller, Follower), Stop> {
+    let (follower, Who { tls, shown }) = Follower::start(source)?;
     let transport = Transport { connect_timeout: ATTEMPT, ..node::transport(limits) };
     let builder = Config::builder(tls).device_id("agent").transport(transport);
-    Ok((node::build(builder, heartbeat)?, follower))
+    Ok((Caller { core: node::build(builder, heartbeat)?, shown }, follower))
 }
 
 /// Works until a signal, or until retrying cannot help.
@@ -116,6 +122,9 @@ pub(crate) async fn work(plan: Plan, home: Result<&Home, &Stop>) -> Result<(), S
     for address in &plan.remote.addresses {
         process = process.dialling(&plan.remote.name, address);
     }
+    for relay in &plan.remote.relays {
+        process = process.dialling(&plan.remote.name, format_args!("the relay {}", relay.at));
+    }
     let ours = plan.ports.iter().filter_map(|(listener, _)| listener.local_addr().ok()).collect();
     let names = home.iter().fold(Names::new().without(ours), |names, home| names.at_home(home));
     let (mut link, tunnel) = Link::new((plan.remote, names), core, plan.give_up_after);
@@ -127,9 +136,9 @@ pub(crate) async fn work(plan: Plan, home: Result<&Home, &Stop>) -> Result<(), S
         }
         ports.spawn(serve(listener, service, tunnel.clone(), gate.clone()));
     }
-    let watched = tunnel.clone();
-    let current = move || watched.borrow().as_ref().and_then(Peer::snapshot).into_iter().collect();
-    let _control = control::open(home, process.peers(current)).await;
+    let seen = link.seen();
+    let process = process.seeing(move || seen.borrow().as_ref().map(Handle::snapshot));
+    let _control = control::open(home, process).await;
     let _renewal = Background::spawn(renewal::keep_current(membership, tunnel));
     let stop = tokio::select! {
         stop = link.keep_up() => Some(stop),

@@ -12,16 +12,18 @@ use adit_tokio::core::drive::Handle;
 use serde_json::Map;
 use tokio::sync::Mutex;
 
-use crate::config::{self, Heartbeat, HostPort, Limits, Service};
+use crate::config::{self, Heartbeat, HostPort, Limits, RelayAddress, Service};
 use crate::control::{self, Control, Process};
 use crate::forward::connector::{Services, serve};
 use crate::home::Home;
 use crate::home::lock::Lock;
-use crate::identity::{Follower, Source};
-use crate::mesh::Mesh;
+use crate::identity::{Follower, Source, Who};
 use crate::mesh::offer::Offer;
 use crate::mesh::roster::Roster;
+use crate::mesh::{Mesh, unix_now};
 use crate::node::{self, Background, Node};
+use crate::registration::Registration;
+use crate::relays::Relays;
 use crate::stop::{Exit, Stop};
 use crate::{lifecycle, signals};
 
@@ -43,6 +45,7 @@ pub(crate) struct Plan {
     pub(crate) heartbeat: Heartbeat,
     /// Where else devices reach it than at its own addresses.
     pub(crate) advertise: Vec<HostPort>,
+    pub(crate) relays: Vec<RelayAddress>,
     pub(crate) source: Source,
 }
 
@@ -56,6 +59,11 @@ pub(crate) async fn run(path: &Path, home: Result<Home, Stop>) -> Result<(), Sto
         Some(files) => Source::Files(files),
         None => Source::Mesh(Mesh::open_or_create(home.as_ref().map_err(Stop::clone)?)?),
     };
+    let relays = match (config.relays, &source) {
+        (Some(relays), _) => relays,
+        (None, Source::Mesh(mesh)) => mesh.relays(),
+        (None, Source::Files(_) | Source::Member(_)) => Vec::new(),
+    };
     let plan = Plan {
         role: "connector",
         listen: config.listen,
@@ -63,6 +71,7 @@ pub(crate) async fn run(path: &Path, home: Result<Home, Stop>) -> Result<(), Sto
         limits: config.limits,
         heartbeat: config.heartbeat,
         advertise: config.advertise,
+        relays,
         source,
     };
     let running = start(plan, home.as_ref()).await.map_err(|stop| stop.within(path))?;
@@ -92,7 +101,11 @@ pub(crate) async fn start(plan: Plan, home: Result<&Home, &Stop>) -> Result<Runn
         }
         Source::Files(_) | Source::Member(_) => (None, None),
     };
-    let (follower, tls) = Follower::start(plan.source)?;
+    let (follower, Who { tls, shown }) = Follower::start(plan.source)?;
+    let registration = match plan.relays.is_empty() {
+        true => None,
+        false => Some(Registration::new(&shown, &plan.services)?),
+    };
     let builder = Config::builder(tls)
         .listening(true)
         .device_id("connector")
@@ -100,8 +113,11 @@ pub(crate) async fn start(plan: Plan, home: Result<&Home, &Stop>) -> Result<Runn
     let core = node::build(builder, plan.heartbeat)?;
     let node = node::start(plan.listen, core)?;
     let (listen, count) = (node.local, plan.services.len());
-    let process = process(plan.role, &plan.services, &node.handle);
-    let offer = Offer::new(node.local, &plan.advertise, &plan.services);
+    let mut process = process(plan.role, &plan.services, &node.handle);
+    for relay in &plan.relays {
+        process = process.relayed_by(&relay.at);
+    }
+    let offer = Offer::new(node.local, &plan.advertise, &plan.relays, &plan.services);
     let mut services = Services::new(plan.services, plan.limits);
     if let Some(roster) = &roster {
         roster.mesh().set_offer(&offer)?;
@@ -111,7 +127,10 @@ pub(crate) async fn start(plan: Plan, home: Result<&Home, &Stop>) -> Result<Runn
         handle: node.handle.clone(),
         follower: Mutex::new(follower),
         roster: roster.clone(),
+        registration,
+        relays: (!plan.relays.is_empty()).then(|| Relays::attach(&node, &plan.relays, shown)),
     });
+    identity.register();
     let tasks = [
         Background::spawn(lifecycle::log(node.handle.clone())),
         Background::spawn(serve(node.handle.clone(), Arc::new(services))),
@@ -132,7 +151,7 @@ pub(crate) async fn start(plan: Plan, home: Result<&Home, &Stop>) -> Result<Runn
 /// What `adit status` is told.
 fn process(role: &'static str, services: &[Service], handle: &Handle) -> Process {
     let handle = handle.clone();
-    let process = Process::new(role).peers(move || handle.snapshot().peers);
+    let process = Process::new(role).seeing(move || Some(handle.snapshot()));
     services
         .iter()
         .fold(process, |process, service| process.exposing(&service.name, &service.backend))
@@ -162,17 +181,32 @@ pub(crate) struct Exchange {
     handle: Handle,
     follower: Mutex<Follower>,
     roster: Option<Arc<Roster>>,
+    /// What its relays are told, if it has any.
+    registration: Option<Registration>,
+    relays: Option<Relays>,
 }
 
 impl Exchange {
+    /// Has the relays know what changed, if anything did.
+    fn register(&self) {
+        if let Some(registration) = &self.registration {
+            registration.tell(&self.handle, self.roster.as_deref(), unix_now());
+        }
+    }
+
     /// Looks at the files now, and puts in force what they say; gives how many connections ended
     /// by it.
     pub(crate) async fn now(&self) -> usize {
-        let tls = self.follower.lock().await.poll();
+        let who = self.follower.lock().await.poll();
         if let Some(roster) = &self.roster {
             roster.refresh();
         }
-        let Some(tls) = tls else { return 0 };
+        // An invite that has expired leaves no file changed.
+        self.register();
+        let Some(Who { tls, shown }) = who else { return 0 };
+        if let Some(relays) = &self.relays {
+            relays.show(shown);
+        }
         let before = self.handle.snapshot().peers.len();
         match self.handle.set_tls(tls) {
             Ok(()) => {

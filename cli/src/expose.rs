@@ -1,17 +1,18 @@
 //! `adit expose`: a service on this machine, and an invite to it. It makes the identity that takes,
 //! the first time; the serving itself is the connector's.
 
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 
 use adit_tokio::core::message::ServiceName;
 
 use crate::args::ExposeArgs;
-use crate::config::{Backend, Heartbeat, Limits, Service};
+use crate::config::{Backend, Heartbeat, Limits, MAX_RELAYS, RelayAddress, Service};
 use crate::connector::{self, Plan};
 use crate::home::Home;
 use crate::identity::Source;
 use crate::invites;
 use crate::mesh::Mesh;
+use crate::networks;
 use crate::output;
 use crate::stop::Stop;
 
@@ -37,6 +38,7 @@ pub(crate) async fn run(arguments: ExposeArgs, home: &Home) -> Result<(), Stop> 
         limits: Limits::default(),
         heartbeat: Heartbeat::default(),
         advertise: arguments.advertise,
+        relays: relays(&mesh, arguments.relay, arguments.no_relay)?,
         source: Source::Mesh(mesh.clone()),
     };
     let running = connector::start(plan, Ok(home)).await?;
@@ -50,11 +52,24 @@ pub(crate) async fn run(arguments: ExposeArgs, home: &Home) -> Result<(), Stop> 
     running.until_asked_to_end().await
 }
 
+/// The relays that were named, or those of the last time.
+fn relays(mesh: &Mesh, named: Vec<RelayAddress>, none: bool) -> Result<Vec<RelayAddress>, Stop> {
+    if none {
+        return Ok(Vec::new());
+    }
+    if named.is_empty() {
+        return Ok(mesh.relays());
+    }
+    if named.len() > MAX_RELAYS {
+        return Err(Stop::usage(format!("{MAX_RELAYS} relays at most are used; name fewer")));
+    }
+    Ok(named)
+}
+
 /// The IPv6 wildcard takes IPv4 as well, where this machine has IPv6.
-fn dual(listen: SocketAddr) -> SocketAddr {
-    let has_ipv6 = || std::net::UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok();
-    if listen.is_ipv4() && listen.ip().is_unspecified() && has_ipv6() {
-        return SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), listen.port());
+pub(crate) fn dual(listen: SocketAddr) -> SocketAddr {
+    if listen.is_ipv4() && listen.ip().is_unspecified() {
+        return networks::wildcard(listen.port());
     }
     listen
 }

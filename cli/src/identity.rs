@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use adit_tokio::core::tls::{Identity, Tls, Trust};
+use adit_tokio::core::tls::{Identity, Tls, TlsError, Trust};
 use tokio::time::{Interval, MissedTickBehavior};
 
 use crate::config::TlsFiles;
@@ -29,16 +29,41 @@ pub(crate) enum Source {
     Member(Membership),
 }
 
+/// Who a node is.
+#[derive(Debug, Clone)]
+pub(crate) struct Who {
+    /// To the peers that it has, and whom it believes to be one.
+    pub(crate) tls: Tls,
+    /// To relays, which know nobody: with the CA of its certificate behind that.
+    pub(crate) shown: Identity,
+}
+
+impl Who {
+    /// One whose identity says all there is to say, to anybody.
+    pub(crate) fn alone(tls: Tls) -> Self {
+        Self { shown: tls.identity().clone(), tls }
+    }
+
+    /// The same, which shows this CA to relays.
+    ///
+    /// # Errors
+    /// When the text is no certificate.
+    pub(crate) fn of(tls: Tls, ca: &[u8]) -> Result<Self, TlsError> {
+        Ok(Self { shown: tls.identity().clone().presenting(ca)?, tls })
+    }
+}
+
 impl Source {
     /// Reads it.
     ///
     /// # Errors
     /// A sentence that names the file and what is wrong with it.
-    pub(crate) fn load(&self) -> Result<Tls, Stop> {
+    pub(crate) fn load(&self) -> Result<Who, Stop> {
         match self {
             Self::Files(files) => load(files),
-            Self::Mesh(mesh) => mesh.tls(),
-            Self::Member(membership) => membership.tls(),
+            // The CA stands behind its certificate already.
+            Self::Mesh(mesh) => mesh.tls().map(Who::alone),
+            Self::Member(membership) => membership.who(),
         }
     }
 
@@ -87,24 +112,24 @@ impl Follower {
     ///
     /// # Errors
     /// As [`Source::load`].
-    pub(crate) fn start(source: Source) -> Result<(Self, Tls), Stop> {
+    pub(crate) fn start(source: Source) -> Result<(Self, Who), Stop> {
         let seen = Stamp::of(&source.watched());
-        let tls = source.load()?;
+        let who = source.load()?;
         let mut looks = tokio::time::interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Ok((Self { source, seen, looks }, tls))
+        Ok((Self { source, seen, looks }, who))
     }
 
     /// The identity, if its files changed since they were read and can be used. Those that cannot
     /// leave the old one in use, and are tried again when they change.
-    pub(crate) fn poll(&mut self) -> Option<Tls> {
+    pub(crate) fn poll(&mut self) -> Option<Who> {
         let now = Stamp::of(&self.source.watched());
         if now == self.seen {
             return None;
         }
         self.seen = now;
         match self.source.load() {
-            Ok(tls) => Some(tls),
+            Ok(who) => Some(who),
             Err(error) => {
                 tracing::warn!("the identity is not exchanged: {error}");
                 None
@@ -113,18 +138,18 @@ impl Follower {
     }
 
     /// Waits for the next identity, for ever if need be. Nothing is lost by not waiting on.
-    pub(crate) async fn next(&mut self) -> Tls {
+    pub(crate) async fn next(&mut self) -> Who {
         loop {
             self.looks.tick().await;
-            if let Some(tls) = self.poll() {
-                return tls;
+            if let Some(who) = self.poll() {
+                return who;
             }
         }
     }
 }
 
 /// Reads the certificate, its key and the CA.
-fn load(files: &TlsFiles) -> Result<Tls, Stop> {
+fn load(files: &TlsFiles) -> Result<Who, Stop> {
     let chain = read(&files.certificate, "certificate")?;
     let key = read(&files.key, "key")?;
     let ca = read(&files.ca, "CA certificate")?;
@@ -145,7 +170,25 @@ fn load(files: &TlsFiles) -> Result<Tls, Stop> {
         })?;
     }
     warn_if_shared(&files.key);
-    Ok(Tls::new(identity, trust))
+    let shown = issuer(&identity, &ca).map_or_else(
+        || Ok(identity.clone()),
+        |issuer| identity.clone().presenting(issuer.as_bytes()),
+    );
+    let shown = shown.map_err(|error| Stop::usage(format!("{}: {error}", files.ca.display())))?;
+    Ok(Who { tls: Tls::new(identity, trust), shown })
+}
+
+/// The CA, of those in a file of many, that issued the last certificate of a chain.
+fn issuer(identity: &Identity, ca: &[u8]) -> Option<String> {
+    let (_, last) = x509_parser::parse_x509_certificate(identity.chain().last()?).ok()?;
+    x509_parser::pem::Pem::iter_from_buffer(ca).filter_map(Result::ok).find_map(|pem| {
+        let certificate = pem.parse_x509().ok()?;
+        let is_issuer = certificate.subject() == last.issuer() && last.subject() != last.issuer();
+        is_issuer.then(|| {
+            let body = data_encoding::BASE64_MIME.encode(&pem.contents);
+            format!("-----BEGIN CERTIFICATE-----\n{body}-----END CERTIFICATE-----\n")
+        })
+    })
 }
 
 fn read(path: &Path, what: &str) -> Result<Vec<u8>, Stop> {

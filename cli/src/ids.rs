@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use adit_tokio::core::tls::KeyDigest;
 use serde::Serialize;
 
 use crate::agent;
@@ -55,6 +56,8 @@ pub(crate) async fn run(command: IdCommand, home: &Home) -> Result<(), Stop> {
 struct Shown {
     /// This machine as a connector of its own mesh.
     own: Option<Description>,
+    /// The key of its mesh's CA, which relays know the mesh by.
+    mesh: Option<KeyDigest>,
     /// This machine in the meshes of others.
     memberships: Vec<Description>,
     /// The services known here.
@@ -79,6 +82,7 @@ fn show(home: &Home, json: bool) -> Result<(), Stop> {
     let mesh = Mesh::open(home);
     let shown = Shown {
         own: mesh.as_ref().map(|mesh| describe_file(&mesh.identity_path())).transpose()?,
+        mesh: mesh.as_ref().map(Mesh::ca_key).transpose()?,
         memberships: Membership::all(home)
             .iter()
             .map(Membership::describe)
@@ -100,6 +104,9 @@ fn show(home: &Home, json: bool) -> Result<(), Stop> {
     }
     if let Some(own) = &shown.own {
         output::text_line(&format!("This machine's own mesh\n{}", lines(own)))?;
+        if let Some(mesh) = shown.mesh {
+            output::text_line(&format!("  mesh    {mesh}"))?;
+        }
     }
     for membership in &shown.memberships {
         output::text_line(&format!("A device of another's mesh\n{}", lines(membership)))?;

@@ -4,7 +4,7 @@ use adit_tokio::core::message::ServiceName;
 use serde::Serialize;
 
 use crate::args::{InviteCommand, InviteOptions};
-use crate::config::HostPort;
+use crate::config::{HostPort, RelayAddress};
 use crate::control;
 use crate::home::Home;
 use crate::invite::{Invite, Secret};
@@ -44,6 +44,7 @@ pub(crate) struct Made {
     service: ServiceName,
     device: Option<String>,
     addresses: Vec<String>,
+    relays: Vec<RelayAddress>,
     /// Seconds since the Unix epoch.
     expires: u64,
 }
@@ -63,9 +64,10 @@ pub(crate) fn make(
     let connector = own.map(|device| device.id.clone()).unwrap_or_default();
     let parsed = |text: &String| HostPort::try_from(text.clone()).map_err(Stop::usage);
     let addresses: Vec<_> = offer.addresses.iter().map(parsed).collect::<Result<_, _>>()?;
-    if addresses.is_empty() {
+    if addresses.is_empty() && offer.relays.is_empty() {
         return Err(Stop::usage(
-            "this machine has no address that another could reach; name one with --advertise",
+            "this machine has no address that another could reach; name one with --advertise, or a \
+             relay with --relay",
         ));
     }
     let now = unix_now();
@@ -89,6 +91,7 @@ pub(crate) fn make(
         service: service.clone(),
         port: offer.services.get(service.as_str()).copied().flatten(),
         addresses,
+        relays: offer.relays.clone(),
         expires,
     };
     Ok(Made {
@@ -97,6 +100,7 @@ pub(crate) fn make(
         service: service.clone(),
         device: options.device.clone(),
         addresses: offer.addresses,
+        relays: offer.relays,
         expires,
     })
 }

@@ -17,9 +17,10 @@ use adit_tokio::core::tls::{Identity, KeyDigest, Tls, Trust};
 use rcgen::KeyPair;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{HostPort, Remote};
+use crate::config::{HostPort, RelayAddress, Remote};
 use crate::home::lock::Lock;
 use crate::home::{Home, store};
+use crate::identity::Who;
 use crate::mesh::certificate;
 use crate::names::Place;
 use crate::stop::{Exit, Stop};
@@ -35,6 +36,9 @@ pub(crate) struct Known {
     /// The name in the connector's certificate.
     connector: String,
     addresses: Vec<String>,
+    /// Relays that the connector may be registered at.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    relays: Vec<RelayAddress>,
     pub(crate) service: ServiceName,
     /// Where it is offered here.
     pub(crate) local: Option<SocketAddr>,
@@ -53,9 +57,16 @@ impl Known {
             ca: ca.to_string(),
             connector,
             addresses,
+            relays: Vec::new(),
             service,
             local: None,
         }
+    }
+
+    /// The same, whose connector is reached by these relays as well.
+    #[must_use]
+    pub(crate) fn by(self, relays: &[RelayAddress]) -> Self {
+        Self { relays: relays.to_vec(), ..self }
     }
 
     /// Finds what is known under a name.
@@ -146,7 +157,8 @@ impl Known {
     pub(crate) fn remote(&self) -> Result<Remote, Stop> {
         let parsed = |text: &String| Place::try_from(text.clone()).map_err(Stop::usage);
         let addresses = self.addresses.iter().map(parsed).collect::<Result<_, _>>()?;
-        Ok(Remote { addresses, name: self.connector.clone() })
+        let remote = Remote::at(addresses, self.connector.clone());
+        Ok(remote.by(&self.relays, Some(&self.service)))
     }
 
     /// Puts an address before the others.
@@ -220,7 +232,7 @@ impl Membership {
     ///
     /// # Errors
     /// A sentence about a file.
-    pub(crate) fn tls(&self) -> Result<Tls, Stop> {
+    pub(crate) fn who(&self) -> Result<Who, Stop> {
         let wrong = |path: PathBuf, error: &dyn std::fmt::Display| {
             Stop::usage(format!("{}: {error}; ask for a new invite", path.display()))
         };
@@ -230,7 +242,8 @@ impl Membership {
             .map_err(|error| wrong(self.identity_path(), &error))?;
         let trust =
             Trust::from_pem(ca.as_bytes()).map_err(|error| wrong(self.ca_path(), &error))?;
-        Ok(Tls::new(identity, trust))
+        Who::of(Tls::new(identity, trust), ca.as_bytes())
+            .map_err(|error| wrong(self.ca_path(), &error))
     }
 
     /// The key to ask for a certificate with: the present one, or one that is kept until its
@@ -329,6 +342,21 @@ mod tests {
         assert_eq!(Known::load(&home, "web").unwrap(), known);
         assert_eq!(known.name_for(&home), "web");
         assert_eq!(known.remote().unwrap().name, "device-1");
+    }
+
+    #[test]
+    fn relays_are_remembered_and_what_was_kept_before_there_were_any_is_read() {
+        let scratch = Scratch::new();
+        let home = home(&scratch);
+        let at = HostPort::try_from("relay.example:4433".to_owned()).unwrap();
+        let relays = [RelayAddress { at, key: KeyDigest([8; 32]) }];
+        let (plain, relayed) = (known(1, "web"), known(1, "web").by(&relays));
+        relayed.save(&home, "web").unwrap();
+        let remote = Known::load(&home, "web").unwrap().remote().unwrap();
+        assert_eq!((&remote.relays[..], remote.service), (&relays[..], "web".parse().ok()));
+        plain.save(&home, "web").unwrap();
+        assert!(!std::fs::read_to_string(path(&home, "web")).unwrap().contains("relays"));
+        assert_eq!(Known::load(&home, "web").unwrap(), plain);
     }
 
     #[test]

@@ -8,10 +8,12 @@
 //! | `home` | the directory in which a person's identities live, and how files are written there |
 //! | `mesh` | one's own certificate authority: devices, invites, revocation |
 //! | `invite`, `enrol` | from a one-use text to a certificate, both ends |
+//! | `relay`, `relays`, `registration` | a relay; attached to relays; registered at them |
+//! | `check` | what a network allows |
 //! | `ping`, `bench` | what a tunnel does, measured |
 //! | `forward` | TCP and Unix sockets over the tunnel |
 //! | `control` | how commands talk to an `adit` that runs on this machine |
-//! | `status` | what runs on this machine, for people and for programs |
+//! | `status` | what runs on this machine, and by which paths, for people and for programs |
 //!
 //! The library is the program's own: it promises nothing to other crates. What tests and fuzzers need
 //! of it is in `testing`.
@@ -19,6 +21,7 @@
 mod agent;
 mod args;
 mod bench;
+mod check;
 mod config;
 mod connect;
 mod connector;
@@ -38,10 +41,14 @@ mod link;
 mod logging;
 mod mesh;
 mod names;
+mod networks;
 mod node;
 mod output;
 mod ping;
 mod race;
+mod registration;
+mod relay;
+mod relays;
 mod renewal;
 mod samples;
 mod signals;
@@ -87,7 +94,10 @@ async fn run(args: Args) -> Result<(), Stop> {
         Command::Agent(arguments) => agent::run(&arguments, home).await,
         Command::Ping(arguments) => ping::run(arguments.to.target(home)?, &arguments).await,
         Command::Bench(arguments) => bench::run(arguments.to.target(home)?, &arguments).await,
+        Command::Relay(arguments) => relay::run(arguments, &home?).await,
         Command::Status(arguments) => status::run(&arguments, &home?).await,
+        Command::Why(arguments) => status::why::run(&arguments, &home?).await,
+        Command::Check(arguments) => check::run(&arguments, &home?).await,
         Command::Demo(arguments) => demo::run(&arguments).await,
     }
 }

@@ -3,6 +3,7 @@
 use adit_tokio::core::drive::Handle;
 use adit_tokio::core::event::Event;
 use adit_tokio::core::session::{State, Transition};
+use adit_tokio::core::transmit::Via;
 
 use crate::stop::next_step;
 
@@ -38,8 +39,27 @@ pub(crate) fn line(event: &Event) -> Option<String> {
         }
         Event::Closed { peer, failure } => Some(format!("{peer}: closed: {failure}")),
         Event::Rejected { remote, failure } => Some(format!("{remote}: rejected: {failure}")),
+        Event::Registered { peer } => {
+            Some(format!("{peer}: the relay has this connector's services"))
+        }
+        Event::Unregistered { peer, failure } => {
+            let next = next_step(failure);
+            Some(format!("{peer}: the relay does not have the services: {failure}; {next}"))
+        }
+        Event::PathChanged { peer, via, reason } => {
+            Some(format!("{peer}: reached {} now: {}", way(*via), reason.sentence()))
+        }
+        Event::Observed { peer, address } => Some(format!("{peer}: the relay sees {address} here")),
         Event::GoingAway { peer } => Some(format!("{peer}: is shutting down")),
         _ => None,
+    }
+}
+
+/// A way in words.
+fn way(via: Via) -> String {
+    match via {
+        Via::Direct(route) => format!("directly at {}", route.remote),
+        Via::Relayed(channel) => format!("by {channel}"),
     }
 }
 

@@ -5,19 +5,18 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use adit_tokio::core::config::Config;
-use adit_tokio::core::drive::{Events, Peer};
+use adit_tokio::core::drive::{Events, Handle, Peer};
 use adit_tokio::core::error::{Category, Failure};
 use adit_tokio::core::session::State;
-use adit_tokio::core::tls::Tls;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::config::Remote;
-use crate::identity::Follower;
+use crate::identity::{Follower, Who};
 use crate::names::{Names, Place};
 use crate::node::Node;
-use crate::race::{Attempt, Defeat, race};
+use crate::race::{Attempt, Caller, Defeat, race};
+use crate::relays::Relays;
 use crate::stop::{Exit, Stop};
 use crate::{forward, lifecycle};
 
@@ -28,16 +27,22 @@ const AGAIN: Duration = Duration::from_secs(2);
 /// Pause after a refusal that nobody has proven, by a connector that had been there.
 const UNPROVEN: Duration = Duration::from_secs(10);
 
+/// How long a name may take to resolve where there are relays that need not wait for it.
+const RESOLVED_WITHIN: Duration = Duration::from_secs(1);
+
 /// The connection, across all addresses it may have.
 #[derive(Debug)]
 pub(crate) struct Link {
     remote: Remote,
     names: Names,
-    core: Config,
+    caller: Caller,
     current: watch::Sender<Option<Peer>>,
+    /// The node whose peer that is.
+    seen: watch::Sender<Option<Handle>>,
     patience: Patience,
     follower: Follower,
     node: Option<Node>,
+    relays: Option<Relays>,
     /// Since when there is the connection that is held, or was held last.
     up_since: Option<Instant>,
     /// There was one at all.
@@ -49,7 +54,7 @@ impl Link {
     /// follow it by.
     pub(crate) fn new(
         (remote, names): (Remote, Names),
-        (core, follower): (Config, Follower),
+        (caller, follower): (Caller, Follower),
         give_up_after: Option<Duration>,
     ) -> (Self, forward::agent::Tunnel) {
         let (current, tunnel) = watch::channel(None);
@@ -58,16 +63,23 @@ impl Link {
             Self {
                 remote,
                 names,
-                core,
+                caller,
                 current,
+                seen: watch::Sender::new(None),
                 patience,
                 follower,
                 node: None,
+                relays: None,
                 up_since: None,
                 was_up: false,
             },
             tunnel,
         )
+    }
+
+    /// How the node of the present connection is followed.
+    pub(crate) fn seen(&self) -> watch::Receiver<Option<Handle>> {
+        self.seen.subscribe()
     }
 
     /// Closes the local ports, which follow the link, and gives the node, if there is one, to be
@@ -113,23 +125,26 @@ impl Link {
     /// From the name to a connection to its loss, which is what is returned.
     async fn once(&mut self) -> Result<Failure, Stop> {
         let found = loop {
-            let (remote, names, core) = (self.remote.clone(), &self.names, self.core.clone());
+            let (remote, names) = (self.remote.clone(), &self.names);
+            let caller = self.caller.clone();
             let found = async {
-                let addresses = resolve_at_last(names, &remote.addresses).await;
-                race(&core, &remote.name, &addresses).await
+                let addresses = addresses(names, &remote).await;
+                race(&caller, &remote, &addresses).await
             };
             tokio::select! {
                 found = found => break found,
-                tls = self.follower.next() => self.core = core.with_tls(tls),
+                who = self.follower.next() => self.caller = caller.with(who),
                 stop = self.patience.lost() => return Err(stop),
             }
         };
-        let Attempt { node, peer, events, .. } = match found {
+        let Attempt { node, relays, peer, events, .. } = match found {
             Ok(winner) => winner,
             Err(Defeat::Failed(failure)) => return Ok(failure),
             Err(Defeat::Stopped(stop)) => return Err(stop),
         };
         self.current.send_replace(Some(peer.clone()));
+        self.seen.send_replace(Some(node.handle.clone()));
+        self.relays = relays;
         if let Some(old) = self.node.replace(node) {
             old.retire();
         }
@@ -157,7 +172,7 @@ impl Link {
                     }
                 }
                 failure = peer.closed() => return Ok(failure),
-                tls = self.follower.next() => self.exchange(tls),
+                who = self.follower.next() => self.exchange(who),
                 stop = self.patience.lost() => return Err(stop),
             }
         }
@@ -168,8 +183,12 @@ impl Link {
     }
 
     /// The connection goes on as it is, unless the new trust does not believe its peer any more.
-    fn exchange(&mut self, tls: Tls) {
-        self.core = self.core.clone().with_tls(tls.clone());
+    fn exchange(&mut self, who: Who) {
+        self.caller = self.caller.clone().with(who.clone());
+        if let Some(relays) = &self.relays {
+            relays.show(who.shown);
+        }
+        let tls = who.tls;
         match self.node.as_ref().map_or(Ok(()), |node| node.handle.set_tls(tls)) {
             Ok(()) => tracing::info!("the identity was exchanged"),
             Err(error) => tracing::warn!("the identity is not exchanged: {error}"),
@@ -183,15 +202,15 @@ impl Link {
 /// When it refuses, or nobody answers within `limit`.
 pub(crate) async fn reach(
     remote: &Remote,
-    core: &Config,
+    caller: &Caller,
     limit: Duration,
 ) -> Result<Attempt, Stop> {
     let patience = Patience { limit: Some(limit), since: Some(Instant::now()) };
     let names = Names::new();
     let reached = async {
         loop {
-            let addresses = resolve_at_last(&names, &remote.addresses).await;
-            let failure = match race(core, &remote.name, &addresses).await {
+            let addresses = addresses(&names, remote).await;
+            let failure = match race(caller, remote, &addresses).await {
                 Ok(attempt) => match attempt.peer.connected().await {
                     Ok(()) => return Ok(attempt),
                     Err(failure) => failure,
@@ -212,6 +231,16 @@ pub(crate) async fn reach(
         result = reached => result,
         stop = patience.lost() => Err(stop),
     }
+}
+
+/// The connector's own addresses: as soon as there are any or, where there are relays as well, those
+/// that are found soon.
+async fn addresses(names: &Names, remote: &Remote) -> Vec<SocketAddr> {
+    if remote.relays.is_empty() {
+        return resolve_at_last(names, &remote.addresses).await;
+    }
+    let found = tokio::time::timeout(RESOLVED_WITHIN, names.resolve(&remote.addresses)).await;
+    found.unwrap_or_default()
 }
 
 /// Addresses of the names, as soon as there are any.

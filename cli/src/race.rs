@@ -1,28 +1,57 @@
-//! Many addresses, one connection: they are dialled one after another, a little apart, and the first
-//! that connects is kept (RFC 8305). It decides the distance, and [`names`](crate::names) the order; what a connection is for
-//! is its caller's business.
+//! Many ways, one connection: they are tried one after another, a little apart, and the first that
+//! connects is kept (RFC 8305). Relays go first, since what begins there goes on directly and falls
+//! back; the connector's own addresses are for when no relay answers soon, in the order that
+//! [`names`](crate::names) gives. It decides the distance; what a connection is for is its caller's
+//! business.
 
-use std::collections::VecDeque;
+use std::fmt;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use adit_tokio::core::config::{Config, Dial};
 use adit_tokio::core::drive::{Events, Peer};
 use adit_tokio::core::error::{Category, Failure};
+use adit_tokio::core::message::ServiceName;
+use adit_tokio::core::tls::Identity;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::lifecycle;
+use crate::config::Remote;
+use crate::identity::Who;
 use crate::node::{self, Node};
+use crate::relays::Relays;
 use crate::stop::Stop;
+use crate::{lifecycle, networks};
 
 /// How long an address is alone before the next is dialled beside it (RFC 8305 §5).
-const HEAD_START: Duration = Duration::from_millis(250);
+pub(crate) const HEAD_START: Duration = Duration::from_millis(250);
 
-/// One address being dialled, or connected.
+/// How long relays are alone before the connector's own addresses are dialled beside them: a relay on
+/// the other side of the earth answers, asks the connector and brings the two together within it.
+const RELAYS_ALONE: Duration = Duration::from_millis(1_500);
+
+/// Who dials, and with what settings.
+#[derive(Debug, Clone)]
+pub(crate) struct Caller {
+    pub(crate) core: Config,
+    /// Who it is to relays.
+    pub(crate) shown: Identity,
+}
+
+impl Caller {
+    /// The same as somebody else.
+    #[must_use]
+    pub(crate) fn with(self, who: Who) -> Self {
+        Self { core: self.core.with_tls(who.tls), shown: who.shown }
+    }
+}
+
+/// One way being tried, or connected.
 #[derive(Debug)]
 pub(crate) struct Attempt {
     pub(crate) node: Node,
+    /// The relays that it goes by; none where the connector's own address was dialled.
+    pub(crate) relays: Option<Relays>,
     pub(crate) peer: Peer,
     pub(crate) events: Events,
     /// When it was dialled.
@@ -50,42 +79,63 @@ pub(crate) fn dial(core: &Config, name: &str, address: SocketAddr) -> Result<Att
         Stop::usage(format!("the connector \"{name}\" at {address}: {error}; correct it"))
     })?;
     tracing::debug!(%address, "dialling");
-    Ok(Attempt { node, peer, events, since })
+    Ok(Attempt { node, relays: None, peer, events, since })
 }
 
-/// Dials the addresses, each once and in this order, until one is connected. Where there is but one, there is nothing to wait for,
-/// and its attempt is given as it is. This machine may lack a family, which is no failure as long as
-/// there is another.
+/// Looks for a connector at its relays, from a node of its own.
+fn look(caller: &Caller, remote: &Remote, service: &ServiceName) -> Result<Attempt, Stop> {
+    let node = node::start(networks::wildcard(0), caller.core.clone())?;
+    let events = node.handle.events();
+    let since = Instant::now();
+    let dial = Dial::service(service.clone(), remote.name.clone());
+    let peer = node.handle.dial(dial).map_err(|error| {
+        Stop::usage(format!(
+            "the connector \"{}\" behind a relay: {error}; correct it",
+            remote.name
+        ))
+    })?;
+    let relays = Some(Relays::attach(&node, &remote.relays, caller.shown.clone()));
+    Ok(Attempt { node, relays, peer, events, since })
+}
+
+/// Tries the ways until one is connected: the relays that are known, and these addresses. Where
+/// there is but one, there is nothing to wait for, and its attempt is given as it is. This machine
+/// may lack a family, which is no failure as long as there is another way.
 ///
 /// # Errors
 /// Why none is connected.
 pub(crate) async fn race(
-    core: &Config,
-    name: &str,
+    caller: &Caller,
+    remote: &Remote,
     addresses: &[SocketAddr],
 ) -> Result<Attempt, Defeat> {
-    if let [only] = addresses {
-        return dial(core, name, *only).map_err(Defeat::Stopped);
-    }
+    let service = remote.service.as_ref().filter(|_| !remote.relays.is_empty());
+    let mut ways: Vec<_> = service.map(Way::Relays).into_iter().collect();
     let mut seen = std::collections::BTreeSet::new();
-    let mut rest: VecDeque<_> = addresses.iter().copied().filter(|it| seen.insert(*it)).collect();
+    ways.extend(addresses.iter().copied().filter(|it| seen.insert(*it)).map(Way::Address));
+    if let [only] = &ways[..] {
+        return only.start(caller, remote).map_err(Defeat::Stopped);
+    }
+    let mut rest = ways.into_iter();
     let (is_over, over) = watch::channel(false);
     let mut running = JoinSet::new();
     let mut defeat = None;
     loop {
-        if let Some(address) = rest.pop_front() {
-            match dial(core, name, address) {
-                Ok(attempt) => drop(running.spawn(run(attempt, address, over.clone()))),
+        let mut alone = HEAD_START;
+        if let Some(way) = rest.next() {
+            alone = way.alone();
+            match way.start(caller, remote) {
+                Ok(attempt) => drop(running.spawn(run(attempt, way.to_string(), over.clone()))),
                 Err(stop) => {
                     defeat.get_or_insert(Defeat::Stopped(stop));
                     continue;
                 }
             }
         }
-        let is_last = rest.is_empty();
+        let is_last = rest.len() == 0;
         let ended = tokio::select! {
             ended = running.join_next() => ended,
-            () = tokio::time::sleep(HEAD_START), if !is_last => continue,
+            () = tokio::time::sleep(alone), if !is_last => continue,
         };
         match ended {
             Some(Ok(Ok(winner))) => {
@@ -105,13 +155,48 @@ pub(crate) async fn race(
     }
 }
 
+/// One way to a connector.
+#[derive(Debug)]
+enum Way<'a> {
+    /// Whichever of its relays has it, by a service.
+    Relays(&'a ServiceName),
+    /// An address of its own.
+    Address(SocketAddr),
+}
+
+impl Way<'_> {
+    fn start(&self, caller: &Caller, remote: &Remote) -> Result<Attempt, Stop> {
+        match self {
+            Self::Relays(service) => look(caller, remote, service),
+            Self::Address(address) => dial(&caller.core, &remote.name, *address),
+        }
+    }
+
+    /// How long it is alone before the next is tried beside it.
+    const fn alone(&self) -> Duration {
+        match self {
+            Self::Relays(_) => RELAYS_ALONE,
+            Self::Address(_) => HEAD_START,
+        }
+    }
+}
+
+impl fmt::Display for Way<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Relays(_) => f.write_str("by relay"),
+            Self::Address(address) => address.fmt(f),
+        }
+    }
+}
+
 /// Follows one attempt until it is connected, is given up, or another has won.
 async fn run(
     mut attempt: Attempt,
-    address: SocketAddr,
+    way: String,
     mut over: watch::Receiver<bool>,
 ) -> Result<Attempt, Failure> {
-    let lost = Failure::new(adit_tokio::core::error::Code::Cancelled, "another address won");
+    let lost = Failure::new(adit_tokio::core::error::Code::Cancelled, "another way won");
     let peer = attempt.peer.clone();
     let connected = peer.connected();
     tokio::pin!(connected);
@@ -121,13 +206,13 @@ async fn run(
             result = &mut connected => return match result {
                 Ok(()) => Ok(attempt),
                 Err(failure) => {
-                    tracing::debug!(%address, %failure, "given up");
+                    tracing::debug!(%way, %failure, "given up");
                     Err(failure)
                 }
             },
             Some(event) = attempt.events.next() => {
                 if let Some(line) = lifecycle::line(&event) {
-                    tracing::debug!(%address, "{line}");
+                    tracing::debug!(%way, "{line}");
                 }
             }
             _ = over.changed() => {
@@ -157,13 +242,19 @@ mod tests {
     const SOON: Duration = Duration::from_secs(5);
 
     /// A connector that listens on `address`, and what an agent of it dials with.
-    fn pair(address: SocketAddr) -> (Node, Config) {
+    fn pair(address: SocketAddr) -> (Node, Caller) {
         let authority = Authority::new().unwrap();
         let config = |name, listening| {
             let tls = authority.device(name).unwrap();
             Config::builder(tls).listening(listening).build().unwrap()
         };
-        (node::start(address, config("connector", true)).unwrap(), config("agent", false))
+        let shown = authority.device("agent").unwrap().identity().clone();
+        let caller = Caller { core: config("agent", false), shown };
+        (node::start(address, config("connector", true)).unwrap(), caller)
+    }
+
+    fn remote() -> Remote {
+        Remote::at(Vec::new(), "connector".into())
     }
 
     /// Two addresses of which one has nobody behind it.
@@ -172,8 +263,9 @@ mod tests {
         (v4, SocketAddr::new("::1".parse().unwrap(), v4.port()))
     }
 
-    async fn winner(core: &Config, addresses: &[SocketAddr]) -> SocketAddr {
-        let race = race(core, "connector", addresses);
+    async fn winner(core: &Caller, addresses: &[SocketAddr]) -> SocketAddr {
+        let remote = remote();
+        let race = race(core, &remote, addresses);
         let attempt = tokio::time::timeout(SOON, race).await.unwrap().unwrap();
         tokio::time::timeout(SOON, attempt.peer.connected()).await.unwrap().unwrap();
         attempt.peer.remote().unwrap()
@@ -217,9 +309,10 @@ mod tests {
         let ((one, _), (other, _)) = (addresses(), addresses());
         let ((_a, _), (_b, core)) = (pair(one), pair(other));
         let authority = Authority::new().unwrap();
-        let core = core.with_tls(authority.device("agent").unwrap());
+        let core = core.with(Who::alone(authority.device("agent").unwrap()));
+        let remote = remote();
         let both = [one, other];
-        let lost = tokio::time::timeout(SOON, race(&core, "connector", &both)).await.unwrap();
+        let lost = tokio::time::timeout(SOON, race(&core, &remote, &both)).await.unwrap();
         let Err(Defeat::Failed(failure)) = lost else { panic!("somebody won") };
         assert_eq!(failure.category(), Category::Authentication);
     }
@@ -229,8 +322,8 @@ mod tests {
         let (v4, _) = addresses();
         let (connector, core) = pair(v4);
         connector.driver.abort().await;
-        let only = [v4];
-        let race = race(&core, "connector", &only);
+        let (only, remote) = ([v4], remote());
+        let race = race(&core, &remote, &only);
         assert!(tokio::time::timeout(SOON, race).await.unwrap().is_ok());
     }
 }

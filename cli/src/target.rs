@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use adit_tokio::core::config::Config;
 use adit_tokio::core::drive::Peer;
 use serde::Serialize;
 
@@ -18,7 +17,8 @@ use crate::known::Known;
 use crate::link::reach;
 use crate::names::Names;
 use crate::node::Node;
-use crate::race::Attempt;
+use crate::race::{Attempt, Caller};
+use crate::relays::Relays;
 use crate::samples::millis;
 use crate::stop::{Exit, Stop};
 
@@ -29,7 +29,7 @@ const GOODBYE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Target {
     pub(crate) remote: Remote,
-    pub(crate) core: Config,
+    pub(crate) caller: Caller,
 }
 
 impl Target {
@@ -39,10 +39,10 @@ impl Target {
     /// What is wrong with the file or its certificates.
     pub(crate) fn from_file(path: &Path, home: Result<&Home, &Stop>) -> Result<Self, Stop> {
         let config = config::Agent::load(path)?;
-        let (remote, source) = agent::target(config.target, home)?;
+        let (remote, source) = agent::target(&config, home)?;
         let core = agent::core(source, config.limits, config.heartbeat);
-        let (core, _) = core.map_err(|stop| stop.within(path))?;
-        Ok(Self { remote, core })
+        let (caller, _) = core.map_err(|stop| stop.within(path))?;
+        Ok(Self { remote, caller })
     }
 
     /// The connector of a service that is known here.
@@ -52,8 +52,8 @@ impl Target {
     pub(crate) fn known(name: &str, home: &Home) -> Result<Self, Stop> {
         let known = Known::load(home, name)?;
         let source = Source::Member(known.membership(home));
-        let (core, _) = agent::core(source, Limits::default(), Heartbeat::default())?;
-        Ok(Self { remote: known.remote()?, core })
+        let (caller, _) = agent::core(source, Limits::default(), Heartbeat::default())?;
+        Ok(Self { remote: known.remote()?, caller })
     }
 
     /// Dials.
@@ -63,10 +63,13 @@ impl Target {
     pub(crate) async fn connect(self, limit: Duration) -> Result<Connection, Stop> {
         let name = self.remote.name.clone();
         check_names(&self.remote).await?;
-        let Attempt { node, peer, since, .. } = reach(&self.remote, &self.core, limit).await?;
-        let connected = since.elapsed();
-        let reached = Reached { connector: name, address: peer.remote(), connected };
-        Ok(Connection { peer, reached, node })
+        let attempt = reach(&self.remote, &self.caller, limit).await?;
+        let connected = attempt.since.elapsed();
+        // Behind a relay the address is the node's own affair, and it changes.
+        let address = attempt.peer.remote().filter(|_| attempt.relays.is_none());
+        let reached = Reached { connector: name, address, connected };
+        let Attempt { node, relays, peer, .. } = attempt;
+        Ok(Connection { peer, reached, node, _relays: relays })
     }
 }
 
@@ -74,8 +77,9 @@ impl Target {
 async fn check_names(remote: &Remote) -> Result<(), Stop> {
     let mut wrong = None;
     let names = Names::new();
-    for name in &remote.addresses {
-        match names.resolve_one(name).await {
+    let relays = remote.relays.iter().map(|relay| relay.at.clone().into());
+    for name in remote.addresses.iter().cloned().chain(relays) {
+        match names.resolve_one(&name).await {
             Ok(_) => return Ok(()),
             Err(error) => wrong = Some(format!("{name}: no address: {error}")),
         }
@@ -91,6 +95,7 @@ pub(crate) struct Connection {
     pub(crate) peer: Peer,
     pub(crate) reached: Reached,
     node: Node,
+    _relays: Option<Relays>,
 }
 
 impl Connection {

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use crate::config::{Agent, Backend, Connector, Target, TlsFiles};
+use crate::config::{Agent, Backend, Connector, MAX_RELAYS, Target, TlsFiles};
 use crate::invite::{Invite, MAX_ADDRESSES, seal};
 use crate::stop::{Exit, Stop};
 
@@ -51,7 +51,7 @@ fn check_agent(config: &Agent) {
     match &config.target {
         Target::Known(_) => {}
         Target::Given(remote, files) => {
-            assert!(!remote.addresses.is_empty(), "it dials nobody");
+            assert!(remote.addresses.len() + config.relays.len() > 0, "it dials nobody");
             check_files(files);
         }
     }
@@ -104,7 +104,8 @@ fn check(text: &str) -> String {
         }
     };
     assert_eq!(Invite::parse(&invite.to_string()).ok().as_ref(), Some(&invite));
-    assert!((1..=MAX_ADDRESSES).contains(&invite.addresses.len()));
+    assert!(invite.addresses.len() <= MAX_ADDRESSES && invite.relays.len() <= MAX_RELAYS);
+    assert!(invite.addresses.len() + invite.relays.len() > 0, "it leads nowhere");
     assert_ne!(invite.port, Some(0));
     assert!(!invite.connector.is_empty() && !invite.connector.contains(char::is_control));
     let identity = invite.secret.identity().map(|(identity, _)| identity);

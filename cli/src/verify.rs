@@ -57,6 +57,8 @@ fn connector(path: &Path, home: &Home) -> Result<Meaning, Stop> {
     // A mesh that is not there yet is made when the connector starts.
     source.map(|source| source.load()).transpose()?;
     let mut does = vec![format!("listens on {} (UDP)", config.listen)];
+    let relays = config.relays.iter().flatten();
+    does.extend(relays.map(|relay| format!("is registered at the relay {}", relay.at)));
     does.extend(config.services.iter().map(|service| {
         let who = match &service.allow {
             Some(allow) if allow.is_empty() => "nobody".to_owned(),
@@ -75,10 +77,16 @@ fn an_agent(path: &Path, home: &Home) -> Result<Meaning, Stop> {
         Target::Given(..) => "the files in [tls]",
         Target::Known(_) => "this machine's certificate in the connector's mesh",
     };
-    let (remote, source) = agent::target(config.target, Ok(home))?;
+    let (remote, source) = agent::target(&config, Ok(home))?;
     source.load()?;
+    let mut does: Vec<_> =
+        remote.relays.iter().map(|r| format!("uses the relay {}", r.at)).collect();
     let addresses: Vec<_> = remote.addresses.iter().map(ToString::to_string).collect();
-    let mut does = vec![format!("dials {} at {}", remote.name, addresses.join(", "))];
+    if addresses.is_empty() {
+        does.push(format!("reaches {} through a relay alone", remote.name));
+    } else {
+        does.push(format!("dials {} at {}", remote.name, addresses.join(", ")));
+    }
     let forwards = config.forwards.iter();
     does.extend(forwards.map(|f| format!("offers \"{}\" on {} (TCP)", f.service, f.listen)));
     Ok(Meaning { file: path.display().to_string(), role: "agent", identity, does })

@@ -50,14 +50,14 @@ fn what_commands_print_for_programs_has_a_shape_with_a_name_and_a_version() {
     assert_eq!(exposed["schema"], "adit.invite/1");
     assert_eq!(
         keys(&exposed),
-        ["addresses", "device", "expires", "id", "invite", "schema", "service"]
+        ["addresses", "device", "expires", "id", "invite", "relays", "schema", "service"]
     );
     assert_eq!(known["schema"], "adit.connect/1");
     assert_eq!(keys(&known), ["local", "name", "schema", "service"]);
 
     let shown = home.json(&["id", "show", "--json"]);
     assert_eq!(shown["schema"], "adit.id/1");
-    assert_eq!(keys(&shown), ["devices", "known", "memberships", "own", "schema"]);
+    assert_eq!(keys(&shown), ["devices", "known", "memberships", "mesh", "own", "schema"]);
     assert_eq!(shown["own"]["uris"][0], "adit:role:connector");
     assert_eq!(shown["devices"][0]["services"][0], "web");
     let shown = away.json(&["id", "show", "--json"]);
@@ -99,7 +99,8 @@ fn what_commands_print_for_people_says_what_stands_and_what_comes_next() {
     for part in [
         "This machine's own mesh\n  CN=device-",
         "  for     adit:role:connector\n",
-        " days\nDevices\n",
+        " days\n  mesh    ",
+        "\nDevices\n",
         &device,
     ] {
         assert!(shown.contains(part), "{part}: {shown}");

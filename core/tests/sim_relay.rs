@@ -185,3 +185,15 @@ fn without_a_direct_path_everything_goes_through_the_relay() {
     trio.wait("the flow to end", |world| flow.advance(world));
     let _ = (trio.relay, is_relayed, Transport::default());
 }
+
+#[test]
+fn a_node_with_a_relay_alone_leaves_at_once_when_it_is_asked_to() {
+    let mut trio = Trio::new(90);
+    let (agent, start) = (trio.agent, trio.world.now());
+    let to_connector = trio.to_connector;
+    let (node, now) = trio.world.node_mut(agent);
+    node.disconnect(to_connector.unwrap(), now).unwrap();
+    node.shutdown(now);
+    trio.wait("the agent to be gone", |world| world.node(agent).has_taken_leave());
+    assert!(trio.world.now() - start < SECOND);
+}

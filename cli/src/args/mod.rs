@@ -2,6 +2,7 @@
 
 mod measure;
 mod people;
+mod relay;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,6 +13,7 @@ pub(crate) use self::measure::{BenchArgs, PingArgs};
 pub(crate) use self::people::{
     ConnectArgs, ExposeArgs, IdCommand, InviteCommand, InviteOptions, PORT,
 };
+pub(crate) use self::relay::{CheckArgs, RelayArgs, WhyArgs};
 use crate::config::duration;
 
 const EXAMPLES: &str = "\
@@ -19,9 +21,11 @@ Examples:
   adit demo                        see it work, on this machine alone
   adit expose 3000                 expose a service, and print an invite to it
   adit connect adit1_...           on the other machine: follow the invite
+  adit relay                       on a public machine: bring the two together through any NAT
   adit connector -c connector.toml expose the services named in the file
   adit agent -c agent.toml         reach them from local ports
   adit status                      what runs here, and how its connections are
+  adit check                       what this network allows
 
 Exit codes:
   0 all went well   2 usage or configuration   3 authentication (do not retry)
@@ -69,8 +73,14 @@ pub(crate) enum Command {
     Ping(PingArgs),
     /// Measure the tunnel to a connector: throughput, latency, new streams
     Bench(BenchArgs),
+    /// Bring machines together that have no public address, on one that has
+    Relay(RelayArgs),
     /// Show what runs on this machine: who is connected, how well, and what is wrong
     Status(StatusArgs),
+    /// Show by which path a peer is reached, what was tried, and why it is this one
+    Why(WhyArgs),
+    /// Show what this network allows: names, UDP to a relay, direct paths
+    Check(CheckArgs),
 }
 
 #[derive(Debug, Subcommand)]

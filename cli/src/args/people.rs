@@ -7,7 +7,7 @@ use std::time::Duration;
 use adit_tokio::core::message::ServiceName;
 use clap::Subcommand;
 
-use crate::config::{Backend, HostPort, duration};
+use crate::config::{Backend, HostPort, RelayAddress, duration};
 
 /// The UDP port of a connector, unless told otherwise.
 pub(crate) const PORT: u16 = 4433;
@@ -19,6 +19,7 @@ Examples:
   adit expose 192.168.1.9:22 --name ssh    a service on another machine that this one reaches
   adit expose unix:/run/app.sock
   adit expose 3000 --advertise home.example:4433    what a router forwards to this machine
+  adit expose 3000 --relay relay.example:4433#KEY   from behind any router; see adit relay
 
 The invite goes to the other machine, where it is good once and for 15 minutes:
   adit connect adit1_...
@@ -40,6 +41,15 @@ pub(crate) struct ExposeArgs {
     /// Another address at which devices reach this one, as HOST[:PORT]; may stand several times
     #[arg(long, value_name = "HOST", value_parser = advertised)]
     pub(crate) advertise: Vec<HostPort>,
+
+    /// A relay by which devices reach this machine behind any NAT, as adit relay printed it; may
+    /// stand several times, and is remembered
+    #[arg(long, value_name = "RELAY")]
+    pub(crate) relay: Vec<RelayAddress>,
+
+    /// Use no relay, and forget those that were remembered
+    #[arg(long, conflicts_with = "relay")]
+    pub(crate) no_relay: bool,
 
     /// How long certificates are good that are issued from now on, like 365d
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
@@ -200,7 +210,7 @@ fn with_default(text: &str, ip: IpAddr) -> Result<SocketAddr, String> {
     parsed.ok_or_else(|| format!("\"{text}\" is no address; write it like 4433 or 192.0.2.7:4433"))
 }
 
-fn listen(text: &str) -> Result<SocketAddr, String> {
+pub(super) fn listen(text: &str) -> Result<SocketAddr, String> {
     with_default(text, IpAddr::V4(Ipv4Addr::UNSPECIFIED))
 }
 
@@ -213,7 +223,7 @@ fn host_port(text: &str) -> Result<HostPort, String> {
     HostPort::try_from(text.to_owned()).map_err(next)
 }
 
-fn advertised(text: &str) -> Result<HostPort, String> {
+pub(super) fn advertised(text: &str) -> Result<HostPort, String> {
     host_port(text).or_else(|error| {
         let is_v6 = text.parse::<std::net::Ipv6Addr>().is_ok();
         let with_port = if is_v6 { format!("[{text}]:{PORT}") } else { format!("{text}:{PORT}") };

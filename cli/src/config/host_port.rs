@@ -9,7 +9,7 @@ use std::str::FromStr;
 use serde::Deserialize;
 
 /// `name:port`, `192.0.2.1:port` or `[2001:db8::1]:port`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(try_from = "String")]
 pub(crate) struct HostPort {
     host: String,

@@ -9,6 +9,8 @@ pub(crate) mod duration;
 mod explain;
 mod file;
 mod host_port;
+mod relay;
+mod relay_address;
 mod remote;
 mod service;
 
@@ -24,10 +26,15 @@ use serde::de::DeserializeOwned;
 
 pub(crate) use self::backend::Backend;
 pub(crate) use self::host_port::HostPort;
+pub(crate) use self::relay::{MeshKey, Relay};
+pub(crate) use self::relay_address::{RelayAddress, RelayPlace};
 use self::remote::RemoteKeys;
 pub(crate) use self::remote::{Remote, Target};
 pub(crate) use self::service::Service;
 use crate::stop::Stop;
+
+/// Most relays of one machine: two that fail over to each other, and as many again while moving.
+pub(crate) const MAX_RELAYS: usize = 4;
 
 /// `connector.toml`: what a connector exposes, where it listens, and who it is.
 #[derive(Debug, Deserialize)]
@@ -40,6 +47,9 @@ pub(crate) struct Connector {
     /// Where else devices reach it than at its own addresses, for invites.
     #[serde(default)]
     pub(crate) advertise: Vec<HostPort>,
+    /// Relays by which devices reach it that no address of its own leads to; without the key, those
+    /// that the mesh remembers.
+    pub(crate) relays: Option<Vec<RelayAddress>>,
     #[serde(default, rename = "service")]
     pub(crate) services: Vec<Service>,
     #[serde(default)]
@@ -52,6 +62,7 @@ pub(crate) struct Connector {
 #[derive(Debug)]
 pub(crate) struct Agent {
     pub(crate) target: Target,
+    pub(crate) relays: Vec<RelayAddress>,
     pub(crate) forwards: Vec<Forward>,
     pub(crate) limits: Limits,
     pub(crate) heartbeat: Heartbeat,
@@ -63,6 +74,9 @@ pub(crate) struct Agent {
 struct AgentKeys {
     tls: Option<TlsFiles>,
     connector: RemoteKeys,
+    /// Relays by which the connector is reached, beside those of its invite.
+    #[serde(default)]
+    relays: Vec<RelayAddress>,
     #[serde(default, rename = "forward")]
     forwards: Vec<Forward>,
     #[serde(default)]
@@ -170,6 +184,7 @@ impl Connector {
                 "name = \"web\" and tcp = \"127.0.0.1:8080\"",
             ));
         }
+        check_relays(config.relays.as_deref().unwrap_or_default(), path)?;
         config.limits.check(path)?;
         Ok(config)
     }
@@ -190,7 +205,7 @@ impl Agent {
     /// One sentence about the first mistake.
     pub(crate) fn parse(text: &str, path: &Path) -> Result<Self, Stop> {
         let keys: AgentKeys = parse(text, path)?;
-        let target = keys.connector.target(keys.tls, path)?;
+        let target = keys.connector.target(keys.tls, !keys.relays.is_empty(), path)?;
         let mut ports = BTreeSet::new();
         for forward in &keys.forwards {
             if forward.listen.port() != 0 && !ports.insert(forward.listen) {
@@ -202,8 +217,9 @@ impl Agent {
             return Err(nothing(path, "[[forward]]", example));
         }
         keys.limits.check(path)?;
-        let AgentKeys { forwards, limits, heartbeat, .. } = keys;
-        Ok(Self { target, forwards, limits, heartbeat })
+        let AgentKeys { relays, forwards, limits, heartbeat, .. } = keys;
+        check_relays(&relays, path)?;
+        Ok(Self { target, relays, forwards, limits, heartbeat })
     }
 }
 
@@ -232,6 +248,21 @@ impl Limits {
 
 fn parse<T: DeserializeOwned>(text: &str, path: &Path) -> Result<T, Stop> {
     explain::parse(text).map_err(|sentence| Stop::usage(format!("{}: {sentence}", path.display())))
+}
+
+fn check_relays(relays: &[RelayAddress], path: &Path) -> Result<(), Stop> {
+    let mut seen = BTreeSet::new();
+    if let Some(again) = relays.iter().find(|relay| !seen.insert(&relay.at)) {
+        return Err(twice(path, "relays", &again.at.to_string()));
+    }
+    if relays.len() > MAX_RELAYS {
+        return Err(Stop::usage(format!(
+            "{}: relays: there are {}, and {MAX_RELAYS} at most are used; remove some",
+            path.display(),
+            relays.len()
+        )));
+    }
+    Ok(())
 }
 
 fn twice(path: &Path, what: &str, name: &str) -> Stop {

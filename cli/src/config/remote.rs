@@ -3,9 +3,10 @@
 
 use std::path::Path;
 
+use adit_tokio::core::message::ServiceName;
 use serde::Deserialize;
 
-use super::TlsFiles;
+use super::{MAX_RELAYS, RelayAddress, TlsFiles};
 use crate::names::Place;
 use crate::stop::Stop;
 
@@ -24,12 +25,16 @@ pub(super) struct RemoteKeys {
 pub(crate) struct Remote {
     /// Each may have several addresses, and any of them will do.
     pub(crate) addresses: Vec<Place>,
+    /// Relays that it may be registered at, and any of them will do as well.
+    pub(crate) relays: Vec<RelayAddress>,
+    /// What it is asked for at a relay.
+    pub(crate) service: Option<ServiceName>,
     /// The name that its certificate must carry.
     pub(crate) name: String,
 }
 
 /// Which connector an agent dials, and with what identity.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum Target {
     /// The one of an invite that this machine followed, by the name it is known under.
     Known(String),
@@ -37,17 +42,46 @@ pub(crate) enum Target {
     Given(Remote, TlsFiles),
 }
 
+impl Remote {
+    /// One that is reached at its own addresses.
+    pub(crate) const fn at(addresses: Vec<Place>, name: String) -> Self {
+        Self { addresses, name, relays: Vec::new(), service: None }
+    }
+
+    /// The same, also by these relays, where it is asked for `service`.
+    #[must_use]
+    pub(crate) fn by(mut self, relays: &[RelayAddress], service: Option<&ServiceName>) -> Self {
+        for relay in relays {
+            if !self.relays.iter().any(|known| known.at == relay.at) {
+                self.relays.push(relay.clone());
+            }
+        }
+        self.relays.truncate(MAX_RELAYS);
+        if self.service.is_none() {
+            self.service = service.cloned();
+        }
+        self
+    }
+}
+
 impl RemoteKeys {
-    pub(super) fn target(self, tls: Option<TlsFiles>, path: &Path) -> Result<Target, Stop> {
+    /// The target, which needs no address where there are relays.
+    pub(super) fn target(
+        self,
+        tls: Option<TlsFiles>,
+        has_relays: bool,
+        path: &Path,
+    ) -> Result<Target, Stop> {
+        let has_way = has_relays || !self.address.is_empty();
         let wrong = |what: &str| Stop::usage(format!("{}: connector: {what}", path.display()));
         match (self.known, self.name, tls) {
             (Some(known), None, None) if self.address.is_empty() => Ok(Target::Known(known)),
             (Some(_), ..) => Err(wrong(
                 "\"known\" says all there is to say; remove \"address\", \"name\" and the section [tls]",
             )),
-            (None, Some(name), Some(mut tls)) if !self.address.is_empty() => {
+            (None, Some(name), Some(mut tls)) if has_way => {
                 tls.resolve(path);
-                Ok(Target::Given(Remote { addresses: self.address, name }, tls))
+                Ok(Target::Given(Remote::at(self.address, name), tls))
             }
             (None, None, None) if self.address.is_empty() => Err(wrong(
                 "nothing says which one; add known = \"web\" for one you were invited to, or address, \
@@ -56,7 +90,7 @@ impl RemoteKeys {
             (None, None, _) => Err(wrong(
                 "the key \"name\" is missing; add it like name = \"connector\", as the certificate says",
             )),
-            (None, Some(_), _) if self.address.is_empty() => Err(wrong(
+            (None, Some(_), _) if !has_way => Err(wrong(
                 "the key \"address\" is missing; add it like address = \"connector.example:4433\"",
             )),
             (None, Some(_), _) => Err(Stop::usage(format!(

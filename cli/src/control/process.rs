@@ -7,13 +7,15 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::time::{Duration, Instant, SystemTime};
 
-use adit_tokio::core::node::PeerSnapshot;
+use adit_tokio::core::node::{PeerSnapshot, Snapshot};
+use adit_tokio::core::path::Mapping;
+use adit_tokio::core::relay;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::stop::Stop;
 
-type Peers = Box<dyn Fn() -> Vec<PeerSnapshot> + Send + Sync>;
+type See = Box<dyn Fn() -> Option<Snapshot> + Send + Sync>;
 type Reloaded = Pin<Box<dyn Future<Output = Result<Map<String, Value>, Stop>> + Send>>;
 type Reload = Box<dyn Fn() -> Reloaded + Send + Sync>;
 
@@ -25,7 +27,8 @@ pub(crate) struct Process {
     services: Vec<Service>,
     forwards: Vec<Forward>,
     dials: Vec<Dial>,
-    peers: Peers,
+    relays: Vec<String>,
+    see: See,
     reload: Option<Reload>,
 }
 
@@ -61,6 +64,11 @@ pub(super) struct Status<'a> {
     services: &'a [Service],
     forwards: &'a [Forward],
     dials: &'a [Dial],
+    relays: &'a [String],
+    /// What the network does to the addresses of its packets.
+    mapping: Mapping,
+    /// What it does as a relay.
+    relay: Option<relay::View>,
     peers: Vec<PeerSnapshot>,
 }
 
@@ -74,7 +82,8 @@ impl Process {
             services: Vec::new(),
             forwards: Vec::new(),
             dials: Vec::new(),
-            peers: Box::new(Vec::new),
+            relays: Vec::new(),
+            see: Box::new(|| None),
             reload: None,
         }
     }
@@ -97,12 +106,18 @@ impl Process {
         self
     }
 
-    /// How its peers are found, at any time.
-    pub(crate) fn peers(
+    /// It is to be found at a relay.
+    pub(crate) fn relayed_by(mut self, relay: impl fmt::Display) -> Self {
+        self.relays.push(relay.to_string());
+        self
+    }
+
+    /// How its node, if it has one at the time, is seen.
+    pub(crate) fn seeing(
         mut self,
-        peers: impl Fn() -> Vec<PeerSnapshot> + Send + Sync + 'static,
+        see: impl Fn() -> Option<Snapshot> + Send + Sync + 'static,
     ) -> Self {
-        self.peers = Box::new(peers);
+        self.see = Box::new(see);
         self
     }
 
@@ -122,6 +137,10 @@ impl Process {
 
     pub(super) fn status(&self) -> Status<'_> {
         let since_epoch = self.started_at.duration_since(SystemTime::UNIX_EPOCH);
+        let (mapping, relay, peers) = match (self.see)() {
+            Some(Snapshot { mapping, relay, peers, .. }) => (mapping, relay, peers),
+            None => (Mapping::default(), None, Vec::new()),
+        };
         Status {
             role: self.role,
             pid: std::process::id(),
@@ -131,7 +150,10 @@ impl Process {
             services: &self.services,
             forwards: &self.forwards,
             dials: &self.dials,
-            peers: (self.peers)(),
+            relays: &self.relays,
+            mapping,
+            relay,
+            peers,
         }
     }
 

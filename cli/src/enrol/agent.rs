@@ -18,6 +18,7 @@ use crate::invite::Invite;
 use crate::known::{Known, Membership};
 use crate::link::reach;
 use crate::mesh::{certificate, unix_now};
+use crate::race::Caller;
 use crate::stop::{Exit, Stop};
 
 /// How long one question may take once there is a connection.
@@ -38,20 +39,23 @@ pub(crate) async fn follow(
     // Before anybody is asked: a home that cannot be written costs no invite.
     membership.key()?;
     let (identity, _) = invite.secret.identity()?;
+    let shown = identity.clone();
     let tls = Tls::new(identity, Trust::pinned(invite.ca));
     let core = Config::builder(tls)
         .device_id("agent")
         .transport(Transport { connect_timeout: ATTEMPT, ..Transport::default() })
         .build()
         .map_err(|error| Stop::new(Exit::Degraded, error.to_string()))?;
+    let caller = Caller { core, shown };
     let addresses = invite.addresses.iter().cloned().map(Into::into).collect();
-    let remote = Remote { addresses, name: invite.connector.clone() };
+    let remote =
+        Remote::at(addresses, invite.connector.clone()).by(&invite.relays, Some(&invite.service));
     let patience = limit.unwrap_or(left).min(left);
     let (reached, key, answer) = loop {
-        let attempt = reach(&remote, &core, patience).await;
+        let attempt = reach(&remote, &caller, patience).await;
         let attempt = attempt.map_err(|stop| if_refused(stop, invite))?;
-        let (reached, answered) =
-            (attempt.peer.remote(), enrol(&attempt.peer, &membership, invite).await);
+        let reached = attempt.peer.remote().filter(|_| attempt.relays.is_none());
+        let answered = enrol(&attempt.peer, &membership, invite).await;
         attempt.node.retire();
         match answered {
             Ok((key, answer)) => break (reached, key, answer),
@@ -62,7 +66,8 @@ pub(crate) async fn follow(
     };
     membership.keep(&key, &answer.certificate, &answer.ca)?;
     let mut known =
-        Known::new(invite.ca, invite.connector.clone(), &invite.addresses, invite.service.clone());
+        Known::new(invite.ca, invite.connector.clone(), &invite.addresses, invite.service.clone())
+            .by(&invite.relays);
     if let Some(reached) = reached {
         known.prefer(&reached.into());
     }

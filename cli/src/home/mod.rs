@@ -6,6 +6,7 @@
 //!   mesh/                     this machine's own certificate authority (crate::mesh)
 //!   known/<name>.json         a service this machine was invited to (crate::known)
 //!   identities/<ca>/          this machine's certificate in somebody's mesh
+//!   relay/                    this machine's key as a relay (crate::relay)
 //!   run/<process>.sock        a running adit (crate::control)
 //! ```
 
@@ -53,6 +54,11 @@ impl Home {
     /// This machine's certificate in the mesh of a CA.
     pub(crate) fn identity(&self, ca: &str) -> PathBuf {
         self.0.join("identities").join(ca)
+    }
+
+    /// This machine's key as a relay.
+    pub(crate) fn relay(&self) -> PathBuf {
+        self.0.join("relay")
     }
 
     /// The sockets of running processes.

@@ -14,7 +14,7 @@ use rcgen::{CertificateParams, KeyPair, PKCS_ED25519};
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 pub(crate) use self::text::seal;
-use crate::config::HostPort;
+use crate::config::{HostPort, RelayAddress};
 use crate::stop::{Exit, Stop};
 
 /// Most addresses in one invite: those of a machine with a few networks.
@@ -82,6 +82,8 @@ pub(crate) struct Invite {
     pub(crate) port: Option<u16>,
     /// Where the connector may be reached.
     pub(crate) addresses: Vec<HostPort>,
+    /// By which relays it may be reached.
+    pub(crate) relays: Vec<RelayAddress>,
     /// Until when, in seconds since the Unix epoch.
     pub(crate) expires: u64,
 }

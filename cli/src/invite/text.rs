@@ -9,7 +9,7 @@ use data_encoding::BASE64URL_NOPAD;
 use rustls_pki_types::DnsName;
 
 use super::{Invite, MAX_ADDRESSES, Secret};
-use crate::config::HostPort;
+use crate::config::{HostPort, MAX_RELAYS, RelayAddress};
 
 /// What every invite begins with.
 pub(super) const PREFIX: &str = "adit1_";
@@ -17,7 +17,7 @@ pub(super) const PREFIX: &str = "adit1_";
 /// Bytes of the checksum at the end: enough to notice a slip, and no protection against intent.
 const CHECKSUM: usize = 4;
 
-/// Longest text taken: eight addresses of the longest names.
+/// Longest text taken: eight addresses and four relays of the longest names.
 const MAX_TEXT: usize = 8 * 1024;
 
 pub(super) fn write(invite: &Invite) -> String {
@@ -30,6 +30,14 @@ pub(super) fn write(invite: &Invite) -> String {
     put(&mut out, invite.service.as_str());
     for address in invite.addresses.iter().take(MAX_ADDRESSES) {
         put(&mut out, &address.to_string());
+    }
+    if !invite.relays.is_empty() {
+        // No address is empty: this ends them.
+        put(&mut out, "");
+    }
+    for relay in invite.relays.iter().take(MAX_RELAYS) {
+        out.extend(relay.key.0);
+        put(&mut out, &relay.at.to_string());
     }
     seal(out)
 }
@@ -81,19 +89,30 @@ fn fields(reader: &mut Reader<'_>) -> Option<Invite> {
     let service: ServiceName = reader.text()?.parse().ok()?;
     let mut addresses = Vec::new();
     while !reader.0.is_empty() {
-        if addresses.len() == MAX_ADDRESSES {
-            return None;
+        let text = reader.text()?;
+        if text.is_empty() {
+            // What ends the addresses begins the relays.
+            (!reader.0.is_empty()).then_some(())?;
+            break;
         }
-        addresses.push(HostPort::try_from(reader.text()?.to_owned()).ok()?);
+        (addresses.len() < MAX_ADDRESSES).then_some(())?;
+        addresses.push(HostPort::try_from(text.to_owned()).ok()?);
+    }
+    let mut relays = Vec::new();
+    while !reader.0.is_empty() {
+        (relays.len() < MAX_RELAYS).then_some(())?;
+        let key = KeyDigest(reader.array()?);
+        relays.push(RelayAddress { key, at: HostPort::try_from(reader.text()?.to_owned()).ok()? });
     }
     let port = (port != 0).then_some(port);
-    (!addresses.is_empty()).then_some(Invite {
+    (!addresses.is_empty() || !relays.is_empty()).then_some(Invite {
         secret,
         ca,
         connector,
         service,
         port,
         addresses,
+        relays,
         expires,
     })
 }
@@ -130,8 +149,14 @@ mod tests {
             addresses: ["192.0.2.7:4433", "[2001:db8::7]:4433", "home.example:9"]
                 .map(|text| HostPort::try_from(text.to_owned()).unwrap())
                 .to_vec(),
+            relays: Vec::new(),
             expires: 1_800_000_900,
         }
+    }
+
+    fn relay(port: u16) -> RelayAddress {
+        let at = HostPort::try_from(format!("relay.example:{port}")).unwrap();
+        RelayAddress { at, key: KeyDigest([8; 32]) }
     }
 
     #[test]
@@ -139,6 +164,33 @@ mod tests {
         let invite = invite();
         assert_eq!(read(&write(&invite)), Ok(invite.clone()));
         assert_eq!(read(&write(&Invite { port: None, ..invite.clone() })).unwrap().port, None);
+    }
+
+    #[test]
+    fn relays_stand_behind_the_addresses_or_in_their_place() {
+        let both = Invite { relays: vec![relay(1), relay(2)], ..invite() };
+        assert_eq!(read(&write(&both)), Ok(both.clone()));
+        let alone = Invite { addresses: Vec::new(), ..both };
+        assert_eq!(read(&write(&alone)), Ok(alone));
+    }
+
+    #[test]
+    fn four_relays_are_read_and_a_fifth_or_none_where_one_has_to_be_is_not() {
+        let contents = |relays: u16| {
+            let whole = Invite { relays: (1..=relays).map(relay).collect(), ..invite() };
+            let text = write(&whole);
+            let bytes = BASE64URL_NOPAD.decode(&text.as_bytes()[PREFIX.len()..]).unwrap();
+            bytes[..bytes.len() - CHECKSUM].to_vec()
+        };
+        assert_eq!(read(&seal(contents(4))).unwrap().relays.len(), 4);
+        let mut five = contents(4);
+        five.extend([8; 32]);
+        put(&mut five, "relay.example:5");
+        let mut none = contents(0);
+        put(&mut none, "");
+        for wrong in [five, none] {
+            assert!(read(&seal(wrong)).unwrap_err().contains("nothing that can be understood"));
+        }
     }
 
     #[test]

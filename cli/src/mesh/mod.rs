@@ -27,6 +27,7 @@ use adit_tokio::core::tls::{Identity, KeyDigest, Tls, Trust, default_provider};
 use self::certificate::{Authority, Certified, Request, Subject};
 use self::offer::Offer;
 use self::registry::{Device, ID, Issued, Refusal, Registry, Role, SCHEMA};
+use crate::config::RelayAddress;
 use crate::home::lock::Lock;
 use crate::home::{Home, store};
 use crate::output;
@@ -264,6 +265,11 @@ impl Mesh {
         let text = serde_json::to_vec_pretty(offer)
             .map_err(|error| Stop::new(Exit::Degraded, format!("the offer is no JSON: {error}")))?;
         store::replace(&self.path("offer.json"), &text)
+    }
+
+    /// The relays of the connector that ran last, which the next one has unless it is told otherwise.
+    pub(crate) fn relays(&self) -> Vec<RelayAddress> {
+        self.offer().map(|offer| offer.relays).unwrap_or_default()
     }
 
     /// Where this machine's own key and certificate are.

@@ -35,7 +35,12 @@ impl Roster {
 
     /// Whether a device may use a service.
     pub(crate) fn grants(&self, device: &str, service: &str) -> bool {
-        self.registry.read().unwrap_or_else(PoisonError::into_inner).grants(device, service)
+        self.with(|registry| registry.grants(device, service))
+    }
+
+    /// What is made of the registry as it was looked at last.
+    pub(crate) fn with<T>(&self, make: impl FnOnce(&Registry) -> T) -> T {
+        make(&self.registry.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The mesh itself, to change it.

@@ -4,6 +4,7 @@
 mod render;
 mod seen;
 mod units;
+pub(crate) mod why;
 
 use std::time::{Duration, SystemTime};
 

@@ -6,11 +6,14 @@ use std::time::Duration;
 
 use console::{Alignment, measure_text_width, pad_str};
 
-use super::seen::{Peer, Seen};
+use super::seen::{Path, Peer, Registered, Relay, Seen};
 use super::units;
 
 /// What stands where there is no figure.
 const NONE: &str = "–";
+
+/// Digits of a mesh's key that tell it from others at a glance.
+const MESH_DIGITS: usize = 12;
 
 const COLUMNS: [&str; 12] = [
     "PEER",
@@ -51,10 +54,21 @@ fn block(process: &Seen, now: Duration) -> String {
     for dial in &process.dials {
         let _ = write!(text, "\n  dials {} at {}", dial.name, dial.address);
     }
+    for relay in &process.relays {
+        let _ = write!(text, "\n  is found at the relay {relay}");
+    }
+    if let Some(relay) = &process.relay {
+        text += &relaying(relay);
+    }
     if process.peers.is_empty() {
         text += "\n  nobody is connected";
     } else {
         text += &table(process, now);
+    }
+    for peer in &process.peers {
+        if let Some(path) = &peer.path {
+            let _ = write!(text, "\n  {}: {}", process.name(peer), path_line(process, path));
+        }
     }
     for peer in process.peers.iter().filter(|peer| !peer.state.is_connected()) {
         if let Some(failure) = &peer.last_failure {
@@ -64,9 +78,44 @@ fn block(process: &Seen, now: Duration) -> String {
     text
 }
 
+/// Which path, since when, how good it is, and why it is this one.
+pub(super) fn path_line(process: &Seen, path: &Path) -> String {
+    let (Some(class), Some(to)) = (&path.class, &path.to) else {
+        return format!("no path: {}", path.sentence);
+    };
+    let way = process.way(class, to);
+    let way = if class == "direct" { format!("directly at {way}") } else { format!("by {way}") };
+    let age = units::age(Duration::from_millis(path.age_ms));
+    let latency = path.latency_ms.map_or_else(String::new, |ms| format!(", {ms:.1} ms"));
+    let loss = path.loss * 100.0;
+    format!("{way} for {age}{latency}, {loss:.1} % lost; why: {}", path.sentence)
+}
+
+/// What a relay does for whom.
+fn relaying(relay: &Relay) -> String {
+    let Relay { clients, guests, channels, forwarded_bytes, .. } = relay;
+    let bytes = units::bytes(*forwarded_bytes);
+    let leaving = if relay.draining { ", and is about to stop" } else { "" };
+    let mut text = format!(
+        "\n  relays for {clients} clients, {guests} of them guests, on {channels} channels; \
+         {bytes} so far{leaving}"
+    );
+    for registered in &relay.registrations {
+        let Registered { mesh, name, observed, services, age_ms, channels } = registered;
+        let (age, services) = (units::age(Duration::from_millis(*age_ms)), services.join(", "));
+        let mesh: String = mesh.chars().take(MESH_DIGITS).collect();
+        let _ = write!(
+            text,
+            "\n  has {name} of mesh {mesh} at {observed} for {age}, with {services}, on {channels} \
+             channels"
+        );
+    }
+    text
+}
+
 fn table(process: &Seen, now: Duration) -> String {
     let mut rows = vec![COLUMNS.map(str::to_owned)];
-    rows.extend(process.peers.iter().map(|peer| row(process.name(peer), peer, now)));
+    rows.extend(process.peers.iter().map(|peer| row(process, peer, now)));
     let widths: [usize; COLUMNS.len()] = std::array::from_fn(|column| {
         rows.iter().map(|row| measure_text_width(&row[column])).max().unwrap_or(0)
     });
@@ -82,15 +131,15 @@ fn table(process: &Seen, now: Duration) -> String {
     text
 }
 
-fn row(name: &str, peer: &Peer, now: Duration) -> [String; COLUMNS.len()] {
+fn row(process: &Seen, peer: &Peer, now: Duration) -> [String; COLUMNS.len()] {
     let or_none = |figure: Option<String>| figure.unwrap_or_else(|| NONE.to_owned());
     let millis = |figure: Option<f64>| or_none(figure.map(|ms| format!("{ms:.1} ms")));
     let transport = &peer.transport;
     let smoothed = peer.latency.as_ref().map(|latency| latency.smoothed_ms);
     let ends = peer.credential.as_ref().and_then(|credential| credential.not_after);
     [
-        name.to_owned(),
-        peer.remote.clone(),
+        process.name(peer).to_owned(),
+        process.place(peer),
         peer.state.words(),
         or_none(peer.state.age_ms.map(|ms| units::age(Duration::from_millis(ms)))),
         // The side that was dialled sends no heartbeats and has the transport's figure alone.
@@ -106,7 +155,7 @@ fn row(name: &str, peer: &Peer, now: Duration) -> [String; COLUMNS.len()] {
 }
 
 /// The text without anything that moves a terminal's cursor: some of it is in a peer's words.
-fn harmless(text: &str) -> String {
+pub(super) fn harmless(text: &str) -> String {
     let replace = |c: char| if c.is_control() && c != '\n' { '\u{fffd}' } else { c };
     text.chars().map(replace).collect()
 }
@@ -186,6 +235,43 @@ agent, pid 42, up 3 h 12 min since 2026-02-03 10:11:12 UTC, adit 0.1.0
         let mut peer = connected();
         peer["latency"] = Value::Null;
         assert!(shown(&json!([peer])).contains("2 min 5 s  11.0 ms  –  "));
+    }
+
+    #[test]
+    fn a_path_is_told_below_the_table_with_its_reason() {
+        use super::super::seen::tests::{path, relay};
+        let mut behind = connected();
+        behind["path"] = path("relayed", "channel 7 of peer 2");
+        let told = shown(&json!([behind, relay(json!({}))]));
+        assert!(told.contains("  hub    relay 203.0.113.3:4433  connected"), "{told}");
+        let last = told.lines().last().unwrap();
+        assert_eq!(
+            last,
+            "  hub: by relay 203.0.113.3:4433 for 3 min 2 s, 12.3 ms, 3.1 % lost; why: a direct way \
+             answered in both directions"
+        );
+        behind["path"] = path("direct", "192.0.2.1:4433");
+        let told = shown(&json!([behind]));
+        assert!(told.contains("\n  hub: directly at 192.0.2.1:4433 for 3 min 2 s"), "{told}");
+    }
+
+    #[test]
+    fn a_relay_tells_whom_it_has() {
+        let relay = json!({
+            "clients": 3, "guests": 1, "channels": 2, "forwarded_bytes": 2_048, "registrations": [{
+                "mesh": "0123456789abcdef", "name": "device-1", "observed": "192.0.2.1:9",
+                "services": ["db", "web"], "age_ms": 61_000, "channels": 2,
+            }],
+        });
+        let relay = serde_json::from_value(relay).unwrap();
+        let told = text(&[Seen { relay: Some(relay), ..seen(&json!([])) }], &[], NOW);
+        assert!(
+            told.contains(
+                "\n  relays for 3 clients, 1 of them guests, on 2 channels; 2.0 KiB so far\n  has \
+                 device-1 of mesh 0123456789ab at 192.0.2.1:9 for 1 min 1 s, with db, web, on 2 channels"
+            ),
+            "{told}"
+        );
     }
 
     #[test]

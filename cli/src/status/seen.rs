@@ -20,6 +20,11 @@ pub(super) struct Seen {
     pub(super) forwards: Vec<Forward>,
     #[serde(default)]
     pub(super) dials: Vec<Dial>,
+    /// Where it is to be found, of a connector.
+    #[serde(default)]
+    pub(super) relays: Vec<String>,
+    /// What it does, if it is a relay itself.
+    pub(super) relay: Option<Relay>,
     pub(super) peers: Vec<Peer>,
 }
 
@@ -43,6 +48,13 @@ pub(super) struct Dial {
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Peer {
+    #[serde(default)]
+    pub(super) id: u64,
+    #[serde(default)]
+    pub(super) is_relay: bool,
+    #[serde(default)]
+    pub(super) is_registered: bool,
+    pub(super) path: Option<Path>,
     pub(super) credential: Option<Credential>,
     pub(super) remote: String,
     pub(super) dialled: bool,
@@ -55,10 +67,82 @@ pub(super) struct Peer {
     pub(super) last_failure: Option<Failure>,
 }
 
+/// By which way a peer behind a relay is reached.
+#[derive(Debug, Deserialize)]
+pub(super) struct Path {
+    /// `direct` or `relayed`; nothing where there is no way.
+    pub(super) class: Option<String>,
+    pub(super) to: Option<String>,
+    pub(super) age_ms: u64,
+    pub(super) sentence: String,
+    pub(super) latency_ms: Option<f64>,
+    #[serde(default)]
+    pub(super) loss: f64,
+    #[serde(default)]
+    pub(super) mapping: String,
+    #[serde(default)]
+    pub(super) candidates: Vec<Candidate>,
+    pub(super) peer: Option<OtherEnd>,
+    #[serde(default)]
+    pub(super) ways: Vec<Way>,
+}
+
+/// What this end told the other of its own addresses.
+#[derive(Debug, Deserialize)]
+pub(super) struct Candidate {
+    pub(super) kind: String,
+    pub(super) address: String,
+}
+
+/// What the other end said of itself.
+#[derive(Debug, Deserialize)]
+pub(super) struct OtherEnd {
+    #[serde(default)]
+    pub(super) mapping: String,
+}
+
+/// One way, and what its probes have shown.
+#[derive(Debug, Deserialize)]
+pub(super) struct Way {
+    pub(super) class: String,
+    pub(super) to: String,
+    pub(super) kind: Option<String>,
+    pub(super) in_use: bool,
+    pub(super) sent: u64,
+    pub(super) answered: u64,
+    pub(super) latency_ms: Option<f64>,
+    #[serde(default)]
+    pub(super) loss: f64,
+    pub(super) sentence: String,
+}
+
+/// A relay's own figures.
+#[derive(Debug, Deserialize)]
+pub(super) struct Relay {
+    pub(super) clients: u64,
+    pub(super) guests: u64,
+    pub(super) channels: u64,
+    pub(super) forwarded_bytes: u64,
+    #[serde(default)]
+    pub(super) draining: bool,
+    pub(super) registrations: Vec<Registered>,
+}
+
+/// A connector that a relay knows.
+#[derive(Debug, Deserialize)]
+pub(super) struct Registered {
+    pub(super) mesh: String,
+    pub(super) name: String,
+    pub(super) observed: String,
+    pub(super) services: Vec<String>,
+    pub(super) age_ms: u64,
+    pub(super) channels: u64,
+}
+
 #[derive(Debug, Deserialize)]
 pub(super) struct Credential {
     standing: String,
-    names: Vec<String>,
+    pub(super) names: Vec<String>,
     pub(super) not_after: Option<Duration>,
 }
 
@@ -95,11 +179,37 @@ impl Seen {
         match &peer.credential {
             Some(credential) if credential.standing == "guest" => "a guest",
             Some(credential) => credential.names.first().map_or("without a name", String::as_str),
+            None if peer.is_relay => "relay",
+            // It may be dialled in several ways, under one name.
             None => match &self.dials[..] {
-                [dial] if peer.dialled => &dial.name,
+                [dial, rest @ ..] if peer.dialled && rest.iter().all(|d| d.name == dial.name) => {
+                    &dial.name
+                }
                 _ => "unknown",
             },
         }
+    }
+
+    /// Where packets to a peer go: its address, or that of the relay which passes them on.
+    pub(super) fn place(&self, peer: &Peer) -> String {
+        match &peer.path {
+            None => peer.remote.clone(),
+            Some(path) => path.to.as_deref().map_or_else(
+                || "nowhere".to_owned(),
+                |to| self.way(path.class.as_deref().unwrap_or_default(), to),
+            ),
+        }
+    }
+
+    /// A way in words: the address that it leads to, or the relay that it goes by.
+    pub(super) fn way(&self, class: &str, to: &str) -> String {
+        if class == "direct" {
+            return to.to_owned();
+        }
+        // A channel is told with the relay's id among the peers.
+        let id = to.rsplit_once("peer ").and_then(|(_, id)| id.parse().ok());
+        let relay = self.peers.iter().find(|peer| peer.is_relay && Some(peer.id) == id);
+        relay.map_or_else(|| to.to_owned(), |relay| format!("relay {}", relay.remote))
     }
 
     /// A sentence about everything that does not work, with what can be done.
@@ -118,7 +228,17 @@ impl Seen {
                 None => format!("{who} is {}; see its log", peer.state.words()),
             }
         });
-        missing.chain(lost)
+        let unregistered = self.peers.iter().filter(|peer| {
+            !self.relays.is_empty()
+                && peer.is_relay
+                && peer.state.is_connected()
+                && !peer.is_registered
+        });
+        let unregistered = unregistered.map(move |peer| {
+            let who = who("the relay", &peer.remote);
+            format!("{who} does not have its services; see its log for why")
+        });
+        missing.chain(lost).chain(unregistered)
     }
 }
 
@@ -176,6 +296,35 @@ pub(super) mod tests {
         peer
     }
 
+    /// A connection to a relay.
+    pub(in super::super) fn relay(more: Value) -> Value {
+        let mut relay = peer(&json!({"state": "connected", "age_ms": 5}), more);
+        (relay["id"], relay["is_relay"]) = (json!(2), json!(true));
+        relay["remote"] = json!("203.0.113.3:4433");
+        relay
+    }
+
+    /// A path as the core tells of it.
+    pub(in super::super) fn path(class: &str, to: &str) -> Value {
+        json!({
+            "class": class, "to": to, "age_ms": 182_000, "reason": "direct_proven",
+            "sentence": "a direct way answered in both directions", "latency_ms": 12.34,
+            "loss": 0.031_25, "mapping": "independent", "peer": {"mapping": "dependent"},
+            "candidates": [{"kind": "host", "address": "10.0.0.5:4433"}],
+            "ways": [
+                {"class": "direct", "to": "192.0.2.1:4433", "kind": "reflexive", "in_use": true,
+                 "sent": 40, "answered": 39, "latency_ms": 12.34, "loss": 0.031_25,
+                 "verdict": "answers", "sentence": "it answers"},
+                {"class": "relayed", "to": "channel 7 of peer 2", "kind": null, "in_use": false,
+                 "sent": 4, "answered": 4, "latency_ms": 80.0, "loss": 0.0,
+                 "verdict": "answers", "sentence": "it answers"},
+                {"class": "direct", "to": "10.0.0.9:4433", "kind": "host", "in_use": false,
+                 "sent": 12, "answered": 0, "latency_ms": null, "loss": 1.0,
+                 "verdict": "no_answer", "sentence": "no answer ever came"},
+            ],
+        })
+    }
+
     fn troubles(peers: &Value) -> Vec<String> {
         seen(peers).troubles().collect()
     }
@@ -224,6 +373,35 @@ pub(super) mod tests {
         assert_eq!(name(credential("guest", &[])), "a guest");
         assert_eq!(name(json!({})), "hub");
         assert_eq!(name(json!({"dialled": false})), "unknown");
+    }
+
+    #[test]
+    fn a_peer_behind_a_relay_is_where_its_packets_go() {
+        let up = json!({"state": "connected", "age_ms": 5});
+        let place = |path: Value| {
+            let seen = seen(&json!([peer(&up, json!({"path": path})), relay(json!({}))]));
+            seen.place(&seen.peers[0])
+        };
+        assert_eq!(place(path("direct", "192.0.2.1:4433")), "192.0.2.1:4433");
+        assert_eq!(place(path("relayed", "channel 7 of peer 2")), "relay 203.0.113.3:4433");
+        assert_eq!(place(path("relayed", "channel 7 of peer 3")), "channel 7 of peer 3");
+        assert_eq!(place(Value::Null), "192.0.2.1:4433");
+        let mut none = path("direct", "");
+        (none["class"], none["to"]) = (Value::Null, Value::Null);
+        assert_eq!(place(none), "nowhere");
+    }
+
+    #[test]
+    fn a_connector_that_its_relay_does_not_have_is_in_trouble_and_an_agent_is_not() {
+        let troubles = |relays: &[&str], more| {
+            let relays = relays.iter().map(|&relay| relay.to_owned()).collect();
+            Seen { relays, ..seen(&json!([relay(more)])) }.troubles().collect::<Vec<_>>()
+        };
+        let said = "agent 42: the relay at 203.0.113.3:4433 does not have its services; \
+                    see its log for why";
+        assert_eq!(troubles(&["relay.example:4433"], json!({})), [said]);
+        assert!(troubles(&["relay.example:4433"], json!({"is_registered": true})).is_empty());
+        assert!(troubles(&[], json!({})).is_empty());
     }
 
     #[test]

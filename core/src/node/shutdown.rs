@@ -105,11 +105,9 @@ impl Node {
     fn is_carrying(&mut self) -> bool {
         let links = self.peers.values().filter_map(|p| p.link.as_ref());
         let connections: Vec<_> = links.map(|link| link.connection).collect();
-        self.endpoint.is_closing()
-            || connections.into_iter().any(|connection| {
-                let waiting = self.endpoint.stream(connection, |c| c.datagrams_waiting());
-                waiting.is_some_and(|bytes| bytes > 0)
-            })
+        // Only looking has nothing to send: a node that did would not come to rest.
+        let mut waits = |connection| self.endpoint.datagrams_waiting(connection) > 0;
+        connections.into_iter().any(&mut waits) || self.endpoint.is_closing()
     }
 
     fn is_quiet(peer: &Peer) -> bool {

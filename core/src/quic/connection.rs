@@ -161,7 +161,10 @@ impl Connection {
     /// Bytes of datagrams that wait to be sent, if it is a connection to a relay.
     pub(crate) fn datagrams_waiting(&mut self) -> usize {
         match self.layer {
-            Layer::Outer => super::OUTER_DATAGRAMS.saturating_sub(self.datagram_room()),
+            // The room of an empty buffer is less by what a datagram takes beside its bytes.
+            Layer::Outer => super::OUTER_DATAGRAMS
+                .saturating_sub(self.datagram_room())
+                .saturating_sub(size_of::<Bytes>()),
             Layer::Plain | Layer::Inner => 0,
         }
     }

@@ -424,6 +424,11 @@ impl Endpoint {
         Some(result)
     }
 
+    /// Bytes of datagrams that wait to be sent on a connection to a relay.
+    pub(crate) fn datagrams_waiting(&mut self, id: ConnectionId) -> usize {
+        self.connections.get_mut(&id).map_or(0, Connection::datagrams_waiting)
+    }
+
     /// What happened since the last call.
     pub(crate) fn poll_event(&mut self) -> Option<(ConnectionId, Event)> {
         self.events.pop_front()

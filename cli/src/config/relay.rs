@@ -1,0 +1,68 @@
+//! `relay.toml`: where a relay listens, what it is called, and whose members it serves.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::str::FromStr;
+
+use adit_tokio::core::tls::KeyDigest;
+use serde::Deserialize;
+
+use super::relay_address::key_of;
+use super::{HostPort, file, parse};
+use crate::stop::Stop;
+
+/// A relay.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Relay {
+    /// The UDP address that clients reach.
+    pub(crate) listen: SocketAddr,
+    /// The port of the second socket, for address discovery; the one after `listen`'s without it.
+    pub(crate) discovery_port: Option<u16>,
+    /// Where clients reach it, if not at its own addresses.
+    #[serde(default)]
+    pub(crate) advertise: Vec<HostPort>,
+    /// The meshes whose members may use it; without any, everybody's.
+    #[serde(default)]
+    pub(crate) allow_meshes: Vec<MeshKey>,
+}
+
+impl Relay {
+    /// Reads and checks a relay's file.
+    ///
+    /// # Errors
+    /// One sentence about the first mistake.
+    pub(crate) fn load(path: &Path) -> Result<Self, Stop> {
+        parse(&file::read(path)?, path)
+    }
+}
+
+/// A mesh by the digest of its CA's key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct MeshKey(pub(crate) KeyDigest);
+
+impl FromStr for MeshKey {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        key_of(text.trim()).map(Self).ok_or_else(|| {
+            format!("\"{text}\" is no mesh; write its key as adit id show prints it")
+        })
+    }
+}
+
+impl TryFrom<String> for MeshKey {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl fmt::Display for MeshKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}

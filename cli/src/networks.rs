@@ -1,0 +1,122 @@
+//! The networks that this machine is on: its own addresses, and which of them another machine could
+//! reach. It decides which are worth telling; who is told is its callers' business.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+
+use adit_tokio::core::drive::Handle;
+use tokio::sync::mpsc;
+
+use crate::node::{Background, Node};
+
+/// Changes that wait to be noticed: all say the same, which is to look again.
+const CHANGES: usize = 1;
+
+/// Every address that this machine has.
+pub(crate) fn addresses() -> Vec<IpAddr> {
+    match netwatcher::list_interfaces() {
+        Ok(interfaces) => {
+            let mut all: Vec<_> = interfaces.into_values().collect();
+            all.sort_by_key(|interface| interface.index);
+            all.into_iter().flat_map(|interface| interface.ips).map(|record| record.ip).collect()
+        }
+        Err(error) => {
+            tracing::warn!(%error, "this machine's addresses are not known; use --advertise");
+            Vec::new()
+        }
+    }
+}
+
+/// Those that another machine could reach, global ones first; where there is none, this machine's
+/// own, which at least itself can.
+pub(crate) fn reachable(all: Vec<IpAddr>, only_ipv4: bool) -> Vec<IpAddr> {
+    let is_usable = |ip: &IpAddr| match ip {
+        IpAddr::V4(v4) => !v4.is_unspecified() && !v4.is_link_local(),
+        // A link-local address means nothing without the name of an interface.
+        IpAddr::V6(v6) => !only_ipv4 && !v6.is_unspecified() && !v6.is_unicast_link_local(),
+    };
+    let (own, mut others): (Vec<_>, Vec<_>) =
+        all.into_iter().filter(is_usable).partition(IpAddr::is_loopback);
+    let is_private = |ip: &IpAddr| match ip {
+        IpAddr::V4(v4) => v4.is_private(),
+        IpAddr::V6(v6) => v6.is_unique_local(),
+    };
+    others.sort_by_key(is_private);
+    if others.is_empty() { own } else { others }
+}
+
+/// Where a socket that is bound to `local` is reached on the networks of now.
+pub(crate) fn of_socket(local: SocketAddr) -> Vec<SocketAddr> {
+    let own = if local.ip().is_unspecified() { addresses() } else { vec![local.ip()] };
+    let own = reachable(own, local.is_ipv4());
+    own.into_iter().map(|ip| SocketAddr::new(ip, local.port())).collect()
+}
+
+/// The wildcard address for both families, where this machine has both.
+pub(crate) fn wildcard(port: u16) -> SocketAddr {
+    match UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)) {
+        Ok(_) => (Ipv6Addr::UNSPECIFIED, port).into(),
+        Err(_) => (Ipv4Addr::UNSPECIFIED, port).into(),
+    }
+}
+
+/// Keeps a node told of where its socket is reached, for as long as the value lives.
+pub(crate) fn follow(node: &Node) -> Background<()> {
+    Background::spawn(tell(node.handle.clone(), node.local))
+}
+
+async fn tell(handle: Handle, local: SocketAddr) {
+    let (changed, mut changes) = mpsc::channel(CHANGES);
+    // One that waits already says what this one would.
+    let watched = netwatcher::watch_interfaces_with_callback(move |_| {
+        let _ = changed.try_send(());
+    });
+    let _watch = match watched {
+        Ok(watch) => Some(watch),
+        Err(error) => {
+            tracing::warn!(%error, "changes of this machine's networks are not noticed at once");
+            None
+        }
+    };
+    let mut told = of_socket(local);
+    handle.set_local_addresses(told.clone());
+    while changes.recv().await.is_some() {
+        let now = of_socket(local);
+        if now != told {
+            tracing::info!(addresses = now.len(), "this machine's networks changed");
+            handle.set_local_addresses(now.clone());
+            handle.network_changed();
+            told = now;
+        }
+    }
+    // Without a watch there is nothing to do but to keep what was told.
+    std::future::pending().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ips(all: &[&str]) -> Vec<IpAddr> {
+        all.iter().map(|ip| ip.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn global_addresses_go_first_and_those_that_nobody_reaches_not_at_all() {
+        let all =
+            ips(&["127.0.0.1", "10.0.0.5", "fe80::1", "169.254.1.1", "198.51.100.7", "fd00::5"]);
+        assert_eq!(reachable(all.clone(), false), ips(&["198.51.100.7", "10.0.0.5", "fd00::5"]));
+        assert_eq!(reachable(all, true), ips(&["198.51.100.7", "10.0.0.5"]));
+    }
+
+    #[test]
+    fn a_machine_without_a_network_reaches_itself() {
+        assert_eq!(reachable(ips(&["127.0.0.1", "::1"]), true), ips(&["127.0.0.1"]));
+    }
+
+    #[test]
+    fn a_socket_of_one_address_is_reached_there_alone() {
+        let local: SocketAddr = "127.0.0.1:4433".parse().unwrap();
+        assert_eq!(of_socket(local), [local]);
+        assert!(of_socket("0.0.0.0:4433".parse().unwrap()).iter().all(SocketAddr::is_ipv4));
+    }
+}

@@ -1,0 +1,195 @@
+//! `adit relay`: a node on a public address that brings agents and connectors together and passes on
+//! what they cannot send each other directly. It decides where it listens and what it calls itself;
+//! who may do what there is the core's to say, and what is passed on nobody can read.
+
+mod discovery;
+mod identity;
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+use adit_tokio::core::config::Config;
+use adit_tokio::core::message::MAX_DISCOVERY;
+use adit_tokio::core::relay::{self, Responder};
+use adit_tokio::core::tls::{KeyDigest, Tls, Trust};
+use serde::Serialize;
+
+use self::discovery::Discovery;
+use self::identity::Own;
+use crate::args::RelayArgs;
+use crate::config::{self, HostPort, MeshKey, RelayAddress};
+use crate::connector::shut_down;
+use crate::control::{self, Process};
+use crate::expose::dual;
+use crate::home::Home;
+use crate::node::Background;
+use crate::stop::Stop;
+use crate::{lifecycle, networks, node, output, signals};
+
+/// What a relay is to do.
+#[derive(Debug)]
+struct Plan {
+    listen: SocketAddr,
+    /// The port of the second socket; the one after the first's, if none was named.
+    discovery_port: Option<u16>,
+    /// Where clients reach it, if not at its own addresses.
+    advertise: Vec<HostPort>,
+    /// Whose members may use it; without any, everybody's.
+    meshes: BTreeSet<KeyDigest>,
+}
+
+/// What clients are to be told of a relay.
+#[derive(Debug, Serialize)]
+struct Told {
+    relay: RelayAddress,
+    /// The same by each of its addresses.
+    addresses: Vec<RelayAddress>,
+    listen: SocketAddr,
+    discovery: SocketAddr,
+}
+
+/// Serves until a signal.
+///
+/// # Errors
+/// What is wrong with the configuration, the address or, later, the socket.
+pub(crate) async fn run(arguments: RelayArgs, home: &Home) -> Result<(), Stop> {
+    let json = arguments.json;
+    let plan = plan(arguments)?;
+    let own = Own::open_or_create(home)?;
+    let ended = node::signals(signals::asked_to_end())?;
+    let tls = Tls::new(own.identity.clone(), Trust::anyone());
+    let responder = Responder::of(&tls);
+    // Before the first client is told where: the second socket's port may be any.
+    let second = SocketAddr::new(plan.listen.ip(), second_port(&plan));
+    let discovery = Discovery::start(second, responder).await?;
+    let settings = settings(&plan, plan.listen.port(), discovery.local.port()).await;
+    let builder = Config::builder(tls).device_id("relay").relay(settings);
+    let mut node = node::start(plan.listen, node::build(builder, config::Heartbeat::default())?)?;
+    let told = told(&plan, own.key, node.local, discovery.local)?;
+    let handle = node.handle.clone();
+    let process = Process::new("relay").seeing(move || Some(handle.snapshot()));
+    let _control = control::open(Ok(home), process).await;
+    let _log = Background::spawn(lifecycle::log(node.handle.clone()));
+    tracing::info!(listen = %node.local, discovery = %discovery.local, "the relay is up");
+    if json {
+        output::json("adit.relay/1", &told)?;
+    } else {
+        output::say(
+            "Give this line to both sides: adit expose 3000 --relay RELAY; Ctrl-C ends it.",
+        );
+        output::text_line(&told.relay.to_string())?;
+    }
+    tokio::select! {
+        stop = node.driver.ended() => Err(stop),
+        () = ended => shut_down(&node.handle).await,
+    }
+}
+
+/// What the command line says, or the file that it names.
+fn plan(arguments: RelayArgs) -> Result<Plan, Stop> {
+    let Some(path) = arguments.config else {
+        return Ok(Plan {
+            listen: dual(arguments.listen),
+            discovery_port: arguments.discovery_port,
+            advertise: arguments.advertise,
+            meshes: arguments.allow_mesh.into_iter().map(|mesh| mesh.0).collect(),
+        });
+    };
+    let config = config::Relay::load(&path)?;
+    Ok(Plan {
+        listen: dual(config.listen),
+        discovery_port: config.discovery_port,
+        advertise: config.advertise,
+        meshes: config.allow_meshes.into_iter().map(|MeshKey(key)| key).collect(),
+    })
+}
+
+/// The port after the first one, or any where the first is any.
+fn second_port(plan: &Plan) -> u16 {
+    let next = match plan.listen.port() {
+        0 | u16::MAX => 0,
+        port => port + 1,
+    };
+    plan.discovery_port.unwrap_or(next)
+}
+
+/// What the core is told.
+async fn settings(plan: &Plan, port: u16, second: u16) -> relay::Config {
+    let mut known = Vec::new();
+    for name in &plan.advertise {
+        match name.resolve().await {
+            Ok(addresses) => known.extend(addresses.into_iter().map(|address| address.ip())),
+            Err(error) => tracing::warn!(%name, %error, "what is advertised does not resolve"),
+        }
+    }
+    if known.is_empty() {
+        known.extend(networks::of_socket(plan.listen).into_iter().map(|address| address.ip()));
+    }
+    let mut discovery: Vec<_> = known
+        .into_iter()
+        .flat_map(|ip| [port, second].map(|port| SocketAddr::new(ip, port)))
+        .collect();
+    discovery.retain(|address| address.port() != 0);
+    discovery.truncate(MAX_DISCOVERY);
+    relay::Config {
+        meshes: (!plan.meshes.is_empty()).then(|| plan.meshes.clone()),
+        discovery,
+        ..relay::Config::default()
+    }
+}
+
+/// What is told of the relay: by what it advertises or, without that, by its own addresses.
+fn told(
+    plan: &Plan,
+    key: KeyDigest,
+    listen: SocketAddr,
+    discovery: SocketAddr,
+) -> Result<Told, Stop> {
+    let own = || networks::of_socket(listen).into_iter().map(HostPort::from).collect();
+    let places: Vec<_> = if plan.advertise.is_empty() { own() } else { plan.advertise.clone() };
+    let addresses: Vec<_> = places.into_iter().map(|at| RelayAddress { at, key }).collect();
+    let relay = addresses.first().cloned().ok_or_else(|| {
+        Stop::usage(
+            "this machine has no address that another could reach; say where clients reach it with \
+             --advertise",
+        )
+    })?;
+    Ok(Told { relay, addresses, listen, discovery })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn example(listen: &str, discovery_port: Option<u16>) -> Plan {
+        let listen = listen.parse().unwrap();
+        Plan { listen, discovery_port, advertise: Vec::new(), meshes: BTreeSet::new() }
+    }
+
+    #[test]
+    fn the_second_port_is_the_next_one_unless_it_was_named_or_there_is_none() {
+        assert_eq!(second_port(&example("127.0.0.1:4433", None)), 4434);
+        assert_eq!(second_port(&example("127.0.0.1:4433", Some(9))), 9);
+        assert_eq!(second_port(&example("127.0.0.1:65534", None)), 65_535);
+        assert_eq!(second_port(&example("127.0.0.1:65535", None)), 0);
+        assert_eq!(second_port(&example("127.0.0.1:0", None)), 0);
+    }
+
+    #[test]
+    fn a_relay_is_called_what_it_advertises_and_otherwise_by_its_address() {
+        let (key, at) = (KeyDigest([9; 32]), "127.0.0.1:4433".parse().unwrap());
+        let mut plan = example("127.0.0.1:4433", None);
+        let told_of = |plan: &Plan| told(plan, key, at, at).unwrap().relay.at.to_string();
+        assert_eq!(told_of(&plan), "127.0.0.1:4433");
+        plan.advertise = vec![HostPort::try_from("relay.example:9".to_owned()).unwrap()];
+        assert_eq!(told_of(&plan), "relay.example:9");
+    }
+
+    #[tokio::test]
+    async fn clients_are_told_of_both_ports_by_address() {
+        let plan = example("127.0.0.1:4433", None);
+        let found = settings(&plan, 4433, 4434).await;
+        let both = ["127.0.0.1:4433", "127.0.0.1:4434"].map(|text| text.parse().unwrap());
+        assert_eq!((found.discovery, found.meshes), (both.to_vec(), None));
+    }
+}

@@ -1,0 +1,196 @@
+//! A node's relays: each resolved, dialled, and resolved anew when it is lost for long. It decides
+//! which of a relay's addresses is used; what goes through a relay is the core's business.
+//!
+//! IPv4 and IPv6 are raced (RFC 8305), in the order that [`names`](crate::names) gives. A node has each relay once: the slower addresses of a race are left as soon as one has answered.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use adit_tokio::core::config::Dial;
+use adit_tokio::core::drive::{Handle, Peer};
+use adit_tokio::core::error::{Category, Failure, Misuse};
+use adit_tokio::core::session::State;
+use adit_tokio::core::tls::{Identity, Tls, Trust};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use crate::config::RelayAddress;
+use crate::names::Names;
+use crate::networks;
+use crate::node::{Background, Node};
+use crate::race::HEAD_START;
+
+/// The name in every relay's certificate, which is known by its key (docs/protocol.md, "Relay
+/// addresses").
+pub(crate) const NAME: &str = "relay";
+
+/// How long the addresses of a relay are tried before its name is asked for again.
+const ATTEMPT: Duration = Duration::from_secs(10);
+
+/// How long a relay may be lost at its address before its name is asked for again: it may have
+/// moved.
+const LOST: Duration = Duration::from_secs(15);
+
+/// Pause before a name that did not resolve, or whose addresses are all silent, is tried again.
+const AGAIN: Duration = Duration::from_secs(2);
+
+/// Pause after a relay that is not the one whose key is known: its owner has to do something.
+const REFUSED: Duration = Duration::from_secs(30);
+
+/// The relays of one node, attached for as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Relays {
+    shown: watch::Sender<Identity>,
+    _tasks: Vec<Background<()>>,
+}
+
+impl Relays {
+    /// Attaches a node to relays as the one that `shown` is.
+    pub(crate) fn attach(node: &Node, relays: &[RelayAddress], shown: Identity) -> Self {
+        let (shown, who) = watch::channel(shown);
+        let mut tasks = vec![networks::follow(node)];
+        tasks.extend(relays.iter().map(|relay| {
+            let (handle, relay) = (node.handle.clone(), relay.clone());
+            let one = One { handle, relay, who: who.clone(), names: Names::new() };
+            Background::spawn(one.keep())
+        }));
+        Self { shown, _tasks: tasks }
+    }
+
+    /// Handshakes with relays from here on are made as this one.
+    pub(crate) fn show(&self, shown: Identity) {
+        self.shown.send_replace(shown);
+    }
+}
+
+/// One relay of one node.
+struct One {
+    handle: Handle,
+    relay: RelayAddress,
+    who: watch::Receiver<Identity>,
+    names: Names,
+}
+
+impl One {
+    async fn keep(mut self) {
+        let place = [self.relay.at.clone().into()];
+        loop {
+            let addresses = self.names.resolve(&place).await;
+            let pause = match timeout(ATTEMPT, self.first(&addresses)).await {
+                Ok(Ok(dialled)) => {
+                    tracing::info!(relay = %self.relay.at, "attached to a relay");
+                    self.hold(&dialled.0).await;
+                    AGAIN
+                }
+                Ok(Err(Some(failure))) => self.say_refused(&failure),
+                Ok(Err(None)) => AGAIN,
+                Err(_) => {
+                    tracing::warn!(relay = %self.relay.at, "the relay does not answer; retrying");
+                    AGAIN
+                }
+            };
+            sleep(pause).await;
+        }
+    }
+
+    fn tls(&self) -> Tls {
+        Tls::new(self.who.borrow().clone(), Trust::pinned_leaf(self.relay.key))
+    }
+
+    /// Dials the addresses, a little apart, and gives the first that is connected.
+    async fn first(&self, addresses: &[SocketAddr]) -> Result<Dialled, Option<Failure>> {
+        let mut running = JoinSet::new();
+        let mut rest = addresses.iter().copied();
+        let mut refused = None;
+        loop {
+            if let Some(address) = rest.next() {
+                match self.handle.dial(Dial::relay(address, NAME, self.tls())) {
+                    Ok(peer) => drop(running.spawn(answer(Dialled(peer)))),
+                    // The node is about to end, and this with it.
+                    Err(Misuse::ShuttingDown) => return std::future::pending().await,
+                    Err(error) => tracing::warn!(%address, %error, "the relay cannot be dialled"),
+                }
+            }
+            tokio::select! {
+                ended = running.join_next() => match ended {
+                    Some(Ok(Ok(dialled))) => return Ok(dialled),
+                    Some(Ok(Err(failure))) => refused = Some(failure),
+                    Some(Err(_)) => {}
+                    None if rest.len() == 0 => return Err(refused),
+                    None => {}
+                },
+                () = sleep(HEAD_START), if rest.len() > 0 => {}
+            }
+        }
+    }
+
+    /// Waits until the relay is lost for long, or for good.
+    async fn hold(&mut self, peer: &Peer) {
+        let mut events = self.handle.events();
+        let mut lost: Option<Instant> = None;
+        loop {
+            match peer.state() {
+                State::Connected { .. } => lost = None,
+                State::Failed { error, .. } => {
+                    self.say_refused(&error);
+                    return;
+                }
+                State::Disconnected => return,
+                State::Connecting { .. } | State::Reconnecting { .. } => {
+                    lost.get_or_insert_with(Instant::now);
+                }
+            }
+            tokio::select! {
+                event = events.next() => if event.is_none() { return },
+                () = until(lost.map(|since| since + LOST)) => return,
+                Ok(()) = self.who.changed() => {
+                    if let Err(error) = self.handle.set_dial_tls(peer, &self.tls()) {
+                        tracing::warn!(%error, "the relay is not shown the new identity");
+                    }
+                }
+            }
+        }
+    }
+
+    fn say_refused(&self, failure: &Failure) -> Duration {
+        let relay = &self.relay.at;
+        match failure.category() {
+            Category::Authentication => {
+                tracing::warn!(
+                    "{relay}: this is not the relay whose key is known ({failure}); ask its owner \
+                     for the line that adit relay prints now"
+                );
+                REFUSED
+            }
+            Category::Configuration
+            | Category::Network
+            | Category::Server
+            | Category::Protocol
+            | Category::Unknown => {
+                tracing::warn!(%relay, %failure, "no connection to the relay; retrying");
+                AGAIN
+            }
+        }
+    }
+}
+
+/// A relay that was dialled; left with this value.
+struct Dialled(Peer);
+
+impl Drop for Dialled {
+    fn drop(&mut self) {
+        self.0.disconnect();
+    }
+}
+
+async fn answer(dialled: Dialled) -> Result<Dialled, Failure> {
+    dialled.0.connected().await.map(|()| dialled)
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}

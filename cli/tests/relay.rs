@@ -1,0 +1,244 @@
+//! Machines that meet at a relay, with real processes: onboarding in two commands, what is said of
+//! the path, what becomes of it when the relay restarts, and what is said of mistakes.
+
+#![cfg(unix)]
+#![expect(clippy::unwrap_used, reason = "a failure here is a failure of the test")]
+
+mod common;
+
+use std::os::unix::fs::PermissionsExt as _;
+
+use common::people::{Machine, Running, assert_echoes};
+use common::{bounded, echo, free_udp, service};
+use serde_json::Value;
+
+const KEY: &str = "CQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQk";
+
+/// A relay, up, and its address with its key.
+fn relay(machine: &Machine, at: &str) -> (Running, String) {
+    let running = machine.start(&["relay", "--listen", at, "--discovery-port", "0"]);
+    let line = running.line();
+    (running, line)
+}
+
+/// A relay on a free port.
+fn any_relay(machine: &Machine) -> (Running, String) {
+    relay(machine, &free_udp().to_string())
+}
+
+/// Exposes an echo by a relay alone: the address in the invite is one that nobody has.
+fn expose(home: &Machine, relay: &str) -> (Running, String) {
+    let nowhere = free_udp().to_string();
+    let (running, invite) = home.expose(&service(echo).to_string(), &["--relay", relay]);
+    let offer = home.home().join("mesh/offer.json");
+    let mut told: Value = serde_json::from_slice(&std::fs::read(&offer).unwrap()).unwrap();
+    told["addresses"] = serde_json::json!([nowhere]);
+    std::fs::write(&offer, told.to_string()).unwrap();
+    drop(invite);
+    let invite = home.told(&["invite", "new"]).trim().to_owned();
+    (running, invite)
+}
+
+fn peers(machine: &Machine) -> Vec<Value> {
+    let output = machine.run(&["status", "--json"]);
+    let status: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    let processes = status["processes"].as_array().cloned().unwrap_or_default();
+    processes.iter().flat_map(|p| p["peers"].as_array().cloned().unwrap_or_default()).collect()
+}
+
+/// Waits until a connector is registered at its relay.
+fn registered(home: &Machine, running: &Running) {
+    let up = bounded(|| peers(home).iter().any(|p| p["is_registered"] == true).then_some(()));
+    assert!(up.is_some(), "it is not registered:\n{}", running.log());
+}
+
+#[test]
+fn two_commands_lead_through_a_relay_and_afterwards_a_name_is_enough() {
+    let (public, home, away) = (Machine::new(), Machine::new(), Machine::new());
+    let (relay, at) = any_relay(&public);
+    let (exposing, invite) = expose(&home, &at);
+    registered(&home, &exposing);
+    let (connected, address) = away.connect(&invite, &[]);
+    let path = bounded(|| peers(&away).iter().find(|p| p["path"].is_object()).cloned());
+    let path = path.unwrap_or_else(|| panic!("no path is told:\n{}", connected.log()));
+    assert!(["direct", "relayed"].contains(&path["path"]["class"].as_str().unwrap()), "{path}");
+    connected.end();
+    let (again, same) = away.connect("web", &[]);
+    assert_eq!(same, address);
+    again.end();
+    exposing.end();
+    relay.end();
+}
+
+#[test]
+fn status_and_why_say_by_which_path_and_the_relay_says_whom_it_has() {
+    let (public, home, away) = (Machine::new(), Machine::new(), Machine::new());
+    let (_relay, at) = any_relay(&public);
+    let (exposing, invite) = expose(&home, &at);
+    registered(&home, &exposing);
+    let (_connected, _) = away.connect(&invite, &[]);
+    let direct =
+        bounded(|| peers(&away).iter().any(|p| p["path"]["class"] == "direct").then_some(()));
+    assert!(direct.is_some(), "it does not go direct: {:#?}", peers(&away));
+    let told = away.told(&["why", "web"]);
+    assert!(told.contains("directly at ") && told.contains("why: "), "{told}");
+    assert!(told.contains("this end told the other: ") && told.contains("NAT here: "), "{told}");
+    let told = away.json(&["why", "--json"]);
+    assert_eq!(told["schema"], "adit.why/1");
+    let ways = told["peers"][0]["peer"]["path"]["ways"].as_array().unwrap();
+    assert!(ways.iter().any(|way| way["class"] == "relayed"), "{ways:#?}");
+    let told = away.told(&["status"]);
+    assert!(told.contains(": directly at "), "{told}");
+    let told = public.told(&["status"]);
+    assert!(told.contains("relays for ") && told.contains(", with web, "), "{told}");
+    let told = home.told(&["status"]);
+    assert!(told.contains("is found at the relay "), "{told}");
+    let said = away.fails(&["why", "nobody"], 4);
+    assert!(said.starts_with("there is no peer \"nobody\" here; connected are: device-"), "{said}");
+}
+
+#[test]
+fn why_is_answered_with_a_next_step_where_nothing_runs() {
+    let said = Machine::new().fails(&["why"], 4);
+    assert!(said.contains("no adit runs here"), "{said}");
+}
+
+#[test]
+fn a_relay_keeps_its_key_and_its_clients_come_back_to_it() {
+    let (public, home, away) = (Machine::new(), Machine::new(), Machine::new());
+    let listen = free_udp().to_string();
+    let (running, at) = relay(&public, &listen);
+    let key = public.home().join("relay/identity.pem");
+    assert_eq!(std::fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
+    let (exposing, invite) = expose(&home, &at);
+    registered(&home, &exposing);
+    running.end();
+    let lost = bounded(|| peers(&home).iter().all(|p| p["is_registered"] == false).then_some(()));
+    assert!(lost.is_some(), "{:#?}", peers(&home));
+    let (_running, again) = relay(&public, &listen);
+    assert_eq!(again, at);
+    registered(&home, &exposing);
+    away.connect(&invite, &[]);
+}
+
+#[test]
+fn the_relay_is_remembered_until_it_is_forgotten() {
+    let (public, home) = (Machine::new(), Machine::new());
+    let (_relay, at) = any_relay(&public);
+    let relays = |machine: &Machine| {
+        let offer = std::fs::read(machine.home().join("mesh/offer.json")).unwrap();
+        serde_json::from_slice::<Value>(&offer).unwrap()["relays"].clone()
+    };
+    let target = service(echo).to_string();
+    home.expose(&target, &["--relay", &at]).0.end();
+    assert_eq!(relays(&home), serde_json::json!([at]));
+    let (again, _) = home.expose(&target, &[]);
+    registered(&home, &again);
+    again.end();
+    home.expose(&target, &["--no-relay"]).0.end();
+    assert_eq!(relays(&home), serde_json::json!([]));
+}
+
+#[test]
+fn plain_addresses_are_used_where_no_relay_answers() {
+    let (home, away) = (Machine::new(), Machine::new());
+    let nobody = format!("{}#{KEY}", free_udp());
+    let (exposing, invite) = home.expose(&service(echo).to_string(), &["--relay", &nobody]);
+    away.connect(&invite, &[]).0.end();
+    exposing.end();
+}
+
+#[test]
+fn an_agents_file_may_name_the_relays() {
+    let (public, home, away) = (Machine::new(), Machine::new(), Machine::new());
+    let (_relay, at) = any_relay(&public);
+    let target = service(echo);
+    let text = format!(
+        "listen = \"{}\"\nrelays = [\"{at}\"]\n[[service]]\nname = \"web\"\ntcp = \"{target}\"\n",
+        free_udp()
+    );
+    let path = home.directory.write("connector.toml", &text);
+    let told = home.told(&["config", "verify", path.to_str().unwrap()]);
+    assert!(told.contains("is registered at the relay 127.0.0.1:"), "{told}");
+    let connector = home.start(&["connector", "-c", path.to_str().unwrap()]);
+    registered(&home, &connector);
+    let invite = home.told(&["invite", "new"]);
+    away.connect(invite.trim(), &[]).0.end();
+    let port = common::free_tcp();
+    let text = format!(
+        "relays = [\"{at}\"]\n[connector]\nknown = \"web\"\n[[forward]]\nlisten = \"{port}\"\n\
+         service = \"web\"\n"
+    );
+    let path = away.directory.write("agent.toml", &text);
+    let agent = away.start(&["agent", "-c", path.to_str().unwrap()]);
+    assert_echoes(port, &agent);
+}
+
+#[test]
+fn a_network_is_checked_before_anything_is_configured() {
+    let (public, fresh) = (Machine::new(), Machine::new());
+    let said = fresh.fails(&["check"], 2);
+    assert!(said.contains("name it: adit check relay.example:4433#KEY"), "{said}");
+    let (_relay, at) = any_relay(&public);
+    let told = fresh.told(&["check", &at]);
+    assert!(told.contains("works, connected in ") && told.contains("NAT: "), "{told}");
+    let told = fresh.json(&["check", &at, "--json"]);
+    assert_eq!(told["relays"][0]["udp"][0]["answer"], "relay");
+    let (place, _) = at.split_once('#').unwrap();
+    let told = fresh.told(&["check", place]);
+    assert!(told.contains("something answers; with its key more could be told"), "{told}");
+    let output = fresh.run(&["check", &format!("{place}#{KEY}")]);
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    let output = fresh.run(&["check", &format!("{}#{KEY}", free_udp())]);
+    assert_eq!(output.status.code(), Some(4), "{output:?}");
+}
+
+#[test]
+fn a_relay_that_is_written_wrong_is_answered_with_what_is_missing() {
+    let machine = Machine::new();
+    for (text, why) in [
+        ("relay.example:4433", "does not say which key the relay has"),
+        ("relay.example#short", "is no key, or not the whole of one"),
+        ("https://relay.example#x", "names no host"),
+    ] {
+        let output = machine.run(&["expose", "3000", "--relay", text]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(why), "{said}");
+    }
+    let text = "listen = \"127.0.0.1:4433\"\nrelays = [\"relay.example\"]\n[[service]]\n\
+                name = \"web\"\ntcp = \"127.0.0.1:1\"\n";
+    let path = machine.directory.write("connector.toml", text);
+    let said = machine.fails(&["config", "verify", path.to_str().unwrap()], 2);
+    assert!(said.contains("does not say which key the relay has"), "{said}");
+    assert!(!machine.home().join("mesh").exists());
+}
+
+#[test]
+fn a_second_relay_with_the_same_key_is_told_of_the_first() {
+    let public = Machine::new();
+    let (running, _) = any_relay(&public);
+    let said = public.fails(&["relay", "--listen", &free_udp().to_string()], 2);
+    assert!(said.contains(&format!("in use by the adit of process {}", running.id())), "{said}");
+}
+
+#[test]
+fn a_relay_for_one_mesh_takes_nobody_of_another() {
+    let (public, home) = (Machine::new(), Machine::new());
+    let other = "5e".repeat(32);
+    let listen = free_udp().to_string();
+    let running = public.start(&[
+        "relay",
+        "--listen",
+        &listen,
+        "--discovery-port",
+        "0",
+        "--allow-mesh",
+        &other,
+    ]);
+    let at = running.line();
+    let (exposing, _) = home.expose(&service(echo).to_string(), &["--relay", &at]);
+    let degraded = bounded(|| (home.run(&["status"]).status.code() == Some(5)).then_some(()));
+    assert!(degraded.is_some(), "{}", exposing.log());
+    assert!(peers(&home).iter().all(|peer| peer["is_registered"] == false), "{}", exposing.log());
+}
