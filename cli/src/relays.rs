@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use adit_tokio::core::config::Dial;
 use adit_tokio::core::drive::{Handle, Peer};
-use adit_tokio::core::error::{Category, Failure, Misuse};
+use adit_tokio::core::error::{Category, Code, Failure, Misuse};
 use adit_tokio::core::session::State;
 use adit_tokio::core::tls::{Identity, Tls, Trust};
 use tokio::sync::watch;
@@ -35,7 +35,8 @@ const LOST: Duration = Duration::from_secs(15);
 /// Pause before a name that did not resolve, or whose addresses are all silent, is tried again.
 const AGAIN: Duration = Duration::from_secs(2);
 
-/// Pause after a relay that is not the one whose key is known: its owner has to do something.
+/// Pause after a relay that refuses this machine, or is not the one whose key is known: its owner has
+/// to do something.
 const REFUSED: Duration = Duration::from_secs(30);
 
 /// The relays of one node, attached for as long as this lives.
@@ -155,23 +156,20 @@ impl One {
 
     fn say_refused(&self, failure: &Failure) -> Duration {
         let relay = &self.relay.at;
-        match failure.category() {
-            Category::Authentication => {
-                tracing::warn!(
-                    "{relay}: this is not the relay whose key is known ({failure}); ask its owner \
-                     for the line that adit relay prints now"
-                );
-                REFUSED
-            }
-            Category::Configuration
-            | Category::Network
-            | Category::Server
-            | Category::Protocol
-            | Category::Unknown => {
-                tracing::warn!(%relay, %failure, "no connection to the relay; retrying");
-                AGAIN
-            }
+        if failure.code() == Code::Forbidden {
+            let next = "have its owner allow it: adit relay --allow-mesh KEY, of adit id show";
+            tracing::warn!("{relay}: the relay refuses this machine ({failure}); {next}");
+            return REFUSED;
         }
+        if failure.category() == Category::Authentication {
+            tracing::warn!(
+                "{relay}: this is not the relay whose key is known ({failure}); ask its owner for the \
+                 line that adit relay prints now"
+            );
+            return REFUSED;
+        }
+        tracing::warn!(%relay, %failure, "no connection to the relay; retrying");
+        AGAIN
     }
 }
 

@@ -238,6 +238,7 @@ fn a_relay_for_one_mesh_takes_nobody_of_another() {
     ]);
     let at = running.line();
     let (exposing, _) = home.expose(&service(echo).to_string(), &["--relay", &at]);
+    exposing.says("the relay refuses this machine (forbidden: the relay does not serve this mesh)");
     let degraded = bounded(|| (home.run(&["status"]).status.code() == Some(5)).then_some(()));
     assert!(degraded.is_some(), "{}", exposing.log());
     assert!(peers(&home).iter().all(|peer| peer["is_registered"] == false), "{}", exposing.log());

@@ -238,7 +238,13 @@ impl Seen {
             let who = who("the relay", &peer.remote);
             format!("{who} does not have its services; see its log for why")
         });
-        missing.chain(lost).chain(unregistered)
+        let is_unattached = !self.relays.is_empty() && !self.peers.iter().any(|peer| peer.is_relay);
+        let unattached = is_unattached.then(|| {
+            let all = self.relays.join(", ");
+            let who = format!("{} {}", self.role, self.pid);
+            format!("{who}: it is attached to none of its relays ({all}); see its log for why")
+        });
+        missing.chain(lost).chain(unregistered).chain(unattached)
     }
 }
 
@@ -402,6 +408,10 @@ pub(super) mod tests {
         assert_eq!(troubles(&["relay.example:4433"], json!({})), [said]);
         assert!(troubles(&["relay.example:4433"], json!({"is_registered": true})).is_empty());
         assert!(troubles(&[], json!({})).is_empty());
+        let lonely = Seen { relays: vec!["relay.example:4433".into()], ..seen(&json!([])) };
+        let said = "agent 42: it is attached to none of its relays (relay.example:4433); see its \
+                    log for why";
+        assert_eq!(lonely.troubles().last().as_deref(), Some(said));
     }
 
     #[test]
