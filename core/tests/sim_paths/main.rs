@@ -11,7 +11,6 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod attacks;
-mod debug;
 mod faults;
 mod figures;
 mod punching;
