@@ -94,16 +94,17 @@ impl Side {
     }
 
     fn on_event(&mut self, event: &Event) {
-        match event {
-            Event::StreamOffered { stream, .. } => self.offered = Some(*stream),
-            Event::Registered { .. } => self.is_registered = true,
-            Event::PathChanged { via, .. } => self.is_direct = matches!(via, Via::Direct(_)),
-            Event::Transition { peer, transition }
-                if matches!(transition.to, State::Connected { .. }) =>
-            {
-                self.connected.push(*peer);
-            }
-            _ => {}
+        if let Event::StreamOffered { stream, .. } = event {
+            self.offered = Some(*stream);
+        }
+        self.is_registered |= matches!(event, Event::Registered { .. });
+        if let Event::PathChanged { via, .. } = event {
+            self.is_direct = matches!(via, Via::Direct(_));
+        }
+        if let Event::Transition { peer, transition } = event
+            && matches!(transition.to, State::Connected { .. })
+        {
+            self.connected.push(*peer);
         }
     }
 }
@@ -120,7 +121,11 @@ impl Trio {
         };
         let relay = Pki::new().issue("relay", Role::Connector);
         let key = KeyDigest::of_certificate(&relay.chain()[0]).ok_or("no certificate")?;
-        let free = relay::Config { bytes_per_second: 1 << 40, bytes_at_once: 1 << 30, ..Default::default() };
+        let free = relay::Config {
+            bytes_per_second: 1 << 40,
+            bytes_at_once: 1 << 30,
+            ..Default::default()
+        };
         let tls = Tls::new(relay.identity(), Trust::anyone());
         let config = Config::builder(tls).relay(free).transport(transport.clone()).build()?;
         let third = Side::new(RELAY, config, mtu)?;
@@ -159,7 +164,9 @@ impl Trio {
             takeover: true,
         };
         self.sides[CONNECTOR].node.register(Some(offer), now());
-        self.run_until(|sides| sides[CONNECTOR].is_registered && !sides[AGENT].connected.is_empty())?;
+        self.run_until(|sides| {
+            sides[CONNECTOR].is_registered && !sides[AGENT].connected.is_empty()
+        })?;
         let dial = match self.way {
             Way::Plain => Dial::new(self.sides[CONNECTOR].addr, "connector"),
             Way::Relayed | Way::Direct => Dial::service(service, "connector"),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::timer::anchor;
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -38,7 +39,7 @@ fn in_state(state: State, now: Instant) -> Carrier {
 
 #[test]
 fn every_state_has_an_answer_to_every_input() {
-    let now = Instant::now();
+    let now = anchor();
     let mut table = String::new();
     for state in
         [State::Udp, State::Leaving, State::Opening, State::Waiting, State::Opened, State::Tcp]
@@ -67,7 +68,7 @@ fn every_state_has_an_answer_to_every_input() {
 
 #[test]
 fn two_seconds_of_silence_are_allowed_at_the_start_and_no_more() {
-    let (now, mut it) = (Instant::now(), carrier());
+    let (now, mut it) = (anchor(), carrier());
     it.handle_sent(now);
     it.handle_sent(now + SECOND);
     assert_eq!(it.deadline(), Some(now + FIRST_SILENCE));
@@ -78,7 +79,7 @@ fn two_seconds_of_silence_are_allowed_at_the_start_and_no_more() {
 
 #[test]
 fn five_seconds_are_allowed_once_udp_was_heard() {
-    let (now, mut it) = (Instant::now(), carrier());
+    let (now, mut it) = (anchor(), carrier());
     it.handle_sent(now);
     it.handle_heard(Heard::Udp, now);
     let later = now + SECOND;
@@ -89,7 +90,7 @@ fn five_seconds_are_allowed_once_udp_was_heard() {
 
 #[test]
 fn the_first_datagrams_and_those_after_half_a_second_without_an_answer_are_worth_keeping() {
-    let (now, mut it) = (Instant::now(), carrier());
+    let (now, mut it) = (anchor(), carrier());
     assert!(it.is_doubtful(now));
     it.handle_sent(now);
     it.handle_heard(Heard::Udp, now);
@@ -104,7 +105,7 @@ fn the_first_datagrams_and_those_after_half_a_second_without_an_answer_are_worth
 
 #[test]
 fn an_acknowledgement_wants_no_answer_and_anything_later_does() {
-    let (now, mut it) = (Instant::now(), carrier());
+    let (now, mut it) = (anchor(), carrier());
     it.handle_sent(now);
     it.handle_heard(Heard::Udp, now);
     it.handle_sent(now + ACKNOWLEDGING);
@@ -115,7 +116,7 @@ fn an_acknowledgement_wants_no_answer_and_anything_later_does() {
 
 #[test]
 fn a_trial_goes_along_at_once_and_then_once_a_second_until_tcp_carries() {
-    let (now, mut it) = (Instant::now(), carrier());
+    let (now, mut it) = (anchor(), carrier());
     assert!(!it.handle_sent(now));
     it.handle_timeout(now + FIRST_SILENCE);
     let doubted = now + FIRST_SILENCE;
@@ -131,7 +132,7 @@ fn a_trial_goes_along_at_once_and_then_once_a_second_until_tcp_carries() {
 #[test]
 fn a_node_that_sends_nothing_more_has_no_stream_for_long() {
     for state in [State::Leaving, State::Opening, State::Waiting, State::Opened, State::Tcp] {
-        let now = Instant::now();
+        let now = anchor();
         let mut it = in_state(state, now);
         let mut steps = 0;
         while let Some(at) = it.deadline() {
@@ -322,7 +323,7 @@ impl World {
     const HALF: Duration = Duration::from_millis(25);
 
     fn new(seed: u64, traffic: Traffic) -> Self {
-        let (start, mut bytes) = (Instant::now(), [0; 32]);
+        let (start, mut bytes) = (anchor(), [0; 32]);
         bytes[..8].copy_from_slice(&seed.to_be_bytes());
         let mut world = Self {
             start,

@@ -52,8 +52,9 @@ impl Node {
 
     /// The relays that this node has dialled and is connected to.
     fn relays(&self) -> Vec<PeerId> {
-        let is_relay =
-            |p: &&Peer| p.link.is_some() && p.dialled.as_ref().is_some_and(|d| d.attachment.is_some());
+        let is_relay = |p: &&Peer| {
+            p.link.is_some() && p.dialled.as_ref().is_some_and(|d| d.attachment.is_some())
+        };
         self.peers.values().filter(is_relay).map(|p| p.id).collect()
     }
 
@@ -124,7 +125,8 @@ impl Node {
             let was_held = registration.is_held();
             registration.on_down();
             if was_held {
-                let failure = Failure::new(Code::Unreachable, "the connection to the relay is lost");
+                let failure =
+                    Failure::new(Code::Unreachable, "the connection to the relay is lost");
                 self.emit(Event::Unregistered { peer: relay, failure });
             }
         }
@@ -229,7 +231,24 @@ impl Node {
                 tracing::debug!(%channel, why = %hangup.to_failure(), "a channel is over");
                 self.on_hangup(channel, now);
             }
-            other => {
+            other @ (Message::Heartbeat(_)
+            | Message::HeartbeatAck(_)
+            | Message::EscalationRequest(_)
+            | Message::EscalationResponse(_)
+            | Message::StreamChunk(_)
+            | Message::StreamEnd(_)
+            | Message::Error(_)
+            | Message::PrewarmSignal(_)
+            | Message::Open(_)
+            | Message::Opened(_)
+            | Message::Request(_)
+            | Message::Response(_)
+            | Message::ResponseChunk(_)
+            | Message::Goaway(_)
+            | Message::Register(_)
+            | Message::Withdraw(_)
+            | Message::Connect(_)
+            | Message::Candidates(_)) => {
                 let sentence = format!("a relay does not send {:?}", other.kind());
                 self.break_link(relay, Failure::new(Code::ProtocolViolation, sentence), now);
             }

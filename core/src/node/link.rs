@@ -217,6 +217,7 @@ impl Node {
             control: Control::new(control),
             streams: Streams::default(),
             going_away: false,
+            back_after: None,
             way: self.ways.by_connection(connection),
             renewed: None,
         }
@@ -321,7 +322,11 @@ impl Node {
         }
     }
 
-    fn on_link_lost(&mut self, id: PeerId, failure: Failure, now: Instant) {
+    fn on_link_lost(&mut self, id: PeerId, mut failure: Failure, now: Instant) {
+        let link = self.peers.get(&id).and_then(|p| p.link.as_ref());
+        if let Some(after) = link.and_then(|link| link.back_after) {
+            failure = failure.with_retry_after(after);
+        }
         self.drop_link(id, &failure, now);
         let Some(dialled) = self.peers.get_mut(&id).and_then(|p| p.dialled.as_mut()) else {
             return;

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rustls_pki_types::CertificateDer;
@@ -45,6 +45,8 @@ pub(super) struct Link {
     pub(super) streams: Streams,
     /// The peer said that it shuts down.
     pub(super) going_away: bool,
+    /// How long it asked to be left alone then.
+    pub(super) back_after: Option<Duration>,
     /// How its packets travel, if end to end.
     pub(super) way: Option<u32>,
     /// The certificates that it was given in place of those it connected with.

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Node;
 use crate::config::Config;
@@ -76,6 +76,19 @@ impl Node {
         }
     }
 
+    /// A relay lets nobody else in from here on, and says after what time its clients should be back.
+    pub(super) fn start_relay_drain(&mut self) -> Option<Duration> {
+        let serving = self.serving.as_mut()?;
+        let after = serving.relay.config().come_back_after;
+        serving.relay.drain(after);
+        Some(after)
+    }
+
+    /// Whether a peer is a client whose packets this relay passes on.
+    pub(super) fn is_carrying_for(&self, peer: PeerId) -> bool {
+        self.serving.as_ref().is_some_and(|serving| serving.relay.has_channels(peer))
+    }
+
     /// A client's datagram for another.
     pub(super) fn pass_on(&mut self, id: PeerId, datagram: &[u8], now: Instant) {
         if let Some(serving) = &mut self.serving {
@@ -113,7 +126,8 @@ impl Node {
 
     /// Answers who asks for its address, at once and with no more than was asked with.
     pub(super) fn answer_discovery(&mut self, route: Route, bytes: &[u8]) {
-        let answer = self.serving.as_ref().and_then(|s| s.relay.discovery().answer(bytes, route.remote));
+        let answer =
+            self.serving.as_ref().and_then(|s| s.relay.discovery().answer(bytes, route.remote));
         if let Some(answer) = answer {
             self.ways.push(route, answer.to_vec(), None);
         }

@@ -46,16 +46,16 @@ impl Node {
         }
         self.shutdown = Shutdown::Draining(now + self.config.drain);
         self.endpoint.stop_accepting();
-        let goaway = Message::Goaway(Goaway {
-            code: Code::ShuttingDown.as_str().into(),
-            message: "shutting down".into(),
-            retry_after_ms: None,
-        });
+        let mut farewell = Failure::new(Code::ShuttingDown, "shutting down");
+        if let Some(after) = self.start_relay_drain() {
+            farewell = farewell.with_retry_after(after);
+        }
+        let goaway = Message::Goaway(Goaway::from(&farewell));
         let ids: Vec<PeerId> = self.peers.keys().copied().collect();
         for id in ids {
             // One that nothing is under way with is closed at once, with the same words.
-            let is_busy = |p: &&mut Peer| !Self::is_quiet(p);
-            let link = self.peers.get_mut(&id).filter(is_busy).and_then(|p| p.link.as_mut());
+            let is_busy = self.peers.get(&id).is_some_and(|p| !self.is_quiet(p));
+            let link = self.peers.get_mut(&id).filter(|_| is_busy).and_then(|p| p.link.as_mut());
             if let Some(pushed) = link.map(|l| l.control.push(&goaway)) {
                 self.after_push(id, pushed, now);
             }
@@ -85,7 +85,7 @@ impl Node {
             self.peers.values().partition(|p| self.is_relay(p.id));
         let relays: Vec<PeerId> = relays.iter().map(|p| p.id).collect();
         let mut ready: Vec<PeerId> =
-            others.iter().filter(|p| is_over || Self::is_quiet(p)).map(|p| p.id).collect();
+            others.iter().filter(|p| is_over || self.is_quiet(p)).map(|p| p.id).collect();
         // A relay carries what the others are told: it is left when they have been.
         let are_alone = others.is_empty() && !relays.is_empty();
         if is_over || (are_alone && !self.is_carrying()) {
@@ -110,7 +110,9 @@ impl Node {
         connections.into_iter().any(&mut waits) || self.endpoint.is_closing()
     }
 
-    fn is_quiet(peer: &Peer) -> bool {
-        peer.queue.is_empty() && peer.link.as_ref().is_none_or(|l| l.streams.len() == 0)
+    fn is_quiet(&self, peer: &Peer) -> bool {
+        peer.queue.is_empty()
+            && peer.link.as_ref().is_none_or(|l| l.streams.len() == 0)
+            && !self.is_carrying_for(peer.id)
     }
 }

@@ -266,6 +266,12 @@ impl Relay {
         self.draining = Some(come_back_after);
     }
 
+    /// Whether a client is an end of a channel.
+    #[must_use]
+    pub fn has_channels(&self, client: PeerId) -> bool {
+        self.clients.get(&client).is_some_and(|attached| !attached.channels.is_empty())
+    }
+
     fn welcome(&mut self, client: PeerId) {
         let Some(attached) = self.clients.get(&client) else { return };
         let session = self.discovery.session_for(client, &attached.key);

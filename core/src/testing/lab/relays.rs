@@ -50,10 +50,7 @@ impl Lab {
     ///
     /// # Panics
     /// If the configuration cannot work.
-    pub fn relay_with(
-        &mut self,
-        change: impl FnOnce(relay::Config) -> relay::Config,
-    ) -> HostId {
+    pub fn relay_with(&mut self, change: impl FnOnce(relay::Config) -> relay::Config) -> HostId {
         let (host, first, second) = self.relay_host();
         let issued = relay_identity(host);
         let tls =
@@ -129,11 +126,9 @@ impl Lab {
     /// Every change of the way to a peer, with the lab's time of it.
     #[must_use]
     pub fn changes(&self, host: HostId, peer: PeerId) -> Vec<(Instant, Via, path::Reason)> {
-        let change = |(at, event): &(Instant, Event)| match event {
-            Event::PathChanged { peer: whose, via, reason } if *whose == peer => {
-                Some((*at, *via, *reason))
-            }
-            _ => None,
+        let change = |(at, event): &(Instant, Event)| {
+            let Event::PathChanged { peer: whose, via, reason } = event else { return None };
+            (*whose == peer).then_some((*at, *via, *reason))
         };
         self.log(host).iter().filter_map(change).collect()
     }
@@ -182,6 +177,6 @@ impl Lab {
 
 /// Each relay has a key of its own.
 fn relay_identity(host: HostId) -> Issued {
-    let pki = if host.index() % 2 == 0 { Pki::new() } else { Pki::stranger() };
+    let pki = if host.index().is_multiple_of(2) { Pki::new() } else { Pki::stranger() };
     pki.issue(RELAY, Role::Connector)
 }
