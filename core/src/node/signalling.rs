@@ -67,17 +67,7 @@ impl Node {
                 let pushed = peer.link.as_mut().map_or(Ok(()), |l| l.control.push(&ack));
                 self.after_push(id, pushed, now);
             }
-            Message::HeartbeatAck(ack) => {
-                let sample =
-                    peer.dialled.as_mut().and_then(|d| d.heartbeat.on_ack(ack.sequence, now));
-                if let Some(latency) = sample {
-                    peer.latency.record(latency);
-                    if let Some(smoothed) = peer.latency.smoothed() {
-                        peer.lifecycle.set_latency(smoothed);
-                    }
-                    self.emit(Event::HeartbeatAcked { peer: id, latency });
-                }
-            }
+            Message::HeartbeatAck(ack) => self.on_acked(id, ack.sequence, now),
             Message::Goaway(goaway) => {
                 tracing::info!(peer = %id, reason = %goaway.to_failure(), "the peer shuts down");
                 if let Some(link) = &mut peer.link {
@@ -135,6 +125,18 @@ impl Node {
             }
         }
         self.reindex(id);
+    }
+
+    fn on_acked(&mut self, id: PeerId, sequence: u64, now: Instant) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let sample = peer.dialled.as_mut().and_then(|d| d.heartbeat.on_ack(sequence, now));
+        if let Some(latency) = sample {
+            peer.latency.record(latency);
+            if let Some(smoothed) = peer.latency.smoothed() {
+                peer.lifecycle.set_latency(smoothed);
+            }
+            self.emit(Event::HeartbeatAcked { peer: id, latency });
+        }
     }
 
     /// Writes what the control stream holds, or ends the connection whose control stream is full.
