@@ -84,7 +84,8 @@ fn the_protocol_and_the_operations_state_the_sizes_that_are_the_defaults() {
 fn the_protocol_states_the_limits_of_a_relay_that_are_the_defaults() {
     let relay = relay::Config::default();
     let text = fs::read_to_string(root().join("docs/protocol.md")).unwrap();
-    let section = text.split("\n## Relay\n").nth(1).unwrap().split("\n## ").next().unwrap();
+    let section =
+        text.split("\n## Through a relay\n").nth(1).unwrap().split("\n## ").next().unwrap();
     let section = section.split_whitespace().collect::<Vec<_>>().join(" ");
     let refresh = relay.refresh.as_secs();
     for text in [

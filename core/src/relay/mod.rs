@@ -17,7 +17,7 @@
 //!
 //! Every collection has a bound in [`Config`]. An idle client is a few hundred bytes.
 //!
-//! Source: docs/protocol.md, "Relay".
+//! Source: docs/protocol.md, "Through a relay".
 
 mod client;
 mod config;
