@@ -82,7 +82,8 @@ impl Envelope {
     /// Reads a datagram; `None` if it is none of these, or broken.
     pub(crate) fn parse(mut datagram: Bytes) -> Option<Self> {
         let context = *datagram.first()?;
-        let channel = datagram.get(1..WHOLE_HEADER)?.first_chunk().copied().map(u32::from_be_bytes)?;
+        let channel =
+            datagram.get(1..WHOLE_HEADER)?.first_chunk().copied().map(u32::from_be_bytes)?;
         match context {
             WHOLE => {
                 let packet = datagram.split_off(WHOLE_HEADER);
@@ -142,7 +143,11 @@ impl Reassembly {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "tests may panic")]
+    #![expect(
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        reason = "tests may panic"
+    )]
 
     use proptest::prelude::*;
     use proptest::test_runner::FileFailurePersistence::Direct;

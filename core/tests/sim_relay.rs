@@ -58,7 +58,8 @@ impl Trio {
             let identity = issued.identity().presenting(Pki::new().root_pem().as_bytes()).unwrap();
             let relay_key =
                 KeyDigest::of_certificate(&Pki::new().issue(RELAY, Role::Connector).chain()[0]);
-            let tls = Tls::with_provider(identity, Trust::pinned_leaf(relay_key.unwrap()), provider);
+            let tls =
+                Tls::with_provider(identity, Trust::pinned_leaf(relay_key.unwrap()), provider);
             let to_relay = world.net().address(relay);
             let (node, now) = world.node_mut(host);
             node.dial(Dial::relay(to_relay, RELAY, tls), now).unwrap();

@@ -120,7 +120,11 @@ impl Trio {
         };
         let relay = Pki::new().issue("relay", Role::Connector);
         let key = KeyDigest::of_certificate(&relay.chain()[0]).ok_or("no certificate")?;
-        let free = relay::Config { bytes_per_second: 1 << 40, bytes_at_once: 1 << 30, ..Default::default() };
+        let free = relay::Config {
+            bytes_per_second: 1 << 40,
+            bytes_at_once: 1 << 30,
+            ..Default::default()
+        };
         let tls = Tls::new(relay.identity(), Trust::anyone());
         let config = Config::builder(tls).relay(free).transport(transport.clone()).build()?;
         let third = Side::new(RELAY, config, mtu)?;
@@ -159,7 +163,9 @@ impl Trio {
             takeover: true,
         };
         self.sides[CONNECTOR].node.register(Some(offer), now());
-        self.run_until(|sides| sides[CONNECTOR].is_registered && !sides[AGENT].connected.is_empty())?;
+        self.run_until(|sides| {
+            sides[CONNECTOR].is_registered && !sides[AGENT].connected.is_empty()
+        })?;
         let dial = match self.way {
             Way::Plain => Dial::new(self.sides[CONNECTOR].addr, "connector"),
             Way::Relayed | Way::Direct => Dial::service(service, "connector"),

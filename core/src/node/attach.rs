@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::Node;
 use super::peer::Peer;
 use crate::attach::{Action, Registration, Search};
+use crate::carrier::is_carried;
 use crate::config::Destination;
 use crate::error::{Code, Failure};
 use crate::event::Event;
@@ -52,8 +53,9 @@ impl Node {
 
     /// The relays that this node has dialled and is connected to.
     fn relays(&self) -> Vec<PeerId> {
-        let is_relay =
-            |p: &&Peer| p.link.is_some() && p.dialled.as_ref().is_some_and(|d| d.attachment.is_some());
+        let is_relay = |p: &&Peer| {
+            p.link.is_some() && p.dialled.as_ref().is_some_and(|d| d.attachment.is_some())
+        };
         self.peers.values().filter(is_relay).map(|p| p.id).collect()
     }
 
@@ -124,7 +126,8 @@ impl Node {
             let was_held = registration.is_held();
             registration.on_down();
             if was_held {
-                let failure = Failure::new(Code::Unreachable, "the connection to the relay is lost");
+                let failure =
+                    Failure::new(Code::Unreachable, "the connection to the relay is lost");
                 self.emit(Event::Unregistered { peer: relay, failure });
             }
         }
@@ -240,7 +243,9 @@ impl Node {
         let key = crate::probe::Key::new(welcome.key.0);
         let (observed, session) = (welcome.observed, welcome.session);
         self.discovery.on_welcome(relay, observed, &welcome.discovery, session, key, now);
-        self.emit(Event::Observed { peer: relay, address: observed });
+        if !is_carried(observed) {
+            self.emit(Event::Observed { peer: relay, address: observed });
+        }
         self.on_discovered(now);
     }
 

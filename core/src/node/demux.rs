@@ -32,7 +32,8 @@ impl Node {
             let first = datagram.payload.chunks(size).next().map(|packet| self.class(packet));
             let Some(class) = first else { return };
             // Nearly always all of them.
-            let run = datagram.payload.chunks(size).take_while(|one| self.class(one) == class).count();
+            let run =
+                datagram.payload.chunks(size).take_while(|one| self.class(one) == class).count();
             let length = run.saturating_mul(size).min(datagram.payload.len());
             let payload = datagram.payload.split_to(length);
             let (route, via) = (datagram.route, Via::Direct(datagram.route));

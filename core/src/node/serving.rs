@@ -113,7 +113,8 @@ impl Node {
 
     /// Answers who asks for its address, at once and with no more than was asked with.
     pub(super) fn answer_discovery(&mut self, route: Route, bytes: &[u8]) {
-        let answer = self.serving.as_ref().and_then(|s| s.relay.discovery().answer(bytes, route.remote));
+        let answer =
+            self.serving.as_ref().and_then(|s| s.relay.discovery().answer(bytes, route.remote));
         if let Some(answer) = answer {
             self.ways.push(route, answer.to_vec(), None);
         }

@@ -92,14 +92,22 @@ impl Node {
             | Message::Unregistered(_)
             | Message::Matched(_)
             | Message::Unmatched(_)
-            | Message::Incoming(_)) if self.is_relay(id) => self.on_relay_message(id, message, now),
+            | Message::Incoming(_))
+                if self.is_relay(id) =>
+            {
+                self.on_relay_message(id, message, now)
+            }
             message @ Message::Hangup(_) if self.is_relay(id) => {
                 self.on_relay_message(id, message, now);
             }
             message @ (Message::Register(_)
             | Message::Withdraw(_)
             | Message::Connect(_)
-            | Message::Hangup(_)) if self.is_client(id) => self.on_client_message(id, &message, now),
+            | Message::Hangup(_))
+                if self.is_client(id) =>
+            {
+                self.on_client_message(id, &message, now)
+            }
             Message::Heartbeat(_)
             | Message::EscalationRequest(_)
             | Message::EscalationResponse(_)

@@ -287,12 +287,7 @@ impl Node {
     }
 
     /// The peer said where it may be reached.
-    pub(super) fn on_candidates(
-        &mut self,
-        peer: PeerId,
-        candidates: &Candidates,
-        now: Instant,
-    ) {
+    pub(super) fn on_candidates(&mut self, peer: PeerId, candidates: &Candidates, now: Instant) {
         let Some(number) = self.way_of(peer) else { return };
         if let Some(way) = self.ways.all.get_mut(&number) {
             way.paths.handle_candidates(&offer(candidates), now);
@@ -409,7 +404,12 @@ impl Node {
         for via in copy.into_iter().chain(Some(via)) {
             match via {
                 Via::Relayed(channel) if !is_mtu_probe => {
-                    self.send_relayed(number, channel, &bytes[..transmit.size], transmit.segment_size);
+                    self.send_relayed(
+                        number,
+                        channel,
+                        &bytes[..transmit.size],
+                        transmit.segment_size,
+                    );
                 }
                 // A relay's path is narrow, and known: what asks whether it is wider is lost.
                 Via::Relayed(_) => {}
@@ -451,7 +451,9 @@ impl Node {
             let Some(action) = way.paths.poll(now) else { break };
             let connection = way.connection;
             match action {
-                path::Action::Probe { via, bytes } => self.send_on(number, via, bytes.to_vec(), None),
+                path::Action::Probe { via, bytes } => {
+                    self.send_on(number, via, bytes.to_vec(), None)
+                }
                 path::Action::Packets { via, bytes, segment_size } => {
                     self.send_on(number, via, bytes, segment_size);
                 }

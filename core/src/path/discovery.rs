@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use super::candidate::{Candidate, Kind};
 use super::nat::{Mapping, is_reachable, judge, together};
 use super::pulse::between;
+use crate::carrier::is_carried;
 use crate::id::PeerId;
 use crate::probe::{self, Key, LEN, Probe};
 use crate::rng::Rng;
@@ -46,8 +47,9 @@ struct Target {
 
 #[derive(Debug, Clone)]
 struct Relay {
-    /// Where the relay sees the connection to it come from.
-    observed: SocketAddr,
+    /// Where the relay sees the connection to it come from; nothing while TCP carries it, which is
+    /// no address of this socket.
+    observed: Option<SocketAddr>,
     session: u64,
     key: Key,
     targets: Vec<Target>,
@@ -108,7 +110,8 @@ impl Discovery {
     }
 
     /// A relay has said where it sees this node, and where it may be asked. What its addresses saw
-    /// is kept if it says the same again; if it sees this node elsewhere, they are asked at once.
+    /// is kept if it says the same again; if it sees this node elsewhere, they are asked at once. The
+    /// address that a relay gives to whoever comes by TCP is none of this node's.
     pub fn on_welcome(
         &mut self,
         relay: PeerId,
@@ -122,6 +125,7 @@ impl Discovery {
         if self.relays.len() >= MAX_RELAYS {
             return;
         }
+        let observed = Some(observed).filter(|&it| !is_carried(it));
         let is_moved = old.as_ref().is_some_and(|old| old.observed != observed);
         let mut targets: Vec<Target> = Vec::new();
         for &address in discovery.iter().filter(|&&it| is_reachable(it, true)) {
@@ -235,7 +239,7 @@ impl Discovery {
     fn gather(&self) -> Vec<Candidate> {
         let seen = self.relays.values().flat_map(|relay| {
             let by_targets = relay.targets.iter().filter_map(|it| it.seen);
-            std::iter::once(relay.observed).chain(by_targets)
+            relay.observed.into_iter().chain(by_targets)
         });
         let own = self.own.iter().map(|&address| (Kind::Host, address));
         let mapped = self.mapped.iter().map(|&address| (Kind::Mapped, address));
@@ -260,7 +264,7 @@ impl Discovery {
             }
             // What the relay's connection came from can show that there is no NAT, and nothing else:
             // where it went is not compared with where questions go.
-            let mut observed = self.relays.values().map(|relay| relay.observed);
+            let mut observed = self.relays.values().filter_map(|relay| relay.observed);
             let is_own = observed.any(|it| it.is_ipv4() == is_v4 && self.own.contains(&it));
             if is_own { Mapping::None } else { Mapping::Unknown }
         };

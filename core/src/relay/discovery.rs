@@ -138,7 +138,8 @@ mod tests {
     fn only_the_holder_of_the_key_of_its_session_is_answered() {
         let responder = Responder::new([1; 32]);
         let source = "192.0.2.1:5".parse().unwrap();
-        let [one, two] = [1, 2].map(|client| responder.session_for(PeerId(client), &KeyDigest([0; 32])));
+        let [one, two] =
+            [1, 2].map(|client| responder.session_for(PeerId(client), &KeyDigest([0; 32])));
         assert_ne!(one, two);
         assert_eq!(responder.answer(&ping(one).encode(&responder.key_for(two)), source), None);
         let question = ping(one).encode(&responder.key_for(one));

@@ -85,7 +85,8 @@ fn recorded_probes_that_are_sent_again_from_elsewhere_move_nothing() {
 #[test]
 fn a_relay_path_that_damages_and_repeats_and_reorders_is_survived_or_left() {
     for seed in 0..10 {
-        let mut scene = Scene::attached(seed, &Ground::behind(Rules::symmetric(), Rules::symmetric()));
+        let mut scene =
+            Scene::attached(seed, &Ground::behind(Rules::symmetric(), Rules::symmetric()));
         for host in [scene.agent, scene.connector] {
             let relay = scene.relays[0];
             for (from, to) in [(host, relay), (relay, host)] {
@@ -97,7 +98,8 @@ fn a_relay_path_that_damages_and_repeats_and_reorders_is_survived_or_left() {
         scene.connect();
         let from = (scene.agent, scene.peer);
         let transfer = scene.lab.start_upload(from, scene.connector, 1_000_000);
-        let is_whole = |lab: &mut adit_core::testing::lab::Lab| lab.transfer(transfer).is_complete();
+        let is_whole =
+            |lab: &mut adit_core::testing::lab::Lab| lab.transfer(transfer).is_complete();
         assert!(scene.lab.run_until(is_whole, 120 * SECOND), "seed {seed}");
     }
 }

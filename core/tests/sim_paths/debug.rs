@@ -1,12 +1,18 @@
-use adit_core::testing::nat::{Dependence, Ports, Rules};
 use super::scene::{Ground, Scene};
 use super::{SECOND, ms};
+use adit_core::testing::nat::{Dependence, Ports, Rules};
 use std::num::NonZeroU64;
 
 #[test]
 fn debug_pair() {
-    let kind = |mapping| Rules { mapping, filtering: Dependence::Independent, ports: Ports::Preserving, ..Rules::full_cone() };
-    let mut scene = Scene::new(1, &Ground::behind(kind(Dependence::Address), kind(Dependence::AddressAndPort)));
+    let kind = |mapping| Rules {
+        mapping,
+        filtering: Dependence::Independent,
+        ports: Ports::Preserving,
+        ..Rules::full_cone()
+    };
+    let mut scene =
+        Scene::new(1, &Ground::behind(kind(Dependence::Address), kind(Dependence::AddressAndPort)));
     scene.connect();
     println!("direct {}", scene.goes_direct(6 * SECOND));
     println!("{:#?}", scene.lab.path(scene.agent, scene.peer));
@@ -29,8 +35,12 @@ fn debug_cut() {
             println!("{:#?}", scene.lab.path(scene.agent, scene.peer));
             let theirs = scene.lab.accepted(scene.connector).unwrap();
             println!("{:#?}", scene.lab.path(scene.connector, theirs));
-            for (at, via, reason) in scene.lab.changes(scene.agent, scene.peer) { println!("A {:?} {via:?} {reason:?}", at - began); }
-            for (at, via, reason) in scene.lab.changes(scene.connector, theirs) { println!("C {:?} {via:?} {reason:?}", at - began); }
+            for (at, via, reason) in scene.lab.changes(scene.agent, scene.peer) {
+                println!("A {:?} {via:?} {reason:?}", at - began);
+            }
+            for (at, via, reason) in scene.lab.changes(scene.connector, theirs) {
+                println!("C {:?} {via:?} {reason:?}", at - began);
+            }
         }
     }
 }
@@ -52,12 +62,36 @@ fn debug_hole() {
     let theirs = scene.lab.accepted(scene.connector).unwrap();
     while scene.lab.step(began + SECOND) {
         let read = scene.lab.transfer(transfer).read();
-        if read != last { if scene.lab.now() - at > ms(20) { println!("progress at {:?} after {:?}", scene.lab.now() - began, scene.lab.now() - at); } last = read; at = scene.lab.now(); }
+        if read != last {
+            if scene.lab.now() - at > ms(20) {
+                println!(
+                    "progress at {:?} after {:?}",
+                    scene.lab.now() - began,
+                    scene.lab.now() - at
+                );
+            }
+            last = read;
+            at = scene.lab.now();
+        }
         let s = scene.lab.path(scene.agent, scene.peer).suspect;
-        if s != suspect { suspect = s; println!("agent suspect {s} at {:?}", scene.lab.now() - began); }
+        if s != suspect {
+            suspect = s;
+            println!("agent suspect {s} at {:?}", scene.lab.now() - began);
+        }
         let s = scene.lab.path(scene.connector, theirs).suspect;
-        if s != theirs_suspect { theirs_suspect = s; println!("connector suspect {s} at {:?}", scene.lab.now() - began); }
+        if s != theirs_suspect {
+            theirs_suspect = s;
+            println!("connector suspect {s} at {:?}", scene.lab.now() - began);
+        }
     }
-    for (at, via, reason) in scene.lab.changes(scene.agent, scene.peer) { if at >= began { println!("A {:?} {via:?} {reason:?}", at - began); } }
-    for (at, via, reason) in scene.lab.changes(scene.connector, theirs) { if at >= began { println!("C {:?} {via:?} {reason:?}", at - began);} }
+    for (at, via, reason) in scene.lab.changes(scene.agent, scene.peer) {
+        if at >= began {
+            println!("A {:?} {via:?} {reason:?}", at - began);
+        }
+    }
+    for (at, via, reason) in scene.lab.changes(scene.connector, theirs) {
+        if at >= began {
+            println!("C {:?} {via:?} {reason:?}", at - began);
+        }
+    }
 }

@@ -84,7 +84,8 @@ fn the_other_relay_takes_over_from_one_that_dies() {
         let transfer = scene.lab.start_upload(from, scene.connector, 20_000_000);
         scene.lab.run_for(ms(100));
         scene.lab.crash(relay);
-        let is_whole = |lab: &mut adit_core::testing::lab::Lab| lab.transfer(transfer).is_complete();
+        let is_whole =
+            |lab: &mut adit_core::testing::lab::Lab| lab.transfer(transfer).is_complete();
         assert!(scene.lab.run_until(is_whole, 20 * SECOND));
         scene.lab.restart(relay);
         scene.lab.run_for(60 * SECOND);
@@ -114,7 +115,8 @@ fn nats_that_forget_their_mappings_under_load_cost_no_connection() {
         scene.lab.run_for(ms(300));
         let nat = scene.nats[usize::from(seed % 2 == 0)].unwrap();
         scene.lab.internet_mut().nat_mut(nat).reboot();
-        let is_whole = |lab: &mut adit_core::testing::lab::Lab| lab.transfer(transfer).is_complete();
+        let is_whole =
+            |lab: &mut adit_core::testing::lab::Lab| lab.transfer(transfer).is_complete();
         assert!(scene.lab.run_until(is_whole, 30 * SECOND), "seed {seed}");
         assert_eq!(scene.reconnections(), 0, "seed {seed}");
         assert!(scene.goes_direct(90 * SECOND), "seed {seed}");

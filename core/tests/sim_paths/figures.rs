@@ -111,7 +111,8 @@ fn seeds(usual: u64) -> u64 {
 fn the_direct_way_is_in_use_within_500_ms_of_first_contact() {
     let cone = Rules::port_restricted();
     let ground = Ground::behind(cone, cone);
-    let mut times: Vec<Duration> = (0..seeds(60)).map(|seed| first_contact(seed, &ground)).collect();
+    let mut times: Vec<Duration> =
+        (0..seeds(60)).map(|seed| first_contact(seed, &ground)).collect();
     times.sort_unstable();
     let median = times[times.len() / 2];
     println!("first contact to direct: median {median:?}, slowest {:?}", times.last());

@@ -74,6 +74,7 @@ fn the_kind_of_mapping_is_found_out_by_two_addresses_of_a_relay() {
 
 #[test]
 fn a_pair_behind_one_nat_meets_at_its_own_addresses() {
-    let mut scene = Scene::connected(1, &Ground::behind(Rules::port_restricted(), Rules::full_cone()));
+    let mut scene =
+        Scene::connected(1, &Ground::behind(Rules::port_restricted(), Rules::full_cone()));
     assert!(scene.goes_direct(ms(2_000)));
 }

@@ -64,6 +64,27 @@ fn what_a_relay_sees_is_a_candidate_beside_the_hosts_own() {
 }
 
 #[test]
+fn what_a_relay_calls_a_client_on_tcp_is_no_address_of_its() {
+    let now = anchor();
+    let mut discovery = discovery(now);
+    welcome(&mut discovery, 1, "198.51.100.1:4000", &["192.0.2.1:1"], now);
+    ask(&mut discovery, &[("192.0.2.1:1", 1, "198.51.100.1:4001")], now);
+    assert_eq!(discovery.candidates().len(), 3);
+    let carried = crate::carrier::carried(3, 7).to_string();
+    welcome(&mut discovery, 1, &carried, &["192.0.2.1:1"], now);
+    // What was seen while UDP was heard may not hold any more, and is asked for anew.
+    let own = [Candidate { kind: Kind::Host, address: at("10.0.0.1:4000") }];
+    assert_eq!(discovery.candidates(), own);
+    assert_eq!(discovery.mapping(), Mapping::Unknown);
+    ask(&mut discovery, &[("192.0.2.1:1", 1, "198.51.100.1:4002")], now);
+    assert_eq!(discovery.candidates()[1].address, at("198.51.100.1:4002"));
+    assert_eq!(discovery.candidates().len(), 2);
+    // Just outside of what relays give to those on TCP, it is an address as any.
+    welcome(&mut discovery, 1, "[fd15:70a:510d::7]:1", &[], now);
+    assert_eq!(discovery.candidates()[1].address, at("[fd15:70a:510d::7]:1"));
+}
+
+#[test]
 fn two_relays_tell_an_independent_mapping_from_a_dependent_one() {
     for (second, mapping) in
         [("198.51.100.1:4000", Mapping::Independent), ("198.51.100.1:4001", Mapping::Dependent)]

@@ -50,10 +50,7 @@ impl Lab {
     ///
     /// # Panics
     /// If the configuration cannot work.
-    pub fn relay_with(
-        &mut self,
-        change: impl FnOnce(relay::Config) -> relay::Config,
-    ) -> HostId {
+    pub fn relay_with(&mut self, change: impl FnOnce(relay::Config) -> relay::Config) -> HostId {
         let (host, first, second) = self.relay_host();
         let issued = relay_identity(host);
         let tls =
