@@ -32,6 +32,9 @@ const ANSWERED_WITHIN: Duration = Duration::from_secs(5);
 /// two of its ports.
 const MAPPED_WITHIN: Duration = Duration::from_secs(3);
 
+/// How long a relay is taken leave of.
+const ENDED_WITHIN: Duration = Duration::from_millis(500);
+
 /// How often it is looked whether it is.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -67,7 +70,8 @@ async fn udp(place: &RelayPlace, address: SocketAddr) -> Result<Udp, Stop> {
         Err(stop) => return Ok(Udp::silent(address, stop.to_string())),
     };
     let answer = asker.ask(address, place.key.is_some()).await;
-    asker.node.end().await;
+    // It is told at once; that nothing more is under way need not be waited for.
+    let _ = timeout(ENDED_WITHIN, asker.node.end()).await;
     Ok(answer)
 }
 
@@ -109,13 +113,13 @@ impl Asker {
             Err(_) => return Udp::silent(address, "no answer within 5 s".to_owned()),
         }
         let connected = self.began.elapsed();
-        let rtt_ms = || self.peer.snapshot().and_then(|snapshot| snapshot.rtt_ms);
         if self.door.as_ref().is_some_and(|door| door.by() == By::Tcp) {
-            return Udp::by_tcp(address, connected, rtt_ms());
+            return Udp::by_tcp(address, connected);
         }
         let observed = timeout(MAPPED_WITHIN, observed(&mut events)).await.ok().flatten();
         let mapping = timeout(MAPPED_WITHIN, self.mapping()).await.unwrap_or_default();
-        Udp::answered(address, connected, rtt_ms(), observed, mapping)
+        let rtt_ms = self.peer.snapshot().and_then(|snapshot| snapshot.rtt_ms);
+        Udp::answered(address, connected, rtt_ms, observed, mapping)
     }
 
     async fn mapping(&self) -> Mapping {
