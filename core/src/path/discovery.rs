@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 use super::candidate::{Candidate, Kind};
 use super::nat::{Mapping, is_reachable, judge, together};
 use super::pulse::between;
-use crate::carrier::is_carried;
 use crate::id::PeerId;
 use crate::probe::{self, Key, LEN, Probe};
 use crate::rng::Rng;
@@ -110,12 +109,12 @@ impl Discovery {
     }
 
     /// A relay has said where it sees this node, and where it may be asked. What its addresses saw
-    /// is kept if it says the same again; if it sees this node elsewhere, they are asked at once. The
-    /// address that a relay gives to whoever comes by TCP is none of this node's.
+    /// is kept if it says the same again; if it sees this node elsewhere, they are asked at once.
+    /// Nothing is observed of a connection that TCP carries.
     pub fn on_welcome(
         &mut self,
         relay: PeerId,
-        observed: SocketAddr,
+        observed: Option<SocketAddr>,
         discovery: &[SocketAddr],
         session: u64,
         key: Key,
@@ -125,7 +124,6 @@ impl Discovery {
         if self.relays.len() >= MAX_RELAYS {
             return;
         }
-        let observed = Some(observed).filter(|&it| !is_carried(it));
         let is_moved = old.as_ref().is_some_and(|old| old.observed != observed);
         let mut targets: Vec<Target> = Vec::new();
         for &address in discovery.iter().filter(|&&it| is_reachable(it, true)) {
