@@ -8,12 +8,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use adit_tokio::core::config::{Config, Transport};
-use adit_tokio::core::drive::Handle;
 use adit_tokio::core::message::ServiceName;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use crate::args::AgentArgs;
+use crate::carriers::Sight;
 use crate::config::{self, Heartbeat, Limits, Remote, Target};
 use crate::connector::shut_down;
 use crate::control::{self, Process};
@@ -137,7 +137,7 @@ pub(crate) async fn work(plan: Plan, home: Result<&Home, &Stop>) -> Result<(), S
         ports.spawn(serve(listener, service, tunnel.clone(), gate.clone()));
     }
     let seen = link.seen();
-    let process = process.seeing(move || seen.borrow().as_ref().map(Handle::snapshot));
+    let process = process.seeing(move || seen.borrow().as_ref().map(Sight::look));
     let _control = control::open(home, process).await;
     let _renewal = Background::spawn(renewal::keep_current(membership, tunnel));
     let stop = tokio::select! {

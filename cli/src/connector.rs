@@ -12,6 +12,7 @@ use adit_tokio::core::drive::Handle;
 use serde_json::Map;
 use tokio::sync::Mutex;
 
+use crate::carriers::Sight;
 use crate::config::{self, Heartbeat, HostPort, Limits, RelayAddress, Service};
 use crate::control::{self, Control, Process};
 use crate::forward::connector::{Services, serve};
@@ -111,9 +112,12 @@ pub(crate) async fn start(plan: Plan, home: Result<&Home, &Stop>) -> Result<Runn
         .device_id("connector")
         .transport(node::transport(plan.limits));
     let core = node::build(builder, plan.heartbeat)?;
-    let node = node::start(plan.listen, core)?;
+    let node = match plan.relays.is_empty() {
+        true => node::start(plan.listen, core)?,
+        false => node::start_with_relays(plan.listen, core)?,
+    };
     let (listen, count) = (node.local, plan.services.len());
-    let mut process = process(plan.role, &plan.services, &node.handle);
+    let mut process = process(plan.role, &plan.services, node.sight());
     for relay in &plan.relays {
         process = process.relayed_by(&relay.at);
     }
@@ -149,9 +153,8 @@ pub(crate) async fn start(plan: Plan, home: Result<&Home, &Stop>) -> Result<Runn
 }
 
 /// What `adit status` is told.
-fn process(role: &'static str, services: &[Service], handle: &Handle) -> Process {
-    let handle = handle.clone();
-    let process = Process::new(role).seeing(move || Some(handle.snapshot()));
+fn process(role: &'static str, services: &[Service], sight: Sight) -> Process {
+    let process = Process::new(role).seeing(move || Some(sight.look()));
     services
         .iter()
         .fold(process, |process, service| process.exposing(&service.name, &service.backend))

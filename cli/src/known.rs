@@ -349,7 +349,7 @@ mod tests {
         let scratch = Scratch::new();
         let home = home(&scratch);
         let at = HostPort::try_from("relay.example:4433".to_owned()).unwrap();
-        let relays = [RelayAddress { at, key: KeyDigest([8; 32]) }];
+        let relays = [RelayAddress { at, tcp: 8_443, key: KeyDigest([8; 32]) }];
         let (plain, relayed) = (known(1, "web"), known(1, "web").by(&relays));
         relayed.save(&home, "web").unwrap();
         let remote = Known::load(&home, "web").unwrap().remote().unwrap();

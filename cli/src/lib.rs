@@ -9,6 +9,7 @@
 //! | `mesh` | one's own certificate authority: devices, invites, revocation |
 //! | `invite`, `enrol` | from a one-use text to a certificate, both ends |
 //! | `relay`, `relays`, `registration` | a relay; attached to relays; registered at them |
+//! | `carriers` | relays by TCP, where UDP is blocked |
 //! | `check` | what a network allows |
 //! | `ping`, `bench` | what a tunnel does, measured |
 //! | `forward` | TCP and Unix sockets over the tunnel |
@@ -21,6 +22,7 @@
 mod agent;
 mod args;
 mod bench;
+mod carriers;
 mod check;
 mod config;
 mod connect;

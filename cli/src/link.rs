@@ -5,12 +5,13 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use adit_tokio::core::drive::{Events, Handle, Peer};
+use adit_tokio::core::drive::{Events, Peer};
 use adit_tokio::core::error::{Category, Failure};
 use adit_tokio::core::session::State;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::carriers::Sight;
 use crate::config::Remote;
 use crate::identity::{Follower, Who};
 use crate::names::{Names, Place};
@@ -38,7 +39,7 @@ pub(crate) struct Link {
     caller: Caller,
     current: watch::Sender<Option<Peer>>,
     /// The node whose peer that is.
-    seen: watch::Sender<Option<Handle>>,
+    seen: watch::Sender<Option<Sight>>,
     patience: Patience,
     follower: Follower,
     node: Option<Node>,
@@ -78,7 +79,7 @@ impl Link {
     }
 
     /// How the node of the present connection is followed.
-    pub(crate) fn seen(&self) -> watch::Receiver<Option<Handle>> {
+    pub(crate) fn seen(&self) -> watch::Receiver<Option<Sight>> {
         self.seen.subscribe()
     }
 
@@ -143,7 +144,7 @@ impl Link {
             Err(Defeat::Stopped(stop)) => return Err(stop),
         };
         self.current.send_replace(Some(peer.clone()));
-        self.seen.send_replace(Some(node.handle.clone()));
+        self.seen.send_replace(Some(node.sight()));
         self.relays = relays;
         if let Some(old) = self.node.replace(node) {
             old.retire();

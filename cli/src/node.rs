@@ -3,13 +3,17 @@
 
 use std::future::Future;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 
+use adit_tokio::TokioIo;
+use adit_tokio::carrier;
 use adit_tokio::core::config::{Builder, Config, Transport};
 use adit_tokio::core::drive::Handle;
+use adit_tokio::core::drive::io::Io as _;
 use adit_tokio::core::heartbeat;
 use tokio::task::JoinHandle;
 
+use crate::carriers::{Carriers, Sight};
 use crate::config::{Heartbeat, Limits};
 use crate::stop::{Exit, Stop};
 
@@ -61,9 +65,16 @@ pub(crate) struct Node {
     pub(crate) driver: Driver,
     /// The address its socket is bound to.
     pub(crate) local: SocketAddr,
+    /// Its relays by TCP, if it may have any.
+    pub(crate) carriers: Option<Carriers>,
 }
 
 impl Node {
+    /// What it is looked at by.
+    pub(crate) fn sight(&self) -> Sight {
+        Sight { handle: self.handle.clone(), carriers: self.carriers.clone() }
+    }
+
     /// Takes leave of a node that is not needed any more, and waits until its peers were told.
     pub(crate) async fn end(mut self) {
         self.handle.shutdown();
@@ -81,14 +92,58 @@ impl Node {
 /// # Errors
 /// A sentence about the address.
 pub(crate) fn start(address: SocketAddr, config: Config) -> Result<Node, Stop> {
-    let wrong = |error: io::Error| {
+    on(address, |io, local| {
+        let (handle, driver) = adit_tokio::with_io(io, config)?;
+        Ok(Node { handle, driver: Background::spawn(driver), local, carriers: None })
+    })
+}
+
+/// The same for a node with relays, which are reached by TCP where UDP is blocked.
+///
+/// # Errors
+/// A sentence about the address.
+pub(crate) fn start_with_relays(address: SocketAddr, config: Config) -> Result<Node, Stop> {
+    on(address, |io, local| {
+        let clock = io.clock();
+        let (io, relays) = carrier::client(io)?;
+        let (handle, driver) = adit_tokio::with_io(io, config)?;
+        let carriers = Some(Carriers::new(relays, clock));
+        Ok(Node { handle, driver: Background::spawn(driver), local, carriers })
+    })
+}
+
+/// The same for a relay, which takes clients at a TCP port as well, if it has one.
+///
+/// # Errors
+/// A sentence about the address.
+pub(crate) fn start_relay(
+    address: SocketAddr,
+    config: Config,
+    door: Option<(TcpListener, carrier::Identity)>,
+) -> Result<Node, Stop> {
+    let Some((listener, identity)) = door else { return start(address, config) };
+    on(address, |io, local| {
+        let (io, _) = carrier::server(io, [listener], &identity, carrier::Limits::default())?;
+        let (handle, driver) = adit_tokio::with_io(io, config)?;
+        Ok(Node { handle, driver: Background::spawn(driver), local, carriers: None })
+    })
+}
+
+/// Binds a socket and has a node made of it.
+fn on(
+    address: SocketAddr,
+    make: impl FnOnce(TokioIo, SocketAddr) -> io::Result<Node>,
+) -> Result<Node, Stop> {
+    let bind = || {
+        let io = TokioIo::bind(address)?;
+        let local = io.local_addr()?;
+        make(io, local)
+    };
+    bind().map_err(|error| {
         Stop::usage(format!(
             "{address}: cannot use this UDP address: {error}; choose another, or end what uses it"
         ))
-    };
-    let (handle, mut driver) = adit_tokio::bind(address, config).map_err(wrong)?;
-    let local = driver.io().local_addr().map_err(wrong)?;
-    Ok(Node { handle, driver: Background::spawn(driver), local })
+    })
 }
 
 /// Any free port of the family of `remote`.

@@ -84,7 +84,7 @@ pub(crate) fn dial(core: &Config, name: &str, address: SocketAddr) -> Result<Att
 
 /// Looks for a connector at its relays, from a node of its own.
 fn look(caller: &Caller, remote: &Remote, service: &ServiceName) -> Result<Attempt, Stop> {
-    let node = node::start(networks::wildcard(0), caller.core.clone())?;
+    let node = node::start_with_relays(networks::wildcard(0), caller.core.clone())?;
     let events = node.handle.events();
     let since = Instant::now();
     let dial = Dial::service(service.clone(), remote.name.clone());

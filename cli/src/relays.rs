@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use crate::carriers::{Carriers, Door};
 use crate::config::RelayAddress;
 use crate::names::Names;
 use crate::networks;
@@ -53,7 +54,8 @@ impl Relays {
         let mut tasks = vec![networks::follow(node)];
         tasks.extend(relays.iter().map(|relay| {
             let (handle, relay) = (node.handle.clone(), relay.clone());
-            let one = One { handle, relay, who: who.clone(), names: Names::new() };
+            let (carriers, who) = (node.carriers.clone(), who.clone());
+            let one = One { handle, carriers, relay, who, names: Names::new() };
             Background::spawn(one.keep())
         }));
         Self { shown, _tasks: tasks }
@@ -68,6 +70,7 @@ impl Relays {
 /// One relay of one node.
 struct One {
     handle: Handle,
+    carriers: Option<Carriers>,
     relay: RelayAddress,
     who: watch::Receiver<Identity>,
     names: Names,
@@ -81,7 +84,7 @@ impl One {
             let pause = match timeout(ATTEMPT, self.first(&addresses)).await {
                 Ok(Ok(dialled)) => {
                     tracing::info!(relay = %self.relay.at, "attached to a relay");
-                    self.hold(&dialled.0).await;
+                    self.hold(&dialled.peer).await;
                     AGAIN
                 }
                 Ok(Err(Some(failure))) => self.say_refused(&failure),
@@ -106,8 +109,12 @@ impl One {
         let mut refused = None;
         loop {
             if let Some(address) = rest.next() {
+                let door = self
+                    .carriers
+                    .as_ref()
+                    .map(|carriers| carriers.add(address, self.relay.tcp, self.relay.key));
                 match self.handle.dial(Dial::relay(address, NAME, self.tls())) {
-                    Ok(peer) => drop(running.spawn(answer(Dialled(peer)))),
+                    Ok(peer) => drop(running.spawn(answer(Dialled { peer, _door: door }))),
                     // The node is about to end, and this with it.
                     Err(Misuse::ShuttingDown) => return std::future::pending().await,
                     Err(error) => tracing::warn!(%address, %error, "the relay cannot be dialled"),
@@ -174,16 +181,19 @@ impl One {
 }
 
 /// A relay that was dialled; left with this value.
-struct Dialled(Peer);
+struct Dialled {
+    peer: Peer,
+    _door: Option<Door>,
+}
 
 impl Drop for Dialled {
     fn drop(&mut self) {
-        self.0.disconnect();
+        self.peer.disconnect();
     }
 }
 
 async fn answer(dialled: Dialled) -> Result<Dialled, Failure> {
-    dialled.0.connected().await.map(|()| dialled)
+    dialled.peer.connected().await.map(|()| dialled)
 }
 
 async fn until(deadline: Option<Instant>) {

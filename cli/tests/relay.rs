@@ -6,6 +6,7 @@
 
 mod common;
 
+use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt as _;
 
 use common::people::{Machine, Running, assert_echoes};
@@ -16,7 +17,7 @@ const KEY: &str = "CQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQk";
 
 /// A relay, up, and its address with its key.
 fn relay(machine: &Machine, at: &str) -> (Running, String) {
-    let running = machine.start(&["relay", "--listen", at, "--discovery-port", "0"]);
+    let running = machine.start(&["relay", "--listen", at, "--discovery-port", "0", "--no-tcp"]);
     let line = running.line();
     (running, line)
 }
@@ -24,6 +25,25 @@ fn relay(machine: &Machine, at: &str) -> (Running, String) {
 /// A relay on a free port.
 fn any_relay(machine: &Machine) -> (Running, String) {
     relay(machine, &free_udp().to_string())
+}
+
+/// A relay that takes TCP as well, and its address where UDP to it is blocked: the UDP port in it is
+/// that of the socket, which never answers.
+fn relay_behind_a_wall(machine: &Machine) -> (Running, String, UdpSocket) {
+    let listen = free_udp().to_string();
+    let arguments = ["relay", "--listen", &listen, "--discovery-port", "0", "--tcp-port", "0"];
+    let running = machine.start(&arguments);
+    let line = running.line();
+    assert!(line.starts_with(&format!("{listen},tcp=")), "{line}");
+    let wall = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let at = line.replace(&listen, &wall.local_addr().unwrap().to_string());
+    (running, at, wall)
+}
+
+/// What carries the packets of a machine to its relay, as far as it is known.
+fn carrier(machine: &Machine) -> Value {
+    let all = peers(machine);
+    all.iter().find(|p| p["is_relay"] == true).map_or(Value::Null, |p| p["carrier"].clone())
 }
 
 /// Exposes an echo by a relay alone: the address in the invite is one that nobody has.
@@ -68,6 +88,82 @@ fn two_commands_lead_through_a_relay_and_afterwards_a_name_is_enough() {
     again.end();
     exposing.end();
     relay.end();
+}
+
+#[test]
+fn two_machines_meet_by_tcp_at_a_relay_that_no_udp_reaches() {
+    let (public, home, away) = (Machine::new(), Machine::new(), Machine::new());
+    let (_relay, at, _wall) = relay_behind_a_wall(&public);
+    let (exposing, invite) = expose(&home, &at);
+    registered(&home, &exposing);
+    let (connected, _) = away.connect(&invite, &[]);
+    for machine in [&home, &away] {
+        let carrier = carrier(machine);
+        assert_eq!(
+            (&carrier["by"], &carrier["state"]),
+            (&"tcp".into(), &"tcp".into()),
+            "{carrier}"
+        );
+        let told = machine.told(&["status"]);
+        assert!(told.contains(": by TCP for ") && told.contains("; UDP is blocked"), "{told}");
+    }
+    let told = public.json(&["status", "--json"]);
+    let relay = &told["processes"][0]["relay"];
+    assert!(relay["forwarded_bytes"].as_u64().unwrap() > 0, "{relay}");
+    let observed = relay["registrations"][0]["observed"].as_str().unwrap();
+    assert!(observed.starts_with("[fd15:70a:510c:"), "{relay}");
+    let told = away.told(&["why", "web"]);
+    assert!(!told.contains("fd15:70a:510c:"), "{told}");
+    // What is remembered of the invite has the port as well.
+    drop(connected);
+    away.connect("web", &[]);
+}
+
+#[test]
+fn where_udp_is_open_no_tcp_is_used_and_status_says_so() {
+    let (public, home) = (Machine::new(), Machine::new());
+    let listen = free_udp().to_string();
+    let arguments = ["relay", "--listen", &listen, "--discovery-port", "0", "--tcp-port", "0"];
+    let relay = public.start(&arguments);
+    let (exposing, _) = expose(&home, &relay.line());
+    registered(&home, &exposing);
+    let carrier = carrier(&home);
+    assert_eq!((&carrier["by"], &carrier["state"]), (&"udp".into(), &"udp".into()), "{carrier}");
+    let told = home.told(&["status"]);
+    assert!(told.contains(&format!("relay {listen}: by UDP for ")), "{told}");
+}
+
+#[test]
+fn a_network_without_udp_is_told_from_one_without_the_relay() {
+    let (public, fresh) = (Machine::new(), Machine::new());
+    let (relay, at, _wall) = relay_behind_a_wall(&public);
+    let output = fresh.run(&["check", &at]);
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(5), "{output:?}");
+    assert!(told.contains(": no answer, but TCP works, connected in "), "{told}");
+    assert!(told.contains(": open, for networks without UDP"), "{told}");
+    relay.end();
+    assert_eq!(fresh.run(&["check", &at]).status.code(), Some(4));
+}
+
+#[test]
+fn a_tcp_port_that_was_named_and_is_taken_ends_the_relay_with_what_to_do() {
+    let public = Machine::new();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let listen = free_udp().to_string();
+    let said = public.fails(&["relay", "--listen", &listen, "--tcp-port", &port], 2);
+    assert!(
+        said.contains("cannot listen on this TCP address") && said.contains("--no-tcp"),
+        "{said}"
+    );
+    let text = format!("listen = \"{listen}\"\ntcp_port = {port}\n");
+    let path = public.directory.write("relay.toml", &text);
+    let said = public.fails(&["relay", "-c", path.to_str().unwrap()], 2);
+    assert!(said.contains("cannot listen on this TCP address"), "{said}");
+    let path = public.directory.write("both.toml", &format!("{text}no_tcp = true\n"));
+    let said = public.fails(&["relay", "-c", path.to_str().unwrap()], 2);
+    assert!(said.contains("tcp_port and no_tcp contradict each other"), "{said}");
 }
 
 #[test]
@@ -233,6 +329,7 @@ fn a_relay_for_one_mesh_takes_nobody_of_another() {
         &listen,
         "--discovery-port",
         "0",
+        "--no-tcp",
         "--allow-mesh",
         &other,
     ]);

@@ -22,6 +22,7 @@ A relay.toml:
   listen = \"0.0.0.0:4433\"
   advertise = [\"relay.example:4433\"]
   allow_meshes = []           # keys as adit id show prints them; without any, every mesh
+  tcp_port = 8443             # for networks without UDP; 443 without it, no_tcp = true for none
 
 Stdout is the relay's address with its key, in one line.")]
 pub(crate) struct RelayArgs {
@@ -42,9 +43,17 @@ pub(crate) struct RelayArgs {
     #[arg(long, value_name = "PORT")]
     pub(crate) discovery_port: Option<u16>,
 
+    /// The TCP port for networks that let no UDP through; by default 443, where that can be had
+    #[arg(long, value_name = "PORT")]
+    pub(crate) tcp_port: Option<u16>,
+
+    /// Take clients by UDP alone
+    #[arg(long, conflicts_with = "tcp_port")]
+    pub(crate) no_tcp: bool,
+
     /// A file that says all this instead
-    #[arg(short, long, value_name = "FILE",
-        conflicts_with_all = ["listen", "advertise", "allow_mesh", "discovery_port"])]
+    #[arg(short, long, value_name = "FILE", conflicts_with_all =
+        ["listen", "advertise", "allow_mesh", "discovery_port", "tcp_port", "no_tcp"])]
     pub(crate) config: Option<PathBuf>,
 
     /// Print the relay's address as JSON

@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
 use super::report::{Found, Udp};
+use crate::carriers::{By, Door};
 use crate::config::RelayPlace;
 use crate::invite::Secret;
 use crate::node::{self, Node};
@@ -23,18 +24,19 @@ use crate::{networks, relays};
 /// How long a name may take.
 const RESOLVED_WITHIN: Duration = Duration::from_secs(5);
 
-/// How long a relay may take to answer: its first packet is sent again after 1 s and 3 s.
+/// How long a relay may take to answer: its first packet is sent again after 1 s and 3 s, and TCP is
+/// tried after 2 s.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(5);
 
 /// How long the kind of NAT may take to be known once a relay is attached: probes are few and go to
 /// two of its ports.
 const MAPPED_WITHIN: Duration = Duration::from_secs(3);
 
+/// How long a relay is taken leave of.
+const ENDED_WITHIN: Duration = Duration::from_millis(500);
+
 /// How often it is looked whether it is.
 const LOOK: Duration = Duration::from_millis(50);
-
-/// Where networks that let nothing else out let TLS out.
-const TLS_PORT: u16 = 443;
 
 /// Everything about one relay.
 ///
@@ -56,7 +58,7 @@ pub(super) async fn relay(place: &RelayPlace) -> Result<Found, Stop> {
         found.udp.push(udp(place, address).await?);
     }
     found.addresses = addresses.clone();
-    found.tcp = tcp(&addresses).await;
+    found.tcp = tcp(&addresses, place.tcp).await;
     Ok(found)
 }
 
@@ -68,7 +70,8 @@ async fn udp(place: &RelayPlace, address: SocketAddr) -> Result<Udp, Stop> {
         Err(stop) => return Ok(Udp::silent(address, stop.to_string())),
     };
     let answer = asker.ask(address, place.key.is_some()).await;
-    asker.node.end().await;
+    // It is told at once; that nothing more is under way need not be waited for.
+    let _ = timeout(ENDED_WITHIN, asker.node.end()).await;
     Ok(answer)
 }
 
@@ -76,6 +79,8 @@ async fn udp(place: &RelayPlace, address: SocketAddr) -> Result<Udp, Stop> {
 struct Asker {
     node: Node,
     peer: Peer,
+    /// The relay by TCP, if it is known by its key.
+    door: Option<Door>,
     began: Instant,
 }
 
@@ -86,13 +91,15 @@ impl Asker {
         let tls = Tls::new(identity, trust);
         let wrong = |error: &dyn std::fmt::Display| Stop::usage(format!("{address}: {error}"));
         let core = Config::builder(tls.clone()).build().map_err(|error| wrong(&error))?;
-        let node = node::start(node::local_for(address), core)?;
+        let node = node::start_with_relays(node::local_for(address), core)?;
+        let by_tcp = node.carriers.as_ref().zip(place.key);
+        let door = by_tcp.map(|(carriers, key)| carriers.add(address, place.tcp, key));
         let addresses = networks::of_socket(node.local);
         node.handle.set_local_addresses(addresses);
         let began = Instant::now();
         let dial = Dial::relay(address, relays::NAME, tls);
         let peer = node.handle.dial(dial).map_err(|error| wrong(&error))?;
-        Ok(Self { node, peer, began })
+        Ok(Self { node, peer, door, began })
     }
 
     async fn ask(&self, address: SocketAddr, has_key: bool) -> Udp {
@@ -106,6 +113,9 @@ impl Asker {
             Err(_) => return Udp::silent(address, "no answer within 5 s".to_owned()),
         }
         let connected = self.began.elapsed();
+        if self.door.as_ref().is_some_and(|door| door.by() == By::Tcp) {
+            return Udp::by_tcp(address, connected);
+        }
         let observed = timeout(MAPPED_WITHIN, observed(&mut events)).await.ok().flatten();
         let mapping = timeout(MAPPED_WITHIN, self.mapping()).await.unwrap_or_default();
         let rtt_ms = self.peer.snapshot().and_then(|snapshot| snapshot.rtt_ms);
@@ -137,9 +147,9 @@ fn is_about_key(failure: &Failure) -> bool {
 }
 
 /// Whether TLS over TCP gets to the relay's machine, where UDP does not.
-async fn tcp(addresses: &[SocketAddr]) -> bool {
+async fn tcp(addresses: &[SocketAddr], port: u16) -> bool {
     for address in addresses {
-        let to = SocketAddr::new(address.ip(), TLS_PORT);
+        let to = SocketAddr::new(address.ip(), port);
         if matches!(timeout(Duration::from_secs(2), TcpStream::connect(to)).await, Ok(Ok(_))) {
             return true;
         }

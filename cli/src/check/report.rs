@@ -31,7 +31,9 @@ pub(super) struct Found {
     /// Why the name has no address.
     unresolved: Option<String>,
     pub(super) udp: Vec<Udp>,
-    /// Whether something takes connections at its TCP port 443.
+    /// The port at which it takes TLS over TCP.
+    tcp_port: u16,
+    /// Whether something takes connections there.
     pub(super) tcp: bool,
 }
 
@@ -55,6 +57,8 @@ pub(super) struct Udp {
 enum Answer {
     /// It is the relay.
     Relay,
+    /// It is the relay, and only TCP reaches it.
+    Tcp,
     /// Something answered, and no key was given to know it by.
     Unverified,
     /// Something answered with another key.
@@ -70,6 +74,7 @@ impl Found {
             addresses: Vec::new(),
             unresolved: None,
             udp: Vec::new(),
+            tcp_port: place.tcp,
             tcp: false,
         }
     }
@@ -99,6 +104,11 @@ impl Udp {
 
     pub(super) fn silent(address: SocketAddr, why: String) -> Self {
         Self { why: Some(why), ..Self::new(address, Answer::None) }
+    }
+
+    /// The first round trips were those of a wait for UDP, and say nothing of TCP's.
+    pub(super) fn by_tcp(address: SocketAddr, connected: Duration) -> Self {
+        Self { connected_ms: Some(millis(connected)), ..Self::new(address, Answer::Tcp) }
     }
 
     pub(super) fn other_key(address: SocketAddr, took: Duration, has_key: bool) -> Self {
@@ -142,6 +152,13 @@ impl Report {
             }
             return Ok(());
         }
+        if any(Answer::Tcp) {
+            return Err(Stop::new(
+                Exit::Degraded,
+                "the relay works by TCP alone, and direct paths are unlikely: UDP does not get \
+                 through; allowing it out of this network, and in at the relay, would help",
+            ));
+        }
         if any(Answer::OtherKey) {
             return Err(Stop::new(
                 Exit::Authentication,
@@ -182,16 +199,20 @@ impl fmt::Display for Found {
             writeln!(f, "  UDP to {}: {udp}", udp.address)?;
         }
         let tcp = if self.tcp { "open, for networks without UDP" } else { "nothing answers" };
-        writeln!(f, "  TCP to port 443: {tcp}")
+        writeln!(f, "  TCP to port {}: {tcp}", self.tcp_port)
     }
 }
 
 impl fmt::Display for Udp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let took = self.connected_ms.unwrap_or_default();
         match self.answer {
-            Answer::Relay => {
-                let took = self.connected_ms.unwrap_or_default();
-                write!(f, "works, connected in {took:.0} ms")?;
+            Answer::Relay | Answer::Tcp => {
+                let how = match self.answer {
+                    Answer::Tcp => "no answer, but TCP works",
+                    Answer::Relay | Answer::Unverified | Answer::OtherKey | Answer::None => "works",
+                };
+                write!(f, "{how}, connected in {took:.0} ms")?;
                 if let Some(rtt) = self.rtt_ms {
                     write!(f, ", round trip {rtt:.1} ms")?;
                 }
@@ -257,6 +278,19 @@ IPv6: reaches no relay"
         let six = found(vec![works("[2001:db8::7]:4433", Mapping::Dependent)]);
         assert_eq!(exit(vec![six]), None);
         assert_eq!(exit(vec![silent()]), Some(Exit::Unreachable));
+    }
+
+    #[test]
+    fn a_relay_that_tcp_alone_reaches_is_worse_than_one_by_udp_and_better_than_none() {
+        let by_tcp = || Udp::by_tcp(at("192.0.2.7:4433"), Duration::from_millis(2_100));
+        let shown = found(vec![by_tcp()]).to_string();
+        let line = "UDP to 192.0.2.7:4433: no answer, but TCP works, connected in 2100 ms\n";
+        assert!(shown.contains(line), "{shown}");
+        assert_eq!(exit(vec![found(vec![by_tcp()])]), Some(Exit::Degraded));
+        let udp = works("192.0.2.8:4433", Mapping::Independent);
+        assert_eq!(exit(vec![found(vec![by_tcp(), udp])]), None);
+        let other = Udp::other_key(at("192.0.2.8:4433"), Duration::from_millis(5), true);
+        assert_eq!(exit(vec![found(vec![other, by_tcp()])]), Some(Exit::Degraded));
     }
 
     #[test]

@@ -27,7 +27,7 @@ use serde::de::DeserializeOwned;
 pub(crate) use self::backend::Backend;
 pub(crate) use self::host_port::HostPort;
 pub(crate) use self::relay::{MeshKey, Relay};
-pub(crate) use self::relay_address::{RelayAddress, RelayPlace};
+pub(crate) use self::relay_address::{RelayAddress, RelayPlace, TCP_PORT, place, place_of};
 use self::remote::RemoteKeys;
 pub(crate) use self::remote::{Remote, Target};
 pub(crate) use self::service::Service;

@@ -20,6 +20,11 @@ pub(crate) struct Relay {
     pub(crate) listen: SocketAddr,
     /// The port of the second socket, for address discovery; the one after `listen`'s without it.
     pub(crate) discovery_port: Option<u16>,
+    /// The TCP port for networks without UDP; 443 without it, where that can be had.
+    pub(crate) tcp_port: Option<u16>,
+    /// Whether it is left out.
+    #[serde(default)]
+    pub(crate) no_tcp: bool,
     /// Where clients reach it, if not at its own addresses.
     #[serde(default)]
     pub(crate) advertise: Vec<HostPort>,
@@ -34,7 +39,14 @@ impl Relay {
     /// # Errors
     /// One sentence about the first mistake.
     pub(crate) fn load(path: &Path) -> Result<Self, Stop> {
-        parse(&file::read(path)?, path)
+        let relay: Self = parse(&file::read(path)?, path)?;
+        if relay.no_tcp && relay.tcp_port.is_some() {
+            return Err(Stop::usage(format!(
+                "{}: tcp_port and no_tcp contradict each other; remove one",
+                path.display()
+            )));
+        }
+        Ok(relay)
     }
 }
 

@@ -13,15 +13,23 @@ use super::HostPort;
 /// The UDP port of a relay, unless told otherwise.
 const PORT: u16 = 4433;
 
+/// The TCP port of a relay, for networks without UDP, unless told otherwise.
+pub(crate) const TCP_PORT: u16 = 443;
+
+/// What stands before a TCP port that is another.
+const TCP: &str = ",tcp=";
+
 /// What may stand before the host.
 const SCHEME: &str = "adit://";
 
-/// A relay: `host[:port]#key`, with or without `adit://` before it.
+/// A relay: `host[:port][,tcp=port]#key`, with or without `adit://` before it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub(crate) struct RelayAddress {
     /// Where it listens.
     pub(crate) at: HostPort,
+    /// The port at which it takes TLS over TCP.
+    pub(crate) tcp: u16,
     /// The digest of its public key.
     pub(crate) key: KeyDigest,
 }
@@ -35,13 +43,14 @@ impl FromStr for RelayAddress {
             .trim()
             .split_once('#')
             .ok_or_else(|| format!("\"{text}\" does not say which key the relay has; {next}"))?;
-        let at = place_of(place).ok_or_else(|| format!("\"{text}\" names no host; {next}"))?;
+        let (at, tcp) =
+            place_of(place).ok_or_else(|| format!("\"{text}\" names no host; {next}"))?;
         let key = key_of(key).ok_or_else(|| {
             format!(
                 "\"{text}\": what stands behind the # is no key, or not the whole of one; {next}"
             )
         })?;
-        Ok(Self { at, key })
+        Ok(Self { at, tcp, key })
     }
 }
 
@@ -49,6 +58,7 @@ impl FromStr for RelayAddress {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RelayPlace {
     pub(crate) at: HostPort,
+    pub(crate) tcp: u16,
     pub(crate) key: Option<KeyDigest>,
 }
 
@@ -59,21 +69,37 @@ impl FromStr for RelayPlace {
         if text.contains('#') {
             return text.parse::<RelayAddress>().map(Self::from);
         }
-        let at = place_of(text.trim()).ok_or_else(|| {
+        let (at, tcp) = place_of(text.trim()).ok_or_else(|| {
             format!("\"{text}\" is no relay; write it like relay.example:4433#KEY")
         })?;
-        Ok(Self { at, key: None })
+        Ok(Self { at, tcp, key: None })
     }
 }
 
 impl From<RelayAddress> for RelayPlace {
-    fn from(RelayAddress { at, key }: RelayAddress) -> Self {
-        Self { at, key: Some(key) }
+    fn from(RelayAddress { at, tcp, key }: RelayAddress) -> Self {
+        Self { at, tcp, key: Some(key) }
     }
 }
 
-/// A host, and a port unless it is the usual one.
-fn place_of(text: &str) -> Option<HostPort> {
+/// A host with its UDP port and its TCP port, each unless it is the usual one.
+pub(crate) fn place_of(text: &str) -> Option<(HostPort, u16)> {
+    let (text, tcp) = match text.split_once(TCP) {
+        Some((text, port)) => (text, port.parse().ok().filter(|&port| port != 0)?),
+        None => (text, TCP_PORT),
+    };
+    host_of(text).map(|at| (at, tcp))
+}
+
+/// Where a relay is, as [`place_of`] reads it.
+pub(crate) fn place(at: &HostPort, tcp: u16) -> String {
+    match tcp {
+        TCP_PORT => at.to_string(),
+        other => format!("{at}{TCP}{other}"),
+    }
+}
+
+fn host_of(text: &str) -> Option<HostPort> {
     let text = text.strip_prefix(SCHEME).map_or(text, |rest| rest.trim_end_matches('/'));
     if text.parse::<std::net::Ipv6Addr>().is_ok() {
         return HostPort::try_from(format!("[{text}]:{PORT}")).ok();
@@ -94,7 +120,7 @@ pub(super) fn key_of(text: &str) -> Option<KeyDigest> {
 
 impl fmt::Display for RelayAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}#{}", self.at, BASE64URL_NOPAD.encode(&self.key.0))
+        write!(f, "{}#{}", place(&self.at, self.tcp), BASE64URL_NOPAD.encode(&self.key.0))
     }
 }
 
@@ -142,6 +168,22 @@ mod tests {
     }
 
     #[test]
+    fn a_tcp_port_is_written_where_it_is_not_the_usual_one() {
+        for (text, at, tcp) in [
+            ("relay.example", "relay.example:4433", 443),
+            ("relay.example,tcp=443", "relay.example:4433", 443),
+            ("relay.example:9,tcp=1", "relay.example:9,tcp=1", 1),
+            ("adit://relay.example,tcp=65535", "relay.example:4433,tcp=65535", 65_535),
+            ("2001:db8::7,tcp=8443", "[2001:db8::7]:4433,tcp=8443", 8_443),
+        ] {
+            let relay = read(&format!("{text}#{KEY}")).unwrap();
+            assert_eq!((relay.tcp, relay.to_string()), (tcp, format!("{at}#{KEY}")));
+            assert_eq!(text.parse::<RelayPlace>().unwrap().tcp, tcp);
+            assert_eq!(read(&relay.to_string()), Ok(relay));
+        }
+    }
+
+    #[test]
     fn what_is_no_relay_is_answered_with_what_is_missing() {
         let short = &KEY[..42];
         for (text, why) in [
@@ -150,6 +192,10 @@ mod tests {
             (format!("https://relay.example#{KEY}"), "names no host"),
             (format!("relay.example:0#{KEY}"), "names no host"),
             (format!("a b#{KEY}"), "names no host"),
+            (format!("relay.example,tcp=0#{KEY}"), "names no host"),
+            (format!("relay.example,tcp=65536#{KEY}"), "names no host"),
+            (format!("relay.example,tcp=#{KEY}"), "names no host"),
+            (format!("relay.example,tcp=1,tcp=2#{KEY}"), "names no host"),
             ("relay.example#".to_owned(), "is no key"),
             (format!("relay.example#{short}"), "is no key"),
             (format!("relay.example#{KEY}A"), "is no key"),

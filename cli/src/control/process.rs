@@ -1,6 +1,7 @@
 //! What a running role tells of itself, and lets itself be told. It decides the shape of a status;
 //! the role fills it, and decides what a reload is.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -13,9 +14,10 @@ use adit_tokio::core::relay;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use crate::carriers::{Carrier, Look};
 use crate::stop::Stop;
 
-type See = Box<dyn Fn() -> Option<Snapshot> + Send + Sync>;
+type See = Box<dyn Fn() -> Option<Look> + Send + Sync>;
 type Reloaded = Pin<Box<dyn Future<Output = Result<Map<String, Value>, Stop>> + Send>>;
 type Reload = Box<dyn Fn() -> Reloaded + Send + Sync>;
 
@@ -69,7 +71,22 @@ pub(super) struct Status<'a> {
     mapping: Mapping,
     /// What it does as a relay.
     relay: Option<relay::View>,
-    peers: Vec<PeerSnapshot>,
+    peers: Vec<Peer>,
+}
+
+/// A peer, and what carries its packets if it is a relay.
+#[derive(Serialize)]
+struct Peer {
+    #[serde(flatten)]
+    snapshot: PeerSnapshot,
+    carrier: Option<Carrier>,
+}
+
+impl Peer {
+    fn of(snapshot: PeerSnapshot, carriers: &BTreeMap<SocketAddr, Carrier>) -> Self {
+        let carrier = carriers.get(&snapshot.remote).filter(|_| snapshot.is_relay).copied();
+        Self { snapshot, carrier }
+    }
 }
 
 impl Process {
@@ -113,10 +130,7 @@ impl Process {
     }
 
     /// How its node, if it has one at the time, is seen.
-    pub(crate) fn seeing(
-        mut self,
-        see: impl Fn() -> Option<Snapshot> + Send + Sync + 'static,
-    ) -> Self {
+    pub(crate) fn seeing(mut self, see: impl Fn() -> Option<Look> + Send + Sync + 'static) -> Self {
         self.see = Box::new(see);
         self
     }
@@ -138,7 +152,10 @@ impl Process {
     pub(super) fn status(&self) -> Status<'_> {
         let since_epoch = self.started_at.duration_since(SystemTime::UNIX_EPOCH);
         let (mapping, relay, peers) = match (self.see)() {
-            Some(Snapshot { mapping, relay, peers, .. }) => (mapping, relay, peers),
+            Some(Look { snapshot: Snapshot { mapping, relay, peers, .. }, carriers }) => {
+                let peers = peers.into_iter().map(|peer| Peer::of(peer, &carriers)).collect();
+                (mapping, relay, peers)
+            }
             None => (Mapping::default(), None, Vec::new()),
         };
         Status {
@@ -178,6 +195,7 @@ impl fmt::Debug for Process {
     }
 }
 
-fn as_ms(time: Duration) -> u64 {
+/// Whole milliseconds.
+pub(crate) fn as_ms(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

@@ -9,7 +9,7 @@ use data_encoding::BASE64URL_NOPAD;
 use rustls_pki_types::DnsName;
 
 use super::{Invite, MAX_ADDRESSES, Secret};
-use crate::config::{HostPort, MAX_RELAYS, RelayAddress};
+use crate::config::{HostPort, MAX_RELAYS, RelayAddress, place, place_of};
 
 /// What every invite begins with.
 pub(super) const PREFIX: &str = "adit1_";
@@ -37,7 +37,7 @@ pub(super) fn write(invite: &Invite) -> String {
     }
     for relay in invite.relays.iter().take(MAX_RELAYS) {
         out.extend(relay.key.0);
-        put(&mut out, &relay.at.to_string());
+        put(&mut out, &place(&relay.at, relay.tcp));
     }
     seal(out)
 }
@@ -102,7 +102,8 @@ fn fields(reader: &mut Reader<'_>) -> Option<Invite> {
     while !reader.0.is_empty() {
         (relays.len() < MAX_RELAYS).then_some(())?;
         let key = KeyDigest(reader.array()?);
-        relays.push(RelayAddress { key, at: HostPort::try_from(reader.text()?.to_owned()).ok()? });
+        let (at, tcp) = place_of(reader.text()?)?;
+        relays.push(RelayAddress { at, tcp, key });
     }
     let port = (port != 0).then_some(port);
     (!addresses.is_empty() || !relays.is_empty()).then_some(Invite {
@@ -156,7 +157,7 @@ mod tests {
 
     fn relay(port: u16) -> RelayAddress {
         let at = HostPort::try_from(format!("relay.example:{port}")).unwrap();
-        RelayAddress { at, key: KeyDigest([8; 32]) }
+        RelayAddress { at, tcp: 442 + port, key: KeyDigest([8; 32]) }
     }
 
     #[test]

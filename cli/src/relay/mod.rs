@@ -3,6 +3,7 @@
 //! who may do what there is the core's to say, and what is passed on nobody can read.
 
 mod discovery;
+mod door;
 mod identity;
 
 use std::collections::BTreeSet;
@@ -15,9 +16,10 @@ use adit_tokio::core::tls::{KeyDigest, Tls, Trust};
 use serde::Serialize;
 
 use self::discovery::Discovery;
+use self::door::Wanted;
 use self::identity::Own;
 use crate::args::RelayArgs;
-use crate::config::{self, HostPort, MeshKey, RelayAddress};
+use crate::config::{self, HostPort, MeshKey, RelayAddress, TCP_PORT};
 use crate::connector::shut_down;
 use crate::control::{self, Process};
 use crate::expose::dual;
@@ -32,6 +34,7 @@ struct Plan {
     listen: SocketAddr,
     /// The port of the second socket; the one after the first's, if none was named.
     discovery_port: Option<u16>,
+    door: Wanted,
     /// Where clients reach it, if not at its own addresses.
     advertise: Vec<HostPort>,
     /// Whose members may use it; without any, everybody's.
@@ -46,6 +49,8 @@ struct Told {
     addresses: Vec<RelayAddress>,
     listen: SocketAddr,
     discovery: SocketAddr,
+    /// Where it takes TLS over TCP, if it does.
+    tcp: Option<SocketAddr>,
 }
 
 /// Serves until a signal.
@@ -64,13 +69,17 @@ pub(crate) async fn run(arguments: RelayArgs, home: &Home) -> Result<(), Stop> {
     let discovery = Discovery::start(second, responder).await?;
     let settings = settings(&plan, plan.listen.port(), discovery.local.port()).await;
     let builder = Config::builder(tls).device_id("relay").relay(settings);
-    let mut node = node::start(plan.listen, node::build(builder, config::Heartbeat::default())?)?;
-    let told = told(&plan, own.key, node.local, discovery.local)?;
-    let handle = node.handle.clone();
-    let process = Process::new("relay").seeing(move || Some(handle.snapshot()));
+    let core = node::build(builder, config::Heartbeat::default())?;
+    let door = door::open(plan.listen.ip(), plan.door)?;
+    let tcp = door.as_ref().and_then(|door| door.local_addr().ok());
+    let door = door.map(|listener| (listener, own.door.clone()));
+    let mut node = node::start_relay(plan.listen, core, door)?;
+    let told = told(&plan, own.key, (node.local, discovery.local, tcp))?;
+    let sight = node.sight();
+    let process = Process::new("relay").seeing(move || Some(sight.look()));
     let _control = control::open(Ok(home), process).await;
     let _log = Background::spawn(lifecycle::log(node.handle.clone()));
-    tracing::info!(listen = %node.local, discovery = %discovery.local, "the relay is up");
+    tracing::info!(listen = %node.local, discovery = %discovery.local, ?tcp, "the relay is up");
     if json {
         output::json("adit.relay/1", &told)?;
     } else {
@@ -91,6 +100,7 @@ fn plan(arguments: RelayArgs) -> Result<Plan, Stop> {
         return Ok(Plan {
             listen: dual(arguments.listen),
             discovery_port: arguments.discovery_port,
+            door: Wanted::of(arguments.tcp_port, arguments.no_tcp),
             advertise: arguments.advertise,
             meshes: arguments.allow_mesh.into_iter().map(|mesh| mesh.0).collect(),
         });
@@ -99,6 +109,7 @@ fn plan(arguments: RelayArgs) -> Result<Plan, Stop> {
     Ok(Plan {
         listen: dual(config.listen),
         discovery_port: config.discovery_port,
+        door: Wanted::of(config.tcp_port, config.no_tcp),
         advertise: config.advertise,
         meshes: config.allow_meshes.into_iter().map(|MeshKey(key)| key).collect(),
     })
@@ -142,19 +153,20 @@ async fn settings(plan: &Plan, port: u16, second: u16) -> relay::Config {
 fn told(
     plan: &Plan,
     key: KeyDigest,
-    listen: SocketAddr,
-    discovery: SocketAddr,
+    (listen, discovery, tcp): (SocketAddr, SocketAddr, Option<SocketAddr>),
 ) -> Result<Told, Stop> {
+    let port = tcp.map_or(TCP_PORT, |tcp| tcp.port());
     let own = || networks::of_socket(listen).into_iter().map(HostPort::from).collect();
     let places: Vec<_> = if plan.advertise.is_empty() { own() } else { plan.advertise.clone() };
-    let addresses: Vec<_> = places.into_iter().map(|at| RelayAddress { at, key }).collect();
+    let addresses: Vec<_> =
+        places.into_iter().map(|at| RelayAddress { at, tcp: port, key }).collect();
     let relay = addresses.first().cloned().ok_or_else(|| {
         Stop::usage(
             "this machine has no address that another could reach; say where clients reach it with \
              --advertise",
         )
     })?;
-    Ok(Told { relay, addresses, listen, discovery })
+    Ok(Told { relay, addresses, listen, discovery, tcp })
 }
 
 #[cfg(test)]
@@ -163,7 +175,13 @@ mod tests {
 
     fn example(listen: &str, discovery_port: Option<u16>) -> Plan {
         let listen = listen.parse().unwrap();
-        Plan { listen, discovery_port, advertise: Vec::new(), meshes: BTreeSet::new() }
+        Plan {
+            listen,
+            discovery_port,
+            door: Wanted::None,
+            advertise: Vec::new(),
+            meshes: BTreeSet::new(),
+        }
     }
 
     #[test]
@@ -179,10 +197,16 @@ mod tests {
     fn a_relay_is_called_what_it_advertises_and_otherwise_by_its_address() {
         let (key, at) = (KeyDigest([9; 32]), "127.0.0.1:4433".parse().unwrap());
         let mut plan = example("127.0.0.1:4433", None);
-        let told_of = |plan: &Plan| told(plan, key, at, at).unwrap().relay.at.to_string();
+        let told_of = |plan: &Plan| told(plan, key, (at, at, None)).unwrap().relay.at.to_string();
         assert_eq!(told_of(&plan), "127.0.0.1:4433");
         plan.advertise = vec![HostPort::try_from("relay.example:9".to_owned()).unwrap()];
         assert_eq!(told_of(&plan), "relay.example:9");
+        let at_tcp = |port| {
+            let tcp = Some(SocketAddr::new(at.ip(), port));
+            told(&plan, key, (at, at, tcp)).unwrap().relay.to_string()
+        };
+        assert!(at_tcp(443).starts_with("relay.example:9#"), "{}", at_tcp(443));
+        assert!(at_tcp(444).starts_with("relay.example:9,tcp=444#"), "{}", at_tcp(444));
     }
 
     #[tokio::test]

@@ -66,6 +66,10 @@ fn block(process: &Seen, now: Duration) -> String {
         text += &table(process, now);
     }
     for peer in &process.peers {
+        if let Some(carrier) = &peer.carrier {
+            let age = units::age(Duration::from_millis(carrier.age_ms));
+            let _ = write!(text, "\n  relay {}: {}", peer.remote, carrier.sentence(&age));
+        }
         if let Some(path) = &peer.path {
             let _ = write!(text, "\n  {}: {}", process.name(peer), path_line(process, path));
         }
@@ -235,6 +239,25 @@ agent, pid 42, up 3 h 12 min since 2026-02-03 10:11:12 UTC, adit 0.1.0
         let mut peer = connected();
         peer["latency"] = Value::Null;
         assert!(shown(&json!([peer])).contains("2 min 5 s  11.0 ms  –  "));
+    }
+
+    #[test]
+    fn what_carries_a_relays_packets_is_told_below_the_table() {
+        use super::super::seen::tests::relay;
+        for (by, state, sentence) in [
+            ("udp", "udp", "by UDP for 3 min 2 s"),
+            ("udp", "leaving", "by UDP for 3 min 2 s; it carries again"),
+            ("udp", "opening", "by UDP for 3 min 2 s; it is silent, and TCP is being opened"),
+            ("udp", "waiting", "by UDP for 3 min 2 s; it is silent, and TCP could not be opened"),
+            ("tcp", "opened", "by TCP for 3 min 2 s; nothing has come by it yet"),
+            ("tcp", "tcp", "by TCP for 3 min 2 s; UDP is blocked"),
+            ("tcp", "of a later version", "by TCP for 3 min 2 s"),
+        ] {
+            let carrier = json!({"by": by, "state": state, "age_ms": 182_000});
+            let told = shown(&json!([relay(json!({ "carrier": carrier }))]));
+            let last = told.lines().last().unwrap();
+            assert_eq!(last, format!("  relay 203.0.113.3:4433: {sentence}"));
+        }
     }
 
     #[test]

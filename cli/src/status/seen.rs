@@ -54,6 +54,8 @@ pub(super) struct Peer {
     pub(super) is_relay: bool,
     #[serde(default)]
     pub(super) is_registered: bool,
+    /// What carries its packets, of a relay that may be reached by TCP.
+    pub(super) carrier: Option<Carrier>,
     pub(super) path: Option<Path>,
     pub(super) credential: Option<Credential>,
     pub(super) remote: String,
@@ -65,6 +67,15 @@ pub(super) struct Peer {
     pub(super) streams: u64,
     pub(super) reconnections: u64,
     pub(super) last_failure: Option<Failure>,
+}
+
+/// How a relay is reached.
+#[derive(Debug, Deserialize)]
+pub(super) struct Carrier {
+    /// `udp` or `tcp`.
+    by: String,
+    state: String,
+    pub(super) age_ms: u64,
 }
 
 /// By which way a peer behind a relay is reached.
@@ -258,6 +269,21 @@ impl State {
             Some(attempt) => format!("{}, attempt {attempt}", self.state),
             None => self.state.clone(),
         }
+    }
+}
+
+impl Carrier {
+    /// What carries, for how long and why.
+    pub(super) fn sentence(&self, age: &str) -> String {
+        let why = match self.state.as_str() {
+            "leaving" => "; it carries again",
+            "opening" => "; it is silent, and TCP is being opened",
+            "waiting" => "; it is silent, and TCP could not be opened",
+            "opened" => "; nothing has come by it yet",
+            "tcp" => "; UDP is blocked",
+            _ => "",
+        };
+        format!("by {} for {age}{why}", self.by.to_uppercase())
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::Node;
 use super::peer::Peer;
 use crate::attach::{Action, Registration, Search};
+use crate::carrier::is_carried;
 use crate::config::Destination;
 use crate::error::{Code, Failure};
 use crate::event::Event;
@@ -257,9 +258,13 @@ impl Node {
 
     fn on_welcome(&mut self, relay: PeerId, welcome: &Welcome, now: Instant) {
         let key = crate::probe::Key::new(welcome.key.0);
-        let (observed, session) = (welcome.observed, welcome.session);
+        // What a relay calls a client on TCP is an address of nobody's.
+        let observed = Some(welcome.observed).filter(|&it| !is_carried(it));
+        let session = welcome.session;
         self.discovery.on_welcome(relay, observed, &welcome.discovery, session, key, now);
-        self.emit(Event::Observed { peer: relay, address: observed });
+        if let Some(address) = observed {
+            self.emit(Event::Observed { peer: relay, address });
+        }
         self.on_discovered(now);
     }
 

@@ -46,8 +46,9 @@ struct Target {
 
 #[derive(Debug, Clone)]
 struct Relay {
-    /// Where the relay sees the connection to it come from.
-    observed: SocketAddr,
+    /// Where the relay sees the connection to it come from; nothing while TCP carries it, which is
+    /// no address of this socket.
+    observed: Option<SocketAddr>,
     session: u64,
     key: Key,
     targets: Vec<Target>,
@@ -109,10 +110,11 @@ impl Discovery {
 
     /// A relay has said where it sees this node, and where it may be asked. What its addresses saw
     /// is kept if it says the same again; if it sees this node elsewhere, they are asked at once.
+    /// Nothing is observed of a connection that TCP carries.
     pub fn on_welcome(
         &mut self,
         relay: PeerId,
-        observed: SocketAddr,
+        observed: Option<SocketAddr>,
         discovery: &[SocketAddr],
         session: u64,
         key: Key,
@@ -235,7 +237,7 @@ impl Discovery {
     fn gather(&self) -> Vec<Candidate> {
         let seen = self.relays.values().flat_map(|relay| {
             let by_targets = relay.targets.iter().filter_map(|it| it.seen);
-            std::iter::once(relay.observed).chain(by_targets)
+            relay.observed.into_iter().chain(by_targets)
         });
         let own = self.own.iter().map(|&address| (Kind::Host, address));
         let mapped = self.mapped.iter().map(|&address| (Kind::Mapped, address));
@@ -260,7 +262,7 @@ impl Discovery {
             }
             // What the relay's connection came from can show that there is no NAT, and nothing else:
             // where it went is not compared with where questions go.
-            let mut observed = self.relays.values().map(|relay| relay.observed);
+            let mut observed = self.relays.values().filter_map(|relay| relay.observed);
             let is_own = observed.any(|it| it.is_ipv4() == is_v4 && self.own.contains(&it));
             if is_own { Mapping::None } else { Mapping::Unknown }
         };

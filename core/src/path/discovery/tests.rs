@@ -28,7 +28,8 @@ fn discovery(now: Instant) -> Discovery {
 fn welcome(discovery: &mut Discovery, relay: u8, observed: &str, asks: &[&str], now: Instant) {
     let asks: Vec<_> = asks.iter().map(|it| at(it)).collect();
     let id = PeerId(relay.into());
-    discovery.on_welcome(id, at(observed), &asks, relay.into(), key(relay), now);
+    let observed = (!observed.is_empty()).then(|| at(observed));
+    discovery.on_welcome(id, observed, &asks, relay.into(), key(relay), now);
 }
 
 /// What the relay answers to `ping`, seeing it come from `observed`.
@@ -61,6 +62,22 @@ fn what_a_relay_sees_is_a_candidate_beside_the_hosts_own() {
     assert_eq!(discovery.candidates(), expected);
     discovery.on_relay_lost(PeerId(1));
     assert_eq!(discovery.candidates(), expected[..2]);
+}
+
+#[test]
+fn while_tcp_carries_what_the_relay_saw_before_is_no_candidate_and_is_asked_for_anew() {
+    let now = anchor();
+    let mut discovery = discovery(now);
+    welcome(&mut discovery, 1, "198.51.100.1:4000", &["192.0.2.1:1"], now);
+    ask(&mut discovery, &[("192.0.2.1:1", 1, "198.51.100.1:4001")], now);
+    assert_eq!(discovery.candidates().len(), 3);
+    welcome(&mut discovery, 1, "", &["192.0.2.1:1"], now);
+    let own = [Candidate { kind: Kind::Host, address: at("10.0.0.1:4000") }];
+    assert_eq!(discovery.candidates(), own);
+    assert_eq!(discovery.mapping(), Mapping::Unknown);
+    ask(&mut discovery, &[("192.0.2.1:1", 1, "198.51.100.1:4002")], now);
+    assert_eq!(discovery.candidates()[1].address, at("198.51.100.1:4002"));
+    assert_eq!(discovery.candidates().len(), 2);
 }
 
 #[test]

@@ -1,0 +1,140 @@
+//! How a node's relays are reached: by UDP, or by TCP where UDP is blocked. It tells the node's socket
+//! where the relays take TCP, and tells people what carries now; when TCP is used is the core's to
+//! decide.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use adit_tokio::carrier::{self, Target};
+use adit_tokio::core::carrier::State;
+use adit_tokio::core::drive::Handle;
+use adit_tokio::core::drive::io::Clock;
+use adit_tokio::core::node::Snapshot;
+use adit_tokio::core::tls::KeyDigest;
+use serde::{Serialize, Serializer};
+
+use crate::control::as_ms;
+use crate::relays::NAME;
+
+/// The relays that a node may reach by TCP.
+#[derive(Clone)]
+pub(crate) struct Carriers {
+    relays: carrier::Relays,
+    clock: Arc<dyn Clock>,
+}
+
+/// How one relay is reached.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct Carrier {
+    /// What the next packet goes by.
+    by: By,
+    #[serde(serialize_with = "word")]
+    state: State,
+    /// How long that has been so.
+    age_ms: u64,
+}
+
+/// What carries packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum By {
+    Udp,
+    Tcp,
+}
+
+/// A node at one instant, and how its relays are reached.
+#[derive(Debug)]
+pub(crate) struct Look {
+    pub(crate) snapshot: Snapshot,
+    /// By the UDP addresses of the relays.
+    pub(crate) carriers: BTreeMap<SocketAddr, Carrier>,
+}
+
+/// What a running node is looked at by.
+#[derive(Debug, Clone)]
+pub(crate) struct Sight {
+    pub(crate) handle: Handle,
+    pub(crate) carriers: Option<Carriers>,
+}
+
+impl Sight {
+    pub(crate) fn look(&self) -> Look {
+        let carriers = self.carriers.as_ref().map(Carriers::told).unwrap_or_default();
+        Look { snapshot: self.handle.snapshot(), carriers }
+    }
+}
+
+impl Carriers {
+    pub(crate) const fn new(relays: carrier::Relays, clock: Arc<dyn Clock>) -> Self {
+        Self { relays, clock }
+    }
+
+    /// The relay at this UDP address, with this key, takes TCP at a port of the same machine; for as
+    /// long as the value lives.
+    pub(crate) fn add(&self, relay: SocketAddr, port: u16, key: KeyDigest) -> Door {
+        let tcp = SocketAddr::new(relay.ip(), port);
+        self.relays.add(Target { relay, tcp, name: NAME.to_owned(), pin: Some(key) });
+        Door { relays: self.relays.clone(), relay }
+    }
+
+    /// How each relay is reached.
+    pub(crate) fn told(&self) -> BTreeMap<SocketAddr, Carrier> {
+        let now = self.clock.now();
+        let told = |view: carrier::View| Carrier {
+            by: By::of(view.state),
+            state: view.state,
+            age_ms: as_ms(now.saturating_duration_since(view.since)),
+        };
+        self.relays.views().into_iter().map(|(relay, view)| (relay, told(view))).collect()
+    }
+}
+
+impl fmt::Debug for Carriers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Carriers").field(&self.relays).finish()
+    }
+}
+
+impl By {
+    const fn of(state: State) -> Self {
+        match state {
+            State::Udp | State::Leaving | State::Opening | State::Waiting => Self::Udp,
+            State::Opened | State::Tcp => Self::Tcp,
+        }
+    }
+}
+
+/// A relay that may be reached by TCP; with this value it is forgotten.
+#[derive(Debug)]
+pub(crate) struct Door {
+    relays: carrier::Relays,
+    relay: SocketAddr,
+}
+
+impl Door {
+    /// What the relay is reached by now.
+    pub(crate) fn by(&self) -> By {
+        let plain = SocketAddr::new(self.relay.ip().to_canonical(), self.relay.port());
+        self.relays.views().get(&plain).map_or(By::Udp, |view| By::of(view.state))
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        self.relays.remove(self.relay);
+    }
+}
+
+/// A state as programs are told it.
+fn word<S: Serializer>(state: &State, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(match state {
+        State::Udp => "udp",
+        State::Leaving => "leaving",
+        State::Opening => "opening",
+        State::Waiting => "waiting",
+        State::Opened => "opened",
+        State::Tcp => "tcp",
+    })
+}
