@@ -30,7 +30,9 @@ fn a_public_connector_is_reached_from_behind_every_kind_of_router() {
     let web = Machine::new();
     let port = server.inside.enter(|| super::common::service(super::common::echo)).port();
     let expose = ["expose", &port.to_string(), "--name", "web", "--listen", "4433"];
-    let _connector = start_in(&server.inside, &web, &expose);
+    let connector = start_in(&server.inside, &web, &expose);
+    // Its own invite is told once the mesh is there to make others.
+    connector.line();
     for kind in Kind::ALL {
         let mut agent = Party::at(net.site(0, kind));
         let address = agent.connect(web.told(&["invite", "new", "web"]).trim_end());
