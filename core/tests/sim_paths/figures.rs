@@ -36,13 +36,13 @@ fn a_bulk_transfer_moves_to_the_direct_way_within_10_ms_and_loses_nothing() {
     scene.peer = scene.lab.find(scene.agent, "web", "connector");
     scene.connect();
     let from = (scene.agent, scene.peer);
-    let transfer = scene.lab.start_upload(from, scene.connector, 150_000_000);
-    scene.lab.run_for(SECOND);
-    let lost = scene.lost();
+    let transfer = scene.lab.start_upload(from, scene.connector, 200_000_000);
+    scene.lab.run_for(4 * SECOND);
     scene.cut_both(false);
-    let mut stall = ms(0);
-    let mut waited = ms(0);
+    let (mut stall, mut waited, mut lost) = (ms(0), ms(0), 0);
     while !scene.is_direct() {
+        // What overflows a queue on the way is lost, whatever becomes of the way.
+        lost = scene.lost();
         stall = stall_within(&mut scene, transfer, ms(100));
         waited += ms(100);
         assert!(waited < 70 * SECOND, "it never went direct");
@@ -57,10 +57,10 @@ fn traffic_goes_on_within_500_ms_of_a_black_hole_and_loses_no_byte() {
     for seed in 0..seeds(2) {
         let mut scene = Scene::direct(seed, &ground());
         let from = (scene.agent, scene.peer);
-        let transfer = scene.lab.start_upload(from, scene.connector, 80_000_000);
+        let transfer = scene.lab.start_upload(from, scene.connector, 60_000_000);
         scene.lab.run_for(2 * SECOND);
         scene.cut_both(true);
-        let stall = stall_within(&mut scene, transfer, 3 * SECOND);
+        let stall = stall_within(&mut scene, transfer, SECOND);
         assert!(stall <= ms(500), "seed {seed}: {stall:?}");
         assert!(!scene.is_direct() && scene.reconnections() == 0, "seed {seed}");
     }

@@ -19,6 +19,13 @@ fn kinds() -> Vec<Rules> {
     kinds
 }
 
+/// A NAT with another port for every destination. Two of them behind filters that let in everybody
+/// could exchange packets, but neither would ever be answered from where it asked, and such an answer
+/// proves nothing.
+fn is_strict(rules: &Rules) -> bool {
+    rules.translates && rules.mapping == Dependence::AddressAndPort
+}
+
 #[test]
 fn every_pair_of_nats_goes_direct_that_can_and_stays_on_the_relay_otherwise() {
     let kinds = kinds();
@@ -28,7 +35,7 @@ fn every_pair_of_nats_goes_direct_that_can_and_stays_on_the_relay_otherwise() {
             let seed = (index * kinds.len() + other) as u64;
             let mut scene = Scene::new(seed, &Ground::behind(*agent, *connector));
             scene.connect();
-            let expected = agent.meets(connector);
+            let expected = agent.meets(connector) && !(is_strict(agent) && is_strict(connector));
             let is_direct = scene.goes_direct(8 * SECOND);
             if is_direct != expected {
                 let name =
