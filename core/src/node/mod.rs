@@ -17,7 +17,7 @@
 //! | who hears of a transport event | `routing.rs`, and `link.rs` for connections |
 //! | whose a datagram is | `demux.rs` |
 //! | how end-to-end packets travel | `ways.rs`; which path they take, [`crate::path`] |
-//! | what is asked of relays | `attach.rs`; when, [`crate::attach`] |
+//! | what is asked of relays | `attach.rs`; when, `crate::attach` |
 //! | what a relay does | `serving.rs`; what it decides, [`crate::relay`] |
 
 mod attach;
