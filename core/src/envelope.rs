@@ -78,25 +78,46 @@ pub(crate) struct Part {
     bytes: Bytes,
 }
 
+/// What stands before every packet and every part, and what follows it. It is all that a relay looks
+/// at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Head<'a> {
+    /// [`WHOLE`] or [`PART`].
+    pub(crate) context: u8,
+    pub(crate) channel: u32,
+    pub(crate) rest: &'a [u8],
+}
+
+impl<'a> Head<'a> {
+    /// Reads it; `None` if there is none, or nothing to carry behind it.
+    pub(crate) fn parse(datagram: &'a [u8]) -> Option<Self> {
+        let (header, rest) = datagram.split_first_chunk::<WHOLE_HEADER>()?;
+        let [context, channel @ ..] = *header;
+        let header = match context {
+            WHOLE => WHOLE_HEADER,
+            PART => PART_HEADER,
+            _ => return None,
+        };
+        let channel = u32::from_be_bytes(channel);
+        (datagram.len() > header).then_some(Self { context, channel, rest })
+    }
+}
+
 impl Envelope {
     /// Reads a datagram; `None` if it is none of these, or broken.
     pub(crate) fn parse(mut datagram: Bytes) -> Option<Self> {
-        let context = *datagram.first()?;
-        let channel =
-            datagram.get(1..WHOLE_HEADER)?.first_chunk().copied().map(u32::from_be_bytes)?;
+        let Head { context, channel, .. } = Head::parse(&datagram)?;
         match context {
             WHOLE => {
                 let packet = datagram.split_off(WHOLE_HEADER);
-                (!packet.is_empty()).then_some(Self { channel, content: Content::Whole(packet) })
+                Some(Self { channel, content: Content::Whole(packet) })
             }
             PART => {
                 let &[high, low, index, count] = datagram.get(WHOLE_HEADER..PART_HEADER)? else {
                     return None;
                 };
                 let bytes = datagram.split_off(PART_HEADER);
-                let is_sound = index < count
-                    && (2..=MAX_PARTS).contains(&usize::from(count))
-                    && !bytes.is_empty();
+                let is_sound = index < count && (2..=MAX_PARTS).contains(&usize::from(count));
                 let part = Part { id: u16::from_be_bytes([high, low]), index, count, bytes };
                 is_sound.then_some(Self { channel, content: Content::Part(part) })
             }

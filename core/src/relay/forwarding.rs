@@ -5,29 +5,20 @@ use std::time::Instant;
 use bytes::{BufMut as _, Bytes, BytesMut};
 
 use super::Relay;
+use crate::envelope::Head;
 use crate::id::PeerId;
-
-/// First byte of a datagram that carries a whole packet.
-pub const CONTEXT_PACKET: u8 = 2;
-/// First byte of a datagram that carries a part of a packet.
-pub const CONTEXT_PART: u8 = 3;
-
-/// The first byte and the channel's number.
-const HEADER: usize = 5;
-/// What stands before a part: the packet's id, which part it is, and of how many.
-const PART_HEADER: usize = 4;
 
 impl Relay {
     /// A datagram of a client for the other end of one of its channels
     /// (docs/protocol.md, "Relayed packets"). It is queued with the number that the channel has
     /// there, or dropped and counted; nothing else of it is looked at.
     pub fn forward(&mut self, client: PeerId, datagram: &[u8], now: Instant) {
-        let Some((context, number, rest)) = parse(datagram) else {
+        let Some(Head { context, channel, rest }) = Head::parse(datagram) else {
             self.counters.drops.malformed += 1;
             return;
         };
         let Some(attached) = self.clients.get_mut(&client) else { return };
-        let Some(end) = attached.channels.get(&number).copied() else {
+        let Some(end) = attached.channels.get(&channel).copied() else {
             self.counters.drops.unknown_channel += 1;
             return;
         };
@@ -63,16 +54,4 @@ impl Relay {
         self.counters.bytes += packet.len() as u64;
         Some(packet)
     }
-}
-
-/// The first byte, the channel and what follows, if something does.
-fn parse(datagram: &[u8]) -> Option<(u8, u32, &[u8])> {
-    let (header, rest) = datagram.split_first_chunk::<HEADER>()?;
-    let [context, channel @ ..] = *header;
-    let least = match context {
-        CONTEXT_PACKET => 1,
-        CONTEXT_PART => PART_HEADER + 1,
-        _ => return None,
-    };
-    (rest.len() >= least).then_some((context, u32::from_be_bytes(channel), rest))
 }

@@ -51,7 +51,6 @@ pub use self::client::Client;
 pub use self::config::{Config, MAX_OFFERS, REFRESHES_UNTIL_EXPIRY};
 pub use self::discovery::Responder;
 pub(crate) use self::discovery::secret_of;
-pub use self::forwarding::{CONTEXT_PACKET, CONTEXT_PART};
 pub use self::view::{Drops, RegistrationView, View};
 
 /// What the caller is to do.

@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 
 use super::clock::origin;
+use crate::envelope;
 use crate::error::{Code, Failure};
 use crate::id::PeerId;
 use crate::message::{Connect, Hangup, Message, Register, ServiceName, Withdraw};
 use crate::probe::LEN;
-use crate::relay::{Action, CONTEXT_PACKET, Client, Config, Relay};
+use crate::relay::{Action, Client, Config, Relay};
 use crate::tls::KeyDigest;
 
 /// Most deeds of one life: more make it slower, not richer.
@@ -142,7 +143,7 @@ impl Table {
 
     /// Sends a packet that names its sender and the number of the channel there.
     fn forward(&mut self, client: PeerId, channel: u8, length: usize) {
-        let mut packet = vec![CONTEXT_PACKET, 0, 0, 0, channel];
+        let mut packet = vec![envelope::WHOLE, 0, 0, 0, channel];
         packet.push(u8::try_from(client.0).expect("few clients"));
         packet.push(channel);
         packet.resize(packet.len() + length, 0);
