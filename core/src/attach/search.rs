@@ -42,6 +42,11 @@ impl Search {
         self.asked.contains_key(&relay)
     }
 
+    /// Whether an answer of a relay is the one that is awaited.
+    pub(crate) fn awaits(&self, relay: PeerId, request: u64) -> bool {
+        self.asked.get(&relay) == Some(&request)
+    }
+
     /// A relay found a connector. True if it is the one that is wanted: the first that was found.
     pub(crate) fn on_matched(&mut self, relay: PeerId, key: KeyDigest, now: Instant) -> bool {
         self.asked.remove(&relay);

@@ -1,7 +1,6 @@
 //! This node as a client of relays: what it registers there, whom it looks for, and the channels
 //! that come of it. When to ask is decided by [`crate::attach`]; here it is asked and answered.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::Node;
@@ -21,15 +20,7 @@ use crate::tls::KeyDigest;
 pub(super) struct Attached {
     /// What it offers, to every relay alike.
     offer: Option<Register>,
-    /// Who asked, by the number of the request.
-    asked: BTreeMap<u64, Question>,
     next_request: u64,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Question {
-    peer: PeerId,
-    relay: PeerId,
 }
 
 impl Node {
@@ -131,7 +122,6 @@ impl Node {
                 self.emit(Event::Unregistered { peer: relay, failure });
             }
         }
-        self.attached.asked.retain(|_, question| question.relay != relay);
         self.discovery.on_relay_lost(relay);
         for peer in self.searching() {
             if let Some(search) = self.search(peer) {
@@ -147,8 +137,8 @@ impl Node {
     /// Peers that are looked for behind relays.
     fn searching(&self) -> Vec<PeerId> {
         let is_searching = |p: &&Peer| {
-            p.dialled.as_ref().is_some_and(|d| d.search.is_some() && d.attempt.is_some())
-                || (p.dialled.as_ref().is_some_and(|d| d.search.is_some()) && p.link.is_some())
+            let is_up = p.link.is_some();
+            p.dialled.as_ref().is_some_and(|d| d.search.is_some() && (is_up || d.attempt.is_some()))
         };
         self.peers.values().filter(is_searching).map(|p| p.id).collect()
     }
@@ -183,7 +173,6 @@ impl Node {
             exclude: search.excluded().to_vec(),
         });
         search.on_asked(relay, request);
-        self.attached.asked.insert(request, Question { peer, relay });
         self.say(relay, &message, now);
     }
 
@@ -198,8 +187,13 @@ impl Node {
         }
     }
 
-    /// Takes a message that only relays send.
-    pub(super) fn on_relay_message(&mut self, relay: PeerId, message: Message, now: Instant) {
+    /// Takes a message that only relays send; gives back any other.
+    pub(super) fn on_relay_message(
+        &mut self,
+        relay: PeerId,
+        message: Message,
+        now: Instant,
+    ) -> Option<Message> {
         match message {
             Message::Welcome(welcome) => self.on_welcome(relay, &welcome, now),
             Message::Registered(registered) => {
@@ -217,8 +211,7 @@ impl Node {
             }
             Message::Matched(matched) => self.on_matched(relay, &matched, now),
             Message::Unmatched(unmatched) => {
-                let question = self.question(unmatched.request, relay);
-                let Some(Question { peer, .. }) = question else { return };
+                let peer = self.who_asked(unmatched.request, relay)?;
                 let failure = unmatched.to_failure();
                 let verdict = self.search(peer).and_then(|s| s.on_unmatched(relay, failure, now));
                 if let Some(failure) = verdict {
@@ -249,11 +242,9 @@ impl Node {
             | Message::Register(_)
             | Message::Withdraw(_)
             | Message::Connect(_)
-            | Message::Candidates(_)) => {
-                let sentence = format!("a relay does not send {:?}", other.kind());
-                self.break_link(relay, Failure::new(Code::ProtocolViolation, sentence), now);
-            }
+            | Message::Candidates(_)) => return Some(other),
         }
+        None
     }
 
     fn on_welcome(&mut self, relay: PeerId, welcome: &Welcome, now: Instant) {
@@ -268,19 +259,18 @@ impl Node {
         self.on_discovered(now);
     }
 
-    fn question(&mut self, request: u64, relay: PeerId) -> Option<Question> {
-        let question = self.attached.asked.get(&request).copied()?;
-        if question.relay != relay {
-            return None;
-        }
-        self.attached.asked.remove(&request)
+    /// Whose search a relay answers.
+    fn who_asked(&self, request: u64, relay: PeerId) -> Option<PeerId> {
+        let awaits = |p: &&Peer| {
+            let search = p.dialled.as_ref().and_then(|d| d.search.as_ref());
+            search.is_some_and(|search| search.awaits(relay, request))
+        };
+        self.peers.values().find(awaits).map(|p| p.id)
     }
 
     fn on_matched(&mut self, relay: PeerId, matched: &Matched, now: Instant) {
         let channel = Channel { relay, number: matched.channel };
-        let question = self.question(matched.request, relay);
-        let peer = question.map(|question| question.peer);
-        let found = peer.and_then(|peer| {
+        let found = self.who_asked(matched.request, relay).and_then(|peer| {
             let is_wanted = self.search(peer)?.on_matched(relay, matched.key, now);
             self.reindex(peer);
             is_wanted.then_some(peer)

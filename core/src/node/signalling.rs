@@ -12,7 +12,7 @@ use crate::event::Event;
 use crate::heartbeat;
 use crate::id::{PeerId, StreamId};
 use crate::message::{Heartbeat as Beat, HeartbeatAck, Message, ServerStatus};
-use crate::quic::{self, Class, ConnectionId, Read, Write};
+use crate::quic::{self, Class, Read, Write};
 
 /// First byte of a datagram that carries a control frame.
 const CONTEXT_CONTROL: u8 = 0;
@@ -48,7 +48,9 @@ impl Node {
     }
 
     pub(super) fn on_control_message(&mut self, id: PeerId, message: Message, now: Instant) {
-        let unix = self.clock.unix();
+        let message =
+            if self.is_relay(id) { self.on_relay_message(id, message, now) } else { Some(message) };
+        let (Some(message), unix) = (message, self.clock.unix()) else { return self.reindex(id) };
         let Some(peer) = self.peers.get_mut(&id) else { return };
         match message {
             Message::Heartbeat(beat) if peer.dialled.is_none() => {
@@ -78,19 +80,6 @@ impl Node {
             }
             Message::PrewarmSignal(_) => {}
             Message::Candidates(candidates) => self.on_candidates(id, &candidates, now),
-            message @ (Message::Welcome(_)
-            | Message::Registered(_)
-            | Message::Unregistered(_)
-            | Message::Matched(_)
-            | Message::Unmatched(_)
-            | Message::Incoming(_))
-                if self.is_relay(id) =>
-            {
-                self.on_relay_message(id, message, now)
-            }
-            message @ Message::Hangup(_) if self.is_relay(id) => {
-                self.on_relay_message(id, message, now);
-            }
             message @ (Message::Register(_)
             | Message::Withdraw(_)
             | Message::Connect(_)
@@ -242,56 +231,34 @@ impl Node {
         else {
             return;
         };
-        if self.is_relay(id) || self.is_client(id) {
-            self.on_carried(id, connection, now);
-            return;
-        }
+        // Between a relay and its clients there are packets of others instead of an application's.
+        let (is_relay, is_client) = (self.is_relay(id), self.is_client(id));
         let mut fresh = false;
-        while let Some(mut data) =
+        while let Some(data) =
             self.endpoint.stream(connection, quic::Connection::recv_datagram).flatten()
         {
             let Some(peer) = self.peers.get_mut(&id) else { break };
-            match data.split_to(data.len().min(1)).first() {
-                Some(&CONTEXT_APPLICATION) => {
-                    let limit = self.config.transport.datagram_receive_buffer as usize;
-                    peer.push_datagram(&data, limit);
-                    fresh = true;
-                }
+            match data.first() {
                 Some(&CONTEXT_CONTROL) => {
                     let Some(link) = &mut peer.link else { break };
-                    match link.control.handle_datagram(data, now) {
+                    match link.control.handle_datagram(data.slice(1..), now) {
                         Ok(Some(message)) => self.on_control_message(id, message, now),
                         Ok(None) => {}
                         Err(failure) => self.break_link(id, failure, now),
                     }
+                }
+                Some(_) | None if is_client => self.pass_on(id, &data, now),
+                Some(_) | None if is_relay => self.on_enveloped(id, data, now),
+                Some(&CONTEXT_APPLICATION) => {
+                    let limit = self.config.transport.datagram_receive_buffer as usize;
+                    peer.push_datagram(&data[1..], limit);
+                    fresh = true;
                 }
                 Some(_) | None => {}
             }
         }
         if fresh && self.peers.contains_key(&id) {
             self.emit(Event::DatagramReceived { peer: id });
-        }
-    }
-}
-
-impl Node {
-    /// Datagrams between a relay and its client: packets of others, and control frames.
-    fn on_carried(&mut self, id: PeerId, connection: ConnectionId, now: Instant) {
-        while let Some(data) =
-            self.endpoint.stream(connection, quic::Connection::recv_datagram).flatten()
-        {
-            if data.first() == Some(&CONTEXT_CONTROL) {
-                let link = self.peers.get_mut(&id).and_then(|p| p.link.as_mut());
-                match link.map(|l| l.control.handle_datagram(data.slice(1..), now)) {
-                    Some(Ok(Some(message))) => self.on_control_message(id, message, now),
-                    Some(Ok(None)) | None => {}
-                    Some(Err(failure)) => self.break_link(id, failure, now),
-                }
-            } else if self.is_client(id) {
-                self.pass_on(id, &data, now);
-            } else {
-                self.on_enveloped(id, data, now);
-            }
         }
     }
 }
