@@ -29,11 +29,10 @@ impl Node {
                 0 => datagram.payload.len(),
                 size => size,
             };
-            let first = datagram.payload.chunks(size).next().map(|packet| self.class(packet));
-            let Some(class) = first else { return };
+            let mut packets = datagram.payload.chunks(size);
+            let Some(class) = packets.next().map(|packet| self.class(packet)) else { return };
             // Nearly always all of them.
-            let run =
-                datagram.payload.chunks(size).take_while(|one| self.class(one) == class).count();
+            let run = 1 + packets.take_while(|one| self.class(one) == class).count();
             let length = run.saturating_mul(size).min(datagram.payload.len());
             let payload = datagram.payload.split_to(length);
             let (route, via) = (datagram.route, Via::Direct(datagram.route));
