@@ -21,10 +21,10 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{CipherSuite, RootCertStore};
 
+use super::stream::CHUNK;
+
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// Bytes given to the stream at once.
-pub(crate) const CHUNK: usize = 256 * 1024;
 /// Largest batch that one system call would take, in bytes.
 const BATCH: usize = 65_507;
 /// Most datagrams in a batch.

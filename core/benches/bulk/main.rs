@@ -8,6 +8,8 @@
 
 mod bare;
 mod node;
+#[path = "../stream/mod.rs"]
+mod stream;
 
 use std::error::Error;
 use std::time::Duration;

@@ -4,7 +4,6 @@
 
 use std::error::Error;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use adit_core::config::{Config, Dial, Transport};
@@ -19,6 +18,7 @@ use adit_core::transmit::{Datagram, Route};
 use bytes::{Bytes, BytesMut};
 
 use super::bare;
+use super::stream::{self, CHUNK};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -101,19 +101,19 @@ pub(crate) fn bulk(bytes: u64, config: &bare::Config) -> Result<Duration> {
         }
     }
     let stream = sender.node.open(peer, "bulk".parse()?)?.ok_or("no stream to open")?;
-    let block = Bytes::from(vec![0x5a; bare::CHUNK]);
+    let block = Bytes::from(vec![0x5a; CHUNK]);
     let total = bytes + bare::WARM_UP;
     let (mut unsent, mut unread) = (total, total);
     let (mut start, mut progress) = (bare::now(), bare::now());
     let mut ended = false;
     while !ended {
         let now = bare::now();
-        unsent = write(&mut sender.node, stream, &block, unsent)?;
+        unsent = stream::write(&mut sender.node, stream, &block, unsent)?;
         let mut moved = sender.hand_over(&mut receiver, now);
         if let Some(offered) = receiver.offered {
             // Accepted once; after that it is in use.
             let _ = receiver.node.accept_stream(offered);
-            let (read, end) = read(&mut receiver.node, offered)?;
+            let (read, end) = stream::read(&mut receiver.node, offered)?;
             unread = unread.checked_sub(read).ok_or("more came out than went in")?;
             ended = end;
         }
@@ -130,33 +130,5 @@ pub(crate) fn bulk(bytes: u64, config: &bare::Config) -> Result<Duration> {
     match unread {
         0 => Ok(start.elapsed()),
         missing => Err(format!("{missing} bytes are missing").into()),
-    }
-}
-
-fn write(node: &mut Node, stream: StreamId, block: &Bytes, mut unsent: u64) -> Result<u64> {
-    let before = unsent;
-    while unsent > 0 {
-        let size = usize::try_from(unsent).map_or(bare::CHUNK, |unsent| unsent.min(bare::CHUNK));
-        match node.stream(stream).write(&mut block.slice(..size)) {
-            Poll::Ready(Ok(written)) => unsent -= written as u64,
-            Poll::Pending => return Ok(unsent),
-            Poll::Ready(Err(e)) => return Err(e.into()),
-        }
-    }
-    if before > 0 {
-        node.stream(stream).finish()?;
-    }
-    Ok(0)
-}
-
-fn read(node: &mut Node, stream: StreamId) -> Result<(u64, bool)> {
-    let mut taken = 0;
-    loop {
-        match node.stream(stream).read(usize::MAX) {
-            Poll::Ready(Ok(Some(chunk))) => taken += std::hint::black_box(chunk).len() as u64,
-            Poll::Ready(Ok(None)) => return Ok((taken, true)),
-            Poll::Pending => return Ok((taken, false)),
-            Poll::Ready(Err(e)) => return Err(e.into()),
-        }
     }
 }

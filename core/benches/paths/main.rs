@@ -7,6 +7,8 @@
 //! cargo bench -p adit-core --bench paths
 //! ```
 
+#[path = "../stream/mod.rs"]
+mod stream;
 mod trio;
 
 use std::error::Error;

@@ -5,7 +5,6 @@
 
 use std::error::Error;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use adit_core::config::{Config, Dial, Transport};
@@ -21,10 +20,10 @@ use adit_core::tls::{KeyDigest, Tls, Trust};
 use adit_core::transmit::{Datagram, Route, Via};
 use bytes::{Bytes, BytesMut};
 
+use super::stream::{self, CHUNK};
+
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// Bytes given to the stream at once.
-const CHUNK: usize = 256 * 1024;
 /// Bytes of a stream that pass before the clock starts.
 const WARM_UP: u64 = 64 << 20;
 /// Time after which a run that moves nothing has failed.
@@ -239,13 +238,13 @@ impl Trio {
         let (mut unsent, mut unread) = (bytes + WARM_UP, bytes + WARM_UP);
         let (mut start, mut progress, mut ended) = (now(), now(), false);
         while !ended {
-            unsent = write(&mut self.sides[AGENT].node, stream, &block, unsent)?;
+            unsent = stream::write(&mut self.sides[AGENT].node, stream, &block, unsent)?;
             let moved = self.turn();
             let receiver = &mut self.sides[CONNECTOR];
             if let Some(offered) = receiver.offered {
                 // Accepted once; after that it is in use.
                 let _ = receiver.node.accept_stream(offered);
-                let (read, end) = read(&mut receiver.node, offered)?;
+                let (read, end) = stream::read(&mut receiver.node, offered)?;
                 unread = unread.checked_sub(read).ok_or("more came out than went in")?;
                 ended = end;
             }
@@ -278,33 +277,5 @@ impl Trio {
     pub(crate) fn forwarded(&self) -> Result<u64> {
         let count = self.forwarded_in_all() - self.before.1;
         if count == 0 { Err("nothing went through the relay".into()) } else { Ok(count) }
-    }
-}
-
-fn write(node: &mut Node, stream: StreamId, block: &Bytes, mut unsent: u64) -> Result<u64> {
-    let before = unsent;
-    while unsent > 0 {
-        let size = usize::try_from(unsent).map_or(CHUNK, |unsent| unsent.min(CHUNK));
-        match node.stream(stream).write(&mut block.slice(..size)) {
-            Poll::Ready(Ok(written)) => unsent -= written as u64,
-            Poll::Pending => return Ok(unsent),
-            Poll::Ready(Err(e)) => return Err(e.into()),
-        }
-    }
-    if before > 0 {
-        node.stream(stream).finish()?;
-    }
-    Ok(0)
-}
-
-fn read(node: &mut Node, stream: StreamId) -> Result<(u64, bool)> {
-    let mut taken = 0;
-    loop {
-        match node.stream(stream).read(usize::MAX) {
-            Poll::Ready(Ok(Some(chunk))) => taken += std::hint::black_box(chunk).len() as u64,
-            Poll::Ready(Ok(None)) => return Ok((taken, true)),
-            Poll::Pending => return Ok((taken, false)),
-            Poll::Ready(Err(e)) => return Err(e.into()),
-        }
     }
 }
