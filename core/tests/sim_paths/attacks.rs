@@ -4,8 +4,8 @@ use adit_core::testing::lab::Passage;
 use adit_core::testing::nat::Rules;
 use adit_core::testing::pair::pattern;
 
+use super::SECOND;
 use super::scene::{Ground, Scene};
-use super::{SECOND, ms};
 
 #[test]
 fn the_relay_never_sees_plaintext() {
@@ -122,5 +122,4 @@ fn two_programs_with_one_identity_are_told_and_do_not_push_each_other_out() {
     let (first, other) = (told(scene.connector), told(second));
     assert_eq!((first, other), (1, 0), "the one that came first is told once");
     assert!(scene.lab.registrations(second) >= 1);
-    let _ = ms(0);
 }
