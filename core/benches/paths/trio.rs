@@ -176,7 +176,19 @@ impl Trio {
         self.run_until(|sides| {
             let both = sides[AGENT].is_direct && sides[CONNECTOR].is_direct;
             sides[AGENT].connected.contains(&peer) && (way != Way::Direct || both)
-        })
+        })?;
+        self.settle()
+    }
+
+    /// Until nothing moves: path MTU discovery, which waits for a turn without data, has ended.
+    fn settle(&mut self) -> Result<()> {
+        let start = now();
+        while self.turn() {
+            if now() > start + STALL {
+                return Err("the three did not come to rest".into());
+            }
+        }
+        Ok(())
     }
 
     fn run_until(&mut self, mut is_done: impl FnMut(&[Side; 3]) -> bool) -> Result<()> {
