@@ -1,10 +1,11 @@
-//! The program against a minimal forwarder on quinn, over loopback, each in turn.
+//! The program against a minimal forwarder on quinn, or one way of it against another, over loopback,
+//! each in turn.
 //!
 //! It decides what is measured, how long, and in what order. It never judges: it prints medians and
 //! ratios, and docs/benchmarks.md says what they should be.
 //!
 //! ```text
-//! cargo bench -p adit --bench program -- [FILTER] [--quick] [--json] [--only reference|adit]
+//! cargo bench -p adit --bench program -- [FILTER] [--quick] [--json] [--systems ONE,OTHER]
 //! ```
 
 mod load;
@@ -38,9 +39,9 @@ struct Args {
     /// Print JSON instead of a table
     #[arg(long)]
     json: bool,
-    /// Measure one of the two alone
-    #[arg(long, value_enum)]
-    only: Option<System>,
+    /// What is measured: one alone, or two and the ratio of the second by the first
+    #[arg(long, value_enum, value_delimiter = ',', default_values = ["reference", "adit"])]
+    systems: Vec<System>,
     /// Given by `cargo bench`; without it nothing is measured
     #[arg(long, hide = true)]
     bench: bool,
@@ -92,10 +93,7 @@ fn run(args: &Args) -> Result<ExitCode> {
 
 fn measure(args: &Args) -> Result<Report> {
     let length = if args.quick { Length::QUICK } else { Length::FULL };
-    let systems: Vec<System> = match args.only {
-        Some(only) => vec![only],
-        None => vec![System::Reference, System::Adit],
-    };
+    let systems = args.systems.clone();
     let cases = cases(args.filter.as_deref());
     if cases.is_empty() {
         bail!("no measure is named so");
@@ -104,17 +102,8 @@ fn measure(args: &Args) -> Result<Report> {
     let mut tunnels = systems
         .iter()
         .map(|&system| {
-            Tunnel::start(system, backend.addr()).with_context(|| {
-                let other = match system {
-                    System::Reference => System::Adit,
-                    System::Adit => System::Reference,
-                };
-                format!(
-                    "{} cannot be measured (--only {other} can)",
-                    system.as_str(),
-                    other = other.as_str()
-                )
-            })
+            Tunnel::start(system, backend.addr())
+                .with_context(|| format!("{} cannot be measured", system.as_str()))
         })
         .collect::<Result<Vec<_>>>()?;
     std::thread::sleep(Duration::from_secs(1));
@@ -129,6 +118,7 @@ fn measure(args: &Args) -> Result<Report> {
                     let figures = load::run(case, tunnel, &backend, length);
                     let settled = backend.settle();
                     tunnel.check()?;
+                    tunnel.check_path()?;
                     figures.and_then(|figures| settled.map(|()| figures))
                 })
                 .collect();

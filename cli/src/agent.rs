@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use adit_tokio::core::config::{Config, Transport};
 use adit_tokio::core::message::ServiceName;
+use adit_tokio::core::path;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
@@ -40,6 +41,7 @@ pub(crate) struct Plan {
     pub(crate) role: &'static str,
     pub(crate) remote: Remote,
     pub(crate) source: Source,
+    pub(crate) paths: path::Config,
     /// Local ports, open already, and where they lead.
     pub(crate) ports: Vec<(TcpListener, ServiceName)>,
     pub(crate) limits: Limits,
@@ -65,6 +67,7 @@ pub(crate) async fn run(arguments: &AgentArgs, home: Result<Home, Stop>) -> Resu
         remote,
         source,
         ports,
+        paths: config.paths,
         limits: config.limits,
         heartbeat: config.heartbeat,
         give_up_after: arguments.give_up_after,
@@ -98,12 +101,13 @@ pub(crate) fn target(
 /// What of it cannot work.
 pub(crate) fn core(
     source: Source,
+    paths: path::Config,
     limits: Limits,
     heartbeat: Heartbeat,
 ) -> Result<(Caller, Follower), Stop> {
     let (follower, Who { tls, shown }) = Follower::start(source)?;
     let transport = Transport { connect_timeout: ATTEMPT, ..node::transport(limits) };
-    let builder = Config::builder(tls).device_id("agent").transport(transport);
+    let builder = Config::builder(tls).device_id("agent").transport(transport).path(paths);
     Ok((Caller { core: node::build(builder, heartbeat)?, shown }, follower))
 }
 
@@ -116,7 +120,7 @@ pub(crate) async fn work(plan: Plan, home: Result<&Home, &Stop>) -> Result<(), S
         Source::Member(membership) => Some(membership.clone()),
         Source::Files(_) | Source::Mesh(_) => None,
     };
-    let core = core(plan.source, plan.limits, plan.heartbeat)?;
+    let core = core(plan.source, plan.paths, plan.limits, plan.heartbeat)?;
     let ended = node::signals(signals::asked_to_end())?;
     let mut process = Process::new(plan.role);
     for address in &plan.remote.addresses {

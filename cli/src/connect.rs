@@ -4,6 +4,7 @@
 use std::io::Read as _;
 use std::net::{Ipv4Addr, SocketAddr};
 
+use adit_tokio::core::path;
 use tokio::net::TcpListener;
 
 use crate::agent::{self, Plan};
@@ -64,6 +65,7 @@ pub(crate) async fn run(arguments: ConnectArgs, home: &Home) -> Result<(), Stop>
         remote: known.remote()?,
         source: Source::Member(membership.clone()),
         ports: vec![(listener, known.service)],
+        paths: path::Config::default(),
         limits: Limits::default(),
         heartbeat: Heartbeat::default(),
         give_up_after: arguments.give_up_after,

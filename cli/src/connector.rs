@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use adit_tokio::core::config::Config;
 use adit_tokio::core::drive::Handle;
+use adit_tokio::core::path;
 use serde_json::Map;
 use tokio::sync::Mutex;
 
@@ -47,6 +48,7 @@ pub(crate) struct Plan {
     /// Where else devices reach it than at its own addresses.
     pub(crate) advertise: Vec<HostPort>,
     pub(crate) relays: Vec<RelayAddress>,
+    pub(crate) paths: path::Config,
     pub(crate) source: Source,
 }
 
@@ -73,6 +75,7 @@ pub(crate) async fn run(path: &Path, home: Result<Home, Stop>) -> Result<(), Sto
         heartbeat: config.heartbeat,
         advertise: config.advertise,
         relays,
+        paths: path::Config { direct: config.direct, ..Default::default() },
         source,
     };
     let running = start(plan, home.as_ref()).await.map_err(|stop| stop.within(path))?;
@@ -110,6 +113,7 @@ pub(crate) async fn start(plan: Plan, home: Result<&Home, &Stop>) -> Result<Runn
     let builder = Config::builder(tls)
         .listening(true)
         .device_id("connector")
+        .path(plan.paths)
         .transport(node::transport(plan.limits));
     let core = node::build(builder, plan.heartbeat)?;
     let node = match plan.relays.is_empty() {

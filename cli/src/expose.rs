@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 
 use adit_tokio::core::message::ServiceName;
+use adit_tokio::core::path;
 
 use crate::args::ExposeArgs;
 use crate::config::{Backend, Heartbeat, Limits, MAX_RELAYS, RelayAddress, Service};
@@ -39,6 +40,7 @@ pub(crate) async fn run(arguments: ExposeArgs, home: &Home) -> Result<(), Stop> 
         heartbeat: Heartbeat::default(),
         advertise: arguments.advertise,
         relays: relays(&mesh, arguments.relay, arguments.no_relay)?,
+        paths: path::Config::default(),
         source: Source::Mesh(mesh.clone()),
     };
     let running = connector::start(plan, Ok(home)).await?;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use adit_tokio::core::path;
 use adit_tokio::core::tls::KeyDigest;
 use serde::Serialize;
 
@@ -40,7 +41,12 @@ pub(crate) async fn run(command: IdCommand, home: &Home) -> Result<(), Stop> {
             let known = Known::load(home, &name)?;
             let membership = known.membership(home);
             let source = Source::Member(membership.clone());
-            let (core, _) = agent::core(source, Limits::default(), Heartbeat::default())?;
+            let (core, _) = agent::core(
+                source,
+                path::Config::default(),
+                Limits::default(),
+                Heartbeat::default(),
+            )?;
             let attempt = reach(&known.remote()?, &core, REACHED_WITHIN).await?;
             let renewed = enrol::agent::renew(&attempt.peer, &membership, true).await;
             attempt.node.end().await;

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use adit_tokio::core::drive::Peer;
+use adit_tokio::core::path;
 use serde::Serialize;
 
 use crate::agent;
@@ -40,7 +41,7 @@ impl Target {
     pub(crate) fn from_file(path: &Path, home: Result<&Home, &Stop>) -> Result<Self, Stop> {
         let config = config::Agent::load(path)?;
         let (remote, source) = agent::target(&config, home)?;
-        let core = agent::core(source, config.limits, config.heartbeat);
+        let core = agent::core(source, config.paths, config.limits, config.heartbeat);
         let (caller, _) = core.map_err(|stop| stop.within(path))?;
         Ok(Self { remote, caller })
     }
@@ -52,7 +53,8 @@ impl Target {
     pub(crate) fn known(name: &str, home: &Home) -> Result<Self, Stop> {
         let known = Known::load(home, name)?;
         let source = Source::Member(known.membership(home));
-        let (caller, _) = agent::core(source, Limits::default(), Heartbeat::default())?;
+        let (caller, _) =
+            agent::core(source, path::Config::default(), Limits::default(), Heartbeat::default())?;
         Ok(Self { remote: known.remote()?, caller })
     }
 

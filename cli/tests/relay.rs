@@ -10,7 +10,7 @@ use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt as _;
 
 use common::people::{Machine, Running, assert_echoes};
-use common::{bounded, echo, free_udp, service};
+use common::{bounded, echo, free_tcp, free_udp, service};
 use serde_json::Value;
 
 const KEY: &str = "CQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQk";
@@ -191,6 +191,30 @@ fn status_and_why_say_by_which_path_and_the_relay_says_whom_it_has() {
     assert!(told.contains("is found at the relay "), "{told}");
     let said = away.fails(&["why", "nobody"], 4);
     assert!(said.starts_with("there is no peer \"nobody\" here; connected are: device-"), "{said}");
+}
+
+#[test]
+fn an_agent_that_keeps_its_addresses_to_itself_stays_on_the_relay() {
+    let (public, home, away) = (Machine::new(), Machine::new(), Machine::new());
+    let (_relay, at) = any_relay(&public);
+    let (exposing, invite) = expose(&home, &at);
+    registered(&home, &exposing);
+    away.connect(&invite, &[]).0.end();
+    let port = free_tcp();
+    let text = format!(
+        "direct = false\n[connector]\nknown = \"web\"\n\
+         [[forward]]\nlisten = \"{port}\"\nservice = \"web\"\n"
+    );
+    let path = away.directory.write("agent.toml", &text);
+    let agent = away.start(&["agent", "-c", path.to_str().unwrap()]);
+    assert_echoes(port, &agent);
+    let all = peers(&away);
+    let paths: Vec<&Value> = all.iter().map(|p| &p["path"]).filter(|p| p.is_object()).collect();
+    let [path] = paths[..] else { panic!("{all:#?}") };
+    assert_eq!(path["class"], "relayed", "{path:#}");
+    assert_eq!(path["candidates"], Value::Array(Vec::new()), "{path:#}");
+    let ways = path["ways"].as_array().unwrap();
+    assert!(ways.iter().all(|way| way["class"] == "relayed"), "{ways:#?}");
 }
 
 #[test]

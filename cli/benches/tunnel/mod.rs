@@ -1,7 +1,7 @@
-//! The two programs measured, each as a pair of processes between a TCP port and the backend.
+//! What is measured, each as a few processes between a TCP port and the backend.
 //!
 //! It decides how each is started, and when it counts as ready: when a byte sent to its port comes
-//! back. It never measures anything but the processes' CPU time and memory.
+//! back, and by the path that is meant. It never measures anything but the processes' CPU time and memory.
 
 mod pki;
 mod process;
@@ -16,8 +16,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use pki::{AGENT, CA, CONNECTOR, Directory};
 use process::Process;
+use serde_json::Value;
 
-/// How long a pair may take to pass its first byte.
+/// The relay's part in file names.
+const RELAY: &str = "relay";
+/// How long it may take until the first byte passes, and by the path that is meant.
 const READY_WITHIN: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -26,6 +29,10 @@ pub(crate) enum System {
     Reference,
     /// The program of this package.
     Adit,
+    /// The same, met at a relay and direct from there on.
+    Direct,
+    /// The same, through a relay for good.
+    Relayed,
 }
 
 impl System {
@@ -33,17 +40,23 @@ impl System {
         match self {
             Self::Reference => "reference",
             Self::Adit => "adit",
+            Self::Direct => "direct",
+            Self::Relayed => "relayed",
         }
+    }
+
+    const fn has_relay(self) -> bool {
+        matches!(self, Self::Direct | Self::Relayed)
     }
 }
 
-/// An agent and a connector, running.
+/// An agent and a connector, running, and their relay if they have one.
 pub(crate) struct Tunnel {
     system: System,
     entry: SocketAddr,
-    agent: Process,
-    connector: Process,
-    _directory: Directory,
+    /// The agent last.
+    processes: Vec<Process>,
+    directory: Directory,
 }
 
 impl Tunnel {
@@ -52,65 +65,110 @@ impl Tunnel {
         let directory = Directory::create(system.as_str())?;
         let entry = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
         let quic = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+        let mut tunnel = Self { system, entry, processes: Vec::new(), directory };
+        let paths = if system.has_relay() { tunnel.start_relay()? } else { String::new() };
+        let dir = &tunnel.directory;
         let (connector, agent) = match system {
             System::Reference => (
-                reference(&directory, "--reference-connector", quic, backend)?,
-                reference(&directory, "--reference-agent", quic, entry)?,
+                reference(dir, "--reference-connector", quic, backend)?,
+                reference(dir, "--reference-agent", quic, entry)?,
             ),
-            System::Adit => (
-                adit(&directory, CONNECTOR, &connector_config(&directory, quic, backend)?)?,
-                adit(&directory, AGENT, &agent_config(&directory, quic, entry)?)?,
+            System::Adit | System::Direct | System::Relayed => (
+                adit(dir, CONNECTOR, &connector_config(dir, &paths, quic, backend)?)?,
+                adit(dir, AGENT, &agent_config(dir, &paths, quic, entry)?)?,
             ),
         };
-        let connector = Process::start(
-            &format!("{} connector", system.as_str()),
-            connector,
-            directory.path("connector.log"),
-        )?;
-        let agent = Process::start(
-            &format!("{} agent", system.as_str()),
-            agent,
-            directory.path("agent.log"),
-        )?;
-        let mut tunnel = Self { system, entry, agent, connector, _directory: directory };
+        tunnel.add(CONNECTOR, connector)?;
+        tunnel.add(AGENT, agent)?;
         tunnel.wait_until_ready()?;
         Ok(tunnel)
+    }
+
+    fn add(&mut self, role: &str, command: Command) -> Result<()> {
+        let name = format!("{} {role}", self.system.as_str());
+        let log = self.directory.path(&format!("{role}.log"));
+        self.processes.push(Process::start(&name, command, log)?);
+        Ok(())
+    }
+
+    /// A relay, and what the others' files say of it.
+    fn start_relay(&mut self) -> Result<String> {
+        let listen = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+        let mut relay = Command::new(env!("CARGO_BIN_EXE_adit"));
+        relay.args(["relay", "--discovery-port", "0", "--no-tcp", "--listen"]);
+        relay
+            .arg(listen.to_string())
+            .args(["--mbits-per-client", "100000"])
+            .env("ADIT_HOME", self.directory.path("relay-home"));
+        self.add(RELAY, relay)?;
+        let deadline = Instant::now() + READY_WITHIN;
+        loop {
+            let said = std::fs::read_to_string(self.directory.path("relay.log"))?;
+            let mut lines = said.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+            if let Some(line) = lines.find(|line| line.starts_with(&listen.to_string())) {
+                let direct = self.system == System::Direct;
+                return Ok(format!("relays = [{:?}]\ndirect = {direct}\n", line.trim()));
+            }
+            self.check()?;
+            if Instant::now() > deadline {
+                bail!("the relay said no address within {READY_WITHIN:?}\n{said}");
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     pub(crate) const fn entry(&self) -> SocketAddr {
         self.entry
     }
 
-    /// CPU time of both processes since their start, user and system.
+    /// CPU time of all processes since their start, user and system.
     pub(crate) fn cpu(&self) -> Result<Duration> {
-        Ok(self.agent.cpu()? + self.connector.cpu()?)
+        self.processes.iter().map(Process::cpu).sum()
     }
 
-    /// Resident memory of both processes, in bytes.
+    /// Resident memory of all processes, in bytes.
     pub(crate) fn resident(&self) -> Result<u64> {
-        Ok(self.agent.resident()? + self.connector.resident()?)
+        self.processes.iter().map(Process::resident).sum()
     }
 
-    /// An error with its last words if either process has ended.
+    /// An error with its last words if any process has ended.
     pub(crate) fn check(&mut self) -> Result<()> {
-        self.connector.check()?;
-        self.agent.check()
+        self.processes.iter_mut().try_for_each(Process::check)
+    }
+
+    /// An error unless packets take the path that is meant.
+    pub(crate) fn check_path(&self) -> Result<()> {
+        if !self.system.has_relay() {
+            return Ok(());
+        }
+        let mut status = Command::new(env!("CARGO_BIN_EXE_adit"));
+        status.args(["status", "--json"]).env("ADIT_HOME", self.directory.path("home"));
+        let output = status.output().context("asking for the path")?;
+        let status: Value = serde_json::from_slice(&output.stdout)?;
+        let processes = status["processes"].as_array().map_or(&[][..], Vec::as_slice);
+        let peers = processes.iter().filter_map(|process| process["peers"].as_array()).flatten();
+        let classes: Vec<&str> = peers.filter_map(|peer| peer["path"]["class"].as_str()).collect();
+        if classes.len() < 2 || classes.iter().any(|class| *class != self.system.as_str()) {
+            bail!("packets of {} go by {classes:?}", self.system.as_str());
+        }
+        Ok(())
     }
 
     fn wait_until_ready(&mut self) -> Result<()> {
         let deadline = Instant::now() + READY_WITHIN;
         loop {
-            let cause = match pass_a_byte(self.entry) {
+            let is_ready = pass_a_byte(self.entry).map_err(Into::into);
+            let cause = match is_ready.and_then(|()| self.check_path()) {
                 Ok(()) => return Ok(()),
                 Err(cause) => cause,
             };
             self.check()?;
             if Instant::now() > deadline {
+                let words: Vec<String> = self.processes.iter().map(Process::last_words).collect();
                 bail!(
-                    "{} passed no byte within {READY_WITHIN:?}: {cause}\n{}\n{}",
+                    "{} was not ready within {READY_WITHIN:?}: {cause}\n{}",
                     self.system.as_str(),
-                    self.connector.last_words(),
-                    self.agent.last_words(),
+                    words.join("\n"),
                 );
             }
             std::thread::sleep(Duration::from_millis(50));
@@ -145,17 +203,30 @@ fn adit(directory: &Directory, role: &str, config: &str) -> Result<Command> {
     Ok(command)
 }
 
-fn connector_config(dir: &Directory, quic: SocketAddr, backend: SocketAddr) -> Result<String> {
-    let mut out = format!("listen = \"{quic}\"\n");
+fn connector_config(
+    dir: &Directory,
+    paths: &str,
+    quic: SocketAddr,
+    backend: SocketAddr,
+) -> Result<String> {
+    let mut out = format!("listen = \"{quic}\"\n{paths}");
     tls_section(&mut out, dir, CONNECTOR)?;
     write!(out, "\n[[service]]\nname = \"bulk\"\ntcp = \"{backend}\"\n")?;
     Ok(out)
 }
 
-fn agent_config(dir: &Directory, quic: SocketAddr, entry: SocketAddr) -> Result<String> {
-    let mut out = String::new();
+fn agent_config(
+    dir: &Directory,
+    paths: &str,
+    quic: SocketAddr,
+    entry: SocketAddr,
+) -> Result<String> {
+    let mut out = paths.to_owned();
     tls_section(&mut out, dir, AGENT)?;
-    write!(out, "\n[connector]\naddress = \"{quic}\"\nname = \"{CONNECTOR}\"\n")?;
+    writeln!(out, "\n[connector]\nname = \"{CONNECTOR}\"")?;
+    if paths.is_empty() {
+        writeln!(out, "address = \"{quic}\"")?;
+    }
     write!(out, "\n[[forward]]\nlisten = \"{entry}\"\nservice = \"bulk\"\n")?;
     Ok(out)
 }

@@ -1,6 +1,7 @@
 //! The commands about relays and networks: relay, check, why.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use super::people::{advertised, listen};
@@ -22,6 +23,7 @@ A relay.toml:
   listen = \"0.0.0.0:4433\"
   advertise = [\"relay.example:4433\"]
   allow_meshes = []           # keys as adit id show prints them; without any, every mesh
+  mbits_per_client = 100      # of what is passed on; 1000 without it
   tcp_port = 8443             # for networks without UDP; 443 without it, no_tcp = true for none
 
 Stdout is the relay's address with its key, in one line.")]
@@ -51,9 +53,13 @@ pub(crate) struct RelayArgs {
     #[arg(long, conflicts_with = "tcp_port")]
     pub(crate) no_tcp: bool,
 
+    /// Megabits a second that one client may have passed on; 1000 by default
+    #[arg(long, value_name = "MBITS")]
+    pub(crate) mbits_per_client: Option<NonZeroU32>,
+
     /// A file that says all this instead
     #[arg(short, long, value_name = "FILE", conflicts_with_all =
-        ["listen", "advertise", "allow_mesh", "discovery_port", "tcp_port", "no_tcp"])]
+        ["listen", "advertise", "allow_mesh", "discovery_port", "tcp_port", "no_tcp", "mbits_per_client"])]
     pub(crate) config: Option<PathBuf>,
 
     /// Print the relay's address as JSON

@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use adit_tokio::core::heartbeat;
 use adit_tokio::core::message::ServiceName;
+use adit_tokio::core::path;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -50,6 +51,9 @@ pub(crate) struct Connector {
     /// Relays by which devices reach it that no address of its own leads to; without the key, those
     /// that the mesh remembers.
     pub(crate) relays: Option<Vec<RelayAddress>>,
+    /// Whether devices that were met at a relay may be sent to directly.
+    #[serde(default = "yes")]
+    pub(crate) direct: bool,
     #[serde(default, rename = "service")]
     pub(crate) services: Vec<Service>,
     #[serde(default)]
@@ -63,6 +67,7 @@ pub(crate) struct Connector {
 pub(crate) struct Agent {
     pub(crate) target: Target,
     pub(crate) relays: Vec<RelayAddress>,
+    pub(crate) paths: path::Config,
     pub(crate) forwards: Vec<Forward>,
     pub(crate) limits: Limits,
     pub(crate) heartbeat: Heartbeat,
@@ -77,12 +82,19 @@ struct AgentKeys {
     /// Relays by which the connector is reached, beside those of its invite.
     #[serde(default)]
     relays: Vec<RelayAddress>,
+    /// Whether a connector that was met at a relay may be sent to directly.
+    #[serde(default = "yes")]
+    direct: bool,
     #[serde(default, rename = "forward")]
     forwards: Vec<Forward>,
     #[serde(default)]
     limits: Limits,
     #[serde(default)]
     heartbeat: Heartbeat,
+}
+
+const fn yes() -> bool {
+    true
 }
 
 /// One local TCP port and the service behind it.
@@ -217,9 +229,10 @@ impl Agent {
             return Err(nothing(path, "[[forward]]", example));
         }
         keys.limits.check(path)?;
-        let AgentKeys { relays, forwards, limits, heartbeat, .. } = keys;
+        let AgentKeys { relays, direct, forwards, limits, heartbeat, .. } = keys;
         check_relays(&relays, path)?;
-        Ok(Self { target, relays, forwards, limits, heartbeat })
+        let paths = path::Config { direct, ..Default::default() };
+        Ok(Self { target, relays, paths, forwards, limits, heartbeat })
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::Path;
 use std::str::FromStr;
 
@@ -31,6 +32,8 @@ pub(crate) struct Relay {
     /// The meshes whose members may use it; without any, everybody's.
     #[serde(default)]
     pub(crate) allow_meshes: Vec<MeshKey>,
+    /// Megabits a second that one client may have passed on; a thousand without it.
+    pub(crate) mbits_per_client: Option<NonZeroU32>,
 }
 
 impl Relay {

@@ -8,6 +8,7 @@ mod identity;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 
 use adit_tokio::core::config::Config;
 use adit_tokio::core::message::MAX_DISCOVERY;
@@ -28,6 +29,12 @@ use crate::node::Background;
 use crate::stop::Stop;
 use crate::{lifecycle, networks, node, output, signals};
 
+/// Bytes in a megabit.
+const BYTES_PER_MBIT: u64 = 125_000;
+
+/// The part of a second's bytes that may come at once, beyond a gigabit a second.
+const AT_ONCE: u64 = 60;
+
 /// What a relay is to do.
 #[derive(Debug)]
 struct Plan {
@@ -39,6 +46,7 @@ struct Plan {
     advertise: Vec<HostPort>,
     /// Whose members may use it; without any, everybody's.
     meshes: BTreeSet<KeyDigest>,
+    mbits_per_client: Option<NonZeroU32>,
 }
 
 /// What clients are to be told of a relay.
@@ -103,6 +111,7 @@ fn plan(arguments: RelayArgs) -> Result<Plan, Stop> {
             door: Wanted::of(arguments.tcp_port, arguments.no_tcp),
             advertise: arguments.advertise,
             meshes: arguments.allow_mesh.into_iter().map(|mesh| mesh.0).collect(),
+            mbits_per_client: arguments.mbits_per_client,
         });
     };
     let config = config::Relay::load(&path)?;
@@ -112,6 +121,7 @@ fn plan(arguments: RelayArgs) -> Result<Plan, Stop> {
         door: Wanted::of(config.tcp_port, config.no_tcp),
         advertise: config.advertise,
         meshes: config.allow_meshes.into_iter().map(|MeshKey(key)| key).collect(),
+        mbits_per_client: config.mbits_per_client,
     })
 }
 
@@ -142,10 +152,17 @@ async fn settings(plan: &Plan, port: u16, second: u16) -> relay::Config {
         .collect();
     discovery.retain(|address| address.port() != 0);
     discovery.truncate(MAX_DISCOVERY);
+    let usual = relay::Config::default();
+    let bytes_per_second = plan
+        .mbits_per_client
+        .map_or(usual.bytes_per_second, |mbits| u64::from(mbits.get()) * BYTES_PER_MBIT);
     relay::Config {
         meshes: (!plan.meshes.is_empty()).then(|| plan.meshes.clone()),
         discovery,
-        ..relay::Config::default()
+        // As much time of it as by default, and no less: a burst is due to a window, not to a rate.
+        bytes_at_once: usual.bytes_at_once.max(bytes_per_second / AT_ONCE),
+        bytes_per_second,
+        ..usual
     }
 }
 
@@ -181,6 +198,7 @@ mod tests {
             door: Wanted::None,
             advertise: Vec::new(),
             meshes: BTreeSet::new(),
+            mbits_per_client: None,
         }
     }
 
@@ -215,5 +233,22 @@ mod tests {
         let found = settings(&plan, 4433, 4434).await;
         let both = ["127.0.0.1:4433", "127.0.0.1:4434"].map(|text| text.parse().unwrap());
         assert_eq!((found.discovery, found.meshes), (both.to_vec(), None));
+    }
+
+    #[tokio::test]
+    async fn what_a_client_may_have_passed_on_is_as_it_was_asked_for() {
+        let usual = relay::Config::default();
+        let limit = |mbits| async move {
+            let plan = Plan {
+                mbits_per_client: NonZeroU32::new(mbits),
+                ..example("127.0.0.1:4433", None)
+            };
+            let found = settings(&plan, 4433, 4434).await;
+            (found.bytes_per_second, found.bytes_at_once)
+        };
+        assert_eq!(limit(0).await, (usual.bytes_per_second, usual.bytes_at_once));
+        assert_eq!(limit(1_000).await.0, usual.bytes_per_second);
+        assert_eq!(limit(20).await, (2_500_000, usual.bytes_at_once));
+        assert_eq!(limit(12_000).await, (1_500_000_000, 25_000_000));
     }
 }

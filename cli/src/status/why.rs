@@ -148,7 +148,7 @@ fn details(process: &Seen, path: &Path) -> String {
     }
     let own: Vec<_> =
         path.candidates.iter().map(|c| format!("{} ({})", c.address, c.kind)).collect();
-    let own = if own.is_empty() { "nothing yet".to_owned() } else { own.join(", ") };
+    let own = if own.is_empty() { "nothing".to_owned() } else { own.join(", ") };
     let _ = write!(text, "\n  this end told the other: {own}");
     let other = path.peer.as_ref().map_or("unknown", |peer| peer.mapping.as_str());
     let _ = write!(text, "\n  NAT here: {}; there: {}", nat(&path.mapping), nat(other));

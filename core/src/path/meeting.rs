@@ -63,6 +63,9 @@ impl Paths {
     /// Where this end may be reached. Without a call, nothing is told and no way is direct.
     pub fn set_local(&mut self, candidates: &[Candidate], mapping: Mapping, now: Instant) {
         let now = self.advance(now);
+        if !self.config.direct {
+            return;
+        }
         let meeting = &mut self.meeting;
         let is_same = meeting.candidates == candidates && meeting.mapping == mapping;
         if meeting.is_known && is_same {
