@@ -284,7 +284,7 @@ fn an_agents_file_may_name_the_relays() {
     registered(&home, &connector);
     let invite = home.told(&["invite", "new"]);
     away.connect(invite.trim(), &[]).0.end();
-    let port = common::free_tcp();
+    let port = free_tcp();
     let text = format!(
         "relays = [\"{at}\"]\n[connector]\nknown = \"web\"\n[[forward]]\nlisten = \"{port}\"\n\
          service = \"web\"\n"

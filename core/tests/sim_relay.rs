@@ -112,6 +112,10 @@ impl Trio {
         });
     }
 
+    fn relay(&self) -> HostId {
+        self.world.net().owner(address(3)).unwrap()
+    }
+
     fn cut(&mut self, is_cut: bool) {
         let (agent, connector) = (self.agent, self.connector);
         self.world.net_mut().set_cut(agent, connector, is_cut);
@@ -138,6 +142,22 @@ impl Trio {
 
 const fn is_direct(via: &Via) -> bool {
     matches!(via, Via::Direct(_))
+}
+
+#[test]
+fn a_first_packet_that_overtakes_the_news_of_its_channel_is_not_waited_for_again() {
+    let mut trio = Trio::new(4);
+    let (relay, connector) = (trio.relay(), trio.connector);
+    let one_way = trio.world.net_mut().conditions_mut(relay, connector).latency;
+    trio.world.settle();
+    let dialled = trio.world.now();
+    // The relay tells the connector after one way, and has the first packet after three.
+    trio.world.net_mut().set_cut(relay, connector, true);
+    trio.world.run_for(2 * one_way);
+    trio.world.net_mut().set_cut(relay, connector, false);
+    trio.connect();
+    let took = trio.world.now() - dialled;
+    assert!(took < SECOND / 2, "{took:?}, and the first packet is sent again after a second");
 }
 
 #[test]

@@ -1,11 +1,13 @@
 //! What a client does at its relays: it registers what it offers and looks for what it wants.
 //!
-//! It decides when to register, to refresh, to give way to another process with the same key, and
-//! whom to ask again. It never sends anything: the node carries out what it says.
+//! It decides when to register, to refresh, to give way to another process with the same key, whom
+//! to ask again, and what is kept that came before the relay said of what it is. It never sends anything: the node carries out what it says.
 
+mod early;
 mod registration;
 mod search;
 
+pub(crate) use early::Early;
 pub(crate) use registration::{Action, Registration};
 pub(crate) use search::Search;
 

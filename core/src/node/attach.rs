@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::Node;
 use super::peer::Peer;
-use crate::attach::{Action, Registration, Search};
+use crate::attach::{Action, Early, Registration, Search};
 use crate::carrier::is_carried;
 use crate::config::Destination;
 use crate::error::{Code, Failure};
@@ -21,6 +21,8 @@ pub(super) struct Attached {
     /// What it offers, to every relay alike.
     offer: Option<Register>,
     next_request: u64,
+    /// Datagrams of channels that no relay has told of yet.
+    pub(super) early: Early,
 }
 
 impl Node {
@@ -122,6 +124,7 @@ impl Node {
                 self.emit(Event::Unregistered { peer: relay, failure });
             }
         }
+        self.attached.early.forget(relay);
         self.discovery.on_relay_lost(relay);
         for peer in self.searching() {
             if let Some(search) = self.search(peer) {
@@ -327,9 +330,13 @@ impl Node {
         } else {
             None
         };
-        match refusal {
-            Some(why) => self.hang_up(channel, &why, now),
-            None => drop(self.open_way(Role::Acceptor, channel, now)),
+        if let Some(why) = refusal {
+            self.hang_up(channel, &why, now);
+            return;
+        }
+        self.open_way(Role::Acceptor, channel, now);
+        for datagram in self.attached.early.take(channel, now) {
+            self.on_enveloped(relay, datagram, now);
         }
     }
 

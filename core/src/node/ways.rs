@@ -297,9 +297,14 @@ impl Node {
 
     /// A datagram of a relay's that carries a packet of somebody else.
     pub(super) fn on_enveloped(&mut self, relay: PeerId, datagram: Bytes, now: Instant) {
-        let Some(Envelope { channel, content }) = Envelope::parse(datagram) else { return };
+        let Some(Envelope { channel, content }) = Envelope::parse(datagram.clone()) else { return };
         let channel = Channel { relay, number: channel };
-        let Some(number) = self.ways.by_channel(channel) else { return };
+        let Some(number) = self.ways.by_channel(channel) else {
+            if self.is_registered(relay) {
+                self.attached.early.push(channel, &datagram, now);
+            }
+            return;
+        };
         let Some(way) = self.ways.all.get_mut(&number) else { return };
         let packet = match content {
             Content::Whole(packet) => BytesMut::from(&packet[..]),
