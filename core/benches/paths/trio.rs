@@ -28,6 +28,8 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 const WARM_UP: u64 = 64 << 20;
 /// Time after which a run that moves nothing has failed.
 const STALL: Duration = Duration::from_secs(10);
+/// Quiet after which nothing more is to come: longer than any answer waits (RFC 9000 §18.2).
+const REST: Duration = Duration::from_millis(100);
 /// Bytes and datagrams of the largest batch.
 const BATCH: usize = 65_000;
 const SEGMENTS: usize = 44;
@@ -180,10 +182,14 @@ impl Trio {
         self.settle()
     }
 
-    /// Until nothing moves: path MTU discovery, which waits for a turn without data, has ended.
+    /// Until path MTU discovery has ended, which waits for turns without data, and for answers that
+    /// are not given at once.
     fn settle(&mut self) -> Result<()> {
-        let start = now();
-        while self.turn() {
+        let (start, mut moved) = (now(), now());
+        while now() < moved + REST {
+            if self.turn() {
+                moved = now();
+            }
             if now() > start + STALL {
                 return Err("the three did not come to rest".into());
             }
