@@ -20,6 +20,9 @@ use serde_json::Value;
 
 /// The relay's part in file names.
 const RELAY: &str = "relay";
+/// When a path that was found through a relay has its largest packets: they are asked for again
+/// after 10 s, since what asks on the way of a relay is lost.
+const WIDE_AFTER: Duration = Duration::from_secs(12);
 /// How long it may take until the first byte passes, and by the path that is meant.
 const READY_WITHIN: Duration = Duration::from_secs(10);
 
@@ -81,6 +84,9 @@ impl Tunnel {
         tunnel.add(CONNECTOR, connector)?;
         tunnel.add(AGENT, agent)?;
         tunnel.wait_until_ready()?;
+        if system == System::Direct {
+            std::thread::sleep(WIDE_AFTER);
+        }
         Ok(tunnel)
     }
 
