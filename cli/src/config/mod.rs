@@ -50,6 +50,10 @@ pub(crate) struct Connector {
     /// Relays by which devices reach it that no address of its own leads to; without the key, those
     /// that the mesh remembers.
     pub(crate) relays: Option<Vec<RelayAddress>>,
+    /// Whether the gateway of a home network is asked to lead devices here. On by default: it helps
+    /// where no NAT lets two peers meet, and costs a few packets.
+    #[serde(default = "yes")]
+    pub(crate) port_mapping: bool,
     #[serde(default, rename = "service")]
     pub(crate) services: Vec<Service>,
     #[serde(default)]
@@ -63,6 +67,7 @@ pub(crate) struct Connector {
 pub(crate) struct Agent {
     pub(crate) target: Target,
     pub(crate) relays: Vec<RelayAddress>,
+    pub(crate) port_mapping: bool,
     pub(crate) forwards: Vec<Forward>,
     pub(crate) limits: Limits,
     pub(crate) heartbeat: Heartbeat,
@@ -77,6 +82,9 @@ struct AgentKeys {
     /// Relays by which the connector is reached, beside those of its invite.
     #[serde(default)]
     relays: Vec<RelayAddress>,
+    /// As in `connector.toml`.
+    #[serde(default = "yes")]
+    port_mapping: bool,
     #[serde(default, rename = "forward")]
     forwards: Vec<Forward>,
     #[serde(default)]
@@ -217,9 +225,9 @@ impl Agent {
             return Err(nothing(path, "[[forward]]", example));
         }
         keys.limits.check(path)?;
-        let AgentKeys { relays, forwards, limits, heartbeat, .. } = keys;
+        let AgentKeys { relays, port_mapping, forwards, limits, heartbeat, .. } = keys;
         check_relays(&relays, path)?;
-        Ok(Self { target, relays, forwards, limits, heartbeat })
+        Ok(Self { target, relays, port_mapping, forwards, limits, heartbeat })
     }
 }
 
@@ -248,6 +256,10 @@ impl Limits {
 
 fn parse<T: DeserializeOwned>(text: &str, path: &Path) -> Result<T, Stop> {
     explain::parse(text).map_err(|sentence| Stop::usage(format!("{}: {sentence}", path.display())))
+}
+
+const fn yes() -> bool {
+    true
 }
 
 fn check_relays(relays: &[RelayAddress], path: &Path) -> Result<(), Stop> {
