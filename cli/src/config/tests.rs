@@ -139,7 +139,9 @@ fn a_misspelt_key_is_answered_with_the_key_that_was_meant() {
 fn a_key_unlike_any_other_is_answered_with_those_that_exist() {
     let said = connector(&format!("zzz = 1\n{CONNECTOR}")).unwrap_err();
     assert!(
-        said.contains("unknown key \"zzz\"; known here: listen, tls, advertise, relays, service"),
+        said.contains(
+            "unknown key \"zzz\"; known here: listen, tls, advertise, relays, port_mapping, service"
+        ),
         "{said}"
     );
 }
