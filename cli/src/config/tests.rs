@@ -235,3 +235,11 @@ fn a_file_that_is_not_there_is_named() {
     );
     assert!(said.ends_with("check the path given to -c"), "{said}");
 }
+
+#[test]
+fn gateways_are_asked_unless_a_file_says_no() {
+    assert!(connector(CONNECTOR).unwrap().port_mapping && agent(AGENT).unwrap().port_mapping);
+    let off = |text: &str| format!("port_mapping = false\n{text}");
+    assert!(!connector(&off(CONNECTOR)).unwrap().port_mapping);
+    assert!(!agent(&off(AGENT)).unwrap().port_mapping);
+}

@@ -137,8 +137,13 @@ impl Ask for Network {
                 within(natpmp::port_mapping(gateway, udp, spot.port, options)).await?
             }
         };
-        let grant = grant(&mapping).await?;
-        Ok((Held::Datagrams(Box::new(mapping)), grant))
+        match grant(&mapping).await {
+            Ok(grant) => Ok((Held::Datagrams(Box::new(mapping)), grant)),
+            Err(why) => {
+                self.close(Held::Datagrams(Box::new(mapping))).await;
+                Err(why)
+            }
+        }
     }
 
     async fn renew(&self, held: &mut Held) -> Result<Grant, String> {

@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 pub(crate) use self::ask::is_translated;
 use self::ask::{Ask, Network, Spot};
 pub(crate) use self::rules::Protocol;
-use self::rules::{Grant, again, renewal};
+use self::rules::{Grant, again, plain, renewal};
 use crate::node::Node;
 
 /// How long a change of networks is waited out: addresses and routes come one after the other.
@@ -258,7 +258,7 @@ async fn first<A: Ask>(ask: &A, spot: Spot) -> Result<(A::Held, Told, Grant), To
             },
             Err(failed) => failed,
         };
-        why.push(format!("{protocol}: {refused}"));
+        why.push(format!("{protocol}: {}", plain(&refused)));
     }
     Err(Told::None { gateway, why })
 }
@@ -296,7 +296,7 @@ async fn hold<A: Ask>(
                 }
             }
             (Ok(_), _) => {}
-            (Err(why), _) => tracing::debug!("the port mapping is not renewed: {why}"),
+            (Err(why), _) => tracing::debug!("the port mapping is not renewed: {}", plain(&why)),
         }
     }
 }

@@ -20,6 +20,9 @@ const SHORTEST: Duration = Duration::from_secs(60);
 /// will, and one that was started anew answers some day.
 const AGAIN: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(3_600));
 
+/// Characters of a gateway's own words that are shown.
+const LONGEST_WORDS: usize = 160;
+
 /// A protocol by which a gateway maps ports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -112,6 +115,13 @@ fn is_global(ip: IpAddr) -> bool {
         || first >= 240)
 }
 
+/// What a gateway or a library says of a failure, without what a terminal would obey and no longer
+/// than a line.
+pub(super) fn plain(said: &str) -> String {
+    let replace = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+    said.chars().map(replace).take(LONGEST_WORDS).collect()
+}
+
 /// The gateway of the default route in what Linux tells of its routes, of those the one that is
 /// preferred.
 #[cfg_attr(
@@ -171,6 +181,12 @@ mod tests {
         assert!(grant("203.0.113.5:1", 59).is_err());
         assert!(grant("203.0.113.5:1", 60).is_ok());
         assert_eq!(grant("203.0.113.5:1", u64::from(u32::MAX)).unwrap().lifetime, LIFETIME);
+    }
+
+    #[test]
+    fn a_gateways_words_move_no_cursor_and_fill_no_screen() {
+        assert_eq!(plain("no\u{1b}[2J\nway"), "no\u{fffd}[2J\u{fffd}way");
+        assert_eq!(plain(&"é".repeat(100_000)).chars().count(), LONGEST_WORDS);
     }
 
     #[test]

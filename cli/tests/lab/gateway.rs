@@ -197,8 +197,8 @@ impl Drop for Miniupnpd {
 fn miniupnpd_maps_by_pcp_and_where_that_is_off_by_upnp() {
     let Some(mut stage) = Stage::new() else { return };
     for (more, protocol) in [
-        ("enable_pcp_pmp=yes\nenable_upnp=no", "pcp"),
-        ("enable_pcp_pmp=no\nenable_upnp=yes", "upnp"),
+        ("enable_natpmp=yes\nenable_upnp=no", "pcp"),
+        ("enable_natpmp=no\nenable_upnp=yes", "upnp"),
     ] {
         let (site, directory) = (stage.net.site(0, Kind::Symmetric), Directory::new());
         let Some(_gateway) = Miniupnpd::start(&site, &directory, more) else { return };
