@@ -2,8 +2,9 @@
 //! an answer is worth is `rules`' to say.
 //!
 //! Every exchange is bounded in time here, and in size by the crates that make it: a datagram of PCP
-//! and NAT-PMP is read into a buffer of its longest, a document of UPnP to 1 MiB. UPnP is spoken with
-//! the default gateway alone, whoever else answers.
+//! and NAT-PMP is read into a buffer of its longest, a document of UPnP to 1 MiB. Only the
+//! default gateway is asked to map by UPnP; of others that answer the search no more than their own
+//! description is fetched, from the address that answered.
 
 use std::fmt::Display;
 use std::future::Future;

@@ -73,7 +73,7 @@ fn of_what_a_gateway_maps_only_a_few_addresses_that_can_be_another_hosts_are_tol
     assert_eq!(discovery.candidates().len(), 1, "{:?}", discovery.candidates());
     let many: Vec<_> = (1..=100).map(|port| at(&format!("198.51.100.1:{port}"))).collect();
     discovery.set_mapped(&many);
-    assert_eq!(discovery.candidates().len(), 1 + MAX_MAPPED);
+    assert_eq!(discovery.candidates().len(), 1 + super::MAX_MAPPED);
     let revision = discovery.revision();
     discovery.set_mapped(&[]);
     assert_eq!(discovery.candidates().len(), 1);
