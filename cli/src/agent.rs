@@ -47,6 +47,8 @@ pub(crate) struct Plan {
     pub(crate) limits: Limits,
     pub(crate) heartbeat: Heartbeat,
     pub(crate) give_up_after: Option<Duration>,
+    /// Whether a gateway is asked to map the socket.
+    pub(crate) port_mapping: bool,
 }
 
 /// Runs what a file says until a signal, or until retrying cannot help.
@@ -71,6 +73,7 @@ pub(crate) async fn run(arguments: &AgentArgs, home: Result<Home, Stop>) -> Resu
         limits: config.limits,
         heartbeat: config.heartbeat,
         give_up_after: arguments.give_up_after,
+        port_mapping: config.port_mapping && config.paths.direct && !arguments.no_port_mapping,
     };
     work(plan, home.as_ref()).await.map_err(|stop| stop.within(&arguments.config))
 }
@@ -108,7 +111,7 @@ pub(crate) fn core(
     let (follower, Who { tls, shown }) = Follower::start(source)?;
     let transport = Transport { connect_timeout: ATTEMPT, ..node::transport(limits) };
     let builder = Config::builder(tls).device_id("agent").transport(transport).path(paths);
-    Ok((Caller { core: node::build(builder, heartbeat)?, shown }, follower))
+    Ok((Caller { core: node::build(builder, heartbeat)?, shown, maps: false }, follower))
 }
 
 /// Works until a signal, or until retrying cannot help.
@@ -120,7 +123,8 @@ pub(crate) async fn work(plan: Plan, home: Result<&Home, &Stop>) -> Result<(), S
         Source::Member(membership) => Some(membership.clone()),
         Source::Files(_) | Source::Mesh(_) => None,
     };
-    let core = core(plan.source, plan.paths, plan.limits, plan.heartbeat)?;
+    let (caller, follower) = core(plan.source, plan.paths, plan.limits, plan.heartbeat)?;
+    let caller = Caller { maps: plan.port_mapping, ..caller };
     let ended = node::signals(signals::asked_to_end())?;
     let mut process = Process::new(plan.role);
     for address in &plan.remote.addresses {
@@ -131,7 +135,8 @@ pub(crate) async fn work(plan: Plan, home: Result<&Home, &Stop>) -> Result<(), S
     }
     let ours = plan.ports.iter().filter_map(|(listener, _)| listener.local_addr().ok()).collect();
     let names = home.iter().fold(Names::new().without(ours), |names, home| names.at_home(home));
-    let (mut link, tunnel) = Link::new((plan.remote, names), core, plan.give_up_after);
+    let (mut link, tunnel) =
+        Link::new((plan.remote, names), (caller, follower), plan.give_up_after);
     let gate = Gate::new(plan.limits);
     let mut ports = JoinSet::new();
     for (listener, service) in plan.ports {
@@ -150,7 +155,7 @@ pub(crate) async fn work(plan: Plan, home: Result<&Home, &Stop>) -> Result<(), S
     };
     match (stop, link.end()) {
         (Some(stop), _) => Err(stop),
-        (None, Some(node)) => shut_down(&node.handle).await,
+        (None, Some((node, relays))) => shut_down(&node.handle, relays.as_ref()).await,
         (None, None) => Ok(()),
     }
 }

@@ -16,6 +16,7 @@ use adit_tokio::core::tls::KeyDigest;
 use serde::{Serialize, Serializer};
 
 use crate::control::as_ms;
+use crate::mapping::{Board, Told};
 use crate::relays::NAME;
 
 /// The relays that a node may reach by TCP.
@@ -50,6 +51,8 @@ pub(crate) struct Look {
     pub(crate) snapshot: Snapshot,
     /// By the UDP addresses of the relays.
     pub(crate) carriers: BTreeMap<SocketAddr, Carrier>,
+    /// What its gateway maps.
+    pub(crate) port_mapping: Told,
 }
 
 /// What a running node is looked at by.
@@ -57,12 +60,13 @@ pub(crate) struct Look {
 pub(crate) struct Sight {
     pub(crate) handle: Handle,
     pub(crate) carriers: Option<Carriers>,
+    pub(crate) board: Board,
 }
 
 impl Sight {
     pub(crate) fn look(&self) -> Look {
         let carriers = self.carriers.as_ref().map(Carriers::told).unwrap_or_default();
-        Look { snapshot: self.handle.snapshot(), carriers }
+        Look { snapshot: self.handle.snapshot(), carriers, port_mapping: self.board.told() }
     }
 }
 

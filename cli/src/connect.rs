@@ -69,6 +69,7 @@ pub(crate) async fn run(arguments: ConnectArgs, home: &Home) -> Result<(), Stop>
         limits: Limits::default(),
         heartbeat: Heartbeat::default(),
         give_up_after: arguments.give_up_after,
+        port_mapping: !arguments.no_port_mapping,
     };
     agent::work(plan, Ok(home)).await.map_err(|stop| explain(stop, &membership))
 }

@@ -2,7 +2,6 @@
 //! to serve is a plan, from a file here or from `adit expose`'s own arguments.
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +12,7 @@ use adit_tokio::core::path;
 use serde_json::Map;
 use tokio::sync::Mutex;
 
+use crate::args::ConnectorArgs;
 use crate::carriers::Sight;
 use crate::config::{self, Heartbeat, HostPort, Limits, RelayAddress, Service};
 use crate::control::{self, Control, Process};
@@ -49,6 +49,8 @@ pub(crate) struct Plan {
     pub(crate) advertise: Vec<HostPort>,
     pub(crate) relays: Vec<RelayAddress>,
     pub(crate) paths: path::Config,
+    /// Whether a gateway is asked to map the socket.
+    pub(crate) port_mapping: bool,
     pub(crate) source: Source,
 }
 
@@ -56,7 +58,8 @@ pub(crate) struct Plan {
 ///
 /// # Errors
 /// What is wrong with the configuration, the address or, later, the socket.
-pub(crate) async fn run(path: &Path, home: Result<Home, Stop>) -> Result<(), Stop> {
+pub(crate) async fn run(arguments: &ConnectorArgs, home: Result<Home, Stop>) -> Result<(), Stop> {
+    let path = &arguments.config;
     let config = config::Connector::load(path)?;
     let source = match config.tls {
         Some(files) => Source::Files(files),
@@ -76,6 +79,7 @@ pub(crate) async fn run(path: &Path, home: Result<Home, Stop>) -> Result<(), Sto
         advertise: config.advertise,
         relays,
         paths: path::Config { direct: config.direct, ..Default::default() },
+        port_mapping: config.port_mapping && config.direct && !arguments.no_port_mapping,
         source,
     };
     let running = start(plan, home.as_ref()).await.map_err(|stop| stop.within(path))?;
@@ -136,7 +140,8 @@ pub(crate) async fn start(plan: Plan, home: Result<&Home, &Stop>) -> Result<Runn
         follower: Mutex::new(follower),
         roster: roster.clone(),
         registration,
-        relays: (!plan.relays.is_empty()).then(|| Relays::attach(&node, &plan.relays, shown)),
+        relays: (!plan.relays.is_empty())
+            .then(|| Relays::attach(&node, &plan.relays, shown, plan.port_mapping)),
     });
     identity.register();
     let tasks = [
@@ -177,7 +182,7 @@ impl Running {
     pub(crate) async fn until_asked_to_end(mut self) -> Result<(), Stop> {
         tokio::select! {
             stop = self.node.driver.ended() => Err(stop),
-            () = self.ended => shut_down(&self.node.handle).await,
+            () = self.ended => shut_down(&self.node.handle, self.identity.relays.as_ref()).await,
         }
     }
 }
@@ -255,12 +260,17 @@ async fn keep_current(roster: Option<Arc<Roster>>) {
 ///
 /// # Errors
 /// When a second signal did cut it short.
-pub(crate) async fn shut_down(handle: &Handle) -> Result<(), Stop> {
+pub(crate) async fn shut_down(handle: &Handle, relays: Option<&Relays>) -> Result<(), Stop> {
     tracing::info!("ending: connections under way may finish; a second signal ends them now");
     let again = node::signals(signals::asked_to_end())?;
     handle.shutdown();
+    let released = async {
+        if let Some(relays) = relays {
+            relays.release().await;
+        }
+    };
     tokio::select! {
-        () = handle.closed() => Ok(()),
+        _ = async { tokio::join!(handle.closed(), released) } => Ok(()),
         () = again => Err(Stop::new(Exit::Degraded, "ended by a second signal; connections were cut")),
     }
 }

@@ -41,6 +41,7 @@ pub(crate) async fn run(arguments: ExposeArgs, home: &Home) -> Result<(), Stop> 
         advertise: arguments.advertise,
         relays: relays(&mesh, arguments.relay, arguments.no_relay)?,
         paths: path::Config::default(),
+        port_mapping: !arguments.no_port_mapping,
         source: Source::Mesh(mesh.clone()),
     };
     let running = connector::start(plan, Ok(home)).await?;

@@ -41,6 +41,7 @@ mod known;
 mod lifecycle;
 mod link;
 mod logging;
+mod mapping;
 mod mesh;
 mod names;
 mod networks;
@@ -92,7 +93,7 @@ async fn run(args: Args) -> Result<(), Stop> {
         Command::Id(command) => ids::run(command, &home?).await,
         Command::Invite(command) => invites::run(command, &home?).await,
         Command::Config(ConfigCommand::Verify { file, json }) => verify::run(&file, json, &home?),
-        Command::Connector(arguments) => connector::run(&arguments.config, home).await,
+        Command::Connector(arguments) => connector::run(&arguments, home).await,
         Command::Agent(arguments) => agent::run(&arguments, home).await,
         Command::Ping(arguments) => ping::run(arguments.to.target(home)?, &arguments).await,
         Command::Bench(arguments) => bench::run(arguments.to.target(home)?, &arguments).await,

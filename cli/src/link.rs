@@ -83,10 +83,10 @@ impl Link {
         self.seen.subscribe()
     }
 
-    /// Closes the local ports, which follow the link, and gives the node, if there is one, to be
-    /// shut down.
-    pub(crate) fn end(self) -> Option<Node> {
-        self.node
+    /// Closes the local ports, which follow the link, and gives the node, if there is one, with its
+    /// relays, to be shut down.
+    pub(crate) fn end(self) -> Option<(Node, Option<Relays>)> {
+        self.node.map(|node| (node, self.relays))
     }
 
     /// Runs until going on makes no sense.

@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use adit_tokio::core::drive::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::node::{Background, Node};
 
@@ -59,12 +59,13 @@ pub(crate) fn wildcard(port: u16) -> SocketAddr {
     }
 }
 
-/// Keeps a node told of where its socket is reached, for as long as the value lives.
-pub(crate) fn follow(node: &Node) -> Background<()> {
-    Background::spawn(tell(node.handle.clone(), node.local))
+/// Keeps a node told of where its socket is reached, and `others` of every change, for as long as the
+/// value lives.
+pub(crate) fn follow(node: &Node, others: watch::Sender<()>) -> Background<()> {
+    Background::spawn(tell(node.handle.clone(), node.local, others))
 }
 
-async fn tell(handle: Handle, local: SocketAddr) {
+async fn tell(handle: Handle, local: SocketAddr, others: watch::Sender<()>) {
     let (changed, mut changes) = mpsc::channel(CHANGES);
     // One that waits already says what this one would.
     let watched = netwatcher::watch_interfaces_with_callback(move |_| {
@@ -85,6 +86,7 @@ async fn tell(handle: Handle, local: SocketAddr) {
             tracing::info!(addresses = now.len(), "this machine's networks changed");
             handle.set_local_addresses(now.clone());
             handle.network_changed();
+            others.send_replace(());
             told = now;
         }
     }

@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 
 use crate::carriers::{Carriers, Sight};
 use crate::config::{Heartbeat, Limits};
+use crate::mapping::Board;
 use crate::stop::{Exit, Stop};
 
 /// A task that ends with its owner.
@@ -67,12 +68,25 @@ pub(crate) struct Node {
     pub(crate) local: SocketAddr,
     /// Its relays by TCP, if it may have any.
     pub(crate) carriers: Option<Carriers>,
+    /// What is known of its gateway.
+    pub(crate) board: Board,
 }
 
 impl Node {
+    fn new(
+        handle: Handle,
+        driver: impl Future<Output = io::Result<()>> + Send + 'static,
+        local: SocketAddr,
+        carriers: Option<Carriers>,
+    ) -> Self {
+        let (driver, board) = (Background::spawn(driver), Board::default());
+        Self { handle, driver, local, carriers, board }
+    }
+
     /// What it is looked at by.
     pub(crate) fn sight(&self) -> Sight {
-        Sight { handle: self.handle.clone(), carriers: self.carriers.clone() }
+        let (handle, carriers) = (self.handle.clone(), self.carriers.clone());
+        Sight { handle, carriers, board: self.board.clone() }
     }
 
     /// Takes leave of a node that is not needed any more, and waits until its peers were told.
@@ -94,7 +108,7 @@ impl Node {
 pub(crate) fn start(address: SocketAddr, config: Config) -> Result<Node, Stop> {
     on(address, |io, local| {
         let (handle, driver) = adit_tokio::with_io(io, config)?;
-        Ok(Node { handle, driver: Background::spawn(driver), local, carriers: None })
+        Ok(Node::new(handle, driver, local, None))
     })
 }
 
@@ -108,7 +122,7 @@ pub(crate) fn start_with_relays(address: SocketAddr, config: Config) -> Result<N
         let (io, relays) = carrier::client(io)?;
         let (handle, driver) = adit_tokio::with_io(io, config)?;
         let carriers = Some(Carriers::new(relays, clock));
-        Ok(Node { handle, driver: Background::spawn(driver), local, carriers })
+        Ok(Node::new(handle, driver, local, carriers))
     })
 }
 
@@ -125,7 +139,7 @@ pub(crate) fn start_relay(
     on(address, |io, local| {
         let (io, _) = carrier::server(io, [listener], &identity, carrier::Limits::default())?;
         let (handle, driver) = adit_tokio::with_io(io, config)?;
-        Ok(Node { handle, driver: Background::spawn(driver), local, carriers: None })
+        Ok(Node::new(handle, driver, local, None))
     })
 }
 

@@ -36,13 +36,15 @@ pub(crate) struct Caller {
     pub(crate) core: Config,
     /// Who it is to relays.
     pub(crate) shown: Identity,
+    /// Whether a gateway is asked to map the socket.
+    pub(crate) maps: bool,
 }
 
 impl Caller {
     /// The same as somebody else.
     #[must_use]
     pub(crate) fn with(self, who: Who) -> Self {
-        Self { core: self.core.with_tls(who.tls), shown: who.shown }
+        Self { core: self.core.with_tls(who.tls), shown: who.shown, maps: self.maps }
     }
 }
 
@@ -94,7 +96,7 @@ fn look(caller: &Caller, remote: &Remote, service: &ServiceName) -> Result<Attem
             remote.name
         ))
     })?;
-    let relays = Some(Relays::attach(&node, &remote.relays, caller.shown.clone()));
+    let relays = Some(Relays::attach(&node, &remote.relays, caller.shown.clone(), caller.maps));
     Ok(Attempt { node, relays, peer, events, since })
 }
 
@@ -249,7 +251,7 @@ mod tests {
             Config::builder(tls).listening(listening).build().unwrap()
         };
         let shown = authority.device("agent").unwrap().identity().clone();
-        let caller = Caller { core: config("agent", false), shown };
+        let caller = Caller { core: config("agent", false), shown, maps: false };
         (node::start(address, config("connector", true)).unwrap(), caller)
     }
 

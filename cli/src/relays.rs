@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::carriers::{Carriers, Door};
 use crate::config::RelayAddress;
+use crate::mapping::Mapper;
 use crate::names::Names;
 use crate::networks;
 use crate::node::{Background, Node};
@@ -44,21 +45,37 @@ const REFUSED: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(crate) struct Relays {
     shown: watch::Sender<Identity>,
+    mapper: Option<Mapper>,
     _tasks: Vec<Background<()>>,
 }
 
 impl Relays {
-    /// Attaches a node to relays as the one that `shown` is.
-    pub(crate) fn attach(node: &Node, relays: &[RelayAddress], shown: Identity) -> Self {
+    /// Attaches a node to relays as the one that `shown` is; where it `maps`, its gateway is asked to
+    /// lead peers to it.
+    pub(crate) fn attach(
+        node: &Node,
+        relays: &[RelayAddress],
+        shown: Identity,
+        maps: bool,
+    ) -> Self {
         let (shown, who) = watch::channel(shown);
-        let mut tasks = vec![networks::follow(node)];
+        let (change, changed) = watch::channel(());
+        let mapper = maps.then(|| Mapper::start(node, changed));
+        let mut tasks = vec![networks::follow(node, change)];
         tasks.extend(relays.iter().map(|relay| {
             let (handle, relay) = (node.handle.clone(), relay.clone());
             let (carriers, who) = (node.carriers.clone(), who.clone());
             let one = One { handle, carriers, relay, who, names: Names::new() };
             Background::spawn(one.keep())
         }));
-        Self { shown, _tasks: tasks }
+        Self { shown, mapper, _tasks: tasks }
+    }
+
+    /// Has the gateway take back what it maps, before the end of the program.
+    pub(crate) async fn release(&self) {
+        if let Some(mapper) = &self.mapper {
+            mapper.release().await;
+        }
     }
 
     /// Handshakes with relays from here on are made as this one.

@@ -137,6 +137,10 @@ pub(crate) struct ConnectorArgs {
     /// The configuration file; paths in it are relative to it
     #[arg(short, long, value_name = "FILE")]
     pub(crate) config: PathBuf,
+
+    /// Do not ask the gateway of this network to lead peers here (PCP, NAT-PMP, UPnP)
+    #[arg(long)]
+    pub(crate) no_port_mapping: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -161,6 +165,10 @@ pub(crate) struct AgentArgs {
     /// The configuration file; paths in it are relative to it
     #[arg(short, long, value_name = "FILE")]
     pub(crate) config: PathBuf,
+
+    /// Do not ask the gateway of this network to lead peers here (PCP, NAT-PMP, UPnP)
+    #[arg(long)]
+    pub(crate) no_port_mapping: bool,
 
     /// Exit with code 4 when there was no connection for this long, like 30s or 5m;
     /// without it, retry for ever

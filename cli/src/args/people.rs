@@ -51,6 +51,10 @@ pub(crate) struct ExposeArgs {
     #[arg(long, conflicts_with = "relay")]
     pub(crate) no_relay: bool,
 
+    /// Do not ask the gateway of this network to lead peers here (PCP, NAT-PMP, UPnP)
+    #[arg(long)]
+    pub(crate) no_port_mapping: bool,
+
     /// How long certificates are good that are issued from now on, like 365d
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     pub(crate) certificate_life: Option<Duration>,
@@ -108,6 +112,10 @@ pub(crate) struct ConnectArgs {
     /// Where the connector is now, as HOST:PORT; it is remembered
     #[arg(long, value_name = "HOST:PORT", value_parser = host_port)]
     pub(crate) at: Option<HostPort>,
+
+    /// Do not ask the gateway of this network to lead peers here (PCP, NAT-PMP, UPnP)
+    #[arg(long)]
+    pub(crate) no_port_mapping: bool,
 
     /// Exit with code 4 when there was no connection for this long, like 30s or 5m;
     /// without it, retry for ever

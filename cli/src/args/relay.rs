@@ -102,6 +102,10 @@ pub(crate) struct CheckArgs {
     #[arg(value_name = "RELAY")]
     pub(crate) relay: Option<RelayPlace>,
 
+    /// Do not ask the gateway of this network whether it maps ports
+    #[arg(long)]
+    pub(crate) no_port_mapping: bool,
+
     /// Print it as JSON
     #[arg(long)]
     pub(crate) json: bool,

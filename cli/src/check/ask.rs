@@ -17,9 +17,10 @@ use super::report::{Found, Udp};
 use crate::carriers::{By, Door};
 use crate::config::RelayPlace;
 use crate::invite::Secret;
+use crate::mapping::Told;
 use crate::node::{self, Node};
 use crate::stop::Stop;
-use crate::{networks, relays};
+use crate::{mapping, networks, relays};
 
 /// How long a name may take.
 const RESOLVED_WITHIN: Duration = Duration::from_secs(5);
@@ -60,6 +61,15 @@ pub(super) async fn relay(place: &RelayPlace) -> Result<Found, Stop> {
     found.addresses = addresses.clone();
     found.tcp = tcp(&addresses, place.tcp).await;
     Ok(found)
+}
+
+/// Whether the gateway maps the port of a socket, which is open for that long.
+pub(super) async fn gateway() -> Told {
+    let socket = tokio::net::UdpSocket::bind((std::net::Ipv4Addr::UNSPECIFIED, 0)).await;
+    match socket.as_ref().ok().and_then(|socket| socket.local_addr().ok()) {
+        Some(bound) => mapping::probe(bound).await,
+        None => Told::NotNeeded,
+    }
 }
 
 async fn udp(place: &RelayPlace, address: SocketAddr) -> Result<Udp, Stop> {

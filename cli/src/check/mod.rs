@@ -1,5 +1,6 @@
 //! `adit check`: what this network allows, asked of it before anything depends on it. Each relay is
-//! resolved, dialled and asked for this machine's address; nothing is registered and nothing kept.
+//! resolved, dialled and asked for this machine's address, and where that shows a NAT the gateway is
+//! asked to map a port for a moment; nothing is registered and nothing kept.
 
 mod ask;
 mod report;
@@ -34,7 +35,12 @@ pub(crate) async fn run(arguments: &CheckArgs, home: &Home) -> Result<(), Stop> 
     for place in &places {
         relays.push(ask::relay(place).await?);
     }
-    let report = Report::new(relays);
+    let report = match Report::new(relays) {
+        report if report.sees_nat() && !arguments.no_port_mapping => {
+            report.with_port_mapping(ask::gateway().await)
+        }
+        report => report,
+    };
     if arguments.json {
         output::json("adit.check/1", &report)?;
     } else {

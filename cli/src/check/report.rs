@@ -8,6 +8,7 @@ use adit_tokio::core::path::Mapping;
 use serde::Serialize;
 
 use crate::config::RelayPlace;
+use crate::mapping::{self, Told};
 use crate::samples::millis;
 use crate::status::why::nat;
 use crate::stop::{Exit, Stop};
@@ -20,6 +21,8 @@ pub(super) struct Report {
     mapping: Mapping,
     /// Whether a relay was reached over IPv6.
     ipv6: bool,
+    /// What the gateway of this network maps, if it was asked.
+    port_mapping: Told,
 }
 
 /// What was found of one relay.
@@ -133,7 +136,19 @@ impl Report {
         let all = || relays.iter().flat_map(|relay| &relay.udp);
         let mapping = all().map(|udp| udp.mapping).find(|mapping| *mapping != Mapping::Unknown);
         let ipv6 = all().any(|udp| udp.answer != Answer::None && udp.address.is_ipv6());
-        Self { mapping: mapping.unwrap_or_default(), ipv6, relays }
+        let (mapping, port_mapping) = (mapping.unwrap_or_default(), Told::default());
+        Self { mapping, ipv6, port_mapping, relays }
+    }
+
+    /// Whether a relay sees this machine at another address than its own.
+    pub(super) fn sees_nat(&self) -> bool {
+        let seen = self.relays.iter().flat_map(|relay| &relay.udp).filter_map(|udp| udp.observed);
+        self.mapping != Mapping::None && seen.into_iter().any(mapping::is_translated)
+    }
+
+    /// The same with what came of asking the gateway.
+    pub(super) fn with_port_mapping(self, port_mapping: Told) -> Self {
+        Self { port_mapping, ..self }
     }
 
     /// Whether it is good enough.
@@ -143,7 +158,8 @@ impl Report {
     pub(super) fn verdict(&self) -> Result<(), Stop> {
         let any = |answer| self.relays.iter().any(|relay| relay.has(answer));
         if any(Answer::Relay) {
-            if self.mapping == Mapping::Dependent && !self.ipv6 {
+            let is_mapped = matches!(self.port_mapping, Told::Mapped { .. });
+            if self.mapping == Mapping::Dependent && !self.ipv6 && !is_mapped {
                 return Err(Stop::new(
                     Exit::Degraded,
                     "the relay works, and direct paths are unlikely: the NAT here gives every \
@@ -183,6 +199,7 @@ impl fmt::Display for Report {
             write!(f, "{relay}")?;
         }
         writeln!(f, "NAT: {}", nat(self.mapping.as_str()))?;
+        writeln!(f, "port mapping: {}", self.port_mapping)?;
         write!(f, "IPv6: {}", if self.ipv6 { "works" } else { "reaches no relay" })
     }
 }
@@ -264,6 +281,7 @@ relay relay.example:4433
   UDP to 192.0.2.7:4433: works, connected in 41 ms, round trip 20.0 ms, this machine is seen at 198.51.100.9:40000
   TCP to port 443: nothing answers
 NAT: one address for all destinations, which can be met
+port mapping: not asked for: no relay sees a NAT here
 IPv6: reaches no relay"
         );
     }
@@ -278,6 +296,24 @@ IPv6: reaches no relay"
         let six = found(vec![works("[2001:db8::7]:4433", Mapping::Dependent)]);
         assert_eq!(exit(vec![six]), None);
         assert_eq!(exit(vec![silent()]), Some(Exit::Unreachable));
+    }
+
+    #[test]
+    fn a_gateway_that_maps_makes_up_for_a_nat_that_cannot_be_met_and_one_that_does_not_says_why() {
+        let report = || Report::new(vec![found(vec![works("192.0.2.7:4433", Mapping::Dependent)])]);
+        let gateway = [192, 168, 1, 1].into();
+        let (protocol, external) = (mapping::Protocol::Pcp, at("203.0.113.5:7000"));
+        let mapped = report().with_port_mapping(Told::Mapped { protocol, gateway, external });
+        assert!(mapped.verdict().is_ok());
+        let line = "port mapping: 203.0.113.5:7000 leads here, by PCP of the gateway 192.168.1.1\n";
+        assert!(mapped.to_string().contains(line), "{mapped}");
+        let json = serde_json::to_value(&mapped).unwrap();
+        assert_eq!(json["port_mapping"]["protocol"], "pcp");
+        assert_eq!(json["port_mapping"]["external"], "203.0.113.5:7000");
+        let why = vec!["PCP: silent".to_owned()];
+        let none = report().with_port_mapping(Told::None { gateway, why });
+        assert!(none.to_string().contains("none by the gateway 192.168.1.1: PCP: silent"));
+        assert_eq!(none.verdict().unwrap_err().exit(), Exit::Degraded);
     }
 
     #[test]

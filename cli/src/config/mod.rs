@@ -54,6 +54,10 @@ pub(crate) struct Connector {
     /// Whether devices that were met at a relay may be sent to directly.
     #[serde(default = "yes")]
     pub(crate) direct: bool,
+    /// Whether the gateway of a home network is asked to lead devices here. On by default: it helps
+    /// where no NAT lets two peers meet, and costs a few packets.
+    #[serde(default = "yes")]
+    pub(crate) port_mapping: bool,
     #[serde(default, rename = "service")]
     pub(crate) services: Vec<Service>,
     #[serde(default)]
@@ -68,6 +72,7 @@ pub(crate) struct Agent {
     pub(crate) target: Target,
     pub(crate) relays: Vec<RelayAddress>,
     pub(crate) paths: path::Config,
+    pub(crate) port_mapping: bool,
     pub(crate) forwards: Vec<Forward>,
     pub(crate) limits: Limits,
     pub(crate) heartbeat: Heartbeat,
@@ -85,16 +90,15 @@ struct AgentKeys {
     /// Whether a connector that was met at a relay may be sent to directly.
     #[serde(default = "yes")]
     direct: bool,
+    /// As in `connector.toml`.
+    #[serde(default = "yes")]
+    port_mapping: bool,
     #[serde(default, rename = "forward")]
     forwards: Vec<Forward>,
     #[serde(default)]
     limits: Limits,
     #[serde(default)]
     heartbeat: Heartbeat,
-}
-
-const fn yes() -> bool {
-    true
 }
 
 /// One local TCP port and the service behind it.
@@ -229,10 +233,10 @@ impl Agent {
             return Err(nothing(path, "[[forward]]", example));
         }
         keys.limits.check(path)?;
-        let AgentKeys { relays, direct, forwards, limits, heartbeat, .. } = keys;
+        let AgentKeys { relays, direct, port_mapping, forwards, limits, heartbeat, .. } = keys;
         check_relays(&relays, path)?;
         let paths = path::Config { direct, ..Default::default() };
-        Ok(Self { target, relays, paths, forwards, limits, heartbeat })
+        Ok(Self { target, relays, paths, port_mapping, forwards, limits, heartbeat })
     }
 }
 
@@ -261,6 +265,10 @@ impl Limits {
 
 fn parse<T: DeserializeOwned>(text: &str, path: &Path) -> Result<T, Stop> {
     explain::parse(text).map_err(|sentence| Stop::usage(format!("{}: {sentence}", path.display())))
+}
+
+const fn yes() -> bool {
+    true
 }
 
 fn check_relays(relays: &[RelayAddress], path: &Path) -> Result<(), Stop> {

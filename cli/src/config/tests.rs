@@ -139,7 +139,9 @@ fn a_misspelt_key_is_answered_with_the_key_that_was_meant() {
 fn a_key_unlike_any_other_is_answered_with_those_that_exist() {
     let said = connector(&format!("zzz = 1\n{CONNECTOR}")).unwrap_err();
     assert!(
-        said.contains("unknown key \"zzz\"; known here: listen, tls, advertise, relays, service"),
+        said.contains(
+            "unknown key \"zzz\"; known here: listen, tls, advertise, relays, port_mapping, service"
+        ),
         "{said}"
     );
 }
@@ -232,4 +234,12 @@ fn a_file_that_is_not_there_is_named() {
         "{said}"
     );
     assert!(said.ends_with("check the path given to -c"), "{said}");
+}
+
+#[test]
+fn gateways_are_asked_unless_a_file_says_no() {
+    assert!(connector(CONNECTOR).unwrap().port_mapping && agent(AGENT).unwrap().port_mapping);
+    let off = |text: &str| format!("port_mapping = false\n{text}");
+    assert!(!connector(&off(CONNECTOR)).unwrap().port_mapping);
+    assert!(!agent(&off(AGENT)).unwrap().port_mapping);
 }

@@ -15,6 +15,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::carriers::{Carrier, Look};
+use crate::mapping::Told;
 use crate::stop::Stop;
 
 type See = Box<dyn Fn() -> Option<Look> + Send + Sync>;
@@ -69,6 +70,8 @@ pub(super) struct Status<'a> {
     relays: &'a [String],
     /// What the network does to the addresses of its packets.
     mapping: Mapping,
+    /// What its gateway maps.
+    port_mapping: Told,
     /// What it does as a relay.
     relay: Option<relay::View>,
     peers: Vec<Peer>,
@@ -151,12 +154,13 @@ impl Process {
 
     pub(super) fn status(&self) -> Status<'_> {
         let since_epoch = self.started_at.duration_since(SystemTime::UNIX_EPOCH);
-        let (mapping, relay, peers) = match (self.see)() {
-            Some(Look { snapshot: Snapshot { mapping, relay, peers, .. }, carriers }) => {
+        let (mapping, port_mapping, relay, peers) = match (self.see)() {
+            Some(Look { snapshot, carriers, port_mapping }) => {
+                let Snapshot { mapping, relay, peers, .. } = snapshot;
                 let peers = peers.into_iter().map(|peer| Peer::of(peer, &carriers)).collect();
-                (mapping, relay, peers)
+                (mapping, port_mapping, relay, peers)
             }
-            None => (Mapping::default(), None, Vec::new()),
+            None => (Mapping::default(), Told::default(), None, Vec::new()),
         };
         Status {
             role: self.role,
@@ -169,6 +173,7 @@ impl Process {
             dials: &self.dials,
             relays: &self.relays,
             mapping,
+            port_mapping,
             relay,
             peers,
         }

@@ -46,7 +46,7 @@ pub(crate) async fn follow(
         .transport(Transport { connect_timeout: ATTEMPT, ..Transport::default() })
         .build()
         .map_err(|error| Stop::new(Exit::Degraded, error.to_string()))?;
-    let caller = Caller { core, shown };
+    let caller = Caller { core, shown, maps: false };
     let addresses = invite.addresses.iter().cloned().map(Into::into).collect();
     let remote =
         Remote::at(addresses, invite.connector.clone()).by(&invite.relays, Some(&invite.service));

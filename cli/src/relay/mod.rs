@@ -98,7 +98,7 @@ pub(crate) async fn run(arguments: RelayArgs, home: &Home) -> Result<(), Stop> {
     }
     tokio::select! {
         stop = node.driver.ended() => Err(stop),
-        () = ended => shut_down(&node.handle).await,
+        () = ended => shut_down(&node.handle, None).await,
     }
 }
 

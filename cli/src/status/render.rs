@@ -60,6 +60,9 @@ fn block(process: &Seen, now: Duration) -> String {
     if let Some(relay) = &process.relay {
         text += &relaying(relay);
     }
+    if let Some(mapping) = process.port_mapping.as_ref().filter(|it| it.is_news()) {
+        let _ = write!(text, "\n  port mapping: {}", mapping.words());
+    }
     if process.peers.is_empty() {
         text += "\n  nobody is connected";
     } else {

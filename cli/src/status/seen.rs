@@ -25,7 +25,46 @@ pub(super) struct Seen {
     pub(super) relays: Vec<String>,
     /// What it does, if it is a relay itself.
     pub(super) relay: Option<Relay>,
+    /// What the gateway maps, of a process with relays.
+    pub(super) port_mapping: Option<PortMapping>,
     pub(super) peers: Vec<Peer>,
+}
+
+/// What the gateway of this network maps.
+#[derive(Debug, Deserialize)]
+pub(super) struct PortMapping {
+    /// `mapped`, `none`, `not_needed`, or `not_asked`.
+    state: String,
+    protocol: Option<String>,
+    gateway: Option<String>,
+    external: Option<String>,
+    #[serde(default)]
+    why: Vec<String>,
+}
+
+impl PortMapping {
+    /// Whether a gateway was asked.
+    pub(super) fn is_news(&self) -> bool {
+        matches!(self.state.as_str(), "mapped" | "none")
+    }
+
+    pub(super) fn words(&self) -> String {
+        let gateway = self.gateway.as_deref().unwrap_or("unknown");
+        match (self.state.as_str(), &self.external) {
+            ("mapped", Some(external)) => {
+                let protocol = match self.protocol.as_deref() {
+                    Some("pcp") => "PCP",
+                    Some("nat_pmp") => "NAT-PMP",
+                    Some("upnp") => "UPnP",
+                    other => other.unwrap_or("an unknown protocol"),
+                };
+                format!("{external} leads here, by {protocol} of the gateway {gateway}")
+            }
+            ("none", _) => format!("none by the gateway {gateway}: {}", self.why.join("; ")),
+            ("not_needed", _) => "not asked for: no gateway, or no private address".to_owned(),
+            _ => "not asked for: no relay sees a NAT here, or it is switched off".to_owned(),
+        }
+    }
 }
 
 #[derive(Debug, Deserialize)]

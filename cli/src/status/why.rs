@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::render::{harmless, path_line};
-use super::seen::{Path, Peer, Seen};
+use super::seen::{Candidate, Path, Peer, Seen};
 use super::{Survey, nothing, survey};
 use crate::args::WhyArgs;
 use crate::home::Home;
@@ -136,7 +136,8 @@ fn details(process: &Seen, path: &Path) -> String {
     let mut text = String::new();
     for way in &path.ways {
         let what = process.way(&way.class, &way.to);
-        let kind = way.kind.as_deref().map_or_else(String::new, |kind| format!(" ({kind})"));
+        let kind =
+            way.kind.as_deref().map_or_else(String::new, |it| format!(" ({})", kind_words(it)));
         let latency = way.latency_ms.map_or_else(String::new, |ms| format!(", {ms:.1} ms"));
         let mark = if way.in_use { '*' } else { ' ' };
         let loss = way.loss * 100.0;
@@ -146,13 +147,21 @@ fn details(process: &Seen, path: &Path) -> String {
             way.sent, way.answered, way.sentence
         );
     }
-    let own: Vec<_> =
-        path.candidates.iter().map(|c| format!("{} ({})", c.address, c.kind)).collect();
+    let candidate = |c: &Candidate| format!("{} ({})", c.address, kind_words(&c.kind));
+    let own: Vec<_> = path.candidates.iter().map(candidate).collect();
     let own = if own.is_empty() { "nothing".to_owned() } else { own.join(", ") };
     let _ = write!(text, "\n  this end told the other: {own}");
+    if let Some(mapping) = &process.port_mapping {
+        let _ = write!(text, "\n  port mapping here: {}", mapping.words());
+    }
     let other = path.peer.as_ref().map_or("unknown", |peer| peer.mapping.as_str());
     let _ = write!(text, "\n  NAT here: {}; there: {}", nat(&path.mapping), nat(other));
     text
+}
+
+/// How an address came to be known, in words.
+fn kind_words(kind: &str) -> &str {
+    if kind == "mapped" { "mapped by the gateway" } else { kind }
 }
 
 /// A kind of NAT in words (RFC 4787 §4.1).
@@ -196,6 +205,28 @@ hub, of agent 42
   this end told the other: 10.0.0.5:4433 (host)
   NAT here: one address for all destinations, which can be met; there: another address for every destination, which is hard to meet"
         );
+    }
+
+    #[test]
+    fn what_a_gateway_maps_is_called_so_and_the_gateway_is_named() {
+        let up = json!({"state": "connected", "age_ms": 5});
+        let mut way = path("direct", "192.0.2.1:4433");
+        way["ways"][0]["kind"] = json!("mapped");
+        way["candidates"] = json!([{"kind": "mapped", "address": "203.0.113.5:7000"}]);
+        let mut seen = seen(&json!([peer(&up, json!({"path": way}))]));
+        let mapping = json!({
+            "state": "mapped", "protocol": "nat_pmp", "gateway": "192.168.1.1",
+            "external": "203.0.113.5:7000",
+        });
+        seen.port_mapping = Some(serde_json::from_value(mapping).unwrap());
+        let text = text(&seen, &seen.peers[0]);
+        for said in [
+            "* 192.0.2.1:4433 (mapped by the gateway): 40 sent",
+            "this end told the other: 203.0.113.5:7000 (mapped by the gateway)",
+            "port mapping here: 203.0.113.5:7000 leads here, by NAT-PMP of the gateway 192.168.1.1",
+        ] {
+            assert!(text.contains(said), "{said}: {text}");
+        }
     }
 
     #[test]

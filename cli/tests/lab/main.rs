@@ -10,6 +10,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod download;
+mod gateway;
 mod kinds;
 mod namespace;
 mod nat;

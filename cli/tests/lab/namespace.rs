@@ -86,6 +86,16 @@ impl Namespace {
         assert!(child.wait().unwrap().success(), "nft does not take:\n{rules}");
     }
 
+    /// The same as [`Namespace::nft`] from another thread, for as long as the namespace is there.
+    pub(crate) fn another(&self) -> impl Fn(&str) + Send + 'static {
+        let name = self.name.clone();
+        move |rules| {
+            let mut command = Command::new("ip");
+            command.args(["netns", "exec", &name, "nft", rules]);
+            run(&mut command).unwrap_or_else(|why| panic!("{why}"));
+        }
+    }
+
     /// A command that will run inside.
     pub(crate) fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("ip");

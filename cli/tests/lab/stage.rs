@@ -98,8 +98,24 @@ impl Party {
 
     /// Exposes a local port under the name "web" by the relay; gives the invite.
     pub(crate) fn expose(&mut self, port: u16, stage: &Stage) -> String {
+        self.expose_with(port, stage, &[])
+    }
+
+    /// The same with more arguments.
+    pub(crate) fn expose_with(&mut self, port: u16, stage: &Stage, more: &[&str]) -> String {
         let target = port.to_string();
-        self.start(&["expose", &target, "--name", "web", "--relay", &stage.address])
+        let usual = ["expose", &target, "--name", "web", "--relay", &stage.address];
+        self.start(&[&usual, more].concat())
+    }
+
+    /// What a command at the site's machine says.
+    pub(crate) fn told(&self, arguments: &[&str]) -> String {
+        String::from_utf8(self.machine.run(arguments).stdout).unwrap()
+    }
+
+    /// Ends what runs at the site as a person does.
+    pub(crate) fn end(&mut self) {
+        self.running.take().unwrap().end();
     }
 
     /// Follows an invite; gives the local address once it can be used.

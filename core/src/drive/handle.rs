@@ -107,6 +107,14 @@ impl Handle {
         inner.settle();
     }
 
+    /// Tells the node which addresses outside a gateway maps to its socket; none takes them away.
+    /// Peers behind relays are told, and prove each by a probe before anything goes there.
+    pub fn set_mapped_addresses(&self, addresses: Vec<SocketAddr>) {
+        let mut inner = self.shared.lock();
+        inner.node.handle(Input::MappedAddresses(addresses), self.shared.clock.now());
+        inner.settle();
+    }
+
     /// Offers services through every relay that this node has dialled or will dial
     /// ([`Node::register`](crate::node::Node::register)).
     pub fn register(&self, offer: Option<Register>) {

@@ -98,6 +98,10 @@ pub enum Input {
     /// Where this machine can be reached on the networks that it is on, each with the port of the
     /// socket: all of them, whenever one changes. Peers behind relays are told.
     LocalAddresses(Vec<SocketAddr>),
+    /// The addresses outside that a gateway maps to the socket: all of them, whenever one changes;
+    /// none takes them away. Peers behind relays are told. Whoever says so is not trusted: an address
+    /// counts for nothing until a peer's probe has come by it.
+    MappedAddresses(Vec<SocketAddr>),
     /// The wall clock was set, or read again: time since the Unix epoch.
     Wall(Duration),
     /// A deadline passed, or may have. Early and repeated ticks are harmless.
@@ -195,6 +199,7 @@ impl Node {
             Input::SendFailed { route, detail } => self.on_send_failed(route, &detail, now),
             Input::NetworkChanged => self.on_network_changed(now),
             Input::LocalAddresses(addresses) => self.discovery.set_local(&addresses),
+            Input::MappedAddresses(addresses) => self.discovery.set_mapped(&addresses),
             Input::Wall(unix) => self.clock.set_unix(unix),
             Input::Tick => {}
         }

@@ -25,6 +25,9 @@ const MAX_RELAYS: usize = 4;
 const MAX_TARGETS: usize = 4;
 /// Addresses of this host that are told.
 const MAX_OWN: usize = 8;
+/// Addresses that a gateway maps that are told: one in each family, and as many again for two
+/// gateways.
+const MAX_MAPPED: usize = 4;
 /// The time to the next question after an answer, in milliseconds: shorter than the shortest
 /// binding of a NAT that keeps to the rules, which it also keeps alive (RFC 4787 §4.3).
 const RECHECK: (u64, u64) = (18_000, 22_000);
@@ -101,10 +104,11 @@ impl Discovery {
         self.update();
     }
 
-    /// The addresses that routers map to the socket.
+    /// The addresses outside that a gateway maps to the socket; none takes them away. A gateway is
+    /// nobody who is trusted: what cannot be another host's view of this one is left out.
     pub fn set_mapped(&mut self, addresses: &[SocketAddr]) {
-        self.mapped = addresses.iter().copied().filter(|&it| is_reachable(it, true)).collect();
-        self.mapped.truncate(MAX_OWN);
+        let usable = addresses.iter().copied().filter(|&it| is_reachable(it, false));
+        self.mapped = usable.take(MAX_MAPPED).collect();
         self.update();
     }
 

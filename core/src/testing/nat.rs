@@ -207,6 +207,10 @@ pub struct Nat {
     rng: Rng,
     next_port: u16,
     mappings: BTreeMap<Key, Mapping>,
+    /// External addresses that always lead to one inside socket, whoever sends there.
+    forwards: BTreeMap<SocketAddr, SocketAddr>,
+    /// Who came in by a forward, as (inside, remote): answers leave from where it came in.
+    forwarded: BTreeMap<(SocketAddr, SocketAddr), (SocketAddr, Instant)>,
 }
 
 impl Nat {
@@ -216,7 +220,8 @@ impl Nat {
     pub fn new(rules: Rules, external: IpAddr, seed: [u8; 32]) -> Self {
         let mut rng = Rng::new(seed, "nat");
         let next_port = FIRST_PORT + (rng.u64() % PORTS) as u16;
-        Self { rules, external, rng, next_port, mappings: BTreeMap::new() }
+        let (mappings, forwards, forwarded) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { rules, external, rng, next_port, mappings, forwards, forwarded }
     }
 
     /// How it behaves.
@@ -252,6 +257,22 @@ impl Nat {
     /// keep theirs.
     pub fn reboot(&mut self) {
         self.mappings.clear();
+        self.forwards.clear();
+        self.forwarded.clear();
+    }
+
+    /// Has an external port always lead to an inside socket, as when that asked for it (RFC 6887).
+    /// Gives the address outside.
+    pub fn forward(&mut self, port: u16, inside: SocketAddr) -> SocketAddr {
+        let external = SocketAddr::new(self.external, port);
+        self.forwards.insert(external, inside);
+        external
+    }
+
+    /// Ends that, for those who use it as well.
+    pub fn end_forward(&mut self, external: SocketAddr) {
+        self.forwards.remove(&external);
+        self.forwarded.retain(|_, (by, _)| *by != external);
     }
 
     /// Gets another address outside, and forgets everything.
@@ -278,6 +299,10 @@ impl Nat {
             return None;
         }
         self.expire(now);
+        if let Some((external, used)) = self.forwarded.get_mut(&(src, dst)) {
+            *used = now;
+            return Some(*external);
+        }
         let key = self.key(src, dst);
         if !self.mappings.contains_key(&key) {
             let external = self.allocate(src)?;
@@ -302,6 +327,10 @@ impl Nat {
             return None;
         }
         self.expire(now);
+        if let Some(&inside) = self.forwards.get(&dst) {
+            self.forwarded.insert((inside, src), (dst, now));
+            return Some(inside);
+        }
         let filtering = self.rules.filtering;
         let (&(inside, _), mapping) =
             self.mappings.iter_mut().find(|(_, mapping)| mapping.external == dst)?;
@@ -343,6 +372,7 @@ impl Nat {
         let lifetime = self.rules.lifetime;
         let is_alive = |since: Instant| now.saturating_duration_since(since) < lifetime;
         self.mappings.retain(|_, mapping| is_alive(mapping.refreshed));
+        self.forwarded.retain(|_, (_, used)| is_alive(*used));
         for mapping in self.mappings.values_mut() {
             mapping.permitted.retain(|_, since| is_alive(*since));
         }
@@ -368,7 +398,8 @@ impl Nat {
     /// has.
     fn free_from(&self, first: u16) -> Option<u16> {
         let here = self.mappings.values().filter(|m| m.external.ip() == self.external);
-        let taken: BTreeSet<u16> = here.map(|mapping| mapping.external.port()).collect();
+        let here = here.map(|mapping| mapping.external).chain(self.forwards.keys().copied());
+        let taken: BTreeSet<u16> = here.map(|external| external.port()).collect();
         let round = std::iter::successors(Some(first), |&port| Some(following(port)));
         round.take(1 << 16).find(|port| !taken.contains(port))
     }

@@ -1,6 +1,9 @@
 //! Every pair of the NATs of RFC 4787: direct where theory allows it, on the relay at once elsewhere.
 
-use adit_core::path::Mapping;
+use std::net::SocketAddr;
+
+use adit_core::node::Input;
+use adit_core::path::{Kind, Mapping};
 use adit_core::testing::nat::{Dependence, Ports, Rules};
 
 use super::scene::{Ground, Scene};
@@ -89,4 +92,43 @@ fn a_pair_behind_one_nat_meets_at_its_own_addresses() {
     let mut scene =
         Scene::connected(1, &Ground::behind(Rules::port_restricted(), Rules::full_cone()));
     assert!(scene.goes_direct(ms(2_000)));
+}
+
+#[test]
+fn those_who_cannot_meet_go_direct_by_what_one_gateway_maps_and_are_on_the_relay_without_it() {
+    let hard = Rules::symmetric();
+    for seed in 1..=4 {
+        let mut scene = Scene::connected(seed, &Ground::behind(hard, hard));
+        assert!(!scene.goes_direct(8 * SECOND), "seed {seed}");
+        let (connector, nat) = (scene.connector, scene.nats[1].unwrap());
+        let inside = scene.lab.address(connector);
+        let now = scene.lab.now();
+        let external = scene.lab.internet_mut().nat_mut(nat).forward(7_000, inside);
+        scene.lab.handle(connector, Input::MappedAddresses(vec![external]));
+        assert!(scene.goes_direct(8 * SECOND), "seed {seed}: no direct way");
+        println!("seed {seed}: direct after {:?}", scene.lab.now() - now);
+        let path = scene.lab.path(scene.agent, scene.peer);
+        let used = path.ways.iter().find(|way| way.in_use).unwrap();
+        assert_eq!((used.address, used.kind), (Some(external), Some(Kind::Mapped)));
+
+        scene.lab.internet_mut().nat_mut(nat).end_forward(external);
+        scene.lab.handle(connector, Input::MappedAddresses(Vec::new()));
+        let (agent, peer) = (scene.agent, scene.peer);
+        assert!(scene.lab.run_until(|lab| !lab.is_direct(agent, peer), 5 * SECOND));
+        assert!(!scene.goes_direct(20 * SECOND), "seed {seed}");
+        assert!(scene.lab.is_connected(agent, peer));
+        assert_eq!(scene.reconnections(), 0, "seed {seed}");
+    }
+}
+
+#[test]
+fn an_address_that_no_gateway_maps_is_knocked_at_a_few_times_and_never_used() {
+    let hard = Rules::symmetric();
+    let mut scene = Scene::connected(1, &Ground::behind(hard, hard));
+    let lie = SocketAddr::from(([203, 0, 113, 250], 7_000));
+    scene.lab.handle(scene.connector, Input::MappedAddresses(vec![lie]));
+    assert!(!scene.goes_direct(20 * SECOND));
+    let path = scene.lab.path(scene.agent, scene.peer);
+    let way = path.ways.iter().find(|way| way.address == Some(lie)).unwrap();
+    assert!(way.sent > 0 && way.sent <= 40 && way.answered == 0, "{way:?}");
 }

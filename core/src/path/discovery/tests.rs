@@ -65,6 +65,22 @@ fn what_a_relay_sees_is_a_candidate_beside_the_hosts_own() {
 }
 
 #[test]
+fn of_what_a_gateway_maps_only_a_few_addresses_that_can_be_another_hosts_are_told() {
+    let mut discovery = discovery(anchor());
+    let wrong =
+        ["127.0.0.1:1", "[::1]:1", "0.0.0.0:1", "224.0.0.1:1", "169.254.0.1:1", "192.0.2.1:0"];
+    discovery.set_mapped(&wrong.map(at));
+    assert_eq!(discovery.candidates().len(), 1, "{:?}", discovery.candidates());
+    let many: Vec<_> = (1..=100).map(|port| at(&format!("198.51.100.1:{port}"))).collect();
+    discovery.set_mapped(&many);
+    assert_eq!(discovery.candidates().len(), 1 + super::MAX_MAPPED);
+    let revision = discovery.revision();
+    discovery.set_mapped(&[]);
+    assert_eq!(discovery.candidates().len(), 1);
+    assert_eq!(discovery.revision(), revision + 1);
+}
+
+#[test]
 fn while_tcp_carries_what_the_relay_saw_before_is_no_candidate_and_is_asked_for_anew() {
     let now = anchor();
     let mut discovery = discovery(now);

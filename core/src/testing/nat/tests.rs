@@ -237,6 +237,20 @@ fn where_udp_is_blocked_nothing_passes_either_way_and_what_was_there_is_dead() {
 }
 
 #[test]
+fn a_forward_lets_everybody_in_and_answers_leave_by_it_until_it_ends() {
+    let mut nat = nat(Rules::symmetric());
+    let host = inside(2, 5000);
+    let before = nat.outbound(host, far(1, 10), origin()).unwrap();
+    let external = nat.forward(7_000, host);
+    assert_eq!(nat.inbound(far(2, 20), external, origin()), Some(host));
+    assert_eq!(nat.outbound(host, far(2, 20), origin()), Some(external));
+    assert_eq!(nat.outbound(host, far(1, 10), origin()), Some(before));
+    nat.end_forward(external);
+    assert_eq!(nat.inbound(far(2, 20), external, origin()), None);
+    assert_ne!(nat.outbound(host, far(2, 20), origin()), Some(external));
+}
+
+#[test]
 fn a_reboot_and_a_new_address_forget_everything() {
     let mut nat = nat(Rules::symmetric());
     let before = towards_three(&mut nat);
