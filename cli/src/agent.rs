@@ -69,11 +69,11 @@ pub(crate) async fn run(arguments: &AgentArgs, home: Result<Home, Stop>) -> Resu
         remote,
         source,
         ports,
+        port_mapping: config.port_mapping && config.paths.direct && !arguments.no_port_mapping,
         paths: config.paths,
         limits: config.limits,
         heartbeat: config.heartbeat,
         give_up_after: arguments.give_up_after,
-        port_mapping: config.port_mapping && config.paths.direct && !arguments.no_port_mapping,
     };
     work(plan, home.as_ref()).await.map_err(|stop| stop.within(&arguments.config))
 }

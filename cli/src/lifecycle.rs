@@ -2,6 +2,7 @@
 
 use adit_tokio::core::drive::Handle;
 use adit_tokio::core::event::Event;
+use adit_tokio::core::path::Reason;
 use adit_tokio::core::session::{State, Transition};
 use adit_tokio::core::transmit::Via;
 
@@ -47,12 +48,17 @@ pub(crate) fn line(event: &Event) -> Option<String> {
             Some(format!("{peer}: the relay does not have the services: {failure}; {next}"))
         }
         Event::PathChanged { peer, via, reason } => {
-            Some(format!("{peer}: reached {} now: {}", way(*via), reason.sentence()))
+            Some(format!("{peer}: {}", describe_path(*via, *reason)))
         }
         Event::Observed { peer, address } => Some(format!("{peer}: the relay sees {address} here")),
         Event::GoingAway { peer } => Some(format!("{peer}: is shutting down")),
         _ => None,
     }
+}
+
+/// Another path in words.
+pub(crate) fn describe_path(via: Via, reason: Reason) -> String {
+    format!("reached {} now: {}", way(via), reason.sentence())
 }
 
 /// A way in words.

@@ -103,7 +103,7 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  adit demo           a table of what was shown, in less than half a minute
+  adit demo           a table of what was shown, in some ten seconds
   adit demo --keep    leave the tunnel up afterwards and print its URL
   adit demo --json    the same as a JSON report on stdout")]
 pub(crate) struct DemoArgs {

@@ -46,6 +46,11 @@ impl Authority {
         Ok(Tls::new(identity, self.trust()?))
     }
 
+    /// Its certificate in PEM.
+    pub(super) fn pem(&self) -> &str {
+        &self.certificate
+    }
+
     /// Trust in this authority alone.
     pub(crate) fn trust(&self) -> anyhow::Result<Trust> {
         Ok(Trust::from_pem(self.certificate.as_bytes())?)

@@ -1,11 +1,15 @@
 //! `adit demo`: a connector, an agent and what lies between them, in one process on loopback with
-//! throwaway identities, shown at work and recovering from what usually breaks tunnels.
+//! throwaway identities, shown at work and recovering from what usually breaks tunnels; and two peers
+//! that meet at a relay, go direct, are cut and come back.
 //!
-//! It verifies what it shows: every byte by hash, every answer by content. Heartbeats and retries
-//! are much quicker than the defaults, so that the recoveries fit into half a minute.
+//! It verifies what it shows: every byte by hash, every answer by content. In the first act heartbeats
+//! and retries are much quicker than the defaults, so that the recoveries fit into half a minute; the
+//! second hurries nothing.
 
 pub(crate) mod authority;
+mod between;
 mod fetch;
+mod meeting;
 mod path;
 mod report;
 mod service;
@@ -23,7 +27,7 @@ use self::report::Report;
 use self::world::World;
 
 /// The whole demonstration ends within this time.
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(75);
 
 /// Shows everything and reports on it.
 ///
@@ -31,12 +35,14 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// When anything did not hold, or nothing could be shown.
 pub(crate) async fn run(arguments: &DemoArgs) -> Result<(), Stop> {
     let mut report = Report::new();
-    report.say(&format!("this demonstration hurries: {}", world::HURRY));
+    report.say(&format!("the first act hurries: {}", world::HURRY));
     let ended = node::signals(signals::asked_to_end())?;
     tokio::pin!(ended);
     let shown = async {
         let mut world = World::start().await?;
         steps::all(&mut world, &mut report).await;
+        let mut between = world.between(true).await?;
+        meeting::all(&mut between, &world.service, &mut report, meeting::LIMIT).await;
         anyhow::Ok(world)
     };
     let world = tokio::select! {

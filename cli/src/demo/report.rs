@@ -153,7 +153,7 @@ impl Report {
         Ok(text)
     }
 
-    fn table(&self, colour: bool) -> String {
+    pub(super) fn table(&self, colour: bool) -> String {
         let widest = self.checks.iter().map(|check| measure_text_width(check.what)).max();
         let width = widest.unwrap_or(0).max("what".len());
         let pad = |text: &str| pad_str(text, width, console::Alignment::Left, None).into_owned();

@@ -165,7 +165,7 @@ async fn restart(world: &mut World, report: &mut Report) -> anyhow::Result<Figur
 /// takes from the end of that until a page arrives again.
 async fn blackout(world: &World, report: &mut Report) -> anyhow::Result<Figure> {
     let path = Path::to(world.connector.address).await?;
-    let mut agent = world.another_agent(path.address())?;
+    let mut agent = world.another_agent(path.near())?;
     limited(async { Ok(agent.peer.connected().await?) }).await?;
     limited(fetch_page(agent.local)).await?;
     report.say("dropping everything between a second agent and the connector for 3 s");
@@ -228,13 +228,17 @@ async fn tell(events: &mut Events, who: &'static str, report: &mut Report, time:
     let _ = tokio::time::timeout(time, told).await;
 }
 
-fn note(event: &Event, who: &'static str, report: &mut Report) {
+/// Tells of a transition, or of another path.
+pub(super) fn note(event: &Event, who: &'static str, report: &mut Report) {
     if let Event::Transition { transition, .. } = event {
         report.on_transition(who, lifecycle::describe(transition));
     }
+    if let Event::PathChanged { via, reason, .. } = event {
+        report.on_transition(who, lifecycle::describe_path(*via, *reason));
+    }
 }
 
-fn shown(time: Duration) -> String {
+pub(super) fn shown(time: Duration) -> String {
     match time.as_secs_f64() * 1e3 {
         millis if millis < 10.0 => format!("{millis:.2} ms"),
         millis if millis < 1e3 => format!("{millis:.0} ms"),

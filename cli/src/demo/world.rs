@@ -16,6 +16,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use super::authority::Authority;
+use super::between::Between;
 use super::service::Service;
 use crate::config::{self, Limits};
 use crate::forward;
@@ -66,6 +67,11 @@ impl World {
     /// Another agent, which reaches the connector through `address`.
     pub(super) fn another_agent(&self, address: SocketAddr) -> anyhow::Result<Agent> {
         Agent::start(self.authority.device(AGENT)?, address)
+    }
+
+    /// Two peers and a relay between them, in front of the same service.
+    pub(super) async fn between(&self, is_direct_open: bool) -> anyhow::Result<Between> {
+        Between::start(&self.authority, &self.service, is_direct_open).await
     }
 
     /// Ends the connector as a crash would, without a word to anybody.
@@ -150,7 +156,7 @@ impl Agent {
     }
 }
 
-fn web() -> ServiceName {
+pub(super) fn web() -> ServiceName {
     "web".parse().expect("the name is a valid one")
 }
 
@@ -178,7 +184,7 @@ fn hurried(tls: Tls, listening: bool) -> anyhow::Result<Config> {
         .build()?)
 }
 
-async fn serve(handle: Handle, services: Arc<forward::connector::Services>) {
+pub(super) async fn serve(handle: Handle, services: Arc<forward::connector::Services>) {
     forward::connector::serve_each(handle, |peer| serve_peer(peer, services.clone())).await;
 }
 
