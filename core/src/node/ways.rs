@@ -398,6 +398,10 @@ impl Node {
     ) -> Option<Transmit> {
         let Outgoing { mut transmit, is_mtu_probe } = batch;
         let way = self.ways.all.get_mut(&number)?;
+        if is_mtu_probe {
+            transmit.route = way.paths.dispatch_mtu_probe()?;
+            return Some(transmit);
+        }
         let packets = &bytes[..transmit.size];
         let dispatch = way.paths.dispatch(packets, transmit.segment_size, now);
         self.ways.reindex(number);
@@ -408,16 +412,9 @@ impl Node {
         };
         for via in copy.into_iter().chain(Some(via)) {
             match via {
-                Via::Relayed(channel) if !is_mtu_probe => {
-                    self.send_relayed(
-                        number,
-                        channel,
-                        &bytes[..transmit.size],
-                        transmit.segment_size,
-                    );
+                Via::Relayed(channel) => {
+                    self.send_relayed(number, channel, packets, transmit.segment_size);
                 }
-                // A relay's path is narrow, and known: what asks whether it is wider is lost.
-                Via::Relayed(_) => {}
                 Via::Direct(route) => {
                     transmit.route = route;
                     return Some(transmit);

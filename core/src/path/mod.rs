@@ -47,7 +47,7 @@ use crate::id::Channel;
 use crate::probe::{Key, LEN};
 use crate::rng::Rng;
 use crate::timer;
-use crate::transmit::Via;
+use crate::transmit::{Route, Via};
 
 pub use candidate::{Candidate, Kind, MAX_CANDIDATES, Offer};
 pub use config::Config;
@@ -244,6 +244,18 @@ impl Paths {
         }
         self.replay.push(bytes, segment_size, now);
         Dispatch::Send(first)
+    }
+
+    /// A packet that asks whether its path carries larger ones (RFC 8899 §3): by which direct way? By
+    /// none it is lost, which is an answer. It is never kept to be sent later or again, since it could
+    /// go by a relay then, in parts, and would be answered for a path that it never took.
+    pub fn dispatch_mtu_probe(&self) -> Option<Route> {
+        match self.select.in_use() {
+            Some(Via::Direct(route)) if !self.hold.is_closed() && self.copy.is_none() => {
+                Some(route)
+            }
+            Some(Via::Direct(_) | Via::Relayed(_)) | None => None,
+        }
     }
 
     /// Packets of the connection came by `via`, and the connection has authenticated one of them.

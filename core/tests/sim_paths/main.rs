@@ -7,6 +7,7 @@
 //! | `punching` | every pair of NATs |
 //! | `faults` | relays that die, addresses that change, ways that flap |
 //! | `attacks` | what a relay, a stranger and a peer cannot do |
+//! | `sweep` | random worlds: what must hold, holds |
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -15,6 +16,7 @@ mod faults;
 mod figures;
 mod punching;
 mod scene;
+mod sweep;
 
 const SECOND: std::time::Duration = std::time::Duration::from_secs(1);
 
