@@ -339,3 +339,25 @@ fn a_host_that_sleeps_for_an_hour_asks_before_it_leaves_a_way() {
     world.run(ms(2_000));
     assert_eq!(world.ends[DIALLER].changes.len(), before);
 }
+
+#[test]
+fn what_asks_for_larger_packets_goes_directly_or_is_lost() {
+    let mut world = World::new(24);
+    let asks = |world: &World| world.ends[DIALLER].paths.dispatch_mtu_probe();
+    assert_eq!(asks(&world), None, "a relay splits what is too large, and would answer");
+    world = world.meet();
+    world.keep_sending(DIALLER, ms(5));
+    world.run(ms(3_000));
+    let Via::Direct(route) = world.via(1, DIALLER) else { panic!("link 1 is direct") };
+    assert_eq!(asks(&world), Some(route));
+    world.cut(1);
+    let until = world.elapsed() + ms(400);
+    while world.ends[DIALLER].copied.is_empty() {
+        assert!(world.elapsed() < until, "it was never in doubt");
+        world.run(ms(5));
+    }
+    assert_eq!(world.used(DIALLER), Some(1));
+    assert_eq!(asks(&world), None, "the way is in doubt");
+    world.run(ms(1_000));
+    assert_eq!((world.used(DIALLER), asks(&world)), (Some(0), None));
+}

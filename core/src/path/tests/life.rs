@@ -182,16 +182,21 @@ fn a_clearly_quicker_direct_way_is_taken_and_a_slightly_quicker_one_is_not() {
 }
 
 #[test]
-fn a_direct_way_that_loses_a_fifth_is_left_for_the_relay_in_order() {
+fn a_direct_way_that_loses_a_fourth_is_left_for_the_relay_in_order_and_within_40_ms() {
     let mut world = World::new(8).meet();
-    world.keep_sending(DIALLER, ms(20));
+    world.keep_sending(DIALLER, ms(2));
     world.run(ms(5_000));
     assert_eq!(world.used(DIALLER), Some(1));
     world.links[1].lose_every = 4;
     world.run(ms(60_000));
     let worse = |change: &&super::world::Change| change.reason == Reason::DirectWorse;
-    let change = *world.ends.iter().flat_map(|end| &end.changes).find(worse).unwrap();
+    let change = *world.ends[DIALLER].changes.iter().find(worse).unwrap();
     assert!(change.planned, "{change:?}");
+    let gap = world.longest_gap(ACCEPTOR, change.at - ms(100));
+    assert!(gap <= ms(40), "{gap:?}, and the relay alone takes 30 ms longer");
+    let sent_about_then = |number: &u64| world.ends[DIALLER].sent_at[number] >= change.at - ms(500);
+    let got: Vec<u64> = world.ends[ACCEPTOR].got.iter().copied().filter(sent_about_then).collect();
+    assert!(got.is_sorted(), "one overtook another");
 }
 
 #[test]
