@@ -16,13 +16,16 @@
 //! | how long a certificate is believed | `credentials.rs` |
 //! | who hears of a transport event | `routing.rs`, and `link.rs` for connections |
 //! | whose a datagram is | `demux.rs` |
-//! | how end-to-end packets travel | `ways.rs`; which path they take, [`crate::path`] |
+//! | how end-to-end packets travel | `ways.rs`, `carriage.rs`; which path they take, [`crate::path`] |
+//! | which addresses are told to peers | `candidates.rs` |
 //! | what is asked of relays | `attach.rs`; when, `crate::attach` |
 //! | what a relay does | `serving.rs`; what it decides, [`crate::relay`] |
 
 mod attach;
 #[cfg(feature = "testing")]
 mod audit;
+mod candidates;
+mod carriage;
 mod control;
 mod credentials;
 mod demux;
