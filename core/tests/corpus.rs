@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use adit_core::testing::{
-    fuzz_bytes, fuzz_identity, fuzz_probe, fuzz_records, fuzz_relay, fuzz_world,
+    fuzz_bytes, fuzz_demux, fuzz_identity, fuzz_probe, fuzz_records, fuzz_relay, fuzz_world,
 };
 
 #[test]
@@ -34,6 +34,11 @@ fn the_corpus_of_relays_holds() {
 #[test]
 fn the_corpus_of_probes_holds() {
     replay("probes", fuzz_probe::probes);
+}
+
+#[test]
+fn the_corpus_of_batches_holds() {
+    replay("demux", fuzz_demux::demux);
 }
 
 #[test]

@@ -19,6 +19,19 @@ enum Class {
     Plain,
 }
 
+/// The class of the first packet of a batch, and the length of it and of those of the same class
+/// right behind it: nearly always all of them.
+pub(crate) fn first_run<C: PartialEq>(
+    batch: &[u8],
+    size: usize,
+    class: impl Fn(&[u8]) -> C,
+) -> Option<(C, usize)> {
+    let mut packets = batch.chunks(size.max(1));
+    let first = packets.next().map(&class)?;
+    let run = 1 + packets.take_while(|packet| class(packet) == first).count();
+    Some((first, run.saturating_mul(size.max(1)).min(batch.len())))
+}
+
 impl Node {
     pub(super) fn on_datagram(&mut self, mut datagram: Datagram, now: Instant) {
         if transmit::is_virtual(&datagram.route.remote) {
@@ -29,11 +42,8 @@ impl Node {
                 0 => datagram.payload.len(),
                 size => size,
             };
-            let mut packets = datagram.payload.chunks(size);
-            let Some(class) = packets.next().map(|packet| self.class(packet)) else { return };
-            // Nearly always all of them.
-            let run = 1 + packets.take_while(|one| self.class(one) == class).count();
-            let length = run.saturating_mul(size).min(datagram.payload.len());
+            let first = first_run(&datagram.payload, size, |packet| self.class(packet));
+            let Some((class, length)) = first else { return };
             let payload = datagram.payload.split_to(length);
             let (route, via) = (datagram.route, Via::Direct(datagram.route));
             match class {

@@ -28,7 +28,7 @@ mod candidates;
 mod carriage;
 mod control;
 mod credentials;
-mod demux;
+pub(crate) mod demux;
 mod exchange;
 mod link;
 mod offers;

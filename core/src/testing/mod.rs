@@ -12,6 +12,7 @@ pub mod conformance;
 pub mod crypto;
 mod flows;
 pub mod fuzz_bytes;
+pub mod fuzz_demux;
 pub mod fuzz_identity;
 pub mod fuzz_probe;
 pub mod fuzz_records;
