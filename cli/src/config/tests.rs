@@ -140,7 +140,7 @@ fn a_key_unlike_any_other_is_answered_with_those_that_exist() {
     let said = connector(&format!("zzz = 1\n{CONNECTOR}")).unwrap_err();
     assert!(
         said.contains(
-            "unknown key \"zzz\"; known here: listen, tls, advertise, relays, port_mapping, service"
+            "unknown key \"zzz\"; known here: listen, tls, advertise, relays, direct, port_mapping, service"
         ),
         "{said}"
     );
