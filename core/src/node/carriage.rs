@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::Node;
 use super::candidates::told;
-use crate::envelope::{self, Content, Envelope};
+use crate::envelope::{self, Content, Envelope, Head};
 use crate::event::Event;
 use crate::id::{Channel, PeerId};
 use crate::message::Message;
@@ -19,7 +19,7 @@ use crate::transmit::{self, Datagram, Ecn, Route, Transmit, Via};
 impl Node {
     /// A datagram of a relay's that carries a packet of somebody else.
     pub(super) fn on_enveloped(&mut self, relay: PeerId, datagram: Bytes, now: Instant) {
-        let Some(Envelope { channel, content }) = Envelope::parse(datagram.clone()) else { return };
+        let Some(Head { channel, .. }) = Head::parse(&datagram) else { return };
         let channel = Channel { relay, number: channel };
         let Some(number) = self.ways.by_channel(channel) else {
             if self.is_registered(relay) {
@@ -28,6 +28,7 @@ impl Node {
             return;
         };
         let Some(way) = self.ways.all.get_mut(&number) else { return };
+        let Some(Envelope { content, .. }) = Envelope::parse(datagram) else { return };
         let packet = match content {
             Content::Whole(packet) => BytesMut::from(&packet[..]),
             Content::Part(part) => match way.reassembly.push(part) {
