@@ -2,7 +2,6 @@
 //! of known latency. It starts them with the defaults, hurrying nothing; it verifies nothing.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::time::Duration;
 
 use adit_tokio::core::config::{Config, Dial};
@@ -13,15 +12,13 @@ use adit_tokio::core::path::{Class, View};
 use adit_tokio::core::relay;
 use adit_tokio::core::tls::{KeyDigest, Tls, Trust};
 use anyhow::Context as _;
-use tokio::sync::watch;
 
 use super::authority::Authority;
 use super::path::Path;
 use super::service::Service;
-use super::world::{self, AGENT, CONNECTOR};
-use crate::config::{self, Limits};
-use crate::forward;
+use super::world::{self, AGENT, CONNECTOR, LocalPort};
 use crate::node::{self, Background, Driver, Node};
+use crate::relays::NAME;
 
 /// One way between either peer and the relay: 80 ms there and back through it.
 const TO_RELAY: Duration = Duration::from_millis(20);
@@ -32,16 +29,15 @@ const DIRECTLY: Duration = Duration::from_millis(10);
 /// The relay and the two peers, running, and what lies between them.
 #[derive(Debug)]
 pub(super) struct Between {
-    /// The agent's local port.
-    pub(super) local: SocketAddr,
+    /// The agent's.
+    pub(super) port: LocalPort,
     pub(super) events: Events,
     pub(super) peer: Peer,
     connector: Handle,
     direct: Path,
     _to_relay: [Path; 2],
     _drivers: [Driver; 3],
-    _serving: [Background<()>; 2],
-    _tunnel: watch::Sender<Option<Peer>>,
+    _serving: Background<()>,
 }
 
 impl Between {
@@ -52,7 +48,7 @@ impl Between {
         service: &Service,
         is_direct_open: bool,
     ) -> anyhow::Result<Self> {
-        let own = authority.device("relay")?;
+        let own = authority.device(NAME)?;
         let key = own.identity().chain().first().and_then(KeyDigest::of_certificate);
         let trust = Trust::pinned_leaf(key.context("the relay's certificate cannot be read")?);
         let own = Tls::new(own.identity().clone(), Trust::anyone());
@@ -64,7 +60,7 @@ impl Between {
             let path = Path::between(Some(node.local), at_relay.local, TO_RELAY).await?;
             let shown = tls.identity().clone().presenting(authority.pem().as_bytes())?;
             let tls = Tls::new(shown, trust.clone());
-            node.handle.dial(Dial::relay(path.near(), "relay", tls))?;
+            node.handle.dial(Dial::relay(path.near(), NAME, tls))?;
             anyhow::Ok(path)
         };
         let accepting = Config::builder(connector.clone()).device_id("demo").listening(true);
@@ -85,31 +81,19 @@ impl Between {
             takeover: true,
         }));
         let to_relay = [attach(&connector, &at_connector).await?, attach(&agent, &at_agent).await?];
-        let web = config::Service {
-            name: world::web(),
-            backend: config::Backend::Tcp(service.address().into()),
-            allow: Some([AGENT.to_owned()].into()),
-        };
-        let services = Arc::new(forward::connector::Services::new(vec![web], Limits::default()));
-        let serving = Background::spawn(world::serve(at_connector.handle.clone(), services));
-
+        let serving = world::offer(at_connector.handle.clone(), service);
         let events = at_agent.handle.events();
         let peer = at_agent.handle.dial(Dial::service(world::web(), CONNECTOR))?;
-        let (current, tunnel) = watch::channel(Some(peer.clone()));
-        let listener = forward::agent::listen((Ipv4Addr::LOCALHOST, 0).into())?;
-        let local = listener.local_addr()?;
-        let gate = forward::agent::Gate::new(Limits::default());
-        let forwarding = forward::agent::serve(listener, world::web(), tunnel, gate);
+        let port = LocalPort::open(&peer)?;
         Ok(Self {
-            local,
+            port,
             events,
             peer,
             connector: at_connector.handle,
             direct,
             _to_relay: to_relay,
             _drivers: [at_relay.driver, at_connector.driver, at_agent.driver],
-            _serving: [serving, Background::spawn(forwarding)],
-            _tunnel: current,
+            _serving: serving,
         })
     }
 

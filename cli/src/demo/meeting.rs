@@ -1,7 +1,7 @@
 //! The second act, in order: two peers meet at a relay, go direct, are cut, fall back and come back,
 //! during one transfer whose every byte is verified. It decides what is waited for, and measures it.
 
-use std::sync::Mutex;
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use adit_tokio::core::path::Class;
@@ -28,25 +28,34 @@ const QUIET: Duration = Duration::from_secs(1);
 /// How long the transfer may take to end once it is told to.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// When bytes of the transfer came.
-#[derive(Debug, Default)]
-struct Arrivals(Mutex<Vec<Instant>>);
+/// How long the transfer stood still, at most.
+#[derive(Debug)]
+struct Pauses {
+    last: Cell<Instant>,
+    longest: Cell<Duration>,
+}
 
-impl Arrivals {
-    fn note(&self) {
-        if let Ok(mut all) = self.0.lock() {
-            all.push(Instant::now());
-        }
+impl Pauses {
+    /// Counted from `now` on.
+    fn since(now: Instant) -> Self {
+        Self { last: Cell::new(now), longest: Cell::default() }
     }
 
-    /// The longest time without a byte since `start`.
-    fn longest_gap(&self, start: Instant) -> Duration {
-        let all = self.0.lock().map(|all| all.clone()).unwrap_or_default();
-        let since: Vec<_> = std::iter::once(start)
-            .chain(all.into_iter().filter(|at| *at > start))
-            .chain(std::iter::once(Instant::now()))
-            .collect();
-        since.windows(2).map(|two| two[1] - two[0]).max().unwrap_or_default()
+    /// Counted from `now` on, and not what was before.
+    fn begin(&self, now: Instant) {
+        self.last.set(now);
+        self.longest.set(Duration::ZERO);
+    }
+
+    /// A byte came.
+    fn end_one(&self, now: Instant) {
+        self.longest.set(self.longest(now));
+        self.last.set(now);
+    }
+
+    /// The longest without a byte, one that goes on included.
+    fn longest(&self, now: Instant) -> Duration {
+        self.longest.get().max(now - self.last.get())
     }
 }
 
@@ -58,13 +67,13 @@ pub(super) async fn all(
     report: &mut Report,
     limit: Duration,
 ) {
-    let arrivals = Arrivals::default();
-    let (local, peer) = (between.local, between.peer.clone());
+    let pauses = Pauses::since(Instant::now());
+    let (local, peer) = (between.port.local, between.peer.clone());
     let (over, mut is_over) = watch::channel(false);
     let transfer = async {
         let fetched = async {
             peer.connected().await?;
-            fetch::get(local, "/live", |_| arrivals.note()).await
+            fetch::get(local, "/live", |_| pauses.end_one(Instant::now())).await
         };
         let too_late = async {
             // Fails only when the sender is gone, which outlives this.
@@ -77,7 +86,7 @@ pub(super) async fn all(
         }
     };
     let shown = async {
-        show(between, &arrivals, report, limit).await;
+        show(between, &pauses, report, limit).await;
         service.end_live();
         over.send_replace(true);
     };
@@ -86,38 +95,26 @@ pub(super) async fn all(
     report.on_check("transfer", "a transfer over all of it", verified);
 }
 
-async fn show(between: &mut Between, arrivals: &Arrivals, report: &mut Report, limit: Duration) {
+async fn show(between: &mut Between, pauses: &Pauses, report: &mut Report, limit: Duration) {
     report.say("two peers that know each other's names alone meet at a relay, 80 ms away");
     let met = meet(between, report, limit).await;
-    if !told(report, "relayed", "met at a relay", met) {
+    if !report.on_check("relayed", "met at a relay", met) {
         return;
     }
     let direct = go_direct(between, report, limit).await;
-    if !told(report, "direct", "a direct path found", direct) {
+    if !report.on_check("direct", "a direct path found", direct) {
         return;
     }
     sleep(QUIET).await;
     report.say("dropping everything on the direct path, and telling nobody");
-    let back = fall_back(between, arrivals, report, limit).await;
-    if !told(report, "cut", "the direct path cut", back) {
+    let back = fall_back(between, pauses, report, limit).await;
+    if !report.on_check("cut", "the direct path cut", back) {
         return;
     }
     report.say("the direct path is open again, and nobody is told");
     let again = come_back(between, report, limit).await;
-    told(report, "open", "the direct path open again", again);
+    report.on_check("open", "the direct path open again", again);
     sleep(QUIET).await;
-}
-
-/// Reports a step, and whether it held.
-fn told(
-    report: &mut Report,
-    id: &'static str,
-    what: &'static str,
-    step: anyhow::Result<Figure>,
-) -> bool {
-    let held = step.is_ok();
-    report.on_check(id, what, step);
-    held
 }
 
 async fn meet(
@@ -153,16 +150,16 @@ async fn go_direct(
 
 async fn fall_back(
     between: &mut Between,
-    arrivals: &Arrivals,
+    pauses: &Pauses,
     report: &mut Report,
     limit: Duration,
 ) -> anyhow::Result<Figure> {
-    let start = Instant::now();
+    pauses.begin(Instant::now());
     between.cut(true);
     let both = |between: &Between| between.both_go(Class::Relayed);
     let took = until(between, report, ("the relay's path", limit), both).await?;
     sleep(QUIET).await;
-    let still = arrivals.longest_gap(start);
+    let still = pauses.longest(Instant::now());
     ensure!(still < limit, "no byte came after the cut");
     let text = format!(
         "by the relay again after {}; the transfer stood still for {}",

@@ -112,13 +112,14 @@ impl Report {
         self.transitions.push(Seen { at_ms, who, what });
     }
 
-    /// A step has ended.
+    /// A step has ended; gives whether it held.
     pub(super) fn on_check(
         &mut self,
         id: &'static str,
         what: &'static str,
         result: anyhow::Result<Figure>,
-    ) {
+    ) -> bool {
+        let ok = result.is_ok();
         let check = match result {
             Ok(Figure { text, value, unit }) => {
                 Check { id, what, ok: true, figure: text, value: Some(value), unit: Some(unit) }
@@ -129,6 +130,7 @@ impl Report {
         };
         self.say(&format!("{} {what}: {}", if check.ok { "✓" } else { "✗" }, check.figure));
         self.checks.push(check);
+        ok
     }
 
     /// Prints the report to stdout.

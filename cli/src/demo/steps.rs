@@ -42,8 +42,8 @@ pub(super) async fn all(world: &mut World, report: &mut Report) {
     let connected = limited(connect(agent)).await;
     tell(&mut agent.events, "agent", report, Duration::ZERO).await;
     report.on_check("connect", "mutual TLS handshake", connected);
-    report.on_check("page", "a page through the tunnel", limited(page(agent.local)).await);
-    let fetched = limited(large(agent.local, report)).await;
+    report.on_check("page", "a page through the tunnel", limited(page(agent.local())).await);
+    let fetched = limited(large(agent.local(), report)).await;
     report.on_check("large", "256 MiB through the tunnel", fetched);
     report.on_check("echo", "requests answered", limited(echo(&agent.peer)).await);
     report.on_check("stream", "a streamed answer", limited(stream(&agent.peer)).await);
@@ -144,7 +144,7 @@ async fn heartbeats(events: &mut Events) -> anyhow::Result<Figure> {
 /// Kills the connector in the middle of a transfer, starts it anew at once, and measures how long
 /// it takes until a page arrives again.
 async fn restart(world: &mut World, report: &mut Report) -> anyhow::Result<Figure> {
-    let local = world.agent.local;
+    let local = world.agent.local();
     let mut arrived = 0;
     let cut = tokio::select! {
         fetched = fetch::get(local, "/large", |bytes| arrived = bytes) => Some(fetched),
@@ -167,7 +167,7 @@ async fn blackout(world: &World, report: &mut Report) -> anyhow::Result<Figure> 
     let path = Path::to(world.connector.address).await?;
     let mut agent = world.another_agent(path.near())?;
     limited(async { Ok(agent.peer.connected().await?) }).await?;
-    limited(fetch_page(agent.local)).await?;
+    limited(fetch_page(agent.local())).await?;
     report.say("dropping everything between a second agent and the connector for 3 s");
     path.block(true);
     tell(&mut agent.events, "second agent", report, BLOCKED).await;
@@ -186,7 +186,7 @@ async fn first_page(
     report: &mut Report,
     start: Instant,
 ) -> anyhow::Result<Duration> {
-    let local = agent.local;
+    let local = agent.local();
     let fetched = async {
         loop {
             let sent = start.elapsed();

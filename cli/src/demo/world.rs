@@ -88,7 +88,7 @@ impl World {
 
     /// Where a browser finds the private service.
     pub(super) fn url(&self) -> String {
-        format!("http://{}/", self.agent.local)
+        format!("http://{}/", self.agent.local())
     }
 }
 
@@ -102,14 +102,7 @@ pub(super) struct Connector {
 impl Connector {
     fn start(address: SocketAddr, tls: Tls, service: &Service) -> anyhow::Result<Self> {
         let Node { handle, driver, .. } = node::start(address, hurried(tls, true)?)?;
-        let web = config::Service {
-            name: web(),
-            backend: config::Backend::Tcp(service.address().into()),
-            allow: Some([AGENT.to_owned()].into()),
-        };
-        let services = Arc::new(forward::connector::Services::new(vec![web], Limits::default()));
-        let serving = Background::spawn(serve(handle, services));
-        Ok(Self { address, running: Some((driver, serving)) })
+        Ok(Self { address, running: Some((driver, offer(handle, service))) })
     }
 
     async fn kill(&mut self) {
@@ -123,14 +116,11 @@ impl Connector {
 /// An agent with one local port, running.
 #[derive(Debug)]
 pub(super) struct Agent {
-    /// The local port's address.
-    pub(super) local: SocketAddr,
+    port: LocalPort,
     pub(super) handle: Handle,
     pub(super) peer: Peer,
     pub(super) events: Events,
     _driver: Driver,
-    _forwarding: Background<()>,
-    _tunnel: watch::Sender<Option<Peer>>,
 }
 
 impl Agent {
@@ -139,21 +129,44 @@ impl Agent {
         let Node { handle, driver, .. } = node::start(from, hurried(tls, false)?)?;
         let events = handle.events();
         let peer = handle.dial(Dial::new(connector, CONNECTOR))?;
+        let port = LocalPort::open(&peer)?;
+        Ok(Self { port, handle, peer, events, _driver: driver })
+    }
+
+    /// The local port's address.
+    pub(super) const fn local(&self) -> SocketAddr {
+        self.port.local
+    }
+}
+
+/// A local port that leads to the service of a peer.
+#[derive(Debug)]
+pub(super) struct LocalPort {
+    pub(super) local: SocketAddr,
+    _forwarding: Background<()>,
+    _tunnel: watch::Sender<Option<Peer>>,
+}
+
+impl LocalPort {
+    pub(super) fn open(peer: &Peer) -> anyhow::Result<Self> {
         let (current, tunnel) = watch::channel(Some(peer.clone()));
         let listener = forward::agent::listen((Ipv4Addr::LOCALHOST, 0).into())?;
         let local = listener.local_addr()?;
         let gate = forward::agent::Gate::new(Limits::default());
-        let forwarding = forward::agent::serve(listener, web(), tunnel, gate);
-        Ok(Self {
-            local,
-            handle,
-            peer,
-            events,
-            _driver: driver,
-            _forwarding: Background::spawn(forwarding),
-            _tunnel: current,
-        })
+        let forwarding = Background::spawn(forward::agent::serve(listener, web(), tunnel, gate));
+        Ok(Self { local, _forwarding: forwarding, _tunnel: current })
     }
+}
+
+/// Offers the private service to agents.
+pub(super) fn offer(handle: Handle, service: &Service) -> Background<()> {
+    let web = config::Service {
+        name: web(),
+        backend: config::Backend::Tcp(service.address().into()),
+        allow: Some([AGENT.to_owned()].into()),
+    };
+    let services = Arc::new(forward::connector::Services::new(vec![web], Limits::default()));
+    Background::spawn(serve(handle, services))
 }
 
 pub(super) fn web() -> ServiceName {
@@ -184,7 +197,7 @@ fn hurried(tls: Tls, listening: bool) -> anyhow::Result<Config> {
         .build()?)
 }
 
-pub(super) async fn serve(handle: Handle, services: Arc<forward::connector::Services>) {
+async fn serve(handle: Handle, services: Arc<forward::connector::Services>) {
     forward::connector::serve_each(handle, |peer| serve_peer(peer, services.clone())).await;
 }
 
