@@ -3,13 +3,14 @@
 //! `ADIT_SEEDS` worlds are played (2,000 unless told otherwise), beginning at `ADIT_FIRST_SEED`, and
 //! the first `ADIT_TWINS` of them (50) twice. A world that fails names its seed.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+mod seeds;
 
 use adit_core::testing::marks::Marks;
 use adit_core::testing::op::{Op, Side};
 use adit_core::testing::play::{play, play_random};
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence::Direct;
+use seeds::{replay, setting, sweep};
 
 /// Operations of one world.
 const LENGTH: usize = 100;
@@ -17,19 +18,9 @@ const LENGTH: usize = 100;
 #[test]
 fn whatever_happens_to_two_nodes_the_tunnel_heals_and_nothing_is_left() {
     let (first, count) = (setting("ADIT_FIRST_SEED", 0), setting("ADIT_SEEDS", 2_000));
-    let threads = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
-    let parts: Vec<_> = std::thread::scope(|scope| {
-        let part =
-            |n| scope.spawn(move || sweep((first..first + count).filter(|s| s % threads == n)));
-        let workers: Vec<_> = (0..threads).map(part).collect();
-        workers.into_iter().map(|worker| worker.join().expect("panics are caught")).collect()
-    });
+    let (held, failed) = sweep((first, count), |seed| play_random(seed, LENGTH).marks);
     let mut marks = Marks::new();
-    let mut failed: Vec<u64> = Vec::new();
-    for (seen, seeds) in parts {
-        marks.merge(&seen);
-        failed.extend(seeds);
-    }
+    held.iter().for_each(|seen| marks.merge(seen));
     assert!(failed.is_empty(), "seeds that failed: {failed:?}");
     if count >= 1_000 {
         assert_eq!(marks.missing(), [], "the worlds never came to this: {marks:#?}");
@@ -39,12 +30,11 @@ fn whatever_happens_to_two_nodes_the_tunnel_heals_and_nothing_is_left() {
 #[test]
 fn worlds_that_failed_once_hold() {
     let seeds = include_str!("../../proptest-regressions/sim_sweep.seeds");
-    let seeds = seeds.lines().filter(|line| !line.starts_with('#'));
-    let seeds: Vec<u64> = seeds
-        .map(|line| line.split(' ').next().and_then(|s| s.parse().ok()).expect("a seed"))
-        .collect();
-    assert!(seeds.len() >= 8, "a failure that was found is not forgotten");
-    let (_, failed) = sweep(seeds.into_iter());
+    assert!(
+        seeds.lines().filter(|line| !line.starts_with('#')).count() >= 8,
+        "a failure that was found is not forgotten"
+    );
+    let failed = replay(seeds, |seed| play_random(seed, LENGTH));
     assert!(failed.is_empty(), "seeds that failed again: {failed:?}");
 }
 
@@ -67,28 +57,6 @@ fn a_request_under_way_is_reported_when_its_peer_is_disconnected() {
 #[test]
 fn a_world_in_which_nothing_happens_connects_and_ends() {
     assert!(play(0, &[]).fingerprint.1 > 0);
-}
-
-fn sweep(seeds: impl Iterator<Item = u64>) -> (Marks, Vec<u64>) {
-    let (mut marks, mut failed) = (Marks::new(), Vec::new());
-    for seed in seeds {
-        match catch_unwind(AssertUnwindSafe(|| play_random(seed, LENGTH))) {
-            Ok(report) => marks.merge(&report.marks),
-            Err(_) => {
-                eprintln!("seed {seed} failed");
-                failed.push(seed);
-            }
-        }
-        if failed.len() > 5 {
-            break;
-        }
-    }
-    (marks, failed)
-}
-
-#[expect(clippy::disallowed_methods, reason = "a sweep is as long as whoever runs it wants")]
-fn setting(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |value| value.parse().expect("a number"))
 }
 
 proptest! {

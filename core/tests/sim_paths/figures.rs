@@ -8,6 +8,7 @@ use adit_core::testing::nat::Rules;
 use adit_core::transmit::Via;
 
 use super::scene::{Ground, Scene};
+use super::seeds::setting;
 use super::{SECOND, ms};
 
 /// 100 Mbit/s.
@@ -103,9 +104,8 @@ fn first_contact(seed: u64, ground: &Ground) -> Duration {
 }
 
 /// How many seeds: more when it is asked for.
-#[expect(clippy::disallowed_methods, reason = "a test may be told how long to take")]
 fn seeds(usual: u64) -> u64 {
-    std::env::var("ADIT_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
+    setting("ADIT_SEEDS", usual)
 }
 
 #[test]

@@ -16,6 +16,8 @@ mod faults;
 mod figures;
 mod punching;
 mod scene;
+#[path = "../seeds/mod.rs"]
+mod seeds;
 mod sweep;
 
 const SECOND: std::time::Duration = std::time::Duration::from_secs(1);

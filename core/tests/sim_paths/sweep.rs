@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use adit_core::rng::Rng;
@@ -19,6 +18,7 @@ use adit_core::testing::pair::pattern;
 use adit_core::transmit::Via;
 
 use super::scene::{Ground, Scene};
+use super::seeds::{replay, setting, sweep};
 use super::{SECOND, ms};
 
 /// Time after the last fault within which everything works again: mappings of 60 s have gone by
@@ -322,45 +322,13 @@ fn play(seed: u64) -> (Seen, u64) {
     (world.seen, world.scene.lab.trace().fingerprint())
 }
 
-#[expect(clippy::disallowed_methods, reason = "a sweep is as long as whoever runs it wants")]
-fn setting(name: &str, usual: u64) -> u64 {
-    std::env::var(name).map_or(usual, |value| value.parse().expect("a number"))
-}
-
-fn sweep(seeds: impl Iterator<Item = u64>) -> (Seen, Vec<u64>) {
-    let (mut seen, mut failed) = (Seen::default(), Vec::new());
-    for seed in seeds {
-        match catch_unwind(AssertUnwindSafe(|| play(seed))) {
-            Ok((marks, _)) => {
-                for (what, count) in marks.0 {
-                    *seen.0.entry(what).or_default() += count;
-                }
-            }
-            Err(_) => failed.push(seed),
-        }
-        if failed.len() > 5 {
-            break;
-        }
-    }
-    (seen, failed)
-}
-
 #[test]
 fn whatever_happens_to_the_ways_traffic_goes_on_and_nobody_else_gets_it() {
     let (first, count) = (setting("ADIT_FIRST_SEED", 0), setting("ADIT_SEEDS", 60));
-    let threads = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
-    let parts: Vec<_> = std::thread::scope(|scope| {
-        let part =
-            |n| scope.spawn(move || sweep((first..first + count).filter(|s| s % threads == n)));
-        let workers: Vec<_> = (0..threads).map(part).collect();
-        workers.into_iter().map(|worker| worker.join().expect("panics are caught")).collect()
-    });
-    let (mut all, mut failed) = (Seen::default(), Vec::new());
-    for (seen, seeds) in parts {
-        failed.extend(seeds);
-        for (what, count) in seen.0 {
-            *all.0.entry(what).or_default() += count;
-        }
+    let (held, failed) = sweep((first, count), |seed| play(seed).0);
+    let mut all = Seen::default();
+    for (what, count) in held.into_iter().flat_map(|seen| seen.0) {
+        *all.0.entry(what).or_default() += count;
     }
     println!("{count} worlds of paths: {:?}", all.0);
     assert!(failed.is_empty(), "seeds that failed: {failed:?}");
@@ -373,10 +341,7 @@ fn whatever_happens_to_the_ways_traffic_goes_on_and_nobody_else_gets_it() {
 
 #[test]
 fn worlds_of_paths_that_failed_once_hold() {
-    let seeds = include_str!("../../../proptest-regressions/sim_paths.seeds");
-    let seeds = seeds.lines().filter(|line| !line.starts_with('#'));
-    let seeds = seeds.map(|line| line.split(' ').next().and_then(|s| s.parse().ok()));
-    let (_, failed) = sweep(seeds.map(|seed| seed.expect("a seed")));
+    let failed = replay(include_str!("../../../proptest-regressions/sim_paths.seeds"), play);
     assert!(failed.is_empty(), "seeds that failed again: {failed:?}");
 }
 

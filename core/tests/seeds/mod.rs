@@ -1,0 +1,61 @@
+//! How many worlds a sweep plays, and which of them failed: the same for every suite of random worlds.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// Failures after which a thread has seen enough.
+const ENOUGH: usize = 5;
+
+/// A number that whoever runs a sweep may set.
+#[expect(clippy::disallowed_methods, reason = "a sweep is as long as whoever runs it wants")]
+pub(crate) fn setting(name: &str, usual: u64) -> u64 {
+    std::env::var(name).map_or(usual, |value| value.parse().expect("a number"))
+}
+
+/// Plays `count` worlds from `first` on, on all processors: what each that held came to, and the seeds
+/// of those that did not.
+pub(crate) fn sweep<T: Send>(
+    (first, count): (u64, u64),
+    play: impl Fn(u64) -> T + Sync,
+) -> (Vec<T>, Vec<u64>) {
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
+    let parts: Vec<_> = std::thread::scope(|scope| {
+        let part = |n| {
+            let seeds = (first..first + count).filter(move |seed| seed % threads == n);
+            scope.spawn(|| played(seeds, &play))
+        };
+        let workers: Vec<_> = (0..threads).map(part).collect();
+        workers.into_iter().map(|worker| worker.join().expect("panics are caught")).collect()
+    });
+    let (mut held, mut failed) = (Vec::new(), Vec::new());
+    for (reports, seeds) in parts {
+        held.extend(reports);
+        failed.extend(seeds);
+    }
+    (held, failed)
+}
+
+/// Plays the worlds of a list of seeds that failed once, and gives those that fail again.
+pub(crate) fn replay<T>(list: &str, play: impl Fn(u64) -> T) -> Vec<u64> {
+    let lines = list.lines().filter(|line| !line.starts_with('#'));
+    let seeds = lines.map(|line| line.split(' ').next().and_then(|s| s.parse().ok()));
+    let seeds: Vec<u64> = seeds.map(|seed| seed.expect("a seed")).collect();
+    assert!(!seeds.is_empty(), "a failure that was found is not forgotten");
+    played(seeds.into_iter(), &play).1
+}
+
+fn played<T>(seeds: impl Iterator<Item = u64>, play: &impl Fn(u64) -> T) -> (Vec<T>, Vec<u64>) {
+    let (mut held, mut failed) = (Vec::new(), Vec::new());
+    for seed in seeds {
+        match catch_unwind(AssertUnwindSafe(|| play(seed))) {
+            Ok(report) => held.push(report),
+            Err(_) => {
+                eprintln!("seed {seed} failed");
+                failed.push(seed);
+            }
+        }
+        if failed.len() > ENOUGH {
+            break;
+        }
+    }
+    (held, failed)
+}
