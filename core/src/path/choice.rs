@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::candidate::Kind;
 use super::hold;
+use super::probing::{Sample, Track};
 use super::replay::ANSWER_SLACK;
 use super::score::{Agreed, Class, Figures, Score, Standing, is_worse};
 use super::select::{Patience, is_same};
@@ -275,12 +276,11 @@ impl Paths {
     pub(super) fn switch(&mut self, to: Via, reason: Reason, planned: bool, now: Instant) {
         let from = self.select.in_use();
         if planned {
-            let least = |via: Option<Via>| {
-                via.and_then(|via| self.ways.get(via)).and_then(|way| way.track.least())
-            };
-            let smoothed = self.rtt();
-            let old = least(from).unwrap_or(smoothed);
-            let new = least(Some(to)).unwrap_or(smoothed);
+            let track = |via| self.ways.get(via).map(|way| &way.track);
+            let unknown = Sample { round_trip: self.rtt(), there: None };
+            let old = from.and_then(track).and_then(Track::latest).unwrap_or(unknown);
+            let new = track(to).and_then(Track::quickest).unwrap_or(unknown);
+            let smoothed = self.srtt.unwrap_or(old.round_trip);
             self.hold.close(hold::wait(old, new, smoothed, self.config.hold), now);
             self.replay.forget();
         } else {

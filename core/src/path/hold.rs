@@ -5,6 +5,8 @@
 
 use std::time::{Duration, Instant};
 
+use super::probing::Sample;
+
 /// Bytes that wait while there is no way at all: a flight of a connection that has just lost its
 /// relay. Later packets are dropped; QUIC sends what matters again.
 pub(super) const WITHOUT_A_WAY: usize = 64 << 10;
@@ -37,19 +39,28 @@ pub(super) struct Hold {
     dropped: u64,
 }
 
-/// How long packets wait at a planned switch, so that none overtakes those on the way it leaves:
-/// half of what the round trip gets shorter, and what queues on the way that is left.
+/// How long packets wait at a planned switch, so that none overtakes those on the way it leaves: what
+/// the way there gets shorter, and what the queue on the way that is left has grown by since it was
+/// measured.
 ///
-/// `old` and `new` are the least round trips of the two ways, `smoothed` is the connection's
-/// present one.
-pub(super) fn wait(old: Duration, new: Duration, smoothed: Duration, most: Duration) -> Duration {
+/// `old` and `new` are what probes measured of the two ways, `smoothed` is the connection's present
+/// round trip. Where no clock of the peer helps, half of a round trip is the way there.
+pub(super) fn wait(old: Sample, new: Sample, smoothed: Duration, most: Duration) -> Duration {
     // Signed: a slower way is behind by as much as a faster one is ahead, and a queue can make up
     // for that.
-    let nanos = |time: Duration| i128::try_from(time.as_nanos()).unwrap_or(i128::MAX / 4);
-    let queued = nanos(smoothed.saturating_sub(old));
-    let wait = (nanos(old) - nanos(new)) / 2 + queued;
-    let wait = u64::try_from(wait.max(0)).unwrap_or(u64::MAX);
-    Duration::from_nanos(wait).min(most)
+    let by_half = (micros(old.round_trip) - micros(new.round_trip)) / 2;
+    let by_clock = old.there.zip(new.there).map(|(old, new)| old.wrapping_sub(new));
+    // No two ways differ by more than a whole round trip: a clock that says so has leapt.
+    let possible = -micros(new.round_trip)..=micros(old.round_trip);
+    let shorter = by_clock.filter(|it| possible.contains(it)).unwrap_or(by_half);
+    let grown = micros(smoothed) - micros(old.round_trip);
+    let wait = shorter.saturating_add(grown);
+    Duration::from_micros(u64::try_from(wait).unwrap_or(0)).min(most)
+}
+
+/// Signed microseconds; what does not fit is far beyond every limit here.
+fn micros(time: Duration) -> i64 {
+    i64::try_from(time.as_micros()).unwrap_or(i64::MAX / 4).min(i64::MAX / 4)
 }
 
 impl Hold {
@@ -152,16 +163,40 @@ mod tests {
         Duration::from_millis(ms)
     }
 
+    const fn sample(rtt: u64, there: Option<i64>) -> Sample {
+        Sample { round_trip: ms(rtt), there }
+    }
+
     #[test]
-    fn the_wait_is_half_the_difference_and_what_queues_and_at_most_its_limit() {
-        assert_eq!(wait(ms(80), ms(20), ms(80), ms(300)), ms(30));
-        assert_eq!(wait(ms(80), ms(20), ms(130), ms(300)), ms(80));
-        assert_eq!(wait(ms(80), ms(20), ms(350), ms(300)), ms(300));
-        assert_eq!(wait(ms(80), ms(20), ms(351), ms(300)), ms(300));
-        assert_eq!(wait(ms(20), ms(80), ms(20), ms(300)), ms(0));
-        assert_eq!(wait(ms(20), ms(80), ms(50), ms(300)), ms(0));
-        assert_eq!(wait(ms(20), ms(80), ms(51), ms(300)), ms(1));
-        assert_eq!(wait(Duration::MAX, ms(0), Duration::MAX, ms(300)), ms(300));
+    fn without_a_clock_the_wait_is_half_the_difference_and_what_queues_and_at_most_its_limit() {
+        let wait = |old, new, now| wait(sample(old, None), sample(new, Some(0)), ms(now), ms(300));
+        assert_eq!(wait(80, 20, 80), ms(30));
+        assert_eq!(wait(80, 20, 130), ms(80));
+        assert_eq!(wait(80, 20, 350), ms(300));
+        assert_eq!(wait(80, 20, 351), ms(300));
+        assert_eq!(wait(20, 80, 20), ms(0));
+        assert_eq!(wait(20, 80, 50), ms(0));
+        assert_eq!(wait(20, 80, 51), ms(1));
+        assert_eq!(wait(80, 20, 70), ms(20), "the queue has shrunk");
+        let (old, new) = (Sample { round_trip: Duration::MAX, there: None }, sample(0, None));
+        assert_eq!(super::wait(old, new, Duration::MAX, ms(300)), ms(300));
+    }
+
+    #[test]
+    fn the_clocks_tell_a_queue_on_the_way_there_from_one_on_the_way_back() {
+        let wait =
+            |there| wait(sample(280, Some(there)), sample(80, Some(40_000)), ms(280), ms(300));
+        assert_eq!(wait(270_000), ms(230), "all of it there");
+        assert_eq!(wait(140_000), ms(100), "half of it");
+        assert_eq!(wait(10_000), ms(0), "all of it back");
+    }
+
+    #[test]
+    fn a_clock_that_leapt_counts_exactly_from_what_no_two_ways_can_differ_by() {
+        let wait = |there| wait(sample(80, Some(there)), sample(20, Some(0)), ms(80), ms(300));
+        assert_eq!((wait(80_000), wait(80_001)), (ms(80), ms(30)));
+        assert_eq!((wait(-20_000), wait(-20_001)), (ms(0), ms(30)));
+        assert_eq!((wait(i64::MAX), wait(i64::MIN)), (ms(30), ms(30)));
     }
 
     #[test]

@@ -105,7 +105,8 @@ impl Paths {
             Via::Relayed(_) => None,
         };
         let kind = probe::Kind::Pong;
-        let pong = Probe { kind, session: keys.ours.0, observed, state, ..*ping };
+        let (session, sent) = (keys.ours.0, self.clock(now));
+        let pong = Probe { kind, session, sent, observed, state, ..*ping };
         let bytes = pong.encode(&keys.ours.1);
         self.actions.push_back(Action::Probe { via, bytes });
         true
@@ -141,9 +142,11 @@ impl Paths {
     fn on_pong(&mut self, via: Via, pong: &Probe, now: Instant) -> Heard {
         let Some(at) = self.ways.find(via) else { return Heard::Stray };
         let way = &mut self.ways.all[at];
-        if way.track.on_answer(pong.transaction, now).is_none() {
-            return Heard::Stray;
-        }
+        let Some(took) = way.track.on_answer(pong.transaction, now) else { return Heard::Stray };
+        let asked = self.clock(now.checked_sub(took).unwrap_or(now));
+        let way = &mut self.ways.all[at];
+        // Of two clocks that say anything: their difference wraps, and differences of it are right.
+        way.track.note_there(pong.sent.wrapping_sub(asked).cast_signed());
         way.observed = pong.observed.or(way.observed);
         let is_proving = way.track.streak < PROVEN_AGAIN;
         if self.select.is_in_use(via) {

@@ -69,12 +69,12 @@ impl Paths {
         let state = self.state(at).to_byte();
         let Some(keys) = &self.keys else { return };
         self.transaction += 1;
-        let sent = now.saturating_duration_since(self.epoch).as_micros();
+        let sent = self.clock(now);
         let ping = Probe {
             kind: Kind::Ping,
             session: keys.ours.0,
             transaction: self.transaction,
-            sent: u64::try_from(sent).unwrap_or(u64::MAX),
+            sent,
             observed: None,
             state,
         };
@@ -86,6 +86,12 @@ impl Paths {
         }
         let pace = self.pace(at, now);
         self.ways.all[at].track.on_sent(self.transaction, pace, now);
+    }
+
+    /// That time by the clock which probes carry: microseconds since this connection began.
+    pub(super) fn clock(&self, at: Instant) -> u64 {
+        let since = at.saturating_duration_since(self.epoch).as_micros();
+        u64::try_from(since).unwrap_or(u64::MAX)
     }
 
     /// The time to the next probe of that way; `None` if it is probed only when both ends knock.
