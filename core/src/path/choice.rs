@@ -281,7 +281,8 @@ impl Paths {
             let old = from.and_then(track).and_then(Track::latest).unwrap_or(unknown);
             let new = track(to).and_then(Track::quickest).unwrap_or(unknown);
             let smoothed = self.srtt.unwrap_or(old.round_trip);
-            self.hold.close(hold::wait(old, new, smoothed, self.config.hold), now);
+            let least = from.and_then(track).and_then(Track::least).unwrap_or(old.round_trip);
+            self.hold.close(hold::wait(old, new, smoothed, least, self.config.hold), now);
             self.replay.forget();
         } else {
             let lost = self.replay.take();

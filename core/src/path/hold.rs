@@ -11,6 +11,11 @@ use super::probing::Sample;
 /// relay. Later packets are dropped; QUIC sends what matters again.
 pub(super) const WITHOUT_A_WAY: usize = 64 << 10;
 
+/// The part of a queue by which it may have grown since an answer told of it, a round trip ago, and
+/// the most of that in microseconds: a pause of 10 ms goes unnoticed.
+const GROWTH: i64 = 8;
+const MOST_GROWTH: i64 = 8_000;
+
 /// One call of dispatch: packets back to back, all but the last of `segment_size` bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Held {
@@ -44,8 +49,15 @@ pub(super) struct Hold {
 /// measured.
 ///
 /// `old` and `new` are what probes measured of the two ways, `smoothed` is the connection's present
-/// round trip. Where no clock of the peer helps, half of a round trip is the way there.
-pub(super) fn wait(old: Sample, new: Sample, smoothed: Duration, most: Duration) -> Duration {
+/// round trip, `least` the least that the old way took lately. Where no clock of the peer helps,
+/// half of a round trip is the way there.
+pub(super) fn wait(
+    old: Sample,
+    new: Sample,
+    smoothed: Duration,
+    least: Duration,
+    most: Duration,
+) -> Duration {
     // Signed: a slower way is behind by as much as a faster one is ahead, and a queue can make up
     // for that.
     let by_half = (micros(old.round_trip) - micros(new.round_trip)) / 2;
@@ -54,7 +66,9 @@ pub(super) fn wait(old: Sample, new: Sample, smoothed: Duration, most: Duration)
     let possible = -micros(new.round_trip)..=micros(old.round_trip);
     let shorter = by_clock.filter(|it| possible.contains(it)).unwrap_or(by_half);
     let grown = micros(smoothed) - micros(old.round_trip);
-    let wait = shorter.saturating_add(grown);
+    let queued = micros(smoothed.max(old.round_trip).saturating_sub(least));
+    let growth = (queued / GROWTH).min(MOST_GROWTH);
+    let wait = shorter.saturating_add(grown).saturating_add(growth);
     Duration::from_micros(u64::try_from(wait).unwrap_or(0)).min(most)
 }
 
@@ -169,7 +183,10 @@ mod tests {
 
     #[test]
     fn without_a_clock_the_wait_is_half_the_difference_and_what_queues_and_at_most_its_limit() {
-        let wait = |old, new, now| wait(sample(old, None), sample(new, Some(0)), ms(now), ms(300));
+        let wait = |old: u64, new, now: u64| {
+            let least = ms(old.max(now));
+            wait(sample(old, None), sample(new, Some(0)), ms(now), least, ms(300))
+        };
         assert_eq!(wait(80, 20, 80), ms(30));
         assert_eq!(wait(80, 20, 130), ms(80));
         assert_eq!(wait(80, 20, 350), ms(300));
@@ -179,21 +196,31 @@ mod tests {
         assert_eq!(wait(20, 80, 51), ms(1));
         assert_eq!(wait(80, 20, 70), ms(20), "the queue has shrunk");
         let (old, new) = (Sample { round_trip: Duration::MAX, there: None }, sample(0, None));
-        assert_eq!(super::wait(old, new, Duration::MAX, ms(300)), ms(300));
+        assert_eq!(super::wait(old, new, Duration::MAX, ms(0), ms(300)), ms(300));
     }
 
     #[test]
     fn the_clocks_tell_a_queue_on_the_way_there_from_one_on_the_way_back() {
-        let wait =
-            |there| wait(sample(280, Some(there)), sample(80, Some(40_000)), ms(280), ms(300));
+        let wait = |there| {
+            wait(sample(280, Some(there)), sample(80, Some(40_000)), ms(280), ms(280), ms(300))
+        };
         assert_eq!(wait(270_000), ms(230), "all of it there");
         assert_eq!(wait(140_000), ms(100), "half of it");
         assert_eq!(wait(10_000), ms(0), "all of it back");
     }
 
     #[test]
+    fn an_eighth_of_what_queues_and_at_most_8_ms_is_waited_for_beside() {
+        let wait =
+            |now, least| wait(sample(80, None), sample(80, None), ms(now), ms(least), ms(300));
+        assert_eq!((wait(80, 80), wait(80, 40), wait(80, 100)), (ms(0), ms(5), ms(0)));
+        assert_eq!((wait(80, 16), wait(80, 15)), (ms(8), ms(8)));
+    }
+
+    #[test]
     fn a_clock_that_leapt_counts_exactly_from_what_no_two_ways_can_differ_by() {
-        let wait = |there| wait(sample(80, Some(there)), sample(20, Some(0)), ms(80), ms(300));
+        let wait =
+            |there| wait(sample(80, Some(there)), sample(20, Some(0)), ms(80), ms(80), ms(300));
         assert_eq!((wait(80_000), wait(80_001)), (ms(80), ms(30)));
         assert_eq!((wait(-20_000), wait(-20_001)), (ms(0), ms(30)));
         assert_eq!((wait(i64::MAX), wait(i64::MIN)), (ms(30), ms(30)));

@@ -25,6 +25,13 @@ pub enum Loss {
     None,
     /// Each on its own, with this probability.
     Random(f64),
+    /// Short ones alone, as a box does that takes a flow of small datagrams for an attack.
+    Short {
+        /// The longest that may be lost, in bytes of payload.
+        most: usize,
+        /// The probability of losing one of them.
+        loss: f64,
+    },
     /// In bursts: the two-state model of Gilbert and Elliott, stepped once per datagram.
     Bursty {
         /// The probability of going from the good state to the bad one.
@@ -174,7 +181,7 @@ impl Link {
         if payload.len() > self.conditions.mtu {
             return Fate::Dropped(Mark::TooLong);
         }
-        if let Some(mark) = self.lose(&luck) {
+        if let Some(mark) = self.lose(&luck, payload.len()) {
             return Fate::Dropped(mark);
         }
         let Some(sent) = self.queue(payload.len(), now) else {
@@ -208,10 +215,13 @@ impl Link {
         Fate::Arrives(first, again)
     }
 
-    fn lose(&mut self, luck: &Luck) -> Option<Mark> {
+    fn lose(&mut self, luck: &Luck, len: usize) -> Option<Mark> {
         match self.conditions.loss {
             Loss::None => None,
             Loss::Random(loss) => (luck.loss < loss).then_some(Mark::LostAlone),
+            Loss::Short { most, loss } => {
+                (len <= most && luck.loss < loss).then_some(Mark::LostAlone)
+            }
             Loss::Bursty { worsen, improve, loss } => {
                 self.is_bad =
                     if self.is_bad { luck.worsen >= improve } else { luck.worsen < worsen };
@@ -306,6 +316,14 @@ mod tests {
         let mut link = link(Conditions { loss: Loss::Random(0.2), ..Conditions::default() });
         let lost = share(&arrivals(&mut link, 10_000, MS), Mark::LostAlone);
         assert!((0.18..0.22).contains(&lost), "{lost}");
+    }
+
+    #[test]
+    fn a_link_that_loses_short_ones_loses_none_that_is_a_byte_longer() {
+        let loss = Loss::Short { most: 99, loss: 1.0 };
+        let mut link = link(Conditions { loss, ..Conditions::default() });
+        assert_eq!(carry(&mut link, 99, origin()), Fate::Dropped(Mark::LostAlone));
+        assert!(matches!(carry(&mut link, 100, origin()), Fate::Arrives(..)));
     }
 
     #[test]

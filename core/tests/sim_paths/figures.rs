@@ -3,7 +3,9 @@
 use std::num::NonZeroU64;
 use std::time::Duration;
 
+use adit_core::path::Reason;
 use adit_core::testing::lab::load::{DatagramsId, TransferId};
+use adit_core::testing::link::Loss;
 use adit_core::testing::nat::Rules;
 use adit_core::transmit::Via;
 
@@ -50,6 +52,30 @@ fn a_bulk_transfer_moves_to_the_direct_way_within_10_ms_and_loses_nothing() {
     }
     stall = stall.max(stall_within(&mut scene, transfer, SECOND));
     assert!(stall <= ms(10), "{stall:?}");
+    assert_eq!(scene.lost() - lost, 0, "nothing was lost, and nothing taken for lost");
+}
+
+#[test]
+fn a_bulk_transfer_moves_back_to_the_relay_within_40_ms_and_loses_nothing() {
+    let mut scene = Scene::direct(1, &ground());
+    let transfer =
+        scene.lab.start_upload((scene.agent, scene.peer), scene.connector, 1_000_000_000);
+    // Until its window fills the way: a transfer that does not pauses of itself.
+    scene.lab.run_for(14 * SECOND);
+    // Probes alone are lost: the way is worse by count, and the transfer in full flow.
+    let loss = Loss::Short { most: adit_core::probe::LEN, loss: 0.4 };
+    scene.lab.internet_mut().crossing_mut(scene.agent, scene.connector).loss = loss;
+    let (mut stall, mut waited, mut lost) = (ms(0), ms(0), 0);
+    while scene.is_direct() {
+        lost = scene.lost();
+        stall = stall_within(&mut scene, transfer, ms(100));
+        waited += ms(100);
+        assert!(waited < 70 * SECOND, "it never left the direct way");
+    }
+    stall = stall.max(stall_within(&mut scene, transfer, SECOND));
+    let changes = scene.lab.changes(scene.agent, scene.peer);
+    assert_eq!(changes.last().map(|it| it.2), Some(Reason::DirectWorse));
+    assert!(stall <= ms(40), "{stall:?}");
     assert_eq!(scene.lost() - lost, 0, "nothing was lost, and nothing taken for lost");
 }
 
