@@ -6,6 +6,7 @@ use adit_core::testing::pair::pattern;
 
 use super::SECOND;
 use super::scene::{Ground, Scene};
+use super::seeds::setting;
 
 #[test]
 fn the_relay_never_sees_plaintext() {
@@ -84,7 +85,7 @@ fn recorded_probes_that_are_sent_again_from_elsewhere_move_nothing() {
 
 #[test]
 fn a_relay_path_that_damages_and_repeats_and_reorders_is_survived_or_left() {
-    for seed in 0..10 {
+    for seed in 0..setting("ADIT_SEEDS", 10) {
         let mut scene =
             Scene::attached(seed, &Ground::behind(Rules::symmetric(), Rules::symmetric()));
         for host in [scene.agent, scene.connector] {

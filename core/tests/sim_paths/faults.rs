@@ -6,6 +6,7 @@ use adit_core::testing::link::Loss;
 use adit_core::testing::nat::Rules;
 
 use super::scene::{Ground, Scene};
+use super::seeds::setting;
 use super::{SECOND, ms};
 
 fn cones() -> Ground {
@@ -108,7 +109,7 @@ fn a_relay_that_is_frozen_is_left_for_the_direct_way_and_for_good() {
 
 #[test]
 fn nats_that_forget_their_mappings_under_load_cost_no_connection() {
-    for seed in 0..10 {
+    for seed in 0..setting("ADIT_SEEDS", 10) {
         let mut scene = Scene::direct(seed, &cones());
         let from = (scene.agent, scene.peer);
         let transfer = scene.lab.start_upload(from, scene.connector, 30_000_000);
@@ -142,7 +143,7 @@ fn both_change_their_addresses_at_once_and_find_each_other_again() {
 
 #[test]
 fn a_bad_direct_way_does_not_flap() {
-    for seed in 0..5 {
+    for seed in 0..setting("ADIT_SEEDS", 5) {
         let mut scene = Scene::direct(seed, &cones());
         let bursty = Loss::Bursty { worsen: 0.01, improve: 0.02, loss: 0.95 };
         for (from, to) in [(scene.agent, scene.connector), (scene.connector, scene.agent)] {
