@@ -88,7 +88,8 @@ pub struct Probe {
     pub session: u64,
     /// One more than that of the sender's last ping; a pong repeats the ping's.
     pub transaction: u64,
-    /// When this probe was sent, in microseconds of a clock of its sender's own that never goes back.
+    /// When this probe was sent, in microseconds of a clock of its sender's own that never goes back;
+    /// a relay, which keeps no clock for a client, repeats the ping's.
     pub sent: u64,
     /// Where the ping came from, as the sender of the pong saw it; `None` in a ping, and where there
     /// is no address.

@@ -4,9 +4,8 @@ use adit_core::testing::lab::Passage;
 use adit_core::testing::nat::Rules;
 use adit_core::testing::pair::pattern;
 
-use super::SECOND;
 use super::scene::{Ground, Scene};
-use super::seeds::setting;
+use super::{SECOND, seeds_or};
 
 #[test]
 fn the_relay_never_sees_plaintext() {
@@ -85,7 +84,7 @@ fn recorded_probes_that_are_sent_again_from_elsewhere_move_nothing() {
 
 #[test]
 fn a_relay_path_that_damages_and_repeats_and_reorders_is_survived_or_left() {
-    for seed in 0..setting("ADIT_SEEDS", 10) {
+    for seed in 0..seeds_or(10) {
         let mut scene =
             Scene::attached(seed, &Ground::behind(Rules::symmetric(), Rules::symmetric()));
         for host in [scene.agent, scene.connector] {

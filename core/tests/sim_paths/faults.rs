@@ -6,8 +6,7 @@ use adit_core::testing::link::Loss;
 use adit_core::testing::nat::Rules;
 
 use super::scene::{Ground, Scene};
-use super::seeds::setting;
-use super::{SECOND, ms};
+use super::{SECOND, ms, seeds_or};
 
 fn cones() -> Ground {
     Ground::behind(Rules::port_restricted(), Rules::port_restricted())
@@ -109,7 +108,7 @@ fn a_relay_that_is_frozen_is_left_for_the_direct_way_and_for_good() {
 
 #[test]
 fn nats_that_forget_their_mappings_under_load_cost_no_connection() {
-    for seed in 0..setting("ADIT_SEEDS", 10) {
+    for seed in 0..seeds_or(10) {
         let mut scene = Scene::direct(seed, &cones());
         let from = (scene.agent, scene.peer);
         let transfer = scene.lab.start_upload(from, scene.connector, 30_000_000);
@@ -143,7 +142,7 @@ fn both_change_their_addresses_at_once_and_find_each_other_again() {
 
 #[test]
 fn a_bad_direct_way_does_not_flap() {
-    for seed in 0..setting("ADIT_SEEDS", 5) {
+    for seed in 0..seeds_or(5) {
         let mut scene = Scene::direct(seed, &cones());
         let bursty = Loss::Bursty { worsen: 0.01, improve: 0.02, loss: 0.95 };
         for (from, to) in [(scene.agent, scene.connector), (scene.connector, scene.agent)] {

@@ -10,8 +10,7 @@ use adit_core::testing::nat::Rules;
 use adit_core::transmit::Via;
 
 use super::scene::{Ground, Scene};
-use super::seeds::setting;
-use super::{SECOND, ms};
+use super::{SECOND, ms, seeds_or};
 
 /// 100 Mbit/s.
 fn ground() -> Ground {
@@ -32,6 +31,22 @@ fn stall_within(scene: &mut Scene, transfer: TransferId, time: Duration) -> Dura
     stall.max(scene.lab.now() - last.1)
 }
 
+/// Waits for the agent to change between direct and relayed: the longest stall of the transfer around
+/// that, and the packets that were taken for lost in it.
+fn across_the_switch(scene: &mut Scene, transfer: TransferId) -> (Duration, u64) {
+    let was_direct = scene.is_direct();
+    let (mut stall, mut waited, mut lost) = (ms(0), ms(0), 0);
+    while scene.is_direct() == was_direct {
+        // What overflows a queue on the way is lost, whatever becomes of the way.
+        lost = scene.lost();
+        stall = stall_within(scene, transfer, ms(100));
+        waited += ms(100);
+        assert!(waited < 70 * SECOND, "it never left its way; direct: {was_direct}");
+    }
+    stall = stall.max(stall_within(scene, transfer, SECOND));
+    (stall, scene.lost() - lost)
+}
+
 #[test]
 fn a_bulk_transfer_moves_to_the_direct_way_within_10_ms_and_loses_nothing() {
     let mut scene = Scene::attached(1, &ground());
@@ -42,17 +57,9 @@ fn a_bulk_transfer_moves_to_the_direct_way_within_10_ms_and_loses_nothing() {
     let transfer = scene.lab.start_upload(from, scene.connector, 200_000_000);
     scene.lab.run_for(4 * SECOND);
     scene.cut_both(false);
-    let (mut stall, mut waited, mut lost) = (ms(0), ms(0), 0);
-    while !scene.is_direct() {
-        // What overflows a queue on the way is lost, whatever becomes of the way.
-        lost = scene.lost();
-        stall = stall_within(&mut scene, transfer, ms(100));
-        waited += ms(100);
-        assert!(waited < 70 * SECOND, "it never went direct");
-    }
-    stall = stall.max(stall_within(&mut scene, transfer, SECOND));
+    let (stall, lost) = across_the_switch(&mut scene, transfer);
     assert!(stall <= ms(10), "{stall:?}");
-    assert_eq!(scene.lost() - lost, 0, "nothing was lost, and nothing taken for lost");
+    assert_eq!(lost, 0, "nothing was lost, and nothing taken for lost");
 }
 
 #[test]
@@ -65,23 +72,16 @@ fn a_bulk_transfer_moves_back_to_the_relay_within_40_ms_and_loses_nothing() {
     // Probes alone are lost: the way is worse by count, and the transfer in full flow.
     let loss = Loss::Short { most: adit_core::probe::LEN, loss: 0.4 };
     scene.lab.internet_mut().crossing_mut(scene.agent, scene.connector).loss = loss;
-    let (mut stall, mut waited, mut lost) = (ms(0), ms(0), 0);
-    while scene.is_direct() {
-        lost = scene.lost();
-        stall = stall_within(&mut scene, transfer, ms(100));
-        waited += ms(100);
-        assert!(waited < 70 * SECOND, "it never left the direct way");
-    }
-    stall = stall.max(stall_within(&mut scene, transfer, SECOND));
+    let (stall, lost) = across_the_switch(&mut scene, transfer);
     let changes = scene.lab.changes(scene.agent, scene.peer);
     assert_eq!(changes.last().map(|it| it.2), Some(Reason::DirectWorse));
     assert!(stall <= ms(40), "{stall:?}");
-    assert_eq!(scene.lost() - lost, 0, "nothing was lost, and nothing taken for lost");
+    assert_eq!(lost, 0, "nothing was lost, and nothing taken for lost");
 }
 
 #[test]
 fn traffic_goes_on_within_500_ms_of_a_black_hole_and_loses_no_byte() {
-    for seed in 0..seeds(2) {
+    for seed in 0..seeds_or(2) {
         let mut scene = Scene::direct(seed, &ground());
         let from = (scene.agent, scene.peer);
         let transfer = scene.lab.start_upload(from, scene.connector, 60_000_000);
@@ -101,7 +101,7 @@ fn datagrams(scene: &mut Scene) -> DatagramsId {
 
 #[test]
 fn no_datagram_is_lost_that_was_sent_after_a_black_hole_was_noticed() {
-    for seed in 0..seeds(2) {
+    for seed in 0..seeds_or(2) {
         let mut scene = Scene::direct(seed, &ground());
         let flow = datagrams(&mut scene);
         scene.lab.run_for(SECOND);
@@ -129,17 +129,12 @@ fn first_contact(seed: u64, ground: &Ground) -> Duration {
     scene.lab.now() - began
 }
 
-/// How many seeds: more when it is asked for.
-fn seeds(usual: u64) -> u64 {
-    setting("ADIT_SEEDS", usual)
-}
-
 #[test]
 fn the_direct_way_is_in_use_within_500_ms_of_first_contact() {
     let cone = Rules::port_restricted();
     let ground = Ground::behind(cone, cone);
     let mut times: Vec<Duration> =
-        (0..seeds(40)).map(|seed| first_contact(seed, &ground)).collect();
+        (0..seeds_or(40)).map(|seed| first_contact(seed, &ground)).collect();
     times.sort_unstable();
     let median = times[times.len() / 2];
     println!("first contact to direct: median {median:?}, slowest {:?}", times.last());

@@ -26,3 +26,8 @@ const SECOND: std::time::Duration = std::time::Duration::from_secs(1);
 const fn ms(milliseconds: u64) -> std::time::Duration {
     std::time::Duration::from_millis(milliseconds)
 }
+
+/// How many seeds a scenario plays: more when it is asked for.
+fn seeds_or(usual: u64) -> u64 {
+    seeds::setting("ADIT_SEEDS", usual)
+}

@@ -7,8 +7,7 @@ use adit_core::path::{Kind, Mapping};
 use adit_core::testing::nat::{Dependence, Ports, Rules};
 
 use super::scene::{Ground, Scene};
-use super::seeds::setting;
-use super::{SECOND, ms};
+use super::{SECOND, ms, seeds_or};
 
 /// The kinds, by mapping, filtering and choice of port.
 fn kinds() -> Vec<Rules> {
@@ -98,7 +97,7 @@ fn a_pair_behind_one_nat_meets_at_its_own_addresses() {
 #[test]
 fn those_who_cannot_meet_go_direct_by_what_one_gateway_maps_and_are_on_the_relay_without_it() {
     let hard = Rules::symmetric();
-    for seed in 1..=setting("ADIT_SEEDS", 4) {
+    for seed in 1..=seeds_or(4) {
         let mut scene = Scene::connected(seed, &Ground::behind(hard, hard));
         assert!(!scene.goes_direct(8 * SECOND), "seed {seed}");
         let (connector, nat) = (scene.connector, scene.nats[1].unwrap());
