@@ -18,8 +18,15 @@ pub(crate) const PART: u8 = 3;
 pub(crate) const WHOLE_HEADER: usize = 5;
 /// Bytes before a part.
 const PART_HEADER: usize = 9;
-/// Parts that one packet may have: the largest packets, of 16 KiB, over the narrowest path.
+/// Bytes of a packet that one part carries at most: what follows the header on the narrowest path of
+/// QUIC, of 1,200 bytes (RFC 9000 §14), and that to the other client may be one.
+const MAX_PART: usize = 1_100;
+/// Parts that one packet may have: the largest packets are of 16 KiB.
 const MAX_PARTS: usize = 16;
+/// Ids from here on are those of packets that a relay split.
+pub(crate) const RELAY_IDS: u16 = 1 << 15;
+/// Bytes that a packet takes more in parts than whole.
+pub(crate) const COST_OF_PARTS: usize = MAX_PARTS * (PART_HEADER + size_of::<Bytes>());
 /// Packets of which some parts are here and some are not: those of a burst that was reordered.
 const MAX_UNFINISHED: usize = 32;
 
@@ -32,7 +39,7 @@ pub(crate) fn wrap(
     room: usize,
 ) -> impl Iterator<Item = Bytes> {
     let fits = packet.len().saturating_add(WHOLE_HEADER) <= room;
-    let most = room.saturating_sub(PART_HEADER).max(1);
+    let most = room.saturating_sub(PART_HEADER).clamp(1, MAX_PART);
     let count = if fits { 1 } else { packet.len().div_ceil(most) };
     let size = packet.len().div_ceil(count.max(1)).max(1);
     let is_possible = fits || (room > PART_HEADER && count <= MAX_PARTS);
@@ -49,6 +56,25 @@ pub(crate) fn wrap(
         out.put_slice(part);
         out.freeze()
     })
+}
+
+/// Makes a datagram fit into `room` on its way to the next: one that does not and carries a whole
+/// packet goes in parts, with the id after `last_id`. There is nothing of one that does not fit even
+/// so.
+pub(crate) fn refit(
+    datagram: Bytes,
+    room: usize,
+    last_id: &mut u16,
+) -> impl Iterator<Item = Bytes> + use<> {
+    let fits = datagram.len() <= room;
+    let parts = match Head::parse(&datagram) {
+        Some(Head { context: WHOLE, channel, rest }) if !fits => {
+            *last_id = last_id.wrapping_add(1) | RELAY_IDS;
+            wrap(channel, *last_id, rest, room).collect()
+        }
+        Some(_) | None => Vec::new(),
+    };
+    fits.then_some(datagram).into_iter().chain(parts)
 }
 
 /// A datagram from a relay.
@@ -198,11 +224,44 @@ mod tests {
 
     #[test]
     fn a_packet_of_more_than_the_most_parts_does_not_go_at_all() {
-        let most = (ROOM - PART_HEADER) * MAX_PARTS;
+        let most = MAX_PART * MAX_PARTS;
         assert_eq!(wrap(1, 1, &vec![0; most], ROOM).count(), MAX_PARTS);
         assert_eq!(wrap(1, 1, &vec![0; most + 1], ROOM).count(), 0);
         assert_eq!(wrap(1, 1, &[0; 100], PART_HEADER).count(), 0);
         assert_eq!(wrap(1, 1, &[0; 100], 0).count(), 0);
+    }
+
+    #[test]
+    fn no_part_is_too_large_for_the_narrowest_path_whatever_the_one_here_carries() {
+        for length in [2_000, 2_201, 9_000, 16_384] {
+            let packet = vec![7; length];
+            let longest = wrap(1, 1, &packet, 1_400).map(|part| part.len()).max().unwrap();
+            assert!(longest <= MAX_PART + PART_HEADER, "{length}: {longest}");
+        }
+    }
+
+    #[test]
+    fn a_whole_packet_is_refitted_where_the_next_path_is_narrower_and_a_part_is_not() {
+        let packet: Vec<u8> = (0..1_200).map(|it| it as u8).collect();
+        let whole = wrap(9, 1, &packet, 1_300).next().unwrap();
+        let room = whole.len();
+        let mut last_id = u16::MAX;
+        let same: Vec<_> = refit(whole.clone(), room, &mut last_id).collect();
+        assert_eq!((same, last_id), (vec![whole.clone()], u16::MAX));
+        let parts = parse(refit(whole.clone(), room - 1, &mut last_id));
+        let mut reassembly = Reassembly::default();
+        let rebuilt: Vec<_> = parts
+            .into_iter()
+            .filter_map(|envelope| match envelope.content {
+                Content::Part(part) if envelope.channel == 9 && part.id == RELAY_IDS => {
+                    reassembly.push(part)
+                }
+                Content::Part(_) | Content::Whole(_) => panic!("a part of this channel"),
+            })
+            .collect();
+        assert_eq!(rebuilt, [&packet[..]]);
+        let part = wrap(9, 1, &packet, room - 1).next().unwrap();
+        assert_eq!(refit(part.clone(), part.len() - 1, &mut last_id).count(), 0);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::Node;
 use crate::config::Config;
+use crate::envelope::COST_OF_PARTS;
 use crate::id::PeerId;
 use crate::message::Message;
 use crate::quic;
@@ -141,13 +142,14 @@ impl Node {
 
 /// Moves packets into a connection while it has room; true if more wait.
 fn feed(connection: &mut quic::Connection, relay: &mut Relay, client: PeerId) -> bool {
+    let largest = connection.max_datagram().unwrap_or(0);
     while let Some(size) = relay.peek_packet(client) {
-        if connection.datagram_room() < size {
+        if connection.datagram_room() < size + COST_OF_PARTS {
             return true;
         }
-        if let Some(packet) = relay.poll_packet(client) {
-            // One that is too large for the client's path now is lost, as on any path.
-            let _ = connection.send_datagram(packet);
+        for datagram in relay.poll_packet(client, largest).into_iter().flatten() {
+            // A connection that cannot take it is a path that lost it.
+            let _ = connection.send_datagram(datagram);
         }
     }
     false

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use super::meter::Meter;
 use super::serial::Serial;
 use crate::bucket::Bucket;
+use crate::envelope::RELAY_IDS;
 use crate::id::PeerId;
 use crate::tls::KeyDigest;
 
@@ -31,6 +32,8 @@ pub(super) struct Attached {
     /// How many of them it asked for; to the rest it is the connector.
     pub(super) called: usize,
     last_channel: u32,
+    /// The id of the last packet that went to it in parts.
+    pub(super) last_part: u16,
     pub(super) bytes: Meter,
     pub(super) connects: Bucket,
 }
@@ -56,6 +59,7 @@ impl Attached {
             channels: BTreeMap::new(),
             called: 0,
             last_channel: 0,
+            last_part: RELAY_IDS,
             bytes: Meter::default(),
             connects: Bucket::new(),
         }

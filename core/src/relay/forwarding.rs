@@ -5,7 +5,7 @@ use std::time::Instant;
 use bytes::{BufMut as _, Bytes, BytesMut};
 
 use super::Relay;
-use crate::envelope::Head;
+use crate::envelope::{self, Head};
 use crate::id::PeerId;
 
 impl Relay {
@@ -47,11 +47,23 @@ impl Relay {
         self.queues.peek(client)
     }
 
-    /// The next datagram for a client: it is sent as it is.
-    pub fn poll_packet(&mut self, client: PeerId) -> Option<Bytes> {
+    /// The next packet for a client, in as many datagrams as it takes if none is larger than `room`:
+    /// its path may be narrower than the sender's. There is none if even so it does not fit.
+    pub fn poll_packet(
+        &mut self,
+        client: PeerId,
+        room: usize,
+    ) -> Option<impl Iterator<Item = Bytes> + use<>> {
         let packet = self.queues.poll(client)?;
-        self.counters.packets += 1;
-        self.counters.bytes += packet.len() as u64;
-        Some(packet)
+        let length = packet.len() as u64;
+        let last_part = &mut self.clients.get_mut(&client)?.last_part;
+        let mut datagrams = envelope::refit(packet, room, last_part).peekable();
+        if datagrams.peek().is_some() {
+            self.counters.packets += 1;
+            self.counters.bytes += length;
+        } else {
+            self.counters.drops.too_large += 1;
+        }
+        Some(datagrams)
     }
 }

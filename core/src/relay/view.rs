@@ -22,6 +22,8 @@ pub struct Drops {
     pub over_rate: u64,
     /// Their receiver takes less than is sent to it.
     pub queue_full: u64,
+    /// They are parts, and larger than what their receiver's path carries.
+    pub too_large: u64,
     /// Their receiver left before it took them.
     pub receiver_gone: u64,
 }

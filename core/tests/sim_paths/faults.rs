@@ -168,3 +168,28 @@ fn an_idle_pair_stays_direct_behind_nats_that_forget_after_half_a_minute() {
     let changes = scene.lab.changes(scene.agent, scene.peer);
     assert!(changes.len() <= 2, "{changes:?}");
 }
+
+#[test]
+fn an_end_whose_path_to_the_relay_is_as_narrow_as_quic_allows_is_reached_through_it() {
+    let hard = Rules::symmetric();
+    for mtu in [[1_200, 1_472], [1_472, 1_200], [1_200, 1_200]] {
+        let mut scene = Scene::connected(1, &Ground { mtu, ..Ground::behind(hard, hard) });
+        carries(&mut scene, 5 * SECOND);
+        assert_eq!(scene.reconnections(), 0, "{mtu:?}");
+    }
+}
+
+#[test]
+fn a_path_to_the_relay_that_becomes_narrow_under_a_transfer_is_noticed() {
+    let hard = Rules::symmetric();
+    for is_agent in [true, false] {
+        let mut scene = Scene::connected(1, &Ground::behind(hard, hard));
+        carries(&mut scene, 5 * SECOND);
+        let (relay, end) = (scene.relays[0], if is_agent { scene.agent } else { scene.connector });
+        for (from, to) in [(end, relay), (relay, end)] {
+            scene.lab.internet_mut().crossing_mut(from, to).mtu = 1_200;
+        }
+        carries(&mut scene, 30 * SECOND);
+        assert_eq!(scene.reconnections(), 0);
+    }
+}

@@ -37,6 +37,8 @@ pub(crate) struct Ground {
     pub(crate) leg: Duration,
     pub(crate) direct: Duration,
     pub(crate) bandwidth: Option<NonZeroU64>,
+    /// The longest datagram between a relay and the agent, and between it and the connector.
+    pub(crate) mtu: [usize; 2],
 }
 
 impl Default for Ground {
@@ -49,6 +51,7 @@ impl Default for Ground {
             leg: Duration::from_millis(20),
             direct: Duration::from_millis(10),
             bandwidth: None,
+            mtu: [Conditions::default().mtu; 2],
         }
     }
 }
@@ -79,6 +82,13 @@ impl Scene {
         let connector = lab.connector(CONNECTOR, place(nats[1]));
         for (from, to) in [(agent, connector), (connector, agent)] {
             *lab.internet_mut().crossing_mut(from, to) = conditions(ground.direct, ground);
+        }
+        for (host, mtu) in [agent, connector].into_iter().zip(ground.mtu) {
+            for relay in &relays {
+                for (from, to) in [(host, *relay), (*relay, host)] {
+                    lab.internet_mut().crossing_mut(from, to).mtu = mtu;
+                }
+            }
         }
         let mut attached = Vec::new();
         for relay in &relays {

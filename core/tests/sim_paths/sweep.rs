@@ -104,6 +104,7 @@ impl World {
             leg: between(&mut rng, 3, 60),
             direct: between(&mut rng, 2, 60),
             bandwidth: None,
+            mtu: [0; 2].map(|_| any(&mut rng, &[1_200, 1_240, 1_472])),
         };
         let mut seen = Seen::default();
         if let (Some(one), Some(other)) = (&ground.agent, &ground.connector)

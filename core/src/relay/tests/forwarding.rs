@@ -24,7 +24,8 @@ impl Table {
 
     fn receive(&mut self, client: u64) -> Option<Vec<u8>> {
         let length = self.relay.peek_packet(PeerId(client));
-        let packet = self.relay.poll_packet(PeerId(client));
+        let packet =
+            self.relay.poll_packet(PeerId(client), usize::MAX).and_then(|mut it| it.next());
         assert_eq!(packet.as_ref().map(|it| it.len()), length);
         self.relay.audit();
         packet.map(|it| it.to_vec())
@@ -212,6 +213,36 @@ fn among_many_who_flood_each_gets_its_share_whatever_the_size_of_its_packets() {
         let share = taken[&there] as f64 / all as f64;
         assert!((0.23..=0.27).contains(&share), "{share} for packets of {size}: {taken:?}");
     }
+}
+
+#[test]
+fn a_packet_goes_in_parts_where_the_path_of_its_receiver_is_narrower() {
+    let mut table = Table::with_two();
+    let (here, _, there) = table.channel(2, "db");
+    let packet: Vec<u8> = (0..1_200).map(|it| it as u8).collect();
+    let whole = datagram(CONTEXT_PACKET, here, &packet);
+    for _ in 0..2 {
+        table.relay.forward(PeerId(2), &whole, table.now);
+    }
+    let mut ids = Vec::new();
+    for _ in 0..2 {
+        let datagrams = table.relay.poll_packet(PeerId(1), 1_162).unwrap();
+        let parts: Vec<_> = datagrams.map(|it| it.to_vec()).collect();
+        let (headers, bodies): (Vec<_>, Vec<_>) = parts.iter().map(|it| it.split_at(9)).unzip();
+        let start = datagram(CONTEXT_PART, there, &[]);
+        assert!(headers.iter().all(|it| it.starts_with(&start)));
+        assert_eq!([&headers[0][7..], &headers[1][7..]], [[0, 2], [1, 2]]);
+        assert_eq!(bodies.concat(), packet);
+        ids.extend(headers.iter().map(|it| u16::from_be_bytes([it[5], it[6]])));
+    }
+    assert!(ids[0] == ids[1] && ids[2] == ids[3] && ids[0] != ids[2], "{ids:?}");
+    assert!(ids.iter().all(|id| *id >= 1 << 15), "one that a sender gives: {ids:?}");
+    assert_eq!(table.drops().too_large, 0);
+    let part = [&[0, 9, 0, 2][..], &packet].concat();
+    table.relay.forward(PeerId(2), &datagram(CONTEXT_PART, here, &part), table.now);
+    assert_eq!(table.relay.poll_packet(PeerId(1), 1_162).unwrap().count(), 0);
+    assert_eq!((table.drops().too_large, table.relay.view(table.now).forwarded_packets), (1, 2));
+    table.relay.audit();
 }
 
 #[test]

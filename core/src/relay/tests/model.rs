@@ -231,7 +231,8 @@ fn step(table: &mut Table, model: &mut Model, op: Op) {
                 Some((to, number)) => {
                     let expected = [&[2][..], &number.to_be_bytes(), b"p"].concat();
                     assert_eq!(table.relay.poll_ready(), Some(PeerId(to)));
-                    assert_eq!(table.relay.poll_packet(PeerId(to)).as_deref(), Some(&expected[..]));
+                    let mut packet = table.relay.poll_packet(PeerId(to), 100).unwrap();
+                    assert_eq!(packet.next().as_deref(), Some(&expected[..]));
                 }
                 None => assert_eq!(table.relay.poll_ready(), None),
             }
