@@ -13,6 +13,7 @@ use crate::event::Event;
 use crate::id::{Channel, PeerId};
 use crate::message::{Connect, Hangup, Incoming, Matched, Message, Register, Welcome, Withdraw};
 use crate::path::Role;
+use crate::quic;
 use crate::tls::KeyDigest;
 
 /// What this node asked of its relays.
@@ -255,11 +256,26 @@ impl Node {
         // What a relay calls a client on TCP is an address of nobody's.
         let observed = Some(welcome.observed).filter(|&it| !is_carried(it));
         let session = welcome.session;
-        self.discovery.on_welcome(relay, observed, &welcome.discovery, session, key, now);
+        let is_moved =
+            self.discovery.on_welcome(relay, observed, &welcome.discovery, session, key, now);
+        if is_moved {
+            self.greet_others(relay, now);
+        }
         if let Some(address) = observed {
             self.emit(Event::Observed { peer: relay, address });
         }
         self.on_discovered(now);
+    }
+
+    /// A relay sees this node elsewhere: what was open in a NAT may be shut, and the others reach it
+    /// again when they have heard it.
+    fn greet_others(&mut self, relay: PeerId, now: Instant) {
+        for other in self.relays().into_iter().filter(|other| *other != relay) {
+            let link = self.peers.get(&other).and_then(|p| p.link.as_ref());
+            if let Some(connection) = link.map(|link| link.connection) {
+                self.endpoint.with(connection, now, quic::Connection::ping);
+            }
+        }
     }
 
     /// Whose search a relay answers.

@@ -36,6 +36,11 @@ impl Serving {
     pub(super) fn view(&self, now: Instant) -> View {
         self.relay.view(now)
     }
+
+    #[cfg(feature = "testing")]
+    pub(super) const fn relay_mut(&mut self) -> &mut Relay {
+        &mut self.relay
+    }
 }
 
 impl Node {

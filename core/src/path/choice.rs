@@ -64,9 +64,7 @@ impl Paths {
         self.select.forgive();
         self.ways.direct().for_each(|way| way.track.restart());
         if self.keys.is_some() {
-            self.ways.all.iter_mut().filter(|way| !way.is_direct()).for_each(|way| {
-                way.track.pull(now);
-            });
+            self.greet_relays(now);
             if self.select.is_direct() {
                 self.select.doubt(now);
                 self.ping_in_use(now);
@@ -151,8 +149,18 @@ impl Paths {
         }
         if reason == Reason::DirectWorse {
             self.select.on_failure(now);
+        } else if reason == Reason::Silent {
+            self.give_up_in_use();
         }
         self.switch(to, reason, reason != Reason::Silent, now);
+    }
+
+    /// What was proven of the way in use says nothing any more.
+    fn give_up_in_use(&mut self) {
+        if let Some(at) = self.select.in_use().and_then(|via| self.ways.find(via)) {
+            self.ways.all[at].has_died = true;
+            self.ways.all[at].track.restart();
+        }
     }
 
     /// Whether a way that is not in use may be chosen.
@@ -250,9 +258,8 @@ impl Paths {
                 way.track.restart();
                 way.track.stop();
             }
-        } else if let Some(at) = self.select.in_use().and_then(|via| self.ways.find(via)) {
-            self.ways.all[at].has_died = true;
-            self.ways.all[at].track.restart();
+        } else {
+            self.give_up_in_use();
         }
         self.switch(to, reason, false, now);
         if was_direct {

@@ -114,7 +114,8 @@ impl Discovery {
 
     /// A relay has said where it sees this node, and where it may be asked. What its addresses saw
     /// is kept if it says the same again; if it sees this node elsewhere, they are asked at once.
-    /// Nothing is observed of a connection that TCP carries.
+    /// Nothing is observed of a connection that TCP carries. Gives whether it is elsewhere than the
+    /// relay saw it before.
     pub fn on_welcome(
         &mut self,
         relay: PeerId,
@@ -123,10 +124,10 @@ impl Discovery {
         session: u64,
         key: Key,
         now: Instant,
-    ) {
+    ) -> bool {
         let old = self.relays.remove(&relay);
         if self.relays.len() >= MAX_RELAYS {
-            return;
+            return false;
         }
         let is_moved = old.as_ref().is_some_and(|old| old.observed != observed);
         let mut targets: Vec<Target> = Vec::new();
@@ -140,6 +141,7 @@ impl Discovery {
         }
         self.relays.insert(relay, Relay { observed, session, key, targets });
         self.update();
+        is_moved
     }
 
     /// The connection to that relay is over: what it saw may not hold any more.

@@ -306,6 +306,11 @@ impl Connection {
         self.inner.close(now, convert::wire(failure.code()), reason);
     }
 
+    /// Has the peer hear of us.
+    pub(crate) fn ping(&mut self) {
+        self.inner.ping();
+    }
+
     /// Tells the transport that our own address changed: it probes the path at once.
     pub(crate) fn local_address_changed(&mut self) {
         self.inner.local_address_changed();

@@ -88,6 +88,8 @@ pub struct Relay {
     draining: Option<Duration>,
     channels: usize,
     counters: Counters,
+    #[cfg(any(test, feature = "testing"))]
+    looked_at: Option<Vec<Vec<u8>>>,
 }
 
 /// What was done since the start.
@@ -124,6 +126,8 @@ impl Relay {
             draining: None,
             channels: 0,
             counters: Counters::default(),
+            #[cfg(any(test, feature = "testing"))]
+            looked_at: None,
         }
     }
 

@@ -193,3 +193,28 @@ fn a_path_to_the_relay_that_becomes_narrow_under_a_transfer_is_noticed() {
         assert_eq!(scene.reconnections(), 0);
     }
 }
+
+#[test]
+fn when_one_relay_sees_an_end_elsewhere_the_other_hears_of_it_at_once() {
+    // Found by the sweep, seed 206: a relay came back, its client's box forgot before the two had
+    // found each other there again, and it called the client where it was no longer.
+    let hard = Rules::symmetric();
+    let mut scene = Scene::connected(1, &Ground { relays: 2, ..Ground::behind(hard, hard) });
+    let flow = scene.lab.start_datagrams((scene.agent, scene.peer), 50, 200);
+    let (used, other) = (scene.relays[0], scene.relays[1]);
+    scene.lab.crash(other);
+    scene.lab.run_for(SECOND);
+    scene.lab.restart(other);
+    let connector = scene.connector;
+    let is_back = scene.lab.run_until(|lab| lab.registrations(connector) == 2, 30 * SECOND);
+    assert!(is_back, "it is registered again");
+    scene.lab.internet_mut().nat_mut(scene.nats[1].unwrap()).reboot();
+    scene.lab.run_for(6 * SECOND);
+    scene.lab.take_silence(flow);
+    for (from, to) in [(connector, used), (used, connector)] {
+        scene.lab.internet_mut().crossing_mut(from, to).is_cut = true;
+    }
+    scene.lab.run_for(3 * SECOND);
+    let silence = scene.lab.take_silence(flow);
+    assert!(silence < SECOND, "{silence:?}");
+}

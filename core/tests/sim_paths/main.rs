@@ -7,7 +7,7 @@
 //! | `punching` | every pair of NATs |
 //! | `faults` | relays that die, addresses that change, ways that flap |
 //! | `attacks` | what a relay, a stranger and a peer cannot do |
-//! | `sweep` | random worlds: what must hold, holds |
+//! | `sweep`, `world`, `wires` | random worlds: what must hold, holds |
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -19,6 +19,8 @@ mod scene;
 #[path = "../seeds/mod.rs"]
 mod seeds;
 mod sweep;
+mod wires;
+mod world;
 
 const SECOND: std::time::Duration = std::time::Duration::from_secs(1);
 

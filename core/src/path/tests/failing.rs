@@ -208,6 +208,36 @@ fn when_the_peers_nat_binds_anew_the_way_moves_in_a_round_trip_and_not_by_dying(
 }
 
 #[test]
+fn a_silent_way_is_not_gone_back_to_because_the_peer_was_last_heard_to_use_it() {
+    // Found by the sweep, seed 660: the acceptor left the silent way for one that answered, and went
+    // back in the same instant.
+    let direct = |delay, host| {
+        Link::direct(delay, [format!("198.51.100.{host}:4000"), format!("203.0.113.{host}:5000")])
+    };
+    let links = vec![Link::relay(40), direct(10, 1), direct(11, 2)];
+    let mut world = World::with(3, links).meet();
+    world.keep_sending(ACCEPTOR, ms(5));
+    world.run(ms(3_000));
+    assert_eq!((world.used(DIALLER), world.used(ACCEPTOR)), (Some(1), Some(1)));
+    let cut = world.elapsed();
+    world.links[1].up[DIALLER] = false;
+    while world.ends[ACCEPTOR].paths.select.suspect_since().is_none() {
+        world.run(ms(1));
+    }
+    let (now, other) = (world.now, world.via(2, ACCEPTOR));
+    let paths = &mut world.ends[ACCEPTOR].paths;
+    let at = paths.ways.find(other).unwrap();
+    paths.ways.all[at].track.pull(now);
+    paths.refresh(now);
+    world.run(ms(3_000));
+    let silent = world.via(1, ACCEPTOR);
+    let late = world.ends[ACCEPTOR].changes.iter().filter(|it| it.at > cut);
+    let late: Vec<_> = late.map(|it| it.to).collect();
+    assert!(late.first() == Some(&other) && !late.contains(&silent), "{late:?}");
+    assert_eq!((world.used(DIALLER), world.used(ACCEPTOR)), (Some(2), Some(2)));
+}
+
+#[test]
 fn a_relay_that_goes_while_a_direct_way_is_used_changes_nothing() {
     let mut world = direct(9);
     let now = world.now;

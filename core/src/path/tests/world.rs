@@ -53,8 +53,8 @@ impl Link {
         Self { delay, up, lose_every: 0, addresses, is_filtered: false, has_sent, count: 0 }
     }
 
-    pub(super) fn direct(delay: u64, addresses: [&str; 2]) -> Self {
-        let addresses = Some(addresses.map(|it| it.parse().unwrap()));
+    pub(super) fn direct<T: AsRef<str>>(delay: u64, addresses: [T; 2]) -> Self {
+        let addresses = Some(addresses.map(|it| it.as_ref().parse().unwrap()));
         Self { addresses, is_filtered: true, ..Self::relay(delay) }
     }
 

@@ -153,6 +153,8 @@ pub struct Datagrams {
     pub reordered: u64,
     /// The longest time between two arrivals.
     pub longest_silence: Duration,
+    /// The same since [`Lab::take_silence`], which may have been within it.
+    silence: Duration,
 }
 
 impl Datagrams {
@@ -182,6 +184,7 @@ impl Datagrams {
         if let Some(before) = self.last_arrival.replace(now) {
             let silence = now.saturating_duration_since(before);
             self.longest_silence = self.longest_silence.max(silence);
+            self.silence = self.silence.max(silence);
         }
         if self.arrived.last().is_some_and(|&last| number < last) {
             self.reordered += 1;
@@ -321,8 +324,16 @@ impl Lab {
             duplicated: 0,
             reordered: 0,
             longest_silence: Duration::ZERO,
+            silence: Duration::ZERO,
         });
         id
+    }
+
+    /// The longest time without an arrival that ended since the last call, or has not ended.
+    pub fn take_silence(&mut self, id: DatagramsId) -> Duration {
+        let flow = &mut self.loads.datagrams[id.0];
+        let lasting = flow.last_arrival.map(|last| self.now.saturating_duration_since(last));
+        std::mem::take(&mut flow.silence).max(lasting.unwrap_or_default())
     }
 
     /// Ends a flow of datagrams; those under way still arrive.

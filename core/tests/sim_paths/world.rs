@@ -1,0 +1,227 @@
+//! A random world: two peers behind any boxes, one relay or two, and what happens to the ways between
+//! them while they talk.
+
+use std::time::Duration;
+
+use adit_core::rng::Rng;
+use adit_core::testing::host::Power;
+use adit_core::testing::lab::Place;
+use adit_core::testing::lab::load::{DatagramsId, TransferId};
+use adit_core::testing::link::Loss;
+use adit_core::testing::nat::{Dependence, Ports, Rules};
+
+use super::scene::{Ground, Scene};
+use super::{SECOND, ms, wires};
+
+/// The longest that nothing arrives where there is another way.
+const RECOVERED: Duration = ms(2_000);
+
+/// The longest that nothing arrives after the only way is back.
+const RETURNED: Duration = ms(15_000);
+
+/// One of several, by luck.
+fn any<T: Copy>(rng: &mut Rng, of: &[T]) -> T {
+    of[(rng.u64() % of.len() as u64) as usize]
+}
+
+pub(crate) fn between(rng: &mut Rng, least: u64, most: u64) -> Duration {
+    ms(least + rng.u64() % (most - least))
+}
+
+fn is_lucky(rng: &mut Rng, chance: f64) -> bool {
+    rng.unit() < chance
+}
+
+fn rules(rng: &mut Rng) -> Option<Rules> {
+    if is_lucky(rng, 0.15) {
+        return None;
+    }
+    let usual = any(rng, &[Rules::full_cone(), Rules::firewall(), Rules::port_restricted()]);
+    Some(Rules {
+        mapping: any(rng, &Dependence::ALL),
+        filtering: any(rng, &Dependence::ALL),
+        ports: any(rng, &Ports::ALL),
+        lifetime: any(rng, &[60 * SECOND, 120 * SECOND, 300 * SECOND]),
+        inbound_refreshes: is_lucky(rng, 0.5),
+        hairpins: is_lucky(rng, 0.5),
+        ..usual
+    })
+}
+
+/// A world under way.
+pub(crate) struct World {
+    pub(crate) scene: Scene,
+    pub(crate) rng: Rng,
+    pub(crate) faults: usize,
+    /// Whether theory allows a direct way.
+    pub(crate) may_meet: bool,
+    /// There is a relay by which the two reach each other whatever happens to the direct way.
+    is_certain: bool,
+}
+
+impl World {
+    /// The two are connected, whichever way.
+    pub(crate) fn new(seed: u64) -> Self {
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&seed.to_le_bytes());
+        let mut rng = Rng::new(bytes, "world of paths");
+        let ground = Ground {
+            agent: rules(&mut rng),
+            connector: rules(&mut rng),
+            relays: any(&mut rng, &[1, 2]),
+            leg: between(&mut rng, 3, 60),
+            direct: between(&mut rng, 2, 60),
+            bandwidth: None,
+            mtu: [0; 2].map(|_| any(&mut rng, &[1_200, 1_240, 1_472])),
+        };
+        let may_meet = match (&ground.agent, &ground.connector) {
+            (Some(one), Some(other)) => one.meets(other),
+            (None, _) | (_, None) => true,
+        };
+        let mut scene = Scene::attached(seed, &ground);
+        scene.lab.capture(scene.agent);
+        scene.lab.capture(scene.connector);
+        for relay in &scene.relays {
+            scene.lab.node_mut(*relay).0.look_as_relay();
+        }
+        if is_lucky(&mut rng, 0.5) {
+            scene.lab.tell_addresses(scene.agent);
+            scene.lab.tell_addresses(scene.connector);
+        }
+        scene.peer = scene.lab.find(scene.agent, "web", "connector");
+        scene.connect();
+        Self { scene, rng, faults: 0, may_meet, is_certain: true }
+    }
+
+    /// Something happens, and after a while it is over, unless it is for good. Meanwhile a flow of
+    /// datagrams goes on by whatever way is left.
+    pub(crate) fn fault(&mut self, flow: DatagramsId) {
+        self.faults += 1;
+        let (was_certain, was_direct) = (self.is_certain, self.scene.is_direct());
+        let pause = between(&mut self.rng, 100, 8_000);
+        self.scene.lab.take_silence(flow);
+        let strikes_a_relay = match self.rng.u64() % 9 {
+            kind @ 0..3 => {
+                self.hurt_the_direct_way(kind, pause);
+                false
+            }
+            kind @ 3..5 => {
+                self.move_an_end(kind, pause);
+                false
+            }
+            kind => {
+                self.hurt_a_relay(kind, pause);
+                true
+            }
+        };
+        self.is_certain &= !strikes_a_relay || self.scene.relays.len() > 1;
+        let quiet = between(&mut self.rng, 10, 15_000);
+        self.scene.lab.run_for(quiet);
+        let silence = self.scene.lab.take_silence(flow);
+        let has_another_way = self.is_certain || (was_certain && was_direct);
+        let most = if has_another_way { RECOVERED } else { pause + RETURNED };
+        assert!(silence <= most, "nothing came for {silence:?} after fault {}", self.faults);
+    }
+
+    fn hurt_the_direct_way(&mut self, kind: u64, pause: Duration) {
+        let (rng, scene) = (&mut self.rng, &mut self.scene);
+        let both = [(scene.agent, scene.connector), (scene.connector, scene.agent)];
+        match kind {
+            0 => scene.cut(is_lucky(rng, 0.5), true),
+            1 => scene.cut_both(true),
+            _ => {
+                for (from, to) in both {
+                    let way = scene.lab.internet_mut().crossing_mut(from, to);
+                    way.loss = Loss::Bursty { worsen: 0.02, improve: 0.1, loss: 0.9 };
+                    (way.reorder, way.duplicate) = (0.05, 0.05);
+                }
+            }
+        }
+        scene.lab.run_for(pause);
+        scene.cut_both(false);
+        for (from, to) in both {
+            let way = scene.lab.internet_mut().crossing_mut(from, to);
+            (way.loss, way.reorder, way.duplicate) = (Loss::None, 0.0, 0.0);
+        }
+    }
+
+    /// Its box forgets, or it is somewhere else.
+    fn move_an_end(&mut self, kind: u64, pause: Duration) {
+        let (rng, scene) = (&mut self.rng, &mut self.scene);
+        let (host, nat) =
+            any(rng, &[(scene.agent, scene.nats[0]), (scene.connector, scene.nats[1])]);
+        if kind == 3 {
+            if let Some(nat) = nat {
+                scene.lab.internet_mut().nat_mut(nat).reboot();
+            }
+        } else {
+            let (is_told, place) = (is_lucky(rng, 0.5), nat.map_or(Place::Public, Place::Behind));
+            scene.lab.roam(host, place, is_told);
+            if is_told {
+                scene.lab.tell_addresses(host);
+            }
+        }
+        scene.lab.run_for(pause);
+    }
+
+    fn hurt_a_relay(&mut self, kind: u64, pause: Duration) {
+        let relay = any(&mut self.rng, &self.scene.relays);
+        let host = any(&mut self.rng, &[self.scene.agent, self.scene.connector]);
+        if kind == 5 {
+            self.check_relays();
+        }
+        let lab = &mut self.scene.lab;
+        let legs = [(host, relay), (relay, host)];
+        match kind {
+            5 => {
+                lab.crash(relay);
+                lab.run_for(pause);
+                lab.restart(relay);
+                lab.node_mut(relay).0.look_as_relay();
+            }
+            6 => {
+                lab.stop(relay, Power::Paused);
+                lab.run_for(pause);
+                lab.resume(relay);
+            }
+            7 => {
+                for (is_cut, time) in [(true, pause), (false, Duration::ZERO)] {
+                    for (from, to) in legs {
+                        lab.internet_mut().crossing_mut(from, to).is_cut = is_cut;
+                    }
+                    lab.run_for(time);
+                }
+            }
+            _ => {
+                for (chance, time) in [(0.05, pause), (0.0, Duration::ZERO)] {
+                    for (from, to) in legs {
+                        let leg = lab.internet_mut().crossing_mut(from, to);
+                        (leg.corrupt, leg.duplicate, leg.reorder) = (chance, chance, chance);
+                    }
+                    lab.run_for(time);
+                }
+            }
+        }
+    }
+
+    /// No relay could read what it passed on.
+    pub(crate) fn check_relays(&mut self) {
+        for relay in self.scene.relays.clone() {
+            let seen = self.scene.lab.node_mut(relay).0.look_as_relay();
+            assert!(!wires::is_plain(&seen), "a relay reads what is carried");
+        }
+    }
+
+    /// A transfer, whichever of the two writes; `None` while there is no connection.
+    pub(crate) fn transfer(&mut self, length: u64) -> Option<TransferId> {
+        let scene = &mut self.scene;
+        let from = (scene.agent, scene.peer);
+        if !scene.lab.is_connected(scene.agent, scene.peer) {
+            return None;
+        }
+        Some(match is_lucky(&mut self.rng, 0.5) {
+            true => scene.lab.start_upload(from, scene.connector, length),
+            false => scene.lab.start_download(from, scene.connector, length),
+        })
+    }
+}
