@@ -181,12 +181,13 @@ impl Paths {
 
     fn score(&self, way: &Way) -> Score {
         let is_suspect = self.select.is_in_use(way.via) && self.select.suspect_since().is_some();
+        let is_agreed = self.role == Role::Acceptor && way.is_used_by_peer;
         let standing = match (is_suspect, way.is_worse) {
             (true, _) => Standing::Silent,
-            (false, true) => Standing::Worse,
-            (false, false) => Standing::Sound,
+            // The dialler leaves it first: by two ways at once, each end would miss the other on its own.
+            (false, true) if !is_agreed => Standing::Worse,
+            (false, true | false) => Standing::Sound,
         };
-        let is_agreed = self.role == Role::Acceptor && way.is_used_by_peer;
         Score {
             standing,
             class: way.class(),

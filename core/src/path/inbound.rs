@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::probing::PROVEN_AGAIN;
 use super::state::State;
 use super::window::Freshness;
-use super::{Action, MAX_ACTIONS, Paths, Reason};
+use super::{Action, MAX_ACTIONS, Paths, Reason, Role};
 use crate::probe::{self, Probe};
 use crate::transmit::Via;
 
@@ -117,6 +117,10 @@ impl Paths {
         let has_left = state.left != self.peer.left;
         self.peer = state;
         if state.sends_here {
+            if !has_left && self.role == Role::Acceptor && !self.ways.all[at].is_direct() {
+                // The dialler has chosen a relay, and its word on the direct way counts for both.
+                self.ways.direct().for_each(|way| way.is_worse |= way.is_used_by_peer);
+            }
             self.ways.all.iter_mut().for_each(|way| way.is_used_by_peer = false);
             let via = self.ways.all[at].via;
             let is_in_use = self.select.is_in_use(via);

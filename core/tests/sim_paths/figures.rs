@@ -80,6 +80,39 @@ fn a_bulk_transfer_moves_back_to_the_relay_within_40_ms_and_loses_nothing() {
 }
 
 #[test]
+fn a_direct_way_that_slowly_gets_worse_is_left_by_both_ends_together_and_loses_nothing() {
+    for seed in 0..seeds_or(1) {
+        gets_slowly_worse(seed);
+    }
+}
+
+fn gets_slowly_worse(seed: u64) {
+    let mut scene = Scene::direct(seed, &Ground { direct: ms(40), ..ground() });
+    let from = (scene.agent, scene.peer);
+    scene.lab.start_upload(from, scene.connector, 1_000_000_000);
+    scene.lab.run_for(6 * SECOND);
+    let (mut lost, mut steps) = (0, 0);
+    while scene.is_direct() {
+        for (from, to) in [(scene.agent, scene.connector), (scene.connector, scene.agent)] {
+            scene.lab.internet_mut().crossing_mut(from, to).latency += ms(1);
+        }
+        lost = scene.lost();
+        scene.lab.run_for(ms(100));
+        steps += 1;
+        assert!(steps < 300, "it never left");
+    }
+    scene.lab.run_for(SECOND);
+    let theirs = scene.lab.accepted(scene.connector).unwrap();
+    let left = [(scene.agent, scene.peer), (scene.connector, theirs)].map(|(host, peer)| {
+        let (at, via, reason) = scene.lab.changes(host, peer).pop().unwrap();
+        assert!(matches!(via, Via::Relayed(_)) && reason == Reason::DirectWorse, "{reason:?}");
+        at
+    });
+    assert!(left[1] - left[0] <= ms(50), "seed {seed}: they left {:?} apart", left[1] - left[0]);
+    assert_eq!(scene.lost() - lost, 0, "seed {seed}: nothing was lost, and nothing taken for lost");
+}
+
+#[test]
 fn traffic_goes_on_within_500_ms_of_a_black_hole_and_loses_no_byte() {
     for seed in 0..seeds_or(2) {
         let mut scene = Scene::direct(seed, &ground());
