@@ -8,8 +8,13 @@ use crate::id::PeerId;
 use crate::timer::{Deadline, Reason};
 use crate::tls::KeyDigest;
 
-/// Pause before a relay is asked again that has no way to a peer which is connected by another.
+/// Pause before a relay is asked again that has no way to a peer which is connected by another: a relay
+/// that was restarted has its clients back within a second or two.
+pub(crate) const SOON: Duration = Duration::from_secs(1);
+/// The same once it has been asked three times.
 pub(crate) const AGAIN: Duration = Duration::from_secs(5);
+/// How often it is asked soon.
+const ASKED_SOON: u32 = 3;
 
 /// Connectors left out of a search, since they turned out to be others than the one that is
 /// connected; beyond this the oldest are asked for again.
@@ -24,6 +29,8 @@ pub(crate) struct Search {
     found: Option<KeyDigest>,
     refusal: Option<Failure>,
     again: Option<Instant>,
+    /// How often relays were asked again since the last was lost.
+    repeated: u32,
 }
 
 impl Search {
@@ -85,11 +92,13 @@ impl Search {
     /// A relay is gone, or a channel of it.
     pub(crate) fn on_lost(&mut self, relay: PeerId, now: Instant) {
         self.asked.remove(&relay);
+        self.repeated = 0;
         self.ask_again(now);
     }
 
     fn ask_again(&mut self, now: Instant) {
-        self.again.get_or_insert(now + AGAIN);
+        let wait = if self.repeated < ASKED_SOON { SOON } else { AGAIN };
+        self.again.get_or_insert(now + wait);
     }
 
     /// Whether relays without a way to the peer are to be asked again.
@@ -97,6 +106,7 @@ impl Search {
         let is_due = self.again.is_some_and(|again| again <= now);
         if is_due {
             self.again = None;
+            self.repeated = self.repeated.saturating_add(1);
         }
         is_due
     }

@@ -91,7 +91,26 @@ fn a_second_relay_has_to_find_the_same_connector() {
     assert!(search.on_matched(PeerId(1), one, now));
     assert!(!search.on_matched(PeerId(2), other, now));
     assert_eq!(search.excluded(), [other]);
-    assert!(!search.poll(now + search::AGAIN - TICK));
-    assert!(search.poll(now + search::AGAIN) && !search.poll(now + search::AGAIN));
+    assert!(!search.poll(now + search::SOON - TICK));
+    assert!(search.poll(now + search::SOON) && !search.poll(now + search::SOON));
     assert!(search.on_matched(PeerId(2), one, now));
+}
+
+#[test]
+fn a_relay_is_asked_again_three_times_soon_and_then_every_five_seconds_until_it_is_lost_again() {
+    let (mut search, mut now) = (Search::default(), origin());
+    assert!(search.on_matched(PeerId(1), KeyDigest([1; 32]), now));
+    for _ in 0..2 {
+        search.on_lost(PeerId(2), now);
+        for wait in [search::SOON, search::SOON, search::SOON, search::AGAIN, search::AGAIN] {
+            assert!(!search.poll(now + wait - TICK));
+            now += wait;
+            assert!(search.poll(now));
+            search.on_asked(PeerId(2), 1);
+            let why = Failure::new(Code::UnknownService, "not yet");
+            assert_eq!(search.on_unmatched(PeerId(2), why, now), None);
+        }
+        now += search::AGAIN;
+        assert!(search.poll(now));
+    }
 }

@@ -45,8 +45,8 @@ pub(super) enum Liveness {
     Sound,
     /// A probe went out because a packet was not followed by anything.
     Asked { at: Instant },
-    /// Silence has lasted; packets go by another way as well.
-    Suspect { at: Instant },
+    /// Silence has lasted, or there is another reason for doubt; packets go by another way as well.
+    Suspect { at: Instant, is_silent: bool },
 }
 
 /// What follows from silence, see [`Select::on_time`].
@@ -148,9 +148,15 @@ impl Select {
     /// Since when it is suspected.
     pub(super) const fn suspect_since(&self) -> Option<Instant> {
         match self.liveness {
-            Liveness::Suspect { at } => Some(at),
+            Liveness::Suspect { at, .. } => Some(at),
             Liveness::Sound | Liveness::Asked { .. } => None,
         }
+    }
+
+    /// Whether it is suspected since silence has lasted. A doubt that the peer has raised is not told
+    /// back to it: two would never come to rest.
+    pub(super) const fn has_fallen_silent(&self) -> bool {
+        matches!(self.liveness, Liveness::Suspect { is_silent: true, .. })
     }
 
     pub(super) const fn set_patience(&mut self, patience: Patience) {
@@ -182,7 +188,7 @@ impl Select {
     /// The way in use may no longer work: it is suspected without waiting for silence.
     pub(super) fn doubt(&mut self, now: Instant) {
         if self.suspect_since().is_none() {
-            self.liveness = Liveness::Suspect { at: now };
+            self.liveness = Liveness::Suspect { at: now, is_silent: false };
             self.silence.get_or_insert(Silence { since: now, is_missed_by_somebody: false });
             self.check = Some(now + self.patience.ask_every);
         }
@@ -218,11 +224,11 @@ impl Select {
                 Step::None
             }
             Liveness::Asked { .. } => {
-                self.liveness = Liveness::Suspect { at: now };
+                self.liveness = Liveness::Suspect { at: now, is_silent: true };
                 self.check = Some(now + ask_every.min(dead_after - suspect_after));
                 Step::Ask
             }
-            Liveness::Suspect { at } => {
+            Liveness::Suspect { at, .. } => {
                 let dead_after = if silence.is_missed_by_somebody {
                     dead_after
                 } else {

@@ -19,15 +19,15 @@ const DOUBTED: Duration = Duration::from_secs(1);
 
 impl Paths {
     pub(super) fn on_time(&mut self, now: Instant) {
-        let was_suspect = self.select.suspect_since().is_some();
-        match self.select.on_time(now) {
+        let step = self.select.on_time(now);
+        match step {
             Step::None => {}
             Step::Ask => self.ping_in_use(now),
             Step::Dead => self.on_dead(now),
         }
-        // A doubt that the peer has raised is not told back to it: two would never come to rest.
-        let is_suspect = self.select.suspect_since().is_some();
-        if is_suspect && !was_suspect && self.select.is_direct() {
+        // What is sent again goes first: where there is no room, the oldest is dropped.
+        self.refresh(now);
+        if step == Step::Ask && self.select.is_direct() && self.select.has_fallen_silent() {
             self.tell_by_relays(now);
         }
         if self.keys.is_some() {
