@@ -238,6 +238,8 @@ async fn find(spot: Spot, to: Ipv4Addr) -> Result<Gateway<Tokio>, String> {
     let mut options = SearchOptions::default();
     options.bind_addr = (spot.local, 0).into();
     options.broadcast_address = (to, 1_900).into();
+    // Whoever is asked by name may describe itself, whatever kind of address it has.
+    options.allowed_gateway_ips = vec![to.into()];
     options.timeout = Some(FOUND_WITHIN);
     options.single_search_timeout = Some(FOUND_WITHIN);
     let found = within(search_gateway(options)).await?;
@@ -262,4 +264,62 @@ fn seconds(time: Duration) -> u32 {
 pub(crate) fn is_translated(seen: SocketAddr) -> bool {
     let ip = seen.ip().to_canonical();
     ip.is_ipv4() && !ip.is_loopback() && !networks::addresses().contains(&ip)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead as _, BufReader, Write as _};
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// Where the one that answers the search is. It is no gateway of this machine's.
+    const HOST: Ipv4Addr = Ipv4Addr::new(127, 43, 19, 0);
+
+    const DEVICE: &str = "<root><device><deviceList><device><serviceList><service>\
+        <serviceType>urn:schemas-upnp-org:service:WANIPConnection:1</serviceType>\
+        <controlURL>/control</controlURL><SCPDURL>/actions</SCPDURL>\
+        </service></serviceList></device></deviceList></device></root>";
+    const ACTIONS: &str = "<scpd><actionList></actionList></scpd>";
+
+    /// Answers searches, each with its own description, for as long as the process lives.
+    fn answer_searches() {
+        let socket = UdpSocket::bind((HOST, 1_900)).expect("the port of UPnP is free there");
+        let pages = TcpListener::bind((HOST, 0)).expect("a port");
+        let location = format!("http://{}/device", pages.local_addr().expect("it is bound"));
+        std::thread::spawn(move || {
+            let mut question = [0; 1_500];
+            while let Ok((_, from)) = socket.recv_from(&mut question) {
+                let answer = format!(
+                    "HTTP/1.1 200 OK\r\nLOCATION: {location}\r\n\
+                     ST: urn:schemas-upnp-org:device:InternetGatewayDevice:1\r\n\r\n"
+                );
+                let _ = socket.send_to(answer.as_bytes(), from);
+            }
+        });
+        std::thread::spawn(move || {
+            for mut page in pages.incoming().map_while(Result::ok) {
+                let mut line = String::new();
+                let _ = BufReader::new(&page).read_line(&mut line);
+                let body = if line.contains("/device") { DEVICE } else { ACTIONS };
+                let length = body.len();
+                let _ = write!(
+                    page,
+                    "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+                );
+            }
+        });
+    }
+
+    #[tokio::test]
+    async fn whoever_answers_the_search_and_is_not_the_gateway_is_not_asked_for_a_mapping() {
+        answer_searches();
+        let port = NonZeroU16::new(4_433).expect("a port");
+        let spot = |gateway| Spot { gateway, local: Ipv4Addr::LOCALHOST, port };
+        let found = find(spot(HOST), HOST).await.expect("the gateway itself is found");
+        assert_eq!(found.addr.ip(), IpAddr::V4(HOST));
+        let other = Ipv4Addr::new(127, 43, 19, 1);
+        let refused = find(spot(other), HOST).await.err();
+        assert_eq!(refused.as_deref(), Some("127.43.19.0 answers, and is not the gateway"));
+    }
 }
