@@ -31,6 +31,8 @@ mod credentials;
 pub(crate) mod demux;
 mod exchange;
 mod link;
+#[cfg(feature = "testing")]
+mod meddling;
 mod offers;
 mod opening;
 mod peer;
@@ -47,6 +49,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "testing")]
+pub use meddling::Meddler;
 pub use snapshot::{PeerSnapshot, Snapshot};
 pub use stream::{StreamError, StreamRef};
 

@@ -20,13 +20,20 @@ pub(super) struct Serving {
     relay: Relay,
     /// Clients for whom something waits.
     ready: VecDeque<PeerId>,
+    #[cfg(feature = "testing")]
+    pub(super) meddler: Option<Box<dyn super::Meddler>>,
 }
 
 impl Serving {
     pub(super) fn of(config: &Config) -> Option<Self> {
         let settings = config.relay.clone()?;
         let relay = Relay::new(settings, relay::secret_of(&config.tls));
-        Some(Self { relay, ready: VecDeque::new() })
+        Some(Self {
+            relay,
+            ready: VecDeque::new(),
+            #[cfg(feature = "testing")]
+            meddler: None,
+        })
     }
 
     pub(super) fn deadline(&self) -> Option<Deadline> {
@@ -97,6 +104,10 @@ impl Node {
 
     /// A client's datagram for another.
     pub(super) fn pass_on(&mut self, id: PeerId, datagram: &[u8], now: Instant) {
+        #[cfg(feature = "testing")]
+        if self.meddle_with_packet(id, datagram, now) {
+            return;
+        }
         if let Some(serving) = &mut self.serving {
             serving.relay.forward(id, datagram, now);
         }
@@ -124,7 +135,11 @@ impl Node {
     pub(super) fn advance_serving(&mut self, now: Instant) {
         while let Some(action) = self.serving.as_mut().and_then(|s| s.relay.poll(now)) {
             match action {
-                Action::Say { client, message } => self.say(client, &message, now),
+                Action::Say { client, message } => {
+                    #[cfg(feature = "testing")]
+                    let message = self.meddle_with_message(client, message);
+                    self.say(client, &message, now);
+                }
                 Action::Break { client, failure } => self.break_link(client, failure, now),
             }
         }

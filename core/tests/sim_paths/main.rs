@@ -6,12 +6,14 @@
 //! | `figures` | stalls at switches and failures, time to the direct way |
 //! | `punching` | every pair of NATs |
 //! | `faults` | relays that die, addresses that change, ways that flap |
+//! | `evil` | a relay that does wrong on purpose |
 //! | `attacks` | what a relay, a stranger and a peer cannot do |
 //! | `sweep`, `world`, `wires` | random worlds: what must hold, holds |
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod attacks;
+mod evil;
 mod faults;
 mod figures;
 mod punching;

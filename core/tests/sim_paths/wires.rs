@@ -13,7 +13,7 @@ use super::SECOND;
 const FIXED_BIT: u8 = 0x40;
 
 /// Bytes that go within a minute to an address from which nothing has come: 16 rounds of nine probes.
-const UNHEARD_A_MINUTE: usize = 16 * 9 * 64;
+pub(crate) const UNHEARD_A_MINUTE: usize = 16 * 9 * 64;
 
 /// Whether what a relay was given to pass on shows anything of what transfers carry.
 pub(crate) fn is_plain(seen: &[Vec<u8>]) -> bool {
@@ -22,6 +22,11 @@ pub(crate) fn is_plain(seen: &[Vec<u8>]) -> bool {
         datagram.windows(48).any(|window| canaries.iter().any(|canary| *window == canary[..]))
     };
     seen.iter().any(shows)
+}
+
+/// Whether it can be a probe, and not a packet of anybody's.
+pub(crate) fn is_probe(datagram: &[u8]) -> bool {
+    datagram.len() == adit_core::probe::LEN && datagram[0] & FIXED_BIT == 0
 }
 
 /// What a host sent: packets to nobody whom it has not heard, and few probes.
@@ -33,8 +38,7 @@ pub(crate) fn check(captured: &[Captured], trusted: &BTreeSet<SocketAddr>) {
             Passage::In => drop(heard.insert(packet.from)),
             Passage::Out if heard.contains(&packet.to) => {}
             Passage::Out => {
-                let is_data = packet.payload[0] & FIXED_BIT != 0;
-                assert!(!is_data, "data to {}, never heard", packet.to);
+                assert!(is_probe(&packet.payload), "data to {}, never heard", packet.to);
                 let sent = unheard.entry(packet.to).or_default();
                 sent.push_back((*at, packet.payload.len()));
                 while sent.front().is_some_and(|(first, _)| *at - *first >= 60 * SECOND) {

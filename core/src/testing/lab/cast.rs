@@ -52,6 +52,12 @@ impl Lab {
         self.player(place, port, (AGENT, Role::Agent), change)
     }
 
+    /// Adds an agent with an identity of its own; the others all have one.
+    pub fn agent_named(&mut self, name: &str, place: Place) -> HostId {
+        let port = 40_000 + self.machines.len() as u16;
+        self.player(place, port, (name, Role::Agent), |builder| builder)
+    }
+
     /// Adds a connector of this name with a fresh IPv4 address and its defaults, and starts it.
     pub fn connector(&mut self, name: &str, place: Place) -> HostId {
         self.connector_with(name, place, |builder| builder)

@@ -70,7 +70,15 @@ impl Lab {
     /// # Panics
     /// If it may not.
     pub fn attach(&mut self, host: HostId, connector: Option<&str>, relay: HostId) -> PeerId {
-        let (name, role) = connector.map_or((AGENT, Role::Agent), |name| (name, Role::Connector));
+        let who = connector.map_or((AGENT, Role::Agent), |name| (name, Role::Connector));
+        self.attach_as(host, who, relay)
+    }
+
+    /// The same for an agent that has an identity of its own, as well.
+    ///
+    /// # Panics
+    /// If it may not.
+    pub fn attach_as(&mut self, host: HostId, (name, role): (&str, Role), relay: HostId) -> PeerId {
         let identity = Pki::new().issue(name, role).identity();
         let identity = identity.presenting(Pki::new().root_pem().as_bytes());
         let key = KeyDigest::of_certificate(&relay_identity(relay).chain()[0]);
