@@ -114,7 +114,7 @@ fn the_protocol_states_the_limits_of_a_relay_that_are_the_defaults() {
         ),
         format!(
             "by {} KiB for all senders and {} KiB for each",
-            relay.queue_bytes >> 10,
+            grouped(relay.queue_bytes >> 10),
             relay.queue_bytes_of_a_source >> 10
         ),
     ] {
