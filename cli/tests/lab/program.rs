@@ -218,3 +218,20 @@ fn a_download_goes_on_while_its_direct_path_is_cut_and_mended_three_times() {
     assert!(curl.succeeds(), "{}", stage.relay_log());
     assert_eq!(digest(&copy), digest(&web.original));
 }
+
+#[test]
+fn an_end_behind_a_link_that_carries_no_full_packet_is_reached_through_the_relay() {
+    let Some(mut stage) = Stage::new() else { return };
+    for narrow in [0, 1] {
+        let sites = [0, 1].map(|number| stage.net.site(number, Kind::Symmetric));
+        // 1,212 bytes of UDP: what QUIC needs, and less than it takes to carry that in it.
+        sites[narrow].router.ip("link set lan mtu 1240");
+        sites[narrow].host.ip("link set eth mtu 1240");
+        let [mut connector, mut agent] = sites.map(Party::at);
+        let port = connector.serve_echo();
+        let invite = connector.expose(port, &stage);
+        let address = agent.connect(&invite);
+        assert!(agent.echoes_within(address, SOON), "narrow at {narrow}: nothing comes back");
+        agent.goes(Way::Relayed, SOON);
+    }
+}
