@@ -21,15 +21,6 @@ impl Node {
         self.shutdown.is_under_way()
     }
 
-    /// What this node, which is a relay, was given to pass on since the last call, out of the
-    /// encryption between its clients and itself. It is kept from the first call on.
-    pub fn look_as_relay(&mut self) -> Vec<Vec<u8>> {
-        let Some(serving) = &mut self.serving else { return Vec::new() };
-        let seen = serving.relay_mut().take_looked_at();
-        serving.relay_mut().look();
-        seen
-    }
-
     /// Checks that all indices and counters agree with what they index and count, and that every
     /// collection is within its limit.
     ///

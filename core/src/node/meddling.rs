@@ -8,13 +8,16 @@ use super::Node;
 use crate::id::PeerId;
 use crate::message::Message;
 
-/// Whoever has taken a relay over.
+/// Whoever has taken a relay over, or looks at what it sees: out of the encryption between its clients
+/// and itself.
 pub trait Meddler: Debug + Send {
-    /// What is passed on in place of this datagram of a client's, and as whose.
-    fn on_packet(&mut self, from: PeerId, datagram: &[u8]) -> Vec<(PeerId, Vec<u8>)>;
+    /// What is passed on in place of this datagram of a client's, and as whose; by default itself.
+    fn on_packet(&mut self, from: PeerId, datagram: &[u8]) -> Vec<(PeerId, Vec<u8>)> {
+        vec![(from, datagram.to_vec())]
+    }
 
-    /// A message to a client, before it is said.
-    fn on_message(&mut self, to: PeerId, message: &mut Message);
+    /// A message to a client, before it is said; by default it stays as it is.
+    fn on_message(&mut self, _to: PeerId, _message: &mut Message) {}
 }
 
 impl Node {
@@ -35,7 +38,7 @@ impl Node {
         let Some(serving) = &mut self.serving else { return false };
         let Some(meddler) = &mut serving.meddler else { return false };
         for (from, datagram) in meddler.on_packet(from, datagram) {
-            serving.relay_mut().forward(from, &datagram, now);
+            serving.relay.forward(from, &datagram, now);
         }
         true
     }

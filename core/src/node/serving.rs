@@ -17,7 +17,7 @@ use crate::transmit::Route;
 /// What a relay is made of.
 #[derive(Debug)]
 pub(super) struct Serving {
-    relay: Relay,
+    pub(super) relay: Relay,
     /// Clients for whom something waits.
     ready: VecDeque<PeerId>,
     #[cfg(feature = "testing")]
@@ -42,11 +42,6 @@ impl Serving {
 
     pub(super) fn view(&self, now: Instant) -> View {
         self.relay.view(now)
-    }
-
-    #[cfg(feature = "testing")]
-    pub(super) const fn relay_mut(&mut self) -> &mut Relay {
-        &mut self.relay
     }
 }
 

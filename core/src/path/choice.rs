@@ -64,7 +64,7 @@ impl Paths {
         self.select.forgive();
         self.ways.direct().for_each(|way| way.track.restart());
         if self.keys.is_some() {
-            self.greet_relays(now);
+            self.probe_relayed(now);
             if self.select.is_direct() {
                 self.select.doubt(now);
                 self.ping_in_use(now);
@@ -182,11 +182,13 @@ impl Paths {
     fn score(&self, way: &Way) -> Score {
         let is_suspect = self.select.is_in_use(way.via) && self.select.suspect_since().is_some();
         let is_agreed = self.role == Role::Acceptor && way.is_used_by_peer;
-        let standing = match (is_suspect, way.is_worse) {
-            (true, _) => Standing::Silent,
-            // The dialler leaves it first: by two ways at once, each end would miss the other on its own.
-            (false, true) if !is_agreed => Standing::Worse,
-            (false, true | false) => Standing::Sound,
+        // What is agreed the dialler leaves first: by two ways at once, each end would miss the other.
+        let standing = if is_suspect {
+            Standing::Silent
+        } else if way.is_worse && !is_agreed {
+            Standing::Worse
+        } else {
+            Standing::Sound
         };
         Score {
             standing,

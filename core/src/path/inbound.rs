@@ -143,11 +143,6 @@ impl Paths {
         }
     }
 
-    /// A NAT may have forgotten this end: until the relays hear it, what they send does not arrive.
-    pub(super) fn greet_relays(&mut self, now: Instant) {
-        self.ways.all.iter_mut().filter(|way| !way.is_direct()).for_each(|way| way.track.pull(now));
-    }
-
     fn on_pong(&mut self, via: Via, pong: &Probe, now: Instant) -> Heard {
         let Some(at) = self.ways.find(via) else { return Heard::Stray };
         let way = &mut self.ways.all[at];
@@ -159,10 +154,6 @@ impl Paths {
         let is_moved =
             way.observed.is_some_and(|before| pong.observed.is_some_and(|it| it != before));
         way.observed = pong.observed.or(way.observed);
-        if is_moved {
-            self.greet_relays(now);
-        }
-        let way = &mut self.ways.all[at];
         let is_proving = way.track.streak < PROVEN_AGAIN;
         if self.select.is_in_use(via) {
             // The peer has heard the question.
@@ -173,6 +164,10 @@ impl Paths {
         let pace = self.pace(at, now).map(|pace| now + pace);
         let way = &mut self.ways.all[at];
         way.track.next = if is_proving { Some(now) } else { pace };
+        if is_moved {
+            // A NAT may have forgotten this end: until the relays hear it, what they send does not arrive.
+            self.probe_relayed(now);
+        }
         Heard::Pong
     }
 }

@@ -52,8 +52,7 @@ impl Paths {
     pub fn set_keys(&mut self, ours: (u64, Key), theirs: (u64, Key), now: Instant) {
         let now = self.advance(now);
         self.keys = Some(super::Keys { ours, theirs });
-        let relayed = self.ways.all.iter_mut().filter(|way| !way.is_direct());
-        relayed.for_each(|way| way.track.pull(now));
+        self.probe_relayed(now);
         if self.meeting.is_known {
             self.tell(now);
         }

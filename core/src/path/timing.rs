@@ -25,9 +25,9 @@ impl Paths {
             Step::Ask => self.ping_in_use(now),
             Step::Dead => self.on_dead(now),
         }
-        // What is sent again goes first: where there is no room, the oldest is dropped.
-        self.refresh(now);
         if step == Step::Ask && self.select.is_direct() && self.select.has_fallen_silent() {
+            // What is sent again goes first: where there is no room, the oldest is dropped.
+            self.refresh(now);
             self.tell_by_relays(now);
         }
         if self.keys.is_some() {
@@ -55,6 +55,11 @@ impl Paths {
             self.ways.all[used].track.pull(now + pace);
         }
         self.refresh(now);
+    }
+
+    /// Every relayed way is probed now.
+    pub(super) fn probe_relayed(&mut self, now: Instant) {
+        self.ways.all.iter_mut().filter(|way| !way.is_direct()).for_each(|way| way.track.pull(now));
     }
 
     pub(super) fn ping_in_use(&mut self, now: Instant) {

@@ -44,23 +44,6 @@ impl Relay {
         assert!(self.queues.receivers().all(|id| self.clients.contains_key(&id)));
     }
 
-    /// From now on keeps what clients send to others, as a relay sees it: out of the encryption
-    /// between them and itself.
-    pub fn look(&mut self) {
-        self.looked_at.get_or_insert_default();
-    }
-
-    /// What was kept since [`Relay::look`], and begins anew.
-    pub fn take_looked_at(&mut self) -> Vec<Vec<u8>> {
-        self.looked_at.as_mut().map(std::mem::take).unwrap_or_default()
-    }
-
-    pub(super) fn look_at(&mut self, datagram: &[u8]) {
-        if let Some(kept) = &mut self.looked_at {
-            kept.push(datagram.to_vec());
-        }
-    }
-
     /// Whether nothing is left of anybody.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -13,8 +13,6 @@ impl Relay {
     /// (docs/protocol.md, "Relayed packets"). It is queued with the number that the channel has
     /// there, or dropped and counted; nothing else of it is looked at.
     pub fn forward(&mut self, client: PeerId, datagram: &[u8], now: Instant) {
-        #[cfg(any(test, feature = "testing"))]
-        self.look_at(datagram);
         let Some(Head { context, channel, rest }) = Head::parse(datagram) else {
             self.counters.drops.malformed += 1;
             return;

@@ -88,8 +88,6 @@ pub struct Relay {
     draining: Option<Duration>,
     channels: usize,
     counters: Counters,
-    #[cfg(any(test, feature = "testing"))]
-    looked_at: Option<Vec<Vec<u8>>>,
 }
 
 /// What was done since the start.
@@ -126,8 +124,6 @@ impl Relay {
             draining: None,
             channels: 0,
             counters: Counters::default(),
-            #[cfg(any(test, feature = "testing"))]
-            looked_at: None,
         }
     }
 

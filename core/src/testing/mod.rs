@@ -33,3 +33,11 @@ pub mod play;
 pub mod trace;
 pub mod watch;
 pub mod world;
+
+/// A seed as long as the generators take it.
+#[must_use]
+pub fn widen(seed: u64) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    bytes
+}

@@ -11,6 +11,7 @@ use super::crypto::SeededCrypto;
 use super::link::Conditions;
 use super::net::HostId;
 use super::pki::{Issued, Pki, Role};
+use super::widen;
 use super::world::World;
 use crate::config::{Builder, Config, Dial};
 use crate::event::Event;
@@ -86,9 +87,7 @@ impl Pair {
         change_agent: impl FnOnce(Builder) -> Builder,
         change_connector: impl FnOnce(Builder) -> Builder,
     ) -> Self {
-        let mut bytes = [0; 32];
-        bytes[..8].copy_from_slice(&seed.to_le_bytes());
-        let mut world = World::new(bytes, conditions);
+        let mut world = World::new(widen(seed), conditions);
         let hosts = (world.add_host(AGENT_ADDRESS), world.add_host(CONNECTOR_ADDRESS));
         let one = change_agent(agent(world.crypto(hosts.0))).build();
         world.start(hosts.0, one.expect("the agent's configuration works"), 1);

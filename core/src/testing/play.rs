@@ -22,6 +22,7 @@ use super::net::HostId;
 use super::op::{Op, Side};
 use super::pair::{self, AGENT_ADDRESS, CONNECTOR, CONNECTOR_ADDRESS};
 use super::watch::without_errors;
+use super::widen;
 use super::world::World;
 use crate::config::{Builder, Config, Dial, Limits};
 use crate::event::Event;
@@ -74,12 +75,6 @@ fn play_out(seed: u64, ops: &[Op]) -> Report {
 #[must_use]
 pub fn play_random(seed: u64, length: usize) -> Report {
     play(seed, &Op::sequence(&mut Rng::new(widen(seed), "ops"), length))
-}
-
-fn widen(seed: u64) -> [u8; 32] {
-    let mut bytes = [0; 32];
-    bytes[..8].copy_from_slice(&seed.to_le_bytes());
-    bytes
 }
 
 pub(super) struct Play {

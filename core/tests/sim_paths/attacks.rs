@@ -5,6 +5,7 @@ use adit_core::testing::nat::Rules;
 use adit_core::testing::pair::pattern;
 
 use super::scene::{Ground, Scene};
+use super::wires::{Tap, contains};
 use super::{SECOND, seeds_or};
 
 #[test]
@@ -12,20 +13,29 @@ fn the_relay_never_sees_plaintext() {
     let hard = Rules::symmetric();
     let mut scene = Scene::attached(1, &Ground::behind(hard, hard));
     let relay = scene.relays[0];
-    scene.lab.node_mut(relay).0.look_as_relay();
+    let tap = Tap::default();
+    scene.lab.capture(relay);
+    scene.lab.node_mut(relay).0.take_over(Box::new(tap.clone()));
     scene.peer = scene.lab.find(scene.agent, "web", "connector");
     scene.connect();
     let from = (scene.agent, scene.peer);
     let transfer = scene.lab.start_upload(from, scene.connector, 500_000);
     let is_whole = |lab: &mut adit_core::testing::lab::Lab| lab.transfer(transfer).is_complete();
     assert!(scene.lab.run_until(is_whole, 10 * SECOND));
-    let seen = scene.lab.node_mut(relay).0.look_as_relay();
+    let captured = scene.lab.captured(relay);
+    let bytes: usize = captured.iter().map(|it| it.packet.payload.len()).sum();
+    assert!(bytes > 1_000_000, "all of it came by: {bytes}");
+    let secret = pattern(4_096, 16);
+    for it in captured {
+        assert!(!it.contains(&secret), "plaintext {:?} the relay", it.passage);
+    }
+    let seen = tap.seen();
     let bytes: usize = seen.iter().map(Vec::len).sum();
-    assert!(bytes > 500_000, "all of it came by: {bytes}");
+    assert!(bytes > 500_000, "all of it was passed on: {bytes}");
     for offset in (0..500_000).step_by(4_096) {
         let secret = pattern(offset, 16);
-        let is_plain = |it: &Vec<u8>| it.windows(secret.len()).any(|window| *window == secret[..]);
-        assert!(!seen.iter().any(is_plain), "the relay reads what stands at {offset}");
+        let is_plain = seen.iter().any(|it| contains(it, &secret));
+        assert!(!is_plain, "the relay reads what stands at {offset}");
     }
 }
 
@@ -93,11 +103,9 @@ fn survives_a_bad_relay_path(seed: u64) {
     let hard = Rules::symmetric();
     let mut scene = Scene::attached(seed, &Ground::behind(hard, hard));
     for host in [scene.agent, scene.connector] {
-        let relay = scene.relays[0];
-        for (from, to) in [(host, relay), (relay, host)] {
-            let crossing = scene.lab.internet_mut().crossing_mut(from, to);
-            (crossing.corrupt, crossing.duplicate, crossing.reorder) = (0.02, 0.05, 0.05);
-        }
+        scene.lab.internet_mut().change_between(host, scene.relays[0], |leg| {
+            (leg.corrupt, leg.duplicate, leg.reorder) = (0.02, 0.05, 0.05);
+        });
     }
     scene.peer = scene.lab.find(scene.agent, "web", "connector");
     scene.connect();

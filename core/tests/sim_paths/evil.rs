@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use adit_core::event::Event;
 use adit_core::id::PeerId;
 use adit_core::message::Message;
 use adit_core::node::Meddler;
@@ -15,6 +16,7 @@ use adit_core::testing::lab::{Lab, Passage, Place};
 use adit_core::testing::nat::Rules;
 use adit_core::testing::net::HostId;
 use adit_core::testing::pki::Role;
+use adit_core::testing::widen;
 
 use super::scene::{Ground, Scene};
 use super::{SECOND, seeds_or, wires};
@@ -45,9 +47,7 @@ struct Evil {
 
 impl Evil {
     fn new(seed: u64, deed: Deed, is_armed: &Arc<AtomicBool>) -> Box<Self> {
-        let mut bytes = [0; 32];
-        bytes[..8].copy_from_slice(&seed.to_le_bytes());
-        let (rng, is_armed) = (Rng::new(bytes, "evil"), is_armed.clone());
+        let (rng, is_armed) = (Rng::new(widen(seed), "evil"), is_armed.clone());
         Box::new(Self { rng, deed, is_armed, ends: Vec::new(), kept: Vec::new() })
     }
 }
@@ -104,7 +104,7 @@ impl Meddler for Evil {
 fn second_pair(scene: &mut Scene) -> (HostId, HostId, PeerId) {
     let relay = scene.relays[0];
     let hard = [0; 2].map(|_| scene.lab.nat(Rules::symmetric(), Place::Public));
-    let agent = scene.lab.agent_named("second", Place::Behind(hard[0]));
+    let agent = scene.lab.agent_as("second", Place::Behind(hard[0]), |builder| builder);
     let connector = scene.lab.connector("other", Place::Behind(hard[1]));
     scene.lab.attach_as(agent, ("second", Role::Agent), relay);
     scene.lab.attach(connector, Some("other"), relay);
@@ -144,7 +144,7 @@ fn whatever_a_relay_does_with_packets_each_transfer_arrives_whole_and_at_its_own
     }
 }
 
-/// Leads each of two pairs' agents to the other's connector, for as long as it is told to.
+/// Leads each of two pairs' agents to the other's connector.
 #[derive(Debug, Default)]
 struct Crossed {
     ends: Vec<End>,
@@ -186,7 +186,7 @@ fn a_relay_that_leads_to_the_wrong_connector_leads_to_nobody() {
             .lab
             .log(host)
             .iter()
-            .any(|(_, event)| matches!(event, adit_core::event::Event::StreamOffered { .. }));
+            .any(|(_, event)| matches!(event, Event::StreamOffered { .. }));
         assert!(!accepted, "a stranger was served");
     }
 }
@@ -196,10 +196,6 @@ fn a_relay_that_leads_to_the_wrong_connector_leads_to_nobody() {
 struct Liar(SocketAddr);
 
 impl Meddler for Liar {
-    fn on_packet(&mut self, from: PeerId, datagram: &[u8]) -> Vec<(PeerId, Vec<u8>)> {
-        vec![(from, datagram.to_vec())]
-    }
-
     fn on_message(&mut self, _: PeerId, message: &mut Message) {
         if let Message::Welcome(welcome) = message {
             welcome.observed = self.0;

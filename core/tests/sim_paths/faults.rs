@@ -145,9 +145,8 @@ fn a_bad_direct_way_does_not_flap() {
     for seed in 0..seeds_or(5) {
         let mut scene = Scene::direct(seed, &cones());
         let bursty = Loss::Bursty { worsen: 0.01, improve: 0.02, loss: 0.95 };
-        for (from, to) in [(scene.agent, scene.connector), (scene.connector, scene.agent)] {
-            scene.lab.internet_mut().crossing_mut(from, to).loss = bursty;
-        }
+        let (agent, connector) = (scene.agent, scene.connector);
+        scene.lab.internet_mut().change_between(agent, connector, |way| way.loss = bursty);
         let flow = scene.lab.start_datagrams((scene.agent, scene.peer), 50, 200);
         let before = scene.lab.changes(scene.agent, scene.peer).len();
         scene.lab.run_for(300 * SECOND);
@@ -186,9 +185,7 @@ fn a_path_to_the_relay_that_becomes_narrow_under_a_transfer_is_noticed() {
         let mut scene = Scene::connected(1, &Ground::behind(hard, hard));
         carries(&mut scene, 5 * SECOND);
         let (relay, end) = (scene.relays[0], if is_agent { scene.agent } else { scene.connector });
-        for (from, to) in [(end, relay), (relay, end)] {
-            scene.lab.internet_mut().crossing_mut(from, to).mtu = 1_200;
-        }
+        scene.lab.internet_mut().change_between(end, relay, |leg| leg.mtu = 1_200);
         carries(&mut scene, 30 * SECOND);
         assert_eq!(scene.reconnections(), 0);
     }
@@ -211,9 +208,7 @@ fn when_one_relay_sees_an_end_elsewhere_the_other_hears_of_it_at_once() {
     scene.lab.internet_mut().nat_mut(scene.nats[1].unwrap()).reboot();
     scene.lab.run_for(6 * SECOND);
     scene.lab.take_silence(flow);
-    for (from, to) in [(connector, used), (used, connector)] {
-        scene.lab.internet_mut().crossing_mut(from, to).is_cut = true;
-    }
+    scene.lab.internet_mut().change_between(connector, used, |leg| leg.is_cut = true);
     scene.lab.run_for(3 * SECOND);
     let silence = scene.lab.take_silence(flow);
     assert!(silence < SECOND, "{silence:?}");

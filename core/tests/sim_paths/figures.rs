@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use adit_core::path::Reason;
 use adit_core::testing::lab::load::{DatagramsId, TransferId};
-use adit_core::testing::link::Loss;
+use adit_core::testing::link::{Conditions, Loss};
 use adit_core::testing::nat::Rules;
 use adit_core::transmit::Via;
 
@@ -93,9 +93,8 @@ fn gets_slowly_worse(seed: u64) {
     scene.lab.run_for(6 * SECOND);
     let (mut lost, mut steps) = (0, 0);
     while scene.is_direct() {
-        for (from, to) in [(scene.agent, scene.connector), (scene.connector, scene.agent)] {
-            scene.lab.internet_mut().crossing_mut(from, to).latency += ms(1);
-        }
+        let slower = |way: &mut Conditions| way.latency += ms(1);
+        scene.lab.internet_mut().change_between(scene.agent, scene.connector, slower);
         lost = scene.lost();
         scene.lab.run_for(ms(100));
         steps += 1;

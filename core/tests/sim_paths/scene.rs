@@ -80,14 +80,11 @@ impl Scene {
         let place = |nat: Option<NatId>| nat.map_or(Place::Public, Place::Behind);
         let agent = lab.agent(place(nats[0]));
         let connector = lab.connector(CONNECTOR, place(nats[1]));
-        for (from, to) in [(agent, connector), (connector, agent)] {
-            *lab.internet_mut().crossing_mut(from, to) = conditions(ground.direct, ground);
-        }
+        let direct = |way: &mut Conditions| *way = conditions(ground.direct, ground);
+        lab.internet_mut().change_between(agent, connector, direct);
         for (host, mtu) in [agent, connector].into_iter().zip(ground.mtu) {
             for relay in &relays {
-                for (from, to) in [(host, *relay), (*relay, host)] {
-                    lab.internet_mut().crossing_mut(from, to).mtu = mtu;
-                }
+                lab.internet_mut().change_between(host, *relay, |leg| leg.mtu = mtu);
             }
         }
         let mut attached = Vec::new();

@@ -106,8 +106,14 @@ impl World {
 
     /// What the two sent to whom, and what the relays could read.
     fn check_wires(&mut self) {
-        self.check_relays();
         let Scene { lab, agent, connector, relays, .. } = &mut self.scene;
+        for relay in relays.iter() {
+            let all = lab.take_captured(*relay);
+            let all: Vec<_> = all.into_iter().map(|it| it.packet.payload).collect();
+            assert!(!all.is_empty() && !wires::is_plain(&all), "a relay saw what was carried");
+        }
+        let passed = self.tap.seen();
+        assert!(!passed.is_empty() && !wires::is_plain(&passed), "a relay reads what is carried");
         let trusted = relays.iter().map(|relay| lab.address(*relay)).collect();
         for host in [*agent, *connector] {
             wires::check(&lab.take_captured(host), &trusted);

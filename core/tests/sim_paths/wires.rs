@@ -2,8 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use adit_core::id::PeerId;
+use adit_core::node::Meddler;
 use adit_core::testing::lab::{Captured, Passage};
 use adit_core::testing::pair::pattern;
 
@@ -15,13 +18,33 @@ const FIXED_BIT: u8 = 0x40;
 /// Bytes that go within a minute to an address from which nothing has come: 16 rounds of nine probes.
 pub(crate) const UNHEARD_A_MINUTE: usize = 16 * 9 * 64;
 
-/// Whether what a relay was given to pass on shows anything of what transfers carry.
-pub(crate) fn is_plain(seen: &[Vec<u8>]) -> bool {
+/// What relays were given to pass on, as they see it: out of the encryption between clients and them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Tap(Arc<Mutex<Vec<Vec<u8>>>>);
+
+impl Tap {
+    /// All of it.
+    pub(crate) fn seen(&self) -> Vec<Vec<u8>> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+impl Meddler for Tap {
+    fn on_packet(&mut self, from: PeerId, datagram: &[u8]) -> Vec<(PeerId, Vec<u8>)> {
+        self.0.lock().unwrap().push(datagram.to_vec());
+        vec![(from, datagram.to_vec())]
+    }
+}
+
+/// Whether some bytes stand in a datagram.
+pub(crate) fn contains(datagram: &[u8], needle: &[u8]) -> bool {
+    datagram.windows(needle.len()).any(|window| window == needle)
+}
+
+/// Whether any datagram shows how any of the first transfers begins.
+pub(crate) fn is_plain(datagrams: &[Vec<u8>]) -> bool {
     let canaries = [pattern(0, 48), pattern(1_013, 48), pattern(2 * 1_013, 48)];
-    let shows = |datagram: &Vec<u8>| {
-        datagram.windows(48).any(|window| canaries.iter().any(|canary| *window == canary[..]))
-    };
-    seen.iter().any(shows)
+    datagrams.iter().any(|it| canaries.iter().any(|canary| contains(it, canary)))
 }
 
 /// Whether it can be a probe, and not a packet of anybody's.

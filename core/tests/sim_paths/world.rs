@@ -9,9 +9,11 @@ use adit_core::testing::lab::Place;
 use adit_core::testing::lab::load::{DatagramsId, TransferId};
 use adit_core::testing::link::Loss;
 use adit_core::testing::nat::{Dependence, Ports, Rules};
+use adit_core::testing::widen;
 
 use super::scene::{Ground, Scene};
-use super::{SECOND, ms, wires};
+use super::wires::Tap;
+use super::{SECOND, ms};
 
 /// The longest that nothing arrives where there is another way.
 const RECOVERED: Duration = ms(2_000);
@@ -55,6 +57,8 @@ pub(crate) struct World {
     pub(crate) faults: usize,
     /// Whether theory allows a direct way.
     pub(crate) may_meet: bool,
+    /// What the relays were given to pass on.
+    pub(crate) tap: Tap,
     /// There is a relay by which the two reach each other whatever happens to the direct way.
     is_certain: bool,
 }
@@ -62,9 +66,7 @@ pub(crate) struct World {
 impl World {
     /// The two are connected, whichever way.
     pub(crate) fn new(seed: u64) -> Self {
-        let mut bytes = [0; 32];
-        bytes[..8].copy_from_slice(&seed.to_le_bytes());
-        let mut rng = Rng::new(bytes, "world of paths");
+        let mut rng = Rng::new(widen(seed), "world of paths");
         let ground = Ground {
             agent: rules(&mut rng),
             connector: rules(&mut rng),
@@ -79,10 +81,12 @@ impl World {
             (None, _) | (_, None) => true,
         };
         let mut scene = Scene::attached(seed, &ground);
-        scene.lab.capture(scene.agent);
-        scene.lab.capture(scene.connector);
+        let tap = Tap::default();
+        for host in [scene.agent, scene.connector].into_iter().chain(scene.relays.clone()) {
+            scene.lab.capture(host);
+        }
         for relay in &scene.relays {
-            scene.lab.node_mut(*relay).0.look_as_relay();
+            scene.lab.node_mut(*relay).0.take_over(Box::new(tap.clone()));
         }
         if is_lucky(&mut rng, 0.5) {
             scene.lab.tell_addresses(scene.agent);
@@ -90,7 +94,7 @@ impl World {
         }
         scene.peer = scene.lab.find(scene.agent, "web", "connector");
         scene.connect();
-        Self { scene, rng, faults: 0, may_meet, is_certain: true }
+        Self { scene, rng, faults: 0, may_meet, tap, is_certain: true }
     }
 
     /// Something happens, and after a while it is over, unless it is for good. Meanwhile a flow of
@@ -125,24 +129,20 @@ impl World {
 
     fn hurt_the_direct_way(&mut self, kind: u64, pause: Duration) {
         let (rng, scene) = (&mut self.rng, &mut self.scene);
-        let both = [(scene.agent, scene.connector), (scene.connector, scene.agent)];
+        let (agent, connector) = (scene.agent, scene.connector);
         match kind {
             0 => scene.cut(is_lucky(rng, 0.5), true),
             1 => scene.cut_both(true),
-            _ => {
-                for (from, to) in both {
-                    let way = scene.lab.internet_mut().crossing_mut(from, to);
-                    way.loss = Loss::Bursty { worsen: 0.02, improve: 0.1, loss: 0.9 };
-                    (way.reorder, way.duplicate) = (0.05, 0.05);
-                }
-            }
+            _ => scene.lab.internet_mut().change_between(agent, connector, |way| {
+                way.loss = Loss::Bursty { worsen: 0.02, improve: 0.1, loss: 0.9 };
+                (way.reorder, way.duplicate) = (0.05, 0.05);
+            }),
         }
         scene.lab.run_for(pause);
         scene.cut_both(false);
-        for (from, to) in both {
-            let way = scene.lab.internet_mut().crossing_mut(from, to);
+        scene.lab.internet_mut().change_between(agent, connector, |way| {
             (way.loss, way.reorder, way.duplicate) = (Loss::None, 0.0, 0.0);
-        }
+        });
     }
 
     /// Its box forgets, or it is somewhere else.
@@ -167,17 +167,13 @@ impl World {
     fn hurt_a_relay(&mut self, kind: u64, pause: Duration) {
         let relay = any(&mut self.rng, &self.scene.relays);
         let host = any(&mut self.rng, &[self.scene.agent, self.scene.connector]);
-        if kind == 5 {
-            self.check_relays();
-        }
         let lab = &mut self.scene.lab;
-        let legs = [(host, relay), (relay, host)];
         match kind {
             5 => {
                 lab.crash(relay);
                 lab.run_for(pause);
                 lab.restart(relay);
-                lab.node_mut(relay).0.look_as_relay();
+                lab.node_mut(relay).0.take_over(Box::new(self.tap.clone()));
             }
             6 => {
                 lab.stop(relay, Power::Paused);
@@ -186,29 +182,18 @@ impl World {
             }
             7 => {
                 for (is_cut, time) in [(true, pause), (false, Duration::ZERO)] {
-                    for (from, to) in legs {
-                        lab.internet_mut().crossing_mut(from, to).is_cut = is_cut;
-                    }
+                    lab.internet_mut().change_between(host, relay, |leg| leg.is_cut = is_cut);
                     lab.run_for(time);
                 }
             }
             _ => {
                 for (chance, time) in [(0.05, pause), (0.0, Duration::ZERO)] {
-                    for (from, to) in legs {
-                        let leg = lab.internet_mut().crossing_mut(from, to);
+                    lab.internet_mut().change_between(host, relay, |leg| {
                         (leg.corrupt, leg.duplicate, leg.reorder) = (chance, chance, chance);
-                    }
+                    });
                     lab.run_for(time);
                 }
             }
-        }
-    }
-
-    /// No relay could read what it passed on.
-    pub(crate) fn check_relays(&mut self) {
-        for relay in self.scene.relays.clone() {
-            let seen = self.scene.lab.node_mut(relay).0.look_as_relay();
-            assert!(!wires::is_plain(&seen), "a relay reads what is carried");
         }
     }
 

@@ -48,14 +48,21 @@ impl Lab {
     /// # Panics
     /// If the configuration cannot work.
     pub fn agent_with(&mut self, place: Place, change: impl FnOnce(Builder) -> Builder) -> HostId {
-        let port = 40_000 + self.machines.len() as u16;
-        self.player(place, port, (AGENT, Role::Agent), change)
+        self.agent_as(AGENT, place, change)
     }
 
     /// Adds an agent with an identity of its own; the others all have one.
-    pub fn agent_named(&mut self, name: &str, place: Place) -> HostId {
+    ///
+    /// # Panics
+    /// If the configuration cannot work.
+    pub fn agent_as(
+        &mut self,
+        name: &str,
+        place: Place,
+        change: impl FnOnce(Builder) -> Builder,
+    ) -> HostId {
         let port = 40_000 + self.machines.len() as u16;
-        self.player(place, port, (name, Role::Agent), |builder| builder)
+        self.player(place, port, (name, Role::Agent), change)
     }
 
     /// Adds a connector of this name with a fresh IPv4 address and its defaults, and starts it.

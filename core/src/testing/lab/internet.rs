@@ -212,6 +212,20 @@ impl Internet {
         self.crossing(from, to).conditions_mut()
     }
 
+    /// Changes the conditions of the crossing between two hosts, in both directions.
+    ///
+    /// # Panics
+    /// As [`Internet::crossing_mut`].
+    pub fn change_between(
+        &mut self,
+        one: HostId,
+        other: HostId,
+        mut change: impl FnMut(&mut Conditions),
+    ) {
+        change(self.crossing_mut(one, other));
+        change(self.crossing_mut(other, one));
+    }
+
     /// What became of every datagram so far.
     #[must_use]
     pub const fn fates(&self) -> Fates {

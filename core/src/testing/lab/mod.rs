@@ -35,6 +35,7 @@ use super::host::{Host, Power};
 use super::link::Conditions;
 use super::net::{HostId, Packet};
 use super::trace::Trace;
+use super::widen;
 use super::world::joins;
 use crate::config::Config;
 use crate::event::Event;
@@ -88,8 +89,7 @@ impl Lab {
     /// An internet without hosts, whose crossings have `conditions`.
     #[must_use]
     pub fn with(seed: u64, conditions: Conditions) -> Self {
-        let mut bytes = [0; 32];
-        bytes[..8].copy_from_slice(&seed.to_le_bytes());
+        let bytes = widen(seed);
         Self {
             seed: bytes,
             internet: Internet::new(Rng::new(bytes, "internet").seed(), conditions),
