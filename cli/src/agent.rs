@@ -19,7 +19,7 @@ use crate::config::{self, Heartbeat, Limits, Remote, Target};
 use crate::connector::shut_down;
 use crate::control::{self, Process};
 use crate::forward::agent::{Gate, listen, serve};
-use crate::home::Home;
+use crate::homedir::Home;
 use crate::identity::{Follower, Source, Who};
 use crate::known::Known;
 use crate::link::Link;

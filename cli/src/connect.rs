@@ -11,7 +11,7 @@ use crate::agent::{self, Plan};
 use crate::args::ConnectArgs;
 use crate::config::{Heartbeat, Limits};
 use crate::enrol;
-use crate::home::Home;
+use crate::homedir::Home;
 use crate::identity::Source;
 use crate::invite::Invite;
 use crate::known::{Known, Membership};

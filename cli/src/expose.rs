@@ -9,7 +9,7 @@ use adit_tokio::core::path;
 use crate::args::ExposeArgs;
 use crate::config::{Backend, Heartbeat, Limits, MAX_RELAYS, RelayAddress, Service};
 use crate::connector::{self, Plan};
-use crate::home::Home;
+use crate::homedir::Home;
 use crate::identity::Source;
 use crate::invites;
 use crate::mesh::Mesh;

@@ -11,7 +11,7 @@ use crate::args::IdCommand;
 use crate::config::{Heartbeat, Limits};
 use crate::control;
 use crate::enrol;
-use crate::home::Home;
+use crate::homedir::Home;
 use crate::identity::Source;
 use crate::known::{Known, Membership};
 use crate::link::reach;

@@ -6,7 +6,7 @@ use serde::Serialize;
 use crate::args::{InviteCommand, InviteOptions};
 use crate::config::{HostPort, RelayAddress};
 use crate::control;
-use crate::home::Home;
+use crate::homedir::Home;
 use crate::invite::{Invite, Secret};
 use crate::mesh::registry::{Issued, Role};
 use crate::mesh::{Mesh, unix_now};

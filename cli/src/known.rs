@@ -18,8 +18,8 @@ use rcgen::KeyPair;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{HostPort, RelayAddress, Remote};
-use crate::home::lock::Lock;
-use crate::home::{Home, store};
+use crate::homedir::lock::Lock;
+use crate::homedir::{Home, store};
 use crate::identity::Who;
 use crate::mesh::certificate;
 use crate::names::Place;
@@ -321,7 +321,7 @@ fn new_key() -> Result<KeyPair, Stop> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::home::tests::Scratch;
+    use crate::homedir::tests::Scratch;
 
     fn home(scratch: &Scratch) -> Home {
         Home::find(Some(scratch.path())).unwrap()

@@ -32,7 +32,7 @@ mod demo;
 mod enrol;
 mod expose;
 mod forward;
-mod home;
+mod homedir;
 mod identity;
 mod ids;
 mod invite;
@@ -67,7 +67,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use crate::args::{Args, Command, ConfigCommand};
-use crate::home::Home;
+use crate::homedir::Home;
 use crate::stop::{Exit, Stop};
 
 /// Runs the program on the arguments of this process.

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::agent;
 use crate::config::{self, Heartbeat, Limits, Remote};
-use crate::home::Home;
+use crate::homedir::Home;
 use crate::identity::Source;
 use crate::known::Known;
 use crate::link::reach;

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::agent;
 use crate::config::{Agent, Connector, Target};
-use crate::home::Home;
+use crate::homedir::Home;
 use crate::identity::Source;
 use crate::mesh::Mesh;
 use crate::output;

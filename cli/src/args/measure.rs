@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::duration;
-use crate::home::Home;
+use crate::homedir::Home;
 use crate::stop::Stop;
 use crate::target::Target;
 

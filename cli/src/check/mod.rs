@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use self::report::{Found, Report};
 use crate::args::CheckArgs;
 use crate::config::RelayPlace;
-use crate::home::Home;
+use crate::homedir::Home;
 use crate::known::Known;
 use crate::mesh::Mesh;
 use crate::output;

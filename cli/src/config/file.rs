@@ -58,7 +58,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
-    use crate::home::tests::Scratch;
+    use crate::homedir::tests::Scratch;
 
     fn said(path: &Path) -> String {
         read(path).unwrap_err().to_string()

@@ -24,7 +24,7 @@ use serde_json::{Map, Value};
 
 pub(crate) use self::process::{Process, as_ms};
 pub(crate) use self::protocol::Request;
-use crate::home::Home;
+use crate::homedir::Home;
 use crate::stop::Stop;
 
 /// The socket of a running process; it is gone with this value.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use tokio::net::{UnixListener, UnixStream};
 
-use crate::home::store;
+use crate::homedir::store;
 use crate::stop::Stop;
 
 /// A socket that listens.
@@ -145,7 +145,7 @@ pub(super) async fn sweep(run: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::home::tests::Scratch;
+    use crate::homedir::tests::Scratch;
 
     fn mode(path: &Path) -> u32 {
         fs::metadata(path).unwrap().permissions().mode() & 0o777

@@ -13,7 +13,7 @@ use rcgen::KeyPair;
 use super::{Answer, Ask};
 use crate::agent::ATTEMPT;
 use crate::config::Remote;
-use crate::home::Home;
+use crate::homedir::Home;
 use crate::invite::Invite;
 use crate::known::{Known, Membership};
 use crate::link::reach;

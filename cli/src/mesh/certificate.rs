@@ -21,7 +21,7 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::random;
 use super::registry::{Device, Registry, Role};
-use crate::home::store;
+use crate::homedir::store;
 use crate::stop::{Exit, Stop};
 
 /// How long the certificate of a CA is good: ten years. It is pinned by its key.

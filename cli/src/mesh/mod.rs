@@ -28,8 +28,8 @@ use self::certificate::{Authority, Certified, Request, Subject};
 use self::offer::Offer;
 use self::registry::{Device, ID, Issued, Refusal, Registry, Role, SCHEMA};
 use crate::config::RelayAddress;
-use crate::home::lock::Lock;
-use crate::home::{Home, store};
+use crate::homedir::lock::Lock;
+use crate::homedir::{Home, store};
 use crate::output;
 use crate::stop::{Exit, Stop};
 

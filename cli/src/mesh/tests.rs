@@ -4,7 +4,7 @@ use std::sync::Barrier;
 use std::time::Duration;
 
 use super::*;
-use crate::home::tests::Scratch;
+use crate::homedir::tests::Scratch;
 use crate::invite::Secret;
 
 fn mesh(scratch: &Scratch) -> Mesh {

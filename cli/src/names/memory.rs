@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::place::Place;
-use crate::home::store;
+use crate::homedir::store;
 
 /// Most places that are remembered: more than a machine is invited to.
 const MAX_PLACES: usize = 64;
@@ -71,7 +71,7 @@ impl Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::home::tests::Scratch;
+    use crate::homedir::tests::Scratch;
 
     fn place(text: &str) -> Place {
         Place::try_from(text.to_owned()).unwrap()

@@ -21,7 +21,7 @@ use self::memory::Memory;
 use self::order::{Service, by_weight, in_turn};
 use self::system::System;
 use crate::args::PORT;
-use crate::home::Home;
+use crate::homedir::Home;
 
 pub(crate) use self::place::Place;
 

@@ -12,8 +12,8 @@ use adit_tokio::carrier;
 use adit_tokio::core::tls::{Identity, KeyDigest};
 use rcgen::{CertificateParams, DnType, KeyPair};
 
-use crate::home::lock::Lock;
-use crate::home::{Home, store};
+use crate::homedir::lock::Lock;
+use crate::homedir::{Home, store};
 use crate::mesh::certificate;
 use crate::relays::NAME;
 use crate::stop::{Exit, Stop};
@@ -83,7 +83,7 @@ fn make() -> Result<String, Stop> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::home::tests::Scratch;
+    use crate::homedir::tests::Scratch;
 
     #[test]
     fn a_relay_has_one_key_for_good_and_one_process_has_it_at_a_time() {

@@ -24,7 +24,7 @@ use crate::config::{self, HostPort, MeshKey, RelayAddress, TCP_PORT};
 use crate::connector::shut_down;
 use crate::control::{self, Process};
 use crate::expose::dual;
-use crate::home::Home;
+use crate::homedir::Home;
 use crate::node::Background;
 use crate::stop::Stop;
 use crate::{lifecycle, networks, node, output, signals};

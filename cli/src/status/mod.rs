@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 use self::seen::Seen;
 use crate::args::StatusArgs;
 use crate::control::{self, Request};
-use crate::home::Home;
+use crate::homedir::Home;
 use crate::stop::{Exit, Stop};
 use crate::{node, output, signals};
 

@@ -10,7 +10,7 @@ use super::render::{harmless, path_line};
 use super::seen::{Candidate, Path, Peer, Seen};
 use super::{Survey, nothing, survey};
 use crate::args::WhyArgs;
-use crate::home::Home;
+use crate::homedir::Home;
 use crate::known::Known;
 use crate::output;
 use crate::stop::{Exit, Stop};

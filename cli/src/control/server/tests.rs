@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 use tokio::io::AsyncReadExt as _;
 
 use super::*;
-use crate::home::tests::Scratch;
+use crate::homedir::tests::Scratch;
 
 const SOON: Duration = Duration::from_secs(5);
 

@@ -128,7 +128,7 @@ pub(crate) fn cannot_write(path: &Path, error: &io::Error) -> Stop {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::home::tests::Scratch;
+    use crate::homedir::tests::Scratch;
 
     #[test]
     fn a_file_is_replaced_whole_and_nothing_is_left_beside_it() {

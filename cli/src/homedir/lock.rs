@@ -63,7 +63,7 @@ fn open(path: &Path) -> Result<File, Stop> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::home::tests::Scratch;
+    use crate::homedir::tests::Scratch;
 
     #[test]
     fn a_second_claim_is_told_who_has_it_and_a_third_gets_it_once_it_is_free() {
