@@ -8,9 +8,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use adit_tokio::carrier::{self, Target};
-use adit_tokio::core::carrier::State;
 use adit_tokio::core::drive::Handle;
 use adit_tokio::core::drive::io::Clock;
+use adit_tokio::core::fallback::State;
 use adit_tokio::core::node::Snapshot;
 use adit_tokio::core::tls::KeyDigest;
 use serde::{Serialize, Serializer};

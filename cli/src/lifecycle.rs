@@ -2,8 +2,8 @@
 
 use adit_tokio::core::drive::Handle;
 use adit_tokio::core::event::Event;
+use adit_tokio::core::lifecycle::{State, Transition};
 use adit_tokio::core::path::Reason;
-use adit_tokio::core::session::{State, Transition};
 use adit_tokio::core::transmit::Via;
 
 use crate::stop::next_step;

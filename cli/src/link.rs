@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use adit_tokio::core::drive::{Events, Peer};
 use adit_tokio::core::error::{Category, Failure};
-use adit_tokio::core::session::State;
+use adit_tokio::core::lifecycle::State;
 use tokio::sync::watch;
 use tokio::time::Instant;
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use adit_tokio::core::config::Dial;
 use adit_tokio::core::drive::{Handle, Peer};
 use adit_tokio::core::error::{Category, Code, Failure, Misuse};
-use adit_tokio::core::session::State;
+use adit_tokio::core::lifecycle::State;
 use adit_tokio::core::tls::{Identity, Tls, Trust};
 use tokio::sync::watch;
 use tokio::task::JoinSet;

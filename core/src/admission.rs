@@ -11,8 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Instant;
 
-use crate::bucket::{Bucket, Rate};
 use crate::config::Limits;
+use crate::token_bucket::{Bucket, Rate};
 
 /// Sources remembered at once. One with nothing under way is remembered for as long as its bucket
 /// fills, two seconds at most; beyond this many the one that would be forgotten first goes, which

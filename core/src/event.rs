@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use crate::error::{Code, Failure};
 use crate::id::{PeerId, RequestId, StreamId};
+use crate::lifecycle::Transition;
 use crate::message::ServiceName;
 use crate::path::Reason;
-use crate::session::Transition;
 use crate::transmit::Via;
 
 /// A fact about a node.

@@ -11,42 +11,42 @@
 //! | L5 | [`drive`] | one generic event loop over `std::task` and a trait of four methods |
 //! | L4 | [`node`] | the composition root: a router of values between the machines |
 //! | L3 | `quic` | the only place that names quinn-proto |
-//! | L2 | [`session`], [`heartbeat`], [`retry`], [`request`], [`history`], [`quality`], [`admission`], [`path`], [`relay`], [`carrier`], `attach` | leaf machines |
-//! | L1 | [`frame`], [`message`], [`probe`], [`record`], `envelope`, [`backoff`], [`bucket`], [`timer`] | bytes, probes, delays, rates, deadlines |
+//! | L2 | [`lifecycle`], [`heartbeat`], [`retry`], [`request`], [`history`], [`latency`], [`admission`], [`path`], [`relay`], [`fallback`], `relay_client` | leaf machines |
+//! | L1 | [`frame`], [`message`], [`probe`], [`datagram_framing`], `encapsulation`, [`backoff`], [`token_bucket`], [`timer`] | bytes, probes, delays, rates, deadlines |
 //! | L0 | [`config`], [`error`], [`event`], [`transmit`], [`id`], [`rng`], [`clock`] | plain values |
 
 #[cfg(not(any(feature = "aws-lc-rs", feature = "ring")))]
 compile_error!("adit-core needs a TLS provider: enable the feature \"aws-lc-rs\" or \"ring\"");
 
 pub mod admission;
-mod attach;
 pub mod backoff;
-pub mod bucket;
-pub mod carrier;
 pub mod clock;
 pub mod config;
+pub mod datagram_framing;
 pub mod drive;
-mod envelope;
+mod encapsulation;
 pub mod error;
 pub mod event;
+pub mod fallback;
 pub mod frame;
 pub mod heartbeat;
 pub mod history;
 pub mod id;
+pub mod latency;
+pub mod lifecycle;
 pub mod message;
 pub mod node;
 pub mod path;
 pub mod probe;
-pub mod quality;
 mod quic;
-pub mod record;
 pub mod relay;
+mod relay_client;
 pub mod request;
 pub mod retry;
 pub mod rng;
-pub mod session;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod timer;
 pub mod tls;
+pub mod token_bucket;
 pub mod transmit;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use adit_core::config::{Builder, Config, Dial};
 use adit_core::error::{Code, Misuse};
-use adit_core::session::State;
+use adit_core::lifecycle::State;
 use adit_core::testing::clock::EPOCH;
 use adit_core::testing::crypto::SeededCrypto;
 use adit_core::testing::link::Conditions;

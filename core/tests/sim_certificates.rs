@@ -10,7 +10,7 @@ use adit_core::config::Builder;
 use adit_core::error::{Category, Code, Failure};
 use adit_core::event::Event;
 use adit_core::id::PeerId;
-use adit_core::session::State;
+use adit_core::lifecycle::State;
 use adit_core::testing::clock::EPOCH;
 use adit_core::testing::crypto::SeededCrypto;
 use adit_core::testing::link::Conditions;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use adit_core::config::Dial;
 use adit_core::event::Event;
 use adit_core::id::PeerId;
-use adit_core::session::State;
+use adit_core::lifecycle::State;
 use adit_core::testing::lab::{Lab, NatId, Passage, Place};
 use adit_core::testing::link::{Conditions, Loss};
 use adit_core::testing::nat::{Dependence, Ports, Rules};

@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use adit_core::carrier::{State, is_carried};
 use adit_core::config::{Config, Dial};
 use adit_core::drive::io::{Clock, Io};
+use adit_core::fallback::{State, is_carried};
 use adit_core::testing::pki::{Pki, Role, Validity};
 use adit_core::tls::{KeyDigest, Tls};
 use adit_core::transmit::{Datagram, Transmit};

@@ -4,8 +4,8 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
+use adit_tokio::core::lifecycle::State;
 use adit_tokio::core::path::Class;
-use adit_tokio::core::session::State;
 use anyhow::{Context as _, ensure};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};

@@ -11,9 +11,9 @@ use adit_core::config::{Config, Dial};
 use adit_core::error::Code;
 use adit_core::event::Event;
 use adit_core::id::{PeerId, StreamId};
+use adit_core::lifecycle::State;
 use adit_core::message::ServiceName;
 use adit_core::node::{Node, Start};
-use adit_core::session::State;
 use adit_core::tls::{Identity, Tls, Trust, default_provider};
 use bytes::{Bytes, BytesMut};
 

@@ -14,10 +14,10 @@ use super::stream::Stream;
 use super::wakers::Interest;
 use crate::error::{Code, Failure, Misuse};
 use crate::id::{PeerId, RequestId, StreamId};
+use crate::lifecycle::State;
 use crate::message::ServiceName;
 use crate::node::PeerSnapshot;
 use crate::request::Request;
-use crate::session::State;
 use crate::tls::Credential;
 
 /// A way to talk to one peer; clones talk to the same one. It stays valid across reconnects.

@@ -12,9 +12,9 @@ use super::wakers::Wakers;
 use crate::error::{Code, Failure};
 use crate::event::Event;
 use crate::id::{PeerId, RequestId, StreamId};
+use crate::lifecycle::State;
 use crate::message::ServiceName;
 use crate::node::{Node, Output};
-use crate::session::State;
 
 /// Lifecycle events kept for a subscriber that does not fetch them; then the oldest go.
 pub(super) const EVENT_BUFFER: usize = 1_024;

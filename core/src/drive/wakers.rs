@@ -9,7 +9,7 @@ use std::task::{Context, Waker};
 
 use crate::event::Event;
 use crate::id::{PeerId, RequestId, StreamId};
-use crate::session::State;
+use crate::lifecycle::State;
 
 /// What a task of a peer can wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

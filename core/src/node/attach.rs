@@ -1,19 +1,19 @@
 //! This node as a client of relays: what it registers there, whom it looks for, and the channels
-//! that come of it. When to ask is decided by [`crate::attach`]; here it is asked and answered.
+//! that come of it. When to ask is decided by [`crate::relay_client`]; here it is asked and answered.
 
 use std::time::{Duration, Instant};
 
 use super::Node;
 use super::peer::Peer;
-use crate::attach::{Action, Early, Registration, Search};
-use crate::carrier::is_carried;
 use crate::config::Destination;
 use crate::error::{Code, Failure};
 use crate::event::Event;
+use crate::fallback::is_carried;
 use crate::id::{Channel, PeerId};
 use crate::message::{Connect, Hangup, Incoming, Matched, Message, Register, Welcome, Withdraw};
 use crate::path::Role;
 use crate::quic;
+use crate::relay_client::{Action, Early, Registration, Search};
 use crate::tls::KeyDigest;
 
 /// What this node asked of its relays.

@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::Node;
 use super::candidates::told;
-use crate::envelope::{self, Content, Envelope, Head, RELAY_IDS};
+use crate::encapsulation::{self, Content, Envelope, Head, RELAY_IDS};
 use crate::event::Event;
 use crate::id::{Channel, PeerId};
 use crate::message::Message;
@@ -162,7 +162,7 @@ impl Node {
             let Some(room) = outer.max_datagram() else { return };
             for packet in packets.chunks(segment_size.unwrap_or(packets.len()).max(1)) {
                 *next_part = next_part.wrapping_add(1) % RELAY_IDS;
-                for datagram in envelope::wrap(channel.number, *next_part, packet, room) {
+                for datagram in encapsulation::wrap(channel.number, *next_part, packet, room) {
                     // A connection that cannot take it is a path that lost it.
                     let _ = outer.send_datagram(datagram);
                 }

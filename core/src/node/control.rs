@@ -9,10 +9,10 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::bucket::{Bucket, Rate};
 use crate::error::{Code, Failure};
 use crate::frame::{Decoder, Frame};
 use crate::message::{Kind, Message};
+use crate::token_bucket::{Bucket, Rate};
 
 /// Largest control frame taken: vitals and sentences are far smaller.
 pub(super) const MAX_CONTROL_PAYLOAD: usize = 64 << 10;

@@ -67,7 +67,7 @@ impl Node {
         if self.shutdown.is_under_way() {
             return Err(Misuse::ShuttingDown);
         }
-        if matches!(entry.lifecycle.state(), crate::session::State::Failed { .. }) {
+        if matches!(entry.lifecycle.state(), crate::lifecycle::State::Failed { .. }) {
             return Err(Misuse::WrongState);
         }
         if request.body.len() > MAX_BODY {

@@ -10,16 +10,16 @@ use super::control::Control;
 use super::peer::{Attempt, Dialled, Link, Own, Peer};
 use super::streams::Streams;
 use super::{Node, Route};
-use crate::attach::{Registration, Search};
 use crate::config::{Destination, Dial};
 use crate::error::{Code, Failure, Misuse};
 use crate::event::Event;
 use crate::heartbeat::Heartbeat;
 use crate::id::PeerId;
+use crate::lifecycle::State;
 use crate::quic::{self, ConnectionId};
+use crate::relay_client::{Registration, Search};
 use crate::retry::{Retry, Verdict};
 use crate::rng::Rng;
-use crate::session::State;
 use crate::tls::{Tls, TlsError};
 
 /// The address of a peer before it is known how it is reached.
@@ -132,8 +132,8 @@ impl Node {
         &mut self,
         id: PeerId,
         change: impl FnOnce(
-            &mut crate::session::Lifecycle,
-        ) -> Result<crate::session::Transition, crate::session::Refused>,
+            &mut crate::lifecycle::Lifecycle,
+        ) -> Result<crate::lifecycle::Transition, crate::lifecycle::Refused>,
     ) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         match change(&mut peer.lifecycle) {

@@ -18,7 +18,7 @@
 //! | whose a datagram is | `demux.rs` |
 //! | how end-to-end packets travel | `ways.rs`, `carriage.rs`; which path they take, [`crate::path`] |
 //! | which addresses are told to peers | `candidates.rs` |
-//! | what is asked of relays | `attach.rs`; when, `crate::attach` |
+//! | what is asked of relays | `attach.rs`; when, `crate::relay_client` |
 //! | what a relay does | `serving.rs`; what it decides, [`crate::relay`] |
 
 mod attach;
@@ -60,10 +60,10 @@ use crate::error::{Code, Failure, Misuse};
 use crate::event::Event;
 use crate::history::{History, Kind, Record};
 use crate::id::{PeerId, RequestId};
+use crate::lifecycle::{State, Transition};
 use crate::path::Discovery;
 use crate::quic::{ConnectionId, Endpoint};
 use crate::rng::Rng;
-use crate::session::{State, Transition};
 use crate::timer::{Deadline, Reason, Timers, earliest};
 use crate::tls::{TlsError, Verifiers};
 use crate::transmit::{self, Datagram, Route, Transmit};

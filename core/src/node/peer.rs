@@ -12,17 +12,17 @@ use rustls_pki_types::CertificateDer;
 
 use super::control::Control;
 use super::streams::Streams;
-use crate::attach::{Registration, Search};
 use crate::config::Dial;
 use crate::error::Failure;
 use crate::event::RequestCounts;
 use crate::heartbeat::Heartbeat;
 use crate::id::{PeerId, RequestId};
-use crate::quality::Latency;
+use crate::latency::Latency;
+use crate::lifecycle::Lifecycle;
 use crate::quic::{Client, ConnectionId};
+use crate::relay_client::{Registration, Search};
 use crate::request::queue::Queue;
 use crate::retry::Retry;
-use crate::session::Lifecycle;
 use crate::timer::{Deadline, Reason, earliest};
 use crate::tls::{Credential, Verifiers};
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::Node;
 use crate::config::Config;
-use crate::envelope::COST_OF_PARTS;
+use crate::encapsulation::COST_OF_PARTS;
 use crate::id::PeerId;
 use crate::message::Message;
 use crate::quic;

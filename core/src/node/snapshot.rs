@@ -11,10 +11,10 @@ use crate::admission;
 use crate::event::{RequestCounts, Statistics};
 use crate::heartbeat;
 use crate::id::PeerId;
+use crate::latency::Summary;
+use crate::lifecycle::View;
 use crate::path::{self, Mapping};
-use crate::quality::Summary;
 use crate::relay;
-use crate::session::View;
 use crate::tls::Credential;
 
 /// A node at one instant.

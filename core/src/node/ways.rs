@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
 use super::Node;
-use crate::envelope::Reassembly;
+use crate::encapsulation::Reassembly;
 use crate::error::{Code, Failure};
 use crate::id::{Channel, PeerId};
 use crate::path::{self, Paths, Role};

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::candidate::{Candidate, Kind};
 use super::nat::{Mapping, is_reachable, judge, together};
-use super::pulse::between;
+use super::probe_pacing::between;
 use crate::id::PeerId;
 use crate::probe::{self, Key, LEN, Probe};
 use crate::rng::Rng;

@@ -21,50 +21,50 @@
 //! | hold, replay | packets that wait, and packets that are sent again |
 
 mod candidate;
-mod choice;
 mod config;
 mod discovery;
-mod hold;
-mod inbound;
-mod meeting;
+mod liveness;
 mod nat;
-mod probing;
-mod pulse;
-mod replay;
+mod on_probe;
+mod path_set;
+mod probe_flags;
+mod probe_pacing;
+mod probe_track;
+mod punching;
+mod reorder;
+mod replay_window;
+mod resend;
 mod score;
-mod select;
-mod state;
-mod timing;
+mod selection;
+mod timers;
 mod view;
-mod ways;
-mod window;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::bucket::{Bucket, Rate};
 use crate::id::Channel;
 use crate::probe::{Key, LEN};
 use crate::rng::Rng;
 use crate::timer;
+use crate::token_bucket::{Bucket, Rate};
 use crate::transmit::{Route, Via};
 
 pub use candidate::{Candidate, Kind, MAX_CANDIDATES, Offer};
 pub use config::Config;
 pub use discovery::Discovery;
-pub use inbound::Heard;
+pub use liveness::MAX_SWITCHES;
 pub use nat::Mapping;
+pub use on_probe::Heard;
 pub use score::Class;
-pub use select::MAX_SWITCHES;
 pub use view::{Counters, PeerView, Reason, Verdict, View, WayView};
 
-use hold::Hold;
-use meeting::Meeting;
-use pulse::Pulse;
-use replay::Replay;
-use select::{Patience, Select};
-use ways::{Way, Ways};
-use window::Window;
+use liveness::{Patience, Select};
+use path_set::{Way, Ways};
+use probe_pacing::Pulse;
+use punching::Meeting;
+use reorder::Hold;
+use replay_window::Window;
+use resend::Replay;
 
 /// Probes that are answered: as many a second, and twice as many at once. Two ends that knock at
 /// sixteen addresses of each other send 64 within a tenth of a second.
@@ -171,7 +171,7 @@ pub struct Paths {
     pulse: Pulse,
     /// How often this end, and the peer, left a direct way that fell silent.
     left: u8,
-    peer: state::State,
+    peer: probe_flags::State,
     /// The connection's own smoothed round trip.
     srtt: Option<Duration>,
     /// What an answer by the way in use takes.
@@ -210,7 +210,7 @@ impl Paths {
             meeting: Meeting::default(),
             pulse: Pulse::new(now),
             left: 0,
-            peer: state::State::default(),
+            peer: probe_flags::State::default(),
             srtt: None,
             answer: UNKNOWN_RTT,
             answers: Bucket::new(),

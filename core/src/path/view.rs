@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use super::Paths;
 use super::candidate::{Candidate, Kind};
-use super::inbound::Heard;
 use super::nat::Mapping;
-use super::probing::PROVEN;
+use super::on_probe::Heard;
+use super::path_set::{Obstacle, Way};
+use super::probe_track::PROVEN;
 use super::score::Class;
-use super::ways::{Obstacle, Way};
 use crate::transmit::Via;
 
 /// Why a way is in use.

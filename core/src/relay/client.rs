@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 
 use super::meter::Meter;
 use super::serial::Serial;
-use crate::bucket::Bucket;
-use crate::envelope::RELAY_IDS;
+use crate::encapsulation::RELAY_IDS;
 use crate::id::PeerId;
 use crate::tls::KeyDigest;
+use crate::token_bucket::Bucket;
 
 /// Who a client has proven to be.
 #[derive(Debug, Clone, PartialEq, Eq)]

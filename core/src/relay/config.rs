@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::bucket::Rate;
 use crate::config::ConfigError;
 use crate::message::{MAX_DISCOVERY, REFRESH_MS};
 use crate::tls::KeyDigest;
+use crate::token_bucket::Rate;
 
 /// Refresh intervals without a registration after which it is over: two may be lost.
 pub const REFRESHES_UNTIL_EXPIRY: u32 = 3;

@@ -5,7 +5,7 @@ use std::time::Instant;
 use bytes::{BufMut as _, Bytes, BytesMut};
 
 use super::Relay;
-use crate::envelope::{self, Head};
+use crate::encapsulation::{self, Head};
 use crate::id::PeerId;
 
 impl Relay {
@@ -57,7 +57,7 @@ impl Relay {
         let packet = self.queues.poll(client)?;
         let length = packet.len() as u64;
         let last_part = &mut self.clients.get_mut(&client)?.last_part;
-        let mut datagrams = envelope::refit(packet, room, last_part).peekable();
+        let mut datagrams = encapsulation::refit(packet, room, last_part).peekable();
         if datagrams.peek().is_some() {
             self.counters.packets += 1;
             self.counters.bytes += length;

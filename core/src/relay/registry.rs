@@ -8,10 +8,10 @@ use std::time::Instant;
 
 use super::config::MAX_OFFERS;
 use super::serial::Serial;
-use crate::bucket::Bucket;
 use crate::id::PeerId;
 use crate::message::{Register, ServiceName};
 use crate::tls::KeyDigest;
+use crate::token_bucket::Bucket;
 
 /// What one connector said of itself.
 #[derive(Debug)]

@@ -4,8 +4,8 @@
 //! Decides what counts as a failure, and fails by panicking. Never makes up input: that comes from
 //! the fuzzer, or from the corpus that the tests replay.
 
-use crate::carrier::{TRIAL_LEN, Trial};
-use crate::record::{self, Decoder, HEADER_LEN, MAX_LEN};
+use crate::datagram_framing::{self, Decoder, HEADER_LEN, MAX_LEN};
+use crate::fallback::{TRIAL_LEN, Trial};
 
 /// Records: any split of the bytes gives what a naive reading of the whole gives, within the
 /// promised memory; and what was read is encoded as it was.
@@ -36,7 +36,7 @@ pub fn records(data: &[u8]) {
     }
     let mut wire = Vec::new();
     for datagram in &expected {
-        record::encode(datagram, &mut wire).expect("it was one");
+        datagram_framing::encode(datagram, &mut wire).expect("it was one");
     }
     assert_eq!(naive(&wire), (expected, 0), "encoding is not what was read");
 }

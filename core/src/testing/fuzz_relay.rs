@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 
 use super::clock::origin;
-use crate::envelope;
+use crate::encapsulation;
 use crate::error::{Code, Failure};
 use crate::id::PeerId;
 use crate::message::{Connect, Hangup, Message, Register, ServiceName, Withdraw};
@@ -143,7 +143,7 @@ impl Table {
 
     /// Sends a packet that names its sender and the number of the channel there.
     fn forward(&mut self, client: PeerId, channel: u8, length: usize) {
-        let mut packet = vec![envelope::WHOLE, 0, 0, 0, channel];
+        let mut packet = vec![encapsulation::WHOLE, 0, 0, 0, channel];
         packet.push(u8::try_from(client.0).expect("few clients"));
         packet.push(channel);
         packet.resize(packet.len() + length, 0);

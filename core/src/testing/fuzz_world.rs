@@ -14,9 +14,9 @@ use super::phases::HEALED_WITHIN;
 use super::play::play;
 use crate::event::Event;
 use crate::id::PeerId;
+use crate::lifecycle::State;
 use crate::node::Input;
 use crate::retry::Policy;
-use crate::session::State;
 use crate::testing::link::Conditions;
 use crate::transmit::{Datagram, Route};
 

@@ -11,7 +11,7 @@ use super::op::Side;
 use crate::error::{Category, Code, Failure};
 use crate::history::{self, History};
 use crate::id::PeerId;
-use crate::session::{Kind, State, Transition};
+use crate::lifecycle::{Kind, State, Transition};
 
 /// Every edge there is.
 const EDGES: [(Kind, Kind); 12] = [

@@ -16,9 +16,9 @@ use super::world::World;
 use crate::config::{Builder, Config, Dial};
 use crate::event::Event;
 use crate::id::{PeerId, StreamId};
+use crate::lifecycle::State;
 use crate::message::ServiceName;
 use crate::node::Node;
-use crate::session::State;
 use crate::tls::Tls;
 
 /// The name in the connector's certificate.

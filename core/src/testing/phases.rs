@@ -11,7 +11,7 @@ use super::net::HostId;
 use super::op::{Op, Side};
 use super::pair;
 use super::play::Play;
-use crate::session::State;
+use crate::lifecycle::State;
 
 /// The longest back-off with its jitter, a handshake's whole time, the longest silence and the time
 /// to make up for what was lost meanwhile.

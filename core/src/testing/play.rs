@@ -27,9 +27,9 @@ use super::world::World;
 use crate::config::{Builder, Config, Dial, Limits};
 use crate::event::Event;
 use crate::id::PeerId;
+use crate::lifecycle::{Kind, State};
 use crate::node::Input;
 use crate::rng::Rng;
-use crate::session::{Kind, State};
 use crate::transmit::Route;
 
 /// What a world came to.

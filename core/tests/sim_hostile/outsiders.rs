@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use adit_core::error::Code;
 use adit_core::event::Event;
-use adit_core::session::State;
+use adit_core::lifecycle::State;
 use adit_core::testing::pair::{self, CONNECTOR, Pair};
 use adit_core::testing::pki::{Pki, Role};
 use quinn_proto::Dir;

@@ -3,7 +3,7 @@
 //! [`client`] and [`server`] wrap the [`Io`](adit_core::drive::io::Io) of a node, which notices
 //! nothing: a client's node sees one address of its relay, the relay's node sees an address that
 //! changes, as that of any client that moves (RFC 9000 §9). When TCP carries is decided by
-//! [`adit_core::carrier`]; here are the sockets, the TLS sessions and the queues.
+//! [`adit_core::fallback`]; here are the sockets, the TLS sessions and the queues.
 //!
 //! Each TCP connection is served by a task of its own, the only ones that this crate spawns; they end
 //! with the `Io` they belong to. Nothing here waits for a stream that does not take what it should:

@@ -5,7 +5,7 @@ use std::future::{Future, poll_fn};
 use std::io::{self, ErrorKind};
 use std::time::Duration;
 
-use adit_core::record::Decoder;
+use adit_core::datagram_framing::Decoder;
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::{sleep_until, timeout};

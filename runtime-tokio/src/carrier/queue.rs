@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use adit_core::record::{self, HEADER_LEN};
+use adit_core::datagram_framing::{self, HEADER_LEN};
 use tokio::time::Instant;
 
 /// Bytes handed to a stream at once: the most that one TLS record holds (RFC 8446 §5.1). What has
@@ -111,7 +111,7 @@ impl Inner {
         let mut header = [0; HEADER_LEN];
         if length > limit || self.is_finished {
             self.dropped += 1;
-        } else if record::header(datagram.len()).map(|it| header = it).is_ok() {
+        } else if datagram_framing::header(datagram.len()).map(|it| header = it).is_ok() {
             self.bytes.extend(header);
             self.bytes.extend(datagram);
             self.last = Instant::now();
@@ -172,7 +172,7 @@ mod tests {
         queue.push_batch(&[1; 10], None);
         assert_eq!((queue.dropped(), take(&queue).is_ready()), (1, true));
         let roomy = Queue::new(1 << 20);
-        roomy.push_batch(&[1; record::MAX_LEN + 1], None);
+        roomy.push_batch(&[1; datagram_framing::MAX_LEN + 1], None);
         assert!(take(&roomy).is_pending(), "nothing that is no record");
     }
 

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use adit_core::carrier::carried;
+use adit_core::fallback::carried;
 use tokio::sync::oneshot;
 
 use super::queue::Queue;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
 use std::time::Instant;
 
-use adit_core::carrier::State;
+use adit_core::fallback::State;
 use adit_core::tls::KeyDigest;
 
 /// One relay and its door on TCP.

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use adit_core::carrier::is_carried;
 use adit_core::drive::io::{Clock, Io};
+use adit_core::fallback::is_carried;
 use adit_core::transmit::{Datagram, Route, Transmit};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;

@@ -1,7 +1,7 @@
 //! Whoever forges, repeats, reflects, displaces and floods.
 
-use super::super::inbound::Heard;
-use super::super::state::State;
+use super::super::on_probe::Heard;
+use super::super::probe_flags::State;
 use super::world::{ACCEPTOR, Body, DIALLER, World, key, ms};
 use crate::probe::{Key, Kind, LEN, Probe};
 use crate::transmit::{Route, Via};

@@ -1,7 +1,7 @@
 //! Any order of calls: what must hold after each.
 
-use super::super::hold::WITHOUT_A_WAY;
-use super::super::ways::{MAX_DIRECT, MAX_RELAYED};
+use super::super::path_set::{MAX_DIRECT, MAX_RELAYED};
+use super::super::reorder::WITHOUT_A_WAY;
 use super::super::{
     Action, Candidate, Config, Dispatch, Kind, MAX_ACTIONS, Mapping, Offer, Paths, Role,
 };

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::envelope::{PART as CONTEXT_PART, WHOLE as CONTEXT_PACKET};
+use crate::encapsulation::{PART as CONTEXT_PART, WHOLE as CONTEXT_PACKET};
 
 /// What a packet counts in a queue beyond its bytes.
 const OVERHEAD: usize = 64;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::error::{Category, Code};
 use crate::event::Event;
-use crate::session::State;
+use crate::lifecycle::State;
 
 use super::forwarder::Forwarder;
 use super::identities::{EXPIRED, FUTURE, Identities, SERVER_NAME, VALID};

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use adit_core::carrier::{Action, Carrier, Heard, State, Trial};
+use adit_core::fallback::{Action, Carrier, Heard, State, Trial};
 use adit_core::rng::Rng;
 use adit_core::transmit::{Datagram, Transmit};
 use tokio::net::TcpStream;

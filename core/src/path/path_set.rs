@@ -6,9 +6,9 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::candidate::Kind;
-use super::probing::{PROVEN, PROVEN_AGAIN, Track};
+use super::liveness::is_same;
+use super::probe_track::{PROVEN, PROVEN_AGAIN, Track};
 use super::score::Class;
-use super::select::is_same;
 use crate::transmit::{Route, Via};
 
 /// Direct ways of one connection: what a peer may tell, and eight more from which it may come.

@@ -6,12 +6,12 @@
 use std::time::{Duration, Instant};
 
 use super::candidate::Kind;
-use super::hold;
-use super::probing::{Sample, Track};
-use super::replay::ANSWER_SLACK;
+use super::liveness::{Patience, is_same};
+use super::path_set::Way;
+use super::probe_track::{Sample, Track};
+use super::reorder;
+use super::resend::ANSWER_SLACK;
 use super::score::{Agreed, Class, Figures, Score, Standing, is_worse};
-use super::select::{Patience, is_same};
-use super::ways::Way;
 use super::{Action, Paths, Reason, Role};
 use crate::id::Channel;
 use crate::transmit::{Route, Via};
@@ -80,7 +80,7 @@ impl Paths {
         if self.select.is_in_use(via) {
             self.select.doubt(now);
         } else if let Some(at) = self.ways.find(via) {
-            self.ways.all[at].obstacle = Some(super::ways::Obstacle::Unsendable);
+            self.ways.all[at].obstacle = Some(super::path_set::Obstacle::Unsendable);
             self.ways.all[at].track.stop();
         }
         self.refresh(now);
@@ -292,7 +292,7 @@ impl Paths {
             let new = track(to).and_then(Track::quickest).unwrap_or(unknown);
             let smoothed = self.srtt.unwrap_or(old.round_trip);
             let least = from.and_then(track).and_then(Track::least).unwrap_or(old.round_trip);
-            self.hold.close(hold::wait(old, new, smoothed, least, self.config.hold), now);
+            self.hold.close(reorder::wait(old, new, smoothed, least, self.config.hold), now);
             self.replay.forget();
         } else {
             let lost = self.replay.take();

@@ -11,7 +11,7 @@ const PREFIX: [u16; 3] = [0xfd15, 0x070a, 0x510c];
 /// share a /64, so that what the node grants to each source of handshakes holds for these as well.
 ///
 /// ```
-/// use adit_core::carrier::{carried, is_carried};
+/// use adit_core::fallback::{carried, is_carried};
 /// assert_eq!(carried(3, 0x10_0002).to_string(), "[fd15:70a:510c:3::10:2]:1");
 /// assert!(is_carried(carried(3, 2)));
 /// assert!(!is_carried("[fd15:70a:510b::2]:1".parse()?));

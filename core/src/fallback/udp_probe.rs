@@ -34,7 +34,7 @@ impl Trial {
     /// The datagram to send, of [`TRIAL_LEN`] bytes.
     ///
     /// ```
-    /// use adit_core::carrier::Trial;
+    /// use adit_core::fallback::Trial;
     /// let trial = Trial::new(*b"8 bytes.8 bytes.");
     /// assert_eq!(trial.question()[..6], [0xc0, 0x5a, 0x4a, 0x3a, 0x2a, 8]);
     /// ```

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::probing::Sample;
+use super::probe_track::Sample;
 
 /// Bytes that wait while there is no way at all: a flight of a connection that has just lost its
 /// relay. Later packets are dropped; QUIC sends what matters again.

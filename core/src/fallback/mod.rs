@@ -30,7 +30,7 @@
 //! Source: docs/protocol.md, "TCP fallback".
 
 mod address;
-mod trial;
+mod udp_probe;
 
 use std::time::{Duration, Instant};
 
@@ -38,7 +38,7 @@ use crate::backoff::{self, Backoff};
 use crate::rng::Rng;
 
 pub use address::{carried, is_carried};
-pub use trial::{TRIAL_LEN, Trial};
+pub use udp_probe::{TRIAL_LEN, Trial};
 
 /// How long the first datagrams may go unanswered by UDP: two of a handshake's, which repeats its
 /// first after a second.

@@ -26,7 +26,7 @@ impl Rate {
 /// A bucket, full at first. It is one instant, so that thousands of them cost little.
 ///
 /// ```
-/// use adit_core::bucket::{Bucket, Rate};
+/// use adit_core::token_bucket::{Bucket, Rate};
 /// use std::time::{Duration, Instant};
 /// let (now, rate) = (Instant::now(), Rate::per_second(10, 2));
 /// let mut bucket = Bucket::new();

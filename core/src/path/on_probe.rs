@@ -5,9 +5,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::probing::PROVEN_AGAIN;
-use super::state::State;
-use super::window::Freshness;
+use super::probe_flags::State;
+use super::probe_track::PROVEN_AGAIN;
+use super::replay_window::Freshness;
 use super::{Action, MAX_ACTIONS, Paths, Reason, Role};
 use crate::probe::{self, Probe};
 use crate::transmit::Via;

@@ -11,7 +11,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::hold::Held;
+use super::reorder::Held;
 
 /// What an answer takes beyond a round trip: the peer may wait 25 ms with an acknowledgement
 /// (RFC 9000 §18.2), and its timers are coarse.

@@ -6,17 +6,17 @@
 //! A record is `length: u16` big-endian, then as many bytes (docs/protocol.md, "TCP fallback").
 //!
 //! ```
-//! use adit_core::record::{self, Decoder};
+//! use adit_core::datagram_framing::{self, Decoder};
 //!
 //! let mut wire = Vec::new();
-//! record::encode(b"first", &mut wire)?;
-//! record::encode(b"second", &mut wire)?;
+//! datagram_framing::encode(b"first", &mut wire)?;
+//! datagram_framing::encode(b"second", &mut wire)?;
 //!
 //! let (mut decoder, mut chunk) = (Decoder::new(), &wire[..]);
 //! assert_eq!(decoder.poll_record(&mut chunk).as_deref(), Some(&b"first"[..]));
 //! assert_eq!(decoder.poll_record(&mut chunk).as_deref(), Some(&b"second"[..]));
 //! assert_eq!(decoder.poll_record(&mut chunk), None);
-//! # Ok::<(), adit_core::record::Unfit>(())
+//! # Ok::<(), adit_core::datagram_framing::Unfit>(())
 //! ```
 
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]

@@ -4,9 +4,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::probing::PROVEN_AGAIN;
-use super::select::Step;
-use super::state::State;
+use super::liveness::Step;
+use super::probe_flags::State;
+use super::probe_track::PROVEN_AGAIN;
 use super::{Action, Paths, Reason};
 use crate::probe::{Kind, Probe};
 

@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 
 use super::candidate::{Candidate, Kind, Offer};
 use super::nat::Mapping;
-use super::pulse::between;
-use super::ways::Obstacle;
+use super::path_set::Obstacle;
+use super::probe_pacing::between;
 use super::{Action, Paths, Role};
-use crate::bucket::{Bucket, Rate};
 use crate::probe::Key;
+use crate::token_bucket::{Bucket, Rate};
 
 /// The times to the next rounds, in seconds: a second knock at what was lost by chance, and then ever
 /// more slowly, since what was there a moment ago most often comes back soon.

@@ -5,12 +5,12 @@
 //! sends anything: the node carries out what it says.
 
 mod early;
+mod lookup;
 mod registration;
-mod search;
 
 pub(crate) use early::Early;
+pub(crate) use lookup::Search;
 pub(crate) use registration::{Action, Registration};
-pub(crate) use search::Search;
 
 #[cfg(test)]
 mod tests;

@@ -91,8 +91,8 @@ fn a_second_relay_has_to_find_the_same_connector() {
     assert!(search.on_matched(PeerId(1), one, now));
     assert!(!search.on_matched(PeerId(2), other, now));
     assert_eq!(search.excluded(), [other]);
-    assert!(!search.poll(now + search::SOON - TICK));
-    assert!(search.poll(now + search::SOON) && !search.poll(now + search::SOON));
+    assert!(!search.poll(now + lookup::SOON - TICK));
+    assert!(search.poll(now + lookup::SOON) && !search.poll(now + lookup::SOON));
     assert!(search.on_matched(PeerId(2), one, now));
 }
 
@@ -102,7 +102,7 @@ fn a_relay_is_asked_again_three_times_soon_and_then_every_five_seconds_until_it_
     assert!(search.on_matched(PeerId(1), KeyDigest([1; 32]), now));
     for _ in 0..2 {
         search.on_lost(PeerId(2), now);
-        for wait in [search::SOON, search::SOON, search::SOON, search::AGAIN, search::AGAIN] {
+        for wait in [lookup::SOON, lookup::SOON, lookup::SOON, lookup::AGAIN, lookup::AGAIN] {
             assert!(!search.poll(now + wait - TICK));
             now += wait;
             assert!(search.poll(now));
@@ -110,7 +110,7 @@ fn a_relay_is_asked_again_three_times_soon_and_then_every_five_seconds_until_it_
             let why = Failure::new(Code::UnknownService, "not yet");
             assert_eq!(search.on_unmatched(PeerId(2), why, now), None);
         }
-        now += search::AGAIN;
+        now += lookup::AGAIN;
         assert!(search.poll(now));
     }
 }

@@ -15,7 +15,7 @@ pub const LONGEST_SAMPLE: Duration = Duration::from_secs(60 * 60);
 /// Round trip times: smoothed for ever, exact over the last [`WINDOW`].
 ///
 /// ```
-/// use adit_core::quality::Latency;
+/// use adit_core::latency::Latency;
 /// use std::time::Duration;
 /// let mut latency = Latency::new();
 /// assert_eq!(latency.summary(), None);
@@ -113,7 +113,7 @@ impl Grade {
     /// meet the mark; a loss that is not a number meets none.
     ///
     /// ```
-    /// use adit_core::quality::Grade;
+    /// use adit_core::latency::Grade;
     /// use std::time::Duration;
     /// assert_eq!(Grade::of(Duration::from_millis(49), 0.009), Grade::Excellent);
     /// assert_eq!(Grade::of(Duration::from_millis(49), 0.01), Grade::Good);

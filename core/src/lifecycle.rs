@@ -141,14 +141,14 @@ impl State {
 /// A [`State`] that can be serialised: instants have become ages in milliseconds.
 ///
 /// ```
-/// use adit_core::session::Lifecycle;
+/// use adit_core::lifecycle::Lifecycle;
 /// use std::time::{Duration, Instant};
 /// let now = Instant::now();
 /// let mut lifecycle = Lifecycle::new();
 /// lifecycle.connect(now)?;
 /// let view = lifecycle.state().view(now + Duration::from_secs(2));
 /// assert_eq!(serde_json::to_string(&view).unwrap(), r#"{"state":"connecting","age_ms":2000}"#);
-/// # Ok::<(), adit_core::session::Refused>(())
+/// # Ok::<(), adit_core::lifecycle::Refused>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
@@ -275,7 +275,7 @@ pub struct TransitionView {
 /// The lifecycle of one peer. Its state changes by these methods and by nothing else.
 ///
 /// ```
-/// use adit_core::session::{Event, Kind, Lifecycle};
+/// use adit_core::lifecycle::{Event, Kind, Lifecycle};
 /// use std::time::Instant;
 /// let now = Instant::now();
 /// let mut lifecycle = Lifecycle::new();
@@ -283,7 +283,7 @@ pub struct TransitionView {
 /// lifecycle.connect(now)?;
 /// let made = lifecycle.connected(now)?;
 /// assert_eq!((made.from.kind(), made.to.kind()), (Kind::Connecting, Kind::Connected));
-/// # Ok::<(), adit_core::session::Refused>(())
+/// # Ok::<(), adit_core::lifecycle::Refused>(())
 /// ```
 #[derive(Debug, Clone)]
 pub struct Lifecycle {
