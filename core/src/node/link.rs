@@ -312,7 +312,7 @@ impl Node {
         }
     }
 
-    fn on_lost(&mut self, id: PeerId, connection: ConnectionId, failure: Failure, now: Instant) {
+    pub(super) fn on_lost(&mut self, id: PeerId, connection: ConnectionId, failure: Failure, now: Instant) {
         let Some(peer) = self.peers.get(&id) else { return };
         let was_up = peer.link.as_ref().is_some_and(|l| l.connection == connection);
         match (peer.dialled.is_some(), was_up) {
@@ -419,13 +419,17 @@ impl Node {
         self.emit(Event::Closed { peer: id, failure: failure.clone() });
     }
 
-    /// Closes a connection whose peer did not keep to the rules; the peer may come back.
+    /// Closes a connection whose peer did not keep to the rules; the peer may come back. What follows
+    /// for the peer happens when the node drains its queue, never from within this call.
     pub(super) fn break_link(&mut self, id: PeerId, failure: Failure, now: Instant) {
         let Some(connection) = self.peers.get(&id).and_then(Peer::connection) else { return };
-        self.by_connection.remove(&connection);
+        // Once is enough: what was closed before is in the queue already.
+        if self.by_connection.remove(&connection).is_none() {
+            return;
+        }
         self.endpoint.with(connection, now, |c| c.close(&failure, now));
         self.let_go(connection, now);
-        self.on_lost(id, connection, failure, now);
+        self.broken.push_back((id, connection, failure));
     }
 
     /// What a closed connection has still to say takes its way before that is forgotten.

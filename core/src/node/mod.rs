@@ -146,6 +146,9 @@ pub struct Node {
     verifiers: Verifiers,
     expiries: Expiries,
     request_timers: Timers<RequestId>,
+    /// Connections that were closed, and whose peers have yet to hear of it: what follows for one of
+    /// them may close others, so that the node takes them one after the other.
+    broken: VecDeque<(PeerId, ConnectionId, Failure)>,
     events: VecDeque<Event>,
     history: History,
     shutdown: Shutdown,
@@ -184,6 +187,7 @@ impl Node {
             verifiers,
             expiries: Expiries::default(),
             request_timers: Timers::new(),
+            broken: VecDeque::new(),
             events: VecDeque::new(),
             history: History::default(),
             shutdown: Shutdown::default(),
@@ -347,13 +351,23 @@ impl Node {
     }
 
     fn has_output(&self) -> bool {
-        !self.events.is_empty() || self.endpoint.is_sending() || self.ways.is_sending()
+        !self.events.is_empty()
+            || !self.broken.is_empty()
+            || self.endpoint.is_sending()
+            || self.ways.is_sending()
     }
 
-    /// Hands every event of the transport to the part that it concerns.
+    /// Hands every event of the transport to the part that it concerns, and every closed connection
+    /// to its peer.
     fn route(&mut self, now: Instant) {
-        while let Some((connection, event)) = self.endpoint.poll_event() {
-            self.on_transport_event(connection, event, now);
+        loop {
+            if let Some((id, connection, failure)) = self.broken.pop_front() {
+                self.on_lost(id, connection, failure, now);
+            } else if let Some((connection, event)) = self.endpoint.poll_event() {
+                self.on_transport_event(connection, event, now);
+            } else {
+                return;
+            }
         }
     }
 

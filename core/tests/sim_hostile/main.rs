@@ -10,3 +10,4 @@ mod outsiders;
 mod raw;
 mod scene;
 mod streams;
+mod swarm;

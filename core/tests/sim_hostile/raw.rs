@@ -16,7 +16,7 @@ use quinn_proto::{
     ClientConfig, Connection, ConnectionHandle, DatagramEvent, Dir, Endpoint, EndpointConfig,
     Event, StreamId, TransportConfig, VarInt,
 };
-use rustls_pki_types::UnixTime;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 
 #[derive(Debug)]
 struct AtEpoch;
@@ -40,7 +40,7 @@ pub(crate) struct Raw {
 impl Raw {
     /// Begins a handshake with the connector.
     pub(crate) fn new(world: &mut World, host: HostId, issued: &Issued) -> Self {
-        let config = client(world, host, issued);
+        let config = client(world, host, issued.chain(), issued.key());
         let endpoint = Arc::new(EndpointConfig::default());
         let mut endpoint = Endpoint::new(endpoint, None, true, Some([9; 32]));
         let (handle, connection) =
@@ -150,7 +150,12 @@ impl Raw {
 }
 
 /// A client without any limit that would spare the connector.
-fn client(world: &World, host: HostId, issued: &Issued) -> ClientConfig {
+pub(crate) fn client(
+    world: &World,
+    host: HostId,
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> ClientConfig {
     let mut tls = rustls::ClientConfig::builder_with_details(
         world.crypto(host).provider(),
         Arc::new(AtEpoch),
@@ -158,7 +163,7 @@ fn client(world: &World, host: HostId, issued: &Issued) -> ClientConfig {
     .with_protocol_versions(&[&rustls::version::TLS13])
     .unwrap()
     .with_root_certificates(Pki::new().roots())
-    .with_client_auth_cert(issued.chain(), issued.key())
+    .with_client_auth_cert(chain, key)
     .unwrap();
     tls.alpn_protocols = vec![ALPN.to_vec()];
     let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
@@ -184,7 +189,7 @@ impl FirstPackets {
     pub(crate) fn new(world: &World, host: HostId, issued: &Issued) -> Self {
         let endpoint =
             Endpoint::new(Arc::new(EndpointConfig::default()), None, true, Some([8; 32]));
-        Self { endpoint, config: client(world, host, issued) }
+        Self { endpoint, config: client(world, host, issued.chain(), issued.key()) }
     }
 
     /// One that differs from every other.
