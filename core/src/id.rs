@@ -28,7 +28,19 @@ impl StreamId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
 pub struct RequestId(pub(crate) u64);
 
-/// A way to another client of a relay, as this node and the relay number it.
+/// One end-to-end connection of a node, as the transport knows it: by an address of its own that is
+/// never on any wire. Numbers are used again once 2^32 connections have been made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct OverlayId(pub(crate) u32);
+
+impl OverlayId {
+    /// Returns the id after this one.
+    pub(crate) const fn next(self) -> Self {
+        Self(self.0.wrapping_add(1))
+    }
+}
+
+/// A channel to another client of a relay, as this node and the relay number it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
 pub struct Channel {
     /// The relay, which is a peer of this node.

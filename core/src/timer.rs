@@ -28,10 +28,12 @@ pub enum Reason {
     Stable,
     /// A request's deadline.
     Request,
-    /// The opening bytes of a stream are due.
-    Preface,
+    /// The header of a stream that a peer opened is due.
+    Header,
     /// Output is waiting to be fetched.
     Output,
+    /// Work was left for the next turn, so that other work comes between.
+    Backlog,
     /// The time allowed for finishing what is under way ends.
     Drain,
     /// A peer's certificate ends, and its connection with it.
@@ -55,8 +57,9 @@ impl Reason {
             Self::Reconnect => "reconnect",
             Self::Stable => "stable",
             Self::Request => "request",
-            Self::Preface => "preface",
+            Self::Header => "header",
             Self::Output => "output",
+            Self::Backlog => "backlog",
             Self::Drain => "drain",
             Self::Certificate => "certificate",
             Self::Relay => "relay",
@@ -207,7 +210,7 @@ mod tests {
             Reason::Reconnect,
             Reason::Stable,
             Reason::Request,
-            Reason::Preface,
+            Reason::Header,
             Reason::Drain,
             Reason::Registration,
         ] {

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use bytes::BytesMut;
 
-use crate::id::Channel;
+use crate::id::{Channel, OverlayId};
 
 /// Where a datagram goes, or came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -36,24 +36,20 @@ pub enum Via {
 /// local use (RFC 4193), and never on any wire.
 const VIRTUAL: [u16; 2] = [0xfd15, 0x070b];
 
-/// The address by which the transport knows the end-to-end connection of a number. Each is a network
-/// of its own, since limits by source count an IPv6 /64 as one.
-pub(crate) const fn virtual_address(number: u32) -> SocketAddr {
-    let (high, low) = ((number >> 16) as u16, (number & 0xffff) as u16);
+/// Returns the address by which the transport knows an end-to-end connection. Each is a network of its
+/// own, since limits by source count an IPv6 /64 as one.
+pub(crate) const fn overlay_address(id: OverlayId) -> SocketAddr {
+    let (high, low) = ((id.0 >> 16) as u16, (id.0 & 0xffff) as u16);
     let ip = Ipv6Addr::new(VIRTUAL[0], VIRTUAL[1], high, low, 0, 0, 0, 1);
     SocketAddr::new(IpAddr::V6(ip), 1)
 }
 
-/// The number of the end-to-end connection that an address names.
-pub(crate) fn virtual_number(address: &SocketAddr) -> Option<u32> {
+/// Returns the end-to-end connection that an address names: nothing from a network can have it.
+pub(crate) fn overlay_id(address: &SocketAddr) -> Option<OverlayId> {
     let IpAddr::V6(ip) = address.ip() else { return None };
     let [first, second, high, low, ..] = ip.segments();
-    ([first, second] == VIRTUAL).then_some(u32::from(high) << 16 | u32::from(low))
-}
-
-/// Whether an address names an end-to-end connection: nothing from a network can have it.
-pub(crate) fn is_virtual(address: &SocketAddr) -> bool {
-    virtual_number(address).is_some()
+    let number = u32::from(high) << 16 | u32::from(low);
+    ([first, second] == VIRTUAL).then_some(OverlayId(number))
 }
 
 /// Explicit congestion notification codepoint (RFC 3168 §5).

@@ -181,6 +181,13 @@ messages! {
     Candidates(Candidates) = 0x2a;
 }
 
+impl Message {
+    /// Whether it is for a relay, from one of its clients.
+    pub(crate) const fn is_to_relay(&self) -> bool {
+        matches!(self, Self::Register(_) | Self::Withdraw(_) | Self::Connect(_) | Self::Hangup(_))
+    }
+}
+
 /// What is wrong with a payload. It never quotes the payload, which may be secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

@@ -3,24 +3,26 @@
 //!
 //! It looks at the first byte and at the connection id, and decides nothing else.
 
-use std::time::Instant;
+use bytes::BytesMut;
 
-use super::Node;
+use super::overlay::Overlay;
+use crate::id::OverlayId;
 use crate::probe;
-use crate::transmit::{self, Datagram, Via};
+use crate::quic::Endpoint;
+use crate::transmit::Datagram;
 
 /// Whose a datagram is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Class {
+pub(super) enum Class {
     Probe,
-    /// Of an end-to-end connection, by the number of its way.
-    Inner(u32),
+    /// Of an end-to-end connection.
+    Overlay(OverlayId),
     /// Of a connection from address to address, or the beginning of one.
-    Plain,
+    Direct,
 }
 
-/// The class of the first packet of a batch, and the length of it and of those of the same class
-/// right behind it: nearly always all of them.
+/// Returns the class of the first packet of a batch, and the length of it and of those of the same
+/// class right behind it: nearly always all of them.
 pub(crate) fn first_run<C: PartialEq>(
     batch: &[u8],
     size: usize,
@@ -32,42 +34,28 @@ pub(crate) fn first_run<C: PartialEq>(
     Some((first, run.saturating_mul(size.max(1)).min(batch.len())))
 }
 
-impl Node {
-    pub(super) fn on_datagram(&mut self, mut datagram: Datagram, now: Instant) {
-        if transmit::is_virtual(&datagram.route.remote) {
-            return;
-        }
-        while !datagram.payload.is_empty() {
-            let size = match datagram.segment_size {
-                0 => datagram.payload.len(),
-                size => size,
-            };
-            let first = first_run(&datagram.payload, size, |packet| self.class(packet));
-            let Some((class, length)) = first else { return };
-            let payload = datagram.payload.split_to(length);
-            let (route, via) = (datagram.route, Via::Direct(datagram.route));
-            match class {
-                Class::Probe => payload.chunks(size).for_each(|one| self.on_probe(via, one, now)),
-                Class::Inner(number) => {
-                    let batch = (payload, datagram.segment_size, datagram.ecn);
-                    self.on_inner(number, via, batch, now);
-                }
-                Class::Plain => {
-                    let (ecn, segment_size) = (datagram.ecn, datagram.segment_size);
-                    let batch = Datagram { route, ecn, segment_size, payload };
-                    self.endpoint.handle_datagram(batch, now);
-                }
-            }
-        }
-    }
-
-    fn class(&self, packet: &[u8]) -> Class {
+/// Splits the first run off a batch.
+pub(super) fn split_run(
+    datagram: &mut Datagram,
+    quic: &Endpoint,
+    overlay: &Overlay,
+) -> Option<(Class, BytesMut)> {
+    let class = |packet: &[u8]| {
         if packet.first().is_some_and(|first| probe::FIRST_BYTES.contains(first)) {
             return Class::Probe;
         }
-        self.endpoint
-            .inner_of(packet)
-            .and_then(|connection| self.ways.by_connection(connection))
-            .map_or(Class::Plain, Class::Inner)
+        let connection = quic.inner_of(packet);
+        let id = connection.and_then(|connection| overlay.by_connection(connection));
+        id.map_or(Class::Direct, Class::Overlay)
+    };
+    let (class, length) = first_run(&datagram.payload, segment(datagram), class)?;
+    Some((class, datagram.payload.split_to(length)))
+}
+
+/// Returns the size of each packet of a batch.
+pub(super) fn segment(datagram: &Datagram) -> usize {
+    match datagram.segment_size {
+        0 => datagram.payload.len(),
+        size => size,
     }
 }

@@ -1,79 +1,76 @@
 //! The composition root: everything that happens on one UDP socket.
 //!
-//! A [`Node`] routes values between the transport, its peers' machines and its caller. It holds no
-//! policy: an `if` about time, counts or scores belongs to the machine it asks.
+//! A [`Node`] routes values between the transport, its owners and its caller. It has no policy: an
+//! `if` about time, counts or scores belongs to an owner or to the machine that it asks.
+//!
+//! | owner | what it owns |
+//! |---|---|
+//! | `Peers` | who there is, their connections, certificates and control streams |
+//! | `Streams` | every stream: its header, its reads and writes |
+//! | `Requests` | queues, exchanges and their deadlines |
+//! | `Overlay` | end-to-end connections, their paths, and this node's own addresses |
+//! | `RelayClient` | what is registered and looked up at relays |
+//! | `RelayServer` | the clients of a relay; what it decides, [`crate::relay`] |
+//!
+//! Each owner has its own fields and is called with `&mut Io`: the transport, the clock, the
+//! configuration, and the queues of events and effects. None knows the node. What one causes in
+//! another is an effect in a queue that the node alone drains, so that no method reaches itself by
+//! way of others (`core/tests/recursion.rs`).
 //!
 //! The contract, as in any sans-IO machine: after every call drain [`Node::poll_output`] until it
-//! gives `None`, then sleep until [`Node::deadline`] or the next input, whichever is first.
-//!
-//! | to change | look in |
-//! |---|---|
-//! | how a connection comes and goes | `link.rs` |
-//! | how a stream begins | `opening.rs`; what its first frames mean, `streams.rs` |
-//! | how a stream is read and written | `stream.rs` |
-//! | requests | `exchange.rs` (ours), `offers.rs` (a peer's), machines in [`crate::request`] |
-//! | heartbeats, goodbyes, datagrams | `signalling.rs`, `control.rs`; schedule in [`crate::heartbeat`] |
-//! | how long a certificate is believed | `credentials.rs` |
-//! | who hears of a transport event | `routing.rs`, and `link.rs` for connections |
-//! | whose a datagram is | `demux.rs` |
-//! | how end-to-end packets travel | `ways.rs`, `carriage.rs`; which path they take, [`crate::path`] |
-//! | which addresses are told to peers | `candidates.rs` |
-//! | what is asked of relays | `attach.rs`; when, `crate::relay_client` |
-//! | what a relay does | `serving.rs`; what it decides, [`crate::relay`] |
+//! returns `None`, then sleep until [`Node::deadline`] or the next input, whichever is first.
 
-mod attach;
-#[cfg(feature = "testing")]
-mod audit;
-mod candidates;
-mod carriage;
-mod control;
-mod credentials;
 pub(crate) mod demux;
-mod exchange;
-mod link;
 #[cfg(feature = "testing")]
-mod meddling;
-mod offers;
-mod opening;
-mod peer;
-mod routing;
-mod serving;
+mod fault_injection;
+#[cfg(feature = "testing")]
+mod invariants;
+mod io;
+mod overlay;
+mod peers;
+mod relay_client;
+mod relay_server;
+mod requests;
 mod shutdown;
-mod signalling;
 mod snapshot;
-mod stream;
 mod streams;
-mod ways;
 
-use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use bytes::{BufMut as _, Bytes, BytesMut};
+use rustls_pki_types::CertificateDer;
+
 #[cfg(feature = "testing")]
-pub use meddling::Meddler;
+pub use fault_injection::FaultInjector;
 pub use snapshot::{PeerSnapshot, Snapshot};
-pub use stream::{StreamError, StreamRef};
+pub use streams::{StreamError, StreamRef};
 
 use crate::clock::Clock;
 use crate::config::{Config, Dial};
 use crate::error::{Code, Failure, Misuse};
 use crate::event::Event;
-use crate::history::{History, Kind, Record};
-use crate::id::{PeerId, RequestId};
-use crate::lifecycle::{State, Transition};
-use crate::path::Discovery;
-use crate::quic::{ConnectionId, Endpoint};
+use crate::history::History;
+use crate::id::{Channel, PeerId, RequestId, StreamId};
+use crate::lifecycle::State;
+use crate::message::{Goaway, Matched, Message, Register, ServiceName};
+use crate::quic::{self, ConnectionId, Endpoint};
+use crate::request::{Offer, Request};
 use crate::rng::Rng;
-use crate::timer::{Deadline, Reason, Timers, earliest};
-use crate::tls::{TlsError, Verifiers};
-use crate::transmit::{self, Datagram, Route, Transmit};
-use attach::Attached;
-use credentials::Expiries;
-use exchange::Exchange;
-use peer::Peer;
-use serving::Serving;
+use crate::timer::{Deadline, Reason, earliest};
+use crate::tls::{Tls, TlsError};
+use crate::transmit::{self, Datagram, Route, Transmit, Via};
+use demux::Class;
+use io::{Effect, Io};
+use overlay::Overlay;
+use peers::{CONTEXT_APPLICATION, CONTEXT_CONTROL, Peers};
+use relay_client::RelayClient;
+use relay_server::RelayServer;
+use requests::Requests;
 use shutdown::Shutdown;
-use ways::Ways;
+use snapshot::Parts;
+use streams::Streams;
 
 /// The impure part of a node's beginning: from here on everything follows from its inputs.
 #[derive(Debug, Clone, Copy)]
@@ -93,21 +90,21 @@ pub struct Start {
 pub enum Input {
     /// Datagrams arrived.
     Datagram(Datagram),
-    /// The system would not send there.
+    /// The system did not send a datagram.
     SendFailed {
-        /// Where to.
+        /// Where it was to go.
         route: Route,
-        /// What it said, for a person.
+        /// The system's reason, for a person.
         detail: String,
     },
     /// The addresses of this machine changed, or it moved to another network.
     NetworkChanged,
     /// Where this machine can be reached on the networks that it is on, each with the port of the
-    /// socket: all of them, whenever one changes. Peers behind relays are told.
+    /// socket: all of them, whenever one changes. They are advertised to peers behind relays.
     LocalAddresses(Vec<SocketAddr>),
     /// The addresses outside that a gateway maps to the socket: all of them, whenever one changes;
-    /// none takes them away. Peers behind relays are told. Whoever says so is not trusted: an address
-    /// counts for nothing until a peer's probe has come by it.
+    /// none takes them away. They are advertised to peers behind relays. A gateway is not trusted: an
+    /// address is used only after a peer's probe has arrived by it.
     MappedAddresses(Vec<SocketAddr>),
     /// The wall clock was set, or read again: time since the Unix epoch.
     Wall(Duration),
@@ -115,53 +112,35 @@ pub enum Input {
     Tick,
 }
 
-/// What a node wants.
+/// What a node asks of its caller.
 #[derive(Debug)]
 pub enum Output {
     /// Send these bytes, which are in the caller's buffer.
     Transmit(Transmit),
-    /// Know this.
+    /// Something happened.
     Event(Event),
 }
 
 /// Everything that happens on one UDP socket, as a function of inputs and time.
 pub struct Node {
-    config: Config,
-    clock: Clock,
-    rng: Rng,
-    endpoint: Endpoint,
-    peers: BTreeMap<PeerId, Peer>,
-    by_connection: BTreeMap<ConnectionId, PeerId>,
-    next_peer: u64,
-    exchanges: BTreeMap<RequestId, Exchange>,
-    next_request: u64,
-    peer_timers: Timers<PeerId>,
-    attached: Attached,
-    ways: Ways,
-    discovery: Discovery,
-    /// The revision of what was discovered that the ways know.
-    discovered: u64,
-    /// What a relay decides, if this node is one.
-    serving: Option<Serving>,
-    verifiers: Verifiers,
-    expiries: Expiries,
-    request_timers: Timers<RequestId>,
-    /// Connections that were closed, and whose peers have yet to hear of it: what follows for one of
-    /// them may close others, so that the node takes them one after the other.
-    broken: VecDeque<(PeerId, ConnectionId, Failure)>,
-    events: VecDeque<Event>,
-    history: History,
-    shutdown: Shutdown,
+    io: Io,
+    peers: Peers,
+    streams: Streams,
+    requests: Requests,
+    overlay: Overlay,
+    relay_client: RelayClient,
+    /// `None` unless this node is a relay.
+    relay_server: Option<RelayServer>,
 }
 
 impl std::fmt::Debug for Node {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Node").field("peers", &self.peers.len()).finish_non_exhaustive()
+        f.debug_struct("Node").field("peers", &self.peers.ids().count()).finish_non_exhaustive()
     }
 }
 
 impl Node {
-    /// A node with no peers.
+    /// Returns a node without peers.
     ///
     /// # Errors
     /// [`TlsError`] when the identity, the trust or the provider cannot be used.
@@ -169,112 +148,107 @@ impl Node {
         let mut rng = Rng::new(start.seed, "node");
         let clock = Clock::new(start.now, start.unix);
         let verifiers = config.tls.verifiers()?;
-        let endpoint = Endpoint::new(&config, &verifiers, clock.wall(), &mut rng)?;
+        let quic = Endpoint::new(&config, &verifiers, clock.wall(), &mut rng)?;
+        let discovery = Rng::new(rng.seed(), "discovery");
+        let relay_server = RelayServer::of(&config);
         Ok(Self {
-            clock,
-            endpoint,
-            peers: BTreeMap::new(),
-            by_connection: BTreeMap::new(),
-            next_peer: 0,
-            exchanges: BTreeMap::new(),
-            next_request: 0,
-            peer_timers: Timers::new(),
-            attached: Attached::default(),
-            ways: Ways::default(),
-            discovery: Discovery::new(Rng::new(rng.seed(), "discovery"), start.now),
-            discovered: 0,
-            serving: Serving::of(&config),
-            verifiers,
-            expiries: Expiries::default(),
-            request_timers: Timers::new(),
-            broken: VecDeque::new(),
-            events: VecDeque::new(),
-            history: History::default(),
-            shutdown: Shutdown::default(),
-            config,
-            rng,
+            io: Io::new(quic, clock, config, rng),
+            peers: Peers::new(verifiers),
+            streams: Streams::default(),
+            requests: Requests::default(),
+            overlay: Overlay::new(discovery, start.now),
+            relay_client: RelayClient::default(),
+            relay_server,
         })
     }
 
-    /// How many datagrams one [`Output::Transmit`] may hold: what the socket takes at once, 1
-    /// unless told otherwise.
+    /// Sets how many datagrams one [`Output::Transmit`] may hold: what the socket takes at once.
+    /// The default is 1.
     pub const fn set_max_segments(&mut self, segments: usize) {
-        self.endpoint.set_max_segments(segments);
+        self.io.quic.set_max_segments(segments);
     }
 
     /// Takes one input. It never fails: a peer cannot cause an error here.
     pub fn handle(&mut self, input: Input, now: Instant) {
-        let now = self.clock.advance(now);
+        self.io.clock.advance(now);
         match input {
-            Input::Datagram(datagram) => self.on_datagram(datagram, now),
-            Input::SendFailed { route, detail } => self.on_send_failed(route, &detail, now),
-            Input::NetworkChanged => self.on_network_changed(now),
-            Input::LocalAddresses(addresses) => self.discovery.set_local(&addresses),
-            Input::MappedAddresses(addresses) => self.discovery.set_mapped(&addresses),
-            Input::Wall(unix) => self.clock.set_unix(unix),
+            Input::Datagram(datagram) => self.on_datagram(datagram),
+            Input::SendFailed { route, detail } => {
+                self.peers.on_send_failed(route, &detail, &mut self.io);
+                self.overlay.on_send_failed(route, &mut self.io);
+            }
+            Input::NetworkChanged => {
+                self.peers.on_network_changed(&mut self.io);
+                self.overlay.on_network_changed(&mut self.io);
+            }
+            Input::LocalAddresses(addresses) => self.overlay.set_local(&addresses),
+            Input::MappedAddresses(addresses) => self.overlay.set_mapped(&addresses),
+            Input::Wall(unix) => self.io.clock.set_unix(unix),
             Input::Tick => {}
         }
-        self.advance(now);
+        self.advance();
     }
 
-    /// The next thing this node wants. Bytes to send are put into `out`, which is cleared first.
+    /// Returns the next thing this node asks for. Bytes to send are put into `out`, which is cleared
+    /// first.
     pub fn poll_output(&mut self, out: &mut Vec<u8>, now: Instant) -> Option<Output> {
-        let now = self.clock.advance(now);
+        let now = self.io.clock.advance(now);
         loop {
-            if let Some(event) = self.events.pop_front() {
+            if let Some(event) = self.io.poll_event() {
                 return Some(Output::Event(event));
             }
             out.clear();
-            if let Some(transmit) = self.ways.poll_transmit(out) {
+            if let Some(transmit) = self.overlay.poll_transmit(out) {
                 return Some(Output::Transmit(transmit));
             }
-            self.feed_clients();
-            if let Some(batch) = self.endpoint.poll_transmit(out, now) {
-                let transmit = match transmit::virtual_number(&batch.transmit.route.remote) {
+            if let Some(relay) = &mut self.relay_server {
+                relay.feed_clients(&mut self.io);
+            }
+            if let Some(batch) = self.io.quic.poll_transmit(out, now) {
+                let transmit = match transmit::overlay_id(&batch.transmit.route.remote) {
                     None => Some(batch.transmit),
-                    Some(number) => self.carry(number, batch, out, now),
+                    Some(id) => self.overlay.dispatch(id, batch, out, &mut self.io),
                 };
                 match transmit {
                     Some(transmit) => return Some(Output::Transmit(transmit)),
                     None => continue,
                 }
             }
-            // Sending can end a connection: what that caused goes out before the node rests.
-            self.route(now);
-            self.advance_shutdown(now);
+            // Sending can end a connection: what that causes goes out before the node rests.
+            self.settle();
             if !self.has_output() {
                 return None;
             }
         }
     }
 
-    /// The next event alone: for a caller that leaves sending to somebody else.
+    /// Returns the next event alone, for a caller that leaves sending to another.
     pub fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        self.io.poll_event()
     }
 
-    /// When this node wants to be called next, and why. Due at once while output is pending.
+    /// Returns when this node wants to be called next, and why. It is due while output is pending.
     #[must_use]
     pub fn deadline(&self) -> Option<Deadline> {
         if self.has_output() {
-            return Some((self.clock.now(), Reason::Output));
+            return Some((self.io.now(), Reason::Output));
         }
         self.timer()
     }
 
-    /// The next timer alone, for a caller whose socket takes no more for now: waiting output does
-    /// not make it due.
+    /// Returns the next timer alone, for a caller whose socket takes no more for now: pending output
+    /// does not make it due.
     #[must_use]
     pub fn timer(&self) -> Option<Deadline> {
         earliest([
-            self.endpoint.deadline(),
-            self.peer_timers.next(),
-            self.request_timers.next(),
-            self.ways.deadline(),
-            self.discovery.deadline(),
-            self.serving.as_ref().and_then(Serving::deadline),
-            self.expiries.deadline(self.clock.unix(), self.clock.now()),
-            self.shutdown.deadline(),
+            self.io.quic.deadline(),
+            self.peers.deadline(&self.io),
+            self.streams.deadline(),
+            self.requests.deadline(),
+            self.overlay.deadline(),
+            self.relay_client.deadline(),
+            self.relay_server.as_ref().and_then(|relay| relay.deadline(self.io.now())),
+            self.io.shutdown.deadline(),
         ])
     }
 
@@ -285,16 +259,20 @@ impl Node {
     /// [`Misuse`] when the name or address cannot be dialled, there are too many peers, or the
     /// node is shutting down.
     pub fn dial(&mut self, dial: Dial, now: Instant) -> Result<PeerId, Misuse> {
-        let now = self.clock.advance(now);
-        if self.shutdown.is_under_way() {
-            return Err(Misuse::ShuttingDown);
-        }
-        if self.peers.len() >= self.config.limits.peers {
-            return Err(Misuse::OverLimit);
-        }
-        let id = self.start_dialling(dial, now)?;
-        self.route(now);
+        self.io.clock.advance(now);
+        let id = self.peers.dial(dial, &mut self.io)?;
+        self.settle();
         Ok(id)
+    }
+
+    /// Replaces what a dial brought of its own instead of the node's identity and trust, for the
+    /// connections that are made from here on.
+    ///
+    /// # Errors
+    /// [`Misuse::UnknownPeer`] when it is not there, [`Misuse::UnusableIdentity`] when it cannot be
+    /// used.
+    pub fn set_dial_tls(&mut self, peer: PeerId, tls: &Tls) -> Result<(), Misuse> {
+        self.peers.set_dial_tls(peer, tls, &self.io)
     }
 
     /// Dials a peer again that had failed.
@@ -302,9 +280,9 @@ impl Node {
     /// # Errors
     /// [`Misuse::WrongState`] unless it had failed.
     pub fn reconnect(&mut self, peer: PeerId, now: Instant) -> Result<(), Misuse> {
-        let now = self.clock.advance(now);
-        self.redial(peer, now)?;
-        self.route(now);
+        self.io.clock.advance(now);
+        self.peers.reconnect(peer, &mut self.io)?;
+        self.settle();
         Ok(())
     }
 
@@ -313,84 +291,707 @@ impl Node {
     /// # Errors
     /// [`Misuse::UnknownPeer`] when it is not there.
     pub fn disconnect(&mut self, peer: PeerId, now: Instant) -> Result<(), Misuse> {
-        let now = self.clock.advance(now);
-        let failure = Failure::new(Code::Closed, "closed by this side");
-        self.end_peer(peer, &failure, now)?;
-        self.route(now);
+        self.io.clock.advance(now);
+        self.end(peer, Failure::new(Code::Closed, "closed by this side"))?;
+        self.settle();
         Ok(())
     }
 
-    /// Where a peer stands.
+    /// Replaces the identity and the trust while running. Handshakes from now on use them.
+    /// Connections that exist go on under the identity they were made with, unless the new trust
+    /// does not accept their peer: these are closed with `unauthenticated`, in the turns that follow.
+    ///
+    /// # Errors
+    /// [`TlsError`] when they cannot be used; nothing has changed then.
+    pub fn set_tls(&mut self, tls: Tls, now: Instant) -> Result<(), TlsError> {
+        self.io.clock.advance(now);
+        self.peers.set_tls(tls, &mut self.io)?;
+        self.advance();
+        Ok(())
+    }
+
+    /// Notes that a peer which dialled this node has another certificate, as one does that renews
+    /// in time: from now on its connection lives as long as that one is valid.
+    ///
+    /// # Errors
+    /// The reason when the certificate is not valid, or not that peer's. Nothing has changed then.
+    pub fn renew_credential(
+        &mut self,
+        id: PeerId,
+        chain: Vec<CertificateDer<'static>>,
+        now: Instant,
+    ) -> Result<(), Failure> {
+        self.io.clock.advance(now);
+        self.peers.renew_credential(id, chain, &self.io)
+    }
+
+    /// Returns where a peer stands.
     #[must_use]
     pub fn state(&self, peer: PeerId) -> Option<&State> {
-        self.peers.get(&peer).map(|p| p.lifecycle.state())
+        self.peers.state(peer)
     }
 
-    /// The last lifecycle events of all peers.
+    /// Returns the last lifecycle events of all peers.
     #[must_use]
     pub const fn history(&self) -> &History {
-        &self.history
+        self.peers.history()
     }
 
-    /// Lets everything that is due happen, and routes what follows from it.
-    fn advance(&mut self, now: Instant) {
-        self.endpoint.handle_timeout(now);
-        self.route(now);
-        while let Some((id, _)) = self.peer_timers.pop_due(now) {
-            self.on_peer_due(id, now);
-            self.route(now);
+    /// Offers services through every relay that this node has dialled or will dial, in place of
+    /// what it offered before; `None` offers nothing any more. [`Event::Registered`] and
+    /// [`Event::Unregistered`] report whether a relay takes it. [`Register::takeover`] is set by the
+    /// node.
+    pub fn register(&mut self, offer: Option<Register>, now: Instant) {
+        self.io.clock.advance(now);
+        self.relay_client.register(offer, &mut self.io);
+        self.settle();
+    }
+
+    /// Opens a stream to a service of a peer. `Ok(None)` means that the peer allows no more for
+    /// now and [`Event::StreamsAvailable`] follows.
+    ///
+    /// # Errors
+    /// [`Misuse::NotConnected`] without a connection, [`Misuse::ShuttingDown`] when either side is
+    /// shutting down.
+    pub fn open(&mut self, id: PeerId, service: ServiceName) -> Result<Option<StreamId>, Misuse> {
+        self.peers.may_open(id, &self.io)?;
+        self.streams.open(id, service, &mut self.io)
+    }
+
+    /// Accepts a stream that was offered: from here on its bytes are the caller's.
+    ///
+    /// # Errors
+    /// [`Misuse::UnknownStream`] when it is gone, [`Misuse::WrongState`] when it was not offered.
+    pub fn accept_stream(&mut self, id: StreamId) -> Result<(), Misuse> {
+        self.streams.accept(id, &mut self.io)
+    }
+
+    /// Refuses a stream that was offered, with a reason that the peer gets.
+    ///
+    /// # Errors
+    /// [`Misuse::UnknownStream`] when it is gone, [`Misuse::WrongState`] when it was not offered.
+    pub fn refuse_stream(&mut self, id: StreamId, failure: &Failure) -> Result<(), Misuse> {
+        let refused = self.streams.refuse_offered(id, failure, &mut self.io);
+        self.settle_effects();
+        refused
+    }
+
+    /// Returns a stream, for reading and writing. Calls on one that is gone say why.
+    pub const fn stream(&mut self, id: StreamId) -> StreamRef<'_> {
+        StreamRef { node: self, id }
+    }
+
+    /// Makes a request. Without a connection it waits for one, within its deadline.
+    /// [`Event::RequestProgressed`] means that [`Node::response`] has something.
+    ///
+    /// # Errors
+    /// [`Misuse::OverLimit`] when the body is over 10 MiB, the queue is full, or the deadline is
+    /// later than time can be represented; [`Misuse::WrongState`] when the peer has failed;
+    /// [`Misuse::ShuttingDown`].
+    pub fn request(
+        &mut self,
+        peer: PeerId,
+        request: Request,
+        now: Instant,
+    ) -> Result<RequestId, Misuse> {
+        self.io.clock.advance(now);
+        self.peers.may_request(peer, &self.io)?;
+        let id = self.requests.push(peer, request, &self.io)?;
+        self.flush_requests(peer);
+        self.settle();
+        Ok(id)
+    }
+
+    /// Returns the next part of the answer to a request of ours. `None` is its end. After the end or
+    /// a failure the request is forgotten. `Pending` means that [`Event::RequestProgressed`] follows.
+    ///
+    /// # Errors
+    /// The [`Failure`] of the request, once.
+    pub fn response(&mut self, id: RequestId) -> Poll<Result<Option<Bytes>, Failure>> {
+        let response = self.requests.response(id, &mut self.streams, &mut self.io);
+        self.settle_effects();
+        response
+    }
+
+    /// Gives a request up, ours or a peer's, and notifies the other side.
+    ///
+    /// # Errors
+    /// [`Misuse::UnknownRequest`] when it is not there.
+    pub fn cancel(&mut self, id: RequestId) -> Result<(), Misuse> {
+        let cancelled = self.requests.cancel(id, &mut self.streams, &mut self.io);
+        self.settle_effects();
+        cancelled
+    }
+
+    /// Returns what a peer's request asks. It can be taken once.
+    pub fn offer(&mut self, id: RequestId) -> Option<Offer> {
+        self.requests.offer(id)
+    }
+
+    /// Whether a peer's request still waits to be taken.
+    #[must_use]
+    pub fn is_offered(&self, id: RequestId) -> bool {
+        self.requests.is_offered(id)
+    }
+
+    /// Answers a peer's request whole.
+    ///
+    /// # Errors
+    /// [`Misuse::UnknownRequest`] when the peer has given it up, [`Misuse::OverLimit`] above
+    /// 10 MiB, [`Misuse::WrongState`] when it was answered before.
+    pub fn respond(&mut self, id: RequestId, body: Bytes) -> Result<(), Misuse> {
+        let responded = self.requests.respond(id, body, &mut self.streams, &mut self.io);
+        self.settle_effects();
+        responded
+    }
+
+    /// Adds a chunk to a streamed answer. `Pending` took nothing: [`Event::RequestProgressed`]
+    /// follows when the peer has read.
+    ///
+    /// # Errors
+    /// As [`Node::respond`].
+    pub fn respond_chunk(
+        &mut self,
+        id: RequestId,
+        body: Bytes,
+        is_final: bool,
+    ) -> Poll<Result<(), Misuse>> {
+        let (streams, io) = (&mut self.streams, &mut self.io);
+        let responded = self.requests.respond_chunk(id, body, is_final, streams, io);
+        self.settle_effects();
+        responded
+    }
+
+    /// Answers a peer's request with a failure.
+    ///
+    /// # Errors
+    /// As [`Node::respond`].
+    pub fn fail(&mut self, id: RequestId, failure: &Failure) -> Result<(), Misuse> {
+        let failed = self.requests.fail(id, failure, &mut self.streams, &mut self.io);
+        self.settle_effects();
+        failed
+    }
+
+    /// Sends a datagram: it arrives once, or not at all.
+    ///
+    /// # Errors
+    /// [`Misuse::NotConnected`] without a connection; [`Misuse::OverLimit`] when it is larger than
+    /// [`Node::max_datagram`].
+    pub fn send_datagram(&mut self, id: PeerId, data: &[u8]) -> Result<(), Misuse> {
+        self.peers.state(id).ok_or(Misuse::UnknownPeer)?;
+        let connection = self.peers.link(id).ok_or(Misuse::NotConnected)?;
+        let framed = framed(CONTEXT_APPLICATION, data);
+        self.io.on(connection, |c| c.send_datagram(framed)).ok_or(Misuse::NotConnected)?
+    }
+
+    /// Returns the next datagram received from a peer.
+    pub fn recv_datagram(&mut self, id: PeerId) -> Option<Bytes> {
+        self.peers.pop_datagram(id)
+    }
+
+    /// Returns the bytes of the largest datagram that the path to a peer carries now.
+    pub fn max_datagram(&mut self, id: PeerId) -> Option<usize> {
+        let connection = self.peers.link(id)?;
+        self.io.on(connection, quic::Connection::max_datagram)??.checked_sub(1)
+    }
+
+    /// Shuts the node down: no new peers, streams or requests; peers are notified; what is under way
+    /// may finish within the configured drain time; then every connection is closed and
+    /// [`Event::ShutDown`] follows.
+    pub fn shutdown(&mut self, now: Instant) {
+        let now = self.io.clock.advance(now);
+        if self.io.shutdown.is_under_way() {
+            return;
         }
-        while let Some((id, _)) = self.request_timers.pop_due(now) {
-            self.on_request_due(id, now);
+        self.io.shutdown.begin(now + self.io.config.drain, now);
+        self.io.quic.stop_accepting();
+        let mut why = Failure::new(Code::ShuttingDown, "shutting down");
+        if let Some(relay) = &mut self.relay_server {
+            why = why.with_retry_after(relay.drain());
         }
-        self.advance_ways(now);
-        self.advance_serving(now);
-        self.end_expired(now);
-        self.advance_shutdown(now);
-        self.route(now);
+        // One that has nothing under way is closed now, with the same reason.
+        for peer in self.peers.ids().filter(|id| !self.is_quiet(*id)).collect::<Vec<_>>() {
+            self.io.send(peer, Message::Goaway(Goaway::from(&why)));
+        }
+        self.settle();
+        self.advance();
     }
 
-    fn has_output(&self) -> bool {
-        !self.events.is_empty()
-            || !self.broken.is_empty()
-            || self.endpoint.is_sending()
-            || self.ways.is_sending()
+    /// Whether a shutdown was asked for and every peer is gone. What is still to be sent notifies
+    /// the peers, so drain the outputs before the socket is closed.
+    #[must_use]
+    pub const fn is_shut_down(&self) -> bool {
+        self.io.shutdown.is_over()
     }
 
-    /// Hands every event of the transport to the part that it concerns, and every closed connection
-    /// to its peer.
-    fn route(&mut self, now: Instant) {
-        loop {
-            if let Some((id, connection, failure)) = self.broken.pop_front() {
-                self.on_lost(id, connection, failure, now);
-            } else if let Some((connection, event)) = self.endpoint.poll_event() {
-                self.on_transport_event(connection, event, now);
-            } else {
-                return;
+    /// Whether the shutdown is complete and every peer was notified, as far as that is up to this
+    /// side: there is nothing more to wait for.
+    #[must_use]
+    pub fn has_taken_leave(&self) -> bool {
+        self.is_shut_down() && !self.io.quic.is_sending() && !self.io.quic.is_closing()
+    }
+
+    /// Returns all statistics, with ages as of the latest time that the node was given.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        self.snapshot_at(self.io.now())
+    }
+
+    /// Returns all statistics, with ages as of `now`: an idle node gets no time until a heartbeat is
+    /// due.
+    #[must_use]
+    pub fn snapshot_at(&self, now: Instant) -> Snapshot {
+        Snapshot {
+            connections: self.io.quic.len(),
+            handshakes: self.io.quic.admission(),
+            mapping: self.overlay.mapping(),
+            relay: self.relay_server.as_ref().map(|relay| relay.view(now)),
+            peers: self.peers.ids().filter_map(|id| self.peer_snapshot_at(id, now)).collect(),
+        }
+    }
+
+    /// Returns the statistics of one peer, as in [`Node::snapshot`].
+    #[must_use]
+    pub fn peer_snapshot(&self, id: PeerId) -> Option<PeerSnapshot> {
+        self.peer_snapshot_at(id, self.io.now())
+    }
+
+    /// Returns the statistics of one peer, as in [`Node::snapshot_at`].
+    #[must_use]
+    pub fn peer_snapshot_at(&self, id: PeerId, now: Instant) -> Option<PeerSnapshot> {
+        let connection = self.peers.connection(id);
+        let parts = Parts {
+            is_registered: self.relay_client.is_registered(id),
+            path: connection.and_then(|connection| self.overlay.view(connection, now)),
+            requests: self.requests.counts(id),
+            streams: self.streams.count(id),
+            held_bytes: self.streams.held_bytes(id),
+            now,
+        };
+        self.peers.describe(id, parts, &self.io)
+    }
+
+    /// Hands each packet of a batch to the part that it belongs to.
+    fn on_datagram(&mut self, mut datagram: Datagram) {
+        if transmit::overlay_id(&datagram.route.remote).is_some() {
+            return;
+        }
+        let (route, ecn, segment_size) = (datagram.route, datagram.ecn, datagram.segment_size);
+        let (via, size) = (Via::Direct(route), demux::segment(&datagram));
+        while let Some((class, payload)) =
+            demux::split_run(&mut datagram, &self.io.quic, &self.overlay)
+        {
+            match class {
+                Class::Probe => payload.chunks(size).for_each(|one| self.on_probe(route, one)),
+                Class::Overlay(id) => {
+                    self.overlay.on_packets(id, via, (payload, segment_size, ecn), &mut self.io);
+                }
+                Class::Direct => {
+                    let (batch, now) =
+                        (Datagram { route, ecn, segment_size, payload }, self.io.now());
+                    self.io.quic.handle_datagram(batch, now);
+                }
             }
         }
     }
 
-    /// Recomputes when a peer wants to be called.
-    fn reindex(&mut self, id: PeerId) {
-        let deadline = self.peers.get_mut(&id).and_then(Peer::deadline);
-        self.peer_timers.set(id, deadline);
+    /// A probe on the socket: of a peer's, of a relay's, or a question to this node as a relay.
+    fn on_probe(&mut self, route: Route, bytes: &[u8]) {
+        let is_known = self.overlay.on_probe(Via::Direct(route), bytes, &mut self.io);
+        if let (false, Some(relay)) = (is_known, &self.relay_server)
+            && let Some(answer) = relay.answer_discovery(route, bytes)
+        {
+            self.overlay.push(route, answer, None);
+        }
     }
 
-    fn emit(&mut self, event: Event) {
-        self.events.push_back(event);
+    /// Does everything that is due, and what follows from it.
+    fn advance(&mut self) {
+        let now = self.io.now();
+        self.io.quic.handle_timeout(now);
+        self.settle();
+        while let Some(peer) = self.peers.pop_due(now) {
+            self.peers.on_due(peer, &mut self.io);
+            self.settle();
+        }
+        while let Some(peer) = self.streams.pop_due(now) {
+            self.streams.on_due(peer, &mut self.io);
+        }
+        self.requests.on_due(now, &mut self.streams, &mut self.io);
+        self.overlay.advance(&mut self.io);
+        self.relay_client.advance(now, &self.overlay, &mut self.io);
+        if let Some(relay) = &mut self.relay_server {
+            relay.advance(&mut self.io);
+        }
+        self.peers.advance_certificates(&mut self.io);
+        self.settle();
+        self.advance_shutdown(now);
     }
 
-    fn emit_transition(&mut self, peer: PeerId, transition: Transition) {
-        let (kind, cause) = match &transition.to {
-            State::Disconnected => (Kind::Disconnected, None),
-            State::Connecting { .. } => (Kind::Connecting, None),
-            State::Connected { .. } => (Kind::Connected, None),
-            State::Reconnecting { last_error, .. } => (Kind::Reconnecting, Some(last_error)),
-            State::Failed { error, .. } => (Kind::Failed, Some(error)),
+    fn has_output(&self) -> bool {
+        self.io.has_events()
+            || self.io.has_effects()
+            || self.io.quic.is_sending()
+            || self.overlay.is_sending()
+    }
+
+    /// Carries out every effect and routes every event of the transport, one after the other.
+    fn settle(&mut self) {
+        loop {
+            self.settle_effects();
+            let Some((connection, event)) = self.io.quic.poll_event() else { return };
+            self.on_transport_event(connection, event);
+        }
+    }
+
+    /// Carries out every effect. Nothing that an effect calls comes back here.
+    fn settle_effects(&mut self) {
+        while let Some(effect) = self.io.poll_effect() {
+            self.apply(effect);
+        }
+    }
+
+    /// Passes an effect to the owners that it concerns.
+    fn apply(&mut self, effect: Effect) {
+        let (streams, io) = (&mut self.streams, &mut self.io);
+        match effect {
+            Effect::Send { peer, message } => self.peers.send(peer, &message, io),
+            Effect::Close { peer, failure } => {
+                if let Some(connection) = self.peers.close(peer, &failure, io) {
+                    self.overlay.leave(connection, io);
+                    self.peers.on_lost(peer, connection, failure, io);
+                }
+            }
+            Effect::AttemptStarted { peer } => {
+                if let Some(service) = self.peers.service(peer) {
+                    self.relay_client.look_up(peer, service, &self.overlay, io);
+                }
+            }
+            Effect::AttemptFailed { peer } => self.relay_client.on_peer_down(peer),
+            Effect::LookupOverdue { peer } => {
+                if let Some(failure) = self.relay_client.verdict(peer) {
+                    self.peers.on_not_found(peer, failure, io);
+                }
+            }
+            Effect::Up { peer } => self.on_up(peer),
+            Effect::Down { peer, connection, failure } => self.on_down(peer, connection, failure),
+            Effect::Redial { peer, failure } => self.peers.on_link_lost(peer, failure, io),
+            Effect::GaveUp { peer, failure } => {
+                self.requests.fail_queued(peer, &failure, streams, io);
+                self.peers.on_gave_up(peer, failure, io);
+            }
+            Effect::Remove { peer, failure } => {
+                self.requests.fail_queued(peer, &failure, streams, io);
+                self.requests.forget(peer);
+                streams.forget(peer);
+                self.relay_client.forget(peer);
+                self.peers.remove(peer, failure, io);
+            }
+            Effect::Refused { connection } => self.overlay.on_gone(connection, io),
+            Effect::RequestArrived { stream, request } => {
+                self.requests.on_arrived(stream, request, streams, io);
+            }
+            Effect::BodyReleased { peer } => streams.on_body_released(peer, io),
+            Effect::AddressChanged { relay } => {
+                let now = io.now();
+                let others = self.relay_client.others(relay);
+                for connection in others.into_iter().filter_map(|id| self.peers.link(id)) {
+                    io.quic.with(connection, now, quic::Connection::ping);
+                }
+            }
+        }
+    }
+
+    /// Passes an event of the transport to the owner that it concerns. Before its handshake is
+    /// confirmed, or after this side closed it, a connection is nobody's.
+    fn on_transport_event(&mut self, connection: ConnectionId, event: quic::Event) {
+        let io = &mut self.io;
+        let Some(peer) = self.peers.on(connection) else {
+            match event {
+                quic::Event::Connected => self.peers.on_accepted(connection, io),
+                quic::Event::Rejected(remote, failure) => {
+                    self.on_rejected(connection, remote, failure)
+                }
+                quic::Event::Lost(_) => self.overlay.on_gone(connection, io),
+                quic::Event::Opened
+                | quic::Event::Available
+                | quic::Event::Readable(_)
+                | quic::Event::Writable(_)
+                | quic::Event::Finished(_)
+                | quic::Event::Stopped(..)
+                | quic::Event::Moved(_)
+                | quic::Event::Datagrams => {}
+            }
+            return;
         };
-        let (at, cause) = (self.clock.unix(), cause.cloned());
-        self.history.push(Record { at, peer, kind, cause });
-        self.emit(Event::Transition { peer, transition });
+        match event {
+            quic::Event::Connected => self.peers.on_dialled(peer, connection, io),
+            quic::Event::Rejected(remote, failure) => self.on_rejected(connection, remote, failure),
+            quic::Event::Lost(failure) => {
+                self.peers.on_gone(connection);
+                self.peers.on_lost(peer, connection, failure, io);
+                self.overlay.on_gone(connection, io);
+            }
+            quic::Event::Moved(remote) => {
+                if let Some(relay) = &mut self.relay_server {
+                    relay.on_moved(peer, remote);
+                }
+            }
+            quic::Event::Opened => self.on_streams_opened(peer),
+            quic::Event::Available => {
+                self.flush_requests(peer);
+                self.io.emit(Event::StreamsAvailable { peer });
+            }
+            quic::Event::Readable(index) if self.peers.is_control(peer, index) => {
+                self.read_control(peer);
+            }
+            quic::Event::Readable(index) => self.streams.on_readable(peer, index, io),
+            quic::Event::Writable(index) if self.peers.is_control(peer, index) => {
+                self.peers.flush_control(peer, io);
+            }
+            quic::Event::Writable(index) => {
+                if let Some(request) = self.streams.on_writable(peer, index, io) {
+                    self.requests.write(request, &mut self.streams, io);
+                }
+            }
+            quic::Event::Finished(index) => self.streams.on_finished(peer, index, io),
+            quic::Event::Stopped(index, code) => {
+                if let Some(request) = self.streams.on_stopped(peer, index, code, io) {
+                    self.requests.on_stopped(request, &mut self.streams, io);
+                }
+            }
+            quic::Event::Datagrams => self.on_datagrams(peer),
+        }
     }
+
+    /// A handshake that another node began has failed.
+    fn on_rejected(&mut self, connection: ConnectionId, remote: SocketAddr, failure: Failure) {
+        self.overlay.on_gone(connection, &mut self.io);
+        tracing::debug!(%remote, %failure, "a handshake failed");
+        self.io.reject(remote, failure);
+    }
+
+    fn on_up(&mut self, peer: PeerId) {
+        let Some(connection) = self.peers.link(peer) else { return };
+        let client = self.relay_server.as_mut().filter(|_| !self.peers.is_dialled(peer));
+        self.streams.on_up(peer, connection, client.is_none());
+        let remote = self.io.quic.get(connection).map(quic::Connection::remote);
+        if let (Some(relay), Some(credential), Some(remote)) =
+            (client, self.peers.credential(peer), remote)
+        {
+            relay.on_up(peer, connection, credential, remote);
+        }
+        if let Some(key) = self.peers.key(peer) {
+            self.relay_client.on_found(peer, key);
+        }
+        self.overlay.on_up(connection, peer, &mut self.io);
+        if self.peers.is_relay(peer) {
+            self.overlay.on_relay_up(peer, connection);
+            self.relay_client.on_relay_up(peer, &self.overlay, &mut self.io);
+        }
+        self.flush_requests(peer);
+        self.on_streams_opened(peer);
+        self.on_datagrams(peer);
+    }
+
+    fn on_down(&mut self, peer: PeerId, connection: ConnectionId, failure: Failure) {
+        let io = &mut self.io;
+        self.overlay.on_gone(connection, io);
+        self.relay_client.on_peer_down(peer);
+        if let Some(relay) = &mut self.relay_server {
+            relay.on_down(peer);
+        }
+        if self.peers.is_relay(peer) {
+            self.relay_client.on_relay_down(peer, io);
+            self.overlay.on_relay_down(peer, io);
+        }
+        self.streams.on_down(peer, failure.clone());
+        self.requests.on_down(peer, &failure, &mut self.streams, io);
+    }
+
+    fn flush_requests(&mut self, peer: PeerId) {
+        if self.peers.takes_requests(peer) {
+            self.requests.flush(peer, &mut self.streams, &mut self.io);
+        }
+    }
+
+    fn on_streams_opened(&mut self, peer: PeerId) {
+        while let Some(connection) = self.peers.link(peer) {
+            let accepted = self.io.on(connection, quic::Connection::accept).flatten();
+            let Some(index) = accepted else { return };
+            if self.peers.is_control(peer, index) {
+                self.read_control(peer);
+            } else {
+                self.streams.on_opened(peer, index, &mut self.io);
+            }
+        }
+    }
+
+    fn read_control(&mut self, peer: PeerId) {
+        while let Some(message) = self.peers.poll_control(peer, &mut self.io) {
+            self.on_message(peer, message);
+        }
+    }
+
+    /// Hands each datagram of a connection to the owner that its first byte names. Between a relay
+    /// and its clients there are packets of others instead of an application's.
+    fn on_datagrams(&mut self, peer: PeerId) {
+        let Some(connection) = self.peers.link(peer) else { return };
+        let (is_relay, mut is_news) = (self.peers.is_relay(peer), false);
+        let is_registered = self.relay_client.is_registered(peer);
+        let is_client = self.relay_server.is_some() && !self.peers.is_dialled(peer);
+        let now = self.io.now();
+        while let Some(data) = self.io.on(connection, quic::Connection::recv_datagram).flatten() {
+            match (data.first(), &mut self.relay_server) {
+                (Some(&CONTEXT_CONTROL), _) => {
+                    let data = data.slice(1..);
+                    if let Some(message) = self.peers.on_control_datagram(peer, data, &mut self.io)
+                    {
+                        self.on_message(peer, message);
+                    }
+                }
+                (_, Some(relay)) if is_client => relay.forward(peer, &data, now),
+                (_, _) if is_relay => {
+                    self.overlay.on_encapsulated(peer, data, is_registered, &mut self.io);
+                }
+                (Some(&CONTEXT_APPLICATION), _) => {
+                    self.peers.push_datagram(peer, &data[1..], &self.io);
+                    is_news = true;
+                }
+                (Some(_) | None, _) => {}
+            }
+        }
+        if is_news {
+            self.io.emit(Event::DatagramReceived { peer });
+        }
+    }
+
+    /// Passes a control message to the owner that it concerns.
+    fn on_message(&mut self, peer: PeerId, message: Message) {
+        let (is_dialled, is_relay) = (self.peers.is_dialled(peer), self.peers.is_relay(peer));
+        let io = &mut self.io;
+        match message {
+            Message::Heartbeat(beat) if !is_dialled => {
+                self.peers.on_heartbeat(peer, &beat, self.requests.queued(peer), io);
+            }
+            Message::HeartbeatAck(ack) => self.peers.on_heartbeat_ack(peer, ack.sequence, io),
+            Message::Goaway(goaway) => self.peers.on_goaway(peer, &goaway, io),
+            Message::PrewarmSignal(_) => {}
+            Message::Candidates(candidates) => {
+                if let Some(connection) = self.peers.link(peer) {
+                    self.overlay.on_candidates(connection, &candidates, io);
+                }
+            }
+            Message::Welcome(welcome) if is_relay => self.overlay.on_welcome(peer, &welcome, io),
+            Message::Registered(it) if is_relay => self.relay_client.on_registered(peer, &it, io),
+            Message::Unregistered(it) if is_relay => {
+                self.relay_client.on_unregistered(peer, &it, io);
+            }
+            Message::Matched(matched) if is_relay => self.on_matched(peer, &matched),
+            Message::Unmatched(unmatched) if is_relay => {
+                let verdict = self.relay_client.on_unmatched(peer, &unmatched, io);
+                if let Some((peer, failure)) = verdict {
+                    self.peers.on_not_found(peer, failure, io);
+                }
+            }
+            Message::Incoming(it) if is_relay => self.overlay.on_incoming(peer, &it, io),
+            Message::Hangup(hangup) if is_relay => {
+                let channel = Channel { relay: peer, number: hangup.channel };
+                tracing::debug!(%channel, why = %hangup.to_failure(), "a channel is over");
+                if let Some(owner) = self.overlay.drop_channel(channel, io) {
+                    self.relay_client.on_channel_lost(owner, peer, io);
+                }
+            }
+            message => match &mut self.relay_server {
+                Some(relay) if !is_dialled && message.is_to_relay() => {
+                    relay.on_message(peer, &message, io.now());
+                }
+                Some(_) | None => {
+                    let sentence = "a message that does not belong on the control stream";
+                    let failure = Failure::new(Code::ProtocolViolation, sentence);
+                    io.effect(Effect::Close { peer, failure });
+                }
+            },
+        }
+    }
+
+    /// A relay found a service: the channel goes to the peer that it was looked up for.
+    fn on_matched(&mut self, relay: PeerId, matched: &Matched) {
+        let (channel, io) = (Channel { relay, number: matched.channel }, &mut self.io);
+        let Some(peer) = self.relay_client.on_matched(relay, matched, io) else {
+            return overlay::hang_up(channel, &relay_client::unwanted(), io);
+        };
+        let connection = self.peers.connection(peer);
+        if let Some(id) = connection.and_then(|connection| self.overlay.by_connection(connection)) {
+            return self.overlay.add_channel(id, channel, io);
+        }
+        let Some(name) = self.peers.awaited_name(peer) else {
+            return overlay::hang_up(channel, &relay_client::unwanted(), io);
+        };
+        match self.overlay.dial(peer, channel, &name, io) {
+            Ok(connection) => {
+                self.peers.set_attempt(peer, connection);
+                self.relay_client.set_connection(peer, connection);
+            }
+            Err(misuse) => {
+                let failure = Failure::new(Code::Misconfigured, misuse.to_string());
+                self.peers.on_not_found(peer, failure, io);
+            }
+        }
+    }
+
+    fn end(&mut self, peer: PeerId, failure: Failure) -> Result<(), Misuse> {
+        if let Some(connection) = self.peers.end(peer, failure, &mut self.io)? {
+            self.overlay.leave(connection, &self.io);
+        }
+        Ok(())
+    }
+
+    /// Ends the peers that have nothing under way, once a shutdown is under way.
+    fn advance_shutdown(&mut self, now: Instant) {
+        let Some(is_over) = self.io.shutdown.poll(now) else { return };
+        let (relays, others): (Vec<_>, Vec<_>) =
+            self.peers.ids().partition(|id| self.peers.is_relay(*id));
+        // A relay carries what the others are sent: it is left when they have it.
+        let are_alone = others.is_empty() && !relays.is_empty() && !self.is_sending_to_relays();
+        let mut ended: Vec<_> =
+            others.into_iter().filter(|id| is_over || self.is_quiet(*id)).collect();
+        if is_over || are_alone {
+            ended.extend(relays);
+        }
+        for id in ended {
+            let failure = Failure::new(Code::ShuttingDown, "shutting down");
+            // It was listed a moment ago.
+            let _ = self.end(id, failure);
+        }
+        self.settle();
+        if self.peers.is_empty() {
+            self.io.shutdown = Shutdown::Done;
+            self.io.emit(Event::ShutDown);
+        }
+    }
+
+    /// Whether something of a closed connection is still to go out through a relay.
+    fn is_sending_to_relays(&mut self) -> bool {
+        let waits = |id| {
+            let connection = self.peers.link(id);
+            connection.is_some_and(|it| self.io.quic.datagrams_waiting(it) > 0)
+        };
+        self.peers.ids().any(waits) || self.io.quic.is_closing()
+    }
+
+    fn is_quiet(&self, peer: PeerId) -> bool {
+        let is_carried = |relay: &RelayServer| relay.has_channels(peer);
+        self.requests.queued(peer) == 0
+            && self.streams.count(peer) == 0
+            && !self.relay_server.as_ref().is_some_and(is_carried)
+    }
+}
+
+/// Returns a datagram of a connection: what it is for, and its bytes.
+fn framed(context: u8, data: &[u8]) -> Bytes {
+    let mut framed = BytesMut::with_capacity(data.len() + 1);
+    framed.put_u8(context);
+    framed.put_slice(data);
+    framed.freeze()
 }

@@ -1,12 +1,10 @@
-//! All statistics of a node as plain data, for whoever shows or exports them.
+//! All statistics of a node as plain data, to be shown or exported.
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde::Serialize;
 
-use super::Node;
-use super::peer::Peer;
 use crate::admission;
 use crate::event::{RequestCounts, Statistics};
 use crate::heartbeat;
@@ -77,63 +75,13 @@ pub struct PeerSnapshot {
     pub last_failure: Option<crate::error::Failure>,
 }
 
-impl Node {
-    /// All statistics, with ages as of the latest time that the node was told.
-    #[must_use]
-    pub fn snapshot(&self) -> Snapshot {
-        self.snapshot_at(self.clock.now())
-    }
-
-    /// All statistics, with ages as of `now`: an idle node is told no time for as long as a
-    /// heartbeat takes to be due.
-    #[must_use]
-    pub fn snapshot_at(&self, now: Instant) -> Snapshot {
-        Snapshot {
-            connections: self.endpoint.len(),
-            handshakes: self.endpoint.admission(),
-            mapping: self.discovery.mapping(),
-            relay: self.relay_view(now),
-            peers: self.peers.values().map(|p| self.describe(p, now)).collect(),
-        }
-    }
-
-    /// The statistics of one peer, as in [`Node::snapshot`].
-    #[must_use]
-    pub fn peer_snapshot(&self, id: PeerId) -> Option<PeerSnapshot> {
-        self.peer_snapshot_at(id, self.clock.now())
-    }
-
-    /// The statistics of one peer, as in [`Node::snapshot_at`].
-    #[must_use]
-    pub fn peer_snapshot_at(&self, id: PeerId, now: Instant) -> Option<PeerSnapshot> {
-        self.peers.get(&id).map(|p| self.describe(p, now))
-    }
-
-    fn describe(&self, peer: &Peer, now: Instant) -> PeerSnapshot {
-        let connection = peer.link.as_ref().and_then(|l| self.endpoint.get(l.connection));
-        let mut requests = peer.counts;
-        requests.queued = peer.queue.len();
-        PeerSnapshot {
-            id: peer.id,
-            credential: peer.credential.clone(),
-            remote: connection.map_or(peer.remote, crate::quic::Connection::remote),
-            dialled: peer.dialled.is_some(),
-            is_relay: self.is_relay(peer.id),
-            is_registered: self.is_registered(peer.id),
-            path: self.path_view(peer.id, now),
-            state: peer.lifecycle.state().view(now),
-            healthy: peer.lifecycle.is_healthy(),
-            latency: peer.latency.summary(),
-            heartbeats: peer.dialled.as_ref().map(|d| d.heartbeat.stats()).unwrap_or_default(),
-            transport: connection.map(crate::quic::Connection::statistics).unwrap_or_default(),
-            rtt_ms: connection.map(|c| c.rtt()).map(|d: Duration| d.as_secs_f64() * 1e3),
-            requests,
-            streams: peer.link.as_ref().map_or(0, |l| l.streams.len()),
-            reconnections: peer.reconnections,
-            datagrams_dropped: peer.datagrams_dropped,
-            unknown_frames: peer.link.as_ref().map_or(0, |l| l.control.unknown),
-            held_bytes: peer.held_bytes,
-            last_failure: peer.last_failure.clone(),
-        }
-    }
+/// What other owners know of a peer.
+pub(super) struct Parts {
+    pub(super) is_registered: bool,
+    pub(super) path: Option<path::View>,
+    pub(super) requests: RequestCounts,
+    pub(super) streams: usize,
+    pub(super) held_bytes: usize,
+    /// The time of the snapshot.
+    pub(super) now: Instant,
 }

@@ -81,7 +81,7 @@ impl Endpoint {
         now: Instant,
     ) -> Option<ConnectionId> {
         let mut answer = Vec::new();
-        let (layer, server) = if transmit::is_virtual(&incoming.remote_address()) {
+        let (layer, server) = if transmit::overlay_id(&incoming.remote_address()).is_some() {
             (Layer::Inner, self.inner_server.clone())
         } else if self.config.relay.is_some() {
             (Layer::Outer, None)

@@ -106,6 +106,11 @@ impl Connection {
         self.inner.remote_address()
     }
 
+    /// Whether it is end to end, over whatever path there is.
+    pub(crate) fn is_overlay(&self) -> bool {
+        self.layer == Layer::Inner
+    }
+
     /// The transport's own smoothed round trip.
     pub(crate) fn rtt(&self) -> Duration {
         self.inner.rtt()

@@ -252,6 +252,12 @@ impl Relay {
         }
     }
 
+    /// Whether [`Relay::poll`] has something to do now.
+    #[must_use]
+    pub fn has_actions(&self) -> bool {
+        !self.actions.is_empty()
+    }
+
     /// When [`Relay::poll`] has something to do by itself: a registration ends.
     #[must_use]
     pub fn deadline(&self) -> Option<Deadline> {

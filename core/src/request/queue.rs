@@ -251,6 +251,13 @@ impl<T> Queue<T> {
         Some(Popped { slot, priority, item, bytes, deadline })
     }
 
+    /// Returns the item whose turn it is.
+    #[must_use]
+    pub fn peek(&self) -> Option<&T> {
+        let slot = self.classes[self.turn()? as usize].waiting.first()?;
+        self.entries.get(slot).map(|entry| &entry.item)
+    }
+
     /// Takes out the items whose deadline is at `now` or before it, earliest first. What is not
     /// asked of the iterator stays.
     pub fn expire(&mut self, now: Instant) -> impl Iterator<Item = T> {

@@ -149,7 +149,8 @@ impl Swarm {
         let allowed = relay::Config {
             channels_of_a_connector: 8_192,
             incoming_per_second: 65_536,
-            incoming_at_once: 100_000,
+            incoming_at_once: 65_536,
+            refresh: Duration::from_secs(3_600),
             ..relay::Config::default()
         };
         let config = Config::builder(tls).relay(allowed).limits(limits).build().unwrap();
@@ -198,7 +199,11 @@ impl Swarm {
             }
         }
         self.run(SECOND / 10);
-        for &client in &clients {
+        for (n, &client) in clients.iter().enumerate() {
+            if n % 32 == 31 {
+                // The connector has to read what the relay announces to it.
+                self.run(SECOND / 20);
+            }
             let request = self.next_request;
             self.next_request += 1;
             let service = "web".parse().unwrap();

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use adit_core::event::Event;
 use adit_core::id::PeerId;
 use adit_core::message::Message;
-use adit_core::node::Meddler;
+use adit_core::node::FaultInjector;
 use adit_core::rng::Rng;
 use adit_core::testing::host::Power;
 use adit_core::testing::lab::{Lab, Passage, Place};
@@ -60,7 +60,7 @@ fn note_end(ends: &mut Vec<End>, to: PeerId, message: &Message) {
     }
 }
 
-impl Meddler for Evil {
+impl FaultInjector for Evil {
     fn on_packet(&mut self, from: PeerId, datagram: &[u8]) -> Vec<(PeerId, Vec<u8>)> {
         let mut bytes = datagram.to_vec();
         if self.rng.unit() >= 0.1 || !self.is_armed.load(Ordering::Relaxed) {
@@ -150,7 +150,7 @@ struct Crossed {
     ends: Vec<End>,
 }
 
-impl Meddler for Crossed {
+impl FaultInjector for Crossed {
     fn on_packet(&mut self, from: PeerId, datagram: &[u8]) -> Vec<(PeerId, Vec<u8>)> {
         let channel = u32::from_be_bytes(datagram[1..5].try_into().unwrap());
         // The ends of a channel are told one after the other, the connector first.
@@ -195,7 +195,7 @@ fn a_relay_that_leads_to_the_wrong_connector_leads_to_nobody() {
 #[derive(Debug)]
 struct Liar(SocketAddr);
 
-impl Meddler for Liar {
+impl FaultInjector for Liar {
     fn on_message(&mut self, _: PeerId, message: &mut Message) {
         if let Message::Welcome(welcome) = message {
             welcome.observed = self.0;

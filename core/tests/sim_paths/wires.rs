@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use adit_core::id::PeerId;
-use adit_core::node::Meddler;
+use adit_core::node::FaultInjector;
 use adit_core::testing::lab::{Captured, Passage};
 use adit_core::testing::pair::pattern;
 
@@ -29,7 +29,7 @@ impl Tap {
     }
 }
 
-impl Meddler for Tap {
+impl FaultInjector for Tap {
     fn on_packet(&mut self, from: PeerId, datagram: &[u8]) -> Vec<(PeerId, Vec<u8>)> {
         self.0.lock().unwrap().push(datagram.to_vec());
         vec![(from, datagram.to_vec())]

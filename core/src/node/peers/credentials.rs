@@ -1,16 +1,17 @@
-//! How long a peer's certificate is believed: checked when it connects, when the trust changes, and
-//! at the second in which it ends. It decides what follows, which is that the connection is closed;
-//! whether a certificate is good is TLS's to say.
+//! How long a peer's certificate is trusted: it is checked when the peer connects, when the trust
+//! changes, and in the second in which it expires. A certificate that fails closes its connection;
+//! whether it fails is decided by TLS.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use rustls_pki_types::CertificateDer;
 
-use super::Node;
+use super::Peers;
 use super::peer::{Dialled, Peer};
 use crate::error::{Code, Failure};
 use crate::id::PeerId;
+use crate::node::io::{Effect, Io};
 use crate::quic::{self, ConnectionId};
 use crate::timer::{Deadline, Reason};
 use crate::tls::{Credential, Tls, TlsError};
@@ -18,6 +19,10 @@ use crate::tls::{Credential, Tls, TlsError};
 /// Longest sleep towards an expiry. Wall time can be set while a caller sleeps, and a far date is
 /// more than some timers take.
 const MAX_SLEEP: Duration = Duration::from_secs(86_400);
+
+/// Certificates that are checked in one turn, at about 150 µs each: the revocation of one device has
+/// ten thousand checked, and nothing else may wait for them.
+pub(super) const RECHECKS: usize = 64;
 
 /// When the certificates of connected peers end, in wall time; at most one entry for each peer.
 #[derive(Debug, Default)]
@@ -27,7 +32,7 @@ pub(super) struct Expiries {
 }
 
 impl Expiries {
-    /// Notes the last second in which a peer's certificate is good.
+    /// Notes the last second in which a peer's certificate is valid.
     pub(super) fn set(&mut self, id: PeerId, not_after: Option<Duration>) {
         if let Some(old) = self.by_peer.remove(&id) {
             self.in_order.remove(&(old, id));
@@ -50,7 +55,7 @@ impl Expiries {
         Some(id)
     }
 
-    /// How many peers are watched.
+    /// Returns how many peers are watched.
     #[cfg(feature = "testing")]
     pub(super) fn len(&self) -> usize {
         debug_assert_eq!(self.by_peer.len(), self.in_order.len());
@@ -58,48 +63,37 @@ impl Expiries {
     }
 }
 
-impl Node {
-    /// Exchanges the identity and the trust while running. Handshakes from now on use them.
-    /// Connections that exist go on under the identity they were made with, unless the new trust
-    /// does not believe their peer any more: these are closed with `unauthenticated`.
-    ///
-    /// # Errors
-    /// [`TlsError`] when they cannot be used; nothing has changed then.
-    pub fn set_tls(&mut self, tls: Tls, now: Instant) -> Result<(), TlsError> {
-        let now = self.clock.advance(now);
+impl Peers {
+    /// Replaces the identity and the trust. Peers that the new trust may not accept are checked in
+    /// the turns that follow, [`RECHECKS`] a turn.
+    pub(in crate::node) fn set_tls(&mut self, tls: Tls, io: &mut Io) -> Result<(), TlsError> {
         let verifiers = tls.verifiers()?;
-        self.endpoint.set_tls(&tls, &verifiers)?;
+        io.quic.set_tls(&tls, &verifiers)?;
         self.verifiers = verifiers;
         // A check costs a signature or two, which ten thousand members need not pay for an invite.
-        let only_guests = tls.trust().believes_the_same(self.config.tls.trust());
-        self.config.tls = tls;
+        let only_guests = tls.trust().believes_the_same(io.config.tls.trust());
+        io.config.tls = tls;
         let has_own = |p: &Peer| p.dialled.as_ref().is_some_and(|d| d.own.is_some());
         let is_guest = |p: &Peer| p.credential.as_ref().is_some_and(Credential::is_guest);
         let concerned =
             |p: &&Peer| p.link.is_some() && !has_own(p) && (!only_guests || is_guest(p));
-        let ids: Vec<_> = self.peers.values().filter(concerned).map(|p| p.id).collect();
-        for id in ids {
-            self.recheck(id, now);
-        }
-        self.route(now);
+        let queued: BTreeSet<PeerId> = self.rechecks.drain(..).collect();
+        let concerned = self.all.values().filter(concerned).map(|p| p.id);
+        self.rechecks = concerned.chain(queued).collect::<BTreeSet<_>>().into_iter().collect();
         Ok(())
     }
 
-    /// Notes that a peer which dialled was given another certificate, as one is that renews in time:
-    /// from now on its connection lives as long as that one is good.
-    ///
-    /// # Errors
-    /// Why it is not: the certificate is not good, or not that peer's. Nothing has changed then.
-    pub fn renew_credential(
+    /// Notes that a peer which dialled this node has another certificate, as it does when it renews
+    /// in time: from here on its connection lives as long as that one is valid.
+    pub(in crate::node) fn renew_credential(
         &mut self,
         id: PeerId,
         chain: Vec<CertificateDer<'static>>,
-        now: Instant,
+        io: &Io,
     ) -> Result<(), Failure> {
-        self.clock.advance(now);
-        let credential = self.verifiers.dialler(&chain, self.clock.unix())?;
+        let credential = self.verifiers.dialler(&chain, io.unix())?;
         let wrong = |why| Failure::new(Code::Unauthenticated, why);
-        let peer = self.peers.get_mut(&id).ok_or_else(|| wrong("the peer is gone"))?;
+        let peer = self.all.get_mut(&id).ok_or_else(|| wrong("the peer is gone"))?;
         let is_the_same = |old: &Credential| {
             !old.is_guest()
                 && !credential.is_guest()
@@ -115,15 +109,17 @@ impl Node {
         Ok(())
     }
 
-    /// Who the other end of a connection is: one that was dialled, or one that dialled.
+    /// Returns the identity of the other end of a connection: one that was dialled, or one that
+    /// dialled.
     pub(super) fn check(
         &self,
         connection: ConnectionId,
         dialled: Option<&Dialled>,
+        io: &Io,
     ) -> Result<Credential, Failure> {
-        let chain = self.endpoint.get(connection).and_then(quic::Connection::peer_chain);
+        let chain = io.quic.get(connection).and_then(quic::Connection::peer_chain);
         let nothing = || Failure::new(Code::Unauthenticated, "the peer presented no certificate");
-        let (chain, unix) = (chain.ok_or_else(nothing)?, self.clock.unix());
+        let (chain, unix) = (chain.ok_or_else(nothing)?, io.unix());
         match dialled {
             // It may have the next certificate already, which only a handshake would show.
             Some(dialled) => {
@@ -135,37 +131,40 @@ impl Node {
         }
     }
 
-    /// Closes the connections of those whose certificate has ended.
-    pub(super) fn end_expired(&mut self, now: Instant) {
-        while let Some(id) = self.expiries.pop_due(self.clock.unix()) {
-            self.recheck(id, now);
+    /// Closes the connections of peers whose certificate has ended or is not accepted any more.
+    pub(in crate::node) fn advance_certificates(&mut self, io: &mut Io) {
+        while let Some(id) = self.expiries.pop_due(io.unix()) {
+            self.rechecks.push_back(id);
+        }
+        for _ in 0..RECHECKS {
+            let Some(id) = self.rechecks.pop_front() else { return };
+            self.recheck(id, io);
         }
     }
 
-    fn recheck(&mut self, id: PeerId, now: Instant) {
-        let Some(peer) = self.peers.get(&id) else { return };
+    fn recheck(&mut self, id: PeerId, io: &mut Io) {
+        let Some(peer) = self.all.get(&id) else { return };
         let Some(link) = &peer.link else { return };
         let checked = match &link.renewed {
-            Some(chain) => self.verifiers.dialler(chain, self.clock.unix()),
-            None => self.check(link.connection, peer.dialled.as_ref()),
+            Some(chain) => self.verifiers.dialler(chain, io.unix()),
+            None => self.check(link.connection, peer.dialled.as_ref(), io),
         };
         let was = peer.credential.as_ref().and_then(|c| c.mesh);
         match checked {
             // A member of a mesh does not turn into a guest while connected: what it did as a
             // member would outlive its certificate.
             Ok(credential) if credential.mesh != was => {
-                let ended = Failure::new(Code::Unauthenticated, "the certificate has expired");
-                self.break_link(id, ended, now);
+                let failure = Failure::new(Code::Unauthenticated, "the certificate has expired");
+                io.effect(Effect::Close { peer: id, failure });
             }
             Ok(credential) => {
                 self.expiries.set(id, credential.not_after);
-                if let Some(peer) = self.peers.get_mut(&id) {
+                if let Some(peer) = self.all.get_mut(&id) {
                     peer.credential = Some(credential);
                 }
             }
-            Err(failure) => self.break_link(id, failure, now),
+            Err(failure) => io.effect(Effect::Close { peer: id, failure }),
         }
-        self.reindex(id);
     }
 }
 

@@ -1,8 +1,9 @@
 //! The control stream: the first stream of a connection, frames in both directions.
 //!
-//! It decides what waits to be written and how much may wait, and how fast a peer may talk. Data never delays it: it is first in
-//! the transport's order, has a reserve of the send window to itself, and where a peer's flow
-//! control holds even that back, heartbeats go as datagrams (docs/protocol.md, "Control stream").
+//! It decides what waits to be written, how much may wait, and how fast a peer may send. Data never
+//! delays it: it is first in the transport's order and has a reserve of the send window to itself.
+//! Where a peer's flow control blocks even that, heartbeats go as datagrams (docs/protocol.md,
+//! "Control stream").
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -38,6 +39,8 @@ pub(super) struct Control {
     /// The transport's number of the stream; `None` until the dialler's first frame arrived.
     pub(super) stream: Option<u64>,
     decoder: Decoder,
+    /// Read from the stream and not decoded yet.
+    unread: Bytes,
     waiting: VecDeque<Waiting>,
     received: Bucket,
     rate: Rate,
@@ -58,6 +61,7 @@ impl Control {
             rate: Rate::per_second(FRAMES_PER_SECOND, FRAMES_AT_ONCE),
             stream,
             decoder: Decoder::with_limit(MAX_CONTROL_PAYLOAD),
+            unread: Bytes::new(),
             waiting: VecDeque::new(),
             received: Bucket::new(),
             unknown: 0,
@@ -103,13 +107,14 @@ impl Control {
         self.waiting.pop_front();
     }
 
-    /// Takes bytes off the stream; gives the next message, skipping unknown ones.
-    pub(super) fn poll_message(
-        &mut self,
-        chunk: &mut Bytes,
-        now: Instant,
-    ) -> Result<Option<Message>, Failure> {
-        while let Some(frame) = self.decoder.poll_frame(chunk).map_err(violation)? {
+    /// Takes bytes of the stream, once [`Control::poll_message`] has returned `None`.
+    pub(super) fn feed(&mut self, chunk: Bytes) {
+        self.unread = chunk;
+    }
+
+    /// Returns the next message, skipping unknown ones.
+    pub(super) fn poll_message(&mut self, now: Instant) -> Result<Option<Message>, Failure> {
+        while let Some(frame) = self.decoder.poll_frame(&mut self.unread).map_err(violation)? {
             self.charge(frame.payload.len(), now)?;
             if let Some(message) = self.decode(frame)? {
                 return Ok(Some(message));

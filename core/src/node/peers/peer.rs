@@ -1,7 +1,6 @@
 //! One peer: its machines side by side, and the connection they share while there is one.
 //!
-//! It holds; the node routes between what it holds. The only decision here is how much a peer's
-//! datagrams may take.
+//! The only decision here is how much memory a peer's received datagrams may take.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -11,17 +10,13 @@ use bytes::Bytes;
 use rustls_pki_types::CertificateDer;
 
 use super::control::Control;
-use super::streams::Streams;
-use crate::config::Dial;
+use crate::config::{Destination, Dial};
 use crate::error::Failure;
-use crate::event::RequestCounts;
 use crate::heartbeat::Heartbeat;
-use crate::id::{PeerId, RequestId};
+use crate::id::PeerId;
 use crate::latency::Latency;
 use crate::lifecycle::Lifecycle;
 use crate::quic::{Client, ConnectionId};
-use crate::relay_client::{Registration, Search};
-use crate::request::queue::Queue;
 use crate::retry::Retry;
 use crate::timer::{Deadline, Reason, earliest};
 use crate::tls::{Credential, Verifiers};
@@ -29,7 +24,7 @@ use crate::tls::{Credential, Verifiers};
 /// A connection being made.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Attempt {
-    /// `None` until a relay knows the service.
+    /// `None` until a relay has found the service.
     pub(super) connection: Option<ConnectionId>,
     /// When it has used up its time.
     pub(super) due: Instant,
@@ -39,18 +34,28 @@ pub(super) struct Attempt {
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) connection: ConnectionId,
-    /// Which connection of the node this is: it names the streams.
-    pub(super) number: u64,
     pub(super) control: Control,
-    pub(super) streams: Streams,
-    /// The peer said that it shuts down.
+    /// It is to be closed: nothing more of it is read.
+    pub(super) is_closing: bool,
+    /// The peer is shutting down.
     pub(super) going_away: bool,
-    /// How long it asked to be left alone then.
+    /// The pause before the next attempt that the peer asked for when it shut down.
     pub(super) back_after: Option<Duration>,
-    /// How its packets travel, if end to end.
-    pub(super) way: Option<u32>,
-    /// The certificates that it was given in place of those it connected with.
+    /// The certificates that replace those of the handshake.
     pub(super) renewed: Option<Vec<CertificateDer<'static>>>,
+}
+
+impl Link {
+    pub(super) const fn new(connection: ConnectionId, control: Control) -> Self {
+        Self {
+            connection,
+            control,
+            is_closing: false,
+            going_away: false,
+            back_after: None,
+            renewed: None,
+        }
+    }
 }
 
 /// What a dialled peer has and an accepted one has not.
@@ -59,10 +64,6 @@ pub(super) struct Dialled {
     pub(super) dial: Dial,
     /// What the dial brought of its own instead of the node's identity and trust.
     pub(super) own: Option<Own>,
-    /// What is known of a relay, if it is one.
-    pub(super) attachment: Option<Registration>,
-    /// What was found out of a service behind relays, if it is one.
-    pub(super) search: Option<Search>,
     pub(super) retry: Retry,
     pub(super) heartbeat: Heartbeat,
     pub(super) attempt: Option<Attempt>,
@@ -83,18 +84,11 @@ pub(super) struct Peer {
     pub(super) lifecycle: Lifecycle,
     pub(super) link: Option<Link>,
     pub(super) remote: SocketAddr,
-    /// Who it proved to be on its latest connection.
+    /// The identity that it proved on its latest connection.
     pub(super) credential: Option<Credential>,
     pub(super) latency: Latency,
     pub(super) last_failure: Option<Failure>,
     pub(super) reconnections: u64,
-    pub(super) counts: RequestCounts,
-    /// Requests that wait for a connection or a stream.
-    pub(super) queue: Queue<RequestId>,
-    /// Bytes of the peer's request bodies held here.
-    pub(super) held_bytes: usize,
-    /// Bodies that had to wait are being let go on.
-    pub(super) is_unblocking: bool,
     datagrams: VecDeque<Bytes>,
     datagram_bytes: usize,
     /// Received datagrams dropped because the application did not fetch them.
@@ -113,10 +107,6 @@ impl Peer {
             latency: Latency::default(),
             last_failure: None,
             reconnections: 0,
-            counts: RequestCounts::default(),
-            queue: Queue::default(),
-            held_bytes: 0,
-            is_unblocking: false,
             datagrams: VecDeque::new(),
             datagram_bytes: 0,
             datagrams_dropped: 0,
@@ -129,8 +119,8 @@ impl Peer {
         self.link.as_ref().map(|l| l.connection).or_else(attempt)
     }
 
-    /// Keeps a received datagram, in memory of its own so that it does not pin the packets it came
-    /// with; the oldest go beyond `limit` bytes. An empty one takes room as well.
+    /// Keeps a copy of a received datagram, so that it does not pin the packets it came with. The
+    /// oldest are dropped beyond `limit` bytes. An empty one takes room as well.
     pub(super) fn push_datagram(&mut self, data: &[u8], limit: usize) {
         self.datagram_bytes += cost(data);
         self.datagrams.push_back(Bytes::copy_from_slice(data));
@@ -145,7 +135,7 @@ impl Peer {
         Some(data)
     }
 
-    /// What the received datagrams take that are kept.
+    /// Returns the memory that the kept datagrams take.
     #[cfg(feature = "testing")]
     pub(super) fn datagram_bytes(&self) -> usize {
         assert_eq!(
@@ -155,23 +145,23 @@ impl Peer {
         self.datagram_bytes
     }
 
-    /// The earliest of all this peer's machines.
-    pub(super) fn deadline(&mut self) -> Option<Deadline> {
-        let preface = self.link.as_mut().and_then(|l| l.streams.deadline());
-        let mut all = [preface.map(|at| (at, Reason::Preface)), None, None, None, None, None, None];
-        all[1] = self.queue.deadline();
-        if let Some(dialled) = &self.dialled {
-            all[2] = dialled.retry.deadline();
-            all[3] = dialled.attempt.map(|a| (a.due, Reason::Connect));
-            all[4] = dialled.heartbeat.deadline();
-            all[5] = dialled.attachment.as_ref().and_then(Registration::deadline);
-            all[6] = dialled.search.as_ref().and_then(Search::deadline);
-        }
-        earliest(all)
+    /// Whether this node uses it as a relay.
+    pub(super) fn is_relay(&self) -> bool {
+        self.dialled.as_ref().is_some_and(|d| matches!(d.dial.to, Destination::Relay(_)))
+    }
+
+    /// The earliest deadline of this peer's machines.
+    pub(super) fn deadline(&self) -> Option<Deadline> {
+        let dialled = self.dialled.as_ref()?;
+        earliest([
+            dialled.retry.deadline(),
+            dialled.attempt.map(|a| (a.due, Reason::Connect)),
+            dialled.heartbeat.deadline(),
+        ])
     }
 }
 
-/// What keeping a datagram takes: its bytes, their allocation and their place in the queue.
+/// Returns what keeping a datagram takes: its bytes, their allocation and their place in the queue.
 const fn cost(data: &[u8]) -> usize {
     data.len() + 2 * size_of::<Bytes>()
 }

@@ -1,7 +1,7 @@
-//! The forwarded streams of one connection, from their first frame to their last byte.
+//! The streams of one connection, from their header to their last byte.
 //!
-//! It decides what a stream is for (its preface), what its acceptor answered, and which of a
-//! stream's writes count as interactive. It holds no data: that stays with the transport.
+//! It decides what a stream is for (its header), what its acceptor answered, and which of a stream's
+//! writes count as interactive. It holds no data: that stays with the transport.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
@@ -15,7 +15,7 @@ use crate::message::{Kind, Message, ServiceName};
 use crate::quic::Class;
 
 /// Largest first frame of a forwarded stream and largest answer to it.
-const MAX_PREFACE: usize = 4 << 10;
+const MAX_HEADER: usize = 4 << 10;
 
 /// A stream that wrote no more than this lately is interactive: one large response, or a second
 /// of fast typing.
@@ -31,11 +31,13 @@ pub(super) enum Receiving {
     /// Ours: the acceptor has not answered yet.
     Answer(Decoder),
     /// The peer's: its first frame is not complete yet.
-    Preface(Decoder),
+    Header(Decoder),
     /// The peer's request; its body waits for room under the peer's budget.
     Held(Decoder),
     /// The peer's: offered, and neither accepted nor refused yet.
     Offered,
+    /// The peer's request; all of it has arrived.
+    Arrived,
     /// The bytes are the application's.
     Raw,
     /// Ours: the acceptor said no. It stays until the application has seen it.
@@ -89,12 +91,12 @@ impl Stream {
 
     /// A stream we opened to a service.
     pub(super) fn opened(ahead: Bytes, now: Instant) -> Self {
-        Self::new(Receiving::Answer(Decoder::with_limit(MAX_PREFACE)), ahead, now)
+        Self::new(Receiving::Answer(Decoder::with_limit(MAX_HEADER)), ahead, now)
     }
 
     /// A stream the peer opened.
     pub(super) fn arrived(now: Instant) -> Self {
-        Self::new(Receiving::Preface(Decoder::new()), Bytes::new(), now)
+        Self::new(Receiving::Header(Decoder::new()), Bytes::new(), now)
     }
 
     /// The class of the next write.
@@ -113,7 +115,7 @@ impl Stream {
 
     /// A body that was arriving has to wait for room.
     pub(super) fn hold(&mut self) {
-        if let Receiving::Preface(decoder) = &mut self.receiving {
+        if let Receiving::Header(decoder) = &mut self.receiving {
             self.receiving = Receiving::Held(std::mem::take(decoder));
         }
     }
@@ -121,7 +123,7 @@ impl Stream {
     /// A body that had to wait goes on.
     pub(super) fn unhold(&mut self) {
         if let Receiving::Held(decoder) = &mut self.receiving {
-            self.receiving = Receiving::Preface(std::mem::take(decoder));
+            self.receiving = Receiving::Header(std::mem::take(decoder));
         }
     }
 
@@ -137,13 +139,13 @@ impl Stream {
 /// The streams of one connection. A peer's are bounded by the transport's stream limit, ours by
 /// the peer's.
 #[derive(Debug, Default)]
-pub(super) struct Streams {
+pub(super) struct Table {
     table: BTreeMap<u64, Stream>,
-    /// When prefaces are due, oldest first; at most two entries for each stream of the table.
-    prefaces: VecDeque<(Instant, u64)>,
+    /// When headers are due, oldest first; at most two entries for each stream of the table.
+    headers: VecDeque<(Instant, u64)>,
 }
 
-impl Streams {
+impl Table {
     pub(super) fn insert(&mut self, id: u64, stream: Stream) {
         self.table.insert(id, stream);
     }
@@ -153,12 +155,12 @@ impl Streams {
         self.table.insert(id, Stream::arrived(now));
         // Streams that are past their opening leave their entry behind. Behind one that says
         // nothing, a peer could pile up any number of them.
-        if self.prefaces.len() >= 2 * self.table.len().max(32) {
-            let mut prefaces = std::mem::take(&mut self.prefaces);
-            prefaces.retain(|&(_, id)| self.is_opening(id));
-            self.prefaces = prefaces;
+        if self.headers.len() >= 2 * self.table.len().max(32) {
+            let mut headers = std::mem::take(&mut self.headers);
+            headers.retain(|&(_, id)| self.is_opening(id));
+            self.headers = headers;
         }
-        self.prefaces.push_back((due, id));
+        self.headers.push_back((due, id));
     }
 
     pub(super) fn get_mut(&mut self, id: u64) -> Option<&mut Stream> {
@@ -182,7 +184,7 @@ impl Streams {
     /// How many streams are watched for their first frame, those that sent it lately included.
     #[cfg(feature = "testing")]
     pub(super) fn openings(&self) -> usize {
-        self.prefaces.len()
+        self.headers.len()
     }
 
     /// Forgets the stream if it is over.
@@ -198,37 +200,37 @@ impl Streams {
         self.table.iter().find(held).map(|(id, _)| *id)
     }
 
-    /// When the oldest preface is due.
+    /// When the oldest header is due.
     pub(super) fn deadline(&mut self) -> Option<Instant> {
-        while let Some(&(due, id)) = self.prefaces.front() {
+        while let Some(&(due, id)) = self.headers.front() {
             if self.is_opening(id) {
                 return Some(due);
             }
-            self.prefaces.pop_front();
+            self.headers.pop_front();
         }
         None
     }
 
-    /// The next stream whose preface is overdue.
+    /// The next stream whose header is overdue.
     pub(super) fn poll_overdue(&mut self, now: Instant) -> Option<u64> {
         let due = self.deadline()?;
         if due > now {
             return None;
         }
-        self.prefaces.pop_front().map(|(_, id)| id)
+        self.headers.pop_front().map(|(_, id)| id)
     }
 
     /// Whether it is still unknown what a stream is for. A request whose body is arriving has
     /// said it: the requester's own deadline and the budget for bodies bound that.
     fn is_opening(&self, id: u64) -> bool {
-        let opening = |s: &Stream| matches!(s.receiving, Receiving::Preface(_)) && s.charged == 0;
+        let opening = |s: &Stream| matches!(s.receiving, Receiving::Header(_)) && s.charged == 0;
         self.table.get(&id).is_some_and(opening)
     }
 }
 
 /// What the first frame of a stream the peer opened asks for.
 #[derive(Debug)]
-pub(super) enum Preface {
+pub(super) enum Opening {
     /// A service's bytes.
     Service(ServiceName),
     /// A request, whole.
@@ -242,18 +244,18 @@ pub(super) enum Preface {
 pub(super) fn excess(header: Header) -> Option<Failure> {
     let is_request = Kind::from_wire(header.kind) == Some(Kind::Request);
     let detail = || format!("a first frame of {} bytes", header.length);
-    (!is_request && header.length as usize > MAX_PREFACE)
+    (!is_request && header.length as usize > MAX_HEADER)
         .then(|| Failure::new(Code::TooLarge, detail()))
 }
 
 /// Reads the first frame of a stream the peer opened.
-pub(super) fn preface(frame: Frame) -> Preface {
+pub(super) fn opening(frame: Frame) -> Opening {
     match Message::decode(frame.kind, frame.payload) {
-        Ok(Some(Message::Open(open))) => Preface::Service(open.service),
-        Ok(Some(Message::Request(request))) => Preface::Request(request),
-        Ok(Some(_)) => Preface::Refuse(violation("a stream cannot begin with this message")),
-        Ok(None) => Preface::Refuse(violation("a stream begins with an unknown message")),
-        Err(error) => Preface::Refuse(violation(&error.to_string())),
+        Ok(Some(Message::Open(open))) => Opening::Service(open.service),
+        Ok(Some(Message::Request(request))) => Opening::Request(request),
+        Ok(Some(_)) => Opening::Refuse(violation("a stream cannot begin with this message")),
+        Ok(None) => Opening::Refuse(violation("a stream begins with an unknown message")),
+        Err(error) => Opening::Refuse(violation(&error.to_string())),
     }
 }
 
@@ -281,8 +283,8 @@ mod tests {
         let excess = |kind, length: usize| excess(Header { kind, length: length as u32 });
         assert_eq!(excess(Kind::Request.to_wire(), MAX_PAYLOAD), None);
         for kind in [Kind::Open.to_wire(), Kind::Response.to_wire(), 0xff] {
-            assert_eq!(excess(kind, MAX_PREFACE), None);
-            assert_eq!(excess(kind, MAX_PREFACE + 1).unwrap().code(), Code::TooLarge);
+            assert_eq!(excess(kind, MAX_HEADER), None);
+            assert_eq!(excess(kind, MAX_HEADER + 1).unwrap().code(), Code::TooLarge);
         }
     }
 }

@@ -1,0 +1,46 @@
+//! What must hold within a node between any two calls, checked by simulations.
+//!
+//! It looks and never changes anything; a broken invariant is a bug of this node, and panics.
+
+use super::{FaultInjector, Node};
+use crate::admission::MAX_SOURCES;
+
+impl Node {
+    /// Whether a shutdown was asked for.
+    #[must_use]
+    pub const fn is_leaving(&self) -> bool {
+        self.io.shutdown.is_under_way()
+    }
+
+    /// From now on `injector` controls this node, which is a relay.
+    pub fn take_over(&mut self, injector: Box<dyn FaultInjector>) {
+        if let Some(relay) = &mut self.relay_server {
+            relay.fault_injector = Some(injector);
+        }
+    }
+
+    /// Checks that all indices and counters agree with what they index and count, and that every
+    /// collection is within its limit.
+    ///
+    /// # Panics
+    /// When they do not.
+    pub fn audit(&self) {
+        assert!(!self.io.has_effects(), "effects are left between two calls");
+        self.peers.audit(&self.io);
+        self.streams.audit(&self.io);
+        self.requests.audit(&self.streams);
+        self.overlay.audit();
+        let linked = self.peers.ids().filter(|id| self.peers.link(*id).is_some());
+        assert!(self.streams.peers().eq(linked), "streams without a connection");
+        for id in self.streams.peers() {
+            assert_eq!(self.streams.connection(id), self.peers.link(id), "{id}");
+        }
+        for (peer, connection) in self.overlay.peers() {
+            assert_eq!(self.peers.connection(peer), Some(connection), "{peer}: not its paths");
+        }
+        let (stats, limits) = (self.io.quic.admission(), &self.io.config.limits);
+        assert_eq!(stats.under_way, self.io.quic.tickets(), "a ticket was lost");
+        assert!(stats.under_way <= limits.handshakes, "{stats:?}");
+        assert!(stats.sources <= MAX_SOURCES.max(limits.handshakes), "{stats:?}");
+    }
+}

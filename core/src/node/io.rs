@@ -1,0 +1,148 @@
+//! What every part of a node works with: the transport, the clock, the configuration, and the queues
+//! of what is to happen next.
+//!
+//! An owner changes its own fields and what is here, and nothing else. What it causes in another
+//! owner is an [`Effect`]: only the node drains that queue, so that no call reaches itself by way of
+//! others, however many peers there are.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use super::shutdown::Shutdown;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::error::Failure;
+use crate::event::Event;
+use crate::id::{PeerId, StreamId};
+use crate::message::{self, Message};
+use crate::quic::{Connection, ConnectionId, Endpoint};
+use crate::rng::Rng;
+
+/// What one owner causes in another.
+#[derive(Debug)]
+pub(super) enum Effect {
+    /// Put a message on a peer's control stream.
+    Send { peer: PeerId, message: Message },
+    /// Close a peer's connection; the peer may come back.
+    Close { peer: PeerId, failure: Failure },
+    /// An attempt to connect begins.
+    AttemptStarted { peer: PeerId },
+    /// An attempt to connect has failed.
+    AttemptFailed { peer: PeerId },
+    /// No relay found the service of an attempt within its time.
+    LookupOverdue { peer: PeerId },
+    /// A peer is connected.
+    Up { peer: PeerId },
+    /// The connection of a peer is gone, and everything that lived on it.
+    Down { peer: PeerId, connection: ConnectionId, failure: Failure },
+    /// A dialled peer whose connection was lost is to be dialled again.
+    Redial { peer: PeerId, failure: Failure },
+    /// No further attempt to connect will be made.
+    GaveUp { peer: PeerId, failure: Failure },
+    /// A peer is over.
+    Remove { peer: PeerId, failure: Failure },
+    /// A handshake was complete and its peer was refused.
+    Refused { connection: ConnectionId },
+    /// A stream of a peer's carries a request, and all of it has arrived.
+    RequestArrived { stream: StreamId, request: message::Request },
+    /// Request bodies of a peer that had to wait may go on.
+    BodyReleased { peer: PeerId },
+    /// One relay sees this node at another address: the others are to hear from it.
+    AddressChanged { relay: PeerId },
+}
+
+/// The transport, the clock, the configuration, and the queues.
+pub(super) struct Io {
+    pub(super) quic: Endpoint,
+    pub(super) clock: Clock,
+    pub(super) config: Config,
+    /// While the node is shutting down nothing new begins.
+    pub(super) shutdown: Shutdown,
+    rng: Rng,
+    effects: VecDeque<Effect>,
+    events: VecDeque<Event>,
+}
+
+impl Io {
+    pub(super) const fn new(quic: Endpoint, clock: Clock, config: Config, rng: Rng) -> Self {
+        Self {
+            quic,
+            clock,
+            config,
+            shutdown: Shutdown::None,
+            rng,
+            effects: VecDeque::new(),
+            events: VecDeque::new(),
+        }
+    }
+
+    /// The latest time that the node was given.
+    pub(super) const fn now(&self) -> Instant {
+        self.clock.now()
+    }
+
+    /// The wall time that goes with it.
+    pub(super) fn unix(&self) -> Duration {
+        self.clock.unix()
+    }
+
+    /// A generator of its own for one purpose.
+    pub(super) fn rng(&mut self, purpose: &str) -> Rng {
+        Rng::new(self.rng.seed(), purpose)
+    }
+
+    /// Queues an event for the caller.
+    pub(super) fn emit(&mut self, event: Event) {
+        self.events.push_back(event);
+    }
+
+    /// Emits that a handshake failed which another node began, unless [`Event::ShutDown`] was the
+    /// last event.
+    pub(super) fn reject(&mut self, remote: SocketAddr, failure: Failure) {
+        if !self.shutdown.is_over() {
+            self.emit(Event::Rejected { remote, failure });
+        }
+    }
+
+    pub(super) fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    pub(super) fn has_events(&self) -> bool {
+        !self.events.is_empty()
+    }
+
+    /// Queues what another owner is to do.
+    pub(super) fn effect(&mut self, effect: Effect) {
+        self.effects.push_back(effect);
+    }
+
+    /// Queues a message for a peer's control stream.
+    pub(super) fn send(&mut self, peer: PeerId, message: Message) {
+        self.effect(Effect::Send { peer, message });
+    }
+
+    pub(super) fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    pub(super) fn has_effects(&self) -> bool {
+        !self.effects.is_empty()
+    }
+
+    /// Runs `act` on a connection for a call that cannot end it (see [`Endpoint::stream`]).
+    pub(super) fn on<T>(
+        &mut self,
+        connection: ConnectionId,
+        act: impl FnOnce(&mut Connection) -> T,
+    ) -> Option<T> {
+        self.quic.stream(connection, act)
+    }
+
+    /// Closes a connection and gives its peer the reason.
+    pub(super) fn close(&mut self, connection: ConnectionId, failure: &Failure) {
+        let now = self.now();
+        self.quic.with(connection, now, |c| c.close(failure, now));
+    }
+}

@@ -1,0 +1,413 @@
+//! How connections come and go: dialling, accepting, losing, ending.
+//!
+//! It asks the lifecycle, the retry policy and the heartbeat, and passes each one's answer on to the
+//! next; it decides none of what they decide.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use super::Peers;
+use super::control::Control;
+use super::peer::{Attempt, Dialled, Link, Own, Peer};
+use crate::config::{Destination, Dial};
+use crate::error::{Code, Failure, Misuse};
+use crate::event::Event;
+use crate::heartbeat::Heartbeat;
+use crate::id::PeerId;
+use crate::lifecycle::State;
+use crate::node::io::{Effect, Io};
+use crate::quic::{self, ConnectionId};
+use crate::retry::{Retry, Verdict};
+use crate::tls::{Tls, TlsError};
+use crate::transmit::Route;
+
+/// The address of a peer before it is known how it is reached.
+const NOWHERE: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED), 0);
+
+impl Peers {
+    /// Adds a peer and starts the first attempt to connect to it.
+    pub(in crate::node) fn dial(&mut self, dial: Dial, io: &mut Io) -> Result<PeerId, Misuse> {
+        if io.shutdown.is_under_way() {
+            return Err(Misuse::ShuttingDown);
+        }
+        if self.all.len() >= io.config.limits.peers {
+            return Err(Misuse::OverLimit);
+        }
+        let own = dial.tls.as_ref().map(|tls| own(tls, &dial.to, io)).transpose()?;
+        let connection = begin(&dial, own.as_ref(), io)?;
+        let id = self.new_id();
+        let policy = dial.retry.unwrap_or(io.config.retry);
+        let remote = match dial.to {
+            Destination::Address(address) | Destination::Relay(address) => address,
+            Destination::Service(_) => NOWHERE,
+        };
+        let dialled = Dialled {
+            dial,
+            own,
+            retry: Retry::new(policy, io.rng("retry")),
+            heartbeat: Heartbeat::new(io.config.heartbeat),
+            attempt: Some(attempt(connection, io)),
+        };
+        self.by_connection.extend(connection.map(|connection| (connection, id)));
+        self.all.insert(id, Peer::new(id, Some(dialled), remote));
+        let now = io.now();
+        self.transition(id, io, |lifecycle| lifecycle.connect(now));
+        io.effect(Effect::AttemptStarted { peer: id });
+        self.reindex(id);
+        Ok(id)
+    }
+
+    /// Replaces what a dial brought of its own instead of the node's identity and trust.
+    pub(in crate::node) fn set_dial_tls(
+        &mut self,
+        id: PeerId,
+        tls: &Tls,
+        io: &Io,
+    ) -> Result<(), Misuse> {
+        let dialled = self.all.get_mut(&id).and_then(|p| p.dialled.as_mut());
+        let dialled = dialled.ok_or(Misuse::UnknownPeer)?;
+        dialled.own = Some(own(tls, &dialled.dial.to, io)?);
+        Ok(())
+    }
+
+    /// Dials a peer again that had failed.
+    pub(in crate::node) fn reconnect(&mut self, id: PeerId, io: &mut Io) -> Result<(), Misuse> {
+        let peer = self.all.get(&id).ok_or(Misuse::UnknownPeer)?;
+        if !matches!(peer.lifecycle.state(), State::Failed { .. }) {
+            return Err(Misuse::WrongState);
+        }
+        let now = io.now();
+        self.transition(id, io, |lifecycle| lifecycle.connect(now));
+        self.start_attempt(id, io);
+        Ok(())
+    }
+
+    /// Returns the name to expect in the certificate of a peer whose attempt waits for a relay to
+    /// find the service.
+    pub(in crate::node) fn awaited_name(&self, id: PeerId) -> Option<String> {
+        let dialled = self.all.get(&id)?.dialled.as_ref()?;
+        let is_waiting = dialled.attempt.is_some_and(|attempt| attempt.connection.is_none());
+        is_waiting.then(|| dialled.dial.server_name.clone())
+    }
+
+    /// The attempt of a peer behind relays goes on with this connection.
+    pub(in crate::node) fn set_attempt(&mut self, id: PeerId, connection: ConnectionId) {
+        let dialled = self.all.get_mut(&id).and_then(|p| p.dialled.as_mut());
+        if let Some(attempt) = dialled.and_then(|d| d.attempt.as_mut()) {
+            attempt.connection = Some(connection);
+            self.by_connection.insert(connection, id);
+        }
+    }
+
+    const fn new_id(&mut self) -> PeerId {
+        let id = PeerId(self.next);
+        self.next += 1;
+        id
+    }
+
+    fn start_attempt(&mut self, id: PeerId, io: &mut Io) {
+        let Some(dialled) = self.all.get(&id).and_then(|p| p.dialled.as_ref()) else { return };
+        match begin(&dialled.dial, dialled.own.as_ref(), io) {
+            Ok(connection) => {
+                let attempt = attempt(connection, io);
+                self.by_connection.extend(connection.map(|connection| (connection, id)));
+                if let Some(dialled) = self.all.get_mut(&id).and_then(|p| p.dialled.as_mut()) {
+                    dialled.attempt = Some(attempt);
+                }
+                io.effect(Effect::AttemptStarted { peer: id });
+            }
+            Err(misuse) => {
+                let failure = Failure::new(Code::Misconfigured, misuse.to_string());
+                self.on_attempt_failed(id, failure, io);
+            }
+        }
+        self.reindex(id);
+    }
+
+    /// A connection that this node dialled is up.
+    pub(in crate::node) fn on_dialled(
+        &mut self,
+        id: PeerId,
+        connection: ConnectionId,
+        io: &mut Io,
+    ) {
+        let dialled = self.all.get(&id).and_then(|p| p.dialled.as_ref());
+        let credential = match self.check(connection, dialled, io) {
+            Ok(credential) => credential,
+            Err(failure) => return io.effect(Effect::Close { peer: id, failure }),
+        };
+        // The peer's limit always allows the first stream of a new connection: without any stream
+        // it would be of no use to either end.
+        let control = io.on(connection, quic::Connection::open).flatten();
+        let (is_relay, now) = (self.is_relay(id), io.now());
+        self.expiries.set(id, credential.not_after);
+        let Some(peer) = self.all.get_mut(&id) else { return };
+        let reconnected = matches!(peer.lifecycle.state(), State::Reconnecting { .. });
+        peer.reconnections += u64::from(reconnected);
+        peer.credential = Some(credential);
+        let control = if is_relay { Control::of_relay(control) } else { Control::new(control) };
+        peer.link = Some(Link::new(connection, control));
+        if let Some(dialled) = &mut peer.dialled {
+            dialled.attempt = None;
+            dialled.retry.on_up(now);
+            dialled.heartbeat.start(now);
+        }
+        self.transition(id, io, |lifecycle| lifecycle.connected(now));
+        io.effect(Effect::Up { peer: id });
+        self.beat(id, io);
+        self.reindex(id);
+    }
+
+    /// A handshake that another node began is complete.
+    pub(in crate::node) fn on_accepted(&mut self, connection: ConnectionId, io: &mut Io) {
+        let Some(remote) = io.quic.get(connection).map(quic::Connection::remote) else { return };
+        let admitted = if io.shutdown.is_under_way() {
+            Err(Failure::new(Code::ShuttingDown, "shutting down"))
+        } else if self.all.len() >= io.config.limits.peers {
+            Err(Failure::new(Code::Overloaded, "at the limit of peers"))
+        } else {
+            self.check(connection, None, io)
+        };
+        let credential = match admitted {
+            Ok(credential) => credential,
+            Err(failure) => {
+                io.close(connection, &failure);
+                io.effect(Effect::Refused { connection });
+                io.reject(remote, failure);
+                return;
+            }
+        };
+        let (id, now) = (self.new_id(), io.now());
+        self.expiries.set(id, credential.not_after);
+        let mut peer = Peer::new(id, None, remote);
+        peer.credential = Some(credential);
+        peer.link = Some(Link::new(connection, Control::new(None)));
+        self.by_connection.insert(connection, id);
+        self.all.insert(id, peer);
+        self.transition(id, io, |lifecycle| lifecycle.connect(now));
+        self.transition(id, io, |lifecycle| lifecycle.connected(now));
+        io.emit(Event::Accepted { peer: id });
+        io.effect(Effect::Up { peer: id });
+        self.reindex(id);
+    }
+
+    /// Closes the connection of a peer, up or being made; returns it unless it was closed before.
+    pub(in crate::node) fn close(
+        &mut self,
+        id: PeerId,
+        failure: &Failure,
+        io: &mut Io,
+    ) -> Option<ConnectionId> {
+        let connection = self.connection(id)?;
+        self.by_connection.remove(&connection)?;
+        io.close(connection, failure);
+        Some(connection)
+    }
+
+    /// The transport gave a connection up; returns whose it was.
+    pub(in crate::node) fn on_gone(&mut self, connection: ConnectionId) -> Option<PeerId> {
+        self.by_connection.remove(&connection)
+    }
+
+    /// The connection of a peer, or an attempt at one, is over.
+    pub(in crate::node) fn on_lost(
+        &mut self,
+        id: PeerId,
+        connection: ConnectionId,
+        failure: Failure,
+        io: &mut Io,
+    ) {
+        let Some(peer) = self.all.get_mut(&id) else { return };
+        let Some(link) = peer.link.take_if(|l| l.connection == connection) else {
+            return self.on_attempt_failed(id, failure, io);
+        };
+        peer.last_failure = Some(failure.clone());
+        let is_dialled = peer.dialled.is_some();
+        self.expiries.set(id, None);
+        io.effect(Effect::Down { peer: id, connection, failure: failure.clone() });
+        if is_dialled {
+            let failure = match link.back_after {
+                Some(after) => failure.with_retry_after(after),
+                None => failure,
+            };
+            io.effect(Effect::Redial { peer: id, failure });
+        } else {
+            io.effect(Effect::Remove { peer: id, failure });
+        }
+    }
+
+    /// A dialled peer has lost its connection, and everything that lived on it is settled.
+    pub(in crate::node) fn on_link_lost(&mut self, id: PeerId, failure: Failure, io: &mut Io) {
+        let now = io.now();
+        let Some(dialled) = self.all.get_mut(&id).and_then(|p| p.dialled.as_mut()) else {
+            return;
+        };
+        dialled.heartbeat.stop();
+        match dialled.retry.on_down(&failure, now) {
+            Verdict::Wait { attempt, .. } => {
+                self.transition(id, io, |lifecycle| lifecycle.lost(failure, attempt, now));
+            }
+            Verdict::GiveUp(reason) => {
+                self.transition(id, io, |lifecycle| lifecycle.lost(failure, 1, now));
+                io.effect(Effect::GaveUp { peer: id, failure: reason });
+            }
+        }
+        self.reindex(id);
+    }
+
+    pub(in crate::node) fn on_attempt_failed(&mut self, id: PeerId, failure: Failure, io: &mut Io) {
+        let now = io.now();
+        let Some(peer) = self.all.get_mut(&id) else { return };
+        peer.last_failure = Some(failure.clone());
+        let reconnecting = matches!(peer.lifecycle.state(), State::Reconnecting { .. });
+        let Some(dialled) = &mut peer.dialled else { return };
+        dialled.attempt = None;
+        io.effect(Effect::AttemptFailed { peer: id });
+        match dialled.retry.on_attempt_failed(&failure, now) {
+            Verdict::Wait { attempt, until } => {
+                io.emit(Event::AttemptFailed {
+                    peer: id,
+                    failure: failure.clone(),
+                    attempt,
+                    retry_in: until.saturating_duration_since(now),
+                });
+                if reconnecting {
+                    self.transition(id, io, |lifecycle| lifecycle.attempt_failed(failure, now));
+                }
+            }
+            Verdict::GiveUp(failure) => io.effect(Effect::GaveUp { peer: id, failure }),
+        }
+        self.reindex(id);
+    }
+
+    /// No relay found the service of an attempt, or it cannot be dialled.
+    pub(in crate::node) fn on_not_found(&mut self, id: PeerId, failure: Failure, io: &mut Io) {
+        let waiting = self.all.get(&id).and_then(|p| p.dialled.as_ref()?.attempt);
+        if waiting.is_some_and(|attempt| attempt.connection.is_none()) {
+            self.on_attempt_failed(id, failure, io);
+        }
+    }
+
+    /// No further attempt will be made: nothing that waits for one can succeed.
+    pub(in crate::node) fn on_gave_up(&mut self, id: PeerId, reason: Failure, io: &mut Io) {
+        if let Some(dialled) = self.all.get_mut(&id).and_then(|p| p.dialled.as_mut()) {
+            dialled.retry.cancel();
+        }
+        let now = io.now();
+        self.transition(id, io, |lifecycle| lifecycle.fail(reason, now));
+        self.reindex(id);
+    }
+
+    /// Ends a peer for good and gives the other side the reason; returns the connection that was
+    /// closed by it.
+    pub(in crate::node) fn end(
+        &mut self,
+        id: PeerId,
+        failure: Failure,
+        io: &mut Io,
+    ) -> Result<Option<ConnectionId>, Misuse> {
+        if !self.all.contains_key(&id) {
+            return Err(Misuse::UnknownPeer);
+        }
+        let closed = self.close(id, &failure, io);
+        self.expiries.set(id, None);
+        let Some(peer) = self.all.get_mut(&id) else { return Err(Misuse::UnknownPeer) };
+        peer.last_failure = Some(failure.clone());
+        if let Some(link) = peer.link.take() {
+            let (connection, failure) = (link.connection, failure.clone());
+            io.effect(Effect::Down { peer: id, connection, failure });
+        }
+        io.effect(Effect::Remove { peer: id, failure });
+        Ok(closed)
+    }
+
+    /// Forgets a peer of which nothing is left.
+    pub(in crate::node) fn remove(&mut self, id: PeerId, failure: Failure, io: &mut Io) {
+        if !self.all.contains_key(&id) {
+            return;
+        }
+        let now = io.now();
+        self.transition(id, io, |lifecycle| lifecycle.disconnect(now));
+        self.all.remove(&id);
+        self.timers.set(id, None);
+        io.emit(Event::Closed { peer: id, failure });
+    }
+
+    /// Does what is due for a peer.
+    pub(in crate::node) fn on_due(&mut self, id: PeerId, io: &mut Io) {
+        let now = io.now();
+        let Some(dialled) = self.all.get_mut(&id).and_then(|p| p.dialled.as_mut()) else { return };
+        if dialled.retry.poll(now).is_some() {
+            self.start_attempt(id, io);
+        } else if let Some(attempt) = dialled.attempt.filter(|a| a.due <= now) {
+            if attempt.connection.is_none() {
+                io.effect(Effect::LookupOverdue { peer: id });
+            } else {
+                let sentence = "the handshake was not complete within the connect timeout";
+                let failure = Failure::new(Code::TimedOut, sentence);
+                io.effect(Effect::Close { peer: id, failure });
+            }
+        }
+        self.beat(id, io);
+        self.reindex(id);
+    }
+
+    pub(in crate::node) fn on_network_changed(&mut self, io: &mut Io) {
+        let now = io.now();
+        for id in self.ids().collect::<Vec<_>>() {
+            let Some(peer) = self.all.get_mut(&id) else { continue };
+            if let Some(dialled) = &mut peer.dialled {
+                dialled.retry.on_network_change(now);
+            }
+            let link = peer.link.as_ref().map(|link| link.connection);
+            // An overlay connection has no address that could change: its paths have.
+            let link = link.filter(|&it| io.quic.get(it).is_some_and(|c| !c.is_overlay()));
+            if let Some(connection) = link {
+                io.quic.with(connection, now, quic::Connection::local_address_changed);
+            }
+            self.reindex(id);
+        }
+    }
+
+    /// The system did not send to an address: attempts that go there have failed.
+    pub(in crate::node) fn on_send_failed(&mut self, route: Route, detail: &str, io: &mut Io) {
+        let fails = |p: &&Peer| {
+            p.remote == route.remote && p.dialled.as_ref().is_some_and(|d| d.attempt.is_some())
+        };
+        for peer in self.all.values().filter(fails) {
+            let failure = Failure::new(Code::Unreachable, detail);
+            io.effect(Effect::Close { peer: peer.id, failure });
+        }
+    }
+}
+
+fn attempt(connection: Option<ConnectionId>, io: &Io) -> Attempt {
+    let due: Instant = io.now() + io.config.transport.connect_timeout;
+    Attempt { connection, due }
+}
+
+/// Begins a connection, if it is known where to.
+fn begin(dial: &Dial, own: Option<&Own>, io: &mut Io) -> Result<Option<ConnectionId>, Misuse> {
+    match dial.to {
+        Destination::Address(address) | Destination::Relay(address) => {
+            let (route, client, now) = (Route::to(address), own.map(|own| &own.client), io.now());
+            io.quic.connect(route, &dial.server_name, client, now).map(Some)
+        }
+        Destination::Service(_) => Ok(None),
+    }
+}
+
+fn own(tls: &Tls, to: &Destination, io: &Io) -> Result<Own, Misuse> {
+    let layer = match to {
+        Destination::Relay(_) => quic::Layer::Outer,
+        Destination::Address(_) | Destination::Service(_) => quic::Layer::Plain,
+    };
+    let unusable = |error: TlsError| {
+        tracing::warn!(%error, "the identity or the trust of a dial cannot be used");
+        Misuse::UnusableIdentity
+    };
+    let verifiers = tls.verifiers().map_err(unusable)?;
+    let client = io.quic.client(tls, &verifiers, layer).map_err(unusable)?;
+    Ok(Own { client, verifiers })
+}

@@ -1,0 +1,203 @@
+//! Control messages on their way: heartbeats, the notice of a shutdown, and what goes with them.
+//!
+//! The heartbeat machine has the schedule and `control` the framing; here the bytes move.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::Peers;
+use super::control;
+use crate::error::{Code, Failure};
+use crate::event::Event;
+use crate::heartbeat;
+use crate::id::PeerId;
+use crate::message::{Goaway, Heartbeat, HeartbeatAck, Message, ServerStatus};
+use crate::node::framed;
+use crate::node::io::{Effect, Io};
+use crate::quic::{self, Class, Read, Write};
+
+/// First byte of a datagram that carries a control frame.
+pub(in crate::node) const CONTEXT_CONTROL: u8 = 0;
+/// First byte of a datagram of the application's.
+pub(in crate::node) const CONTEXT_APPLICATION: u8 = 1;
+
+impl Peers {
+    /// Puts a message on a peer's control stream, if the peer is connected.
+    pub(in crate::node) fn send(&mut self, id: PeerId, message: &Message, io: &mut Io) {
+        let Some(link) = self.link_mut(id).filter(|link| !link.is_closing) else { return };
+        match link.control.push(message) {
+            Ok(()) => self.flush_control(id, io),
+            Err(failure) => self.violate(id, failure, io),
+        }
+    }
+
+    /// Lets the heartbeat of a dialled peer act.
+    pub(super) fn beat(&mut self, id: PeerId, io: &mut Io) {
+        let now = io.now();
+        let Some(peer) = self.all.get_mut(&id) else { return };
+        let (Some(dialled), Some(link)) = (&mut peer.dialled, &mut peer.link) else { return };
+        if let Some(heard) = io.quic.get(link.connection).map(quic::Connection::last_heard) {
+            dialled.heartbeat.on_heard(heard);
+        }
+        match dialled.heartbeat.poll(now) {
+            None => {}
+            Some(heartbeat::Action::Send { sequence }) => {
+                let beat = Heartbeat {
+                    device_id: io.config.device_id.clone(),
+                    timestamp: millis(io.unix()),
+                    sequence,
+                    vitals: None,
+                };
+                io.send(id, Message::Heartbeat(beat));
+            }
+            Some(heartbeat::Action::Dead(verdict)) => {
+                io.effect(Effect::Close { peer: id, failure: Failure::from(verdict) });
+            }
+        }
+    }
+
+    /// Answers the heartbeat of a peer that dialled this node, for which `pending` requests wait.
+    pub(in crate::node) fn on_heartbeat(
+        &mut self,
+        id: PeerId,
+        beat: &Heartbeat,
+        pending: usize,
+        io: &mut Io,
+    ) {
+        let Some(peer) = self.all.get(&id) else { return };
+        let ack = HeartbeatAck {
+            sequence: beat.sequence,
+            server_time: millis(io.unix()),
+            latency_ms: millis(peer.latency.smoothed().unwrap_or_default()),
+            pending_messages: pending as u64,
+            server_status: if io.shutdown.is_under_way() {
+                ServerStatus::Draining
+            } else {
+                ServerStatus::Ok
+            },
+        };
+        io.send(id, Message::HeartbeatAck(ack));
+    }
+
+    pub(in crate::node) fn on_heartbeat_ack(&mut self, id: PeerId, sequence: u64, io: &mut Io) {
+        let now = io.now();
+        let Some(peer) = self.all.get_mut(&id) else { return };
+        let sample = peer.dialled.as_mut().and_then(|d| d.heartbeat.on_ack(sequence, now));
+        if let Some(latency) = sample {
+            peer.latency.record(latency);
+            if let Some(smoothed) = peer.latency.smoothed() {
+                peer.lifecycle.set_latency(smoothed);
+            }
+            io.emit(Event::HeartbeatAcked { peer: id, latency });
+        }
+        self.reindex(id);
+    }
+
+    pub(in crate::node) fn on_goaway(&mut self, id: PeerId, goaway: &Goaway, io: &mut Io) {
+        let failure = goaway.to_failure();
+        tracing::info!(peer = %id, reason = %failure, "the peer shuts down");
+        if let Some(link) = self.link_mut(id) {
+            link.going_away = true;
+            link.back_after = failure.retry_after();
+        }
+        io.emit(Event::GoingAway { peer: id });
+    }
+
+    /// Takes a stream for the control stream, if the peer dialled this node and it is the first.
+    pub(in crate::node) fn is_control(&mut self, id: PeerId, index: u64) -> bool {
+        let Some(peer) = self.all.get_mut(&id) else { return false };
+        let Some(link) = &mut peer.link else { return false };
+        if peer.dialled.is_none() {
+            link.control.stream.get_or_insert(index);
+        }
+        link.control.stream == Some(index)
+    }
+
+    /// Returns the next message on a peer's control stream.
+    pub(in crate::node) fn poll_control(&mut self, id: PeerId, io: &mut Io) -> Option<Message> {
+        let now = io.now();
+        loop {
+            let link = self.link_mut(id).filter(|link| !link.is_closing)?;
+            match link.control.poll_message(now) {
+                Ok(Some(message)) => return Some(message),
+                Ok(None) => {}
+                Err(failure) => {
+                    self.violate(id, failure, io);
+                    return None;
+                }
+            }
+            let (connection, index) = (link.connection, link.control.stream?);
+            let read = io.on(connection, |c| c.read(index, control::MAX_CONTROL_PAYLOAD));
+            match read.unwrap_or(Read::Gone) {
+                Read::Chunk(chunk) => link.control.feed(chunk),
+                Read::Blocked => return None,
+                Read::End | Read::Reset(_) | Read::Gone => {
+                    let sentence = "the peer ended the control stream";
+                    self.violate(id, Failure::new(Code::ProtocolViolation, sentence), io);
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// Returns the message of a control frame that came in a datagram.
+    pub(in crate::node) fn on_control_datagram(
+        &mut self,
+        id: PeerId,
+        data: Bytes,
+        io: &mut Io,
+    ) -> Option<Message> {
+        let now = io.now();
+        let link = self.link_mut(id).filter(|link| !link.is_closing)?;
+        match link.control.handle_datagram(data, now) {
+            Ok(message) => message,
+            Err(failure) => {
+                self.violate(id, failure, io);
+                None
+            }
+        }
+    }
+
+    /// Writes what waits for a peer's control stream, as far as the peer's flow control allows.
+    pub(in crate::node) fn flush_control(&mut self, id: PeerId, io: &mut Io) {
+        loop {
+            let Some(link) = self.link_mut(id).filter(|link| !link.is_closing) else { return };
+            let (connection, Some(index)) = (link.connection, link.control.stream) else { return };
+            let Some(front) = link.control.front() else { return };
+            let wrote = io.on(connection, |c| c.write(index, &mut front.bytes, Class::Control));
+            match wrote.unwrap_or(Write::Gone) {
+                Write::Taken(_) => {
+                    front.as_datagram = false;
+                    if front.bytes.is_empty() {
+                        link.control.pop();
+                    }
+                }
+                Write::Blocked if front.as_datagram => {
+                    let datagram = framed(CONTEXT_CONTROL, &front.bytes);
+                    // A path too narrow for it loses it, as any path may.
+                    let _ = io.on(connection, |c| c.send_datagram(datagram));
+                    link.control.pop();
+                }
+                Write::Blocked => return,
+                Write::Stopped(_) | Write::Gone => {
+                    let sentence = "the peer stopped the control stream";
+                    self.violate(id, Failure::new(Code::ProtocolViolation, sentence), io);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Closes the connection of a peer that broke the protocol; nothing more of it is read.
+    fn violate(&mut self, id: PeerId, failure: Failure, io: &mut Io) {
+        if let Some(link) = self.link_mut(id) {
+            link.is_closing = true;
+        }
+        io.effect(Effect::Close { peer: id, failure });
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,299 @@
+//! This node as a client of relays: what it registers there, and which services it looks up.
+//!
+//! When to ask is decided by [`crate::relay_client`]; here it is asked and answered.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::io::{Effect, Io};
+use super::overlay::Overlay;
+use crate::error::{Code, Failure};
+use crate::event::Event;
+use crate::id::PeerId;
+use crate::message::{
+    Connect, Matched, Message, Register, Registered, ServiceName, Unmatched, Unregistered, Withdraw,
+};
+use crate::quic::ConnectionId;
+use crate::relay_client::{Action, Registration, Search};
+use crate::timer::{Deadline, Timers, earliest};
+use crate::tls::KeyDigest;
+
+/// A relay that this node has been connected to.
+#[derive(Debug)]
+struct Relay {
+    registration: Registration,
+    is_up: bool,
+}
+
+/// A peer behind relays, by its service.
+#[derive(Debug)]
+struct Lookup {
+    search: Search,
+    service: ServiceName,
+    /// Its connection, up or being made.
+    connection: Option<ConnectionId>,
+    /// An attempt to connect is under way, or the peer is connected.
+    is_active: bool,
+}
+
+/// What this node asked of its relays.
+#[derive(Debug, Default)]
+pub(super) struct RelayClient {
+    /// What it offers, to every relay alike.
+    offer: Option<Register>,
+    next_request: u64,
+    relays: BTreeMap<PeerId, Relay>,
+    lookups: BTreeMap<PeerId, Lookup>,
+    registration_timers: Timers<PeerId>,
+    lookup_timers: Timers<PeerId>,
+}
+
+impl RelayClient {
+    /// Replaces what is offered at every relay.
+    pub(super) fn register(&mut self, offer: Option<Register>, io: &mut Io) {
+        if self.offer == offer {
+            return;
+        }
+        self.offer = offer;
+        let is_wanted = self.offer.is_some();
+        for id in self.connected() {
+            let Some(relay) = self.relays.get_mut(&id) else { continue };
+            let action = relay.registration.set(is_wanted, io.now());
+            self.on_registration(id, action, io);
+        }
+    }
+
+    /// Whether a relay has what this node offers.
+    pub(super) fn is_registered(&self, relay: PeerId) -> bool {
+        self.relays.get(&relay).is_some_and(|it| it.registration.is_held())
+    }
+
+    pub(super) fn deadline(&self) -> Option<Deadline> {
+        earliest([self.registration_timers.next(), self.lookup_timers.next()])
+    }
+
+    /// A relay is connected: what is offered is registered there, and what is wanted looked up.
+    pub(super) fn on_relay_up(&mut self, id: PeerId, overlay: &Overlay, io: &mut Io) {
+        let is_wanted = self.offer.is_some();
+        let relay = self
+            .relays
+            .entry(id)
+            .or_insert_with(|| Relay { registration: Registration::new(), is_up: false });
+        relay.is_up = true;
+        let action = relay.registration.on_up(is_wanted, io.now());
+        self.on_registration(id, action, io);
+        for peer in self.active() {
+            self.ask(peer, id, overlay, io);
+        }
+    }
+
+    /// The connection to a relay is gone.
+    pub(super) fn on_relay_down(&mut self, id: PeerId, io: &mut Io) {
+        let Some(relay) = self.relays.get_mut(&id) else { return };
+        relay.is_up = false;
+        let was_held = relay.registration.is_held();
+        relay.registration.on_down();
+        self.reindex(id);
+        if was_held {
+            let failure = Failure::new(Code::Unreachable, "the connection to the relay is lost");
+            io.emit(Event::Unregistered { peer: id, failure });
+        }
+        for peer in self.active() {
+            self.on_channel_lost(peer, id, io);
+        }
+    }
+
+    /// A peer is over.
+    pub(super) fn forget(&mut self, peer: PeerId) {
+        self.relays.remove(&peer);
+        self.lookups.remove(&peer);
+        self.registration_timers.set(peer, None);
+        self.lookup_timers.set(peer, None);
+    }
+
+    /// An attempt to connect to a peer begins that is behind relays: each of them is asked.
+    pub(super) fn look_up(
+        &mut self,
+        peer: PeerId,
+        service: &ServiceName,
+        overlay: &Overlay,
+        io: &mut Io,
+    ) {
+        let lookup = self.lookups.entry(peer).or_insert_with(|| Lookup {
+            search: Search::default(),
+            service: service.clone(),
+            connection: None,
+            is_active: false,
+        });
+        lookup.search.restart();
+        (lookup.is_active, lookup.connection) = (true, None);
+        self.ask_everywhere(peer, overlay, io);
+    }
+
+    /// The attempt of a peer goes on with this connection.
+    pub(super) fn set_connection(&mut self, peer: PeerId, connection: ConnectionId) {
+        if let Some(lookup) = self.lookups.get_mut(&peer) {
+            lookup.connection = Some(connection);
+        }
+    }
+
+    /// A peer is connected; `key` is how relays know it.
+    pub(super) fn on_found(&mut self, peer: PeerId, key: KeyDigest) {
+        if let Some(lookup) = self.lookups.get_mut(&peer) {
+            lookup.search.on_connected(key);
+        }
+    }
+
+    /// The connection of a peer, or the attempt at one, is over.
+    pub(super) fn on_peer_down(&mut self, peer: PeerId) {
+        if let Some(lookup) = self.lookups.get_mut(&peer) {
+            (lookup.is_active, lookup.connection) = (false, None);
+        }
+    }
+
+    /// A channel to a peer is over: its relay is asked again after a while.
+    pub(super) fn on_channel_lost(&mut self, peer: PeerId, relay: PeerId, io: &Io) {
+        if let Some(lookup) = self.lookups.get_mut(&peer) {
+            lookup.search.on_lost(relay, io.now());
+        }
+        self.reindex(peer);
+    }
+
+    pub(super) fn on_registered(&mut self, id: PeerId, registered: &Registered, io: &mut Io) {
+        let refresh = Duration::from_millis(registered.refresh_ms);
+        let Some(relay) = self.relays.get_mut(&id) else { return };
+        if relay.registration.on_registered(refresh, io.now()) {
+            io.emit(Event::Registered { peer: id });
+        }
+        self.reindex(id);
+    }
+
+    pub(super) fn on_unregistered(&mut self, id: PeerId, unregistered: &Unregistered, io: &mut Io) {
+        let failure = unregistered.to_failure();
+        if let Some(relay) = self.relays.get_mut(&id) {
+            relay.registration.on_unregistered(&failure, io.now());
+        }
+        self.reindex(id);
+        io.emit(Event::Unregistered { peer: id, failure });
+    }
+
+    /// A relay found a service. Returns the peer that it was looked up for, if it is still wanted.
+    pub(super) fn on_matched(
+        &mut self,
+        relay: PeerId,
+        matched: &Matched,
+        io: &Io,
+    ) -> Option<PeerId> {
+        let peer = self.asked_by(matched.request, relay)?;
+        let lookup = self.lookups.get_mut(&peer)?;
+        let is_wanted = lookup.search.on_matched(relay, matched.key, io.now());
+        self.reindex(peer);
+        is_wanted.then_some(peer)
+    }
+
+    /// A relay found no service. Returns the peer that cannot be found, and why.
+    pub(super) fn on_unmatched(
+        &mut self,
+        relay: PeerId,
+        unmatched: &Unmatched,
+        io: &Io,
+    ) -> Option<(PeerId, Failure)> {
+        let peer = self.asked_by(unmatched.request, relay)?;
+        let lookup = self.lookups.get_mut(&peer)?;
+        let verdict = lookup.search.on_unmatched(relay, unmatched.to_failure(), io.now());
+        self.reindex(peer);
+        verdict.map(|failure| (peer, failure))
+    }
+
+    /// Returns why a service was not found within the time of an attempt.
+    pub(super) fn verdict(&self, peer: PeerId) -> Option<Failure> {
+        let has_relay = self.relays.values().any(|relay| relay.is_up);
+        self.lookups.get(&peer).map(|lookup| lookup.search.verdict(has_relay))
+    }
+
+    /// Does what is due by now.
+    pub(super) fn advance(&mut self, now: Instant, overlay: &Overlay, io: &mut Io) {
+        while let Some((id, _)) = self.registration_timers.pop_due(now) {
+            let action = self.relays.get_mut(&id).and_then(|it| it.registration.poll(now));
+            self.on_registration(id, action, io);
+        }
+        while let Some((peer, _)) = self.lookup_timers.pop_due(now) {
+            if self.lookups.get_mut(&peer).is_some_and(|lookup| lookup.search.poll(now)) {
+                self.ask_everywhere(peer, overlay, io);
+            }
+            self.reindex(peer);
+        }
+    }
+
+    /// Returns the connected relays other than this one.
+    pub(super) fn others(&self, relay: PeerId) -> Vec<PeerId> {
+        self.connected().into_iter().filter(|id| *id != relay).collect()
+    }
+
+    fn connected(&self) -> Vec<PeerId> {
+        self.relays.iter().filter(|(_, relay)| relay.is_up).map(|(id, _)| *id).collect()
+    }
+
+    /// Returns the peers that are looked up.
+    fn active(&self) -> Vec<PeerId> {
+        self.lookups.iter().filter(|(_, lookup)| lookup.is_active).map(|(id, _)| *id).collect()
+    }
+
+    fn on_registration(&mut self, relay: PeerId, action: Option<Action>, io: &mut Io) {
+        match action {
+            None => {}
+            Some(Action::Register { takeover }) => {
+                if let Some(offer) = self.offer.clone() {
+                    io.send(relay, Message::Register(Register { takeover, ..offer }));
+                }
+            }
+            Some(Action::Withdraw) => io.send(relay, Message::Withdraw(Withdraw {})),
+            Some(Action::Dead) => {
+                let sentence = "the relay does not answer a registration";
+                let failure = Failure::new(Code::TimedOut, sentence);
+                io.effect(Effect::Close { peer: relay, failure });
+            }
+        }
+        self.reindex(relay);
+    }
+
+    fn ask_everywhere(&mut self, peer: PeerId, overlay: &Overlay, io: &mut Io) {
+        for relay in self.connected() {
+            self.ask(peer, relay, overlay, io);
+        }
+        self.reindex(peer);
+    }
+
+    /// Looks a service up at a relay, unless there is a channel already, or an answer to come.
+    fn ask(&mut self, peer: PeerId, relay: PeerId, overlay: &Overlay, io: &mut Io) {
+        let Some(lookup) = self.lookups.get_mut(&peer) else { return };
+        let has_channel = |connection| overlay.has_channel_at(connection, relay);
+        if lookup.connection.is_some_and(has_channel) || lookup.search.is_asking(relay) {
+            return;
+        }
+        let request = self.next_request;
+        self.next_request += 1;
+        lookup.search.on_asked(relay, request);
+        let service = lookup.service.clone();
+        let exclude = lookup.search.excluded().to_vec();
+        io.send(relay, Message::Connect(Connect { request, service, exclude }));
+    }
+
+    /// Returns the peer whose lookup a relay answers.
+    fn asked_by(&self, request: u64, relay: PeerId) -> Option<PeerId> {
+        let awaits = |(_, lookup): &(&PeerId, &Lookup)| lookup.search.awaits(relay, request);
+        self.lookups.iter().find(awaits).map(|(peer, _)| *peer)
+    }
+
+    fn reindex(&mut self, id: PeerId) {
+        let registration = self.relays.get(&id).and_then(|it| it.registration.deadline());
+        self.registration_timers.set(id, registration);
+        let lookup = self.lookups.get(&id).and_then(|it| it.search.deadline());
+        self.lookup_timers.set(id, lookup);
+    }
+}
+
+/// Why a channel is given back that no peer waits for.
+pub(super) fn unwanted() -> Failure {
+    Failure::new(Code::Cancelled, "nobody waits for this channel")
+}

@@ -1,0 +1,177 @@
+//! This node as a relay: the messages and packets of its clients, passed on as [`crate::relay`]
+//! decides.
+//!
+//! What one client does can concern thousands of others: a service that is withdrawn, a connector
+//! that vanishes. Each turn carries out [`ACTIONS`] of what follows, and leaves the rest for the next.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use super::io::{Effect, Io};
+use crate::config::Config;
+use crate::encapsulation::COST_OF_PARTS;
+use crate::id::PeerId;
+use crate::message::Message;
+use crate::quic::{self, ConnectionId};
+use crate::relay::{self, Action, Client, Relay, View};
+use crate::timer::{Deadline, Reason};
+use crate::tls::Credential;
+use crate::transmit::Route;
+
+/// Messages to clients, and clients let go, in one turn: at about 3 µs each below a millisecond, so
+/// that the packets of others do not wait for a crowd.
+const ACTIONS: usize = 256;
+
+/// What makes a node a relay.
+#[derive(Debug)]
+pub(super) struct RelayServer {
+    relay: Relay,
+    /// The connections of the clients.
+    clients: BTreeMap<PeerId, ConnectionId>,
+    /// Clients for which packets wait.
+    ready: VecDeque<PeerId>,
+    #[cfg(feature = "testing")]
+    pub(super) fault_injector: Option<Box<dyn super::FaultInjector>>,
+}
+
+impl RelayServer {
+    /// Returns `None` for a node that is no relay.
+    pub(super) fn of(config: &Config) -> Option<Self> {
+        let settings = config.relay.clone()?;
+        Some(Self {
+            relay: Relay::new(settings, relay::secret_of(&config.tls)),
+            clients: BTreeMap::new(),
+            ready: VecDeque::new(),
+            #[cfg(feature = "testing")]
+            fault_injector: None,
+        })
+    }
+
+    pub(super) fn deadline(&self, now: Instant) -> Option<Deadline> {
+        if self.relay.has_actions() {
+            return Some((now, Reason::Backlog));
+        }
+        self.relay.deadline()
+    }
+
+    pub(super) fn view(&self, now: Instant) -> View {
+        self.relay.view(now)
+    }
+
+    /// A client is connected.
+    pub(super) fn on_up(
+        &mut self,
+        id: PeerId,
+        connection: ConnectionId,
+        credential: &Credential,
+        observed: SocketAddr,
+    ) {
+        let client = Client {
+            key: credential.key,
+            mesh: credential.mesh,
+            serial: credential.serial.clone(),
+        };
+        self.clients.insert(id, connection);
+        self.relay.on_attached(id, &client, observed);
+    }
+
+    /// The packets of a client come from another address.
+    pub(super) fn on_moved(&mut self, id: PeerId, observed: SocketAddr) {
+        self.relay.on_moved(id, observed);
+    }
+
+    /// The connection of a client is gone.
+    pub(super) fn on_down(&mut self, id: PeerId) {
+        self.clients.remove(&id);
+        self.relay.on_detached(id);
+    }
+
+    pub(super) fn on_message(&mut self, id: PeerId, message: &Message, now: Instant) {
+        self.relay.handle_message(id, message, now);
+    }
+
+    /// Stops letting clients in. Returns the pause after which they should come back.
+    pub(super) fn drain(&mut self) -> Duration {
+        let after = self.relay.config().come_back_after;
+        self.relay.drain(after);
+        after
+    }
+
+    /// Whether packets of a client are passed on.
+    pub(super) fn has_channels(&self, id: PeerId) -> bool {
+        self.relay.has_channels(id)
+    }
+
+    /// Takes a client's packet for another.
+    pub(super) fn forward(&mut self, id: PeerId, datagram: &[u8], now: Instant) {
+        #[cfg(feature = "testing")]
+        if let Some(injector) = &mut self.fault_injector {
+            for (from, datagram) in injector.on_packet(id, datagram) {
+                self.relay.forward(from, &datagram, now);
+            }
+            return;
+        }
+        self.relay.forward(id, datagram, now);
+    }
+
+    /// Moves packets into the clients' connections as far as these have room.
+    pub(super) fn feed_clients(&mut self, io: &mut Io) {
+        while let Some(client) = self.relay.poll_ready() {
+            self.ready.push_back(client);
+        }
+        for _ in 0..self.ready.len() {
+            let Some(client) = self.ready.pop_front() else { return };
+            let Some(connection) = self.clients.get(&client).copied() else { continue };
+            let relay = &mut self.relay;
+            if io.on(connection, |c| feed(c, relay, client)) == Some(true) {
+                self.ready.push_back(client);
+            }
+        }
+    }
+
+    /// Queues what the relay decided, as much as one turn may carry out.
+    pub(super) fn advance(&mut self, io: &mut Io) {
+        for _ in 0..ACTIONS {
+            let Some(action) = self.relay.poll(io.now()) else { return };
+            match action {
+                Action::Say { client, message } => {
+                    #[cfg(feature = "testing")]
+                    let message = self.inject(client, message);
+                    io.send(client, message);
+                }
+                Action::Break { client, failure } => {
+                    io.effect(Effect::Close { peer: client, failure });
+                }
+            }
+        }
+    }
+
+    #[cfg(feature = "testing")]
+    fn inject(&mut self, client: PeerId, mut message: Message) -> Message {
+        if let Some(injector) = &mut self.fault_injector {
+            injector.on_message(client, &mut message);
+        }
+        message
+    }
+
+    /// Returns the answer to an address discovery probe: never longer than the question.
+    pub(super) fn answer_discovery(&self, route: Route, bytes: &[u8]) -> Option<Vec<u8>> {
+        Some(self.relay.discovery().answer(bytes, route.remote)?.to_vec())
+    }
+}
+
+/// Moves packets into a connection while it has room; returns true if more wait.
+fn feed(connection: &mut quic::Connection, relay: &mut Relay, client: PeerId) -> bool {
+    let largest = connection.max_datagram().unwrap_or(0);
+    while let Some(size) = relay.peek_packet(client) {
+        if connection.datagram_room() < size + COST_OF_PARTS {
+            return true;
+        }
+        for datagram in relay.poll_packet(client, largest).into_iter().flatten() {
+            // A connection that cannot take it is a path that lost it.
+            let _ = connection.send_datagram(datagram);
+        }
+    }
+    false
+}

@@ -1,0 +1,51 @@
+//! What must hold of the streams between any two calls of the node.
+
+use super::table::Receiving;
+use super::{Io, Streams};
+use crate::id::{PeerId, RequestId, StreamId};
+use crate::node::requests::MAX_BODY;
+use crate::quic::ConnectionId;
+
+/// Entries of streams that are past their header, where there are few streams.
+const MAX_STALE_HEADERS: usize = 1_024;
+
+impl Streams {
+    pub(in crate::node) fn audit(&self, io: &Io) {
+        for (peer, link) in &self.links {
+            let charged: usize = link.table.iter().map(|(_, s)| s.charged).sum();
+            assert_eq!(charged, link.held_bytes, "{peer}");
+            // One body may be as large as it likes where no other is held.
+            let most = io.config.limits.request_bytes.max(MAX_BODY + 1024);
+            assert!(link.held_bytes <= most, "{peer}: {} bytes held", link.held_bytes);
+            assert!(link.table.openings() <= 2 * link.table.len().max(MAX_STALE_HEADERS));
+            for (index, stream) in link.table.iter() {
+                assert!(!stream.is_over(), "{peer} {index} is over and still there");
+                assert!(!matches!(stream.receiving, Receiving::Arrived), "{peer} {index}");
+            }
+        }
+    }
+
+    /// Returns the peers that have a connection.
+    pub(in crate::node) fn peers(&self) -> impl Iterator<Item = PeerId> {
+        self.links.keys().copied()
+    }
+
+    pub(in crate::node) fn connection(&self, peer: PeerId) -> Option<ConnectionId> {
+        self.links.get(&peer).map(|link| link.connection)
+    }
+
+    /// Returns every stream that carries a request, with the request.
+    pub(in crate::node) fn requests(&self) -> impl Iterator<Item = (StreamId, RequestId)> {
+        self.links.iter().flat_map(|(&peer, link)| {
+            link.table.iter().filter_map(move |(index, stream)| {
+                let Receiving::Request(request) = stream.receiving else { return None };
+                Some((StreamId { peer, connection: link.connection.0, index }, request))
+            })
+        })
+    }
+
+    /// Whether a stream lives on a connection that is up.
+    pub(in crate::node) fn is_alive(&self, id: StreamId) -> bool {
+        self.link(id).is_some()
+    }
+}

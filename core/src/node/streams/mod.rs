@@ -1,0 +1,312 @@
+//! Every stream of a node, by the peer whose connection it lives on.
+//!
+//! `table` knows what each stream is for and how far it has come, `open` how streams begin, and
+//! `transfer` how they are read, written and ended. Requests use streams as any caller does. This
+//! owner decides how much memory the request bodies of one peer may take while they arrive.
+
+mod api;
+#[cfg(feature = "testing")]
+mod invariants;
+mod open;
+mod table;
+mod transfer;
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use super::io::{Effect, Io};
+use crate::error::{Code, Failure};
+use crate::event::Event;
+use crate::id::{PeerId, RequestId, StreamId};
+use crate::message::Kind;
+use crate::quic::{ConnectionId, Read, Write};
+use crate::timer::{Deadline, Reason, Timers};
+pub use api::{StreamError, StreamRef};
+use bytes::Bytes;
+use table::{Receiving, Sending, Stream, Table};
+
+/// The streams of one peer's present connection.
+#[derive(Debug)]
+struct Link {
+    connection: ConnectionId,
+    /// Whether the peer may open streams for services and requests.
+    has_services: bool,
+    table: Table,
+    /// Bytes of request bodies that are held for this peer.
+    held_bytes: usize,
+}
+
+/// All streams of a node.
+#[derive(Debug, Default)]
+pub(super) struct Streams {
+    links: BTreeMap<PeerId, Link>,
+    /// Why the latest connection of a peer ended.
+    lost: BTreeMap<PeerId, Failure>,
+    timers: Timers<PeerId>,
+}
+
+impl Streams {
+    /// A peer is connected.
+    pub(super) fn on_up(&mut self, peer: PeerId, connection: ConnectionId, has_services: bool) {
+        let table = Table::default();
+        self.links.insert(peer, Link { connection, has_services, table, held_bytes: 0 });
+    }
+
+    /// The connection of a peer is gone, and its streams with it.
+    pub(super) fn on_down(&mut self, peer: PeerId, failure: Failure) {
+        self.links.remove(&peer);
+        self.lost.insert(peer, failure);
+        self.timers.set(peer, None);
+    }
+
+    /// A peer is over.
+    pub(super) fn forget(&mut self, peer: PeerId) {
+        self.lost.remove(&peer);
+    }
+
+    /// Returns the number of streams of a peer.
+    pub(super) fn count(&self, peer: PeerId) -> usize {
+        self.links.get(&peer).map_or(0, |link| link.table.len())
+    }
+
+    /// Returns the bytes of request bodies that are held for a peer.
+    pub(super) fn held_bytes(&self, peer: PeerId) -> usize {
+        self.links.get(&peer).map_or(0, |link| link.held_bytes)
+    }
+
+    pub(super) fn deadline(&self) -> Option<Deadline> {
+        self.timers.next()
+    }
+
+    pub(super) fn pop_due(&mut self, now: Instant) -> Option<PeerId> {
+        self.timers.pop_due(now).map(|(peer, _)| peer)
+    }
+
+    /// A stream has data, its end or its reset.
+    pub(super) fn on_readable(&mut self, peer: PeerId, index: u64, io: &mut Io) {
+        let Some(link) = self.links.get_mut(&peer) else { return };
+        let id = StreamId { peer, connection: link.connection.0, index };
+        let Some(stream) = link.table.get_mut(index) else { return };
+        match stream.receiving {
+            Receiving::Header(_) => self.read_header(id, io),
+            Receiving::Request(request) => io.emit(Event::RequestProgressed { request }),
+            Receiving::Answer(_) | Receiving::Raw | Receiving::Refused(_) => {
+                io.emit(Event::StreamReadable { stream: id });
+            }
+            Receiving::Held(_) | Receiving::Offered | Receiving::Arrived | Receiving::Done => {}
+        }
+    }
+
+    /// A stream takes data again. Returns the request that it carries, if it does.
+    pub(super) fn on_writable(
+        &mut self,
+        peer: PeerId,
+        index: u64,
+        io: &mut Io,
+    ) -> Option<RequestId> {
+        let id = self.id(peer, index)?;
+        if self.flush_ahead(id, io).is_pending() {
+            return None;
+        }
+        let request = self.request_on(id);
+        if request.is_none() {
+            io.emit(Event::StreamWritable { stream: id });
+        }
+        request
+    }
+
+    /// The peer has everything of a finished stream.
+    pub(super) fn on_finished(&mut self, peer: PeerId, index: u64, io: &mut Io) {
+        let Some(id) = self.id(peer, index) else { return };
+        if let Some(stream) = self.get_mut(id) {
+            stream.sending = Sending::Done;
+            io.emit(Event::StreamFinished { stream: id });
+            self.reap(id);
+        }
+    }
+
+    /// The peer wants no more of a stream. Returns the request that it carries, if it does.
+    pub(super) fn on_stopped(
+        &mut self,
+        peer: PeerId,
+        index: u64,
+        code: Code,
+        io: &mut Io,
+    ) -> Option<RequestId> {
+        let id = self.id(peer, index)?;
+        let request = self.request_on(id);
+        let connection = self.link(id)?.connection;
+        let stream = self.get_mut(id)?;
+        if !matches!(stream.sending, Sending::Open | Sending::Finishing) {
+            return None;
+        }
+        // The transport may hide the stop behind exhausted credit: it is remembered here until the
+        // application has seen it, which one that has finished never will.
+        let is_awaited = stream.sending == Sending::Open && !stream.finish_after;
+        stream.sending =
+            if request.is_none() && is_awaited { Sending::Stopped(code) } else { Sending::Done };
+        // The stream has to be reset in answer (RFC 9000 §3.5).
+        io.on(connection, |c| c.reset(index, code));
+        if request.is_none() {
+            io.emit(Event::StreamStopped { stream: id, code });
+        }
+        self.reap(id);
+        request
+    }
+
+    /// Puts a stream into the table that carries a request of this node's.
+    pub(super) fn open_request(
+        &mut self,
+        peer: PeerId,
+        request: RequestId,
+        io: &mut Io,
+    ) -> Option<StreamId> {
+        let link = self.links.get_mut(&peer)?;
+        let index = io.on(link.connection, crate::quic::Connection::open).flatten()?;
+        let stream = Stream::new(Receiving::Request(request), Bytes::new(), io.now());
+        link.table.insert(index, stream);
+        Some(StreamId { peer, connection: link.connection.0, index })
+    }
+
+    /// A stream that carries a request of the peer's. If the peer has stopped it already, nobody
+    /// waits for an answer: the stream is ended, and this returns false.
+    pub(super) fn on_request(&mut self, id: StreamId, request: RequestId, io: &mut Io) -> bool {
+        let Some(stream) = self.get_mut(id) else { return false };
+        if let Sending::Stopped(code) = stream.sending {
+            self.reset(id, code, io);
+            self.stop(id, Code::Closed, io);
+            return false;
+        }
+        self.set_received(id, Receiving::Request(request), io);
+        true
+    }
+
+    /// Lets request bodies go on that waited for room, oldest first.
+    pub(super) fn on_body_released(&mut self, peer: PeerId, io: &mut Io) {
+        let Some(link) = self.links.get_mut(&peer) else { return };
+        let Some(index) = link.table.first_held() else { return };
+        let id = StreamId { peer, connection: link.connection.0, index };
+        if let Some(stream) = link.table.get_mut(index) {
+            stream.unhold();
+        }
+        self.read_header(id, io);
+        let is_held = |stream: &Stream| matches!(stream.receiving, Receiving::Held(_));
+        if !self.get(id).is_some_and(is_held) {
+            // There may be room for the next one as well.
+            io.effect(Effect::BodyReleased { peer });
+        }
+    }
+
+    /// Whether the body that a stream declares must wait, and charges it when not. A body is charged
+    /// once, when its length is known and before any of it is read.
+    fn holds_back(&mut self, id: StreamId, io: &Io) -> bool {
+        let limit = io.config.limits.request_bytes;
+        let Some(link) = self.link_mut(id) else { return false };
+        let held = link.held_bytes;
+        let Some(stream) = link.table.get_mut(id.index) else { return false };
+        let Receiving::Header(decoder) = &stream.receiving else { return false };
+        let Some(header) = decoder.header() else { return false };
+        if stream.charged > 0 || Kind::from_wire(header.kind) != Some(Kind::Request) {
+            return false;
+        }
+        let length = header.length as usize;
+        if held > 0 && held + length > limit {
+            stream.hold();
+            return true;
+        }
+        stream.charged = length;
+        link.held_bytes += length;
+        false
+    }
+
+    /// Gives back what the body of a request was charged.
+    fn release(&mut self, id: StreamId, io: &mut Io) {
+        let Some(link) = self.link_mut(id) else { return };
+        let Some(stream) = link.table.get_mut(id.index) else { return };
+        let charged = std::mem::take(&mut stream.charged);
+        if charged > 0 {
+            link.held_bytes = link.held_bytes.saturating_sub(charged);
+            if link.table.first_held().is_some() {
+                io.effect(Effect::BodyReleased { peer: id.peer });
+            }
+        }
+    }
+
+    /// Puts a new state in place of the receiving direction's, and forgets a stream that is over.
+    fn set_received(&mut self, id: StreamId, receiving: Receiving, io: &mut Io) {
+        if matches!(receiving, Receiving::Done) {
+            self.release(id, io);
+        }
+        if let Some(stream) = self.get_mut(id) {
+            stream.receiving = receiving;
+        }
+        self.reap(id);
+    }
+
+    fn link(&self, id: StreamId) -> Option<&Link> {
+        self.links.get(&id.peer).filter(|link| link.connection.0 == id.connection)
+    }
+
+    fn link_mut(&mut self, id: StreamId) -> Option<&mut Link> {
+        self.links.get_mut(&id.peer).filter(|link| link.connection.0 == id.connection)
+    }
+
+    fn get(&self, id: StreamId) -> Option<&Stream> {
+        self.link(id)?.table.get(id.index)
+    }
+
+    fn get_mut(&mut self, id: StreamId) -> Option<&mut Stream> {
+        self.link_mut(id)?.table.get_mut(id.index)
+    }
+
+    fn request_on(&self, id: StreamId) -> Option<RequestId> {
+        if let Receiving::Request(request) = self.get(id)?.receiving { Some(request) } else { None }
+    }
+
+    fn id(&self, peer: PeerId, index: u64) -> Option<StreamId> {
+        let connection = self.links.get(&peer)?.connection.0;
+        Some(StreamId { peer, connection, index })
+    }
+
+    fn reap(&mut self, id: StreamId) {
+        if let Some(link) = self.links.get_mut(&id.peer) {
+            link.table.reap(id.index);
+        }
+    }
+
+    fn reindex(&mut self, peer: PeerId) {
+        let due = self.links.get_mut(&peer).and_then(|link| link.table.deadline());
+        self.timers.set(peer, due.map(|at| (at, Reason::Header)));
+    }
+
+    /// Returns why a stream that is not in the table gives nothing.
+    fn gone(&self, id: StreamId) -> StreamError {
+        if self.link(id).is_some() {
+            return StreamError::Closed;
+        }
+        let failure = self.lost.get(&id.peer).cloned();
+        StreamError::ConnectionLost(
+            failure.unwrap_or_else(|| Failure::new(Code::Closed, "the peer is gone")),
+        )
+    }
+
+    /// Reads from the transport.
+    pub(super) fn read_raw(&self, id: StreamId, max: usize, io: &mut Io) -> Read {
+        let Some(connection) = self.link(id).map(|l| l.connection) else { return Read::Gone };
+        io.on(connection, |c| c.read(id.index, max)).unwrap_or(Read::Gone)
+    }
+
+    /// Writes to the transport, as interactive or bulk by what the stream wrote lately.
+    pub(super) fn write_raw(&mut self, id: StreamId, data: &mut Bytes, io: &mut Io) -> Write {
+        let now = io.now();
+        let Some(link) = self.link_mut(id) else { return Write::Gone };
+        let Some(stream) = link.table.get_mut(id.index) else { return Write::Gone };
+        let class = stream.class(now);
+        let wrote = io.on(link.connection, |c| c.write(id.index, data, class));
+        let wrote = wrote.unwrap_or(Write::Gone);
+        if let Write::Taken(taken) = wrote {
+            stream.on_written(taken);
+        }
+        wrote
+    }
+}

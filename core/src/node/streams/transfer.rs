@@ -1,0 +1,172 @@
+//! How streams are read, written and ended.
+//!
+//! Nothing is buffered here: chunks go to the transport and come from it as they are.
+
+use std::task::Poll;
+
+use bytes::Bytes;
+
+use super::table::{Receiving, Sending};
+use super::{StreamError, Streams};
+use crate::error::Code;
+use crate::id::StreamId;
+use crate::node::io::Io;
+use crate::quic::{Read, Write};
+
+impl Streams {
+    pub(in crate::node) fn read(
+        &mut self,
+        id: StreamId,
+        max: usize,
+        io: &mut Io,
+    ) -> Poll<Result<Option<Bytes>, StreamError>> {
+        match self.read_answer(id, io) {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+            Poll::Pending => return Poll::Pending,
+        }
+        match self.get(id).map(|s| &s.receiving) {
+            Some(Receiving::Raw) => {}
+            Some(_) => return Poll::Ready(Err(StreamError::Closed)),
+            None => return Poll::Ready(Err(self.gone(id))),
+        }
+        let end = match self.read_raw(id, max, io) {
+            Read::Chunk(bytes) => return Poll::Ready(Ok(Some(bytes))),
+            Read::Blocked => return Poll::Pending,
+            Read::End => Ok(None),
+            Read::Reset(code) => Err(StreamError::Reset(code)),
+            Read::Gone => Err(StreamError::Closed),
+        };
+        self.set_received(id, Receiving::Done, io);
+        Poll::Ready(end)
+    }
+
+    /// Returns `Ready` once the acceptor has accepted the stream.
+    pub(in crate::node) fn accepted(
+        &mut self,
+        id: StreamId,
+        io: &mut Io,
+    ) -> Poll<Result<(), StreamError>> {
+        self.read_answer(id, io)
+    }
+
+    /// Returns why a stream whose connection is gone gives nothing.
+    pub(in crate::node) fn lost(&self, id: StreamId) -> Option<StreamError> {
+        self.link(id).is_none().then(|| self.gone(id))
+    }
+
+    /// Returns `Ready` once the peer has everything of a finished stream.
+    pub(in crate::node) fn finished(&self, id: StreamId) -> Poll<Result<(), StreamError>> {
+        let Some(link) = self.link(id) else { return Poll::Ready(Err(self.gone(id))) };
+        match link.table.get(id.index).map(|s| s.sending) {
+            Some(Sending::Open | Sending::Finishing) => Poll::Pending,
+            Some(Sending::Stopped(code)) => Poll::Ready(Err(StreamError::Stopped(code))),
+            Some(Sending::Done) | None => Poll::Ready(Ok(())),
+        }
+    }
+
+    pub(in crate::node) fn write(
+        &mut self,
+        id: StreamId,
+        data: &mut Bytes,
+        io: &mut Io,
+    ) -> Poll<Result<usize, StreamError>> {
+        let polled = self.try_write(id, data, io);
+        if let Poll::Ready(Err(StreamError::Stopped(code))) = polled {
+            // The writer knows now: nothing more is kept for it.
+            self.reset(id, code, io);
+        }
+        polled
+    }
+
+    fn try_write(
+        &mut self,
+        id: StreamId,
+        data: &mut Bytes,
+        io: &mut Io,
+    ) -> Poll<Result<usize, StreamError>> {
+        if let Some(Sending::Stopped(code)) = self.get(id).map(|s| s.sending) {
+            return Poll::Ready(Err(StreamError::Stopped(code)));
+        }
+        match self.flush_ahead(id, io) {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+            Poll::Pending => return Poll::Pending,
+        }
+        let Some(stream) = self.get(id) else { return Poll::Ready(Err(self.gone(id))) };
+        if stream.sending != Sending::Open {
+            return Poll::Ready(Err(StreamError::Closed));
+        }
+        if data.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        match self.write_raw(id, data, io) {
+            Write::Taken(taken) => Poll::Ready(Ok(taken)),
+            Write::Blocked => Poll::Pending,
+            Write::Stopped(code) => Poll::Ready(Err(StreamError::Stopped(code))),
+            Write::Gone => Poll::Ready(Err(StreamError::Closed)),
+        }
+    }
+
+    /// Ends our direction, after the frame that goes ahead if that is not written yet.
+    pub(in crate::node) fn finish(&mut self, id: StreamId, io: &mut Io) -> Result<(), StreamError> {
+        let is_pending = self.flush_ahead(id, io).is_pending();
+        let Some(stream) = self.get_mut(id) else { return Err(self.gone(id)) };
+        if let Sending::Stopped(code) = stream.sending {
+            self.reset(id, code, io);
+            return Err(StreamError::Stopped(code));
+        }
+        if stream.sending != Sending::Open {
+            return Err(StreamError::Closed);
+        }
+        if is_pending {
+            stream.finish_after = true;
+            return Ok(());
+        }
+        if self.finish_written(id, io) { Ok(()) } else { Err(StreamError::Closed) }
+    }
+
+    /// Ends our direction, of which everything is written; false if it was over.
+    pub(super) fn finish_written(&mut self, id: StreamId, io: &mut Io) -> bool {
+        let Some(link) = self.link_mut(id) else { return false };
+        let connection = link.connection;
+        let Some(stream) = link.table.get_mut(id.index) else { return false };
+        if stream.sending != Sending::Open {
+            return false;
+        }
+        stream.sending = Sending::Finishing;
+        matches!(io.on(connection, |c| c.finish(id.index)), Some(Ok(())))
+    }
+
+    /// Abandons our direction.
+    pub(in crate::node) fn reset(&mut self, id: StreamId, code: Code, io: &mut Io) {
+        let Some(link) = self.link_mut(id) else { return };
+        let connection = link.connection;
+        let Some(stream) = link.table.get_mut(id.index) else { return };
+        let before = std::mem::replace(&mut stream.sending, Sending::Done);
+        if matches!(before, Sending::Open | Sending::Finishing) {
+            io.on(connection, |c| c.reset(id.index, code));
+        }
+        self.reap(id);
+    }
+
+    /// Abandons the peer's direction.
+    pub(in crate::node) fn stop(&mut self, id: StreamId, code: Code, io: &mut Io) {
+        let Some(link) = self.link_mut(id) else { return };
+        let connection = link.connection;
+        let Some(stream) = link.table.get_mut(id.index) else { return };
+        if !matches!(stream.receiving, Receiving::Done) {
+            io.on(connection, |c| c.stop(id.index, code));
+            self.set_received(id, Receiving::Done, io);
+        }
+    }
+
+    /// The answer to a request of this node's has been read to its end.
+    pub(in crate::node) fn end_request(&mut self, id: StreamId, io: &mut Io) {
+        self.set_received(id, Receiving::Done, io);
+        // A responder that answers before it has the whole request wants no more of it.
+        if self.get(id).is_some_and(|s| s.sending == Sending::Open) {
+            self.reset(id, Code::Closed, io);
+        }
+    }
+}
