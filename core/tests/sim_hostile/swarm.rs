@@ -19,7 +19,7 @@ use adit_core::tls::{Tls, Trust};
 use bytes::BytesMut;
 use quinn_proto::{
     ClientConfig, Connection, ConnectionHandle, DatagramEvent, Dir, Endpoint, EndpointConfig,
-    Event, StreamId, VarInt,
+    Event, StreamId, TransportConfig, VarInt,
 };
 
 use crate::raw::client;
@@ -158,7 +158,11 @@ impl Swarm {
         let issued = Pki::new().issue("swarm", Role::Agent);
         let mut chain = issued.chain();
         chain.push(Pki::new().root());
-        let config = client(&world, host, chain, issued.key());
+        let mut config = client(&world, host, chain, issued.key());
+        // The connector takes what an honest one does.
+        let mut transport = TransportConfig::default();
+        transport.max_idle_timeout(None);
+        config.transport_config(Arc::new(transport));
         let endpoint = Arc::new(EndpointConfig::default());
         let endpoint = Endpoint::new(endpoint, None, true, Some([9; 32]));
         let (connections, timers) = (BTreeMap::new(), BTreeSet::new());
