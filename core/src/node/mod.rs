@@ -22,7 +22,7 @@
 //! | what a relay does | `serving.rs`; what it decides, [`crate::relay`] |
 
 mod attach;
-#[cfg(feature = "testing")]
+#[cfg(any(test, feature = "testing"))]
 mod audit;
 mod candidates;
 mod carriage;
@@ -31,7 +31,7 @@ mod credentials;
 pub(crate) mod demux;
 mod exchange;
 mod link;
-#[cfg(feature = "testing")]
+#[cfg(any(test, feature = "testing"))]
 mod meddling;
 mod offers;
 mod opening;
@@ -49,7 +49,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-#[cfg(feature = "testing")]
+#[cfg(any(test, feature = "testing"))]
 pub use meddling::Meddler;
 pub use snapshot::{PeerSnapshot, Snapshot};
 pub use stream::{StreamError, StreamRef};

@@ -146,7 +146,7 @@ impl Peer {
     }
 
     /// What the received datagrams take that are kept.
-    #[cfg(feature = "testing")]
+    #[cfg(any(test, feature = "testing"))]
     pub(super) fn datagram_bytes(&self) -> usize {
         assert_eq!(
             self.datagram_bytes,

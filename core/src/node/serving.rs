@@ -20,7 +20,7 @@ pub(super) struct Serving {
     pub(super) relay: Relay,
     /// Clients for whom something waits.
     ready: VecDeque<PeerId>,
-    #[cfg(feature = "testing")]
+    #[cfg(any(test, feature = "testing"))]
     pub(super) meddler: Option<Box<dyn super::Meddler>>,
 }
 
@@ -31,7 +31,7 @@ impl Serving {
         Some(Self {
             relay,
             ready: VecDeque::new(),
-            #[cfg(feature = "testing")]
+            #[cfg(any(test, feature = "testing"))]
             meddler: None,
         })
     }
@@ -99,7 +99,7 @@ impl Node {
 
     /// A client's datagram for another.
     pub(super) fn pass_on(&mut self, id: PeerId, datagram: &[u8], now: Instant) {
-        #[cfg(feature = "testing")]
+        #[cfg(any(test, feature = "testing"))]
         if self.meddle_with_packet(id, datagram, now) {
             return;
         }
@@ -131,7 +131,7 @@ impl Node {
         while let Some(action) = self.serving.as_mut().and_then(|s| s.relay.poll(now)) {
             match action {
                 Action::Say { client, message } => {
-                    #[cfg(feature = "testing")]
+                    #[cfg(any(test, feature = "testing"))]
                     let message = self.meddle_with_message(client, message);
                     self.say(client, &message, now);
                 }

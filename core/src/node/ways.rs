@@ -113,7 +113,7 @@ impl Ways {
     ///
     /// # Panics
     /// When they do not.
-    #[cfg(feature = "testing")]
+    #[cfg(any(test, feature = "testing"))]
     pub(super) fn audit(&self) {
         let is_there = |number: &u32| self.all.contains_key(number);
         assert!(self.by_channel.values().all(is_there), "a channel leads nowhere");
