@@ -242,7 +242,8 @@ fn rows(document: &str, section: &str) -> Vec<String> {
 
 fn documents() -> Vec<PathBuf> {
     let mut found = Vec::new();
-    for directory in [root(), root().join("docs")] {
+    let folders = ["", "docs", "docs/decisions", "core", "runtime-tokio", "runtime-smol", "cli"];
+    for directory in folders.map(|folder| root().join(folder)) {
         for entry in fs::read_dir(directory).unwrap() {
             let path = entry.unwrap().path();
             if path.extension().is_some_and(|e| e == "md") {
