@@ -44,7 +44,7 @@ mod relay_client;
 pub mod request;
 pub mod retry;
 pub mod rng;
-#[cfg(feature = "testing")]
+#[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod timer;
 pub mod tls;

@@ -72,8 +72,8 @@ fn the_protocol_and_the_operations_state_the_sizes_that_are_the_defaults() {
         (&operations, format!("`peers` | {} |", grouped(limits.peers))),
         (&operations, format!("`handshakes` | {} |", grouped(limits.handshakes))),
         (&operations, format!("`handshake_bytes` | {} KiB |", limits.handshake_bytes >> 10)),
-        (&protocol, format!("from {} handshakes under way", limits.handshakes_before_retry)),
-        (&protocol, format!("at {} handshakes under way", limits.handshakes)),
+        (&protocol, format!("from {} handshakes in progress", limits.handshakes_before_retry)),
+        (&protocol, format!("at {} handshakes in progress", limits.handshakes)),
         (&protocol, format!("or beyond {} a second", limits.handshakes_per_second)),
     ] {
         assert!(table.contains(&text), "{text:?} is not in:\n{table}");
@@ -94,21 +94,21 @@ fn the_protocol_states_the_limits_of_a_relay_that_are_the_defaults() {
         format!("At most {} connectors of a mesh", relay::MAX_OFFERS),
         format!("together have {} services", grouped(relay.entries)),
         format!(
-            "have {} channels that it asked for, {} of them to the same connector, and ask {} times \
-             a second, {} times at once",
+            "have {} channels that it requested, {} of them to the same connector, and request {} a \
+             second with a burst of {}",
             relay.channels,
             relay.channels_of_a_pair,
             relay.connects_per_second,
             relay.connects_at_once
         ),
         format!(
-            "A connector may have {}, and is told of {} a second, {} at once",
+            "A connector may have {}, and is sent {} Incoming a second with a burst of {}",
             grouped(relay.channels_of_a_connector),
             relay.incoming_per_second,
             relay.incoming_at_once
         ),
         format!(
-            "send {} MB a second, {} MiB at once",
+            "send {} MB a second with a burst of {} MiB",
             relay.bytes_per_second / 1_000_000,
             relay.bytes_at_once >> 20
         ),
@@ -242,7 +242,8 @@ fn rows(document: &str, section: &str) -> Vec<String> {
 
 fn documents() -> Vec<PathBuf> {
     let mut found = Vec::new();
-    for directory in [root(), root().join("docs")] {
+    let folders = ["", "docs", "docs/decisions", "core", "runtime-tokio", "runtime-smol", "cli"];
+    for directory in folders.map(|folder| root().join(folder)) {
         for entry in fs::read_dir(directory).unwrap() {
             let path = entry.unwrap().path();
             if path.extension().is_some_and(|e| e == "md") {

@@ -196,7 +196,12 @@ mod tests {
 
     #[test]
     fn the_protocol_document_shows_this_invite() {
-        let document = include_str!("../../../docs/protocol.md");
+        let package = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+        if package.join("Cargo.toml.orig").exists() {
+            eprintln!("SKIPPED: a package has no docs/protocol.md");
+            return;
+        }
+        let document = std::fs::read_to_string(package.join("../docs/protocol.md")).unwrap();
         let shown: String = document.split_whitespace().collect();
         let text = write(&invite());
         assert!(shown.contains(&format!("```text{text}```")), "{text}");

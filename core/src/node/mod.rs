@@ -21,9 +21,9 @@
 //! returns `None`, then sleep until [`Node::deadline`] or the next input, whichever is first.
 
 pub(crate) mod demux;
-#[cfg(feature = "testing")]
+#[cfg(any(test, feature = "testing"))]
 mod fault_injection;
-#[cfg(feature = "testing")]
+#[cfg(any(test, feature = "testing"))]
 mod invariants;
 mod io;
 mod overlay;
@@ -42,7 +42,7 @@ use std::time::{Duration, Instant};
 use bytes::{BufMut as _, Bytes, BytesMut};
 use rustls_pki_types::CertificateDer;
 
-#[cfg(feature = "testing")]
+#[cfg(any(test, feature = "testing"))]
 pub use fault_injection::FaultInjector;
 pub use snapshot::{PeerSnapshot, Snapshot};
 pub use streams::{StreamError, StreamRef};

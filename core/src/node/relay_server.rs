@@ -31,7 +31,7 @@ pub(super) struct RelayServer {
     clients: BTreeMap<PeerId, ConnectionId>,
     /// Clients for which packets wait.
     ready: VecDeque<PeerId>,
-    #[cfg(feature = "testing")]
+    #[cfg(any(test, feature = "testing"))]
     pub(super) fault_injector: Option<Box<dyn super::FaultInjector>>,
 }
 
@@ -43,7 +43,7 @@ impl RelayServer {
             relay: Relay::new(settings, relay::secret_of(&config.tls)),
             clients: BTreeMap::new(),
             ready: VecDeque::new(),
-            #[cfg(feature = "testing")]
+            #[cfg(any(test, feature = "testing"))]
             fault_injector: None,
         })
     }
@@ -105,7 +105,7 @@ impl RelayServer {
 
     /// Takes a client's packet for another.
     pub(super) fn forward(&mut self, id: PeerId, datagram: &[u8], now: Instant) {
-        #[cfg(feature = "testing")]
+        #[cfg(any(test, feature = "testing"))]
         if let Some(injector) = &mut self.fault_injector {
             for (from, datagram) in injector.on_packet(id, datagram) {
                 self.relay.forward(from, &datagram, now);
@@ -136,7 +136,7 @@ impl RelayServer {
             let Some(action) = self.relay.poll(io.now()) else { return };
             match action {
                 Action::Say { client, message } => {
-                    #[cfg(feature = "testing")]
+                    #[cfg(any(test, feature = "testing"))]
                     let message = self.inject(client, message);
                     io.send(client, message);
                 }
@@ -147,7 +147,7 @@ impl RelayServer {
         }
     }
 
-    #[cfg(feature = "testing")]
+    #[cfg(any(test, feature = "testing"))]
     fn inject(&mut self, client: PeerId, mut message: Message) -> Message {
         if let Some(injector) = &mut self.fault_injector {
             injector.on_message(client, &mut message);

@@ -35,7 +35,7 @@ impl Connection {
 
 impl Endpoint {
     /// Connections that hold a ticket of the gate.
-    #[cfg(feature = "testing")]
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn tickets(&self) -> usize {
         self.connections.values().filter(|connection| connection.unproven.is_some()).count()
     }

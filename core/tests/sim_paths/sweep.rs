@@ -175,7 +175,7 @@ fn whatever_happens_to_the_ways_traffic_goes_on_and_nobody_else_gets_it() {
 
 #[test]
 fn worlds_of_paths_that_failed_once_hold() {
-    let failed = replay(include_str!("../../../proptest-regressions/sim_paths.seeds"), play);
+    let failed = replay("sim_paths.seeds", 1, play);
     assert!(failed.is_empty(), "seeds that failed again: {failed:?}");
 }
 

@@ -7,7 +7,7 @@
 //! yet; `packets` moves their bytes, `candidates` exchanges addresses.
 
 mod candidates;
-#[cfg(feature = "testing")]
+#[cfg(any(test, feature = "testing"))]
 mod invariants;
 mod packets;
 

@@ -92,7 +92,7 @@ impl Control {
     }
 
     /// How many messages wait.
-    #[cfg(feature = "testing")]
+    #[cfg(any(test, feature = "testing"))]
     pub(super) fn waiting(&self) -> usize {
         self.waiting.len()
     }

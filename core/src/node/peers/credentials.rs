@@ -56,7 +56,7 @@ impl Expiries {
     }
 
     /// Returns how many peers are watched.
-    #[cfg(feature = "testing")]
+    #[cfg(any(test, feature = "testing"))]
     pub(super) fn len(&self) -> usize {
         debug_assert_eq!(self.by_peer.len(), self.in_order.len());
         self.in_order.len()

@@ -8,7 +8,7 @@ mod connections;
 mod control;
 mod control_io;
 mod credentials;
-#[cfg(feature = "testing")]
+#[cfg(any(test, feature = "testing"))]
 mod invariants;
 mod peer;
 

@@ -136,7 +136,7 @@ impl Peer {
     }
 
     /// Returns the memory that the kept datagrams take.
-    #[cfg(feature = "testing")]
+    #[cfg(any(test, feature = "testing"))]
     pub(super) fn datagram_bytes(&self) -> usize {
         assert_eq!(
             self.datagram_bytes,

@@ -7,7 +7,7 @@
 //! [`crate::request`]; this owner moves their bytes and keeps their deadlines.
 
 mod incoming;
-#[cfg(feature = "testing")]
+#[cfg(any(test, feature = "testing"))]
 mod invariants;
 mod outgoing;
 

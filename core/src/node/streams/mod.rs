@@ -5,7 +5,7 @@
 //! owner decides how much memory the request bodies of one peer may take while they arrive.
 
 mod api;
-#[cfg(feature = "testing")]
+#[cfg(any(test, feature = "testing"))]
 mod invariants;
 mod open;
 mod table;

@@ -176,13 +176,13 @@ impl Table {
     }
 
     /// Every stream with its number.
-    #[cfg(feature = "testing")]
+    #[cfg(any(test, feature = "testing"))]
     pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &Stream)> {
         self.table.iter().map(|(&index, stream)| (index, stream))
     }
 
     /// How many streams are watched for their first frame, those that sent it lately included.
-    #[cfg(feature = "testing")]
+    #[cfg(any(test, feature = "testing"))]
     pub(super) fn openings(&self) -> usize {
         self.headers.len()
     }
