@@ -4,6 +4,7 @@ mod common;
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use common::{connect, run};
 
@@ -24,8 +25,15 @@ const CHECKS: [&str; 14] = [
     "transfer",
 ];
 
+/// One demonstration at a time: each bounds its own steps, and they would slow each other down.
+fn alone() -> MutexGuard<'static, ()> {
+    static STAGE: Mutex<()> = Mutex::new(());
+    STAGE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 #[test]
 fn the_demonstration_verifies_all_it_shows() {
+    let _alone = alone();
     let output = run(&["demo"]);
     let (stdout, stderr) =
         (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
@@ -42,6 +50,7 @@ fn the_demonstration_verifies_all_it_shows() {
 
 #[test]
 fn the_report_is_json_when_asked_for() {
+    let _alone = alone();
     let output = run(&["demo", "--json"]);
     assert_eq!(output.status.code(), Some(0));
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -61,6 +70,7 @@ fn the_report_is_json_when_asked_for() {
 
 #[test]
 fn the_tunnel_stays_up_when_asked_to() {
+    let _alone = alone();
     let mut demo = Command::new(env!("CARGO_BIN_EXE_adit"))
         .args(["demo", "--keep"])
         .env("ADIT_HOME", env!("CARGO_TARGET_TMPDIR"))

@@ -5,9 +5,9 @@ mod common;
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use common::{LIMIT, Tunnel, connect, echo, echoes, free_tcp, service};
+use common::{LIMIT, Tunnel, connect, echo, echoes_at_last, free_tcp, service};
 use socket2::SockRef;
 
 fn reset(tcp: &TcpStream) -> io::Result<()> {
@@ -15,14 +15,12 @@ fn reset(tcp: &TcpStream) -> io::Result<()> {
 }
 
 fn assert_refused(port: std::net::SocketAddr) {
-    let start = Instant::now();
     // On a busy machine the reset is there before the call that connects has returned.
     let read = TcpStream::connect(port).and_then(|mut tcp| {
         tcp.set_read_timeout(Some(LIMIT))?;
         tcp.read(&mut [0])
     });
     assert_eq!(read.expect_err("nothing is to be read").kind(), ErrorKind::ConnectionReset);
-    assert!(start.elapsed() < Duration::from_secs(5), "refused only after {:?}", start.elapsed());
 }
 
 #[test]
@@ -131,12 +129,13 @@ fn a_slow_reader_pushes_back_to_the_source_and_disturbs_nobody() {
         written += count;
         assert!(written < 256 << 20, "nothing pushes back");
     }
-    assert!(echoes(tunnel.ports[0]), "another service suffers");
+    assert!(echoes_at_last(tunnel.ports[0]), "another service suffers");
 }
 
 #[test]
 fn a_service_that_is_down_is_a_refusal_and_others_go_on() {
-    let tunnel = Tunnel::start(&[("echo", service(echo), ""), ("down", free_tcp(), "")]);
+    let down = free_tcp();
+    let tunnel = Tunnel::start(&[("echo", service(echo), ""), ("down", down, "")]);
     let mut going_on = connect(tunnel.ports[0]);
     for _ in 0..3 {
         assert_refused(tunnel.ports[1]);
@@ -145,7 +144,7 @@ fn a_service_that_is_down_is_a_refusal_and_others_go_on() {
         going_on.read_exact(&mut answer).unwrap();
         assert_eq!(&answer, b"still there?");
     }
-    assert!(tunnel.connector.log().contains("backend_unavailable"), "{}", tunnel.connector.log());
+    tunnel.connector.says(&format!("backend_unavailable: {down}: Connection refused"));
 }
 
 #[test]
@@ -158,13 +157,11 @@ fn a_service_is_for_the_devices_it_allows() {
     ]);
     assert_refused(tunnel.ports[1]);
     assert_refused(tunnel.ports[2]);
-    assert!(echoes(tunnel.ports[0]));
-    let log = tunnel.connector.log();
-    assert!(log.contains("forbidden: laptop may not use \"private\""), "{log}");
-    assert!(log.contains("no_such_service"), "{log}");
-    let log = tunnel.agent.log();
-    assert!(log.contains("forbidden: laptop may not use \"private\""), "{log}");
-    assert!(log.contains("no_such_service"), "{log}");
+    assert!(echoes_at_last(tunnel.ports[0]));
+    for program in [&tunnel.connector, &tunnel.agent] {
+        program.says("forbidden: laptop may not use \"private\"");
+        program.says("no_such_service");
+    }
 }
 
 #[test]
@@ -210,6 +207,5 @@ fn a_service_behind_a_unix_socket_hears_all_and_answers() {
 
     assert_refused(tunnel.ports[1]);
     assert_refused(tunnel.ports[2]);
-    let log = tunnel.connector.log();
-    assert!(log.contains("backend_unavailable: /nonexistent/app.sock: "), "{log}");
+    tunnel.connector.says("backend_unavailable: /nonexistent/app.sock: ");
 }

@@ -16,7 +16,7 @@ use common::{Directory, echo, free_udp, service, within};
 use serde_json::Value;
 
 /// Longest wait for a crowd on a busy machine.
-const CROWD: Duration = Duration::from_secs(90);
+const CROWD: Duration = Duration::from_secs(300);
 
 fn echo_service() -> String {
     service(echo).to_string()
@@ -153,7 +153,7 @@ impl Crowd {
             .map(|number| {
                 let log = File::create(directory.path(&format!("{number}.log"))).unwrap();
                 Command::new(env!("CARGO_BIN_EXE_adit"))
-                    .args(["connect", invite, "--local", "0", "--give-up-after", "60s"])
+                    .args(["connect", invite, "--local", "0", "--give-up-after", "290s"])
                     .env("ADIT_HOME", directory.path(&number.to_string()))
                     .env_remove("RUST_LOG")
                     .stdin(Stdio::null())

@@ -5,7 +5,7 @@ mod common;
 use std::io::{Read as _, Write as _};
 use std::net::UdpSocket;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use common::{
@@ -43,9 +43,10 @@ fn connector(
 fn a_connector_killed_under_load_and_restarted_serves_again() {
     let mut tunnel = Tunnel::start(&[("echo", service(echo), "")]);
     let stop = Arc::new(AtomicBool::new(false));
+    let exchanged = Arc::new(AtomicUsize::new(0));
     let load: Vec<_> = (0..4)
         .map(|_| {
-            let (stop, port) = (stop.clone(), tunnel.ports[0]);
+            let (stop, exchanged, port) = (stop.clone(), exchanged.clone(), tunnel.ports[0]);
             std::thread::spawn(move || {
                 let (block, mut answer) = (vec![1; 32 * 1024], vec![0; 32 * 1024]);
                 while !stop.load(Ordering::Relaxed) {
@@ -53,12 +54,15 @@ fn a_connector_killed_under_load_and_restarted_serves_again() {
                     while !stop.load(Ordering::Relaxed)
                         && tcp.write_all(&block).is_ok()
                         && tcp.read_exact(&mut answer).is_ok()
-                    {}
+                    {
+                        exchanged.fetch_add(1, Ordering::Relaxed);
+                    }
                 }
             })
         })
         .collect();
-    std::thread::sleep(Duration::from_millis(500));
+    let is_loaded = || (exchanged.load(Ordering::Relaxed) >= 100).then_some(());
+    bounded(is_loaded).expect("the load is carried");
     tunnel.connector.kill();
     let killed = Instant::now();
     tunnel.connector = Program::start("connector", &tunnel.connector_config, &[]);
@@ -103,7 +107,7 @@ fn a_connection_is_refused_when_the_tunnel_does_not_come_up() {
     let error = tcp.read(&mut [0]).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
     let took = start.elapsed();
-    assert!((9..12).contains(&took.as_secs()), "refused after {took:?}");
+    assert!(took.as_secs() >= 9, "refused after {took:?}");
     let said = "no connection: timed_out: the handshake was not complete within the connect \
                 timeout; check that the peer runs and that UDP reaches it; attempt 1 in ";
     bounded(|| agent.log().contains(said).then_some(()))

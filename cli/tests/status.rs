@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use common::{
-    Authority, Directory, Program, Tunnel, bounded, echo, echoes, free_tcp, free_udp, run, run_at,
-    service,
+    Authority, Directory, Program, Tunnel, bounded, echo, echoes_at_last, free_tcp, free_udp, run,
+    run_at, service,
 };
 use serde_json::Value;
 
@@ -199,7 +199,7 @@ fn the_socket_speaks_a_line_of_json_each_way() {
     assert_eq!(ask("hello\n")["ok"], false);
     let long = "x".repeat(2_000);
     assert!(ask(&long)["error"].as_str().unwrap().starts_with("the request is too long"));
-    assert!(echoes(tunnel.ports[0]), "the tunnel does not mind");
+    assert!(echoes_at_last(tunnel.ports[0]), "the tunnel does not mind");
 }
 
 #[test]

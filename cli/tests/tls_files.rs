@@ -12,7 +12,10 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use common::people::{Machine, Running, assert_echoes};
-use common::{Authority, QUICK, connect, echo, echoes, free_tcp, free_udp, service, within};
+use common::{
+    Authority, QUICK, connect, echo, echoes, echoes_at_last, free_tcp, free_udp, is_cut_off,
+    service,
+};
 
 /// A connector and agents with PEM files of one authority, all on one machine.
 struct World {
@@ -66,6 +69,9 @@ impl World {
 }
 
 const A_DAY: Duration = Duration::from_secs(86_400);
+
+/// A life in which a busy machine has time to start a process that connects.
+const SHORT: Duration = Duration::from_secs(12);
 
 #[test]
 fn certificates_beside_the_leaf_do_not_change_who_a_device_is() {
@@ -156,9 +162,7 @@ fn a_certificate_on_the_list_of_the_revoked_is_cut_off_once_it_is_there() {
     let mut tcp = connect(ports[0]);
     let fresh = world.authority.revoke(directory, "new.pem", &["other", "laptop"]);
     std::fs::rename(fresh, directory.path("crl.pem")).unwrap();
-    let start = Instant::now();
-    assert!(!matches!(tcp.read(&mut [0]), Ok(1..)));
-    assert!(start.elapsed() < Duration::from_secs(3), "cut off after {:?}", start.elapsed());
+    assert!(is_cut_off(&mut tcp));
     let said = agent.ends_with(3);
     assert!(said.starts_with("unauthenticated: ") && said.contains("revoked"), "{said}");
     connector.says("closed: unauthenticated: the certificate was revoked");
@@ -171,9 +175,9 @@ fn a_certificate_on_the_list_of_the_revoked_is_cut_off_once_it_is_there() {
 fn a_device_whose_certificate_ends_while_it_is_connected_is_cut_off() {
     let world = World::new();
     let connector = world.connector(&world.issue("connector", A_DAY));
-    let (mut agent, ports) = world.agent(&world.issue("laptop", Duration::from_secs(6)));
+    let (mut agent, ports) = world.agent(&world.issue("laptop", SHORT));
     let mut tcp = connect(ports[0]);
-    assert!(!matches!(tcp.read(&mut [0]), Ok(1..)));
+    assert!(is_cut_off(&mut tcp));
     let said = agent.ends_with(3);
     assert!(said.contains("not valid at the time of its clock"), "{said}");
     assert!(said.ends_with("; set the clock that is wrong, or renew the certificate"), "{said}");
@@ -183,24 +187,23 @@ fn a_device_whose_certificate_ends_while_it_is_connected_is_cut_off() {
 #[test]
 fn a_connector_whose_certificate_ends_while_it_is_connected_is_left_until_it_has_another() {
     let world = World::new();
-    let _connector = world.connector(&world.issue("connector", Duration::from_secs(6)));
+    let _connector = world.connector(&world.issue("connector", SHORT));
     let (mut agent, ports) = world.agent(&world.issue("laptop", A_DAY));
     let mut tcp = connect(ports[0]);
-    assert!(!matches!(tcp.read(&mut [0]), Ok(1..)));
+    assert!(is_cut_off(&mut tcp));
     agent.says("no connection: unauthenticated: the peer's certificate is not valid at the time");
     agent.says("; set the clock that is wrong, or renew the certificate; attempt 2 in ");
     world.issue("connector", A_DAY);
-    let back = within(Duration::from_secs(40), || echoes(ports[0]).then_some(()));
-    assert!(back.is_some() && agent.is_running(), "{}", agent.log());
+    assert!(echoes_at_last(ports[0]) && agent.is_running(), "{}", agent.log());
 }
 
 #[test]
 fn a_certificate_that_was_renewed_in_its_file_carries_on_when_the_old_one_ends() {
     let world = World::new();
-    let connector = world.issue("connector", Duration::from_secs(6));
+    let connector = world.issue("connector", SHORT);
     let _connector = world.connector(&connector);
-    let (mut agent, ports) = world.agent(&world.issue("laptop", Duration::from_secs(7)));
-    let end = Instant::now() + Duration::from_secs(9);
+    let (mut agent, ports) = world.agent(&world.issue("laptop", SHORT + Duration::from_secs(1)));
+    let end = Instant::now() + SHORT + Duration::from_secs(3);
     for name in ["connector", "laptop"] {
         world.issue(name, A_DAY);
     }
@@ -210,5 +213,5 @@ fn a_certificate_that_was_renewed_in_its_file_carries_on_when_the_old_one_ends()
         std::thread::sleep(Duration::from_millis(100));
     }
     assert!(agent.is_running());
-    assert!(agent.log().contains("the certificate has expired"), "{}", agent.log());
+    agent.says("the certificate has expired");
 }

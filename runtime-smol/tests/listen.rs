@@ -10,6 +10,9 @@ use adit_core::tls::Tls;
 
 const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
+/// Longest wait for anything that ought to happen.
+const LIMIT: Duration = Duration::from_secs(60);
+
 /// A configuration that does not say whether it listens, with a certificate of these decades.
 fn config(name: &str) -> Result<Config, Box<dyn Error>> {
     let validity = Validity {
@@ -30,7 +33,7 @@ fn listen_accepts_what_connect_dials() -> Result<(), Box<dyn Error>> {
         let (_client, peer, driver) = adit_smol::connect(config("agent")?, dial)?;
         smol::spawn(driver).detach();
         let accepted = smol::future::or(server.accept(), async {
-            smol::Timer::after(Duration::from_secs(10)).await;
+            smol::Timer::after(LIMIT).await;
             None
         });
         assert_eq!(accepted.await.ok_or("nobody came in time")?.names(), ["agent"]);

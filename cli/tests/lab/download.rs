@@ -1,20 +1,25 @@
 //! A large file from a web server to `curl`, and whether it arrived whole.
 //!
-//! It decides how it is served and fetched, never what happens meanwhile.
+//! It decides how it is served and fetched, and at which pace; never what happens meanwhile.
 
 use std::fs::File;
-use std::io::Read as _;
-use std::net::{SocketAddr, TcpStream};
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::common::{Directory, within};
+use super::common::{Directory, service, within};
 use super::namespace::Namespace;
 use super::stage::{SOON, free_port};
 
 /// Longest time that a download takes.
 const LIMIT: Duration = Duration::from_secs(600);
+
+/// Blocks a second that a throttle passes on.
+const PER_SECOND: u64 = 50;
 
 /// Whether the programs that it takes are here; says so if not.
 pub(crate) fn can_download() -> bool {
@@ -62,18 +67,73 @@ impl Nginx {
     }
 }
 
-/// Starts to fetch that file at so many bytes a second at most.
-pub(crate) fn download(
-    inside: &Namespace,
-    from: SocketAddr,
-    to: &Path,
-    per_second: u64,
-) -> Process {
+/// A TCP port that passes connections on to a server, and what comes back at a pace. It holds back
+/// all that is beyond a number of bytes, until it is released: however fast or slow the machine is, no
+/// download is over before its test has done what it is about.
+pub(crate) struct Throttle {
+    pub(crate) port: u16,
+    is_released: Arc<AtomicBool>,
+}
+
+impl Throttle {
+    /// Starts it in a namespace, before a server there, at so many bytes a second.
+    pub(crate) fn start(inside: &Namespace, server: u16, per_second: u64, held_from: u64) -> Self {
+        let is_released = Arc::new(AtomicBool::new(false));
+        let released = is_released.clone();
+        let port = inside.enter(|| {
+            let address = (Ipv4Addr::LOCALHOST, server);
+            service(move |client| {
+                let server = TcpStream::connect(address)?;
+                let (mut question, mut to) = (client.try_clone()?, server.try_clone()?);
+                std::thread::spawn(move || std::io::copy(&mut question, &mut to));
+                pass_on(server, client, (per_second, held_from), &released)
+            })
+        });
+        Self { port: port.port(), is_released }
+    }
+
+    /// Lets the rest pass, as fast as it comes.
+    pub(crate) fn release(&self) {
+        self.is_released.store(true, Ordering::Relaxed);
+    }
+}
+
+fn pass_on(
+    mut from: TcpStream,
+    mut to: TcpStream,
+    (per_second, held_from): (u64, u64),
+    is_released: &AtomicBool,
+) -> std::io::Result<()> {
+    let mut block = vec![0; usize::try_from(per_second / PER_SECOND).unwrap_or(usize::MAX).max(1)];
+    let mut passed = 0;
+    loop {
+        let count = from.read(&mut block)?;
+        if count == 0 {
+            return to.shutdown(Shutdown::Write);
+        }
+        to.write_all(&block[..count])?;
+        passed += u64::try_from(count).unwrap_or(u64::MAX);
+        let is_held = || !is_released.load(Ordering::Relaxed);
+        if is_held() {
+            std::thread::sleep(Duration::from_millis(1_000 / PER_SECOND));
+        }
+        while passed >= held_from && is_held() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+/// Starts to fetch that file.
+pub(crate) fn download(inside: &Namespace, from: SocketAddr, to: &Path) -> Process {
     let mut curl = inside.command("curl");
-    curl.args(["-sSf", "--max-time", &LIMIT.as_secs().to_string()]);
-    curl.args(["--limit-rate", &per_second.to_string(), "-o"]).arg(to);
-    curl.arg(format!("http://{from}/original")).stdin(Stdio::null());
+    curl.args(["-sSf", "--no-buffer", "--max-time", &LIMIT.as_secs().to_string()]);
+    curl.arg("-o").arg(to).arg(format!("http://{from}/original")).stdin(Stdio::null());
     Process(curl.spawn().unwrap())
+}
+
+/// How long a file is by now.
+pub(crate) fn length(file: &Path) -> u64 {
+    std::fs::metadata(file).map_or(0, |metadata| metadata.len())
 }
 
 /// What `sha256sum` says of a file.
@@ -92,12 +152,11 @@ impl Process {
     /// # Panics
     /// If it has ended before that.
     pub(crate) fn reaches(&mut self, file: &Path, bytes: u64) {
-        let length = || std::fs::metadata(file).map_or(0, |metadata| metadata.len());
         let reached = within(LIMIT, || {
             let has_ended = self.0.try_wait().unwrap().is_some();
-            (length() >= bytes || has_ended).then_some(has_ended)
+            (length(file) >= bytes || has_ended).then_some(has_ended)
         });
-        assert_eq!(reached, Some(false), "it has {} of {bytes} bytes", length());
+        assert_eq!(reached, Some(false), "it has {} of {bytes} bytes", length(file));
     }
 
     /// Waits for its end. Whether it was one in order.

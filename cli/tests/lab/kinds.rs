@@ -127,24 +127,38 @@ fn a_wire_delays_and_loses_as_told_and_as_changed() {
     let near = socket(&site.host, Ipv4Addr::UNSPECIFIED, 5_000);
     // The first one waits for addresses of the links to be resolved.
     assert!(observers.see(&near)[0].is_some());
-    round_trip(&near, &far);
-    let took = round_trip(&near, &far).unwrap();
+    let took = shortest_round_trip(&near, &far, 80 * MS);
     assert!((40 * MS..80 * MS).contains(&took), "{took:?}");
     let wire = site.wire.as_ref().unwrap();
     wire.change(|conditions| conditions.latency = 5 * MS);
-    let took = round_trip(&near, &far).unwrap();
+    let took = shortest_round_trip(&near, &far, 38 * MS);
     assert!((10 * MS..38 * MS).contains(&took), "{took:?}");
     wire.change(|conditions| conditions.loss = Loss::Random(1.0));
-    assert_eq!(round_trip(&near, &far), None);
+    assert_eq!(round_trip(&near, &far, 0), None);
 }
 
-fn round_trip(near: &UdpSocket, far: &UdpSocket) -> Option<Duration> {
-    let (began, mut buffer) = (Instant::now(), [0; 64]);
-    near.send_to(b"there", far.local_addr().unwrap()).unwrap();
-    let (_, from) = far.recv_from(&mut buffer).ok()?;
-    far.send_to(b"back", from).unwrap();
-    near.recv_from(&mut buffer).ok()?;
-    Some(began.elapsed())
+/// The shortest of many round trips, or the first one below a limit: a busy machine makes some longer,
+/// and none shorter.
+fn shortest_round_trip(near: &UdpSocket, far: &UdpSocket, limit: Duration) -> Duration {
+    let mut shortest = Duration::MAX;
+    for took in (0..100).filter_map(|number| round_trip(near, far, number)) {
+        shortest = shortest.min(took);
+        if shortest < limit {
+            break;
+        }
+    }
+    shortest
+}
+
+/// The time of a round trip; nothing if it takes too long, or if what arrives is of an earlier one
+/// that did.
+fn round_trip(near: &UdpSocket, far: &UdpSocket, number: u8) -> Option<Duration> {
+    let (began, mut there, mut back) = (Instant::now(), [0], [0]);
+    near.send_to(&[number], far.local_addr().unwrap()).unwrap();
+    let (_, from) = far.recv_from(&mut there).ok()?;
+    far.send_to(&there, from).unwrap();
+    near.recv_from(&mut back).ok()?;
+    (there == [number] && back == [number]).then(|| began.elapsed())
 }
 
 #[test]

@@ -7,7 +7,7 @@ use adit_core::testing::link::{Conditions, Loss};
 
 use super::common::Directory;
 use super::common::people::Machine;
-use super::download::{Nginx, can_download, digest, download};
+use super::download::{Nginx, Throttle, can_download, digest, download, length};
 use super::nat::Kind;
 use super::net::Net;
 use super::stage::{Party, SOON, Stage, Way, connected, start_in};
@@ -20,7 +20,8 @@ const WATCH: Duration = Duration::from_secs(2);
 /// Bytes of the large transfer, unless ADIT_LAB_BYTES says otherwise: the whole is 1 GiB.
 const BYTES: u64 = 48 << 20;
 
-/// Time that the large transfer takes at least, so that its path can be cut and mended meanwhile.
+/// Time that the large transfer would take if all of it was sent at one pace, so that there are
+/// always bytes under way while its path is cut and mended.
 const LASTS: u64 = 90;
 
 #[test]
@@ -52,15 +53,19 @@ fn a_download_from_a_public_connector_survives_a_cable_that_is_out_for_a_moment(
     let (directory, owner) = (Directory::new(), Machine::new());
     let bytes = 8 << 20;
     let web = Nginx::start(&directory, &server.inside, bytes);
-    let expose = ["expose", &web.port.to_string(), "--name", "web", "--listen", "4433"];
+    // What is not sent yet cannot have arrived: a half is held back until the cable was out.
+    let throttle = Throttle::start(&server.inside, web.port, bytes / 6, bytes / 2);
+    let expose = ["expose", &throttle.port.to_string(), "--name", "web", "--listen", "4433"];
     let connector = start_in(&server.inside, &owner, &expose);
     let mut agent = Party::at(net.site(0, Kind::Symmetric));
     let address = agent.connect(&connector.line());
     let copy = directory.path("copy");
-    let mut curl = download(&agent.site.host, address, &copy, bytes / 6);
+    let mut curl = download(&agent.site.host, address, &copy);
     curl.reaches(&copy, bytes / 3);
     agent.site.unplug();
+    throttle.release();
     std::thread::sleep(WATCH);
+    assert!(length(&copy) < bytes, "it arrived without the cable");
     agent.site.replug();
     assert!(curl.succeeds(), "{}", connector.log());
     assert_eq!(digest(&copy), digest(&web.original));
@@ -73,7 +78,7 @@ fn every_pair_of_nats_goes_direct_where_it_can_and_by_the_relay_where_not() {
         for other in Kind::ALL {
             let (_connector, agent, address) = connected(&mut stage, [one, other]);
             check_way(&agent, one.meets(other), &format!("{one:?} {other:?}"));
-            assert!(agent.echoes_within(address, SECOND), "{one:?} {other:?}");
+            assert!(agent.echoes_within(address, SOON), "{one:?} {other:?}");
         }
     }
 }
@@ -138,7 +143,7 @@ fn a_relay_that_dies_is_not_missed_by_direct_peers_and_serves_again_when_it_is_b
     agent.goes(Way::Direct, SOON);
     stage.kill_relay();
     std::thread::sleep(WATCH);
-    assert!(agent.echoes_within(address, SECOND), "the direct path needed the relay");
+    assert!(agent.echoes_within(address, SOON), "the direct path needed the relay");
     stage.start_relay();
     let mut late = Party::at(stage.net.site(2, Kind::Symmetric));
     let mut other = Party::at(stage.net.site(3, Kind::Symmetric));
@@ -164,7 +169,7 @@ fn where_udp_is_blocked_the_relay_is_reached_by_tcp_and_left_for_udp_by_itself()
     assert!(agent.echoes_within(address, 3 * SOON));
     agent.goes(Way::Relayed, SOON);
     agent.site.allow_udp();
-    agent.goes(Way::Direct, 12 * SOON);
+    agent.goes(Way::Direct, 6 * SOON);
     assert!(agent.echoes_within(address, SOON));
 }
 
@@ -201,12 +206,13 @@ fn a_download_goes_on_while_its_direct_path_is_cut_and_mended_three_times() {
     let directory = Directory::new();
     let bytes = std::env::var("ADIT_LAB_BYTES").map_or(BYTES, |n| n.parse().unwrap());
     let web = Nginx::start(&directory, &connector.site.host, bytes);
-    let invite = connector.expose(web.port, &stage);
+    let throttle = Throttle::start(&connector.site.host, web.port, bytes / LASTS, bytes / 2);
+    let invite = connector.expose(throttle.port, &stage);
     let address = agent.connect(&invite);
     agent.goes(Way::Direct, SOON);
 
     let copy = directory.path("copy");
-    let mut curl = download(&agent.site.host, address, &copy, bytes / LASTS);
+    let mut curl = download(&agent.site.host, address, &copy);
     // Each direct path that is lost is waited for: the later it is, the longer it is held off.
     for share in 1..=3 {
         curl.reaches(&copy, bytes * share / 12);
@@ -215,6 +221,7 @@ fn a_download_goes_on_while_its_direct_path_is_cut_and_mended_three_times() {
         agent.site.mend();
         agent.goes(Way::Direct, 6 * SOON);
     }
+    throttle.release();
     assert!(curl.succeeds(), "{}", stage.relay_log());
     assert_eq!(digest(&copy), digest(&web.original));
 }

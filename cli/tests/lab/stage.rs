@@ -15,8 +15,9 @@ use super::namespace::Namespace;
 use super::nat::Kind;
 use super::net::{Net, Public, Site};
 
-/// Longest wait for a path to be found, or to be left.
-pub(crate) const SOON: Duration = Duration::from_secs(10);
+/// Longest wait for a path to be found, or to be left: an idle machine needs two seconds, and a busy
+/// one several times as long.
+pub(crate) const SOON: Duration = Duration::from_secs(30);
 
 /// The TCP and UDP port of the relay.
 const RELAY_PORT: &str = "4433";

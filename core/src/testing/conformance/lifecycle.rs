@@ -8,7 +8,7 @@ use crate::event::Event;
 use crate::lifecycle::State;
 
 use super::forwarder::Forwarder;
-use super::identities::{EXPIRED, FUTURE, Identities, SERVER_NAME, VALID};
+use super::identities::{EXPIRED, FUTURE, Identities, SERVER_NAME, VALID, quick_heartbeat};
 use super::{
     Connected, Runtime, both, connect, connect_with, dial, echo_service, pattern, read, run,
     serve_echo, start, start_at, until, write,
@@ -93,7 +93,8 @@ pub fn an_address_the_system_cannot_send_to_is_tried_again<R: Runtime>() {
 pub fn a_peer_that_was_killed_is_found_again_when_it_returns<R: Runtime>() {
     run::<R>(async {
         let identities = Identities::new();
-        let pair = connect_with::<R>(identities.server(), identities.client()).await;
+        let client = identities.client().heartbeat(quick_heartbeat());
+        let pair = connect_with::<R>(identities.server(), client).await;
         let addr = pair.server.addr;
         drop(pair.server);
         until::<R, _>(|| (!matches!(pair.dialled.state(), State::Connected { .. })).then_some(()))
