@@ -14,8 +14,8 @@ use adit_core::drive::io::{Clock, Io};
 use adit_core::transmit::{Datagram, Transmit};
 use smol::{Async, Timer};
 
-use crate::system::clock::SystemClock;
-use crate::system::udp::Udp;
+use adit_system::clock::SystemClock;
+use adit_system::udp::Udp;
 
 /// A UDP socket and a clock for the core's event loop, on smol.
 #[derive(Debug)]

@@ -32,13 +32,14 @@
 
 mod io;
 mod stream;
-mod system;
 
 use std::io::{Error, ErrorKind, Result};
 use std::net::{SocketAddr, UdpSocket};
 
 use adit_core::config::{Config, Dial};
 use adit_core::drive::drive;
+
+use adit_system as system;
 
 pub use adit_core as core;
 pub use adit_core::drive::{Handle, Peer};

@@ -16,8 +16,8 @@ use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::time::Sleep;
 
-use crate::system::clock::SystemClock;
-use crate::system::udp::Udp;
+use adit_system::clock::SystemClock;
+use adit_system::udp::Udp;
 
 /// A UDP socket and a clock for the core's event loop, on tokio.
 #[derive(Debug)]
@@ -56,7 +56,7 @@ impl TokioIo {
     /// # Panics
     /// As [`TokioIo::new`].
     pub fn bind(addr: SocketAddr) -> io::Result<Self> {
-        Self::new(crate::system::udp::bind(addr)?)
+        Self::new(adit_system::udp::bind(addr)?)
     }
 
     /// The address the socket is bound to.

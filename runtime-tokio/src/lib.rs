@@ -34,7 +34,6 @@
 pub mod carrier;
 mod io;
 mod stream;
-mod system;
 
 use std::io::{Error, ErrorKind, Result};
 use std::net::{SocketAddr, UdpSocket};
@@ -42,6 +41,8 @@ use std::net::{SocketAddr, UdpSocket};
 use adit_core::config::{Config, Dial};
 use adit_core::drive::drive;
 use adit_core::drive::io::Io;
+
+use adit_system as system;
 
 pub use adit_core as core;
 pub use adit_core::drive::{Handle, Peer};

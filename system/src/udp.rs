@@ -33,7 +33,7 @@ const TOO_LONG: i32 = rustix::io::Errno::MSGSIZE.raw_os_error();
 const TOO_LONG: i32 = 10_040;
 
 /// A bound socket; an IPv6 wildcard address takes IPv4 as well.
-pub(crate) fn bind(addr: SocketAddr) -> io::Result<UdpSocket> {
+pub fn bind(addr: SocketAddr) -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
     if addr.is_ipv6() && addr.ip().is_unspecified() {
         // Systems without dual-stack sockets refuse this, and IPv6 alone is then what there is.
@@ -44,7 +44,7 @@ pub(crate) fn bind(addr: SocketAddr) -> io::Result<UdpSocket> {
 }
 
 /// The wildcard address, any port, from which `remote` can be reached, or anything if there is none.
-pub(crate) fn wildcard_for(remote: Option<SocketAddr>) -> SocketAddr {
+pub fn wildcard_for(remote: Option<SocketAddr>) -> SocketAddr {
     let ip = match remote {
         Some(SocketAddr::V4(_)) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         Some(SocketAddr::V6(_)) | None => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
@@ -54,7 +54,7 @@ pub(crate) fn wildcard_for(remote: Option<SocketAddr>) -> SocketAddr {
 
 /// What sending and receiving on one socket need besides the socket.
 #[derive(Debug)]
-pub(crate) struct Udp {
+pub struct Udp {
     state: UdpSocketState,
     buffers: [Box<[u8]>; BUFFERS],
     is_ipv6: bool,
@@ -62,7 +62,7 @@ pub(crate) struct Udp {
 
 impl Udp {
     /// Prepares `socket`: non-blocking, with offloads and larger buffers where the system has them.
-    pub(crate) fn new(socket: &UdpSocket) -> io::Result<Self> {
+    pub fn new(socket: &UdpSocket) -> io::Result<Self> {
         let options = SockRef::from(socket);
         // More space is a wish: a system that refuses it still carries datagrams.
         if options.recv_buffer_size().is_ok_and(|size| size < RECV_SPACE) {
@@ -79,14 +79,14 @@ impl Udp {
     }
 
     /// Datagrams one [`Udp::send`] takes; it falls to 1 when the system turns out to refuse GSO.
-    pub(crate) fn max_segments(&self) -> usize {
+    pub fn max_segments(&self) -> usize {
         self.state.max_gso_segments()
     }
 
     /// Takes one system call's worth of datagrams.
     ///
     /// Errors are `WouldBlock` and what ends the socket.
-    pub(crate) fn recv(
+    pub fn recv(
         &mut self,
         socket: UdpSockRef<'_>,
         sink: &mut dyn FnMut(Datagram),
@@ -110,7 +110,7 @@ impl Udp {
     /// this is how path MTU discovery learns the limit (RFC 8899 §3).
     ///
     /// Errors are `WouldBlock` and what the system said about the destination.
-    pub(crate) fn send(
+    pub fn send(
         &self,
         socket: UdpSockRef<'_>,
         transmit: &Transmit,

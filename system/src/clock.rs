@@ -10,13 +10,13 @@ use adit_core::drive::io::Clock;
 
 /// The clock of one node.
 #[derive(Debug)]
-pub(crate) struct SystemClock {
+pub struct SystemClock {
     anchor: Instant,
     origin: Duration,
 }
 
 impl SystemClock {
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         let anchor = Instant::now();
         Self { anchor, origin: uptime(anchor) }
     }
