@@ -1,6 +1,7 @@
 //! What an adapter supplies: a clock, a way in, a way out, and a sleep. Nothing else.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -23,6 +24,17 @@ pub trait Clock: Send + Sync {
 pub trait Io {
     /// The clock that every instant passed to this adapter comes from.
     fn clock(&self) -> Arc<dyn Clock>;
+
+    /// Returns the address that the socket is bound to, which [`Handle::local_addr`] passes on. The
+    /// driver asks once, when it is made.
+    ///
+    /// # Errors
+    /// What the system reports; `Unsupported` where an adapter has no address, which is the default.
+    ///
+    /// [`Handle::local_addr`]: super::Handle::local_addr
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
 
     /// Receives what is there, at most one system call's worth, and hands each batch to `sink`.
     ///
