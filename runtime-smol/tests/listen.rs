@@ -23,8 +23,8 @@ fn config(name: &str) -> Result<Config, Box<dyn Error>> {
 #[test]
 fn listen_accepts_what_connect_dials() -> Result<(), Box<dyn Error>> {
     smol::block_on(async {
-        let (server, mut driver) = adit_smol::listen(LOOPBACK, config("connector")?)?;
-        let address = driver.io().local_addr()?;
+        let (server, driver) = adit_smol::listen(LOOPBACK, config("connector")?)?;
+        let address = server.local_addr()?;
         smol::spawn(driver).detach();
         let dial = Dial::new(address, "connector");
         let (_client, peer, driver) = adit_smol::connect(config("agent")?, dial)?;
