@@ -37,6 +37,8 @@ pub mod lifecycle;
 pub mod message;
 pub mod node;
 pub mod path;
+#[cfg(feature = "pki")]
+pub mod pki;
 pub mod probe;
 mod quic;
 pub mod relay;
