@@ -43,7 +43,8 @@ fn the_protocol_states_the_times_that_are_the_defaults() {
 #[test]
 fn the_protocol_and_the_operations_state_when_an_interactive_policy_gives_up() {
     let (policy, default) = (Policy::interactive(), Policy::default());
-    let (attempts, unavailable) = (policy.max_attempts().unwrap(), policy.max_unavailable().unwrap());
+    let (attempts, unavailable) =
+        (policy.max_attempts().unwrap(), policy.max_unavailable().unwrap());
     assert_eq!((default.max_attempts(), default.max_unavailable()), (None, None));
     for (document, text) in [
         ("docs/protocol.md", "By default attempts have no end.".to_owned()),
