@@ -10,6 +10,7 @@ use std::time::Duration;
 use adit_tokio::core::config::{Config, Transport};
 use adit_tokio::core::message::ServiceName;
 use adit_tokio::core::path;
+use adit_tokio::core::retry::Policy;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
@@ -110,7 +111,12 @@ pub(crate) fn core(
 ) -> Result<(Caller, Follower), Stop> {
     let (follower, Who { tls, shown }) = Follower::start(source)?;
     let transport = Transport { connect_timeout: ATTEMPT, ..node::transport(limits) };
-    let builder = Config::builder(tls).device_id("agent").transport(transport).path(paths);
+    // When it has given up, the names are resolved again and all addresses are tried.
+    let builder = Config::builder(tls)
+        .device_id("agent")
+        .transport(transport)
+        .path(paths)
+        .retry(Policy::interactive());
     Ok((Caller { core: node::build(builder, heartbeat)?, shown, maps: false }, follower))
 }
 

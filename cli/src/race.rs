@@ -240,6 +240,7 @@ fn worse(before: Option<Defeat>, now: Failure) -> Defeat {
 mod tests {
     use super::*;
     use crate::demo::authority::Authority;
+    use adit_tokio::core::retry::Policy;
 
     const SOON: Duration = Duration::from_secs(5);
 
@@ -248,7 +249,7 @@ mod tests {
         let authority = Authority::new().unwrap();
         let config = |name, listening| {
             let tls = authority.device(name).unwrap();
-            Config::builder(tls).listening(listening).build().unwrap()
+            Config::builder(tls).listening(listening).retry(Policy::interactive()).build().unwrap()
         };
         let shown = authority.device("agent").unwrap().identity().clone();
         let caller = Caller { core: config("agent", false), shown, maps: false };

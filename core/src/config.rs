@@ -234,7 +234,8 @@ impl Builder {
         self
     }
 
-    /// The reconnect policy of dialled peers that bring none of their own.
+    /// The reconnect policy of dialled peers that bring none of their own: without end
+    /// ([`retry::Policy::persistent`]).
     pub fn retry(mut self, retry: retry::Policy) -> Self {
         self.0.retry = retry;
         self
@@ -333,7 +334,7 @@ pub struct Dial {
     pub to: Destination,
     /// The name its certificate must carry.
     pub server_name: String,
-    /// How to come back after a loss; `None` takes the node's own policy.
+    /// How to come back after a loss; `None` takes the node's own policy, by default one without end.
     pub retry: Option<retry::Policy>,
     /// Who this node is to the peer and whether it believes it; `None` is the node's own.
     pub tls: Option<Tls>,

@@ -3,12 +3,13 @@
 //! An event says that something happened once. Data stays with the node until it is read, so an
 //! event that is looked at late loses nothing.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::error::{Code, Failure};
 use crate::id::{PeerId, RequestId, StreamId};
-use crate::lifecycle::Transition;
+use crate::lifecycle::{State, Transition};
 use crate::message::ServiceName;
 use crate::path::Reason;
 use crate::transmit::Via;
@@ -152,6 +153,79 @@ pub enum Event {
     ShutDown,
 }
 
+/// One sentence in plain English, for logs and people. The text may change; programs match on the
+/// variants.
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Transition { peer, transition } => fmt_state(*peer, &transition.to, f),
+            Self::AttemptFailed { peer, failure, attempt, retry_in } => write!(
+                f,
+                "cannot connect to {peer} ({failure}); attempt {attempt} follows in {retry_in:.1?}"
+            ),
+            Self::Accepted { peer } => write!(f, "{peer} connected to this node"),
+            Self::Closed { peer, failure } => write!(f, "{peer} is closed: {failure}"),
+            Self::Rejected { remote, failure } => {
+                write!(f, "a handshake from {remote} was rejected: {failure}")
+            }
+            Self::HeartbeatAcked { peer, latency } => {
+                write!(f, "{peer} answered a heartbeat after {latency:.1?}")
+            }
+            Self::GoingAway { peer } => {
+                write!(f, "{peer} is shutting down and takes no new streams or requests")
+            }
+            Self::DatagramReceived { peer } => write!(f, "datagrams from {peer} arrived"),
+            Self::RequestOffered { peer, request } => write!(f, "{peer} made {request}"),
+            Self::RequestProgressed { request } => write!(f, "{request} progressed or ended"),
+            Self::Observed { peer, address } => {
+                write!(f, "the relay ({peer}) sees this node at {address}")
+            }
+            Self::Registered { peer } => {
+                write!(f, "the relay ({peer}) registered the services of this node")
+            }
+            Self::Unregistered { peer, failure } => {
+                write!(f, "the relay ({peer}) does not have the services of this node: {failure}")
+            }
+            Self::PathChanged { peer, via, reason } => fmt_path(*peer, *via, *reason, f),
+            Self::StreamsAvailable { peer } => write!(f, "{peer} takes another stream"),
+            Self::StreamOffered { stream, service } => {
+                write!(f, "{stream} was opened by the peer to the service \"{service}\"")
+            }
+            Self::StreamReadable { stream } => write!(f, "{stream} can be read"),
+            Self::StreamWritable { stream } => write!(f, "{stream} can be written again"),
+            Self::StreamFinished { stream } => {
+                write!(f, "{stream} was acknowledged to its end by the peer")
+            }
+            Self::StreamStopped { stream, code } => {
+                write!(f, "{stream} was stopped by the peer: {}", code.as_str())
+            }
+            Self::ShutDown => f.write_str("the node has shut down"),
+        }
+    }
+}
+
+fn fmt_state(peer: PeerId, state: &State, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    match state {
+        State::Disconnected => write!(f, "{peer} is disconnected"),
+        State::Connecting { .. } => write!(f, "{peer} is being connected to"),
+        State::Connected { .. } => write!(f, "{peer} is connected"),
+        State::Reconnecting { attempt, last_error, .. } => {
+            write!(f, "{peer} was lost ({last_error}); attempt {attempt} follows")
+        }
+        State::Failed { error, .. } => write!(f, "{peer} was given up: {error}"),
+    }
+}
+
+fn fmt_path(peer: PeerId, via: Via, reason: Reason, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let why = reason.sentence();
+    match via {
+        Via::Direct(route) => {
+            write!(f, "packets to {peer} go directly to {}: {why}", route.remote)
+        }
+        Via::Relayed(channel) => write!(f, "packets to {peer} go through {channel}: {why}"),
+    }
+}
+
 /// The transport's counters of one connection.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Statistics {
@@ -180,4 +254,128 @@ pub struct RequestCounts {
     pub failed: u64,
     /// Waiting to be written.
     pub queued: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::Channel;
+    use crate::timer::anchor;
+    use crate::transmit::Route;
+
+    fn failure() -> Failure {
+        Failure::new(Code::TimedOut, "no answer")
+    }
+
+    fn transition(to: State) -> Event {
+        let transition = Transition { from: State::Disconnected, to, at: anchor() };
+        Event::Transition { peer: PeerId(3), transition }
+    }
+
+    #[test]
+    fn transitions_and_attempts_read_as_sentences() {
+        let since = anchor();
+        let (attempt, last_error, error) = (2, failure(), failure());
+        let retry_in = Duration::from_micros(1_260_000);
+        for (event, text) in [
+            (transition(State::Disconnected), "peer 3 is disconnected"),
+            (transition(State::Connecting { since }), "peer 3 is being connected to"),
+            (transition(State::Connected { since, latency: None }), "peer 3 is connected"),
+            (
+                transition(State::Reconnecting { attempt, last_error, since }),
+                "peer 3 was lost (timed_out: no answer); attempt 2 follows",
+            ),
+            (
+                transition(State::Failed { error, at: since }),
+                "peer 3 was given up: timed_out: no answer",
+            ),
+            (
+                Event::AttemptFailed { peer: PeerId(3), failure: failure(), attempt, retry_in },
+                "cannot connect to peer 3 (timed_out: no answer); attempt 2 follows in 1.3s",
+            ),
+        ] {
+            assert_eq!(event.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn events_of_peers_and_relays_read_as_sentences() {
+        let (peer, address) = (PeerId(3), SocketAddr::from(([192, 0, 2, 1], 4433)));
+        let relayed = Via::Relayed(Channel { relay: PeerId(1), number: 7 });
+        for (event, text) in [
+            (Event::Accepted { peer }, "peer 3 connected to this node"),
+            (Event::Closed { peer, failure: failure() }, "peer 3 is closed: timed_out: no answer"),
+            (
+                Event::Rejected { remote: address, failure: failure() },
+                "a handshake from 192.0.2.1:4433 was rejected: timed_out: no answer",
+            ),
+            (
+                Event::HeartbeatAcked { peer, latency: Duration::from_micros(20_480) },
+                "peer 3 answered a heartbeat after 20.5ms",
+            ),
+            (
+                Event::GoingAway { peer },
+                "peer 3 is shutting down and takes no new streams or requests",
+            ),
+            (
+                Event::Observed { peer, address },
+                "the relay (peer 3) sees this node at 192.0.2.1:4433",
+            ),
+            (Event::Registered { peer }, "the relay (peer 3) registered the services of this node"),
+            (
+                Event::Unregistered { peer, failure: failure() },
+                "the relay (peer 3) does not have the services of this node: timed_out: no answer",
+            ),
+            (
+                Event::PathChanged { peer, via: relayed, reason: Reason::First },
+                &format!(
+                    "packets to peer 3 go through channel 7 of peer 1: {}",
+                    Reason::First.sentence()
+                ),
+            ),
+            (
+                Event::PathChanged {
+                    peer,
+                    via: Via::Direct(Route::to(address)),
+                    reason: Reason::DirectProven,
+                },
+                &format!(
+                    "packets to peer 3 go directly to 192.0.2.1:4433: {}",
+                    Reason::DirectProven.sentence()
+                ),
+            ),
+            (Event::ShutDown, "the node has shut down"),
+        ] {
+            assert_eq!(event.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn events_of_streams_and_requests_read_as_sentences() {
+        let (peer, request) = (PeerId(3), RequestId(9));
+        let stream = StreamId { peer, connection: 1, index: 4 };
+        let service = "db".parse().expect("a plain word is a service name");
+        for (event, text) in [
+            (Event::StreamsAvailable { peer }, "peer 3 takes another stream"),
+            (
+                Event::StreamOffered { stream, service },
+                "peer 3 stream 1.4 was opened by the peer to the service \"db\"",
+            ),
+            (Event::StreamReadable { stream }, "peer 3 stream 1.4 can be read"),
+            (Event::StreamWritable { stream }, "peer 3 stream 1.4 can be written again"),
+            (
+                Event::StreamFinished { stream },
+                "peer 3 stream 1.4 was acknowledged to its end by the peer",
+            ),
+            (
+                Event::StreamStopped { stream, code: Code::Cancelled },
+                "peer 3 stream 1.4 was stopped by the peer: cancelled",
+            ),
+            (Event::DatagramReceived { peer }, "datagrams from peer 3 arrived"),
+            (Event::RequestOffered { peer, request }, "peer 3 made request 9"),
+            (Event::RequestProgressed { request }, "request 9 progressed or ended"),
+        ] {
+            assert_eq!(event.to_string(), text);
+        }
+    }
 }

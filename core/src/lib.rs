@@ -37,6 +37,8 @@ pub mod lifecycle;
 pub mod message;
 pub mod node;
 pub mod path;
+#[cfg(feature = "pki")]
+pub mod pki;
 pub mod probe;
 mod quic;
 pub mod relay;
@@ -50,3 +52,8 @@ pub mod timer;
 pub mod tls;
 pub mod token_bucket;
 pub mod transmit;
+
+// They stand in signatures: a caller needs no versions of its own that have to agree with these.
+pub use bytes;
+pub use rustls;
+pub use rustls_pki_types as pki_types;

@@ -42,15 +42,18 @@ pub enum ConfigError {
     StableAfterTooLong(Duration),
 }
 
-/// How long to keep trying; every value of this type is usable.
+/// How long to keep trying; every value of this type is usable. The default never gives up on a peer
+/// that cannot be reached: a library that stops by itself leaves a program without a connection long
+/// after the outage is over. A limit is for a caller that has somebody to report it to.
 ///
 /// ```
 /// use adit_core::retry::Policy;
 /// use std::time::Duration;
+/// assert_eq!(Policy::default().max_attempts(), None);
 /// let policy = Policy::builder().max_attempts(Some(20)).build()?;
 /// assert_eq!(policy.max_attempts(), Some(20));
 /// assert_eq!(policy.stable_after(), Duration::from_secs(10));
-/// assert_eq!(Policy::persistent().max_attempts(), None);
+/// assert_eq!(Policy::interactive().max_attempts(), Some(10));
 /// # Ok::<(), adit_core::retry::ConfigError>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -62,35 +65,38 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// A builder that holds the defaults, which are those of an interactive agent.
+    /// Returns a builder that holds the defaults, which are those of [`Policy::persistent`].
     pub fn builder() -> Builder {
-        Builder(Self {
-            max_attempts: Some(10),
-            max_unavailable: Some(5),
-            stable_after: Duration::from_secs(10),
-            backoff: backoff::Config::default(),
-        })
+        Builder(Self::persistent())
     }
 
-    /// For an agent that a person watches: 10 attempts, about 5 minutes.
+    /// Returns the policy of an agent that a person watches: 10 attempts, about 5 minutes, or 5 that
+    /// the peer answers without being able to serve. It is never the default.
     #[must_use]
     pub fn interactive() -> Self {
-        Self::builder().0
+        Self { max_attempts: Some(10), max_unavailable: Some(5), ..Self::persistent() }
     }
 
-    /// For connector and relay links: no end, since nobody is there to start them again.
+    /// Returns the policy without an end, which is the default: for every link that no person
+    /// watches, such as those of connectors and relays.
     #[must_use]
     pub fn persistent() -> Self {
-        Self { max_attempts: None, max_unavailable: None, ..Self::interactive() }
+        Self {
+            max_attempts: None,
+            max_unavailable: None,
+            stable_after: Duration::from_secs(10),
+            backoff: backoff::Config::default(),
+        }
     }
 
-    /// How many attempts one outage may take.
+    /// How many attempts one outage may take; `None` is without end.
     #[must_use]
     pub const fn max_attempts(&self) -> Option<u32> {
         self.max_attempts
     }
 
-    /// How many attempts may follow answers that the peer is there and cannot serve.
+    /// How many attempts may follow answers that the peer is there and cannot serve; `None` is
+    /// without end.
     #[must_use]
     pub const fn max_unavailable(&self) -> Option<u32> {
         self.max_unavailable
@@ -111,7 +117,7 @@ impl Policy {
 
 impl Default for Policy {
     fn default() -> Self {
-        Self::interactive()
+        Self::persistent()
     }
 }
 
@@ -122,15 +128,16 @@ pub struct Builder(Policy);
 
 impl Builder {
     /// How many attempts one outage may take; `None` is without end, `Some(0)` never tries again.
-    /// Default 10: about 5 minutes, after which a person wants to be told rather than to wait on.
+    /// Default `None`: an outage may last longer than any number of attempts. 10 take about 5
+    /// minutes, after which a person wants to be told rather than to wait on.
     pub const fn max_attempts(mut self, max: Option<u32>) -> Self {
         self.0.max_attempts = max;
         self
     }
 
     /// How many attempts may follow answers that the peer is there and cannot serve: shutting
-    /// down, backend gone, queue full. Default 5: about half a minute, a restart takes less, and
-    /// what is still away then is away for longer.
+    /// down, backend gone, queue full. Default `None`, as for the attempts. 5 take about half a
+    /// minute: a restart takes less, and what is still away then is away for longer.
     pub const fn max_unavailable(mut self, max: Option<u32>) -> Self {
         self.0.max_unavailable = max;
         self

@@ -1,5 +1,5 @@
-//! What the crates may depend on: the core on no runtime and no socket, nobody on too much, twice
-//! the same, or a version with a known hole. It asks cargo; it never looks at code.
+//! What the crates may depend on: the core on no runtime and no socket, the system's part on no
+//! runtime, each adapter on its own, none on too much, twice the same, or a version with a known hole. It asks cargo; it never looks at code.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -45,12 +45,32 @@ fn the_core_depends_on_no_runtime_and_no_socket_under_any_provider() {
         &["--features", "aws-lc-rs"][..],
         &["--no-default-features", "--features", "ring"],
         &["--features", "aws-lc-rs,ring"],
+        &["--features", "pki"],
         &["--features", "testing"],
     ] {
         let tree = tree("adit-core", features);
         assert!(tree.contains_key("quinn-proto"), "cargo tree shows too little: {tree:?}");
         for name in IMPURE {
             assert!(!tree.contains_key(*name), "adit-core {features:?} depends on {name}");
+        }
+    }
+}
+
+#[test]
+fn system_knows_no_runtime_and_each_adapter_only_its_own() {
+    let tokio = ["mio", "tokio", "adit-tokio"];
+    let smol = ["async-executor", "async-io", "async-net", "polling", "smol", "adit-smol"];
+    for (package, below, foreign) in [
+        ("adit-system", &["adit-core"][..], [&tokio[..], &smol].concat()),
+        ("adit-tokio", &["adit-core", "adit-system"], smol.to_vec()),
+        ("adit-smol", &["adit-core", "adit-system"], tokio.to_vec()),
+    ] {
+        let tree = tree(package, &[]);
+        for name in below {
+            assert!(tree.contains_key(*name), "{package} does not depend on {name}");
+        }
+        for name in foreign {
+            assert!(!tree.contains_key(name), "{package} depends on {name}");
         }
     }
 }

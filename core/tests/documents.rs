@@ -41,6 +41,24 @@ fn the_protocol_states_the_times_that_are_the_defaults() {
 }
 
 #[test]
+fn the_protocol_and_the_operations_state_when_an_interactive_policy_gives_up() {
+    let (policy, default) = (Policy::interactive(), Policy::default());
+    let (attempts, unavailable) =
+        (policy.max_attempts().unwrap(), policy.max_unavailable().unwrap());
+    assert_eq!((default.max_attempts(), default.max_unavailable()), (None, None));
+    for (document, text) in [
+        ("docs/protocol.md", "By default attempts have no end.".to_owned()),
+        ("docs/protocol.md", format!("gives up after {attempts} attempts")),
+        ("docs/protocol.md", format!("an interactive policy gives up after {unavailable} of them")),
+        ("docs/operations.md", format!("It asks the core for {attempts} attempts")),
+    ] {
+        let words = fs::read_to_string(root().join(document)).unwrap();
+        let words = words.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(words.contains(&text), "{text:?} is not in {document}");
+    }
+}
+
+#[test]
 fn the_protocol_and_the_operations_state_the_sizes_that_are_the_defaults() {
     let (transport, limits) = (Transport::default(), Limits::default());
     let protocol = rows("docs/protocol.md", "Transport").join("\n");

@@ -25,6 +25,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("probe", 1),
     ("datagram_framing", 1),
     ("timer", 1),
+    ("pki", 1),
     ("admission", 2),
     ("relay_client", 2),
     ("fallback", 2),

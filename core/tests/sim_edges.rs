@@ -3,9 +3,10 @@
 
 use std::time::Duration;
 
-use adit_core::config::{Dial, Limits, Transport};
+use adit_core::config::{Builder, Dial, Limits, Transport};
 use adit_core::error::Code;
 use adit_core::event::Event;
+use adit_core::lifecycle::State;
 use adit_core::node::Input;
 use adit_core::retry::Policy;
 use adit_core::testing::link::{Conditions, Loss};
@@ -100,6 +101,47 @@ fn peers_being_dialled_count_against_the_limit_of_those_accepted() {
     pair.world.run_for(SECOND / 2);
     assert_eq!(pair.connector().snapshot().peers.len(), 1);
     assert!(!is_connected(&pair.world, agent, dialled));
+}
+
+#[test]
+fn a_dialled_peer_is_tried_without_end_by_default() {
+    let mut pair = Pair::new(1);
+    cut(&mut pair, true);
+    let dialled = pair.dial();
+    pair.world.run_for(Duration::from_secs(2 * 3_600));
+    assert!(failed_attempts(&mut pair) > 50);
+    let state = pair.agent().state(dialled).cloned();
+    assert!(matches!(state, Some(State::Connecting { .. })), "{state:?}");
+    cut(&mut pair, false);
+    // Longer than the longest wait between two attempts.
+    pair.world.run_for(Duration::from_secs(90));
+    assert!(is_connected(&pair.world, pair.agent, dialled));
+}
+
+#[test]
+fn a_dialled_peer_fails_after_ten_attempts_when_its_policy_is_interactive() {
+    let interactive = |agent: Builder| agent.retry(Policy::interactive());
+    let mut pair = Pair::with(1, Conditions::default(), interactive, |connector| connector);
+    cut(&mut pair, true);
+    let dialled = pair.dial();
+    pair.world.run_for(Duration::from_secs(2 * 3_600));
+    assert_eq!(failed_attempts(&mut pair), 10);
+    let state = pair.agent().state(dialled).cloned();
+    assert!(matches!(state, Some(State::Failed { .. })), "{state:?}");
+}
+
+/// Cuts the link of a pair in both directions, or mends it.
+fn cut(pair: &mut Pair, is_cut: bool) {
+    let (agent, connector) = (pair.agent, pair.connector);
+    pair.world.net_mut().set_cut(agent, connector, is_cut);
+    pair.world.net_mut().set_cut(connector, agent, is_cut);
+}
+
+/// How many attempts of the agent failed and were followed by another.
+fn failed_attempts(pair: &mut Pair) -> usize {
+    let agent = pair.agent;
+    let events = std::iter::from_fn(|| pair.world.poll_event(agent));
+    events.filter(|event| matches!(event, Event::AttemptFailed { .. })).count()
 }
 
 fn accepted_peer(event: Event) -> Option<adit_core::id::PeerId> {

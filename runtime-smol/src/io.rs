@@ -1,6 +1,6 @@
 //! Readiness and timers of smol, as the core's event loop asks for them.
 //!
-//! It decides only what to wait for. What is sent, and when, is the core's to decide.
+//! It decides only what to wait for. What is sent, and when, is for the core to decide.
 
 use std::future::Future;
 use std::io::{self, ErrorKind};
@@ -8,45 +8,50 @@ use std::net::{SocketAddr, UdpSocket};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use adit_core::drive::io::{Clock, Io};
 use adit_core::transmit::{Datagram, Transmit};
-use smol::{Async, Timer};
-
-use crate::system::clock::SystemClock;
-use crate::system::udp::Udp;
+use adit_system::SystemClock;
+use adit_system::timer::{Alarm, Timer};
+use adit_system::udp::{self, Udp};
+use smol::Async;
 
 /// A UDP socket and a clock for the core's event loop, on smol.
 #[derive(Debug)]
 pub struct SmolIo {
     socket: Async<UdpSocket>,
     udp: Udp,
-    clock: Arc<SystemClock>,
-    timer: Timer,
-    armed: Option<Instant>,
+    alarm: Alarm<SmolTimer>,
 }
 
 impl SmolIo {
     /// Takes over a bound socket.
     ///
     /// # Errors
-    /// What the system says when it prepares the socket.
+    /// What the system reports when it prepares the socket.
     pub fn new(socket: UdpSocket) -> io::Result<Self> {
         let udp = Udp::new(&socket)?;
+        let timer = SmolTimer(smol::Timer::never());
         Ok(Self {
             socket: Async::new(socket)?,
             udp,
-            clock: Arc::new(SystemClock::new()),
-            timer: Timer::never(),
-            armed: None,
+            alarm: Alarm::new(Arc::new(SystemClock::new()), timer),
         })
     }
 
-    /// The address the socket is bound to.
+    /// Binds a new socket to `addr`; an IPv6 wildcard takes IPv4 as well.
     ///
     /// # Errors
-    /// What the system says.
+    /// What the system reports about the address or the socket.
+    pub fn bind(addr: SocketAddr) -> io::Result<Self> {
+        Self::new(udp::bind(addr)?)
+    }
+
+    /// Returns the address that the socket is bound to.
+    ///
+    /// # Errors
+    /// What the system reports.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.socket.get_ref().local_addr()
     }
@@ -54,7 +59,11 @@ impl SmolIo {
 
 impl Io for SmolIo {
     fn clock(&self) -> Arc<dyn Clock> {
-        self.clock.clone()
+        self.alarm.clock()
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.local_addr()
     }
 
     fn poll_recv(
@@ -87,21 +96,23 @@ impl Io for SmolIo {
     }
 
     fn poll_sleep(&mut self, cx: &mut Context<'_>, until: Instant) -> Poll<()> {
-        loop {
-            let left = until.saturating_duration_since(self.clock.now());
-            if left.is_zero() {
-                return Poll::Ready(());
-            }
-            if self.armed != Some(until) {
-                self.timer.set_after(left);
-                self.armed = Some(until);
-            }
-            ready!(Pin::new(&mut self.timer).poll(cx));
-            self.armed = None;
-        }
+        self.alarm.poll(cx, until)
     }
 
     fn max_segments(&self) -> usize {
         self.udp.max_segments()
+    }
+}
+
+#[derive(Debug)]
+struct SmolTimer(smol::Timer);
+
+impl Timer for SmolTimer {
+    fn set(&mut self, after: Duration) {
+        self.0.set_after(after);
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        Pin::new(&mut self.0).poll(cx).map(drop)
     }
 }

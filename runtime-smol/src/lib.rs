@@ -2,7 +2,7 @@
 //! the traits of `futures-io`.
 //!
 //! It decides nothing about the tunnel; that is all in [`core`]. Nothing is spawned either: every
-//! function gives a [`Handle`] to talk to and a [`Driver`] to run, wherever the caller likes.
+//! function returns a [`Handle`] to talk to and a [`Driver`] to run, wherever the caller likes.
 //!
 //! ```no_run
 //! use adit_smol::core::config::{Config, Dial};
@@ -32,16 +32,16 @@
 
 mod io;
 mod stream;
-mod system;
 
 use std::io::{Error, ErrorKind, Result};
 use std::net::{SocketAddr, UdpSocket};
 
 use adit_core::config::{Config, Dial};
-use adit_core::drive::drive;
+use adit_system as system;
 
 pub use adit_core as core;
 pub use adit_core::drive::{Handle, Peer};
+pub use adit_system::{SystemClock, with_io};
 
 pub use crate::io::SmolIo;
 pub use crate::stream::{RecvStream, SendStream, Stream};
@@ -49,17 +49,17 @@ pub use crate::stream::{RecvStream, SendStream, Stream};
 /// The future that runs a node; it ends when the node has shut down.
 pub type Driver = adit_core::drive::Driver<SmolIo>;
 
-/// A node on a new socket bound to `addr`; an IPv6 wildcard takes IPv4 as well.
+/// Makes a node on a new socket bound to `addr`; an IPv6 wildcard takes IPv4 as well.
 ///
 /// # Errors
-/// What the system says about the address or the socket; `InvalidInput` when the configuration
+/// What the system reports about the address or the socket; `InvalidInput` when the configuration
 /// cannot be used.
 pub fn bind(addr: SocketAddr, config: Config) -> Result<(Handle, Driver)> {
-    from_socket(system::udp::bind(addr)?, config)
+    with_io(SmolIo::bind(addr)?, config)
 }
 
-/// A node on a new socket bound to `addr` that accepts connections, whether its configuration says
-/// so or not. With port 0 the driver's `io().local_addr()` tells which port it became.
+/// Makes a node on a new socket bound to `addr` that accepts connections, whether its configuration
+/// asks for that or not. With port 0, [`Handle::local_addr`] returns the port that the system chose.
 ///
 /// # Errors
 /// As [`bind`].
@@ -67,16 +67,15 @@ pub fn listen(addr: SocketAddr, config: Config) -> Result<(Handle, Driver)> {
     bind(addr, config.accepting())
 }
 
-/// A node on a socket of the caller's: one that was inherited, or bound in a way of its own.
+/// Makes a node on a socket of the caller's, inherited or with options of its own.
 ///
 /// # Errors
 /// As [`bind`].
 pub fn from_socket(socket: UdpSocket, config: Config) -> Result<(Handle, Driver)> {
-    drive(SmolIo::new(socket)?, config, system::seed()?)
-        .map_err(|e| Error::new(ErrorKind::InvalidInput, e))
+    with_io(SmolIo::new(socket)?, config)
 }
 
-/// A node on a new socket that can reach `dial`, and its first peer, already being dialled.
+/// Makes a node on a new socket that can reach `dial`, and dials its first peer.
 ///
 /// # Errors
 /// As [`bind`]; `InvalidInput` also when the address or the name cannot be dialled.

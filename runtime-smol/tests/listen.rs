@@ -26,8 +26,8 @@ fn config(name: &str) -> Result<Config, Box<dyn Error>> {
 #[test]
 fn listen_accepts_what_connect_dials() -> Result<(), Box<dyn Error>> {
     smol::block_on(async {
-        let (server, mut driver) = adit_smol::listen(LOOPBACK, config("connector")?)?;
-        let address = driver.io().local_addr()?;
+        let (server, driver) = adit_smol::listen(LOOPBACK, config("connector")?)?;
+        let address = server.local_addr()?;
         smol::spawn(driver).detach();
         let dial = Dial::new(address, "connector");
         let (_client, peer, driver) = adit_smol::connect(config("agent")?, dial)?;
@@ -38,6 +38,35 @@ fn listen_accepts_what_connect_dials() -> Result<(), Box<dyn Error>> {
         });
         assert_eq!(accepted.await.ok_or("nobody came in time")?.names(), ["agent"]);
         peer.connected().await?;
+        Ok(())
+    })
+}
+
+#[test]
+fn who_leaves_as_soon_as_it_is_connected_is_gone_at_once() -> Result<(), Box<dyn Error>> {
+    smol::block_on(async {
+        let (server, driver) = adit_smol::listen(LOOPBACK, config("connector")?)?;
+        let address = server.local_addr()?;
+        smol::spawn(driver).detach();
+        for _ in 0..20 {
+            let dial = Dial::new(address, "connector");
+            let (client, peer, driver) = adit_smol::connect(config("agent")?, dial)?;
+            let driver = smol::spawn(driver);
+            peer.connected().await?;
+            client.shutdown();
+            driver.await?;
+            let gone = async {
+                while !server.snapshot().peers.is_empty() {
+                    smol::Timer::after(Duration::from_millis(5)).await;
+                }
+                true
+            };
+            let late = async {
+                smol::Timer::after(Duration::from_secs(5)).await;
+                false
+            };
+            assert!(smol::future::or(gone, late).await, "it is still there");
+        }
         Ok(())
     })
 }

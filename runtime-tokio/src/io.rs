@@ -1,6 +1,6 @@
 //! Readiness and timers of tokio, as the core's event loop asks for them.
 //!
-//! It decides only what to wait for. What is sent, and when, is the core's to decide.
+//! It decides only what to wait for. What is sent, and when, is for the core to decide.
 
 use std::future::Future;
 use std::io::{self, ErrorKind};
@@ -12,57 +12,54 @@ use std::time::{Duration, Instant};
 
 use adit_core::drive::io::{Clock, Io};
 use adit_core::transmit::{Datagram, Transmit};
+use adit_system::SystemClock;
+use adit_system::timer::{Alarm, Timer};
+use adit_system::udp::{self, Udp};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::time::Sleep;
-
-use crate::system::clock::SystemClock;
-use crate::system::udp::Udp;
 
 /// A UDP socket and a clock for the core's event loop, on tokio.
 #[derive(Debug)]
 pub struct TokioIo {
     socket: UdpSocket,
     udp: Udp,
-    clock: Arc<SystemClock>,
-    sleep: Pin<Box<Sleep>>,
-    armed: Option<Instant>,
+    alarm: Alarm<TokioTimer>,
 }
 
 impl TokioIo {
     /// Takes over a bound socket.
     ///
     /// # Errors
-    /// What the system says when it prepares the socket.
+    /// What the system reports when it prepares the socket.
     ///
     /// # Panics
     /// Outside a tokio runtime that has its IO and time drivers on.
     pub fn new(socket: std::net::UdpSocket) -> io::Result<Self> {
         let udp = Udp::new(&socket)?;
+        let timer = TokioTimer(Box::pin(tokio::time::sleep(Duration::ZERO)));
         Ok(Self {
             socket: UdpSocket::from_std(socket)?,
             udp,
-            clock: Arc::new(SystemClock::new()),
-            sleep: Box::pin(tokio::time::sleep(Duration::ZERO)),
-            armed: None,
+            alarm: Alarm::new(Arc::new(SystemClock::new()), timer),
         })
     }
 
-    /// A new socket bound to `addr`; an IPv6 wildcard takes IPv4 as well.
+    /// Binds a new socket to `addr`; an IPv6 wildcard takes IPv4 as well.
     ///
     /// # Errors
-    /// What the system says about the address or the socket.
+    /// What the system reports about the address or the socket.
     ///
     /// # Panics
     /// As [`TokioIo::new`].
     pub fn bind(addr: SocketAddr) -> io::Result<Self> {
-        Self::new(crate::system::udp::bind(addr)?)
+        Self::new(udp::bind(addr)?)
     }
 
-    /// The address the socket is bound to.
+    /// Returns the address that the socket is bound to.
     ///
     /// # Errors
-    /// What the system says.
+    /// What the system reports.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()
     }
@@ -70,7 +67,11 @@ impl TokioIo {
 
 impl Io for TokioIo {
     fn clock(&self) -> Arc<dyn Clock> {
-        self.clock.clone()
+        self.alarm.clock()
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.local_addr()
     }
 
     fn poll_recv(
@@ -106,21 +107,23 @@ impl Io for TokioIo {
     }
 
     fn poll_sleep(&mut self, cx: &mut Context<'_>, until: Instant) -> Poll<()> {
-        loop {
-            let left = until.saturating_duration_since(self.clock.now());
-            if left.is_zero() {
-                return Poll::Ready(());
-            }
-            if self.armed != Some(until) {
-                self.sleep.as_mut().reset(tokio::time::Instant::now() + left);
-                self.armed = Some(until);
-            }
-            ready!(self.sleep.as_mut().poll(cx));
-            self.armed = None;
-        }
+        self.alarm.poll(cx, until)
     }
 
     fn max_segments(&self) -> usize {
         self.udp.max_segments()
+    }
+}
+
+#[derive(Debug)]
+struct TokioTimer(Pin<Box<Sleep>>);
+
+impl Timer for TokioTimer {
+    fn set(&mut self, after: Duration) {
+        self.0.as_mut().reset(tokio::time::Instant::now() + after);
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.as_mut().poll(cx)
     }
 }

@@ -25,8 +25,8 @@ fn config(name: &str) -> Result<Config, Box<dyn Error>> {
 
 #[tokio::test]
 async fn listen_accepts_what_connect_dials() -> Result<(), Box<dyn Error>> {
-    let (server, mut driver) = adit_tokio::listen(LOOPBACK, config("connector")?)?;
-    let address = driver.io().local_addr()?;
+    let (server, driver) = adit_tokio::listen(LOOPBACK, config("connector")?)?;
+    let address = server.local_addr()?;
     tokio::spawn(driver);
     let dial = Dial::new(address, "connector");
     let (_client, peer, driver) = adit_tokio::connect(config("agent")?, dial)?;
@@ -39,8 +39,8 @@ async fn listen_accepts_what_connect_dials() -> Result<(), Box<dyn Error>> {
 
 #[tokio::test]
 async fn who_leaves_as_soon_as_it_is_connected_is_gone_at_once() -> Result<(), Box<dyn Error>> {
-    let (server, mut driver) = adit_tokio::listen(LOOPBACK, config("connector")?)?;
-    let address = driver.io().local_addr()?;
+    let (server, driver) = adit_tokio::listen(LOOPBACK, config("connector")?)?;
+    let address = server.local_addr()?;
     tokio::spawn(driver);
     for _ in 0..20 {
         let dial = Dial::new(address, "connector");

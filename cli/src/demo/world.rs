@@ -183,7 +183,7 @@ fn hurried(tls: Tls, listening: bool) -> anyhow::Result<Config> {
         .initial(Duration::from_millis(100))
         .max(Duration::from_millis(500))
         .build()?;
-    let retry = retry::Policy::builder().max_attempts(None).backoff(backoff).build()?;
+    let retry = retry::Policy::builder().backoff(backoff).build()?;
     let transport = adit_tokio::core::config::Transport {
         connect_timeout: Duration::from_secs(1),
         ..Default::default()

@@ -7,6 +7,7 @@ use adit_tokio::core::config::{Config, Transport};
 use adit_tokio::core::drive::Peer;
 use adit_tokio::core::error::{Code, Failure};
 use adit_tokio::core::request::Request;
+use adit_tokio::core::retry::Policy;
 use adit_tokio::core::tls::{Tls, Trust};
 use rcgen::KeyPair;
 
@@ -44,6 +45,7 @@ pub(crate) async fn follow(
     let core = Config::builder(tls)
         .device_id("agent")
         .transport(Transport { connect_timeout: ATTEMPT, ..Transport::default() })
+        .retry(Policy::interactive())
         .build()
         .map_err(|error| Stop::new(Exit::Degraded, error.to_string()))?;
     let caller = Caller { core, shown, maps: false };

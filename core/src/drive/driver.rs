@@ -36,8 +36,9 @@ pub fn drive<I: Io>(
     seed: [u8; 32],
 ) -> Result<(Handle, Driver<I>), TlsError> {
     let clock = io.clock();
+    let local = io.local_addr().map_err(|error| error.kind());
     let start = Start { seed, now: clock.now(), unix: clock.unix() };
-    let shared = Arc::new(Shared::new(Inner::new(Node::new(config, start)?), clock));
+    let shared = Arc::new(Shared::new(Inner::new(Node::new(config, start)?), clock, local));
     let driver = Driver {
         io,
         shared: shared.clone(),

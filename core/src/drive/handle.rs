@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::poll_fn;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -33,7 +34,20 @@ impl Handle {
         Self { shared }
     }
 
-    /// Dials a peer; it is dialled again whenever the connection is lost. Returns at once.
+    /// Returns the address that the socket is bound to: with port 0 in the configuration, the port
+    /// that the system chose.
+    ///
+    /// # Errors
+    /// What the system reported when the driver was made; `Unsupported` where the adapter has no
+    /// address ([`Io::local_addr`](super::io::Io::local_addr)).
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.shared.local.map_err(Into::into)
+    }
+
+    /// Dials a peer and returns without waiting. It is dialled again whenever the connection is
+    /// lost, without end unless the [`Policy`](crate::retry::Policy) of the dial or of the node
+    /// limits the attempts; only [`Peer::disconnect`], a shutdown, or a refusal that another
+    /// attempt cannot change ends it.
     ///
     /// # Errors
     /// [`Misuse`] as in [`Node::dial`](crate::node::Node::dial).

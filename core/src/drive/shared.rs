@@ -4,6 +4,8 @@
 //! only schedules.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
@@ -223,11 +225,17 @@ const fn is_lifecycle(event: &Event) -> bool {
 pub(super) struct Shared {
     inner: Mutex<Inner>,
     pub(super) clock: Arc<dyn Clock>,
+    /// Where the socket is bound, as far as the adapter knows.
+    pub(super) local: Result<SocketAddr, ErrorKind>,
 }
 
 impl Shared {
-    pub(super) fn new(inner: Inner, clock: Arc<dyn Clock>) -> Self {
-        Self { inner: Mutex::new(inner), clock }
+    pub(super) fn new(
+        inner: Inner,
+        clock: Arc<dyn Clock>,
+        local: Result<SocketAddr, ErrorKind>,
+    ) -> Self {
+        Self { inner: Mutex::new(inner), clock, local }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {

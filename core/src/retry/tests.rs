@@ -18,7 +18,7 @@ const SECOND: Duration = Duration::from_secs(1);
 #[test]
 fn a_lost_link_is_tried_again_after_the_first_delay_and_once() {
     let now = anchor();
-    let mut retry = exact(Policy::builder());
+    let mut retry = exact(limited());
     retry.on_up(now);
     let until = now + SECOND;
     assert_eq!(retry.on_down(&silence(), now), Verdict::Wait { attempt: 1, until });
@@ -32,7 +32,7 @@ fn a_lost_link_is_tried_again_after_the_first_delay_and_once() {
 #[test]
 fn a_first_reset_is_followed_at_once_and_a_second_backs_off() {
     let now = anchor();
-    let mut retry = exact(Policy::builder());
+    let mut retry = exact(limited());
     let reset = Failure::new(Code::Reset, "");
     let first = wait(&mut retry, &reset, now);
     assert!(first < super::RESET_SPREAD, "{first:?}");
@@ -44,7 +44,7 @@ fn a_first_reset_is_followed_at_once_and_a_second_backs_off() {
 #[test]
 fn an_interactive_agent_gives_up_after_its_tenth_attempt_and_not_before() {
     let mut now = anchor();
-    let mut retry = exact(Policy::builder());
+    let mut retry = exact(limited());
     let mut verdict = retry.on_attempt_failed(&silence(), now);
     for number in 1..=10 {
         let Verdict::Wait { attempt, until } = verdict else { panic!("gave up before {number}") };
@@ -55,6 +55,15 @@ fn an_interactive_agent_gives_up_after_its_tenth_attempt_and_not_before() {
     }
     assert_eq!(verdict, Verdict::GiveUp(silence()));
     assert_eq!((retry.attempts(), retry.deadline(), retry.poll(now)), (0, None, None));
+}
+
+#[test]
+fn the_default_is_without_end_and_a_limit_is_asked_for() {
+    let limits = |policy: Policy| (policy.max_attempts(), policy.max_unavailable());
+    for policy in [Policy::default(), Policy::persistent(), Policy::builder().build().unwrap()] {
+        assert_eq!(limits(policy), (None, None));
+    }
+    assert_eq!(limits(Policy::interactive()), (Some(10), Some(5)));
 }
 
 #[test]
@@ -71,7 +80,7 @@ fn a_persistent_link_never_gives_up_on_the_network() {
 
 #[test]
 fn no_attempt_allowed_means_giving_up_at_once() {
-    let mut retry = exact(Policy::builder().max_attempts(Some(0)));
+    let mut retry = exact(limited().max_attempts(Some(0)));
     assert_eq!(retry.on_down(&silence(), anchor()), Verdict::GiveUp(silence()));
 }
 
@@ -96,7 +105,7 @@ fn every_cause_has_its_verdict() {
 #[test]
 fn an_unavailable_peer_is_asked_five_times_more_and_no_sixth() {
     let mut now = anchor();
-    let mut retry = exact(Policy::builder());
+    let mut retry = exact(limited());
     let away = Failure::new(Code::BackendUnavailable, "");
     for _ in 0..5 {
         let Verdict::Wait { until, .. } = retry.on_attempt_failed(&away, now) else {
@@ -112,9 +121,9 @@ fn an_unavailable_peer_is_asked_five_times_more_and_no_sixth() {
 fn an_overloaded_peer_is_left_alone_as_told_or_for_a_minute() {
     let now = anchor();
     let overloaded = Failure::new(Code::Overloaded, "");
-    assert_eq!(wait(&mut exact(Policy::builder()), &overloaded, now), OVERLOADED_WAIT);
+    assert_eq!(wait(&mut exact(limited()), &overloaded, now), OVERLOADED_WAIT);
     let told = overloaded.with_retry_after(7 * SECOND);
-    assert_eq!(wait(&mut exact(Policy::builder()), &told, now), 7 * SECOND);
+    assert_eq!(wait(&mut exact(limited()), &told, now), 7 * SECOND);
 }
 
 #[test]
@@ -122,7 +131,7 @@ fn answers_that_the_peer_cannot_serve_count_anew_after_a_stable_link_or_a_cancel
     let away = Failure::new(Code::ShuttingDown, "");
     for cancelled in [false, true] {
         let mut now = anchor();
-        let mut retry = exact(Policy::builder());
+        let mut retry = exact(limited());
         for _ in 0..2 {
             for _ in 0..5 {
                 now += wait(&mut retry, &away, now);
@@ -141,7 +150,7 @@ fn answers_that_the_peer_cannot_serve_count_anew_after_a_stable_link_or_a_cancel
 #[test]
 fn overload_does_not_count_as_unavailable() {
     let mut now = anchor();
-    let mut retry = exact(Policy::builder());
+    let mut retry = exact(limited());
     for _ in 0..10 {
         now += wait(&mut retry, &Failure::new(Code::Overloaded, ""), now);
         retry.poll(now).unwrap();
@@ -153,9 +162,9 @@ fn overload_does_not_count_as_unavailable() {
 fn a_peers_request_is_a_floor_and_not_a_short_cut() {
     let now = anchor();
     let soon = silence().with_retry_after(SECOND - NANO);
-    assert_eq!(wait(&mut exact(Policy::builder()), &soon, now), SECOND);
+    assert_eq!(wait(&mut exact(limited()), &soon, now), SECOND);
     let later = silence().with_retry_after(SECOND + NANO);
-    assert_eq!(wait(&mut exact(Policy::builder()), &later, now), SECOND + NANO);
+    assert_eq!(wait(&mut exact(limited()), &later, now), SECOND + NANO);
 }
 
 #[test]
@@ -163,7 +172,7 @@ fn a_peers_request_is_honoured_for_an_hour_and_no_longer() {
     let now = anchor();
     for told in [LONGEST_RETRY_AFTER, LONGEST_RETRY_AFTER + NANO, Duration::MAX] {
         let told = silence().with_retry_after(told);
-        assert_eq!(wait(&mut exact(Policy::builder()), &told, now), LONGEST_RETRY_AFTER);
+        assert_eq!(wait(&mut exact(limited()), &told, now), LONGEST_RETRY_AFTER);
     }
 }
 
@@ -188,7 +197,7 @@ fn a_thousand_clients_told_the_same_time_do_not_return_together() {
 fn a_link_is_stable_exactly_after_its_time_and_not_before() {
     let start = anchor();
     for (up_for, next) in [(10 * SECOND - NANO, 2), (10 * SECOND, 1)] {
-        let mut retry = exact(Policy::builder());
+        let mut retry = exact(limited());
         wait(&mut retry, &silence(), start);
         let up = start + SECOND;
         retry.poll(up).unwrap();
@@ -202,7 +211,7 @@ fn a_link_is_stable_exactly_after_its_time_and_not_before() {
 #[test]
 fn a_stable_link_shows_no_attempts_and_asks_for_no_more_calls() {
     let now = anchor();
-    let mut retry = exact(Policy::builder());
+    let mut retry = exact(limited());
     wait(&mut retry, &silence(), now);
     retry.on_up(now);
     assert_eq!(retry.attempts(), 1);
@@ -213,7 +222,7 @@ fn a_stable_link_shows_no_attempts_and_asks_for_no_more_calls() {
 #[test]
 fn hearing_twice_that_the_link_is_up_does_not_delay_stability() {
     let now = anchor();
-    let mut retry = exact(Policy::builder());
+    let mut retry = exact(limited());
     retry.on_up(now);
     retry.on_up(now + SECOND);
     assert_eq!(retry.deadline(), Some((now + 10 * SECOND, Reason::Stable)));
@@ -222,7 +231,7 @@ fn hearing_twice_that_the_link_is_up_does_not_delay_stability() {
 #[test]
 fn news_of_an_old_attempt_during_a_wait_changes_nothing() {
     let now = anchor();
-    let mut retry = exact(Policy::builder());
+    let mut retry = exact(limited());
     let first = retry.on_down(&silence(), now);
     assert_eq!(retry.on_attempt_failed(&silence(), now + NANO), first);
     let refused = Failure::new(Code::Unauthenticated, "");
@@ -232,7 +241,7 @@ fn news_of_an_old_attempt_during_a_wait_changes_nothing() {
 #[test]
 fn a_cancelled_wait_yields_no_attempt_and_a_fresh_count() {
     let now = anchor();
-    let mut retry = exact(Policy::builder());
+    let mut retry = exact(limited());
     wait(&mut retry, &silence(), now);
     assert!(retry.is_waiting());
     retry.cancel();
@@ -257,7 +266,7 @@ fn a_network_change_brings_a_long_wait_forward() {
 #[test]
 fn a_network_change_never_makes_a_wait_longer() {
     let now = anchor();
-    let mut retry = exact(Policy::builder());
+    let mut retry = exact(limited());
     wait(&mut retry, &silence(), now);
     assert_eq!(retry.on_network_change(now + SECOND), None);
     assert_eq!(retry.deadline(), Some((now + SECOND, Reason::Reconnect)));
@@ -266,7 +275,7 @@ fn a_network_change_never_makes_a_wait_longer() {
 #[test]
 fn a_network_change_does_not_override_what_the_peer_asked_for() {
     let now = anchor();
-    let mut retry = exact(Policy::builder());
+    let mut retry = exact(limited());
     wait(&mut retry, &Failure::new(Code::Overloaded, ""), now);
     assert_eq!(retry.on_network_change(now), None);
     assert_eq!(retry.deadline(), Some((now + OVERLOADED_WAIT, Reason::Reconnect)));
@@ -288,7 +297,7 @@ fn a_second_network_change_waits_for_its_interval_and_is_not_lost() {
 #[test]
 fn a_network_change_outside_a_wait_does_nothing() {
     let now = anchor();
-    let mut retry = exact(Policy::builder());
+    let mut retry = exact(limited());
     assert_eq!(retry.on_network_change(now), None);
     retry.on_up(now);
     assert_eq!(retry.on_network_change(now), None);
@@ -432,6 +441,12 @@ proptest! {
     }
 }
 
+/// The limits of an interactive agent, to change or to build.
+fn limited() -> super::Builder {
+    let policy = Policy::interactive();
+    Policy::builder().max_attempts(policy.max_attempts()).max_unavailable(policy.max_unavailable())
+}
+
 fn silence() -> Failure {
     Failure::new(Code::TimedOut, "")
 }
@@ -458,7 +473,7 @@ fn waiting_long(now: Instant) -> Retry {
 
 #[test]
 fn an_unproven_refusal_ends_a_first_dial_and_no_link_that_had_been_up() {
-    let (mut retry, now) = (exact(Policy::builder()), anchor());
+    let (mut retry, now) = (exact(limited()), anchor());
     let proven = Failure::new(Code::Unauthenticated, "unknown CA");
     let unproven = proven.clone().unproven();
     assert_eq!(retry.on_attempt_failed(&unproven, now), Verdict::GiveUp(unproven.clone()));

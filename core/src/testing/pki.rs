@@ -9,36 +9,20 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName,
-    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose,
-    PKCS_ED25519, RevokedCertParams, SanType, SerialNumber, date_time_ymd,
+    CertificateRevocationListParams, Issuer, KeyIdMethod, KeyPair, PKCS_ED25519, RevokedCertParams,
+    SerialNumber, date_time_ymd,
 };
 use rustls::RootCertStore;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 
 use super::clock::EPOCH;
+use crate::pki;
 use crate::rng::Rng;
-use crate::tls::{Identity, Trust};
+use crate::tls::Trust;
+
+pub use crate::pki::{Issued, Role, Validity};
 
 const DAY: Duration = Duration::from_secs(86_400);
-
-/// What a certificate may be used for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Role {
-    /// Dials only: extended key usage `clientAuth`.
-    Agent,
-    /// Accepts, and dials its relays: `serverAuth` and `clientAuth`.
-    Connector,
-}
-
-/// When a certificate is valid, both ends included, as time since the Unix epoch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Validity {
-    /// The first instant, in whole seconds.
-    pub not_before: Duration,
-    /// The last instant, in whole seconds.
-    pub not_after: Duration,
-}
 
 impl Validity {
     /// From 30 days before the start of every world until 335 days after it.
@@ -58,50 +42,6 @@ impl Validity {
     };
 }
 
-/// A certificate chain and its key.
-#[derive(Debug, Clone)]
-pub struct Issued(Arc<IssuedInner>);
-
-#[derive(Debug)]
-struct IssuedInner {
-    chain: Vec<CertificateDer<'static>>,
-    key: PrivatePkcs8KeyDer<'static>,
-    chain_pem: String,
-    key_pem: String,
-}
-
-impl Issued {
-    /// The chain, leaf first, without the root.
-    #[must_use]
-    pub fn chain(&self) -> Vec<CertificateDer<'static>> {
-        self.0.chain.clone()
-    }
-
-    /// The leaf's private key.
-    #[must_use]
-    pub fn key(&self) -> PrivateKeyDer<'static> {
-        PrivateKeyDer::Pkcs8(self.0.key.clone_key())
-    }
-
-    /// The chain and its key, for a node.
-    #[must_use]
-    pub fn identity(&self) -> Identity {
-        Identity::new(self.chain(), self.key())
-    }
-
-    /// The chain as PEM.
-    #[must_use]
-    pub fn chain_pem(&self) -> &str {
-        &self.0.chain_pem
-    }
-
-    /// The private key as PKCS#8 PEM.
-    #[must_use]
-    pub fn key_pem(&self) -> &str {
-        &self.0.key_pem
-    }
-}
-
 /// A certificate authority.
 ///
 /// ```
@@ -116,16 +56,14 @@ pub struct Pki(&'static Authority);
 
 struct Authority {
     seed: [u8; 32],
-    issuer: Issuer<'static, KeyPair>,
-    root: CertificateDer<'static>,
-    root_pem: String,
+    own: pki::Authority,
     roots: Arc<RootCertStore>,
     issued: Mutex<BTreeMap<(String, Role, Validity), Issued>>,
 }
 
 impl std::fmt::Debug for Authority {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Authority").field("root", &self.root).finish_non_exhaustive()
+        f.debug_struct("Authority").field("own", &self.own).finish_non_exhaustive()
     }
 }
 
@@ -153,13 +91,13 @@ impl Pki {
     /// The root certificate.
     #[must_use]
     pub fn root(self) -> CertificateDer<'static> {
-        self.0.root.clone()
+        self.0.own.certificate().clone()
     }
 
     /// The root certificate as PEM.
     #[must_use]
     pub fn root_pem(self) -> &'static str {
-        &self.0.root_pem
+        self.0.own.certificate_pem()
     }
 
     /// A store with the root certificate alone.
@@ -175,7 +113,7 @@ impl Pki {
     /// Never: a root made here is a certificate.
     #[must_use]
     pub fn trust(self) -> Trust {
-        Trust::new(vec![self.root()]).expect("a root made here is a certificate")
+        self.0.own.trust().expect("a root made here is a certificate")
     }
 
     /// A certificate for a DNS name, valid in every world.
@@ -218,7 +156,7 @@ impl Pki {
             revoked_certs: names.iter().map(revoked).collect(),
             key_identifier_method: KeyIdMethod::Sha256,
         };
-        let list = list.signed_by(&self.0.issuer).expect("the authority signs lists");
+        let list = list.signed_by(self.0.own.issuer()).expect("the authority signs lists");
         list.pem().expect("a list made here is one")
     }
 
@@ -251,8 +189,10 @@ impl Pki {
     /// A certificate that the holder of `member`'s certificate signed, which nobody allowed.
     #[must_use]
     pub(crate) fn issue_as(self, member: &str, name: &str, role: Role) -> Issued {
-        let (key, _) = fixed_key(self.0.seed, member);
-        let issuer = Issuer::new(fixed_params(self.0.seed, member, Validity::CURRENT), key);
+        let key = fixed_key(self.0.seed, member);
+        let serial = Some(serial(self.0.seed, member));
+        let params = pki::params(member, serial, Validity::CURRENT);
+        let issuer = Issuer::new(params.expect("the dates can be written"), key);
         self.0.issue_by(&issuer, name, role, Validity::CURRENT, &[])
     }
 
@@ -264,30 +204,19 @@ impl Pki {
 
 impl Authority {
     fn new(seed: [u8; 32]) -> Self {
-        let (key, _) = fixed_key(seed, "authority");
-        let mut params = fixed_params(
-            seed,
-            "adit simulation",
-            Validity { not_before: Duration::ZERO, not_after: EPOCH + 20_000 * DAY },
-        );
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        let certificate = params.self_signed(&key).expect("fixed parameters can be signed");
-        let root = certificate.der().clone();
+        let validity = Validity { not_before: Duration::ZERO, not_after: EPOCH + 20_000 * DAY };
+        let name = "adit simulation";
+        let params = pki::authority_params(name, Some(serial(seed, name)), validity);
+        let params = params.expect("the dates can be written");
+        let own = pki::Authority::signed(params, fixed_key(seed, "authority"))
+            .expect("fixed parameters can be signed");
         let mut roots = RootCertStore::empty();
-        roots.add(root.clone()).expect("a root made here is a certificate");
-        Self {
-            seed,
-            root,
-            root_pem: certificate.pem(),
-            roots: Arc::new(roots),
-            issuer: Issuer::new(params, key),
-            issued: Mutex::new(BTreeMap::new()),
-        }
+        roots.add(own.certificate().clone()).expect("a root made here is a certificate");
+        Self { seed, own, roots: Arc::new(roots), issued: Mutex::new(BTreeMap::new()) }
     }
 
     fn issue(&self, name: &str, role: Role, validity: Validity, uris: &[&str]) -> Issued {
-        self.issue_by(&self.issuer, name, role, validity, uris)
+        self.issue_by(self.own.issuer(), name, role, validity, uris)
     }
 
     fn issue_by(
@@ -298,53 +227,25 @@ impl Authority {
         validity: Validity,
         uris: &[&str],
     ) -> Issued {
-        let (key, der) = fixed_key(self.seed, name);
-        let mut params = fixed_params(self.seed, name, validity);
-        let text = |text: &str| text.try_into().expect("a name is ASCII");
-        params.subject_alt_names = vec![SanType::DnsName(text(name))];
-        params.subject_alt_names.extend(uris.iter().map(|uri| SanType::URI(text(uri))));
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = match role {
-            Role::Agent => vec![ExtendedKeyUsagePurpose::ClientAuth],
-            Role::Connector => {
-                vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth]
-            }
-        };
-        params.use_authority_key_identifier_extension = true;
-        let certificate = params.signed_by(&key, issuer).expect("Ed25519 signs anything");
-        Issued(Arc::new(IssuedInner {
-            chain: vec![certificate.der().clone()],
-            key: der,
-            chain_pem: certificate.pem(),
-            key_pem: key.serialize_pem(),
-        }))
+        let serial = Some(serial(self.seed, name));
+        let params = pki::device_params(name, role, uris, serial, validity);
+        let params = params.expect("a name is ASCII and a date can be written");
+        Issued::sign(&params, &fixed_key(self.seed, name), issuer).expect("Ed25519 signs anything")
     }
 }
 
 /// The Ed25519 key of a name, as PKCS#8 (RFC 8410 section 7).
-fn fixed_key(seed: [u8; 32], name: &str) -> (KeyPair, PrivatePkcs8KeyDer<'static>) {
+fn fixed_key(seed: [u8; 32], name: &str) -> KeyPair {
     let mut der = vec![0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06];
     der.extend([0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20]);
     der.extend(Rng::new(Rng::new(seed, name).seed(), "key").seed());
     let der = PrivatePkcs8KeyDer::from(der);
-    let key = KeyPair::from_pkcs8_der_and_sign_algo(&der, &PKCS_ED25519)
-        .expect("any 32 bytes are an Ed25519 private key");
-    (key, der)
+    KeyPair::from_pkcs8_der_and_sign_algo(&der, &PKCS_ED25519)
+        .expect("any 32 bytes are an Ed25519 private key")
 }
 
 fn serial(seed: [u8; 32], name: &str) -> SerialNumber {
     SerialNumber::from(Rng::new(Rng::new(seed, name).seed(), "serial").u64() >> 1 | 1)
-}
-
-fn fixed_params(seed: [u8; 32], name: &str, validity: Validity) -> CertificateParams {
-    let mut params = CertificateParams::default();
-    params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, name);
-    params.serial_number = Some(serial(seed, name));
-    let unix = date_time_ymd(1970, 1, 1);
-    params.not_before = unix + validity.not_before;
-    params.not_after = unix + validity.not_after;
-    params
 }
 
 #[cfg(test)]
@@ -354,7 +255,7 @@ pub(super) mod tests {
     use rustls::client::ClientConnection;
     use rustls::server::{ServerConnection, WebPkiClientVerifier};
     use rustls::{ClientConfig, Error, ServerConfig};
-    use rustls_pki_types::UnixTime;
+    use rustls_pki_types::{PrivateKeyDer, UnixTime};
 
     #[derive(Debug)]
     struct AtEpoch;

@@ -146,6 +146,10 @@ impl Io for Socket {
         Arc::new(self.lan.clone())
     }
 
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.address)
+    }
+
     fn poll_recv(
         &mut self,
         cx: &mut Context<'_>,

@@ -33,6 +33,15 @@ fn a_driver_whose_socket_was_full_sends_all_that_waits_once_it_is_not() {
 }
 
 #[test]
+fn a_handle_knows_where_its_socket_is_bound() {
+    let lan = Lan::new();
+    let (handle, driver) = node(&lan, 1, pair::agent);
+    assert_eq!(handle.local_addr().unwrap(), address(1));
+    drop(driver);
+    assert_eq!(handle.local_addr().unwrap(), address(1));
+}
+
+#[test]
 fn a_refused_stream_whose_refusal_was_read_leaves_nothing_behind() {
     let mut world = World::new();
     let (dialled, accepted) = world.connect();

@@ -164,6 +164,10 @@ impl<I: Io> Io for Client<I> {
         self.clock.clone()
     }
 
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.inner.local_addr()
+    }
+
     fn poll_recv(
         &mut self,
         cx: &mut Context<'_>,

@@ -4,7 +4,7 @@
 //! to it as to any other, and follows a client from there to UDP and back.
 
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
@@ -81,6 +81,10 @@ impl<I> Drop for Server<I> {
 impl<I: Io> Io for Server<I> {
     fn clock(&self) -> Arc<dyn Clock> {
         self.inner.clock()
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.inner.local_addr()
     }
 
     fn poll_recv(

@@ -3,42 +3,31 @@
 
 use std::time::Duration;
 
-use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyPair, KeyUsagePurpose, date_time_ymd,
-};
-
 use crate::backoff;
 use crate::config::{Builder, Config, Transport};
 use crate::heartbeat;
+use crate::pki::{Authority, Role, Validity};
 use crate::retry;
-use crate::tls::{Identity, Tls, Trust};
+use crate::tls::{Identity, Tls};
 
 pub(super) const SERVER_NAME: &str = "server.test";
 
-/// The years between which a certificate is valid, the last one excluded.
-pub(super) type Years = (i32, i32);
-
-pub(super) const VALID: Years = (2000, 2100);
-pub(super) const EXPIRED: Years = (2000, 2001);
-pub(super) const FUTURE: Years = (2099, 2100);
+/// From 2000 until 2100.
+pub(super) const VALID: Validity = between(946_684_800, 4_102_444_800);
+/// From 2000 until 2001.
+pub(super) const EXPIRED: Validity = between(946_684_800, 978_307_200);
+/// From 2099 until 2100.
+pub(super) const FUTURE: Validity = between(4_070_908_800, 4_102_444_800);
 
 /// One authority.
 pub(super) struct Identities {
-    authority: CertifiedIssuer<'static, KeyPair>,
+    authority: Authority,
 }
 
 impl Identities {
     pub(super) fn new() -> Self {
-        let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, "conformance authority");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        set_years(&mut params, VALID);
-        let key = KeyPair::generate().expect("the provider makes P-256 keys");
-        let authority = CertifiedIssuer::self_signed(params, key)
-            .expect("an authority can be signed by itself");
-        Self { authority }
+        let authority = Authority::valid("conformance authority", VALID);
+        Self { authority: authority.expect("the provider makes P-256 keys") }
     }
 
     /// A server's configuration, valid and trusting this authority.
@@ -52,31 +41,26 @@ impl Identities {
     }
 
     /// A configuration with a certificate of this authority that trusts `trusted`.
-    pub(super) fn config(&self, name: &str, years: Years, trusted: &Self) -> Builder {
-        let trust = Trust::new(vec![trusted.authority.der().clone()])
-            .expect("the authority is a certificate");
-        Config::builder(Tls::new(self.issue(name, years), trust))
+    pub(super) fn config(&self, name: &str, validity: Validity, trusted: &Self) -> Builder {
+        let trust = trusted.authority.trust().expect("the authority is a certificate");
+        Config::builder(Tls::new(self.issue(name, validity), trust))
             .device_id(name)
             .transport(Transport { keep_alive: Duration::from_millis(250), ..Transport::default() })
             .retry(quick_retry())
     }
 
-    fn issue(&self, name: &str, years: Years) -> Identity {
-        let mut params = CertificateParams::new([name.to_owned()]).expect("the name is a DNS name");
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.extended_key_usages =
-            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        set_years(&mut params, years);
-        let key = KeyPair::generate().expect("the provider makes P-256 keys");
-        let leaf = params.signed_by(&key, &self.authority).expect("the authority can sign");
-        Identity::from_pem(leaf.pem().as_bytes(), key.serialize_pem().as_bytes())
-            .expect("what was just made can be read")
+    fn issue(&self, name: &str, validity: Validity) -> Identity {
+        let issued = self.authority.issue_valid(name, Role::Connector, validity);
+        issued.expect("the name is a DNS name").identity()
     }
 }
 
-fn set_years(params: &mut CertificateParams, (from, to): Years) {
-    params.not_before = date_time_ymd(from, 1, 1);
-    params.not_after = date_time_ymd(to, 1, 1);
+/// From one second since the Unix epoch to another.
+const fn between(not_before: u64, not_after: u64) -> Validity {
+    Validity {
+        not_before: Duration::from_secs(not_before),
+        not_after: Duration::from_secs(not_after),
+    }
 }
 
 /// Finds a silent peer within a few seconds. Cases in which a peer falls silent ask for it; in the

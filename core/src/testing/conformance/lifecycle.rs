@@ -22,6 +22,7 @@ pub fn two_nodes_connect_and_know_each_other<R: Runtime>() {
         assert_eq!(pair.dialled.names(), [SERVER_NAME]);
         assert_eq!(pair.accepted.names(), ["client.test"]);
         assert_eq!(pair.dialled.remote(), Some(pair.server.addr));
+        assert_eq!(pair.server.handle.local_addr().ok(), Some(pair.server.addr));
         assert!(matches!(pair.dialled.state(), State::Connected { .. }));
         assert!(matches!(pair.accepted.state(), State::Connected { .. }));
     });

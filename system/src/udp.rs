@@ -1,15 +1,37 @@
 //! A UDP socket without a runtime: how it is made, and what its batches look like to the core.
 //!
 //! It decides which errors concern one datagram alone and are therefore losses, as UDP has them.
-//! It never waits: what the socket cannot do at once is `WouldBlock`.
+//! It never waits: what the socket cannot do without waiting is `WouldBlock`.
+//!
+//! ```
+//! use adit_core::transmit::{Route, Transmit};
+//! use adit_system::udp::{self, Udp};
+//!
+//! let (a, b) = (udp::bind("127.0.0.1:0".parse()?)?, udp::bind("127.0.0.1:0".parse()?)?);
+//! let (from, mut to) = (Udp::new(&a)?, Udp::new(&b)?);
+//! let route = Route::to(b.local_addr()?);
+//! from.send((&a).into(), &Transmit { route, ecn: None, segment_size: None, size: 5 }, b"hello")?;
+//!
+//! let mut received = Vec::new();
+//! while received.is_empty() {
+//!     match to.recv((&b).into(), &mut |datagram| received.push(datagram)) {
+//!         Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {} // an adapter waits here
+//!         done => done?,
+//!     }
+//! }
+//! assert_eq!(&received[0].payload[..], b"hello");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 use std::io::{self, ErrorKind, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use adit_core::transmit::{Datagram, Ecn, Route, Transmit};
 use bytes::BytesMut;
-use quinn_udp::{EcnCodepoint, RecvMeta, UdpSockRef, UdpSocketState};
+use quinn_udp::{EcnCodepoint, RecvMeta, UdpSocketState};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
+
+pub use quinn_udp::UdpSockRef;
 
 /// Batches taken by one system call. Each buffer holds a whole GRO batch, so eight of them are up
 /// to 512 datagrams and half a megabyte per socket; quinn-udp's 32 would be two megabytes, and the
@@ -26,14 +48,17 @@ const RECV_SPACE: usize = 4 * 1024 * 1024;
 /// Send buffer asked of the kernel: sixteen of the largest GSO batches, about one turn's worth.
 const SEND_SPACE: usize = 1024 * 1024;
 
-/// The system's way to say that a datagram does not fit its interface (`EMSGSIZE`).
+/// The system's error for a datagram that does not fit its interface (`EMSGSIZE`).
 #[cfg(unix)]
 const TOO_LONG: i32 = rustix::io::Errno::MSGSIZE.raw_os_error();
 #[cfg(windows)]
 const TOO_LONG: i32 = 10_040;
 
-/// A bound socket; an IPv6 wildcard address takes IPv4 as well.
-pub(crate) fn bind(addr: SocketAddr) -> io::Result<UdpSocket> {
+/// Binds a socket; an IPv6 wildcard address takes IPv4 as well.
+///
+/// # Errors
+/// What the system reports about the address.
+pub fn bind(addr: SocketAddr) -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
     if addr.is_ipv6() && addr.ip().is_unspecified() {
         // Systems without dual-stack sockets refuse this, and IPv6 alone is then what there is.
@@ -43,8 +68,8 @@ pub(crate) fn bind(addr: SocketAddr) -> io::Result<UdpSocket> {
     Ok(socket.into())
 }
 
-/// The wildcard address, any port, from which `remote` can be reached, or anything if there is none.
-pub(crate) fn wildcard_for(remote: Option<SocketAddr>) -> SocketAddr {
+/// Returns the wildcard address, any port, from which `remote` can be reached, or anything if there is none.
+pub fn wildcard_for(remote: Option<SocketAddr>) -> SocketAddr {
     let ip = match remote {
         Some(SocketAddr::V4(_)) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         Some(SocketAddr::V6(_)) | None => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
@@ -54,7 +79,7 @@ pub(crate) fn wildcard_for(remote: Option<SocketAddr>) -> SocketAddr {
 
 /// What sending and receiving on one socket need besides the socket.
 #[derive(Debug)]
-pub(crate) struct Udp {
+pub struct Udp {
     state: UdpSocketState,
     buffers: [Box<[u8]>; BUFFERS],
     is_ipv6: bool,
@@ -62,7 +87,10 @@ pub(crate) struct Udp {
 
 impl Udp {
     /// Prepares `socket`: non-blocking, with offloads and larger buffers where the system has them.
-    pub(crate) fn new(socket: &UdpSocket) -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// What the system reports about the socket.
+    pub fn new(socket: &UdpSocket) -> io::Result<Self> {
         let options = SockRef::from(socket);
         // More space is a wish: a system that refuses it still carries datagrams.
         if options.recv_buffer_size().is_ok_and(|size| size < RECV_SPACE) {
@@ -78,15 +106,16 @@ impl Udp {
         })
     }
 
-    /// Datagrams one [`Udp::send`] takes; it falls to 1 when the system turns out to refuse GSO.
-    pub(crate) fn max_segments(&self) -> usize {
+    /// Returns how many datagrams one [`Udp::send`] takes; it falls to 1 when the system turns out to refuse GSO.
+    pub fn max_segments(&self) -> usize {
         self.state.max_gso_segments()
     }
 
     /// Takes one system call's worth of datagrams.
     ///
-    /// Errors are `WouldBlock` and what ends the socket.
-    pub(crate) fn recv(
+    /// # Errors
+    /// `WouldBlock`, and what ends the socket.
+    pub fn recv(
         &mut self,
         socket: UdpSockRef<'_>,
         sink: &mut dyn FnMut(Datagram),
@@ -109,8 +138,9 @@ impl Udp {
     /// Sends one batch. A batch too large for the interface is lost, as it would be further on:
     /// this is how path MTU discovery learns the limit (RFC 8899 §3).
     ///
-    /// Errors are `WouldBlock` and what the system said about the destination.
-    pub(crate) fn send(
+    /// # Errors
+    /// `WouldBlock`, and what the system reports about the destination.
+    pub fn send(
         &self,
         socket: UdpSockRef<'_>,
         transmit: &Transmit,
@@ -164,8 +194,8 @@ fn datagram(meta: &RecvMeta, buffer: &[u8]) -> Datagram {
     }
 }
 
-/// ICMP news about something sent earlier, which some systems report on the next receive: one
-/// destination's business, and the core hears of it by silence.
+/// ICMP errors about something sent earlier, which some systems report on the next receive. They
+/// concern one destination, and the core learns of the loss from silence.
 fn is_about_one_datagram(kind: ErrorKind) -> bool {
     matches!(
         kind,
