@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use crate::args::AgentArgs;
+use crate::base::task::Background;
 use crate::carriers::Sight;
 use crate::config::{self, Heartbeat, Limits, Remote, Target};
 use crate::connector::shut_down;
@@ -24,7 +25,6 @@ use crate::identity::{Follower, Source, Who};
 use crate::known::Known;
 use crate::link::Link;
 use crate::names::Names;
-use crate::node::Background;
 use crate::race::Caller;
 use crate::stop::Stop;
 use crate::{node, renewal, signals};

@@ -13,6 +13,7 @@ use serde_json::Map;
 use tokio::sync::Mutex;
 
 use crate::args::ConnectorArgs;
+use crate::base::task::Background;
 use crate::carriers::Sight;
 use crate::config::{self, Heartbeat, HostPort, Limits, RelayAddress, Service};
 use crate::control::{self, Control, Process};
@@ -23,7 +24,7 @@ use crate::identity::{Follower, Source, Who};
 use crate::mesh::offer::Offer;
 use crate::mesh::roster::Roster;
 use crate::mesh::{Mesh, unix_now};
-use crate::node::{self, Background, Node};
+use crate::node::{self, Node};
 use crate::registration::Registration;
 use crate::relays::Relays;
 use crate::stop::{Exit, Stop};

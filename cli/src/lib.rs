@@ -21,6 +21,7 @@
 
 mod agent;
 mod args;
+mod base;
 mod bench;
 mod carriers;
 mod check;

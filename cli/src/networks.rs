@@ -6,7 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use adit_tokio::core::drive::Handle;
 use tokio::sync::{mpsc, watch};
 
-use crate::node::{Background, Node};
+use crate::base::task::Background;
+use crate::node::Node;
 
 /// Changes that wait to be noticed: all say the same, which is to look again.
 const CHANGES: usize = 1;

@@ -11,37 +11,12 @@ use adit_tokio::core::config::{Builder, Config, Transport};
 use adit_tokio::core::drive::Handle;
 use adit_tokio::core::drive::io::Io as _;
 use adit_tokio::core::heartbeat;
-use tokio::task::JoinHandle;
 
+use crate::base::task::Background;
 use crate::carriers::{Carriers, Sight};
 use crate::config::{Heartbeat, Limits};
 use crate::mapping::Board;
 use crate::stop::{Exit, Stop};
-
-/// A task that ends with its owner.
-#[derive(Debug)]
-pub(crate) struct Background<T>(JoinHandle<T>);
-
-impl<T: 'static> Background<T> {
-    pub(crate) fn spawn(task: impl Future<Output = T> + Send + 'static) -> Self
-    where
-        T: Send,
-    {
-        Self(tokio::spawn(task))
-    }
-
-    /// Ends the task where it is and waits until all it owned is gone.
-    pub(crate) async fn abort(mut self) {
-        self.0.abort();
-        let _ = (&mut self.0).await;
-    }
-}
-
-impl<T> Drop for Background<T> {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
 
 /// The event loop of a node, running.
 pub(crate) type Driver = Background<io::Result<()>>;
@@ -50,7 +25,7 @@ impl Driver {
     /// Waits for the loop to end by itself, which it does after a shutdown or when its socket
     /// fails.
     pub(crate) async fn ended(&mut self) -> Stop {
-        let why = match (&mut self.0).await {
+        let why = match self.join().await {
             Ok(Ok(())) => "the node has shut down".to_owned(),
             Ok(Err(error)) => format!("the UDP socket failed: {error}; start again"),
             Err(error) => format!("the event loop ended: {error}"),

@@ -15,12 +15,13 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use crate::base::task::Background;
 use crate::carriers::{Carriers, Door};
 use crate::config::RelayAddress;
 use crate::mapping::Mapper;
 use crate::names::Names;
 use crate::networks;
-use crate::node::{Background, Node};
+use crate::node::Node;
 use crate::race::HEAD_START;
 
 /// The name in every relay's certificate, which is known by its key (docs/protocol.md, "Relay

@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::process::Process;
 use super::protocol::{self, MAX_REQUEST, Request};
 use super::socket::{self, Place, Socket};
-use crate::node::Background;
+use crate::base::task::Background;
 use crate::stop::Stop;
 
 /// Clients at a time. A person watches in a window or two, and scripts ask and leave.

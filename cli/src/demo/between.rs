@@ -17,7 +17,8 @@ use super::authority::Authority;
 use super::path::Path;
 use super::service::Service;
 use super::world::{self, AGENT, CONNECTOR, LocalPort};
-use crate::node::{self, Background, Driver, Node};
+use crate::base::task::Background;
+use crate::node::{self, Driver, Node};
 use crate::relays::NAME;
 
 /// One way between either peer and the relay: 80 ms there and back through it.

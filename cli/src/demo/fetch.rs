@@ -11,7 +11,7 @@ use hyper::header::HOST;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-use crate::node::Background;
+use crate::base::task::Background;
 
 /// What arrived.
 #[derive(Debug)]

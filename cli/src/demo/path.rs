@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, sleep_until};
 
-use crate::node::Background;
+use crate::base::task::Background;
 
 /// Datagrams that are under way; those beyond are lost, as on any full queue.
 const UNDER_WAY: usize = 4_096;

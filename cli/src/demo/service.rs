@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
-use crate::node::Background;
+use crate::base::task::Background;
 
 /// The small page.
 pub(super) const PAGE: &str = "<!doctype html><title>adit</title>\

@@ -18,9 +18,10 @@ use tokio::sync::watch;
 use super::authority::Authority;
 use super::between::Between;
 use super::service::Service;
+use crate::base::task::Background;
 use crate::config::{self, Limits};
 use crate::forward;
-use crate::node::{self, Background, Driver, Node};
+use crate::node::{self, Driver, Node};
 
 /// What is quicker here than by default.
 pub(super) const HURRY: &str = "a heartbeat every 250 ms instead of 30 s, a peer silent for 1 s \

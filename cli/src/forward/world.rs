@@ -11,9 +11,10 @@ use tokio::time::timeout;
 
 use super::builtin::Builtin;
 use super::connector::{Services, serve};
+use crate::base::task::Background;
 use crate::config::Limits;
 use crate::demo::authority::Authority;
-use crate::node::{self, Background, Node};
+use crate::node::{self, Node};
 
 /// Longest wait for what ought to happen.
 pub(crate) const SOON: Duration = Duration::from_secs(10);

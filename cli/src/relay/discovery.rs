@@ -9,7 +9,7 @@ use adit_tokio::core::probe::LEN;
 use adit_tokio::core::relay::Responder;
 use tokio::net::UdpSocket;
 
-use crate::node::Background;
+use crate::base::task::Background;
 use crate::stop::Stop;
 
 /// A socket that answers, for as long as it lives.

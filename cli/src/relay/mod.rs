@@ -20,12 +20,12 @@ use self::discovery::Discovery;
 use self::door::Wanted;
 use self::identity::Own;
 use crate::args::RelayArgs;
+use crate::base::task::Background;
 use crate::config::{self, HostPort, MeshKey, RelayAddress, TCP_PORT};
 use crate::connector::shut_down;
 use crate::control::{self, Process};
 use crate::expose::dual;
 use crate::homedir::Home;
-use crate::node::Background;
 use crate::stop::Stop;
 use crate::{lifecycle, networks, node, output, signals};
 
