@@ -9,13 +9,13 @@ use tokio::net::TcpListener;
 
 use crate::agent::{self, Plan};
 use crate::args::ConnectArgs;
+use crate::base::system::unix_now;
 use crate::config::{Heartbeat, Limits};
 use crate::enrol;
 use crate::homedir::Home;
 use crate::identity::Source;
 use crate::invite::Invite;
 use crate::known::{Known, Membership};
-use crate::mesh::unix_now;
 use crate::output;
 use crate::stop::{Exit, Stop};
 

@@ -13,6 +13,7 @@ use serde_json::Map;
 use tokio::sync::Mutex;
 
 use crate::args::ConnectorArgs;
+use crate::base::system::unix_now;
 use crate::base::task::Background;
 use crate::carriers::Sight;
 use crate::config::{self, Heartbeat, HostPort, Limits, RelayAddress, Service};
@@ -21,9 +22,9 @@ use crate::forward::connector::{Services, serve};
 use crate::homedir::Home;
 use crate::homedir::lock::Lock;
 use crate::identity::{Follower, Source, Who};
+use crate::mesh::Mesh;
 use crate::mesh::offer::Offer;
 use crate::mesh::roster::Roster;
-use crate::mesh::{Mesh, unix_now};
 use crate::node::{self, Node};
 use crate::registration::Registration;
 use crate::relays::Relays;

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::agent;
 use crate::args::IdCommand;
+use crate::base::system::unix_now;
 use crate::config::{Heartbeat, Limits};
 use crate::control;
 use crate::enrol;
@@ -15,9 +16,9 @@ use crate::homedir::Home;
 use crate::identity::Source;
 use crate::known::{Known, Membership};
 use crate::link::reach;
+use crate::mesh::Mesh;
 use crate::mesh::certificate::{Description, describe_file};
 use crate::mesh::registry::{Device, Registry, Role};
-use crate::mesh::{Mesh, unix_now};
 use crate::output;
 use crate::stop::Stop;
 

@@ -4,12 +4,13 @@ use adit_tokio::core::message::ServiceName;
 use serde::Serialize;
 
 use crate::args::{InviteCommand, InviteOptions};
+use crate::base::system::unix_now;
 use crate::config::{HostPort, RelayAddress};
 use crate::control;
 use crate::homedir::Home;
 use crate::invite::{Invite, Secret};
+use crate::mesh::Mesh;
 use crate::mesh::registry::{Issued, Role};
-use crate::mesh::{Mesh, unix_now};
 use crate::output;
 use crate::stop::Stop;
 

@@ -12,12 +12,13 @@ use rcgen::KeyPair;
 
 use super::{Answer, Ask};
 use crate::agent::ATTEMPT;
+use crate::base::system::unix_now;
 use crate::config::Remote;
 use crate::homedir::Home;
 use crate::invite::Invite;
 use crate::known::{Known, Membership};
 use crate::link::reach;
-use crate::mesh::{certificate, unix_now};
+use crate::mesh::certificate;
 use crate::race::Caller;
 use crate::stop::{Exit, Stop};
 

@@ -14,6 +14,7 @@ use rcgen::{CertificateParams, KeyPair, PKCS_ED25519};
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 pub(crate) use self::text::seal;
+use crate::base::system::random;
 use crate::config::{HostPort, RelayAddress};
 use crate::stop::{Exit, Stop};
 
@@ -38,7 +39,7 @@ impl Secret {
     /// When the system has none.
     pub(crate) fn new() -> Result<Self, Stop> {
         let mut bytes = [0; 32];
-        crate::mesh::random(&mut bytes)?;
+        random(&mut bytes)?;
         Ok(Self(bytes))
     }
 

@@ -19,8 +19,8 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use super::random;
 use super::registry::{Device, Registry, Role};
+use crate::base::system::random;
 use crate::homedir::store;
 use crate::stop::{Exit, Stop};
 

@@ -20,34 +20,19 @@ pub(crate) mod registry;
 pub(crate) mod roster;
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use adit_tokio::core::tls::{Identity, KeyDigest, Tls, Trust, default_provider};
+use adit_tokio::core::tls::{Identity, KeyDigest, Tls, Trust};
 
 use self::certificate::{Authority, Certified, Request, Subject};
 use self::offer::Offer;
 use self::registry::{Device, ID, Issued, Refusal, Registry, Role, SCHEMA};
+use crate::base::system::{random, unix_now};
 use crate::config::RelayAddress;
 use crate::homedir::lock::Lock;
 use crate::homedir::{Home, store};
 use crate::output;
 use crate::stop::{Exit, Stop};
-
-/// Fills with bytes from the system.
-///
-/// # Errors
-/// When it has none.
-pub(crate) fn random(bytes: &mut [u8]) -> Result<(), Stop> {
-    default_provider()
-        .secure_random
-        .fill(bytes)
-        .map_err(|_| Stop::new(Exit::Degraded, "the system gave no random bytes; start again"))
-}
-
-/// Seconds since the Unix epoch by this machine's clock.
-pub(crate) fn unix_now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
-}
 
 /// A new name for a device: forty-eight random bits.
 fn fresh_id() -> Result<String, Stop> {
