@@ -125,7 +125,7 @@ pub(crate) async fn work(plan: Plan, home: Result<&Home, &Stop>) -> Result<(), S
     };
     let (caller, follower) = core(plan.source, plan.paths, plan.limits, plan.heartbeat)?;
     let caller = Caller { maps: plan.port_mapping, ..caller };
-    let ended = node::signals(signals::asked_to_end())?;
+    let ended = signals::asked_to_end()?;
     let mut process = Process::new(plan.role);
     for address in &plan.remote.addresses {
         process = process.dialling(&plan.remote.name, address);

@@ -157,7 +157,7 @@ pub(crate) async fn start(plan: Plan, home: Result<&Home, &Stop>) -> Result<Runn
         let asked = asked.clone();
         async move { Ok(Map::from_iter([("closed".to_owned(), asked.now().await.into())])) }
     });
-    let ended = Box::pin(node::signals(signals::asked_to_end())?);
+    let ended = Box::pin(signals::asked_to_end()?);
     let control = control::open(home, process).await;
     tracing::info!(%listen, services = count, "the connector is up");
     Ok(Running { node, ended, identity, _tasks: tasks, _claim: claim, _control: control })
@@ -264,7 +264,7 @@ async fn keep_current(roster: Option<Arc<Roster>>) {
 /// When a second signal did cut it short.
 pub(crate) async fn shut_down(handle: &Handle, relays: Option<&Relays>) -> Result<(), Stop> {
     tracing::info!("ending: connections under way may finish; a second signal ends them now");
-    let again = node::signals(signals::asked_to_end())?;
+    let again = signals::asked_to_end()?;
     handle.shutdown();
     let released = async {
         if let Some(relays) = relays {

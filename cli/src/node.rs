@@ -165,12 +165,3 @@ pub(crate) fn build(builder: Builder, beat: Heartbeat) -> Result<Config, Stop> {
         .map_err(|error| wrong(&error))?;
     builder.heartbeat(heartbeat).build().map_err(|error| wrong(&error))
 }
-
-/// Signals, or the sentence about why there are none.
-///
-/// # Errors
-/// When the system would not deliver any.
-pub(crate) fn signals<S>(signals: io::Result<S>) -> Result<S, Stop> {
-    signals
-        .map_err(|error| Stop::new(Exit::Degraded, format!("signals cannot be received: {error}")))
-}

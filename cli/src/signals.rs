@@ -2,17 +2,24 @@
 //! immediate one.
 
 use std::future::Future;
-use std::io;
+
+use crate::stop::Stop;
 
 /// Completes at the first SIGINT or SIGTERM after the call.
 ///
 /// # Errors
-/// What the system said when it would not deliver signals to this process.
+/// When the system would not deliver signals to this process.
 #[cfg(unix)]
-pub(crate) fn asked_to_end() -> io::Result<impl Future<Output = ()>> {
+pub(crate) fn asked_to_end() -> Result<impl Future<Output = ()>, Stop> {
     use tokio::signal::unix::{SignalKind, signal};
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
+
+    use crate::stop::Exit;
+
+    let unreceivable = |error: std::io::Error| {
+        Stop::new(Exit::Degraded, format!("signals cannot be received: {error}"))
+    };
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(unreceivable)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(unreceivable)?;
     Ok(async move {
         tokio::select! {
             _ = interrupt.recv() => {}
@@ -26,7 +33,7 @@ pub(crate) fn asked_to_end() -> io::Result<impl Future<Output = ()>> {
 /// # Errors
 /// None on this system.
 #[cfg(not(unix))]
-pub(crate) fn asked_to_end() -> io::Result<impl Future<Output = ()>> {
+pub(crate) fn asked_to_end() -> Result<impl Future<Output = ()>, Stop> {
     Ok(async {
         let _ = tokio::signal::ctrl_c().await;
     })

@@ -17,7 +17,7 @@ use crate::args::BenchArgs;
 use crate::samples::Samples;
 use crate::stop::{Exit, Stop};
 use crate::target::{Connection, Target};
-use crate::{node, output, signals};
+use crate::{output, signals};
 
 /// The name and version of the JSON's shape.
 const SCHEMA: &str = "adit.bench/1";
@@ -77,7 +77,7 @@ pub(crate) enum Figure {
 /// # Errors
 /// Why there was no connection, or what ended a measurement.
 pub(crate) async fn run(target: Target, arguments: &BenchArgs) -> Result<(), Stop> {
-    let ended = node::signals(signals::asked_to_end())?;
+    let ended = signals::asked_to_end()?;
     tokio::pin!(ended);
     let by_signal = || Stop::new(Exit::Degraded, "ended by a signal before all was measured");
     let connection = tokio::select! {

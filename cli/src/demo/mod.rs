@@ -19,7 +19,6 @@ mod world;
 use std::time::Duration;
 
 use crate::args::DemoArgs;
-use crate::node;
 use crate::signals;
 use crate::stop::{Exit, Stop};
 
@@ -36,7 +35,7 @@ const LIMIT: Duration = Duration::from_secs(75);
 pub(crate) async fn run(arguments: &DemoArgs) -> Result<(), Stop> {
     let mut report = Report::new();
     report.say(&format!("the first act hurries: {}", world::HURRY));
-    let ended = node::signals(signals::asked_to_end())?;
+    let ended = signals::asked_to_end()?;
     tokio::pin!(ended);
     let shown = async {
         let mut world = World::start().await?;

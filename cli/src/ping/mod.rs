@@ -15,7 +15,7 @@ use self::report::Report;
 use crate::args::PingArgs;
 use crate::stop::{Exit, Stop};
 use crate::target::Target;
-use crate::{node, output, signals};
+use crate::{output, signals};
 
 /// The name and version of the JSON's shape.
 const SCHEMA: &str = "adit.ping/1";
@@ -37,7 +37,7 @@ pub(crate) struct Ping {
 /// # Errors
 /// Why there was no connection, or no answer at all.
 pub(crate) async fn run(target: Target, arguments: &PingArgs) -> Result<(), Stop> {
-    let ended = node::signals(signals::asked_to_end())?;
+    let ended = signals::asked_to_end()?;
     tokio::pin!(ended);
     let connection = tokio::select! {
         connection = target.connect(arguments.to.timeout) => connection?,

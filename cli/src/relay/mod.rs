@@ -69,7 +69,7 @@ pub(crate) async fn run(arguments: RelayArgs, home: &Home) -> Result<(), Stop> {
     let json = arguments.json;
     let plan = plan(arguments)?;
     let own = Own::open_or_create(home)?;
-    let ended = node::signals(signals::asked_to_end())?;
+    let ended = signals::asked_to_end()?;
     let tls = Tls::new(own.identity.clone(), Trust::anyone());
     let responder = Responder::of(&tls);
     // Before the first client is told where: the second socket's port may be any.

@@ -17,7 +17,7 @@ use crate::args::StatusArgs;
 use crate::control::{self, Request};
 use crate::homedir::Home;
 use crate::stop::{Exit, Stop};
-use crate::{node, output, signals};
+use crate::{output, signals};
 
 /// Time between two looks of somebody who watches.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -44,7 +44,7 @@ pub(crate) async fn run(arguments: &StatusArgs, home: &Home) -> Result<(), Stop>
     match arguments.watch {
         false => once(arguments.json, home).await,
         true => {
-            let ended = node::signals(signals::asked_to_end())?;
+            let ended = signals::asked_to_end()?;
             tokio::select! {
                 stop = watch(arguments.json, home) => stop,
                 () = ended => Ok(()),
