@@ -2,3 +2,4 @@
 
 pub(crate) mod system;
 pub(crate) mod task;
+pub(crate) mod units;

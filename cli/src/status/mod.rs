@@ -3,7 +3,6 @@
 
 mod render;
 mod seen;
-mod units;
 pub(crate) mod why;
 
 use std::time::{Duration, SystemTime};

@@ -7,7 +7,7 @@ use std::time::Duration;
 use console::{Alignment, measure_text_width, pad_str};
 
 use super::seen::{Path, Peer, Registered, Relay, Seen};
-use super::units;
+use crate::base::units;
 
 /// What stands where there is no figure.
 const NONE: &str = "–";

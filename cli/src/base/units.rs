@@ -5,7 +5,7 @@ use std::time::Duration;
 use time::OffsetDateTime;
 
 /// An age in its two largest units, such as `3 h 12 min`.
-pub(super) fn age(age: Duration) -> String {
+pub(crate) fn age(age: Duration) -> String {
     let seconds = age.as_secs();
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
     match (days, hours, minutes) {
@@ -18,7 +18,7 @@ pub(super) fn age(age: Duration) -> String {
 
 /// A number of bytes, such as `1.5 MiB`.
 #[expect(clippy::cast_precision_loss, reason = "two digits are shown")]
-pub(super) fn bytes(bytes: u64) -> String {
+pub(crate) fn bytes(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     if bytes < 1024 {
         return format!("{bytes} B");
@@ -38,12 +38,12 @@ pub(super) fn bytes(bytes: u64) -> String {
 
 /// A part of a whole in per cent, such as `0.5 %`; of nothing there is none.
 #[expect(clippy::cast_precision_loss, reason = "two digits are shown")]
-pub(super) fn percent(part: u64, whole: u64) -> Option<String> {
+pub(crate) fn percent(part: u64, whole: u64) -> Option<String> {
     (whole > 0).then(|| format!("{:.1} %", part as f64 / whole as f64 * 100.0))
 }
 
 /// How long until an instant, both since the Unix epoch: `364 days`, `5 h`, `ended`.
-pub(super) fn until(end: Duration, now: Duration) -> String {
+pub(crate) fn until(end: Duration, now: Duration) -> String {
     match end.checked_sub(now) {
         None => "ended".to_owned(),
         Some(left) if left < Duration::from_hours(48) => age(left),
@@ -52,7 +52,7 @@ pub(super) fn until(end: Duration, now: Duration) -> String {
 }
 
 /// An instant since the Unix epoch in UTC, to the second, as logs have it.
-pub(super) fn instant(at: Duration) -> String {
+pub(crate) fn instant(at: Duration) -> String {
     let at = i64::try_from(at.as_secs()).map(OffsetDateTime::from_unix_timestamp);
     let Ok(Ok(at)) = at else { return "an unknown time".to_owned() };
     let (date, (hour, minute, second)) = (at.date(), at.to_hms());
