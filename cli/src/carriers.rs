@@ -15,7 +15,7 @@ use adit_tokio::core::node::Snapshot;
 use adit_tokio::core::tls::KeyDigest;
 use serde::{Serialize, Serializer};
 
-use crate::control::as_ms;
+use crate::base::units::as_ms;
 use crate::mapping::{Board, Told};
 use crate::relays::NAME;
 

@@ -10,6 +10,7 @@ use tokio::net::TcpListener;
 use crate::agent::{self, Plan};
 use crate::args::ConnectArgs;
 use crate::base::system::unix_now;
+use crate::base::units;
 use crate::config::{Heartbeat, Limits};
 use crate::enrol;
 use crate::homedir::Home;
@@ -139,16 +140,16 @@ fn explain(stop: Stop, membership: &Membership) -> Stop {
             format!(
                 "this machine's certificate ended on {}, by its clock, which says {}; set the clock if it \
                  is wrong, or ask for a new invite: adit invite new",
-                output::date(own.not_after),
-                output::date(now)
+                units::date(own.not_after),
+                units::date(now)
             ),
         ),
         Ok(own) if now < own.not_before => Stop::new(
             Exit::Authentication,
             format!(
                 "this machine's certificate begins on {}, and its clock says {}; set the clock",
-                output::date(own.not_before),
-                output::date(now)
+                units::date(own.not_before),
+                units::date(now)
             ),
         ),
         Ok(_) | Err(_) if stop.is_about_clock() => stop,

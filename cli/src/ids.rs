@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::agent;
 use crate::args::IdCommand;
 use crate::base::system::unix_now;
+use crate::base::units;
 use crate::config::{Heartbeat, Limits};
 use crate::control;
 use crate::enrol;
@@ -148,8 +149,8 @@ fn devices(registry: Registry) -> Vec<ShownDevice> {
 fn device_line(device: &ShownDevice) -> String {
     let name = device.name.as_ref().unwrap_or(&device.label);
     let stands = match (device.revoked, device.not_after) {
-        (Some(at), _) => format!("revoked on {}", output::date(at)),
-        (None, Some(end)) => format!("until {}", output::date(end)),
+        (Some(at), _) => format!("revoked on {}", units::date(at)),
+        (None, Some(end)) => format!("until {}", units::date(end)),
         (None, None) => "without a certificate".to_owned(),
     };
     format!("  {}  {name}  {}  {stands}", device.id, device.services.join(","))
@@ -164,8 +165,8 @@ fn lines(said: &Description) -> String {
         said.uris.join(", "),
         said.serial,
         said.key,
-        output::date(said.not_after),
-        output::span(left)
+        units::date(said.not_after),
+        units::span(left)
     )
 }
 

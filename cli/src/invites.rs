@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use crate::args::{InviteCommand, InviteOptions};
 use crate::base::system::unix_now;
+use crate::base::units;
 use crate::config::{HostPort, RelayAddress};
 use crate::control;
 use crate::homedir::Home;
@@ -118,7 +119,7 @@ pub(crate) fn print(made: &Made, json: bool) -> Result<(), Stop> {
     output::say(format_args!(
         "Invite to \"{}\", good once and for {}; on the other machine: adit connect INVITE",
         made.service,
-        output::span(left)
+        units::span(left)
     ));
     output::text_line(&made.invite)
 }
@@ -183,7 +184,7 @@ fn list(mesh: &Mesh, json: bool) -> Result<(), Stop> {
     }
     for invite in listed {
         let until = match invite.state {
-            "open" => format!(", until {}", output::date(invite.expires)),
+            "open" => format!(", until {}", units::date(invite.expires)),
             _ => invite.used_by.map_or_else(String::new, |device| format!(" by {device}")),
         };
         let device = invite.device.map_or_else(String::new, |name| format!(" for {name}"));

@@ -2,7 +2,6 @@
 //! they say beside it on stderr.
 
 use std::io::{self, Write as _};
-use std::time::Duration;
 
 use serde::Serialize;
 
@@ -42,45 +41,4 @@ pub(crate) fn text_line(text: &str) -> Result<(), Stop> {
 /// full.
 pub(crate) fn say(text: impl std::fmt::Display) {
     let _ = writeln!(io::stderr().lock(), "{text}");
-}
-
-/// A time span in the largest unit that says enough: `45 s`, `3 min`, `5 h`, `12 days`.
-pub(crate) fn span(time: Duration) -> String {
-    match time.as_secs() {
-        seconds @ 0..120 => format!("{seconds} s"),
-        seconds @ 120..7_200 => format!("{} min", seconds / 60),
-        seconds @ 7_200..172_800 => format!("{} h", seconds / 3_600),
-        seconds => format!("{} days", seconds / 86_400),
-    }
-}
-
-/// A time since the Unix epoch as a date in UTC.
-pub(crate) fn date(unix: u64) -> String {
-    let seconds = i64::try_from(unix).unwrap_or(i64::MAX);
-    time::OffsetDateTime::from_unix_timestamp(seconds).map_or_else(
-        |_| format!("{unix} s after 1970"),
-        |at| {
-            let (year, month, day) = at.to_calendar_date();
-            let (hour, minute, _) = at.to_hms();
-            format!("{year:04}-{:02}-{day:02} {hour:02}:{minute:02} UTC", u8::from(month))
-        },
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn spans_are_told_in_the_largest_unit_that_says_enough() {
-        let told = [0, 119, 120, 7_199, 7_200, 172_799, 172_800]
-            .map(|seconds| span(Duration::from_secs(seconds)));
-        assert_eq!(told, ["0 s", "119 s", "2 min", "119 min", "2 h", "47 h", "2 days"]);
-    }
-
-    #[test]
-    fn dates_are_in_utc_to_the_minute() {
-        assert_eq!(date(1_800_000_000), "2027-01-15 08:00 UTC");
-        assert_eq!(date(u64::MAX), format!("{} s after 1970", u64::MAX));
-    }
 }

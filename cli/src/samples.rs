@@ -43,11 +43,6 @@ impl Samples {
     }
 }
 
-/// Milliseconds, to the microsecond.
-pub(crate) fn millis(time: Duration) -> f64 {
-    (time.as_secs_f64() * 1e6).round() / 1e3
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -79,11 +74,5 @@ mod tests {
     fn nothing_is_said_of_nothing() {
         let none = Samples::default();
         assert_eq!((none.min(), none.mean(), none.percentile(50)), (None, None, None));
-    }
-
-    #[test]
-    fn milliseconds_are_told_to_the_microsecond() {
-        assert_eq!(millis(Duration::from_nanos(1_234_567)), 1.235);
-        assert_eq!(millis(Duration::from_secs(2)), 2000.0);
     }
 }

@@ -11,6 +11,7 @@ use adit_tokio::core::path;
 use serde::Serialize;
 
 use crate::agent;
+use crate::base::units::millis;
 use crate::config::{self, Heartbeat, Limits, Remote};
 use crate::homedir::Home;
 use crate::identity::Source;
@@ -20,7 +21,6 @@ use crate::names::Names;
 use crate::node::Node;
 use crate::race::{Attempt, Caller};
 use crate::relays::Relays;
-use crate::samples::millis;
 use crate::stop::{Exit, Stop};
 
 /// How long a goodbye may take. A connector that misses it learns of the end by silence.

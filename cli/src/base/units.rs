@@ -1,4 +1,5 @@
-//! Figures as people read them: ages, bytes, dates. Values in, text out.
+//! Figures as people and programs read them: ages, bytes, dates, milliseconds. Values in, text or
+//! numbers out.
 
 use std::time::Duration;
 
@@ -57,6 +58,39 @@ pub(crate) fn instant(at: Duration) -> String {
     let Ok(Ok(at)) = at else { return "an unknown time".to_owned() };
     let (date, (hour, minute, second)) = (at.date(), at.to_hms());
     format!("{date} {hour:02}:{minute:02}:{second:02} UTC")
+}
+
+/// A time span in the largest unit that says enough: `45 s`, `3 min`, `5 h`, `12 days`.
+pub(crate) fn span(time: Duration) -> String {
+    match time.as_secs() {
+        seconds @ 0..120 => format!("{seconds} s"),
+        seconds @ 120..7_200 => format!("{} min", seconds / 60),
+        seconds @ 7_200..172_800 => format!("{} h", seconds / 3_600),
+        seconds => format!("{} days", seconds / 86_400),
+    }
+}
+
+/// A time since the Unix epoch as a date in UTC.
+pub(crate) fn date(unix: u64) -> String {
+    let seconds = i64::try_from(unix).unwrap_or(i64::MAX);
+    OffsetDateTime::from_unix_timestamp(seconds).map_or_else(
+        |_| format!("{unix} s after 1970"),
+        |at| {
+            let (year, month, day) = at.to_calendar_date();
+            let (hour, minute, _) = at.to_hms();
+            format!("{year:04}-{:02}-{day:02} {hour:02}:{minute:02} UTC", u8::from(month))
+        },
+    )
+}
+
+/// Milliseconds, to the microsecond.
+pub(crate) fn millis(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e6).round() / 1e3
+}
+
+/// Whole milliseconds.
+pub(crate) fn as_ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -120,5 +154,24 @@ mod tests {
         for absurd in [Duration::MAX, Duration::from_secs(1 << 50)] {
             assert_eq!(instant(absurd), "an unknown time");
         }
+    }
+
+    #[test]
+    fn spans_are_told_in_the_largest_unit_that_says_enough() {
+        let told = [0, 119, 120, 7_199, 7_200, 172_799, 172_800]
+            .map(|seconds| span(Duration::from_secs(seconds)));
+        assert_eq!(told, ["0 s", "119 s", "2 min", "119 min", "2 h", "47 h", "2 days"]);
+    }
+
+    #[test]
+    fn dates_are_in_utc_to_the_minute() {
+        assert_eq!(date(1_800_000_000), "2027-01-15 08:00 UTC");
+        assert_eq!(date(u64::MAX), format!("{} s after 1970", u64::MAX));
+    }
+
+    #[test]
+    fn milliseconds_are_told_to_the_microsecond() {
+        assert_eq!(millis(Duration::from_nanos(1_234_567)), 1.235);
+        assert_eq!(millis(Duration::from_secs(2)), 2000.0);
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::{Case, Direction, Figure};
-use crate::samples::millis;
+use crate::base::units::millis;
 use crate::target::Reached;
 
 /// The shape of the JSON.

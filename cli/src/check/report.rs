@@ -7,9 +7,9 @@ use std::time::Duration;
 use adit_tokio::core::path::Mapping;
 use serde::Serialize;
 
+use crate::base::units::millis;
 use crate::config::RelayPlace;
 use crate::mapping::{self, Told};
-use crate::samples::millis;
 use crate::status::why::nat;
 use crate::stop::{Exit, Stop};
 

@@ -22,7 +22,7 @@ mod socket;
 
 use serde_json::{Map, Value};
 
-pub(crate) use self::process::{Process, as_ms};
+pub(crate) use self::process::Process;
 pub(crate) use self::protocol::Request;
 use crate::homedir::Home;
 use crate::stop::Stop;

@@ -6,7 +6,7 @@ use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use adit_tokio::core::node::{PeerSnapshot, Snapshot};
 use adit_tokio::core::path::Mapping;
@@ -14,6 +14,7 @@ use adit_tokio::core::relay;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use crate::base::units::as_ms;
 use crate::carriers::{Carrier, Look};
 use crate::mapping::Told;
 use crate::stop::Stop;
@@ -198,9 +199,4 @@ impl fmt::Debug for Process {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Process").field("role", &self.role).finish_non_exhaustive()
     }
-}
-
-/// Whole milliseconds.
-pub(crate) fn as_ms(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

@@ -13,6 +13,7 @@ use rcgen::KeyPair;
 use super::{Answer, Ask};
 use crate::agent::ATTEMPT;
 use crate::base::system::unix_now;
+use crate::base::units;
 use crate::config::Remote;
 use crate::homedir::Home;
 use crate::invite::Invite;
@@ -89,8 +90,8 @@ fn time_left(invite: &Invite) -> Result<Duration, Stop> {
             Exit::Authentication,
             format!(
                 "this invite expired {} ago, unless this machine's clock, which says {}, is wrong; {next}",
-                crate::output::span(ago),
-                crate::output::date(now),
+                units::span(ago),
+                units::date(now),
             ),
         )
     })?;

@@ -28,10 +28,10 @@ use self::certificate::{Authority, Certified, Request, Subject};
 use self::offer::Offer;
 use self::registry::{Device, ID, Issued, Refusal, Registry, Role, SCHEMA};
 use crate::base::system::{random, unix_now};
+use crate::base::units;
 use crate::config::RelayAddress;
 use crate::homedir::lock::Lock;
 use crate::homedir::{Home, store};
-use crate::output;
 use crate::stop::{Exit, Stop};
 
 /// A new name for a device: forty-eight random bits.
@@ -378,12 +378,12 @@ impl Mesh {
         if (ca.not_before..=ca.not_after).contains(&now) {
             return Ok(());
         }
-        let (from, to) = (output::date(ca.not_before), output::date(ca.not_after));
+        let (from, to) = (units::date(ca.not_before), units::date(ca.not_after));
         Err(Stop::usage(format!(
             "{}: this CA is good from {from} to {to}, and this machine's clock says {}; set the clock, or \
              move the directory away to begin a new mesh",
             self.path("ca.pem").display(),
-            output::date(now)
+            units::date(now)
         )))
     }
 

@@ -7,7 +7,8 @@ use adit_tokio::core::error::Failure;
 use serde::Serialize;
 
 use super::Ping;
-use crate::samples::{Samples, millis};
+use crate::base::units::millis;
+use crate::samples::Samples;
 use crate::target::Reached;
 
 /// The pings so far.
