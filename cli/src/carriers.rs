@@ -15,9 +15,9 @@ use adit_tokio::core::node::Snapshot;
 use adit_tokio::core::tls::KeyDigest;
 use serde::{Serialize, Serializer};
 
+use crate::address::RELAY_NAME;
 use crate::base::units::as_ms;
 use crate::mapping::{Board, Told};
-use crate::relays::NAME;
 
 /// The relays that a node may reach by TCP.
 #[derive(Clone)]
@@ -79,7 +79,7 @@ impl Carriers {
     /// long as the value lives.
     pub(crate) fn add(&self, relay: SocketAddr, port: u16, key: KeyDigest) -> Door {
         let tcp = SocketAddr::new(relay.ip(), port);
-        self.relays.add(Target { relay, tcp, name: NAME.to_owned(), pin: Some(key) });
+        self.relays.add(Target { relay, tcp, name: RELAY_NAME.to_owned(), pin: Some(key) });
         Door { relays: self.relays.clone(), relay }
     }
 

@@ -17,6 +17,7 @@ use adit_tokio::core::tls::{Identity, KeyDigest, Tls, Trust};
 use rcgen::KeyPair;
 use serde::{Deserialize, Serialize};
 
+use crate::address::MAX_ADDRESSES;
 use crate::config::{HostPort, RelayAddress, Remote};
 use crate::homedir::lock::Lock;
 use crate::homedir::{Home, store};
@@ -166,7 +167,7 @@ impl Known {
         let text = address.to_string();
         self.addresses.retain(|known| *known != text);
         self.addresses.insert(0, text);
-        self.addresses.truncate(crate::invite::MAX_ADDRESSES);
+        self.addresses.truncate(MAX_ADDRESSES);
     }
 
     /// This machine's membership in its mesh.

@@ -19,6 +19,7 @@
 //! The library is the program's own: it promises nothing to other crates. What tests and fuzzers need
 //! of it is in `testing`.
 
+mod address;
 mod agent;
 mod args;
 mod base;

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use crate::address::RELAY_NAME;
 use crate::base::task::Background;
 use crate::carriers::{Carriers, Door};
 use crate::config::RelayAddress;
@@ -23,10 +24,6 @@ use crate::names::Names;
 use crate::networks;
 use crate::node::Node;
 use crate::race::HEAD_START;
-
-/// The name in every relay's certificate, which is known by its key (docs/protocol.md, "Relay
-/// addresses").
-pub(crate) const NAME: &str = "relay";
 
 /// How long the addresses of a relay are tried before its name is asked for again.
 const ATTEMPT: Duration = Duration::from_secs(10);
@@ -131,7 +128,7 @@ impl One {
                     .carriers
                     .as_ref()
                     .map(|carriers| carriers.add(address, self.relay.tcp, self.relay.key));
-                match self.handle.dial(Dial::relay(address, NAME, self.tls())) {
+                match self.handle.dial(Dial::relay(address, RELAY_NAME, self.tls())) {
                     Ok(peer) => drop(running.spawn(answer(Dialled { peer, _door: door }))),
                     // The node is about to end, and this with it.
                     Err(Misuse::ShuttingDown) => return std::future::pending().await,

@@ -6,8 +6,9 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use crate::address::MAX_ADDRESSES;
 use crate::config::{Agent, Backend, Connector, MAX_RELAYS, Target, TlsFiles};
-use crate::invite::{Invite, MAX_ADDRESSES, seal};
+use crate::invite::{Invite, seal};
 use crate::stop::{Exit, Stop};
 
 /// Where a configuration is said to be; its paths are relative to this.

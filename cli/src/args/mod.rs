@@ -10,9 +10,7 @@ use std::time::Duration;
 use clap::{ArgAction, Parser, Subcommand};
 
 pub(crate) use self::measure::{BenchArgs, PingArgs};
-pub(crate) use self::people::{
-    ConnectArgs, ExposeArgs, IdCommand, InviteCommand, InviteOptions, PORT,
-};
+pub(crate) use self::people::{ConnectArgs, ExposeArgs, IdCommand, InviteCommand, InviteOptions};
 pub(crate) use self::relay::{CheckArgs, RelayArgs, WhyArgs};
 use crate::config::duration;
 

@@ -7,10 +7,8 @@ use std::time::Duration;
 use adit_tokio::core::message::ServiceName;
 use clap::Subcommand;
 
+use crate::address::PORT;
 use crate::config::{Backend, HostPort, RelayAddress, duration};
-
-/// The UDP port of a connector, unless told otherwise.
-pub(crate) const PORT: u16 = 4433;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\

@@ -14,13 +14,14 @@ use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
 use super::report::{Found, Udp};
+use crate::address::RELAY_NAME;
 use crate::carriers::{By, Door};
 use crate::config::RelayPlace;
 use crate::invite::Secret;
 use crate::mapping::Told;
 use crate::node::{self, Node};
 use crate::stop::Stop;
-use crate::{mapping, networks, relays};
+use crate::{mapping, networks};
 
 /// How long a name may take.
 const RESOLVED_WITHIN: Duration = Duration::from_secs(5);
@@ -107,7 +108,7 @@ impl Asker {
         let addresses = networks::of_socket(node.local);
         node.handle.set_local_addresses(addresses);
         let began = Instant::now();
-        let dial = Dial::relay(address, relays::NAME, tls);
+        let dial = Dial::relay(address, RELAY_NAME, tls);
         let peer = node.handle.dial(dial).map_err(|error| wrong(&error))?;
         Ok(Self { node, peer, door, began })
     }

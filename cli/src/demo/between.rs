@@ -17,9 +17,9 @@ use super::authority::Authority;
 use super::path::Path;
 use super::service::Service;
 use super::world::{self, AGENT, CONNECTOR, LocalPort};
+use crate::address::RELAY_NAME;
 use crate::base::task::Background;
 use crate::node::{self, Driver, Node};
-use crate::relays::NAME;
 
 /// One way between either peer and the relay: 80 ms there and back through it.
 const TO_RELAY: Duration = Duration::from_millis(20);
@@ -49,7 +49,7 @@ impl Between {
         service: &Service,
         is_direct_open: bool,
     ) -> anyhow::Result<Self> {
-        let own = authority.device(NAME)?;
+        let own = authority.device(RELAY_NAME)?;
         let key = own.identity().chain().first().and_then(KeyDigest::of_certificate);
         let trust = Trust::pinned_leaf(key.context("the relay's certificate cannot be read")?);
         let own = Tls::new(own.identity().clone(), Trust::anyone());
@@ -61,7 +61,7 @@ impl Between {
             let path = Path::between(Some(node.local), at_relay.local, TO_RELAY).await?;
             let shown = tls.identity().clone().presenting(authority.pem().as_bytes())?;
             let tls = Tls::new(shown, trust.clone());
-            node.handle.dial(Dial::relay(path.near(), NAME, tls))?;
+            node.handle.dial(Dial::relay(path.near(), RELAY_NAME, tls))?;
             anyhow::Ok(path)
         };
         let accepting = Config::builder(connector.clone()).device_id("demo").listening(true);

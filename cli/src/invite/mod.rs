@@ -18,9 +18,6 @@ use crate::base::system::random;
 use crate::config::{HostPort, RelayAddress};
 use crate::stop::{Exit, Stop};
 
-/// Most addresses in one invite: those of a machine with a few networks.
-pub(crate) const MAX_ADDRESSES: usize = 8;
-
 /// The one-use secret: an Ed25519 private key, whose public key alone the connector keeps, hashed.
 /// It proves itself as a TLS client key, so that it never travels (RFC 8446 §4.4.3).
 #[derive(Clone, PartialEq, Eq)]

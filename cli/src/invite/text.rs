@@ -8,7 +8,8 @@ use adit_tokio::core::tls::KeyDigest;
 use data_encoding::BASE64URL_NOPAD;
 use rustls_pki_types::DnsName;
 
-use super::{Invite, MAX_ADDRESSES, Secret};
+use super::{Invite, Secret};
+use crate::address::MAX_ADDRESSES;
 use crate::config::{HostPort, MAX_RELAYS, RelayAddress, place, place_of};
 
 /// What every invite begins with.

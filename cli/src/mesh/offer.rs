@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::address::MAX_ADDRESSES;
 use crate::config::{HostPort, RelayAddress, Service};
-use crate::invite::MAX_ADDRESSES;
 use crate::networks;
 
 /// What is offered, and where.

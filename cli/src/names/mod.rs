@@ -20,7 +20,7 @@ use adit_tokio::core::tls::default_provider;
 use self::memory::Memory;
 use self::order::{Service, by_weight, in_turn};
 use self::system::System;
-use crate::args::PORT;
+use crate::address::PORT;
 use crate::homedir::Home;
 
 pub(crate) use self::place::Place;

@@ -12,10 +12,10 @@ use adit_tokio::carrier;
 use adit_tokio::core::tls::{Identity, KeyDigest};
 use rcgen::{CertificateParams, DnType, KeyPair};
 
+use crate::address::RELAY_NAME;
 use crate::homedir::lock::Lock;
 use crate::homedir::{Home, store};
 use crate::mesh::certificate;
-use crate::relays::NAME;
 use crate::stop::{Exit, Stop};
 
 /// The key of this machine as a relay, taken for the life of the process.
@@ -74,8 +74,8 @@ fn make() -> Result<String, Stop> {
         Stop::new(Exit::Degraded, format!("no key can be made for the relay: {error}"))
     };
     let key = KeyPair::generate().map_err(broken)?;
-    let mut params = CertificateParams::new(vec![NAME.to_owned()]).map_err(broken)?;
-    params.distinguished_name.push(DnType::CommonName, NAME);
+    let mut params = CertificateParams::new(vec![RELAY_NAME.to_owned()]).map_err(broken)?;
+    params.distinguished_name.push(DnType::CommonName, RELAY_NAME);
     let certificate = params.self_signed(&key).map_err(broken)?;
     Ok(format!("{}{}", key.serialize_pem(), certificate.pem()))
 }

@@ -1,0 +1,13 @@
+//! How endpoints are written, and what is the same of all of them: the default port, the name of a
+//! relay, how many addresses a machine is known by.
+
+/// The UDP port of a connector, unless another is given.
+pub(crate) const PORT: u16 = 4433;
+
+/// The name in every relay's certificate, which is known by its key (docs/protocol.md, "Relay
+/// addresses").
+pub(crate) const RELAY_NAME: &str = "relay";
+
+/// Most addresses of one connector in an invite and in what is kept of it: those of a machine with a
+/// few networks.
+pub(crate) const MAX_ADDRESSES: usize = 8;
