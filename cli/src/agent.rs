@@ -15,7 +15,6 @@ use tokio::task::JoinSet;
 
 use crate::args::AgentArgs;
 use crate::base::task::Background;
-use crate::carriers::Sight;
 use crate::config::{self, Heartbeat, Limits, Remote, Target};
 use crate::connector::shut_down;
 use crate::control::{self, Process};
@@ -25,6 +24,7 @@ use crate::identity::{Follower, Source, Who};
 use crate::known::Known;
 use crate::link::Link;
 use crate::names::Names;
+use crate::node::Sight;
 use crate::race::Caller;
 use crate::stop::Stop;
 use crate::{node, renewal, signals};

@@ -8,16 +8,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use adit_tokio::carrier::{self, Target};
-use adit_tokio::core::drive::Handle;
 use adit_tokio::core::drive::io::Clock;
 use adit_tokio::core::fallback::State;
-use adit_tokio::core::node::Snapshot;
 use adit_tokio::core::tls::KeyDigest;
 use serde::{Serialize, Serializer};
 
 use crate::address::RELAY_NAME;
 use crate::base::units::as_ms;
-use crate::mapping::{Board, Told};
 
 /// The relays that a node may reach by TCP.
 #[derive(Clone)]
@@ -43,31 +40,6 @@ pub(crate) struct Carrier {
 pub(crate) enum By {
     Udp,
     Tcp,
-}
-
-/// A node at one instant, and how its relays are reached.
-#[derive(Debug)]
-pub(crate) struct Look {
-    pub(crate) snapshot: Snapshot,
-    /// By the UDP addresses of the relays.
-    pub(crate) carriers: BTreeMap<SocketAddr, Carrier>,
-    /// What its gateway maps.
-    pub(crate) port_mapping: Told,
-}
-
-/// What a running node is looked at by.
-#[derive(Debug, Clone)]
-pub(crate) struct Sight {
-    pub(crate) handle: Handle,
-    pub(crate) carriers: Option<Carriers>,
-    pub(crate) board: Board,
-}
-
-impl Sight {
-    pub(crate) fn look(&self) -> Look {
-        let carriers = self.carriers.as_ref().map(Carriers::told).unwrap_or_default();
-        Look { snapshot: self.handle.snapshot(), carriers, port_mapping: self.board.told() }
-    }
 }
 
 impl Carriers {

@@ -11,11 +11,10 @@ use adit_tokio::core::lifecycle::State;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::carriers::Sight;
 use crate::config::Remote;
 use crate::identity::{Follower, Who};
 use crate::names::{Names, Place};
-use crate::node::Node;
+use crate::node::{Node, Sight};
 use crate::race::{Attempt, Caller, Defeat, race};
 use crate::relays::Relays;
 use crate::stop::{Exit, Stop};

@@ -1,6 +1,7 @@
 //! Nodes as the program runs them: started on a socket, driven in the background, ended with the
 //! value that owns them.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
@@ -11,11 +12,12 @@ use adit_tokio::core::config::{Builder, Config, Transport};
 use adit_tokio::core::drive::Handle;
 use adit_tokio::core::drive::io::Io as _;
 use adit_tokio::core::heartbeat;
+use adit_tokio::core::node::Snapshot;
 
 use crate::base::task::Background;
-use crate::carriers::{Carriers, Sight};
+use crate::carriers::{Carrier, Carriers};
 use crate::config::{Heartbeat, Limits};
-use crate::mapping::Board;
+use crate::mapping::{Board, Told};
 use crate::stop::{Exit, Stop};
 
 /// The event loop of a node, running.
@@ -73,6 +75,31 @@ impl Node {
     /// Takes leave of a node that is not needed any more, in the background.
     pub(crate) fn retire(self) {
         tokio::spawn(self.end());
+    }
+}
+
+/// A node at one instant, and how its relays are reached.
+#[derive(Debug)]
+pub(crate) struct Look {
+    pub(crate) snapshot: Snapshot,
+    /// By the UDP addresses of the relays.
+    pub(crate) carriers: BTreeMap<SocketAddr, Carrier>,
+    /// What its gateway maps.
+    pub(crate) port_mapping: Told,
+}
+
+/// What a running node is looked at by.
+#[derive(Debug, Clone)]
+pub(crate) struct Sight {
+    pub(crate) handle: Handle,
+    pub(crate) carriers: Option<Carriers>,
+    pub(crate) board: Board,
+}
+
+impl Sight {
+    pub(crate) fn look(&self) -> Look {
+        let carriers = self.carriers.as_ref().map(Carriers::told).unwrap_or_default();
+        Look { snapshot: self.handle.snapshot(), carriers, port_mapping: self.board.told() }
     }
 }
 

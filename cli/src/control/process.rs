@@ -15,8 +15,9 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::base::units::as_ms;
-use crate::carriers::{Carrier, Look};
+use crate::carriers::Carrier;
 use crate::mapping::Told;
+use crate::node::Look;
 use crate::stop::Stop;
 
 type See = Box<dyn Fn() -> Option<Look> + Send + Sync>;
