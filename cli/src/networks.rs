@@ -7,7 +7,6 @@ use adit_tokio::core::drive::Handle;
 use tokio::sync::{mpsc, watch};
 
 use crate::base::task::Background;
-use crate::node::Node;
 
 /// Changes that wait to be noticed: all say the same, which is to look again.
 const CHANGES: usize = 1;
@@ -60,10 +59,14 @@ pub(crate) fn wildcard(port: u16) -> SocketAddr {
     }
 }
 
-/// Keeps a node told of where its socket is reached, and `others` of every change, for as long as the
-/// value lives.
-pub(crate) fn follow(node: &Node, others: watch::Sender<()>) -> Background<()> {
-    Background::spawn(tell(node.handle.clone(), node.local, others))
+/// Keeps a node informed of where its socket, bound to `local`, is reached, and `others` of every
+/// change, for as long as the value lives.
+pub(crate) fn follow(
+    handle: Handle,
+    local: SocketAddr,
+    others: watch::Sender<()>,
+) -> Background<()> {
+    Background::spawn(tell(handle, local, others))
 }
 
 async fn tell(handle: Handle, local: SocketAddr, others: watch::Sender<()>) {

@@ -58,8 +58,9 @@ impl Relays {
     ) -> Self {
         let (shown, who) = watch::channel(shown);
         let (change, changed) = watch::channel(());
-        let mapper = maps.then(|| Mapper::start(node, changed));
-        let mut tasks = vec![networks::follow(node, change)];
+        let mapper = maps
+            .then(|| Mapper::start((node.handle.clone(), node.local), node.board.clone(), changed));
+        let mut tasks = vec![networks::follow(node.handle.clone(), node.local, change)];
         tasks.extend(relays.iter().map(|relay| {
             let (handle, relay) = (node.handle.clone(), relay.clone());
             let (carriers, who) = (node.carriers.clone(), who.clone());

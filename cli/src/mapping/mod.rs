@@ -22,7 +22,6 @@ pub(crate) use self::ask::is_translated;
 use self::ask::{Ask, Network, Spot};
 pub(crate) use self::rules::Protocol;
 use self::rules::{Grant, again, plain, renewal};
-use crate::node::Node;
 
 /// How long a change of networks is waited out: addresses and routes come one after the other.
 const SETTLED: Duration = Duration::from_secs(1);
@@ -93,11 +92,14 @@ pub(crate) struct Mapper {
 }
 
 impl Mapper {
-    /// Begins once a relay sees the node behind a NAT; `changed` tells of other networks.
-    pub(crate) fn start(node: &Node, changed: watch::Receiver<()>) -> Self {
+    /// Begins once a relay sees the node, whose socket is bound to `bound`, behind a NAT; `changed` tells of other networks.
+    pub(crate) fn start(
+        (handle, bound): (Handle, SocketAddr),
+        board: Board,
+        changed: watch::Receiver<()>,
+    ) -> Self {
         let (stop, stopped) = watch::channel(false);
         let (is_done, done) = watch::channel(());
-        let (handle, bound, board) = (node.handle.clone(), node.local, node.board.clone());
         let events = handle.events();
         tokio::spawn(async move {
             let _is_done = is_done;
