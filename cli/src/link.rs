@@ -13,12 +13,12 @@ use tokio::time::Instant;
 
 use crate::config::Remote;
 use crate::identity::{Follower, Who};
+use crate::lifecycle;
 use crate::names::{Names, Place};
 use crate::node::{Node, Sight};
 use crate::race::{Attempt, Caller, Defeat, race};
 use crate::relays::Relays;
 use crate::stop::{Exit, Stop};
-use crate::{forward, lifecycle};
 
 /// Pause before a name that did not resolve is asked for again, and before a connector that the
 /// core gave up is dialled anew.
@@ -29,6 +29,9 @@ const UNPROVEN: Duration = Duration::from_secs(10);
 
 /// How long a name may take to resolve where there are relays that need not wait for it.
 const RESOLVED_WITHIN: Duration = Duration::from_secs(1);
+
+/// The peer that streams are opened to. It changes when the connector is dialled anew.
+pub(crate) type Tunnel = watch::Receiver<Option<Peer>>;
 
 /// The connection, across all addresses it may have.
 #[derive(Debug)]
@@ -56,7 +59,7 @@ impl Link {
         (remote, names): (Remote, Names),
         (caller, follower): (Caller, Follower),
         give_up_after: Option<Duration>,
-    ) -> (Self, forward::agent::Tunnel) {
+    ) -> (Self, Tunnel) {
         let (current, tunnel) = watch::channel(None);
         let patience = Patience { limit: give_up_after, since: Some(Instant::now()) };
         (

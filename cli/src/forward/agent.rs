@@ -12,12 +12,13 @@ use adit_tokio::core::drive::{Peer, Stream, StreamError};
 use adit_tokio::core::error::{Category, Code, Failure};
 use adit_tokio::core::message::ServiceName;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::copy::{self, Broken};
 use super::{CONNECT_TIMEOUT, prepare, refuse};
 use crate::config::Limits;
+use crate::link::Tunnel;
 
 /// Pause after the system had no room for another connection: it will not have any at once.
 const NO_ROOM: Duration = Duration::from_millis(100);
@@ -28,9 +29,6 @@ const BACKLOG: u32 = 4_096;
 
 /// Pause before a stream is asked for again on a tunnel that just broke.
 const AGAIN: Duration = Duration::from_millis(20);
-
-/// The peer that streams are opened to. It changes when the connector is dialled anew.
-pub(crate) type Tunnel = watch::Receiver<Option<Peer>>;
 
 /// What all forwards of an agent share.
 #[derive(Debug, Clone)]
