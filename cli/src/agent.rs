@@ -29,11 +29,6 @@ use crate::race::Caller;
 use crate::stop::Stop;
 use crate::{node, renewal, signals};
 
-/// How long one attempt to reach the connector may take. A handshake is sent again after 1 s, and
-/// then at twice the distance each time (RFC 9002 §6.2.2), so that a connector that has just
-/// started is met within 4 s or by the next attempt; in 30 s the distances reach 16 s.
-pub(crate) const ATTEMPT: Duration = Duration::from_secs(10);
-
 /// What an agent is to do.
 #[derive(Debug)]
 pub(crate) struct Plan {
@@ -109,7 +104,7 @@ pub(crate) fn core(
     heartbeat: Heartbeat,
 ) -> Result<(Caller, Follower), Stop> {
     let (follower, Who { tls, shown }) = Follower::start(source)?;
-    let transport = Transport { connect_timeout: ATTEMPT, ..node::transport(limits) };
+    let transport = Transport { connect_timeout: node::ATTEMPT, ..node::transport(limits) };
     let builder = Config::builder(tls).device_id("agent").transport(transport).path(paths);
     Ok((Caller { core: node::build(builder, heartbeat)?, shown, maps: false }, follower))
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::time::Duration;
 
 use adit_tokio::TokioIo;
 use adit_tokio::carrier;
@@ -19,6 +20,11 @@ use crate::carriers::{Carrier, Carriers};
 use crate::config::{Heartbeat, Limits};
 use crate::mapping::{Board, Told};
 use crate::stop::{Exit, Stop};
+
+/// How long one attempt to reach the connector may take. A handshake is sent again after 1 s, and
+/// then at twice the distance each time (RFC 9002 §6.2.2), so that a connector that has just
+/// started is met within 4 s or by the next attempt; in 30 s the distances reach 16 s.
+pub(crate) const ATTEMPT: Duration = Duration::from_secs(10);
 
 /// The event loop of a node, running.
 pub(crate) type Driver = Background<io::Result<()>>;

@@ -11,7 +11,6 @@ use adit_tokio::core::tls::{Tls, Trust};
 use rcgen::KeyPair;
 
 use super::{Answer, Ask};
-use crate::agent::ATTEMPT;
 use crate::base::system::unix_now;
 use crate::base::units;
 use crate::config::Remote;
@@ -20,6 +19,7 @@ use crate::invite::Invite;
 use crate::known::{Known, Membership};
 use crate::link::reach;
 use crate::mesh::certificate;
+use crate::node::ATTEMPT;
 use crate::race::Caller;
 use crate::stop::{Exit, Stop};
 
