@@ -34,6 +34,7 @@ mod demo;
 mod enrol;
 mod expose;
 mod forward;
+mod happy_eyeballs;
 mod homedir;
 mod identity;
 mod ids;

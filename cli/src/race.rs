@@ -13,18 +13,14 @@ use adit_tokio::core::drive::{Events, Peer};
 use adit_tokio::core::error::{Category, Failure};
 use adit_tokio::core::message::ServiceName;
 use adit_tokio::core::tls::Identity;
-use tokio::sync::watch;
-use tokio::task::JoinSet;
 
 use crate::config::Remote;
+use crate::happy_eyeballs::{self, HEAD_START};
 use crate::identity::Who;
 use crate::node::{self, Node};
 use crate::relays::Relays;
 use crate::stop::Stop;
 use crate::{lifecycle, networks};
-
-/// How long an address is alone before the next is dialled beside it (RFC 8305 §5).
-pub(crate) const HEAD_START: Duration = Duration::from_millis(250);
 
 /// How long relays are alone before the connector's own addresses are dialled beside them: a relay on
 /// the other side of the earth answers, asks the connector and brings the two together within it.
@@ -118,43 +114,13 @@ pub(crate) async fn race(
     if let [only] = &ways[..] {
         return only.start(caller, remote).map_err(Defeat::Stopped);
     }
-    let mut rest = ways.into_iter();
-    let (is_over, over) = watch::channel(false);
-    let mut running = JoinSet::new();
-    let mut defeat = None;
-    loop {
-        let mut alone = HEAD_START;
-        if let Some(way) = rest.next() {
-            alone = way.alone();
-            match way.start(caller, remote) {
-                Ok(attempt) => drop(running.spawn(run(attempt, way.to_string(), over.clone()))),
-                Err(stop) => {
-                    defeat.get_or_insert(Defeat::Stopped(stop));
-                    continue;
-                }
-            }
-        }
-        let is_last = rest.len() == 0;
-        let ended = tokio::select! {
-            ended = running.join_next() => ended,
-            () = tokio::time::sleep(alone), if !is_last => continue,
-        };
-        match ended {
-            Some(Ok(Ok(winner))) => {
-                is_over.send_replace(true);
-                running.detach_all();
-                return Ok(winner);
-            }
-            Some(Ok(Err(failure))) => defeat = Some(worse(defeat, failure)),
-            // A task that was aborted: nobody does that while the race goes on.
-            Some(Err(_)) => {}
-            None if is_last => {
-                let nothing = || Defeat::Stopped(Stop::usage("the connector has no address"));
-                return Err(defeat.unwrap_or_else(nothing));
-            }
-            None => {}
-        }
-    }
+    let start = |way: Way<'_>| {
+        let attempt = way.start(caller, remote).map_err(Defeat::Stopped)?;
+        Ok(run(Contender(Some(attempt)), way.to_string()))
+    };
+    let nothing = || Defeat::Stopped(Stop::usage("the connector has no address"));
+    let won = happy_eyeballs::first(ways, Way::alone, start, worse).await;
+    won.map_err(|defeat| defeat.unwrap_or_else(nothing))
 }
 
 /// One way to a connector.
@@ -192,24 +158,31 @@ impl fmt::Display for Way<'_> {
     }
 }
 
-/// Follows one attempt until it is connected, is given up, or another has won.
-async fn run(
-    mut attempt: Attempt,
-    way: String,
-    mut over: watch::Receiver<bool>,
-) -> Result<Attempt, Failure> {
-    let lost = Failure::new(adit_tokio::core::error::Code::Cancelled, "another way won");
+/// An attempt that takes leave of its node when it is dropped.
+struct Contender(Option<Attempt>);
+
+impl Drop for Contender {
+    fn drop(&mut self) {
+        if let Some(attempt) = self.0.take() {
+            attempt.node.retire();
+        }
+    }
+}
+
+/// Follows one attempt until it is connected or given up.
+async fn run(mut contender: Contender, way: String) -> Result<Attempt, Defeat> {
+    let Some(attempt) = &mut contender.0 else { return std::future::pending().await };
     let peer = attempt.peer.clone();
     let connected = peer.connected();
     tokio::pin!(connected);
     loop {
         tokio::select! {
             biased;
-            result = &mut connected => return match result {
-                Ok(()) => Ok(attempt),
+            result = &mut connected => match result {
+                Ok(()) => break,
                 Err(failure) => {
                     tracing::debug!(%way, %failure, "given up");
-                    Err(failure)
+                    return Err(Defeat::Failed(failure));
                 }
             },
             Some(event) = attempt.events.next() => {
@@ -217,22 +190,21 @@ async fn run(
                     tracing::debug!(%way, "{line}");
                 }
             }
-            _ = over.changed() => {
-                attempt.node.retire();
-                return Err(lost);
-            }
         }
+    }
+    match contender.0.take() {
+        Some(attempt) => Ok(attempt),
+        None => std::future::pending().await,
     }
 }
 
-/// Of two reasons the one that a person can do something about: being refused says more than
-/// silence, which another address may well give.
-fn worse(before: Option<Defeat>, now: Failure) -> Defeat {
-    match before {
-        Some(Defeat::Failed(before)) if before.category() == Category::Authentication => {
-            Defeat::Failed(before)
-        }
-        Some(Defeat::Failed(_) | Defeat::Stopped(_)) | None => Defeat::Failed(now),
+/// Picks the more actionable error: being refused says more than silence, which another address may
+/// well give, and a machine that cannot dial at all says least.
+fn worse(before: Defeat, now: Defeat) -> Defeat {
+    match (&before, &now) {
+        (_, Defeat::Stopped(_)) => before,
+        (Defeat::Failed(failure), _) if failure.category() == Category::Authentication => before,
+        (Defeat::Failed(_) | Defeat::Stopped(_), Defeat::Failed(_)) => now,
     }
 }
 

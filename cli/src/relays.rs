@@ -12,18 +12,17 @@ use adit_tokio::core::error::{Category, Code, Failure, Misuse};
 use adit_tokio::core::lifecycle::State;
 use adit_tokio::core::tls::{Identity, Tls, Trust};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::address::RELAY_NAME;
 use crate::base::task::Background;
 use crate::carriers::{Carriers, Door};
 use crate::config::RelayAddress;
+use crate::happy_eyeballs::{self, HEAD_START};
 use crate::mapping::Mapper;
 use crate::names::Names;
 use crate::networks;
 use crate::node::Node;
-use crate::race::HEAD_START;
 
 /// How long the addresses of a relay are tried before its name is asked for again.
 const ATTEMPT: Duration = Duration::from_secs(10);
@@ -118,35 +117,19 @@ impl One {
         Tls::new(self.who.borrow().clone(), Trust::pinned_leaf(self.relay.key))
     }
 
-    /// Dials the addresses, a little apart, and gives the first that is connected.
+    /// Dials the addresses, a little apart, and returns the first that is connected.
     async fn first(&self, addresses: &[SocketAddr]) -> Result<Dialled, Option<Failure>> {
-        let mut running = JoinSet::new();
-        let mut rest = addresses.iter().copied();
-        let mut refused = None;
-        loop {
-            if let Some(address) = rest.next() {
-                let door = self
-                    .carriers
-                    .as_ref()
-                    .map(|carriers| carriers.add(address, self.relay.tcp, self.relay.key));
-                match self.handle.dial(Dial::relay(address, RELAY_NAME, self.tls())) {
-                    Ok(peer) => drop(running.spawn(answer(Dialled { peer, _door: door }))),
-                    // The node is about to end, and this with it.
-                    Err(Misuse::ShuttingDown) => return std::future::pending().await,
-                    Err(error) => tracing::warn!(%address, %error, "the relay cannot be dialled"),
-                }
-            }
-            tokio::select! {
-                ended = running.join_next() => match ended {
-                    Some(Ok(Ok(dialled))) => return Ok(dialled),
-                    Some(Ok(Err(failure))) => refused = Some(failure),
-                    Some(Err(_)) => {}
-                    None if rest.len() == 0 => return Err(refused),
-                    None => {}
-                },
-                () = sleep(HEAD_START), if rest.len() > 0 => {}
-            }
-        }
+        let start = |address| Ok(answer(self.dial(address)));
+        let latest = |before: Option<Failure>, now: Option<Failure>| now.or(before);
+        let first = happy_eyeballs::first(addresses.to_vec(), |_| HEAD_START, start, latest).await;
+        first.map_err(Option::flatten)
+    }
+
+    fn dial(&self, address: SocketAddr) -> Result<Dialled, Misuse> {
+        let carriers = self.carriers.as_ref();
+        let door = carriers.map(|carriers| carriers.add(address, self.relay.tcp, self.relay.key));
+        let peer = self.handle.dial(Dial::relay(address, RELAY_NAME, self.tls()))?;
+        Ok(Dialled { peer, _door: door })
     }
 
     /// Waits until the relay is lost for long, or for good.
@@ -208,8 +191,16 @@ impl Drop for Dialled {
     }
 }
 
-async fn answer(dialled: Dialled) -> Result<Dialled, Failure> {
-    dialled.peer.connected().await.map(|()| dialled)
+async fn answer(dialled: Result<Dialled, Misuse>) -> Result<Dialled, Option<Failure>> {
+    match dialled {
+        Ok(dialled) => dialled.peer.connected().await.map(|()| dialled).map_err(Some),
+        // The node is about to end, and this with it.
+        Err(Misuse::ShuttingDown) => std::future::pending().await,
+        Err(error) => {
+            tracing::warn!(%error, "the relay cannot be dialled");
+            Err(None)
+        }
+    }
 }
 
 async fn until(deadline: Option<Instant>) {
