@@ -28,7 +28,7 @@ use crate::node::{self, Node, Sight};
 use crate::registration::Registration;
 use crate::relays::Relays;
 use crate::stop::{Exit, Stop};
-use crate::{lifecycle, signals};
+use crate::{lifecycle, networks, signals};
 
 /// How often a connector looks whether its own certificate is due: it may have been exchanged, or the
 /// clock been set.
@@ -130,7 +130,8 @@ pub(crate) async fn start(plan: Plan, home: Result<&Home, &Stop>) -> Result<Runn
     for relay in &plan.relays {
         process = process.relayed_by(&relay.at);
     }
-    let offer = Offer::new(node.local, &plan.advertise, &plan.relays, &plan.services);
+    let own = networks::of_socket(node.local);
+    let offer = Offer::new(&own, &plan.advertise, &plan.relays, &plan.services);
     let mut services = Services::new(plan.services, plan.limits);
     if let Some(roster) = &roster {
         roster.mesh().set_offer(&offer)?;

@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::address::MAX_ADDRESSES;
 use crate::config::{HostPort, RelayAddress, Service};
-use crate::networks;
 
 /// What is offered, and where.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,14 +22,15 @@ pub(crate) struct Offer {
 }
 
 impl Offer {
+    /// Offers `services` at what is advertised, at the connector's own addresses and by its relays.
     pub(crate) fn new(
-        listen: SocketAddr,
+        own: &[SocketAddr],
         advertised: &[HostPort],
         relays: &[RelayAddress],
         services: &[Service],
     ) -> Self {
         let mut addresses: Vec<_> = advertised.iter().map(HostPort::to_string).collect();
-        addresses.extend(networks::of_socket(listen).iter().map(SocketAddr::to_string));
+        addresses.extend(own.iter().map(SocketAddr::to_string));
         addresses.truncate(MAX_ADDRESSES);
         let services = services
             .iter()
@@ -49,9 +49,10 @@ mod tests {
         let advertised: Vec<_> = (1..=9)
             .map(|port| HostPort::try_from(format!("home.example:{port}")).unwrap())
             .collect();
-        let offer = Offer::new("127.0.0.1:4433".parse().unwrap(), &advertised[..1], &[], &[]);
+        let own = ["127.0.0.1:4433".parse().unwrap()];
+        let offer = Offer::new(&own, &advertised[..1], &[], &[]);
         assert_eq!(offer.addresses, ["home.example:1", "127.0.0.1:4433"]);
-        let offer = Offer::new("127.0.0.1:4433".parse().unwrap(), &advertised, &[], &[]);
+        let offer = Offer::new(&own, &advertised, &[], &[]);
         assert_eq!(offer.addresses.len(), MAX_ADDRESSES);
     }
 
