@@ -27,9 +27,6 @@ use crate::stop::{Exit, Stop};
 /// How long the certificate of a CA is good: ten years. It is pinned by its key.
 const CA_LIFE: Duration = Duration::from_secs(3_650 * 86_400);
 
-/// How long a device's certificate is good, unless told otherwise.
-pub(crate) const DEVICE_LIFE: Duration = Duration::from_secs(365 * 86_400);
-
 /// How long before its end a certificate is renewed, if it lives long enough for that.
 const RENEWED_BEFORE: u64 = 30 * 86_400;
 

@@ -19,6 +19,9 @@ const MAX_INVITES: usize = 1_024;
 /// rotated or answers lost; one that asks without end is not to fill the disk.
 const MAX_CERTIFICATES: usize = 256;
 
+/// How long a device's certificate is good, unless another time was set.
+const DEVICE_LIFE: Duration = Duration::from_secs(365 * 86_400);
+
 /// What the id of every device begins with, and no name that a person gives.
 pub(crate) const ID: &str = "device-";
 
@@ -284,7 +287,7 @@ impl Registry {
 
     /// How long certificates are good that are issued from now on.
     pub(crate) fn certificate_life(&self) -> Duration {
-        self.certificate_seconds.map_or(super::certificate::DEVICE_LIFE, Duration::from_secs)
+        self.certificate_seconds.map_or(DEVICE_LIFE, Duration::from_secs)
     }
 
     pub(crate) fn device(&self, id: &str) -> Option<&Device> {
