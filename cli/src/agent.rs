@@ -20,13 +20,14 @@ use crate::connector::shut_down;
 use crate::control::{self, Process};
 use crate::forward::agent::{Gate, listen, serve};
 use crate::homedir::Home;
-use crate::identity::{Follower, Source, Who};
+use crate::identity::{Follower, Source};
 use crate::known::Known;
 use crate::link::Link;
 use crate::names::Names;
 use crate::node::Sight;
 use crate::race::Caller;
 use crate::stop::Stop;
+use crate::who::Who;
 use crate::{node, renewal, signals};
 
 /// What an agent is to do.

@@ -16,7 +16,8 @@ use crate::enrol;
 use crate::homedir::Home;
 use crate::identity::Source;
 use crate::invite::Invite;
-use crate::known::{Known, Membership};
+use crate::known::Known;
+use crate::member::Membership;
 use crate::output;
 use crate::stop::{Exit, Stop};
 

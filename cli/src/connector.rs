@@ -20,7 +20,7 @@ use crate::control::{self, Control, Process};
 use crate::forward::connector::{Services, serve};
 use crate::homedir::Home;
 use crate::homedir::lock::Lock;
-use crate::identity::{Follower, Source, Who};
+use crate::identity::{Follower, Source};
 use crate::mesh::Mesh;
 use crate::mesh::offer::Offer;
 use crate::mesh::roster::Roster;
@@ -28,6 +28,7 @@ use crate::node::{self, Node, Sight};
 use crate::registration::Registration;
 use crate::relays::Relays;
 use crate::stop::{Exit, Stop};
+use crate::who::Who;
 use crate::{lifecycle, networks, signals};
 
 /// How often a connector looks whether its own certificate is due: it may have been exchanged, or the

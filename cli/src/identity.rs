@@ -6,13 +6,14 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use adit_tokio::core::tls::{Identity, Tls, TlsError, Trust};
+use adit_tokio::core::tls::{Identity, Tls, Trust};
 use tokio::time::{Interval, MissedTickBehavior};
 
 use crate::config::TlsFiles;
-use crate::known::Membership;
+use crate::member::Membership;
 use crate::mesh::Mesh;
 use crate::stop::Stop;
+use crate::who::Who;
 
 /// How often the files are looked at. A revocation is in force within this time and a little; a look
 /// costs one system call for each of a handful of files.
@@ -27,30 +28,6 @@ pub(crate) enum Source {
     Mesh(Mesh),
     /// This machine's certificate in somebody's mesh.
     Member(Membership),
-}
-
-/// Who a node is.
-#[derive(Debug, Clone)]
-pub(crate) struct Who {
-    /// To the peers that it has, and whom it believes to be one.
-    pub(crate) tls: Tls,
-    /// To relays, which know nobody: with the CA of its certificate behind that.
-    pub(crate) shown: Identity,
-}
-
-impl Who {
-    /// One whose identity says all there is to say, to anybody.
-    pub(crate) fn alone(tls: Tls) -> Self {
-        Self { shown: tls.identity().clone(), tls }
-    }
-
-    /// The same, which shows this CA to relays.
-    ///
-    /// # Errors
-    /// When the text is no certificate.
-    pub(crate) fn of(tls: Tls, ca: &[u8]) -> Result<Self, TlsError> {
-        Ok(Self { shown: tls.identity().clone().presenting(ca)?, tls })
-    }
 }
 
 impl Source {

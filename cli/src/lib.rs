@@ -45,6 +45,7 @@ mod lifecycle;
 mod link;
 mod logging;
 mod mapping;
+mod member;
 mod mesh;
 mod names;
 mod networks;
@@ -64,6 +65,7 @@ mod target;
 #[doc(hidden)]
 pub mod testing;
 mod verify;
+mod who;
 
 use std::process::ExitCode;
 

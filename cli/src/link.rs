@@ -12,13 +12,14 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::config::Remote;
-use crate::identity::{Follower, Who};
+use crate::identity::Follower;
 use crate::lifecycle;
 use crate::names::{Names, Place};
 use crate::node::{Node, Sight};
 use crate::race::{Attempt, Caller, Defeat, race};
 use crate::relays::Relays;
 use crate::stop::{Exit, Stop};
+use crate::who::Who;
 
 /// Pause before a name that did not resolve is asked for again, and before a connector that the
 /// core gave up is dialled anew.

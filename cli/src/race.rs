@@ -16,10 +16,10 @@ use adit_tokio::core::tls::Identity;
 
 use crate::config::Remote;
 use crate::happy_eyeballs::{self, HEAD_START};
-use crate::identity::Who;
 use crate::node::{self, Node};
 use crate::relays::Relays;
 use crate::stop::Stop;
+use crate::who::Who;
 use crate::{lifecycle, networks};
 
 /// How long relays are alone before the connector's own addresses are dialled beside them: a relay on

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::base::system::unix_now;
 use crate::enrol;
-use crate::known::Membership;
 use crate::link::Tunnel;
+use crate::member::Membership;
 
 /// Longest and shortest time between two looks at the certificate.
 const LOOK: (Duration, Duration) = (Duration::from_secs(3_600), Duration::from_secs(1));
