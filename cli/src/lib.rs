@@ -50,6 +50,7 @@ mod mesh;
 mod names;
 mod networks;
 mod node;
+mod observe;
 mod output;
 mod ping;
 mod race;

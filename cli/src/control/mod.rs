@@ -8,24 +8,41 @@
 //! | anything else, or what failed | `{"ok":false,"error":"a sentence"}` |
 //!
 //! It decides who may ask, which is the user that runs the process and root, and how much. What is
-//! told and done is the role's ([`Process`]). No process needs its socket: one that cannot have it
-//! says so once and runs on.
+//! answered is the process's own ([`Controlled`]). No process needs its socket: one that cannot have it
+//! logs that once and runs on.
 
 #[cfg(unix)]
 mod client;
-mod process;
 mod protocol;
 #[cfg(unix)]
 mod server;
 #[cfg(unix)]
 mod socket;
 
+use std::future::Future;
+
+use serde::Serialize;
 use serde_json::{Map, Value};
 
-pub(crate) use self::process::Process;
 pub(crate) use self::protocol::Request;
 use crate::homedir::Home;
 use crate::stop::Stop;
+
+/// What a process answers with when it is asked over its socket.
+pub(crate) trait Controlled: Send + Sync + 'static {
+    /// Returns the role of the process, which is a part of the socket's name.
+    fn role(&self) -> &'static str;
+
+    /// Returns the status, as the JSON object that is sent.
+    fn status(&self) -> impl Serialize;
+
+    /// Puts in force what the files of the process say now, and returns what the asker gets to know of
+    /// it. It runs to its end even if the asker leaves, and never twice at a time.
+    ///
+    /// # Errors
+    /// What went wrong, or that there is nothing to reload.
+    fn reload(&self) -> impl Future<Output = Result<Map<String, Value>, Stop>> + Send;
+}
 
 /// The socket of a running process; it is gone with this value.
 #[derive(Debug)]
@@ -45,7 +62,7 @@ pub(crate) struct Heard {
 
 /// Opens the socket of this process. Without one it is warned, and everything else works.
 #[cfg(unix)]
-pub(crate) async fn open(home: Result<&Home, &Stop>, process: Process) -> Option<Control> {
+pub(crate) async fn open(home: Result<&Home, &Stop>, process: impl Controlled) -> Option<Control> {
     let opened = match home {
         Ok(home) => server::open(&home.run(), process).await.map_err(|stop| stop.to_string()),
         Err(stop) => Err(stop.to_string()),
@@ -61,7 +78,7 @@ pub(crate) async fn open(home: Result<&Home, &Stop>, process: Process) -> Option
 
 /// This system has no such sockets.
 #[cfg(not(unix))]
-pub(crate) async fn open(_home: Result<&Home, &Stop>, process: Process) -> Option<Control> {
+pub(crate) async fn open(_home: Result<&Home, &Stop>, process: impl Controlled) -> Option<Control> {
     drop(process);
     None
 }

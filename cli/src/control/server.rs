@@ -13,7 +13,7 @@ use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::process::Process;
+use super::Controlled;
 use super::protocol::{self, MAX_REQUEST, Request};
 use super::socket::{self, Place, Socket};
 use crate::base::task::Background;
@@ -44,7 +44,7 @@ pub(super) struct Open {
 ///
 /// # Errors
 /// A sentence about what is in the way.
-pub(super) async fn open(run: &Path, process: Process) -> Result<Open, Stop> {
+pub(super) async fn open(run: &Path, process: impl Controlled) -> Result<Open, Stop> {
     socket::sweep(run).await;
     let name = format!("{}-{}.sock", process.role(), std::process::id());
     let Socket { listener, place, owner } = socket::bind(run, &name).await?;
@@ -53,7 +53,12 @@ pub(super) async fn open(run: &Path, process: Process) -> Result<Open, Stop> {
     Ok(Open { _place: place, _serving: serving })
 }
 
-async fn serve(listener: UnixListener, owner: u32, desk: Arc<Desk>, idle: Duration) {
+async fn serve<P: Controlled>(
+    listener: UnixListener,
+    owner: u32,
+    desk: Arc<Desk<P>>,
+    idle: Duration,
+) {
     let mut clients = JoinSet::new();
     loop {
         tokio::select! {
@@ -93,7 +98,7 @@ const fn may_ask(user: u32, owner: u32) -> bool {
 }
 
 /// Answers one client until it leaves, takes too long or says what is no line.
-async fn attend(mut client: UnixStream, desk: Arc<Desk>, idle: Duration) {
+async fn attend<P: Controlled>(mut client: UnixStream, desk: Arc<Desk<P>>, idle: Duration) {
     let (read, mut write) = client.split();
     let mut read = BufReader::with_capacity(MAX_REQUEST, read);
     while let Ok(Ok(Some(line))) = timeout(idle, next_line(&mut read)).await {
@@ -120,16 +125,15 @@ where
 }
 
 /// Where requests are answered, each in its turn.
-#[derive(Debug)]
-struct Desk {
-    process: Process,
+struct Desk<P> {
+    process: P,
     /// When the next status may be made.
     status: Mutex<Instant>,
     reload: Mutex<()>,
 }
 
-impl Desk {
-    fn new(process: Process) -> Self {
+impl<P: Controlled> Desk<P> {
+    fn new(process: P) -> Self {
         Self { process, status: Mutex::new(Instant::now()), reload: Mutex::new(()) }
     }
 

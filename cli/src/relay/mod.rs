@@ -23,9 +23,10 @@ use crate::args::RelayArgs;
 use crate::base::task::Background;
 use crate::config::{self, HostPort, MeshKey, RelayAddress, TCP_PORT};
 use crate::connector::shut_down;
-use crate::control::{self, Process};
+use crate::control;
 use crate::expose::dual;
 use crate::homedir::Home;
+use crate::observe::status::Process;
 use crate::stop::Stop;
 use crate::{lifecycle, networks, node, output, signals};
 

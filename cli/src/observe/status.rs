@@ -16,6 +16,7 @@ use serde_json::{Map, Value};
 
 use crate::base::units::as_ms;
 use crate::carriers::Carrier;
+use crate::control::Controlled;
 use crate::mapping::Told;
 use crate::node::Look;
 use crate::stop::Stop;
@@ -60,7 +61,7 @@ struct Dial {
 
 /// A process at one instant.
 #[derive(Serialize)]
-pub(super) struct Status<'a> {
+struct Status<'a> {
     role: &'static str,
     pid: u32,
     version: &'static str,
@@ -149,12 +150,14 @@ impl Process {
         self.reload = Some(Box::new(move || Box::pin(reload())));
         self
     }
+}
 
-    pub(super) const fn role(&self) -> &'static str {
+impl Controlled for Process {
+    fn role(&self) -> &'static str {
         self.role
     }
 
-    pub(super) fn status(&self) -> Status<'_> {
+    fn status(&self) -> impl Serialize {
         let since_epoch = self.started_at.duration_since(SystemTime::UNIX_EPOCH);
         let (mapping, port_mapping, relay, peers) = match (self.see)() {
             Some(Look { snapshot, carriers, port_mapping }) => {
@@ -181,11 +184,7 @@ impl Process {
         }
     }
 
-    /// Does what a reload does.
-    ///
-    /// # Errors
-    /// What went wrong, or that there is nothing to reload.
-    pub(super) async fn reload(&self) -> Result<Map<String, Value>, Stop> {
+    async fn reload(&self) -> Result<Map<String, Value>, Stop> {
         match &self.reload {
             Some(reload) => reload().await,
             None => Err(Stop::usage(format!(
