@@ -18,7 +18,7 @@ use crate::base::task::Background;
 use crate::config::{self, Heartbeat, Limits, Remote, Target};
 use crate::connector::shut_down;
 use crate::control;
-use crate::forward::agent::{Gate, listen, serve};
+use crate::forward::agent::{Gate, open, serve};
 use crate::homedir::Home;
 use crate::identity::{Follower, Source};
 use crate::known::Known;
@@ -155,14 +155,4 @@ pub(crate) async fn work(plan: Plan, home: Result<&Home, &Stop>) -> Result<(), S
         (None, Some((node, relays))) => shut_down(&node.handle, relays.as_ref()).await,
         (None, None) => Ok(()),
     }
-}
-
-/// Opens a local port.
-///
-/// # Errors
-/// A sentence about the address that ends with `next`.
-pub(crate) fn open(address: SocketAddr, next: &str) -> Result<TcpListener, Stop> {
-    listen(address).map_err(|error| {
-        Stop::usage(format!("{address}: cannot listen on this TCP address: {error}; {next}"))
-    })
 }

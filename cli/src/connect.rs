@@ -13,6 +13,7 @@ use crate::base::system::unix_now;
 use crate::base::units;
 use crate::config::{Heartbeat, Limits};
 use crate::enrol;
+use crate::forward;
 use crate::homedir::Home;
 use crate::identity::Source;
 use crate::invite::Invite;
@@ -117,16 +118,16 @@ fn open(
     own: Option<u16>,
 ) -> Result<TcpListener, Stop> {
     if let Some(asked) = asked {
-        return agent::open(asked, "choose another with --local");
+        return forward::agent::open(asked, "choose another with --local");
     }
     let on_loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let usual = last.into_iter().chain(own.filter(|port| *port >= 1_024).map(on_loopback));
     for address in usual {
-        if let Ok(listener) = agent::open(address, "") {
+        if let Ok(listener) = forward::agent::open(address, "") {
             return Ok(listener);
         }
     }
-    agent::open(on_loopback(0), "end a program that holds ports")
+    forward::agent::open(on_loopback(0), "end a program that holds ports")
 }
 
 /// What a refused certificate means here, and what to do about it.

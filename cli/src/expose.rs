@@ -34,7 +34,7 @@ pub(crate) async fn run(arguments: ExposeArgs, home: &Home) -> Result<(), Stop> 
     let target = service.backend.to_string();
     let plan = Plan {
         role: "expose",
-        listen: dual(arguments.listen),
+        listen: networks::dual(arguments.listen),
         services: vec![service],
         limits: Limits::default(),
         heartbeat: Heartbeat::default(),
@@ -67,14 +67,6 @@ fn relays(mesh: &Mesh, named: Vec<RelayAddress>, none: bool) -> Result<Vec<Relay
         return Err(Stop::usage(format!("{MAX_RELAYS} relays at most are used; name fewer")));
     }
     Ok(named)
-}
-
-/// The IPv6 wildcard takes IPv4 as well, where this machine has IPv6.
-pub(crate) fn dual(listen: SocketAddr) -> SocketAddr {
-    if listen.is_ipv4() && listen.ip().is_unspecified() {
-        return networks::wildcard(listen.port());
-    }
-    listen
 }
 
 /// What a service is called whose port is a usual one, and otherwise by its port or file.

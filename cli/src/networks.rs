@@ -59,6 +59,14 @@ pub(crate) fn wildcard(port: u16) -> SocketAddr {
     }
 }
 
+/// The IPv6 wildcard takes IPv4 as well, where this machine has IPv6.
+pub(crate) fn dual(listen: SocketAddr) -> SocketAddr {
+    if listen.is_ipv4() && listen.ip().is_unspecified() {
+        return wildcard(listen.port());
+    }
+    listen
+}
+
 /// Keeps a node informed of where its socket, bound to `local`, is reached, and `others` of every
 /// change, for as long as the value lives.
 pub(crate) fn follow(

@@ -19,6 +19,7 @@ use super::copy::{self, Broken};
 use super::{CONNECT_TIMEOUT, prepare, refuse};
 use crate::config::Limits;
 use crate::link::Tunnel;
+use crate::stop::Stop;
 
 /// Pause after the system had no room for another connection: it will not have any at once.
 const NO_ROOM: Duration = Duration::from_millis(100);
@@ -63,6 +64,16 @@ pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
+/// Opens a local port.
+///
+/// # Errors
+/// A sentence about the address that ends with `next`.
+pub(crate) fn open(address: SocketAddr, next: &str) -> Result<TcpListener, Stop> {
+    listen(address).map_err(|error| {
+        Stop::usage(format!("{address}: cannot listen on this TCP address: {error}; {next}"))
+    })
+}
+
 /// Accepts connections for a service until the tunnel's sender is gone, and then lets those under
 /// way finish. Dropping it ends every connection.
 pub(crate) async fn serve(listener: TcpListener, service: ServiceName, tunnel: Tunnel, gate: Gate) {
@@ -105,7 +116,7 @@ async fn on_accept_error(error: &io::Error) {
 
 async fn forward(tcp: TcpStream, service: ServiceName, mut tunnel: Tunnel, half_open: Duration) {
     prepare(&tcp);
-    let stream = match open(&mut tunnel, &service).await {
+    let stream = match open_stream(&mut tunnel, &service).await {
         Ok(stream) => stream,
         Err(failure) => return refuse(tcp, &failure),
     };
@@ -120,7 +131,7 @@ async fn forward(tcp: TcpStream, service: ServiceName, mut tunnel: Tunnel, half_
     }
 }
 
-async fn open(tunnel: &mut Tunnel, service: &ServiceName) -> Result<Stream, Failure> {
+async fn open_stream(tunnel: &mut Tunnel, service: &ServiceName) -> Result<Stream, Failure> {
     let opened = async {
         loop {
             let peer = tunnel.borrow_and_update().clone();

@@ -24,7 +24,6 @@ use crate::base::task::Background;
 use crate::config::{self, HostPort, MeshKey, RelayAddress, TCP_PORT};
 use crate::connector::shut_down;
 use crate::control;
-use crate::expose::dual;
 use crate::homedir::Home;
 use crate::observe::status::Process;
 use crate::stop::Stop;
@@ -107,7 +106,7 @@ pub(crate) async fn run(arguments: RelayArgs, home: &Home) -> Result<(), Stop> {
 fn plan(arguments: RelayArgs) -> Result<Plan, Stop> {
     let Some(path) = arguments.config else {
         return Ok(Plan {
-            listen: dual(arguments.listen),
+            listen: networks::dual(arguments.listen),
             discovery_port: arguments.discovery_port,
             door: Wanted::of(arguments.tcp_port, arguments.no_tcp),
             advertise: arguments.advertise,
@@ -117,7 +116,7 @@ fn plan(arguments: RelayArgs) -> Result<Plan, Stop> {
     };
     let config = config::Relay::load(&path)?;
     Ok(Plan {
-        listen: dual(config.listen),
+        listen: networks::dual(config.listen),
         discovery_port: config.discovery_port,
         door: Wanted::of(config.tcp_port, config.no_tcp),
         advertise: config.advertise,
