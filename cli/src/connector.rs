@@ -28,7 +28,8 @@ use crate::node::{self, Node, Sight};
 use crate::observe::status::Process;
 use crate::registration::Registration;
 use crate::relays::Relays;
-use crate::stop::{Exit, Stop};
+use crate::shutdown::shut_down;
+use crate::stop::Stop;
 use crate::who::Who;
 use crate::{lifecycle, networks, signals};
 
@@ -257,24 +258,5 @@ async fn keep_current(roster: Option<Arc<Roster>>) {
             Err(error) => tracing::warn!(%error, "this machine's certificate is not renewed"),
         }
         tokio::time::sleep(wait).await;
-    }
-}
-
-/// Lets what is under way finish within the core's drain time; a second signal cuts it short.
-///
-/// # Errors
-/// When a second signal did cut it short.
-pub(crate) async fn shut_down(handle: &Handle, relays: Option<&Relays>) -> Result<(), Stop> {
-    tracing::info!("ending: connections under way may finish; a second signal ends them now");
-    let again = signals::asked_to_end()?;
-    handle.shutdown();
-    let released = async {
-        if let Some(relays) = relays {
-            relays.release().await;
-        }
-    };
-    tokio::select! {
-        _ = async { tokio::join!(handle.closed(), released) } => Ok(()),
-        () = again => Err(Stop::new(Exit::Degraded, "ended by a second signal; connections were cut")),
     }
 }

@@ -59,6 +59,7 @@ mod relay;
 mod relays;
 mod renewal;
 mod samples;
+mod shutdown;
 mod signals;
 mod status;
 mod stop;

@@ -22,10 +22,10 @@ use self::identity::Own;
 use crate::args::RelayArgs;
 use crate::base::task::Background;
 use crate::config::{self, HostPort, MeshKey, RelayAddress, TCP_PORT};
-use crate::connector::shut_down;
 use crate::control;
 use crate::homedir::Home;
 use crate::observe::status::Process;
+use crate::shutdown::shut_down;
 use crate::stop::Stop;
 use crate::{lifecycle, networks, node, output, signals};
 
