@@ -7,7 +7,6 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use adit_tokio::core::config::{Config, Transport};
 use adit_tokio::core::message::ServiceName;
 use adit_tokio::core::path;
 use tokio::net::TcpListener;
@@ -15,12 +14,12 @@ use tokio::task::JoinSet;
 
 use crate::args::AgentArgs;
 use crate::base::task::Background;
-use crate::config::{self, Heartbeat, Limits, Remote, Target};
+use crate::config::{self, Heartbeat, Limits, Remote};
 use crate::control;
+use crate::dialler::{core, target};
 use crate::forward::agent::{Gate, open, serve};
 use crate::homedir::Home;
-use crate::identity::{Follower, Source};
-use crate::known::Known;
+use crate::identity::Source;
 use crate::link::Link;
 use crate::names::Names;
 use crate::node::Sight;
@@ -28,8 +27,7 @@ use crate::observe::status::Process;
 use crate::race::Caller;
 use crate::shutdown::shut_down;
 use crate::stop::Stop;
-use crate::who::Who;
-use crate::{node, renewal, signals};
+use crate::{renewal, signals};
 
 /// What an agent is to do.
 #[derive(Debug)]
@@ -73,42 +71,6 @@ pub(crate) async fn run(arguments: &AgentArgs, home: Result<Home, Stop>) -> Resu
         give_up_after: arguments.give_up_after,
     };
     work(plan, home.as_ref()).await.map_err(|stop| stop.within(&arguments.config))
-}
-
-/// The connector that a file means, and who this machine is to it.
-///
-/// # Errors
-/// When nothing is known of it.
-pub(crate) fn target(
-    config: &config::Agent,
-    home: Result<&Home, &Stop>,
-) -> Result<(Remote, Source), Stop> {
-    let (remote, source) = match &config.target {
-        Target::Given(remote, files) => (remote.clone(), Source::Files(files.clone())),
-        Target::Known(name) => {
-            let home = home.map_err(Stop::clone)?;
-            let known = Known::load(home, name)?;
-            (known.remote()?, Source::Member(known.membership(home)))
-        }
-    };
-    let service = config.forwards.first().map(|forward| &forward.service);
-    Ok((remote.by(&config.relays, service), source))
-}
-
-/// What the core is told of a plan's connection.
-///
-/// # Errors
-/// What of it cannot work.
-pub(crate) fn core(
-    source: Source,
-    paths: path::Config,
-    limits: Limits,
-    heartbeat: Heartbeat,
-) -> Result<(Caller, Follower), Stop> {
-    let (follower, Who { tls, shown }) = Follower::start(source)?;
-    let transport = Transport { connect_timeout: node::ATTEMPT, ..node::transport(limits) };
-    let builder = Config::builder(tls).device_id("agent").transport(transport).path(paths);
-    Ok((Caller { core: node::build(builder, heartbeat)?, shown, maps: false }, follower))
 }
 
 /// Works until a signal, or until retrying cannot help.

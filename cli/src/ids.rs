@@ -6,12 +6,12 @@ use adit_tokio::core::path;
 use adit_tokio::core::tls::KeyDigest;
 use serde::Serialize;
 
-use crate::agent;
 use crate::args::IdCommand;
 use crate::base::system::unix_now;
 use crate::base::units;
 use crate::config::{Heartbeat, Limits};
 use crate::control;
+use crate::dialler;
 use crate::enrol;
 use crate::homedir::Home;
 use crate::identity::Source;
@@ -44,7 +44,7 @@ pub(crate) async fn run(command: IdCommand, home: &Home) -> Result<(), Stop> {
             let known = Known::load(home, &name)?;
             let membership = known.membership(home);
             let source = Source::Member(membership.clone());
-            let (core, _) = agent::core(
+            let (core, _) = dialler::core(
                 source,
                 path::Config::default(),
                 Limits::default(),

@@ -31,6 +31,7 @@ mod connect;
 mod connector;
 mod control;
 mod demo;
+mod dialler;
 mod enrol;
 mod expose;
 mod forward;

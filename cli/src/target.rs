@@ -10,9 +10,9 @@ use adit_tokio::core::drive::Peer;
 use adit_tokio::core::path;
 use serde::Serialize;
 
-use crate::agent;
 use crate::base::units::millis;
 use crate::config::{self, Heartbeat, Limits, Remote};
+use crate::dialler;
 use crate::homedir::Home;
 use crate::identity::Source;
 use crate::known::Known;
@@ -40,8 +40,8 @@ impl Target {
     /// What is wrong with the file or its certificates.
     pub(crate) fn from_file(path: &Path, home: Result<&Home, &Stop>) -> Result<Self, Stop> {
         let config = config::Agent::load(path)?;
-        let (remote, source) = agent::target(&config, home)?;
-        let core = agent::core(source, config.paths, config.limits, config.heartbeat);
+        let (remote, source) = dialler::target(&config, home)?;
+        let core = dialler::core(source, config.paths, config.limits, config.heartbeat);
         let (caller, _) = core.map_err(|stop| stop.within(path))?;
         Ok(Self { remote, caller })
     }
@@ -53,8 +53,12 @@ impl Target {
     pub(crate) fn known(name: &str, home: &Home) -> Result<Self, Stop> {
         let known = Known::load(home, name)?;
         let source = Source::Member(known.membership(home));
-        let (caller, _) =
-            agent::core(source, path::Config::default(), Limits::default(), Heartbeat::default())?;
+        let (caller, _) = dialler::core(
+            source,
+            path::Config::default(),
+            Limits::default(),
+            Heartbeat::default(),
+        )?;
         Ok(Self { remote: known.remote()?, caller })
     }
 

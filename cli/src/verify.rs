@@ -4,8 +4,8 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::agent;
 use crate::config::{Agent, Connector, Target};
+use crate::dialler;
 use crate::homedir::Home;
 use crate::identity::Source;
 use crate::mesh::Mesh;
@@ -77,7 +77,7 @@ fn an_agent(path: &Path, home: &Home) -> Result<Meaning, Stop> {
         Target::Given(..) => "the files in [tls]",
         Target::Known(_) => "this machine's certificate in the connector's mesh",
     };
-    let (remote, source) = agent::target(&config, Ok(home))?;
+    let (remote, source) = dialler::target(&config, Ok(home))?;
     source.load()?;
     let mut does: Vec<_> =
         remote.relays.iter().map(|r| format!("uses the relay {}", r.at)).collect();
