@@ -17,7 +17,7 @@ use crate::base::system::unix_now;
 use crate::base::task::Background;
 use crate::config::{self, Heartbeat, HostPort, Limits, RelayAddress, Service};
 use crate::control::{self, Control};
-use crate::forward::connector::{Services, serve};
+use crate::forward::connector::Services;
 use crate::homedir::Home;
 use crate::homedir::lock::Lock;
 use crate::identity::{Follower, Source};
@@ -28,6 +28,7 @@ use crate::node::{self, Node, Sight};
 use crate::observe::status::Process;
 use crate::registration::Registration;
 use crate::relays::Relays;
+use crate::serving::serve;
 use crate::shutdown::shut_down;
 use crate::stop::Stop;
 use crate::who::Who;
@@ -151,7 +152,7 @@ pub(crate) async fn start(plan: Plan, home: Result<&Home, &Stop>) -> Result<Runn
     identity.register();
     let tasks = [
         Background::spawn(lifecycle::log(node.handle.clone())),
-        Background::spawn(serve(node.handle.clone(), Arc::new(services))),
+        Background::spawn(serve(node.handle.clone(), Arc::new(services), roster.clone())),
         Background::spawn(follow(identity.clone())),
         Background::spawn(keep_current(roster)),
     ];

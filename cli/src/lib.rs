@@ -59,7 +59,9 @@ mod registration;
 mod relay;
 mod relays;
 mod renewal;
+mod requests;
 mod samples;
+mod serving;
 mod shutdown;
 mod signals;
 mod status;
@@ -69,6 +71,8 @@ mod target;
 pub mod testing;
 mod verify;
 mod who;
+#[cfg(test)]
+mod world;
 
 use std::process::ExitCode;
 

@@ -1,6 +1,5 @@
 //! The connector's side: each stream that a peer opens to a service becomes a connection to that
-//! service, when the peer's verified name is allowed to use it. It also gives each request to who
-//! answers it.
+//! service, when the peer's verified name is allowed to use it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,7 +13,7 @@ use tokio::task::JoinSet;
 use super::builtin::Builtin;
 use super::device::Device;
 use super::socket::Socket;
-use super::{connect, copy, requests};
+use super::{connect, copy};
 use crate::config::{Backend, Limits, Service};
 use crate::mesh::roster::Roster;
 
@@ -74,11 +73,6 @@ enum Found<'a> {
     Backend(&'a Backend),
 }
 
-/// Serves every peer until the node has shut down. Dropping it ends every connection.
-pub(crate) async fn serve(handle: Handle, services: Arc<Services>) {
-    serve_each(handle, |peer| serve_peer(peer, services.clone())).await;
-}
-
 /// Has every peer that connects served by a task of its own, until the node has shut down and
 /// all of them have ended. Dropping it ends every task.
 pub(crate) async fn serve_each<F>(handle: Handle, serve: impl Fn(Peer) -> F)
@@ -96,15 +90,6 @@ where
         }
     }
     while peers.join_next().await.is_some() {}
-}
-
-/// Serves the streams and answers the requests of one peer, until it is closed for good.
-async fn serve_peer(peer: Peer, services: Arc<Services>) {
-    let device = Device::of(&peer);
-    let remote = peer.remote().map_or_else(String::new, |remote| format!(" from {remote}"));
-    tracing::info!("{}: {device} came{remote}", peer.id());
-    let roster = services.roster.clone();
-    tokio::join!(serve_streams(&peer, services), requests::serve(&peer, &device, roster));
 }
 
 /// Serves the streams of one peer, until it is closed for good.

@@ -17,22 +17,22 @@ pub(crate) struct Device(Option<Credential>);
 
 impl Device {
     /// Who is connected.
-    pub(super) fn of(peer: &Peer) -> Self {
+    pub(crate) fn of(peer: &Peer) -> Self {
         Self(peer.credential())
     }
 
     /// What its verified certificate says, or its invite's key.
-    pub(super) const fn credential(&self) -> Option<&Credential> {
+    pub(crate) const fn credential(&self) -> Option<&Credential> {
         self.0.as_ref()
     }
 
     /// The DNS names of its certificate; none of a guest.
-    pub(super) fn names(&self) -> &[String] {
+    pub(crate) fn names(&self) -> &[String] {
         self.0.as_ref().map_or(&[], |credential| &credential.names)
     }
 
     /// Its name in a mesh, if its certificate is of one.
-    pub(super) fn id(&self) -> Option<&str> {
+    pub(crate) fn id(&self) -> Option<&str> {
         id_among(self.names())
     }
 
@@ -41,7 +41,7 @@ impl Device {
     ///
     /// # Errors
     /// Why it may not do what it asked for.
-    pub(super) fn as_member(&self, what: &str) -> Result<(), Failure> {
+    pub(crate) fn as_member(&self, what: &str) -> Result<(), Failure> {
         let forbidden = |why: String| Err(Failure::new(Code::Forbidden, why));
         let Some(credential) = self.0.as_ref().filter(|credential| !credential.is_guest()) else {
             return forbidden(format!("{what} is for members, and an invited guest is none yet"));
@@ -85,11 +85,11 @@ impl Device {
     }
 
     /// A member of these names.
-    pub(super) fn member(names: &[&str]) -> Self {
+    pub(crate) fn member(names: &[&str]) -> Self {
         Self::with(Standing::Member, names, &[])
     }
 
-    pub(super) fn guest() -> Self {
+    pub(crate) fn guest() -> Self {
         Self::with(Standing::Guest, &[], &[])
     }
 }

@@ -8,11 +8,8 @@ pub(crate) mod builtin;
 mod connect;
 pub(crate) mod connector;
 mod copy;
-mod device;
-mod requests;
+pub(crate) mod device;
 mod socket;
-#[cfg(test)]
-pub(crate) mod world;
 
 use std::time::Duration;
 

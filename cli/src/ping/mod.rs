@@ -111,7 +111,7 @@ mod tests {
     use adit_tokio::core::error::Code;
 
     use super::*;
-    use crate::forward::world::World;
+    use crate::world::World;
 
     #[tokio::test]
     async fn as_many_pings_as_asked_for_come_back_the_first_one_at_once() {

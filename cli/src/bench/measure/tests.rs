@@ -1,7 +1,7 @@
 //! Each measurement for a moment, against a connector on loopback.
 
 use super::*;
-use crate::forward::world::World;
+use crate::world::World;
 
 const MOMENT: Duration = Duration::from_millis(100);
 

@@ -5,7 +5,7 @@ use adit_tokio::core::request::Request;
 use tokio::time::timeout;
 
 use super::*;
-use crate::forward::world::{SOON, World};
+use crate::world::{SOON, World};
 
 /// Everything until the end.
 async fn rest(recv: &mut RecvHalf) -> Result<Vec<u8>, StreamError> {

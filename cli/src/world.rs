@@ -9,12 +9,13 @@ use adit_tokio::core::drive::{Peer, Stream};
 use adit_tokio::core::tls::{KeyDigest, Tls};
 use tokio::time::timeout;
 
-use super::builtin::Builtin;
-use super::connector::{Services, serve};
 use crate::base::task::Background;
 use crate::config::Limits;
 use crate::demo::authority::Authority;
+use crate::forward::builtin::Builtin;
+use crate::forward::connector::Services;
 use crate::node::{self, Node};
+use crate::serving::serve;
 
 /// Longest wait for what ought to happen.
 pub(crate) const SOON: Duration = Duration::from_secs(10);
@@ -67,7 +68,7 @@ impl World {
     fn serving(self, connections: usize) -> Self {
         let limits = Limits { connections, ..Limits::default() };
         let services = Arc::new(Services::new(Vec::new(), limits));
-        let serving = Background::spawn(serve(self.connector.handle.clone(), services));
+        let serving = Background::spawn(serve(self.connector.handle.clone(), services, None));
         Self { _serving: Some(serving), ..self }
     }
 

@@ -11,8 +11,8 @@ use adit_tokio::core::error::{Code, Failure};
 use bytes::Bytes;
 use serde::Deserialize;
 
-use super::device::Device;
 use crate::enrol::{self, Answer, Ask};
+use crate::forward::device::Device;
 use crate::mesh::roster::Roster;
 
 /// Longest body that is looked at: a certificate request has room in it, and nothing is as long.
@@ -33,7 +33,7 @@ enum Asked {
 }
 
 /// Answers the requests of one peer in turn, until it is closed for good.
-pub(super) async fn serve(peer: &Peer, device: &Device, roster: Option<Arc<Roster>>) {
+pub(crate) async fn serve(peer: &Peer, device: &Device, roster: Option<Arc<Roster>>) {
     while let Some(request) = peer.accept_request().await {
         let answered = match read(request.body()) {
             Ok(Asked::Ping) => ping(device),
