@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::base::units::millis;
 use crate::config::RelayPlace;
 use crate::mapping::{self, Told};
-use crate::status::why::nat;
+use crate::status::render::nat;
 use crate::stop::{Exit, Stop};
 
 /// Everything that was found.

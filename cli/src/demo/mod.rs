@@ -22,6 +22,7 @@ use crate::args::DemoArgs;
 use crate::signals;
 use crate::stop::{Exit, Stop};
 
+use self::between::Between;
 use self::report::Report;
 use self::world::World;
 
@@ -40,7 +41,7 @@ pub(crate) async fn run(arguments: &DemoArgs) -> Result<(), Stop> {
     let shown = async {
         let mut world = World::start().await?;
         steps::all(&mut world, &mut report).await;
-        let mut between = world.between(true).await?;
+        let mut between = Between::start(&world.authority, &world.service, true).await?;
         meeting::all(&mut between, &world.service, &mut report, meeting::LIMIT).await;
         anyhow::Ok(world)
     };

@@ -16,7 +16,6 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use super::authority::Authority;
-use super::between::Between;
 use super::service::Service;
 use crate::base::task::Background;
 use crate::config::{self, Limits};
@@ -45,7 +44,7 @@ const CHUNK: usize = 16 * 1024;
 /// Everything of the demonstration, running.
 #[derive(Debug)]
 pub(super) struct World {
-    authority: Authority,
+    pub(super) authority: Authority,
     /// The connector's certificate and key, which outlive its process.
     identity: Tls,
     pub(super) service: Service,
@@ -68,11 +67,6 @@ impl World {
     /// Another agent, which reaches the connector through `address`.
     pub(super) fn another_agent(&self, address: SocketAddr) -> anyhow::Result<Agent> {
         Agent::start(self.authority.device(AGENT)?, address)
-    }
-
-    /// Two peers and a relay between them, in front of the same service.
-    pub(super) async fn between(&self, is_direct_open: bool) -> anyhow::Result<Between> {
-        Between::start(&self.authority, &self.service, is_direct_open).await
     }
 
     /// Ends the connector as a crash would, without a word to anybody.

@@ -1,7 +1,7 @@
 //! `adit status`: asks every `adit` that runs on this machine how it is, shows it, and judges it by
 //! its exit code. It changes nothing, except that it clears away the sockets of killed processes.
 
-mod render;
+pub(crate) mod render;
 mod seen;
 pub(crate) mod why;
 

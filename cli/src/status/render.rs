@@ -161,6 +161,17 @@ fn row(process: &Seen, peer: &Peer, now: Duration) -> [String; COLUMNS.len()] {
     ]
 }
 
+/// A kind of NAT in words (RFC 4787 §4.1).
+pub(crate) fn nat(mapping: &str) -> &str {
+    match mapping {
+        "none" => "none",
+        "independent" => "one address for all destinations, which can be met",
+        "dependent" => "another address for every destination, which is hard to meet",
+        "unknown" | "" => "not known",
+        other => other,
+    }
+}
+
 /// The text without anything that moves a terminal's cursor: some of it is in a peer's words.
 pub(super) fn harmless(text: &str) -> String {
     let replace = |c: char| if c.is_control() && c != '\n' { '\u{fffd}' } else { c };

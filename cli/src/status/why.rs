@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::render::{harmless, path_line};
+use super::render::{harmless, nat, path_line};
 use super::seen::{Candidate, Path, Peer, Seen};
 use super::{Survey, nothing, survey};
 use crate::args::WhyArgs;
@@ -162,17 +162,6 @@ fn details(process: &Seen, path: &Path) -> String {
 /// How an address came to be known, in words.
 fn kind_words(kind: &str) -> &str {
     if kind == "mapped" { "mapped by the gateway" } else { kind }
-}
-
-/// A kind of NAT in words (RFC 4787 §4.1).
-pub(crate) fn nat(mapping: &str) -> &str {
-    match mapping {
-        "none" => "none",
-        "independent" => "one address for all destinations, which can be met",
-        "dependent" => "another address for every destination, which is hard to meet",
-        "unknown" | "" => "not known",
-        other => other,
-    }
 }
 
 #[cfg(test)]
