@@ -4,7 +4,6 @@
 //! It never exits because the network is away, unless it was told how long to bear that. It does
 //! when a certificate is refused: retrying cannot help then.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use adit_tokio::core::message::ServiceName;
@@ -12,12 +11,11 @@ use adit_tokio::core::path;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-use crate::args::AgentArgs;
 use crate::base::task::Background;
-use crate::config::{self, Heartbeat, Limits, Remote};
+use crate::config::{Heartbeat, Limits, Remote};
 use crate::control;
-use crate::dialler::{core, target};
-use crate::forward::agent::{Gate, open, serve};
+use crate::dialler::core;
+use crate::forward::agent::{Gate, serve};
 use crate::homedir::Home;
 use crate::identity::Source;
 use crate::link::Link;
@@ -44,33 +42,6 @@ pub(crate) struct Plan {
     pub(crate) give_up_after: Option<Duration>,
     /// Whether a gateway is asked to map the socket.
     pub(crate) port_mapping: bool,
-}
-
-/// Runs what a file says until a signal, or until retrying cannot help.
-///
-/// # Errors
-/// What is wrong with the configuration, the certificates or, when a limit was given, the network.
-pub(crate) async fn run(arguments: &AgentArgs, home: Result<Home, Stop>) -> Result<(), Stop> {
-    let config = config::Agent::load(&arguments.config)?;
-    let (remote, source) = target(&config, home.as_ref())?;
-    let mut ports = Vec::new();
-    for forward in config.forwards {
-        let listener = open(forward.listen, "choose another in [[forward]]")?;
-        tracing::info!(listen = %forward.listen, service = %forward.service, "forwarding");
-        ports.push((listener, forward.service));
-    }
-    let plan = Plan {
-        role: "agent",
-        remote,
-        source,
-        ports,
-        port_mapping: config.port_mapping && config.paths.direct && !arguments.no_port_mapping,
-        paths: config.paths,
-        limits: config.limits,
-        heartbeat: config.heartbeat,
-        give_up_after: arguments.give_up_after,
-    };
-    work(plan, home.as_ref()).await.map_err(|stop| stop.within(&arguments.config))
 }
 
 /// Works until a signal, or until retrying cannot help.

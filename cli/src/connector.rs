@@ -12,16 +12,14 @@ use adit_tokio::core::path;
 use serde_json::Map;
 use tokio::sync::Mutex;
 
-use crate::args::ConnectorArgs;
 use crate::base::system::unix_now;
 use crate::base::task::Background;
-use crate::config::{self, Heartbeat, HostPort, Limits, RelayAddress, Service};
+use crate::config::{Heartbeat, HostPort, Limits, RelayAddress, Service};
 use crate::control::{self, Control};
 use crate::forward::connector::Services;
 use crate::homedir::Home;
 use crate::homedir::lock::Lock;
 use crate::identity::{Follower, Source};
-use crate::mesh::Mesh;
 use crate::mesh::offer::Offer;
 use crate::mesh::roster::Roster;
 use crate::node::{self, Node, Sight};
@@ -57,38 +55,6 @@ pub(crate) struct Plan {
     /// Whether a gateway is asked to map the socket.
     pub(crate) port_mapping: bool,
     pub(crate) source: Source,
-}
-
-/// Runs what a file says until a signal.
-///
-/// # Errors
-/// What is wrong with the configuration, the address or, later, the socket.
-pub(crate) async fn run(arguments: &ConnectorArgs, home: Result<Home, Stop>) -> Result<(), Stop> {
-    let path = &arguments.config;
-    let config = config::Connector::load(path)?;
-    let source = match config.tls {
-        Some(files) => Source::Files(files),
-        None => Source::Mesh(Mesh::open_or_create(home.as_ref().map_err(Stop::clone)?)?),
-    };
-    let relays = match (config.relays, &source) {
-        (Some(relays), _) => relays,
-        (None, Source::Mesh(mesh)) => mesh.relays(),
-        (None, Source::Files(_) | Source::Member(_)) => Vec::new(),
-    };
-    let plan = Plan {
-        role: "connector",
-        listen: config.listen,
-        services: config.services,
-        limits: config.limits,
-        heartbeat: config.heartbeat,
-        advertise: config.advertise,
-        relays,
-        paths: path::Config { direct: config.direct, ..Default::default() },
-        port_mapping: config.port_mapping && config.direct && !arguments.no_port_mapping,
-        source,
-    };
-    let running = start(plan, home.as_ref()).await.map_err(|stop| stop.within(path))?;
-    running.until_asked_to_end().await
 }
 
 /// A connector at work.

@@ -26,6 +26,7 @@ mod base;
 mod bench;
 mod carriers;
 mod check;
+mod commands;
 mod config;
 mod connect;
 mod connector;
@@ -105,11 +106,11 @@ async fn run(args: Args) -> Result<(), Stop> {
         Command::Id(command) => ids::run(command, &home?).await,
         Command::Invite(command) => invites::run(command, &home?).await,
         Command::Config(ConfigCommand::Verify { file, json }) => verify::run(&file, json, &home?),
-        Command::Connector(arguments) => connector::run(&arguments, home).await,
-        Command::Agent(arguments) => agent::run(&arguments, home).await,
+        Command::Connector(arguments) => commands::connector::run(&arguments, home).await,
+        Command::Agent(arguments) => commands::agent::run(&arguments, home).await,
         Command::Ping(arguments) => ping::run(arguments.to.target(home)?, &arguments).await,
         Command::Bench(arguments) => bench::run(arguments.to.target(home)?, &arguments).await,
-        Command::Relay(arguments) => relay::run(arguments, &home?).await,
+        Command::Relay(arguments) => commands::relay::run(arguments, &home?).await,
         Command::Status(arguments) => status::run(&arguments, &home?).await,
         Command::Why(arguments) => status::why::run(&arguments, &home?).await,
         Command::Check(arguments) => check::run(&arguments, &home?).await,

@@ -12,7 +12,7 @@ const BACKLOG: i32 = 1_024;
 
 /// Which port is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wanted {
+pub(crate) enum Wanted {
     /// The usual one, if it can be had.
     Usual,
     /// This one; any for 0.
@@ -21,7 +21,7 @@ pub(super) enum Wanted {
 }
 
 impl Wanted {
-    pub(super) const fn of(port: Option<u16>, none: bool) -> Self {
+    pub(crate) const fn of(port: Option<u16>, none: bool) -> Self {
         match (port, none) {
             (_, true) => Self::None,
             (Some(port), false) => Self::Port(port),

@@ -1,5 +1,5 @@
-//! `adit relay`: a node on a public address that brings agents and connectors together and passes on
-//! what they cannot send each other directly. It decides where it listens and what it calls itself;
+//! The relay: a node on a public address that brings agents and connectors together and passes on what
+//! they cannot send each other directly. It decides where it listens and what it calls itself;
 //! who may do what there is the core's to say, and what is passed on nobody can read.
 
 mod discovery;
@@ -9,6 +9,7 @@ mod identity;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
+use std::pin::Pin;
 
 use adit_tokio::core::config::Config;
 use adit_tokio::core::message::MAX_DISCOVERY;
@@ -17,17 +18,17 @@ use adit_tokio::core::tls::{KeyDigest, Tls, Trust};
 use serde::Serialize;
 
 use self::discovery::Discovery;
-use self::door::Wanted;
+pub(crate) use self::door::Wanted;
 use self::identity::Own;
-use crate::args::RelayArgs;
 use crate::base::task::Background;
-use crate::config::{self, HostPort, MeshKey, RelayAddress, TCP_PORT};
-use crate::control;
+use crate::config::{self, HostPort, RelayAddress, TCP_PORT};
+use crate::control::{self, Control};
 use crate::homedir::Home;
+use crate::node::{self, Node};
 use crate::observe::status::Process;
 use crate::shutdown::shut_down;
 use crate::stop::Stop;
-use crate::{lifecycle, networks, node, output, signals};
+use crate::{lifecycle, networks, signals};
 
 /// Bytes in a megabit.
 const BYTES_PER_MBIT: u64 = 125_000;
@@ -37,22 +38,22 @@ const AT_ONCE: u64 = 60;
 
 /// What a relay is to do.
 #[derive(Debug)]
-struct Plan {
-    listen: SocketAddr,
+pub(crate) struct Plan {
+    pub(crate) listen: SocketAddr,
     /// The port of the second socket; the one after the first's, if none was named.
-    discovery_port: Option<u16>,
-    door: Wanted,
+    pub(crate) discovery_port: Option<u16>,
+    pub(crate) door: Wanted,
     /// Where clients reach it, if not at its own addresses.
-    advertise: Vec<HostPort>,
+    pub(crate) advertise: Vec<HostPort>,
     /// Whose members may use it; without any, everybody's.
-    meshes: BTreeSet<KeyDigest>,
-    mbits_per_client: Option<NonZeroU32>,
+    pub(crate) meshes: BTreeSet<KeyDigest>,
+    pub(crate) mbits_per_client: Option<NonZeroU32>,
 }
 
 /// What clients are to be told of a relay.
 #[derive(Debug, Serialize)]
-struct Told {
-    relay: RelayAddress,
+pub(crate) struct Told {
+    pub(crate) relay: RelayAddress,
     /// The same by each of its addresses.
     addresses: Vec<RelayAddress>,
     listen: SocketAddr,
@@ -61,15 +62,24 @@ struct Told {
     tcp: Option<SocketAddr>,
 }
 
-/// Serves until a signal.
+/// A relay at work.
+pub(crate) struct Running {
+    node: Node,
+    ended: Pin<Box<dyn Future<Output = ()> + Send>>,
+    told: Told,
+    _discovery: Discovery,
+    _own: Own,
+    _control: Option<Control>,
+    _log: Background<()>,
+}
+
+/// Starts what a plan says.
 ///
 /// # Errors
-/// What is wrong with the configuration, the address or, later, the socket.
-pub(crate) async fn run(arguments: RelayArgs, home: &Home) -> Result<(), Stop> {
-    let json = arguments.json;
-    let plan = plan(arguments)?;
+/// What of the plan cannot work.
+pub(crate) async fn start(plan: Plan, home: &Home) -> Result<Running, Stop> {
     let own = Own::open_or_create(home)?;
-    let ended = signals::asked_to_end()?;
+    let ended = Box::pin(signals::asked_to_end()?);
     let tls = Tls::new(own.identity.clone(), Trust::anyone());
     let responder = Responder::of(&tls);
     // Before the first client is told where: the second socket's port may be any.
@@ -81,48 +91,40 @@ pub(crate) async fn run(arguments: RelayArgs, home: &Home) -> Result<(), Stop> {
     let door = door::open(plan.listen.ip(), plan.door)?;
     let tcp = door.as_ref().and_then(|door| door.local_addr().ok());
     let door = door.map(|listener| (listener, own.door.clone()));
-    let mut node = node::start_relay(plan.listen, core, door)?;
+    let node = node::start_relay(plan.listen, core, door)?;
     let told = told(&plan, own.key, (node.local, discovery.local, tcp))?;
     let sight = node.sight();
     let process = Process::new("relay").seeing(move || Some(sight.look()));
-    let _control = control::open(Ok(home), process).await;
-    let _log = Background::spawn(lifecycle::log(node.handle.clone()));
+    let control = control::open(Ok(home), process).await;
+    let log = Background::spawn(lifecycle::log(node.handle.clone()));
     tracing::info!(listen = %node.local, discovery = %discovery.local, ?tcp, "the relay is up");
-    if json {
-        output::json("adit.relay/1", &told)?;
-    } else {
-        output::say(
-            "Give this line to both sides: adit expose 3000 --relay RELAY; Ctrl-C ends it.",
-        );
-        output::text_line(&told.relay.to_string())?;
-    }
-    tokio::select! {
-        stop = node.driver.ended() => Err(stop),
-        () = ended => shut_down(&node.handle, None).await,
-    }
+    Ok(Running {
+        node,
+        ended,
+        told,
+        _discovery: discovery,
+        _own: own,
+        _control: control,
+        _log: log,
+    })
 }
 
-/// What the command line says, or the file that it names.
-fn plan(arguments: RelayArgs) -> Result<Plan, Stop> {
-    let Some(path) = arguments.config else {
-        return Ok(Plan {
-            listen: networks::dual(arguments.listen),
-            discovery_port: arguments.discovery_port,
-            door: Wanted::of(arguments.tcp_port, arguments.no_tcp),
-            advertise: arguments.advertise,
-            meshes: arguments.allow_mesh.into_iter().map(|mesh| mesh.0).collect(),
-            mbits_per_client: arguments.mbits_per_client,
-        });
-    };
-    let config = config::Relay::load(&path)?;
-    Ok(Plan {
-        listen: networks::dual(config.listen),
-        discovery_port: config.discovery_port,
-        door: Wanted::of(config.tcp_port, config.no_tcp),
-        advertise: config.advertise,
-        meshes: config.allow_meshes.into_iter().map(|MeshKey(key)| key).collect(),
-        mbits_per_client: config.mbits_per_client,
-    })
+impl Running {
+    /// Returns what clients are to be told of it.
+    pub(crate) const fn told(&self) -> &Told {
+        &self.told
+    }
+
+    /// Works until a signal.
+    ///
+    /// # Errors
+    /// When the socket fails.
+    pub(crate) async fn until_asked_to_end(mut self) -> Result<(), Stop> {
+        tokio::select! {
+            stop = self.node.driver.ended() => Err(stop),
+            () = self.ended => shut_down(&self.node.handle, None).await,
+        }
+    }
 }
 
 /// The port after the first one, or any where the first is any.
