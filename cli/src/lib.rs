@@ -20,68 +20,29 @@
 //! of it is in `testing`.
 
 mod address;
-mod agent;
-mod args;
 mod base;
-mod bench;
-mod carriers;
-mod check;
 mod commands;
 mod config;
-mod connect;
-mod connector;
 mod control;
-mod demo;
-mod dialler;
+mod diagnose;
 mod enrol;
-mod expose;
 mod forward;
-mod happy_eyeballs;
 mod homedir;
 mod identity;
-mod ids;
-mod invite;
-mod invites;
-mod known;
-mod lifecycle;
-mod link;
-mod logging;
-mod mapping;
-mod member;
-mod mesh;
-mod names;
-mod networks;
-mod node;
+mod net;
 mod observe;
-mod output;
-mod ping;
-mod race;
-mod registration;
-mod relay;
-mod relays;
-mod renewal;
-mod requests;
-mod samples;
-mod serving;
-mod shutdown;
-mod signals;
-mod status;
-mod stop;
-mod target;
+mod roles;
 #[doc(hidden)]
 pub mod testing;
-mod verify;
-mod who;
-#[cfg(test)]
-mod world;
 
 use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use crate::args::{Args, Command, ConfigCommand};
+use crate::base::stop::{Exit, Stop};
+use crate::base::{logging, output};
+use crate::commands::{Args, Command, ConfigCommand};
 use crate::homedir::Home;
-use crate::stop::{Exit, Stop};
 
 /// Runs the program on the arguments of this process.
 #[must_use]
@@ -101,20 +62,26 @@ pub fn main() -> ExitCode {
 async fn run(args: Args) -> Result<(), Stop> {
     let home = Home::find(args.home.as_deref());
     match args.command {
-        Command::Expose(arguments) => expose::run(arguments, &home?).await,
-        Command::Connect(arguments) => connect::run(arguments, &home?).await,
-        Command::Id(command) => ids::run(command, &home?).await,
-        Command::Invite(command) => invites::run(command, &home?).await,
-        Command::Config(ConfigCommand::Verify { file, json }) => verify::run(&file, json, &home?),
+        Command::Expose(arguments) => commands::expose::run(arguments, &home?).await,
+        Command::Connect(arguments) => commands::connect::run(arguments, &home?).await,
+        Command::Id(command) => commands::id::run(command, &home?).await,
+        Command::Invite(command) => commands::invite::run(command, &home?).await,
+        Command::Config(ConfigCommand::Verify { file, json }) => {
+            commands::config::run(&file, json, &home?)
+        }
         Command::Connector(arguments) => commands::connector::run(&arguments, home).await,
         Command::Agent(arguments) => commands::agent::run(&arguments, home).await,
-        Command::Ping(arguments) => ping::run(arguments.to.target(home)?, &arguments).await,
-        Command::Bench(arguments) => bench::run(arguments.to.target(home)?, &arguments).await,
+        Command::Ping(arguments) => {
+            commands::ping::run(arguments.to.target(home)?, &arguments).await
+        }
+        Command::Bench(arguments) => {
+            commands::bench::run(arguments.to.target(home)?, &arguments).await
+        }
         Command::Relay(arguments) => commands::relay::run(arguments, &home?).await,
-        Command::Status(arguments) => status::run(&arguments, &home?).await,
-        Command::Why(arguments) => status::why::run(&arguments, &home?).await,
-        Command::Check(arguments) => check::run(&arguments, &home?).await,
-        Command::Demo(arguments) => demo::run(&arguments).await,
+        Command::Status(arguments) => commands::status::run(&arguments, &home?).await,
+        Command::Why(arguments) => commands::why::run(&arguments, &home?).await,
+        Command::Check(arguments) => commands::check::run(&arguments, &home?).await,
+        Command::Demo(arguments) => commands::demo::run(&arguments).await,
     }
 }
 

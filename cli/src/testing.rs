@@ -6,10 +6,10 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use crate::address::MAX_ADDRESSES;
-use crate::config::{Agent, Backend, Connector, MAX_RELAYS, Target, TlsFiles};
-use crate::invite::{Invite, seal};
-use crate::stop::{Exit, Stop};
+use crate::address::{Backend, MAX_ADDRESSES};
+use crate::base::stop::{Exit, Stop};
+use crate::config::{Agent, Connector, MAX_RELAYS, Target, TlsFiles};
+use crate::identity::invite::{Invite, seal};
 
 /// Where a configuration is said to be; its paths are relative to this.
 const FILE: &str = "/etc/adit/adit.toml";

@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use adit_tokio::core::tls::default_provider;
 
-use crate::stop::{Exit, Stop};
+use super::stop::{Exit, Stop};
 
 /// Fills with bytes from the system.
 ///

@@ -1,12 +1,12 @@
 //! `adit agent`: local ports that lead to the services of a connector, as a file has them.
 
-use crate::agent::{Plan, work};
-use crate::args::AgentArgs;
+use super::AgentArgs;
+use crate::base::stop::Stop;
 use crate::config;
-use crate::dialler::target;
-use crate::forward::agent::open;
+use crate::forward::ingress::tcp::open;
 use crate::homedir::Home;
-use crate::stop::Stop;
+use crate::roles::agent::{Plan, work};
+use crate::roles::dialler::target;
 
 /// Runs what a file says until a signal, or until retrying cannot help.
 ///

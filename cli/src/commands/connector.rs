@@ -2,13 +2,13 @@
 
 use adit_tokio::core::path;
 
-use crate::args::ConnectorArgs;
+use super::ConnectorArgs;
+use crate::base::stop::Stop;
 use crate::config;
-use crate::connector::{Plan, start};
 use crate::homedir::Home;
-use crate::identity::Source;
-use crate::mesh::Mesh;
-use crate::stop::Stop;
+use crate::identity::mesh::Mesh;
+use crate::identity::source::Source;
+use crate::roles::connector::{Plan, start};
 
 /// Runs what a file says until a signal.
 ///

@@ -1,11 +1,12 @@
 //! `adit relay`: a relay as the command line or a file has it, and the line that clients are given.
 
-use crate::args::RelayArgs;
+use super::RelayArgs;
+use crate::base::output;
+use crate::base::stop::Stop;
 use crate::config::{self, MeshKey};
 use crate::homedir::Home;
-use crate::relay::{Plan, Wanted, start};
-use crate::stop::Stop;
-use crate::{networks, output};
+use crate::net::interfaces;
+use crate::roles::relay::{Plan, Wanted, start};
 
 /// Serves until a signal.
 ///
@@ -30,7 +31,7 @@ pub(crate) async fn run(arguments: RelayArgs, home: &Home) -> Result<(), Stop> {
 fn plan(arguments: RelayArgs) -> Result<Plan, Stop> {
     let Some(path) = arguments.config else {
         return Ok(Plan {
-            listen: networks::dual(arguments.listen),
+            listen: interfaces::dual(arguments.listen),
             discovery_port: arguments.discovery_port,
             door: Wanted::of(arguments.tcp_port, arguments.no_tcp),
             advertise: arguments.advertise,
@@ -40,7 +41,7 @@ fn plan(arguments: RelayArgs) -> Result<Plan, Stop> {
     };
     let config = config::Relay::load(&path)?;
     Ok(Plan {
-        listen: networks::dual(config.listen),
+        listen: interfaces::dual(config.listen),
         discovery_port: config.discovery_port,
         door: Wanted::of(config.tcp_port, config.no_tcp),
         advertise: config.advertise,

@@ -9,11 +9,9 @@ use adit_tokio::core::path;
 use serde::Deserialize;
 
 use super::remote::RemoteKeys;
-use super::{
-    Heartbeat, Limits, RelayAddress, Target, TlsFiles, check_relays, file, nothing, parse, twice,
-    yes,
-};
-use crate::stop::Stop;
+use super::{Heartbeat, Limits, Target, TlsFiles, check_relays, file, nothing, parse, twice, yes};
+use crate::address::RelayAddress;
+use crate::base::stop::Stop;
 
 /// `agent.toml`: which connector, and what it offers on local ports.
 #[derive(Debug)]

@@ -6,11 +6,9 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::{
-    Heartbeat, HostPort, Limits, RelayAddress, Service, TlsFiles, check_relays, file, nothing,
-    parse, twice, yes,
-};
-use crate::stop::Stop;
+use super::{Heartbeat, Limits, Service, TlsFiles, check_relays, file, nothing, parse, twice, yes};
+use crate::address::{HostPort, RelayAddress};
+use crate::base::stop::Stop;
 
 /// `connector.toml`: what a connector exposes, where it listens, and who it is.
 #[derive(Debug, Deserialize)]

@@ -5,7 +5,7 @@
 use std::io;
 use std::path::Path;
 
-use crate::stop::Stop;
+use crate::base::stop::Stop;
 
 /// Reads a file.
 pub(super) fn read(path: &Path) -> Result<String, Stop> {

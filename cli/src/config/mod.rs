@@ -5,14 +5,10 @@
 //! the configuration file itself.
 
 mod agent;
-mod backend;
 mod connector;
-pub(crate) mod duration;
 mod explain;
 mod file;
-mod host_port;
 mod relay;
-mod relay_address;
 mod remote;
 mod service;
 
@@ -25,14 +21,13 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 pub(crate) use self::agent::Agent;
-pub(crate) use self::backend::Backend;
 pub(crate) use self::connector::Connector;
-pub(crate) use self::host_port::HostPort;
 pub(crate) use self::relay::{MeshKey, Relay};
-pub(crate) use self::relay_address::{RelayAddress, RelayPlace, TCP_PORT, place, place_of};
 pub(crate) use self::remote::{Remote, Target};
 pub(crate) use self::service::Service;
-use crate::stop::Stop;
+use crate::address::RelayAddress;
+use crate::base::duration;
+use crate::base::stop::Stop;
 
 /// Most relays of one machine: two that fail over to each other, and as many again while moving.
 pub(crate) const MAX_RELAYS: usize = 4;

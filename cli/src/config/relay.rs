@@ -9,9 +9,9 @@ use std::str::FromStr;
 use adit_tokio::core::tls::KeyDigest;
 use serde::Deserialize;
 
-use super::relay_address::key_of;
-use super::{HostPort, file, parse};
-use crate::stop::Stop;
+use super::{file, parse};
+use crate::address::{HostPort, key_of};
+use crate::base::stop::Stop;
 
 /// A relay.
 #[derive(Debug, Deserialize)]

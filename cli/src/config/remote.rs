@@ -6,9 +6,9 @@ use std::path::Path;
 use adit_tokio::core::message::ServiceName;
 use serde::Deserialize;
 
-use super::{MAX_RELAYS, RelayAddress, TlsFiles};
-use crate::names::Place;
-use crate::stop::Stop;
+use super::{MAX_RELAYS, TlsFiles};
+use crate::address::{Place, RelayAddress};
+use crate::base::stop::Stop;
 
 /// The connector to reach: by address and name, or as one that this machine was invited to.
 #[derive(Debug, Deserialize)]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use adit_tokio::core::message::ServiceName;
 use serde::Deserialize;
 
-use super::{Backend, HostPort};
+use crate::address::{Backend, HostPort};
 
 /// How the names of the services begin that every connector has of its own.
 const RESERVED: &str = "adit.";

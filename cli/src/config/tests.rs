@@ -1,6 +1,7 @@
 //! What configuration files are accepted, and what is said about the others.
 
 use super::*;
+use crate::address::Backend;
 
 const CONNECTOR: &str = r#"
 listen = "127.0.0.1:4433"
@@ -61,7 +62,7 @@ fn agent(text: &str) -> Result<Agent, String> {
 }
 
 fn message(stop: &Stop, file: &File) -> String {
-    assert_eq!(stop.exit(), crate::stop::Exit::Usage);
+    assert_eq!(stop.exit(), crate::base::stop::Exit::Usage);
     let text = stop.to_string();
     assert_eq!(text.lines().count(), 1, "{text}");
     text.strip_prefix(&format!("{}: ", file.0.display())).unwrap().to_owned()

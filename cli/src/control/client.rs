@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use super::protocol::{self, MAX_ANSWER, Request};
 use super::{Heard, socket};
-use crate::stop::Stop;
+use crate::base::stop::Stop;
 
 /// Sockets asked at a time: fewer than the files that a process may have open anywhere.
 const AT_ONCE: usize = 64;

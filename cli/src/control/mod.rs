@@ -25,8 +25,8 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 pub(crate) use self::protocol::Request;
+use crate::base::stop::Stop;
 use crate::homedir::Home;
-use crate::stop::Stop;
 
 /// What a process answers with when it is asked over its socket.
 pub(crate) trait Controlled: Send + Sync + 'static {

@@ -16,8 +16,8 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::Controlled;
 use super::protocol::{self, MAX_REQUEST, Request};
 use super::socket::{self, Place, Socket};
+use crate::base::stop::Stop;
 use crate::base::task::Background;
-use crate::stop::Stop;
 
 /// Clients at a time. A person watches in a window or two, and scripts ask and leave.
 const CLIENTS: usize = 16;

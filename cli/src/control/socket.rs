@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use tokio::net::{UnixListener, UnixStream};
 
+use crate::base::stop::Stop;
 use crate::homedir::store;
-use crate::stop::Stop;
 
 /// A socket that listens.
 #[derive(Debug)]

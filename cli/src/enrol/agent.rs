@@ -11,18 +11,18 @@ use adit_tokio::core::tls::{Tls, Trust};
 use rcgen::KeyPair;
 
 use super::{Answer, Ask};
+use crate::base::stop::{Exit, Stop};
 use crate::base::system::unix_now;
 use crate::base::units;
 use crate::config::Remote;
 use crate::homedir::Home;
-use crate::invite::Invite;
-use crate::known::Known;
-use crate::link::reach;
-use crate::member::Membership;
-use crate::mesh::certificate;
-use crate::node::ATTEMPT;
-use crate::race::Caller;
-use crate::stop::{Exit, Stop};
+use crate::identity::invite::Invite;
+use crate::identity::known::Known;
+use crate::identity::member::Membership;
+use crate::identity::mesh::certificate;
+use crate::net::link::reach;
+use crate::net::node::ATTEMPT;
+use crate::net::race::Caller;
 
 /// How long one question may take once there is a connection.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);

@@ -5,9 +5,9 @@ use adit_tokio::core::error::{Code, Failure};
 use adit_tokio::core::tls::Credential;
 
 use super::{Answer, Ask, MAX_LABEL};
-use crate::mesh::certificate::Request;
-use crate::mesh::registry::id_among;
-use crate::mesh::{Denied, Mesh};
+use crate::identity::mesh::certificate::Request;
+use crate::identity::mesh::registry::id_among;
+use crate::identity::mesh::{Denied, Mesh};
 
 /// Answers one question, on the disk before it returns.
 ///

@@ -7,6 +7,7 @@
 
 pub(crate) mod agent;
 pub(crate) mod connector;
+pub(crate) mod renewal;
 
 use serde::{Deserialize, Serialize};
 

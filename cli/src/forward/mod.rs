@@ -3,12 +3,9 @@
 //! It decides about sockets, time limits and refusals. It knows nothing of how the tunnel is kept
 //! up, and it never looks at the bytes.
 
-pub(crate) mod agent;
-pub(crate) mod builtin;
-mod connect;
-pub(crate) mod connector;
 mod copy;
-pub(crate) mod device;
+pub(crate) mod egress;
+pub(crate) mod ingress;
 mod socket;
 
 use std::time::Duration;

@@ -6,7 +6,7 @@ use std::io::{Read as _, Seek as _, Write as _};
 use std::path::Path;
 
 use super::store;
-use crate::stop::Stop;
+use crate::base::stop::Stop;
 
 /// A lock that is held as long as the value lives.
 #[derive(Debug)]

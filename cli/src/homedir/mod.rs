@@ -3,10 +3,10 @@
 //!
 //! ```text
 //! ~/.adit/                    0700; ADIT_HOME or --home names another
-//!   mesh/                     this machine's own certificate authority (crate::mesh)
-//!   known/<name>.json         a service this machine was invited to (crate::known)
+//!   mesh/                     this machine's own certificate authority (crate::identity::mesh)
+//!   known/<name>.json         a service this machine was invited to (crate::identity::known)
 //!   identities/<ca>/          this machine's certificate in somebody's mesh
-//!   relay/                    this machine's key as a relay (crate::relay)
+//!   relay/                    this machine's key as a relay (crate::roles::relay)
 //!   run/<process>.sock        a running adit (crate::control)
 //! ```
 
@@ -15,7 +15,7 @@ pub(crate) mod store;
 
 use std::path::{Path, PathBuf};
 
-use crate::stop::Stop;
+use crate::base::stop::Stop;
 
 /// The directory.
 #[derive(Debug, Clone)]

@@ -8,7 +8,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use crate::stop::Stop;
+use crate::base::stop::Stop;
 
 /// Creates a directory and those above it, its owner's alone.
 ///

@@ -14,12 +14,12 @@ use adit_tokio::core::relay;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use crate::base::stop::Stop;
 use crate::base::units::as_ms;
-use crate::carriers::Carrier;
 use crate::control::Controlled;
-use crate::mapping::Told;
-use crate::node::Look;
-use crate::stop::Stop;
+use crate::net::carriers::Carrier;
+use crate::net::node::Look;
+use crate::net::port_mapping::Told;
 
 type See = Box<dyn Fn() -> Option<Look> + Send + Sync>;
 type Reloaded = Pin<Box<dyn Future<Output = Result<Map<String, Value>, Stop>> + Send>>;

@@ -1,0 +1,44 @@
+//! What commands give on stdout: text for people, or one JSON object a line for programs; and what
+//! they say beside it on stderr.
+
+use std::io::{self, Write as _};
+
+use serde::Serialize;
+
+use super::stop::{Exit, Stop};
+
+/// A shape of JSON with its name and version, such as `adit.invite/1`. Keys may be added to a shape;
+/// the meaning of one changes only with the number.
+#[derive(Serialize)]
+struct Shaped<'a, T> {
+    schema: &'a str,
+    #[serde(flatten)]
+    value: &'a T,
+}
+
+/// Prints a value as one line of JSON.
+///
+/// # Errors
+/// When stdout takes no more.
+pub(crate) fn json<T: Serialize>(schema: &str, value: &T) -> Result<(), Stop> {
+    let text = serde_json::to_string(&Shaped { schema, value })
+        .map_err(|error| Stop::new(Exit::Degraded, format!("the answer is no JSON: {error}")))?;
+    text_line(&text)
+}
+
+/// Prints a line of text.
+///
+/// # Errors
+/// When stdout takes no more.
+pub(crate) fn text_line(text: &str) -> Result<(), Stop> {
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "{text}").and_then(|()| stdout.flush()).map_err(|error| {
+        Stop::new(Exit::Degraded, format!("stdout cannot be written: {error}; check where it goes"))
+    })
+}
+
+/// Says something on stderr. Nothing ends because it cannot be heard: the log may be on a disk that is
+/// full.
+pub(crate) fn say(text: impl std::fmt::Display) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}

@@ -1,0 +1,130 @@
+//! `adit bench`: a tunnel measured against the connector itself. It decides what is measured and
+//! in which order; it never judges a figure.
+
+mod measure;
+mod report;
+
+use std::time::Duration;
+
+use adit_tokio::core::drive::Peer;
+use adit_tokio::core::error::Failure;
+use indicatif::ProgressBar;
+use serde::Serialize;
+
+pub(crate) use self::measure::{latency, new_streams, throughput};
+use self::report::Json;
+use crate::base::samples::Samples;
+use crate::base::stop::{Exit, Stop};
+use crate::base::{output, signals};
+use crate::commands::BenchArgs;
+use crate::roles::once::{Connection, Target};
+
+/// The name and version of the JSON's shape.
+const SCHEMA: &str = "adit.bench/1";
+
+/// Pause between two measurements, in which what the first left under way arrives.
+const SETTLE: Duration = Duration::from_millis(100);
+
+/// Streams that are opened, used and closed at the same time.
+const AT_ONCE: usize = 16;
+
+/// Which way bulk goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Direction {
+    /// From the connector to here.
+    Down,
+    /// From here to the connector.
+    Up,
+}
+
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Case {
+    /// Bulk, as fast as it goes.
+    Throughput { direction: Direction, streams: usize },
+    /// Small messages there and back, one at a time, beside so many streams of bulk from the
+    /// connector.
+    Latency { beside: usize },
+    /// Streams opened, used for a byte and closed.
+    NewStreams { at_once: usize },
+}
+
+/// Every measurement, in order.
+pub(crate) const CASES: [Case; 7] = [
+    Case::Throughput { direction: Direction::Down, streams: 1 },
+    Case::Throughput { direction: Direction::Down, streams: 8 },
+    Case::Throughput { direction: Direction::Up, streams: 1 },
+    Case::Throughput { direction: Direction::Up, streams: 8 },
+    Case::Latency { beside: 0 },
+    Case::Latency { beside: 1 },
+    Case::NewStreams { at_once: AT_ONCE },
+];
+
+/// What was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Figure {
+    /// Bytes that arrived at their end.
+    Throughput { direction: Direction, streams: usize, bytes: u64, took: Duration },
+    /// Round trips of messages of so many bytes.
+    Latency { beside: usize, bytes: usize, times: Samples },
+    /// Streams that were closed again.
+    NewStreams { at_once: usize, count: u64, took: Duration },
+}
+
+/// Measures everything, or nothing more after a signal.
+///
+/// # Errors
+/// Why there was no connection, or what ended a measurement.
+pub(crate) async fn run(target: Target, arguments: &BenchArgs) -> Result<(), Stop> {
+    let ended = signals::asked_to_end()?;
+    tokio::pin!(ended);
+    let by_signal = || Stop::new(Exit::Degraded, "ended by a signal before all was measured");
+    let connection = tokio::select! {
+        connection = target.connect(arguments.to.timeout) => connection?,
+        () = &mut ended => return Err(by_signal()),
+    };
+    let result = tokio::select! {
+        result = all(&connection, arguments) => result,
+        () = &mut ended => Err(by_signal()),
+    };
+    connection.leave().await;
+    result
+}
+
+/// Measures and tells: people of each figure as it is there, programs of all at the end.
+async fn all(connection: &Connection, arguments: &BenchArgs) -> Result<(), Stop> {
+    // It draws on stderr, and only if that is a terminal.
+    let bar = ProgressBar::new_spinner();
+    let tell = |line: String| match arguments.json {
+        true => Ok(()),
+        false => bar.suspend(|| output::text_line(&line)),
+    };
+    tell(connection.reached.to_string())?;
+    let mut figures = Vec::with_capacity(CASES.len());
+    for case in CASES {
+        bar.set_message(case.to_string());
+        bar.tick();
+        let figure = measure(&connection.peer, case, arguments.seconds).await?;
+        tell(figure.to_string())?;
+        figures.push(figure);
+        tokio::time::sleep(SETTLE).await;
+    }
+    bar.finish_and_clear();
+    if arguments.json {
+        output::json(SCHEMA, &Json::new(&connection.reached, arguments.seconds, &figures))?;
+    }
+    Ok(())
+}
+
+/// Measures one thing for about as long as `time`.
+///
+/// # Errors
+/// What ended it before that.
+pub(crate) async fn measure(peer: &Peer, case: Case, time: Duration) -> Result<Figure, Failure> {
+    match case {
+        Case::Throughput { direction, streams } => throughput(peer, direction, streams, time).await,
+        Case::Latency { beside } => latency(peer, beside, time).await,
+        Case::NewStreams { at_once } => new_streams(peer, at_once, time).await,
+    }
+}

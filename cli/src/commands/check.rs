@@ -1,0 +1,59 @@
+//! `adit check`: what this network allows, asked of it before anything depends on it. Each relay is
+//! resolved, dialled and asked for this machine's address, and where that shows a NAT the gateway is
+//! asked to map a port for a moment; nothing is registered and nothing kept.
+
+use std::collections::BTreeSet;
+
+use super::CheckArgs;
+use crate::address::RelayPlace;
+use crate::base::output;
+use crate::base::stop::Stop;
+use crate::diagnose::network;
+use crate::diagnose::report::{Found, Report};
+use crate::homedir::Home;
+use crate::identity::known::Known;
+use crate::identity::mesh::Mesh;
+
+/// Checks and tells.
+///
+/// # Errors
+/// What does not work, or that no relay is known to ask.
+pub(crate) async fn run(arguments: &CheckArgs, home: &Home) -> Result<(), Stop> {
+    let places = match &arguments.relay {
+        Some(place) => vec![place.clone()],
+        None => known(home),
+    };
+    if places.is_empty() {
+        return Err(Stop::usage(
+            "no relay is known here, and the network is asked through one; name it: adit check \
+             relay.example:4433#KEY, as adit relay printed it on a machine with a public address",
+        ));
+    }
+    let mut relays: Vec<Found> = Vec::new();
+    for place in &places {
+        relays.push(network::relay(place).await?);
+    }
+    let report = match Report::new(relays) {
+        report if report.sees_nat() && !arguments.no_port_mapping => {
+            report.with_port_mapping(network::gateway().await)
+        }
+        report => report,
+    };
+    if arguments.json {
+        output::json("adit.check/1", &report)?;
+    } else {
+        output::text_line(&report.to_string())?;
+    }
+    report.verdict()
+}
+
+/// The relays of this machine's own mesh, and of the services that are known here, each once.
+fn known(home: &Home) -> Vec<RelayPlace> {
+    let of_mesh = Mesh::open(home).map(|mesh| mesh.relays()).unwrap_or_default();
+    let of_services = Known::names(home)
+        .into_iter()
+        .filter_map(|name| Known::load(home, &name).ok()?.remote().ok())
+        .flat_map(|remote| remote.relays);
+    let all: BTreeSet<_> = of_mesh.into_iter().chain(of_services).collect();
+    all.into_iter().map(RelayPlace::from).collect()
+}

@@ -1,0 +1,93 @@
+//! `adit config verify`: a configuration file read with all that it names, without running it.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::base::output;
+use crate::base::stop::Stop;
+use crate::config::{Agent, Connector, Target};
+use crate::homedir::Home;
+use crate::identity::mesh::Mesh;
+use crate::identity::source::Source;
+use crate::roles::dialler;
+
+/// What a file means.
+#[derive(Debug, Serialize)]
+struct Meaning {
+    file: String,
+    role: &'static str,
+    /// Whose certificate is used.
+    identity: &'static str,
+    /// What it does, a line each.
+    does: Vec<String>,
+}
+
+/// Says what a file means.
+///
+/// # Errors
+/// The first mistake in it, or in a file that it names.
+pub(crate) fn run(path: &Path, json: bool, home: &Home) -> Result<(), Stop> {
+    let meaning = if is_connectors(path) { connector(path, home)? } else { an_agent(path, home)? };
+    if json {
+        return output::json("adit.config/1", &meaning);
+    }
+    output::text_line(&format!("{}: a good {}'s file", meaning.file, meaning.role))?;
+    output::text_line(&format!("  identity: {}", meaning.identity))?;
+    meaning.does.iter().try_for_each(|line| output::text_line(&format!("  {line}")))
+}
+
+/// A connector's file says where to listen or what to serve; what else it is will be found out by
+/// reading it as the one or the other.
+fn is_connectors(path: &Path) -> bool {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let table: toml::Table = text.parse().unwrap_or_default();
+    let has = |key| table.contains_key(key);
+    let is_agents = has("forward") || has("connector");
+    (has("service") || has("listen")) && !is_agents
+        || (!is_agents && text.contains("[[service]]") && !text.contains("[[forward]]"))
+}
+
+fn connector(path: &Path, home: &Home) -> Result<Meaning, Stop> {
+    let config = Connector::load(path)?;
+    let (identity, source) = match config.tls {
+        Some(files) => ("the files in [tls]", Some(Source::Files(files))),
+        None => ("this machine's own mesh", Mesh::open(home).map(Source::Mesh)),
+    };
+    // A mesh that is not there yet is made when the connector starts.
+    source.map(|source| source.load()).transpose()?;
+    let mut does = vec![format!("listens on {} (UDP)", config.listen)];
+    let relays = config.relays.iter().flatten();
+    does.extend(relays.map(|relay| format!("is registered at the relay {}", relay.at)));
+    does.extend(config.services.iter().map(|service| {
+        let who = match &service.allow {
+            Some(allow) if allow.is_empty() => "nobody".to_owned(),
+            Some(allow) => allow.iter().cloned().collect::<Vec<_>>().join(", "),
+            None if identity.contains("mesh") => "devices invited to it".to_owned(),
+            None => "every device of the CA".to_owned(),
+        };
+        format!("exposes {} as \"{}\" to {who}", service.backend, service.name)
+    }));
+    Ok(Meaning { file: path.display().to_string(), role: "connector", identity, does })
+}
+
+fn an_agent(path: &Path, home: &Home) -> Result<Meaning, Stop> {
+    let config = Agent::load(path)?;
+    let identity = match &config.target {
+        Target::Given(..) => "the files in [tls]",
+        Target::Known(_) => "this machine's certificate in the connector's mesh",
+    };
+    let (remote, source) = dialler::target(&config, Ok(home))?;
+    source.load()?;
+    let mut does: Vec<_> =
+        remote.relays.iter().map(|r| format!("uses the relay {}", r.at)).collect();
+    let addresses: Vec<_> = remote.addresses.iter().map(ToString::to_string).collect();
+    if addresses.is_empty() {
+        does.push(format!("reaches {} through a relay alone", remote.name));
+    } else {
+        does.push(format!("dials {} at {}", remote.name, addresses.join(", ")));
+    }
+    let forwards = config.forwards.iter();
+    does.extend(forwards.map(|f| format!("offers \"{}\" on {} (TCP)", f.service, f.listen)));
+    Ok(Meaning { file: path.display().to_string(), role: "agent", identity, does })
+}

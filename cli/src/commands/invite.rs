@@ -1,0 +1,221 @@
+//! `adit invite`: invites made, listed and taken back. What an invite is worth is the mesh's to say.
+
+use adit_tokio::core::message::ServiceName;
+use serde::Serialize;
+
+use super::{InviteCommand, InviteOptions};
+use crate::address::{HostPort, RelayAddress};
+use crate::base::stop::Stop;
+use crate::base::system::unix_now;
+use crate::base::{output, units};
+use crate::control;
+use crate::homedir::Home;
+use crate::identity::invite::{Invite, Secret};
+use crate::identity::mesh::Mesh;
+use crate::identity::mesh::registry::{Issued, Role};
+
+/// Does what the command says.
+///
+/// # Errors
+/// Why it cannot be done.
+pub(crate) async fn run(command: InviteCommand, home: &Home) -> Result<(), Stop> {
+    let mesh = Mesh::require(home)?;
+    match command {
+        InviteCommand::New { service, options, json } => {
+            let service = one_service(&mesh, service)?;
+            let made = make(&mesh, &service, &options)?;
+            // The connector that runs here lets it in from now on; without this, in a moment.
+            control::reload(home).await;
+            print(&made, json)
+        }
+        InviteCommand::List { json } => list(&mesh, json),
+        InviteCommand::Revoke { id, json } => {
+            let revoked = take_back(&mesh, &id)?;
+            control::reload(home).await;
+            tell_revoked(&revoked, json)
+        }
+    }
+}
+
+/// An invite, for whoever is to have it.
+#[derive(Debug, Serialize)]
+pub(crate) struct Made {
+    pub(crate) invite: String,
+    id: String,
+    service: ServiceName,
+    device: Option<String>,
+    addresses: Vec<String>,
+    relays: Vec<RelayAddress>,
+    /// Seconds since the Unix epoch.
+    expires: u64,
+}
+
+/// Makes an invite to a service that the mesh's connector offers.
+///
+/// # Errors
+/// Why there is none.
+pub(crate) fn make(
+    mesh: &Mesh,
+    service: &ServiceName,
+    options: &InviteOptions,
+) -> Result<Made, Stop> {
+    let offer = mesh.offer()?;
+    let registry = mesh.registry()?;
+    let own = registry.devices.iter().find(|device| device.role == Role::Connector);
+    let connector = own.map(|device| device.id.clone()).unwrap_or_default();
+    let parsed = |text: &String| HostPort::try_from(text.clone()).map_err(Stop::usage);
+    let addresses: Vec<_> = offer.addresses.iter().map(parsed).collect::<Result<_, _>>()?;
+    if addresses.is_empty() && offer.relays.is_empty() {
+        return Err(Stop::usage(
+            "this machine has no address that another could reach; name one with --advertise, or a \
+             relay with --relay",
+        ));
+    }
+    let now = unix_now();
+    let secret = Secret::new()?;
+    let (_, key) = secret.identity()?;
+    let issued = Issued {
+        key,
+        service: service.as_str().to_owned(),
+        name: options.device.clone(),
+        issued: now,
+        expires: now.saturating_add(options.invite_for.as_secs().max(1)),
+        used_by: None,
+        revoked: false,
+    };
+    let (id, expires) = (issued.id(), issued.expires);
+    mesh.invite(issued)?;
+    let invite = Invite {
+        secret,
+        ca: mesh.ca_key()?,
+        connector,
+        service: service.clone(),
+        port: offer.services.get(service.as_str()).copied().flatten(),
+        addresses,
+        relays: offer.relays.clone(),
+        expires,
+    };
+    Ok(Made {
+        invite: invite.to_string(),
+        id,
+        service: service.clone(),
+        device: options.device.clone(),
+        addresses: offer.addresses,
+        relays: offer.relays,
+        expires,
+    })
+}
+
+/// Prints an invite on stdout, and on stderr what to do with it.
+///
+/// # Errors
+/// When stdout takes no more.
+pub(crate) fn print(made: &Made, json: bool) -> Result<(), Stop> {
+    if json {
+        return output::json("adit.invite/1", made);
+    }
+    let left = std::time::Duration::from_secs(made.expires.saturating_sub(unix_now()));
+    output::say(format_args!(
+        "Invite to \"{}\", good once and for {}; on the other machine: adit connect INVITE",
+        made.service,
+        units::span(left)
+    ));
+    output::text_line(&made.invite)
+}
+
+fn one_service(mesh: &Mesh, named: Option<ServiceName>) -> Result<ServiceName, Stop> {
+    let offered = mesh.offer()?.services;
+    let all = || offered.keys().cloned().collect::<Vec<_>>().join(", ");
+    match named {
+        Some(name) if offered.contains_key(name.as_str()) => Ok(name),
+        Some(name) => {
+            Err(Stop::usage(format!("\"{name}\" is not offered here; offered are: {}", all())))
+        }
+        None => match offered.keys().collect::<Vec<_>>().as_slice() {
+            [only] => {
+                only.parse().map_err(|_| Stop::usage(format!("\"{only}\" is no service name")))
+            }
+            _ => Err(Stop::usage(format!(
+                "several services are offered: {}; say which: adit invite new SERVICE",
+                all()
+            ))),
+        },
+    }
+}
+
+/// An invite as it is listed.
+#[derive(Debug, Serialize)]
+struct Listed {
+    id: String,
+    service: String,
+    device: Option<String>,
+    state: &'static str,
+    issued: u64,
+    expires: u64,
+    used_by: Option<String>,
+}
+
+fn list(mesh: &Mesh, json: bool) -> Result<(), Stop> {
+    let now = unix_now();
+    let listed: Vec<_> = mesh
+        .registry()?
+        .invites
+        .into_iter()
+        .map(|issued| Listed {
+            id: issued.id(),
+            state: issued.state(now),
+            service: issued.service,
+            device: issued.name,
+            issued: issued.issued,
+            expires: issued.expires,
+            used_by: issued.used_by,
+        })
+        .collect();
+    if json {
+        #[derive(Serialize)]
+        struct All {
+            invites: Vec<Listed>,
+        }
+        return output::json("adit.invites/1", &All { invites: listed });
+    }
+    if listed.is_empty() {
+        output::say("There are no invites; make one with: adit invite new");
+    }
+    for invite in listed {
+        let until = match invite.state {
+            "open" => format!(", until {}", units::date(invite.expires)),
+            _ => invite.used_by.map_or_else(String::new, |device| format!(" by {device}")),
+        };
+        let device = invite.device.map_or_else(String::new, |name| format!(" for {name}"));
+        output::text_line(&format!(
+            "{}  {}{device}  {}{until}",
+            invite.id, invite.service, invite.state
+        ))?;
+    }
+    Ok(())
+}
+
+fn take_back(mesh: &Mesh, id: &str) -> Result<String, Stop> {
+    let registry = mesh.registry()?;
+    let meant: Vec<_> = registry
+        .invites
+        .iter()
+        .filter(|invite| !id.is_empty() && invite.key.to_string().starts_with(id))
+        .collect();
+    let [invite] = meant.as_slice() else {
+        let what = if meant.is_empty() { "no invite begins" } else { "several invites begin" };
+        return Err(Stop::usage(format!("{what} with \"{id}\"; see: adit invite list")));
+    };
+    mesh.revoke_invite(invite.key).map_err(|denied| {
+        let next = "a device that used it is revoked with: adit id revoke DEVICE";
+        Stop::usage(format!("{denied}; {next}"))
+    })?;
+    Ok(invite.id())
+}
+
+fn tell_revoked(id: &str, json: bool) -> Result<(), Stop> {
+    if json {
+        return output::json("adit.invite-revoked/1", &serde_json::json!({ "id": id }));
+    }
+    output::text_line(&format!("{id} is revoked"))
+}

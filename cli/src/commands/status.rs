@@ -1,0 +1,149 @@
+//! `adit status`: asks every `adit` that runs on this machine how it is, shows it, and judges it by
+//! its exit code. It changes nothing, except that it clears away the sockets of killed processes.
+
+use std::time::{Duration, SystemTime};
+
+use console::Term;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::StatusArgs;
+use crate::base::stop::{Exit, Stop};
+use crate::base::{output, signals};
+use crate::control::{self, Request};
+use crate::homedir::Home;
+use crate::observe::render;
+use crate::observe::seen::Seen;
+
+/// Time between two looks of somebody who watches.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// All that runs, as it was told; of a later version of `adit` too, and whole.
+#[derive(Debug, Serialize)]
+pub(super) struct Survey {
+    processes: Vec<Map<String, Value>>,
+    unanswered: Vec<Unanswered>,
+}
+
+/// A process that did not say how it is.
+#[derive(Debug, Serialize)]
+struct Unanswered {
+    socket: String,
+    error: String,
+}
+
+/// Shows it once, or until asked to end.
+///
+/// # Errors
+/// That nothing runs, that something is degraded, or that it cannot be told.
+pub(crate) async fn run(arguments: &StatusArgs, home: &Home) -> Result<(), Stop> {
+    match arguments.watch {
+        false => once(arguments.json, home).await,
+        true => {
+            let ended = signals::asked_to_end()?;
+            tokio::select! {
+                stop = watch(arguments.json, home) => stop,
+                () = ended => Ok(()),
+            }
+        }
+    }
+}
+
+async fn once(json: bool, home: &Home) -> Result<(), Stop> {
+    let survey = survey(home).await?;
+    let (seen, unanswered) = survey.read();
+    if json {
+        output::json(SCHEMA, &survey)?;
+    } else if !seen.is_empty() || !unanswered.is_empty() {
+        output::text_line(&render::text(&seen, &unanswered, now()))?;
+    }
+    verdict(&seen, &unanswered, home)
+}
+
+/// The name and version of the JSON shape.
+const SCHEMA: &str = "adit.status/1";
+
+async fn watch(json: bool, home: &Home) -> Result<(), Stop> {
+    let screen = Some(Term::stdout()).filter(|term| !json && term.is_term());
+    let unwritable = |error| Stop::new(Exit::Degraded, format!("the screen is gone: {error}"));
+    if let Some(screen) = &screen {
+        screen.clear_screen().map_err(unwritable)?;
+    }
+    let mut ticks = tokio::time::interval(AGAIN);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let survey = survey(home).await?;
+        if json {
+            output::json(SCHEMA, &survey)?;
+            continue;
+        }
+        let (seen, unanswered) = survey.read();
+        let text = match seen.is_empty() && unanswered.is_empty() {
+            true => nothing(home),
+            false => render::text(&seen, &unanswered, now()),
+        };
+        match &screen {
+            Some(screen) => screen
+                .move_cursor_to(0, 0)
+                .and_then(|()| screen.clear_to_end_of_screen())
+                .and_then(|()| screen.write_line(&text))
+                .map_err(unwritable)?,
+            None => output::text_line(&format!("{text}\n"))?,
+        }
+    }
+}
+
+pub(super) async fn survey(home: &Home) -> Result<Survey, Stop> {
+    let mut survey = Survey { processes: Vec::new(), unanswered: Vec::new() };
+    for heard in control::ask_all(home, Request::Status).await? {
+        match heard.answer {
+            Ok(process) => survey.processes.push(process),
+            Err(error) => survey.unanswered.push(Unanswered { socket: heard.socket, error }),
+        }
+    }
+    Ok(survey)
+}
+
+impl Survey {
+    /// What of it is for people, with sentences about the processes that are not understood.
+    pub(super) fn read(    fn read(&self) -> (Vec<Seen>self) -> (Vec<Seen>, Vec<String>) {
+        let mut unanswered: Vec<_> =
+            self.unanswered.iter().map(|u| format!("{}: {}", u.socket, u.error)).collect();
+        let mut seen = Vec::new();
+        for process in &self.processes {
+            match serde_json::from_value(Value::Object(process.clone())) {
+                Ok(process) => seen.push(process),
+                Err(error) => unanswered.push(format!(
+                    "its status is not understood: {error}; run the same version of adit"
+                )),
+            }
+        }
+        (seen, unanswered)
+    }
+}
+
+fn verdict(seen: &[Seen], unanswered: &[String], home: &Home) -> Result<(), Stop> {
+    if seen.is_empty() && unanswered.is_empty() {
+        return Err(Stop::new(Exit::Unreachable, nothing(home)));
+    }
+    let mut wrong = seen.iter().flat_map(Seen::troubles).chain(unanswered.iter().cloned());
+    let Some(first) = wrong.next() else { return Ok(()) };
+    let sentence = match wrong.count() {
+        0 => first,
+        more => format!("{first}; and {more} more"),
+    };
+    Err(Stop::new(Exit::Degraded, sentence))
+}
+
+pub(super) fn nothing(home: &Home) -> String {
+    format!(
+        "no adit runs here with the home {}; start one with adit connector or adit agent, \
+         or name the home of one with --home",
+        home.path().display()
+    )
+}
+
+fn now() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+}

@@ -1,0 +1,251 @@
+//! `adit why`: by which path each peer is reached, what every other was found to be, and why it is
+//! this one. It asks the running processes and changes nothing.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::WhyArgs;
+use super::status::{Survey, nothing, survey};
+use crate::base::output;
+use crate::base::stop::{Exit, Stop};
+use crate::homedir::Home;
+use crate::identity::known::Known;
+use crate::observe::render::{harmless, nat, path_line};
+use crate::observe::seen::{Candidate, Path, Peer, Seen};
+
+/// What is told of one peer.
+#[derive(Debug, Serialize)]
+struct Told<'a> {
+    role: &'a str,
+    pid: u32,
+    name: &'a str,
+    /// The peer as `adit status --json` has it.
+    peer: &'a Value,
+}
+
+/// Tells it of the peers that are meant.
+///
+/// # Errors
+/// That nothing runs, that there is no such peer, or that one has no path.
+pub(crate) async fn run(arguments: &WhyArgs, home: &Home) -> Result<(), Stop> {
+    let survey = survey(home).await?;
+    let (seen, unanswered) = survey.read();
+    if seen.is_empty() {
+        let first = unanswered.into_iter().next();
+        return Err(Stop::new(Exit::Unreachable, first.unwrap_or_else(|| nothing(home))));
+    }
+    // A service that is known here means its connector.
+    let remote = arguments.peer.as_deref().and_then(|name| Known::load(home, name).ok());
+    let connector = remote.and_then(|known| known.remote().ok()).map(|remote| remote.name);
+    let wanted = Wanted { name: arguments.peer.as_deref(), connector: connector.as_deref() };
+    let found: Vec<_> = seen
+        .iter()
+        .flat_map(|process| process.peers.iter().map(move |peer| (process, peer)))
+        .filter(|(process, peer)| !peer.is_relay && wanted.is_it(process, peer))
+        .collect();
+    if found.is_empty() {
+        return Err(Stop::new(Exit::Unreachable, missing(&seen, wanted.name)));
+    }
+    if arguments.json {
+        output::json("adit.why/1", &serde_json::json!({ "peers": told(&survey, &found) }))?;
+    } else {
+        let texts: Vec<_> = found.iter().map(|(process, peer)| text(process, peer)).collect();
+        output::text_line(&harmless(&texts.join("\n\n")))?;
+    }
+    let is_lost = |(process, peer): &(&Seen, &Peer)| {
+        let has_way = peer.path.as_ref().is_none_or(|path| path.class.is_some());
+        (!peer.state.is_connected() || !has_way).then(|| process.name(peer).to_owned())
+    };
+    match found.iter().find_map(is_lost) {
+        Some(name) => {
+            let next = "see its log, and what this network allows: adit check";
+            Err(Stop::new(Exit::Degraded, format!("there is no path to {name} now; {next}")))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Whom the person asks about.
+struct Wanted<'a> {
+    name: Option<&'a str>,
+    connector: Option<&'a str>,
+}
+
+impl Wanted<'_> {
+    fn is_it(&self, process: &Seen, peer: &Peer) -> bool {
+        let Some(name) = self.name else { return true };
+        let is_called = |called: &str| called == name || Some(called) == self.connector;
+        let names = peer.credential.iter().flat_map(|credential| &credential.names);
+        is_called(process.name(peer)) || names.map(String::as_str).any(is_called)
+    }
+}
+
+fn missing(seen: &[Seen], name: Option<&str>) -> String {
+    let Some(name) = name else {
+        return "nobody is connected; see what is dialled: adit status".to_owned();
+    };
+    let peers = seen.iter().flat_map(|process| {
+        let others = process.peers.iter().filter(|peer| !peer.is_relay);
+        others.map(|peer| process.name(peer).to_owned())
+    });
+    let all: std::collections::BTreeSet<_> = peers.collect();
+    let next = match all.is_empty() {
+        true => "nobody is connected: adit status".to_owned(),
+        false => format!("connected are: {}", all.into_iter().collect::<Vec<_>>().join(", ")),
+    };
+    format!("there is no peer \"{name}\" here; {next}")
+}
+
+/// The peers that were found, as their processes told of them.
+fn told<'a>(survey: &'a Survey, found: &[(&'a Seen, &'a Peer)]) -> Vec<Told<'a>> {
+    let raw = |process: &Seen, peer: &Peer| {
+        let of_process = |raw: &&serde_json::Map<String, Value>| {
+            raw.get("pid").and_then(Value::as_u64) == Some(process.pid.into())
+        };
+        let peers = survey.processes.iter().find(of_process)?.get("peers")?.as_array()?;
+        peers.iter().find(|raw| raw["id"].as_u64() == Some(peer.id))
+    };
+    found
+        .iter()
+        .filter_map(|&(process, peer)| {
+            let name = process.name(peer);
+            let (role, pid) = (process.role.as_str(), process.pid);
+            raw(process, peer).map(|peer| Told { role, pid, name, peer })
+        })
+        .collect()
+}
+
+fn text(process: &Seen, peer: &Peer) -> String {
+    let mut text = format!("{}, of {} {}", process.name(peer), process.role, process.pid);
+    // Writing to a string does not fail.
+    let _ = match &peer.path {
+        Some(path) => write!(text, "\n  {}{}", path_line(process, path), details(process, path)),
+        None => write!(
+            text,
+            "\n  at its own address {}, {}; no relay leads to it",
+            peer.remote,
+            if peer.dialled { "which was dialled" } else { "from which it came" }
+        ),
+    };
+    text
+}
+
+fn details(process: &Seen, path: &Path) -> String {
+    let mut text = String::new();
+    for way in &path.ways {
+        let what = process.way(&way.class, &way.to);
+        let kind =
+            way.kind.as_deref().map_or_else(String::new, |it| format!(" ({})", kind_words(it)));
+        let latency = way.latency_ms.map_or_else(String::new, |ms| format!(", {ms:.1} ms"));
+        let mark = if way.in_use { '*' } else { ' ' };
+        let loss = way.loss * 100.0;
+        let _ = write!(
+            text,
+            "\n  {mark} {what}{kind}: {} sent, {} answered{latency}, {loss:.1} % lost: {}",
+            way.sent, way.answered, way.sentence
+        );
+    }
+    let candidate = |c: &Candidate| format!("{} ({})", c.address, kind_words(&c.kind));
+    let own: Vec<_> = path.candidates.iter().map(candidate).collect();
+    let own = if own.is_empty() { "nothing".to_owned() } else { own.join(", ") };
+    let _ = write!(text, "\n  this end told the other: {own}");
+    if let Some(mapping) = &process.port_mapping {
+        let _ = write!(text, "\n  port mapping here: {}", mapping.words());
+    }
+    let other = path.peer.as_ref().map_or("unknown", |peer| peer.mapping.as_str());
+    let _ = write!(text, "\n  NAT here: {}; there: {}", nat(&path.mapping), nat(other));
+    text
+}
+
+/// How an address came to be known, in words.
+fn kind_words(kind: &str) -> &str {
+    if kind == "mapped" { "mapped by the gateway" } else { kind }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::observe::seen::tests::{path, peer, relay, seen};
+
+    fn example() -> Seen {
+        let up = json!({"state": "connected", "age_ms": 5});
+        let more = json!({
+            "id": 7, "path": path("direct", "192.0.2.1:4433"),
+            "credential": {"standing": "member", "names": ["hub", "second"], "not_after": null},
+        });
+        seen(&json!([peer(&up, more), relay(json!({}))]))
+    }
+
+    #[test]
+    fn every_way_is_told_with_what_was_sent_and_came_and_the_one_in_use_is_marked() {
+        let seen = example();
+        assert_eq!(
+            text(&seen, &seen.peers[0]),
+            "\
+hub, of agent 42
+  directly at 192.0.2.1:4433 for 3 min 2 s, 12.3 ms, 3.1 % lost; why: a direct way answered in both directions
+  * 192.0.2.1:4433 (reflexive): 40 sent, 39 answered, 12.3 ms, 3.1 % lost: it answers
+    relay 203.0.113.3:4433: 4 sent, 4 answered, 80.0 ms, 0.0 % lost: it answers
+    10.0.0.9:4433 (host): 12 sent, 0 answered, 100.0 % lost: no answer ever came
+  this end told the other: 10.0.0.5:4433 (host)
+  NAT here: one address for all destinations, which can be met; there: another address for every destination, which is hard to meet"
+        );
+    }
+
+    #[test]
+    fn what_a_gateway_maps_is_called_so_and_the_gateway_is_named() {
+        let up = json!({"state": "connected", "age_ms": 5});
+        let mut way = path("direct", "192.0.2.1:4433");
+        way["ways"][0]["kind"] = json!("mapped");
+        way["candidates"] = json!([{"kind": "mapped", "address": "203.0.113.5:7000"}]);
+        let mut seen = seen(&json!([peer(&up, json!({"path": way}))]));
+        let mapping = json!({
+            "state": "mapped", "protocol": "nat_pmp", "gateway": "192.168.1.1",
+            "external": "203.0.113.5:7000",
+        });
+        seen.port_mapping = Some(serde_json::from_value(mapping).unwrap());
+        let text = text(&seen, &seen.peers[0]);
+        for said in [
+            "* 192.0.2.1:4433 (mapped by the gateway): 40 sent",
+            "this end told the other: 203.0.113.5:7000 (mapped by the gateway)",
+            "port mapping here: 203.0.113.5:7000 leads here, by NAT-PMP of the gateway 192.168.1.1",
+        ] {
+            assert!(text.contains(said), "{said}: {text}");
+        }
+    }
+
+    #[test]
+    fn a_peer_at_its_own_address_has_that_and_no_more() {
+        let up = json!({"state": "connected", "age_ms": 5});
+        let seen = seen(&json!([peer(&up, json!({}))]));
+        assert_eq!(
+            text(&seen, &seen.peers[0]),
+            "hub, of agent 42\n  at its own address 192.0.2.1:4433, which was dialled; no relay leads to it"
+        );
+    }
+
+    #[test]
+    fn a_peer_is_meant_by_any_of_its_names_and_by_a_service_of_its() {
+        let seen = example();
+        let is_it = |name, connector| Wanted { name, connector }.is_it(&seen, &seen.peers[0]);
+        assert!(is_it(None, None) && is_it(Some("hub"), None) && is_it(Some("second"), None));
+        assert!(is_it(Some("web"), Some("hub")));
+        assert!(!is_it(Some("web"), None) && !is_it(Some("web"), Some("other")));
+    }
+
+    #[test]
+    fn a_peer_that_is_not_there_is_answered_with_those_that_are() {
+        assert_eq!(
+            missing(&[example()], Some("web")),
+            "there is no peer \"web\" here; connected are: hub"
+        );
+        assert_eq!(
+            missing(&[seen(&json!([]))], Some("web")),
+            "there is no peer \"web\" here; nobody is connected: adit status"
+        );
+    }
+}

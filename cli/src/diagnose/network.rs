@@ -1,0 +1,168 @@
+//! Asks one relay. It decides how long each question may take; what the answers mean is `report`'s to
+//! say.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use adit_tokio::core::config::{Config, Dial};
+use adit_tokio::core::drive::{Events, Peer};
+use adit_tokio::core::error::{Category, Failure};
+use adit_tokio::core::event::Event;
+use adit_tokio::core::path::Mapping;
+use adit_tokio::core::tls::{Identity, KeyDigest, Tls, Trust};
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
+
+use super::report::{Found, Udp};
+use crate::address::{RELAY_NAME, RelayPlace};
+use crate::base::stop::Stop;
+use crate::identity::invite::Secret;
+use crate::net::carriers::{By, Door};
+use crate::net::interfaces;
+use crate::net::node::{self, Node};
+use crate::net::port_mapping::{self, Told};
+
+/// How long a name may take.
+const RESOLVED_WITHIN: Duration = Duration::from_secs(5);
+
+/// How long a relay may take to answer: its first packet is sent again after 1 s and 3 s, and TCP is
+/// tried after 2 s.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(5);
+
+/// How long the kind of NAT may take to be known once a relay is attached: probes are few and go to
+/// two of its ports.
+const MAPPED_WITHIN: Duration = Duration::from_secs(3);
+
+/// How long a relay is taken leave of.
+const ENDED_WITHIN: Duration = Duration::from_millis(500);
+
+/// How often it is looked whether it is.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Everything about one relay.
+///
+/// # Errors
+/// When this machine itself cannot ask.
+pub(crate) async fn relay(place: &RelayPlace) -> Result<Found, Stop> {
+    let began = Instant::now();
+    let resolved = timeout(RESOLVED_WITHIN, place.at.resolve()).await;
+    let mut found = Found::new(place, began.elapsed());
+    let addresses = match resolved {
+        Ok(Ok(addresses)) => addresses,
+        Ok(Err(error)) => return Ok(found.unresolved(error.to_string())),
+        Err(_) => return Ok(found.unresolved("no answer within 5 s".to_owned())),
+    };
+    // The first of each family says what the family does.
+    let families = [SocketAddr::is_ipv4, SocketAddr::is_ipv6];
+    let firsts = families.map(|is_it| addresses.iter().copied().find(is_it));
+    for address in firsts.into_iter().flatten() {
+        found.udp.push(udp(place, address).await?);
+    }
+    found.addresses = addresses.clone();
+    found.tcp = tcp(&addresses, place.tcp).await;
+    Ok(found)
+}
+
+/// Whether the gateway maps the port of a socket, which is open for that long.
+pub(crate) async fn gateway() -> Told {
+    let socket = tokio::net::UdpSocket::bind((std::net::Ipv4Addr::UNSPECIFIED, 0)).await;
+    match socket.as_ref().ok().and_then(|socket| socket.local_addr().ok()) {
+        Some(bound) => port_mapping::probe(bound).await,
+        None => Told::NotNeeded,
+    }
+}
+
+async fn udp(place: &RelayPlace, address: SocketAddr) -> Result<Udp, Stop> {
+    let (identity, _) = Secret::new()?.identity()?;
+    let asker = match Asker::dial(place, address, identity) {
+        Ok(asker) => asker,
+        // This machine has no address of that family, or may not send.
+        Err(stop) => return Ok(Udp::silent(address, stop.to_string())),
+    };
+    let answer = asker.ask(address, place.key.is_some()).await;
+    // It is told at once; that nothing more is under way need not be waited for.
+    let _ = timeout(ENDED_WITHIN, asker.node.end()).await;
+    Ok(answer)
+}
+
+/// A node of its own for one address of a relay.
+struct Asker {
+    node: Node,
+    peer: Peer,
+    /// The relay by TCP, if it is known by its key.
+    door: Option<Door>,
+    began: Instant,
+}
+
+impl Asker {
+    fn dial(place: &RelayPlace, address: SocketAddr, identity: Identity) -> Result<Self, Stop> {
+        // Where no key was given, no key is right, and the refusal is the answer.
+        let trust = Trust::pinned_leaf(place.key.unwrap_or(KeyDigest([0; 32])));
+        let tls = Tls::new(identity, trust);
+        let wrong = |error: &dyn std::fmt::Display| Stop::usage(format!("{address}: {error}"));
+        let core = Config::builder(tls.clone()).build().map_err(|error| wrong(&error))?;
+        let node = node::start_with_relays(node::local_for(address), core)?;
+        let by_tcp = node.carriers.as_ref().zip(place.key);
+        let door = by_tcp.map(|(carriers, key)| carriers.add(address, place.tcp, key));
+        let addresses = interfaces::of_socket(node.local);
+        node.handle.set_local_addresses(addresses);
+        let began = Instant::now();
+        let dial = Dial::relay(address, RELAY_NAME, tls);
+        let peer = node.handle.dial(dial).map_err(|error| wrong(&error))?;
+        Ok(Self { node, peer, door, began })
+    }
+
+    async fn ask(&self, address: SocketAddr, has_key: bool) -> Udp {
+        let mut events = self.node.handle.events();
+        match timeout(ANSWERED_WITHIN, self.peer.connected()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(failure)) if is_about_key(&failure) => {
+                return Udp::other_key(address, self.began.elapsed(), has_key);
+            }
+            Ok(Err(failure)) => return Udp::silent(address, failure.to_string()),
+            Err(_) => return Udp::silent(address, "no answer within 5 s".to_owned()),
+        }
+        let connected = self.began.elapsed();
+        if self.door.as_ref().is_some_and(|door| door.by() == By::Tcp) {
+            return Udp::by_tcp(address, connected);
+        }
+        let observed = timeout(MAPPED_WITHIN, observed(&mut events)).await.ok().flatten();
+        let mapping = timeout(MAPPED_WITHIN, self.mapping()).await.unwrap_or_default();
+        let rtt_ms = self.peer.snapshot().and_then(|snapshot| snapshot.rtt_ms);
+        Udp::answered(address, connected, rtt_ms, observed, mapping)
+    }
+
+    async fn mapping(&self) -> Mapping {
+        loop {
+            match self.node.handle.snapshot().mapping {
+                Mapping::Unknown => sleep(LOOK).await,
+                known @ (Mapping::None | Mapping::Independent | Mapping::Dependent) => {
+                    return known;
+                }
+            }
+        }
+    }
+}
+
+async fn observed(events: &mut Events) -> Option<SocketAddr> {
+    loop {
+        if let Event::Observed { address, .. } = events.next().await? {
+            return Some(address);
+        }
+    }
+}
+
+fn is_about_key(failure: &Failure) -> bool {
+    failure.category() == Category::Authentication
+}
+
+/// Whether TLS over TCP gets to the relay's machine, where UDP does not.
+async fn tcp(addresses: &[SocketAddr], port: u16) -> bool {
+    for address in addresses {
+        let to = SocketAddr::new(address.ip(), port);
+        if matches!(timeout(Duration::from_secs(2), TcpStream::connect(to)).await, Ok(Ok(_))) {
+            return true;
+        }
+    }
+    false
+}

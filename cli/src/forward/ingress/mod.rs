@@ -1,0 +1,3 @@
+//! Ways into the tunnel on the agent's side, a file for each kind.
+
+pub(crate) mod tcp;

@@ -1,0 +1,194 @@
+//! Where an identity comes from, and that a running program follows its files: a renewed or rotated
+//! certificate, another CA, a new revocation list are in use without a restart.
+//!
+//! Key material goes to the core and nowhere else, and is never shown.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use adit_tokio::core::tls::{Identity, Tls, Trust};
+use tokio::time::{Interval, MissedTickBehavior};
+
+use super::member::Membership;
+use super::mesh::Mesh;
+use super::who::Who;
+use crate::base::stop::Stop;
+use crate::config::TlsFiles;
+
+/// How often the files are looked at. A revocation is in force within this time and a little; a look
+/// costs one system call for each of a handful of files.
+pub(crate) const LOOK: Duration = Duration::from_millis(500);
+
+/// Where an identity, and whom it trusts, is kept.
+#[derive(Debug, Clone)]
+pub(crate) enum Source {
+    /// Files that somebody else looks after.
+    Files(TlsFiles),
+    /// This machine's own mesh, as its connector.
+    Mesh(Mesh),
+    /// This machine's certificate in somebody's mesh.
+    Member(Membership),
+}
+
+impl Source {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// A sentence that names the file and what is wrong with it.
+    pub(crate) fn load(&self) -> Result<Who, Stop> {
+        match self {
+            Self::Files(files) => load(files),
+            // The CA stands behind its certificate already.
+            Self::Mesh(mesh) => mesh.tls().map(Who::alone),
+            Self::Member(membership) => membership.who(),
+        }
+    }
+
+    fn watched(&self) -> Vec<PathBuf> {
+        match self {
+            Self::Files(files) => [&files.ca, &files.certificate, &files.key]
+                .into_iter()
+                .chain(&files.revoked)
+                .cloned()
+                .collect(),
+            Self::Mesh(mesh) => mesh.watched(),
+            Self::Member(membership) => membership.watched(),
+        }
+    }
+}
+
+/// What the files looked like when they were read last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Stamp(Vec<Option<(SystemTime, u64, u64)>>);
+
+impl Stamp {
+    fn of(paths: &[PathBuf]) -> Self {
+        Self(paths.iter().map(|path| stamp(path)).collect())
+    }
+}
+
+fn stamp(path: &Path) -> Option<(SystemTime, u64, u64)> {
+    let metadata = std::fs::metadata(path).ok()?;
+    #[cfg(unix)]
+    let number = std::os::unix::fs::MetadataExt::ino(&metadata);
+    #[cfg(not(unix))]
+    let number = 0;
+    Some((metadata.modified().ok()?, metadata.len(), number))
+}
+
+/// An identity in use, and the state of its files when it was read.
+#[derive(Debug)]
+pub(crate) struct Follower {
+    source: Source,
+    seen: Stamp,
+    looks: Interval,
+}
+
+impl Follower {
+    /// Reads an identity for the first time.
+    ///
+    /// # Errors
+    /// As [`Source::load`].
+    pub(crate) fn start(source: Source) -> Result<(Self, Who), Stop> {
+        let seen = Stamp::of(&source.watched());
+        let who = source.load()?;
+        let mut looks = tokio::time::interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Ok((Self { source, seen, looks }, who))
+    }
+
+    /// The identity, if its files changed since they were read and can be used. Those that cannot
+    /// leave the old one in use, and are tried again when they change.
+    pub(crate) fn poll(&mut self) -> Option<Who> {
+        let now = Stamp::of(&self.source.watched());
+        if now == self.seen {
+            return None;
+        }
+        self.seen = now;
+        match self.source.load() {
+            Ok(who) => Some(who),
+            Err(error) => {
+                tracing::warn!("the identity is not exchanged: {error}");
+                None
+            }
+        }
+    }
+
+    /// Waits for the next identity, for ever if need be. Nothing is lost by not waiting on.
+    pub(crate) async fn next(&mut self) -> Who {
+        loop {
+            self.looks.tick().await;
+            if let Some(who) = self.poll() {
+                return who;
+            }
+        }
+    }
+}
+
+/// Reads the certificate, its key and the CA.
+fn load(files: &TlsFiles) -> Result<Who, Stop> {
+    let chain = read(&files.certificate, "certificate")?;
+    let key = read(&files.key, "key")?;
+    let ca = read(&files.ca, "CA certificate")?;
+    let identity = Identity::from_pem(&chain, &key).map_err(|error| {
+        Stop::usage(format!(
+            "{} with {}: {error}; check that both are PEM and belong together",
+            files.certificate.display(),
+            files.key.display()
+        ))
+    })?;
+    let mut trust = Trust::from_pem(&ca).map_err(|error| {
+        Stop::usage(format!("{}: {error}; name a PEM file of the CA", files.ca.display()))
+    })?;
+    if let Some(revoked) = &files.revoked {
+        let list = read(revoked, "revocation list")?;
+        trust = trust.with_revoked_pem(&list).map_err(|error| {
+            Stop::usage(format!("{}: {error}; name a PEM file of the list", revoked.display()))
+        })?;
+    }
+    warn_if_shared(&files.key);
+    let shown = issuer(&identity, &ca).map_or_else(
+        || Ok(identity.clone()),
+        |issuer| identity.clone().presenting(issuer.as_bytes()),
+    );
+    let shown = shown.map_err(|error| Stop::usage(format!("{}: {error}", files.ca.display())))?;
+    Ok(Who { tls: Tls::new(identity, trust), shown })
+}
+
+/// The CA, of those in a file of many, that issued the last certificate of a chain.
+fn issuer(identity: &Identity, ca: &[u8]) -> Option<String> {
+    let (_, last) = x509_parser::parse_x509_certificate(identity.chain().last()?).ok()?;
+    x509_parser::pem::Pem::iter_from_buffer(ca).filter_map(Result::ok).find_map(|pem| {
+        let certificate = pem.parse_x509().ok()?;
+        let is_issuer = certificate.subject() == last.issuer() && last.subject() != last.issuer();
+        is_issuer.then(|| {
+            let body = data_encoding::BASE64_MIME.encode(&pem.contents);
+            format!("-----BEGIN CERTIFICATE-----\n{body}-----END CERTIFICATE-----\n")
+        })
+    })
+}
+
+fn read(path: &Path, what: &str) -> Result<Vec<u8>, Stop> {
+    std::fs::read(path).map_err(|error| {
+        Stop::usage(format!(
+            "{}: the {what} cannot be read: {error}; check the path in [tls]",
+            path.display()
+        ))
+    })
+}
+
+#[cfg(unix)]
+fn warn_if_shared(key: &Path) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let Ok(metadata) = std::fs::metadata(key) else { return };
+    let mode = metadata.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        tracing::warn!(
+            "{}: others may read this key (mode {mode:o}); run: chmod 600 {0}",
+            key.display()
+        );
+    }
+}
+
+#[cfg(not(unix))]
+fn warn_if_shared(_key: &Path) {}

@@ -1,0 +1,303 @@
+//! Many ways, one connection: they are tried one after another, a little apart, and the first that
+//! connects is kept (RFC 8305). Relays go first, since what begins there goes on directly and falls
+//! back; the connector's own addresses are for when no relay answers soon, in the order that
+//! [`names`](crate::net::names) gives. It decides the distance; what a connection is for is its caller's
+//! business.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use adit_tokio::core::config::{Config, Dial};
+use adit_tokio::core::drive::{Events, Peer};
+use adit_tokio::core::error::{Category, Failure};
+use adit_tokio::core::message::ServiceName;
+use adit_tokio::core::tls::Identity;
+
+use super::happy_eyeballs::{self, HEAD_START};
+use super::node::{self, Node};
+use super::relays::Relays;
+use super::{event_log, interfaces};
+use crate::base::stop::Stop;
+use crate::config::Remote;
+use crate::identity::who::Who;
+
+/// How long relays are alone before the connector's own addresses are dialled beside them: a relay on
+/// the other side of the earth answers, asks the connector and brings the two together within it.
+const RELAYS_ALONE: Duration = Duration::from_millis(1_500);
+
+/// Who dials, and with what settings.
+#[derive(Debug, Clone)]
+pub(crate) struct Caller {
+    pub(crate) core: Config,
+    /// Who it is to relays.
+    pub(crate) shown: Identity,
+    /// Whether a gateway is asked to map the socket.
+    pub(crate) maps: bool,
+}
+
+impl Caller {
+    /// The same as somebody else.
+    #[must_use]
+    pub(crate) fn with(self, who: Who) -> Self {
+        Self { core: self.core.with_tls(who.tls), shown: who.shown, maps: self.maps }
+    }
+}
+
+/// One way being tried, or connected.
+#[derive(Debug)]
+pub(crate) struct Attempt {
+    pub(crate) node: Node,
+    /// The relays that it goes by; none where the connector's own address was dialled.
+    pub(crate) relays: Option<Relays>,
+    pub(crate) peer: Peer,
+    pub(crate) events: Events,
+    /// When it was dialled.
+    pub(crate) since: Instant,
+}
+
+/// Why no address is connected.
+#[derive(Debug)]
+pub(crate) enum Defeat {
+    /// All were given up, and this is the most telling reason.
+    Failed(Failure),
+    /// This machine cannot dial, or was told something that cannot be dialled.
+    Stopped(Stop),
+}
+
+/// Dials one address, from a node of its own.
+///
+/// # Errors
+/// When the name or the address cannot be dialled.
+pub(crate) fn dial(core: &Config, name: &str, address: SocketAddr) -> Result<Attempt, Stop> {
+    let node = node::start(node::local_for(address), core.clone())?;
+    let events = node.handle.events();
+    let since = Instant::now();
+    let peer = node.handle.dial(Dial::new(address, name)).map_err(|error| {
+        Stop::usage(format!("the connector \"{name}\" at {address}: {error}; correct it"))
+    })?;
+    tracing::debug!(%address, "dialling");
+    Ok(Attempt { node, relays: None, peer, events, since })
+}
+
+/// Looks for a connector at its relays, from a node of its own.
+fn look(caller: &Caller, remote: &Remote, service: &ServiceName) -> Result<Attempt, Stop> {
+    let node = node::start_with_relays(interfaces::wildcard(0), caller.core.clone())?;
+    let events = node.handle.events();
+    let since = Instant::now();
+    let dial = Dial::service(service.clone(), remote.name.clone());
+    let peer = node.handle.dial(dial).map_err(|error| {
+        Stop::usage(format!(
+            "the connector \"{}\" behind a relay: {error}; correct it",
+            remote.name
+        ))
+    })?;
+    let relays = Some(Relays::attach(&node, &remote.relays, caller.shown.clone(), caller.maps));
+    Ok(Attempt { node, relays, peer, events, since })
+}
+
+/// Tries the ways until one is connected: the relays that are known, and these addresses. Where
+/// there is but one, there is nothing to wait for, and its attempt is given as it is. This machine
+/// may lack a family, which is no failure as long as there is another way.
+///
+/// # Errors
+/// Why none is connected.
+pub(crate) async fn race(
+    caller: &Caller,
+    remote: &Remote,
+    addresses: &[SocketAddr],
+) -> Result<Attempt, Defeat> {
+    let service = remote.service.as_ref().filter(|_| !remote.relays.is_empty());
+    let mut ways: Vec<_> = service.map(Way::Relays).into_iter().collect();
+    let mut seen = std::collections::BTreeSet::new();
+    ways.extend(addresses.iter().copied().filter(|it| seen.insert(*it)).map(Way::Address));
+    if let [only] = &ways[..] {
+        return only.start(caller, remote).map_err(Defeat::Stopped);
+    }
+    let start = |way: Way<'_>| {
+        let attempt = way.start(caller, remote).map_err(Defeat::Stopped)?;
+        Ok(run(Contender(Some(attempt)), way.to_string()))
+    };
+    let nothing = || Defeat::Stopped(Stop::usage("the connector has no address"));
+    let won = happy_eyeballs::first(ways, Way::alone, start, worse).await;
+    won.map_err(|defeat| defeat.unwrap_or_else(nothing))
+}
+
+/// One way to a connector.
+#[derive(Debug)]
+enum Way<'a> {
+    /// Whichever of its relays has it, by a service.
+    Relays(&'a ServiceName),
+    /// An address of its own.
+    Address(SocketAddr),
+}
+
+impl Way<'_> {
+    fn start(&self, caller: &Caller, remote: &Remote) -> Result<Attempt, Stop> {
+        match self {
+            Self::Relays(service) => look(caller, remote, service),
+            Self::Address(address) => dial(&caller.core, &remote.name, *address),
+        }
+    }
+
+    /// How long it is alone before the next is tried beside it.
+    const fn alone(&self) -> Duration {
+        match self {
+            Self::Relays(_) => RELAYS_ALONE,
+            Self::Address(_) => HEAD_START,
+        }
+    }
+}
+
+impl fmt::Display for Way<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Relays(_) => f.write_str("by relay"),
+            Self::Address(address) => address.fmt(f),
+        }
+    }
+}
+
+/// An attempt that takes leave of its node when it is dropped.
+struct Contender(Option<Attempt>);
+
+impl Drop for Contender {
+    fn drop(&mut self) {
+        if let Some(attempt) = self.0.take() {
+            attempt.node.retire();
+        }
+    }
+}
+
+/// Follows one attempt until it is connected or given up.
+async fn run(mut contender: Contender, way: String) -> Result<Attempt, Defeat> {
+    let Some(attempt) = &mut contender.0 else { return std::future::pending().await };
+    let peer = attempt.peer.clone();
+    let connected = peer.connected();
+    tokio::pin!(connected);
+    loop {
+        tokio::select! {
+            biased;
+            result = &mut connected => match result {
+                Ok(()) => break,
+                Err(failure) => {
+                    tracing::debug!(%way, %failure, "given up");
+                    return Err(Defeat::Failed(failure));
+                }
+            },
+            Some(event) = attempt.events.next() => {
+                if let Some(line) = event_log::line(&event) {
+                    tracing::debug!(%way, "{line}");
+                }
+            }
+        }
+    }
+    match contender.0.take() {
+        Some(attempt) => Ok(attempt),
+        None => std::future::pending().await,
+    }
+}
+
+/// Picks the more actionable error: being refused says more than silence, which another address may
+/// well give, and a machine that cannot dial at all says least.
+fn worse(before: Defeat, now: Defeat) -> Defeat {
+    match (&before, &now) {
+        (_, Defeat::Stopped(_)) => before,
+        (Defeat::Failed(failure), _) if failure.category() == Category::Authentication => before,
+        (Defeat::Failed(_) | Defeat::Stopped(_), Defeat::Failed(_)) => now,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::throwaway::Authority;
+
+    const SOON: Duration = Duration::from_secs(5);
+
+    /// A connector that listens on `address`, and what an agent of it dials with.
+    fn pair(address: SocketAddr) -> (Node, Caller) {
+        let authority = Authority::new().unwrap();
+        let config = |name, listening| {
+            let tls = authority.device(name).unwrap();
+            Config::builder(tls).listening(listening).build().unwrap()
+        };
+        let shown = authority.device("agent").unwrap().identity().clone();
+        let caller = Caller { core: config("agent", false), shown, maps: false };
+        (node::start(address, config("connector", true)).unwrap(), caller)
+    }
+
+    fn remote() -> Remote {
+        Remote::at(Vec::new(), "connector".into())
+    }
+
+    /// Two addresses of which one has nobody behind it.
+    fn addresses() -> (SocketAddr, SocketAddr) {
+        let v4 = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        (v4, SocketAddr::new("::1".parse().unwrap(), v4.port()))
+    }
+
+    async fn winner(core: &Caller, addresses: &[SocketAddr]) -> SocketAddr {
+        let remote = remote();
+        let race = race(core, &remote, addresses);
+        let attempt = tokio::time::timeout(SOON, race).await.unwrap().unwrap();
+        tokio::time::timeout(SOON, attempt.peer.connected()).await.unwrap().unwrap();
+        attempt.peer.remote().unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_other_family_wins_when_the_preferred_one_is_silent() {
+        let (v4, v6) = addresses();
+        let (_connector, core) = pair(v4);
+        assert_eq!(winner(&core, &[v6, v6, v4]).await, v4);
+    }
+
+    #[tokio::test]
+    async fn the_preferred_family_wins_when_both_answer() {
+        let (v4, v6) = addresses();
+        let (_connector, core) = pair(v4);
+        assert_eq!(winner(&core, &[v4, v6]).await, v4);
+    }
+
+    #[tokio::test]
+    async fn the_last_of_many_wins_when_all_others_are_silent() {
+        let (v4, _) = addresses();
+        let (_connector, core) = pair(v4);
+        let silent: Vec<_> =
+            (0..3).map(|_| std::net::UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
+        let mut all: Vec<_> = silent.iter().map(|s| s.local_addr().unwrap()).collect();
+        all.push(v4);
+        assert_eq!(winner(&core, &all).await, v4);
+    }
+
+    #[tokio::test]
+    async fn a_stranger_on_one_address_does_not_end_the_race() {
+        let ((v4, _), (other, _)) = (addresses(), addresses());
+        let (_stranger, _) = pair(other);
+        let (_connector, core) = pair(v4);
+        assert_eq!(winner(&core, &[other, v4]).await, v4);
+    }
+
+    #[tokio::test]
+    async fn strangers_on_all_addresses_are_what_the_race_is_lost_to() {
+        let ((one, _), (other, _)) = (addresses(), addresses());
+        let ((_a, _), (_b, core)) = (pair(one), pair(other));
+        let authority = Authority::new().unwrap();
+        let core = core.with(Who::alone(authority.device("agent").unwrap()));
+        let remote = remote();
+        let both = [one, other];
+        let lost = tokio::time::timeout(SOON, race(&core, &remote, &both)).await.unwrap();
+        let Err(Defeat::Failed(failure)) = lost else { panic!("somebody won") };
+        assert_eq!(failure.category(), Category::Authentication);
+    }
+
+    #[tokio::test]
+    async fn one_address_is_not_waited_for() {
+        let (v4, _) = addresses();
+        let (connector, core) = pair(v4);
+        connector.driver.abort().await;
+        let (only, remote) = ([v4], remote());
+        let race = race(&core, &remote, &only);
+        assert!(tokio::time::timeout(SOON, race).await.unwrap().is_ok());
+    }
+}

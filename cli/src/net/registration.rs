@@ -1,0 +1,178 @@
+//! What a connector tells its relays of itself: what it offers, who may come without a certificate of
+//! its mesh yet, and who may not come any more. It decides what of a registry fits into that; the
+//! relay is no judge of it, and every device is checked again by the connector itself.
+
+use std::sync::{Mutex, PoisonError};
+
+use adit_tokio::core::drive::Handle;
+use adit_tokio::core::message::{MAX_GUESTS, MAX_REVOKED, MAX_SERVICES, Register, ServiceName};
+use adit_tokio::core::tls::Identity;
+
+use crate::base::stop::Stop;
+use crate::config::Service;
+use crate::identity::mesh::registry::Registry;
+use crate::identity::mesh::roster::Roster;
+
+/// What a node is registered as at its relays.
+#[derive(Debug)]
+pub(crate) struct Registration {
+    name: String,
+    services: Vec<ServiceName>,
+    /// What the node was told last.
+    told: Mutex<Option<Register>>,
+}
+
+impl Registration {
+    /// That of a connector with these services.
+    ///
+    /// # Errors
+    /// When its certificate has no name, by which relays tell connectors of one mesh apart.
+    pub(crate) fn new(identity: &Identity, services: &[Service]) -> Result<Self, Stop> {
+        let services = services.iter().map(|service| service.name.clone());
+        Ok(Self {
+            name: name(identity)?,
+            services: services.take(MAX_SERVICES).collect(),
+            told: Mutex::default(),
+        })
+    }
+
+    /// Tells a node what is to be told now, unless it was.
+    pub(crate) fn tell(&self, handle: &Handle, roster: Option<&Roster>, now: u64) {
+        let offer = match roster {
+            Some(roster) => roster.with(|registry| self.offer(Some(registry), now)),
+            None => self.offer(None, now),
+        };
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.as_ref() != Some(&offer) {
+            handle.register(Some(offer.clone()));
+            *told = Some(offer);
+        }
+    }
+
+    fn offer(&self, registry: Option<&Registry>, now: u64) -> Register {
+        let mut offer = Register {
+            name: self.name.clone(),
+            services: self.services.clone(),
+            guests: Vec::new(),
+            revoked: Vec::new(),
+            takeover: false,
+        };
+        if let Some(registry) = registry {
+            // Where there are more than a relay takes, those who have the most time left.
+            let mut guests: Vec<_> = registry.guests(now).into_iter().collect();
+            guests.sort_by_key(|(key, until)| (std::cmp::Reverse(*until), *key));
+            offer.guests = guests.into_iter().map(|(key, _)| key).take(MAX_GUESTS).collect();
+            offer.revoked = revoked(registry, now);
+        }
+        offer
+    }
+}
+
+/// Serial numbers of certificates that were taken back and have not ended, those taken back last
+/// first.
+fn revoked(registry: &Registry, now: u64) -> Vec<String> {
+    let mut all: Vec<_> = registry
+        .devices
+        .iter()
+        .filter_map(|device| device.revoked.map(|at| (at, &device.serials)))
+        .flat_map(|(at, serials)| serials.iter().map(move |(serial, end)| (at, serial, *end)))
+        .filter(|(_, _, end)| now <= *end)
+        .collect();
+    all.sort_by_key(|(at, serial, _)| (std::cmp::Reverse(*at), *serial));
+    all.into_iter().map(|(_, serial, _)| serial.clone()).take(MAX_REVOKED).collect()
+}
+
+fn name(identity: &Identity) -> Result<String, Stop> {
+    let nobody = || {
+        let next = "issue one with a DNS name, which is also what agents dial it by";
+        Stop::usage(format!(
+            "relays need a name, and this connector's certificate has none; {next}"
+        ))
+    };
+    let leaf = identity.chain().first().ok_or_else(nobody)?;
+    let leaf = webpki::EndEntityCert::try_from(leaf).map_err(|_| nobody())?;
+    leaf.valid_dns_names().next().map(str::to_owned).ok_or_else(nobody)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use adit_tokio::core::tls::KeyDigest;
+
+    use super::*;
+    use crate::identity::mesh::registry::{Device, Issued, Role};
+    use crate::identity::throwaway::Authority;
+
+    fn registration() -> Registration {
+        let identity = Authority::new().unwrap().device("connector").unwrap().identity().clone();
+        let backend = "3000".parse().unwrap();
+        let service = Service { name: "web".parse().unwrap(), backend, allow: None };
+        Registration::new(&identity, &[service]).unwrap()
+    }
+
+    fn invite(number: u16, expires: u64) -> Issued {
+        let mut key = [0; 32];
+        key[..2].copy_from_slice(&number.to_be_bytes());
+        Issued {
+            key: KeyDigest(key),
+            service: "web".into(),
+            name: None,
+            issued: 0,
+            expires,
+            used_by: None,
+            revoked: false,
+        }
+    }
+
+    fn device(serial: &str, end: u64, revoked: Option<u64>) -> Device {
+        Device {
+            id: format!("device-{serial}"),
+            name: None,
+            label: String::new(),
+            role: Role::Agent,
+            key: KeyDigest([0; 32]),
+            services: BTreeSet::new(),
+            serials: BTreeMap::from([(serial.to_owned(), end)]),
+            enrolled: 0,
+            revoked,
+        }
+    }
+
+    #[test]
+    fn a_connector_is_named_as_its_certificate_says_and_offers_its_services() {
+        let offer = registration().offer(None, 0);
+        assert_eq!(
+            (offer.name.as_str(), offer.services),
+            ("connector", vec!["web".parse().unwrap()])
+        );
+        assert!(offer.guests.is_empty() && offer.revoked.is_empty());
+    }
+
+    #[test]
+    fn guests_are_those_of_open_invites_and_the_longest_lived_where_they_are_many() {
+        let mut registry = Registry::new("mesh".into());
+        registry.invites = vec![invite(1, 99), invite(2, 100), invite(3, 101)];
+        registry.invites[2].revoked = true;
+        let keys = |registry: &Registry| registration().offer(Some(registry), 100).guests;
+        assert_eq!(keys(&registry), [invite(2, 100).key]);
+        let many = u16::try_from(MAX_GUESTS).unwrap() + 1;
+        registry.invites = (0..many).map(|n| invite(n, 100 + u64::from(n))).collect();
+        let all = keys(&registry);
+        assert_eq!(all.len(), MAX_GUESTS);
+        assert_eq!(all[0], invite(many - 1, 0).key);
+        assert!(!all.contains(&invite(0, 0).key));
+    }
+
+    #[test]
+    fn serials_are_those_of_revoked_devices_whose_certificates_have_not_ended() {
+        let mut registry = Registry::new("mesh".into());
+        registry.devices = vec![
+            device("0a", 100, Some(1)),
+            device("0b", 99, Some(1)),
+            device("0c", 100, None),
+            device("0d", 100, Some(2)),
+        ];
+        assert_eq!(registration().offer(Some(&registry), 100).revoked, ["0d", "0a"]);
+    }
+}

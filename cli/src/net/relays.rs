@@ -1,0 +1,210 @@
+//! A node's relays: each resolved, dialled, and resolved anew when it is lost for long. It decides
+//! which of a relay's addresses is used; what goes through a relay is the core's business.
+//!
+//! IPv4 and IPv6 are raced (RFC 8305), in the order that [`names`](crate::net::names) gives. A node has each relay once: the slower addresses of a race are left as soon as one has answered.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use adit_tokio::core::config::Dial;
+use adit_tokio::core::drive::{Handle, Peer};
+use adit_tokio::core::error::{Category, Code, Failure, Misuse};
+use adit_tokio::core::lifecycle::State;
+use adit_tokio::core::tls::{Identity, Tls, Trust};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use super::carriers::{Carriers, Door};
+use super::happy_eyeballs::{self, HEAD_START};
+use super::interfaces;
+use super::names::Names;
+use super::node::Node;
+use super::port_mapping::Mapper;
+use crate::address::{RELAY_NAME, RelayAddress};
+use crate::base::task::Background;
+
+/// How long the addresses of a relay are tried before its name is asked for again.
+const ATTEMPT: Duration = Duration::from_secs(10);
+
+/// How long a relay may be lost at its address before its name is asked for again: it may have
+/// moved.
+const LOST: Duration = Duration::from_secs(15);
+
+/// Pause before a name that did not resolve, or whose addresses are all silent, is tried again.
+const AGAIN: Duration = Duration::from_secs(2);
+
+/// Pause after a relay that refuses this machine, or is not the one whose key is known: its owner has
+/// to do something.
+const REFUSED: Duration = Duration::from_secs(30);
+
+/// The relays of one node, attached for as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Relays {
+    shown: watch::Sender<Identity>,
+    mapper: Option<Mapper>,
+    _tasks: Vec<Background<()>>,
+}
+
+impl Relays {
+    /// Attaches a node to relays as the one that `shown` is; where it `maps`, its gateway is asked to
+    /// lead peers to it.
+    pub(crate) fn attach(
+        node: &Node,
+        relays: &[RelayAddress],
+        shown: Identity,
+        maps: bool,
+    ) -> Self {
+        let (shown, who) = watch::channel(shown);
+        let (change, changed) = watch::channel(());
+        let mapper = maps
+            .then(|| Mapper::start((node.handle.clone(), node.local), node.board.clone(), changed));
+        let mut tasks = vec![interfaces::follow(node.handle.clone(), node.local, change)];
+        tasks.extend(relays.iter().map(|relay| {
+            let (handle, relay) = (node.handle.clone(), relay.clone());
+            let (carriers, who) = (node.carriers.clone(), who.clone());
+            let one = One { handle, carriers, relay, who, names: Names::new() };
+            Background::spawn(one.keep())
+        }));
+        Self { shown, mapper, _tasks: tasks }
+    }
+
+    /// Has the gateway take back what it maps, before the end of the program.
+    pub(crate) async fn release(&self) {
+        if let Some(mapper) = &self.mapper {
+            mapper.release().await;
+        }
+    }
+
+    /// Handshakes with relays from here on are made as this one.
+    pub(crate) fn show(&self, shown: Identity) {
+        self.shown.send_replace(shown);
+    }
+}
+
+/// One relay of one node.
+struct One {
+    handle: Handle,
+    carriers: Option<Carriers>,
+    relay: RelayAddress,
+    who: watch::Receiver<Identity>,
+    names: Names,
+}
+
+impl One {
+    async fn keep(mut self) {
+        let place = [self.relay.at.clone().into()];
+        loop {
+            let addresses = self.names.resolve(&place).await;
+            let pause = match timeout(ATTEMPT, self.first(&addresses)).await {
+                Ok(Ok(dialled)) => {
+                    tracing::info!(relay = %self.relay.at, "attached to a relay");
+                    self.hold(&dialled.peer).await;
+                    AGAIN
+                }
+                Ok(Err(Some(failure))) => self.say_refused(&failure),
+                Ok(Err(None)) => AGAIN,
+                Err(_) => {
+                    tracing::warn!(relay = %self.relay.at, "the relay does not answer; retrying");
+                    AGAIN
+                }
+            };
+            sleep(pause).await;
+        }
+    }
+
+    fn tls(&self) -> Tls {
+        Tls::new(self.who.borrow().clone(), Trust::pinned_leaf(self.relay.key))
+    }
+
+    /// Dials the addresses, a little apart, and returns the first that is connected.
+    async fn first(&self, addresses: &[SocketAddr]) -> Result<Dialled, Option<Failure>> {
+        let start = |address| Ok(answer(self.dial(address)));
+        let latest = |before: Option<Failure>, now: Option<Failure>| now.or(before);
+        let first = happy_eyeballs::first(addresses.to_vec(), |_| HEAD_START, start, latest).await;
+        first.map_err(Option::flatten)
+    }
+
+    fn dial(&self, address: SocketAddr) -> Result<Dialled, Misuse> {
+        let carriers = self.carriers.as_ref();
+        let door = carriers.map(|carriers| carriers.add(address, self.relay.tcp, self.relay.key));
+        let peer = self.handle.dial(Dial::relay(address, RELAY_NAME, self.tls()))?;
+        Ok(Dialled { peer, _door: door })
+    }
+
+    /// Waits until the relay is lost for long, or for good.
+    async fn hold(&mut self, peer: &Peer) {
+        let mut events = self.handle.events();
+        let mut lost: Option<Instant> = None;
+        loop {
+            match peer.state() {
+                State::Connected { .. } => lost = None,
+                State::Failed { error, .. } => {
+                    self.say_refused(&error);
+                    return;
+                }
+                State::Disconnected => return,
+                State::Connecting { .. } | State::Reconnecting { .. } => {
+                    lost.get_or_insert_with(Instant::now);
+                }
+            }
+            tokio::select! {
+                event = events.next() => if event.is_none() { return },
+                () = until(lost.map(|since| since + LOST)) => return,
+                Ok(()) = self.who.changed() => {
+                    if let Err(error) = self.handle.set_dial_tls(peer, &self.tls()) {
+                        tracing::warn!(%error, "the relay is not shown the new identity");
+                    }
+                }
+            }
+        }
+    }
+
+    fn say_refused(&self, failure: &Failure) -> Duration {
+        let relay = &self.relay.at;
+        if failure.code() == Code::Forbidden {
+            let next = "have its owner allow it: adit relay --allow-mesh KEY, of adit id show";
+            tracing::warn!("{relay}: the relay refuses this machine ({failure}); {next}");
+            return REFUSED;
+        }
+        if failure.category() == Category::Authentication {
+            tracing::warn!(
+                "{relay}: this is not the relay whose key is known ({failure}); ask its owner for the \
+                 line that adit relay prints now"
+            );
+            return REFUSED;
+        }
+        tracing::warn!(%relay, %failure, "no connection to the relay; retrying");
+        AGAIN
+    }
+}
+
+/// A relay that was dialled; left with this value.
+struct Dialled {
+    peer: Peer,
+    _door: Option<Door>,
+}
+
+impl Drop for Dialled {
+    fn drop(&mut self) {
+        self.peer.disconnect();
+    }
+}
+
+async fn answer(dialled: Result<Dialled, Misuse>) -> Result<Dialled, Option<Failure>> {
+    match dialled {
+        Ok(dialled) => dialled.peer.connected().await.map(|()| dialled).map_err(Some),
+        // The node is about to end, and this with it.
+        Err(Misuse::ShuttingDown) => std::future::pending().await,
+        Err(error) => {
+            tracing::warn!(%error, "the relay cannot be dialled");
+            Err(None)
+        }
+    }
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,92 @@
+//! The agent: local ports that lead to the services of a connector, until asked to end. Which ones is
+//! a plan, from a file here or from what `adit connect` knows.
+//!
+//! It never exits because the network is away, unless it was told how long to bear that. It does
+//! when a certificate is refused: retrying cannot help then.
+
+use std::time::Duration;
+
+use adit_tokio::core::message::ServiceName;
+use adit_tokio::core::path;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
+use super::dialler::core;
+use super::shutdown::shut_down;
+use crate::base::signals;
+use crate::base::stop::Stop;
+use crate::base::task::Background;
+use crate::config::{Heartbeat, Limits, Remote};
+use crate::control;
+use crate::enrol::renewal;
+use crate::forward::ingress::tcp::{Gate, serve};
+use crate::homedir::Home;
+use crate::identity::source::Source;
+use crate::net::link::Link;
+use crate::net::names::Names;
+use crate::net::node::Sight;
+use crate::net::race::Caller;
+use crate::observe::status::Process;
+
+/// What an agent is to do.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// What `adit status` calls it.
+    pub(crate) role: &'static str,
+    pub(crate) remote: Remote,
+    pub(crate) source: Source,
+    pub(crate) paths: path::Config,
+    /// Local ports, open already, and where they lead.
+    pub(crate) ports: Vec<(TcpListener, ServiceName)>,
+    pub(crate) limits: Limits,
+    pub(crate) heartbeat: Heartbeat,
+    pub(crate) give_up_after: Option<Duration>,
+    /// Whether a gateway is asked to map the socket.
+    pub(crate) port_mapping: bool,
+}
+
+/// Works until a signal, or until retrying cannot help.
+///
+/// # Errors
+/// Why it ended before it was asked to.
+pub(crate) async fn work(plan: Plan, home: Result<&Home, &Stop>) -> Result<(), Stop> {
+    let membership = match &plan.source {
+        Source::Member(membership) => Some(membership.clone()),
+        Source::Files(_) | Source::Mesh(_) => None,
+    };
+    let (caller, follower) = core(plan.source, plan.paths, plan.limits, plan.heartbeat)?;
+    let caller = Caller { maps: plan.port_mapping, ..caller };
+    let ended = signals::asked_to_end()?;
+    let mut process = Process::new(plan.role);
+    for address in &plan.remote.addresses {
+        process = process.dialling(&plan.remote.name, address);
+    }
+    for relay in &plan.remote.relays {
+        process = process.dialling(&plan.remote.name, format_args!("the relay {}", relay.at));
+    }
+    let ours = plan.ports.iter().filter_map(|(listener, _)| listener.local_addr().ok()).collect();
+    let names = home.iter().fold(Names::new().without(ours), |names, home| names.at_home(home));
+    let (mut link, tunnel) =
+        Link::new((plan.remote, names), (caller, follower), plan.give_up_after);
+    let gate = Gate::new(plan.limits);
+    let mut ports = JoinSet::new();
+    for (listener, service) in plan.ports {
+        if let Ok(local) = listener.local_addr() {
+            process = process.forwarding(local, &service);
+        }
+        ports.spawn(serve(listener, service, tunnel.clone(), gate.clone()));
+    }
+    let seen = link.seen();
+    let process = process.seeing(move || seen.borrow().as_ref().map(Sight::look));
+    let _control = control::open(home, process).await;
+    let _renewal = Background::spawn(renewal::keep_current(membership, tunnel));
+    let stop = tokio::select! {
+        stop = link.keep_up() => Some(stop),
+        () = ended => None,
+    };
+    match (stop, link.end()) {
+        (Some(stop), _) => Err(stop),
+        (None, Some((node, relays))) => shut_down(&node.handle, relays.as_ref()).await,
+        (None, None) => Ok(()),
+    }
+}
