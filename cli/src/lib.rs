@@ -41,7 +41,7 @@ use clap::Parser as _;
 
 use crate::base::stop::{Exit, Stop};
 use crate::base::{logging, output};
-use crate::commands::{Args, Command, ConfigCommand};
+use crate::commands::Args;
 use crate::homedir::Home;
 
 /// Runs the program on the arguments of this process.
@@ -49,39 +49,14 @@ use crate::homedir::Home;
 pub fn main() -> ExitCode {
     let args = Args::parse();
     logging::start(args.verbose);
-    let result = runtime().and_then(|runtime| runtime.block_on(run(args)));
+    let home = Home::find(args.home.as_deref());
+    let result = runtime().and_then(|runtime| runtime.block_on(args.command.run(home)));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(stop) => {
             output::say(format_args!("adit: {stop}"));
             stop.exit().into()
         }
-    }
-}
-
-async fn run(args: Args) -> Result<(), Stop> {
-    let home = Home::find(args.home.as_deref());
-    match args.command {
-        Command::Expose(arguments) => commands::expose::run(arguments, &home?).await,
-        Command::Connect(arguments) => commands::connect::run(arguments, &home?).await,
-        Command::Id(command) => commands::id::run(command, &home?).await,
-        Command::Invite(command) => commands::invite::run(command, &home?).await,
-        Command::Config(ConfigCommand::Verify { file, json }) => {
-            commands::config::run(&file, json, &home?)
-        }
-        Command::Connector(arguments) => commands::connector::run(&arguments, home).await,
-        Command::Agent(arguments) => commands::agent::run(&arguments, home).await,
-        Command::Ping(arguments) => {
-            commands::ping::run(arguments.to.target(home)?, &arguments).await
-        }
-        Command::Bench(arguments) => {
-            commands::bench::run(arguments.to.target(home)?, &arguments).await
-        }
-        Command::Relay(arguments) => commands::relay::run(arguments, &home?).await,
-        Command::Status(arguments) => commands::status::run(&arguments, &home?).await,
-        Command::Why(arguments) => commands::why::run(&arguments, &home?).await,
-        Command::Check(arguments) => commands::check::run(&arguments, &home?).await,
-        Command::Demo(arguments) => commands::demo::run(&arguments).await,
     }
 }
 

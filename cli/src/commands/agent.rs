@@ -1,12 +1,48 @@
 //! `adit agent`: local ports that lead to the services of a connector, as a file has them.
 
-use super::AgentArgs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::base::duration;
 use crate::base::stop::Stop;
 use crate::config;
 use crate::forward::ingress::tcp::open;
 use crate::homedir::Home;
 use crate::roles::agent::{Plan, work};
 use crate::roles::dialler::target;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Example:
+  adit agent -c agent.toml
+
+An agent.toml:
+  [tls]
+  ca = \"ca.pem\"
+  certificate = \"laptop.pem\"
+  key = \"laptop.key\"
+
+  [connector]
+  address = \"connector.example:4433\"
+  name = \"connector\"        # the name in the connector's certificate
+
+  [[forward]]
+  listen = \"127.0.0.1:9000\"
+  service = \"web\"")]
+pub(crate) struct AgentArgs {
+    /// The configuration file; paths in it are relative to it
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+
+    /// Do not ask the gateway of this network to lead peers here (PCP, NAT-PMP, UPnP)
+    #[arg(long)]
+    pub(crate) no_port_mapping: bool,
+
+    /// Exit with code 4 when there was no connection for this long, like 30s or 5m;
+    /// without it, retry for ever
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    pub(crate) give_up_after: Option<Duration>,
+}
 
 /// Runs what a file says until a signal, or until retrying cannot help.
 ///

@@ -4,7 +4,6 @@
 
 use std::collections::BTreeSet;
 
-use super::CheckArgs;
 use crate::address::RelayPlace;
 use crate::base::output;
 use crate::base::stop::Stop;
@@ -13,6 +12,31 @@ use crate::diagnose::report::{Found, Report};
 use crate::homedir::Home;
 use crate::identity::known::Known;
 use crate::identity::mesh::Mesh;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  adit check                              the relays that are known here
+  adit check relay.example:4433#KEY       one that is not known yet
+  adit check relay.example --json
+
+Exit codes:
+  0 all that is needed works   2 no relay is known and none was given
+  3 it is not the relay whose key was given   4 no relay can be reached
+  5 a relay can be reached, and direct paths are unlikely")]
+pub(crate) struct CheckArgs {
+    /// The relay, as adit relay printed it; its place alone tells less
+    #[arg(value_name = "RELAY")]
+    pub(crate) relay: Option<RelayPlace>,
+
+    /// Do not ask the gateway of this network whether it maps ports
+    #[arg(long)]
+    pub(crate) no_port_mapping: bool,
+
+    /// Print it as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
 
 /// Checks and tells.
 ///

@@ -1,7 +1,8 @@
 //! `adit config verify`: a configuration file read with all that it names, without running it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use clap::Subcommand;
 use serde::Serialize;
 
 use crate::base::output;
@@ -11,6 +12,23 @@ use crate::homedir::Home;
 use crate::identity::mesh::Mesh;
 use crate::identity::source::Source;
 use crate::roles::dialler;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Read a connector's or an agent's file, with all that it names, and say what it means
+    #[command(after_help = "\
+Examples:
+  adit config verify connector.toml
+  adit config verify agent.toml --json")]
+    Verify {
+        /// The configuration file
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// Print the findings as JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
 
 /// What a file means.
 #[derive(Debug, Serialize)]
@@ -23,11 +41,17 @@ struct Meaning {
     does: Vec<String>,
 }
 
-/// Says what a file means.
+/// Does what the command says.
 ///
 /// # Errors
-/// The first mistake in it, or in a file that it names.
-pub(crate) fn run(path: &Path, json: bool, home: &Home) -> Result<(), Stop> {
+/// The first mistake in the file, or in one that it names.
+pub(super) fn run(command: ConfigCommand, home: &Home) -> Result<(), Stop> {
+    match command {
+        ConfigCommand::Verify { file, json } => verify(&file, json, home),
+    }
+}
+
+fn verify(path: &Path, json: bool, home: &Home) -> Result<(), Stop> {
     let meaning = if is_connectors(path) { connector(path, home)? } else { an_agent(path, home)? };
     if json {
         return output::json("adit.config/1", &meaning);

@@ -3,14 +3,17 @@
 
 use std::io::Read as _;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
 
 use adit_tokio::core::path;
 use tokio::net::TcpListener;
 
-use super::ConnectArgs;
+use super::parse;
+use crate::address::HostPort;
 use crate::base::stop::{Exit, Stop};
 use crate::base::system::unix_now;
-use crate::base::{output, units};
+use crate::base::{duration, output, units};
 use crate::config::{Heartbeat, Limits};
 use crate::homedir::Home;
 use crate::identity::invite::Invite;
@@ -19,6 +22,51 @@ use crate::identity::member::Membership;
 use crate::identity::source::Source;
 use crate::roles::agent::{self, Plan};
 use crate::{enrol, forward};
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  adit connect adit1_...         follow an invite, and offer its service here
+  adit connect web               again later, without one
+  adit connect web --local 8080
+  echo \"$INVITE\" | adit connect -
+  adit connect --invite-file invite.txt     also: ADIT_INVITE=adit1_... adit connect
+
+Stdout is the local address, in one line, once it can be used.")]
+pub(crate) struct ConnectArgs {
+    /// An invite, - to read one from standard input, or the name of a service that is known here
+    #[arg(value_name = "INVITE|NAME", required_unless_present_any = ["invite_file", "invite"])]
+    pub(crate) target: Option<String>,
+
+    /// A file that holds the invite
+    #[arg(long, value_name = "FILE", conflicts_with = "target")]
+    pub(crate) invite_file: Option<PathBuf>,
+
+    /// The invite, where it is not to stand in the command
+    #[arg(long, env = "ADIT_INVITE", hide = true, hide_env_values = true)]
+    pub(crate) invite: Option<String>,
+
+    /// Where to offer the service, as [IP:]PORT; its own port if that is free, if not given
+    #[arg(long, value_name = "ADDR", value_parser = parse::local)]
+    pub(crate) local: Option<SocketAddr>,
+
+    /// Where the connector is now, as HOST:PORT; it is remembered
+    #[arg(long, value_name = "HOST:PORT", value_parser = parse::host_port)]
+    pub(crate) at: Option<HostPort>,
+
+    /// Do not ask the gateway of this network to lead peers here (PCP, NAT-PMP, UPnP)
+    #[arg(long)]
+    pub(crate) no_port_mapping: bool,
+
+    /// Exit with code 4 when there was no connection for this long, like 30s or 5m;
+    /// without it, retry for ever
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    pub(crate) give_up_after: Option<Duration>,
+
+    /// Print the local address as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
 
 /// Longest invite read from a file or from standard input.
 const MAX_INVITE: u64 = 64 * 1024;

@@ -1,14 +1,42 @@
 //! `adit connector`: the services of a file, exposed to the devices that may use them.
 
+use std::path::PathBuf;
+
 use adit_tokio::core::path;
 
-use super::ConnectorArgs;
 use crate::base::stop::Stop;
 use crate::config;
 use crate::homedir::Home;
 use crate::identity::mesh::Mesh;
 use crate::identity::source::Source;
 use crate::roles::connector::{Plan, start};
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Example:
+  adit connector -c connector.toml
+
+A connector.toml:
+  listen = \"0.0.0.0:4433\"
+
+  [tls]
+  ca = \"ca.pem\"
+  certificate = \"connector.pem\"
+  key = \"connector.key\"
+
+  [[service]]
+  name = \"web\"
+  tcp = \"127.0.0.1:8080\"    # or unix = \"/run/app.sock\"
+  allow = [\"laptop\"]        # names from device certificates; without it, every device")]
+pub(crate) struct ConnectorArgs {
+    /// The configuration file; paths in it are relative to it
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+
+    /// Do not ask the gateway of this network to lead peers here (PCP, NAT-PMP, UPnP)
+    #[arg(long)]
+    pub(crate) no_port_mapping: bool,
+}
 
 /// Runs what a file says until a signal.
 ///

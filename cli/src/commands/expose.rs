@@ -2,20 +2,81 @@
 //! the first time; the serving itself is the connector's.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use adit_tokio::core::message::ServiceName;
 use adit_tokio::core::path;
 
-use super::{ExposeArgs, invite};
-use crate::address::{Backend, RelayAddress};
-use crate::base::output;
+use super::invite::{self, InviteOptions};
+use super::parse;
+use crate::address::{Backend, HostPort, RelayAddress};
 use crate::base::stop::Stop;
+use crate::base::{duration, output};
 use crate::config::{Heartbeat, Limits, MAX_RELAYS, Service};
 use crate::homedir::Home;
 use crate::identity::mesh::Mesh;
 use crate::identity::source::Source;
 use crate::net::interfaces;
 use crate::roles::connector::{self, Plan};
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  adit expose 3000                         a web server on this machine; prints an invite
+  adit expose 192.168.1.9:22 --name ssh    a service on another machine that this one reaches
+  adit expose unix:/run/app.sock
+  adit expose 3000 --advertise home.example:4433    what a router forwards to this machine
+  adit expose 3000 --relay relay.example:4433#KEY   from behind any router; see adit relay
+
+The invite goes to the other machine, where it is good once and for 15 minutes:
+  adit connect adit1_...
+
+Stdout is the invite, in one line; everything else is on stderr.")]
+pub(crate) struct ExposeArgs {
+    /// What to expose: a PORT of this machine, HOST:PORT, or unix:PATH
+    #[arg(value_name = "TARGET")]
+    pub(crate) target: Backend,
+
+    /// What the service is called; made from its port if not given
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<ServiceName>,
+
+    /// UDP address to listen on, as [IP:]PORT
+    #[arg(long, value_name = "ADDR", default_value = "4433", value_parser = parse::listen)]
+    pub(crate) listen: SocketAddr,
+
+    /// Another address at which devices reach this one, as HOST[:PORT]; may stand several times
+    #[arg(long, value_name = "HOST", value_parser = parse::advertised)]
+    pub(crate) advertise: Vec<HostPort>,
+
+    /// A relay by which devices reach this machine behind any NAT, as adit relay printed it; may
+    /// stand several times, and is remembered
+    #[arg(long, value_name = "RELAY")]
+    pub(crate) relay: Vec<RelayAddress>,
+
+    /// Use no relay, and forget those that were remembered
+    #[arg(long, conflicts_with = "relay")]
+    pub(crate) no_relay: bool,
+
+    /// Do not ask the gateway of this network to lead peers here (PCP, NAT-PMP, UPnP)
+    #[arg(long)]
+    pub(crate) no_port_mapping: bool,
+
+    /// How long certificates are good that are issued from now on, like 365d
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    pub(crate) certificate_life: Option<Duration>,
+
+    /// Print no invite: those that were here before come back without one
+    #[arg(long)]
+    pub(crate) no_invite: bool,
+
+    #[command(flatten)]
+    pub(crate) invite: InviteOptions,
+
+    /// Print the invite as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
 
 /// Serves until a signal.
 ///

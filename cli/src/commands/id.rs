@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use adit_tokio::core::path;
 use adit_tokio::core::tls::KeyDigest;
+use clap::Subcommand;
 use serde::Serialize;
 
-use super::IdCommand;
 use crate::base::stop::Stop;
 use crate::base::system::unix_now;
 use crate::base::{output, units};
@@ -21,6 +21,46 @@ use crate::identity::source::Source;
 use crate::net::link::reach;
 use crate::roles::dialler;
 use crate::{control, enrol};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum IdCommand {
+    /// Show who this machine is, and which devices have certificates of its mesh
+    #[command(after_help = "\
+Examples:
+  adit id show
+  adit id show --json | jq '.devices[].id'")]
+    Show {
+        /// Print it as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Give this machine a new key and certificate, while everything goes on
+    #[command(after_help = "\
+Examples:
+  adit id rotate          the connector's own, on the machine that exposes
+  adit id rotate web      this machine's as a device, on the one that connects")]
+    Rotate {
+        /// A service that is known here; without it, the identity of this machine's own mesh
+        #[arg(value_name = "NAME")]
+        name: Option<String>,
+        /// Print it as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Take a device's certificates back: it loses access within a second, and for good
+    #[command(after_help = "\
+Examples:
+  adit id revoke device-3f9a0c41d2b7
+  adit id revoke laptop")]
+    Revoke {
+        /// The device: its id, its name, or what it calls itself
+        #[arg(value_name = "DEVICE")]
+        device: String,
+        /// Print it as JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
 
 /// How long a connector may take to be reached for a rotation.
 const REACHED_WITHIN: Duration = Duration::from_secs(30);

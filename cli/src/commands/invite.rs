@@ -1,18 +1,72 @@
 //! `adit invite`: invites made, listed and taken back. What an invite is worth is the mesh's to say.
 
+use std::time::Duration;
+
 use adit_tokio::core::message::ServiceName;
+use clap::Subcommand;
 use serde::Serialize;
 
-use super::{InviteCommand, InviteOptions};
 use crate::address::{HostPort, RelayAddress};
 use crate::base::stop::Stop;
 use crate::base::system::unix_now;
-use crate::base::{output, units};
+use crate::base::{duration, output, units};
 use crate::control;
 use crate::homedir::Home;
 use crate::identity::invite::{Invite, Secret};
 use crate::identity::mesh::Mesh;
 use crate::identity::mesh::registry::{Issued, Role};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum InviteCommand {
+    /// Make an invite to a service of the connector that runs here, or ran here last
+    #[command(after_help = "\
+Examples:
+  adit invite new                    where there is one service
+  adit invite new web --device laptop --invite-for 1h")]
+    New {
+        /// The service
+        #[arg(value_name = "SERVICE")]
+        service: Option<ServiceName>,
+        #[command(flatten)]
+        options: InviteOptions,
+        /// Print the invite as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// List invites and what became of them
+    #[command(after_help = "\
+Examples:
+  adit invite list
+  adit invite list --json")]
+    List {
+        /// Print them as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Take back an invite that nobody has used
+    #[command(after_help = "\
+Examples:
+  adit invite revoke 5e0c7a12       its first digits, as adit invite list shows them")]
+    Revoke {
+        /// The first digits of its id
+        #[arg(value_name = "ID")]
+        id: String,
+        /// Print it as JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct InviteOptions {
+    /// The name that the invited device gets in its certificate, for allow lists
+    #[arg(long, value_name = "NAME")]
+    pub(crate) device: Option<String>,
+
+    /// How long the invite is good
+    #[arg(long, value_name = "TIME", default_value = "15m", value_parser = duration::parse)]
+    pub(crate) invite_for: Duration,
+}
 
 /// Does what the command says.
 ///
@@ -114,7 +168,7 @@ pub(crate) fn print(made: &Made, json: bool) -> Result<(), Stop> {
     if json {
         return output::json("adit.invite/1", made);
     }
-    let left = std::time::Duration::from_secs(made.expires.saturating_sub(unix_now()));
+    let left = Duration::from_secs(made.expires.saturating_sub(unix_now()));
     output::say(format_args!(
         "Invite to \"{}\", good once and for {}; on the other machine: adit connect INVITE",
         made.service,

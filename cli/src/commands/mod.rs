@@ -1,32 +1,43 @@
-//! The command line. It holds no secret: keys are named by path in the configuration file.
+//! The command line: one file for each command, with its arguments and what it does. It holds no secret:
+//! keys are named by path in the configuration file.
 
-pub(crate) mod agent;
-mod args_relay;
-pub(crate) mod bench;
-pub(crate) mod check;
-pub(crate) mod config;
-pub(crate) mod connect;
-pub(crate) mod connector;
-pub(crate) mod demo;
-pub(crate) mod expose;
-pub(crate) mod id;
-pub(crate) mod invite;
+mod agent;
+mod bench;
+mod check;
+mod config;
+mod connect;
+mod connector;
+mod demo;
+mod expose;
+mod id;
+mod invite;
 mod parse;
-pub(crate) mod ping;
-pub(crate) mod relay;
-pub(crate) mod status;
+mod ping;
+mod relay;
+mod status;
 mod target;
-pub(crate) mod why;
+mod why;
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::{ArgAction, Parser, Subcommand};
 
-pub(crate) use self::args_relay::{CheckArgs, RelayArgs, WhyArgs};
-pub(crate) use self::parse::{ConnectArgs, ExposeArgs, IdCommand, InviteCommand, InviteOptions};
-pub(crate) use self::target::{BenchArgs, PingArgs};
-use crate::base::duration;
+use self::agent::AgentArgs;
+use self::bench::BenchArgs;
+use self::check::CheckArgs;
+use self::config::ConfigCommand;
+use self::connect::ConnectArgs;
+use self::connector::ConnectorArgs;
+use self::demo::DemoArgs;
+use self::expose::ExposeArgs;
+use self::id::IdCommand;
+use self::invite::InviteCommand;
+use self::ping::PingArgs;
+use self::relay::RelayArgs;
+use self::status::StatusArgs;
+use self::why::WhyArgs;
+use crate::base::stop::Stop;
+use crate::homedir::Home;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -95,116 +106,29 @@ pub(crate) enum Command {
     Check(CheckArgs),
 }
 
-#[derive(Debug, Subcommand)]
-pub(crate) enum ConfigCommand {
-    /// Read a connector's or an agent's file, with all that it names, and say what it means
-    #[command(after_help = "\
-Examples:
-  adit config verify connector.toml
-  adit config verify agent.toml --json")]
-    Verify {
-        /// The configuration file
-        #[arg(value_name = "FILE")]
-        file: PathBuf,
-        /// Print the findings as JSON
-        #[arg(long)]
-        json: bool,
-    },
-}
-
-#[derive(Debug, clap::Args)]
-#[command(after_help = "\
-Examples:
-  adit demo           a table of what was shown, in some ten seconds
-  adit demo --keep    leave the tunnel up afterwards and print its URL
-  adit demo --json    the same as a JSON report on stdout")]
-pub(crate) struct DemoArgs {
-    /// Leave the tunnel up afterwards and print the URL of its local end
-    #[arg(long)]
-    pub(crate) keep: bool,
-
-    /// Print the report as JSON
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-#[derive(Debug, clap::Args)]
-#[command(after_help = "\
-Example:
-  adit connector -c connector.toml
-
-A connector.toml:
-  listen = \"0.0.0.0:4433\"
-
-  [tls]
-  ca = \"ca.pem\"
-  certificate = \"connector.pem\"
-  key = \"connector.key\"
-
-  [[service]]
-  name = \"web\"
-  tcp = \"127.0.0.1:8080\"    # or unix = \"/run/app.sock\"
-  allow = [\"laptop\"]        # names from device certificates; without it, every device")]
-pub(crate) struct ConnectorArgs {
-    /// The configuration file; paths in it are relative to it
-    #[arg(short, long, value_name = "FILE")]
-    pub(crate) config: PathBuf,
-
-    /// Do not ask the gateway of this network to lead peers here (PCP, NAT-PMP, UPnP)
-    #[arg(long)]
-    pub(crate) no_port_mapping: bool,
-}
-
-#[derive(Debug, clap::Args)]
-#[command(after_help = "\
-Example:
-  adit agent -c agent.toml
-
-An agent.toml:
-  [tls]
-  ca = \"ca.pem\"
-  certificate = \"laptop.pem\"
-  key = \"laptop.key\"
-
-  [connector]
-  address = \"connector.example:4433\"
-  name = \"connector\"        # the name in the connector's certificate
-
-  [[forward]]
-  listen = \"127.0.0.1:9000\"
-  service = \"web\"")]
-pub(crate) struct AgentArgs {
-    /// The configuration file; paths in it are relative to it
-    #[arg(short, long, value_name = "FILE")]
-    pub(crate) config: PathBuf,
-
-    /// Do not ask the gateway of this network to lead peers here (PCP, NAT-PMP, UPnP)
-    #[arg(long)]
-    pub(crate) no_port_mapping: bool,
-
-    /// Exit with code 4 when there was no connection for this long, like 30s or 5m;
-    /// without it, retry for ever
-    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
-    pub(crate) give_up_after: Option<Duration>,
-}
-
-#[derive(Debug, clap::Args)]
-#[command(after_help = "\
-Examples:
-  adit status                   every adit that runs here, and its connections
-  adit status --watch           the same, again every second, until Ctrl-C
-  adit status --json | jq '.processes[].peers[].state'
-
-Exit codes:
-  0 all are connected   4 nothing runs here   5 a connection is missing")]
-pub(crate) struct StatusArgs {
-    /// Show it again every second, until Ctrl-C
-    #[arg(long)]
-    pub(crate) watch: bool,
-
-    /// Print it as one line of JSON, with --watch one every second
-    #[arg(long)]
-    pub(crate) json: bool,
+impl Command {
+    /// Does what the command says, with the home that was found, or the reason why there is none.
+    ///
+    /// # Errors
+    /// Why it cannot be done, as the sentence and the exit code of the program.
+    pub(crate) async fn run(self, home: Result<Home, Stop>) -> Result<(), Stop> {
+        match self {
+            Self::Expose(arguments) => expose::run(arguments, &home?).await,
+            Self::Connect(arguments) => connect::run(arguments, &home?).await,
+            Self::Id(command) => id::run(command, &home?).await,
+            Self::Invite(command) => invite::run(command, &home?).await,
+            Self::Config(command) => config::run(command, &home?),
+            Self::Demo(arguments) => demo::run(&arguments).await,
+            Self::Connector(arguments) => connector::run(&arguments, home).await,
+            Self::Agent(arguments) => agent::run(&arguments, home).await,
+            Self::Ping(arguments) => ping::run(&arguments, home).await,
+            Self::Bench(arguments) => bench::run(&arguments, home).await,
+            Self::Relay(arguments) => relay::run(arguments, &home?).await,
+            Self::Status(arguments) => status::run(&arguments, &home?).await,
+            Self::Why(arguments) => why::run(&arguments, &home?).await,
+            Self::Check(arguments) => check::run(&arguments, &home?).await,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -7,13 +7,31 @@ use console::Term;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::StatusArgs;
 use crate::base::stop::{Exit, Stop};
 use crate::base::{output, signals};
 use crate::control::{self, Request};
 use crate::homedir::Home;
 use crate::observe::render;
 use crate::observe::seen::Seen;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  adit status                   every adit that runs here, and its connections
+  adit status --watch           the same, again every second, until Ctrl-C
+  adit status --json | jq '.processes[].peers[].state'
+
+Exit codes:
+  0 all are connected   4 nothing runs here   5 a connection is missing")]
+pub(crate) struct StatusArgs {
+    /// Show it again every second, until Ctrl-C
+    #[arg(long)]
+    pub(crate) watch: bool,
+
+    /// Print it as one line of JSON, with --watch one every second
+    #[arg(long)]
+    pub(crate) json: bool,
+}
 
 /// Time between two looks of somebody who watches.
 const AGAIN: Duration = Duration::from_secs(1);

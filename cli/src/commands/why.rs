@@ -6,7 +6,6 @@ use std::fmt::Write as _;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::WhyArgs;
 use super::status::{Survey, nothing, survey};
 use crate::base::output;
 use crate::base::stop::{Exit, Stop};
@@ -14,6 +13,25 @@ use crate::homedir::Home;
 use crate::identity::known::Known;
 use crate::observe::render::{harmless, nat, path_line};
 use crate::observe::seen::{Candidate, Path, Peer, Seen};
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  adit why                      every peer behind a relay, of every adit that runs here
+  adit why web                  the connector of a service that is known here
+  adit why device-3f9a0c41d2b7 --json
+
+Exit codes:
+  0 there is a path   4 nothing runs here, or there is no such peer   5 a peer has no path")]
+pub(crate) struct WhyArgs {
+    /// A peer by its name, or a service that is known here; without it, all
+    #[arg(value_name = "PEER")]
+    pub(crate) peer: Option<String>,
+
+    /// Print it as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
 
 /// What is told of one peer.
 #[derive(Debug, Serialize)]

@@ -16,11 +16,36 @@ use self::report::Json;
 use crate::base::samples::Samples;
 use crate::base::stop::{Exit, Stop};
 use crate::base::{output, signals};
-use crate::commands::BenchArgs;
-use crate::roles::once::{Connection, Target};
+use crate::commands::target::TargetArgs;
+use crate::homedir::Home;
+use crate::roles::once::Connection;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  adit bench web                               all of it, in half a minute
+  adit bench web --seconds 0.5                 rougher and sooner
+  adit bench -c agent.toml --json > now.json   for programs
+
+The connector itself is the other end: no service behind it is used.")]
+pub(crate) struct BenchArgs {
+    #[command(flatten)]
+    pub(crate) to: TargetArgs,
+
+    /// How long each measurement takes, 0.1 to 30 seconds
+    #[arg(long, value_name = "NUMBER", default_value = "3", value_parser = seconds)]
+    pub(crate) seconds: Duration,
+
+    /// Print one JSON object at the end
+    #[arg(long)]
+    pub(crate) json: bool,
+}
 
 /// The name and version of the JSON's shape.
 const SCHEMA: &str = "adit.bench/1";
+
+/// Shortest and longest measurement: less says nothing, and a connector gives a stream 60 s.
+const SECONDS: (f64, f64) = (0.1, 30.0);
 
 /// Pause between two measurements, in which what the first left under way arrives.
 const SETTLE: Duration = Duration::from_millis(100);
@@ -76,7 +101,8 @@ pub(crate) enum Figure {
 ///
 /// # Errors
 /// Why there was no connection, or what ended a measurement.
-pub(crate) async fn run(target: Target, arguments: &BenchArgs) -> Result<(), Stop> {
+pub(crate) async fn run(arguments: &BenchArgs, home: Result<Home, Stop>) -> Result<(), Stop> {
+    let target = arguments.to.target(home)?;
     let ended = signals::asked_to_end()?;
     tokio::pin!(ended);
     let by_signal = || Stop::new(Exit::Degraded, "ended by a signal before all was measured");
@@ -126,5 +152,27 @@ pub(crate) async fn measure(peer: &Peer, case: Case, time: Duration) -> Result<F
         Case::Throughput { direction, streams } => throughput(peer, direction, streams, time).await,
         Case::Latency { beside } => latency(peer, beside, time).await,
         Case::NewStreams { at_once } => new_streams(peer, at_once, time).await,
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let (least, most) = SECONDS;
+    match text.parse::<f64>() {
+        Ok(number) if (least..=most).contains(&number) => Ok(Duration::from_secs_f64(number)),
+        Ok(_) | Err(_) => Err(format!("write a number of seconds from {least} to {most}, like 3")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_measurement_takes_at_least_a_tenth_of_a_second_and_at_most_thirty() {
+        assert_eq!(seconds("0.1"), Ok(Duration::from_millis(100)));
+        assert_eq!(seconds("30"), Ok(Duration::from_secs(30)));
+        for text in ["0.09", "30.1", "-1", "NaN", "inf", "3s", ""] {
+            assert!(seconds(text).unwrap_err().ends_with("like 3"), "{text}");
+        }
     }
 }

@@ -17,13 +17,27 @@ mod world;
 
 use std::time::Duration;
 
-use crate::base::signals;
-use crate::base::stop::{Exit, Stop};
-use crate::commands::DemoArgs;
-
 use self::between::Between;
 use self::report::Report;
 use self::world::World;
+use crate::base::signals;
+use crate::base::stop::{Exit, Stop};
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  adit demo           a table of what was shown, in some ten seconds
+  adit demo --keep    leave the tunnel up afterwards and print its URL
+  adit demo --json    the same as a JSON report on stdout")]
+pub(crate) struct DemoArgs {
+    /// Leave the tunnel up afterwards and print the URL of its local end
+    #[arg(long)]
+    pub(crate) keep: bool,
+
+    /// Print the report as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
 
 /// The whole demonstration ends within this time.
 const LIMIT: Duration = Duration::from_secs(75);

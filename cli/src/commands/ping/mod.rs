@@ -13,9 +13,34 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use self::report::Report;
 use crate::base::stop::{Exit, Stop};
-use crate::base::{output, signals};
-use crate::commands::PingArgs;
-use crate::roles::once::Target;
+use crate::base::{duration, output, signals};
+use crate::commands::target::TargetArgs;
+use crate::homedir::Home;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  adit ping web                          five pings, a second apart, and a summary
+  adit ping -c agent.toml -n 1 --json    a single one, as JSON
+
+It ends with 0 when any ping was answered, and with 4 when none was.")]
+pub(crate) struct PingArgs {
+    #[command(flatten)]
+    pub(crate) to: TargetArgs,
+
+    /// How many pings
+    #[arg(short = 'n', long, value_name = "NUMBER", default_value_t = 5,
+          value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) count: u32,
+
+    /// Time from one ping to the next
+    #[arg(short, long, value_name = "TIME", default_value = "1s", value_parser = duration::parse)]
+    pub(crate) interval: Duration,
+
+    /// Print one JSON object at the end
+    #[arg(long)]
+    pub(crate) json: bool,
+}
 
 /// The name and version of the JSON's shape.
 const SCHEMA: &str = "adit.ping/1";
@@ -36,7 +61,8 @@ pub(crate) struct Ping {
 ///
 /// # Errors
 /// Why there was no connection, or no answer at all.
-pub(crate) async fn run(target: Target, arguments: &PingArgs) -> Result<(), Stop> {
+pub(crate) async fn run(arguments: &PingArgs, home: Result<Home, Stop>) -> Result<(), Stop> {
+    let target = arguments.to.target(home)?;
     let ended = signals::asked_to_end()?;
     tokio::pin!(ended);
     let connection = tokio::select! {
