@@ -1,20 +1,24 @@
-//! The program `adit`: reads what it is told to do, does it, and exits with a code that says how
-//! it went. It decides nothing about the tunnel: that is `adit-core`'s.
+//! The program `adit`: parses the command line, runs one command, and exits with a code that scripts can
+//! use. It decides nothing about the tunnel: that is `adit-core`'s.
 //!
-//! | folder | what is there |
-//! |---|---|
-//! | `args` | the command line |
-//! | `config` | configuration files |
-//! | `home` | the directory in which a person's identities live, and how files are written there |
-//! | `mesh` | one's own certificate authority: devices, invites, revocation |
-//! | `invite`, `enrol` | from a one-use text to a certificate, both ends |
-//! | `relay`, `relays`, `registration` | a relay; attached to relays; registered at them |
-//! | `carriers` | relays by TCP, where UDP is blocked |
-//! | `check` | what a network allows |
-//! | `ping`, `bench` | what a tunnel does, measured |
-//! | `forward` | TCP and Unix sockets over the tunnel |
-//! | `control` | how commands talk to an `adit` that runs on this machine |
-//! | `status` | what runs on this machine, and by which paths, for people and for programs |
+//! A module names only modules of lower layers, and modules of one layer do not know each other
+//! (`tests/layers.rs`).
+//!
+//! | layer | module | what is there |
+//! |---|---|---|
+//! | 8 | `commands` | one file for each command: its arguments and what it does |
+//! | 7 | `roles` | agent, connector, relay, and what connects once: composition alone |
+//! | 7 | `diagnose` | what a network allows |
+//! | 6 | `forward` | TCP and Unix sockets over the tunnel: `ingress` and `egress` |
+//! | 6 | `enrol` | from an invite to a certificate, and to the next one |
+//! | 6 | `observe` | what a running process reports, and how it is shown |
+//! | 5 | `net` | nodes, names, dialling, relays, the TCP fallback, port mapping |
+//! | 4 | `identity` | this machine's mesh, its memberships, invites, and the files of each |
+//! | 3 | `config` | configuration files |
+//! | 3 | `control` | how commands talk to an `adit` that runs on this machine |
+//! | 2 | `homedir` | where files are kept, and how they are written |
+//! | 1 | `address` | how endpoints are written |
+//! | 0 | `base` | exit codes, output, units, tasks, signals, logging, random bytes |
 //!
 //! The library is the program's own: it promises nothing to other crates. What tests and fuzzers need
 //! of it is in `testing`.
