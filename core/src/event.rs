@@ -153,7 +153,8 @@ pub enum Event {
 }
 
 /// The transport's counters of one connection.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
 pub struct Statistics {
     /// UDP payload bytes sent.
     pub bytes_sent: u64,
@@ -170,7 +171,8 @@ pub struct Statistics {
 }
 
 /// Requests of one peer.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
 pub struct RequestCounts {
     /// Written to the peer.
     pub sent: u64,
