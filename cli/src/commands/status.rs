@@ -12,7 +12,7 @@ use crate::base::{output, signals};
 use crate::control::{self, Request};
 use crate::homedir::Home;
 use crate::observe::render;
-use crate::observe::seen::Seen;
+use crate::observe::schema::ProcessStatus;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -125,7 +125,7 @@ pub(super) async fn survey(home: &Home) -> Result<Survey, Stop> {
 
 impl Survey {
     /// What of it is for people, with sentences about the processes that are not understood.
-    pub(super) fn read(    fn read(&self) -> (Vec<Seen>self) -> (Vec<Seen>, Vec<String>) {
+    pub(super) fn read(&self) -> (Vec<ProcessStatus>, Vec<String>) {
         let mut unanswered: Vec<_> =
             self.unanswered.iter().map(|u| format!("{}: {}", u.socket, u.error)).collect();
         let mut seen = Vec::new();
@@ -141,11 +141,11 @@ impl Survey {
     }
 }
 
-fn verdict(seen: &[Seen], unanswered: &[String], home: &Home) -> Result<(), Stop> {
+fn verdict(seen: &[ProcessStatus], unanswered: &[String], home: &Home) -> Result<(), Stop> {
     if seen.is_empty() && unanswered.is_empty() {
         return Err(Stop::new(Exit::Unreachable, nothing(home)));
     }
-    let mut wrong = seen.iter().flat_map(Seen::troubles).chain(unanswered.iter().cloned());
+    let mut wrong = seen.iter().flat_map(ProcessStatus::troubles).chain(unanswered.iter().cloned());
     let Some(first) = wrong.next() else { return Ok(()) };
     let sentence = match wrong.count() {
         0 => first,

@@ -4,15 +4,14 @@
 use std::fmt::Write as _;
 
 use serde::Serialize;
-use serde_json::Value;
 
-use super::status::{Survey, nothing, survey};
+use super::status::{nothing, survey};
 use crate::base::output;
 use crate::base::stop::{Exit, Stop};
 use crate::homedir::Home;
 use crate::identity::known::Known;
 use crate::observe::render::{harmless, nat, path_line};
-use crate::observe::seen::{Candidate, Path, Peer, Seen};
+use crate::observe::schema::{CandidateStatus, PathStatus, PeerStatus, ProcessStatus};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -40,7 +39,7 @@ struct Told<'a> {
     pid: u32,
     name: &'a str,
     /// The peer as `adit status --json` has it.
-    peer: &'a Value,
+    peer: &'a PeerStatus,
 }
 
 /// Tells it of the peers that are meant.
@@ -67,12 +66,12 @@ pub(crate) async fn run(arguments: &WhyArgs, home: &Home) -> Result<(), Stop> {
         return Err(Stop::new(Exit::Unreachable, missing(&seen, wanted.name)));
     }
     if arguments.json {
-        output::json("adit.why/1", &serde_json::json!({ "peers": told(&survey, &found) }))?;
+        output::json("adit.why/1", &serde_json::json!({ "peers": told(&found) }))?;
     } else {
         let texts: Vec<_> = found.iter().map(|(process, peer)| text(process, peer)).collect();
         output::text_line(&harmless(&texts.join("\n\n")))?;
     }
-    let is_lost = |(process, peer): &(&Seen, &Peer)| {
+    let is_lost = |(process, peer): &(&ProcessStatus, &PeerStatus)| {
         let has_way = peer.path.as_ref().is_none_or(|path| path.class.is_some());
         (!peer.state.is_connected() || !has_way).then(|| process.name(peer).to_owned())
     };
@@ -92,7 +91,7 @@ struct Wanted<'a> {
 }
 
 impl Wanted<'_> {
-    fn is_it(&self, process: &Seen, peer: &Peer) -> bool {
+    fn is_it(&self, process: &ProcessStatus, peer: &PeerStatus) -> bool {
         let Some(name) = self.name else { return true };
         let is_called = |called: &str| called == name || Some(called) == self.connector;
         let names = peer.credential.iter().flat_map(|credential| &credential.names);
@@ -100,7 +99,7 @@ impl Wanted<'_> {
     }
 }
 
-fn missing(seen: &[Seen], name: Option<&str>) -> String {
+fn missing(seen: &[ProcessStatus], name: Option<&str>) -> String {
     let Some(name) = name else {
         return "nobody is connected; see what is dialled: adit status".to_owned();
     };
@@ -116,26 +115,18 @@ fn missing(seen: &[Seen], name: Option<&str>) -> String {
     format!("there is no peer \"{name}\" here; {next}")
 }
 
-/// The peers that were found, as their processes told of them.
-fn told<'a>(survey: &'a Survey, found: &[(&'a Seen, &'a Peer)]) -> Vec<Told<'a>> {
-    let raw = |process: &Seen, peer: &Peer| {
-        let of_process = |raw: &&serde_json::Map<String, Value>| {
-            raw.get("pid").and_then(Value::as_u64) == Some(process.pid.into())
-        };
-        let peers = survey.processes.iter().find(of_process)?.get("peers")?.as_array()?;
-        peers.iter().find(|raw| raw["id"].as_u64() == Some(peer.id))
+/// Returns what is printed of the peers that were found.
+fn told<'a>(found: &[(&'a ProcessStatus, &'a PeerStatus)]) -> Vec<Told<'a>> {
+    let of_peer = |&(process, peer): &(&'a ProcessStatus, &'a PeerStatus)| Told {
+        role: &process.role,
+        pid: process.pid,
+        name: process.name(peer),
+        peer,
     };
-    found
-        .iter()
-        .filter_map(|&(process, peer)| {
-            let name = process.name(peer);
-            let (role, pid) = (process.role.as_str(), process.pid);
-            raw(process, peer).map(|peer| Told { role, pid, name, peer })
-        })
-        .collect()
+    found.iter().map(of_peer).collect()
 }
 
-fn text(process: &Seen, peer: &Peer) -> String {
+fn text(process: &ProcessStatus, peer: &PeerStatus) -> String {
     let mut text = format!("{}, of {} {}", process.name(peer), process.role, process.pid);
     // Writing to a string does not fail.
     let _ = match &peer.path {
@@ -150,10 +141,10 @@ fn text(process: &Seen, peer: &Peer) -> String {
     text
 }
 
-fn details(process: &Seen, path: &Path) -> String {
+fn details(process: &ProcessStatus, path: &PathStatus) -> String {
     let mut text = String::new();
     for way in &path.ways {
-        let what = process.way(&way.class, &way.to);
+        let what = process.endpoint(&way.class, &way.to);
         let kind =
             way.kind.as_deref().map_or_else(String::new, |it| format!(" ({})", kind_words(it)));
         let latency = way.latency_ms.map_or_else(String::new, |ms| format!(", {ms:.1} ms"));
@@ -165,14 +156,14 @@ fn details(process: &Seen, path: &Path) -> String {
             way.sent, way.answered, way.sentence
         );
     }
-    let candidate = |c: &Candidate| format!("{} ({})", c.address, kind_words(&c.kind));
+    let candidate = |c: &CandidateStatus| format!("{} ({})", c.address, kind_words(&c.kind));
     let own: Vec<_> = path.candidates.iter().map(candidate).collect();
     let own = if own.is_empty() { "nothing".to_owned() } else { own.join(", ") };
     let _ = write!(text, "\n  this end told the other: {own}");
     if let Some(mapping) = &process.port_mapping {
         let _ = write!(text, "\n  port mapping here: {}", mapping.words());
     }
-    let other = path.peer.as_ref().map_or("unknown", |peer| peer.mapping.as_str());
+    let other = path.peer.as_ref().map_or("unknown", |peer| &*peer.mapping);
     let _ = write!(text, "\n  NAT here: {}; there: {}", nat(&path.mapping), nat(other));
     text
 }
@@ -187,15 +178,15 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::observe::seen::tests::{path, peer, relay, seen};
+    use crate::observe::words::tests::{path, peer, relay, status};
 
-    fn example() -> Seen {
+    fn example() -> ProcessStatus {
         let up = json!({"state": "connected", "age_ms": 5});
         let more = json!({
             "id": 7, "path": path("direct", "192.0.2.1:4433"),
             "credential": {"standing": "member", "names": ["hub", "second"], "not_after": null},
         });
-        seen(&json!([peer(&up, more), relay(json!({}))]))
+        status(&json!([peer(&up, more), relay(json!({}))]))
     }
 
     #[test]
@@ -220,7 +211,7 @@ hub, of agent 42
         let mut way = path("direct", "192.0.2.1:4433");
         way["ways"][0]["kind"] = json!("mapped");
         way["candidates"] = json!([{"kind": "mapped", "address": "203.0.113.5:7000"}]);
-        let mut seen = seen(&json!([peer(&up, json!({"path": way}))]));
+        let mut seen = status(&json!([peer(&up, json!({"path": way}))]));
         let mapping = json!({
             "state": "mapped", "protocol": "nat_pmp", "gateway": "192.168.1.1",
             "external": "203.0.113.5:7000",
@@ -239,7 +230,7 @@ hub, of agent 42
     #[test]
     fn a_peer_at_its_own_address_has_that_and_no_more() {
         let up = json!({"state": "connected", "age_ms": 5});
-        let seen = seen(&json!([peer(&up, json!({}))]));
+        let seen = status(&json!([peer(&up, json!({}))]));
         assert_eq!(
             text(&seen, &seen.peers[0]),
             "hub, of agent 42\n  at its own address 192.0.2.1:4433, which was dialled; no relay leads to it"
@@ -262,7 +253,7 @@ hub, of agent 42
             "there is no peer \"web\" here; connected are: hub"
         );
         assert_eq!(
-            missing(&[seen(&json!([]))], Some("web")),
+            missing(&[status(&json!([]))], Some("web")),
             "there is no peer \"web\" here; nobody is connected: adit status"
         );
     }

@@ -11,7 +11,6 @@ use adit_tokio::carrier::{self, Target};
 use adit_tokio::core::drive::io::Clock;
 use adit_tokio::core::fallback::State;
 use adit_tokio::core::tls::KeyDigest;
-use serde::{Serialize, Serializer};
 
 use crate::address::RELAY_NAME;
 use crate::base::units::as_ms;
@@ -24,19 +23,17 @@ pub(crate) struct Carriers {
 }
 
 /// How one relay is reached.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Carrier {
     /// What the next packet goes by.
-    by: By,
-    #[serde(serialize_with = "word")]
-    state: State,
+    pub(crate) by: By,
+    pub(crate) state: State,
     /// How long that has been so.
-    age_ms: u64,
+    pub(crate) age_ms: u64,
 }
 
 /// What carries packets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum By {
     Udp,
     Tcp,
@@ -73,7 +70,29 @@ impl fmt::Debug for Carriers {
     }
 }
 
+impl Carrier {
+    /// Returns the state as programs know it.
+    pub(crate) const fn word(&self) -> &'static str {
+        match self.state {
+            State::Udp => "udp",
+            State::Leaving => "leaving",
+            State::Opening => "opening",
+            State::Waiting => "waiting",
+            State::Opened => "opened",
+            State::Tcp => "tcp",
+        }
+    }
+}
+
 impl By {
+    /// Returns the word that programs know it by.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Udp => "udp",
+            Self::Tcp => "tcp",
+        }
+    }
+
     const fn of(state: State) -> Self {
         match state {
             State::Udp | State::Leaving | State::Opening | State::Waiting => Self::Udp,
@@ -101,16 +120,4 @@ impl Drop for Door {
     fn drop(&mut self) {
         self.relays.remove(self.relay);
     }
-}
-
-/// A state as programs are told it.
-fn word<S: Serializer>(state: &State, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(match state {
-        State::Udp => "udp",
-        State::Leaving => "leaving",
-        State::Opening => "opening",
-        State::Waiting => "waiting",
-        State::Opened => "opened",
-        State::Tcp => "tcp",
-    })
 }

@@ -1,5 +1,7 @@
-//! What a running process is like, for people and for programs.
+//! What a running process reports of itself, for people and for programs.
 
+mod convert;
+pub(crate) mod process;
 pub(crate) mod render;
-pub(crate) mod seen;
-pub(crate) mod status;
+pub(crate) mod schema;
+pub(crate) mod words;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use console::{Alignment, measure_text_width, pad_str};
 
-use super::seen::{Path, Peer, Registered, Relay, Seen};
+use super::schema::{PathStatus, PeerStatus, ProcessStatus, RegistrationStatus, RelayStatus};
 use crate::base::units;
 
 /// What stands where there is no figure.
@@ -31,7 +31,7 @@ const COLUMNS: [&str; 12] = [
 ];
 
 /// The whole text, without an end of line at its end; `now` is since the Unix epoch.
-pub(crate) fn text(processes: &[Seen], unanswered: &[String], now: Duration) -> String {
+pub(crate) fn text(processes: &[ProcessStatus], unanswered: &[String], now: Duration) -> String {
     let mut blocks: Vec<_> = processes.iter().map(|process| block(process, now)).collect();
     if !unanswered.is_empty() {
         blocks.push(unanswered.join("\n"));
@@ -39,8 +39,8 @@ pub(crate) fn text(processes: &[Seen], unanswered: &[String], now: Duration) -> 
     harmless(&blocks.join("\n\n"))
 }
 
-fn block(process: &Seen, now: Duration) -> String {
-    let Seen { role, pid, version, .. } = process;
+fn block(process: &ProcessStatus, now: Duration) -> String {
+    let ProcessStatus { role, pid, version, .. } = process;
     let up = units::age(Duration::from_millis(process.uptime_ms));
     let since = units::instant(Duration::from_millis(process.started_at_ms));
     let mut text = format!("{role}, pid {pid}, up {up} since {since}, adit {version}");
@@ -86,11 +86,11 @@ fn block(process: &Seen, now: Duration) -> String {
 }
 
 /// Which path, since when, how good it is, and why it is this one.
-pub(crate) fn path_line(process: &Seen, path: &Path) -> String {
+pub(crate) fn path_line(process: &ProcessStatus, path: &PathStatus) -> String {
     let (Some(class), Some(to)) = (&path.class, &path.to) else {
         return format!("no path: {}", path.sentence);
     };
-    let way = process.way(class, to);
+    let way = process.endpoint(class, to);
     let way = if class == "direct" { format!("directly at {way}") } else { format!("by {way}") };
     let age = units::age(Duration::from_millis(path.age_ms));
     let latency = path.latency_ms.map_or_else(String::new, |ms| format!(", {ms:.1} ms"));
@@ -99,8 +99,8 @@ pub(crate) fn path_line(process: &Seen, path: &Path) -> String {
 }
 
 /// What a relay does for whom.
-fn relaying(relay: &Relay) -> String {
-    let Relay { clients, guests, channels, forwarded_bytes, .. } = relay;
+fn relaying(relay: &RelayStatus) -> String {
+    let RelayStatus { clients, guests, channels, forwarded_bytes, .. } = relay;
     let bytes = units::bytes(*forwarded_bytes);
     let leaving = if relay.draining { ", and is about to stop" } else { "" };
     let mut text = format!(
@@ -108,7 +108,8 @@ fn relaying(relay: &Relay) -> String {
          {bytes} so far{leaving}"
     );
     for registered in &relay.registrations {
-        let Registered { mesh, name, observed, services, age_ms, channels } = registered;
+        let RegistrationStatus { mesh, name, observed, services, age_ms, channels, .. } =
+            registered;
         let (age, services) = (units::age(Duration::from_millis(*age_ms)), services.join(", "));
         let mesh: String = mesh.chars().take(MESH_DIGITS).collect();
         let _ = write!(
@@ -120,7 +121,7 @@ fn relaying(relay: &Relay) -> String {
     text
 }
 
-fn table(process: &Seen, now: Duration) -> String {
+fn table(process: &ProcessStatus, now: Duration) -> String {
     let mut rows = vec![COLUMNS.map(str::to_owned)];
     rows.extend(process.peers.iter().map(|peer| row(process, peer, now)));
     let widths: [usize; COLUMNS.len()] = std::array::from_fn(|column| {
@@ -138,7 +139,7 @@ fn table(process: &Seen, now: Duration) -> String {
     text
 }
 
-fn row(process: &Seen, peer: &Peer, now: Duration) -> [String; COLUMNS.len()] {
+fn row(process: &ProcessStatus, peer: &PeerStatus, now: Duration) -> [String; COLUMNS.len()] {
     let or_none = |figure: Option<String>| figure.unwrap_or_else(|| NONE.to_owned());
     let millis = |figure: Option<f64>| or_none(figure.map(|ms| format!("{ms:.1} ms")));
     let transport = &peer.transport;
@@ -183,12 +184,12 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::observe::seen::tests::{peer, seen};
+    use crate::observe::words::tests::{peer, status};
 
     const NOW: Duration = Duration::from_secs(1_770_113_472);
 
     fn shown(peers: &Value) -> String {
-        text(&[seen(peers)], &[], NOW)
+        text(&[status(peers)], &[], NOW)
     }
 
     fn connected() -> Value {
@@ -257,7 +258,7 @@ agent, pid 42, up 3 h 12 min since 2026-02-03 10:11:12 UTC, adit 0.1.0
 
     #[test]
     fn what_carries_a_relays_packets_is_told_below_the_table() {
-        use crate::observe::seen::tests::relay;
+        use crate::observe::words::tests::relay;
         for (by, state, sentence) in [
             ("udp", "udp", "by UDP for 3 min 2 s"),
             ("udp", "leaving", "by UDP for 3 min 2 s; it carries again"),
@@ -276,7 +277,7 @@ agent, pid 42, up 3 h 12 min since 2026-02-03 10:11:12 UTC, adit 0.1.0
 
     #[test]
     fn a_path_is_told_below_the_table_with_its_reason() {
-        use crate::observe::seen::tests::{path, relay};
+        use crate::observe::words::tests::{path, relay};
         let mut behind = connected();
         behind["path"] = path("relayed", "channel 7 of peer 2");
         let told = shown(&json!([behind, relay(json!({}))]));
@@ -301,7 +302,7 @@ agent, pid 42, up 3 h 12 min since 2026-02-03 10:11:12 UTC, adit 0.1.0
             }],
         });
         let relay = serde_json::from_value(relay).unwrap();
-        let told = text(&[Seen { relay: Some(relay), ..seen(&json!([])) }], &[], NOW);
+        let told = text(&[ProcessStatus { relay: Some(relay), ..status(&json!([])) }], &[], NOW);
         assert!(
             told.contains(
                 "\n  relays for 3 clients, 1 of them guests, on 2 channels; 2.0 KiB so far\n  has \
@@ -313,7 +314,7 @@ agent, pid 42, up 3 h 12 min since 2026-02-03 10:11:12 UTC, adit 0.1.0
 
     #[test]
     fn a_process_without_peers_says_so_and_silent_ones_come_last() {
-        let idle = Seen { forwards: Vec::new(), dials: Vec::new(), ..seen(&json!([])) };
+        let idle = ProcessStatus { forwards: Vec::new(), dials: Vec::new(), ..status(&json!([])) };
         assert_eq!(
             text(&[idle], &["agent-7.sock: no answer".into()], NOW),
             "agent, pid 42, up 3 h 12 min since 2026-02-03 10:11:12 UTC, adit 0.1.0\n  \

@@ -26,7 +26,7 @@ use crate::net::link::Link;
 use crate::net::names::Names;
 use crate::net::node::Sight;
 use crate::net::race::Caller;
-use crate::observe::status::Process;
+use crate::observe::process::Process;
 
 /// What an agent is to do.
 #[derive(Debug)]

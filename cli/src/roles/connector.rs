@@ -32,7 +32,7 @@ use crate::net::node::{self, Node, Sight};
 use crate::net::registration::Registration;
 use crate::net::relays::Relays;
 use crate::net::{event_log, interfaces};
-use crate::observe::status::Process;
+use crate::observe::process::Process;
 
 /// How often a connector looks whether its own certificate is due: it may have been exchanged, or the
 /// clock been set.

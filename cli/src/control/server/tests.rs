@@ -5,7 +5,7 @@ use tokio::io::AsyncReadExt as _;
 
 use super::*;
 use crate::homedir::tests::Scratch;
-use crate::observe::status::Process;
+use crate::observe::process::Process;
 
 const SOON: Duration = Duration::from_secs(5);
 

@@ -38,6 +38,15 @@ pub(crate) enum Protocol {
 impl Protocol {
     /// From the one that says most of what it did to the one that costs most to ask.
     pub(super) const ORDER: [Self; 3] = [Self::Pcp, Self::NatPmp, Self::Upnp];
+
+    /// Returns the word that programs know it by.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pcp => "pcp",
+            Self::NatPmp => "nat_pmp",
+            Self::Upnp => "upnp",
+        }
+    }
 }
 
 impl fmt::Display for Protocol {

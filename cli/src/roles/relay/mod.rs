@@ -29,7 +29,7 @@ use crate::control::{self, Control};
 use crate::homedir::Home;
 use crate::net::node::{self, Node};
 use crate::net::{event_log, interfaces};
-use crate::observe::status::Process;
+use crate::observe::process::Process;
 use crate::roles::shutdown::shut_down;
 
 /// Bytes in a megabit.

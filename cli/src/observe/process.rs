@@ -1,23 +1,23 @@
-//! What a running role tells of itself, and lets itself be told. It decides the shape of a status;
-//! the role fills it, and decides what a reload is.
+//! What a running role reports of itself, and what it can be asked to do. The role fills it in, and
+//! decides what a reload is.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::time::{Instant, SystemTime};
 
-use adit_tokio::core::node::{PeerSnapshot, Snapshot};
+use adit_tokio::core::node::Snapshot;
 use adit_tokio::core::path::Mapping;
-use adit_tokio::core::relay;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::schema::{
+    DialTarget, ExposedService, LocalForward, PeerStatus, ProcessStatus, RelayStatus,
+};
 use crate::base::stop::Stop;
 use crate::base::units::as_ms;
 use crate::control::Controlled;
-use crate::net::carriers::Carrier;
 use crate::net::node::Look;
 use crate::net::port_mapping::Told;
 
@@ -30,69 +30,12 @@ pub(crate) struct Process {
     role: &'static str,
     started: Instant,
     started_at: SystemTime,
-    services: Vec<Service>,
-    forwards: Vec<Forward>,
-    dials: Vec<Dial>,
+    services: Vec<ExposedService>,
+    forwards: Vec<LocalForward>,
+    dials: Vec<DialTarget>,
     relays: Vec<String>,
     see: See,
     reload: Option<Reload>,
-}
-
-/// Something exposed, and where it is.
-#[derive(Debug, Serialize)]
-struct Service {
-    name: String,
-    address: String,
-}
-
-/// A local address, and the service it leads to.
-#[derive(Debug, Serialize)]
-struct Forward {
-    listen: SocketAddr,
-    service: String,
-}
-
-/// Somebody that the process keeps itself connected to.
-#[derive(Debug, Serialize)]
-struct Dial {
-    name: String,
-    address: String,
-}
-
-/// A process at one instant.
-#[derive(Serialize)]
-struct Status<'a> {
-    role: &'static str,
-    pid: u32,
-    version: &'static str,
-    started_at_ms: u64,
-    uptime_ms: u64,
-    services: &'a [Service],
-    forwards: &'a [Forward],
-    dials: &'a [Dial],
-    relays: &'a [String],
-    /// What the network does to the addresses of its packets.
-    mapping: Mapping,
-    /// What its gateway maps.
-    port_mapping: Told,
-    /// What it does as a relay.
-    relay: Option<relay::View>,
-    peers: Vec<Peer>,
-}
-
-/// A peer, and what carries its packets if it is a relay.
-#[derive(Serialize)]
-struct Peer {
-    #[serde(flatten)]
-    snapshot: PeerSnapshot,
-    carrier: Option<Carrier>,
-}
-
-impl Peer {
-    fn of(snapshot: PeerSnapshot, carriers: &BTreeMap<SocketAddr, Carrier>) -> Self {
-        let carrier = carriers.get(&snapshot.remote).filter(|_| snapshot.is_relay).copied();
-        Self { snapshot, carrier }
-    }
 }
 
 impl Process {
@@ -113,19 +56,19 @@ impl Process {
 
     /// It exposes a service that is at `address` from here.
     pub(crate) fn exposing(mut self, name: impl fmt::Display, address: impl fmt::Display) -> Self {
-        self.services.push(Service { name: name.to_string(), address: address.to_string() });
+        self.services.push(ExposedService { name: name.to_string(), address: address.to_string() });
         self
     }
 
     /// It leads from a local address to a service.
     pub(crate) fn forwarding(mut self, listen: SocketAddr, service: impl fmt::Display) -> Self {
-        self.forwards.push(Forward { listen, service: service.to_string() });
+        self.forwards.push(LocalForward { listen, service: service.to_string() });
         self
     }
 
     /// It wants to be connected to somebody: while it has no peer at all, it is degraded.
     pub(crate) fn dialling(mut self, name: impl fmt::Display, address: impl fmt::Display) -> Self {
-        self.dials.push(Dial { name: name.to_string(), address: address.to_string() });
+        self.dials.push(DialTarget { name: name.to_string(), address: address.to_string() });
         self
     }
 
@@ -162,23 +105,23 @@ impl Controlled for Process {
         let (mapping, port_mapping, relay, peers) = match (self.see)() {
             Some(Look { snapshot, carriers, port_mapping }) => {
                 let Snapshot { mapping, relay, peers, .. } = snapshot;
-                let peers = peers.into_iter().map(|peer| Peer::of(peer, &carriers)).collect();
-                (mapping, port_mapping, relay, peers)
+                let peers = peers.into_iter().map(|peer| PeerStatus::new(peer, &carriers));
+                (mapping, port_mapping, relay.map(RelayStatus::from), peers.collect())
             }
             None => (Mapping::default(), Told::default(), None, Vec::new()),
         };
-        Status {
-            role: self.role,
+        ProcessStatus {
+            role: self.role.into(),
             pid: std::process::id(),
-            version: env!("CARGO_PKG_VERSION"),
+            version: env!("CARGO_PKG_VERSION").into(),
             started_at_ms: as_ms(since_epoch.unwrap_or_default()),
             uptime_ms: as_ms(self.started.elapsed()),
-            services: &self.services,
-            forwards: &self.forwards,
-            dials: &self.dials,
-            relays: &self.relays,
-            mapping,
-            port_mapping,
+            services: self.services.clone(),
+            forwards: self.forwards.clone(),
+            dials: self.dials.clone(),
+            relays: self.relays.clone(),
+            mapping: mapping.as_str().into(),
+            port_mapping: Some(port_mapping.into()),
             relay,
             peers,
         }
