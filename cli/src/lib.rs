@@ -43,7 +43,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use crate::base::stop::{Exit, Stop};
+use crate::base::exit::{Exit, ExitError};
 use crate::base::{logging, output};
 use crate::commands::Args;
 use crate::homedir::Home;
@@ -58,7 +58,7 @@ pub fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(stop) => {
-            output::say(format_args!("adit: {stop}"));
+            output::message(format_args!("adit: {stop}"));
             stop.exit().into()
         }
     }
@@ -66,8 +66,8 @@ pub fn main() -> ExitCode {
 
 /// One thread runs everything: measured, a tunnel on a runtime of several threads carries 0.74
 /// times as much at 1.3 times the processor time.
-fn runtime() -> Result<tokio::runtime::Runtime, Stop> {
+fn runtime() -> Result<tokio::runtime::Runtime, ExitError> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
-        Stop::new(Exit::Degraded, format!("the system gave no event queue: {error}"))
+        ExitError::new(Exit::Degraded, format!("the system gave no event queue: {error}"))
     })
 }

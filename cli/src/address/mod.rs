@@ -2,14 +2,16 @@
 //! relay, how many addresses a machine is known by.
 
 mod backend;
+mod host_address;
 mod host_port;
-mod place;
 mod relay_address;
 
 pub(crate) use self::backend::Backend;
+pub(crate) use self::host_address::HostAddress;
 pub(crate) use self::host_port::HostPort;
-pub(crate) use self::place::Place;
-pub(crate) use self::relay_address::{RelayAddress, RelayPlace, TCP_PORT, key_of, place, place_of};
+pub(crate) use self::relay_address::{
+    RelayAddress, RelayTarget, TCP_PORT, key_of, place, place_of,
+};
 
 /// The UDP port of a connector, unless another is given.
 pub(crate) const PORT: u16 = 4433;

@@ -56,13 +56,13 @@ impl FromStr for RelayAddress {
 
 /// A relay of which only the place may be known: enough to ask whether a network reaches it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct RelayPlace {
+pub(crate) struct RelayTarget {
     pub(crate) at: HostPort,
     pub(crate) tcp: u16,
     pub(crate) key: Option<KeyDigest>,
 }
 
-impl FromStr for RelayPlace {
+impl FromStr for RelayTarget {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -76,7 +76,7 @@ impl FromStr for RelayPlace {
     }
 }
 
-impl From<RelayAddress> for RelayPlace {
+impl From<RelayAddress> for RelayTarget {
     fn from(RelayAddress { at, tcp, key }: RelayAddress) -> Self {
         Self { at, tcp, key: Some(key) }
     }
@@ -178,7 +178,7 @@ mod tests {
         ] {
             let relay = read(&format!("{text}#{KEY}")).unwrap();
             assert_eq!((relay.tcp, relay.to_string()), (tcp, format!("{at}#{KEY}")));
-            assert_eq!(text.parse::<RelayPlace>().unwrap().tcp, tcp);
+            assert_eq!(text.parse::<RelayTarget>().unwrap().tcp, tcp);
             assert_eq!(read(&relay.to_string()), Ok(relay));
         }
     }
@@ -209,11 +209,11 @@ mod tests {
 
     #[test]
     fn a_place_alone_is_enough_to_ask_for_it() {
-        let place: RelayPlace = "relay.example".parse().unwrap();
+        let place: RelayTarget = "relay.example".parse().unwrap();
         assert_eq!((place.at.to_string().as_str(), place.key), ("relay.example:4433", None));
-        let place: RelayPlace = format!("relay.example#{KEY}").parse().unwrap();
+        let place: RelayTarget = format!("relay.example#{KEY}").parse().unwrap();
         assert_eq!(place.key, Some(KeyDigest([9; 32])));
-        assert!("a b".parse::<RelayPlace>().unwrap_err().contains("write it like"));
-        assert!("relay.example#x".parse::<RelayPlace>().is_err());
+        assert!("a b".parse::<RelayTarget>().unwrap_err().contains("write it like"));
+        assert!("relay.example#x".parse::<RelayTarget>().is_err());
     }
 }

@@ -2,11 +2,11 @@
 //! signals, logging, random bytes and the time.
 
 pub(crate) mod duration;
+pub(crate) mod exit;
 pub(crate) mod logging;
 pub(crate) mod output;
 pub(crate) mod samples;
 pub(crate) mod signals;
-pub(crate) mod stop;
 pub(crate) mod system;
 pub(crate) mod task;
 pub(crate) mod units;

@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 
 use serde::Serialize;
 
-use super::stop::{Exit, Stop};
+use super::exit::{Exit, ExitError};
 
 /// A shape of JSON with its name and version, such as `adit.invite/1`. Keys may be added to a shape;
 /// the meaning of one changes only with the number.
@@ -20,9 +20,10 @@ struct Shaped<'a, T> {
 ///
 /// # Errors
 /// When stdout takes no more.
-pub(crate) fn json<T: Serialize>(schema: &str, value: &T) -> Result<(), Stop> {
-    let text = serde_json::to_string(&Shaped { schema, value })
-        .map_err(|error| Stop::new(Exit::Degraded, format!("the answer is no JSON: {error}")))?;
+pub(crate) fn json<T: Serialize>(schema: &str, value: &T) -> Result<(), ExitError> {
+    let text = serde_json::to_string(&Shaped { schema, value }).map_err(|error| {
+        ExitError::new(Exit::Degraded, format!("the answer is no JSON: {error}"))
+    })?;
     text_line(&text)
 }
 
@@ -30,15 +31,18 @@ pub(crate) fn json<T: Serialize>(schema: &str, value: &T) -> Result<(), Stop> {
 ///
 /// # Errors
 /// When stdout takes no more.
-pub(crate) fn text_line(text: &str) -> Result<(), Stop> {
+pub(crate) fn text_line(text: &str) -> Result<(), ExitError> {
     let mut stdout = io::stdout().lock();
     writeln!(stdout, "{text}").and_then(|()| stdout.flush()).map_err(|error| {
-        Stop::new(Exit::Degraded, format!("stdout cannot be written: {error}; check where it goes"))
+        ExitError::new(
+            Exit::Degraded,
+            format!("stdout cannot be written: {error}; check where it goes"),
+        )
     })
 }
 
 /// Says something on stderr. Nothing ends because it cannot be heard: the log may be on a disk that is
 /// full.
-pub(crate) fn say(text: impl std::fmt::Display) {
+pub(crate) fn message(text: impl std::fmt::Display) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }

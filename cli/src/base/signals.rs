@@ -3,20 +3,20 @@
 
 use std::future::Future;
 
-use super::stop::Stop;
+use super::exit::ExitError;
 
 /// Completes at the first SIGINT or SIGTERM after the call.
 ///
 /// # Errors
 /// When the system would not deliver signals to this process.
 #[cfg(unix)]
-pub(crate) fn asked_to_end() -> Result<impl Future<Output = ()>, Stop> {
+pub(crate) fn asked_to_end() -> Result<impl Future<Output = ()>, ExitError> {
     use tokio::signal::unix::{SignalKind, signal};
 
-    use crate::base::stop::Exit;
+    use crate::base::exit::Exit;
 
     let unreceivable = |error: std::io::Error| {
-        Stop::new(Exit::Degraded, format!("signals cannot be received: {error}"))
+        ExitError::new(Exit::Degraded, format!("signals cannot be received: {error}"))
     };
     let mut interrupt = signal(SignalKind::interrupt()).map_err(unreceivable)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(unreceivable)?;
@@ -33,7 +33,7 @@ pub(crate) fn asked_to_end() -> Result<impl Future<Output = ()>, Stop> {
 /// # Errors
 /// None on this system.
 #[cfg(not(unix))]
-pub(crate) fn asked_to_end() -> Result<impl Future<Output = ()>, Stop> {
+pub(crate) fn asked_to_end() -> Result<impl Future<Output = ()>, ExitError> {
     Ok(async {
         let _ = tokio::signal::ctrl_c().await;
     })

@@ -4,17 +4,17 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use adit_tokio::core::tls::default_provider;
 
-use super::stop::{Exit, Stop};
+use super::exit::{Exit, ExitError};
 
 /// Fills with bytes from the system.
 ///
 /// # Errors
 /// When it has none.
-pub(crate) fn random(bytes: &mut [u8]) -> Result<(), Stop> {
+pub(crate) fn random(bytes: &mut [u8]) -> Result<(), ExitError> {
     default_provider()
         .secure_random
         .fill(bytes)
-        .map_err(|_| Stop::new(Exit::Degraded, "the system gave no random bytes; start again"))
+        .map_err(|_| ExitError::new(Exit::Degraded, "the system gave no random bytes; start again"))
 }
 
 /// Returns the seconds since the Unix epoch by this machine's clock.

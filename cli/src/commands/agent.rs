@@ -4,11 +4,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::base::duration;
-use crate::base::stop::Stop;
+use crate::base::exit::ExitError;
 use crate::config;
 use crate::forward::ingress::tcp::open;
 use crate::homedir::Home;
-use crate::roles::agent::{Plan, work};
+use crate::roles::agent::{AgentPlan, work};
 use crate::roles::dialler::target;
 
 #[derive(Debug, clap::Args)]
@@ -48,8 +48,11 @@ pub(crate) struct AgentArgs {
 ///
 /// # Errors
 /// What is wrong with the configuration, the certificates or, when a limit was given, the network.
-pub(crate) async fn run(arguments: &AgentArgs, home: Result<Home, Stop>) -> Result<(), Stop> {
-    let config = config::Agent::load(&arguments.config)?;
+pub(crate) async fn run(
+    arguments: &AgentArgs,
+    home: Result<Home, ExitError>,
+) -> Result<(), ExitError> {
+    let config = config::AgentConfig::load(&arguments.config)?;
     let (remote, source) = target(&config, home.as_ref())?;
     let mut ports = Vec::new();
     for forward in config.forwards {
@@ -57,7 +60,7 @@ pub(crate) async fn run(arguments: &AgentArgs, home: Result<Home, Stop>) -> Resu
         tracing::info!(listen = %forward.listen, service = %forward.service, "forwarding");
         ports.push((listener, forward.service));
     }
-    let plan = Plan {
+    let plan = AgentPlan {
         role: "agent",
         remote,
         source,

@@ -4,14 +4,14 @@
 
 use std::collections::BTreeSet;
 
-use crate::address::RelayPlace;
+use crate::address::RelayTarget;
+use crate::base::exit::ExitError;
 use crate::base::output;
-use crate::base::stop::Stop;
 use crate::diagnose::network;
-use crate::diagnose::report::{Found, Report};
+use crate::diagnose::report::{NetworkReport, RelayReport};
 use crate::homedir::Home;
-use crate::identity::known::Known;
 use crate::identity::mesh::Mesh;
+use crate::identity::saved_service::SavedService;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -27,7 +27,7 @@ Exit codes:
 pub(crate) struct CheckArgs {
     /// The relay, as adit relay printed it; its place alone tells less
     #[arg(value_name = "RELAY")]
-    pub(crate) relay: Option<RelayPlace>,
+    pub(crate) relay: Option<RelayTarget>,
 
     /// Do not ask the gateway of this network whether it maps ports
     #[arg(long)]
@@ -42,22 +42,22 @@ pub(crate) struct CheckArgs {
 ///
 /// # Errors
 /// What does not work, or that no relay is known to ask.
-pub(crate) async fn run(arguments: &CheckArgs, home: &Home) -> Result<(), Stop> {
+pub(crate) async fn run(arguments: &CheckArgs, home: &Home) -> Result<(), ExitError> {
     let places = match &arguments.relay {
         Some(place) => vec![place.clone()],
         None => known(home),
     };
     if places.is_empty() {
-        return Err(Stop::usage(
+        return Err(ExitError::usage(
             "no relay is known here, and the network is asked through one; name it: adit check \
              relay.example:4433#KEY, as adit relay printed it on a machine with a public address",
         ));
     }
-    let mut relays: Vec<Found> = Vec::new();
+    let mut relays: Vec<RelayReport> = Vec::new();
     for place in &places {
         relays.push(network::relay(place).await?);
     }
-    let report = match Report::new(relays) {
+    let report = match NetworkReport::new(relays) {
         report if report.sees_nat() && !arguments.no_port_mapping => {
             report.with_port_mapping(network::gateway().await)
         }
@@ -72,12 +72,12 @@ pub(crate) async fn run(arguments: &CheckArgs, home: &Home) -> Result<(), Stop> 
 }
 
 /// The relays of this machine's own mesh, and of the services that are known here, each once.
-fn known(home: &Home) -> Vec<RelayPlace> {
+fn known(home: &Home) -> Vec<RelayTarget> {
     let of_mesh = Mesh::open(home).map(|mesh| mesh.relays()).unwrap_or_default();
-    let of_services = Known::names(home)
+    let of_services = SavedService::names(home)
         .into_iter()
-        .filter_map(|name| Known::load(home, &name).ok()?.remote().ok())
+        .filter_map(|name| SavedService::load(home, &name).ok()?.remote().ok())
         .flat_map(|remote| remote.relays);
     let all: BTreeSet<_> = of_mesh.into_iter().chain(of_services).collect();
-    all.into_iter().map(RelayPlace::from).collect()
+    all.into_iter().map(RelayTarget::from).collect()
 }

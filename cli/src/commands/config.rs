@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use clap::Subcommand;
 use serde::Serialize;
 
+use crate::base::exit::ExitError;
 use crate::base::output;
-use crate::base::stop::Stop;
-use crate::config::{Agent, Connector, Target};
+use crate::config::{AgentConfig, AgentTarget, ConnectorConfig};
 use crate::homedir::Home;
 use crate::identity::mesh::Mesh;
-use crate::identity::source::Source;
+use crate::identity::source::CredentialSource;
 use crate::roles::dialler;
 
 #[derive(Debug, Subcommand)]
@@ -32,7 +32,7 @@ Examples:
 
 /// What a file means.
 #[derive(Debug, Serialize)]
-struct Meaning {
+struct ConfigReport {
     file: String,
     role: &'static str,
     /// Whose certificate is used.
@@ -45,13 +45,13 @@ struct Meaning {
 ///
 /// # Errors
 /// The first mistake in the file, or in one that it names.
-pub(super) fn run(command: ConfigCommand, home: &Home) -> Result<(), Stop> {
+pub(super) fn run(command: ConfigCommand, home: &Home) -> Result<(), ExitError> {
     match command {
         ConfigCommand::Verify { file, json } => verify(&file, json, home),
     }
 }
 
-fn verify(path: &Path, json: bool, home: &Home) -> Result<(), Stop> {
+fn verify(path: &Path, json: bool, home: &Home) -> Result<(), ExitError> {
     let meaning = if is_connectors(path) { connector(path, home)? } else { an_agent(path, home)? };
     if json {
         return output::json("adit.config/1", &meaning);
@@ -72,11 +72,11 @@ fn is_connectors(path: &Path) -> bool {
         || (!is_agents && text.contains("[[service]]") && !text.contains("[[forward]]"))
 }
 
-fn connector(path: &Path, home: &Home) -> Result<Meaning, Stop> {
-    let config = Connector::load(path)?;
+fn connector(path: &Path, home: &Home) -> Result<ConfigReport, ExitError> {
+    let config = ConnectorConfig::load(path)?;
     let (identity, source) = match config.tls {
-        Some(files) => ("the files in [tls]", Some(Source::Files(files))),
-        None => ("this machine's own mesh", Mesh::open(home).map(Source::Mesh)),
+        Some(files) => ("the files in [tls]", Some(CredentialSource::Files(files))),
+        None => ("this machine's own mesh", Mesh::open(home).map(CredentialSource::Mesh)),
     };
     // A mesh that is not there yet is made when the connector starts.
     source.map(|source| source.load()).transpose()?;
@@ -92,14 +92,14 @@ fn connector(path: &Path, home: &Home) -> Result<Meaning, Stop> {
         };
         format!("exposes {} as \"{}\" to {who}", service.backend, service.name)
     }));
-    Ok(Meaning { file: path.display().to_string(), role: "connector", identity, does })
+    Ok(ConfigReport { file: path.display().to_string(), role: "connector", identity, does })
 }
 
-fn an_agent(path: &Path, home: &Home) -> Result<Meaning, Stop> {
-    let config = Agent::load(path)?;
+fn an_agent(path: &Path, home: &Home) -> Result<ConfigReport, ExitError> {
+    let config = AgentConfig::load(path)?;
     let identity = match &config.target {
-        Target::Given(..) => "the files in [tls]",
-        Target::Known(_) => "this machine's certificate in the connector's mesh",
+        AgentTarget::Given(..) => "the files in [tls]",
+        AgentTarget::Known(_) => "this machine's certificate in the connector's mesh",
     };
     let (remote, source) = dialler::target(&config, Ok(home))?;
     source.load()?;
@@ -113,5 +113,5 @@ fn an_agent(path: &Path, home: &Home) -> Result<Meaning, Stop> {
     }
     let forwards = config.forwards.iter();
     does.extend(forwards.map(|f| format!("offers \"{}\" on {} (TCP)", f.service, f.listen)));
-    Ok(Meaning { file: path.display().to_string(), role: "agent", identity, does })
+    Ok(ConfigReport { file: path.display().to_string(), role: "agent", identity, does })
 }

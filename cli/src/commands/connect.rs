@@ -11,16 +11,16 @@ use tokio::net::TcpListener;
 
 use super::parse;
 use crate::address::HostPort;
-use crate::base::stop::{Exit, Stop};
+use crate::base::exit::{Exit, ExitError};
 use crate::base::system::unix_now;
 use crate::base::{duration, output, units};
-use crate::config::{Heartbeat, Limits};
+use crate::config::{ForwardLimits, HeartbeatConfig};
 use crate::homedir::Home;
 use crate::identity::invite::Invite;
-use crate::identity::known::Known;
 use crate::identity::member::Membership;
-use crate::identity::source::Source;
-use crate::roles::agent::{self, Plan};
+use crate::identity::saved_service::SavedService;
+use crate::identity::source::CredentialSource;
+use crate::roles::agent::{self, AgentPlan};
 use crate::{enrol, forward};
 
 #[derive(Debug, clap::Args)]
@@ -75,26 +75,26 @@ const MAX_INVITE: u64 = 64 * 1024;
 ///
 /// # Errors
 /// Why it cannot.
-pub(crate) async fn run(arguments: ConnectArgs, home: &Home) -> Result<(), Stop> {
+pub(crate) async fn run(arguments: ConnectArgs, home: &Home) -> Result<(), ExitError> {
     let (name, port) = match wanted(&arguments)? {
-        Wanted::Invite(mut invite) => {
+        InviteOrName::Invite(mut invite) => {
             if let Some(at) = &arguments.at {
                 invite.addresses.insert(0, at.clone());
             }
-            let name = enrol::agent::follow(home, &invite, arguments.give_up_after).await?;
-            output::say(format_args!("Enrolled; from now on: adit connect {name}"));
+            let name = enrol::agent::redeem(home, &invite, arguments.give_up_after).await?;
+            output::message(format_args!("Enrolled; from now on: adit connect {name}"));
             (name, invite.port)
         }
-        Wanted::Known(name) => (name, None),
+        InviteOrName::Known(name) => (name, None),
     };
-    let mut known = Known::load(home, &name)?;
+    let mut known = SavedService::load(home, &name)?;
     let before = known.clone();
-    let _claim = Known::claim(home, &name)?;
+    let _claim = SavedService::claim(home, &name)?;
     if let Some(at) = &arguments.at {
         known.prefer(at);
     }
     let listener = open(arguments.local, known.local, port)?;
-    let local = listener.local_addr().map_err(|error| Stop::usage(error.to_string()))?;
+    let local = listener.local_addr().map_err(|error| ExitError::usage(error.to_string()))?;
     known.local = Some(local);
     if known != before
         && let Err(error) = known.save(home, &name)
@@ -102,21 +102,21 @@ pub(crate) async fn run(arguments: ConnectArgs, home: &Home) -> Result<(), Stop>
         tracing::warn!("the local port is not remembered: {error}");
     }
     if arguments.json {
-        let told = serde_json::json!({ "name": name, "service": known.service, "local": local });
-        output::json("adit.connect/1", &told)?;
+        let printed = serde_json::json!({ "name": name, "service": known.service, "local": local });
+        output::json("adit.connect/1", &printed)?;
     } else {
-        output::say(format_args!("\"{name}\" is offered here; Ctrl-C ends it."));
+        output::message(format_args!("\"{name}\" is offered here; Ctrl-C ends it."));
         output::text_line(&local.to_string())?;
     }
     let membership = known.membership(home);
-    let plan = Plan {
+    let plan = AgentPlan {
         role: "connect",
         remote: known.remote()?,
-        source: Source::Member(membership.clone()),
+        source: CredentialSource::Member(membership.clone()),
         ports: vec![(listener, known.service)],
         paths: path::Config::default(),
-        limits: Limits::default(),
-        heartbeat: Heartbeat::default(),
+        limits: ForwardLimits::default(),
+        heartbeat: HeartbeatConfig::default(),
         give_up_after: arguments.give_up_after,
         port_mapping: !arguments.no_port_mapping,
     };
@@ -124,35 +124,39 @@ pub(crate) async fn run(arguments: ConnectArgs, home: &Home) -> Result<(), Stop>
 }
 
 /// What the person wants to connect to.
-enum Wanted {
+enum InviteOrName {
     Invite(Invite),
     Known(String),
 }
 
-fn wanted(arguments: &ConnectArgs) -> Result<Wanted, Stop> {
+fn wanted(arguments: &ConnectArgs) -> Result<InviteOrName, ExitError> {
     match (&arguments.target, &arguments.invite_file, &arguments.invite) {
         (Some(dash), ..) if dash == "-" => {
             read(std::io::stdin(), "standard input").and_then(|text| Invite::parse(&text))
         }
         (Some(word), ..) if Invite::is_meant_by(word) => Invite::parse(word),
-        (Some(name), ..) => return Ok(Wanted::Known(name.trim().to_owned())),
+        (Some(name), ..) => return Ok(InviteOrName::Known(name.trim().to_owned())),
         (None, Some(path), _) => {
             let what = path.display().to_string();
             let file = std::fs::File::open(path).map_err(|error| {
-                Stop::usage(format!("{what}: the invite cannot be read: {error}; check the path"))
+                ExitError::usage(format!(
+                    "{what}: the invite cannot be read: {error}; check the path"
+                ))
             })?;
             read(file, &what).and_then(|text| Invite::parse(&text))
         }
         (None, None, Some(text)) => Invite::parse(text),
-        (None, None, None) => Err(Stop::usage("say what to connect to: an invite, or a name")),
+        (None, None, None) => Err(ExitError::usage("say what to connect to: an invite, or a name")),
     }
-    .map(Wanted::Invite)
+    .map(InviteOrName::Invite)
 }
 
-fn read(from: impl std::io::Read, what: &str) -> Result<String, Stop> {
+fn read(from: impl std::io::Read, what: &str) -> Result<String, ExitError> {
     let mut text = String::new();
     from.take(MAX_INVITE).read_to_string(&mut text).map_err(|error| {
-        Stop::usage(format!("{what}: the invite cannot be read: {error}; it is one line of text"))
+        ExitError::usage(format!(
+            "{what}: the invite cannot be read: {error}; it is one line of text"
+        ))
     })?;
     Ok(text)
 }
@@ -162,7 +166,7 @@ fn open(
     asked: Option<SocketAddr>,
     last: Option<SocketAddr>,
     own: Option<u16>,
-) -> Result<TcpListener, Stop> {
+) -> Result<TcpListener, ExitError> {
     if let Some(asked) = asked {
         return forward::ingress::tcp::open(asked, "choose another with --local");
     }
@@ -177,13 +181,13 @@ fn open(
 }
 
 /// What a refused certificate means here, and what to do about it.
-fn explain(stop: Stop, membership: &Membership) -> Stop {
+fn explain(stop: ExitError, membership: &Membership) -> ExitError {
     if stop.exit() != Exit::Authentication {
         return stop;
     }
     let now = unix_now();
     match membership.describe() {
-        Ok(own) if now > own.not_after => Stop::new(
+        Ok(own) if now > own.not_after => ExitError::new(
             Exit::Authentication,
             format!(
                 "this machine's certificate ended on {}, by its clock, which says {}; set the clock if it \
@@ -192,7 +196,7 @@ fn explain(stop: Stop, membership: &Membership) -> Stop {
                 units::date(now)
             ),
         ),
-        Ok(own) if now < own.not_before => Stop::new(
+        Ok(own) if now < own.not_before => ExitError::new(
             Exit::Authentication,
             format!(
                 "this machine's certificate begins on {}, and its clock says {}; set the clock",

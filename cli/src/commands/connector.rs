@@ -4,12 +4,12 @@ use std::path::PathBuf;
 
 use adit_tokio::core::path;
 
-use crate::base::stop::Stop;
+use crate::base::exit::ExitError;
 use crate::config;
 use crate::homedir::Home;
 use crate::identity::mesh::Mesh;
-use crate::identity::source::Source;
-use crate::roles::connector::{Plan, start};
+use crate::identity::source::CredentialSource;
+use crate::roles::connector::{ConnectorPlan, start};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -42,19 +42,24 @@ pub(crate) struct ConnectorArgs {
 ///
 /// # Errors
 /// What is wrong with the configuration, the address or, later, the socket.
-pub(crate) async fn run(arguments: &ConnectorArgs, home: Result<Home, Stop>) -> Result<(), Stop> {
+pub(crate) async fn run(
+    arguments: &ConnectorArgs,
+    home: Result<Home, ExitError>,
+) -> Result<(), ExitError> {
     let path = &arguments.config;
-    let config = config::Connector::load(path)?;
+    let config = config::ConnectorConfig::load(path)?;
     let source = match config.tls {
-        Some(files) => Source::Files(files),
-        None => Source::Mesh(Mesh::open_or_create(home.as_ref().map_err(Stop::clone)?)?),
+        Some(files) => CredentialSource::Files(files),
+        None => {
+            CredentialSource::Mesh(Mesh::open_or_create(home.as_ref().map_err(ExitError::clone)?)?)
+        }
     };
     let relays = match (config.relays, &source) {
         (Some(relays), _) => relays,
-        (None, Source::Mesh(mesh)) => mesh.relays(),
-        (None, Source::Files(_) | Source::Member(_)) => Vec::new(),
+        (None, CredentialSource::Mesh(mesh)) => mesh.relays(),
+        (None, CredentialSource::Files(_) | CredentialSource::Member(_)) => Vec::new(),
     };
-    let plan = Plan {
+    let plan = ConnectorPlan {
         role: "connector",
         listen: config.listen,
         services: config.services,

@@ -10,14 +10,14 @@ use adit_tokio::core::path;
 use super::invite::{self, InviteOptions};
 use super::parse;
 use crate::address::{Backend, HostPort, RelayAddress};
-use crate::base::stop::Stop;
+use crate::base::exit::ExitError;
 use crate::base::{duration, output};
-use crate::config::{Heartbeat, Limits, MAX_RELAYS, Service};
+use crate::config::{ForwardLimits, HeartbeatConfig, MAX_RELAYS, ServiceConfig};
 use crate::homedir::Home;
 use crate::identity::mesh::Mesh;
-use crate::identity::source::Source;
+use crate::identity::source::CredentialSource;
 use crate::net::interfaces;
-use crate::roles::connector::{self, Plan};
+use crate::roles::connector::{self, ConnectorPlan};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -82,7 +82,7 @@ pub(crate) struct ExposeArgs {
 ///
 /// # Errors
 /// Why it cannot.
-pub(crate) async fn run(arguments: ExposeArgs, home: &Home) -> Result<(), Stop> {
+pub(crate) async fn run(arguments: ExposeArgs, home: &Home) -> Result<(), ExitError> {
     let mesh = Mesh::open_or_create(home)?;
     if let Some(life) = arguments.certificate_life {
         mesh.set_certificate_life(life)?;
@@ -91,33 +91,37 @@ pub(crate) async fn run(arguments: ExposeArgs, home: &Home) -> Result<(), Stop> 
         Some(name) => name,
         None => default_name(&arguments.target),
     };
-    let service = Service { name: name.clone(), backend: arguments.target, allow: None };
+    let service = ServiceConfig { name: name.clone(), backend: arguments.target, allow: None };
     let target = service.backend.to_string();
-    let plan = Plan {
+    let plan = ConnectorPlan {
         role: "expose",
         listen: interfaces::dual(arguments.listen),
         services: vec![service],
-        limits: Limits::default(),
-        heartbeat: Heartbeat::default(),
+        limits: ForwardLimits::default(),
+        heartbeat: HeartbeatConfig::default(),
         advertise: arguments.advertise,
         relays: relays(&mesh, arguments.relay, arguments.no_relay)?,
         paths: path::Config::default(),
         port_mapping: !arguments.no_port_mapping,
-        source: Source::Mesh(mesh.clone()),
+        source: CredentialSource::Mesh(mesh.clone()),
     };
     let running = connector::start(plan, Ok(home)).await?;
-    output::say(format_args!("Exposing {target} as \"{name}\"; Ctrl-C ends it."));
+    output::message(format_args!("Exposing {target} as \"{name}\"; Ctrl-C ends it."));
     if !arguments.no_invite {
         let made = invite::make(&mesh, &name, &arguments.invite)?;
         // The key of the invite is to be let in before anybody has it.
-        running.exchange().now().await;
+        running.credential_refresher().refresh().await;
         invite::print(&made, arguments.json)?;
     }
     running.until_asked_to_end().await
 }
 
 /// The relays that were named, or those of the last time.
-fn relays(mesh: &Mesh, named: Vec<RelayAddress>, none: bool) -> Result<Vec<RelayAddress>, Stop> {
+fn relays(
+    mesh: &Mesh,
+    named: Vec<RelayAddress>,
+    none: bool,
+) -> Result<Vec<RelayAddress>, ExitError> {
     if none {
         return Ok(Vec::new());
     }
@@ -125,7 +129,7 @@ fn relays(mesh: &Mesh, named: Vec<RelayAddress>, none: bool) -> Result<Vec<Relay
         return Ok(mesh.relays());
     }
     if named.len() > MAX_RELAYS {
-        return Err(Stop::usage(format!("{MAX_RELAYS} relays at most are used; name fewer")));
+        return Err(ExitError::usage(format!("{MAX_RELAYS} relays at most are used; name fewer")));
     }
     Ok(named)
 }

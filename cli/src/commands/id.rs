@@ -7,17 +7,17 @@ use adit_tokio::core::tls::KeyDigest;
 use clap::Subcommand;
 use serde::Serialize;
 
-use crate::base::stop::Stop;
+use crate::base::exit::ExitError;
 use crate::base::system::unix_now;
 use crate::base::{output, units};
-use crate::config::{Heartbeat, Limits};
+use crate::config::{ForwardLimits, HeartbeatConfig};
 use crate::homedir::Home;
-use crate::identity::known::Known;
 use crate::identity::member::Membership;
 use crate::identity::mesh::Mesh;
-use crate::identity::mesh::certificate::{Description, describe_file};
-use crate::identity::mesh::registry::{Device, Registry, Role};
-use crate::identity::source::Source;
+use crate::identity::mesh::certificate::{CertificateDescription, describe_file};
+use crate::identity::mesh::registry::{DeviceRole, MeshRegistry, RegisteredDevice};
+use crate::identity::saved_service::SavedService;
+use crate::identity::source::CredentialSource;
 use crate::net::link::reach;
 use crate::roles::dialler;
 use crate::{control, enrol};
@@ -63,13 +63,13 @@ Examples:
 }
 
 /// How long a connector may take to be reached for a rotation.
-const REACHED_WITHIN: Duration = Duration::from_secs(30);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Does what the command says.
 ///
 /// # Errors
 /// Why it cannot be done.
-pub(crate) async fn run(command: IdCommand, home: &Home) -> Result<(), Stop> {
+pub(crate) async fn run(command: IdCommand, home: &Home) -> Result<(), ExitError> {
     match command {
         IdCommand::Show { json } => show(home, json),
         IdCommand::Rotate { name: None, json } => {
@@ -79,16 +79,16 @@ pub(crate) async fn run(command: IdCommand, home: &Home) -> Result<(), Stop> {
             rotated(&describe_file(&mesh.identity_path())?, json)
         }
         IdCommand::Rotate { name: Some(name), json } => {
-            let known = Known::load(home, &name)?;
+            let known = SavedService::load(home, &name)?;
             let membership = known.membership(home);
-            let source = Source::Member(membership.clone());
+            let source = CredentialSource::Member(membership.clone());
             let (core, _) = dialler::core(
                 source,
                 path::Config::default(),
-                Limits::default(),
-                Heartbeat::default(),
+                ForwardLimits::default(),
+                HeartbeatConfig::default(),
             )?;
-            let attempt = reach(&known.remote()?, &core, REACHED_WITHIN).await?;
+            let attempt = reach(&known.remote()?, &core, CONNECT_TIMEOUT).await?;
             let renewed = enrol::agent::renew(&attempt.peer, &membership, true).await;
             attempt.node.end().await;
             renewed?;
@@ -100,21 +100,21 @@ pub(crate) async fn run(command: IdCommand, home: &Home) -> Result<(), Stop> {
 
 /// Everything that `adit id show` shows.
 #[derive(Debug, Serialize)]
-struct Shown {
+struct IdentityReport {
     /// This machine as a connector of its own mesh.
-    own: Option<Description>,
+    own: Option<CertificateDescription>,
     /// The key of its mesh's CA, which relays know the mesh by.
     mesh: Option<KeyDigest>,
     /// This machine in the meshes of others.
-    memberships: Vec<Description>,
+    memberships: Vec<CertificateDescription>,
     /// The services known here.
     known: Vec<String>,
     /// The devices of this machine's own mesh.
-    devices: Vec<ShownDevice>,
+    devices: Vec<DeviceRow>,
 }
 
 #[derive(Debug, Serialize)]
-struct ShownDevice {
+struct DeviceRow {
     id: String,
     name: Option<String>,
     label: String,
@@ -125,16 +125,16 @@ struct ShownDevice {
     revoked: Option<u64>,
 }
 
-fn show(home: &Home, json: bool) -> Result<(), Stop> {
+fn show(home: &Home, json: bool) -> Result<(), ExitError> {
     let mesh = Mesh::open(home);
-    let shown = Shown {
+    let shown = IdentityReport {
         own: mesh.as_ref().map(|mesh| describe_file(&mesh.identity_path())).transpose()?,
         mesh: mesh.as_ref().map(Mesh::ca_key).transpose()?,
         memberships: Membership::all(home)
             .iter()
             .map(Membership::describe)
             .collect::<Result<_, _>>()?,
-        known: Known::names(home),
+        known: SavedService::names(home),
         devices: match &mesh {
             Some(mesh) => devices(mesh.registry()?),
             None => Vec::new(),
@@ -144,7 +144,7 @@ fn show(home: &Home, json: bool) -> Result<(), Stop> {
         return output::json("adit.id/1", &shown);
     }
     if shown.own.is_none() && shown.memberships.is_empty() {
-        output::say(
+        output::message(
             "This machine has no identity yet; it gets one with: adit expose 3000, or adit connect INVITE",
         );
         return Ok(());
@@ -170,10 +170,10 @@ fn show(home: &Home, json: bool) -> Result<(), Stop> {
     Ok(())
 }
 
-fn devices(registry: Registry) -> Vec<ShownDevice> {
-    let agents = registry.devices.into_iter().filter(|device| device.role == Role::Agent);
+fn devices(registry: MeshRegistry) -> Vec<DeviceRow> {
+    let agents = registry.devices.into_iter().filter(|device| device.role == DeviceRole::Agent);
     agents
-        .map(|device| ShownDevice {
+        .map(|device| DeviceRow {
             not_after: device.serials.values().max().copied(),
             id: device.id,
             name: device.name,
@@ -185,7 +185,7 @@ fn devices(registry: Registry) -> Vec<ShownDevice> {
         .collect()
 }
 
-fn device_line(device: &ShownDevice) -> String {
+fn device_line(device: &DeviceRow) -> String {
     let name = device.name.as_ref().unwrap_or(&device.label);
     let stands = match (device.revoked, device.not_after) {
         (Some(at), _) => format!("revoked on {}", units::date(at)),
@@ -195,7 +195,7 @@ fn device_line(device: &ShownDevice) -> String {
     format!("  {}  {name}  {}  {stands}", device.id, device.services.join(","))
 }
 
-fn lines(said: &Description) -> String {
+fn lines(said: &CertificateDescription) -> String {
     let left = Duration::from_secs(said.not_after.saturating_sub(unix_now()));
     format!(
         "  {}\n  names   {}\n  for     {}\n  serial  {}\n  key     {}\n  until   {}, in {}",
@@ -209,28 +209,28 @@ fn lines(said: &Description) -> String {
     )
 }
 
-fn rotated(now: &Description, json: bool) -> Result<(), Stop> {
+fn rotated(now: &CertificateDescription, json: bool) -> Result<(), ExitError> {
     if json {
         return output::json("adit.id-rotated/1", now);
     }
     output::text_line(&format!("The new identity\n{}", lines(now)))
 }
 
-async fn revoke(home: &Home, word: &str, json: bool) -> Result<(), Stop> {
+async fn revoke(home: &Home, word: &str, json: bool) -> Result<(), ExitError> {
     let mesh = Mesh::require(home)?;
     let registry = mesh.registry()?;
-    let agents = |device: &&&Device| device.role == Role::Agent;
+    let agents = |device: &&&RegisteredDevice| device.role == DeviceRole::Agent;
     let all = registry.meant_by(word);
     let meant: Vec<_> = all.iter().filter(agents).collect();
     let id = match meant.as_slice() {
         [device] => device.id.clone(),
         [] => {
             let sentence = format!("no device is called \"{word}\"; see: adit id show");
-            return Err(Stop::usage(sentence));
+            return Err(ExitError::usage(sentence));
         }
         several => {
             let ids: Vec<_> = several.iter().map(|device| device.id.as_str()).collect();
-            return Err(Stop::usage(format!(
+            return Err(ExitError::usage(format!(
                 "several devices are called \"{word}\": {}; say which",
                 ids.join(", ")
             )));
@@ -240,8 +240,8 @@ async fn revoke(home: &Home, word: &str, json: bool) -> Result<(), Stop> {
     // A connector that does not hear this sees it by itself, as soon as it looks.
     let connectors = control::reload(home).await;
     if json {
-        let told = serde_json::json!({ "id": device.id, "revoked": device.revoked, "connectors": connectors });
-        return output::json("adit.id-revoked/1", &told);
+        let printed = serde_json::json!({ "id": device.id, "revoked": device.revoked, "connectors": connectors });
+        return output::json("adit.id-revoked/1", &printed);
     }
     let access = if connectors > 0 { "cut off" } else { "not let in any more" };
     output::text_line(&format!("{} is revoked, and {access}", device.title()))

@@ -7,14 +7,14 @@ use clap::Subcommand;
 use serde::Serialize;
 
 use crate::address::{HostPort, RelayAddress};
-use crate::base::stop::Stop;
+use crate::base::exit::ExitError;
 use crate::base::system::unix_now;
 use crate::base::{duration, output, units};
 use crate::control;
 use crate::homedir::Home;
 use crate::identity::invite::{Invite, Secret};
 use crate::identity::mesh::Mesh;
-use crate::identity::mesh::registry::{Issued, Role};
+use crate::identity::mesh::registry::{DeviceRole, IssuedInvite};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum InviteCommand {
@@ -72,7 +72,7 @@ pub(crate) struct InviteOptions {
 ///
 /// # Errors
 /// Why it cannot be done.
-pub(crate) async fn run(command: InviteCommand, home: &Home) -> Result<(), Stop> {
+pub(crate) async fn run(command: InviteCommand, home: &Home) -> Result<(), ExitError> {
     let mesh = Mesh::require(home)?;
     match command {
         InviteCommand::New { service, options, json } => {
@@ -84,7 +84,7 @@ pub(crate) async fn run(command: InviteCommand, home: &Home) -> Result<(), Stop>
         }
         InviteCommand::List { json } => list(&mesh, json),
         InviteCommand::Revoke { id, json } => {
-            let revoked = take_back(&mesh, &id)?;
+            let revoked = revoke(&mesh, &id)?;
             control::reload(home).await;
             tell_revoked(&revoked, json)
         }
@@ -93,7 +93,7 @@ pub(crate) async fn run(command: InviteCommand, home: &Home) -> Result<(), Stop>
 
 /// An invite, for whoever is to have it.
 #[derive(Debug, Serialize)]
-pub(crate) struct Made {
+pub(crate) struct NewInvite {
     pub(crate) invite: String,
     id: String,
     service: ServiceName,
@@ -112,15 +112,15 @@ pub(crate) fn make(
     mesh: &Mesh,
     service: &ServiceName,
     options: &InviteOptions,
-) -> Result<Made, Stop> {
+) -> Result<NewInvite, ExitError> {
     let offer = mesh.offer()?;
     let registry = mesh.registry()?;
-    let own = registry.devices.iter().find(|device| device.role == Role::Connector);
+    let own = registry.devices.iter().find(|device| device.role == DeviceRole::Connector);
     let connector = own.map(|device| device.id.clone()).unwrap_or_default();
-    let parsed = |text: &String| HostPort::try_from(text.clone()).map_err(Stop::usage);
+    let parsed = |text: &String| HostPort::try_from(text.clone()).map_err(ExitError::usage);
     let addresses: Vec<_> = offer.addresses.iter().map(parsed).collect::<Result<_, _>>()?;
     if addresses.is_empty() && offer.relays.is_empty() {
-        return Err(Stop::usage(
+        return Err(ExitError::usage(
             "this machine has no address that another could reach; name one with --advertise, or a \
              relay with --relay",
         ));
@@ -128,7 +128,7 @@ pub(crate) fn make(
     let now = unix_now();
     let secret = Secret::new()?;
     let (_, key) = secret.identity()?;
-    let issued = Issued {
+    let issued = IssuedInvite {
         key,
         service: service.as_str().to_owned(),
         name: options.device.clone(),
@@ -149,7 +149,7 @@ pub(crate) fn make(
         relays: offer.relays.clone(),
         expires,
     };
-    Ok(Made {
+    Ok(NewInvite {
         invite: invite.to_string(),
         id,
         service: service.clone(),
@@ -164,12 +164,12 @@ pub(crate) fn make(
 ///
 /// # Errors
 /// When stdout takes no more.
-pub(crate) fn print(made: &Made, json: bool) -> Result<(), Stop> {
+pub(crate) fn print(made: &NewInvite, json: bool) -> Result<(), ExitError> {
     if json {
         return output::json("adit.invite/1", made);
     }
     let left = Duration::from_secs(made.expires.saturating_sub(unix_now()));
-    output::say(format_args!(
+    output::message(format_args!(
         "Invite to \"{}\", good once and for {}; on the other machine: adit connect INVITE",
         made.service,
         units::span(left)
@@ -177,19 +177,19 @@ pub(crate) fn print(made: &Made, json: bool) -> Result<(), Stop> {
     output::text_line(&made.invite)
 }
 
-fn one_service(mesh: &Mesh, named: Option<ServiceName>) -> Result<ServiceName, Stop> {
+fn one_service(mesh: &Mesh, named: Option<ServiceName>) -> Result<ServiceName, ExitError> {
     let offered = mesh.offer()?.services;
     let all = || offered.keys().cloned().collect::<Vec<_>>().join(", ");
     match named {
         Some(name) if offered.contains_key(name.as_str()) => Ok(name),
         Some(name) => {
-            Err(Stop::usage(format!("\"{name}\" is not offered here; offered are: {}", all())))
+            Err(ExitError::usage(format!("\"{name}\" is not offered here; offered are: {}", all())))
         }
         None => match offered.keys().collect::<Vec<_>>().as_slice() {
             [only] => {
-                only.parse().map_err(|_| Stop::usage(format!("\"{only}\" is no service name")))
+                only.parse().map_err(|_| ExitError::usage(format!("\"{only}\" is no service name")))
             }
-            _ => Err(Stop::usage(format!(
+            _ => Err(ExitError::usage(format!(
                 "several services are offered: {}; say which: adit invite new SERVICE",
                 all()
             ))),
@@ -199,7 +199,7 @@ fn one_service(mesh: &Mesh, named: Option<ServiceName>) -> Result<ServiceName, S
 
 /// An invite as it is listed.
 #[derive(Debug, Serialize)]
-struct Listed {
+struct InviteRow {
     id: String,
     service: String,
     device: Option<String>,
@@ -209,13 +209,13 @@ struct Listed {
     used_by: Option<String>,
 }
 
-fn list(mesh: &Mesh, json: bool) -> Result<(), Stop> {
+fn list(mesh: &Mesh, json: bool) -> Result<(), ExitError> {
     let now = unix_now();
     let listed: Vec<_> = mesh
         .registry()?
         .invites
         .into_iter()
-        .map(|issued| Listed {
+        .map(|issued| InviteRow {
             id: issued.id(),
             state: issued.state(now),
             service: issued.service,
@@ -228,12 +228,12 @@ fn list(mesh: &Mesh, json: bool) -> Result<(), Stop> {
     if json {
         #[derive(Serialize)]
         struct All {
-            invites: Vec<Listed>,
+            invites: Vec<InviteRow>,
         }
         return output::json("adit.invites/1", &All { invites: listed });
     }
     if listed.is_empty() {
-        output::say("There are no invites; make one with: adit invite new");
+        output::message("There are no invites; make one with: adit invite new");
     }
     for invite in listed {
         let until = match invite.state {
@@ -249,7 +249,7 @@ fn list(mesh: &Mesh, json: bool) -> Result<(), Stop> {
     Ok(())
 }
 
-fn take_back(mesh: &Mesh, id: &str) -> Result<String, Stop> {
+fn revoke(mesh: &Mesh, id: &str) -> Result<String, ExitError> {
     let registry = mesh.registry()?;
     let meant: Vec<_> = registry
         .invites
@@ -258,16 +258,16 @@ fn take_back(mesh: &Mesh, id: &str) -> Result<String, Stop> {
         .collect();
     let [invite] = meant.as_slice() else {
         let what = if meant.is_empty() { "no invite begins" } else { "several invites begin" };
-        return Err(Stop::usage(format!("{what} with \"{id}\"; see: adit invite list")));
+        return Err(ExitError::usage(format!("{what} with \"{id}\"; see: adit invite list")));
     };
     mesh.revoke_invite(invite.key).map_err(|denied| {
         let next = "a device that used it is revoked with: adit id revoke DEVICE";
-        Stop::usage(format!("{denied}; {next}"))
+        ExitError::usage(format!("{denied}; {next}"))
     })?;
     Ok(invite.id())
 }
 
-fn tell_revoked(id: &str, json: bool) -> Result<(), Stop> {
+fn tell_revoked(id: &str, json: bool) -> Result<(), ExitError> {
     if json {
         return output::json("adit.invite-revoked/1", &serde_json::json!({ "id": id }));
     }

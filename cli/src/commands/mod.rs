@@ -36,7 +36,7 @@ use self::ping::PingArgs;
 use self::relay::RelayArgs;
 use self::status::StatusArgs;
 use self::why::WhyArgs;
-use crate::base::stop::Stop;
+use crate::base::exit::ExitError;
 use crate::homedir::Home;
 
 const EXAMPLES: &str = "\
@@ -111,7 +111,7 @@ impl Command {
     ///
     /// # Errors
     /// Why it cannot be done, as the sentence and the exit code of the program.
-    pub(crate) async fn run(self, home: Result<Home, Stop>) -> Result<(), Stop> {
+    pub(crate) async fn run(self, home: Result<Home, ExitError>) -> Result<(), ExitError> {
         match self {
             Self::Expose(arguments) => expose::run(arguments, &home?).await,
             Self::Connect(arguments) => connect::run(arguments, &home?).await,

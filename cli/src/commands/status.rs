@@ -7,9 +7,9 @@ use console::Term;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::base::stop::{Exit, Stop};
+use crate::base::exit::{Exit, ExitError};
 use crate::base::{output, signals};
-use crate::control::{self, Request};
+use crate::control::{self, ControlRequest};
 use crate::homedir::Home;
 use crate::observe::render;
 use crate::observe::schema::ProcessStatus;
@@ -34,7 +34,7 @@ pub(crate) struct StatusArgs {
 }
 
 /// Time between two looks of somebody who watches.
-const AGAIN: Duration = Duration::from_secs(1);
+const REFRESH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// All that runs, as it was told; of a later version of `adit` too, and whole.
 #[derive(Debug, Serialize)]
@@ -54,7 +54,7 @@ struct Unanswered {
 ///
 /// # Errors
 /// That nothing runs, that something is degraded, or that it cannot be told.
-pub(crate) async fn run(arguments: &StatusArgs, home: &Home) -> Result<(), Stop> {
+pub(crate) async fn run(arguments: &StatusArgs, home: &Home) -> Result<(), ExitError> {
     match arguments.watch {
         false => once(arguments.json, home).await,
         true => {
@@ -67,7 +67,7 @@ pub(crate) async fn run(arguments: &StatusArgs, home: &Home) -> Result<(), Stop>
     }
 }
 
-async fn once(json: bool, home: &Home) -> Result<(), Stop> {
+async fn once(json: bool, home: &Home) -> Result<(), ExitError> {
     let survey = survey(home).await?;
     let (seen, unanswered) = survey.read();
     if json {
@@ -81,13 +81,13 @@ async fn once(json: bool, home: &Home) -> Result<(), Stop> {
 /// The name and version of the JSON shape.
 const SCHEMA: &str = "adit.status/1";
 
-async fn watch(json: bool, home: &Home) -> Result<(), Stop> {
+async fn watch(json: bool, home: &Home) -> Result<(), ExitError> {
     let screen = Some(Term::stdout()).filter(|term| !json && term.is_term());
-    let unwritable = |error| Stop::new(Exit::Degraded, format!("the screen is gone: {error}"));
+    let unwritable = |error| ExitError::new(Exit::Degraded, format!("the screen is gone: {error}"));
     if let Some(screen) = &screen {
         screen.clear_screen().map_err(unwritable)?;
     }
-    let mut ticks = tokio::time::interval(AGAIN);
+    let mut ticks = tokio::time::interval(REFRESH_INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
@@ -112,9 +112,9 @@ async fn watch(json: bool, home: &Home) -> Result<(), Stop> {
     }
 }
 
-pub(super) async fn survey(home: &Home) -> Result<Survey, Stop> {
+pub(super) async fn survey(home: &Home) -> Result<Survey, ExitError> {
     let mut survey = Survey { processes: Vec::new(), unanswered: Vec::new() };
-    for heard in control::ask_all(home, Request::Status).await? {
+    for heard in control::ask_all(home, ControlRequest::Status).await? {
         match heard.answer {
             Ok(process) => survey.processes.push(process),
             Err(error) => survey.unanswered.push(Unanswered { socket: heard.socket, error }),
@@ -141,9 +141,9 @@ impl Survey {
     }
 }
 
-fn verdict(seen: &[ProcessStatus], unanswered: &[String], home: &Home) -> Result<(), Stop> {
+fn verdict(seen: &[ProcessStatus], unanswered: &[String], home: &Home) -> Result<(), ExitError> {
     if seen.is_empty() && unanswered.is_empty() {
-        return Err(Stop::new(Exit::Unreachable, nothing(home)));
+        return Err(ExitError::new(Exit::Unreachable, nothing(home)));
     }
     let mut wrong = seen.iter().flat_map(ProcessStatus::troubles).chain(unanswered.iter().cloned());
     let Some(first) = wrong.next() else { return Ok(()) };
@@ -151,7 +151,7 @@ fn verdict(seen: &[ProcessStatus], unanswered: &[String], home: &Home) -> Result
         0 => first,
         more => format!("{first}; and {more} more"),
     };
-    Err(Stop::new(Exit::Degraded, sentence))
+    Err(ExitError::new(Exit::Degraded, sentence))
 }
 
 pub(super) fn nothing(home: &Home) -> String {

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::base::duration;
-use crate::base::stop::Stop;
+use crate::base::exit::ExitError;
 use crate::homedir::Home;
-use crate::roles::once::Target;
+use crate::roles::one_shot::DialSettings;
 
 /// Which connector, and how long it may take to reach it.
 #[derive(Debug, clap::Args)]
@@ -29,11 +29,13 @@ impl TargetArgs {
     ///
     /// # Errors
     /// What is wrong with the file, or that nothing is known of the peer.
-    pub(crate) fn target(&self, home: Result<Home, Stop>) -> Result<Target, Stop> {
+    pub(crate) fn target(&self, home: Result<Home, ExitError>) -> Result<DialSettings, ExitError> {
         match (&self.config, &self.peer) {
-            (Some(path), _) => Target::from_file(path, home.as_ref()),
-            (None, Some(peer)) => Target::known(peer, &home?),
-            (None, None) => Err(Stop::usage("say whom to ask: a known service, or -c agent.toml")),
+            (Some(path), _) => DialSettings::from_file(path, home.as_ref()),
+            (None, Some(peer)) => DialSettings::known(peer, &home?),
+            (None, None) => {
+                Err(ExitError::usage("say whom to ask: a known service, or -c agent.toml"))
+            }
         }
     }
 }

@@ -6,10 +6,10 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use super::status::{nothing, survey};
+use crate::base::exit::{Exit, ExitError};
 use crate::base::output;
-use crate::base::stop::{Exit, Stop};
 use crate::homedir::Home;
-use crate::identity::known::Known;
+use crate::identity::saved_service::SavedService;
 use crate::observe::render::{harmless, nat, path_line};
 use crate::observe::schema::{CandidateStatus, PathStatus, PeerStatus, ProcessStatus};
 
@@ -34,7 +34,7 @@ pub(crate) struct WhyArgs {
 
 /// What is told of one peer.
 #[derive(Debug, Serialize)]
-struct Told<'a> {
+struct PeerReport<'a> {
     role: &'a str,
     pid: u32,
     name: &'a str,
@@ -46,27 +46,27 @@ struct Told<'a> {
 ///
 /// # Errors
 /// That nothing runs, that there is no such peer, or that one has no path.
-pub(crate) async fn run(arguments: &WhyArgs, home: &Home) -> Result<(), Stop> {
+pub(crate) async fn run(arguments: &WhyArgs, home: &Home) -> Result<(), ExitError> {
     let survey = survey(home).await?;
     let (seen, unanswered) = survey.read();
     if seen.is_empty() {
         let first = unanswered.into_iter().next();
-        return Err(Stop::new(Exit::Unreachable, first.unwrap_or_else(|| nothing(home))));
+        return Err(ExitError::new(Exit::Unreachable, first.unwrap_or_else(|| nothing(home))));
     }
     // A service that is known here means its connector.
-    let remote = arguments.peer.as_deref().and_then(|name| Known::load(home, name).ok());
+    let remote = arguments.peer.as_deref().and_then(|name| SavedService::load(home, name).ok());
     let connector = remote.and_then(|known| known.remote().ok()).map(|remote| remote.name);
-    let wanted = Wanted { name: arguments.peer.as_deref(), connector: connector.as_deref() };
+    let wanted = PeerFilter { name: arguments.peer.as_deref(), connector: connector.as_deref() };
     let found: Vec<_> = seen
         .iter()
         .flat_map(|process| process.peers.iter().map(move |peer| (process, peer)))
         .filter(|(process, peer)| !peer.is_relay && wanted.is_it(process, peer))
         .collect();
     if found.is_empty() {
-        return Err(Stop::new(Exit::Unreachable, missing(&seen, wanted.name)));
+        return Err(ExitError::new(Exit::Unreachable, missing(&seen, wanted.name)));
     }
     if arguments.json {
-        output::json("adit.why/1", &serde_json::json!({ "peers": told(&found) }))?;
+        output::json("adit.why/1", &serde_json::json!({ "peers": reports(&found) }))?;
     } else {
         let texts: Vec<_> = found.iter().map(|(process, peer)| text(process, peer)).collect();
         output::text_line(&harmless(&texts.join("\n\n")))?;
@@ -78,19 +78,19 @@ pub(crate) async fn run(arguments: &WhyArgs, home: &Home) -> Result<(), Stop> {
     match found.iter().find_map(is_lost) {
         Some(name) => {
             let next = "see its log, and what this network allows: adit check";
-            Err(Stop::new(Exit::Degraded, format!("there is no path to {name} now; {next}")))
+            Err(ExitError::new(Exit::Degraded, format!("there is no path to {name} now; {next}")))
         }
         None => Ok(()),
     }
 }
 
 /// Whom the person asks about.
-struct Wanted<'a> {
+struct PeerFilter<'a> {
     name: Option<&'a str>,
     connector: Option<&'a str>,
 }
 
-impl Wanted<'_> {
+impl PeerFilter<'_> {
     fn is_it(&self, process: &ProcessStatus, peer: &PeerStatus) -> bool {
         let Some(name) = self.name else { return true };
         let is_called = |called: &str| called == name || Some(called) == self.connector;
@@ -116,8 +116,8 @@ fn missing(seen: &[ProcessStatus], name: Option<&str>) -> String {
 }
 
 /// Returns what is printed of the peers that were found.
-fn told<'a>(found: &[(&'a ProcessStatus, &'a PeerStatus)]) -> Vec<Told<'a>> {
-    let of_peer = |&(process, peer): &(&'a ProcessStatus, &'a PeerStatus)| Told {
+fn reports<'a>(found: &[(&'a ProcessStatus, &'a PeerStatus)]) -> Vec<PeerReport<'a>> {
+    let of_peer = |&(process, peer): &(&'a ProcessStatus, &'a PeerStatus)| PeerReport {
         role: &process.role,
         pid: process.pid,
         name: process.name(peer),
@@ -240,7 +240,7 @@ hub, of agent 42
     #[test]
     fn a_peer_is_meant_by_any_of_its_names_and_by_a_service_of_its() {
         let seen = example();
-        let is_it = |name, connector| Wanted { name, connector }.is_it(&seen, &seen.peers[0]);
+        let is_it = |name, connector| PeerFilter { name, connector }.is_it(&seen, &seen.peers[0]);
         assert!(is_it(None, None) && is_it(Some("hub"), None) && is_it(Some("second"), None));
         assert!(is_it(Some("web"), Some("hub")));
         assert!(!is_it(Some("web"), None) && !is_it(Some("web"), Some("other")));

@@ -9,20 +9,23 @@ use adit_tokio::core::path;
 use serde::Deserialize;
 
 use super::remote::RemoteKeys;
-use super::{Heartbeat, Limits, Target, TlsFiles, check_relays, file, nothing, parse, twice, yes};
+use super::{
+    AgentTarget, ForwardLimits, HeartbeatConfig, TlsFiles, check_relays, file, nothing, parse,
+    twice, yes,
+};
 use crate::address::RelayAddress;
-use crate::base::stop::Stop;
+use crate::base::exit::ExitError;
 
 /// `agent.toml`: which connector, and what it offers on local ports.
 #[derive(Debug)]
-pub(crate) struct Agent {
-    pub(crate) target: Target,
+pub(crate) struct AgentConfig {
+    pub(crate) target: AgentTarget,
     pub(crate) relays: Vec<RelayAddress>,
     pub(crate) paths: path::Config,
     pub(crate) port_mapping: bool,
-    pub(crate) forwards: Vec<Forward>,
-    pub(crate) limits: Limits,
-    pub(crate) heartbeat: Heartbeat,
+    pub(crate) forwards: Vec<ForwardConfig>,
+    pub(crate) limits: ForwardLimits,
+    pub(crate) heartbeat: HeartbeatConfig,
 }
 
 /// The same as its keys stand in the file.
@@ -41,27 +44,27 @@ struct AgentKeys {
     #[serde(default = "yes")]
     port_mapping: bool,
     #[serde(default, rename = "forward")]
-    forwards: Vec<Forward>,
+    forwards: Vec<ForwardConfig>,
     #[serde(default)]
-    limits: Limits,
+    limits: ForwardLimits,
     #[serde(default)]
-    heartbeat: Heartbeat,
+    heartbeat: HeartbeatConfig,
 }
 
 /// One local TCP port and the service behind it.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Forward {
+pub(crate) struct ForwardConfig {
     pub(crate) listen: SocketAddr,
     pub(crate) service: ServiceName,
 }
 
-impl Agent {
+impl AgentConfig {
     /// Reads and checks an agent's file.
     ///
     /// # Errors
     /// One sentence about the first mistake.
-    pub(crate) fn load(path: &Path) -> Result<Self, Stop> {
+    pub(crate) fn load(path: &Path) -> Result<Self, ExitError> {
         Self::parse(&file::read(path)?, path)
     }
 
@@ -69,7 +72,7 @@ impl Agent {
     ///
     /// # Errors
     /// One sentence about the first mistake.
-    pub(crate) fn parse(text: &str, path: &Path) -> Result<Self, Stop> {
+    pub(crate) fn parse(text: &str, path: &Path) -> Result<Self, ExitError> {
         let keys: AgentKeys = parse(text, path)?;
         let target = keys.connector.target(keys.tls, !keys.relays.is_empty(), path)?;
         let mut ports = BTreeSet::new();

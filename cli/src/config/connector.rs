@@ -6,14 +6,17 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::{Heartbeat, Limits, Service, TlsFiles, check_relays, file, nothing, parse, twice, yes};
+use super::{
+    ForwardLimits, HeartbeatConfig, ServiceConfig, TlsFiles, check_relays, file, nothing, parse,
+    twice, yes,
+};
 use crate::address::{HostPort, RelayAddress};
-use crate::base::stop::Stop;
+use crate::base::exit::ExitError;
 
 /// `connector.toml`: what a connector exposes, where it listens, and who it is.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Connector {
+pub(crate) struct ConnectorConfig {
     /// The UDP address that agents reach.
     pub(crate) listen: SocketAddr,
     /// Without it, the identity of this machine's own mesh.
@@ -32,19 +35,19 @@ pub(crate) struct Connector {
     #[serde(default = "yes")]
     pub(crate) port_mapping: bool,
     #[serde(default, rename = "service")]
-    pub(crate) services: Vec<Service>,
+    pub(crate) services: Vec<ServiceConfig>,
     #[serde(default)]
-    pub(crate) limits: Limits,
+    pub(crate) limits: ForwardLimits,
     #[serde(default)]
-    pub(crate) heartbeat: Heartbeat,
+    pub(crate) heartbeat: HeartbeatConfig,
 }
 
-impl Connector {
+impl ConnectorConfig {
     /// Reads and checks a connector's file.
     ///
     /// # Errors
     /// One sentence about the first mistake.
-    pub(crate) fn load(path: &Path) -> Result<Self, Stop> {
+    pub(crate) fn load(path: &Path) -> Result<Self, ExitError> {
         Self::parse(&file::read(path)?, path)
     }
 
@@ -52,7 +55,7 @@ impl Connector {
     ///
     /// # Errors
     /// One sentence about the first mistake.
-    pub(crate) fn parse(text: &str, path: &Path) -> Result<Self, Stop> {
+    pub(crate) fn parse(text: &str, path: &Path) -> Result<Self, ExitError> {
         let mut config: Self = parse(text, path)?;
         if let Some(tls) = &mut config.tls {
             tls.resolve(path);
@@ -61,7 +64,7 @@ impl Connector {
         let directory = path.parent().unwrap_or(Path::new(""));
         for service in &mut config.services {
             service.resolve(directory).map_err(|sentence| {
-                Stop::usage(format!("{}: service: {sentence}", path.display()))
+                ExitError::usage(format!("{}: service: {sentence}", path.display()))
             })?;
             if !names.insert(service.name.as_str()) {
                 return Err(twice(path, "service", service.name.as_str()));

@@ -5,11 +5,11 @@
 use std::io;
 use std::path::Path;
 
-use crate::base::stop::Stop;
+use crate::base::exit::ExitError;
 
 /// Reads a file.
-pub(super) fn read(path: &Path) -> Result<String, Stop> {
-    let wrong = |sentence: String| Stop::usage(format!("{}: {sentence}", path.display()));
+pub(super) fn read(path: &Path) -> Result<String, ExitError> {
+    let wrong = |sentence: String| ExitError::usage(format!("{}: {sentence}", path.display()));
     let unreadable = |error: io::Error| {
         let is_denied = error.kind() == io::ErrorKind::PermissionDenied;
         let next =

@@ -20,14 +20,14 @@ use adit_tokio::core::heartbeat;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-pub(crate) use self::agent::Agent;
-pub(crate) use self::connector::Connector;
-pub(crate) use self::relay::{MeshKey, Relay};
-pub(crate) use self::remote::{Remote, Target};
-pub(crate) use self::service::Service;
+pub(crate) use self::agent::AgentConfig;
+pub(crate) use self::connector::ConnectorConfig;
+pub(crate) use self::relay::{MeshKey, RelayConfig};
+pub(crate) use self::remote::{AgentTarget, RemoteConnector};
+pub(crate) use self::service::ServiceConfig;
 use crate::address::RelayAddress;
 use crate::base::duration;
-use crate::base::stop::Stop;
+use crate::base::exit::ExitError;
 
 /// Most relays of one machine: two that fail over to each other, and as many again while moving.
 pub(crate) const MAX_RELAYS: usize = 4;
@@ -46,7 +46,7 @@ pub(crate) struct TlsFiles {
 /// What forwarding may take.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(crate) struct Limits {
+pub(crate) struct ForwardLimits {
     /// Forwarded connections at a time; further ones wait to be accepted (agent) or are refused
     /// (connector). The default, 16,384, is half of what one address can hold towards another.
     pub(crate) connections: usize,
@@ -56,7 +56,7 @@ pub(crate) struct Limits {
     pub(crate) half_open: Duration,
 }
 
-impl Default for Limits {
+impl Default for ForwardLimits {
     fn default() -> Self {
         Self { connections: 16_384, half_open: Duration::from_secs(3600) }
     }
@@ -65,7 +65,7 @@ impl Default for Limits {
 /// How soon a dead peer is noticed.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(crate) struct Heartbeat {
+pub(crate) struct HeartbeatConfig {
     /// Time between heartbeats.
     #[serde(with = "duration")]
     pub(crate) interval: Duration,
@@ -77,7 +77,7 @@ pub(crate) struct Heartbeat {
     pub(crate) dead_after: Duration,
 }
 
-impl Default for Heartbeat {
+impl Default for HeartbeatConfig {
     fn default() -> Self {
         let core = heartbeat::Config::default();
         Self {
@@ -99,10 +99,10 @@ impl TlsFiles {
     }
 }
 
-impl Limits {
-    fn check(&self, path: &Path) -> Result<(), Stop> {
+impl ForwardLimits {
+    fn check(&self, path: &Path) -> Result<(), ExitError> {
         if self.connections == 0 {
-            return Err(Stop::usage(format!(
+            return Err(ExitError::usage(format!(
                 "{}: limits.connections: 0 would refuse everyone; write 1 or more",
                 path.display()
             )));
@@ -111,21 +111,22 @@ impl Limits {
     }
 }
 
-fn parse<T: DeserializeOwned>(text: &str, path: &Path) -> Result<T, Stop> {
-    explain::parse(text).map_err(|sentence| Stop::usage(format!("{}: {sentence}", path.display())))
+fn parse<T: DeserializeOwned>(text: &str, path: &Path) -> Result<T, ExitError> {
+    explain::parse(text)
+        .map_err(|sentence| ExitError::usage(format!("{}: {sentence}", path.display())))
 }
 
 const fn yes() -> bool {
     true
 }
 
-fn check_relays(relays: &[RelayAddress], path: &Path) -> Result<(), Stop> {
+fn check_relays(relays: &[RelayAddress], path: &Path) -> Result<(), ExitError> {
     let mut seen = BTreeSet::new();
     if let Some(again) = relays.iter().find(|relay| !seen.insert(&relay.at)) {
         return Err(twice(path, "relays", &again.at.to_string()));
     }
     if relays.len() > MAX_RELAYS {
-        return Err(Stop::usage(format!(
+        return Err(ExitError::usage(format!(
             "{}: relays: there are {}, and {MAX_RELAYS} at most are used; remove some",
             path.display(),
             relays.len()
@@ -134,12 +135,12 @@ fn check_relays(relays: &[RelayAddress], path: &Path) -> Result<(), Stop> {
     Ok(())
 }
 
-fn twice(path: &Path, what: &str, name: &str) -> Stop {
-    Stop::usage(format!("{}: {what}: \"{name}\" stands twice; remove one", path.display()))
+fn twice(path: &Path, what: &str, name: &str) -> ExitError {
+    ExitError::usage(format!("{}: {what}: \"{name}\" stands twice; remove one", path.display()))
 }
 
-fn nothing(path: &Path, section: &str, keys: &str) -> Stop {
-    Stop::usage(format!("{}: there is no {section}; add one with {keys}", path.display()))
+fn nothing(path: &Path, section: &str, keys: &str) -> ExitError {
+    ExitError::usage(format!("{}: there is no {section}; add one with {keys}", path.display()))
 }
 
 #[cfg(test)]

@@ -11,12 +11,12 @@ use serde::Deserialize;
 
 use super::{file, parse};
 use crate::address::{HostPort, key_of};
-use crate::base::stop::Stop;
+use crate::base::exit::ExitError;
 
 /// A relay.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Relay {
+pub(crate) struct RelayConfig {
     /// The UDP address that clients reach.
     pub(crate) listen: SocketAddr,
     /// The port of the second socket, for address discovery; the one after `listen`'s without it.
@@ -36,15 +36,15 @@ pub(crate) struct Relay {
     pub(crate) mbits_per_client: Option<NonZeroU32>,
 }
 
-impl Relay {
+impl RelayConfig {
     /// Reads and checks a relay's file.
     ///
     /// # Errors
     /// One sentence about the first mistake.
-    pub(crate) fn load(path: &Path) -> Result<Self, Stop> {
+    pub(crate) fn load(path: &Path) -> Result<Self, ExitError> {
         let relay: Self = parse(&file::read(path)?, path)?;
         if relay.no_tcp && relay.tcp_port.is_some() {
-            return Err(Stop::usage(format!(
+            return Err(ExitError::usage(format!(
                 "{}: tcp_port and no_tcp contradict each other; remove one",
                 path.display()
             )));

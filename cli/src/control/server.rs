@@ -14,9 +14,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::Controlled;
-use super::protocol::{self, MAX_REQUEST, Request};
-use super::socket::{self, Place, Socket};
-use crate::base::stop::Stop;
+use super::protocol::{self, ControlRequest, MAX_REQUEST};
+use super::socket::{self, BoundSocket, SocketFile};
+use crate::base::exit::ExitError;
 use crate::base::task::Background;
 
 /// Clients at a time. A person watches in a window or two, and scripts ask and leave.
@@ -24,19 +24,19 @@ const CLIENTS: usize = 16;
 
 /// How long a client may take to send a request, the first and each later one, and to read an
 /// answer. One who watches asks every second.
-const IDLE: Duration = Duration::from_secs(10);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How many times as long as a status took to make until the next one is made: with 16,384 peers
 /// one takes a tenth of a second, and the tunnel is to have nine tenths of the time.
 const REST: u32 = 9;
 
 /// Pause after the system had no room for another client.
-const NO_ROOM: Duration = Duration::from_secs(1);
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// A socket, served as long as this lives.
 #[derive(Debug)]
-pub(super) struct Open {
-    _place: Place,
+pub(super) struct ServedSocket {
+    _place: SocketFile,
     _serving: Background<()>,
 }
 
@@ -44,19 +44,19 @@ pub(super) struct Open {
 ///
 /// # Errors
 /// A sentence about what is in the way.
-pub(super) async fn open(run: &Path, process: impl Controlled) -> Result<Open, Stop> {
+pub(super) async fn open(run: &Path, process: impl Controlled) -> Result<ServedSocket, ExitError> {
     socket::sweep(run).await;
     let name = format!("{}-{}.sock", process.role(), std::process::id());
-    let Socket { listener, place, owner } = socket::bind(run, &name).await?;
-    let desk = Arc::new(Desk::new(process));
-    let serving = Background::spawn(serve(listener, owner, desk, IDLE));
-    Ok(Open { _place: place, _serving: serving })
+    let BoundSocket { listener, place, owner } = socket::bind(run, &name).await?;
+    let handler = Arc::new(ControlHandler::new(process));
+    let serving = Background::spawn(serve(listener, owner, handler, IDLE_TIMEOUT));
+    Ok(ServedSocket { _place: place, _serving: serving })
 }
 
 async fn serve<P: Controlled>(
     listener: UnixListener,
     owner: u32,
-    desk: Arc<Desk<P>>,
+    handler: Arc<ControlHandler<P>>,
     idle: Duration,
 ) {
     let mut clients = JoinSet::new();
@@ -64,12 +64,12 @@ async fn serve<P: Controlled>(
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((client, _)) => match admit(&client, owner, clients.len()) {
-                    Ok(()) => drop(clients.spawn(attend(client, desk.clone(), idle))),
+                    Ok(()) => drop(clients.spawn(attend(client, handler.clone(), idle))),
                     Err(sentence) => turn_away(client, sentence),
                 },
                 Err(error) => {
                     tracing::debug!(%error, "a control client could not be accepted");
-                    sleep(NO_ROOM).await;
+                    sleep(ACCEPT_RETRY_DELAY).await;
                 }
             },
             Some(_) = clients.join_next() => {}
@@ -98,13 +98,17 @@ const fn may_ask(user: u32, owner: u32) -> bool {
 }
 
 /// Answers one client until it leaves, takes too long or says what is no line.
-async fn attend<P: Controlled>(mut client: UnixStream, desk: Arc<Desk<P>>, idle: Duration) {
+async fn attend<P: Controlled>(
+    mut client: UnixStream,
+    handler: Arc<ControlHandler<P>>,
+    idle: Duration,
+) {
     let (read, mut write) = client.split();
     let mut read = BufReader::with_capacity(MAX_REQUEST, read);
     while let Ok(Ok(Some(line))) = timeout(idle, next_line(&mut read)).await {
         let is_whole = line.len() <= MAX_REQUEST;
         let answer = match is_whole {
-            true => desk.answer(&line).await,
+            true => handler.answer(&line).await,
             false => protocol::refused("the request is too long; send at most 1,024 bytes"),
         };
         if !matches!(timeout(idle, write.write_all(&answer)).await, Ok(Ok(()))) || !is_whole {
@@ -125,22 +129,22 @@ where
 }
 
 /// Where requests are answered, each in its turn.
-struct Desk<P> {
+struct ControlHandler<P> {
     process: P,
     /// When the next status may be made.
     status: Mutex<Instant>,
     reload: Mutex<()>,
 }
 
-impl<P: Controlled> Desk<P> {
+impl<P: Controlled> ControlHandler<P> {
     fn new(process: P) -> Self {
         Self { process, status: Mutex::new(Instant::now()), reload: Mutex::new(()) }
     }
 
     async fn answer(&self, line: &[u8]) -> Vec<u8> {
-        match Request::parse(line) {
-            Ok(Request::Status) => self.status().await,
-            Ok(Request::Reload) => {
+        match ControlRequest::parse(line) {
+            Ok(ControlRequest::Status) => self.status().await,
+            Ok(ControlRequest::Reload) => {
                 let _turn = self.reload.lock().await;
                 match self.process.reload().await {
                     Ok(done) => protocol::accepted(&done),

@@ -13,40 +13,40 @@ use adit_tokio::core::tls::{Identity, KeyDigest, Tls, Trust};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
-use super::report::{Found, Udp};
-use crate::address::{RELAY_NAME, RelayPlace};
-use crate::base::stop::Stop;
+use super::report::{RelayReport, UdpResult};
+use crate::address::{RELAY_NAME, RelayTarget};
+use crate::base::exit::ExitError;
 use crate::identity::invite::Secret;
-use crate::net::carriers::{By, Door};
+use crate::net::carriers::{By, TcpTargetGuard};
 use crate::net::interfaces;
-use crate::net::node::{self, Node};
-use crate::net::port_mapping::{self, Told};
+use crate::net::node::{self, RunningNode};
+use crate::net::port_mapping::{self, PortMappingState};
 
 /// How long a name may take.
-const RESOLVED_WITHIN: Duration = Duration::from_secs(5);
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a relay may take to answer: its first packet is sent again after 1 s and 3 s, and TCP is
 /// tried after 2 s.
-const ANSWERED_WITHIN: Duration = Duration::from_secs(5);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long the kind of NAT may take to be known once a relay is attached: probes are few and go to
 /// two of its ports.
-const MAPPED_WITHIN: Duration = Duration::from_secs(3);
+const NAT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long a relay is taken leave of.
-const ENDED_WITHIN: Duration = Duration::from_millis(500);
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// How often it is looked whether it is.
-const LOOK: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Everything about one relay.
 ///
 /// # Errors
 /// When this machine itself cannot ask.
-pub(crate) async fn relay(place: &RelayPlace) -> Result<Found, Stop> {
+pub(crate) async fn relay(place: &RelayTarget) -> Result<RelayReport, ExitError> {
     let began = Instant::now();
-    let resolved = timeout(RESOLVED_WITHIN, place.at.resolve()).await;
-    let mut found = Found::new(place, began.elapsed());
+    let resolved = timeout(RESOLVE_TIMEOUT, place.at.resolve()).await;
+    let mut found = RelayReport::new(place, began.elapsed());
     let addresses = match resolved {
         Ok(Ok(addresses)) => addresses,
         Ok(Err(error)) => return Ok(found.unresolved(error.to_string())),
@@ -64,78 +64,82 @@ pub(crate) async fn relay(place: &RelayPlace) -> Result<Found, Stop> {
 }
 
 /// Whether the gateway maps the port of a socket, which is open for that long.
-pub(crate) async fn gateway() -> Told {
+pub(crate) async fn gateway() -> PortMappingState {
     let socket = tokio::net::UdpSocket::bind((std::net::Ipv4Addr::UNSPECIFIED, 0)).await;
     match socket.as_ref().ok().and_then(|socket| socket.local_addr().ok()) {
         Some(bound) => port_mapping::probe(bound).await,
-        None => Told::NotNeeded,
+        None => PortMappingState::NotNeeded,
     }
 }
 
-async fn udp(place: &RelayPlace, address: SocketAddr) -> Result<Udp, Stop> {
+async fn udp(place: &RelayTarget, address: SocketAddr) -> Result<UdpResult, ExitError> {
     let (identity, _) = Secret::new()?.identity()?;
-    let asker = match Asker::dial(place, address, identity) {
+    let asker = match RelayProbe::dial(place, address, identity) {
         Ok(asker) => asker,
         // This machine has no address of that family, or may not send.
-        Err(stop) => return Ok(Udp::silent(address, stop.to_string())),
+        Err(stop) => return Ok(UdpResult::silent(address, stop.to_string())),
     };
     let answer = asker.ask(address, place.key.is_some()).await;
     // It is told at once; that nothing more is under way need not be waited for.
-    let _ = timeout(ENDED_WITHIN, asker.node.end()).await;
+    let _ = timeout(CLOSE_TIMEOUT, asker.node.end()).await;
     Ok(answer)
 }
 
 /// A node of its own for one address of a relay.
-struct Asker {
-    node: Node,
+struct RelayProbe {
+    node: RunningNode,
     peer: Peer,
     /// The relay by TCP, if it is known by its key.
-    door: Option<Door>,
+    tcp_target: Option<TcpTargetGuard>,
     began: Instant,
 }
 
-impl Asker {
-    fn dial(place: &RelayPlace, address: SocketAddr, identity: Identity) -> Result<Self, Stop> {
+impl RelayProbe {
+    fn dial(
+        place: &RelayTarget,
+        address: SocketAddr,
+        identity: Identity,
+    ) -> Result<Self, ExitError> {
         // Where no key was given, no key is right, and the refusal is the answer.
         let trust = Trust::pinned_leaf(place.key.unwrap_or(KeyDigest([0; 32])));
         let tls = Tls::new(identity, trust);
-        let wrong = |error: &dyn std::fmt::Display| Stop::usage(format!("{address}: {error}"));
+        let wrong = |error: &dyn std::fmt::Display| ExitError::usage(format!("{address}: {error}"));
         let core = Config::builder(tls.clone()).build().map_err(|error| wrong(&error))?;
         let node = node::start_with_relays(node::local_for(address), core)?;
         let by_tcp = node.carriers.as_ref().zip(place.key);
-        let door = by_tcp.map(|(carriers, key)| carriers.add(address, place.tcp, key));
+        let tcp_target = by_tcp.map(|(carriers, key)| carriers.add(address, place.tcp, key));
         let addresses = interfaces::of_socket(node.local);
         node.handle.set_local_addresses(addresses);
         let began = Instant::now();
         let dial = Dial::relay(address, RELAY_NAME, tls);
         let peer = node.handle.dial(dial).map_err(|error| wrong(&error))?;
-        Ok(Self { node, peer, door, began })
+        Ok(Self { node, peer, tcp_target, began })
     }
 
-    async fn ask(&self, address: SocketAddr, has_key: bool) -> Udp {
+    async fn ask(&self, address: SocketAddr, has_key: bool) -> UdpResult {
         let mut events = self.node.handle.events();
-        match timeout(ANSWERED_WITHIN, self.peer.connected()).await {
+        match timeout(ANSWER_TIMEOUT, self.peer.connected()).await {
             Ok(Ok(())) => {}
             Ok(Err(failure)) if is_about_key(&failure) => {
-                return Udp::other_key(address, self.began.elapsed(), has_key);
+                return UdpResult::other_key(address, self.began.elapsed(), has_key);
             }
-            Ok(Err(failure)) => return Udp::silent(address, failure.to_string()),
-            Err(_) => return Udp::silent(address, "no answer within 5 s".to_owned()),
+            Ok(Err(failure)) => return UdpResult::silent(address, failure.to_string()),
+            Err(_) => return UdpResult::silent(address, "no answer within 5 s".to_owned()),
         }
         let connected = self.began.elapsed();
-        if self.door.as_ref().is_some_and(|door| door.by() == By::Tcp) {
-            return Udp::by_tcp(address, connected);
+        if self.tcp_target.as_ref().is_some_and(|tcp_target| tcp_target.by() == By::Tcp) {
+            return UdpResult::by_tcp(address, connected);
         }
-        let observed = timeout(MAPPED_WITHIN, observed(&mut events)).await.ok().flatten();
-        let mapping = timeout(MAPPED_WITHIN, self.mapping()).await.unwrap_or_default();
+        let observed = timeout(NAT_TIMEOUT, observed(&mut events)).await.ok().flatten();
+        let mapping = timeout(NAT_TIMEOUT, self.mapping()).await.unwrap_or_default();
         let rtt_ms = self.peer.snapshot().and_then(|snapshot| snapshot.rtt_ms);
-        Udp::answered(address, connected, rtt_ms, observed, mapping)
+        UdpResult::answered(address, connected, rtt_ms, observed, mapping)
     }
 
     async fn mapping(&self) -> Mapping {
         loop {
             match self.node.handle.snapshot().mapping {
-                Mapping::Unknown => sleep(LOOK).await,
+                Mapping::Unknown => sleep(POLL_INTERVAL).await,
                 known @ (Mapping::None | Mapping::Independent | Mapping::Dependent) => {
                     return known;
                 }

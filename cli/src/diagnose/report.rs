@@ -7,33 +7,33 @@ use std::time::Duration;
 use adit_tokio::core::path::Mapping;
 use serde::Serialize;
 
-use crate::address::RelayPlace;
-use crate::base::stop::{Exit, Stop};
+use crate::address::RelayTarget;
+use crate::base::exit::{Exit, ExitError};
 use crate::base::units::millis;
-use crate::net::port_mapping::{self, Told};
+use crate::net::port_mapping::{self, PortMappingState};
 use crate::observe::render::nat;
 
 /// Everything that was found.
 #[derive(Debug, Serialize)]
-pub(crate) struct Report {
-    relays: Vec<Found>,
+pub(crate) struct NetworkReport {
+    relays: Vec<RelayReport>,
     /// The kind of NAT, as far as any relay has shown it.
     mapping: Mapping,
     /// Whether a relay was reached over IPv6.
     ipv6: bool,
     /// What the gateway of this network maps, if it was asked.
-    port_mapping: Told,
+    port_mapping: PortMappingState,
 }
 
 /// What was found of one relay.
 #[derive(Debug, Serialize)]
-pub(crate) struct Found {
+pub(crate) struct RelayReport {
     relay: String,
     resolved_ms: f64,
     pub(crate) addresses: Vec<SocketAddr>,
     /// Why the name has no address.
     unresolved: Option<String>,
-    pub(crate) udp: Vec<Udp>,
+    pub(crate) udp: Vec<UdpResult>,
     /// The port at which it takes TLS over TCP.
     tcp_port: u16,
     /// Whether something takes connections there.
@@ -42,9 +42,9 @@ pub(crate) struct Found {
 
 /// What came of one address.
 #[derive(Debug, Serialize)]
-pub(crate) struct Udp {
+pub(crate) struct UdpResult {
     address: SocketAddr,
-    answer: Answer,
+    answer: UdpAnswer,
     /// From the first packet to a connection.
     connected_ms: Option<f64>,
     rtt_ms: Option<f64>,
@@ -57,7 +57,7 @@ pub(crate) struct Udp {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum Answer {
+enum UdpAnswer {
     /// It is the relay.
     Relay,
     /// It is the relay, and only TCP reaches it.
@@ -69,8 +69,8 @@ enum Answer {
     None,
 }
 
-impl Found {
-    pub(crate) fn new(place: &RelayPlace, took: Duration) -> Self {
+impl RelayReport {
+    pub(crate) fn new(place: &RelayTarget, took: Duration) -> Self {
         Self {
             relay: place.at.to_string(),
             resolved_ms: millis(took),
@@ -87,13 +87,13 @@ impl Found {
         self
     }
 
-    fn has(&self, answer: Answer) -> bool {
+    fn has(&self, answer: UdpAnswer) -> bool {
         self.udp.iter().any(|udp| udp.answer == answer)
     }
 }
 
-impl Udp {
-    fn new(address: SocketAddr, answer: Answer) -> Self {
+impl UdpResult {
+    fn new(address: SocketAddr, answer: UdpAnswer) -> Self {
         Self {
             address,
             answer,
@@ -106,16 +106,16 @@ impl Udp {
     }
 
     pub(crate) fn silent(address: SocketAddr, why: String) -> Self {
-        Self { why: Some(why), ..Self::new(address, Answer::None) }
+        Self { why: Some(why), ..Self::new(address, UdpAnswer::None) }
     }
 
     /// The first round trips were those of a wait for UDP, and say nothing of TCP's.
     pub(crate) fn by_tcp(address: SocketAddr, connected: Duration) -> Self {
-        Self { connected_ms: Some(millis(connected)), ..Self::new(address, Answer::Tcp) }
+        Self { connected_ms: Some(millis(connected)), ..Self::new(address, UdpAnswer::Tcp) }
     }
 
     pub(crate) fn other_key(address: SocketAddr, took: Duration, has_key: bool) -> Self {
-        let answer = if has_key { Answer::OtherKey } else { Answer::Unverified };
+        let answer = if has_key { UdpAnswer::OtherKey } else { UdpAnswer::Unverified };
         Self { connected_ms: Some(millis(took)), ..Self::new(address, answer) }
     }
 
@@ -127,16 +127,16 @@ impl Udp {
         mapping: Mapping,
     ) -> Self {
         let connected_ms = Some(millis(connected));
-        Self { connected_ms, rtt_ms, observed, mapping, ..Self::new(address, Answer::Relay) }
+        Self { connected_ms, rtt_ms, observed, mapping, ..Self::new(address, UdpAnswer::Relay) }
     }
 }
 
-impl Report {
-    pub(crate) fn new(relays: Vec<Found>) -> Self {
+impl NetworkReport {
+    pub(crate) fn new(relays: Vec<RelayReport>) -> Self {
         let all = || relays.iter().flat_map(|relay| &relay.udp);
         let mapping = all().map(|udp| udp.mapping).find(|mapping| *mapping != Mapping::Unknown);
-        let ipv6 = all().any(|udp| udp.answer != Answer::None && udp.address.is_ipv6());
-        let (mapping, port_mapping) = (mapping.unwrap_or_default(), Told::default());
+        let ipv6 = all().any(|udp| udp.answer != UdpAnswer::None && udp.address.is_ipv6());
+        let (mapping, port_mapping) = (mapping.unwrap_or_default(), PortMappingState::default());
         Self { mapping, ipv6, port_mapping, relays }
     }
 
@@ -147,7 +147,7 @@ impl Report {
     }
 
     /// The same with what came of asking the gateway.
-    pub(crate) fn with_port_mapping(self, port_mapping: Told) -> Self {
+    pub(crate) fn with_port_mapping(self, port_mapping: PortMappingState) -> Self {
         Self { port_mapping, ..self }
     }
 
@@ -155,12 +155,12 @@ impl Report {
     ///
     /// # Errors
     /// What is not, and what to do about it.
-    pub(crate) fn verdict(&self) -> Result<(), Stop> {
+    pub(crate) fn verdict(&self) -> Result<(), ExitError> {
         let any = |answer| self.relays.iter().any(|relay| relay.has(answer));
-        if any(Answer::Relay) {
-            let is_mapped = matches!(self.port_mapping, Told::Mapped { .. });
+        if any(UdpAnswer::Relay) {
+            let is_mapped = matches!(self.port_mapping, PortMappingState::Mapped { .. });
             if self.mapping == Mapping::Dependent && !self.ipv6 && !is_mapped {
-                return Err(Stop::new(
+                return Err(ExitError::new(
                     Exit::Degraded,
                     "the relay works, and direct paths are unlikely: the NAT here gives every \
                      destination another address; IPv6, or forwarding a port, would help",
@@ -168,32 +168,32 @@ impl Report {
             }
             return Ok(());
         }
-        if any(Answer::Tcp) {
-            return Err(Stop::new(
+        if any(UdpAnswer::Tcp) {
+            return Err(ExitError::new(
                 Exit::Degraded,
                 "the relay works by TCP alone, and direct paths are unlikely: UDP does not get \
                  through; allowing it out of this network, and in at the relay, would help",
             ));
         }
-        if any(Answer::OtherKey) {
-            return Err(Stop::new(
+        if any(UdpAnswer::OtherKey) {
+            return Err(ExitError::new(
                 Exit::Authentication,
                 "it answers, and is not the relay whose key was given; ask its owner for the line \
                  that adit relay prints now",
             ));
         }
-        if any(Answer::Unverified) {
+        if any(UdpAnswer::Unverified) {
             return Ok(());
         }
         let next = match self.relays.iter().any(|relay| relay.unresolved.is_none()) {
             true => "see that it runs, and that UDP gets out of this network and to its port",
             false => "check how its name is written, and that this machine resolves names",
         };
-        Err(Stop::new(Exit::Unreachable, format!("no relay can be reached; {next}")))
+        Err(ExitError::new(Exit::Unreachable, format!("no relay can be reached; {next}")))
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for NetworkReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for relay in &self.relays {
             write!(f, "{relay}")?;
@@ -204,7 +204,7 @@ impl fmt::Display for Report {
     }
 }
 
-impl fmt::Display for Found {
+impl fmt::Display for RelayReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "relay {}", self.relay)?;
         if let Some(why) = &self.unresolved {
@@ -220,14 +220,17 @@ impl fmt::Display for Found {
     }
 }
 
-impl fmt::Display for Udp {
+impl fmt::Display for UdpResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let took = self.connected_ms.unwrap_or_default();
         match self.answer {
-            Answer::Relay | Answer::Tcp => {
+            UdpAnswer::Relay | UdpAnswer::Tcp => {
                 let how = match self.answer {
-                    Answer::Tcp => "no answer, but TCP works",
-                    Answer::Relay | Answer::Unverified | Answer::OtherKey | Answer::None => "works",
+                    UdpAnswer::Tcp => "no answer, but TCP works",
+                    UdpAnswer::Relay
+                    | UdpAnswer::Unverified
+                    | UdpAnswer::OtherKey
+                    | UdpAnswer::None => "works",
                 };
                 write!(f, "{how}, connected in {took:.0} ms")?;
                 if let Some(rtt) = self.rtt_ms {
@@ -235,11 +238,13 @@ impl fmt::Display for Udp {
                 }
                 self.observed.map_or(Ok(()), |at| write!(f, ", this machine is seen at {at}"))
             }
-            Answer::Unverified => f.write_str("something answers; with its key more could be told"),
-            Answer::OtherKey => {
+            UdpAnswer::Unverified => {
+                f.write_str("something answers; with its key more could be told")
+            }
+            UdpAnswer::OtherKey => {
                 f.write_str("something answers, with another key than the one given")
             }
-            Answer::None => {
+            UdpAnswer::None => {
                 write!(f, "no answer: {}", self.why.as_deref().unwrap_or("nothing came"))
             }
         }
@@ -250,31 +255,31 @@ impl fmt::Display for Udp {
 mod tests {
     use super::*;
 
-    fn found(udp: Vec<Udp>) -> Found {
+    fn found(udp: Vec<UdpResult>) -> RelayReport {
         let place = "relay.example".parse().unwrap();
         let addresses = vec!["192.0.2.7:4433".parse().unwrap()];
-        let new = Found::new(&place, Duration::from_millis(12));
-        Found { addresses, udp, ..new }
+        let new = RelayReport::new(&place, Duration::from_millis(12));
+        RelayReport { addresses, udp, ..new }
     }
 
     fn at(text: &str) -> SocketAddr {
         text.parse().unwrap()
     }
 
-    fn works(address: &str, mapping: Mapping) -> Udp {
+    fn works(address: &str, mapping: Mapping) -> UdpResult {
         let observed = Some(at("198.51.100.9:40000"));
-        Udp::answered(at(address), Duration::from_millis(41), Some(20.04), observed, mapping)
+        UdpResult::answered(at(address), Duration::from_millis(41), Some(20.04), observed, mapping)
     }
 
-    fn exit(relays: Vec<Found>) -> Option<Exit> {
-        Report::new(relays).verdict().err().map(|stop| stop.exit())
+    fn exit(relays: Vec<RelayReport>) -> Option<Exit> {
+        NetworkReport::new(relays).verdict().err().map(|stop| stop.exit())
     }
 
     #[test]
     fn a_report_says_what_works_and_how_well() {
         let relay = found(vec![works("192.0.2.7:4433", Mapping::Independent)]);
         assert_eq!(
-            Report::new(vec![relay]).to_string(),
+            NetworkReport::new(vec![relay]).to_string(),
             "\
 relay relay.example:4433
   name: 192.0.2.7 in 12 ms
@@ -288,7 +293,7 @@ IPv6: reaches no relay"
 
     #[test]
     fn one_relay_that_works_is_enough_and_a_nat_that_cannot_be_met_is_not_good() {
-        let silent = || found(vec![Udp::silent(at("192.0.2.7:4433"), "nothing".into())]);
+        let silent = || found(vec![UdpResult::silent(at("192.0.2.7:4433"), "nothing".into())]);
         let good = |mapping| found(vec![works("192.0.2.7:4433", mapping)]);
         assert_eq!(exit(vec![silent(), good(Mapping::Independent)]), None);
         assert_eq!(exit(vec![good(Mapping::Unknown)]), None);
@@ -300,10 +305,12 @@ IPv6: reaches no relay"
 
     #[test]
     fn a_gateway_that_maps_makes_up_for_a_nat_that_cannot_be_met_and_one_that_does_not_says_why() {
-        let report = || Report::new(vec![found(vec![works("192.0.2.7:4433", Mapping::Dependent)])]);
+        let report =
+            || NetworkReport::new(vec![found(vec![works("192.0.2.7:4433", Mapping::Dependent)])]);
         let gateway = [192, 168, 1, 1].into();
         let (protocol, external) = (port_mapping::Protocol::Pcp, at("203.0.113.5:7000"));
-        let mapped = report().with_port_mapping(Told::Mapped { protocol, gateway, external });
+        let mapped =
+            report().with_port_mapping(PortMappingState::Mapped { protocol, gateway, external });
         assert!(mapped.verdict().is_ok());
         let line = "port mapping: 203.0.113.5:7000 leads here, by PCP of the gateway 192.168.1.1\n";
         assert!(mapped.to_string().contains(line), "{mapped}");
@@ -311,28 +318,32 @@ IPv6: reaches no relay"
         assert_eq!(json["port_mapping"]["protocol"], "pcp");
         assert_eq!(json["port_mapping"]["external"], "203.0.113.5:7000");
         let why = vec!["PCP: silent".to_owned()];
-        let none = report().with_port_mapping(Told::None { gateway, why });
+        let none = report().with_port_mapping(PortMappingState::None { gateway, why });
         assert!(none.to_string().contains("none by the gateway 192.168.1.1: PCP: silent"));
         assert_eq!(none.verdict().unwrap_err().exit(), Exit::Degraded);
     }
 
     #[test]
     fn a_relay_that_tcp_alone_reaches_is_worse_than_one_by_udp_and_better_than_none() {
-        let by_tcp = || Udp::by_tcp(at("192.0.2.7:4433"), Duration::from_millis(2_100));
+        let by_tcp = || UdpResult::by_tcp(at("192.0.2.7:4433"), Duration::from_millis(2_100));
         let shown = found(vec![by_tcp()]).to_string();
         let line = "UDP to 192.0.2.7:4433: no answer, but TCP works, connected in 2100 ms\n";
         assert!(shown.contains(line), "{shown}");
         assert_eq!(exit(vec![found(vec![by_tcp()])]), Some(Exit::Degraded));
         let udp = works("192.0.2.8:4433", Mapping::Independent);
         assert_eq!(exit(vec![found(vec![by_tcp(), udp])]), None);
-        let other = Udp::other_key(at("192.0.2.8:4433"), Duration::from_millis(5), true);
+        let other = UdpResult::other_key(at("192.0.2.8:4433"), Duration::from_millis(5), true);
         assert_eq!(exit(vec![found(vec![other, by_tcp()])]), Some(Exit::Degraded));
     }
 
     #[test]
     fn another_key_is_not_the_relay_and_without_a_key_an_answer_is_an_answer() {
         let other = |has_key| {
-            found(vec![Udp::other_key(at("192.0.2.7:4433"), Duration::from_millis(5), has_key)])
+            found(vec![UdpResult::other_key(
+                at("192.0.2.7:4433"),
+                Duration::from_millis(5),
+                has_key,
+            )])
         };
         assert_eq!(exit(vec![other(true)]), Some(Exit::Authentication));
         assert_eq!(exit(vec![other(false)]), None);
@@ -341,7 +352,7 @@ IPv6: reaches no relay"
     #[test]
     fn a_name_without_an_address_is_told_from_a_relay_that_is_silent() {
         let lost = found(Vec::new()).unresolved("no such host".into());
-        let report = Report::new(vec![lost]);
+        let report = NetworkReport::new(vec![lost]);
         assert!(report.to_string().contains("  name: no address: no such host\n"), "{report}");
         let said = report.verdict().unwrap_err().to_string();
         assert!(said.contains("check how its name is written"), "{said}");

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 /// What a device asks of its connector.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
-pub(crate) enum Ask {
+pub(crate) enum EnrolmentRequest {
     /// A guest wants to become a member.
     Enrol {
         /// A certificate request (PKCS#10) in PEM.
@@ -32,7 +32,7 @@ pub(crate) enum Ask {
 
 /// The answer to both.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Answer {
+pub(crate) struct EnrolmentResponse {
     /// The device's name in the mesh.
     pub(crate) device: String,
     /// Its certificate in PEM.

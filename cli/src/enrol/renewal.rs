@@ -9,7 +9,7 @@ use crate::identity::member::Membership;
 use crate::net::link::Tunnel;
 
 /// Longest and shortest time between two looks at the certificate.
-const LOOK: (Duration, Duration) = (Duration::from_secs(3_600), Duration::from_secs(1));
+const POLL_INTERVAL: (Duration, Duration) = (Duration::from_secs(3_600), Duration::from_secs(1));
 
 /// Looks after a membership, if there is one, for as long as the tunnel is kept up.
 pub(crate) async fn keep_current(membership: Option<Membership>, mut tunnel: Tunnel) {
@@ -24,7 +24,7 @@ pub(crate) async fn keep_current(membership: Option<Membership>, mut tunnel: Tun
         };
         let now = unix_now();
         if now < due {
-            let wait = Duration::from_secs(due - now).clamp(LOOK.1, LOOK.0);
+            let wait = Duration::from_secs(due - now).clamp(POLL_INTERVAL.1, POLL_INTERVAL.0);
             tokio::time::sleep(wait).await;
             continue;
         }
@@ -41,13 +41,13 @@ pub(crate) async fn keep_current(membership: Option<Membership>, mut tunnel: Tun
         match renewed {
             Ok(()) => {
                 tracing::info!("this machine has a new certificate");
-                tokio::time::sleep(LOOK.1).await;
+                tokio::time::sleep(POLL_INTERVAL.1).await;
             }
             Err(stop) => {
                 tracing::warn!("this machine's certificate is not renewed: {stop}");
                 // Ten more tries in what is left, and no more than one an hour.
                 let wait = Duration::from_secs(end.saturating_sub(now) / 10);
-                tokio::time::sleep(wait.clamp(LOOK.1, LOOK.0)).await;
+                tokio::time::sleep(wait.clamp(POLL_INTERVAL.1, POLL_INTERVAL.0)).await;
             }
         }
     }

@@ -14,7 +14,7 @@ use adit_tokio::core::drive::{RecvHalf, SendHalf, StreamError};
 use adit_tokio::core::error::Code;
 use bytes::{Bytes, BytesMut};
 
-use super::socket::Socket;
+use super::socket::StreamSocket;
 
 /// Smallest and largest read buffer: the size doubles as long as reads fill it. Measured on
 /// loopback, more than 256 KiB carries no more.
@@ -126,7 +126,7 @@ struct Progress {
 /// Carries both directions until both have ended, or one has broken, which ends the other. A
 /// connection of which one direction has ended breaks when the other is silent for `half_open`.
 pub(super) async fn both_ways(
-    socket: impl Socket,
+    socket: impl StreamSocket,
     mut sink: impl Sink,
     mut source: impl Source,
     half_open: Duration,
@@ -154,7 +154,7 @@ pub(super) async fn both_ways(
 }
 
 async fn read_socket(
-    socket: &impl Socket,
+    socket: &impl StreamSocket,
     sink: &mut impl Sink,
     progress: &Progress,
 ) -> Result<(), Broken> {
@@ -199,7 +199,7 @@ async fn read_socket(
 }
 
 async fn write_socket(
-    socket: &impl Socket,
+    socket: &impl StreamSocket,
     source: &mut impl Source,
     progress: &Progress,
 ) -> Result<(), Broken> {
@@ -275,7 +275,7 @@ impl Batch {
         Poll::Ready(Ok(false))
     }
 
-    fn write_to(&mut self, socket: &impl Socket) -> io::Result<usize> {
+    fn write_to(&mut self, socket: &impl StreamSocket) -> io::Result<usize> {
         let mut slices = [IoSlice::new(&[]); WRITE.1];
         let left = &self.pieces[self.done..];
         for (slice, piece) in slices.iter_mut().zip(left) {
@@ -312,7 +312,7 @@ impl Progress {
 /// Waits for what breaks a connection of which one direction has ended: silence for too long, or
 /// a reset that no read would tell of, since reading is over. It is polled after the two
 /// directions in the same task, so that it needs no waker to see what they did.
-async fn linger(socket: &impl Socket, progress: &Progress, half_open: Duration) -> Broken {
+async fn linger(socket: &impl StreamSocket, progress: &Progress, half_open: Duration) -> Broken {
     poll_fn(|_| if progress.is_half_open() { Poll::Ready(()) } else { Poll::Pending }).await;
     let silence = async {
         loop {

@@ -15,7 +15,7 @@ pub(crate) mod store;
 
 use std::path::{Path, PathBuf};
 
-use crate::base::stop::Stop;
+use crate::base::exit::ExitError;
 
 /// The directory.
 #[derive(Debug, Clone)]
@@ -26,13 +26,13 @@ impl Home {
     ///
     /// # Errors
     /// When none was named and the user has no directory.
-    pub(crate) fn find(named: Option<&Path>) -> Result<Self, Stop> {
+    pub(crate) fn find(named: Option<&Path>) -> Result<Self, ExitError> {
         if let Some(path) = named {
             return Ok(Self(path.to_owned()));
         }
         let user = std::env::home_dir().filter(|path| !path.as_os_str().is_empty());
         user.map(|path| Self(path.join(".adit"))).ok_or_else(|| {
-            Stop::usage("this user has no home directory; name one with --home or ADIT_HOME")
+            ExitError::usage("this user has no home directory; name one with --home or ADIT_HOME")
         })
     }
 

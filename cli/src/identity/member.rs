@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 use adit_tokio::core::tls::{Identity, KeyDigest, Tls, Trust};
 use rcgen::KeyPair;
 
+use super::credentials::Credentials;
 use super::mesh::certificate;
-use super::who::Who;
-use crate::base::stop::{Exit, Stop};
+use crate::base::exit::{Exit, ExitError};
 use crate::homedir::{Home, store};
 
 /// This machine's certificate in somebody's mesh.
@@ -62,7 +62,7 @@ impl Membership {
     ///
     /// # Errors
     /// A sentence about the file.
-    pub(crate) fn describe(&self) -> Result<certificate::Description, Stop> {
+    pub(crate) fn describe(&self) -> Result<certificate::CertificateDescription, ExitError> {
         certificate::describe_file(&self.identity_path())
     }
 
@@ -70,9 +70,9 @@ impl Membership {
     ///
     /// # Errors
     /// A sentence about a file.
-    pub(crate) fn who(&self) -> Result<Who, Stop> {
+    pub(crate) fn credentials(&self) -> Result<Credentials, ExitError> {
         let wrong = |path: PathBuf, error: &dyn std::fmt::Display| {
-            Stop::usage(format!("{}: {error}; ask for a new invite", path.display()))
+            ExitError::usage(format!("{}: {error}; ask for a new invite", path.display()))
         };
         let own = certificate::read_pem(&self.identity_path())?;
         let ca = certificate::read_pem(&self.ca_path())?;
@@ -80,7 +80,7 @@ impl Membership {
             .map_err(|error| wrong(self.identity_path(), &error))?;
         let trust =
             Trust::from_pem(ca.as_bytes()).map_err(|error| wrong(self.ca_path(), &error))?;
-        Who::of(Tls::new(identity, trust), ca.as_bytes())
+        Credentials::of(Tls::new(identity, trust), ca.as_bytes())
             .map_err(|error| wrong(self.ca_path(), &error))
     }
 
@@ -89,7 +89,7 @@ impl Membership {
     ///
     /// # Errors
     /// A sentence about a file.
-    pub(crate) fn key(&self) -> Result<KeyPair, Stop> {
+    pub(crate) fn key(&self) -> Result<KeyPair, ExitError> {
         match read_key(&self.identity_path())? {
             Some(present) => Ok(present),
             None => self.next_key(),
@@ -100,7 +100,7 @@ impl Membership {
     ///
     /// # Errors
     /// A sentence about a file.
-    pub(crate) fn next_key(&self) -> Result<KeyPair, Stop> {
+    pub(crate) fn next_key(&self) -> Result<KeyPair, ExitError> {
         let path = self.directory.join("key.pem");
         if let Some(kept) = read_key(&path)? {
             return Ok(kept);
@@ -120,14 +120,14 @@ impl Membership {
     ///
     /// # Errors
     /// A sentence about a file, or about a certificate that is not for this key.
-    pub(crate) fn keep(&self, key: &KeyPair, certificate: &str, ca: &str) -> Result<(), Stop> {
+    pub(crate) fn keep(&self, key: &KeyPair, certificate: &str, ca: &str) -> Result<(), ExitError> {
         use rcgen::PublicKeyData as _;
         let own = KeyDigest::of_spki(&key.subject_public_key_info());
         let said = certificate::describe_pem(certificate);
         if said.is_none_or(|said| said.key != own) {
             let sentence =
                 "the connector answered with a certificate for another key; tell its owner";
-            return Err(Stop::new(Exit::Degraded, sentence));
+            return Err(ExitError::new(Exit::Degraded, sentence));
         }
         store::directory(&self.directory)?;
         store::replace(&self.ca_path(), ca.as_bytes())?;
@@ -139,10 +139,13 @@ impl Membership {
     }
 }
 
-fn read_key(path: &Path) -> Result<Option<KeyPair>, Stop> {
+fn read_key(path: &Path) -> Result<Option<KeyPair>, ExitError> {
     let Some(pem) = store::read(path)? else { return Ok(None) };
     let key = KeyPair::from_pem(&String::from_utf8_lossy(&pem)).map_err(|error| {
-        Stop::usage(format!("{}: {error}; remove it, and ask for a new invite", path.display()))
+        ExitError::usage(format!(
+            "{}: {error}; remove it, and ask for a new invite",
+            path.display()
+        ))
     })?;
     Ok(Some(key))
 }
@@ -151,9 +154,9 @@ fn read_key(path: &Path) -> Result<Option<KeyPair>, Stop> {
 ///
 /// # Errors
 /// When the system lacks what it takes.
-fn new_key() -> Result<KeyPair, Stop> {
+fn new_key() -> Result<KeyPair, ExitError> {
     KeyPair::generate()
-        .map_err(|error| Stop::new(Exit::Degraded, format!("no key can be made: {error}")))
+        .map_err(|error| ExitError::new(Exit::Degraded, format!("no key can be made: {error}")))
 }
 
 #[cfg(test)]

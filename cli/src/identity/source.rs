@@ -9,19 +9,19 @@ use std::time::{Duration, SystemTime};
 use adit_tokio::core::tls::{Identity, Tls, Trust};
 use tokio::time::{Interval, MissedTickBehavior};
 
+use super::credentials::Credentials;
 use super::member::Membership;
 use super::mesh::Mesh;
-use super::who::Who;
-use crate::base::stop::Stop;
+use crate::base::exit::ExitError;
 use crate::config::TlsFiles;
 
 /// How often the files are looked at. A revocation is in force within this time and a little; a look
 /// costs one system call for each of a handful of files.
-pub(crate) const LOOK: Duration = Duration::from_millis(500);
+pub(crate) const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Where an identity, and whom it trusts, is kept.
 #[derive(Debug, Clone)]
-pub(crate) enum Source {
+pub(crate) enum CredentialSource {
     /// Files that somebody else looks after.
     Files(TlsFiles),
     /// This machine's own mesh, as its connector.
@@ -30,17 +30,17 @@ pub(crate) enum Source {
     Member(Membership),
 }
 
-impl Source {
+impl CredentialSource {
     /// Reads it.
     ///
     /// # Errors
     /// A sentence that names the file and what is wrong with it.
-    pub(crate) fn load(&self) -> Result<Who, Stop> {
+    pub(crate) fn load(&self) -> Result<Credentials, ExitError> {
         match self {
             Self::Files(files) => load(files),
             // The CA stands behind its certificate already.
-            Self::Mesh(mesh) => mesh.tls().map(Who::alone),
-            Self::Member(membership) => membership.who(),
+            Self::Mesh(mesh) => mesh.tls().map(Credentials::alone),
+            Self::Member(membership) => membership.credentials(),
         }
     }
 
@@ -78,35 +78,35 @@ fn stamp(path: &Path) -> Option<(SystemTime, u64, u64)> {
 
 /// An identity in use, and the state of its files when it was read.
 #[derive(Debug)]
-pub(crate) struct Follower {
-    source: Source,
+pub(crate) struct CredentialWatcher {
+    source: CredentialSource,
     seen: Stamp,
-    looks: Interval,
+    polls: Interval,
 }
 
-impl Follower {
+impl CredentialWatcher {
     /// Reads an identity for the first time.
     ///
     /// # Errors
-    /// As [`Source::load`].
-    pub(crate) fn start(source: Source) -> Result<(Self, Who), Stop> {
+    /// As [`CredentialSource::load`].
+    pub(crate) fn start(source: CredentialSource) -> Result<(Self, Credentials), ExitError> {
         let seen = Stamp::of(&source.watched());
-        let who = source.load()?;
-        let mut looks = tokio::time::interval(LOOK);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Ok((Self { source, seen, looks }, who))
+        let credentials = source.load()?;
+        let mut polls = tokio::time::interval(POLL_INTERVAL);
+        polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Ok((Self { source, seen, polls }, credentials))
     }
 
     /// The identity, if its files changed since they were read and can be used. Those that cannot
     /// leave the old one in use, and are tried again when they change.
-    pub(crate) fn poll(&mut self) -> Option<Who> {
+    pub(crate) fn poll(&mut self) -> Option<Credentials> {
         let now = Stamp::of(&self.source.watched());
         if now == self.seen {
             return None;
         }
         self.seen = now;
         match self.source.load() {
-            Ok(who) => Some(who),
+            Ok(credentials) => Some(credentials),
             Err(error) => {
                 tracing::warn!("the identity is not exchanged: {error}");
                 None
@@ -115,44 +115,45 @@ impl Follower {
     }
 
     /// Waits for the next identity, for ever if need be. Nothing is lost by not waiting on.
-    pub(crate) async fn next(&mut self) -> Who {
+    pub(crate) async fn next(&mut self) -> Credentials {
         loop {
-            self.looks.tick().await;
-            if let Some(who) = self.poll() {
-                return who;
+            self.polls.tick().await;
+            if let Some(credentials) = self.poll() {
+                return credentials;
             }
         }
     }
 }
 
 /// Reads the certificate, its key and the CA.
-fn load(files: &TlsFiles) -> Result<Who, Stop> {
+fn load(files: &TlsFiles) -> Result<Credentials, ExitError> {
     let chain = read(&files.certificate, "certificate")?;
     let key = read(&files.key, "key")?;
     let ca = read(&files.ca, "CA certificate")?;
     let identity = Identity::from_pem(&chain, &key).map_err(|error| {
-        Stop::usage(format!(
+        ExitError::usage(format!(
             "{} with {}: {error}; check that both are PEM and belong together",
             files.certificate.display(),
             files.key.display()
         ))
     })?;
     let mut trust = Trust::from_pem(&ca).map_err(|error| {
-        Stop::usage(format!("{}: {error}; name a PEM file of the CA", files.ca.display()))
+        ExitError::usage(format!("{}: {error}; name a PEM file of the CA", files.ca.display()))
     })?;
     if let Some(revoked) = &files.revoked {
         let list = read(revoked, "revocation list")?;
         trust = trust.with_revoked_pem(&list).map_err(|error| {
-            Stop::usage(format!("{}: {error}; name a PEM file of the list", revoked.display()))
+            ExitError::usage(format!("{}: {error}; name a PEM file of the list", revoked.display()))
         })?;
     }
     warn_if_shared(&files.key);
-    let shown = issuer(&identity, &ca).map_or_else(
+    let relay_identity = issuer(&identity, &ca).map_or_else(
         || Ok(identity.clone()),
         |issuer| identity.clone().presenting(issuer.as_bytes()),
     );
-    let shown = shown.map_err(|error| Stop::usage(format!("{}: {error}", files.ca.display())))?;
-    Ok(Who { tls: Tls::new(identity, trust), shown })
+    let relay_identity = relay_identity
+        .map_err(|error| ExitError::usage(format!("{}: {error}", files.ca.display())))?;
+    Ok(Credentials { tls: Tls::new(identity, trust), relay_identity })
 }
 
 /// The CA, of those in a file of many, that issued the last certificate of a chain.
@@ -168,9 +169,9 @@ fn issuer(identity: &Identity, ca: &[u8]) -> Option<String> {
     })
 }
 
-fn read(path: &Path, what: &str) -> Result<Vec<u8>, Stop> {
+fn read(path: &Path, what: &str) -> Result<Vec<u8>, ExitError> {
     std::fs::read(path).map_err(|error| {
-        Stop::usage(format!(
+        ExitError::usage(format!(
             "{}: the {what} cannot be read: {error}; check the path in [tls]",
             path.display()
         ))

@@ -17,12 +17,12 @@ const HOUR: Duration = Duration::from_secs(3_600);
 
 /// A certificate authority that this process alone knows.
 #[derive(Debug)]
-pub(crate) struct Authority {
+pub(crate) struct ThrowawayAuthority {
     issuer: Issuer<'static, KeyPair>,
     certificate: String,
 }
 
-impl Authority {
+impl ThrowawayAuthority {
     /// A new one (ECDSA P-256).
     pub(crate) fn new() -> anyhow::Result<Self> {
         let key = KeyPair::generate()?;

@@ -46,10 +46,10 @@ impl Carriers {
 
     /// The relay at this UDP address, with this key, takes TCP at a port of the same machine; for as
     /// long as the value lives.
-    pub(crate) fn add(&self, relay: SocketAddr, port: u16, key: KeyDigest) -> Door {
+    pub(crate) fn add(&self, relay: SocketAddr, port: u16, key: KeyDigest) -> TcpTargetGuard {
         let tcp = SocketAddr::new(relay.ip(), port);
         self.relays.add(Target { relay, tcp, name: RELAY_NAME.to_owned(), pin: Some(key) });
-        Door { relays: self.relays.clone(), relay }
+        TcpTargetGuard { relays: self.relays.clone(), relay }
     }
 
     /// How each relay is reached.
@@ -103,12 +103,12 @@ impl By {
 
 /// A relay that may be reached by TCP; with this value it is forgotten.
 #[derive(Debug)]
-pub(crate) struct Door {
+pub(crate) struct TcpTargetGuard {
     relays: carrier::Relays,
     relay: SocketAddr,
 }
 
-impl Door {
+impl TcpTargetGuard {
     /// What the relay is reached by now.
     pub(crate) fn by(&self) -> By {
         let plain = SocketAddr::new(self.relay.ip().to_canonical(), self.relay.port());
@@ -116,7 +116,7 @@ impl Door {
     }
 }
 
-impl Drop for Door {
+impl Drop for TcpTargetGuard {
     fn drop(&mut self) {
         self.relays.remove(self.relay);
     }

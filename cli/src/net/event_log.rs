@@ -6,7 +6,7 @@ use adit_tokio::core::lifecycle::{State, Transition};
 use adit_tokio::core::path::Reason;
 use adit_tokio::core::transmit::Via;
 
-use crate::base::stop::next_step;
+use crate::base::exit::next_step;
 
 /// Logs what happens to the peers that come to a node, until it has shut down. Their transitions
 /// say no more than that they came, which is for the one who serves them to say, and their end.

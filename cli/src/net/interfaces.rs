@@ -69,15 +69,15 @@ pub(crate) fn dual(listen: SocketAddr) -> SocketAddr {
 
 /// Keeps a node informed of where its socket, bound to `local`, is reached, and `others` of every
 /// change, for as long as the value lives.
-pub(crate) fn follow(
+pub(crate) fn track(
     handle: Handle,
     local: SocketAddr,
     others: watch::Sender<()>,
 ) -> Background<()> {
-    Background::spawn(tell(handle, local, others))
+    Background::spawn(advertise(handle, local, others))
 }
 
-async fn tell(handle: Handle, local: SocketAddr, others: watch::Sender<()>) {
+async fn advertise(handle: Handle, local: SocketAddr, others: watch::Sender<()>) {
     let (changed, mut changes) = mpsc::channel(CHANGES);
     // One that waits already says what this one would.
     let watched = netwatcher::watch_interfaces_with_callback(move |_| {
@@ -90,16 +90,16 @@ async fn tell(handle: Handle, local: SocketAddr, others: watch::Sender<()>) {
             None
         }
     };
-    let mut told = of_socket(local);
-    handle.set_local_addresses(told.clone());
+    let mut advertised = of_socket(local);
+    handle.set_local_addresses(advertised.clone());
     while changes.recv().await.is_some() {
         let now = of_socket(local);
-        if now != told {
+        if now != advertised {
             tracing::info!(addresses = now.len(), "this machine's networks changed");
             handle.set_local_addresses(now.clone());
             handle.network_changed();
             others.send_replace(());
-            told = now;
+            advertised = now;
         }
     }
     // Without a watch there is nothing to do but to keep what was told.

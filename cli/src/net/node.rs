@@ -16,60 +16,60 @@ use adit_tokio::core::heartbeat;
 use adit_tokio::core::node::Snapshot;
 
 use super::carriers::{Carrier, Carriers};
-use super::port_mapping::{Board, Told};
-use crate::base::stop::{Exit, Stop};
+use super::port_mapping::{PortMappingState, PortMappingStatus};
+use crate::base::exit::{Exit, ExitError};
 use crate::base::task::Background;
-use crate::config::{Heartbeat, Limits};
+use crate::config::{ForwardLimits, HeartbeatConfig};
 
 /// How long one attempt to reach the connector may take. A handshake is sent again after 1 s, and
 /// then at twice the distance each time (RFC 9002 §6.2.2), so that a connector that has just
 /// started is met within 4 s or by the next attempt; in 30 s the distances reach 16 s.
-pub(crate) const ATTEMPT: Duration = Duration::from_secs(10);
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The event loop of a node, running.
-pub(crate) type Driver = Background<io::Result<()>>;
+pub(crate) type NodeDriver = Background<io::Result<()>>;
 
-impl Driver {
+impl NodeDriver {
     /// Waits for the loop to end by itself, which it does after a shutdown or when its socket
     /// fails.
-    pub(crate) async fn ended(&mut self) -> Stop {
+    pub(crate) async fn ended(&mut self) -> ExitError {
         let why = match self.join().await {
             Ok(Ok(())) => "the node has shut down".to_owned(),
             Ok(Err(error)) => format!("the UDP socket failed: {error}; start again"),
             Err(error) => format!("the event loop ended: {error}"),
         };
-        Stop::new(Exit::Degraded, why)
+        ExitError::new(Exit::Degraded, why)
     }
 }
 
 /// A node on its socket, running.
 #[derive(Debug)]
-pub(crate) struct Node {
+pub(crate) struct RunningNode {
     pub(crate) handle: Handle,
-    pub(crate) driver: Driver,
+    pub(crate) driver: NodeDriver,
     /// The address its socket is bound to.
     pub(crate) local: SocketAddr,
     /// Its relays by TCP, if it may have any.
     pub(crate) carriers: Option<Carriers>,
     /// What is known of its gateway.
-    pub(crate) board: Board,
+    pub(crate) port_mapping: PortMappingStatus,
 }
 
-impl Node {
+impl RunningNode {
     fn new(
         handle: Handle,
         driver: impl Future<Output = io::Result<()>> + Send + 'static,
         local: SocketAddr,
         carriers: Option<Carriers>,
     ) -> Self {
-        let (driver, board) = (Background::spawn(driver), Board::default());
-        Self { handle, driver, local, carriers, board }
+        let (driver, port_mapping) = (Background::spawn(driver), PortMappingStatus::default());
+        Self { handle, driver, local, carriers, port_mapping }
     }
 
     /// What it is looked at by.
-    pub(crate) fn sight(&self) -> Sight {
+    pub(crate) fn to_handle(&self) -> NodeHandle {
         let (handle, carriers) = (self.handle.clone(), self.carriers.clone());
-        Sight { handle, carriers, board: self.board.clone() }
+        NodeHandle { handle, carriers, port_mapping: self.port_mapping.clone() }
     }
 
     /// Takes leave of a node that is not needed any more, and waits until its peers were told.
@@ -86,26 +86,30 @@ impl Node {
 
 /// A node at one instant, and how its relays are reached.
 #[derive(Debug)]
-pub(crate) struct Look {
+pub(crate) struct NodeSnapshot {
     pub(crate) snapshot: Snapshot,
     /// By the UDP addresses of the relays.
     pub(crate) carriers: BTreeMap<SocketAddr, Carrier>,
     /// What its gateway maps.
-    pub(crate) port_mapping: Told,
+    pub(crate) port_mapping: PortMappingState,
 }
 
 /// What a running node is looked at by.
 #[derive(Debug, Clone)]
-pub(crate) struct Sight {
+pub(crate) struct NodeHandle {
     pub(crate) handle: Handle,
     pub(crate) carriers: Option<Carriers>,
-    pub(crate) board: Board,
+    pub(crate) port_mapping: PortMappingStatus,
 }
 
-impl Sight {
-    pub(crate) fn look(&self) -> Look {
+impl NodeHandle {
+    pub(crate) fn snapshot(&self) -> NodeSnapshot {
         let carriers = self.carriers.as_ref().map(Carriers::told).unwrap_or_default();
-        Look { snapshot: self.handle.snapshot(), carriers, port_mapping: self.board.told() }
+        NodeSnapshot {
+            snapshot: self.handle.snapshot(),
+            carriers,
+            port_mapping: self.port_mapping.get(),
+        }
     }
 }
 
@@ -113,10 +117,10 @@ impl Sight {
 ///
 /// # Errors
 /// A sentence about the address.
-pub(crate) fn start(address: SocketAddr, config: Config) -> Result<Node, Stop> {
+pub(crate) fn start(address: SocketAddr, config: Config) -> Result<RunningNode, ExitError> {
     on(address, |io, local| {
         let (handle, driver) = adit_tokio::with_io(io, config)?;
-        Ok(Node::new(handle, driver, local, None))
+        Ok(RunningNode::new(handle, driver, local, None))
     })
 }
 
@@ -124,13 +128,16 @@ pub(crate) fn start(address: SocketAddr, config: Config) -> Result<Node, Stop> {
 ///
 /// # Errors
 /// A sentence about the address.
-pub(crate) fn start_with_relays(address: SocketAddr, config: Config) -> Result<Node, Stop> {
+pub(crate) fn start_with_relays(
+    address: SocketAddr,
+    config: Config,
+) -> Result<RunningNode, ExitError> {
     on(address, |io, local| {
         let clock = io.clock();
         let (io, relays) = carrier::client(io)?;
         let (handle, driver) = adit_tokio::with_io(io, config)?;
         let carriers = Some(Carriers::new(relays, clock));
-        Ok(Node::new(handle, driver, local, carriers))
+        Ok(RunningNode::new(handle, driver, local, carriers))
     })
 }
 
@@ -142,27 +149,27 @@ pub(crate) fn start_relay(
     address: SocketAddr,
     config: Config,
     door: Option<(TcpListener, carrier::Identity)>,
-) -> Result<Node, Stop> {
+) -> Result<RunningNode, ExitError> {
     let Some((listener, identity)) = door else { return start(address, config) };
     on(address, |io, local| {
         let (io, _) = carrier::server(io, [listener], &identity, carrier::Limits::default())?;
         let (handle, driver) = adit_tokio::with_io(io, config)?;
-        Ok(Node::new(handle, driver, local, None))
+        Ok(RunningNode::new(handle, driver, local, None))
     })
 }
 
 /// Binds a socket and has a node made of it.
 fn on(
     address: SocketAddr,
-    make: impl FnOnce(TokioIo, SocketAddr) -> io::Result<Node>,
-) -> Result<Node, Stop> {
+    make: impl FnOnce(TokioIo, SocketAddr) -> io::Result<RunningNode>,
+) -> Result<RunningNode, ExitError> {
     let bind = || {
         let io = TokioIo::bind(address)?;
         let local = io.local_addr()?;
         make(io, local)
     };
     bind().map_err(|error| {
-        Stop::usage(format!(
+        ExitError::usage(format!(
             "{address}: cannot use this UDP address: {error}; choose another, or end what uses it"
         ))
     })
@@ -177,7 +184,7 @@ pub(crate) fn local_for(remote: SocketAddr) -> SocketAddr {
 }
 
 /// The transport's defaults with room for as many streams as connections may be forwarded.
-pub(crate) fn transport(limits: Limits) -> Transport {
+pub(crate) fn transport(limits: ForwardLimits) -> Transport {
     let max_streams = u32::try_from(limits.connections).unwrap_or(u32::MAX).clamp(2, 1 << 20);
     Transport { max_streams, ..Transport::default() }
 }
@@ -186,9 +193,9 @@ pub(crate) fn transport(limits: Limits) -> Transport {
 ///
 /// # Errors
 /// Which knob cannot work.
-pub(crate) fn build(builder: Builder, beat: Heartbeat) -> Result<Config, Stop> {
+pub(crate) fn build(builder: Builder, beat: HeartbeatConfig) -> Result<Config, ExitError> {
     let wrong = |error: &dyn std::fmt::Display| {
-        Stop::in_file(format!("{error}; correct it or leave it out"))
+        ExitError::in_file(format!("{error}; correct it or leave it out"))
     };
     let heartbeat = heartbeat::Config::builder()
         .interval(beat.interval)

@@ -8,48 +8,48 @@ use adit_tokio::core::drive::Handle;
 use adit_tokio::core::message::{MAX_GUESTS, MAX_REVOKED, MAX_SERVICES, Register, ServiceName};
 use adit_tokio::core::tls::Identity;
 
-use crate::base::stop::Stop;
-use crate::config::Service;
-use crate::identity::mesh::registry::Registry;
+use crate::base::exit::ExitError;
+use crate::config::ServiceConfig;
+use crate::identity::mesh::registry::MeshRegistry;
 use crate::identity::mesh::roster::Roster;
 
 /// What a node is registered as at its relays.
 #[derive(Debug)]
-pub(crate) struct Registration {
+pub(crate) struct RelayRegistration {
     name: String,
     services: Vec<ServiceName>,
     /// What the node was told last.
-    told: Mutex<Option<Register>>,
+    advertised: Mutex<Option<Register>>,
 }
 
-impl Registration {
+impl RelayRegistration {
     /// That of a connector with these services.
     ///
     /// # Errors
     /// When its certificate has no name, by which relays tell connectors of one mesh apart.
-    pub(crate) fn new(identity: &Identity, services: &[Service]) -> Result<Self, Stop> {
+    pub(crate) fn new(identity: &Identity, services: &[ServiceConfig]) -> Result<Self, ExitError> {
         let services = services.iter().map(|service| service.name.clone());
         Ok(Self {
             name: name(identity)?,
             services: services.take(MAX_SERVICES).collect(),
-            told: Mutex::default(),
+            advertised: Mutex::default(),
         })
     }
 
     /// Tells a node what is to be told now, unless it was.
-    pub(crate) fn tell(&self, handle: &Handle, roster: Option<&Roster>, now: u64) {
+    pub(crate) fn advertise(&self, handle: &Handle, roster: Option<&Roster>, now: u64) {
         let offer = match roster {
             Some(roster) => roster.with(|registry| self.offer(Some(registry), now)),
             None => self.offer(None, now),
         };
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.as_ref() != Some(&offer) {
+        let mut advertised = self.advertised.lock().unwrap_or_else(PoisonError::into_inner);
+        if advertised.as_ref() != Some(&offer) {
             handle.register(Some(offer.clone()));
-            *told = Some(offer);
+            *advertised = Some(offer);
         }
     }
 
-    fn offer(&self, registry: Option<&Registry>, now: u64) -> Register {
+    fn offer(&self, registry: Option<&MeshRegistry>, now: u64) -> Register {
         let mut offer = Register {
             name: self.name.clone(),
             services: self.services.clone(),
@@ -70,7 +70,7 @@ impl Registration {
 
 /// Serial numbers of certificates that were taken back and have not ended, those taken back last
 /// first.
-fn revoked(registry: &Registry, now: u64) -> Vec<String> {
+fn revoked(registry: &MeshRegistry, now: u64) -> Vec<String> {
     let mut all: Vec<_> = registry
         .devices
         .iter()
@@ -82,10 +82,10 @@ fn revoked(registry: &Registry, now: u64) -> Vec<String> {
     all.into_iter().map(|(_, serial, _)| serial.clone()).take(MAX_REVOKED).collect()
 }
 
-fn name(identity: &Identity) -> Result<String, Stop> {
+fn name(identity: &Identity) -> Result<String, ExitError> {
     let nobody = || {
         let next = "issue one with a DNS name, which is also what agents dial it by";
-        Stop::usage(format!(
+        ExitError::usage(format!(
             "relays need a name, and this connector's certificate has none; {next}"
         ))
     };
@@ -101,20 +101,21 @@ mod tests {
     use adit_tokio::core::tls::KeyDigest;
 
     use super::*;
-    use crate::identity::mesh::registry::{Device, Issued, Role};
-    use crate::identity::throwaway::Authority;
+    use crate::identity::mesh::registry::{DeviceRole, IssuedInvite, RegisteredDevice};
+    use crate::identity::throwaway::ThrowawayAuthority;
 
-    fn registration() -> Registration {
-        let identity = Authority::new().unwrap().device("connector").unwrap().identity().clone();
+    fn registration() -> RelayRegistration {
+        let identity =
+            ThrowawayAuthority::new().unwrap().device("connector").unwrap().identity().clone();
         let backend = "3000".parse().unwrap();
-        let service = Service { name: "web".parse().unwrap(), backend, allow: None };
-        Registration::new(&identity, &[service]).unwrap()
+        let service = ServiceConfig { name: "web".parse().unwrap(), backend, allow: None };
+        RelayRegistration::new(&identity, &[service]).unwrap()
     }
 
-    fn invite(number: u16, expires: u64) -> Issued {
+    fn invite(number: u16, expires: u64) -> IssuedInvite {
         let mut key = [0; 32];
         key[..2].copy_from_slice(&number.to_be_bytes());
-        Issued {
+        IssuedInvite {
             key: KeyDigest(key),
             service: "web".into(),
             name: None,
@@ -125,12 +126,12 @@ mod tests {
         }
     }
 
-    fn device(serial: &str, end: u64, revoked: Option<u64>) -> Device {
-        Device {
+    fn device(serial: &str, end: u64, revoked: Option<u64>) -> RegisteredDevice {
+        RegisteredDevice {
             id: format!("device-{serial}"),
             name: None,
             label: String::new(),
-            role: Role::Agent,
+            role: DeviceRole::Agent,
             key: KeyDigest([0; 32]),
             services: BTreeSet::new(),
             serials: BTreeMap::from([(serial.to_owned(), end)]),
@@ -151,10 +152,10 @@ mod tests {
 
     #[test]
     fn guests_are_those_of_open_invites_and_the_longest_lived_where_they_are_many() {
-        let mut registry = Registry::new("mesh".into());
+        let mut registry = MeshRegistry::new("mesh".into());
         registry.invites = vec![invite(1, 99), invite(2, 100), invite(3, 101)];
         registry.invites[2].revoked = true;
-        let keys = |registry: &Registry| registration().offer(Some(registry), 100).guests;
+        let keys = |registry: &MeshRegistry| registration().offer(Some(registry), 100).guests;
         assert_eq!(keys(&registry), [invite(2, 100).key]);
         let many = u16::try_from(MAX_GUESTS).unwrap() + 1;
         registry.invites = (0..many).map(|n| invite(n, 100 + u64::from(n))).collect();
@@ -166,7 +167,7 @@ mod tests {
 
     #[test]
     fn serials_are_those_of_revoked_devices_whose_certificates_have_not_ended() {
-        let mut registry = Registry::new("mesh".into());
+        let mut registry = MeshRegistry::new("mesh".into());
         registry.devices = vec![
             device("0a", 100, Some(1)),
             device("0b", 99, Some(1)),

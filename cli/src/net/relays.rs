@@ -14,58 +14,64 @@ use adit_tokio::core::tls::{Identity, Tls, Trust};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::carriers::{Carriers, Door};
+use super::carriers::{Carriers, TcpTargetGuard};
 use super::happy_eyeballs::{self, HEAD_START};
 use super::interfaces;
-use super::names::Names;
-use super::node::Node;
-use super::port_mapping::Mapper;
+use super::names::NameResolver;
+use super::node::RunningNode;
+use super::port_mapping::PortMappingTask;
 use crate::address::{RELAY_NAME, RelayAddress};
 use crate::base::task::Background;
 
 /// How long the addresses of a relay are tried before its name is asked for again.
-const ATTEMPT: Duration = Duration::from_secs(10);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a relay may be lost at its address before its name is asked for again: it may have
 /// moved.
-const LOST: Duration = Duration::from_secs(15);
+const LOST_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Pause before a name that did not resolve, or whose addresses are all silent, is tried again.
-const AGAIN: Duration = Duration::from_secs(2);
+const RETRY_DELAY: Duration = Duration::from_secs(2);
 
 /// Pause after a relay that refuses this machine, or is not the one whose key is known: its owner has
 /// to do something.
-const REFUSED: Duration = Duration::from_secs(30);
+const REFUSED_RETRY_DELAY: Duration = Duration::from_secs(30);
 
 /// The relays of one node, attached for as long as this lives.
 #[derive(Debug)]
-pub(crate) struct Relays {
-    shown: watch::Sender<Identity>,
-    mapper: Option<Mapper>,
+pub(crate) struct AttachedRelays {
+    relay_identity: watch::Sender<Identity>,
+    mapper: Option<PortMappingTask>,
     _tasks: Vec<Background<()>>,
 }
 
-impl Relays {
-    /// Attaches a node to relays as the one that `shown` is; where it `maps`, its gateway is asked to
-    /// lead peers to it.
+impl AttachedRelays {
+    /// Attaches a node to relays with this identity; with `port_mapping`, its gateway is asked to lead
+    /// peers to it.
     pub(crate) fn attach(
-        node: &Node,
+        node: &RunningNode,
         relays: &[RelayAddress],
-        shown: Identity,
-        maps: bool,
+        relay_identity: Identity,
+        port_mapping: bool,
     ) -> Self {
-        let (shown, who) = watch::channel(shown);
+        let (relay_identity, identity) = watch::channel(relay_identity);
         let (change, changed) = watch::channel(());
-        let mapper = maps
-            .then(|| Mapper::start((node.handle.clone(), node.local), node.board.clone(), changed));
-        let mut tasks = vec![interfaces::follow(node.handle.clone(), node.local, change)];
+        let mapper = port_mapping.then(|| {
+            PortMappingTask::start(
+                (node.handle.clone(), node.local),
+                node.port_mapping.clone(),
+                changed,
+            )
+        });
+        let mut tasks = vec![interfaces::track(node.handle.clone(), node.local, change)];
         tasks.extend(relays.iter().map(|relay| {
             let (handle, relay) = (node.handle.clone(), relay.clone());
-            let (carriers, who) = (node.carriers.clone(), who.clone());
-            let one = One { handle, carriers, relay, who, names: Names::new() };
-            Background::spawn(one.keep())
+            let (carriers, identity) = (node.carriers.clone(), identity.clone());
+            let dialer =
+                RelayDialer { handle, carriers, relay, identity, names: NameResolver::new() };
+            Background::spawn(dialer.run())
         }));
-        Self { shown, mapper, _tasks: tasks }
+        Self { relay_identity, mapper, _tasks: tasks }
     }
 
     /// Has the gateway take back what it maps, before the end of the program.
@@ -76,36 +82,36 @@ impl Relays {
     }
 
     /// Handshakes with relays from here on are made as this one.
-    pub(crate) fn show(&self, shown: Identity) {
-        self.shown.send_replace(shown);
+    pub(crate) fn set_identity(&self, relay_identity: Identity) {
+        self.relay_identity.send_replace(relay_identity);
     }
 }
 
 /// One relay of one node.
-struct One {
+struct RelayDialer {
     handle: Handle,
     carriers: Option<Carriers>,
     relay: RelayAddress,
-    who: watch::Receiver<Identity>,
-    names: Names,
+    identity: watch::Receiver<Identity>,
+    names: NameResolver,
 }
 
-impl One {
-    async fn keep(mut self) {
+impl RelayDialer {
+    async fn run(mut self) {
         let place = [self.relay.at.clone().into()];
         loop {
             let addresses = self.names.resolve(&place).await;
-            let pause = match timeout(ATTEMPT, self.first(&addresses)).await {
+            let pause = match timeout(CONNECT_TIMEOUT, self.dial_first(&addresses)).await {
                 Ok(Ok(dialled)) => {
                     tracing::info!(relay = %self.relay.at, "attached to a relay");
-                    self.hold(&dialled.peer).await;
-                    AGAIN
+                    self.follow_peer(&dialled.peer).await;
+                    RETRY_DELAY
                 }
-                Ok(Err(Some(failure))) => self.say_refused(&failure),
-                Ok(Err(None)) => AGAIN,
+                Ok(Err(Some(failure))) => self.log_refusal(&failure),
+                Ok(Err(None)) => RETRY_DELAY,
                 Err(_) => {
                     tracing::warn!(relay = %self.relay.at, "the relay does not answer; retrying");
-                    AGAIN
+                    RETRY_DELAY
                 }
             };
             sleep(pause).await;
@@ -113,33 +119,34 @@ impl One {
     }
 
     fn tls(&self) -> Tls {
-        Tls::new(self.who.borrow().clone(), Trust::pinned_leaf(self.relay.key))
+        Tls::new(self.identity.borrow().clone(), Trust::pinned_leaf(self.relay.key))
     }
 
     /// Dials the addresses, a little apart, and returns the first that is connected.
-    async fn first(&self, addresses: &[SocketAddr]) -> Result<Dialled, Option<Failure>> {
+    async fn dial_first(&self, addresses: &[SocketAddr]) -> Result<DialledRelay, Option<Failure>> {
         let start = |address| Ok(answer(self.dial(address)));
         let latest = |before: Option<Failure>, now: Option<Failure>| now.or(before);
         let first = happy_eyeballs::first(addresses.to_vec(), |_| HEAD_START, start, latest).await;
         first.map_err(Option::flatten)
     }
 
-    fn dial(&self, address: SocketAddr) -> Result<Dialled, Misuse> {
+    fn dial(&self, address: SocketAddr) -> Result<DialledRelay, Misuse> {
         let carriers = self.carriers.as_ref();
-        let door = carriers.map(|carriers| carriers.add(address, self.relay.tcp, self.relay.key));
+        let tcp_target =
+            carriers.map(|carriers| carriers.add(address, self.relay.tcp, self.relay.key));
         let peer = self.handle.dial(Dial::relay(address, RELAY_NAME, self.tls()))?;
-        Ok(Dialled { peer, _door: door })
+        Ok(DialledRelay { peer, _tcp_target: tcp_target })
     }
 
     /// Waits until the relay is lost for long, or for good.
-    async fn hold(&mut self, peer: &Peer) {
+    async fn follow_peer(&mut self, peer: &Peer) {
         let mut events = self.handle.events();
         let mut lost: Option<Instant> = None;
         loop {
             match peer.state() {
                 State::Connected { .. } => lost = None,
                 State::Failed { error, .. } => {
-                    self.say_refused(&error);
+                    self.log_refusal(&error);
                     return;
                 }
                 State::Disconnected => return,
@@ -149,8 +156,8 @@ impl One {
             }
             tokio::select! {
                 event = events.next() => if event.is_none() { return },
-                () = until(lost.map(|since| since + LOST)) => return,
-                Ok(()) = self.who.changed() => {
+                () = until(lost.map(|since| since + LOST_TIMEOUT)) => return,
+                Ok(()) = self.identity.changed() => {
                     if let Err(error) = self.handle.set_dial_tls(peer, &self.tls()) {
                         tracing::warn!(%error, "the relay is not shown the new identity");
                     }
@@ -159,38 +166,38 @@ impl One {
         }
     }
 
-    fn say_refused(&self, failure: &Failure) -> Duration {
+    fn log_refusal(&self, failure: &Failure) -> Duration {
         let relay = &self.relay.at;
         if failure.code() == Code::Forbidden {
             let next = "have its owner allow it: adit relay --allow-mesh KEY, of adit id show";
             tracing::warn!("{relay}: the relay refuses this machine ({failure}); {next}");
-            return REFUSED;
+            return REFUSED_RETRY_DELAY;
         }
         if failure.category() == Category::Authentication {
             tracing::warn!(
                 "{relay}: this is not the relay whose key is known ({failure}); ask its owner for the \
                  line that adit relay prints now"
             );
-            return REFUSED;
+            return REFUSED_RETRY_DELAY;
         }
         tracing::warn!(%relay, %failure, "no connection to the relay; retrying");
-        AGAIN
+        RETRY_DELAY
     }
 }
 
 /// A relay that was dialled; left with this value.
-struct Dialled {
+struct DialledRelay {
     peer: Peer,
-    _door: Option<Door>,
+    _tcp_target: Option<TcpTargetGuard>,
 }
 
-impl Drop for Dialled {
+impl Drop for DialledRelay {
     fn drop(&mut self) {
         self.peer.disconnect();
     }
 }
 
-async fn answer(dialled: Result<Dialled, Misuse>) -> Result<Dialled, Option<Failure>> {
+async fn answer(dialled: Result<DialledRelay, Misuse>) -> Result<DialledRelay, Option<Failure>> {
     match dialled {
         Ok(dialled) => dialled.peer.connected().await.map(|()| dialled).map_err(Some),
         // The node is about to end, and this with it.

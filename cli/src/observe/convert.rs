@@ -20,7 +20,7 @@ use super::schema::{
 };
 use crate::base::units::millis;
 use crate::net::carriers::Carrier;
-use crate::net::port_mapping::Told;
+use crate::net::port_mapping::PortMappingState;
 
 impl PeerStatus {
     /// Returns the status of a peer, with what carries its packets if it is a relay.
@@ -232,8 +232,8 @@ impl From<RegistrationView> for RegistrationStatus {
     }
 }
 
-impl From<Told> for PortMapping {
-    fn from(told: Told) -> Self {
+impl From<PortMappingState> for PortMapping {
+    fn from(state: PortMappingState) -> Self {
         let in_state = |state: &'static str| Self {
             state: Cow::Borrowed(state),
             protocol: None,
@@ -241,13 +241,13 @@ impl From<Told> for PortMapping {
             external: None,
             why: Vec::new(),
         };
-        match told {
-            Told::NotAsked => in_state("not_asked"),
-            Told::NotNeeded => in_state("not_needed"),
-            Told::None { gateway, why } => {
+        match state {
+            PortMappingState::NotAsked => in_state("not_asked"),
+            PortMappingState::NotNeeded => in_state("not_needed"),
+            PortMappingState::None { gateway, why } => {
                 Self { gateway: Some(gateway.to_string()), why, ..in_state("none") }
             }
-            Told::Mapped { protocol, gateway, external } => Self {
+            PortMappingState::Mapped { protocol, gateway, external } => Self {
                 protocol: Some(protocol.as_str().into()),
                 gateway: Some(gateway.to_string()),
                 external: Some(external),

@@ -15,14 +15,14 @@ use serde_json::{Map, Value};
 use super::schema::{
     DialTarget, ExposedService, LocalForward, PeerStatus, ProcessStatus, RelayStatus,
 };
-use crate::base::stop::Stop;
+use crate::base::exit::ExitError;
 use crate::base::units::as_ms;
 use crate::control::Controlled;
-use crate::net::node::Look;
-use crate::net::port_mapping::Told;
+use crate::net::node::NodeSnapshot;
+use crate::net::port_mapping::PortMappingState;
 
-type See = Box<dyn Fn() -> Option<Look> + Send + Sync>;
-type Reloaded = Pin<Box<dyn Future<Output = Result<Map<String, Value>, Stop>> + Send>>;
+type See = Box<dyn Fn() -> Option<NodeSnapshot> + Send + Sync>;
+type Reloaded = Pin<Box<dyn Future<Output = Result<Map<String, Value>, ExitError>> + Send>>;
 type Reload = Box<dyn Fn() -> Reloaded + Send + Sync>;
 
 /// A running role.
@@ -79,7 +79,10 @@ impl Process {
     }
 
     /// How its node, if it has one at the time, is seen.
-    pub(crate) fn seeing(mut self, see: impl Fn() -> Option<Look> + Send + Sync + 'static) -> Self {
+    pub(crate) fn with_snapshots(
+        mut self,
+        see: impl Fn() -> Option<NodeSnapshot> + Send + Sync + 'static,
+    ) -> Self {
         self.see = Box::new(see);
         self
     }
@@ -88,7 +91,7 @@ impl Process {
     /// end even if the asker leaves, and never twice at once.
     pub(crate) fn on_reload<F>(mut self, reload: impl Fn() -> F + Send + Sync + 'static) -> Self
     where
-        F: Future<Output = Result<Map<String, Value>, Stop>> + Send + 'static,
+        F: Future<Output = Result<Map<String, Value>, ExitError>> + Send + 'static,
     {
         self.reload = Some(Box::new(move || Box::pin(reload())));
         self
@@ -103,12 +106,12 @@ impl Controlled for Process {
     fn status(&self) -> impl Serialize {
         let since_epoch = self.started_at.duration_since(SystemTime::UNIX_EPOCH);
         let (mapping, port_mapping, relay, peers) = match (self.see)() {
-            Some(Look { snapshot, carriers, port_mapping }) => {
+            Some(NodeSnapshot { snapshot, carriers, port_mapping }) => {
                 let Snapshot { mapping, relay, peers, .. } = snapshot;
                 let peers = peers.into_iter().map(|peer| PeerStatus::new(peer, &carriers));
                 (mapping, port_mapping, relay.map(RelayStatus::from), peers.collect())
             }
-            None => (Mapping::default(), Told::default(), None, Vec::new()),
+            None => (Mapping::default(), PortMappingState::default(), None, Vec::new()),
         };
         ProcessStatus {
             role: self.role.into(),
@@ -127,10 +130,10 @@ impl Controlled for Process {
         }
     }
 
-    async fn reload(&self) -> Result<Map<String, Value>, Stop> {
+    async fn reload(&self) -> Result<Map<String, Value>, ExitError> {
         match &self.reload {
             Some(reload) => reload().await,
-            None => Err(Stop::usage(format!(
+            None => Err(ExitError::usage(format!(
                 "this {} has nothing to reload; end it and start it again",
                 self.role
             ))),

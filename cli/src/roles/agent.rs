@@ -13,33 +13,33 @@ use tokio::task::JoinSet;
 
 use super::dialler::core;
 use super::shutdown::shut_down;
+use crate::base::exit::ExitError;
 use crate::base::signals;
-use crate::base::stop::Stop;
 use crate::base::task::Background;
-use crate::config::{Heartbeat, Limits, Remote};
+use crate::config::{ForwardLimits, HeartbeatConfig, RemoteConnector};
 use crate::control;
 use crate::enrol::renewal;
-use crate::forward::ingress::tcp::{Gate, serve};
+use crate::forward::ingress::tcp::{ConnectionLimiter, serve};
 use crate::homedir::Home;
-use crate::identity::source::Source;
-use crate::net::link::Link;
-use crate::net::names::Names;
-use crate::net::node::Sight;
-use crate::net::race::Caller;
+use crate::identity::source::CredentialSource;
+use crate::net::dialer::Dialer;
+use crate::net::link::ConnectorLink;
+use crate::net::names::NameResolver;
+use crate::net::node::NodeHandle;
 use crate::observe::process::Process;
 
 /// What an agent is to do.
 #[derive(Debug)]
-pub(crate) struct Plan {
+pub(crate) struct AgentPlan {
     /// What `adit status` calls it.
     pub(crate) role: &'static str,
-    pub(crate) remote: Remote,
-    pub(crate) source: Source,
+    pub(crate) remote: RemoteConnector,
+    pub(crate) source: CredentialSource,
     pub(crate) paths: path::Config,
     /// Local ports, open already, and where they lead.
     pub(crate) ports: Vec<(TcpListener, ServiceName)>,
-    pub(crate) limits: Limits,
-    pub(crate) heartbeat: Heartbeat,
+    pub(crate) limits: ForwardLimits,
+    pub(crate) heartbeat: HeartbeatConfig,
     pub(crate) give_up_after: Option<Duration>,
     /// Whether a gateway is asked to map the socket.
     pub(crate) port_mapping: bool,
@@ -49,13 +49,16 @@ pub(crate) struct Plan {
 ///
 /// # Errors
 /// Why it ended before it was asked to.
-pub(crate) async fn work(plan: Plan, home: Result<&Home, &Stop>) -> Result<(), Stop> {
+pub(crate) async fn work(
+    plan: AgentPlan,
+    home: Result<&Home, &ExitError>,
+) -> Result<(), ExitError> {
     let membership = match &plan.source {
-        Source::Member(membership) => Some(membership.clone()),
-        Source::Files(_) | Source::Mesh(_) => None,
+        CredentialSource::Member(membership) => Some(membership.clone()),
+        CredentialSource::Files(_) | CredentialSource::Mesh(_) => None,
     };
-    let (caller, follower) = core(plan.source, plan.paths, plan.limits, plan.heartbeat)?;
-    let caller = Caller { maps: plan.port_mapping, ..caller };
+    let (dialer, watcher) = core(plan.source, plan.paths, plan.limits, plan.heartbeat)?;
+    let dialer = Dialer { port_mapping: plan.port_mapping, ..dialer };
     let ended = signals::asked_to_end()?;
     let mut process = Process::new(plan.role);
     for address in &plan.remote.addresses {
@@ -65,19 +68,21 @@ pub(crate) async fn work(plan: Plan, home: Result<&Home, &Stop>) -> Result<(), S
         process = process.dialling(&plan.remote.name, format_args!("the relay {}", relay.at));
     }
     let ours = plan.ports.iter().filter_map(|(listener, _)| listener.local_addr().ok()).collect();
-    let names = home.iter().fold(Names::new().without(ours), |names, home| names.at_home(home));
+    let names =
+        home.iter().fold(NameResolver::new().without(ours), |names, home| names.at_home(home));
     let (mut link, tunnel) =
-        Link::new((plan.remote, names), (caller, follower), plan.give_up_after);
-    let gate = Gate::new(plan.limits);
+        ConnectorLink::new((plan.remote, names), (dialer, watcher), plan.give_up_after);
+    let limiter = ConnectionLimiter::new(plan.limits);
     let mut ports = JoinSet::new();
     for (listener, service) in plan.ports {
         if let Ok(local) = listener.local_addr() {
             process = process.forwarding(local, &service);
         }
-        ports.spawn(serve(listener, service, tunnel.clone(), gate.clone()));
+        ports.spawn(serve(listener, service, tunnel.clone(), limiter.clone()));
     }
-    let seen = link.seen();
-    let process = process.seeing(move || seen.borrow().as_ref().map(Sight::look));
+    let node_handle = link.node_handle();
+    let process =
+        process.with_snapshots(move || node_handle.borrow().as_ref().map(NodeHandle::snapshot));
     let _control = control::open(home, process).await;
     let _renewal = Background::spawn(renewal::keep_current(membership, tunnel));
     let stop = tokio::select! {

@@ -15,77 +15,80 @@ use tokio::sync::Mutex;
 use super::serving::serve;
 use super::shutdown::shut_down;
 use crate::address::{HostPort, RelayAddress};
+use crate::base::exit::ExitError;
 use crate::base::signals;
-use crate::base::stop::Stop;
 use crate::base::system::unix_now;
 use crate::base::task::Background;
-use crate::config::{Heartbeat, Limits, Service};
-use crate::control::{self, Control};
+use crate::config::{ForwardLimits, HeartbeatConfig, ServiceConfig};
+use crate::control::{self, ControlSocket};
 use crate::forward::egress::Services;
 use crate::homedir::Home;
 use crate::homedir::lock::Lock;
-use crate::identity::mesh::offer::Offer;
+use crate::identity::credentials::Credentials;
+use crate::identity::mesh::offer::ConnectorOffer;
 use crate::identity::mesh::roster::Roster;
-use crate::identity::source::{Follower, Source};
-use crate::identity::who::Who;
-use crate::net::node::{self, Node, Sight};
-use crate::net::registration::Registration;
-use crate::net::relays::Relays;
+use crate::identity::source::{CredentialSource, CredentialWatcher};
+use crate::net::node::{self, NodeHandle, RunningNode};
+use crate::net::registration::RelayRegistration;
+use crate::net::relays::AttachedRelays;
 use crate::net::{event_log, interfaces};
 use crate::observe::process::Process;
 
 /// How often a connector looks whether its own certificate is due: it may have been exchanged, or the
 /// clock been set.
-const RENEWAL_LOOK: Duration = Duration::from_secs(1);
+const RENEWAL_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Pause after it could not be renewed.
-const RENEWAL_AGAIN: Duration = Duration::from_secs(60);
+const RENEWAL_RETRY_DELAY: Duration = Duration::from_secs(60);
 
 /// What a connector is to do.
 #[derive(Debug)]
-pub(crate) struct Plan {
+pub(crate) struct ConnectorPlan {
     /// What `adit status` calls it.
     pub(crate) role: &'static str,
     pub(crate) listen: SocketAddr,
-    pub(crate) services: Vec<Service>,
-    pub(crate) limits: Limits,
-    pub(crate) heartbeat: Heartbeat,
+    pub(crate) services: Vec<ServiceConfig>,
+    pub(crate) limits: ForwardLimits,
+    pub(crate) heartbeat: HeartbeatConfig,
     /// Where else devices reach it than at its own addresses.
     pub(crate) advertise: Vec<HostPort>,
     pub(crate) relays: Vec<RelayAddress>,
     pub(crate) paths: path::Config,
     /// Whether a gateway is asked to map the socket.
     pub(crate) port_mapping: bool,
-    pub(crate) source: Source,
+    pub(crate) source: CredentialSource,
 }
 
 /// A connector at work.
-pub(crate) struct Running {
-    node: Node,
+pub(crate) struct RunningConnector {
+    node: RunningNode,
     ended: Pin<Box<dyn Future<Output = ()> + Send>>,
-    identity: Arc<Exchange>,
+    identity: Arc<CredentialRefresher>,
     _tasks: [Background<()>; 4],
     _claim: Option<Lock>,
-    _control: Option<Control>,
+    _control: Option<ControlSocket>,
 }
 
 /// Starts what a plan says.
 ///
 /// # Errors
 /// What of the plan cannot work.
-pub(crate) async fn start(plan: Plan, home: Result<&Home, &Stop>) -> Result<Running, Stop> {
+pub(crate) async fn start(
+    plan: ConnectorPlan,
+    home: Result<&Home, &ExitError>,
+) -> Result<RunningConnector, ExitError> {
     let (claim, roster) = match &plan.source {
-        Source::Mesh(mesh) => {
+        CredentialSource::Mesh(mesh) => {
             let claim = mesh.claim()?;
             mesh.keep_current()?;
             (Some(claim), Some(Arc::new(Roster::new(mesh.clone())?)))
         }
-        Source::Files(_) | Source::Member(_) => (None, None),
+        CredentialSource::Files(_) | CredentialSource::Member(_) => (None, None),
     };
-    let (follower, Who { tls, shown }) = Follower::start(plan.source)?;
+    let (watcher, Credentials { tls, relay_identity }) = CredentialWatcher::start(plan.source)?;
     let registration = match plan.relays.is_empty() {
         true => None,
-        false => Some(Registration::new(&shown, &plan.services)?),
+        false => Some(RelayRegistration::new(&relay_identity, &plan.services)?),
     };
     let builder = Config::builder(tls)
         .listening(true)
@@ -98,54 +101,55 @@ pub(crate) async fn start(plan: Plan, home: Result<&Home, &Stop>) -> Result<Runn
         false => node::start_with_relays(plan.listen, core)?,
     };
     let (listen, count) = (node.local, plan.services.len());
-    let mut process = process(plan.role, &plan.services, node.sight());
+    let mut process = process(plan.role, &plan.services, node.to_handle());
     for relay in &plan.relays {
         process = process.relayed_by(&relay.at);
     }
     let own = interfaces::of_socket(node.local);
-    let offer = Offer::new(&own, &plan.advertise, &plan.relays, &plan.services);
+    let offer = ConnectorOffer::new(&own, &plan.advertise, &plan.relays, &plan.services);
     let mut services = Services::new(plan.services, plan.limits);
     if let Some(roster) = &roster {
         roster.mesh().set_offer(&offer)?;
         services = services.of_mesh(roster.clone());
     }
-    let identity = Arc::new(Exchange {
+    let identity = Arc::new(CredentialRefresher {
         handle: node.handle.clone(),
-        follower: Mutex::new(follower),
+        watcher: Mutex::new(watcher),
         roster: roster.clone(),
         registration,
-        relays: (!plan.relays.is_empty())
-            .then(|| Relays::attach(&node, &plan.relays, shown, plan.port_mapping)),
+        relays: (!plan.relays.is_empty()).then(|| {
+            AttachedRelays::attach(&node, &plan.relays, relay_identity, plan.port_mapping)
+        }),
     });
     identity.register();
     let tasks = [
         Background::spawn(event_log::log(node.handle.clone())),
         Background::spawn(serve(node.handle.clone(), Arc::new(services), roster.clone())),
-        Background::spawn(follow(identity.clone())),
+        Background::spawn(poll_credentials(identity.clone())),
         Background::spawn(keep_current(roster)),
     ];
     let asked = identity.clone();
     let process = process.on_reload(move || {
         let asked = asked.clone();
-        async move { Ok(Map::from_iter([("closed".to_owned(), asked.now().await.into())])) }
+        async move { Ok(Map::from_iter([("closed".to_owned(), asked.refresh().await.into())])) }
     });
     let ended = Box::pin(signals::asked_to_end()?);
     let control = control::open(home, process).await;
     tracing::info!(%listen, services = count, "the connector is up");
-    Ok(Running { node, ended, identity, _tasks: tasks, _claim: claim, _control: control })
+    Ok(RunningConnector { node, ended, identity, _tasks: tasks, _claim: claim, _control: control })
 }
 
 /// What `adit status` is told.
-fn process(role: &'static str, services: &[Service], sight: Sight) -> Process {
-    let process = Process::new(role).seeing(move || Some(sight.look()));
+fn process(role: &'static str, services: &[ServiceConfig], node: NodeHandle) -> Process {
+    let process = Process::new(role).with_snapshots(move || Some(node.snapshot()));
     services
         .iter()
         .fold(process, |process, service| process.exposing(&service.name, &service.backend))
 }
 
-impl Running {
+impl RunningConnector {
     /// What exchanges its identity when it is told to, instead of when it looks.
-    pub(crate) fn exchange(&self) -> Arc<Exchange> {
+    pub(crate) fn credential_refresher(&self) -> Arc<CredentialRefresher> {
         self.identity.clone()
     }
 
@@ -153,7 +157,7 @@ impl Running {
     ///
     /// # Errors
     /// When the socket fails.
-    pub(crate) async fn until_asked_to_end(mut self) -> Result<(), Stop> {
+    pub(crate) async fn until_asked_to_end(mut self) -> Result<(), ExitError> {
         tokio::select! {
             stop = self.node.driver.ended() => Err(stop),
             () = self.ended => shut_down(&self.node.handle, self.identity.relays.as_ref()).await,
@@ -163,35 +167,35 @@ impl Running {
 
 /// The identity of a running connector, and its files.
 #[derive(Debug)]
-pub(crate) struct Exchange {
+pub(crate) struct CredentialRefresher {
     handle: Handle,
-    follower: Mutex<Follower>,
+    watcher: Mutex<CredentialWatcher>,
     roster: Option<Arc<Roster>>,
     /// What its relays are told, if it has any.
-    registration: Option<Registration>,
-    relays: Option<Relays>,
+    registration: Option<RelayRegistration>,
+    relays: Option<AttachedRelays>,
 }
 
-impl Exchange {
+impl CredentialRefresher {
     /// Has the relays know what changed, if anything did.
     fn register(&self) {
         if let Some(registration) = &self.registration {
-            registration.tell(&self.handle, self.roster.as_deref(), unix_now());
+            registration.advertise(&self.handle, self.roster.as_deref(), unix_now());
         }
     }
 
     /// Looks at the files now, and puts in force what they say; gives how many connections ended
     /// by it.
-    pub(crate) async fn now(&self) -> usize {
-        let who = self.follower.lock().await.poll();
+    pub(crate) async fn refresh(&self) -> usize {
+        let credentials = self.watcher.lock().await.poll();
         if let Some(roster) = &self.roster {
             roster.refresh();
         }
         // An invite that has expired leaves no file changed.
         self.register();
-        let Some(Who { tls, shown }) = who else { return 0 };
+        let Some(Credentials { tls, relay_identity }) = credentials else { return 0 };
         if let Some(relays) = &self.relays {
-            relays.show(shown);
+            relays.set_identity(relay_identity);
         }
         let before = self.handle.snapshot().peers.len();
         match self.handle.set_tls(tls) {
@@ -208,10 +212,10 @@ impl Exchange {
     }
 }
 
-async fn follow(identity: Arc<Exchange>) {
+async fn poll_credentials(identity: Arc<CredentialRefresher>) {
     loop {
-        tokio::time::sleep(crate::identity::source::LOOK).await;
-        identity.now().await;
+        tokio::time::sleep(crate::identity::source::POLL_INTERVAL).await;
+        identity.refresh().await;
     }
 }
 
@@ -220,9 +224,9 @@ async fn keep_current(roster: Option<Arc<Roster>>) {
     let Some(roster) = roster else { return };
     loop {
         let mesh = roster.mesh().clone();
-        let mut wait = RENEWAL_AGAIN;
+        let mut wait = RENEWAL_RETRY_DELAY;
         match tokio::task::spawn_blocking(move || mesh.keep_current()).await {
-            Ok(Ok(())) => wait = RENEWAL_LOOK,
+            Ok(Ok(())) => wait = RENEWAL_POLL_INTERVAL,
             Ok(Err(stop)) => tracing::warn!("this machine's certificate is not renewed: {stop}"),
             Err(error) => tracing::warn!(%error, "this machine's certificate is not renewed"),
         }

@@ -4,29 +4,31 @@
 use adit_tokio::core::config::{Config, Transport};
 use adit_tokio::core::path;
 
-use crate::base::stop::Stop;
-use crate::config::{self, Heartbeat, Limits, Remote, Target};
+use crate::base::exit::ExitError;
+use crate::config::{self, AgentTarget, ForwardLimits, HeartbeatConfig, RemoteConnector};
 use crate::homedir::Home;
-use crate::identity::known::Known;
-use crate::identity::source::{Follower, Source};
-use crate::identity::who::Who;
+use crate::identity::credentials::Credentials;
+use crate::identity::saved_service::SavedService;
+use crate::identity::source::{CredentialSource, CredentialWatcher};
+use crate::net::dialer::Dialer;
 use crate::net::node;
-use crate::net::race::Caller;
 
 /// The connector that a file means, and who this machine is to it.
 ///
 /// # Errors
 /// When nothing is known of it.
 pub(crate) fn target(
-    config: &config::Agent,
-    home: Result<&Home, &Stop>,
-) -> Result<(Remote, Source), Stop> {
+    config: &config::AgentConfig,
+    home: Result<&Home, &ExitError>,
+) -> Result<(RemoteConnector, CredentialSource), ExitError> {
     let (remote, source) = match &config.target {
-        Target::Given(remote, files) => (remote.clone(), Source::Files(files.clone())),
-        Target::Known(name) => {
-            let home = home.map_err(Stop::clone)?;
-            let known = Known::load(home, name)?;
-            (known.remote()?, Source::Member(known.membership(home)))
+        AgentTarget::Given(remote, files) => {
+            (remote.clone(), CredentialSource::Files(files.clone()))
+        }
+        AgentTarget::Known(name) => {
+            let home = home.map_err(ExitError::clone)?;
+            let known = SavedService::load(home, name)?;
+            (known.remote()?, CredentialSource::Member(known.membership(home)))
         }
     };
     let service = config.forwards.first().map(|forward| &forward.service);
@@ -38,13 +40,16 @@ pub(crate) fn target(
 /// # Errors
 /// What of it cannot work.
 pub(crate) fn core(
-    source: Source,
+    source: CredentialSource,
     paths: path::Config,
-    limits: Limits,
-    heartbeat: Heartbeat,
-) -> Result<(Caller, Follower), Stop> {
-    let (follower, Who { tls, shown }) = Follower::start(source)?;
-    let transport = Transport { connect_timeout: node::ATTEMPT, ..node::transport(limits) };
+    limits: ForwardLimits,
+    heartbeat: HeartbeatConfig,
+) -> Result<(Dialer, CredentialWatcher), ExitError> {
+    let (watcher, Credentials { tls, relay_identity }) = CredentialWatcher::start(source)?;
+    let transport = Transport { connect_timeout: node::CONNECT_TIMEOUT, ..node::transport(limits) };
     let builder = Config::builder(tls).device_id("agent").transport(transport).path(paths);
-    Ok((Caller { core: node::build(builder, heartbeat)?, shown, maps: false }, follower))
+    Ok((
+        Dialer { core: node::build(builder, heartbeat)?, relay_identity, port_mapping: false },
+        watcher,
+    ))
 }

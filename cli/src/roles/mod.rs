@@ -4,7 +4,7 @@
 pub(crate) mod agent;
 pub(crate) mod connector;
 pub(crate) mod dialler;
-pub(crate) mod once;
+pub(crate) mod one_shot;
 pub(crate) mod relay;
 mod requests;
 mod serving;

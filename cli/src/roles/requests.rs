@@ -11,8 +11,8 @@ use adit_tokio::core::error::{Code, Failure};
 use bytes::Bytes;
 use serde::Deserialize;
 
-use crate::enrol::{self, Answer, Ask};
-use crate::forward::egress::access::Device;
+use crate::enrol::{self, EnrolmentRequest, EnrolmentResponse};
+use crate::forward::egress::access::ConnectedDevice;
 use crate::identity::mesh::roster::Roster;
 
 /// Longest body that is looked at: a certificate request has room in it, and nothing is as long.
@@ -20,24 +20,24 @@ const LONGEST: usize = 64 * 1024;
 
 /// What every operation has. Further keys are the operation's own, or are ignored.
 #[derive(Deserialize)]
-struct Named<'a> {
+struct OperationName<'a> {
     #[serde(borrow)]
     op: Cow<'a, str>,
 }
 
 /// An operation, read.
 #[derive(Debug)]
-enum Asked {
+enum Operation {
     Ping,
-    Certificate(Ask),
+    Certificate(EnrolmentRequest),
 }
 
 /// Answers the requests of one peer in turn, until it is closed for good.
-pub(crate) async fn serve(peer: &Peer, device: &Device, roster: Option<Arc<Roster>>) {
+pub(crate) async fn serve(peer: &Peer, device: &ConnectedDevice, roster: Option<Arc<Roster>>) {
     while let Some(request) = peer.accept_request().await {
         let answered = match read(request.body()) {
-            Ok(Asked::Ping) => ping(device),
-            Ok(Asked::Certificate(ask)) => certify(peer, device, roster.clone(), ask).await,
+            Ok(Operation::Ping) => ping(device),
+            Ok(Operation::Certificate(ask)) => certify(peer, device, roster.clone(), ask).await,
             Err(failure) => Err(failure),
         };
         // A requester that has given up meanwhile needs no answer.
@@ -52,7 +52,7 @@ pub(crate) async fn serve(peer: &Peer, device: &Device, roster: Option<Arc<Roste
 }
 
 /// Reads what is asked for.
-fn read(body: &[u8]) -> Result<Asked, Failure> {
+fn read(body: &[u8]) -> Result<Operation, Failure> {
     if body.len() > LONGEST {
         let why = format!("a request to a connector has at most {LONGEST} bytes");
         return Err(Failure::new(Code::TooLarge, why));
@@ -63,11 +63,11 @@ fn read(body: &[u8]) -> Result<Asked, Failure> {
             format!("the request asks for nothing known: {error}"),
         )
     };
-    let named: Named<'_> = serde_json::from_slice(body).map_err(malformed)?;
+    let named: OperationName<'_> = serde_json::from_slice(body).map_err(malformed)?;
     match &*named.op {
-        "ping" => Ok(Asked::Ping),
+        "ping" => Ok(Operation::Ping),
         "enrol" | "renew" => {
-            serde_json::from_slice(body).map(Asked::Certificate).map_err(malformed)
+            serde_json::from_slice(body).map(Operation::Certificate).map_err(malformed)
         }
         other => {
             let why = format!("this connector has no operation {other:?}");
@@ -76,7 +76,7 @@ fn read(body: &[u8]) -> Result<Asked, Failure> {
     }
 }
 
-fn ping(device: &Device) -> Result<Bytes, Failure> {
+fn ping(device: &ConnectedDevice) -> Result<Bytes, Failure> {
     device.as_member("\"ping\"")?;
     Ok(Bytes::from_static(b"{}"))
 }
@@ -84,9 +84,9 @@ fn ping(device: &Device) -> Result<Bytes, Failure> {
 /// Has a certificate issued. A member's connection lives as long as its latest one.
 async fn certify(
     peer: &Peer,
-    device: &Device,
+    device: &ConnectedDevice,
     roster: Option<Arc<Roster>>,
-    ask: Ask,
+    ask: EnrolmentRequest,
 ) -> Result<Bytes, Failure> {
     let answer = issue(device, roster, ask).await?;
     if device.as_member("a certificate").is_ok() {
@@ -98,7 +98,11 @@ async fn certify(
 }
 
 /// Writes to the disk, which is not for the thread that carries everybody's bytes.
-async fn issue(device: &Device, roster: Option<Arc<Roster>>, ask: Ask) -> Result<Answer, Failure> {
+async fn issue(
+    device: &ConnectedDevice,
+    roster: Option<Arc<Roster>>,
+    ask: EnrolmentRequest,
+) -> Result<EnrolmentResponse, Failure> {
     let nobody = || Failure::new(Code::NoSuchService, "this connector issues no certificates");
     let roster = roster.ok_or_else(nobody)?;
     let gone = || Failure::new(Code::Closed, "the device is gone");
@@ -122,21 +126,21 @@ mod tests {
 
     #[test]
     fn a_ping_is_answered_with_an_empty_object() {
-        assert!(matches!(read(br#"{"op":"ping"}"#), Ok(Asked::Ping)));
-        assert_eq!(ping(&Device::member(&[])).unwrap(), "{}");
+        assert!(matches!(read(br#"{"op":"ping"}"#), Ok(Operation::Ping)));
+        assert_eq!(ping(&ConnectedDevice::member(&[])).unwrap(), "{}");
         assert_eq!(code(r#"{"later":[1],"op":"\u0070ing"}"#), None);
     }
 
     #[test]
     fn a_certificate_is_asked_for_with_a_request() {
-        assert!(matches!(read(br#"{"op":"renew","csr":""}"#), Ok(Asked::Certificate(_))));
+        assert!(matches!(read(br#"{"op":"renew","csr":""}"#), Ok(Operation::Certificate(_))));
         assert_eq!(code(r#"{"op":"enrol","label":"laptop"}"#), Some(Code::ProtocolViolation));
     }
 
     #[tokio::test]
     async fn a_connector_without_a_mesh_issues_no_certificates() {
-        let ask = Ask::Renew { csr: String::new() };
-        let refused = issue(&Device::member(&["device-1"]), None, ask).await.unwrap_err();
+        let ask = EnrolmentRequest::Renew { csr: String::new() };
+        let refused = issue(&ConnectedDevice::member(&["device-1"]), None, ask).await.unwrap_err();
         assert_eq!(refused.code(), Code::NoSuchService);
     }
 
@@ -163,7 +167,7 @@ mod tests {
 
     #[test]
     fn a_guest_gets_no_answer_to_a_ping() {
-        let failure = ping(&Device::guest()).unwrap_err();
+        let failure = ping(&ConnectedDevice::guest()).unwrap_err();
         assert_eq!(failure.code(), Code::Forbidden);
     }
 }

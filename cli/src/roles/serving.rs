@@ -6,7 +6,7 @@ use std::sync::Arc;
 use adit_tokio::core::drive::{Handle, Peer};
 
 use super::requests;
-use crate::forward::egress::access::Device;
+use crate::forward::egress::access::ConnectedDevice;
 use crate::forward::egress::{Services, serve_each, serve_streams};
 use crate::identity::mesh::roster::Roster;
 
@@ -17,7 +17,7 @@ pub(crate) async fn serve(handle: Handle, services: Arc<Services>, roster: Optio
 
 /// Serves the streams and answers the requests of one peer, until it is closed for good.
 async fn serve_peer(peer: Peer, services: Arc<Services>, roster: Option<Arc<Roster>>) {
-    let device = Device::of(&peer);
+    let device = ConnectedDevice::of(&peer);
     let remote = peer.remote().map_or_else(String::new, |remote| format!(" from {remote}"));
     tracing::info!("{}: {device} came{remote}", peer.id());
     tokio::join!(serve_streams(&peer, services), requests::serve(&peer, &device, roster));

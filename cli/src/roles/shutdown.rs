@@ -2,15 +2,18 @@
 
 use adit_tokio::core::drive::Handle;
 
+use crate::base::exit::{Exit, ExitError};
 use crate::base::signals;
-use crate::base::stop::{Exit, Stop};
-use crate::net::relays::Relays;
+use crate::net::relays::AttachedRelays;
 
 /// Lets what is under way finish within the core's drain time; a second signal cuts it short.
 ///
 /// # Errors
 /// When a second signal did cut it short.
-pub(crate) async fn shut_down(handle: &Handle, relays: Option<&Relays>) -> Result<(), Stop> {
+pub(crate) async fn shut_down(
+    handle: &Handle,
+    relays: Option<&AttachedRelays>,
+) -> Result<(), ExitError> {
     tracing::info!("ending: connections under way may finish; a second signal ends them now");
     let again = signals::asked_to_end()?;
     handle.shutdown();
@@ -21,6 +24,6 @@ pub(crate) async fn shut_down(handle: &Handle, relays: Option<&Relays>) -> Resul
     };
     tokio::select! {
         _ = async { tokio::join!(handle.closed(), released) } => Ok(()),
-        () = again => Err(Stop::new(Exit::Degraded, "ended by a second signal; connections were cut")),
+        () = again => Err(ExitError::new(Exit::Degraded, "ended by a second signal; connections were cut")),
     }
 }

@@ -11,24 +11,24 @@ use tokio::time::timeout;
 
 use super::serving::serve;
 use crate::base::task::Background;
-use crate::config::Limits;
+use crate::config::ForwardLimits;
 use crate::forward::egress::Services;
 use crate::forward::egress::builtin::Builtin;
-use crate::identity::throwaway::Authority;
-use crate::net::node::{self, Node};
+use crate::identity::throwaway::ThrowawayAuthority;
+use crate::net::node::{self, RunningNode};
 
 /// Longest wait for what ought to happen.
 pub(crate) const SOON: Duration = Duration::from_secs(10);
 
 /// A connector and who is connected to it.
-pub(crate) struct World {
+pub(crate) struct TestTunnel {
     pub(crate) peer: Peer,
-    pub(crate) connector: Node,
-    _member: Node,
+    pub(crate) connector: RunningNode,
+    _member: RunningNode,
     _serving: Option<Background<()>>,
 }
 
-impl World {
+impl TestTunnel {
     /// A connector that takes so many connections at a time.
     pub(crate) async fn new(connections: usize) -> Self {
         Self::without_services().await.serving(connections)
@@ -36,14 +36,15 @@ impl World {
 
     /// A connector that serves nothing.
     pub(crate) async fn without_services() -> Self {
-        let authority = Authority::new().unwrap();
+        let authority = ThrowawayAuthority::new().unwrap();
         let device = |name| authority.device(name).unwrap();
         Self::between(device("connector"), device("member")).await
     }
 
     /// A connector, and one that it has invited and knows nothing else of.
     pub(crate) async fn with_guest() -> Self {
-        let (authority, stranger) = (Authority::new().unwrap(), Authority::new().unwrap());
+        let (authority, stranger) =
+            (ThrowawayAuthority::new().unwrap(), ThrowawayAuthority::new().unwrap());
         let guest = stranger.device("laptop").unwrap().identity().clone();
         let key = KeyDigest::of_certificate(&guest.chain()[0]).unwrap();
         let trust = authority.trust().unwrap().with_guests([(key, Duration::MAX)].into());
@@ -66,7 +67,7 @@ impl World {
     }
 
     fn serving(self, connections: usize) -> Self {
-        let limits = Limits { connections, ..Limits::default() };
+        let limits = ForwardLimits { connections, ..ForwardLimits::default() };
         let services = Arc::new(Services::new(Vec::new(), limits));
         let serving = Background::spawn(serve(self.connector.handle.clone(), services, None));
         Self { _serving: Some(serving), ..self }

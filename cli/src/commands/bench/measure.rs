@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::{Direction, Figure};
+use super::{BenchFigure, Direction};
 use crate::forward::egress::builtin::Builtin;
 
 /// Bytes given and taken at once.
@@ -41,7 +41,7 @@ pub(crate) async fn throughput(
     direction: Direction,
     streams: usize,
     time: Duration,
-) -> Result<Figure, Failure> {
+) -> Result<BenchFigure, Failure> {
     let mut running = JoinSet::new();
     let mut sinks = Vec::new();
     if direction == Direction::Up {
@@ -68,7 +68,7 @@ pub(crate) async fn throughput(
         Direction::Down => start.elapsed(),
         Direction::Up => time,
     };
-    Ok(Figure::Throughput { direction, streams, bytes, took })
+    Ok(BenchFigure::Throughput { direction, streams, bytes, took })
 }
 
 /// Takes what a source gives until an instant, or until it gives no more.
@@ -109,7 +109,11 @@ async fn fill(sink: (SendHalf, RecvHalf), until: Instant) -> Result<u64, Failure
 ///
 /// # Errors
 /// What ended the stream, or the bulk beside it.
-pub(crate) async fn latency(peer: &Peer, beside: usize, time: Duration) -> Result<Figure, Failure> {
+pub(crate) async fn latency(
+    peer: &Peer,
+    beside: usize,
+    time: Duration,
+) -> Result<BenchFigure, Failure> {
     let (mut send, mut recv) = accepted(open(peer, Builtin::Echo).await?).await?;
     let mut bulk = JoinSet::new();
     let end = Instant::now() + time + STALL;
@@ -131,7 +135,7 @@ pub(crate) async fn latency(peer: &Peer, beside: usize, time: Duration) -> Resul
         ended.map_err(|_| stalled())??;
         return Err(Failure::new(Code::Unknown, "the bulk ended before its time"));
     }
-    Ok(Figure::Latency { beside, bytes: MESSAGE, times: times.into() })
+    Ok(BenchFigure::Latency { beside, bytes: MESSAGE, times: times.into() })
 }
 
 async fn round_trip(send: &mut SendHalf, recv: &mut RecvHalf) -> Result<Duration, StreamError> {
@@ -149,7 +153,7 @@ pub(crate) async fn new_streams(
     peer: &Peer,
     at_once: usize,
     time: Duration,
-) -> Result<Figure, Failure> {
+) -> Result<BenchFigure, Failure> {
     let start = Instant::now();
     let until = start + time;
     let mut running = JoinSet::new();
@@ -169,7 +173,7 @@ pub(crate) async fn new_streams(
     while let Some(each) = running.join_next().await {
         count += each.map_err(|_| stalled())??;
     }
-    Ok(Figure::NewStreams { at_once, count, took: start.elapsed() })
+    Ok(BenchFigure::NewStreams { at_once, count, took: start.elapsed() })
 }
 
 async fn use_once(mut stream: Stream) -> Result<(), StreamError> {

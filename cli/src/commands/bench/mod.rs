@@ -12,13 +12,13 @@ use indicatif::ProgressBar;
 use serde::Serialize;
 
 pub(crate) use self::measure::{latency, new_streams, throughput};
-use self::report::Json;
+use self::report::BenchJson;
+use crate::base::exit::{Exit, ExitError};
 use crate::base::samples::Samples;
-use crate::base::stop::{Exit, Stop};
 use crate::base::{output, signals};
 use crate::commands::target::TargetArgs;
 use crate::homedir::Home;
-use crate::roles::once::Connection;
+use crate::roles::one_shot::OneShotConnection;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -88,7 +88,7 @@ pub(crate) const CASES: [Case; 7] = [
 
 /// What was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Figure {
+pub(crate) enum BenchFigure {
     /// Bytes that arrived at their end.
     Throughput { direction: Direction, streams: usize, bytes: u64, took: Duration },
     /// Round trips of messages of so many bytes.
@@ -101,11 +101,14 @@ pub(crate) enum Figure {
 ///
 /// # Errors
 /// Why there was no connection, or what ended a measurement.
-pub(crate) async fn run(arguments: &BenchArgs, home: Result<Home, Stop>) -> Result<(), Stop> {
+pub(crate) async fn run(
+    arguments: &BenchArgs,
+    home: Result<Home, ExitError>,
+) -> Result<(), ExitError> {
     let target = arguments.to.target(home)?;
     let ended = signals::asked_to_end()?;
     tokio::pin!(ended);
-    let by_signal = || Stop::new(Exit::Degraded, "ended by a signal before all was measured");
+    let by_signal = || ExitError::new(Exit::Degraded, "ended by a signal before all was measured");
     let connection = tokio::select! {
         connection = target.connect(arguments.to.timeout) => connection?,
         () = &mut ended => return Err(by_signal()),
@@ -119,7 +122,7 @@ pub(crate) async fn run(arguments: &BenchArgs, home: Result<Home, Stop>) -> Resu
 }
 
 /// Measures and tells: people of each figure as it is there, programs of all at the end.
-async fn all(connection: &Connection, arguments: &BenchArgs) -> Result<(), Stop> {
+async fn all(connection: &OneShotConnection, arguments: &BenchArgs) -> Result<(), ExitError> {
     // It draws on stderr, and only if that is a terminal.
     let bar = ProgressBar::new_spinner();
     let tell = |line: String| match arguments.json {
@@ -138,7 +141,7 @@ async fn all(connection: &Connection, arguments: &BenchArgs) -> Result<(), Stop>
     }
     bar.finish_and_clear();
     if arguments.json {
-        output::json(SCHEMA, &Json::new(&connection.reached, arguments.seconds, &figures))?;
+        output::json(SCHEMA, &BenchJson::new(&connection.reached, arguments.seconds, &figures))?;
     }
     Ok(())
 }
@@ -147,7 +150,11 @@ async fn all(connection: &Connection, arguments: &BenchArgs) -> Result<(), Stop>
 ///
 /// # Errors
 /// What ended it before that.
-pub(crate) async fn measure(peer: &Peer, case: Case, time: Duration) -> Result<Figure, Failure> {
+pub(crate) async fn measure(
+    peer: &Peer,
+    case: Case,
+    time: Duration,
+) -> Result<BenchFigure, Failure> {
     match case {
         Case::Throughput { direction, streams } => throughput(peer, direction, streams, time).await,
         Case::Latency { beside } => latency(peer, beside, time).await,

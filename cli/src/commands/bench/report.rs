@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{Case, Direction, Figure};
+use super::{BenchFigure, Case, Direction};
 use crate::base::units::millis;
-use crate::roles::once::Reached;
+use crate::roles::one_shot::Reached;
 
 /// The shape of the JSON.
 #[derive(Debug, Serialize)]
-pub(super) struct Json<'a> {
+pub(super) struct BenchJson<'a> {
     #[serde(flatten)]
     reached: &'a Reached,
     /// What each measurement was given.
@@ -45,17 +45,17 @@ enum Measurement {
     },
 }
 
-impl<'a> Json<'a> {
-    pub(super) fn new(reached: &'a Reached, time: Duration, figures: &[Figure]) -> Self {
+impl<'a> BenchJson<'a> {
+    pub(super) fn new(reached: &'a Reached, time: Duration, figures: &[BenchFigure]) -> Self {
         let measurements = figures.iter().map(Measurement::from).collect();
         Self { reached, seconds: time.as_secs_f64(), measurements }
     }
 }
 
-impl From<&Figure> for Measurement {
-    fn from(figure: &Figure) -> Self {
+impl From<&BenchFigure> for Measurement {
+    fn from(figure: &BenchFigure) -> Self {
         match figure {
-            &Figure::Throughput { direction, streams, bytes, took } => Self::Throughput {
+            &BenchFigure::Throughput { direction, streams, bytes, took } => Self::Throughput {
                 direction,
                 streams,
                 bytes,
@@ -63,14 +63,14 @@ impl From<&Figure> for Measurement {
                 bytes_per_second: per_second(bytes, took).round(),
                 gbit_per_second: round(gbit(bytes, took)),
             },
-            Figure::Latency { beside, bytes, times } => Self::Latency {
+            BenchFigure::Latency { beside, bytes, times } => Self::Latency {
                 beside_streams: *beside,
                 bytes: *bytes,
                 n: times.len(),
                 p50_ms: times.percentile(50).map(millis),
                 p99_ms: times.percentile(99).map(millis),
             },
-            &Figure::NewStreams { at_once, count, took } => Self::NewStreams {
+            &BenchFigure::NewStreams { at_once, count, took } => Self::NewStreams {
                 at_once,
                 n: count,
                 seconds: millis(took) / 1e3,
@@ -113,7 +113,7 @@ impl fmt::Display for Case {
 }
 
 /// One line for people.
-impl fmt::Display for Figure {
+impl fmt::Display for BenchFigure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             &Self::Throughput { direction, streams, bytes, took } => {
@@ -147,17 +147,21 @@ mod tests {
 
     use super::*;
 
-    fn figures() -> [Figure; 3] {
+    fn figures() -> [BenchFigure; 3] {
         let times: Vec<_> = (1..=100).map(|n| Duration::from_micros(10 * n)).collect();
         [
-            Figure::Throughput {
+            BenchFigure::Throughput {
                 direction: Direction::Up,
                 streams: 8,
                 bytes: 1_500_000_000,
                 took: Duration::from_secs(3),
             },
-            Figure::Latency { beside: 1, bytes: 64, times: times.into() },
-            Figure::NewStreams { at_once: 16, count: 30_000, took: Duration::from_millis(3_001) },
+            BenchFigure::Latency { beside: 1, bytes: 64, times: times.into() },
+            BenchFigure::NewStreams {
+                at_once: 16,
+                count: 30_000,
+                took: Duration::from_millis(3_001),
+            },
         ]
     }
 
@@ -176,7 +180,7 @@ mod tests {
     #[test]
     fn programs_are_told_the_same() {
         let (reached, figures) = (Reached::example(), figures());
-        let json = Json::new(&reached, Duration::from_secs(3), &figures);
+        let json = BenchJson::new(&reached, Duration::from_secs(3), &figures);
         let expected = json!({
             "connector": "connector",
             "address": "192.0.2.7:4433",

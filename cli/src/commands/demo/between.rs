@@ -13,13 +13,13 @@ use adit_tokio::core::relay;
 use adit_tokio::core::tls::{KeyDigest, Tls, Trust};
 use anyhow::Context as _;
 
-use super::path::Path;
-use super::service::Service;
+use super::path::SimulatedPath;
+use super::service::DemoService;
 use super::world::{self, AGENT, CONNECTOR, LocalPort};
 use crate::address::RELAY_NAME;
 use crate::base::task::Background;
-use crate::identity::throwaway::Authority;
-use crate::net::node::{self, Driver, Node};
+use crate::identity::throwaway::ThrowawayAuthority;
+use crate::net::node::{self, NodeDriver, RunningNode};
 
 /// One way between either peer and the relay: 80 ms there and back through it.
 const TO_RELAY: Duration = Duration::from_millis(20);
@@ -29,24 +29,24 @@ const DIRECTLY: Duration = Duration::from_millis(10);
 
 /// The relay and the two peers, running, and what lies between them.
 #[derive(Debug)]
-pub(super) struct Between {
+pub(super) struct RelayedPair {
     /// The agent's.
     pub(super) port: LocalPort,
     pub(super) events: Events,
     pub(super) peer: Peer,
     connector: Handle,
-    direct: Path,
-    _to_relay: [Path; 2],
-    _drivers: [Driver; 3],
+    direct: SimulatedPath,
+    _to_relay: [SimulatedPath; 2],
+    _drivers: [NodeDriver; 3],
     _serving: Background<()>,
 }
 
-impl Between {
+impl RelayedPair {
     /// Starts all; the peers find each other by themselves. Without `is_direct_open` there is
     /// nothing but the relay between them.
     pub(super) async fn start(
-        authority: &Authority,
-        service: &Service,
+        authority: &ThrowawayAuthority,
+        service: &DemoService,
         is_direct_open: bool,
     ) -> anyhow::Result<Self> {
         let own = authority.device(RELAY_NAME)?;
@@ -57,8 +57,8 @@ impl Between {
         let at_relay = node::start(loopback(), builder.build()?)?;
 
         let (agent, connector) = (authority.device(AGENT)?, authority.device(CONNECTOR)?);
-        let attach = async |tls: &Tls, node: &Node| {
-            let path = Path::between(Some(node.local), at_relay.local, TO_RELAY).await?;
+        let attach = async |tls: &Tls, node: &RunningNode| {
+            let path = SimulatedPath::between(Some(node.local), at_relay.local, TO_RELAY).await?;
             let shown = tls.identity().clone().presenting(authority.pem().as_bytes())?;
             let tls = Tls::new(shown, trust.clone());
             node.handle.dial(Dial::relay(path.near(), RELAY_NAME, tls))?;
@@ -68,7 +68,8 @@ impl Between {
         let at_connector = node::start(loopback(), accepting.build()?)?;
         let at_agent =
             node::start(loopback(), Config::builder(agent.clone()).device_id("demo").build()?)?;
-        let direct = Path::between(Some(at_agent.local), at_connector.local, DIRECTLY).await?;
+        let direct =
+            SimulatedPath::between(Some(at_agent.local), at_connector.local, DIRECTLY).await?;
         direct.block(!is_direct_open);
         // Each is known where the other reaches it, and nowhere else.
         at_agent.handle.set_local_addresses(vec![direct.far()]);

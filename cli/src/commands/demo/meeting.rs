@@ -10,17 +10,17 @@ use anyhow::{Context as _, ensure};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-use super::between::Between;
+use super::between::RelayedPair;
 use super::fetch::{self, Fetched};
-use super::report::{Figure, Report};
-use super::service::{self, Service};
+use super::report::{DemoReport, StepFigure};
+use super::service::{self, DemoService};
 use super::steps::{note, shown};
 
 /// No wait takes longer: a path that works is exchanged for a better one after 10 s at the latest.
 pub(super) const LIMIT: Duration = Duration::from_secs(15);
 
 /// How often it is looked whether what is waited for has come.
-const LOOK: Duration = Duration::from_millis(2);
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
 /// How long the transfer goes on undisturbed after each change.
 const QUIET: Duration = Duration::from_secs(1);
@@ -62,9 +62,9 @@ impl Pauses {
 /// Shows everything, as far as it comes: after a step that failed, the next ones have no meaning.
 /// No wait takes longer than `limit`.
 pub(super) async fn all(
-    between: &mut Between,
-    service: &Service,
-    report: &mut Report,
+    between: &mut RelayedPair,
+    service: &DemoService,
+    report: &mut DemoReport,
     limit: Duration,
 ) {
     let pauses = Pauses::since(Instant::now());
@@ -95,7 +95,12 @@ pub(super) async fn all(
     report.on_check("transfer", "a transfer over all of it", verified);
 }
 
-async fn show(between: &mut Between, pauses: &Pauses, report: &mut Report, limit: Duration) {
+async fn show(
+    between: &mut RelayedPair,
+    pauses: &Pauses,
+    report: &mut DemoReport,
+    limit: Duration,
+) {
     report.say("two peers that know each other's names alone meet at a relay, 80 ms away");
     let met = meet(between, report, limit).await;
     if !report.on_check("relayed", "met at a relay", met) {
@@ -118,24 +123,24 @@ async fn show(between: &mut Between, pauses: &Pauses, report: &mut Report, limit
 }
 
 async fn meet(
-    between: &mut Between,
-    report: &mut Report,
+    between: &mut RelayedPair,
+    report: &mut DemoReport,
     limit: Duration,
-) -> anyhow::Result<Figure> {
+) -> anyhow::Result<StepFigure> {
     let peer = between.peer.clone();
-    let is_up = move |_: &Between| matches!(peer.state(), State::Connected { .. });
+    let is_up = move |_: &RelayedPair| matches!(peer.state(), State::Connected { .. });
     let took = until(between, report, ("a connection through the relay", limit), is_up).await?;
     let path = between.path().context("there is no path")?;
     ensure!(path.class == Some(Class::Relayed), "the first path is not the relay's");
-    Ok(Figure::millis(took, format!("connected after {}, {}", shown(took), path.sentence)))
+    Ok(StepFigure::millis(took, format!("connected after {}, {}", shown(took), path.sentence)))
 }
 
 async fn go_direct(
-    between: &mut Between,
-    report: &mut Report,
+    between: &mut RelayedPair,
+    report: &mut DemoReport,
     limit: Duration,
-) -> anyhow::Result<Figure> {
-    let both = |between: &Between| between.both_go(Class::Direct);
+) -> anyhow::Result<StepFigure> {
+    let both = |between: &RelayedPair| between.both_go(Class::Direct);
     let took = until(between, report, ("a direct path", limit), both).await?;
     let path = between.path().context("there is no path")?;
     let round_trip = |class| {
@@ -145,18 +150,18 @@ async fn go_direct(
     };
     let (relayed, direct) = (round_trip(Class::Relayed)?, round_trip(Class::Direct)?);
     let text = format!("after {}: round trip {relayed} before, {direct} now", shown(took));
-    Ok(Figure::millis(took, text))
+    Ok(StepFigure::millis(took, text))
 }
 
 async fn fall_back(
-    between: &mut Between,
+    between: &mut RelayedPair,
     pauses: &Pauses,
-    report: &mut Report,
+    report: &mut DemoReport,
     limit: Duration,
-) -> anyhow::Result<Figure> {
+) -> anyhow::Result<StepFigure> {
     pauses.begin(Instant::now());
     between.cut(true);
-    let both = |between: &Between| between.both_go(Class::Relayed);
+    let both = |between: &RelayedPair| between.both_go(Class::Relayed);
     let took = until(between, report, ("the relay's path", limit), both).await?;
     sleep(QUIET).await;
     let still = pauses.longest(Instant::now());
@@ -166,40 +171,40 @@ async fn fall_back(
         shown(took),
         shown(still)
     );
-    Ok(Figure::millis(still, text))
+    Ok(StepFigure::millis(still, text))
 }
 
 async fn come_back(
-    between: &mut Between,
-    report: &mut Report,
+    between: &mut RelayedPair,
+    report: &mut DemoReport,
     limit: Duration,
-) -> anyhow::Result<Figure> {
+) -> anyhow::Result<StepFigure> {
     between.cut(false);
-    let both = |between: &Between| between.both_go(Class::Direct);
+    let both = |between: &RelayedPair| between.both_go(Class::Direct);
     let took = until(between, report, ("the direct path", limit), both).await?;
     let path = between.path().context("there is no path")?;
-    Ok(Figure::millis(took, format!("directly again after {}: {}", shown(took), path.sentence)))
+    Ok(StepFigure::millis(took, format!("directly again after {}: {}", shown(took), path.sentence)))
 }
 
-fn verify(fetched: &Fetched, reconnections: u64) -> anyhow::Result<Figure> {
+fn verify(fetched: &Fetched, reconnections: u64) -> anyhow::Result<StepFigure> {
     let mebibytes = fetched.bytes >> 20;
     let expected = service::hash_of(fetched.bytes);
     ensure!(fetched.bytes > 0 && expected == Some(fetched.hash), "other bytes arrived");
     ensure!(reconnections == 0, "the connection was lost and made again");
     let text = format!("{mebibytes} MiB, hash verified, one connection all along");
-    Ok(Figure { text, value: mebibytes as f64, unit: "MiB" })
+    Ok(StepFigure { text, value: mebibytes as f64, unit: "MiB" })
 }
 
 /// Waits until something is so, telling of every change meanwhile.
 async fn until(
-    between: &mut Between,
-    report: &mut Report,
+    between: &mut RelayedPair,
+    report: &mut DemoReport,
     (what, limit): (&str, Duration),
-    is_so: impl Fn(&Between) -> bool,
+    is_so: impl Fn(&RelayedPair) -> bool,
 ) -> anyhow::Result<Duration> {
     let start = Instant::now();
     loop {
-        match timeout(LOOK, between.events.next()).await {
+        match timeout(POLL_INTERVAL, between.events.next()).await {
             Ok(Some(event)) => note(&event, between.who(&event), report),
             Ok(None) => anyhow::bail!("the peer has ended"),
             Err(_) => {}
@@ -214,13 +219,14 @@ async fn until(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identity::throwaway::Authority;
+    use crate::identity::throwaway::ThrowawayAuthority;
 
     #[tokio::test]
     async fn an_act_whose_direct_path_never_comes_fails_and_says_so_and_its_transfer_is_whole() {
-        let (authority, service) = (Authority::new().unwrap(), Service::start().await.unwrap());
-        let mut between = Between::start(&authority, &service, false).await.unwrap();
-        let mut report = Report::new();
+        let (authority, service) =
+            (ThrowawayAuthority::new().unwrap(), DemoService::start().await.unwrap());
+        let mut between = RelayedPair::start(&authority, &service, false).await.unwrap();
+        let mut report = DemoReport::new();
         all(&mut between, &service, &mut report, Duration::from_secs(2)).await;
         assert!(!report.is_ok());
         let table = report.table(false);

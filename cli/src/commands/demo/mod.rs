@@ -17,11 +17,11 @@ mod world;
 
 use std::time::Duration;
 
-use self::between::Between;
-use self::report::Report;
-use self::world::World;
+use self::between::RelayedPair;
+use self::report::DemoReport;
+use self::world::DemoWorld;
+use crate::base::exit::{Exit, ExitError};
 use crate::base::signals;
-use crate::base::stop::{Exit, Stop};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -46,15 +46,15 @@ const LIMIT: Duration = Duration::from_secs(75);
 ///
 /// # Errors
 /// When anything did not hold, or nothing could be shown.
-pub(crate) async fn run(arguments: &DemoArgs) -> Result<(), Stop> {
-    let mut report = Report::new();
+pub(crate) async fn run(arguments: &DemoArgs) -> Result<(), ExitError> {
+    let mut report = DemoReport::new();
     report.say(&format!("the first act hurries: {}", world::HURRY));
     let ended = signals::asked_to_end()?;
     tokio::pin!(ended);
     let shown = async {
-        let mut world = World::start().await?;
+        let mut world = DemoWorld::start().await?;
         steps::all(&mut world, &mut report).await;
-        let mut between = Between::start(&world.authority, &world.service, true).await?;
+        let mut between = RelayedPair::start(&world.authority, &world.service, true).await?;
         meeting::all(&mut between, &world.service, &mut report, meeting::LIMIT).await;
         anyhow::Ok(world)
     };
@@ -79,6 +79,6 @@ pub(crate) async fn run(arguments: &DemoArgs) -> Result<(), Stop> {
     Ok(())
 }
 
-fn degraded(sentence: impl Into<String>) -> Stop {
-    Stop::new(Exit::Degraded, sentence)
+fn degraded(sentence: impl Into<String>) -> ExitError {
+    ExitError::new(Exit::Degraded, sentence)
 }

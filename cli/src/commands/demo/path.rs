@@ -20,14 +20,14 @@ const UNDER_WAY: usize = 4_096;
 
 /// A path between two ends, open at first.
 #[derive(Debug)]
-pub(super) struct Path {
+pub(super) struct SimulatedPath {
     near: SocketAddr,
     far: SocketAddr,
     blocked: Arc<AtomicBool>,
     _forwarding: Background<io::Result<()>>,
 }
 
-impl Path {
+impl SimulatedPath {
     /// A path to `target` for whoever comes first.
     pub(super) async fn to(target: SocketAddr) -> io::Result<Self> {
         Self::between(None, target, Duration::ZERO).await
@@ -132,7 +132,8 @@ mod tests {
     async fn each_end_sees_the_other_at_its_own_side_of_a_path_and_strangers_not_at_all() {
         let (a, b, stranger) = (end().await, end().await, end().await);
         let [at_a, at_b] = [&a, &b].map(|end| end.local_addr().unwrap());
-        let path = Path::between(Some(at_a), at_b, Duration::from_millis(1)).await.unwrap();
+        let path =
+            SimulatedPath::between(Some(at_a), at_b, Duration::from_millis(1)).await.unwrap();
         stranger.send_to(b"forged", path.near()).await.unwrap();
         stranger.send_to(b"forged", path.far()).await.unwrap();
         a.send_to(b"there", path.near()).await.unwrap();

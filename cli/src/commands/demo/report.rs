@@ -29,7 +29,7 @@ pub(super) struct Check {
 
 /// One lifecycle transition as it was seen.
 #[derive(Debug, Serialize)]
-struct Seen {
+struct SeenTransition {
     at_ms: u64,
     who: &'static str,
     what: String,
@@ -37,13 +37,13 @@ struct Seen {
 
 /// A figure that a step established.
 #[derive(Debug)]
-pub(super) struct Figure {
+pub(super) struct StepFigure {
     pub(super) text: String,
     pub(super) value: f64,
     pub(super) unit: &'static str,
 }
 
-impl Figure {
+impl StepFigure {
     pub(super) fn millis(time: Duration, text: impl Into<String>) -> Self {
         Self { text: text.into(), value: time.as_secs_f64() * 1e3, unit: "ms" }
     }
@@ -51,25 +51,25 @@ impl Figure {
 
 /// The report as it grows.
 #[derive(Debug)]
-pub(super) struct Report {
+pub(super) struct DemoReport {
     start: Instant,
     checks: Vec<Check>,
-    transitions: Vec<Seen>,
+    transitions: Vec<SeenTransition>,
     bars: MultiProgress,
     live: bool,
 }
 
 #[derive(Serialize)]
-struct Json<'a> {
+struct DemoJson<'a> {
     schema: &'static str,
     version: &'static str,
     ok: bool,
     seconds: f64,
     checks: &'a [Check],
-    transitions: &'a [Seen],
+    transitions: &'a [SeenTransition],
 }
 
-impl Report {
+impl DemoReport {
     pub(super) fn new() -> Self {
         Self {
             start: Instant::now(),
@@ -109,7 +109,7 @@ impl Report {
     pub(super) fn on_transition(&mut self, who: &'static str, what: String) {
         self.say(&format!("{who}: {what}"));
         let at_ms = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.transitions.push(Seen { at_ms, who, what });
+        self.transitions.push(SeenTransition { at_ms, who, what });
     }
 
     /// A step has ended; gives whether it held.
@@ -117,11 +117,11 @@ impl Report {
         &mut self,
         id: &'static str,
         what: &'static str,
-        result: anyhow::Result<Figure>,
+        result: anyhow::Result<StepFigure>,
     ) -> bool {
         let ok = result.is_ok();
         let check = match result {
-            Ok(Figure { text, value, unit }) => {
+            Ok(StepFigure { text, value, unit }) => {
                 Check { id, what, ok: true, figure: text, value: Some(value), unit: Some(unit) }
             }
             Err(error) => {
@@ -143,7 +143,7 @@ impl Report {
     }
 
     fn json(&self) -> io::Result<String> {
-        let mut text = serde_json::to_string_pretty(&Json {
+        let mut text = serde_json::to_string_pretty(&DemoJson {
             schema: SCHEMA,
             version: env!("CARGO_PKG_VERSION"),
             ok: self.is_ok(),
@@ -177,15 +177,15 @@ impl Report {
 mod tests {
     use super::*;
 
-    fn report() -> Report {
-        let mut report = Report::new();
-        report.on_check("page", "a page", Ok(Figure::millis(Duration::from_millis(3), "3 ms")));
+    fn report() -> DemoReport {
+        let mut report = DemoReport::new();
+        report.on_check("page", "a page", Ok(StepFigure::millis(Duration::from_millis(3), "3 ms")));
         report
     }
 
     #[test]
     fn a_report_holds_when_every_step_did_and_there_was_one() {
-        assert!(!Report::new().is_ok());
+        assert!(!DemoReport::new().is_ok());
         let mut report = report();
         assert!(report.is_ok());
         report.on_check("large", "a large file", Err(anyhow::anyhow!("it broke off")));

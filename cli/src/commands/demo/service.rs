@@ -36,13 +36,13 @@ const PACE: Duration = Duration::from_millis(125);
 
 /// The service, running on a port of its own.
 #[derive(Debug)]
-pub(super) struct Service {
+pub(super) struct DemoService {
     address: SocketAddr,
     is_over: watch::Sender<bool>,
     _serving: Background<()>,
 }
 
-impl Service {
+impl DemoService {
     /// Starts it.
     pub(super) async fn start() -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
@@ -82,12 +82,12 @@ async fn answer(tcp: TcpStream, over: watch::Receiver<bool>) {
     }
 }
 
-type Answer = Response<Either<Full<Bytes>, Either<Large, Live>>>;
+type HttpAnswer = Response<Either<Full<Bytes>, Either<Large, Live>>>;
 
 fn respond(
     request: &Request<Incoming>,
     over: &watch::Receiver<bool>,
-) -> Result<Answer, Infallible> {
+) -> Result<HttpAnswer, Infallible> {
     let (status, body) = match request.uri().path() {
         "/" => (StatusCode::OK, Either::Left(Full::from(PAGE))),
         "/large" => (StatusCode::OK, Either::Right(Either::Left(Large::default()))),

@@ -12,20 +12,20 @@ use anyhow::ensure;
 use bytes::Bytes;
 
 use super::fetch::{self, Fetched};
-use super::path::Path;
-use super::report::{Figure, Report};
+use super::path::SimulatedPath;
+use super::report::{DemoReport, StepFigure};
 use super::service::{LARGE, PAGE, large_hash};
-use super::world::{self, Agent, World};
+use super::world::{self, DemoAgent, DemoWorld};
 use crate::net::event_log;
 
 /// No step takes longer.
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// How long a fetch may take while the tunnel recovers, before it is tried again.
-const ATTEMPT: Duration = Duration::from_secs(2);
+const FETCH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Pause between two fetches that failed.
-const AGAIN: Duration = Duration::from_millis(10);
+const RETRY_DELAY: Duration = Duration::from_millis(10);
 
 /// How long the path drops everything.
 const BLOCKED: Duration = Duration::from_secs(3);
@@ -37,7 +37,7 @@ const ECHOES: u32 = 200;
 const BEATS: u32 = 4;
 
 /// Shows everything.
-pub(super) async fn all(world: &mut World, report: &mut Report) {
+pub(super) async fn all(world: &mut DemoWorld, report: &mut DemoReport) {
     let agent = &mut world.agent;
     let connected = limited(connect(agent)).await;
     tell(&mut agent.events, "agent", report, Duration::ZERO).await;
@@ -62,18 +62,18 @@ async fn limited<T>(step: impl Future<Output = anyhow::Result<T>>) -> anyhow::Re
         .unwrap_or_else(|_| Err(anyhow::anyhow!("nothing within {LIMIT:?}")))
 }
 
-async fn connect(agent: &Agent) -> anyhow::Result<Figure> {
+async fn connect(agent: &DemoAgent) -> anyhow::Result<StepFigure> {
     let start = Instant::now();
     agent.peer.connected().await?;
     let took = start.elapsed();
     let names = agent.peer.names();
     ensure!(names == [world::CONNECTOR], "the connector is called {names:?}");
-    Ok(Figure::millis(took, format!("{}, verified name {}", shown(took), world::CONNECTOR)))
+    Ok(StepFigure::millis(took, format!("{}, verified name {}", shown(took), world::CONNECTOR)))
 }
 
-async fn page(local: SocketAddr) -> anyhow::Result<Figure> {
+async fn page(local: SocketAddr) -> anyhow::Result<StepFigure> {
     let fetched = fetch_page(local).await?;
-    Ok(Figure::millis(
+    Ok(StepFigure::millis(
         fetched.first_byte,
         format!("first byte after {}", shown(fetched.first_byte)),
     ))
@@ -85,7 +85,7 @@ async fn fetch_page(local: SocketAddr) -> anyhow::Result<Fetched> {
     Ok(fetched)
 }
 
-async fn large(local: SocketAddr, report: &Report) -> anyhow::Result<Figure> {
+async fn large(local: SocketAddr, report: &DemoReport) -> anyhow::Result<StepFigure> {
     let expected = large_hash();
     let bar = report.bar("256 MiB", LARGE);
     let fetched = fetch::get(local, "/large", |bytes| bar.set_position(bytes)).await;
@@ -95,10 +95,10 @@ async fn large(local: SocketAddr, report: &Report) -> anyhow::Result<Figure> {
     ensure!(fetched.hash == expected, "other bytes arrived: hash {}", fetched.hash);
     let rate = LARGE as f64 / fetched.total.as_secs_f64() / 1e6;
     let text = format!("{rate:.0} MB/s, hash {}…", &expected.to_hex()[..16]);
-    Ok(Figure { text, value: rate, unit: "MB/s" })
+    Ok(StepFigure { text, value: rate, unit: "MB/s" })
 }
 
-async fn echo(peer: &Peer) -> anyhow::Result<Figure> {
+async fn echo(peer: &Peer) -> anyhow::Result<StepFigure> {
     let mut times = Vec::with_capacity(ECHOES as usize);
     for index in 0..ECHOES {
         let body = Bytes::from(format!("request {index}"));
@@ -109,10 +109,10 @@ async fn echo(peer: &Peer) -> anyhow::Result<Figure> {
     }
     times.sort_unstable();
     let median = times[times.len() / 2];
-    Ok(Figure::millis(median, format!("{ECHOES} of {ECHOES} echoed, median {}", shown(median))))
+    Ok(StepFigure::millis(median, format!("{ECHOES} of {ECHOES} echoed, median {}", shown(median))))
 }
 
-async fn stream(peer: &Peer) -> anyhow::Result<Figure> {
+async fn stream(peer: &Peer) -> anyhow::Result<StepFigure> {
     let mut response = peer.request(Request::new(world::STREAM)).await?;
     let (mut arrived, mut bytes) = (blake3::Hasher::new(), 0);
     while let Some(piece) = response.next().await? {
@@ -125,10 +125,10 @@ async fn stream(peer: &Peer) -> anyhow::Result<Figure> {
     }
     ensure!(arrived.finalize() == expected.finalize(), "other bytes arrived");
     let text = format!("{} chunks, {} KiB, hash verified", world::CHUNKS, bytes / 1024);
-    Ok(Figure { text, value: world::CHUNKS as f64, unit: "chunks" })
+    Ok(StepFigure { text, value: world::CHUNKS as f64, unit: "chunks" })
 }
 
-async fn heartbeats(events: &mut Events) -> anyhow::Result<Figure> {
+async fn heartbeats(events: &mut Events) -> anyhow::Result<StepFigure> {
     let mut times = Vec::new();
     while times.len() < BEATS as usize {
         match events.next().await {
@@ -138,12 +138,12 @@ async fn heartbeats(events: &mut Events) -> anyhow::Result<Figure> {
         }
     }
     let least = times.into_iter().min().unwrap_or_default();
-    Ok(Figure::millis(least, format!("{BEATS} acknowledged, latency {}", shown(least))))
+    Ok(StepFigure::millis(least, format!("{BEATS} acknowledged, latency {}", shown(least))))
 }
 
 /// Kills the connector in the middle of a transfer, starts it anew at once, and measures how long
 /// it takes until a page arrives again.
-async fn restart(world: &mut World, report: &mut Report) -> anyhow::Result<Figure> {
+async fn restart(world: &mut DemoWorld, report: &mut DemoReport) -> anyhow::Result<StepFigure> {
     let local = world.agent.local();
     let mut arrived = 0;
     let cut = tokio::select! {
@@ -158,13 +158,13 @@ async fn restart(world: &mut World, report: &mut Report) -> anyhow::Result<Figur
     let back = first_page(&mut world.agent, "agent", report, start);
     let took = limited(back).await?;
     let text = format!("first byte again after {} (cut at {arrived} bytes)", shown(took));
-    Ok(Figure::millis(took, text))
+    Ok(StepFigure::millis(took, text))
 }
 
 /// Drops everything between an agent and the connector for a while, and measures how long it
 /// takes from the end of that until a page arrives again.
-async fn blackout(world: &World, report: &mut Report) -> anyhow::Result<Figure> {
-    let path = Path::to(world.connector.address).await?;
+async fn blackout(world: &DemoWorld, report: &mut DemoReport) -> anyhow::Result<StepFigure> {
+    let path = SimulatedPath::to(world.connector.address).await?;
     let mut agent = world.another_agent(path.near())?;
     limited(async { Ok(agent.peer.connected().await?) }).await?;
     limited(fetch_page(agent.local())).await?;
@@ -176,23 +176,23 @@ async fn blackout(world: &World, report: &mut Report) -> anyhow::Result<Figure> 
     let start = Instant::now();
     let took = limited(first_page(&mut agent, "second agent", report, start)).await?;
     agent.handle.shutdown();
-    Ok(Figure::millis(took, format!("first byte again after {}", shown(took))))
+    Ok(StepFigure::millis(took, format!("first byte again after {}", shown(took))))
 }
 
 /// Fetches the page until it arrives, telling of every transition meanwhile.
 async fn first_page(
-    agent: &mut Agent,
+    agent: &mut DemoAgent,
     who: &'static str,
-    report: &mut Report,
+    report: &mut DemoReport,
     start: Instant,
 ) -> anyhow::Result<Duration> {
     let local = agent.local();
     let fetched = async {
         loop {
             let sent = start.elapsed();
-            match tokio::time::timeout(ATTEMPT, fetch_page(local)).await {
+            match tokio::time::timeout(FETCH_TIMEOUT, fetch_page(local)).await {
                 Ok(Ok(fetched)) => return sent + fetched.first_byte,
-                Ok(Err(_)) | Err(_) => tokio::time::sleep(AGAIN).await,
+                Ok(Err(_)) | Err(_) => tokio::time::sleep(RETRY_DELAY).await,
             }
         }
     };
@@ -206,7 +206,7 @@ async fn first_page(
     }
 }
 
-async fn shut_down(world: &World) -> anyhow::Result<Figure> {
+async fn shut_down(world: &DemoWorld) -> anyhow::Result<StepFigure> {
     let start = Instant::now();
     // The agent stays for `--keep`; a connection of another one is what ends here.
     let agent = world.another_agent(world.connector.address)?;
@@ -214,11 +214,11 @@ async fn shut_down(world: &World) -> anyhow::Result<Figure> {
     agent.handle.shutdown();
     agent.handle.closed().await;
     let took = start.elapsed();
-    Ok(Figure::millis(took, format!("connected, said goodbye and gone in {}", shown(took))))
+    Ok(StepFigure::millis(took, format!("connected, said goodbye and gone in {}", shown(took))))
 }
 
 /// Tells of the transitions that have been made already and of those within `time`.
-async fn tell(events: &mut Events, who: &'static str, report: &mut Report, time: Duration) {
+async fn tell(events: &mut Events, who: &'static str, report: &mut DemoReport, time: Duration) {
     let told = async {
         while let Some(event) = events.next().await {
             note(&event, who, report);
@@ -229,7 +229,7 @@ async fn tell(events: &mut Events, who: &'static str, report: &mut Report, time:
 }
 
 /// Tells of a transition, or of another path.
-pub(super) fn note(event: &Event, who: &'static str, report: &mut Report) {
+pub(super) fn note(event: &Event, who: &'static str, report: &mut DemoReport) {
     if let Event::Transition { transition, .. } = event {
         report.on_transition(who, event_log::describe(transition));
     }

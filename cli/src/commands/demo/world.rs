@@ -15,13 +15,13 @@ use adit_tokio::core::tls::Tls;
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use super::service::Service;
+use super::service::DemoService;
 use crate::address::Backend;
 use crate::base::task::Background;
-use crate::config::{self, Limits};
+use crate::config::{self, ForwardLimits};
 use crate::forward;
-use crate::identity::throwaway::Authority;
-use crate::net::node::{self, Driver, Node};
+use crate::identity::throwaway::ThrowawayAuthority;
+use crate::net::node::{self, NodeDriver, RunningNode};
 
 /// What is quicker here than by default.
 pub(super) const HURRY: &str = "a heartbeat every 250 ms instead of 30 s, a peer silent for 1 s \
@@ -44,30 +44,30 @@ const CHUNK: usize = 16 * 1024;
 
 /// Everything of the demonstration, running.
 #[derive(Debug)]
-pub(super) struct World {
-    pub(super) authority: Authority,
+pub(super) struct DemoWorld {
+    pub(super) authority: ThrowawayAuthority,
     /// The connector's certificate and key, which outlive its process.
     identity: Tls,
-    pub(super) service: Service,
-    pub(super) connector: Connector,
-    pub(super) agent: Agent,
+    pub(super) service: DemoService,
+    pub(super) connector: DemoConnector,
+    pub(super) agent: DemoAgent,
 }
 
-impl World {
+impl DemoWorld {
     pub(super) async fn start() -> anyhow::Result<Self> {
-        let authority = Authority::new()?;
-        let service = Service::start().await?;
+        let authority = ThrowawayAuthority::new()?;
+        let service = DemoService::start().await?;
         // Any port that is free now; the connector is the next to take one.
         let address = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
         let identity = authority.device(CONNECTOR)?;
-        let connector = Connector::start(address, identity.clone(), &service)?;
-        let agent = Agent::start(authority.device(AGENT)?, connector.address)?;
+        let connector = DemoConnector::start(address, identity.clone(), &service)?;
+        let agent = DemoAgent::start(authority.device(AGENT)?, connector.address)?;
         Ok(Self { authority, identity, service, connector, agent })
     }
 
     /// Another agent, which reaches the connector through `address`.
-    pub(super) fn another_agent(&self, address: SocketAddr) -> anyhow::Result<Agent> {
-        Agent::start(self.authority.device(AGENT)?, address)
+    pub(super) fn another_agent(&self, address: SocketAddr) -> anyhow::Result<DemoAgent> {
+        DemoAgent::start(self.authority.device(AGENT)?, address)
     }
 
     /// Ends the connector as a crash would, without a word to anybody.
@@ -78,7 +78,7 @@ impl World {
     /// Starts the connector anew on the address it had.
     pub(super) fn restart_connector(&mut self) -> anyhow::Result<()> {
         let identity = self.identity.clone();
-        self.connector = Connector::start(self.connector.address, identity, &self.service)?;
+        self.connector = DemoConnector::start(self.connector.address, identity, &self.service)?;
         Ok(())
     }
 
@@ -90,14 +90,14 @@ impl World {
 
 /// The connector, running.
 #[derive(Debug)]
-pub(super) struct Connector {
+pub(super) struct DemoConnector {
     pub(super) address: SocketAddr,
-    running: Option<(Driver, Background<()>)>,
+    running: Option<(NodeDriver, Background<()>)>,
 }
 
-impl Connector {
-    fn start(address: SocketAddr, tls: Tls, service: &Service) -> anyhow::Result<Self> {
-        let Node { handle, driver, .. } = node::start(address, hurried(tls, true)?)?;
+impl DemoConnector {
+    fn start(address: SocketAddr, tls: Tls, service: &DemoService) -> anyhow::Result<Self> {
+        let RunningNode { handle, driver, .. } = node::start(address, hurried(tls, true)?)?;
         Ok(Self { address, running: Some((driver, offer(handle, service))) })
     }
 
@@ -111,18 +111,18 @@ impl Connector {
 
 /// An agent with one local port, running.
 #[derive(Debug)]
-pub(super) struct Agent {
+pub(super) struct DemoAgent {
     port: LocalPort,
     pub(super) handle: Handle,
     pub(super) peer: Peer,
     pub(super) events: Events,
-    _driver: Driver,
+    _driver: NodeDriver,
 }
 
-impl Agent {
+impl DemoAgent {
     fn start(tls: Tls, connector: SocketAddr) -> anyhow::Result<Self> {
         let from = node::local_for(connector);
-        let Node { handle, driver, .. } = node::start(from, hurried(tls, false)?)?;
+        let RunningNode { handle, driver, .. } = node::start(from, hurried(tls, false)?)?;
         let events = handle.events();
         let peer = handle.dial(Dial::new(connector, CONNECTOR))?;
         let port = LocalPort::open(&peer)?;
@@ -148,21 +148,21 @@ impl LocalPort {
         let (current, tunnel) = watch::channel(Some(peer.clone()));
         let listener = forward::ingress::tcp::listen((Ipv4Addr::LOCALHOST, 0).into())?;
         let local = listener.local_addr()?;
-        let gate = forward::ingress::tcp::Gate::new(Limits::default());
+        let limiter = forward::ingress::tcp::ConnectionLimiter::new(ForwardLimits::default());
         let forwarding =
-            Background::spawn(forward::ingress::tcp::serve(listener, web(), tunnel, gate));
+            Background::spawn(forward::ingress::tcp::serve(listener, web(), tunnel, limiter));
         Ok(Self { local, _forwarding: forwarding, _tunnel: current })
     }
 }
 
 /// Offers the private service to agents.
-pub(super) fn offer(handle: Handle, service: &Service) -> Background<()> {
-    let web = config::Service {
+pub(super) fn offer(handle: Handle, service: &DemoService) -> Background<()> {
+    let web = config::ServiceConfig {
         name: web(),
         backend: Backend::Tcp(service.address().into()),
         allow: Some([AGENT.to_owned()].into()),
     };
-    let services = Arc::new(forward::egress::Services::new(vec![web], Limits::default()));
+    let services = Arc::new(forward::egress::Services::new(vec![web], ForwardLimits::default()));
     Background::spawn(serve(handle, services))
 }
 

@@ -11,8 +11,8 @@ use adit_tokio::core::request::{Priority, Request};
 use bytes::Bytes;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use self::report::Report;
-use crate::base::stop::{Exit, Stop};
+use self::report::PingReport;
+use crate::base::exit::{Exit, ExitError};
 use crate::base::{duration, output, signals};
 use crate::commands::target::TargetArgs;
 use crate::homedir::Home;
@@ -46,7 +46,7 @@ pub(crate) struct PingArgs {
 const SCHEMA: &str = "adit.ping/1";
 
 /// How long the answer to one ping is waited for: five times as long as a satellite takes.
-const PATIENCE: Duration = Duration::from_secs(5);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One ping.
 #[derive(Debug, Clone)]
@@ -61,27 +61,30 @@ pub(crate) struct Ping {
 ///
 /// # Errors
 /// Why there was no connection, or no answer at all.
-pub(crate) async fn run(arguments: &PingArgs, home: Result<Home, Stop>) -> Result<(), Stop> {
+pub(crate) async fn run(
+    arguments: &PingArgs,
+    home: Result<Home, ExitError>,
+) -> Result<(), ExitError> {
     let target = arguments.to.target(home)?;
     let ended = signals::asked_to_end()?;
     tokio::pin!(ended);
     let connection = tokio::select! {
         connection = target.connect(arguments.to.timeout) => connection?,
-        () = &mut ended => return Err(Stop::new(Exit::Degraded, "ended by a signal")),
+        () = &mut ended => return Err(ExitError::new(Exit::Degraded, "ended by a signal")),
     };
-    let mut report = Report::new(connection.reached.clone());
+    let mut report = PingReport::new(connection.reached.clone());
     let tell = |line: String| if arguments.json { Ok(()) } else { output::text_line(&line) };
     tell(connection.reached.to_string())?;
-    let told = tokio::select! {
-        told = pings(&connection.peer, arguments.count, arguments.interval, |ping| {
+    let result = tokio::select! {
+        result = pings(&connection.peer, arguments.count, arguments.interval, |ping| {
             let line = ping.to_string();
             report.on_ping(ping);
             tell(line)
-        }) => told,
+        }) => result,
         () = &mut ended => Ok(()),
     };
     connection.leave().await;
-    told?;
+    result?;
     tell(report.summary())?;
     if arguments.json {
         output::json(SCHEMA, &report.to_json())?;
@@ -100,8 +103,8 @@ pub(crate) async fn pings(
     peer: &Peer,
     count: u32,
     interval: Duration,
-    mut on_ping: impl FnMut(Ping) -> Result<(), Stop>,
-) -> Result<(), Stop> {
+    mut on_ping: impl FnMut(Ping) -> Result<(), ExitError>,
+) -> Result<(), ExitError> {
     let mut beat = tokio::time::interval(interval);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     for sequence in 1..=count {
@@ -113,7 +116,7 @@ pub(crate) async fn pings(
 
 async fn once(peer: &Peer) -> Result<Duration, Failure> {
     let ping = Request::new(Bytes::from_static(br#"{"op":"ping"}"#))
-        .deadline(PATIENCE)
+        .deadline(ANSWER_TIMEOUT)
         .priority(Priority::High);
     let start = Instant::now();
     peer.request(ping).await?.collect().await?;
@@ -121,7 +124,7 @@ async fn once(peer: &Peer) -> Result<Duration, Failure> {
 }
 
 /// Nobody answered, except where what came back says that asking again is of no use.
-fn unanswered(last: &Failure) -> Stop {
+fn unanswered(last: &Failure) -> ExitError {
     let exit = match last.category() {
         Category::Authentication => Exit::Authentication,
         Category::Configuration => Exit::Usage,
@@ -129,7 +132,7 @@ fn unanswered(last: &Failure) -> Stop {
             Exit::Unreachable
         }
     };
-    Stop::new(exit, format!("no ping was answered: {last}; {}", last.code().suggestion()))
+    ExitError::new(exit, format!("no ping was answered: {last}; {}", last.code().suggestion()))
 }
 
 #[cfg(test)]
@@ -137,11 +140,11 @@ mod tests {
     use adit_tokio::core::error::Code;
 
     use super::*;
-    use crate::roles::world::World;
+    use crate::roles::world::TestTunnel;
 
     #[tokio::test]
     async fn as_many_pings_as_asked_for_come_back_the_first_one_at_once() {
-        let (world, interval) = (World::new(1).await, Duration::from_millis(100));
+        let (world, interval) = (TestTunnel::new(1).await, Duration::from_millis(100));
         let (start, mut seen) = (Instant::now(), Vec::new());
         let on_ping = |ping: Ping| {
             seen.push((ping.sequence, ping.result.is_ok(), start.elapsed()));
@@ -157,14 +160,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_connector_that_is_gone_is_a_ping_without_an_answer() {
-        let world = World::new(1).await;
+        let world = TestTunnel::new(1).await;
         world.peer.disconnect();
         let mut results = Vec::new();
         let on_ping = |ping: Ping| {
             results.push(ping.result);
             Ok(())
         };
-        pings(&world.peer, 1, PATIENCE, on_ping).await.unwrap();
+        pings(&world.peer, 1, ANSWER_TIMEOUT, on_ping).await.unwrap();
         assert!(matches!(results.as_slice(), [Err(_)]), "{results:?}");
     }
 

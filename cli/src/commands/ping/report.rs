@@ -9,18 +9,18 @@ use serde::Serialize;
 use super::Ping;
 use crate::base::samples::Samples;
 use crate::base::units::millis;
-use crate::roles::once::Reached;
+use crate::roles::one_shot::Reached;
 
 /// The pings so far.
 #[derive(Debug)]
-pub(super) struct Report {
+pub(super) struct PingReport {
     reached: Reached,
     pings: Vec<Ping>,
 }
 
 /// The shape of the JSON. Times are in milliseconds.
 #[derive(Debug, Serialize)]
-pub(super) struct Json<'a> {
+pub(super) struct PingJson<'a> {
     #[serde(flatten)]
     reached: &'a Reached,
     sent: usize,
@@ -54,7 +54,7 @@ struct JsonFailure<'a> {
     detail: &'a str,
 }
 
-impl Report {
+impl PingReport {
     pub(super) const fn new(reached: Reached) -> Self {
         Self { reached, pings: Vec::new() }
     }
@@ -77,9 +77,9 @@ impl Report {
         }
     }
 
-    pub(super) fn to_json(&self) -> Json<'_> {
+    pub(super) fn to_json(&self) -> PingJson<'_> {
         let samples = self.samples();
-        Json {
+        PingJson {
             reached: &self.reached,
             sent: self.pings.len(),
             answered: samples.len(),
@@ -145,8 +145,8 @@ mod tests {
 
     use super::*;
 
-    fn report(results: impl IntoIterator<Item = Option<u64>>) -> Report {
-        let mut report = Report::new(Reached::example());
+    fn report(results: impl IntoIterator<Item = Option<u64>>) -> PingReport {
+        let mut report = PingReport::new(Reached::example());
         for (sequence, result) in (1..).zip(results) {
             let lost = || Failure::new(Code::DeadlineExceeded, "no answer within 5 s");
             let result = result.map(Duration::from_micros).ok_or_else(lost);

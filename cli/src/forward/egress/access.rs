@@ -13,9 +13,9 @@ use crate::identity::mesh::registry::id_among;
 
 /// A connected peer; one that is gone already has no credential, and may do nothing.
 #[derive(Debug)]
-pub(crate) struct Device(Option<Credential>);
+pub(crate) struct ConnectedDevice(Option<Credential>);
 
-impl Device {
+impl ConnectedDevice {
     /// Who is connected.
     pub(crate) fn of(peer: &Peer) -> Self {
         Self(peer.credential())
@@ -57,7 +57,7 @@ impl Device {
     }
 }
 
-impl fmt::Display for Device {
+impl fmt::Display for ConnectedDevice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.as_ref().is_some_and(Credential::is_guest) {
             return f.write_str("an invited guest");
@@ -70,7 +70,7 @@ impl fmt::Display for Device {
 }
 
 #[cfg(test)]
-impl Device {
+impl ConnectedDevice {
     fn with(standing: Standing, names: &[&str], uris: &[&str]) -> Self {
         let owned = |all: &[&str]| all.iter().map(|&one| one.to_owned()).collect();
         Self(Some(Credential {
@@ -100,8 +100,9 @@ mod tests {
 
     #[test]
     fn a_certificate_that_names_roles_is_good_for_those_alone() {
-        let may =
-            |uris| Device::with(Standing::Member, &["device-1"], uris).as_member("it").is_ok();
+        let may = |uris| {
+            ConnectedDevice::with(Standing::Member, &["device-1"], uris).as_member("it").is_ok()
+        };
         assert!(may(&[]) && may(&["adit:role:agent"]) && may(&["https://elsewhere"]));
         assert!(may(&["adit:role:connector", "adit:role:agent"]));
         assert!(!may(&["adit:role:connector"]) && !may(&["adit:role:agents"]));
@@ -109,6 +110,6 @@ mod tests {
 
     #[test]
     fn who_is_gone_may_nothing() {
-        assert!(Device(None).as_member("it").is_err());
+        assert!(ConnectedDevice(None).as_member("it").is_err());
     }
 }

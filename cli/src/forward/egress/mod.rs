@@ -14,18 +14,18 @@ use adit_tokio::core::error::{Code, Failure};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use self::access::Device;
+use self::access::ConnectedDevice;
 use self::builtin::Builtin;
 use super::copy;
-use super::socket::Socket;
+use super::socket::StreamSocket;
 use crate::address::Backend;
-use crate::config::{Limits, Service};
+use crate::config::{ForwardLimits, ServiceConfig};
 use crate::identity::mesh::roster::Roster;
 
 /// The services of a connector, and how much it takes on.
 #[derive(Debug)]
 pub(crate) struct Services {
-    by_name: BTreeMap<String, Service>,
+    by_name: BTreeMap<String, ServiceConfig>,
     slots: Arc<Semaphore>,
     half_open: Duration,
     /// Who may use what, where a service has no list of its own.
@@ -33,7 +33,7 @@ pub(crate) struct Services {
 }
 
 impl Services {
-    pub(crate) fn new(services: Vec<Service>, limits: Limits) -> Self {
+    pub(crate) fn new(services: Vec<ServiceConfig>, limits: ForwardLimits) -> Self {
         Self {
             by_name: services.into_iter().map(|s| (s.name.as_str().to_owned(), s)).collect(),
             slots: Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS))),
@@ -50,10 +50,14 @@ impl Services {
     }
 
     /// What is behind a service's name, for a device that may use it.
-    fn authorise(&self, service: &str, device: &Device) -> Result<Found<'_>, Failure> {
+    fn authorise(
+        &self,
+        service: &str,
+        device: &ConnectedDevice,
+    ) -> Result<Destination<'_>, Failure> {
         device.as_member(&format!("\"{service}\""))?;
         if let Some(builtin) = Builtin::named(service) {
-            return Ok(Found::Builtin(builtin));
+            return Ok(Destination::Builtin(builtin));
         }
         let Some(found) = self.by_name.get(service) else {
             return Err(Failure::new(Code::NoSuchService, format!("no service \"{service}\"")));
@@ -64,7 +68,7 @@ impl Services {
             (None, None) => true,
         };
         if is_allowed {
-            return Ok(Found::Backend(&found.backend));
+            return Ok(Destination::Backend(&found.backend));
         }
         let device = device.names().first().map_or("a device without a name", String::as_str);
         Err(Failure::new(Code::Forbidden, format!("{device} may not use \"{service}\"")))
@@ -73,7 +77,7 @@ impl Services {
 
 /// What is behind a service's name.
 #[derive(Debug)]
-enum Found<'a> {
+enum Destination<'a> {
     Builtin(Builtin),
     Backend(&'a Backend),
 }
@@ -100,7 +104,7 @@ where
 /// Serves the streams of one peer, until it is closed for good.
 pub(crate) async fn serve_streams(peer: &Peer, services: Arc<Services>) {
     // An accepted peer is one connection, with one certificate.
-    let device = Arc::new(Device::of(peer));
+    let device = Arc::new(ConnectedDevice::of(peer));
     let mut flows = JoinSet::new();
     loop {
         tokio::select! {
@@ -116,7 +120,7 @@ pub(crate) async fn serve_streams(peer: &Peer, services: Arc<Services>) {
     while flows.join_next().await.is_some() {}
 }
 
-async fn serve_stream(incoming: Incoming, device: Arc<Device>, services: Arc<Services>) {
+async fn serve_stream(incoming: Incoming, device: Arc<ConnectedDevice>, services: Arc<Services>) {
     let found = match services.authorise(incoming.service().as_str(), &device) {
         Ok(found) => found,
         Err(failure) => return refuse(incoming, &failure),
@@ -127,25 +131,25 @@ async fn serve_stream(incoming: Incoming, device: Arc<Device>, services: Arc<Ser
     };
     let half_open = services.half_open;
     match found {
-        Found::Builtin(builtin) => {
+        Destination::Builtin(builtin) => {
             let (send, recv) = incoming.accept().split();
             let result = builtin.serve(send, recv).await;
             tracing::debug!(?builtin, %device, ?result, "a stream ended");
         }
-        Found::Backend(Backend::Tcp(address)) => {
+        Destination::Backend(Backend::Tcp(address)) => {
             carry(incoming, tcp::tcp(address).await, &device, half_open).await;
         }
         #[cfg(unix)]
-        Found::Backend(Backend::Unix(path)) => {
+        Destination::Backend(Backend::Unix(path)) => {
             carry(incoming, tcp::unix(path).await, &device, half_open).await;
         }
     }
 }
 
-async fn carry<S: Socket>(
+async fn carry<S: StreamSocket>(
     incoming: Incoming,
     connected: Result<S, Failure>,
-    device: &Device,
+    device: &ConnectedDevice,
     half_open: Duration,
 ) {
     let socket = match connected {
@@ -167,8 +171,8 @@ fn refuse(incoming: Incoming, failure: &Failure) {
 mod tests {
     use super::*;
 
-    fn service(name: &str, allow: Option<&[&str]>) -> Service {
-        Service {
+    fn service(name: &str, allow: Option<&[&str]>) -> ServiceConfig {
+        ServiceConfig {
             name: name.parse().unwrap(),
             backend: "80".parse().unwrap(),
             allow: allow.map(|names| names.iter().map(|&name| name.to_owned()).collect()),
@@ -176,7 +180,10 @@ mod tests {
     }
 
     fn code(services: &Services, name: &str, device: &[&str]) -> Option<Code> {
-        services.authorise(name, &Device::member(device)).err().map(|failure| failure.code())
+        services
+            .authorise(name, &ConnectedDevice::member(device))
+            .err()
+            .map(|failure| failure.code())
     }
 
     fn three() -> Services {
@@ -185,7 +192,7 @@ mod tests {
             service("some", Some(&["laptop", "desk"])),
             service("none", Some(&[])),
         ];
-        Services::new(services, Limits::default())
+        Services::new(services, ForwardLimits::default())
     }
 
     #[test]
@@ -213,7 +220,7 @@ mod tests {
     fn a_guest_may_use_no_service_and_learns_of_none() {
         let services = three();
         for name in ["all", "other", "adit.echo"] {
-            let failure = services.authorise(name, &Device::guest()).unwrap_err();
+            let failure = services.authorise(name, &ConnectedDevice::guest()).unwrap_err();
             assert_eq!(failure.code(), Code::Forbidden, "{name}");
         }
     }

@@ -15,31 +15,31 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::base::stop::Stop;
-use crate::config::Limits;
+use crate::base::exit::ExitError;
+use crate::config::ForwardLimits;
 use crate::forward::copy::{self, Broken};
 use crate::forward::{CONNECT_TIMEOUT, prepare, refuse};
 use crate::net::link::Tunnel;
 
 /// Pause after the system had no room for another connection: it will not have any at once.
-const NO_ROOM: Duration = Duration::from_millis(100);
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// Connections that may wait to be accepted, as far as the system allows. With the usual 128 a
 /// burst overflows it, and each client that met the overflow waits a second before its next try.
 const BACKLOG: u32 = 4_096;
 
 /// Pause before a stream is asked for again on a tunnel that just broke.
-const AGAIN: Duration = Duration::from_millis(20);
+const RETRY_DELAY: Duration = Duration::from_millis(20);
 
 /// What all forwards of an agent share.
 #[derive(Debug, Clone)]
-pub(crate) struct Gate {
+pub(crate) struct ConnectionLimiter {
     slots: Arc<Semaphore>,
     half_open: Duration,
 }
 
-impl Gate {
-    pub(crate) fn new(limits: Limits) -> Self {
+impl ConnectionLimiter {
+    pub(crate) fn new(limits: ForwardLimits) -> Self {
         Self {
             slots: Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS))),
             half_open: limits.half_open,
@@ -68,26 +68,31 @@ pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 ///
 /// # Errors
 /// A sentence about the address that ends with `next`.
-pub(crate) fn open(address: SocketAddr, next: &str) -> Result<TcpListener, Stop> {
+pub(crate) fn open(address: SocketAddr, next: &str) -> Result<TcpListener, ExitError> {
     listen(address).map_err(|error| {
-        Stop::usage(format!("{address}: cannot listen on this TCP address: {error}; {next}"))
+        ExitError::usage(format!("{address}: cannot listen on this TCP address: {error}; {next}"))
     })
 }
 
 /// Accepts connections for a service until the tunnel's sender is gone, and then lets those under
 /// way finish. Dropping it ends every connection.
-pub(crate) async fn serve(listener: TcpListener, service: ServiceName, tunnel: Tunnel, gate: Gate) {
+pub(crate) async fn serve(
+    listener: TcpListener,
+    service: ServiceName,
+    tunnel: Tunnel,
+    limiter: ConnectionLimiter,
+) {
     let mut flows = JoinSet::new();
     let mut watched = tunnel.clone();
     loop {
         let accepted = async {
-            let slot = gate.slots.clone().acquire_owned().await;
+            let slot = limiter.slots.clone().acquire_owned().await;
             (slot, listener.accept().await)
         };
         tokio::select! {
             (slot, accepted) = accepted => match accepted {
                 Ok((tcp, _)) => {
-                    let flow = forward(tcp, service.clone(), tunnel.clone(), gate.half_open);
+                    let flow = forward(tcp, service.clone(), tunnel.clone(), limiter.half_open);
                     flows.spawn(async move {
                         flow.await;
                         drop(slot);
@@ -110,7 +115,7 @@ pub(crate) async fn serve(listener: TcpListener, service: ServiceName, tunnel: T
 async fn on_accept_error(error: &io::Error) {
     if error.kind() != io::ErrorKind::ConnectionAborted {
         tracing::warn!(%error, "cannot accept a connection; check the limit on open files");
-        tokio::time::sleep(NO_ROOM).await;
+        tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
     }
 }
 
@@ -147,7 +152,7 @@ async fn open_stream(tunnel: &mut Tunnel, service: &ServiceName) -> Result<Strea
             };
             match result {
                 Err(failure) if is_final(&failure) => return Err(failure),
-                Err(_) => tokio::time::sleep(AGAIN).await,
+                Err(_) => tokio::time::sleep(RETRY_DELAY).await,
                 Ok(stream) => return Ok(stream),
             }
         }

@@ -15,7 +15,7 @@ use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 pub(crate) use self::text::seal;
 use crate::address::{HostPort, RelayAddress};
-use crate::base::stop::{Exit, Stop};
+use crate::base::exit::{Exit, ExitError};
 use crate::base::system::random;
 
 /// The one-use secret: an Ed25519 private key, whose public key alone the connector keeps, hashed.
@@ -34,7 +34,7 @@ impl Secret {
     ///
     /// # Errors
     /// When the system has none.
-    pub(crate) fn new() -> Result<Self, Stop> {
+    pub(crate) fn new() -> Result<Self, ExitError> {
         let mut bytes = [0; 32];
         random(&mut bytes)?;
         Ok(Self(bytes))
@@ -45,9 +45,9 @@ impl Secret {
     ///
     /// # Errors
     /// When it cannot be made, which would be a bug.
-    pub(crate) fn identity(&self) -> Result<(Identity, KeyDigest), Stop> {
+    pub(crate) fn identity(&self) -> Result<(Identity, KeyDigest), ExitError> {
         let broken = |why: &dyn fmt::Display| {
-            Stop::new(Exit::Degraded, format!("the invite's key cannot be used: {why}"))
+            ExitError::new(Exit::Degraded, format!("the invite's key cannot be used: {why}"))
         };
         // An Ed25519 private key in PKCS#8 is its seed behind these bytes (RFC 8410 §7).
         let mut der = vec![0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06];
@@ -99,9 +99,11 @@ impl Invite {
     ///
     /// # Errors
     /// What is wrong with it, and what to do.
-    pub(crate) fn parse(text: &str) -> Result<Self, Stop> {
+    pub(crate) fn parse(text: &str) -> Result<Self, ExitError> {
         text::read(text).map_err(|wrong| {
-            Stop::usage(format!("{wrong}; copy it whole, or ask for a new one: adit invite new"))
+            ExitError::usage(format!(
+                "{wrong}; copy it whole, or ask for a new one: adit invite new"
+            ))
         })
     }
 }

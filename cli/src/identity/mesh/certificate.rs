@@ -19,8 +19,8 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use super::registry::{Device, Registry, Role};
-use crate::base::stop::{Exit, Stop};
+use super::registry::{DeviceRole, MeshRegistry, RegisteredDevice};
+use crate::base::exit::{Exit, ExitError};
 use crate::base::system::random;
 use crate::homedir::store;
 
@@ -47,16 +47,16 @@ const SERVICE: &str = "adit:service:";
 pub(crate) struct Subject {
     id: String,
     mesh: String,
-    role: Role,
+    role: DeviceRole,
     names: Vec<String>,
     uris: Vec<String>,
 }
 
 impl Subject {
-    pub(crate) fn of(device: &Device, mesh: &str) -> Self {
+    pub(crate) fn of(device: &RegisteredDevice, mesh: &str) -> Self {
         let role = match device.role {
-            Role::Agent => "agent",
-            Role::Connector => "connector",
+            DeviceRole::Agent => "agent",
+            DeviceRole::Connector => "connector",
         };
         let services = device.services.iter().map(|service| format!("{SERVICE}{service}"));
         Self {
@@ -71,11 +71,11 @@ impl Subject {
 
 /// What a device asks with: a public key that it proved to hold.
 #[derive(Debug)]
-pub(crate) struct Request {
+pub(crate) struct CertificateRequest {
     params: CertificateSigningRequestParams,
 }
 
-impl Request {
+impl CertificateRequest {
     /// Reads a PKCS#10 request (RFC 2986) in PEM and checks its signature. All that is taken of it
     /// is the key.
     ///
@@ -91,7 +91,7 @@ impl Request {
     ///
     /// # Errors
     /// When the system lacks what it takes.
-    pub(crate) fn new_key() -> Result<(String, Self), Stop> {
+    pub(crate) fn new_key() -> Result<(String, Self), ExitError> {
         let key = KeyPair::generate().map_err(|error| broken(&error))?;
         let pem = request_pem(&key)?;
         let request = Self::from_pem(&pem).map_err(|why| broken(&why))?;
@@ -108,7 +108,7 @@ impl Request {
 ///
 /// # Errors
 /// When the key cannot sign, which would be a bug.
-pub(crate) fn request_pem(key: &KeyPair) -> Result<String, Stop> {
+pub(crate) fn request_pem(key: &KeyPair) -> Result<String, ExitError> {
     CertificateParams::default()
         .serialize_request(key)
         .and_then(|request| request.pem())
@@ -117,20 +117,20 @@ pub(crate) fn request_pem(key: &KeyPair) -> Result<String, Stop> {
 
 /// A certificate that was just signed.
 #[derive(Debug, Clone)]
-pub(crate) struct Certified {
+pub(crate) struct SignedCertificate {
     pub(crate) pem: String,
     pub(crate) serial: String,
     pub(crate) not_after: u64,
 }
 
 /// A CA: its certificate and its key.
-pub(crate) struct Authority {
+pub(crate) struct CertificateAuthority {
     issuer: Issuer<'static, KeyPair>,
     pem: String,
 }
 
-impl Authority {
-    pub(crate) fn new(name: &str, now: u64) -> Result<Self, Stop> {
+impl CertificateAuthority {
+    pub(crate) fn new(name: &str, now: u64) -> Result<Self, ExitError> {
         let key = KeyPair::generate().map_err(|error| broken(&error))?;
         let mut params = params(now, CA_LIFE)?.0;
         params.distinguished_name.push(DnType::CommonName, format!("adit {name}"));
@@ -141,10 +141,10 @@ impl Authority {
         Ok(Self { issuer: Issuer::new(params, key), pem })
     }
 
-    pub(crate) fn open(certificate: &Path, key: &Path) -> Result<Self, Stop> {
+    pub(crate) fn open(certificate: &Path, key: &Path) -> Result<Self, ExitError> {
         let (pem, key_pem) = (read_pem(certificate)?, read_pem(key)?);
         let wrong = |path: &Path, error: &rcgen::Error| {
-            Stop::usage(format!("{}: {error}; restore it from a backup", path.display()))
+            ExitError::usage(format!("{}: {error}; restore it from a backup", path.display()))
         };
         let key = KeyPair::from_pem(&key_pem).map_err(|error| wrong(key, &error))?;
         let issuer =
@@ -164,10 +164,10 @@ impl Authority {
     pub(crate) fn sign(
         &self,
         subject: &Subject,
-        request: &Request,
+        request: &CertificateRequest,
         now: u64,
         life: Duration,
-    ) -> Result<Certified, Stop> {
+    ) -> Result<SignedCertificate, ExitError> {
         let (mut params, not_after) = params(now, life)?;
         let mut serial = [0; 16];
         random(&mut serial)?;
@@ -185,8 +185,8 @@ impl Authority {
         }
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = match subject.role {
-            Role::Agent => vec![ExtendedKeyUsagePurpose::ClientAuth],
-            Role::Connector => {
+            DeviceRole::Agent => vec![ExtendedKeyUsagePurpose::ClientAuth],
+            DeviceRole::Connector => {
                 vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth]
             }
         };
@@ -195,11 +195,11 @@ impl Authority {
             .signed_by(&request.params.public_key, &self.issuer)
             .map_err(|error| broken(&error))?;
         let serial = data_encoding::HEXLOWER.encode(&serial);
-        Ok(Certified { pem: certificate.pem(), serial, not_after })
+        Ok(SignedCertificate { pem: certificate.pem(), serial, not_after })
     }
 
     /// Signs the list of what is revoked (RFC 5280 §5), in PEM.
-    pub(crate) fn list(&self, registry: &Registry, now: u64) -> Result<String, Stop> {
+    pub(crate) fn list(&self, registry: &MeshRegistry, now: u64) -> Result<String, ExitError> {
         let mut revoked_certs = Vec::new();
         for device in &registry.devices {
             let Some(at) = device.revoked else { continue };
@@ -228,7 +228,7 @@ impl Authority {
 }
 
 /// What all certificates have, and when it ends.
-fn params(now: u64, life: Duration) -> Result<(CertificateParams, u64), Stop> {
+fn params(now: u64, life: Duration) -> Result<(CertificateParams, u64), ExitError> {
     let not_after = now.saturating_add(life.as_secs());
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
@@ -240,26 +240,27 @@ fn params(now: u64, life: Duration) -> Result<(CertificateParams, u64), Stop> {
 /// The last second that X.509 can write (RFC 5280 §4.1.2.5), in the year 9999.
 const LAST_SECOND: u64 = 253_402_300_799;
 
-fn date(unix: u64) -> Result<time::OffsetDateTime, Stop> {
+fn date(unix: u64) -> Result<time::OffsetDateTime, ExitError> {
     if unix > LAST_SECOND {
-        return Err(Stop::usage(
+        return Err(ExitError::usage(
             "this machine's clock is past the year 9999; set it, and try again",
         ));
     }
     Ok(rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(unix))
 }
 
-fn broken(why: &dyn std::fmt::Display) -> Stop {
-    Stop::new(Exit::Degraded, format!("a certificate cannot be made: {why}"))
+fn broken(why: &dyn std::fmt::Display) -> ExitError {
+    ExitError::new(Exit::Degraded, format!("a certificate cannot be made: {why}"))
 }
 
 /// Reads a PEM file that has to be there.
 ///
 /// # Errors
 /// A sentence about the file.
-pub(crate) fn read_pem(path: &Path) -> Result<String, Stop> {
-    let gone =
-        |why: &str| Stop::usage(format!("{}: {why}; restore it from a backup", path.display()));
+pub(crate) fn read_pem(path: &Path) -> Result<String, ExitError> {
+    let gone = |why: &str| {
+        ExitError::usage(format!("{}: {why}; restore it from a backup", path.display()))
+    };
     let contents = store::read(path)?.ok_or_else(|| gone("this file is gone"))?;
     String::from_utf8(contents).map_err(|_| gone("this is no PEM file"))
 }
@@ -268,16 +269,18 @@ pub(crate) fn read_pem(path: &Path) -> Result<String, Stop> {
 ///
 /// # Errors
 /// That there is none.
-pub(crate) fn key_of_pem(pem: &str) -> Result<KeyDigest, Stop> {
+pub(crate) fn key_of_pem(pem: &str) -> Result<KeyDigest, ExitError> {
     CertificateDer::from_pem_slice(pem.as_bytes())
         .ok()
         .and_then(|certificate| KeyDigest::of_certificate(&certificate))
-        .ok_or_else(|| Stop::usage("the CA's file holds no certificate; restore it from a backup"))
+        .ok_or_else(|| {
+            ExitError::usage("the CA's file holds no certificate; restore it from a backup")
+        })
 }
 
 /// What a person may want to know of a certificate.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub(crate) struct Description {
+pub(crate) struct CertificateDescription {
     pub(crate) subject: String,
     pub(crate) issuer: String,
     pub(crate) names: Vec<String>,
@@ -288,7 +291,7 @@ pub(crate) struct Description {
     pub(crate) not_after: u64,
 }
 
-impl Description {
+impl CertificateDescription {
     /// When it is time for the next one: 30 days before the end, and not before two thirds of its
     /// life are over, which began when it was signed.
     pub(crate) const fn due(&self) -> u64 {
@@ -308,10 +311,10 @@ impl Description {
 ///
 /// # Errors
 /// A sentence about the file.
-pub(crate) fn describe_file(path: &Path) -> Result<Description, Stop> {
+pub(crate) fn describe_file(path: &Path) -> Result<CertificateDescription, ExitError> {
     let pem = read_pem(path)?;
     describe_pem(&pem).ok_or_else(|| {
-        Stop::usage(format!(
+        ExitError::usage(format!(
             "{}: there is no certificate in it; restore it from a backup",
             path.display()
         ))
@@ -319,12 +322,12 @@ pub(crate) fn describe_file(path: &Path) -> Result<Description, Stop> {
 }
 
 /// Describes the first certificate of a PEM text, if there is one.
-pub(crate) fn describe_pem(pem: &str) -> Option<Description> {
+pub(crate) fn describe_pem(pem: &str) -> Option<CertificateDescription> {
     let der = CertificateDer::from_pem_slice(pem.as_bytes()).ok()?;
     let (_, parsed) = X509Certificate::from_der(&der).ok()?;
     let unix = |time: x509_parser::time::ASN1Time| u64::try_from(time.timestamp()).unwrap_or(0);
     let own = webpki::EndEntityCert::try_from(&der).ok()?;
-    Some(Description {
+    Some(CertificateDescription {
         subject: parsed.subject().to_string(),
         issuer: parsed.issuer().to_string(),
         names: own.valid_dns_names().map(str::to_owned).collect(),

@@ -24,18 +24,20 @@ use std::time::Duration;
 
 use adit_tokio::core::tls::{Identity, KeyDigest, Tls, Trust};
 
-use self::certificate::{Authority, Certified, Request, Subject};
-use self::offer::Offer;
-use self::registry::{Device, ID, Issued, Refusal, Registry, Role, SCHEMA};
+use self::certificate::{CertificateAuthority, CertificateRequest, SignedCertificate, Subject};
+use self::offer::ConnectorOffer;
+use self::registry::{
+    DeviceRole, ID, IssuedInvite, MeshRegistry, Refusal, RegisteredDevice, SCHEMA,
+};
 use crate::address::RelayAddress;
-use crate::base::stop::{Exit, Stop};
+use crate::base::exit::{Exit, ExitError};
 use crate::base::system::{random, unix_now};
 use crate::base::units;
 use crate::homedir::lock::Lock;
 use crate::homedir::{Home, store};
 
 /// A new name for a device: forty-eight random bits.
-fn fresh_id() -> Result<String, Stop> {
+fn fresh_id() -> Result<String, ExitError> {
     let mut bytes = [0; 6];
     random(&mut bytes)?;
     Ok(format!("{ID}{}", data_encoding::HEXLOWER.encode(&bytes)))
@@ -47,10 +49,10 @@ pub(crate) enum Denied {
     #[error(transparent)]
     Refused(#[from] Refusal),
     #[error("{0}")]
-    Broken(#[from] Stop),
+    Broken(#[from] ExitError),
 }
 
-impl From<Denied> for Stop {
+impl From<Denied> for ExitError {
     fn from(denied: Denied) -> Self {
         match denied {
             Denied::Refused(refusal) => Self::usage(refusal.to_string()),
@@ -76,9 +78,9 @@ impl Mesh {
     ///
     /// # Errors
     /// That there is none, and what makes one.
-    pub(crate) fn require(home: &Home) -> Result<Self, Stop> {
+    pub(crate) fn require(home: &Home) -> Result<Self, ExitError> {
         Self::open(home).ok_or_else(|| {
-            Stop::usage(format!(
+            ExitError::usage(format!(
                 "{}: there is no mesh here yet; make one with: adit expose 3000",
                 home.mesh().display()
             ))
@@ -90,7 +92,7 @@ impl Mesh {
     ///
     /// # Errors
     /// A sentence about what could not be written.
-    pub(crate) fn open_or_create(home: &Home) -> Result<Self, Stop> {
+    pub(crate) fn open_or_create(home: &Home) -> Result<Self, ExitError> {
         if let Some(mesh) = Self::open(home) {
             return Ok(mesh);
         }
@@ -113,11 +115,11 @@ impl Mesh {
         Ok(Self { directory: home.mesh() })
     }
 
-    fn create(&self, name: &str) -> Result<(), Stop> {
+    fn create(&self, name: &str) -> Result<(), ExitError> {
         let now = unix_now();
         store::directory(&self.directory)?;
-        let authority = Authority::new(name, now)?;
-        let mut registry = Registry::new(name.to_owned());
+        let authority = CertificateAuthority::new(name, now)?;
+        let mut registry = MeshRegistry::new(name.to_owned());
         let (certified, pem) = self.certify_self(&authority, &mut registry, now)?;
         drop(certified);
         store::create(&self.path("ca.key"), authority.key_pem().as_bytes())?;
@@ -139,9 +141,9 @@ impl Mesh {
     ///
     /// # Errors
     /// When another process has it, with its id.
-    pub(crate) fn claim(&self) -> Result<Lock, Stop> {
+    pub(crate) fn claim(&self) -> Result<Lock, ExitError> {
         Lock::claim(&self.path("running"), |holder| {
-            Stop::usage(format!(
+            ExitError::usage(format!(
                 "the identity in {} is in use by the adit of process {holder}; end that one, or \
                  expose several services with one file: adit connector -c FILE",
                 self.directory.display()
@@ -153,16 +155,16 @@ impl Mesh {
     ///
     /// # Errors
     /// A sentence about the file.
-    pub(crate) fn registry(&self) -> Result<Registry, Stop> {
+    pub(crate) fn registry(&self) -> Result<MeshRegistry, ExitError> {
         let path = self.path("registry.json");
         let damaged = |why: &dyn std::fmt::Display| {
-            Stop::usage(format!(
+            ExitError::usage(format!(
                 "{}: this is not what adit wrote: {why}; restore it from a backup",
                 path.display()
             ))
         };
         let contents = store::read(&path)?.ok_or_else(|| damaged(&"it is gone"))?;
-        let registry: Registry =
+        let registry: MeshRegistry =
             serde_json::from_slice(&contents).map_err(|error| damaged(&error))?;
         if registry.schema != SCHEMA {
             return Err(damaged(&format_args!("its shape is \"{}\"", registry.schema)));
@@ -170,9 +172,9 @@ impl Mesh {
         Ok(registry)
     }
 
-    fn write(&self, registry: &Registry) -> Result<(), Stop> {
+    fn write(&self, registry: &MeshRegistry) -> Result<(), ExitError> {
         let text = serde_json::to_vec_pretty(registry).map_err(|error| {
-            Stop::new(Exit::Degraded, format!("the registry is no JSON: {error}"))
+            ExitError::new(Exit::Degraded, format!("the registry is no JSON: {error}"))
         })?;
         store::replace(&self.path("registry.json"), &text)
     }
@@ -180,7 +182,7 @@ impl Mesh {
     /// Changes what the mesh remembers; on the disk before this returns, or not changed at all.
     fn transact<T>(
         &self,
-        change: impl FnOnce(&mut Registry, u64) -> Result<T, Denied>,
+        change: impl FnOnce(&mut MeshRegistry, u64) -> Result<T, Denied>,
     ) -> Result<T, Denied> {
         let _lock = Lock::wait(&self.path("lock"))?;
         let mut registry = self.registry()?;
@@ -192,15 +194,15 @@ impl Mesh {
         Ok(result)
     }
 
-    fn authority(&self) -> Result<Authority, Stop> {
-        Authority::open(&self.path("ca.pem"), &self.path("ca.key"))
+    fn authority(&self) -> Result<CertificateAuthority, ExitError> {
+        CertificateAuthority::open(&self.path("ca.pem"), &self.path("ca.key"))
     }
 
     /// The CA's certificate in PEM.
     ///
     /// # Errors
     /// A sentence about the file.
-    pub(crate) fn ca_pem(&self) -> Result<String, Stop> {
+    pub(crate) fn ca_pem(&self) -> Result<String, ExitError> {
         certificate::read_pem(&self.path("ca.pem"))
     }
 
@@ -208,7 +210,7 @@ impl Mesh {
     ///
     /// # Errors
     /// A sentence about the file.
-    pub(crate) fn ca_key(&self) -> Result<KeyDigest, Stop> {
+    pub(crate) fn ca_key(&self) -> Result<KeyDigest, ExitError> {
         certificate::key_of_pem(&self.ca_pem()?)
     }
 
@@ -216,11 +218,11 @@ impl Mesh {
     ///
     /// # Errors
     /// A sentence about a file.
-    pub(crate) fn tls(&self) -> Result<Tls, Stop> {
+    pub(crate) fn tls(&self) -> Result<Tls, ExitError> {
         let registry = self.registry()?;
         let path = self.path("identity.pem");
         let wrong = |what: &Path, error: &dyn std::fmt::Display| {
-            Stop::usage(format!("{}: {error}; restore it from a backup", what.display()))
+            ExitError::usage(format!("{}: {error}; restore it from a backup", what.display()))
         };
         let own = certificate::read_pem(&path)?;
         let identity = Identity::from_pem(own.as_bytes(), own.as_bytes())
@@ -235,10 +237,10 @@ impl Mesh {
     ///
     /// # Errors
     /// That none ever ran.
-    pub(crate) fn offer(&self) -> Result<Offer, Stop> {
+    pub(crate) fn offer(&self) -> Result<ConnectorOffer, ExitError> {
         let contents = store::read(&self.path("offer.json"))?;
         contents.and_then(|contents| serde_json::from_slice(&contents).ok()).ok_or_else(|| {
-            Stop::usage("no connector has run here yet; start one with: adit expose 3000")
+            ExitError::usage("no connector has run here yet; start one with: adit expose 3000")
         })
     }
 
@@ -246,9 +248,10 @@ impl Mesh {
     ///
     /// # Errors
     /// A sentence about the file.
-    pub(crate) fn set_offer(&self, offer: &Offer) -> Result<(), Stop> {
-        let text = serde_json::to_vec_pretty(offer)
-            .map_err(|error| Stop::new(Exit::Degraded, format!("the offer is no JSON: {error}")))?;
+    pub(crate) fn set_offer(&self, offer: &ConnectorOffer) -> Result<(), ExitError> {
+        let text = serde_json::to_vec_pretty(offer).map_err(|error| {
+            ExitError::new(Exit::Degraded, format!("the offer is no JSON: {error}"))
+        })?;
         store::replace(&self.path("offer.json"), &text)
     }
 
@@ -266,7 +269,7 @@ impl Mesh {
     ///
     /// # Errors
     /// Why not.
-    pub(crate) fn invite(&self, invite: Issued) -> Result<(), Denied> {
+    pub(crate) fn invite(&self, invite: IssuedInvite) -> Result<(), Denied> {
         self.transact(|registry, now| Ok(registry.invite(invite, now)?))
     }
 
@@ -277,9 +280,9 @@ impl Mesh {
     pub(crate) fn enrol(
         &self,
         invite: KeyDigest,
-        request: &Request,
+        request: &CertificateRequest,
         label: &str,
-    ) -> Result<(Device, Certified), Denied> {
+    ) -> Result<(RegisteredDevice, SignedCertificate), Denied> {
         let fresh = fresh_id()?;
         self.transact(|registry, now| {
             let id = registry.redeem(invite, request.key(), (label, fresh), now)?;
@@ -291,7 +294,11 @@ impl Mesh {
     ///
     /// # Errors
     /// Why it gets none.
-    pub(crate) fn renew(&self, id: &str, request: &Request) -> Result<(Device, Certified), Denied> {
+    pub(crate) fn renew(
+        &self,
+        id: &str,
+        request: &CertificateRequest,
+    ) -> Result<(RegisteredDevice, SignedCertificate), Denied> {
         self.transact(|registry, now| {
             registry.renew(id, request.key())?;
             self.certify(registry, id, request, now)
@@ -300,11 +307,11 @@ impl Mesh {
 
     fn certify(
         &self,
-        registry: &mut Registry,
+        registry: &mut MeshRegistry,
         id: &str,
-        request: &Request,
+        request: &CertificateRequest,
         now: u64,
-    ) -> Result<(Device, Certified), Denied> {
+    ) -> Result<(RegisteredDevice, SignedCertificate), Denied> {
         let device = registry.certifiable(id, now)?.clone();
         let subject = Subject::of(&device, &registry.mesh);
         let life = registry.certificate_life();
@@ -317,7 +324,7 @@ impl Mesh {
     ///
     /// # Errors
     /// Why not.
-    pub(crate) fn revoke(&self, id: &str) -> Result<Device, Denied> {
+    pub(crate) fn revoke(&self, id: &str) -> Result<RegisteredDevice, Denied> {
         self.transact(|registry, now| {
             registry.revoke(id, now)?;
             registry.lists += 1;
@@ -349,7 +356,7 @@ impl Mesh {
     ///
     /// # Errors
     /// A sentence about a file.
-    pub(crate) fn rotate(&self) -> Result<Certified, Denied> {
+    pub(crate) fn rotate(&self) -> Result<SignedCertificate, Denied> {
         let authority = self.authority()?;
         let (certified, pem) =
             self.transact(|registry, now| self.certify_self(&authority, registry, now))?;
@@ -362,7 +369,7 @@ impl Mesh {
     ///
     /// # Errors
     /// A sentence about a file, or about a clock at whose time nothing that the CA signed is good.
-    pub(crate) fn keep_current(&self) -> Result<(), Stop> {
+    pub(crate) fn keep_current(&self) -> Result<(), ExitError> {
         let now = unix_now();
         self.check_clock(now)?;
         let own = certificate::describe_file(&self.path("identity.pem"))?;
@@ -373,13 +380,13 @@ impl Mesh {
         Ok(())
     }
 
-    fn check_clock(&self, now: u64) -> Result<(), Stop> {
+    fn check_clock(&self, now: u64) -> Result<(), ExitError> {
         let ca = certificate::describe_file(&self.path("ca.pem"))?;
         if (ca.not_before..=ca.not_after).contains(&now) {
             return Ok(());
         }
         let (from, to) = (units::date(ca.not_before), units::date(ca.not_after));
-        Err(Stop::usage(format!(
+        Err(ExitError::usage(format!(
             "{}: this CA is good from {from} to {to}, and this machine's clock says {}; set the clock, or \
              move the directory away to begin a new mesh",
             self.path("ca.pem").display(),
@@ -390,23 +397,23 @@ impl Mesh {
     /// A key and a certificate for this machine, as one PEM text.
     fn certify_self(
         &self,
-        authority: &Authority,
-        registry: &mut Registry,
+        authority: &CertificateAuthority,
+        registry: &mut MeshRegistry,
         now: u64,
-    ) -> Result<(Certified, String), Denied> {
-        let (key_pem, request) = Request::new_key()?;
-        let id = match registry.devices.iter_mut().find(|d| d.role == Role::Connector) {
+    ) -> Result<(SignedCertificate, String), Denied> {
+        let (key_pem, request) = CertificateRequest::new_key()?;
+        let id = match registry.devices.iter_mut().find(|d| d.role == DeviceRole::Connector) {
             Some(own) => {
                 own.key = request.key();
                 own.id.clone()
             }
             None => {
                 let id = fresh_id()?;
-                registry.devices.push(Device {
+                registry.devices.push(RegisteredDevice {
                     id: id.clone(),
                     name: None,
                     label: certificate::this_machine(),
-                    role: Role::Connector,
+                    role: DeviceRole::Connector,
                     key: request.key(),
                     services: std::collections::BTreeSet::new(),
                     serials: std::collections::BTreeMap::new(),

@@ -7,11 +7,11 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::address::{HostPort, MAX_ADDRESSES, RelayAddress};
-use crate::config::Service;
+use crate::config::ServiceConfig;
 
 /// What is offered, and where.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Offer {
+pub(crate) struct ConnectorOffer {
     /// Addresses that a device may reach the connector at, the likeliest first.
     pub(crate) addresses: Vec<String>,
     /// Relays by which a device may reach it as well.
@@ -21,13 +21,13 @@ pub(crate) struct Offer {
     pub(crate) services: BTreeMap<String, Option<u16>>,
 }
 
-impl Offer {
+impl ConnectorOffer {
     /// Offers `services` at what is advertised, at the connector's own addresses and by its relays.
     pub(crate) fn new(
         own: &[SocketAddr],
         advertised: &[HostPort],
         relays: &[RelayAddress],
-        services: &[Service],
+        services: &[ServiceConfig],
     ) -> Self {
         let mut addresses: Vec<_> = advertised.iter().map(HostPort::to_string).collect();
         addresses.extend(own.iter().map(SocketAddr::to_string));
@@ -50,15 +50,16 @@ mod tests {
             .map(|port| HostPort::try_from(format!("home.example:{port}")).unwrap())
             .collect();
         let own = ["127.0.0.1:4433".parse().unwrap()];
-        let offer = Offer::new(&own, &advertised[..1], &[], &[]);
+        let offer = ConnectorOffer::new(&own, &advertised[..1], &[], &[]);
         assert_eq!(offer.addresses, ["home.example:1", "127.0.0.1:4433"]);
-        let offer = Offer::new(&own, &advertised, &[], &[]);
+        let offer = ConnectorOffer::new(&own, &advertised, &[], &[]);
         assert_eq!(offer.addresses.len(), MAX_ADDRESSES);
     }
 
     #[test]
     fn what_was_offered_before_there_were_relays_is_read() {
-        let offer: Offer = serde_json::from_str(r#"{"addresses":[],"services":{}}"#).unwrap();
+        let offer: ConnectorOffer =
+            serde_json::from_str(r#"{"addresses":[],"services":{}}"#).unwrap();
         assert!(offer.relays.is_empty());
     }
 }

@@ -33,21 +33,21 @@ pub(crate) fn id_among(names: &[String]) -> Option<&str> {
 /// What a certificate is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Role {
+pub(crate) enum DeviceRole {
     Agent,
     Connector,
 }
 
 /// A device that holds, or held, certificates of the mesh.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Device {
+pub(crate) struct RegisteredDevice {
     /// `device-` and twelve hexadecimal digits: its name in certificates.
     pub(crate) id: String,
     /// The name that the inviter gave it, which is in its certificate too.
     pub(crate) name: Option<String>,
     /// What it calls itself. Nothing is decided by it.
     pub(crate) label: String,
-    pub(crate) role: Role,
+    pub(crate) role: DeviceRole,
     /// The digest of its present public key.
     #[serde(with = "hex")]
     pub(crate) key: KeyDigest,
@@ -60,7 +60,7 @@ pub(crate) struct Device {
 
 /// An invite as its issuer knows it: by the digest of its secret's public key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Issued {
+pub(crate) struct IssuedInvite {
     #[serde(with = "hex")]
     pub(crate) key: KeyDigest,
     pub(crate) service: String,
@@ -73,7 +73,7 @@ pub(crate) struct Issued {
     pub(crate) revoked: bool,
 }
 
-impl Issued {
+impl IssuedInvite {
     /// A short name of it, for people.
     pub(crate) fn id(&self) -> String {
         self.key.to_string()[..8].to_owned()
@@ -123,11 +123,11 @@ pub(crate) enum Refusal {
 
 /// Everything that a mesh remembers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Registry {
+pub(crate) struct MeshRegistry {
     pub(crate) schema: String,
     pub(crate) mesh: String,
-    pub(crate) devices: Vec<Device>,
-    pub(crate) invites: Vec<Issued>,
+    pub(crate) devices: Vec<RegisteredDevice>,
+    pub(crate) invites: Vec<IssuedInvite>,
     /// The list of revoked certificates in PEM, as the CA signed it; empty before the first.
     #[serde(default)]
     pub(crate) revoked_pem: String,
@@ -142,13 +142,13 @@ pub(crate) struct Registry {
 /// The name and version of the file's shape.
 pub(crate) const SCHEMA: &str = "adit.mesh/1";
 
-impl Registry {
+impl MeshRegistry {
     pub(crate) fn new(mesh: String) -> Self {
         Self { schema: SCHEMA.to_owned(), mesh, ..Self::default() }
     }
 
     /// Notes a new invite.
-    pub(crate) fn invite(&mut self, invite: Issued, now: u64) -> Result<(), Refusal> {
+    pub(crate) fn invite(&mut self, invite: IssuedInvite, now: u64) -> Result<(), Refusal> {
         self.forget(now);
         if let Some(name) = &invite.name {
             self.check_name(name, now)?;
@@ -215,11 +215,11 @@ impl Registry {
                 known.id.clone()
             }
             None => {
-                self.devices.push(Device {
+                self.devices.push(RegisteredDevice {
                     id: fresh_id.clone(),
                     name,
                     label: label.to_owned(),
-                    role: Role::Agent,
+                    role: DeviceRole::Agent,
                     key: device_key,
                     services: BTreeSet::from([service]),
                     serials: BTreeMap::new(),
@@ -234,7 +234,7 @@ impl Registry {
     }
 
     /// A device that may have a new certificate, for `key`.
-    pub(crate) fn renew(&mut self, id: &str, key: KeyDigest) -> Result<&Device, Refusal> {
+    pub(crate) fn renew(&mut self, id: &str, key: KeyDigest) -> Result<&RegisteredDevice, Refusal> {
         let taken = self.devices.iter().any(|d| d.key == key && d.id != id);
         let device = self.devices.iter_mut().find(|d| d.id == id).ok_or(Refusal::NoDevice)?;
         if device.revoked.is_some() {
@@ -248,7 +248,7 @@ impl Registry {
     }
 
     /// A device that has room for another certificate.
-    pub(crate) fn certifiable(&mut self, id: &str, now: u64) -> Result<&Device, Refusal> {
+    pub(crate) fn certifiable(&mut self, id: &str, now: u64) -> Result<&RegisteredDevice, Refusal> {
         let device = self.devices.iter_mut().find(|d| d.id == id).ok_or(Refusal::NoDevice)?;
         device.forget(now);
         match device.serials.len() {
@@ -290,14 +290,14 @@ impl Registry {
         self.certificate_seconds.map_or(DEVICE_LIFE, Duration::from_secs)
     }
 
-    pub(crate) fn device(&self, id: &str) -> Option<&Device> {
+    pub(crate) fn device(&self, id: &str) -> Option<&RegisteredDevice> {
         self.devices.iter().find(|d| d.id == id)
     }
 
     /// Devices that a person may mean by a word: an id, or the digits of one, a name or a label.
-    pub(crate) fn meant_by(&self, word: &str) -> Vec<&Device> {
-        let exact = |d: &&Device| d.id == word || d.name.as_deref() == Some(word);
-        let loose = |d: &&Device| d.label == word || d.id.strip_prefix(ID) == Some(word);
+    pub(crate) fn meant_by(&self, word: &str) -> Vec<&RegisteredDevice> {
+        let exact = |d: &&RegisteredDevice| d.id == word || d.name.as_deref() == Some(word);
+        let loose = |d: &&RegisteredDevice| d.label == word || d.id.strip_prefix(ID) == Some(word);
         let found: Vec<_> = self.devices.iter().filter(exact).collect();
         if found.is_empty() { self.devices.iter().filter(loose).collect() } else { found }
     }
@@ -322,7 +322,7 @@ impl Registry {
     }
 }
 
-impl Device {
+impl RegisteredDevice {
     /// Forgets certificates that have ended, unless they are on the list of revoked ones.
     fn forget(&mut self, now: u64) {
         if self.revoked.is_none() {

@@ -3,14 +3,14 @@
 use std::sync::{PoisonError, RwLock};
 
 use super::Mesh;
-use super::registry::Registry;
-use crate::base::stop::Stop;
+use super::registry::MeshRegistry;
+use crate::base::exit::ExitError;
 
 /// The mesh, and a copy of its registry in memory.
 #[derive(Debug)]
 pub(crate) struct Roster {
     mesh: Mesh,
-    registry: RwLock<Registry>,
+    registry: RwLock<MeshRegistry>,
 }
 
 impl Roster {
@@ -18,7 +18,7 @@ impl Roster {
     ///
     /// # Errors
     /// A sentence about the file.
-    pub(crate) fn new(mesh: Mesh) -> Result<Self, Stop> {
+    pub(crate) fn new(mesh: Mesh) -> Result<Self, ExitError> {
         let registry = RwLock::new(mesh.registry()?);
         Ok(Self { mesh, registry })
     }
@@ -39,7 +39,7 @@ impl Roster {
     }
 
     /// What is made of the registry as it was looked at last.
-    pub(crate) fn with<T>(&self, make: impl FnOnce(&Registry) -> T) -> T {
+    pub(crate) fn with<T>(&self, make: impl FnOnce(&MeshRegistry) -> T) -> T {
         make(&self.registry.read().unwrap_or_else(PoisonError::into_inner))
     }
 

@@ -15,7 +15,7 @@ fn mesh(scratch: &Scratch) -> Mesh {
 fn invite(mesh: &Mesh) -> KeyDigest {
     let (_, key) = Secret::new().unwrap().identity().unwrap();
     let now = unix_now();
-    mesh.invite(Issued {
+    mesh.invite(IssuedInvite {
         key,
         service: "web".into(),
         name: None,
@@ -28,8 +28,8 @@ fn invite(mesh: &Mesh) -> KeyDigest {
     key
 }
 
-fn request() -> Request {
-    Request::new_key().unwrap().1
+fn request() -> CertificateRequest {
+    CertificateRequest::new_key().unwrap().1
 }
 
 #[test]
@@ -106,7 +106,8 @@ fn of_a_hundred_at_once_one_wins() {
         threads.into_iter().filter_map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
     });
     assert_eq!(won.len(), 1, "{won:?}");
-    let agents = mesh.registry().unwrap().devices.iter().filter(|d| d.role == Role::Agent).count();
+    let agents =
+        mesh.registry().unwrap().devices.iter().filter(|d| d.role == DeviceRole::Agent).count();
     assert_eq!(agents, 1);
 }
 
@@ -191,7 +192,7 @@ fn a_rotated_connector_has_another_key_and_the_same_name() {
 #[test]
 fn a_certificate_is_due_thirty_days_before_its_end_and_a_short_one_at_two_thirds() {
     let scratch = Scratch::new();
-    let of = |not_before: u64, not_after: u64| certificate::Description {
+    let of = |not_before: u64, not_after: u64| certificate::CertificateDescription {
         not_before,
         not_after,
         ..certificate::describe_file(&mesh(&scratch).path("identity.pem")).unwrap()

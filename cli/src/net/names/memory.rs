@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::address::Place;
+use crate::address::HostAddress;
 use crate::homedir::store;
 
 /// Most places that are remembered: more than a machine is invited to.
@@ -17,12 +17,12 @@ type Addresses = BTreeMap<String, Vec<SocketAddr>>;
 
 /// The last known good addresses.
 #[derive(Debug, Default)]
-pub(super) struct Memory {
+pub(super) struct AddressCache {
     file: Option<PathBuf>,
     known: Mutex<Option<Addresses>>,
 }
 
-impl Memory {
+impl AddressCache {
     /// One that outlasts the process in a file. One that cannot be read is taken for empty: it holds
     /// nothing that cannot be learnt again.
     pub(super) const fn at(file: PathBuf) -> Self {
@@ -30,7 +30,7 @@ impl Memory {
     }
 
     /// Remembers what a place has now.
-    pub(super) fn keep(&self, place: &Place, addresses: &[SocketAddr]) {
+    pub(super) fn keep(&self, place: &HostAddress, addresses: &[SocketAddr]) {
         let mut known = self.known();
         let known = known.get_or_insert_with(|| self.read());
         let key = place.to_string();
@@ -51,7 +51,7 @@ impl Memory {
     }
 
     /// What a place had, if anything.
-    pub(super) fn recall(&self, place: &Place) -> Vec<SocketAddr> {
+    pub(super) fn recall(&self, place: &HostAddress) -> Vec<SocketAddr> {
         let mut known = self.known();
         let known = known.get_or_insert_with(|| self.read());
         known.get(&place.to_string()).cloned().unwrap_or_default()
@@ -73,8 +73,8 @@ mod tests {
     use super::*;
     use crate::homedir::tests::Scratch;
 
-    fn place(text: &str) -> Place {
-        Place::try_from(text.to_owned()).unwrap()
+    fn place(text: &str) -> HostAddress {
+        HostAddress::try_from(text.to_owned()).unwrap()
     }
 
     fn address(port: u16) -> SocketAddr {
@@ -85,8 +85,8 @@ mod tests {
     fn what_was_good_is_known_again_by_the_next_process() {
         let directory = Scratch::new();
         let file = directory.path().join("addresses.json");
-        Memory::at(file.clone()).keep(&place("relay.example"), &[address(1), address(2)]);
-        let next = Memory::at(file);
+        AddressCache::at(file.clone()).keep(&place("relay.example"), &[address(1), address(2)]);
+        let next = AddressCache::at(file);
         assert_eq!(next.recall(&place("adit://relay.example")), [address(1), address(2)]);
         assert!(next.recall(&place("relay.example:1")).is_empty(), "another port, another place");
     }
@@ -96,15 +96,15 @@ mod tests {
         let directory = Scratch::new();
         let file = directory.path().join("addresses.json");
         store::replace(&file, b"{\"relay.example\": [1,").unwrap();
-        let memory = Memory::at(file.clone());
+        let memory = AddressCache::at(file.clone());
         assert!(memory.recall(&place("relay.example")).is_empty());
         memory.keep(&place("relay.example"), &[address(1)]);
-        assert_eq!(Memory::at(file).recall(&place("relay.example")), [address(1)]);
+        assert_eq!(AddressCache::at(file).recall(&place("relay.example")), [address(1)]);
     }
 
     #[test]
     fn there_is_a_bound() {
-        let memory = Memory::default();
+        let memory = AddressCache::default();
         for number in 0..=MAX_PLACES {
             memory.keep(&place(&format!("host{number}.example")), &[address(1)]);
         }

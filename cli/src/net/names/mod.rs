@@ -16,15 +16,15 @@ use std::time::Duration;
 use adit_tokio::core::rng::Rng;
 use adit_tokio::core::tls::default_provider;
 
-use self::memory::Memory;
-use self::order::{Service, by_weight, in_turn};
-use self::system::System;
-use crate::address::{PORT, Place};
+use self::memory::AddressCache;
+use self::order::{SrvRecord, by_weight, in_turn};
+use self::system::SystemResolver;
+use crate::address::{HostAddress, PORT};
 use crate::homedir::Home;
 
 /// How long one question may take. Resolvers ask again after 5 s where an answer was lost; whoever
 /// waits for a connection is better served by what was good the last time.
-const WITHIN: Duration = Duration::from_secs(6);
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(6);
 
 /// Most hosts of one SRV answer that are asked for.
 const MAX_HOSTS: usize = 8;
@@ -33,9 +33,9 @@ const MAX_HOSTS: usize = 8;
 const MAX_ADDRESSES: usize = 16;
 
 /// Where answers come from.
-trait Source {
+trait Resolver {
     /// The SRV records of a name, none where there are none.
-    fn services(&self, name: String) -> impl Future<Output = io::Result<Vec<Service>>> + Send;
+    fn services(&self, name: String) -> impl Future<Output = io::Result<Vec<SrvRecord>>> + Send;
 
     /// The addresses of a host.
     fn hosts(
@@ -47,20 +47,20 @@ trait Source {
 
 /// The names of one process.
 #[derive(Debug)]
-pub(crate) struct Names {
-    system: System,
-    memory: Memory,
+pub(crate) struct NameResolver {
+    system: SystemResolver,
+    memory: AddressCache,
 }
 
-impl Names {
+impl NameResolver {
     /// With a memory that lasts as long as the process.
     pub(crate) fn new() -> Self {
-        Self { system: System::default(), memory: Memory::default() }
+        Self { system: SystemResolver::default(), memory: AddressCache::default() }
     }
 
     /// With a memory that outlasts it.
     pub(crate) fn at_home(mut self, home: &Home) -> Self {
-        self.memory = Memory::at(home.path().join("addresses.json"));
+        self.memory = AddressCache::at(home.path().join("addresses.json"));
         self
     }
 
@@ -73,7 +73,7 @@ impl Names {
 
     /// Every address that the places have now, each once, in the order to dial them; a place that has
     /// none is logged.
-    pub(crate) async fn resolve(&self, places: &[Place]) -> Vec<SocketAddr> {
+    pub(crate) async fn resolve(&self, places: &[HostAddress]) -> Vec<SocketAddr> {
         let mut found = Vec::new();
         for place in places {
             match self.resolve_one(place).await {
@@ -90,15 +90,19 @@ impl Names {
     ///
     /// # Errors
     /// What the resolver said, where there never was an address.
-    pub(crate) async fn resolve_one(&self, place: &Place) -> io::Result<Vec<SocketAddr>> {
+    pub(crate) async fn resolve_one(&self, place: &HostAddress) -> io::Result<Vec<SocketAddr>> {
         let mut rng = Rng::new(seed()?, "names");
-        let found = ask(&self.system, place, &mut rng).await;
+        let found = lookup(&self.system, place, &mut rng).await;
         recall(found, place, &self.memory)
     }
 }
 
 /// Asks about one place.
-async fn ask(source: &impl Source, place: &Place, rng: &mut Rng) -> io::Result<Vec<SocketAddr>> {
+async fn lookup(
+    source: &impl Resolver,
+    place: &HostAddress,
+    rng: &mut Rng,
+) -> io::Result<Vec<SocketAddr>> {
     if let Some(address) = place.literal(PORT) {
         return Ok(vec![address]);
     }
@@ -108,7 +112,9 @@ async fn ask(source: &impl Source, place: &Place, rng: &mut Rng) -> io::Result<V
         None => {
             let name = format!("_adit._udp.{}.", host.trim_end_matches('.'));
             match timely(source.services(name)).await {
-                Ok(services) if !services.is_empty() => return follow(source, services, rng).await,
+                Ok(services) if !services.is_empty() => {
+                    return resolve_services(source, services, rng).await;
+                }
                 Ok(_) => {}
                 Err(error) => tracing::debug!(%host, %error, "no SRV records"),
             }
@@ -120,9 +126,9 @@ async fn ask(source: &impl Source, place: &Place, rng: &mut Rng) -> io::Result<V
 }
 
 /// The addresses of the hosts that SRV records name, in the records' order.
-async fn follow(
-    source: &impl Source,
-    services: Vec<Service>,
+async fn resolve_services(
+    source: &impl Resolver,
+    services: Vec<SrvRecord>,
     rng: &mut Rng,
 ) -> io::Result<Vec<SocketAddr>> {
     if services.iter().all(|it| it.target.is_empty()) {
@@ -145,8 +151,8 @@ async fn follow(
 /// What was found, or what was found the last time.
 fn recall(
     found: io::Result<Vec<SocketAddr>>,
-    place: &Place,
-    memory: &Memory,
+    place: &HostAddress,
+    memory: &AddressCache,
 ) -> io::Result<Vec<SocketAddr>> {
     let error = match found {
         Ok(addresses) => {
@@ -166,8 +172,8 @@ fn recall(
 }
 
 async fn timely<T>(question: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    tokio::time::timeout(WITHIN, question).await.unwrap_or_else(|_| {
-        let says = format!("no answer within {WITHIN:?}");
+    tokio::time::timeout(LOOKUP_TIMEOUT, question).await.unwrap_or_else(|_| {
+        let says = format!("no answer within {LOOKUP_TIMEOUT:?}");
         Err(io::Error::new(io::ErrorKind::TimedOut, says))
     })
 }

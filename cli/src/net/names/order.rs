@@ -7,7 +7,7 @@ use adit_tokio::core::rng::Rng;
 
 /// One SRV record (RFC 2782).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Service {
+pub(super) struct SrvRecord {
     pub(super) priority: u16,
     pub(super) weight: u16,
     pub(super) port: u16,
@@ -17,7 +17,7 @@ pub(super) struct Service {
 
 /// The records by ascending priority; within one, drawn without replacement, each in proportion to
 /// its weight, as RFC 2782 has it ("Usage rules").
-pub(super) fn by_weight(mut services: Vec<Service>, rng: &mut Rng) -> Vec<Service> {
+pub(super) fn by_weight(mut services: Vec<SrvRecord>, rng: &mut Rng) -> Vec<SrvRecord> {
     services.retain(|it| !it.target.is_empty());
     // Those without weight first, so that they are drawn only when chance gives zero.
     services.sort_by_key(|it| (it.priority, it.weight != 0));
@@ -59,11 +59,11 @@ pub(super) fn in_turn(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
 mod tests {
     use super::*;
 
-    fn service(priority: u16, weight: u16, target: &str) -> Service {
-        Service { priority, weight, port: 1, target: target.to_owned() }
+    fn service(priority: u16, weight: u16, target: &str) -> SrvRecord {
+        SrvRecord { priority, weight, port: 1, target: target.to_owned() }
     }
 
-    fn targets(services: Vec<Service>, seed: u8) -> Vec<String> {
+    fn targets(services: Vec<SrvRecord>, seed: u8) -> Vec<String> {
         let ordered = by_weight(services, &mut Rng::new([seed; 32], "test"));
         ordered.into_iter().map(|it| it.target).collect()
     }

@@ -13,18 +13,18 @@ use hickory_resolver::config::{NameServerConfig, ResolverConfig, ResolverOpts};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::RData;
 
-use super::order::Service;
-use super::{Source, WITHIN};
+use super::order::SrvRecord;
+use super::{LOOKUP_TIMEOUT, Resolver};
 
 /// The resolvers of this machine.
 #[derive(Debug, Default)]
-pub(super) struct System {
+pub(super) struct SystemResolver {
     /// Ports that this program listens on.
     pub(super) ours: Vec<SocketAddr>,
 }
 
-impl Source for System {
-    async fn services(&self, name: String) -> io::Result<Vec<Service>> {
+impl Resolver for SystemResolver {
+    async fn services(&self, name: String) -> io::Result<Vec<SrvRecord>> {
         // Read anew each time: another network has other nameservers.
         let (config, options) =
             hickory_resolver::system_conf::read_system_conf().map_err(io::Error::other)?;
@@ -42,7 +42,7 @@ async fn services(
     options: ResolverOpts,
     ours: &[SocketAddr],
     name: String,
-) -> io::Result<Vec<Service>> {
+) -> io::Result<Vec<SrvRecord>> {
     let (_, _, servers) = config.into_parts();
     let (own, servers): (Vec<_>, Vec<_>) =
         servers.into_iter().partition(|server| is_ours(server, ours));
@@ -56,7 +56,7 @@ async fn services(
     let config = ResolverConfig::from_name_servers(servers);
     let provider = TokioRuntimeProvider::default();
     let mut builder = TokioResolver::builder_with_config(config, provider).with_options(options);
-    builder.options_mut().timeout = WITHIN / 3;
+    builder.options_mut().timeout = LOOKUP_TIMEOUT / 3;
     builder.options_mut().attempts = 1;
     let resolver = builder.build().map_err(io::Error::other)?;
     let answer = match resolver.srv_lookup(name).await {
@@ -67,7 +67,7 @@ async fn services(
     let records = answer.answers().iter().filter_map(|record| {
         let RData::SRV(srv) = &record.data else { return None };
         let target = srv.target.to_utf8().trim_end_matches('.').to_owned();
-        Some(Service { priority: srv.priority, weight: srv.weight, port: srv.port, target })
+        Some(SrvRecord { priority: srv.priority, weight: srv.weight, port: srv.port, target })
     });
     Ok(records.collect())
 }

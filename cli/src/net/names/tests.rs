@@ -8,14 +8,14 @@ use super::*;
 
 #[derive(Debug, Default)]
 struct Answers {
-    services: BTreeMap<String, Vec<Service>>,
+    services: BTreeMap<String, Vec<SrvRecord>>,
     hosts: BTreeMap<String, Vec<String>>,
     hangs: bool,
     asked: Mutex<Vec<String>>,
 }
 
-impl Source for Answers {
-    async fn services(&self, name: String) -> io::Result<Vec<Service>> {
+impl Resolver for Answers {
+    async fn services(&self, name: String) -> io::Result<Vec<SrvRecord>> {
         self.asked.lock().unwrap().push(name.clone());
         if self.hangs {
             return std::future::pending().await;
@@ -32,7 +32,7 @@ impl Source for Answers {
 }
 
 fn answers(services: &[(u16, u16, &str)], hosts: &[(&str, &[&str])]) -> Answers {
-    let services = services.iter().map(|&(priority, port, target)| Service {
+    let services = services.iter().map(|&(priority, port, target)| SrvRecord {
         priority,
         weight: 0,
         port,
@@ -49,12 +49,12 @@ fn owned(all: &[&str]) -> Vec<String> {
     all.iter().map(ToString::to_string).collect()
 }
 
-fn place(text: &str) -> Place {
-    Place::try_from(text.to_owned()).unwrap()
+fn place(text: &str) -> HostAddress {
+    HostAddress::try_from(text.to_owned()).unwrap()
 }
 
 async fn found(source: &Answers, text: &str) -> Result<Vec<String>, String> {
-    let found = ask(source, &place(text), &mut Rng::new([1; 32], "test")).await;
+    let found = lookup(source, &place(text), &mut Rng::new([1; 32], "test")).await;
     let found = found.map_err(|error| error.to_string())?;
     Ok(found.iter().map(ToString::to_string).collect())
 }
@@ -98,7 +98,7 @@ async fn a_nameserver_that_hangs_costs_its_time_and_no_more() {
     source.hangs = true;
     let start = tokio::time::Instant::now();
     assert_eq!(found(&source, "home.example").await.unwrap(), ["192.0.2.1:4433"]);
-    assert_eq!(start.elapsed().as_secs(), WITHIN.as_secs());
+    assert_eq!(start.elapsed().as_secs(), LOOKUP_TIMEOUT.as_secs());
 }
 
 #[tokio::test]
@@ -122,7 +122,7 @@ async fn only_so_many_hosts_and_addresses_are_taken() {
 
 #[test]
 fn what_was_good_has_to_do_when_nothing_is_to_be_learnt() {
-    let (memory, place) = (Memory::default(), place("home.example"));
+    let (memory, place) = (AddressCache::default(), place("home.example"));
     let lost = || Err(io::Error::new(io::ErrorKind::TimedOut, "no answer"));
     assert_eq!(recall(lost(), &place, &memory).unwrap_err().kind(), io::ErrorKind::TimedOut);
     let good: SocketAddr = ([192, 0, 2, 1], 4433).into();

@@ -24,10 +24,10 @@ use super::rules::{Grant, LIFETIME, Protocol, default_gateway, is_behind_nat};
 use crate::net::interfaces;
 
 /// How long one question may take.
-const ANSWERED_WITHIN: Duration = Duration::from_secs(3);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long a search for UPnP may take: first of the gateway itself, then of all.
-const FOUND_WITHIN: Duration = Duration::from_millis(1_500);
+const SEARCH_TIMEOUT: Duration = Duration::from_millis(1_500);
 
 /// A datagram is sent again after 250 and 750 ms, and given up after 1.75 s.
 const PATIENCE: TimeoutConfig = TimeoutConfig {
@@ -41,13 +41,13 @@ const DESCRIPTION: &str = "adit";
 
 /// Whom to ask, and for which socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Spot {
+pub(super) struct MappingTarget {
     pub(super) gateway: Ipv4Addr,
     pub(super) local: Ipv4Addr,
     pub(super) port: NonZeroU16,
 }
 
-impl Spot {
+impl MappingTarget {
     /// Of the socket that is bound to `bound`, on the network of now; nothing where no mapping is of
     /// use: without a gateway, or with an address that needs none.
     pub(super) fn of(bound: SocketAddr) -> Option<Self> {
@@ -74,18 +74,18 @@ fn gateway() -> Option<Ipv4Addr> {
 }
 
 /// Whoever maps ports; the tests have one of their own.
-pub(super) trait Ask {
+pub(super) trait PortMapper {
     /// What is needed to renew a mapping, or to end it.
     type Held: Send;
 
     /// Whom to ask now.
-    fn spot(&self) -> Option<Spot>;
+    fn target(&self) -> Option<MappingTarget>;
 
     /// Asks for a mapping.
     fn open(
         &self,
         protocol: Protocol,
-        spot: Spot,
+        target: MappingTarget,
     ) -> impl Future<Output = Result<(Self::Held, Grant), String>> + Send;
 
     /// Asks for more time.
@@ -97,7 +97,7 @@ pub(super) trait Ask {
 
 /// The network that this machine is on.
 #[derive(Debug)]
-pub(super) struct Network {
+pub(super) struct SystemGateway {
     pub(super) bound: SocketAddr,
 }
 
@@ -113,29 +113,33 @@ pub(super) enum Held {
     },
 }
 
-impl Ask for Network {
+impl PortMapper for SystemGateway {
     type Held = Held;
 
-    fn spot(&self) -> Option<Spot> {
-        Spot::of(self.bound)
+    fn target(&self) -> Option<MappingTarget> {
+        MappingTarget::of(self.bound)
     }
 
-    async fn open(&self, protocol: Protocol, spot: Spot) -> Result<(Held, Grant), String> {
-        let gateway = IpAddr::V4(spot.gateway).into();
+    async fn open(
+        &self,
+        protocol: Protocol,
+        target: MappingTarget,
+    ) -> Result<(Held, Grant), String> {
+        let gateway = IpAddr::V4(target.gateway).into();
         let options = PortMappingOptions {
-            external_port: Some(spot.port),
+            external_port: Some(target.port),
             lifetime_seconds: Some(seconds(LIFETIME)),
             timeout_config: Some(PATIENCE),
         };
-        let (udp, local) = (InternetProtocol::Udp, IpAddr::V4(spot.local));
+        let (udp, local) = (InternetProtocol::Udp, IpAddr::V4(target.local));
         let mapping = match protocol {
-            Protocol::Upnp => return open_upnp(spot).await,
+            Protocol::Upnp => return open_upnp(target).await,
             Protocol::Pcp => {
-                let request = pcp::BaseMapRequest::new(gateway, local, udp, spot.port);
+                let request = pcp::BaseMapRequest::new(gateway, local, udp, target.port);
                 within(pcp::port_mapping(request, None, None, options)).await?
             }
             Protocol::NatPmp => {
-                within(natpmp::port_mapping(gateway, udp, spot.port, options)).await?
+                within(natpmp::port_mapping(gateway, udp, target.port, options)).await?
             }
         };
         match grant(&mapping).await {
@@ -165,7 +169,7 @@ impl Ask for Network {
     async fn close(&self, held: Held) {
         // It ends by itself where this does not get through.
         match held {
-            Held::Datagrams(mapping) => drop(timeout(ANSWERED_WITHIN, mapping.try_drop()).await),
+            Held::Datagrams(mapping) => drop(timeout(ANSWER_TIMEOUT, mapping.try_drop()).await),
             Held::Upnp { gateway, port, .. } => {
                 let _ = within(gateway.remove_port(PortMappingProtocol::UDP, port)).await;
             }
@@ -186,18 +190,18 @@ async fn grant(mapping: &PortMapping) -> Result<Grant, String> {
     Ok(Grant { external: SocketAddr::new(ip, mapping.external_port().get()), lifetime })
 }
 
-async fn open_upnp(spot: Spot) -> Result<(Held, Grant), String> {
+async fn open_upnp(target: MappingTarget) -> Result<(Held, Grant), String> {
     // Gateways answer the question that is sent to them alone, and old ones that to all.
     let all = Ipv4Addr::new(239, 255, 255, 250);
-    let gateway = match find(spot, spot.gateway).await {
+    let gateway = match find(target, target.gateway).await {
         Ok(found) => found,
-        Err(_) => find(spot, all).await?,
+        Err(_) => find(target, all).await?,
     };
     let ip = within(gateway.get_external_ip()).await?;
-    let local = SocketAddr::new(spot.local.into(), spot.port.get());
+    let local = SocketAddr::new(target.local.into(), target.port.get());
     let udp = PortMappingProtocol::UDP;
     let mut seconds = seconds(LIFETIME);
-    let mut port = spot.port.get();
+    let mut port = target.port.get();
     let mut added = ask_port(&gateway, port, local, seconds).await?;
     if matches!(added, Err(AddPortError::OnlyPermanentLeasesSupported)) {
         seconds = 0;
@@ -231,26 +235,26 @@ async fn ask_port(
     seconds: u32,
 ) -> Result<Result<(), AddPortError>, String> {
     let add = gateway.add_port(PortMappingProtocol::UDP, port, local, seconds, DESCRIPTION);
-    timeout(ANSWERED_WITHIN, add).await.map_err(|_| "no answer in time".to_owned())
+    timeout(ANSWER_TIMEOUT, add).await.map_err(|_| "no answer in time".to_owned())
 }
 
-async fn find(spot: Spot, to: Ipv4Addr) -> Result<Gateway<Tokio>, String> {
+async fn find(target: MappingTarget, to: Ipv4Addr) -> Result<Gateway<Tokio>, String> {
     let mut options = SearchOptions::default();
-    options.bind_addr = (spot.local, 0).into();
+    options.bind_addr = (target.local, 0).into();
     options.broadcast_address = (to, 1_900).into();
     // Whoever is asked by name may describe itself, whatever kind of address it has.
     options.allowed_gateway_ips = vec![to.into()];
-    options.timeout = Some(FOUND_WITHIN);
-    options.single_search_timeout = Some(FOUND_WITHIN);
+    options.timeout = Some(SEARCH_TIMEOUT);
+    options.single_search_timeout = Some(SEARCH_TIMEOUT);
     let found = within(search_gateway(options)).await?;
-    if found.addr.ip() == IpAddr::V4(spot.gateway) {
+    if found.addr.ip() == IpAddr::V4(target.gateway) {
         return Ok(found);
     }
     Err(format!("{} answers, and is not the gateway", found.addr.ip()))
 }
 
 async fn within<T, E: Display>(question: impl Future<Output = Result<T, E>>) -> Result<T, String> {
-    match timeout(ANSWERED_WITHIN, question).await {
+    match timeout(ANSWER_TIMEOUT, question).await {
         Ok(answer) => answer.map_err(|error| error.to_string()),
         Err(_) => Err("no answer in time".to_owned()),
     }
@@ -315,11 +319,11 @@ mod tests {
     async fn whoever_answers_the_search_and_is_not_the_gateway_is_not_asked_for_a_mapping() {
         answer_searches();
         let port = NonZeroU16::new(4_433).expect("a port");
-        let spot = |gateway| Spot { gateway, local: Ipv4Addr::LOCALHOST, port };
-        let found = find(spot(HOST), HOST).await.expect("the gateway itself is found");
+        let target = |gateway| MappingTarget { gateway, local: Ipv4Addr::LOCALHOST, port };
+        let found = find(target(HOST), HOST).await.expect("the gateway itself is found");
         assert_eq!(found.addr.ip(), IpAddr::V4(HOST));
         let other = Ipv4Addr::new(127, 43, 19, 1);
-        let refused = find(spot(other), HOST).await.err();
+        let refused = find(target(other), HOST).await.err();
         assert_eq!(refused.as_deref(), Some("127.43.19.0 answers, and is not the gateway"));
     }
 }

@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 pub(crate) use self::ask::is_translated;
-use self::ask::{Ask, Network, Spot};
+use self::ask::{MappingTarget, PortMapper, SystemGateway};
 pub(crate) use self::rules::Protocol;
 use self::rules::{Grant, again, plain, renewal};
 
@@ -27,12 +27,12 @@ use self::rules::{Grant, again, plain, renewal};
 const SETTLED: Duration = Duration::from_secs(1);
 
 /// How long the end of the program waits for the gateway to take a mapping back.
-const RELEASED_WITHIN: Duration = Duration::from_secs(1);
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What is known of the gateway.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
-pub(crate) enum Told {
+pub(crate) enum PortMappingState {
     /// Nobody was asked: no relay has seen a NAT yet, or it was switched off.
     #[default]
     NotAsked,
@@ -44,7 +44,7 @@ pub(crate) enum Told {
     Mapped { protocol: Protocol, gateway: Ipv4Addr, external: SocketAddr },
 }
 
-impl Told {
+impl PortMappingState {
     const fn external(&self) -> Option<SocketAddr> {
         match self {
             Self::Mapped { external, .. } => Some(*external),
@@ -53,7 +53,7 @@ impl Told {
     }
 }
 
-impl fmt::Display for Told {
+impl fmt::Display for PortMappingState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotAsked => f.write_str("not asked for: no relay sees a NAT here"),
@@ -70,32 +70,32 @@ impl fmt::Display for Told {
 
 /// Where what is known of a node's gateway is looked up.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Board(Arc<Mutex<Told>>);
+pub(crate) struct PortMappingStatus(Arc<Mutex<PortMappingState>>);
 
-impl Board {
-    pub(crate) fn told(&self) -> Told {
+impl PortMappingStatus {
+    pub(crate) fn get(&self) -> PortMappingState {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn set(&self, told: Told) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = told;
+    fn set(&self, state: PortMappingState) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = state;
     }
 }
 
 /// Keeps a node's socket mapped for as long as this lives; what is mapped then is given back in the
 /// background.
 #[derive(Debug)]
-pub(crate) struct Mapper {
+pub(crate) struct PortMappingTask {
     stop: watch::Sender<bool>,
     /// Closed once there is nothing left to give back.
     done: watch::Receiver<()>,
 }
 
-impl Mapper {
+impl PortMappingTask {
     /// Begins once a relay sees the node, whose socket is bound to `bound`, behind a NAT; `changed` tells of other networks.
     pub(crate) fn start(
         (handle, bound): (Handle, SocketAddr),
-        board: Board,
+        port_mapping: PortMappingStatus,
         changed: watch::Receiver<()>,
     ) -> Self {
         let (stop, stopped) = watch::channel(false);
@@ -103,14 +103,14 @@ impl Mapper {
         let events = handle.events();
         tokio::spawn(async move {
             let _is_done = is_done;
-            let mut signals = Signals { stopped, changed };
+            let mut signals = Interrupts { stopped, changed };
             let is_behind = tokio::select! {
                 is_behind = is_behind_nat(events) => is_behind,
                 () = signals.stop() => false,
             };
             if is_behind {
-                let ask = Network { bound };
-                keep(&ask, &mut signals, |told| tell(&handle, &board, told)).await;
+                let mapper = SystemGateway { bound };
+                keep(&mapper, &mut signals, |state| publish(&handle, &port_mapping, state)).await;
             }
         });
         Self { stop, done }
@@ -121,32 +121,34 @@ impl Mapper {
         self.stop.send_replace(true);
         let mut done = self.done.clone();
         let over = async { while done.changed().await.is_ok() {} };
-        let _ = timeout(RELEASED_WITHIN, over).await;
+        let _ = timeout(RELEASE_TIMEOUT, over).await;
     }
 }
 
 /// Maps a socket for a moment, to tell whether the gateway would.
-pub(crate) async fn probe(bound: SocketAddr) -> Told {
-    let ask = Network { bound };
-    let Some(spot) = ask.spot() else { return Told::NotNeeded };
-    match first(&ask, spot).await {
-        Ok((held, told, _)) => {
-            ask.close(held).await;
-            told
+pub(crate) async fn probe(bound: SocketAddr) -> PortMappingState {
+    let mapper = SystemGateway { bound };
+    let Some(target) = mapper.target() else { return PortMappingState::NotNeeded };
+    match first(&mapper, target).await {
+        Ok((held, state, _)) => {
+            mapper.close(held).await;
+            state
         }
-        Err(told) => told,
+        Err(state) => state,
     }
 }
 
-fn tell(handle: &Handle, board: &Board, told: Told) {
-    match &told {
-        Told::Mapped { .. } => tracing::info!("port mapping: {told}"),
-        Told::NotAsked | Told::NotNeeded | Told::None { .. } => {
-            tracing::debug!("port mapping: {told}");
+fn publish(handle: &Handle, port_mapping: &PortMappingStatus, state: PortMappingState) {
+    match &state {
+        PortMappingState::Mapped { .. } => tracing::info!("port mapping: {state}"),
+        PortMappingState::NotAsked
+        | PortMappingState::NotNeeded
+        | PortMappingState::None { .. } => {
+            tracing::debug!("port mapping: {state}");
         }
     }
-    handle.set_mapped_addresses(told.external().into_iter().collect());
-    board.set(told);
+    handle.set_mapped_addresses(state.external().into_iter().collect());
+    port_mapping.set(state);
 }
 
 /// Waits for a relay that sees the socket at an address that is not this machine's; gives whether one
@@ -163,7 +165,7 @@ async fn is_behind_nat(mut events: Events) -> bool {
 }
 
 /// What the loop is interrupted by.
-struct Signals {
+struct Interrupts {
     stopped: watch::Receiver<bool>,
     changed: watch::Receiver<()>,
 }
@@ -176,7 +178,7 @@ enum Wake {
     Stopped,
 }
 
-impl Signals {
+impl Interrupts {
     /// Completes when it is to end.
     async fn stop(&mut self) {
         // A sender that is gone wants nothing any more.
@@ -210,25 +212,31 @@ impl Signals {
 }
 
 /// Asks until something is mapped, keeps it, and begins anew when it is lost or the network is another.
-async fn keep<A: Ask>(ask: &A, signals: &mut Signals, tell: impl Fn(Told)) {
+async fn keep<A: PortMapper>(
+    mapper: &A,
+    signals: &mut Interrupts,
+    publish: impl Fn(PortMappingState),
+) {
     let mut failures = 0;
     loop {
-        let due = match ask.spot() {
+        let due = match mapper.target() {
             None => {
-                tell(Told::NotNeeded);
+                publish(PortMappingState::NotNeeded);
                 None
             }
-            Some(spot) => match first(ask, spot).await {
-                Ok((held, told, grant)) => {
+            Some(target) => match first(mapper, target).await {
+                Ok((held, state, grant)) => {
                     failures = 0;
-                    tell(told.clone());
-                    if hold(ask, spot, (held, told, grant), signals, &tell).await == Wake::Stopped {
+                    publish(state.clone());
+                    if hold(mapper, target, (held, state, grant), signals, &publish).await
+                        == Wake::Stopped
+                    {
                         return;
                     }
                     continue;
                 }
-                Err(told) => {
-                    tell(told);
+                Err(state) => {
+                    publish(state);
                     failures += 1;
                     Some(Instant::now() + again(failures))
                 }
@@ -243,18 +251,25 @@ async fn keep<A: Ask>(ask: &A, signals: &mut Signals, tell: impl Fn(Told)) {
 }
 
 /// The first protocol by which the gateway maps anything of use, or what came of each.
-async fn first<A: Ask>(ask: &A, spot: Spot) -> Result<(A::Held, Told, Grant), Told> {
-    let gateway = spot.gateway;
+async fn first<A: PortMapper>(
+    mapper: &A,
+    target: MappingTarget,
+) -> Result<(A::Held, PortMappingState, Grant), PortMappingState> {
+    let gateway = target.gateway;
     let mut why = Vec::new();
     for protocol in Protocol::ORDER {
-        let refused = match ask.open(protocol, spot).await {
+        let refused = match mapper.open(protocol, target).await {
             Ok((held, grant)) => match grant.checked() {
                 Ok(grant) => {
                     let external = grant.external;
-                    return Ok((held, Told::Mapped { protocol, gateway, external }, grant));
+                    return Ok((
+                        held,
+                        PortMappingState::Mapped { protocol, gateway, external },
+                        grant,
+                    ));
                 }
                 Err(refused) => {
-                    ask.close(held).await;
+                    mapper.close(held).await;
                     refused
                 }
             },
@@ -262,16 +277,16 @@ async fn first<A: Ask>(ask: &A, spot: Spot) -> Result<(A::Held, Told, Grant), To
         };
         why.push(format!("{protocol}: {}", plain(&refused)));
     }
-    Err(Told::None { gateway, why })
+    Err(PortMappingState::None { gateway, why })
 }
 
 /// Renews a mapping until it is lost, the network is another, or it is to end; it is given back then.
-async fn hold<A: Ask>(
-    ask: &A,
-    spot: Spot,
-    (mut held, mut told, grant): (A::Held, Told, Grant),
-    signals: &mut Signals,
-    tell: &impl Fn(Told),
+async fn hold<A: PortMapper>(
+    mapper: &A,
+    target: MappingTarget,
+    (mut held, mut state, grant): (A::Held, PortMappingState, Grant),
+    signals: &mut Interrupts,
+    publish: &impl Fn(PortMappingState),
 ) -> Wake {
     let mut ends = Instant::now() + grant.lifetime;
     loop {
@@ -280,21 +295,21 @@ async fn hold<A: Ask>(
         let wake = signals.wait(Some(due)).await;
         let is_over = match wake {
             Wake::Stopped => true,
-            Wake::Changed => ask.spot() != Some(spot),
+            Wake::Changed => mapper.target() != Some(target),
             Wake::Due => Instant::now() >= ends,
         };
         if is_over {
-            tell(Told::NotAsked);
-            ask.close(held).await;
+            publish(PortMappingState::NotAsked);
+            mapper.close(held).await;
             return wake;
         }
-        let renewed = ask.renew(&mut held).await.and_then(Grant::checked);
-        match (renewed, &mut told) {
-            (Ok(grant), Told::Mapped { external, .. }) => {
+        let renewed = mapper.renew(&mut held).await.and_then(Grant::checked);
+        match (renewed, &mut state) {
+            (Ok(grant), PortMappingState::Mapped { external, .. }) => {
                 ends = Instant::now() + grant.lifetime;
                 if *external != grant.external {
                     *external = grant.external;
-                    tell(told.clone());
+                    publish(state.clone());
                 }
             }
             (Ok(_), _) => {}

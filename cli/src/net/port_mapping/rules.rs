@@ -18,7 +18,7 @@ const SHORTEST: Duration = Duration::from_secs(60);
 
 /// Pause before a gateway that maps nothing is asked again, doubled up to the longest: most never
 /// will, and one that was started anew answers some day.
-const AGAIN: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(3_600));
+const RETRY_DELAY: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(3_600));
 
 /// Characters of a gateway's own words that are shown.
 const LONGEST_WORDS: usize = 160;
@@ -96,7 +96,7 @@ pub(super) fn renewal(left: Duration) -> Option<Duration> {
 
 /// The pause after the gateway mapped nothing this many times in a row.
 pub(super) fn again(failures: u32) -> Duration {
-    let (first, longest) = AGAIN;
+    let (first, longest) = RETRY_DELAY;
     first.saturating_mul(2u32.saturating_pow(failures.saturating_sub(1))).min(longest)
 }
 

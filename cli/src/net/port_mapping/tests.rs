@@ -10,9 +10,9 @@ use super::*;
 
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 1);
 
-fn spot() -> Spot {
+fn target() -> MappingTarget {
     let local = Ipv4Addr::new(192, 168, 1, 7);
-    Spot { gateway: GATEWAY, local, port: NonZeroU16::new(4_433).unwrap() }
+    MappingTarget { gateway: GATEWAY, local, port: NonZeroU16::new(4_433).unwrap() }
 }
 
 fn granted(external: &str) -> Result<Grant, String> {
@@ -21,7 +21,7 @@ fn granted(external: &str) -> Result<Grant, String> {
 
 /// A gateway that answers by a list, and then not any more.
 struct Scripted {
-    spot: Mutex<Option<Spot>>,
+    target: Mutex<Option<MappingTarget>>,
     answers: Mutex<VecDeque<Result<Grant, String>>>,
     /// What was asked, with the time in seconds.
     asked: Mutex<Vec<(u64, String)>>,
@@ -31,8 +31,8 @@ struct Scripted {
 impl Scripted {
     fn new(answers: impl IntoIterator<Item = Result<Grant, String>>) -> Self {
         let answers = Mutex::new(answers.into_iter().collect());
-        let (spot, asked) = (Mutex::new(Some(spot())), Mutex::new(Vec::new()));
-        Self { spot, answers, asked, began: Instant::now() }
+        let (target, asked) = (Mutex::new(Some(target())), Mutex::new(Vec::new()));
+        Self { target, answers, asked, began: Instant::now() }
     }
 
     fn note(&self, what: String) {
@@ -49,14 +49,18 @@ impl Scripted {
     }
 }
 
-impl Ask for Scripted {
+impl PortMapper for Scripted {
     type Held = Protocol;
 
-    fn spot(&self) -> Option<Spot> {
-        *self.spot.lock().unwrap()
+    fn target(&self) -> Option<MappingTarget> {
+        *self.target.lock().unwrap()
     }
 
-    async fn open(&self, protocol: Protocol, _: Spot) -> Result<(Protocol, Grant), String> {
+    async fn open(
+        &self,
+        protocol: Protocol,
+        _: MappingTarget,
+    ) -> Result<(Protocol, Grant), String> {
         self.answer(format!("open {protocol}")).map(|grant| (protocol, grant))
     }
 
@@ -71,11 +75,16 @@ impl Ask for Scripted {
 
 /// Lets the loop run for some seconds, does something, lets it run on, and stops it. Gives what was
 /// told.
-async fn run(gateway: &Scripted, first: u64, act: impl FnOnce(), then: u64) -> Vec<Told> {
+async fn run(
+    gateway: &Scripted,
+    first: u64,
+    act: impl FnOnce(),
+    then: u64,
+) -> Vec<PortMappingState> {
     let (stop, stopped) = watch::channel(false);
     let (change, changed) = watch::channel(());
     let told = Mutex::new(Vec::new());
-    let mut signals = Signals { stopped, changed };
+    let mut signals = Interrupts { stopped, changed };
     let steps = async {
         sleep(Duration::from_secs(first)).await;
         act();
@@ -93,8 +102,8 @@ fn words(asked: &[(u64, String)]) -> Vec<(u64, &str)> {
     asked.iter().map(|(at, what)| (*at, what.as_str())).collect()
 }
 
-fn mapped(protocol: Protocol, external: &str) -> Told {
-    Told::Mapped { protocol, gateway: GATEWAY, external: external.parse().unwrap() }
+fn mapped(protocol: Protocol, external: &str) -> PortMappingState {
+    PortMappingState::Mapped { protocol, gateway: GATEWAY, external: external.parse().unwrap() }
 }
 
 #[tokio::test(start_paused = true)]
@@ -112,7 +121,7 @@ async fn the_protocols_are_asked_in_order_and_a_mapping_is_renewed_at_half_its_t
         (4_000, "close NAT-PMP"),
     ];
     assert_eq!(words(&asked), expected);
-    assert_eq!(told, [mapped(Protocol::NatPmp, at), Told::NotAsked]);
+    assert_eq!(told, [mapped(Protocol::NatPmp, at), PortMappingState::NotAsked]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -127,7 +136,14 @@ async fn a_mapping_that_cannot_be_renewed_is_taken_away_when_it_ends_and_asked_f
     assert_eq!(renewals.len(), 8, "{renewals:?}");
     assert!(asked.contains(&(3_600, "close PCP".to_owned())), "{asked:?}");
     assert!(
-        matches!(told[..], [Told::Mapped { .. }, Told::NotAsked, Told::None { .. }]),
+        matches!(
+            told[..],
+            [
+                PortMappingState::Mapped { .. },
+                PortMappingState::NotAsked,
+                PortMappingState::None { .. }
+            ]
+        ),
         "{told:?}"
     );
 }
@@ -137,7 +153,7 @@ async fn a_gateway_behind_another_nat_is_refused_with_its_reason_and_asked_ever_
     let private = || granted("100.64.3.2:4433");
     let gateway = Scripted::new([private(), private(), private()]);
     let told = run(&gateway, 500, || {}, 0).await;
-    let Told::None { why, .. } = &told[0] else { panic!("{told:?}") };
+    let PortMappingState::None { why, .. } = &told[0] else { panic!("{told:?}") };
     assert!(why.len() == 3 && why.iter().all(|why| why.contains("another NAT")), "{why:?}");
     let asked = gateway.asked();
     let opened: Vec<u64> =
@@ -150,13 +166,13 @@ async fn a_gateway_behind_another_nat_is_refused_with_its_reason_and_asked_ever_
 #[tokio::test(start_paused = true)]
 async fn on_another_network_the_mapping_is_taken_away_and_its_gateway_asked_at_once() {
     let gateway = Scripted::new([granted("203.0.113.5:4433"), granted("198.51.100.5:7")]);
-    let other = Spot { gateway: Ipv4Addr::new(10, 0, 0, 1), ..spot() };
-    let told = run(&gateway, 10, || *gateway.spot.lock().unwrap() = Some(other), 10).await;
+    let other = MappingTarget { gateway: Ipv4Addr::new(10, 0, 0, 1), ..target() };
+    let told = run(&gateway, 10, || *gateway.target.lock().unwrap() = Some(other), 10).await;
     let asked = gateway.asked();
     let expected = [(0, "open PCP"), (11, "close PCP"), (11, "open PCP"), (20, "close PCP")];
     assert_eq!(words(&asked), expected);
     assert_eq!(told[0], mapped(Protocol::Pcp, "203.0.113.5:4433"));
-    assert_eq!(told[1], Told::NotAsked);
+    assert_eq!(told[1], PortMappingState::NotAsked);
     assert_eq!(told[2].external(), Some("198.51.100.5:7".parse().unwrap()));
 }
 
@@ -167,8 +183,8 @@ async fn a_change_of_networks_ends_the_pause_and_an_address_that_needs_none_asks
     let opened = gateway.asked().iter().filter(|(_, what)| what == "open PCP").count();
     assert_eq!(opened, 2);
     let public = Scripted::new([]);
-    *public.spot.lock().unwrap() = None;
-    assert_eq!(run(&public, 10_000, || {}, 0).await, [Told::NotNeeded]);
+    *public.target.lock().unwrap() = None;
+    assert_eq!(run(&public, 10_000, || {}, 0).await, [PortMappingState::NotNeeded]);
     assert!(public.asked().is_empty());
 }
 
@@ -211,12 +227,18 @@ async fn a_gateway_that_speaks_nat_pmp_alone_maps_renews_and_takes_back() {
     let Some(gateway) = responder(at, Ipv4Addr::new(203, 0, 113, 5)) else {
         return eprintln!("SKIPPED: {at}:5351 cannot be bound");
     };
-    let ask = Network { bound: "0.0.0.0:4433".parse().unwrap() };
-    let spot =
-        Spot { gateway: at, local: Ipv4Addr::LOCALHOST, port: NonZeroU16::new(4_433).unwrap() };
-    let (mut held, told, _) = first(&ask, spot).await.ok().unwrap();
+    let ask = SystemGateway { bound: "0.0.0.0:4433".parse().unwrap() };
+    let target = MappingTarget {
+        gateway: at,
+        local: Ipv4Addr::LOCALHOST,
+        port: NonZeroU16::new(4_433).unwrap(),
+    };
+    let (mut held, told, _) = first(&ask, target).await.ok().unwrap();
     let external = "203.0.113.5:7000".parse().unwrap();
-    assert_eq!(told, Told::Mapped { protocol: Protocol::NatPmp, gateway: at, external });
+    assert_eq!(
+        told,
+        PortMappingState::Mapped { protocol: Protocol::NatPmp, gateway: at, external }
+    );
     assert_eq!(ask.renew(&mut held).await.unwrap().external, external);
     ask.close(held).await;
     let heard = gateway.join().unwrap();

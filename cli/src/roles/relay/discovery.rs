@@ -9,24 +9,27 @@ use adit_tokio::core::probe::LEN;
 use adit_tokio::core::relay::Responder;
 use tokio::net::UdpSocket;
 
-use crate::base::stop::Stop;
+use crate::base::exit::ExitError;
 use crate::base::task::Background;
 
 /// A socket that answers, for as long as it lives.
 #[derive(Debug)]
-pub(super) struct Discovery {
+pub(super) struct AddressDiscovery {
     pub(super) local: SocketAddr,
     _answering: Background<()>,
 }
 
-impl Discovery {
+impl AddressDiscovery {
     /// Answers at `address`.
     ///
     /// # Errors
     /// A sentence about the address.
-    pub(super) async fn start(address: SocketAddr, responder: Responder) -> Result<Self, Stop> {
+    pub(super) async fn start(
+        address: SocketAddr,
+        responder: Responder,
+    ) -> Result<Self, ExitError> {
         let wrong = |error: io::Error| {
-            Stop::usage(format!(
+            ExitError::usage(format!(
                 "{address}: cannot use this UDP address for address discovery: {error}; choose \
                  another port with --discovery-port"
             ))

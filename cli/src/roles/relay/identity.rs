@@ -13,14 +13,14 @@ use adit_tokio::core::tls::{Identity, KeyDigest};
 use rcgen::{CertificateParams, DnType, KeyPair};
 
 use crate::address::RELAY_NAME;
-use crate::base::stop::{Exit, Stop};
+use crate::base::exit::{Exit, ExitError};
 use crate::homedir::lock::Lock;
 use crate::homedir::{Home, store};
 use crate::identity::mesh::certificate;
 
 /// The key of this machine as a relay, taken for the life of the process.
 #[derive(Debug)]
-pub(super) struct Own {
+pub(super) struct RelayIdentity {
     pub(super) identity: Identity,
     /// The same for TLS over TCP.
     pub(super) door: carrier::Identity,
@@ -29,16 +29,16 @@ pub(super) struct Own {
     _claim: Lock,
 }
 
-impl Own {
+impl RelayIdentity {
     /// That of a home, made now if there is none.
     ///
     /// # Errors
     /// A sentence about a file, or that another process has it, with its id.
-    pub(super) fn open_or_create(home: &Home) -> Result<Self, Stop> {
+    pub(super) fn open_or_create(home: &Home) -> Result<Self, ExitError> {
         let directory = home.relay();
         store::directory(&directory)?;
         let claim = Lock::claim(&directory.join("running"), |holder| {
-            Stop::usage(format!(
+            ExitError::usage(format!(
                 "the key in {} is in use by the adit of process {holder}; end that one, or give this \
                  one a home of its own with --home",
                 directory.display()
@@ -53,10 +53,10 @@ impl Own {
     }
 }
 
-fn read(path: &Path) -> Result<(Identity, carrier::Identity, KeyDigest), Stop> {
+fn read(path: &Path) -> Result<(Identity, carrier::Identity, KeyDigest), ExitError> {
     let wrong = |error: &dyn std::fmt::Display| {
         let next = "restore it from a backup; with a new one every client has to be told anew";
-        Stop::usage(format!("{}: {error}; {next}", path.display()))
+        ExitError::usage(format!("{}: {error}; {next}", path.display()))
     };
     let pem = certificate::read_pem(path)?;
     let identity =
@@ -69,9 +69,9 @@ fn read(path: &Path) -> Result<(Identity, carrier::Identity, KeyDigest), Stop> {
 
 /// A new key and its certificate, as one PEM text. Nobody looks at how long that is good: it is the
 /// key that is known.
-fn make() -> Result<String, Stop> {
+fn make() -> Result<String, ExitError> {
     let broken = |error: rcgen::Error| {
-        Stop::new(Exit::Degraded, format!("no key can be made for the relay: {error}"))
+        ExitError::new(Exit::Degraded, format!("no key can be made for the relay: {error}"))
     };
     let key = KeyPair::generate().map_err(broken)?;
     let mut params = CertificateParams::new(vec![RELAY_NAME.to_owned()]).map_err(broken)?;
@@ -89,12 +89,12 @@ mod tests {
     fn a_relay_has_one_key_for_good_and_one_process_has_it_at_a_time() {
         let scratch = Scratch::new();
         let home = Home::find(Some(scratch.path())).unwrap();
-        let first = Own::open_or_create(&home).unwrap();
-        let said = Own::open_or_create(&home).unwrap_err().to_string();
+        let first = RelayIdentity::open_or_create(&home).unwrap();
+        let said = RelayIdentity::open_or_create(&home).unwrap_err().to_string();
         assert!(said.contains("is in use by the adit of process"), "{said}");
         let key = first.key;
         drop(first);
-        assert_eq!(Own::open_or_create(&home).unwrap().key, key);
+        assert_eq!(RelayIdentity::open_or_create(&home).unwrap().key, key);
     }
 
     #[cfg(unix)]
@@ -103,11 +103,11 @@ mod tests {
         use std::os::unix::fs::PermissionsExt as _;
         let scratch = Scratch::new();
         let home = Home::find(Some(scratch.path())).unwrap();
-        drop(Own::open_or_create(&home).unwrap());
+        drop(RelayIdentity::open_or_create(&home).unwrap());
         let path = home.relay().join("identity.pem");
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         std::fs::write(&path, "no key").unwrap();
-        let said = Own::open_or_create(&home).unwrap_err().to_string();
+        let said = RelayIdentity::open_or_create(&home).unwrap_err().to_string();
         assert!(said.contains("restore it from a backup"), "{said}");
         assert_eq!(std::fs::read(&path).unwrap(), b"no key");
     }

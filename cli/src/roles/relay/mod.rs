@@ -17,17 +17,17 @@ use adit_tokio::core::relay::{self, Responder};
 use adit_tokio::core::tls::{KeyDigest, Tls, Trust};
 use serde::Serialize;
 
-use self::discovery::Discovery;
-use self::identity::Own;
-pub(crate) use self::tcp::Wanted;
+use self::discovery::AddressDiscovery;
+use self::identity::RelayIdentity;
+pub(crate) use self::tcp::TcpPort;
 use crate::address::{HostPort, RelayAddress, TCP_PORT};
+use crate::base::exit::ExitError;
 use crate::base::signals;
-use crate::base::stop::Stop;
 use crate::base::task::Background;
 use crate::config;
-use crate::control::{self, Control};
+use crate::control::{self, ControlSocket};
 use crate::homedir::Home;
-use crate::net::node::{self, Node};
+use crate::net::node::{self, RunningNode};
 use crate::net::{event_log, interfaces};
 use crate::observe::process::Process;
 use crate::roles::shutdown::shut_down;
@@ -40,11 +40,11 @@ const AT_ONCE: u64 = 60;
 
 /// What a relay is to do.
 #[derive(Debug)]
-pub(crate) struct Plan {
+pub(crate) struct RelayPlan {
     pub(crate) listen: SocketAddr,
     /// The port of the second socket; the one after the first's, if none was named.
     pub(crate) discovery_port: Option<u16>,
-    pub(crate) door: Wanted,
+    pub(crate) tcp_port: TcpPort,
     /// Where clients reach it, if not at its own addresses.
     pub(crate) advertise: Vec<HostPort>,
     /// Whose members may use it; without any, everybody's.
@@ -54,7 +54,7 @@ pub(crate) struct Plan {
 
 /// What clients are to be told of a relay.
 #[derive(Debug, Serialize)]
-pub(crate) struct Told {
+pub(crate) struct RelayAnnouncement {
     pub(crate) relay: RelayAddress,
     /// The same by each of its addresses.
     addresses: Vec<RelayAddress>,
@@ -65,13 +65,13 @@ pub(crate) struct Told {
 }
 
 /// A relay at work.
-pub(crate) struct Running {
-    node: Node,
+pub(crate) struct RunningRelay {
+    node: RunningNode,
     ended: Pin<Box<dyn Future<Output = ()> + Send>>,
-    told: Told,
-    _discovery: Discovery,
-    _own: Own,
-    _control: Option<Control>,
+    announcement: RelayAnnouncement,
+    _discovery: AddressDiscovery,
+    _own: RelayIdentity,
+    _control: Option<ControlSocket>,
     _log: Background<()>,
 }
 
@@ -79,31 +79,31 @@ pub(crate) struct Running {
 ///
 /// # Errors
 /// What of the plan cannot work.
-pub(crate) async fn start(plan: Plan, home: &Home) -> Result<Running, Stop> {
-    let own = Own::open_or_create(home)?;
+pub(crate) async fn start(plan: RelayPlan, home: &Home) -> Result<RunningRelay, ExitError> {
+    let own = RelayIdentity::open_or_create(home)?;
     let ended = Box::pin(signals::asked_to_end()?);
     let tls = Tls::new(own.identity.clone(), Trust::anyone());
     let responder = Responder::of(&tls);
     // Before the first client is told where: the second socket's port may be any.
     let second = SocketAddr::new(plan.listen.ip(), second_port(&plan));
-    let discovery = Discovery::start(second, responder).await?;
+    let discovery = AddressDiscovery::start(second, responder).await?;
     let settings = settings(&plan, plan.listen.port(), discovery.local.port()).await;
     let builder = Config::builder(tls).device_id("relay").relay(settings);
-    let core = node::build(builder, config::Heartbeat::default())?;
-    let door = tcp::open(plan.listen.ip(), plan.door)?;
-    let tcp = door.as_ref().and_then(|door| door.local_addr().ok());
-    let door = door.map(|listener| (listener, own.door.clone()));
-    let node = node::start_relay(plan.listen, core, door)?;
-    let told = told(&plan, own.key, (node.local, discovery.local, tcp))?;
-    let sight = node.sight();
-    let process = Process::new("relay").seeing(move || Some(sight.look()));
+    let core = node::build(builder, config::HeartbeatConfig::default())?;
+    let tcp_port = tcp::open(plan.listen.ip(), plan.tcp_port)?;
+    let tcp = tcp_port.as_ref().and_then(|tcp_port| tcp_port.local_addr().ok());
+    let tcp_port = tcp_port.map(|listener| (listener, own.door.clone()));
+    let node = node::start_relay(plan.listen, core, tcp_port)?;
+    let announcement = announcement(&plan, own.key, (node.local, discovery.local, tcp))?;
+    let handle = node.to_handle();
+    let process = Process::new("relay").with_snapshots(move || Some(handle.snapshot()));
     let control = control::open(Ok(home), process).await;
     let log = Background::spawn(event_log::log(node.handle.clone()));
     tracing::info!(listen = %node.local, discovery = %discovery.local, ?tcp, "the relay is up");
-    Ok(Running {
+    Ok(RunningRelay {
         node,
         ended,
-        told,
+        announcement,
         _discovery: discovery,
         _own: own,
         _control: control,
@@ -111,17 +111,17 @@ pub(crate) async fn start(plan: Plan, home: &Home) -> Result<Running, Stop> {
     })
 }
 
-impl Running {
+impl RunningRelay {
     /// Returns what clients are to be told of it.
-    pub(crate) const fn told(&self) -> &Told {
-        &self.told
+    pub(crate) const fn announcement(&self) -> &RelayAnnouncement {
+        &self.announcement
     }
 
     /// Works until a signal.
     ///
     /// # Errors
     /// When the socket fails.
-    pub(crate) async fn until_asked_to_end(mut self) -> Result<(), Stop> {
+    pub(crate) async fn until_asked_to_end(mut self) -> Result<(), ExitError> {
         tokio::select! {
             stop = self.node.driver.ended() => Err(stop),
             () = self.ended => shut_down(&self.node.handle, None).await,
@@ -130,7 +130,7 @@ impl Running {
 }
 
 /// The port after the first one, or any where the first is any.
-fn second_port(plan: &Plan) -> u16 {
+fn second_port(plan: &RelayPlan) -> u16 {
     let next = match plan.listen.port() {
         0 | u16::MAX => 0,
         port => port + 1,
@@ -139,7 +139,7 @@ fn second_port(plan: &Plan) -> u16 {
 }
 
 /// What the core is told.
-async fn settings(plan: &Plan, port: u16, second: u16) -> relay::Config {
+async fn settings(plan: &RelayPlan, port: u16, second: u16) -> relay::Config {
     let mut known = Vec::new();
     for name in &plan.advertise {
         match name.resolve().await {
@@ -171,35 +171,35 @@ async fn settings(plan: &Plan, port: u16, second: u16) -> relay::Config {
 }
 
 /// What is told of the relay: by what it advertises or, without that, by its own addresses.
-fn told(
-    plan: &Plan,
+fn announcement(
+    plan: &RelayPlan,
     key: KeyDigest,
     (listen, discovery, tcp): (SocketAddr, SocketAddr, Option<SocketAddr>),
-) -> Result<Told, Stop> {
+) -> Result<RelayAnnouncement, ExitError> {
     let port = tcp.map_or(TCP_PORT, |tcp| tcp.port());
     let own = || interfaces::of_socket(listen).into_iter().map(HostPort::from).collect();
     let places: Vec<_> = if plan.advertise.is_empty() { own() } else { plan.advertise.clone() };
     let addresses: Vec<_> =
         places.into_iter().map(|at| RelayAddress { at, tcp: port, key }).collect();
     let relay = addresses.first().cloned().ok_or_else(|| {
-        Stop::usage(
+        ExitError::usage(
             "this machine has no address that another could reach; say where clients reach it with \
              --advertise",
         )
     })?;
-    Ok(Told { relay, addresses, listen, discovery, tcp })
+    Ok(RelayAnnouncement { relay, addresses, listen, discovery, tcp })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn example(listen: &str, discovery_port: Option<u16>) -> Plan {
+    fn example(listen: &str, discovery_port: Option<u16>) -> RelayPlan {
         let listen = listen.parse().unwrap();
-        Plan {
+        RelayPlan {
             listen,
             discovery_port,
-            door: Wanted::None,
+            tcp_port: TcpPort::None,
             advertise: Vec::new(),
             meshes: BTreeSet::new(),
             mbits_per_client: None,
@@ -219,13 +219,15 @@ mod tests {
     fn a_relay_is_called_what_it_advertises_and_otherwise_by_its_address() {
         let (key, at) = (KeyDigest([9; 32]), "127.0.0.1:4433".parse().unwrap());
         let mut plan = example("127.0.0.1:4433", None);
-        let told_of = |plan: &Plan| told(plan, key, (at, at, None)).unwrap().relay.at.to_string();
+        let told_of = |plan: &RelayPlan| {
+            announcement(plan, key, (at, at, None)).unwrap().relay.at.to_string()
+        };
         assert_eq!(told_of(&plan), "127.0.0.1:4433");
         plan.advertise = vec![HostPort::try_from("relay.example:9".to_owned()).unwrap()];
         assert_eq!(told_of(&plan), "relay.example:9");
         let at_tcp = |port| {
             let tcp = Some(SocketAddr::new(at.ip(), port));
-            told(&plan, key, (at, at, tcp)).unwrap().relay.to_string()
+            announcement(&plan, key, (at, at, tcp)).unwrap().relay.to_string()
         };
         assert!(at_tcp(443).starts_with("relay.example:9#"), "{}", at_tcp(443));
         assert!(at_tcp(444).starts_with("relay.example:9,tcp=444#"), "{}", at_tcp(444));
@@ -243,7 +245,7 @@ mod tests {
     async fn what_a_client_may_have_passed_on_is_as_it_was_asked_for() {
         let usual = relay::Config::default();
         let limit = |mbits| async move {
-            let plan = Plan {
+            let plan = RelayPlan {
                 mbits_per_client: NonZeroU32::new(mbits),
                 ..example("127.0.0.1:4433", None)
             };

@@ -5,14 +5,14 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 
 use crate::address::TCP_PORT;
-use crate::base::stop::Stop;
+use crate::base::exit::ExitError;
 
 /// Connections that may wait to be taken.
 const BACKLOG: i32 = 1_024;
 
 /// Which port is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Wanted {
+pub(crate) enum TcpPort {
     /// The usual one, if it can be had.
     Usual,
     /// This one; any for 0.
@@ -20,7 +20,7 @@ pub(crate) enum Wanted {
     None,
 }
 
-impl Wanted {
+impl TcpPort {
     pub(crate) const fn of(port: Option<u16>, none: bool) -> Self {
         match (port, none) {
             (_, true) => Self::None,
@@ -34,13 +34,13 @@ impl Wanted {
 ///
 /// # Errors
 /// A sentence about a port that was named.
-pub(super) fn open(ip: IpAddr, wanted: Wanted) -> Result<Option<TcpListener>, Stop> {
+pub(super) fn open(ip: IpAddr, wanted: TcpPort) -> Result<Option<TcpListener>, ExitError> {
     let address = |port| SocketAddr::new(ip, port);
     match wanted {
-        Wanted::None => Ok(None),
-        Wanted::Usual => Ok(usual(address(TCP_PORT))),
-        Wanted::Port(port) => listen(address(port)).map(Some).map_err(|error| {
-            Stop::usage(format!(
+        TcpPort::None => Ok(None),
+        TcpPort::Usual => Ok(usual(address(TCP_PORT))),
+        TcpPort::Port(port) => listen(address(port)).map(Some).map_err(|error| {
+            ExitError::usage(format!(
                 "{}: cannot listen on this TCP address: {error}; choose another port with \
                  --tcp-port, or leave it out with --no-tcp",
                 address(port)
@@ -90,19 +90,19 @@ mod tests {
 
     #[test]
     fn a_port_that_was_named_is_had_or_said_to_be_taken() {
-        let any = open(HOST, Wanted::of(Some(0), false)).unwrap().unwrap();
+        let any = open(HOST, TcpPort::of(Some(0), false)).unwrap().unwrap();
         let port = any.local_addr().unwrap().port();
-        let said = open(HOST, Wanted::of(Some(port), false)).unwrap_err().to_string();
+        let said = open(HOST, TcpPort::of(Some(port), false)).unwrap_err().to_string();
         assert!(said.contains("; choose another port with --tcp-port"), "{said}");
         drop(any);
-        assert!(open(HOST, Wanted::of(Some(port), false)).unwrap().is_some());
+        assert!(open(HOST, TcpPort::of(Some(port), false)).unwrap().is_some());
     }
 
     #[test]
     fn the_usual_port_is_gone_without_where_it_cannot_be_had_and_none_opens_none() {
         let taken = TcpListener::bind((HOST, 0)).unwrap();
         assert!(usual(taken.local_addr().unwrap()).is_none());
-        assert_eq!(Wanted::of(None, false), Wanted::Usual);
-        assert!(open(HOST, Wanted::of(None, true)).unwrap().is_none());
+        assert_eq!(TcpPort::of(None, false), TcpPort::Usual);
+        assert!(open(HOST, TcpPort::of(None, true)).unwrap().is_none());
     }
 }

@@ -5,7 +5,7 @@ use adit_tokio::core::request::Request;
 use tokio::time::timeout;
 
 use super::*;
-use crate::roles::world::{SOON, World};
+use crate::roles::world::{SOON, TestTunnel};
 
 /// Everything until the end.
 async fn rest(recv: &mut RecvHalf) -> Result<Vec<u8>, StreamError> {
@@ -18,7 +18,7 @@ async fn rest(recv: &mut RecvHalf) -> Result<Vec<u8>, StreamError> {
 
 #[tokio::test]
 async fn an_echo_gives_back_everything_and_ends_after_it() {
-    let world = World::new(1).await;
+    let world = TestTunnel::new(1).await;
     let (mut send, mut recv) = world.open(Builtin::Echo).await.split();
     let given: Vec<u8> = (0..500_000_u32).flat_map(u32::to_be_bytes).collect();
     let sent = given.clone();
@@ -33,7 +33,7 @@ async fn an_echo_gives_back_everything_and_ends_after_it() {
 
 #[tokio::test]
 async fn an_echo_that_nobody_reads_takes_no_more() {
-    let world = World::new(1).await;
+    let world = TestTunnel::new(1).await;
     let (mut send, _recv) = world.open(Builtin::Echo).await.split();
     let mut taken = 0;
     let endless = async {
@@ -49,7 +49,7 @@ async fn an_echo_that_nobody_reads_takes_no_more() {
 
 #[tokio::test]
 async fn a_source_gives_until_it_is_stopped_and_gives_its_place_back() {
-    let world = World::new(1).await;
+    let world = TestTunnel::new(1).await;
     for _ in 0..2 {
         let mut stream = world.open(Builtin::Source).await;
         let mut count = 0;
@@ -73,7 +73,7 @@ async fn a_source_gives_until_it_is_stopped_and_gives_its_place_back() {
 
 #[tokio::test]
 async fn a_sink_says_how_much_it_was_given() {
-    let world = World::new(1).await;
+    let world = TestTunnel::new(1).await;
     let (mut send, mut recv) = world.open(Builtin::Sink).await.split();
     send.write_all(vec![7; 3_000_000]).await.unwrap();
     send.finish().unwrap();
@@ -82,7 +82,7 @@ async fn a_sink_says_how_much_it_was_given() {
 
 #[tokio::test]
 async fn a_sink_says_how_much_came_before_a_reset() {
-    let world = World::new(1).await;
+    let world = TestTunnel::new(1).await;
     let (mut send, mut recv) = world.open(Builtin::Sink).await.split();
     send.write_all(vec![7; 3_000_000]).await.unwrap();
     send.reset(Code::Cancelled);
@@ -93,7 +93,7 @@ async fn a_sink_says_how_much_came_before_a_reset() {
 
 #[tokio::test]
 async fn a_built_in_service_takes_one_of_the_connections() {
-    let world = World::new(1).await;
+    let world = TestTunnel::new(1).await;
     let mut first = world.open(Builtin::Echo).await;
     first.send().write_all(&b"?"[..]).await.unwrap();
     timeout(SOON, first.recv().accepted()).await.unwrap().unwrap();
@@ -104,7 +104,7 @@ async fn a_built_in_service_takes_one_of_the_connections() {
 
 #[tokio::test]
 async fn a_stream_of_a_built_in_service_ends_when_its_time_is_over() {
-    let world = World::without_services().await;
+    let world = TestTunnel::without_services().await;
     let mut stream = world.open(Builtin::Sink).await;
     let serving = async {
         let peer = world.connector.handle.accept().await.unwrap();
@@ -118,7 +118,7 @@ async fn a_stream_of_a_built_in_service_ends_when_its_time_is_over() {
 
 #[tokio::test]
 async fn a_connector_answers_a_ping_and_refuses_what_it_does_not_know() {
-    let world = World::new(1).await;
+    let world = TestTunnel::new(1).await;
     let ask = async |body: &'static str| -> Result<Bytes, Failure> {
         world.peer.request(Request::new(body).deadline(SOON)).await?.collect().await
     };
@@ -128,7 +128,7 @@ async fn a_connector_answers_a_ping_and_refuses_what_it_does_not_know() {
 
 #[tokio::test]
 async fn a_guest_is_connected_and_may_do_nothing() {
-    let world = World::with_guest().await;
+    let world = TestTunnel::with_guest().await;
     let refused = rest(world.open(Builtin::Echo).await.recv()).await.unwrap_err();
     let StreamError::Refused(failure) = refused else { panic!("{refused}") };
     assert_eq!(failure.code(), Code::Forbidden);

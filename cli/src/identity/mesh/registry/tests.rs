@@ -8,8 +8,8 @@ const fn key(byte: u8) -> KeyDigest {
     KeyDigest([byte; 32])
 }
 
-fn invite(byte: u8, service: &str) -> Issued {
-    Issued {
+fn invite(byte: u8, service: &str) -> IssuedInvite {
+    IssuedInvite {
         key: key(byte),
         service: service.into(),
         name: None,
@@ -20,15 +20,20 @@ fn invite(byte: u8, service: &str) -> Issued {
     }
 }
 
-fn registry(invites: &[Issued]) -> Registry {
-    let mut registry = Registry::new("test".into());
+fn registry(invites: &[IssuedInvite]) -> MeshRegistry {
+    let mut registry = MeshRegistry::new("test".into());
     for invite in invites {
         registry.invite(invite.clone(), NOW).unwrap();
     }
     registry
 }
 
-fn redeem(registry: &mut Registry, invite: u8, device: u8, now: u64) -> Result<String, Refusal> {
+fn redeem(
+    registry: &mut MeshRegistry,
+    invite: u8,
+    device: u8,
+    now: u64,
+) -> Result<String, Refusal> {
     let fresh = ("laptop", format!("device-{device:012x}"));
     registry.redeem(key(invite), key(device), fresh, now)
 }
@@ -95,7 +100,7 @@ fn a_revoked_device_has_nothing_gets_nothing_and_cannot_come_back_by_an_invite()
 
 #[test]
 fn the_name_of_a_device_is_the_inviters_and_nobody_elses() {
-    let named = |byte, name: &str| Issued { name: Some(name.into()), ..invite(byte, "web") };
+    let named = |byte, name: &str| IssuedInvite { name: Some(name.into()), ..invite(byte, "web") };
     let mut registry = registry(&[named(1, "laptop")]);
     let taken = Err(Refusal::NameTaken("laptop".into()));
     assert_eq!(registry.invite(named(2, "laptop"), NOW), taken);
@@ -154,7 +159,7 @@ fn a_device_is_meant_by_its_id_its_digits_its_name_or_its_label() {
 
 #[test]
 fn open_invites_are_bounded_and_ended_ones_make_room() {
-    let mut registry = Registry::new("test".into());
+    let mut registry = MeshRegistry::new("test".into());
     for number in 0..MAX_INVITES as u64 {
         let mut one = invite(0, "web");
         one.key.0[..8].copy_from_slice(&number.to_be_bytes());
@@ -163,7 +168,7 @@ fn open_invites_are_bounded_and_ended_ones_make_room() {
     let full = Err(Refusal::TooManyInvites(MAX_INVITES));
     assert_eq!(registry.invite(invite(1, "web"), NOW), full);
     let later = NOW + 900 + REMEMBERED.as_secs() + 1;
-    registry.invite(Issued { expires: later + 900, ..invite(1, "web") }, later).unwrap();
+    registry.invite(IssuedInvite { expires: later + 900, ..invite(1, "web") }, later).unwrap();
     assert_eq!(registry.invites.len(), 1);
 }
 
@@ -172,6 +177,6 @@ fn the_file_reads_back_as_it_was_written() {
     let mut registry = registry(&[invite(1, "web")]);
     redeem(&mut registry, 1, 10, NOW).unwrap();
     let text = serde_json::to_string(&registry).unwrap();
-    assert_eq!(serde_json::from_str::<Registry>(&text).unwrap(), registry);
+    assert_eq!(serde_json::from_str::<MeshRegistry>(&text).unwrap(), registry);
     assert!(text.contains(&key(1).to_string()));
 }

@@ -52,7 +52,7 @@ fn config(server: SocketAddr) -> ResolverConfig {
     ResolverConfig::from_name_servers(vec![server])
 }
 
-async fn asked(server: SocketAddr, ours: &[SocketAddr]) -> io::Result<Vec<Service>> {
+async fn asked(server: SocketAddr, ours: &[SocketAddr]) -> io::Result<Vec<SrvRecord>> {
     let name = "_adit._udp.home.example.".to_owned();
     services(config(server), ResolverOpts::default(), ours, name).await
 }

@@ -15,12 +15,12 @@ use adit_tokio::core::message::ServiceName;
 use adit_tokio::core::tls::Identity;
 
 use super::happy_eyeballs::{self, HEAD_START};
-use super::node::{self, Node};
-use super::relays::Relays;
+use super::node::{self, RunningNode};
+use super::relays::AttachedRelays;
 use super::{event_log, interfaces};
-use crate::base::stop::Stop;
-use crate::config::Remote;
-use crate::identity::who::Who;
+use crate::base::exit::ExitError;
+use crate::config::RemoteConnector;
+use crate::identity::credentials::Credentials;
 
 /// How long relays are alone before the connector's own addresses are dialled beside them: a relay on
 /// the other side of the earth answers, asks the connector and brings the two together within it.
@@ -28,28 +28,32 @@ const RELAYS_ALONE: Duration = Duration::from_millis(1_500);
 
 /// Who dials, and with what settings.
 #[derive(Debug, Clone)]
-pub(crate) struct Caller {
+pub(crate) struct Dialer {
     pub(crate) core: Config,
     /// Who it is to relays.
-    pub(crate) shown: Identity,
+    pub(crate) relay_identity: Identity,
     /// Whether a gateway is asked to map the socket.
-    pub(crate) maps: bool,
+    pub(crate) port_mapping: bool,
 }
 
-impl Caller {
+impl Dialer {
     /// The same as somebody else.
     #[must_use]
-    pub(crate) fn with(self, who: Who) -> Self {
-        Self { core: self.core.with_tls(who.tls), shown: who.shown, maps: self.maps }
+    pub(crate) fn with(self, credentials: Credentials) -> Self {
+        Self {
+            core: self.core.with_tls(credentials.tls),
+            relay_identity: credentials.relay_identity,
+            port_mapping: self.port_mapping,
+        }
     }
 }
 
 /// One way being tried, or connected.
 #[derive(Debug)]
-pub(crate) struct Attempt {
-    pub(crate) node: Node,
+pub(crate) struct DialAttempt {
+    pub(crate) node: RunningNode,
     /// The relays that it goes by; none where the connector's own address was dialled.
-    pub(crate) relays: Option<Relays>,
+    pub(crate) relays: Option<AttachedRelays>,
     pub(crate) peer: Peer,
     pub(crate) events: Events,
     /// When it was dialled.
@@ -58,42 +62,55 @@ pub(crate) struct Attempt {
 
 /// Why no address is connected.
 #[derive(Debug)]
-pub(crate) enum Defeat {
+pub(crate) enum DialError {
     /// All were given up, and this is the most telling reason.
     Failed(Failure),
     /// This machine cannot dial, or was told something that cannot be dialled.
-    Stopped(Stop),
+    Stopped(ExitError),
 }
 
 /// Dials one address, from a node of its own.
 ///
 /// # Errors
 /// When the name or the address cannot be dialled.
-pub(crate) fn dial(core: &Config, name: &str, address: SocketAddr) -> Result<Attempt, Stop> {
+pub(crate) fn dial(
+    core: &Config,
+    name: &str,
+    address: SocketAddr,
+) -> Result<DialAttempt, ExitError> {
     let node = node::start(node::local_for(address), core.clone())?;
     let events = node.handle.events();
     let since = Instant::now();
     let peer = node.handle.dial(Dial::new(address, name)).map_err(|error| {
-        Stop::usage(format!("the connector \"{name}\" at {address}: {error}; correct it"))
+        ExitError::usage(format!("the connector \"{name}\" at {address}: {error}; correct it"))
     })?;
     tracing::debug!(%address, "dialling");
-    Ok(Attempt { node, relays: None, peer, events, since })
+    Ok(DialAttempt { node, relays: None, peer, events, since })
 }
 
 /// Looks for a connector at its relays, from a node of its own.
-fn look(caller: &Caller, remote: &Remote, service: &ServiceName) -> Result<Attempt, Stop> {
-    let node = node::start_with_relays(interfaces::wildcard(0), caller.core.clone())?;
+fn dial_by_relay(
+    dialer: &Dialer,
+    remote: &RemoteConnector,
+    service: &ServiceName,
+) -> Result<DialAttempt, ExitError> {
+    let node = node::start_with_relays(interfaces::wildcard(0), dialer.core.clone())?;
     let events = node.handle.events();
     let since = Instant::now();
     let dial = Dial::service(service.clone(), remote.name.clone());
     let peer = node.handle.dial(dial).map_err(|error| {
-        Stop::usage(format!(
+        ExitError::usage(format!(
             "the connector \"{}\" behind a relay: {error}; correct it",
             remote.name
         ))
     })?;
-    let relays = Some(Relays::attach(&node, &remote.relays, caller.shown.clone(), caller.maps));
-    Ok(Attempt { node, relays, peer, events, since })
+    let relays = Some(AttachedRelays::attach(
+        &node,
+        &remote.relays,
+        dialer.relay_identity.clone(),
+        dialer.port_mapping,
+    ));
+    Ok(DialAttempt { node, relays, peer, events, since })
 }
 
 /// Tries the ways until one is connected: the relays that are known, and these addresses. Where
@@ -102,41 +119,43 @@ fn look(caller: &Caller, remote: &Remote, service: &ServiceName) -> Result<Attem
 ///
 /// # Errors
 /// Why none is connected.
-pub(crate) async fn race(
-    caller: &Caller,
-    remote: &Remote,
+pub(crate) async fn dial_any(
+    dialer: &Dialer,
+    remote: &RemoteConnector,
     addresses: &[SocketAddr],
-) -> Result<Attempt, Defeat> {
+) -> Result<DialAttempt, DialError> {
     let service = remote.service.as_ref().filter(|_| !remote.relays.is_empty());
-    let mut ways: Vec<_> = service.map(Way::Relays).into_iter().collect();
+    let mut candidates: Vec<_> = service.map(DialCandidate::Relays).into_iter().collect();
     let mut seen = std::collections::BTreeSet::new();
-    ways.extend(addresses.iter().copied().filter(|it| seen.insert(*it)).map(Way::Address));
-    if let [only] = &ways[..] {
-        return only.start(caller, remote).map_err(Defeat::Stopped);
+    candidates.extend(
+        addresses.iter().copied().filter(|it| seen.insert(*it)).map(DialCandidate::Address),
+    );
+    if let [only] = &candidates[..] {
+        return only.start(dialer, remote).map_err(DialError::Stopped);
     }
-    let start = |way: Way<'_>| {
-        let attempt = way.start(caller, remote).map_err(Defeat::Stopped)?;
-        Ok(run(Contender(Some(attempt)), way.to_string()))
+    let start = |candidate: DialCandidate<'_>| {
+        let attempt = candidate.start(dialer, remote).map_err(DialError::Stopped)?;
+        Ok(run(PendingAttempt(Some(attempt)), candidate.to_string()))
     };
-    let nothing = || Defeat::Stopped(Stop::usage("the connector has no address"));
-    let won = happy_eyeballs::first(ways, Way::alone, start, worse).await;
-    won.map_err(|defeat| defeat.unwrap_or_else(nothing))
+    let nothing = || DialError::Stopped(ExitError::usage("the connector has no address"));
+    let won = happy_eyeballs::first(candidates, DialCandidate::alone, start, worse).await;
+    won.map_err(|error| error.unwrap_or_else(nothing))
 }
 
 /// One way to a connector.
 #[derive(Debug)]
-enum Way<'a> {
+enum DialCandidate<'a> {
     /// Whichever of its relays has it, by a service.
     Relays(&'a ServiceName),
     /// An address of its own.
     Address(SocketAddr),
 }
 
-impl Way<'_> {
-    fn start(&self, caller: &Caller, remote: &Remote) -> Result<Attempt, Stop> {
+impl DialCandidate<'_> {
+    fn start(&self, dialer: &Dialer, remote: &RemoteConnector) -> Result<DialAttempt, ExitError> {
         match self {
-            Self::Relays(service) => look(caller, remote, service),
-            Self::Address(address) => dial(&caller.core, &remote.name, *address),
+            Self::Relays(service) => dial_by_relay(dialer, remote, service),
+            Self::Address(address) => dial(&dialer.core, &remote.name, *address),
         }
     }
 
@@ -149,7 +168,7 @@ impl Way<'_> {
     }
 }
 
-impl fmt::Display for Way<'_> {
+impl fmt::Display for DialCandidate<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Relays(_) => f.write_str("by relay"),
@@ -159,9 +178,9 @@ impl fmt::Display for Way<'_> {
 }
 
 /// An attempt that takes leave of its node when it is dropped.
-struct Contender(Option<Attempt>);
+struct PendingAttempt(Option<DialAttempt>);
 
-impl Drop for Contender {
+impl Drop for PendingAttempt {
     fn drop(&mut self) {
         if let Some(attempt) = self.0.take() {
             attempt.node.retire();
@@ -170,8 +189,8 @@ impl Drop for Contender {
 }
 
 /// Follows one attempt until it is connected or given up.
-async fn run(mut contender: Contender, way: String) -> Result<Attempt, Defeat> {
-    let Some(attempt) = &mut contender.0 else { return std::future::pending().await };
+async fn run(mut pending: PendingAttempt, candidate: String) -> Result<DialAttempt, DialError> {
+    let Some(attempt) = &mut pending.0 else { return std::future::pending().await };
     let peer = attempt.peer.clone();
     let connected = peer.connected();
     tokio::pin!(connected);
@@ -181,18 +200,18 @@ async fn run(mut contender: Contender, way: String) -> Result<Attempt, Defeat> {
             result = &mut connected => match result {
                 Ok(()) => break,
                 Err(failure) => {
-                    tracing::debug!(%way, %failure, "given up");
-                    return Err(Defeat::Failed(failure));
+                    tracing::debug!(%candidate, %failure, "given up");
+                    return Err(DialError::Failed(failure));
                 }
             },
             Some(event) = attempt.events.next() => {
                 if let Some(line) = event_log::line(&event) {
-                    tracing::debug!(%way, "{line}");
+                    tracing::debug!(%candidate, "{line}");
                 }
             }
         }
     }
-    match contender.0.take() {
+    match pending.0.take() {
         Some(attempt) => Ok(attempt),
         None => std::future::pending().await,
     }
@@ -200,35 +219,35 @@ async fn run(mut contender: Contender, way: String) -> Result<Attempt, Defeat> {
 
 /// Picks the more actionable error: being refused says more than silence, which another address may
 /// well give, and a machine that cannot dial at all says least.
-fn worse(before: Defeat, now: Defeat) -> Defeat {
+fn worse(before: DialError, now: DialError) -> DialError {
     match (&before, &now) {
-        (_, Defeat::Stopped(_)) => before,
-        (Defeat::Failed(failure), _) if failure.category() == Category::Authentication => before,
-        (Defeat::Failed(_) | Defeat::Stopped(_), Defeat::Failed(_)) => now,
+        (_, DialError::Stopped(_)) => before,
+        (DialError::Failed(failure), _) if failure.category() == Category::Authentication => before,
+        (DialError::Failed(_) | DialError::Stopped(_), DialError::Failed(_)) => now,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identity::throwaway::Authority;
+    use crate::identity::throwaway::ThrowawayAuthority;
 
     const SOON: Duration = Duration::from_secs(5);
 
     /// A connector that listens on `address`, and what an agent of it dials with.
-    fn pair(address: SocketAddr) -> (Node, Caller) {
-        let authority = Authority::new().unwrap();
+    fn pair(address: SocketAddr) -> (RunningNode, Dialer) {
+        let authority = ThrowawayAuthority::new().unwrap();
         let config = |name, listening| {
             let tls = authority.device(name).unwrap();
             Config::builder(tls).listening(listening).build().unwrap()
         };
-        let shown = authority.device("agent").unwrap().identity().clone();
-        let caller = Caller { core: config("agent", false), shown, maps: false };
-        (node::start(address, config("connector", true)).unwrap(), caller)
+        let relay_identity = authority.device("agent").unwrap().identity().clone();
+        let dialer = Dialer { core: config("agent", false), relay_identity, port_mapping: false };
+        (node::start(address, config("connector", true)).unwrap(), dialer)
     }
 
-    fn remote() -> Remote {
-        Remote::at(Vec::new(), "connector".into())
+    fn remote() -> RemoteConnector {
+        RemoteConnector::at(Vec::new(), "connector".into())
     }
 
     /// Two addresses of which one has nobody behind it.
@@ -237,10 +256,10 @@ mod tests {
         (v4, SocketAddr::new("::1".parse().unwrap(), v4.port()))
     }
 
-    async fn winner(core: &Caller, addresses: &[SocketAddr]) -> SocketAddr {
+    async fn winner(core: &Dialer, addresses: &[SocketAddr]) -> SocketAddr {
         let remote = remote();
-        let race = race(core, &remote, addresses);
-        let attempt = tokio::time::timeout(SOON, race).await.unwrap().unwrap();
+        let dialled = dial_any(core, &remote, addresses);
+        let attempt = tokio::time::timeout(SOON, dialled).await.unwrap().unwrap();
         tokio::time::timeout(SOON, attempt.peer.connected()).await.unwrap().unwrap();
         attempt.peer.remote().unwrap()
     }
@@ -282,12 +301,12 @@ mod tests {
     async fn strangers_on_all_addresses_are_what_the_race_is_lost_to() {
         let ((one, _), (other, _)) = (addresses(), addresses());
         let ((_a, _), (_b, core)) = (pair(one), pair(other));
-        let authority = Authority::new().unwrap();
-        let core = core.with(Who::alone(authority.device("agent").unwrap()));
+        let authority = ThrowawayAuthority::new().unwrap();
+        let core = core.with(Credentials::alone(authority.device("agent").unwrap()));
         let remote = remote();
         let both = [one, other];
-        let lost = tokio::time::timeout(SOON, race(&core, &remote, &both)).await.unwrap();
-        let Err(Defeat::Failed(failure)) = lost else { panic!("somebody won") };
+        let lost = tokio::time::timeout(SOON, dial_any(&core, &remote, &both)).await.unwrap();
+        let Err(DialError::Failed(failure)) = lost else { panic!("somebody won") };
         assert_eq!(failure.category(), Category::Authentication);
     }
 
@@ -297,7 +316,7 @@ mod tests {
         let (connector, core) = pair(v4);
         connector.driver.abort().await;
         let (only, remote) = ([v4], remote());
-        let race = race(&core, &remote, &only);
-        assert!(tokio::time::timeout(SOON, race).await.unwrap().is_ok());
+        let dialled = dial_any(&core, &remote, &only);
+        assert!(tokio::time::timeout(SOON, dialled).await.unwrap().is_ok());
     }
 }

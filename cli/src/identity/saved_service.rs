@@ -14,9 +14,9 @@ use adit_tokio::core::tls::KeyDigest;
 use serde::{Deserialize, Serialize};
 
 use super::member::Membership;
-use crate::address::{HostPort, MAX_ADDRESSES, Place, RelayAddress};
-use crate::base::stop::{Exit, Stop};
-use crate::config::Remote;
+use crate::address::{HostAddress, HostPort, MAX_ADDRESSES, RelayAddress};
+use crate::base::exit::{Exit, ExitError};
+use crate::config::RemoteConnector;
 use crate::homedir::lock::Lock;
 use crate::homedir::{Home, store};
 
@@ -24,7 +24,7 @@ const SCHEMA: &str = "adit.known/1";
 
 /// A service that this machine was invited to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Known {
+pub(crate) struct SavedService {
     schema: String,
     /// The digest of the CA's key, in hexadecimal: which membership is used.
     ca: String,
@@ -39,7 +39,7 @@ pub(crate) struct Known {
     pub(crate) local: Option<SocketAddr>,
 }
 
-impl Known {
+impl SavedService {
     pub(crate) fn new(
         ca: KeyDigest,
         connector: String,
@@ -68,7 +68,7 @@ impl Known {
     ///
     /// # Errors
     /// That nothing is, with what is known; or a sentence about the file.
-    pub(crate) fn load(home: &Home, name: &str) -> Result<Self, Stop> {
+    pub(crate) fn load(home: &Home, name: &str) -> Result<Self, ExitError> {
         let path = path(home, name);
         let contents = if is_name(name) { store::read(&path)? } else { None };
         let Some(contents) = contents else {
@@ -78,10 +78,10 @@ impl Known {
             } else {
                 format!("known here: {}", all.join(", "))
             };
-            return Err(Stop::usage(format!("nothing is known of \"{name}\"; {next}")));
+            return Err(ExitError::usage(format!("nothing is known of \"{name}\"; {next}")));
         };
         let known: Self = serde_json::from_slice(&contents).map_err(|error| {
-            Stop::usage(format!(
+            ExitError::usage(format!(
                 "{}: this is not what adit wrote: {error}; remove it and ask for a new invite",
                 path.display()
             ))
@@ -105,10 +105,10 @@ impl Known {
     ///
     /// # Errors
     /// A sentence about the file.
-    pub(crate) fn save(&self, home: &Home, name: &str) -> Result<(), Stop> {
+    pub(crate) fn save(&self, home: &Home, name: &str) -> Result<(), ExitError> {
         store::directory(&home.known())?;
         let text = serde_json::to_vec_pretty(self)
-            .map_err(|error| Stop::new(Exit::Degraded, format!("it is no JSON: {error}")))?;
+            .map_err(|error| ExitError::new(Exit::Degraded, format!("it is no JSON: {error}")))?;
         store::replace(&path(home, name), &text)
     }
 
@@ -136,9 +136,9 @@ impl Known {
     ///
     /// # Errors
     /// When another process does, with its id.
-    pub(crate) fn claim(home: &Home, name: &str) -> Result<Lock, Stop> {
+    pub(crate) fn claim(home: &Home, name: &str) -> Result<Lock, ExitError> {
         Lock::claim(&home.known().join(format!("{name}.lock")), |holder| {
-            Stop::usage(format!(
+            ExitError::usage(format!(
                 "\"{name}\" is offered here already, by the adit of process {holder}; use that one's \
                  port (adit status), or end it"
             ))
@@ -149,10 +149,10 @@ impl Known {
     ///
     /// # Errors
     /// When the addresses cannot be used.
-    pub(crate) fn remote(&self) -> Result<Remote, Stop> {
-        let parsed = |text: &String| Place::try_from(text.clone()).map_err(Stop::usage);
+    pub(crate) fn remote(&self) -> Result<RemoteConnector, ExitError> {
+        let parsed = |text: &String| HostAddress::try_from(text.clone()).map_err(ExitError::usage);
         let addresses = self.addresses.iter().map(parsed).collect::<Result<_, _>>()?;
-        let remote = Remote::at(addresses, self.connector.clone());
+        let remote = RemoteConnector::at(addresses, self.connector.clone());
         Ok(remote.by(&self.relays, Some(&self.service)))
     }
 
@@ -188,10 +188,10 @@ mod tests {
         Home::find(Some(scratch.path())).unwrap()
     }
 
-    fn known(ca: u8, service: &str) -> Known {
+    fn known(ca: u8, service: &str) -> SavedService {
         let address = HostPort::try_from("192.0.2.7:4433".to_owned()).unwrap();
         let service = service.parse().unwrap();
-        Known::new(KeyDigest([ca; 32]), "device-1".into(), &[address], service)
+        SavedService::new(KeyDigest([ca; 32]), "device-1".into(), &[address], service)
     }
 
     #[test]
@@ -200,7 +200,7 @@ mod tests {
         let (home, known) = (home(&scratch), known(1, "web"));
         assert_eq!(known.name_for(&home), "web");
         known.save(&home, "web").unwrap();
-        assert_eq!(Known::load(&home, "web").unwrap(), known);
+        assert_eq!(SavedService::load(&home, "web").unwrap(), known);
         assert_eq!(known.name_for(&home), "web");
         assert_eq!(known.remote().unwrap().name, "device-1");
     }
@@ -213,11 +213,11 @@ mod tests {
         let relays = [RelayAddress { at, tcp: 8_443, key: KeyDigest([8; 32]) }];
         let (plain, relayed) = (known(1, "web"), known(1, "web").by(&relays));
         relayed.save(&home, "web").unwrap();
-        let remote = Known::load(&home, "web").unwrap().remote().unwrap();
+        let remote = SavedService::load(&home, "web").unwrap().remote().unwrap();
         assert_eq!((&remote.relays[..], remote.service), (&relays[..], "web".parse().ok()));
         plain.save(&home, "web").unwrap();
         assert!(!std::fs::read_to_string(path(&home, "web")).unwrap().contains("relays"));
-        assert_eq!(Known::load(&home, "web").unwrap(), plain);
+        assert_eq!(SavedService::load(&home, "web").unwrap(), plain);
     }
 
     #[test]
@@ -235,14 +235,14 @@ mod tests {
     fn a_name_that_nothing_is_known_of_is_answered_with_those_that_are() {
         let scratch = Scratch::new();
         let home = home(&scratch);
-        let said = Known::load(&home, "web").unwrap_err().to_string();
+        let said = SavedService::load(&home, "web").unwrap_err().to_string();
         assert_eq!(
             said,
             "nothing is known of \"web\"; ask its owner for an invite: adit invite new"
         );
         known(1, "db").save(&home, "db").unwrap();
         for name in ["web", "../known/db", "", "."] {
-            let said = Known::load(&home, name).unwrap_err().to_string();
+            let said = SavedService::load(&home, name).unwrap_err().to_string();
             assert!(said.ends_with("known here: db"), "{said}");
         }
     }
@@ -252,8 +252,8 @@ mod tests {
         let scratch = Scratch::new();
         let home = home(&scratch);
         known(1, "web").save(&home, "web").unwrap();
-        let _first = Known::claim(&home, "web").unwrap();
-        let said = Known::claim(&home, "web").unwrap_err().to_string();
+        let _first = SavedService::claim(&home, "web").unwrap();
+        let said = SavedService::claim(&home, "web").unwrap_err().to_string();
         assert!(said.contains("\"web\" is offered here already, by the adit of process"), "{said}");
     }
 }

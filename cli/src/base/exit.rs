@@ -27,14 +27,14 @@ impl From<Exit> for ExitCode {
 
 /// The end of the program, other than by having succeeded.
 #[derive(Debug, Clone)]
-pub(crate) struct Stop {
+pub(crate) struct ExitError {
     exit: Exit,
     sentence: String,
     about_file: bool,
     about_clock: bool,
 }
 
-impl Stop {
+impl ExitError {
     pub(crate) fn new(exit: Exit, sentence: impl Into<String>) -> Self {
         let sentence = one_line(sentence.into());
         Self { exit, sentence, about_file: false, about_clock: false }
@@ -90,15 +90,15 @@ fn one_line(sentence: String) -> String {
     out
 }
 
-impl fmt::Display for Stop {
+impl fmt::Display for ExitError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.sentence)
     }
 }
 
-impl std::error::Error for Stop {}
+impl std::error::Error for ExitError {}
 
-impl From<Failure> for Stop {
+impl From<Failure> for ExitError {
     fn from(failure: Failure) -> Self {
         let exit = match failure.category() {
             Category::Authentication => Exit::Authentication,
@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn a_refused_certificate_is_not_worth_a_retry_and_silence_is() {
-        let exit = |code| Stop::from(Failure::new(code, "why")).exit();
+        let exit = |code| ExitError::from(Failure::new(code, "why")).exit();
         assert_eq!(exit(Code::Unauthenticated), Exit::Authentication);
         assert_eq!(exit(Code::TimedOut), Exit::Unreachable);
         assert_eq!(exit(Code::VersionMismatch), Exit::Usage);
@@ -139,24 +139,24 @@ mod tests {
 
     #[test]
     fn what_a_sentence_quotes_moves_no_cursor_and_begins_no_line() {
-        let stop = Stop::usage("\"a\nb\u{1b}[2J\u{9b}é\" is no name");
+        let stop = ExitError::usage("\"a\nb\u{1b}[2J\u{9b}é\" is no name");
         assert_eq!(stop.to_string(), r#""a\nb\u{1b}[2J\u{9b}é" is no name"#);
     }
 
     #[test]
     fn a_certificate_that_is_not_valid_now_leads_to_the_clocks() {
         let why = "the peer's certificate is not valid at the time of this clock";
-        let stop = Stop::from(Failure::new(Code::Unauthenticated, why));
+        let stop = ExitError::from(Failure::new(Code::Unauthenticated, why));
         assert!(stop.is_about_clock());
         assert!(
             stop.to_string().ends_with("set the clock that is wrong, or renew the certificate")
         );
-        assert!(!Stop::from(Failure::new(Code::Unauthenticated, "why")).is_about_clock());
+        assert!(!ExitError::from(Failure::new(Code::Unauthenticated, "why")).is_about_clock());
     }
 
     #[test]
     fn the_sentence_names_the_cause_and_the_next_step() {
-        let stop = Stop::from(Failure::new(Code::TimedOut, "no answer for 30 s"));
+        let stop = ExitError::from(Failure::new(Code::TimedOut, "no answer for 30 s"));
         assert_eq!(
             stop.to_string(),
             "timed_out: no answer for 30 s; check that the peer runs and that UDP reaches it"

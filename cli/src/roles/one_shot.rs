@@ -11,78 +11,81 @@ use adit_tokio::core::path;
 use serde::Serialize;
 
 use super::dialler;
-use crate::base::stop::{Exit, Stop};
+use crate::base::exit::{Exit, ExitError};
 use crate::base::units::millis;
-use crate::config::{self, Heartbeat, Limits, Remote};
+use crate::config::{self, ForwardLimits, HeartbeatConfig, RemoteConnector};
 use crate::homedir::Home;
-use crate::identity::known::Known;
-use crate::identity::source::Source;
+use crate::identity::saved_service::SavedService;
+use crate::identity::source::CredentialSource;
+use crate::net::dialer::{DialAttempt, Dialer};
 use crate::net::link::reach;
-use crate::net::names::Names;
-use crate::net::node::Node;
-use crate::net::race::{Attempt, Caller};
-use crate::net::relays::Relays;
+use crate::net::names::NameResolver;
+use crate::net::node::RunningNode;
+use crate::net::relays::AttachedRelays;
 
 /// How long a goodbye may take. A connector that misses it learns of the end by silence.
-const GOODBYE: Duration = Duration::from_secs(1);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Whom to dial, and as whom.
 #[derive(Debug)]
-pub(crate) struct Target {
-    pub(crate) remote: Remote,
-    pub(crate) caller: Caller,
+pub(crate) struct DialSettings {
+    pub(crate) remote: RemoteConnector,
+    pub(crate) dialer: Dialer,
 }
 
-impl Target {
+impl DialSettings {
     /// The connector that an agent's file means, for the device that it names.
     ///
     /// # Errors
     /// What is wrong with the file or its certificates.
-    pub(crate) fn from_file(path: &Path, home: Result<&Home, &Stop>) -> Result<Self, Stop> {
-        let config = config::Agent::load(path)?;
+    pub(crate) fn from_file(
+        path: &Path,
+        home: Result<&Home, &ExitError>,
+    ) -> Result<Self, ExitError> {
+        let config = config::AgentConfig::load(path)?;
         let (remote, source) = dialler::target(&config, home)?;
         let core = dialler::core(source, config.paths, config.limits, config.heartbeat);
-        let (caller, _) = core.map_err(|stop| stop.within(path))?;
-        Ok(Self { remote, caller })
+        let (dialer, _) = core.map_err(|stop| stop.within(path))?;
+        Ok(Self { remote, dialer })
     }
 
     /// The connector of a service that is known here.
     ///
     /// # Errors
     /// That it is not, or what is wrong with the certificate for it.
-    pub(crate) fn known(name: &str, home: &Home) -> Result<Self, Stop> {
-        let known = Known::load(home, name)?;
-        let source = Source::Member(known.membership(home));
-        let (caller, _) = dialler::core(
+    pub(crate) fn known(name: &str, home: &Home) -> Result<Self, ExitError> {
+        let known = SavedService::load(home, name)?;
+        let source = CredentialSource::Member(known.membership(home));
+        let (dialer, _) = dialler::core(
             source,
             path::Config::default(),
-            Limits::default(),
-            Heartbeat::default(),
+            ForwardLimits::default(),
+            HeartbeatConfig::default(),
         )?;
-        Ok(Self { remote: known.remote()?, caller })
+        Ok(Self { remote: known.remote()?, dialer })
     }
 
     /// Dials.
     ///
     /// # Errors
     /// Why there is no connection, or none within `limit`.
-    pub(crate) async fn connect(self, limit: Duration) -> Result<Connection, Stop> {
+    pub(crate) async fn connect(self, limit: Duration) -> Result<OneShotConnection, ExitError> {
         let name = self.remote.name.clone();
         check_names(&self.remote).await?;
-        let attempt = reach(&self.remote, &self.caller, limit).await?;
+        let attempt = reach(&self.remote, &self.dialer, limit).await?;
         let connected = attempt.since.elapsed();
         // Behind a relay the address is the node's own affair, and it changes.
         let address = attempt.peer.remote().filter(|_| attempt.relays.is_none());
         let reached = Reached { connector: name, address, connected };
-        let Attempt { node, relays, peer, .. } = attempt;
-        Ok(Connection { peer, reached, node, _relays: relays })
+        let DialAttempt { node, relays, peer, .. } = attempt;
+        Ok(OneShotConnection { peer, reached, node, _relays: relays })
     }
 }
 
 /// Whoever waits for an answer need not wait for a name that is written wrong.
-async fn check_names(remote: &Remote) -> Result<(), Stop> {
+async fn check_names(remote: &RemoteConnector) -> Result<(), ExitError> {
     let mut wrong = None;
-    let names = Names::new();
+    let names = NameResolver::new();
     let relays = remote.relays.iter().map(|relay| relay.at.clone().into());
     for name in remote.addresses.iter().cloned().chain(relays) {
         match names.resolve_one(&name).await {
@@ -92,23 +95,23 @@ async fn check_names(remote: &Remote) -> Result<(), Stop> {
     }
     let next = "check how it is written, and that this machine resolves names";
     let wrong = wrong.unwrap_or_else(|| "the connector has no address".to_owned());
-    Err(Stop::new(Exit::Unreachable, format!("{wrong}; {next}")))
+    Err(ExitError::new(Exit::Unreachable, format!("{wrong}; {next}")))
 }
 
 /// A connection that was made.
 #[derive(Debug)]
-pub(crate) struct Connection {
+pub(crate) struct OneShotConnection {
     pub(crate) peer: Peer,
     pub(crate) reached: Reached,
-    node: Node,
-    _relays: Option<Relays>,
+    node: RunningNode,
+    _relays: Option<AttachedRelays>,
 }
 
-impl Connection {
+impl OneShotConnection {
     /// Says goodbye.
     pub(crate) async fn leave(self) {
         self.node.handle.shutdown();
-        let _ = tokio::time::timeout(GOODBYE, self.node.handle.closed()).await;
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.node.handle.closed()).await;
     }
 }
 

@@ -14,12 +14,12 @@ const SCHEME: &str = "adit://";
 /// Without a port, SRV records say which (RFC 2782).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(try_from = "String")]
-pub(crate) struct Place {
+pub(crate) struct HostAddress {
     host: String,
     port: Option<u16>,
 }
 
-impl Place {
+impl HostAddress {
     pub(crate) fn host(&self) -> &str {
         &self.host
     }
@@ -35,13 +35,13 @@ impl Place {
     }
 }
 
-impl From<HostPort> for Place {
+impl From<HostPort> for HostAddress {
     fn from(it: HostPort) -> Self {
         Self { host: it.host().to_owned(), port: Some(it.port()) }
     }
 }
 
-impl TryFrom<String> for Place {
+impl TryFrom<String> for HostAddress {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
@@ -66,7 +66,7 @@ impl TryFrom<String> for Place {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for HostAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.host.contains(':') {
             true => write!(f, "[{}]", self.host)?,
@@ -80,8 +80,8 @@ impl fmt::Display for Place {
 mod tests {
     use super::*;
 
-    fn place(text: &str) -> Result<Place, String> {
-        Place::try_from(text.to_owned())
+    fn place(text: &str) -> Result<HostAddress, String> {
+        HostAddress::try_from(text.to_owned())
     }
 
     #[test]
