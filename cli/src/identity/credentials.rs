@@ -1,23 +1,24 @@
-//! Who a node is: what it shows to its peers, and what to relays. It reads no file.
+//! The credentials of a node: its identity and trust anchors for peers, and its identity for relays. It
+//! reads no file.
 
 use adit_tokio::core::tls::{Identity, Tls, TlsError};
 
-/// Who a node is.
+/// What a node authenticates with.
 #[derive(Debug, Clone)]
 pub(crate) struct Credentials {
-    /// To the peers that it has, and whom it believes to be one.
+    /// Identity and trust anchors for peers.
     pub(crate) tls: Tls,
-    /// To relays, which know nobody: with the CA of its certificate behind that.
+    /// Identity shown to relays; the chain includes the CA certificate.
     pub(crate) relay_identity: Identity,
 }
 
 impl Credentials {
-    /// One whose identity says all there is to say, to anybody.
+    /// Returns credentials that show relays the same identity as peers.
     pub(crate) fn alone(tls: Tls) -> Self {
         Self { relay_identity: tls.identity().clone(), tls }
     }
 
-    /// The same, which shows this CA to relays.
+    /// Returns credentials whose chain for relays ends with this CA certificate.
     ///
     /// # Errors
     /// When the text is no certificate.

@@ -1,5 +1,5 @@
-//! Where an identity comes from, and that a running program follows its files: a renewed or rotated
-//! certificate, another CA, a new revocation list are in use without a restart.
+//! Where credentials are read from, and how a running program watches their files: a renewed or rotated
+//! certificate, another CA and a new revocation list take effect without a restart.
 //!
 //! Key material goes to the core and nowhere else, and is never shown.
 
@@ -15,30 +15,30 @@ use super::mesh::Mesh;
 use crate::base::exit::ExitError;
 use crate::config::TlsFiles;
 
-/// How often the files are looked at. A revocation is in force within this time and a little; a look
-/// costs one system call for each of a handful of files.
+/// How often the files are checked. A revocation takes effect within this time and a little; a check
+/// costs one system call for each of a few files.
 pub(crate) const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Where an identity, and whom it trusts, is kept.
+/// Where credentials are kept.
 #[derive(Debug, Clone)]
 pub(crate) enum CredentialSource {
-    /// Files that somebody else looks after.
+    /// Files that something else maintains.
     Files(TlsFiles),
     /// This machine's own mesh, as its connector.
     Mesh(Mesh),
-    /// This machine's certificate in somebody's mesh.
+    /// This machine's certificate in the mesh of somebody else.
     Member(Membership),
 }
 
 impl CredentialSource {
-    /// Reads it.
+    /// Reads the credentials.
     ///
     /// # Errors
     /// A sentence that names the file and what is wrong with it.
     pub(crate) fn load(&self) -> Result<Credentials, ExitError> {
         match self {
             Self::Files(files) => load(files),
-            // The CA stands behind its certificate already.
+            // The chain includes the CA already.
             Self::Mesh(mesh) => mesh.tls().map(Credentials::alone),
             Self::Member(membership) => membership.credentials(),
         }
@@ -57,7 +57,7 @@ impl CredentialSource {
     }
 }
 
-/// What the files looked like when they were read last.
+/// Time, length and number of each file when it was read last.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Stamp(Vec<Option<(SystemTime, u64, u64)>>);
 
@@ -76,7 +76,7 @@ fn stamp(path: &Path) -> Option<(SystemTime, u64, u64)> {
     Some((metadata.modified().ok()?, metadata.len(), number))
 }
 
-/// An identity in use, and the state of its files when it was read.
+/// Credentials in use, and the state of their files when they were read.
 #[derive(Debug)]
 pub(crate) struct CredentialWatcher {
     source: CredentialSource,
@@ -85,7 +85,7 @@ pub(crate) struct CredentialWatcher {
 }
 
 impl CredentialWatcher {
-    /// Reads an identity for the first time.
+    /// Reads the credentials for the first time.
     ///
     /// # Errors
     /// As [`CredentialSource::load`].
@@ -97,8 +97,8 @@ impl CredentialWatcher {
         Ok((Self { source, seen, polls }, credentials))
     }
 
-    /// The identity, if its files changed since they were read and can be used. Those that cannot
-    /// leave the old one in use, and are tried again when they change.
+    /// Returns new credentials if the files have changed and can be used. Files that cannot be used
+    /// leave the old credentials in place, and are read again when they change.
     pub(crate) fn poll(&mut self) -> Option<Credentials> {
         let now = Stamp::of(&self.source.watched());
         if now == self.seen {
@@ -114,7 +114,7 @@ impl CredentialWatcher {
         }
     }
 
-    /// Waits for the next identity, for ever if need be. Nothing is lost by not waiting on.
+    /// Waits for the next credentials, indefinitely. It is safe to cancel.
     pub(crate) async fn next(&mut self) -> Credentials {
         loop {
             self.polls.tick().await;

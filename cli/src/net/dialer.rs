@@ -1,8 +1,8 @@
-//! Many ways, one connection: they are tried one after another, a little apart, and the first that
-//! connects is kept (RFC 8305). Relays go first, since what begins there goes on directly and falls
-//! back; the connector's own addresses are for when no relay answers soon, in the order that
-//! [`names`](crate::net::names) gives. It decides the distance; what a connection is for is its caller's
-//! business.
+//! Dials a connector by its relays and at its own addresses, and keeps the first connection (RFC 8305).
+//! Relays go first, since a connection that begins there moves to a direct path and falls back; the
+//! connector's own addresses follow when no relay answers soon, in the order that
+//! [`names`](crate::net::names) returns. It decides how long each candidate is alone; what a connection
+//! is used for is the caller's.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -22,22 +22,22 @@ use crate::base::exit::ExitError;
 use crate::config::RemoteConnector;
 use crate::identity::credentials::Credentials;
 
-/// How long relays are alone before the connector's own addresses are dialled beside them: a relay on
-/// the other side of the earth answers, asks the connector and brings the two together within it.
+/// How long relays are alone before the connector's own addresses are dialled as well: a relay on the
+/// other side of the earth answers, asks the connector and opens a channel within that time.
 const RELAYS_ALONE: Duration = Duration::from_millis(1_500);
 
-/// Who dials, and with what settings.
+/// The identity and the settings to dial with.
 #[derive(Debug, Clone)]
 pub(crate) struct Dialer {
     pub(crate) core: Config,
-    /// Who it is to relays.
+    /// The identity that relays are shown.
     pub(crate) relay_identity: Identity,
     /// Whether a gateway is asked to map the socket.
     pub(crate) port_mapping: bool,
 }
 
 impl Dialer {
-    /// The same as somebody else.
+    /// Returns the same settings with other credentials.
     #[must_use]
     pub(crate) fn with(self, credentials: Credentials) -> Self {
         Self {
@@ -48,11 +48,11 @@ impl Dialer {
     }
 }
 
-/// One way being tried, or connected.
+/// A candidate that is being dialled, or is connected.
 #[derive(Debug)]
 pub(crate) struct DialAttempt {
     pub(crate) node: RunningNode,
-    /// The relays that it goes by; none where the connector's own address was dialled.
+    /// The relays that lead to the connector; none where its own address was dialled.
     pub(crate) relays: Option<AttachedRelays>,
     pub(crate) peer: Peer,
     pub(crate) events: Events,
@@ -60,12 +60,12 @@ pub(crate) struct DialAttempt {
     pub(crate) since: Instant,
 }
 
-/// Why no address is connected.
+/// Why no candidate is connected.
 #[derive(Debug)]
 pub(crate) enum DialError {
-    /// All were given up, and this is the most telling reason.
+    /// All have failed, and this is the most actionable error.
     Failed(Failure),
-    /// This machine cannot dial, or was told something that cannot be dialled.
+    /// This machine cannot dial, or what it was given cannot be dialled.
     Stopped(ExitError),
 }
 
@@ -88,7 +88,7 @@ pub(crate) fn dial(
     Ok(DialAttempt { node, relays: None, peer, events, since })
 }
 
-/// Looks for a connector at its relays, from a node of its own.
+/// Dials a connector by its relays, from a node of its own.
 fn dial_by_relay(
     dialer: &Dialer,
     remote: &RemoteConnector,
@@ -113,9 +113,9 @@ fn dial_by_relay(
     Ok(DialAttempt { node, relays, peer, events, since })
 }
 
-/// Tries the ways until one is connected: the relays that are known, and these addresses. Where
-/// there is but one, there is nothing to wait for, and its attempt is given as it is. This machine
-/// may lack a family, which is no failure as long as there is another way.
+/// Dials the known relays and these addresses until one is connected. A single candidate is returned
+/// while it is still being dialled. That this machine lacks an address family is no failure as long as
+/// another candidate is left.
 ///
 /// # Errors
 /// Why none is connected.
@@ -142,12 +142,12 @@ pub(crate) async fn dial_any(
     won.map_err(|error| error.unwrap_or_else(nothing))
 }
 
-/// One way to a connector.
+/// How a connector may be reached.
 #[derive(Debug)]
 enum DialCandidate<'a> {
-    /// Whichever of its relays has it, by a service.
+    /// By the relay that it is registered at, asked for a service.
     Relays(&'a ServiceName),
-    /// An address of its own.
+    /// At an address of its own.
     Address(SocketAddr),
 }
 
@@ -159,7 +159,7 @@ impl DialCandidate<'_> {
         }
     }
 
-    /// How long it is alone before the next is tried beside it.
+    /// Returns how long it is alone before the next candidate is dialled as well.
     const fn alone(&self) -> Duration {
         match self {
             Self::Relays(_) => RELAYS_ALONE,
@@ -177,7 +177,7 @@ impl fmt::Display for DialCandidate<'_> {
     }
 }
 
-/// An attempt that takes leave of its node when it is dropped.
+/// An attempt that closes its node when it is dropped.
 struct PendingAttempt(Option<DialAttempt>);
 
 impl Drop for PendingAttempt {
@@ -200,7 +200,7 @@ async fn run(mut pending: PendingAttempt, candidate: String) -> Result<DialAttem
             result = &mut connected => match result {
                 Ok(()) => break,
                 Err(failure) => {
-                    tracing::debug!(%candidate, %failure, "given up");
+                    tracing::debug!(%candidate, %failure, "attempt failed");
                     return Err(DialError::Failed(failure));
                 }
             },
@@ -217,8 +217,8 @@ async fn run(mut pending: PendingAttempt, candidate: String) -> Result<DialAttem
     }
 }
 
-/// Picks the more actionable error: being refused says more than silence, which another address may
-/// well give, and a machine that cannot dial at all says least.
+/// Picks the more actionable error: a refusal before silence, and either before a candidate that could
+/// not be dialled.
 fn worse(before: DialError, now: DialError) -> DialError {
     match (&before, &now) {
         (_, DialError::Stopped(_)) => before,

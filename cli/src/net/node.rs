@@ -1,5 +1,5 @@
 //! Nodes as the program runs them: started on a socket, driven in the background, ended with the
-//! value that owns them.
+//! value that owns them. It decides nothing about peers.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -21,9 +21,9 @@ use crate::base::exit::{Exit, ExitError};
 use crate::base::task::Background;
 use crate::config::{ForwardLimits, HeartbeatConfig};
 
-/// How long one attempt to reach the connector may take. A handshake is sent again after 1 s, and
-/// then at twice the distance each time (RFC 9002 §6.2.2), so that a connector that has just
-/// started is met within 4 s or by the next attempt; in 30 s the distances reach 16 s.
+/// How long one attempt to reach the connector may take. A handshake is retransmitted after 1 s, and
+/// then after twice the time each (RFC 9002 §6.2.2), so that a connector that has just started is
+/// reached within 4 s or by the next attempt; in 30 s the intervals grow to 16 s.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The event loop of a node, running.
@@ -42,16 +42,16 @@ impl NodeDriver {
     }
 }
 
-/// A node on its socket, running.
+/// A node that runs on its socket.
 #[derive(Debug)]
 pub(crate) struct RunningNode {
     pub(crate) handle: Handle,
     pub(crate) driver: NodeDriver,
     /// The address its socket is bound to.
     pub(crate) local: SocketAddr,
-    /// Its relays by TCP, if it may have any.
+    /// The TCP fallback to its relays, if it may have relays.
     pub(crate) carriers: Option<Carriers>,
-    /// What is known of its gateway.
+    /// What its gateway maps.
     pub(crate) port_mapping: PortMappingStatus,
 }
 
@@ -66,19 +66,19 @@ impl RunningNode {
         Self { handle, driver, local, carriers, port_mapping }
     }
 
-    /// What it is looked at by.
+    /// Returns what a status needs of this node.
     pub(crate) fn to_handle(&self) -> NodeHandle {
         let (handle, carriers) = (self.handle.clone(), self.carriers.clone());
         NodeHandle { handle, carriers, port_mapping: self.port_mapping.clone() }
     }
 
-    /// Takes leave of a node that is not needed any more, and waits until its peers were told.
+    /// Closes the node, and waits until its peers have been notified.
     pub(crate) async fn end(mut self) {
         self.handle.shutdown();
         self.driver.ended().await;
     }
 
-    /// Takes leave of a node that is not needed any more, in the background.
+    /// Closes the node in the background.
     pub(crate) fn retire(self) {
         tokio::spawn(self.end());
     }
@@ -94,7 +94,7 @@ pub(crate) struct NodeSnapshot {
     pub(crate) port_mapping: PortMappingState,
 }
 
-/// What a running node is looked at by.
+/// What a status needs of a running node.
 #[derive(Debug, Clone)]
 pub(crate) struct NodeHandle {
     pub(crate) handle: Handle,
@@ -103,6 +103,7 @@ pub(crate) struct NodeHandle {
 }
 
 impl NodeHandle {
+    /// Returns the state of the node, its relays and its gateway at this instant.
     pub(crate) fn snapshot(&self) -> NodeSnapshot {
         let carriers = self.carriers.as_ref().map(Carriers::told).unwrap_or_default();
         NodeSnapshot {
