@@ -13,7 +13,7 @@ pub(crate) use self::relay_address::{
     RelayAddress, RelayTarget, TCP_PORT, key_of, place, place_of,
 };
 
-/// The UDP port of a connector, unless another is given.
+/// The UDP port of a connector or a relay, unless another is given.
 pub(crate) const PORT: u16 = 4433;
 
 /// The name in every relay's certificate, which is known by its key (docs/protocol.md, "Relay

@@ -8,10 +8,7 @@ use adit_tokio::core::tls::KeyDigest;
 use data_encoding::{BASE64URL_NOPAD, HEXLOWER_PERMISSIVE};
 use serde::{Deserialize, Serialize};
 
-use super::HostPort;
-
-/// The UDP port of a relay, unless told otherwise.
-const PORT: u16 = 4433;
+use super::{HostPort, PORT};
 
 /// The TCP port of a relay, for networks without UDP, unless told otherwise.
 pub(crate) const TCP_PORT: u16 = 443;

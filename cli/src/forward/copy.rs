@@ -31,7 +31,7 @@ const WRITE: (usize, usize) = (256 * 1024, 64);
 pub(super) const TURN: usize = 128 * 1024;
 
 /// The sending direction of a stream.
-pub(super) trait Sink {
+pub(super) trait ByteSink {
     /// Takes what there is room for from the front; ready once something was taken.
     fn poll_give(
         &mut self,
@@ -45,7 +45,7 @@ pub(super) trait Sink {
 }
 
 /// The receiving direction of a stream.
-pub(super) trait Source {
+pub(super) trait ByteSource {
     /// The next bytes in order, at most `max`; `None` at the end.
     fn poll_take(
         &mut self,
@@ -58,7 +58,7 @@ pub(super) trait Source {
     fn stop(&mut self, code: Code);
 }
 
-impl Sink for SendHalf {
+impl ByteSink for SendHalf {
     fn poll_give(
         &mut self,
         cx: &mut Context<'_>,
@@ -76,7 +76,7 @@ impl Sink for SendHalf {
     }
 }
 
-impl Source for RecvHalf {
+impl ByteSource for RecvHalf {
     fn poll_take(
         &mut self,
         cx: &mut Context<'_>,
@@ -127,8 +127,8 @@ struct Progress {
 /// connection of which one direction has ended breaks when the other is silent for `half_open`.
 pub(super) async fn both_ways(
     socket: impl StreamSocket,
-    mut sink: impl Sink,
-    mut source: impl Source,
+    mut sink: impl ByteSink,
+    mut source: impl ByteSource,
     half_open: Duration,
 ) -> (Totals, Result<(), Broken>) {
     let progress = Progress::default();
@@ -155,7 +155,7 @@ pub(super) async fn both_ways(
 
 async fn read_socket(
     socket: &impl StreamSocket,
-    sink: &mut impl Sink,
+    sink: &mut impl ByteSink,
     progress: &Progress,
 ) -> Result<(), Broken> {
     let mut size = READ.0;
@@ -200,7 +200,7 @@ async fn read_socket(
 
 async fn write_socket(
     socket: &impl StreamSocket,
-    source: &mut impl Source,
+    source: &mut impl ByteSource,
     progress: &Progress,
 ) -> Result<(), Broken> {
     let mut batch = Batch::default();
@@ -252,7 +252,7 @@ impl Batch {
     /// is `true`.
     fn poll_fill(
         &mut self,
-        source: &mut impl Source,
+        source: &mut impl ByteSource,
         cx: &mut Context<'_>,
     ) -> Poll<Result<bool, StreamError>> {
         self.pieces.clear();

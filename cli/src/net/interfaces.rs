@@ -1,5 +1,5 @@
 //! The networks that this machine is on: its own addresses, and which of them another machine could
-//! reach. It decides which are worth telling; who is told is its callers' business.
+//! reach. It decides which addresses are advertised; its callers decide to whom.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
@@ -8,10 +8,10 @@ use tokio::sync::{mpsc, watch};
 
 use crate::base::task::Background;
 
-/// Changes that wait to be noticed: all say the same, which is to look again.
+/// Changes in the queue: each means no more than to read the addresses again.
 const CHANGES: usize = 1;
 
-/// Every address that this machine has.
+/// Returns every address of this machine.
 pub(crate) fn addresses() -> Vec<IpAddr> {
     match netwatcher::list_interfaces() {
         Ok(interfaces) => {
@@ -20,14 +20,14 @@ pub(crate) fn addresses() -> Vec<IpAddr> {
             all.into_iter().flat_map(|interface| interface.ips).map(|record| record.ip).collect()
         }
         Err(error) => {
-            tracing::warn!(%error, "this machine's addresses are not known; use --advertise");
+            tracing::warn!(%error, "the addresses of this machine cannot be read; name one with --advertise");
             Vec::new()
         }
     }
 }
 
-/// Those that another machine could reach, global ones first; where there is none, this machine's
-/// own, which at least itself can.
+/// Returns the addresses that another machine could reach, global ones first; where there is none, the
+/// loopback addresses.
 pub(crate) fn reachable(all: Vec<IpAddr>, only_ipv4: bool) -> Vec<IpAddr> {
     let is_usable = |ip: &IpAddr| match ip {
         IpAddr::V4(v4) => !v4.is_unspecified() && !v4.is_link_local(),
@@ -44,14 +44,14 @@ pub(crate) fn reachable(all: Vec<IpAddr>, only_ipv4: bool) -> Vec<IpAddr> {
     if others.is_empty() { own } else { others }
 }
 
-/// Where a socket that is bound to `local` is reached on the networks of now.
+/// Returns where a socket that is bound to `local` is reached on the present networks.
 pub(crate) fn of_socket(local: SocketAddr) -> Vec<SocketAddr> {
     let own = if local.ip().is_unspecified() { addresses() } else { vec![local.ip()] };
     let own = reachable(own, local.is_ipv4());
     own.into_iter().map(|ip| SocketAddr::new(ip, local.port())).collect()
 }
 
-/// The wildcard address for both families, where this machine has both.
+/// Returns the wildcard address of both families, where this machine has both.
 pub(crate) fn wildcard(port: u16) -> SocketAddr {
     match UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)) {
         Ok(_) => (Ipv6Addr::UNSPECIFIED, port).into(),
@@ -79,14 +79,14 @@ pub(crate) fn track(
 
 async fn advertise(handle: Handle, local: SocketAddr, others: watch::Sender<()>) {
     let (changed, mut changes) = mpsc::channel(CHANGES);
-    // One that waits already says what this one would.
+    // A change that is in the queue already covers this one.
     let watched = netwatcher::watch_interfaces_with_callback(move |_| {
         let _ = changed.try_send(());
     });
     let _watch = match watched {
         Ok(watch) => Some(watch),
         Err(error) => {
-            tracing::warn!(%error, "changes of this machine's networks are not noticed at once");
+            tracing::warn!(%error, "changes of this machine's networks are not noticed");
             None
         }
     };
@@ -102,7 +102,7 @@ async fn advertise(handle: Handle, local: SocketAddr, others: watch::Sender<()>)
             advertised = now;
         }
     }
-    // Without a watch there is nothing to do but to keep what was told.
+    // Without a watch the advertised addresses stay.
     std::future::pending().await
 }
 

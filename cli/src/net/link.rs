@@ -1,6 +1,6 @@
-//! The agent's connection to its connector: the name resolved, IPv4 and IPv6 raced, the winner
-//! held, and all of it again when the core gives up. It decides when retrying makes no sense;
-//! when to retry, as long as one address holds, is the core's business.
+//! The agent's connection to its connector: it resolves the name, dials the candidates, keeps the first
+//! connection, and begins again when the core gives up. It decides when retrying makes no sense; while
+//! one address holds, the core decides when to retry.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -22,20 +22,20 @@ use crate::config::RemoteConnector;
 use crate::identity::credentials::Credentials;
 use crate::identity::source::CredentialWatcher;
 
-/// Pause before a name that did not resolve is asked for again, and before a connector that the
-/// core gave up is dialled anew.
+/// Pause before a name that did not resolve is looked up again, and before a connector that the core
+/// gave up is dialled again.
 const RETRY_DELAY: Duration = Duration::from_secs(2);
 
-/// Pause after a refusal that nobody has proven, by a connector that had been there.
+/// Pause after a rejection that is not authenticated, where a connection had been established before.
 const UNPROVEN_RETRY_DELAY: Duration = Duration::from_secs(10);
 
 /// How long a name may take to resolve where there are relays that need not wait for it.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The peer that streams are opened to. It changes when the connector is dialled anew.
+/// The peer that streams are opened to. It changes when the connector is dialled again.
 pub(crate) type Tunnel = watch::Receiver<Option<Peer>>;
 
-/// The connection, across all addresses it may have.
+/// The connection to a connector, across all candidates.
 #[derive(Debug)]
 pub(crate) struct ConnectorLink {
     remote: RemoteConnector,
@@ -48,15 +48,14 @@ pub(crate) struct ConnectorLink {
     watcher: CredentialWatcher,
     node: Option<RunningNode>,
     relays: Option<AttachedRelays>,
-    /// Since when there is the connection that is held, or was held last.
+    /// Since when the present connection, or the last one, is established.
     up_since: Option<Instant>,
-    /// There was one at all.
+    /// Whether a connection was ever established.
     was_up: bool,
 }
 
 impl ConnectorLink {
-    /// A link that ends when it was down for as long as `give_up_after`, and what the forwards
-    /// follow it by.
+    /// Returns a link that ends after an outage of `give_up_after`, and the tunnel that forwards use.
     pub(crate) fn new(
         (remote, names): (RemoteConnector, NameResolver),
         (dialer, watcher): (Dialer, CredentialWatcher),
@@ -82,18 +81,18 @@ impl ConnectorLink {
         )
     }
 
-    /// How the node of the present connection is followed.
+    /// Returns the handle of the present connection's node, as it changes.
     pub(crate) fn node_handle(&self) -> watch::Receiver<Option<NodeHandle>> {
         self.node_handle.subscribe()
     }
 
-    /// Closes the local ports, which follow the link, and gives the node, if there is one, with its
+    /// Closes the local ports, which follow the link, and returns the node, if there is one, with its
     /// relays, to be shut down.
     pub(crate) fn end(self) -> Option<(RunningNode, Option<AttachedRelays>)> {
         self.node.map(|node| (node, self.relays))
     }
 
-    /// Runs until going on makes no sense.
+    /// Keeps the connection up until retrying makes no sense, and returns why.
     pub(crate) async fn keep_up(&mut self) -> ExitError {
         loop {
             let failure = match self.connect_once().await {
@@ -104,15 +103,15 @@ impl ConnectorLink {
             let lived = self.up_since.take().map(|since| since.elapsed());
             self.was_up |= lived.is_some();
             match (failure.category(), lived) {
-                // A certificate that ended while it was in use has a successor, on either side; one
+                // A certificate that expired while it was in use has a successor, on either side; one
                 // that was revoked will be refused by the next handshake.
                 (Category::Authentication, Some(lived)) => {
-                    tracing::info!(%failure, "dialling anew with the certificates of now");
+                    tracing::info!(%failure, "dialling again with the present certificates");
                     tokio::time::sleep(RETRY_DELAY.saturating_sub(lived)).await;
                 }
-                // Anybody on the path could say so, and a clock that is wrong may be set right.
+                // Anyone on the path could have sent it, and a wrong clock may be corrected.
                 (Category::Authentication, None) if self.was_up && !failure.is_proven() => {
-                    tracing::warn!(%failure, "dialling on: it may be no word of the connector's");
+                    tracing::warn!(%failure, "retrying: the rejection was not authenticated");
                     tokio::time::sleep(UNPROVEN_RETRY_DELAY).await;
                 }
                 (Category::Authentication | Category::Configuration, _) => return failure.into(),
@@ -120,14 +119,14 @@ impl ConnectorLink {
                     Category::Network | Category::Server | Category::Protocol | Category::Unknown,
                     _,
                 ) => {
-                    tracing::warn!(%failure, "dialling anew");
+                    tracing::warn!(%failure, "dialling again");
                     tokio::time::sleep(RETRY_DELAY).await;
                 }
             }
         }
     }
 
-    /// From the name to a connection to its loss, which is what is returned.
+    /// Connects once, and returns how the connection was lost.
     async fn connect_once(&mut self) -> Result<Failure, ExitError> {
         let found = loop {
             let (remote, names) = (self.remote.clone(), &self.names);
@@ -156,7 +155,7 @@ impl ConnectorLink {
         self.follow_peer(&peer, events).await
     }
 
-    /// Follows a peer until the core gives it up.
+    /// Follows a peer until the core gives up.
     async fn follow_peer(&mut self, peer: &Peer, mut events: Events) -> Result<Failure, ExitError> {
         loop {
             tokio::select! {
@@ -187,7 +186,7 @@ impl ConnectorLink {
         }
     }
 
-    /// The connection goes on as it is, unless the new trust does not believe its peer any more.
+    /// Uses new credentials. The connection goes on, unless its peer is no longer trusted.
     fn set_credentials(&mut self, credentials: Credentials) {
         self.dialer = self.dialer.clone().with(credentials.clone());
         if let Some(relays) = &self.relays {
@@ -201,7 +200,7 @@ impl ConnectorLink {
     }
 }
 
-/// Dials a connector until it is connected, for a command that needs it once.
+/// Dials a connector until it is connected, for a command that connects once.
 ///
 /// # Errors
 /// When it refuses, or nobody answers within `limit`.
@@ -238,8 +237,8 @@ pub(crate) async fn reach(
     }
 }
 
-/// The connector's own addresses: as soon as there are any or, where there are relays as well, those
-/// that are found soon.
+/// Returns the connector's own addresses: as soon as there are any or, where there are relays as well,
+/// those that are found soon.
 async fn addresses(names: &NameResolver, remote: &RemoteConnector) -> Vec<SocketAddr> {
     if remote.relays.is_empty() {
         return resolve_at_last(names, &remote.addresses).await;
@@ -248,7 +247,7 @@ async fn addresses(names: &NameResolver, remote: &RemoteConnector) -> Vec<Socket
     found.unwrap_or_default()
 }
 
-/// Addresses of the names, as soon as there are any.
+/// Returns the addresses of the names, as soon as there are any.
 async fn resolve_at_last(names: &NameResolver, places: &[HostAddress]) -> Vec<SocketAddr> {
     loop {
         let found = names.resolve(places).await;
@@ -259,7 +258,7 @@ async fn resolve_at_last(names: &NameResolver, places: &[HostAddress]) -> Vec<So
     }
 }
 
-/// How long to bear being without a connection.
+/// How long an outage may last.
 #[derive(Debug)]
 struct OutageTimer {
     limit: Option<Duration>,
@@ -274,7 +273,7 @@ impl OutageTimer {
         }
     }
 
-    /// Completes when it is too long.
+    /// Completes when the outage has lasted too long.
     async fn lost(&self) -> ExitError {
         let (Some(limit), Some(since)) = (self.limit, self.since) else {
             return std::future::pending().await;

@@ -1,6 +1,6 @@
-//! What a connector tells its relays of itself: what it offers, who may come without a certificate of
-//! its mesh yet, and who may not come any more. It decides what of a registry fits into that; the
-//! relay is no judge of it, and every device is checked again by the connector itself.
+//! What a connector registers at its relays: its services, the keys of guests, and revoked certificates.
+//! It decides what of a registry fits into a registration; the relay does not judge it, and the
+//! connector checks every device again.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -13,20 +13,20 @@ use crate::config::ServiceConfig;
 use crate::identity::mesh::registry::MeshRegistry;
 use crate::identity::mesh::roster::Roster;
 
-/// What a node is registered as at its relays.
+/// The registration of a node at its relays.
 #[derive(Debug)]
 pub(crate) struct RelayRegistration {
     name: String,
     services: Vec<ServiceName>,
-    /// What the node was told last.
+    /// What was registered last.
     advertised: Mutex<Option<Register>>,
 }
 
 impl RelayRegistration {
-    /// That of a connector with these services.
+    /// Returns the registration of a connector with these services.
     ///
     /// # Errors
-    /// When its certificate has no name, by which relays tell connectors of one mesh apart.
+    /// When its certificate has no name, by which relays distinguish the connectors of one mesh.
     pub(crate) fn new(identity: &Identity, services: &[ServiceConfig]) -> Result<Self, ExitError> {
         let services = services.iter().map(|service| service.name.clone());
         Ok(Self {
@@ -36,7 +36,7 @@ impl RelayRegistration {
         })
     }
 
-    /// Tells a node what is to be told now, unless it was.
+    /// Registers what is to be registered now, unless it is already.
     pub(crate) fn advertise(&self, handle: &Handle, roster: Option<&Roster>, now: u64) {
         let offer = match roster {
             Some(roster) => roster.with(|registry| self.offer(Some(registry), now)),
@@ -58,7 +58,7 @@ impl RelayRegistration {
             takeover: false,
         };
         if let Some(registry) = registry {
-            // Where there are more than a relay takes, those who have the most time left.
+            // Where there are more than a relay takes, those with the most time left.
             let mut guests: Vec<_> = registry.guests(now).into_iter().collect();
             guests.sort_by_key(|(key, until)| (std::cmp::Reverse(*until), *key));
             offer.guests = guests.into_iter().map(|(key, _)| key).take(MAX_GUESTS).collect();
@@ -68,8 +68,7 @@ impl RelayRegistration {
     }
 }
 
-/// Serial numbers of certificates that were taken back and have not ended, those taken back last
-/// first.
+/// Returns the serial numbers of certificates that were revoked and have not expired, the latest first.
 fn revoked(registry: &MeshRegistry, now: u64) -> Vec<String> {
     let mut all: Vec<_> = registry
         .devices

@@ -1,7 +1,9 @@
-//! A node's relays: each resolved, dialled, and resolved anew when it is lost for long. It decides
-//! which of a relay's addresses is used; what goes through a relay is the core's business.
+//! A node's relays: each is resolved, dialled, and resolved again when it is lost for long. It decides
+//! which of a relay's addresses is used; the core decides what goes through a relay.
 //!
-//! IPv4 and IPv6 are raced (RFC 8305), in the order that [`names`](crate::net::names) gives. A node has each relay once: the slower addresses of a race are left as soon as one has answered.
+//! The addresses are dialled as [`happy_eyeballs`] has it, in the order that
+//! [`names`](crate::net::names) returns. A node has each relay once: the slower addresses are
+//! disconnected as soon as one has answered.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -23,18 +25,17 @@ use super::port_mapping::PortMappingTask;
 use crate::address::{RELAY_NAME, RelayAddress};
 use crate::base::task::Background;
 
-/// How long the addresses of a relay are tried before its name is asked for again.
+/// How long the addresses of a relay are tried before its name is looked up again.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a relay may be lost at its address before its name is asked for again: it may have
-/// moved.
+/// How long a relay may be lost at its address before its name is looked up again: it may have moved.
 const LOST_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Pause before a name that did not resolve, or whose addresses are all silent, is tried again.
+/// Pause before a name that did not resolve, or whose addresses do not answer, is tried again.
 const RETRY_DELAY: Duration = Duration::from_secs(2);
 
-/// Pause after a relay that refuses this machine, or is not the one whose key is known: its owner has
-/// to do something.
+/// Pause after a relay that refuses this machine, or that has another key than the known one: its owner
+/// has to act.
 const REFUSED_RETRY_DELAY: Duration = Duration::from_secs(30);
 
 /// The relays of one node, attached for as long as this lives.
@@ -74,14 +75,14 @@ impl AttachedRelays {
         Self { relay_identity, mapper, _tasks: tasks }
     }
 
-    /// Has the gateway take back what it maps, before the end of the program.
+    /// Releases what the gateway maps, before the end of the program.
     pub(crate) async fn release(&self) {
         if let Some(mapper) = &self.mapper {
             mapper.release().await;
         }
     }
 
-    /// Handshakes with relays from here on are made as this one.
+    /// Uses this identity for handshakes with relays from now on.
     pub(crate) fn set_identity(&self, relay_identity: Identity) {
         self.relay_identity.send_replace(relay_identity);
     }
@@ -138,7 +139,7 @@ impl RelayDialer {
         Ok(DialledRelay { peer, _tcp_target: tcp_target })
     }
 
-    /// Waits until the relay is lost for long, or for good.
+    /// Follows a relay until it is lost for long, or for good.
     async fn follow_peer(&mut self, peer: &Peer) {
         let mut events = self.handle.events();
         let mut lost: Option<Instant> = None;
@@ -159,7 +160,7 @@ impl RelayDialer {
                 () = until(lost.map(|since| since + LOST_TIMEOUT)) => return,
                 Ok(()) = self.identity.changed() => {
                     if let Err(error) = self.handle.set_dial_tls(peer, &self.tls()) {
-                        tracing::warn!(%error, "the relay is not shown the new identity");
+                        tracing::warn!(%error, "the relay does not get the new identity");
                     }
                 }
             }
@@ -185,7 +186,7 @@ impl RelayDialer {
     }
 }
 
-/// A relay that was dialled; left with this value.
+/// A relay that was dialled; disconnected when this is dropped.
 struct DialledRelay {
     peer: Peer,
     _tcp_target: Option<TcpTargetGuard>,
@@ -200,7 +201,7 @@ impl Drop for DialledRelay {
 async fn answer(dialled: Result<DialledRelay, Misuse>) -> Result<DialledRelay, Option<Failure>> {
     match dialled {
         Ok(dialled) => dialled.peer.connected().await.map(|()| dialled).map_err(Some),
-        // The node is about to end, and this with it.
+        // The node is about to end, and this task with it.
         Err(Misuse::ShuttingDown) => std::future::pending().await,
         Err(error) => {
             tracing::warn!(%error, "the relay cannot be dialled");

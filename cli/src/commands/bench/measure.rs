@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::{BenchFigure, Direction};
+use super::{BenchFigure, BulkDirection};
 use crate::forward::egress::builtin::Builtin;
 
 /// Bytes given and taken at once.
@@ -38,13 +38,13 @@ const STALL: Duration = Duration::from_secs(10);
 /// What ended a stream before its time.
 pub(crate) async fn throughput(
     peer: &Peer,
-    direction: Direction,
+    direction: BulkDirection,
     streams: usize,
     time: Duration,
 ) -> Result<BenchFigure, Failure> {
     let mut running = JoinSet::new();
     let mut sinks = Vec::new();
-    if direction == Direction::Up {
+    if direction == BulkDirection::Up {
         for _ in 0..streams {
             sinks.push(accepted(open(peer, Builtin::Sink).await?).await?);
         }
@@ -54,7 +54,7 @@ pub(crate) async fn throughput(
     for sink in sinks {
         running.spawn(fill(sink, until));
     }
-    if direction == Direction::Down {
+    if direction == BulkDirection::Down {
         for _ in 0..streams {
             running.spawn(drain(peer.clone(), until));
         }
@@ -65,8 +65,8 @@ pub(crate) async fn throughput(
     }
     // What the sinks counted had arrived when they were told to stop, half a round trip after.
     let took = match direction {
-        Direction::Down => start.elapsed(),
-        Direction::Up => time,
+        BulkDirection::Down => start.elapsed(),
+        BulkDirection::Up => time,
     };
     Ok(BenchFigure::Throughput { direction, streams, bytes, took })
 }

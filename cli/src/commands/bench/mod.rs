@@ -56,7 +56,7 @@ const AT_ONCE: usize = 16;
 /// Which way bulk goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Direction {
+pub(crate) enum BulkDirection {
     /// From the connector to here.
     Down,
     /// From here to the connector.
@@ -67,7 +67,7 @@ pub(crate) enum Direction {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Case {
     /// Bulk, as fast as it goes.
-    Throughput { direction: Direction, streams: usize },
+    Throughput { direction: BulkDirection, streams: usize },
     /// Small messages there and back, one at a time, beside so many streams of bulk from the
     /// connector.
     Latency { beside: usize },
@@ -77,10 +77,10 @@ pub(crate) enum Case {
 
 /// Every measurement, in order.
 pub(crate) const CASES: [Case; 7] = [
-    Case::Throughput { direction: Direction::Down, streams: 1 },
-    Case::Throughput { direction: Direction::Down, streams: 8 },
-    Case::Throughput { direction: Direction::Up, streams: 1 },
-    Case::Throughput { direction: Direction::Up, streams: 8 },
+    Case::Throughput { direction: BulkDirection::Down, streams: 1 },
+    Case::Throughput { direction: BulkDirection::Down, streams: 8 },
+    Case::Throughput { direction: BulkDirection::Up, streams: 1 },
+    Case::Throughput { direction: BulkDirection::Up, streams: 8 },
     Case::Latency { beside: 0 },
     Case::Latency { beside: 1 },
     Case::NewStreams { at_once: AT_ONCE },
@@ -90,7 +90,7 @@ pub(crate) const CASES: [Case; 7] = [
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum BenchFigure {
     /// Bytes that arrived at their end.
-    Throughput { direction: Direction, streams: usize, bytes: u64, took: Duration },
+    Throughput { direction: BulkDirection, streams: usize, bytes: u64, took: Duration },
     /// Round trips of messages of so many bytes.
     Latency { beside: usize, bytes: usize, times: Samples },
     /// Streams that were closed again.

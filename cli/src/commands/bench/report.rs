@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{BenchFigure, Case, Direction};
+use super::{BenchFigure, BulkDirection, Case};
 use crate::base::units::millis;
 use crate::roles::one_shot::Reached;
 
@@ -23,7 +23,7 @@ pub(super) struct BenchJson<'a> {
 #[serde(tag = "what", rename_all = "snake_case")]
 enum Measurement {
     Throughput {
-        direction: Direction,
+        direction: BulkDirection,
         streams: usize,
         bytes: u64,
         seconds: f64,
@@ -100,8 +100,8 @@ impl fmt::Display for Case {
         match *self {
             Self::Throughput { direction, streams: count } => {
                 let direction = match direction {
-                    Direction::Down => "down",
-                    Direction::Up => "up",
+                    BulkDirection::Down => "down",
+                    BulkDirection::Up => "up",
                 };
                 write!(f, "{direction}, {count} {}", streams(count))
             }
@@ -151,7 +151,7 @@ mod tests {
         let times: Vec<_> = (1..=100).map(|n| Duration::from_micros(10 * n)).collect();
         [
             BenchFigure::Throughput {
-                direction: Direction::Up,
+                direction: BulkDirection::Up,
                 streams: 8,
                 bytes: 1_500_000_000,
                 took: Duration::from_secs(3),

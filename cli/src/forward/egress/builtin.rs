@@ -86,7 +86,7 @@ impl Builtin {
 }
 
 async fn echo(send: &mut SendHalf, recv: &mut RecvHalf) -> Result<(), StreamError> {
-    let mut turn = Turn::default();
+    let mut turn = TurnBudget::default();
     while let Some(piece) = poll_fn(|cx| poll_piece(recv, cx)).await? {
         let count = piece.len();
         send.write_all(piece).await?;
@@ -115,7 +115,7 @@ fn poll_piece(
 }
 
 async fn source(send: &mut SendHalf) -> Result<(), StreamError> {
-    let mut turn = Turn::default();
+    let mut turn = TurnBudget::default();
     for _ in 0..MOST / BLOCK as u64 {
         let mut block = NOISE.clone();
         while !block.is_empty() {
@@ -128,7 +128,7 @@ async fn source(send: &mut SendHalf) -> Result<(), StreamError> {
 }
 
 async fn sink(send: &mut SendHalf, recv: &mut RecvHalf) -> Result<(), StreamError> {
-    let (mut turn, mut count) = (Turn::default(), 0_u64);
+    let (mut turn, mut count) = (TurnBudget::default(), 0_u64);
     loop {
         match recv.read_chunk(PIECE).await {
             Ok(Some(chunk)) => {
@@ -145,9 +145,9 @@ async fn sink(send: &mut SendHalf, recv: &mut RecvHalf) -> Result<(), StreamErro
 
 /// What one stream carries before the others of its thread come round.
 #[derive(Default)]
-struct Turn(usize);
+struct TurnBudget(usize);
 
-impl Turn {
+impl TurnBudget {
     async fn on_bytes(&mut self, count: usize) {
         self.0 += count;
         if self.0 >= TURN {

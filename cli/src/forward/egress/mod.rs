@@ -54,10 +54,10 @@ impl Services {
         &self,
         service: &str,
         device: &ConnectedDevice,
-    ) -> Result<Destination<'_>, Failure> {
+    ) -> Result<AuthorisedService<'_>, Failure> {
         device.as_member(&format!("\"{service}\""))?;
         if let Some(builtin) = Builtin::named(service) {
-            return Ok(Destination::Builtin(builtin));
+            return Ok(AuthorisedService::Builtin(builtin));
         }
         let Some(found) = self.by_name.get(service) else {
             return Err(Failure::new(Code::NoSuchService, format!("no service \"{service}\"")));
@@ -68,7 +68,7 @@ impl Services {
             (None, None) => true,
         };
         if is_allowed {
-            return Ok(Destination::Backend(&found.backend));
+            return Ok(AuthorisedService::Backend(&found.backend));
         }
         let device = device.names().first().map_or("a device without a name", String::as_str);
         Err(Failure::new(Code::Forbidden, format!("{device} may not use \"{service}\"")))
@@ -77,7 +77,7 @@ impl Services {
 
 /// What is behind a service's name.
 #[derive(Debug)]
-enum Destination<'a> {
+enum AuthorisedService<'a> {
     Builtin(Builtin),
     Backend(&'a Backend),
 }
@@ -131,16 +131,16 @@ async fn serve_stream(incoming: Incoming, device: Arc<ConnectedDevice>, services
     };
     let half_open = services.half_open;
     match found {
-        Destination::Builtin(builtin) => {
+        AuthorisedService::Builtin(builtin) => {
             let (send, recv) = incoming.accept().split();
             let result = builtin.serve(send, recv).await;
             tracing::debug!(?builtin, %device, ?result, "a stream ended");
         }
-        Destination::Backend(Backend::Tcp(address)) => {
+        AuthorisedService::Backend(Backend::Tcp(address)) => {
             carry(incoming, tcp::tcp(address).await, &device, half_open).await;
         }
         #[cfg(unix)]
-        Destination::Backend(Backend::Unix(path)) => {
+        AuthorisedService::Backend(Backend::Unix(path)) => {
             carry(incoming, tcp::unix(path).await, &device, half_open).await;
         }
     }

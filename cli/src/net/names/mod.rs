@@ -14,12 +14,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use adit_tokio::core::rng::Rng;
-use adit_tokio::core::tls::default_provider;
 
 use self::memory::AddressCache;
 use self::order::{SrvRecord, by_weight, in_turn};
 use self::system::SystemResolver;
 use crate::address::{HostAddress, PORT};
+use crate::base::system::random;
 use crate::homedir::Home;
 
 /// How long one question may take. Resolvers ask again after 5 s where an answer was lost; whoever
@@ -188,8 +188,7 @@ fn some(mut found: Vec<SocketAddr>) -> io::Result<Vec<SocketAddr>> {
 
 fn seed() -> io::Result<[u8; 32]> {
     let mut seed = [0; 32];
-    let filled = default_provider().secure_random.fill(&mut seed);
-    filled.map_err(|_| io::Error::other("the system gave no random bytes"))?;
+    random(&mut seed).map_err(io::Error::other)?;
     Ok(seed)
 }
 

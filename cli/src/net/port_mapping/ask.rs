@@ -102,7 +102,7 @@ pub(super) struct SystemGateway {
 }
 
 /// A mapping that the gateway has.
-pub(super) enum Held {
+pub(super) enum ActiveMapping {
     /// By PCP or NAT-PMP.
     Datagrams(Box<PortMapping>),
     Upnp {
@@ -114,7 +114,7 @@ pub(super) enum Held {
 }
 
 impl PortMapper for SystemGateway {
-    type Held = Held;
+    type Held = ActiveMapping;
 
     fn target(&self) -> Option<MappingTarget> {
         MappingTarget::of(self.bound)
@@ -124,7 +124,7 @@ impl PortMapper for SystemGateway {
         &self,
         protocol: Protocol,
         target: MappingTarget,
-    ) -> Result<(Held, Grant), String> {
+    ) -> Result<(ActiveMapping, Grant), String> {
         let gateway = IpAddr::V4(target.gateway).into();
         let options = PortMappingOptions {
             external_port: Some(target.port),
@@ -143,21 +143,21 @@ impl PortMapper for SystemGateway {
             }
         };
         match grant(&mapping).await {
-            Ok(grant) => Ok((Held::Datagrams(Box::new(mapping)), grant)),
+            Ok(grant) => Ok((ActiveMapping::Datagrams(Box::new(mapping)), grant)),
             Err(why) => {
-                self.close(Held::Datagrams(Box::new(mapping))).await;
+                self.close(ActiveMapping::Datagrams(Box::new(mapping))).await;
                 Err(why)
             }
         }
     }
 
-    async fn renew(&self, held: &mut Held) -> Result<Grant, String> {
+    async fn renew(&self, held: &mut ActiveMapping) -> Result<Grant, String> {
         match held {
-            Held::Datagrams(mapping) => {
+            ActiveMapping::Datagrams(mapping) => {
                 within(mapping.renew()).await?;
                 grant(mapping).await
             }
-            Held::Upnp { gateway, local, port, seconds } => {
+            ActiveMapping::Upnp { gateway, local, port, seconds } => {
                 let udp = PortMappingProtocol::UDP;
                 within(gateway.add_port(udp, *port, *local, *seconds, DESCRIPTION)).await?;
                 let ip = within(gateway.get_external_ip()).await?;
@@ -166,11 +166,13 @@ impl PortMapper for SystemGateway {
         }
     }
 
-    async fn close(&self, held: Held) {
+    async fn close(&self, held: ActiveMapping) {
         // It ends by itself where this does not get through.
         match held {
-            Held::Datagrams(mapping) => drop(timeout(ANSWER_TIMEOUT, mapping.try_drop()).await),
-            Held::Upnp { gateway, port, .. } => {
+            ActiveMapping::Datagrams(mapping) => {
+                drop(timeout(ANSWER_TIMEOUT, mapping.try_drop()).await)
+            }
+            ActiveMapping::Upnp { gateway, port, .. } => {
                 let _ = within(gateway.remove_port(PortMappingProtocol::UDP, port)).await;
             }
         }
@@ -190,7 +192,7 @@ async fn grant(mapping: &PortMapping) -> Result<Grant, String> {
     Ok(Grant { external: SocketAddr::new(ip, mapping.external_port().get()), lifetime })
 }
 
-async fn open_upnp(target: MappingTarget) -> Result<(Held, Grant), String> {
+async fn open_upnp(target: MappingTarget) -> Result<(ActiveMapping, Grant), String> {
     // Gateways answer the question that is sent to them alone, and old ones that to all.
     let all = Ipv4Addr::new(239, 255, 255, 250);
     let gateway = match find(target, target.gateway).await {
@@ -225,7 +227,7 @@ async fn open_upnp(target: MappingTarget) -> Result<(Held, Grant), String> {
         Err(error) => return Err(error.to_string()),
     }
     let grant = Grant { external: SocketAddr::new(ip, port), lifetime: LIFETIME };
-    Ok((Held::Upnp { gateway: Box::new(gateway), local, port, seconds }, grant))
+    Ok((ActiveMapping::Upnp { gateway: Box::new(gateway), local, port, seconds }, grant))
 }
 
 async fn ask_port(

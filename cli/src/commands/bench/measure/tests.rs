@@ -8,7 +8,7 @@ const MOMENT: Duration = Duration::from_millis(100);
 #[tokio::test]
 async fn bulk_is_counted_both_ways() {
     let world = TestTunnel::new(8).await;
-    for direction in [Direction::Down, Direction::Up] {
+    for direction in [BulkDirection::Down, BulkDirection::Up] {
         for asked in [1, 8] {
             let figure = throughput(&world.peer, direction, asked, MOMENT).await.unwrap();
             let BenchFigure::Throughput { streams, bytes, took, .. } = figure else {
@@ -44,7 +44,7 @@ async fn a_connector_without_a_place_left_is_an_error_that_says_so() {
     let world = TestTunnel::new(1).await;
     let mut taken = world.open(Builtin::Echo).await;
     taken.recv().accepted().await.unwrap();
-    for direction in [Direction::Down, Direction::Up] {
+    for direction in [BulkDirection::Down, BulkDirection::Up] {
         let failure = throughput(&world.peer, direction, 1, MOMENT).await.unwrap_err();
         assert_eq!(failure.code(), Code::Overloaded, "{direction:?}");
     }
