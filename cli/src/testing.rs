@@ -11,7 +11,7 @@ use crate::base::exit::{Exit, ExitError};
 use crate::config::{AgentConfig, AgentTarget, ConnectorConfig, MAX_RELAYS, TlsFiles};
 use crate::identity::invite::{Invite, seal};
 
-/// Where a configuration is said to be; its paths are relative to this.
+/// The path that a configuration is given; its paths are relative to it.
 const FILE: &str = "/etc/adit/adit.toml";
 
 /// Where the secret is in the contents of an invite.
@@ -78,7 +78,7 @@ fn check_mistake(stop: &ExitError) {
 }
 
 /// Invites: any text is an invite or one sentence; an invite is the same when it was written and read
-/// again; and nothing that is said or shown depends on its secret.
+/// again; and no message depends on its secret.
 ///
 /// `data` is taken as the text, and as the contents of one whose checksum is right.
 pub fn invite(data: &[u8]) {
@@ -93,7 +93,7 @@ pub fn invite(data: &[u8]) {
     }
 }
 
-/// What is said of an invite, or shown of it in logs.
+/// What messages and logs show of an invite.
 fn check(text: &str) -> String {
     let invite = match Invite::parse(text) {
         Ok(invite) => invite,

@@ -1,4 +1,4 @@
-//! A host, by name or address, and a port. It is resolved where it is used, each time anew, since
+//! A host, by name or address, and a port. It is resolved where it is used, each time again, since
 //! what a name means changes.
 
 use std::fmt;
@@ -35,7 +35,7 @@ impl HostPort {
     /// Every address that the name has now, at least one.
     ///
     /// # Errors
-    /// What the resolver said, or that it knows no address.
+    /// The error of the resolver, or that it knows no address.
     pub(crate) async fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
         if let Ok(address) = IpAddr::from_str(&self.host) {
             return Ok(vec![SocketAddr::new(address, self.port)]);

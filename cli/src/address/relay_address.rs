@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{HostPort, PORT};
 
-/// The TCP port of a relay, for networks without UDP, unless told otherwise.
+/// The TCP port of a relay, for networks without UDP, unless another is given.
 pub(crate) const TCP_PORT: u16 = 443;
 
 /// What stands before a TCP port that is another.

@@ -45,7 +45,7 @@ impl ExitError {
         Self::new(Exit::Usage, sentence)
     }
 
-    /// The same, told of a file, where it is about what stands there.
+    /// Returns the same about a file, where it is about the contents of one.
     pub(crate) fn within(self, path: &std::path::Path) -> Self {
         if self.about_file {
             return Self::new(self.exit, format!("{}: {}", path.display(), self.sentence));

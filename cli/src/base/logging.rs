@@ -7,7 +7,7 @@ use tracing_subscriber::EnvFilter;
 /// Starts logging; `RUST_LOG` takes precedence over `verbosity`.
 pub(crate) fn start(verbosity: u8) {
     let default = match verbosity {
-        // A target stands for all that begin with it. What the core has news of, the program says.
+        // A target stands for all that begin with it. The program reports what the core has news of.
         0 => "warn,adit=info,adit_core=warn,adit_tokio=warn",
         1 => "info,adit=debug,adit_core=debug,adit_tokio=debug",
         _ => "debug,adit=trace,adit_core=trace,adit_tokio=trace",
@@ -18,7 +18,7 @@ pub(crate) fn start(verbosity: u8) {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(verbosity > 0)
-        // A line that cannot be written is lost; to say so would be another.
+        // A line that cannot be written is lost; a report of it would be another.
         .log_internal_errors(false)
         .init();
 }

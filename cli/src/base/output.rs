@@ -1,5 +1,5 @@
 //! What commands give on stdout: text for people, or one JSON object a line for programs; and what
-//! they say beside it on stderr.
+//! they print beside it on stderr.
 
 use std::io::{self, Write as _};
 
@@ -41,8 +41,7 @@ pub(crate) fn text_line(text: &str) -> Result<(), ExitError> {
     })
 }
 
-/// Says something on stderr. Nothing ends because it cannot be heard: the log may be on a disk that is
-/// full.
+/// Prints a message on stderr. A failure is ignored: the log may be on a disk that is full.
 pub(crate) fn message(text: impl std::fmt::Display) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }

@@ -1,4 +1,4 @@
-//! Times that were measured, and what is said of them: the arithmetic alone.
+//! Statistics of measured times: the arithmetic alone.
 
 use std::time::Duration;
 

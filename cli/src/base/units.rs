@@ -60,7 +60,7 @@ pub(crate) fn instant(at: Duration) -> String {
     format!("{date} {hour:02}:{minute:02}:{second:02} UTC")
 }
 
-/// A time span in the largest unit that says enough: `45 s`, `3 min`, `5 h`, `12 days`.
+/// A time span in the largest unit that is precise enough: `45 s`, `3 min`, `5 h`, `12 days`.
 pub(crate) fn span(time: Duration) -> String {
     match time.as_secs() {
         seconds @ 0..120 => format!("{seconds} s"),

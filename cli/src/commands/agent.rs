@@ -44,7 +44,7 @@ pub(crate) struct AgentArgs {
     pub(crate) give_up_after: Option<Duration>,
 }
 
-/// Runs what a file says until a signal, or until retrying cannot help.
+/// Runs the agent of a file until a signal, or until retrying cannot help.
 ///
 /// # Errors
 /// What is wrong with the configuration, the certificates or, when a limit was given, the network.

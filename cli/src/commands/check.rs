@@ -38,7 +38,7 @@ pub(crate) struct CheckArgs {
     pub(crate) json: bool,
 }
 
-/// Checks and tells.
+/// Checks and prints.
 ///
 /// # Errors
 /// What does not work, or that no relay is known to ask.

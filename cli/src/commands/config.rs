@@ -35,13 +35,13 @@ Examples:
 struct ConfigReport {
     file: String,
     role: &'static str,
-    /// Whose certificate is used.
+    /// Which certificate is used.
     identity: &'static str,
     /// What it does, a line each.
     does: Vec<String>,
 }
 
-/// Does what the command says.
+/// Runs the command.
 ///
 /// # Errors
 /// The first mistake in the file, or in one that it names.
@@ -61,8 +61,8 @@ fn verify(path: &Path, json: bool, home: &Home) -> Result<(), ExitError> {
     meaning.does.iter().try_for_each(|line| output::text_line(&format!("  {line}")))
 }
 
-/// A connector's file says where to listen or what to serve; what else it is will be found out by
-/// reading it as the one or the other.
+/// Returns true if a file looks like a connector's: it names where to listen or what to serve. Reading it
+/// as one or the other shows the rest.
 fn is_connectors(path: &Path) -> bool {
     let text = std::fs::read_to_string(path).unwrap_or_default();
     let table: toml::Table = text.parse().unwrap_or_default();

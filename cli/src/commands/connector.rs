@@ -38,7 +38,7 @@ pub(crate) struct ConnectorArgs {
     pub(crate) no_port_mapping: bool,
 }
 
-/// Runs what a file says until a signal.
+/// Runs the connector of a file until a signal.
 ///
 /// # Errors
 /// What is wrong with the configuration, the address or, later, the socket.

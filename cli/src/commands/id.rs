@@ -65,7 +65,7 @@ Examples:
 /// How long a connector may take to be reached for a rotation.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Does what the command says.
+/// Runs the command.
 ///
 /// # Errors
 /// Why it cannot be done.

@@ -1,4 +1,4 @@
-//! `adit invite`: invites made, listed and taken back. What an invite is worth is the mesh's to say.
+//! `adit invite`: makes, lists and revokes invites. The mesh decides what an invite is worth.
 
 use std::time::Duration;
 
@@ -68,7 +68,7 @@ pub(crate) struct InviteOptions {
     pub(crate) invite_for: Duration,
 }
 
-/// Does what the command says.
+/// Runs the command.
 ///
 /// # Errors
 /// Why it cannot be done.
@@ -91,7 +91,7 @@ pub(crate) async fn run(command: InviteCommand, home: &Home) -> Result<(), ExitE
     }
 }
 
-/// An invite, for whoever is to have it.
+/// A new invite, to be given away.
 #[derive(Debug, Serialize)]
 pub(crate) struct NewInvite {
     pub(crate) invite: String,

@@ -107,7 +107,7 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    /// Does what the command says, with the home that was found, or the reason why there is none.
+    /// Runs the command with the home that was found, or the reason why there is none.
     ///
     /// # Errors
     /// Why it cannot be done, as the sentence and the exit code of the program.

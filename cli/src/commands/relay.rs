@@ -92,7 +92,7 @@ pub(crate) async fn run(arguments: RelayArgs, home: &Home) -> Result<(), ExitErr
     running.until_asked_to_end().await
 }
 
-/// What the command line says, or the file that it names.
+/// Returns the plan of the command line, or of the file that it names.
 fn plan(arguments: RelayArgs) -> Result<RelayPlan, ExitError> {
     let Some(path) = arguments.config else {
         return Ok(RelayPlan {

@@ -36,14 +36,14 @@ pub(crate) struct StatusArgs {
 /// Time between two looks of somebody who watches.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(1);
 
-/// All that runs, as it was told; of a later version of `adit` too, and whole.
+/// All that runs, as it was reported; also by a later version of `adit`, and in full.
 #[derive(Debug, Serialize)]
 pub(super) struct Survey {
     processes: Vec<Map<String, Value>>,
     unanswered: Vec<Unanswered>,
 }
 
-/// A process that did not say how it is.
+/// A process that did not report.
 #[derive(Debug, Serialize)]
 struct Unanswered {
     socket: String,
@@ -53,7 +53,7 @@ struct Unanswered {
 /// Shows it once, or until asked to end.
 ///
 /// # Errors
-/// That nothing runs, that something is degraded, or that it cannot be told.
+/// That nothing runs, that something is degraded, or that it cannot be printed.
 pub(crate) async fn run(arguments: &StatusArgs, home: &Home) -> Result<(), ExitError> {
     match arguments.watch {
         false => once(arguments.json, home).await,

@@ -25,7 +25,7 @@ pub(crate) struct TargetArgs {
 }
 
 impl TargetArgs {
-    /// Whom to dial.
+    /// Returns which connector to dial, and how.
     ///
     /// # Errors
     /// What is wrong with the file, or that nothing is known of the peer.

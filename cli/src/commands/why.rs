@@ -32,7 +32,7 @@ pub(crate) struct WhyArgs {
     pub(crate) json: bool,
 }
 
-/// What is told of one peer.
+/// What is printed of one peer.
 #[derive(Debug, Serialize)]
 struct PeerReport<'a> {
     role: &'a str,
@@ -42,7 +42,7 @@ struct PeerReport<'a> {
     peer: &'a PeerStatus,
 }
 
-/// Tells it of the peers that are meant.
+/// Prints it for the peers that are meant.
 ///
 /// # Errors
 /// That nothing runs, that there is no such peer, or that one has no path.
@@ -84,7 +84,7 @@ pub(crate) async fn run(arguments: &WhyArgs, home: &Home) -> Result<(), ExitErro
     }
 }
 
-/// Whom the person asks about.
+/// Which peers are meant.
 struct PeerFilter<'a> {
     name: Option<&'a str>,
     connector: Option<&'a str>,

@@ -1,6 +1,6 @@
 //! How a configuration file is read: only if nobody else could have written it.
 //!
-//! It says who may use what, so that whoever can write it has all that it gives.
+//! It decides who may use what, so that anyone who can write it has all the access that it grants.
 
 use std::io;
 use std::path::Path;

@@ -32,7 +32,7 @@ use crate::base::exit::ExitError;
 /// Most relays of one machine: two that fail over to each other, and as many again while moving.
 pub(crate) const MAX_RELAYS: usize = 4;
 
-/// The files of an identity and of whom it trusts, in PEM.
+/// The files of an identity and of its trust anchors, in PEM.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct TlsFiles {

@@ -29,7 +29,7 @@ pub(crate) struct RelayConfig {
     /// Where clients reach it, if not at its own addresses.
     #[serde(default)]
     pub(crate) advertise: Vec<HostPort>,
-    /// The meshes whose members may use it; without any, everybody's.
+    /// The meshes whose members may use it; without any, every mesh.
     #[serde(default)]
     pub(crate) allow_meshes: Vec<MeshKey>,
     /// Megabits a second that one client may have passed on; a thousand without it.

@@ -18,7 +18,7 @@ pub(crate) struct ServiceConfig {
     pub(crate) name: ServiceName,
     /// Where the service is, from here.
     pub(crate) backend: Backend,
-    /// Names of the devices that may use it, as their verified certificates say. Without the
+    /// Names of the devices that may use it, as in their verified certificates. Without the
     /// key every device of the CA may; with an empty list none.
     pub(crate) allow: Option<BTreeSet<String>>,
 }

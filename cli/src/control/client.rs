@@ -55,7 +55,7 @@ async fn ask(path: PathBuf, request: ControlRequest) -> Option<ControlAnswer> {
 
 async fn exchange(path: &Path, request: ControlRequest) -> std::io::Result<Option<Vec<u8>>> {
     let Some(mut stream) = socket::connect(path).await? else { return Ok(None) };
-    // A process that turns somebody away says why and does not wait for the request.
+    // A process that turns a client away sends the reason and does not wait for the request.
     let _ = stream.write_all(&request.line()).await;
     let mut line = Vec::new();
     let read = BufReader::new(stream).take(MAX_ANSWER).read_until(b'\n', &mut line).await;

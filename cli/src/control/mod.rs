@@ -4,7 +4,7 @@
 //! | request | answer |
 //! |---|---|
 //! | `{"op":"status"}` | `{"ok":true,"role":…,"pid":…,"peers":[…],…}` |
-//! | `{"op":"reload"}` | `{"ok":true,…}` with what the role says it did |
+//! | `{"op":"reload"}` | `{"ok":true,…}` with what the role did |
 //! | anything else, or what failed | `{"ok":false,"error":"a sentence"}` |
 //!
 //! It decides who may ask, which is the user that runs the process and root, and how much. What is
@@ -51,7 +51,7 @@ pub(crate) struct ControlSocket {
     _open: server::ServedSocket,
 }
 
-/// What a process said when it was asked.
+/// The answer of a process.
 #[derive(Debug)]
 pub(crate) struct ControlAnswer {
     /// The name of its socket.
@@ -89,7 +89,7 @@ pub(crate) async fn open(
     None
 }
 
-/// Asks every process of a home, all at once. Sockets that killed processes left are removed.
+/// Asks every process of a home, all concurrently. Sockets that killed processes left are removed.
 ///
 /// # Errors
 /// When it cannot be seen what runs.
@@ -113,7 +113,7 @@ pub(crate) async fn ask_all(
     Err(ExitError::usage("a running adit can be asked on Unix alone; look at its log instead"))
 }
 
-/// Has every process of a home put in force what its files say now; gives how many did. One that
+/// Has every process of a home put in force what its files say now; returns how many did. One that
 /// does not hear it looks by itself.
 pub(crate) async fn reload(home: &Home) -> usize {
     let heard = ask_all(home, ControlRequest::Reload).await.unwrap_or_default();

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 pub(super) const MAX_REQUEST: usize = 1024;
 
 /// The longest answer that is read: a status takes about 1 KiB for each peer, of which a node has
-/// at most 16,384 unless it was told to take more.
+/// at most 16,384 unless it is configured to take more.
 pub(super) const MAX_ANSWER: u64 = 64 * 1024 * 1024;
 
 /// What can be asked of a process.
@@ -19,7 +19,7 @@ pub(super) const MAX_ANSWER: u64 = 64 * 1024 * 1024;
 pub(crate) enum ControlRequest {
     /// How it is doing.
     Status,
-    /// To read its certificates and whom it believes again.
+    /// To read its certificates and trust anchors again.
     Reload,
 }
 
@@ -66,7 +66,7 @@ pub(super) fn accepted<T: Serialize>(value: &T) -> Vec<u8> {
     line(&AcceptedAnswer { ok: true, value })
 }
 
-/// The line that says why there is no answer.
+/// The line with the reason why there is no answer.
 pub(super) fn refused(error: &str) -> Vec<u8> {
     line(&RefusedAnswer { ok: false, error })
 }
@@ -81,7 +81,7 @@ fn line<T: Serialize>(value: &T) -> Vec<u8> {
 /// Reads an answer.
 ///
 /// # Errors
-/// What the process said it could not do, or that this is no answer.
+/// The error that the process reported, or that this is no answer.
 pub(super) fn answer(line: &[u8]) -> Result<Map<String, Value>, String> {
     let strange = || "its answer is not understood; run the same version of adit".to_owned();
     let mut answer: Map<String, Value> = serde_json::from_slice(line).map_err(|_| strange())?;

@@ -87,7 +87,7 @@ fn admit(client: &UnixStream, owner: u32, clients: usize) -> Result<(), &'static
     }
 }
 
-/// Says why and hangs up, without waiting for anything: one that has just come has room for a line.
+/// Sends the reason and hangs up, without waiting: a new connection has room for a line.
 fn turn_away(client: UnixStream, sentence: &str) {
     let _ = client.into_std().and_then(|mut client| client.write(&protocol::refused(sentence)));
 }
@@ -97,7 +97,7 @@ const fn may_ask(user: u32, owner: u32) -> bool {
     user == owner || user == ROOT
 }
 
-/// Answers one client until it leaves, takes too long or says what is no line.
+/// Answers one client until it leaves, takes too long or sends what is no line.
 async fn attend<P: Controlled>(
     mut client: UnixStream,
     handler: Arc<ControlHandler<P>>,
@@ -128,7 +128,7 @@ where
     Ok(Some(line).filter(|line| !line.is_empty()))
 }
 
-/// Where requests are answered, each in its turn.
+/// Answers the requests of all clients, one at a time of each kind.
 struct ControlHandler<P> {
     process: P,
     /// When the next status may be made.

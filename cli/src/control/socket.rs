@@ -39,7 +39,7 @@ impl Drop for SocketFile {
 
 /// Listens as `name` in the directory `run`, which is created.
 ///
-/// The socket gets its name only once it listens, so that whoever finds one that refuses knows that
+/// The socket gets its name only once it listens, so that a client that finds one that refuses knows that
 /// its process is gone.
 ///
 /// # Errors
@@ -86,7 +86,7 @@ fn close_to_others(run: &Path) -> Result<(), ExitError> {
 }
 
 fn cannot_listen(path: &Path, error: &io::Error) -> ExitError {
-    // What the standard library says of a path that does not fit into a socket's address.
+    // The error of the standard library for a path that does not fit into a socket's address.
     if error.kind() == io::ErrorKind::InvalidInput {
         return ExitError::usage(format!(
             "{}: too long for a socket; name a home with a shorter path with --home or ADIT_HOME",
@@ -99,7 +99,7 @@ fn cannot_listen(path: &Path, error: &io::Error) -> ExitError {
 /// The sockets in a directory that may not be there, in the order of their names.
 ///
 /// # Errors
-/// What the system said about the directory.
+/// The error of the system about the directory.
 pub(super) fn list(run: &Path) -> io::Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(run) {
         Ok(entries) => entries,

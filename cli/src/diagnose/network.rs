@@ -1,5 +1,5 @@
-//! Asks one relay. It decides how long each question may take; what the answers mean is `report`'s to
-//! say.
+//! Asks one relay. It decides how long each question may take; `report` decides what the
+//! answers mean.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -52,7 +52,7 @@ pub(crate) async fn relay(place: &RelayTarget) -> Result<RelayReport, ExitError>
         Ok(Err(error)) => return Ok(found.unresolved(error.to_string())),
         Err(_) => return Ok(found.unresolved("no answer within 5 s".to_owned())),
     };
-    // The first of each family says what the family does.
+    // The first of each family shows what the family does.
     let families = [SocketAddr::is_ipv4, SocketAddr::is_ipv6];
     let firsts = families.map(|is_it| addresses.iter().copied().find(is_it));
     for address in firsts.into_iter().flatten() {
@@ -80,7 +80,7 @@ async fn udp(place: &RelayTarget, address: SocketAddr) -> Result<UdpResult, Exit
         Err(stop) => return Ok(UdpResult::silent(address, stop.to_string())),
     };
     let answer = asker.ask(address, place.key.is_some()).await;
-    // It is told at once; that nothing more is under way need not be waited for.
+    // The relay is notified immediately; there is no need to wait until nothing more is in flight.
     let _ = timeout(CLOSE_TIMEOUT, asker.node.end()).await;
     Ok(answer)
 }

@@ -109,7 +109,7 @@ impl UdpResult {
         Self { why: Some(why), ..Self::new(address, UdpAnswer::None) }
     }
 
-    /// The first round trips were those of a wait for UDP, and say nothing of TCP's.
+    /// The first round trips were those of a wait for UDP, and show nothing of TCP's.
     pub(crate) fn by_tcp(address: SocketAddr, connected: Duration) -> Self {
         Self { connected_ms: Some(millis(connected)), ..Self::new(address, UdpAnswer::Tcp) }
     }

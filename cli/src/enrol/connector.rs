@@ -1,5 +1,5 @@
 //! The connector's answers: it signs for guests who hold an unspent invite, and for members who are
-//! not revoked. Who that is, is the mesh's to say; here it is read who asks.
+//! not revoked. The mesh decides who that is; this module reads who asks.
 
 use adit_tokio::core::error::{Code, Failure};
 use adit_tokio::core::tls::Credential;
@@ -12,7 +12,7 @@ use crate::identity::mesh::{Denied, Mesh};
 /// Answers one question, on the disk before it returns.
 ///
 /// # Errors
-/// What the peer is told instead.
+/// The failure that the peer gets instead.
 pub(crate) fn answer(
     mesh: &Mesh,
     credential: &Credential,

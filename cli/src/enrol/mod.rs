@@ -1,5 +1,5 @@
-//! From an invite to a certificate, and from a certificate to the next one: what the two sides say
-//! to each other (docs/protocol.md, "Operations of a connector"). Both travel as requests within the
+//! From an invite to a certificate, and from a certificate to the next one: the messages of the
+//! two sides (docs/protocol.md, "Operations of a connector"). Both travel as requests within the
 //! tunnel's own TLS session.
 //!
 //! `connector` answers, `agent` asks. That the asker holds the invite's secret was proven by TLS: it

@@ -310,7 +310,7 @@ impl Progress {
 }
 
 /// Waits for what breaks a connection of which one direction has ended: silence for too long, or
-/// a reset that no read would tell of, since reading is over. It is polled after the two
+/// a reset that no read would report, since reading is over. It is polled after the two
 /// directions in the same task, so that it needs no waker to see what they did.
 async fn linger(socket: &impl StreamSocket, progress: &Progress, half_open: Duration) -> Broken {
     poll_fn(|_| if progress.is_half_open() { Poll::Ready(()) } else { Poll::Pending }).await;

@@ -23,7 +23,7 @@ pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(15));
 
 /// What every forwarded TCP connection is set to. A socket that refuses has died already, which
-/// the first read will say.
+/// the first read will show.
 fn prepare(tcp: &TcpStream) {
     let _ = tcp.set_nodelay(true);
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE.0).with_interval(KEEPALIVE.1);

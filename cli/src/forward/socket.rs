@@ -1,5 +1,5 @@
-//! What the two ends of a forwarded connection are made of: TCP, or a Unix stream socket. It says
-//! how each is read, written, ended and broken off; it decides about nothing.
+//! What the two ends of a forwarded connection are made of: TCP, or a Unix stream socket. It
+//! defines how each is read, written, ended and broken off; it decides nothing.
 
 use std::future::Future;
 use std::io::{self, IoSlice};

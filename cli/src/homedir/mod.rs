@@ -1,5 +1,5 @@
 //! The home: one directory, its owner's alone, in which identities, what was issued and what is
-//! known live. It decides where a file is; what is in it is for its module to say.
+//! known live. It decides where a file is; its module decides what is in it.
 //!
 //! ```text
 //! ~/.adit/                    0700; ADIT_HOME or --home names another

@@ -77,7 +77,7 @@ fn beside(path: &Path) -> PathBuf {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    // The time tells a file of this process from one that a crashed one of the same id left behind.
+    // The time distinguishes a file of this process from one that a crashed one of the same id left behind.
     let time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let time = time.unwrap_or_default().as_nanos();
     path.with_file_name(format!(".{name}.{}.{number}.{time}", std::process::id()))

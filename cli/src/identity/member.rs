@@ -58,7 +58,7 @@ impl Membership {
         vec![self.identity_path(), self.ca_path()]
     }
 
-    /// What its certificate says.
+    /// Describes its certificate.
     ///
     /// # Errors
     /// A sentence about the file.
@@ -66,7 +66,7 @@ impl Membership {
         certificate::describe_file(&self.identity_path())
     }
 
-    /// Who this machine is there, and whom it believes.
+    /// Returns the credentials of this machine in that mesh.
     ///
     /// # Errors
     /// A sentence about a file.

@@ -1,4 +1,4 @@
-//! What a person is told of a node's life: connections made, lost and made again, and why.
+//! The log of a node's life for people: connections established, lost and restored, and why.
 
 use adit_tokio::core::drive::Handle;
 use adit_tokio::core::event::Event;
@@ -9,7 +9,7 @@ use adit_tokio::core::transmit::Via;
 use crate::base::exit::next_step;
 
 /// Logs what happens to the peers that come to a node, until it has shut down. Their transitions
-/// say no more than that they came, which is for the one who serves them to say, and their end.
+/// mean no more than that they came, which the role logs that serves them, and their end.
 pub(crate) async fn log(handle: Handle) {
     let mut events = handle.events();
     while let Some(event) = events.next().await {
@@ -22,7 +22,7 @@ pub(crate) async fn log(handle: Handle) {
     }
 }
 
-/// One line about an event, for those that say how a node is doing.
+/// One line about an event, for events that show how a node is doing.
 #[expect(
     clippy::wildcard_enum_match_arm,
     reason = "the core adds events without notice to this program, and most are not for people"
@@ -61,7 +61,7 @@ pub(crate) fn describe_path(via: Via, reason: Reason) -> String {
     format!("reached {} now: {}", way(via), reason.sentence())
 }
 
-/// A way in words.
+/// A path in words.
 fn way(via: Via) -> String {
     match via {
         Via::Direct(route) => format!("directly at {}", route.remote),

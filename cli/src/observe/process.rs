@@ -87,8 +87,8 @@ impl Process {
         self
     }
 
-    /// What a reload does; it gives what the asker is told, such as `{"closed":1}`. It runs to its
-    /// end even if the asker leaves, and never twice at once.
+    /// What a reload does; it returns what the asker is shown, such as `{"closed":1}`. It runs to its
+    /// end even if the asker leaves, and never twice at a time.
     pub(crate) fn on_reload<F>(mut self, reload: impl Fn() -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = Result<Map<String, Value>, ExitError>> + Send + 'static,

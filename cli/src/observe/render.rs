@@ -12,7 +12,7 @@ use crate::base::units;
 /// What stands where there is no figure.
 const NONE: &str = "–";
 
-/// Digits of a mesh's key that tell it from others at a glance.
+/// Digits of a mesh's key that distinguish it from others at a glance.
 const MESH_DIGITS: usize = 12;
 
 const COLUMNS: [&str; 12] = [
@@ -98,7 +98,7 @@ pub(crate) fn path_line(process: &ProcessStatus, path: &PathStatus) -> String {
     format!("{way} for {age}{latency}, {loss:.1} % lost; why: {}", path.sentence)
 }
 
-/// What a relay does for whom.
+/// What a relay does for its clients.
 fn relaying(relay: &RelayStatus) -> String {
     let RelayStatus { clients, guests, channels, forwarded_bytes, .. } = relay;
     let bytes = units::bytes(*forwarded_bytes);

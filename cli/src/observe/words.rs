@@ -1,4 +1,4 @@
-//! What a status says, in words: what peers are called, where their packets go, and what does not work.
+//! A status in words: what peers are called, where their packets go, and what does not work.
 //! It decides no columns and asks nobody.
 
 use std::fmt::Display;
@@ -10,13 +10,13 @@ use super::schema::{
 };
 
 impl ProcessStatus {
-    /// What a peer is called: as its certificate says and, before it showed one, as it was dialled.
+    /// Returns the name of a peer: the one in its certificate or, before it showed one, the one that was dialled.
     pub(crate) fn name<'a>(&'a self, peer: &'a PeerStatus) -> &'a str {
         match &peer.credential {
             Some(credential) if credential.standing == "guest" => "a guest",
             Some(credential) => credential.names.first().map_or("without a name", String::as_str),
             None if peer.is_relay => "relay",
-            // It may be dialled in several ways, under one name.
+            // It may be dialled at several addresses, under one name.
             None => match &self.dials[..] {
                 [dial, rest @ ..] if peer.dialled && rest.iter().all(|d| d.name == dial.name) => {
                     &dial.name
@@ -153,7 +153,7 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// A process as it tells of itself, with these peers.
+    /// The status of a process with these peers.
     pub(crate) fn status(peers: &Value) -> ProcessStatus {
         serde_json::from_value(json!({
             "role": "agent", "pid": 42, "version": "0.1.0", "later": "unknown keys do not matter",
@@ -166,7 +166,7 @@ pub(crate) mod tests {
         .unwrap()
     }
 
-    /// A peer as the core tells of it, in a state, with what is particular to it.
+    /// A peer in a state, with what is particular to it.
     pub(crate) fn peer(state: &Value, more: Value) -> Value {
         let mut peer = json!({
             "id": 1, "credential": null, "remote": "192.0.2.1:4433", "dialled": true,
@@ -187,7 +187,7 @@ pub(crate) mod tests {
         relay
     }
 
-    /// A path as the core tells of it.
+    /// A path.
     pub(crate) fn path(class: &str, to: &str) -> Value {
         json!({
             "class": class, "to": to, "age_ms": 182_000, "reason": "direct_proven",

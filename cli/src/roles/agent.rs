@@ -1,7 +1,7 @@
 //! The agent: local ports that lead to the services of a connector, until asked to end. Which ones is
 //! a plan, from a file here or from what `adit connect` knows.
 //!
-//! It never exits because the network is away, unless it was told how long to bear that. It does
+//! It never exits because the network is away, unless a limit was set for that. It does
 //! when a certificate is refused: retrying cannot help then.
 
 use std::time::Duration;

@@ -69,7 +69,7 @@ pub(crate) struct RunningConnector {
     _control: Option<ControlSocket>,
 }
 
-/// Starts what a plan says.
+/// Starts a connector as planned.
 ///
 /// # Errors
 /// What of the plan cannot work.
@@ -139,7 +139,7 @@ pub(crate) async fn start(
     Ok(RunningConnector { node, ended, identity, _tasks: tasks, _claim: claim, _control: control })
 }
 
-/// What `adit status` is told.
+/// Returns what `adit status` shows of it.
 fn process(role: &'static str, services: &[ServiceConfig], node: NodeHandle) -> Process {
     let process = Process::new(role).with_snapshots(move || Some(node.snapshot()));
     services
@@ -148,7 +148,7 @@ fn process(role: &'static str, services: &[ServiceConfig], node: NodeHandle) -> 
 }
 
 impl RunningConnector {
-    /// What exchanges its identity when it is told to, instead of when it looks.
+    /// Returns what replaces its credentials on request, instead of at the next poll.
     pub(crate) fn credential_refresher(&self) -> Arc<CredentialRefresher> {
         self.identity.clone()
     }
@@ -171,7 +171,7 @@ pub(crate) struct CredentialRefresher {
     handle: Handle,
     watcher: Mutex<CredentialWatcher>,
     roster: Option<Arc<Roster>>,
-    /// What its relays are told, if it has any.
+    /// What is registered at its relays, if it has any.
     registration: Option<RelayRegistration>,
     relays: Option<AttachedRelays>,
 }
@@ -184,8 +184,7 @@ impl CredentialRefresher {
         }
     }
 
-    /// Looks at the files now, and puts in force what they say; gives how many connections ended
-    /// by it.
+    /// Reads the files now and uses what they contain; returns how many connections ended by it.
     pub(crate) async fn refresh(&self) -> usize {
         let credentials = self.watcher.lock().await.poll();
         if let Some(roster) = &self.roster {

@@ -1,4 +1,4 @@
-//! Whom a dialling role means, and with what settings it dials: the same for the agent and for the
+//! The connector that a dialling role means, and the settings with which it is dialled: the same for the agent and for the
 //! commands that dial once. It dials nothing.
 
 use adit_tokio::core::config::{Config, Transport};
@@ -35,7 +35,7 @@ pub(crate) fn target(
     Ok((remote.by(&config.relays, service), source))
 }
 
-/// What the core is told of a plan's connection.
+/// Returns the settings for the core, and the watcher of the credentials.
 ///
 /// # Errors
 /// What of it cannot work.

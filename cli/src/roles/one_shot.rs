@@ -1,5 +1,5 @@
-//! The connector that a command has something to ask of, once: dialled within a time limit, and
-//! left with a goodbye. It never dials a second time.
+//! The connector that a command has something to ask of, once: dialled within a time limit,
+//! and closed cleanly. It never dials a second time.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -23,10 +23,10 @@ use crate::net::names::NameResolver;
 use crate::net::node::RunningNode;
 use crate::net::relays::AttachedRelays;
 
-/// How long a goodbye may take. A connector that misses it learns of the end by silence.
+/// How long a close may take. A connector that misses it notices the end by silence.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Whom to dial, and as whom.
+/// Which connector to dial, and with which credentials.
 #[derive(Debug)]
 pub(crate) struct DialSettings {
     pub(crate) remote: RemoteConnector,
@@ -82,7 +82,7 @@ impl DialSettings {
     }
 }
 
-/// Whoever waits for an answer need not wait for a name that is written wrong.
+/// Fails early for a name that does not resolve, such as one that is written wrong.
 async fn check_names(remote: &RemoteConnector) -> Result<(), ExitError> {
     let mut wrong = None;
     let names = NameResolver::new();
@@ -108,7 +108,7 @@ pub(crate) struct OneShotConnection {
 }
 
 impl OneShotConnection {
-    /// Says goodbye.
+    /// Closes the connection.
     pub(crate) async fn leave(self) {
         self.node.handle.shutdown();
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.node.handle.closed()).await;
@@ -140,7 +140,7 @@ impl fmt::Display for Reached {
 
 #[cfg(test)]
 impl Reached {
-    /// For tests of what is said.
+    /// For tests of texts.
     pub(crate) fn example() -> Self {
         let address = Some(([192, 0, 2, 7], 4433).into());
         Self { connector: "connector".into(), address, connected: Duration::from_micros(3250) }

@@ -1,5 +1,5 @@
 //! What a connector answers to requests: JSON in, JSON out, one operation each. It decides who may
-//! ask for what; it never answers later than it can say why not.
+//! ask for what; it never delays a refusal.
 //!
 //! An operation is one arm of [`read`].
 
@@ -109,7 +109,7 @@ async fn issue(
     let credential = device.credential().ok_or_else(gone)?.clone();
     let work = tokio::task::spawn_blocking(move || {
         let answered = enrol::connector::answer(roster.mesh(), &credential, ask);
-        // The device may come back at once, and is to find what it was granted.
+        // The device may come back immediately, and is to find what it was granted.
         roster.refresh();
         answered
     });

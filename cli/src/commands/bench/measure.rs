@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::{BenchFigure, BulkDirection};
 use crate::forward::egress::builtin::Builtin;
 
-/// Bytes given and taken at once.
+/// Bytes of one write or read.
 const BLOCK: usize = 256 * 1024;
 
 /// Bytes of a message whose round trip is timed.
@@ -63,7 +63,7 @@ pub(crate) async fn throughput(
     while let Some(count) = running.join_next().await {
         bytes += count.map_err(|_| stalled())??;
     }
-    // What the sinks counted had arrived when they were told to stop, half a round trip after.
+    // What the sinks counted had arrived when they were reset, half a round trip after.
     let took = match direction {
         BulkDirection::Down => start.elapsed(),
         BulkDirection::Up => time,
@@ -194,7 +194,7 @@ async fn open(peer: &Peer, builtin: Builtin) -> Result<Stream, Failure> {
     timeout(STALL, peer.open(name)).await.map_err(|_| stalled())?
 }
 
-/// The two directions, once the connector has said yes.
+/// Returns the two directions, once the connector has accepted.
 async fn accepted(stream: Stream) -> Result<(SendHalf, RecvHalf), Failure> {
     let (send, mut recv) = stream.split();
     in_time(recv.accepted()).await?;

@@ -44,7 +44,7 @@ pub(crate) struct BenchArgs {
 /// The name and version of the JSON's shape.
 const SCHEMA: &str = "adit.bench/1";
 
-/// Shortest and longest measurement: less says nothing, and a connector gives a stream 60 s.
+/// Shortest and longest measurement: less shows nothing, and a connector gives a stream 60 s.
 const SECONDS: (f64, f64) = (0.1, 30.0);
 
 /// Pause between two measurements, in which what the first left under way arrives.
@@ -53,7 +53,7 @@ const SETTLE: Duration = Duration::from_millis(100);
 /// Streams that are opened, used and closed at the same time.
 const AT_ONCE: usize = 16;
 
-/// Which way bulk goes.
+/// The direction of bulk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum BulkDirection {
@@ -121,7 +121,7 @@ pub(crate) async fn run(
     result
 }
 
-/// Measures and tells: people of each figure as it is there, programs of all at the end.
+/// Measures and prints: each figure as text when it is there, or all as JSON at the end.
 async fn all(connection: &OneShotConnection, arguments: &BenchArgs) -> Result<(), ExitError> {
     // It draws on stderr, and only if that is a terminal.
     let bar = ProgressBar::new_spinner();

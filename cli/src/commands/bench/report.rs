@@ -1,4 +1,4 @@
-//! What is said of the figures, to people and to programs. It measures nothing.
+//! The figures as text and as JSON. It measures nothing.
 
 use std::fmt;
 use std::time::Duration;

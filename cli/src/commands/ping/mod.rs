@@ -1,5 +1,5 @@
 //! `adit ping`: requests that a connector answers by itself, one after the other, each timed.
-//! It decides when to ask and for how long to wait; what is said of it is `report`'s.
+//! It decides when to ask and for how long to wait; `report` formats the results.
 
 mod report;
 
@@ -95,7 +95,7 @@ pub(crate) async fn run(
     }
 }
 
-/// Pings `count` times, the first time at once, and gives each to `on_ping` as it is known.
+/// Pings `count` times, the first time immediately, and passes each to `on_ping` as it is known.
 ///
 /// # Errors
 /// That of `on_ping`.
@@ -123,7 +123,7 @@ async fn once(peer: &Peer) -> Result<Duration, Failure> {
     Ok(start.elapsed())
 }
 
-/// Nobody answered, except where what came back says that asking again is of no use.
+/// Returns the error for no answer at all: unreachable, unless the failure shows that a retry cannot help.
 fn unanswered(last: &Failure) -> ExitError {
     let exit = match last.category() {
         Category::Authentication => Exit::Authentication,

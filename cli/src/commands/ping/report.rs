@@ -1,4 +1,4 @@
-//! What is said of pings, to people and to programs. It measures nothing.
+//! The results of pings as text and as JSON. It measures nothing.
 
 use std::fmt;
 use std::time::Duration;

@@ -21,7 +21,7 @@ impl ConnectedDevice {
         Self(peer.credential())
     }
 
-    /// What its verified certificate says, or its invite's key.
+    /// Returns what its verified certificate contains, or its invite's key.
     pub(crate) const fn credential(&self) -> Option<&Credential> {
         self.0.as_ref()
     }
@@ -36,8 +36,8 @@ impl ConnectedDevice {
         id_among(self.names())
     }
 
-    /// That it is a member, which has a certificate of the CA, and one for agents if it says for
-    /// whom it is.
+    /// Checks that it is a member, which has a certificate of the CA, and one for agents if it names
+    /// roles.
     ///
     /// # Errors
     /// Why it may not do what it asked for.

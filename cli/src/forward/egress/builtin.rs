@@ -18,13 +18,13 @@ const LIFE: Duration = Duration::from_secs(60);
 /// Bytes that one stream of [`Builtin::Source`] gives: what 10 Gbit/s carry in [`LIFE`].
 const MOST: u64 = 64 << 30;
 
-/// Bytes that are read at once, and that an echo holds.
+/// Bytes of one read, and those that an echo holds.
 const PIECE: usize = 16 * 1024;
 
-/// Bytes given at once.
+/// Bytes of one write.
 const BLOCK: usize = 256 * 1024;
 
-/// Noise that nothing on the way can compress, the same for every stream, which thus hold none.
+/// Noise that nothing on the path can compress, the same for every stream, which thus hold none.
 static NOISE: LazyLock<Bytes> = LazyLock::new(|| {
     let mut noise = vec![0; BLOCK];
     blake3::Hasher::new().update(b"adit.source").finalize_xof().fill(&mut noise);

@@ -1,5 +1,5 @@
 //! From a connector to the service behind it: by TCP, each address of the name in turn, or by a
-//! Unix socket. It decides how long that may take and says why it failed.
+//! Unix socket. It decides how long that may take and reports why it failed.
 
 use std::fmt::Display;
 use std::future::Future;

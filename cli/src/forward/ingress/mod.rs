@@ -1,3 +1,3 @@
-//! Ways into the tunnel on the agent's side, a file for each kind.
+//! How connections enter the tunnel on the agent's side: a file for each kind of entry.
 
 pub(crate) mod tcp;

@@ -21,7 +21,7 @@ use crate::forward::copy::{self, Broken};
 use crate::forward::{CONNECT_TIMEOUT, prepare, refuse};
 use crate::net::link::Tunnel;
 
-/// Pause after the system had no room for another connection: it will not have any at once.
+/// Pause after the system had no room for another connection: it will not have any immediately.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// Connections that may wait to be accepted, as far as the system allows. With the usual 128 a
@@ -50,7 +50,7 @@ impl ConnectionLimiter {
 /// Opens a local port.
 ///
 /// # Errors
-/// What the system says about the address.
+/// The error of the system about the address.
 pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = match address {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
@@ -110,8 +110,8 @@ pub(crate) async fn serve(
     while flows.join_next().await.is_some() {}
 }
 
-/// What one client did to its own connection is nobody's business; anything else is the system
-/// being out of something, which the next call would meet again.
+/// A connection that its client aborted is ignored; anything else means that the system is out of
+/// something, which the next call would meet again.
 async fn on_accept_error(error: &io::Error) {
     if error.kind() != io::ErrorKind::ConnectionAborted {
         tracing::warn!(%error, "cannot accept a connection; check the limit on open files");

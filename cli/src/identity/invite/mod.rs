@@ -41,7 +41,7 @@ impl Secret {
     }
 
     /// The TLS identity that proves possession of the secret, and the digest that the connector
-    /// knows it by. The certificate around the key says nothing.
+    /// knows it by. The certificate around the key has no meaning.
     ///
     /// # Errors
     /// When it cannot be made, which would be a bug.
@@ -67,7 +67,7 @@ impl Secret {
     }
 }
 
-/// What an invite says.
+/// The contents of an invite.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Invite {
     pub(crate) secret: Secret,

@@ -1,6 +1,6 @@
 //! An invite as bytes and as text (docs/protocol.md, "Invites").
 //!
-//! Reading takes anything and never panics: what is not an invite is told from one that was cut, was
+//! Reading takes anything and never panics: what is not an invite is distinguished from one that was cut, was
 //! changed, or is of a later version.
 
 use adit_tokio::core::message::ServiceName;
@@ -43,7 +43,7 @@ pub(super) fn write(invite: &Invite) -> String {
     seal(out)
 }
 
-/// The text of an invite of these contents, whatever they say.
+/// Returns the text of an invite with these contents, valid or not.
 pub(crate) fn seal(mut contents: Vec<u8>) -> String {
     let checksum = blake3::hash(&contents);
     contents.extend(&checksum.as_bytes()[..CHECKSUM]);

@@ -1,6 +1,6 @@
 //! What stands in the certificates of a mesh, and how they are signed.
 //!
-//! A device's certificate says `CN=device-<id>, O=<mesh>`; its names are `device-<id>` and, if the
+//! A device's certificate has `CN=device-<id>, O=<mesh>`; its names are `device-<id>` and, if the
 //! inviter gave it one, that name; its URIs are its role and its services. It decides nothing about
 //! who gets one.
 
@@ -33,7 +33,7 @@ const RENEWED_BEFORE: u64 = 30 * 86_400;
 /// How far back certificates reach, for clocks that are not quite right.
 const LENIENCE: u64 = 3_600;
 
-/// How long a revocation list says that it is current. Lists past that are still believed.
+/// The time within which a revocation list is current. Older lists are still used.
 const LIST_LIFE: Duration = Duration::from_secs(365 * 86_400);
 
 /// The role of a device, as a URI in its certificate.

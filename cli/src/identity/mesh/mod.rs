@@ -214,7 +214,7 @@ impl Mesh {
         certificate::key_of_pem(&self.ca_pem()?)
     }
 
-    /// Who this machine is as a connector and whom it lets in, as of now.
+    /// Returns the identity of this machine as a connector, and its trust anchors and guests as of now.
     ///
     /// # Errors
     /// A sentence about a file.
@@ -244,7 +244,7 @@ impl Mesh {
         })
     }
 
-    /// Tells what a connector that starts now offers.
+    /// Writes what a connector that starts now offers.
     ///
     /// # Errors
     /// A sentence about the file.
@@ -255,7 +255,7 @@ impl Mesh {
         store::replace(&self.path("offer.json"), &text)
     }
 
-    /// The relays of the connector that ran last, which the next one has unless it is told otherwise.
+    /// The relays of the connector that ran last, which the next one uses unless others are named.
     pub(crate) fn relays(&self) -> Vec<RelayAddress> {
         self.offer().map(|offer| offer.relays).unwrap_or_default()
     }

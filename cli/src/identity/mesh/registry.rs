@@ -9,7 +9,7 @@ use std::time::Duration;
 use adit_tokio::core::tls::KeyDigest;
 use serde::{Deserialize, Serialize};
 
-/// How long ended invites are remembered, so that `invite list` can tell what became of them.
+/// How long ended invites are remembered, so that `invite list` can show what became of them.
 const REMEMBERED: Duration = Duration::from_secs(86_400);
 
 /// Most invites that can be outstanding: a bound on what is let in by key alone.
@@ -131,7 +131,7 @@ pub(crate) struct MeshRegistry {
     /// The list of revoked certificates in PEM, as the CA signed it; empty before the first.
     #[serde(default)]
     pub(crate) revoked_pem: String,
-    /// How long certificates are good that are issued from now on, when it was told.
+    /// How long certificates are good that are issued from now on, where it was set.
     #[serde(default)]
     pub(crate) certificate_seconds: Option<u64>,
     /// How many lists were signed.

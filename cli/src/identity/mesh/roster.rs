@@ -1,4 +1,4 @@
-//! A mesh as a running connector sees it: what its registry said when it was looked at last.
+//! A mesh as a running connector sees it: a copy of its registry, as it was read last.
 
 use std::sync::{PoisonError, RwLock};
 

@@ -2,7 +2,7 @@
 //! what was good the last time where nothing is to be learnt now.
 //!
 //! It decides which names are asked for, in what order their addresses are dialled, and when an old
-//! answer has to do. It asks anew every time: what a name means changes. It dials nothing.
+//! answer has to do. It asks again every time: what a name means changes. It dials nothing.
 
 mod memory;
 mod order;
@@ -22,8 +22,8 @@ use crate::address::{HostAddress, PORT};
 use crate::base::system::random;
 use crate::homedir::Home;
 
-/// How long one question may take. Resolvers ask again after 5 s where an answer was lost; whoever
-/// waits for a connection is better served by what was good the last time.
+/// How long one question may take. Resolvers ask again after 5 s where an answer was lost; a
+/// connection attempt is better served by the last known good addresses.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(6);
 
 /// Most hosts of one SRV answer that are asked for.
@@ -89,7 +89,7 @@ impl NameResolver {
     /// The addresses of one place, now or as they were, at least one.
     ///
     /// # Errors
-    /// What the resolver said, where there never was an address.
+    /// The error of the resolver, where there never was an address.
     pub(crate) async fn resolve_one(&self, place: &HostAddress) -> io::Result<Vec<SocketAddr>> {
         let mut rng = Rng::new(seed()?, "names");
         let found = lookup(&self.system, place, &mut rng).await;

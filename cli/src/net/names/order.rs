@@ -11,7 +11,7 @@ pub(super) struct SrvRecord {
     pub(super) priority: u16,
     pub(super) weight: u16,
     pub(super) port: u16,
-    /// The host; empty where it is the root, which says that there is no such service.
+    /// The host; empty where it is the root, which means that there is no such service.
     pub(super) target: String,
 }
 

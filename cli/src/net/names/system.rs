@@ -25,7 +25,7 @@ pub(super) struct SystemResolver {
 
 impl Resolver for SystemResolver {
     async fn services(&self, name: String) -> io::Result<Vec<SrvRecord>> {
-        // Read anew each time: another network has other nameservers.
+        // Read again each time: another network has other nameservers.
         let (config, options) =
             hickory_resolver::system_conf::read_system_conf().map_err(io::Error::other)?;
         services(config, options, &self.ours, name).await

@@ -39,7 +39,7 @@ const PATIENCE: TimeoutConfig = TimeoutConfig {
 /// What the gateway's table of mappings calls this one.
 const DESCRIPTION: &str = "adit";
 
-/// Whom to ask, and for which socket.
+/// The gateway to ask, and the socket to map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct MappingTarget {
     pub(super) gateway: Ipv4Addr,
@@ -53,7 +53,7 @@ impl MappingTarget {
     pub(super) fn of(bound: SocketAddr) -> Option<Self> {
         let gateway = gateway()?;
         let port = NonZeroU16::new(bound.port())?;
-        // Connecting a UDP socket sends nothing, and says which address the gateway would see.
+        // Connecting a UDP socket sends nothing, and shows which address the gateway would see.
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
         socket.connect((gateway, crab_nat::GATEWAY_PORT)).ok()?;
         let IpAddr::V4(local) = socket.local_addr().ok()?.ip() else { return None };
@@ -73,12 +73,12 @@ fn gateway() -> Option<Ipv4Addr> {
     netdev::get_default_gateway().ok()?.ipv4.first().copied()
 }
 
-/// Whoever maps ports; the tests have one of their own.
+/// A gateway that maps ports; the tests have one of their own.
 pub(super) trait PortMapper {
     /// What is needed to renew a mapping, or to end it.
     type Held: Send;
 
-    /// Whom to ask now.
+    /// Returns the gateway to ask now, and the socket.
     fn target(&self) -> Option<MappingTarget>;
 
     /// Asks for a mapping.
@@ -179,7 +179,7 @@ impl PortMapper for SystemGateway {
     }
 }
 
-/// What a mapping says; NAT-PMP has a question of its own for the address.
+/// What a mapping grants; NAT-PMP has a question of its own for the address.
 async fn grant(mapping: &PortMapping) -> Result<Grant, String> {
     let ip = match mapping.mapping_type() {
         PortMappingType::Pcp { external_ip, .. } => external_ip,
@@ -244,7 +244,7 @@ async fn find(target: MappingTarget, to: Ipv4Addr) -> Result<Gateway<Tokio>, Str
     let mut options = SearchOptions::default();
     options.bind_addr = (target.local, 0).into();
     options.broadcast_address = (to, 1_900).into();
-    // Whoever is asked by name may describe itself, whatever kind of address it has.
+    // A gateway that is asked by address may describe itself at any kind of address.
     options.allowed_gateway_ips = vec![to.into()];
     options.timeout = Some(SEARCH_TIMEOUT);
     options.single_search_timeout = Some(SEARCH_TIMEOUT);

@@ -1,8 +1,8 @@
 //! Has the gateway of a home network map the node's socket (PCP, NAT-PMP, UPnP), so that peers reach
 //! it where no NAT lets them meet: asked for in the background, kept, and given back at the end.
 //!
-//! It decides when a gateway is asked, and what is told of it; nothing ever waits for it. A gateway is
-//! trusted with nothing: what it says is one more address that peers probe.
+//! It decides when a gateway is asked, and what its status is; nothing ever waits for it. A gateway is
+//! trusted with nothing: its answer is one more address that peers probe.
 
 mod ask;
 mod rules;
@@ -92,7 +92,8 @@ pub(crate) struct PortMappingTask {
 }
 
 impl PortMappingTask {
-    /// Begins once a relay sees the node, whose socket is bound to `bound`, behind a NAT; `changed` tells of other networks.
+    /// Begins once a relay sees the node, whose socket is bound to `bound`, behind a NAT;
+    /// `changed` reports other networks.
     pub(crate) fn start(
         (handle, bound): (Handle, SocketAddr),
         port_mapping: PortMappingStatus,
@@ -125,7 +126,7 @@ impl PortMappingTask {
     }
 }
 
-/// Maps a socket for a moment, to tell whether the gateway would.
+/// Maps a socket for a moment, to find out whether the gateway would.
 pub(crate) async fn probe(bound: SocketAddr) -> PortMappingState {
     let mapper = SystemGateway { bound };
     let Some(target) = mapper.target() else { return PortMappingState::NotNeeded };
@@ -211,7 +212,7 @@ impl Interrupts {
     }
 }
 
-/// Asks until something is mapped, keeps it, and begins anew when it is lost or the network is another.
+/// Asks until something is mapped, keeps it, and begins again when it is lost or the network changes.
 async fn keep<A: PortMapper>(
     mapper: &A,
     signals: &mut Interrupts,

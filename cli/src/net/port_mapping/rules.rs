@@ -17,7 +17,7 @@ pub(super) const LIFETIME: Duration = Duration::from_secs(3_600);
 const SHORTEST: Duration = Duration::from_secs(60);
 
 /// Pause before a gateway that maps nothing is asked again, doubled up to the longest: most never
-/// will, and one that was started anew answers some day.
+/// will, and one that was restarted answers some day.
 const RETRY_DELAY: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(3_600));
 
 /// Characters of a gateway's own words that are shown.
@@ -36,7 +36,7 @@ pub(crate) enum Protocol {
 }
 
 impl Protocol {
-    /// From the one that says most of what it did to the one that costs most to ask.
+    /// From the most informative protocol to the most expensive one.
     pub(super) const ORDER: [Self; 3] = [Self::Pcp, Self::NatPmp, Self::Upnp];
 
     /// Returns the word that programs know it by.
@@ -59,7 +59,7 @@ impl fmt::Display for Protocol {
     }
 }
 
-/// What a gateway granted, as it says.
+/// What a gateway claims to have granted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Grant {
     pub(super) external: SocketAddr,
@@ -111,7 +111,7 @@ const fn is_shared(ip: Ipv4Addr) -> bool {
     a == 100 && b & 0xc0 == 64
 }
 
-/// Whether the internet leads to an address, as far as can be told from it.
+/// Whether the internet leads to an address, as far as the address shows.
 fn is_global(ip: IpAddr) -> bool {
     let IpAddr::V4(ip) = ip.to_canonical() else { return false };
     let [first, ..] = ip.octets();
@@ -124,15 +124,14 @@ fn is_global(ip: IpAddr) -> bool {
         || first >= 240)
 }
 
-/// What a gateway or a library says of a failure, without what a terminal would obey and no longer
-/// than a line.
+/// The message of a gateway or a library about a failure, without control characters and no longer than
+/// a line.
 pub(super) fn plain(said: &str) -> String {
     let replace = |c: char| if c.is_control() { '\u{fffd}' } else { c };
     said.chars().map(replace).take(LONGEST_WORDS).collect()
 }
 
-/// The gateway of the default route in what Linux tells of its routes, of those the one that is
-/// preferred.
+/// Returns the gateway of the preferred default route in Linux's table of routes.
 #[cfg_attr(
     not(target_os = "linux"),
     expect(dead_code, reason = "other systems are asked otherwise")

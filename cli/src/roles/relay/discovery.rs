@@ -1,5 +1,5 @@
 //! The relay's second socket: clients that ask at two ports of one relay learn whether their NAT gives
-//! every destination another address (RFC 4787 §4.1). What is answered is the core's to say; here
+//! every destination another address (RFC 4787 §4.1). The core decides what is answered; here
 //! datagrams go in and out, and each is forgotten.
 
 use std::io;

@@ -1,6 +1,6 @@
 //! The relay: a node on a public address that brings agents and connectors together and passes on what
 //! they cannot send each other directly. It decides where it listens and what it calls itself;
-//! who may do what there is the core's to say, and what is passed on nobody can read.
+//! the core decides who may do what there, and nobody can read what is forwarded.
 
 mod discovery;
 mod identity;
@@ -35,7 +35,7 @@ use crate::roles::shutdown::shut_down;
 /// Bytes in a megabit.
 const BYTES_PER_MBIT: u64 = 125_000;
 
-/// The part of a second's bytes that may come at once, beyond a gigabit a second.
+/// The part of a second's bytes that may come in one burst, beyond a gigabit a second.
 const AT_ONCE: u64 = 60;
 
 /// What a relay is to do.
@@ -47,12 +47,12 @@ pub(crate) struct RelayPlan {
     pub(crate) tcp_port: TcpPort,
     /// Where clients reach it, if not at its own addresses.
     pub(crate) advertise: Vec<HostPort>,
-    /// Whose members may use it; without any, everybody's.
+    /// The meshes whose members may use it; without any, every mesh.
     pub(crate) meshes: BTreeSet<KeyDigest>,
     pub(crate) mbits_per_client: Option<NonZeroU32>,
 }
 
-/// What clients are to be told of a relay.
+/// How clients address a relay.
 #[derive(Debug, Serialize)]
 pub(crate) struct RelayAnnouncement {
     pub(crate) relay: RelayAddress,
@@ -75,7 +75,7 @@ pub(crate) struct RunningRelay {
     _log: Background<()>,
 }
 
-/// Starts what a plan says.
+/// Starts a relay as planned.
 ///
 /// # Errors
 /// What of the plan cannot work.
@@ -84,7 +84,7 @@ pub(crate) async fn start(plan: RelayPlan, home: &Home) -> Result<RunningRelay, 
     let ended = Box::pin(signals::asked_to_end()?);
     let tls = Tls::new(own.identity.clone(), Trust::anyone());
     let responder = Responder::of(&tls);
-    // Before the first client is told where: the second socket's port may be any.
+    // Before the first client gets its address: the second socket's port may be any.
     let second = SocketAddr::new(plan.listen.ip(), second_port(&plan));
     let discovery = AddressDiscovery::start(second, responder).await?;
     let settings = settings(&plan, plan.listen.port(), discovery.local.port()).await;
@@ -112,7 +112,7 @@ pub(crate) async fn start(plan: RelayPlan, home: &Home) -> Result<RunningRelay, 
 }
 
 impl RunningRelay {
-    /// Returns what clients are to be told of it.
+    /// Returns how clients address it.
     pub(crate) const fn announcement(&self) -> &RelayAnnouncement {
         &self.announcement
     }
@@ -138,7 +138,7 @@ fn second_port(plan: &RelayPlan) -> u16 {
     plan.discovery_port.unwrap_or(next)
 }
 
-/// What the core is told.
+/// Returns the settings for the core.
 async fn settings(plan: &RelayPlan, port: u16, second: u16) -> relay::Config {
     let mut known = Vec::new();
     for name in &plan.advertise {
@@ -170,7 +170,7 @@ async fn settings(plan: &RelayPlan, port: u16, second: u16) -> relay::Config {
     }
 }
 
-/// What is told of the relay: by what it advertises or, without that, by its own addresses.
+/// Returns the addresses of the relay: what it advertises or, without that, its own.
 fn announcement(
     plan: &RelayPlan,
     key: KeyDigest,
