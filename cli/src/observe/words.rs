@@ -10,7 +10,8 @@ use super::schema::{
 };
 
 impl ProcessStatus {
-    /// Returns the name of a peer: the one in its certificate or, before it showed one, the one that was dialled.
+    /// Returns the name of a peer: the one in its certificate or, before it showed one, the one that was
+    /// dialled.
     pub(crate) fn name<'a>(&'a self, peer: &'a PeerStatus) -> &'a str {
         match &peer.credential {
             Some(credential) if credential.standing == "guest" => "a guest",

@@ -1,5 +1,5 @@
-//! The connector that a dialling role means, and the settings with which it is dialled: the same for the agent and for the
-//! commands that dial once. It dials nothing.
+//! The connector that a dialling role means, and the settings to dial it with: the same for the agent and
+//! for the commands that connect once. It dials nothing.
 
 use adit_tokio::core::config::{Config, Transport};
 use adit_tokio::core::path;

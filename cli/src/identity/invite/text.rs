@@ -1,6 +1,6 @@
 //! An invite as bytes and as text (docs/protocol.md, "Invites").
 //!
-//! Reading takes anything and never panics: what is not an invite is distinguished from one that was cut, was
+//! Reading takes anything and never panics. It distinguishes what is no invite from one that was cut, was
 //! changed, or is of a later version.
 
 use adit_tokio::core::message::ServiceName;
