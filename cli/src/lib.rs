@@ -1,114 +1,73 @@
-//! The program `adit`: reads what it is told to do, does it, and exits with a code that says how
-//! it went. It decides nothing about the tunnel: that is `adit-core`'s.
+//! The program `adit`: parses the command line, runs one command, and exits with a code that scripts can
+//! use. It decides nothing about the tunnel: that is `adit-core`'s.
 //!
-//! | folder | what is there |
-//! |---|---|
-//! | `args` | the command line |
-//! | `config` | configuration files |
-//! | `home` | the directory in which a person's identities live, and how files are written there |
-//! | `mesh` | one's own certificate authority: devices, invites, revocation |
-//! | `invite`, `enrol` | from a one-use text to a certificate, both ends |
-//! | `relay`, `relays`, `registration` | a relay; attached to relays; registered at them |
-//! | `carriers` | relays by TCP, where UDP is blocked |
-//! | `check` | what a network allows |
-//! | `ping`, `bench` | what a tunnel does, measured |
-//! | `forward` | TCP and Unix sockets over the tunnel |
-//! | `control` | how commands talk to an `adit` that runs on this machine |
-//! | `status` | what runs on this machine, and by which paths, for people and for programs |
+//! A module names only modules of lower layers, and modules of one layer do not know each other
+//! (`tests/layers.rs`).
+//!
+//! | layer | module | what is there |
+//! |---|---|---|
+//! | 8 | `commands` | one file for each command: its arguments and what it does |
+//! | 7 | `roles` | agent, connector, relay, and what connects once: composition alone |
+//! | 7 | `diagnose` | what a network allows |
+//! | 6 | `forward` | TCP and Unix sockets over the tunnel: `ingress` and `egress` |
+//! | 6 | `enrol` | from an invite to a certificate, and to the next one |
+//! | 6 | `observe` | what a running process reports, and how it is shown |
+//! | 5 | `net` | nodes, names, dialling, relays, the TCP fallback, port mapping |
+//! | 4 | `identity` | this machine's mesh, its memberships, invites, and the files of each |
+//! | 3 | `config` | configuration files |
+//! | 3 | `control` | how commands talk to an `adit` that runs on this machine |
+//! | 2 | `homedir` | where files are kept, and how they are written |
+//! | 1 | `address` | how endpoints are written |
+//! | 0 | `base` | exit codes, output, units, tasks, signals, logging, random bytes |
 //!
 //! The library is the program's own: it promises nothing to other crates. What tests and fuzzers need
 //! of it is in `testing`.
 
-mod agent;
-mod args;
-mod bench;
-mod carriers;
-mod check;
+mod address;
+mod base;
+mod commands;
 mod config;
-mod connect;
-mod connector;
 mod control;
-mod demo;
+mod diagnose;
 mod enrol;
-mod expose;
 mod forward;
 mod homedir;
 mod identity;
-mod ids;
-mod invite;
-mod invites;
-mod known;
-mod lifecycle;
-mod link;
-mod logging;
-mod mapping;
-mod mesh;
-mod names;
-mod networks;
-mod node;
-mod output;
-mod ping;
-mod race;
-mod registration;
-mod relay;
-mod relays;
-mod renewal;
-mod samples;
-mod signals;
-mod status;
-mod stop;
-mod target;
+mod net;
+mod observe;
+mod roles;
 #[doc(hidden)]
 pub mod testing;
-mod verify;
 
 use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use crate::args::{Args, Command, ConfigCommand};
+use crate::base::exit::{Exit, ExitError};
+use crate::base::{logging, output};
+use crate::commands::Args;
 use crate::homedir::Home;
-use crate::stop::{Exit, Stop};
 
 /// Runs the program on the arguments of this process.
 #[must_use]
 pub fn main() -> ExitCode {
     let args = Args::parse();
     logging::start(args.verbose);
-    let result = runtime().and_then(|runtime| runtime.block_on(run(args)));
+    let home = Home::find(args.home.as_deref());
+    let result = runtime().and_then(|runtime| runtime.block_on(args.command.run(home)));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(stop) => {
-            output::say(format_args!("adit: {stop}"));
+            output::message(format_args!("adit: {stop}"));
             stop.exit().into()
         }
     }
 }
 
-async fn run(args: Args) -> Result<(), Stop> {
-    let home = Home::find(args.home.as_deref());
-    match args.command {
-        Command::Expose(arguments) => expose::run(arguments, &home?).await,
-        Command::Connect(arguments) => connect::run(arguments, &home?).await,
-        Command::Id(command) => ids::run(command, &home?).await,
-        Command::Invite(command) => invites::run(command, &home?).await,
-        Command::Config(ConfigCommand::Verify { file, json }) => verify::run(&file, json, &home?),
-        Command::Connector(arguments) => connector::run(&arguments, home).await,
-        Command::Agent(arguments) => agent::run(&arguments, home).await,
-        Command::Ping(arguments) => ping::run(arguments.to.target(home)?, &arguments).await,
-        Command::Bench(arguments) => bench::run(arguments.to.target(home)?, &arguments).await,
-        Command::Relay(arguments) => relay::run(arguments, &home?).await,
-        Command::Status(arguments) => status::run(&arguments, &home?).await,
-        Command::Why(arguments) => status::why::run(&arguments, &home?).await,
-        Command::Check(arguments) => check::run(&arguments, &home?).await,
-        Command::Demo(arguments) => demo::run(&arguments).await,
-    }
-}
-
 /// One thread runs everything: measured, a tunnel on a runtime of several threads carries 0.74
 /// times as much at 1.3 times the processor time.
-fn runtime() -> Result<tokio::runtime::Runtime, Stop> {
+fn runtime() -> Result<tokio::runtime::Runtime, ExitError> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
-        Stop::new(Exit::Degraded, format!("the system gave no event queue: {error}"))
+        ExitError::new(Exit::Degraded, format!("the system gave no event queue: {error}"))
     })
 }

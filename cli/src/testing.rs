@@ -6,11 +6,12 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use crate::config::{Agent, Backend, Connector, MAX_RELAYS, Target, TlsFiles};
-use crate::invite::{Invite, MAX_ADDRESSES, seal};
-use crate::stop::{Exit, Stop};
+use crate::address::{Backend, MAX_ADDRESSES};
+use crate::base::exit::{Exit, ExitError};
+use crate::config::{AgentConfig, AgentTarget, ConnectorConfig, MAX_RELAYS, TlsFiles};
+use crate::identity::invite::{Invite, seal};
 
-/// Where a configuration is said to be; its paths are relative to this.
+/// The path that a configuration is given; its paths are relative to it.
 const FILE: &str = "/etc/adit/adit.toml";
 
 /// Where the secret is in the contents of an invite.
@@ -21,17 +22,17 @@ const SECRET: std::ops::Range<usize> = 8..40;
 pub fn config(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let path = Path::new(FILE);
-    match Connector::parse(text, path) {
+    match ConnectorConfig::parse(text, path) {
         Ok(config) => check_connector(&config),
         Err(stop) => check_mistake(&stop),
     }
-    match Agent::parse(text, path) {
+    match AgentConfig::parse(text, path) {
         Ok(config) => check_agent(&config),
         Err(stop) => check_mistake(&stop),
     }
 }
 
-fn check_connector(config: &Connector) {
+fn check_connector(config: &ConnectorConfig) {
     config.tls.iter().for_each(check_files);
     assert!(config.limits.connections > 0 && !config.limits.half_open.is_zero());
     let names: BTreeSet<_> = config.services.iter().map(|s| s.name.as_str()).collect();
@@ -47,10 +48,10 @@ fn check_connector(config: &Connector) {
     }
 }
 
-fn check_agent(config: &Agent) {
+fn check_agent(config: &AgentConfig) {
     match &config.target {
-        Target::Known(_) => {}
-        Target::Given(remote, files) => {
+        AgentTarget::Known(_) => {}
+        AgentTarget::Given(remote, files) => {
             assert!(remote.addresses.len() + config.relays.len() > 0, "it dials nobody");
             check_files(files);
         }
@@ -68,7 +69,7 @@ fn check_files(files: &TlsFiles) {
 }
 
 /// One sentence about a file, with the place first.
-fn check_mistake(stop: &Stop) {
+fn check_mistake(stop: &ExitError) {
     assert_eq!(stop.exit(), Exit::Usage);
     let said = stop.to_string();
     let about = said.strip_prefix(FILE).and_then(|rest| rest.strip_prefix(": "));
@@ -77,7 +78,7 @@ fn check_mistake(stop: &Stop) {
 }
 
 /// Invites: any text is an invite or one sentence; an invite is the same when it was written and read
-/// again; and nothing that is said or shown depends on its secret.
+/// again; and no message depends on its secret.
 ///
 /// `data` is taken as the text, and as the contents of one whose checksum is right.
 pub fn invite(data: &[u8]) {
@@ -92,7 +93,7 @@ pub fn invite(data: &[u8]) {
     }
 }
 
-/// What is said of an invite, or shown of it in logs.
+/// What messages and logs show of an invite.
 fn check(text: &str) -> String {
     let invite = match Invite::parse(text) {
         Ok(invite) => invite,

@@ -227,7 +227,8 @@ fn fmt_path(peer: PeerId, via: Via, reason: Reason, f: &mut fmt::Formatter<'_>) 
 }
 
 /// The transport's counters of one connection.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
 pub struct Statistics {
     /// UDP payload bytes sent.
     pub bytes_sent: u64,
@@ -244,7 +245,8 @@ pub struct Statistics {
 }
 
 /// Requests of one peer.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
 pub struct RequestCounts {
     /// Written to the peer.
     pub sent: u64,

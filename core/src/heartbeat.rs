@@ -214,7 +214,8 @@ impl From<Verdict> for Failure {
 }
 
 /// Counts since the machine was made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
 pub struct Stats {
     /// Heartbeats sent.
     pub sent: u64,

@@ -4,7 +4,9 @@ use std::fmt;
 
 /// One peer of a node: a dialled peer from `dial` until it is closed, across every reconnect; an
 /// accepted one from its handshake until it is gone. Never reused within a node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
 pub struct PeerId(pub(crate) u64);
 
 /// One stream of one connection of a peer. Streams do not survive a reconnect, and neither does

@@ -1,15 +1,15 @@
 //! How a configuration file is read: only if nobody else could have written it.
 //!
-//! It says who may use what, so that whoever can write it has all that it gives.
+//! It decides who may use what, so that anyone who can write it has all the access that it grants.
 
 use std::io;
 use std::path::Path;
 
-use crate::stop::Stop;
+use crate::base::exit::ExitError;
 
 /// Reads a file.
-pub(super) fn read(path: &Path) -> Result<String, Stop> {
-    let wrong = |sentence: String| Stop::usage(format!("{}: {sentence}", path.display()));
+pub(super) fn read(path: &Path) -> Result<String, ExitError> {
+    let wrong = |sentence: String| ExitError::usage(format!("{}: {sentence}", path.display()));
     let unreadable = |error: io::Error| {
         let is_denied = error.kind() == io::ErrorKind::PermissionDenied;
         let next =

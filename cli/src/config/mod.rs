@@ -4,112 +4,35 @@
 //! Unknown keys are mistakes. Paths in a file are relative to that file. Nothing is read here but
 //! the configuration file itself.
 
-mod backend;
-pub(crate) mod duration;
+mod agent;
+mod connector;
 mod explain;
 mod file;
-mod host_port;
 mod relay;
-mod relay_address;
 mod remote;
 mod service;
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use adit_tokio::core::heartbeat;
-use adit_tokio::core::message::ServiceName;
-use adit_tokio::core::path;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-pub(crate) use self::backend::Backend;
-pub(crate) use self::host_port::HostPort;
-pub(crate) use self::relay::{MeshKey, Relay};
-pub(crate) use self::relay_address::{RelayAddress, RelayPlace, TCP_PORT, place, place_of};
-use self::remote::RemoteKeys;
-pub(crate) use self::remote::{Remote, Target};
-pub(crate) use self::service::Service;
-use crate::stop::Stop;
+pub(crate) use self::agent::AgentConfig;
+pub(crate) use self::connector::ConnectorConfig;
+pub(crate) use self::relay::{MeshKey, RelayConfig};
+pub(crate) use self::remote::{AgentTarget, RemoteConnector};
+pub(crate) use self::service::ServiceConfig;
+use crate::address::RelayAddress;
+use crate::base::duration;
+use crate::base::exit::ExitError;
 
 /// Most relays of one machine: two that fail over to each other, and as many again while moving.
 pub(crate) const MAX_RELAYS: usize = 4;
 
-/// `connector.toml`: what a connector exposes, where it listens, and who it is.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Connector {
-    /// The UDP address that agents reach.
-    pub(crate) listen: SocketAddr,
-    /// Without it, the identity of this machine's own mesh.
-    pub(crate) tls: Option<TlsFiles>,
-    /// Where else devices reach it than at its own addresses, for invites.
-    #[serde(default)]
-    pub(crate) advertise: Vec<HostPort>,
-    /// Relays by which devices reach it that no address of its own leads to; without the key, those
-    /// that the mesh remembers.
-    pub(crate) relays: Option<Vec<RelayAddress>>,
-    /// Whether devices that were met at a relay may be sent to directly.
-    #[serde(default = "yes")]
-    pub(crate) direct: bool,
-    /// Whether the gateway of a home network is asked to lead devices here. On by default: it helps
-    /// where no NAT lets two peers meet, and costs a few packets.
-    #[serde(default = "yes")]
-    pub(crate) port_mapping: bool,
-    #[serde(default, rename = "service")]
-    pub(crate) services: Vec<Service>,
-    #[serde(default)]
-    pub(crate) limits: Limits,
-    #[serde(default)]
-    pub(crate) heartbeat: Heartbeat,
-}
-
-/// `agent.toml`: which connector, and what it offers on local ports.
-#[derive(Debug)]
-pub(crate) struct Agent {
-    pub(crate) target: Target,
-    pub(crate) relays: Vec<RelayAddress>,
-    pub(crate) paths: path::Config,
-    pub(crate) port_mapping: bool,
-    pub(crate) forwards: Vec<Forward>,
-    pub(crate) limits: Limits,
-    pub(crate) heartbeat: Heartbeat,
-}
-
-/// The same as its keys stand in the file.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct AgentKeys {
-    tls: Option<TlsFiles>,
-    connector: RemoteKeys,
-    /// Relays by which the connector is reached, beside those of its invite.
-    #[serde(default)]
-    relays: Vec<RelayAddress>,
-    /// Whether a connector that was met at a relay may be sent to directly.
-    #[serde(default = "yes")]
-    direct: bool,
-    /// As in `connector.toml`.
-    #[serde(default = "yes")]
-    port_mapping: bool,
-    #[serde(default, rename = "forward")]
-    forwards: Vec<Forward>,
-    #[serde(default)]
-    limits: Limits,
-    #[serde(default)]
-    heartbeat: Heartbeat,
-}
-
-/// One local TCP port and the service behind it.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Forward {
-    pub(crate) listen: SocketAddr,
-    pub(crate) service: ServiceName,
-}
-
-/// The files of an identity and of whom it trusts, in PEM.
+/// The files of an identity and of its trust anchors, in PEM.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct TlsFiles {
@@ -123,7 +46,7 @@ pub(crate) struct TlsFiles {
 /// What forwarding may take.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(crate) struct Limits {
+pub(crate) struct ForwardLimits {
     /// Forwarded connections at a time; further ones wait to be accepted (agent) or are refused
     /// (connector). The default, 16,384, is half of what one address can hold towards another.
     pub(crate) connections: usize,
@@ -133,7 +56,7 @@ pub(crate) struct Limits {
     pub(crate) half_open: Duration,
 }
 
-impl Default for Limits {
+impl Default for ForwardLimits {
     fn default() -> Self {
         Self { connections: 16_384, half_open: Duration::from_secs(3600) }
     }
@@ -142,7 +65,7 @@ impl Default for Limits {
 /// How soon a dead peer is noticed.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(crate) struct Heartbeat {
+pub(crate) struct HeartbeatConfig {
     /// Time between heartbeats.
     #[serde(with = "duration")]
     pub(crate) interval: Duration,
@@ -154,7 +77,7 @@ pub(crate) struct Heartbeat {
     pub(crate) dead_after: Duration,
 }
 
-impl Default for Heartbeat {
+impl Default for HeartbeatConfig {
     fn default() -> Self {
         let core = heartbeat::Config::default();
         Self {
@@ -162,81 +85,6 @@ impl Default for Heartbeat {
             ack_within: core.ack_within(),
             dead_after: core.dead_after(),
         }
-    }
-}
-
-impl Connector {
-    /// Reads and checks a connector's file.
-    ///
-    /// # Errors
-    /// One sentence about the first mistake.
-    pub(crate) fn load(path: &Path) -> Result<Self, Stop> {
-        Self::parse(&file::read(path)?, path)
-    }
-
-    /// Checks the text of the file at `path`.
-    ///
-    /// # Errors
-    /// One sentence about the first mistake.
-    pub(crate) fn parse(text: &str, path: &Path) -> Result<Self, Stop> {
-        let mut config: Self = parse(text, path)?;
-        if let Some(tls) = &mut config.tls {
-            tls.resolve(path);
-        }
-        let mut names = BTreeSet::new();
-        let directory = path.parent().unwrap_or(Path::new(""));
-        for service in &mut config.services {
-            service.resolve(directory).map_err(|sentence| {
-                Stop::usage(format!("{}: service: {sentence}", path.display()))
-            })?;
-            if !names.insert(service.name.as_str()) {
-                return Err(twice(path, "service", service.name.as_str()));
-            }
-        }
-        if config.services.is_empty() {
-            return Err(nothing(
-                path,
-                "[[service]]",
-                "name = \"web\" and tcp = \"127.0.0.1:8080\"",
-            ));
-        }
-        check_relays(config.relays.as_deref().unwrap_or_default(), path)?;
-        config.limits.check(path)?;
-        Ok(config)
-    }
-}
-
-impl Agent {
-    /// Reads and checks an agent's file.
-    ///
-    /// # Errors
-    /// One sentence about the first mistake.
-    pub(crate) fn load(path: &Path) -> Result<Self, Stop> {
-        Self::parse(&file::read(path)?, path)
-    }
-
-    /// Checks the text of the file at `path`.
-    ///
-    /// # Errors
-    /// One sentence about the first mistake.
-    pub(crate) fn parse(text: &str, path: &Path) -> Result<Self, Stop> {
-        let keys: AgentKeys = parse(text, path)?;
-        let target = keys.connector.target(keys.tls, !keys.relays.is_empty(), path)?;
-        let mut ports = BTreeSet::new();
-        for forward in &keys.forwards {
-            if forward.listen.port() != 0 && !ports.insert(forward.listen) {
-                return Err(twice(path, "forward", &forward.listen.to_string()));
-            }
-        }
-        if keys.forwards.is_empty() {
-            let example = "listen = \"127.0.0.1:9000\" and service = \"web\"";
-            return Err(nothing(path, "[[forward]]", example));
-        }
-        keys.limits.check(path)?;
-        let AgentKeys { relays, direct, port_mapping, forwards, limits, heartbeat, .. } = keys;
-        check_relays(&relays, path)?;
-        let paths = path::Config { direct, ..Default::default() };
-        Ok(Self { target, relays, paths, port_mapping, forwards, limits, heartbeat })
     }
 }
 
@@ -251,10 +99,10 @@ impl TlsFiles {
     }
 }
 
-impl Limits {
-    fn check(&self, path: &Path) -> Result<(), Stop> {
+impl ForwardLimits {
+    fn check(&self, path: &Path) -> Result<(), ExitError> {
         if self.connections == 0 {
-            return Err(Stop::usage(format!(
+            return Err(ExitError::usage(format!(
                 "{}: limits.connections: 0 would refuse everyone; write 1 or more",
                 path.display()
             )));
@@ -263,21 +111,22 @@ impl Limits {
     }
 }
 
-fn parse<T: DeserializeOwned>(text: &str, path: &Path) -> Result<T, Stop> {
-    explain::parse(text).map_err(|sentence| Stop::usage(format!("{}: {sentence}", path.display())))
+fn parse<T: DeserializeOwned>(text: &str, path: &Path) -> Result<T, ExitError> {
+    explain::parse(text)
+        .map_err(|sentence| ExitError::usage(format!("{}: {sentence}", path.display())))
 }
 
 const fn yes() -> bool {
     true
 }
 
-fn check_relays(relays: &[RelayAddress], path: &Path) -> Result<(), Stop> {
+fn check_relays(relays: &[RelayAddress], path: &Path) -> Result<(), ExitError> {
     let mut seen = BTreeSet::new();
     if let Some(again) = relays.iter().find(|relay| !seen.insert(&relay.at)) {
         return Err(twice(path, "relays", &again.at.to_string()));
     }
     if relays.len() > MAX_RELAYS {
-        return Err(Stop::usage(format!(
+        return Err(ExitError::usage(format!(
             "{}: relays: there are {}, and {MAX_RELAYS} at most are used; remove some",
             path.display(),
             relays.len()
@@ -286,12 +135,12 @@ fn check_relays(relays: &[RelayAddress], path: &Path) -> Result<(), Stop> {
     Ok(())
 }
 
-fn twice(path: &Path, what: &str, name: &str) -> Stop {
-    Stop::usage(format!("{}: {what}: \"{name}\" stands twice; remove one", path.display()))
+fn twice(path: &Path, what: &str, name: &str) -> ExitError {
+    ExitError::usage(format!("{}: {what}: \"{name}\" stands twice; remove one", path.display()))
 }
 
-fn nothing(path: &Path, section: &str, keys: &str) -> Stop {
-    Stop::usage(format!("{}: there is no {section}; add one with {keys}", path.display()))
+fn nothing(path: &Path, section: &str, keys: &str) -> ExitError {
+    ExitError::usage(format!("{}: there is no {section}; add one with {keys}", path.display()))
 }
 
 #[cfg(test)]

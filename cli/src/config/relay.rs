@@ -9,14 +9,14 @@ use std::str::FromStr;
 use adit_tokio::core::tls::KeyDigest;
 use serde::Deserialize;
 
-use super::relay_address::key_of;
-use super::{HostPort, file, parse};
-use crate::stop::Stop;
+use super::{file, parse};
+use crate::address::{HostPort, key_of};
+use crate::base::exit::ExitError;
 
 /// A relay.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Relay {
+pub(crate) struct RelayConfig {
     /// The UDP address that clients reach.
     pub(crate) listen: SocketAddr,
     /// The port of the second socket, for address discovery; the one after `listen`'s without it.
@@ -29,22 +29,22 @@ pub(crate) struct Relay {
     /// Where clients reach it, if not at its own addresses.
     #[serde(default)]
     pub(crate) advertise: Vec<HostPort>,
-    /// The meshes whose members may use it; without any, everybody's.
+    /// The meshes whose members may use it; without any, every mesh.
     #[serde(default)]
     pub(crate) allow_meshes: Vec<MeshKey>,
     /// Megabits a second that one client may have passed on; a thousand without it.
     pub(crate) mbits_per_client: Option<NonZeroU32>,
 }
 
-impl Relay {
+impl RelayConfig {
     /// Reads and checks a relay's file.
     ///
     /// # Errors
     /// One sentence about the first mistake.
-    pub(crate) fn load(path: &Path) -> Result<Self, Stop> {
+    pub(crate) fn load(path: &Path) -> Result<Self, ExitError> {
         let relay: Self = parse(&file::read(path)?, path)?;
         if relay.no_tcp && relay.tcp_port.is_some() {
-            return Err(Stop::usage(format!(
+            return Err(ExitError::usage(format!(
                 "{}: tcp_port and no_tcp contradict each other; remove one",
                 path.display()
             )));

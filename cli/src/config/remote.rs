@@ -6,25 +6,25 @@ use std::path::Path;
 use adit_tokio::core::message::ServiceName;
 use serde::Deserialize;
 
-use super::{MAX_RELAYS, RelayAddress, TlsFiles};
-use crate::names::Place;
-use crate::stop::Stop;
+use super::{MAX_RELAYS, TlsFiles};
+use crate::address::{HostAddress, RelayAddress};
+use crate::base::exit::ExitError;
 
 /// The connector to reach: by address and name, or as one that this machine was invited to.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RemoteKeys {
     #[serde(default, deserialize_with = "one_or_more")]
-    address: Vec<Place>,
+    address: Vec<HostAddress>,
     name: Option<String>,
     known: Option<String>,
 }
 
 /// A connector by where it may be and who it must prove to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Remote {
+pub(crate) struct RemoteConnector {
     /// Each may have several addresses, and any of them will do.
-    pub(crate) addresses: Vec<Place>,
+    pub(crate) addresses: Vec<HostAddress>,
     /// Relays that it may be registered at, and any of them will do as well.
     pub(crate) relays: Vec<RelayAddress>,
     /// What it is asked for at a relay.
@@ -35,16 +35,16 @@ pub(crate) struct Remote {
 
 /// Which connector an agent dials, and with what identity.
 #[derive(Debug, Clone)]
-pub(crate) enum Target {
+pub(crate) enum AgentTarget {
     /// The one of an invite that this machine followed, by the name it is known under.
     Known(String),
     /// One that the file describes.
-    Given(Remote, TlsFiles),
+    Given(RemoteConnector, TlsFiles),
 }
 
-impl Remote {
+impl RemoteConnector {
     /// One that is reached at its own addresses.
-    pub(crate) const fn at(addresses: Vec<Place>, name: String) -> Self {
+    pub(crate) const fn at(addresses: Vec<HostAddress>, name: String) -> Self {
         Self { addresses, name, relays: Vec::new(), service: None }
     }
 
@@ -71,17 +71,17 @@ impl RemoteKeys {
         tls: Option<TlsFiles>,
         has_relays: bool,
         path: &Path,
-    ) -> Result<Target, Stop> {
+    ) -> Result<AgentTarget, ExitError> {
         let has_way = has_relays || !self.address.is_empty();
-        let wrong = |what: &str| Stop::usage(format!("{}: connector: {what}", path.display()));
+        let wrong = |what: &str| ExitError::usage(format!("{}: connector: {what}", path.display()));
         match (self.known, self.name, tls) {
-            (Some(known), None, None) if self.address.is_empty() => Ok(Target::Known(known)),
+            (Some(known), None, None) if self.address.is_empty() => Ok(AgentTarget::Known(known)),
             (Some(_), ..) => Err(wrong(
                 "\"known\" says all there is to say; remove \"address\", \"name\" and the section [tls]",
             )),
             (None, Some(name), Some(mut tls)) if has_way => {
                 tls.resolve(path);
-                Ok(Target::Given(Remote::at(self.address, name), tls))
+                Ok(AgentTarget::Given(RemoteConnector::at(self.address, name), tls))
             }
             (None, None, None) if self.address.is_empty() => Err(wrong(
                 "nothing says which one; add known = \"web\" for one you were invited to, or address, \
@@ -93,7 +93,7 @@ impl RemoteKeys {
             (None, Some(_), _) if !has_way => Err(wrong(
                 "the key \"address\" is missing; add it like address = \"connector.example:4433\"",
             )),
-            (None, Some(_), _) => Err(Stop::usage(format!(
+            (None, Some(_), _) => Err(ExitError::usage(format!(
                 "{}: the key \"tls\" is missing; add it as a section [tls] with ca, certificate and key",
                 path.display()
             ))),
@@ -101,17 +101,17 @@ impl RemoteKeys {
     }
 }
 
-fn one_or_more<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<Place>, D::Error> {
+fn one_or_more<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<HostAddress>, D::Error> {
     struct OneOrMore;
     impl<'de> serde::de::Visitor<'de> for OneOrMore {
-        type Value = Vec<Place>;
+        type Value = Vec<HostAddress>;
 
         fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
             f.write_str("a host, a host and a port, or a list of them")
         }
 
         fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Self::Value, E> {
-            Place::try_from(text.to_owned()).map(|one| vec![one]).map_err(E::custom)
+            HostAddress::try_from(text.to_owned()).map(|one| vec![one]).map_err(E::custom)
         }
 
         fn visit_seq<A: serde::de::SeqAccess<'de>>(

@@ -6,19 +6,19 @@ use std::path::{Path, PathBuf};
 use adit_tokio::core::message::ServiceName;
 use serde::Deserialize;
 
-use super::{Backend, HostPort};
+use crate::address::{Backend, HostPort};
 
 /// How the names of the services begin that every connector has of its own.
 const RESERVED: &str = "adit.";
 
 /// One private service.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(try_from = "Written")]
-pub(crate) struct Service {
+#[serde(try_from = "ServiceKeys")]
+pub(crate) struct ServiceConfig {
     pub(crate) name: ServiceName,
     /// Where the service is, from here.
     pub(crate) backend: Backend,
-    /// Names of the devices that may use it, as their verified certificates say. Without the
+    /// Names of the devices that may use it, as in their verified certificates. Without the
     /// key every device of the CA may; with an empty list none.
     pub(crate) allow: Option<BTreeSet<String>>,
 }
@@ -26,18 +26,18 @@ pub(crate) struct Service {
 /// A `[[service]]`, key by key.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Written {
+struct ServiceKeys {
     name: ServiceName,
     tcp: Option<HostPort>,
     unix: Option<PathBuf>,
     allow: Option<BTreeSet<String>>,
 }
 
-impl TryFrom<Written> for Service {
+impl TryFrom<ServiceKeys> for ServiceConfig {
     type Error = String;
 
-    fn try_from(written: Written) -> Result<Self, String> {
-        let Written { name, tcp, unix, allow } = written;
+    fn try_from(keys: ServiceKeys) -> Result<Self, String> {
+        let ServiceKeys { name, tcp, unix, allow } = keys;
         if name.as_str().starts_with(RESERVED) {
             let why = format!("names that begin with \"{RESERVED}\" are adit's own");
             return Err(format!("\"{}\": {why}; choose another", name.as_str()));
@@ -60,7 +60,7 @@ impl TryFrom<Written> for Service {
     }
 }
 
-impl Service {
+impl ServiceConfig {
     /// Makes a relative path one that is relative to the directory of the file.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! What configuration files are accepted, and what is said about the others.
 
 use super::*;
+use crate::address::Backend;
 
 const CONNECTOR: &str = r#"
 listen = "127.0.0.1:4433"
@@ -50,18 +51,18 @@ impl Drop for File {
     }
 }
 
-fn connector(text: &str) -> Result<Connector, String> {
+fn connector(text: &str) -> Result<ConnectorConfig, String> {
     let file = File::new("connector.toml", text);
-    Connector::load(&file.0).map_err(|stop| message(&stop, &file))
+    ConnectorConfig::load(&file.0).map_err(|stop| message(&stop, &file))
 }
 
-fn agent(text: &str) -> Result<Agent, String> {
+fn agent(text: &str) -> Result<AgentConfig, String> {
     let file = File::new("agent.toml", text);
-    Agent::load(&file.0).map_err(|stop| message(&stop, &file))
+    AgentConfig::load(&file.0).map_err(|stop| message(&stop, &file))
 }
 
-fn message(stop: &Stop, file: &File) -> String {
-    assert_eq!(stop.exit(), crate::stop::Exit::Usage);
+fn message(stop: &ExitError, file: &File) -> String {
+    assert_eq!(stop.exit(), crate::base::exit::Exit::Usage);
     let text = stop.to_string();
     assert_eq!(text.lines().count(), 1, "{text}");
     text.strip_prefix(&format!("{}: ", file.0.display())).unwrap().to_owned()
@@ -84,7 +85,7 @@ fn a_connector_s_file_is_understood_and_its_paths_are_relative_to_it() {
 #[test]
 fn an_agent_s_file_is_understood() {
     let config = agent(AGENT).unwrap();
-    let Target::Given(remote, tls) = config.target else { panic!("{:?}", config.target) };
+    let AgentTarget::Given(remote, tls) = config.target else { panic!("{:?}", config.target) };
     assert_eq!(remote.addresses[0].to_string(), "localhost:4433");
     assert_eq!(remote.name, "connector");
     assert_eq!(tls.key, std::env::temp_dir().join("a.key"));
@@ -95,7 +96,7 @@ fn an_agent_s_file_is_understood() {
 #[test]
 fn a_connector_may_have_several_addresses() {
     let several = AGENT.replace("\"localhost:4433\"", "[\"10.0.0.1:1\", \"home.example:2\"]");
-    let Target::Given(remote, _) = agent(&several).unwrap().target else { panic!() };
+    let AgentTarget::Given(remote, _) = agent(&several).unwrap().target else { panic!() };
     assert_eq!(remote.addresses.len(), 2);
     let wrong = AGENT.replace("\"localhost:4433\"", "[\"10.0.0.1:0\"]");
     assert!(agent(&wrong).unwrap_err().contains("\"10.0.0.1:0\" is not a host"));
@@ -106,7 +107,7 @@ fn a_connector_is_known_or_described_and_not_both() {
     let forward = "[[forward]]\nlisten = \"127.0.0.1:9000\"\nservice = \"web\"\n";
     let with = |connector: &str| agent(&format!("[connector]\n{connector}\n{forward}"));
     let target = with("known = \"web\"").unwrap().target;
-    assert!(matches!(target, Target::Known(name) if name == "web"));
+    assert!(matches!(target, AgentTarget::Known(name) if name == "web"));
     for (keys, said) in [
         ("", "nothing says which one"),
         ("known = \"web\"\nname = \"x\"", "remove \"address\", \"name\""),
@@ -227,7 +228,7 @@ fn no_connections_at_all_is_a_mistake_and_one_is_not() {
 
 #[test]
 fn a_file_that_is_not_there_is_named() {
-    let stop = Agent::load(Path::new("/nonexistent/agent.toml")).unwrap_err();
+    let stop = AgentConfig::load(Path::new("/nonexistent/agent.toml")).unwrap_err();
     let said = stop.to_string();
     assert!(
         said.starts_with("/nonexistent/agent.toml: the configuration cannot be read"),

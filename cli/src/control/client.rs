@@ -7,9 +7,9 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::protocol::{self, MAX_ANSWER, Request};
-use super::{Heard, socket};
-use crate::stop::Stop;
+use super::protocol::{self, ControlRequest, MAX_ANSWER};
+use super::{ControlAnswer, socket};
+use crate::base::exit::ExitError;
 
 /// Sockets asked at a time: fewer than the files that a process may have open anywhere.
 const AT_ONCE: usize = 64;
@@ -18,9 +18,12 @@ const AT_ONCE: usize = 64;
 ///
 /// # Errors
 /// When it cannot be seen what is there.
-pub(super) async fn ask_all(run: &Path, request: Request) -> Result<Vec<Heard>, Stop> {
+pub(super) async fn ask_all(
+    run: &Path,
+    request: ControlRequest,
+) -> Result<Vec<ControlAnswer>, ExitError> {
     let sockets = socket::list(run).map_err(|error| {
-        Stop::usage(format!(
+        ExitError::usage(format!(
             "{}: cannot be read: {error}; ask as the user who runs adit, or name that home with --home",
             run.display()
         ))
@@ -38,7 +41,7 @@ pub(super) async fn ask_all(run: &Path, request: Request) -> Result<Vec<Heard>, 
 }
 
 /// Asks one process; `None` if it is gone.
-async fn ask(path: PathBuf, request: Request) -> Option<Heard> {
+async fn ask(path: PathBuf, request: ControlRequest) -> Option<ControlAnswer> {
     let socket = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let patience = request.patience();
     let answer = match timeout(patience, exchange(&path, request)).await {
@@ -47,12 +50,12 @@ async fn ask(path: PathBuf, request: Request) -> Option<Heard> {
         Ok(Err(error)) => Err(format!("it cannot be asked: {error}; ask as the user who runs it")),
         Err(_) => Err(format!("no answer within {patience:?}; look at its log, or restart it")),
     };
-    Some(Heard { socket, answer })
+    Some(ControlAnswer { socket, answer })
 }
 
-async fn exchange(path: &Path, request: Request) -> std::io::Result<Option<Vec<u8>>> {
+async fn exchange(path: &Path, request: ControlRequest) -> std::io::Result<Option<Vec<u8>>> {
     let Some(mut stream) = socket::connect(path).await? else { return Ok(None) };
-    // A process that turns somebody away says why and does not wait for the request.
+    // A process that turns a client away sends the reason and does not wait for the request.
     let _ = stream.write_all(&request.line()).await;
     let mut line = Vec::new();
     let read = BufReader::new(stream).take(MAX_ANSWER).read_until(b'\n', &mut line).await;

@@ -10,20 +10,20 @@ use serde_json::{Map, Value};
 pub(super) const MAX_REQUEST: usize = 1024;
 
 /// The longest answer that is read: a status takes about 1 KiB for each peer, of which a node has
-/// at most 16,384 unless it was told to take more.
+/// at most 16,384 unless it is configured to take more.
 pub(super) const MAX_ANSWER: u64 = 64 * 1024 * 1024;
 
 /// What can be asked of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
-pub(crate) enum Request {
+pub(crate) enum ControlRequest {
     /// How it is doing.
     Status,
-    /// To read its certificates and whom it believes again.
+    /// To read its certificates and trust anchors again.
     Reload,
 }
 
-impl Request {
+impl ControlRequest {
     /// How long an answer is waited for. A process that takes longer for a status hangs; a reload
     /// reads files.
     pub(super) const fn patience(self) -> Duration {
@@ -49,26 +49,26 @@ impl Request {
 }
 
 #[derive(Serialize)]
-struct Accepted<'a, T> {
+struct AcceptedAnswer<'a, T> {
     ok: bool,
     #[serde(flatten)]
     value: &'a T,
 }
 
 #[derive(Serialize)]
-struct Refused<'a> {
+struct RefusedAnswer<'a> {
     ok: bool,
     error: &'a str,
 }
 
 /// The line that answers a request.
 pub(super) fn accepted<T: Serialize>(value: &T) -> Vec<u8> {
-    line(&Accepted { ok: true, value })
+    line(&AcceptedAnswer { ok: true, value })
 }
 
-/// The line that says why there is no answer.
+/// The line with the reason why there is no answer.
 pub(super) fn refused(error: &str) -> Vec<u8> {
-    line(&Refused { ok: false, error })
+    line(&RefusedAnswer { ok: false, error })
 }
 
 fn line<T: Serialize>(value: &T) -> Vec<u8> {
@@ -81,7 +81,7 @@ fn line<T: Serialize>(value: &T) -> Vec<u8> {
 /// Reads an answer.
 ///
 /// # Errors
-/// What the process said it could not do, or that this is no answer.
+/// The error that the process reported, or that this is no answer.
 pub(super) fn answer(line: &[u8]) -> Result<Map<String, Value>, String> {
     let strange = || "its answer is not understood; run the same version of adit".to_owned();
     let mut answer: Map<String, Value> = serde_json::from_slice(line).map_err(|_| strange())?;
@@ -98,22 +98,23 @@ mod tests {
 
     #[test]
     fn requests_are_one_short_line_each() {
-        for (request, text) in
-            [(Request::Status, "{\"op\":\"status\"}\n"), (Request::Reload, "{\"op\":\"reload\"}\n")]
-        {
+        for (request, text) in [
+            (ControlRequest::Status, "{\"op\":\"status\"}\n"),
+            (ControlRequest::Reload, "{\"op\":\"reload\"}\n"),
+        ] {
             assert_eq!(request.line(), text.as_bytes());
             assert!(text.len() < MAX_REQUEST);
-            assert_eq!(Request::parse(text.as_bytes()), Ok(request));
+            assert_eq!(ControlRequest::parse(text.as_bytes()), Ok(request));
         }
     }
 
     #[test]
     fn what_is_no_request_is_answered_with_what_would_be_one() {
         for line in ["", "status", "{}", "[]", "{\"op\":\"stop\"}"] {
-            let said = Request::parse(line.as_bytes()).unwrap_err();
+            let said = ControlRequest::parse(line.as_bytes()).unwrap_err();
             assert!(said.ends_with("send {\"op\":\"status\"} or {\"op\":\"reload\"}"), "{said}");
         }
-        assert!(Request::parse(b"\xff\0").is_err());
+        assert!(ControlRequest::parse(b"\xff\0").is_err());
     }
 
     #[test]

@@ -13,30 +13,30 @@ use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::process::Process;
-use super::protocol::{self, MAX_REQUEST, Request};
-use super::socket::{self, Place, Socket};
-use crate::node::Background;
-use crate::stop::Stop;
+use super::Controlled;
+use super::protocol::{self, ControlRequest, MAX_REQUEST};
+use super::socket::{self, BoundSocket, SocketFile};
+use crate::base::exit::ExitError;
+use crate::base::task::Background;
 
 /// Clients at a time. A person watches in a window or two, and scripts ask and leave.
 const CLIENTS: usize = 16;
 
 /// How long a client may take to send a request, the first and each later one, and to read an
 /// answer. One who watches asks every second.
-const IDLE: Duration = Duration::from_secs(10);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How many times as long as a status took to make until the next one is made: with 16,384 peers
 /// one takes a tenth of a second, and the tunnel is to have nine tenths of the time.
 const REST: u32 = 9;
 
 /// Pause after the system had no room for another client.
-const NO_ROOM: Duration = Duration::from_secs(1);
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// A socket, served as long as this lives.
 #[derive(Debug)]
-pub(super) struct Open {
-    _place: Place,
+pub(super) struct ServedSocket {
+    _place: SocketFile,
     _serving: Background<()>,
 }
 
@@ -44,27 +44,32 @@ pub(super) struct Open {
 ///
 /// # Errors
 /// A sentence about what is in the way.
-pub(super) async fn open(run: &Path, process: Process) -> Result<Open, Stop> {
+pub(super) async fn open(run: &Path, process: impl Controlled) -> Result<ServedSocket, ExitError> {
     socket::sweep(run).await;
     let name = format!("{}-{}.sock", process.role(), std::process::id());
-    let Socket { listener, place, owner } = socket::bind(run, &name).await?;
-    let desk = Arc::new(Desk::new(process));
-    let serving = Background::spawn(serve(listener, owner, desk, IDLE));
-    Ok(Open { _place: place, _serving: serving })
+    let BoundSocket { listener, place, owner } = socket::bind(run, &name).await?;
+    let handler = Arc::new(ControlHandler::new(process));
+    let serving = Background::spawn(serve(listener, owner, handler, IDLE_TIMEOUT));
+    Ok(ServedSocket { _place: place, _serving: serving })
 }
 
-async fn serve(listener: UnixListener, owner: u32, desk: Arc<Desk>, idle: Duration) {
+async fn serve<P: Controlled>(
+    listener: UnixListener,
+    owner: u32,
+    handler: Arc<ControlHandler<P>>,
+    idle: Duration,
+) {
     let mut clients = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((client, _)) => match admit(&client, owner, clients.len()) {
-                    Ok(()) => drop(clients.spawn(attend(client, desk.clone(), idle))),
+                    Ok(()) => drop(clients.spawn(attend(client, handler.clone(), idle))),
                     Err(sentence) => turn_away(client, sentence),
                 },
                 Err(error) => {
                     tracing::debug!(%error, "a control client could not be accepted");
-                    sleep(NO_ROOM).await;
+                    sleep(ACCEPT_RETRY_DELAY).await;
                 }
             },
             Some(_) = clients.join_next() => {}
@@ -82,7 +87,7 @@ fn admit(client: &UnixStream, owner: u32, clients: usize) -> Result<(), &'static
     }
 }
 
-/// Says why and hangs up, without waiting for anything: one that has just come has room for a line.
+/// Sends the reason and hangs up, without waiting: a new connection has room for a line.
 fn turn_away(client: UnixStream, sentence: &str) {
     let _ = client.into_std().and_then(|mut client| client.write(&protocol::refused(sentence)));
 }
@@ -92,14 +97,18 @@ const fn may_ask(user: u32, owner: u32) -> bool {
     user == owner || user == ROOT
 }
 
-/// Answers one client until it leaves, takes too long or says what is no line.
-async fn attend(mut client: UnixStream, desk: Arc<Desk>, idle: Duration) {
+/// Answers one client until it leaves, takes too long or sends what is no line.
+async fn attend<P: Controlled>(
+    mut client: UnixStream,
+    handler: Arc<ControlHandler<P>>,
+    idle: Duration,
+) {
     let (read, mut write) = client.split();
     let mut read = BufReader::with_capacity(MAX_REQUEST, read);
     while let Ok(Ok(Some(line))) = timeout(idle, next_line(&mut read)).await {
         let is_whole = line.len() <= MAX_REQUEST;
         let answer = match is_whole {
-            true => desk.answer(&line).await,
+            true => handler.answer(&line).await,
             false => protocol::refused("the request is too long; send at most 1,024 bytes"),
         };
         if !matches!(timeout(idle, write.write_all(&answer)).await, Ok(Ok(()))) || !is_whole {
@@ -119,24 +128,23 @@ where
     Ok(Some(line).filter(|line| !line.is_empty()))
 }
 
-/// Where requests are answered, each in its turn.
-#[derive(Debug)]
-struct Desk {
-    process: Process,
+/// Answers the requests of all clients, one at a time of each kind.
+struct ControlHandler<P> {
+    process: P,
     /// When the next status may be made.
     status: Mutex<Instant>,
     reload: Mutex<()>,
 }
 
-impl Desk {
-    fn new(process: Process) -> Self {
+impl<P: Controlled> ControlHandler<P> {
+    fn new(process: P) -> Self {
         Self { process, status: Mutex::new(Instant::now()), reload: Mutex::new(()) }
     }
 
     async fn answer(&self, line: &[u8]) -> Vec<u8> {
-        match Request::parse(line) {
-            Ok(Request::Status) => self.status().await,
-            Ok(Request::Reload) => {
+        match ControlRequest::parse(line) {
+            Ok(ControlRequest::Status) => self.status().await,
+            Ok(ControlRequest::Reload) => {
                 let _turn = self.reload.lock().await;
                 match self.process.reload().await {
                     Ok(done) => protocol::accepted(&done),

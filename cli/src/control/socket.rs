@@ -8,26 +8,26 @@ use std::path::{Path, PathBuf};
 
 use tokio::net::{UnixListener, UnixStream};
 
+use crate::base::exit::ExitError;
 use crate::homedir::store;
-use crate::stop::Stop;
 
 /// A socket that listens.
 #[derive(Debug)]
-pub(super) struct Socket {
+pub(super) struct BoundSocket {
     pub(super) listener: UnixListener,
-    pub(super) place: Place,
+    pub(super) place: SocketFile,
     /// The user it belongs to.
     pub(super) owner: u32,
 }
 
 /// The file of a socket, removed with this value.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct SocketFile {
     path: PathBuf,
     file: (u64, u64),
 }
 
-impl Drop for Place {
+impl Drop for SocketFile {
     fn drop(&mut self) {
         let is_ours =
             fs::symlink_metadata(&self.path).is_ok_and(|m| (m.dev(), m.ino()) == self.file);
@@ -39,17 +39,17 @@ impl Drop for Place {
 
 /// Listens as `name` in the directory `run`, which is created.
 ///
-/// The socket gets its name only once it listens, so that whoever finds one that refuses knows that
+/// The socket gets its name only once it listens, so that a client that finds one that refuses knows that
 /// its process is gone.
 ///
 /// # Errors
 /// A sentence about what is in the way.
-pub(super) async fn bind(run: &Path, name: &str) -> Result<Socket, Stop> {
+pub(super) async fn bind(run: &Path, name: &str) -> Result<BoundSocket, ExitError> {
     let path = run.join(name);
     close_to_others(run)?;
     if UnixStream::connect(&path).await.is_ok() {
         let why = "another process has this name; give each its own home with --home or ADIT_HOME";
-        return Err(Stop::usage(format!("{}: {why}", path.display())));
+        return Err(ExitError::usage(format!("{}: {why}", path.display())));
     }
     let beside = run.join(format!(".{name}"));
     let _ = fs::remove_file(&beside);
@@ -65,8 +65,8 @@ pub(super) async fn bind(run: &Path, name: &str) -> Result<Socket, Stop> {
     })();
     match published {
         Ok(socket) => {
-            let place = Place { path, file: (socket.dev(), socket.ino()) };
-            Ok(Socket { listener, place, owner: socket.uid() })
+            let place = SocketFile { path, file: (socket.dev(), socket.ino()) };
+            Ok(BoundSocket { listener, place, owner: socket.uid() })
         }
         Err(error) => {
             let _ = fs::remove_file(&beside);
@@ -76,7 +76,7 @@ pub(super) async fn bind(run: &Path, name: &str) -> Result<Socket, Stop> {
 }
 
 /// Creates the directory, and closes one that others can enter.
-fn close_to_others(run: &Path) -> Result<(), Stop> {
+fn close_to_others(run: &Path) -> Result<(), ExitError> {
     store::directory(run)?;
     let closed = fs::metadata(run).and_then(|found| match found.mode() & 0o077 {
         0 => Ok(()),
@@ -85,10 +85,10 @@ fn close_to_others(run: &Path) -> Result<(), Stop> {
     closed.map_err(|error| store::cannot_write(run, &error))
 }
 
-fn cannot_listen(path: &Path, error: &io::Error) -> Stop {
-    // What the standard library says of a path that does not fit into a socket's address.
+fn cannot_listen(path: &Path, error: &io::Error) -> ExitError {
+    // The error of the standard library for a path that does not fit into a socket's address.
     if error.kind() == io::ErrorKind::InvalidInput {
-        return Stop::usage(format!(
+        return ExitError::usage(format!(
             "{}: too long for a socket; name a home with a shorter path with --home or ADIT_HOME",
             path.display()
         ));
@@ -99,7 +99,7 @@ fn cannot_listen(path: &Path, error: &io::Error) -> Stop {
 /// The sockets in a directory that may not be there, in the order of their names.
 ///
 /// # Errors
-/// What the system said about the directory.
+/// The error of the system about the directory.
 pub(super) fn list(run: &Path) -> io::Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(run) {
         Ok(entries) => entries,

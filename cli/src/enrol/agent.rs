@@ -11,50 +11,53 @@ use adit_tokio::core::retry::Policy;
 use adit_tokio::core::tls::{Tls, Trust};
 use rcgen::KeyPair;
 
-use super::{Answer, Ask};
-use crate::agent::ATTEMPT;
-use crate::config::Remote;
+use super::{EnrolmentRequest, EnrolmentResponse};
+use crate::base::exit::{Exit, ExitError};
+use crate::base::system::unix_now;
+use crate::base::units;
+use crate::config::RemoteConnector;
 use crate::homedir::Home;
-use crate::invite::Invite;
-use crate::known::{Known, Membership};
-use crate::link::reach;
-use crate::mesh::{certificate, unix_now};
-use crate::race::Caller;
-use crate::stop::{Exit, Stop};
+use crate::identity::invite::Invite;
+use crate::identity::member::Membership;
+use crate::identity::mesh::certificate;
+use crate::identity::saved_service::SavedService;
+use crate::net::dialer::Dialer;
+use crate::net::link::reach;
+use crate::net::node::CONNECT_TIMEOUT;
 
 /// How long one question may take once there is a connection.
-const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Follows an invite: gives the name under which its service is known here from now on. It asks
 /// for as long as the invite is good, or for `limit`.
 ///
 /// # Errors
 /// Why it cannot be followed.
-pub(crate) async fn follow(
+pub(crate) async fn redeem(
     home: &Home,
     invite: &Invite,
     limit: Option<Duration>,
-) -> Result<String, Stop> {
+) -> Result<String, ExitError> {
     let left = time_left(invite)?;
     let membership = Membership::of(home, invite.ca);
     // Before anybody is asked: a home that cannot be written costs no invite.
     membership.key()?;
     let (identity, _) = invite.secret.identity()?;
-    let shown = identity.clone();
+    let relay_identity = identity.clone();
     let tls = Tls::new(identity, Trust::pinned(invite.ca));
     let core = Config::builder(tls)
         .device_id("agent")
-        .transport(Transport { connect_timeout: ATTEMPT, ..Transport::default() })
+        .transport(Transport { connect_timeout: CONNECT_TIMEOUT, ..Transport::default() })
         .retry(Policy::interactive())
         .build()
-        .map_err(|error| Stop::new(Exit::Degraded, error.to_string()))?;
-    let caller = Caller { core, shown, maps: false };
+        .map_err(|error| ExitError::new(Exit::Degraded, error.to_string()))?;
+    let dialer = Dialer { core, relay_identity, port_mapping: false };
     let addresses = invite.addresses.iter().cloned().map(Into::into).collect();
-    let remote =
-        Remote::at(addresses, invite.connector.clone()).by(&invite.relays, Some(&invite.service));
+    let remote = RemoteConnector::at(addresses, invite.connector.clone())
+        .by(&invite.relays, Some(&invite.service));
     let patience = limit.unwrap_or(left).min(left);
     let (reached, key, answer) = loop {
-        let attempt = reach(&remote, &caller, patience).await;
+        let attempt = reach(&remote, &dialer, patience).await;
         let attempt = attempt.map_err(|stop| if_refused(stop, invite))?;
         let reached = attempt.peer.remote().filter(|_| attempt.relays.is_none());
         let answered = enrol(&attempt.peer, &membership, invite).await;
@@ -67,14 +70,18 @@ pub(crate) async fn follow(
         }
     };
     membership.keep(&key, &answer.certificate, &answer.ca)?;
-    let mut known =
-        Known::new(invite.ca, invite.connector.clone(), &invite.addresses, invite.service.clone())
-            .by(&invite.relays);
+    let mut known = SavedService::new(
+        invite.ca,
+        invite.connector.clone(),
+        &invite.addresses,
+        invite.service.clone(),
+    )
+    .by(&invite.relays);
     if let Some(reached) = reached {
         known.prefer(&reached.into());
     }
     let name = known.name_for(home);
-    if let Ok(before) = Known::load(home, &name) {
+    if let Ok(before) = SavedService::load(home, &name) {
         known.local = before.local;
     }
     known.save(home, &name)?;
@@ -82,16 +89,16 @@ pub(crate) async fn follow(
     Ok(name)
 }
 
-fn time_left(invite: &Invite) -> Result<Duration, Stop> {
+fn time_left(invite: &Invite) -> Result<Duration, ExitError> {
     let (now, next) = (unix_now(), "ask for a new one: adit invite new");
     let left = invite.expires.checked_sub(now).ok_or_else(|| {
         let ago = Duration::from_secs(now - invite.expires);
-        Stop::new(
+        ExitError::new(
             Exit::Authentication,
             format!(
                 "this invite expired {} ago, unless this machine's clock, which says {}, is wrong; {next}",
-                crate::output::span(ago),
-                crate::output::date(now),
+                units::span(ago),
+                units::date(now),
             ),
         )
     })?;
@@ -99,11 +106,11 @@ fn time_left(invite: &Invite) -> Result<Duration, Stop> {
 }
 
 /// What a refusal of the invite's key means to who holds it.
-fn if_refused(stop: Stop, invite: &Invite) -> Stop {
+fn if_refused(stop: ExitError, invite: &Invite) -> ExitError {
     if stop.exit() != Exit::Authentication || stop.is_about_clock() {
         return stop;
     }
-    Stop::new(
+    ExitError::new(
         Exit::Authentication,
         format!(
             "the connector {} does not take this invite ({stop}): it was revoked, has expired, or is \
@@ -119,7 +126,7 @@ async fn enrol(
     peer: &Peer,
     membership: &Membership,
     invite: &Invite,
-) -> Result<(KeyPair, Answer), Stop> {
+) -> Result<(KeyPair, EnrolmentResponse), ExitError> {
     let mut key = membership.key()?;
     let mut answered = enrol_with(peer, &key).await?;
     let is_refused = answered.as_ref().is_err_and(|failure| failure.code() == Code::Forbidden);
@@ -130,39 +137,46 @@ async fn enrol(
     let answer = answered.map_err(|failure| {
         if failure.code() == Code::Forbidden {
             let sentence = format!("{}; ask for a new one: adit invite new", failure.detail());
-            return Stop::new(Exit::Authentication, sentence);
+            return ExitError::new(Exit::Authentication, sentence);
         }
         failure.into()
     })?;
     if certificate::key_of_pem(&answer.ca).ok() != Some(invite.ca) {
         let sentence = "the connector answered with another CA than the invite's; tell its owner";
-        return Err(Stop::new(Exit::Authentication, sentence));
+        return Err(ExitError::new(Exit::Authentication, sentence));
     }
     Ok((key, answer))
 }
 
-async fn enrol_with(peer: &Peer, key: &KeyPair) -> Result<Result<Answer, Failure>, Stop> {
+async fn enrol_with(
+    peer: &Peer,
+    key: &KeyPair,
+) -> Result<Result<EnrolmentResponse, Failure>, ExitError> {
     let csr = certificate::request_pem(key)?;
-    Ok(ask(peer, &Ask::Enrol { csr, label: certificate::this_machine() }).await)
+    Ok(ask(peer, &EnrolmentRequest::Enrol { csr, label: certificate::this_machine() }).await)
 }
 
 /// Gets the next certificate over a connection that is up, for the present key or a new one.
 ///
 /// # Errors
 /// Why there is none; the present one is still there.
-pub(crate) async fn renew(peer: &Peer, membership: &Membership, rotate: bool) -> Result<(), Stop> {
+pub(crate) async fn renew(
+    peer: &Peer,
+    membership: &Membership,
+    rotate: bool,
+) -> Result<(), ExitError> {
     // On the disk before it is asked for: one that has no room costs nothing.
     let key = if rotate { membership.next_key()? } else { membership.key()? };
     let csr = certificate::request_pem(&key)?;
-    let answer = ask(peer, &Ask::Renew { csr }).await?;
+    let answer = ask(peer, &EnrolmentRequest::Renew { csr }).await?;
     membership.keep(&key, &answer.certificate, &answer.ca)
 }
 
-async fn ask(peer: &Peer, ask: &Ask) -> Result<Answer, Failure> {
+async fn ask(peer: &Peer, ask: &EnrolmentRequest) -> Result<EnrolmentResponse, Failure> {
     let broken =
         |error: serde_json::Error| Failure::new(Code::ProtocolViolation, error.to_string());
     let body = serde_json::to_vec(ask).map_err(broken)?;
-    let response = peer.request(Request::new(body).deadline(ANSWER_WITHIN)).await?;
+    let response = peer.request(Request::new(body).deadline(ANSWER_TIMEOUT)).await?;
     let body = response.collect().await?;
     serde_json::from_slice(&body).map_err(broken)
 }

@@ -1,44 +1,48 @@
 //! The connector's answers: it signs for guests who hold an unspent invite, and for members who are
-//! not revoked. Who that is, is the mesh's to say; here it is read who asks.
+//! not revoked. The mesh decides who that is; this module reads who asks.
 
 use adit_tokio::core::error::{Code, Failure};
 use adit_tokio::core::tls::Credential;
 
-use super::{Answer, Ask, MAX_LABEL};
-use crate::mesh::certificate::Request;
-use crate::mesh::registry::id_among;
-use crate::mesh::{Denied, Mesh};
+use super::{EnrolmentRequest, EnrolmentResponse, MAX_LABEL};
+use crate::identity::mesh::certificate::CertificateRequest;
+use crate::identity::mesh::registry::id_among;
+use crate::identity::mesh::{Denied, Mesh};
 
 /// Answers one question, on the disk before it returns.
 ///
 /// # Errors
-/// What the peer is told instead.
-pub(crate) fn answer(mesh: &Mesh, credential: &Credential, ask: Ask) -> Result<Answer, Failure> {
+/// The failure that the peer gets instead.
+pub(crate) fn answer(
+    mesh: &Mesh,
+    credential: &Credential,
+    ask: EnrolmentRequest,
+) -> Result<EnrolmentResponse, Failure> {
     let malformed = |why: String| Failure::new(Code::ProtocolViolation, why);
     let done = match ask {
-        Ask::Enrol { csr, label } => {
+        EnrolmentRequest::Enrol { csr, label } => {
             if !credential.is_guest() {
                 return Err(Failure::new(Code::Forbidden, "enrolment is for holders of an invite"));
             }
-            let request = Request::from_pem(&csr).map_err(malformed)?;
-            mesh.enrol(credential.key, &request, &plain(&label))
+            let request = CertificateRequest::from_pem(&csr).map_err(malformed)?;
+            mesh.enrol(credential.key, &request, &sanitised(&label))
         }
-        Ask::Renew { csr } => {
+        EnrolmentRequest::Renew { csr } => {
             let Some(id) = id_among(&credential.names) else {
                 return Err(Failure::new(Code::Forbidden, "renewal is for devices of this mesh"));
             };
-            let request = Request::from_pem(&csr).map_err(malformed)?;
+            let request = CertificateRequest::from_pem(&csr).map_err(malformed)?;
             mesh.renew(id, &request)
         }
     };
-    let (device, certified) = done.map_err(told)?;
-    let ca = mesh.ca_pem().map_err(|stop| told(Denied::Broken(stop)))?;
+    let (device, certified) = done.map_err(to_failure)?;
+    let ca = mesh.ca_pem().map_err(|stop| to_failure(Denied::Broken(stop)))?;
     tracing::info!(device = device.title(), "a certificate was issued");
-    Ok(Answer { device: device.id, certificate: certified.pem, ca })
+    Ok(EnrolmentResponse { device: device.id, certificate: certified.pem, ca })
 }
 
 /// What the peer hears: why it is refused, and nothing of this machine's troubles.
-fn told(denied: Denied) -> Failure {
+fn to_failure(denied: Denied) -> Failure {
     match denied {
         Denied::Refused(refusal) => {
             tracing::warn!("no certificate was issued: {refusal}");
@@ -52,7 +56,7 @@ fn told(denied: Denied) -> Failure {
 }
 
 /// A label for people's eyes: what it calls itself, without what a terminal would obey.
-fn plain(label: &str) -> String {
+fn sanitised(label: &str) -> String {
     label
         .chars()
         .filter(|c| c.is_ascii_alphanumeric() || "-_.".contains(*c))
@@ -66,7 +70,7 @@ mod tests {
 
     #[test]
     fn a_label_holds_nothing_that_a_terminal_would_obey() {
-        assert_eq!(plain("lap\u{1b}[31mtop\n é"), "lap31mtop");
-        assert_eq!(plain(&"a".repeat(64)).len(), MAX_LABEL);
+        assert_eq!(sanitised("lap\u{1b}[31mtop\n é"), "lap31mtop");
+        assert_eq!(sanitised(&"a".repeat(64)).len(), MAX_LABEL);
     }
 }

@@ -1,5 +1,5 @@
-//! From an invite to a certificate, and from a certificate to the next one: what the two sides say
-//! to each other (docs/protocol.md, "Operations of a connector"). Both travel as requests within the
+//! From an invite to a certificate, and from a certificate to the next one: the messages of the
+//! two sides (docs/protocol.md, "Operations of a connector"). Both travel as requests within the
 //! tunnel's own TLS session.
 //!
 //! `connector` answers, `agent` asks. That the asker holds the invite's secret was proven by TLS: it
@@ -7,13 +7,14 @@
 
 pub(crate) mod agent;
 pub(crate) mod connector;
+pub(crate) mod renewal;
 
 use serde::{Deserialize, Serialize};
 
 /// What a device asks of its connector.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
-pub(crate) enum Ask {
+pub(crate) enum EnrolmentRequest {
     /// A guest wants to become a member.
     Enrol {
         /// A certificate request (PKCS#10) in PEM.
@@ -31,7 +32,7 @@ pub(crate) enum Ask {
 
 /// The answer to both.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Answer {
+pub(crate) struct EnrolmentResponse {
     /// The device's name in the mesh.
     pub(crate) device: String,
     /// Its certificate in PEM.

@@ -14,7 +14,7 @@ use adit_tokio::core::drive::{RecvHalf, SendHalf, StreamError};
 use adit_tokio::core::error::Code;
 use bytes::{Bytes, BytesMut};
 
-use super::socket::Socket;
+use super::socket::StreamSocket;
 
 /// Smallest and largest read buffer: the size doubles as long as reads fill it. Measured on
 /// loopback, more than 256 KiB carries no more.
@@ -31,7 +31,7 @@ const WRITE: (usize, usize) = (256 * 1024, 64);
 pub(super) const TURN: usize = 128 * 1024;
 
 /// The sending direction of a stream.
-pub(super) trait Sink {
+pub(super) trait ByteSink {
     /// Takes what there is room for from the front; ready once something was taken.
     fn poll_give(
         &mut self,
@@ -45,7 +45,7 @@ pub(super) trait Sink {
 }
 
 /// The receiving direction of a stream.
-pub(super) trait Source {
+pub(super) trait ByteSource {
     /// The next bytes in order, at most `max`; `None` at the end.
     fn poll_take(
         &mut self,
@@ -58,7 +58,7 @@ pub(super) trait Source {
     fn stop(&mut self, code: Code);
 }
 
-impl Sink for SendHalf {
+impl ByteSink for SendHalf {
     fn poll_give(
         &mut self,
         cx: &mut Context<'_>,
@@ -76,7 +76,7 @@ impl Sink for SendHalf {
     }
 }
 
-impl Source for RecvHalf {
+impl ByteSource for RecvHalf {
     fn poll_take(
         &mut self,
         cx: &mut Context<'_>,
@@ -126,9 +126,9 @@ struct Progress {
 /// Carries both directions until both have ended, or one has broken, which ends the other. A
 /// connection of which one direction has ended breaks when the other is silent for `half_open`.
 pub(super) async fn both_ways(
-    socket: impl Socket,
-    mut sink: impl Sink,
-    mut source: impl Source,
+    socket: impl StreamSocket,
+    mut sink: impl ByteSink,
+    mut source: impl ByteSource,
     half_open: Duration,
 ) -> (Totals, Result<(), Broken>) {
     let progress = Progress::default();
@@ -154,8 +154,8 @@ pub(super) async fn both_ways(
 }
 
 async fn read_socket(
-    socket: &impl Socket,
-    sink: &mut impl Sink,
+    socket: &impl StreamSocket,
+    sink: &mut impl ByteSink,
     progress: &Progress,
 ) -> Result<(), Broken> {
     let mut size = READ.0;
@@ -199,8 +199,8 @@ async fn read_socket(
 }
 
 async fn write_socket(
-    socket: &impl Socket,
-    source: &mut impl Source,
+    socket: &impl StreamSocket,
+    source: &mut impl ByteSource,
     progress: &Progress,
 ) -> Result<(), Broken> {
     let mut batch = Batch::default();
@@ -252,7 +252,7 @@ impl Batch {
     /// is `true`.
     fn poll_fill(
         &mut self,
-        source: &mut impl Source,
+        source: &mut impl ByteSource,
         cx: &mut Context<'_>,
     ) -> Poll<Result<bool, StreamError>> {
         self.pieces.clear();
@@ -275,7 +275,7 @@ impl Batch {
         Poll::Ready(Ok(false))
     }
 
-    fn write_to(&mut self, socket: &impl Socket) -> io::Result<usize> {
+    fn write_to(&mut self, socket: &impl StreamSocket) -> io::Result<usize> {
         let mut slices = [IoSlice::new(&[]); WRITE.1];
         let left = &self.pieces[self.done..];
         for (slice, piece) in slices.iter_mut().zip(left) {
@@ -310,9 +310,9 @@ impl Progress {
 }
 
 /// Waits for what breaks a connection of which one direction has ended: silence for too long, or
-/// a reset that no read would tell of, since reading is over. It is polled after the two
+/// a reset that no read would report, since reading is over. It is polled after the two
 /// directions in the same task, so that it needs no waker to see what they did.
-async fn linger(socket: &impl Socket, progress: &Progress, half_open: Duration) -> Broken {
+async fn linger(socket: &impl StreamSocket, progress: &Progress, half_open: Duration) -> Broken {
     poll_fn(|_| if progress.is_half_open() { Poll::Ready(()) } else { Poll::Pending }).await;
     let silence = async {
         loop {

@@ -3,16 +3,10 @@
 //! It decides about sockets, time limits and refusals. It knows nothing of how the tunnel is kept
 //! up, and it never looks at the bytes.
 
-pub(crate) mod agent;
-pub(crate) mod builtin;
-mod connect;
-pub(crate) mod connector;
 mod copy;
-mod device;
-mod requests;
+pub(crate) mod egress;
+pub(crate) mod ingress;
 mod socket;
-#[cfg(test)]
-pub(crate) mod world;
 
 use std::time::Duration;
 
@@ -29,7 +23,7 @@ pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(15));
 
 /// What every forwarded TCP connection is set to. A socket that refuses has died already, which
-/// the first read will say.
+/// the first read will show.
 fn prepare(tcp: &TcpStream) {
     let _ = tcp.set_nodelay(true);
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE.0).with_interval(KEEPALIVE.1);

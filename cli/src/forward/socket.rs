@@ -1,5 +1,5 @@
-//! What the two ends of a forwarded connection are made of: TCP, or a Unix stream socket. It says
-//! how each is read, written, ended and broken off; it decides about nothing.
+//! What the two ends of a forwarded connection are made of: TCP, or a Unix stream socket. It
+//! defines how each is read, written, ended and broken off; it decides nothing.
 
 use std::future::Future;
 use std::io::{self, IoSlice};
@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::net::UnixStream;
 
 /// A connected stream socket.
-pub(super) trait Socket {
+pub(super) trait StreamSocket {
     /// Completes when a read is worth trying.
     fn readable(&self) -> impl Future<Output = io::Result<()>> + Send;
     /// Completes when a write is worth trying.
@@ -30,7 +30,7 @@ pub(super) trait Socket {
     fn break_off(&self);
 }
 
-impl Socket for TcpStream {
+impl StreamSocket for TcpStream {
     fn readable(&self) -> impl Future<Output = io::Result<()>> + Send {
         self.readable()
     }
@@ -62,7 +62,7 @@ impl Socket for TcpStream {
 }
 
 #[cfg(unix)]
-impl Socket for UnixStream {
+impl StreamSocket for UnixStream {
     fn readable(&self) -> impl Future<Output = io::Result<()>> + Send {
         self.readable()
     }

@@ -6,7 +6,7 @@ use std::io::{Read as _, Seek as _, Write as _};
 use std::path::Path;
 
 use super::store;
-use crate::stop::Stop;
+use crate::base::exit::ExitError;
 
 /// A lock that is held as long as the value lives.
 #[derive(Debug)]
@@ -19,7 +19,7 @@ impl Lock {
     ///
     /// # Errors
     /// A sentence about the file.
-    pub(crate) fn wait(path: &Path) -> Result<Self, Stop> {
+    pub(crate) fn wait(path: &Path) -> Result<Self, ExitError> {
         let file = open(path)?;
         file.lock().map_err(|error| store::cannot_write(path, &error))?;
         Ok(Self { _file: file })
@@ -30,7 +30,10 @@ impl Lock {
     ///
     /// # Errors
     /// That sentence, or one about the file.
-    pub(crate) fn claim(path: &Path, taken: impl FnOnce(&str) -> Stop) -> Result<Self, Stop> {
+    pub(crate) fn claim(
+        path: &Path,
+        taken: impl FnOnce(&str) -> ExitError,
+    ) -> Result<Self, ExitError> {
         let mut file = open(path)?;
         match file.try_lock() {
             Ok(()) => {}
@@ -49,7 +52,7 @@ impl Lock {
     }
 }
 
-fn open(path: &Path) -> Result<File, Stop> {
+fn open(path: &Path) -> Result<File, ExitError> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
     #[cfg(unix)]
@@ -69,7 +72,7 @@ mod tests {
     fn a_second_claim_is_told_who_has_it_and_a_third_gets_it_once_it_is_free() {
         let scratch = Scratch::new();
         let path = scratch.path().join("lock");
-        let claim = || Lock::claim(&path, |holder| Stop::usage(format!("held by {holder}")));
+        let claim = || Lock::claim(&path, |holder| ExitError::usage(format!("held by {holder}")));
         let first = claim().unwrap();
         let said = claim().unwrap_err().to_string();
         assert_eq!(said, format!("held by {}", std::process::id()));

@@ -1,12 +1,12 @@
 //! The home: one directory, its owner's alone, in which identities, what was issued and what is
-//! known live. It decides where a file is; what is in it is for its module to say.
+//! known live. It decides where a file is; its module decides what is in it.
 //!
 //! ```text
 //! ~/.adit/                    0700; ADIT_HOME or --home names another
-//!   mesh/                     this machine's own certificate authority (crate::mesh)
-//!   known/<name>.json         a service this machine was invited to (crate::known)
+//!   mesh/                     this machine's own certificate authority (crate::identity::mesh)
+//!   known/<name>.json         a service this machine was invited to (crate::identity::known)
 //!   identities/<ca>/          this machine's certificate in somebody's mesh
-//!   relay/                    this machine's key as a relay (crate::relay)
+//!   relay/                    this machine's key as a relay (crate::roles::relay)
 //!   run/<process>.sock        a running adit (crate::control)
 //! ```
 
@@ -15,7 +15,7 @@ pub(crate) mod store;
 
 use std::path::{Path, PathBuf};
 
-use crate::stop::Stop;
+use crate::base::exit::ExitError;
 
 /// The directory.
 #[derive(Debug, Clone)]
@@ -26,13 +26,13 @@ impl Home {
     ///
     /// # Errors
     /// When none was named and the user has no directory.
-    pub(crate) fn find(named: Option<&Path>) -> Result<Self, Stop> {
+    pub(crate) fn find(named: Option<&Path>) -> Result<Self, ExitError> {
         if let Some(path) = named {
             return Ok(Self(path.to_owned()));
         }
         let user = std::env::home_dir().filter(|path| !path.as_os_str().is_empty());
         user.map(|path| Self(path.join(".adit"))).ok_or_else(|| {
-            Stop::usage("this user has no home directory; name one with --home or ADIT_HOME")
+            ExitError::usage("this user has no home directory; name one with --home or ADIT_HOME")
         })
     }
 

@@ -8,13 +8,13 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use crate::stop::Stop;
+use crate::base::exit::ExitError;
 
 /// Creates a directory and those above it, its owner's alone.
 ///
 /// # Errors
 /// A sentence about the directory.
-pub(crate) fn directory(path: &Path) -> Result<(), Stop> {
+pub(crate) fn directory(path: &Path) -> Result<(), ExitError> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]
@@ -29,7 +29,7 @@ pub(crate) fn directory(path: &Path) -> Result<(), Stop> {
 ///
 /// # Errors
 /// A sentence about the file; what was there is still there then.
-pub(crate) fn replace(path: &Path, contents: &[u8]) -> Result<(), Stop> {
+pub(crate) fn replace(path: &Path, contents: &[u8]) -> Result<(), ExitError> {
     write_beside(path, contents, |beside| fs::rename(beside, path))
 }
 
@@ -37,7 +37,7 @@ pub(crate) fn replace(path: &Path, contents: &[u8]) -> Result<(), Stop> {
 ///
 /// # Errors
 /// A sentence about the file, also when there is one already, which stays as it is.
-pub(crate) fn create(path: &Path, contents: &[u8]) -> Result<(), Stop> {
+pub(crate) fn create(path: &Path, contents: &[u8]) -> Result<(), ExitError> {
     // A link, unlike a rename, fails where something is.
     write_beside(path, contents, |beside| {
         fs::hard_link(beside, path)?;
@@ -49,7 +49,7 @@ fn write_beside(
     path: &Path,
     contents: &[u8],
     put: impl FnOnce(&Path) -> io::Result<()>,
-) -> Result<(), Stop> {
+) -> Result<(), ExitError> {
     let beside = beside(path);
     let written = write(&beside, contents).and_then(|()| put(&beside)).and_then(|()| flush(path));
     written.map_err(|error| {
@@ -77,7 +77,7 @@ fn beside(path: &Path) -> PathBuf {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    // The time tells a file of this process from one that a crashed one of the same id left behind.
+    // The time distinguishes a file of this process from one that a crashed one of the same id left behind.
     let time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let time = time.unwrap_or_default().as_nanos();
     path.with_file_name(format!(".{name}.{}.{number}.{time}", std::process::id()))
@@ -98,11 +98,11 @@ fn flush(path: &Path) -> io::Result<()> {
 ///
 /// # Errors
 /// A sentence about a file that is there and cannot be read.
-pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>, Stop> {
+pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>, ExitError> {
     match fs::read(path) {
         Ok(contents) => Ok(Some(contents)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Stop::usage(format!(
+        Err(error) => Err(ExitError::usage(format!(
             "{}: cannot be read: {error}; make it readable for this user, or name another home with --home",
             path.display()
         ))),
@@ -110,7 +110,7 @@ pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>, Stop> {
 }
 
 /// The sentence about something that could not be written.
-pub(crate) fn cannot_write(path: &Path, error: &io::Error) -> Stop {
+pub(crate) fn cannot_write(path: &Path, error: &io::Error) -> ExitError {
     use io::ErrorKind as Kind;
     let is = |kinds: &[Kind]| kinds.contains(&error.kind());
     let next = if is(&[Kind::StorageFull, Kind::QuotaExceeded, Kind::FileTooLarge]) {
@@ -122,7 +122,7 @@ pub(crate) fn cannot_write(path: &Path, error: &io::Error) -> Stop {
     } else {
         "name another home with --home or ADIT_HOME"
     };
-    Stop::usage(format!("{}: cannot be written: {error}; {next}", path.display()))
+    ExitError::usage(format!("{}: cannot be written: {error}; {next}", path.display()))
 }
 
 #[cfg(test)]

@@ -105,6 +105,23 @@ pub enum Verdict {
     Unsendable,
 }
 
+impl Verdict {
+    /// Returns the stable text of the verdict, as `--json` carries it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Answers => "answers",
+            Self::Proving => "proving",
+            Self::Trying => "trying",
+            Self::Waiting => "waiting",
+            Self::NoAnswer => "no_answer",
+            Self::FellSilent => "fell_silent",
+            Self::CannotWork => "cannot_work",
+            Self::Unsendable => "unsendable",
+        }
+    }
+}
+
 /// One way, for people and `--json`.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct WayView {
@@ -152,7 +169,8 @@ pub struct PeerView {
 }
 
 /// How many of what has happened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
 pub struct Counters {
     /// Changes of way.
     pub switches: u64,

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Relay;
 use super::registry::Registration;
@@ -12,7 +12,8 @@ use crate::message::ServiceName;
 use crate::tls::KeyDigest;
 
 /// Packets that were not forwarded, by why.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Drops {
     /// They are not of the form of docs/protocol.md, "Relayed packets".
     pub malformed: u64,

@@ -5,13 +5,14 @@ use tokio::io::AsyncReadExt as _;
 
 use super::*;
 use crate::homedir::tests::Scratch;
+use crate::observe::process::Process;
 
 const SOON: Duration = Duration::from_secs(5);
 
 /// A process that is served, and where.
 struct Served {
     run: Scratch,
-    _open: Open,
+    _open: ServedSocket,
 }
 
 impl Served {
@@ -68,7 +69,7 @@ async fn a_reload_runs_the_roles_hook_and_tells_what_came_of_it() {
         async move {
             match call {
                 0 => Ok(Map::from_iter([("closed".to_owned(), Value::from(2))])),
-                _ => Err(Stop::usage("the key is gone; put it back")),
+                _ => Err(ExitError::usage("the key is gone; put it back")),
             }
         }
     });
@@ -143,23 +144,23 @@ async fn one_client_more_than_there_may_be_is_turned_away_until_one_leaves() {
 
 #[tokio::test]
 async fn a_client_that_says_nothing_or_only_half_a_line_is_hung_up_on() {
-    let desk = Arc::new(Desk::new(Process::new("agent")));
+    let handler = Arc::new(ControlHandler::new(Process::new("agent")));
     for half in [&b""[..], b"{\"op\":"] {
         let (mut client, server) = UnixStream::pair().unwrap();
         client.write_all(half).await.unwrap();
         let idle = Duration::from_millis(50);
-        timeout(SOON, attend(server, desk.clone(), idle)).await.unwrap();
+        timeout(SOON, attend(server, handler.clone(), idle)).await.unwrap();
     }
 }
 
 #[tokio::test]
 async fn a_client_that_does_not_read_holds_up_nobody_and_is_hung_up_on() {
     let long = "x".repeat(16 << 20);
-    let desk = Arc::new(Desk::new(Process::new("agent").exposing("web", long)));
+    let handler = Arc::new(ControlHandler::new(Process::new("agent").exposing("web", long)));
     let (mut client, server) = UnixStream::pair().unwrap();
     client.write_all(b"{\"op\":\"status\"}\n").await.unwrap();
-    let attending = tokio::spawn(attend(server, desk.clone(), Duration::from_millis(200)));
-    timeout(SOON, desk.answer(b"{\"op\":\"reload\"}")).await.unwrap();
+    let attending = tokio::spawn(attend(server, handler.clone(), Duration::from_millis(200)));
+    timeout(SOON, handler.answer(b"{\"op\":\"reload\"}")).await.unwrap();
     timeout(SOON, attending).await.unwrap().unwrap();
     drop(client);
 }

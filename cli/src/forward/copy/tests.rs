@@ -60,7 +60,7 @@ impl Queue {
     }
 }
 
-impl Sink for Queue {
+impl ByteSink for Queue {
     fn poll_give(
         &mut self,
         cx: &mut Context<'_>,
@@ -92,7 +92,7 @@ impl Sink for Queue {
     }
 }
 
-impl Source for Queue {
+impl ByteSource for Queue {
     fn poll_take(
         &mut self,
         cx: &mut Context<'_>,

@@ -1,0 +1,24 @@
+//! Where logs go: to stderr, always, since stdout is for data. It never decides what is logged.
+
+use std::io::IsTerminal as _;
+
+use tracing_subscriber::EnvFilter;
+
+/// Starts logging; `RUST_LOG` takes precedence over `verbosity`.
+pub(crate) fn start(verbosity: u8) {
+    let default = match verbosity {
+        // A target stands for all that begin with it. The program reports what the core has news of.
+        0 => "warn,adit=info,adit_core=warn,adit_tokio=warn",
+        1 => "info,adit=debug,adit_core=debug,adit_tokio=debug",
+        _ => "debug,adit=trace,adit_core=trace,adit_tokio=trace",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(verbosity > 0)
+        // A line that cannot be written is lost; a report of it would be another.
+        .log_internal_errors(false)
+        .init();
+}

@@ -1,0 +1,12 @@
+//! What every other module may use, and what names none of them: exit codes, output, units, tasks,
+//! signals, logging, random bytes and the time.
+
+pub(crate) mod duration;
+pub(crate) mod exit;
+pub(crate) mod logging;
+pub(crate) mod output;
+pub(crate) mod samples;
+pub(crate) mod signals;
+pub(crate) mod system;
+pub(crate) mod task;
+pub(crate) mod units;

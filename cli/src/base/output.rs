@@ -1,0 +1,47 @@
+//! What commands give on stdout: text for people, or one JSON object a line for programs; and what
+//! they print beside it on stderr.
+
+use std::io::{self, Write as _};
+
+use serde::Serialize;
+
+use super::exit::{Exit, ExitError};
+
+/// A shape of JSON with its name and version, such as `adit.invite/1`. Keys may be added to a shape;
+/// the meaning of one changes only with the number.
+#[derive(Serialize)]
+struct Shaped<'a, T> {
+    schema: &'a str,
+    #[serde(flatten)]
+    value: &'a T,
+}
+
+/// Prints a value as one line of JSON.
+///
+/// # Errors
+/// When stdout takes no more.
+pub(crate) fn json<T: Serialize>(schema: &str, value: &T) -> Result<(), ExitError> {
+    let text = serde_json::to_string(&Shaped { schema, value }).map_err(|error| {
+        ExitError::new(Exit::Degraded, format!("the answer is no JSON: {error}"))
+    })?;
+    text_line(&text)
+}
+
+/// Prints a line of text.
+///
+/// # Errors
+/// When stdout takes no more.
+pub(crate) fn text_line(text: &str) -> Result<(), ExitError> {
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "{text}").and_then(|()| stdout.flush()).map_err(|error| {
+        ExitError::new(
+            Exit::Degraded,
+            format!("stdout cannot be written: {error}; check where it goes"),
+        )
+    })
+}
+
+/// Prints a message on stderr. A failure is ignored: the log may be on a disk that is full.
+pub(crate) fn message(text: impl std::fmt::Display) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}

@@ -1,0 +1,227 @@
+//! `adit connect`: follows an invite, or remembers one that was followed, and offers the service on a
+//! local port. The tunnel itself is the agent's.
+
+use std::io::Read as _;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use adit_tokio::core::path;
+use tokio::net::TcpListener;
+
+use super::parse;
+use crate::address::HostPort;
+use crate::base::exit::{Exit, ExitError};
+use crate::base::system::unix_now;
+use crate::base::{duration, output, units};
+use crate::config::{ForwardLimits, HeartbeatConfig};
+use crate::homedir::Home;
+use crate::identity::invite::Invite;
+use crate::identity::member::Membership;
+use crate::identity::saved_service::SavedService;
+use crate::identity::source::CredentialSource;
+use crate::roles::agent::{self, AgentPlan};
+use crate::{enrol, forward};
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  adit connect adit1_...         follow an invite, and offer its service here
+  adit connect web               again later, without one
+  adit connect web --local 8080
+  echo \"$INVITE\" | adit connect -
+  adit connect --invite-file invite.txt     also: ADIT_INVITE=adit1_... adit connect
+
+Stdout is the local address, in one line, once it can be used.")]
+pub(crate) struct ConnectArgs {
+    /// An invite, - to read one from standard input, or the name of a service that is known here
+    #[arg(value_name = "INVITE|NAME", required_unless_present_any = ["invite_file", "invite"])]
+    pub(crate) target: Option<String>,
+
+    /// A file that holds the invite
+    #[arg(long, value_name = "FILE", conflicts_with = "target")]
+    pub(crate) invite_file: Option<PathBuf>,
+
+    /// The invite, where it is not to stand in the command
+    #[arg(long, env = "ADIT_INVITE", hide = true, hide_env_values = true)]
+    pub(crate) invite: Option<String>,
+
+    /// Where to offer the service, as [IP:]PORT; its own port if that is free, if not given
+    #[arg(long, value_name = "ADDR", value_parser = parse::local)]
+    pub(crate) local: Option<SocketAddr>,
+
+    /// Where the connector is now, as HOST:PORT; it is remembered
+    #[arg(long, value_name = "HOST:PORT", value_parser = parse::host_port)]
+    pub(crate) at: Option<HostPort>,
+
+    /// Do not ask the gateway of this network to lead peers here (PCP, NAT-PMP, UPnP)
+    #[arg(long)]
+    pub(crate) no_port_mapping: bool,
+
+    /// Exit with code 4 when there was no connection for this long, like 30s or 5m;
+    /// without it, retry for ever
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    pub(crate) give_up_after: Option<Duration>,
+
+    /// Print the local address as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Longest invite read from a file or from standard input.
+const MAX_INVITE: u64 = 64 * 1024;
+
+/// Offers the service until a signal, or until retrying cannot help.
+///
+/// # Errors
+/// Why it cannot.
+pub(crate) async fn run(arguments: ConnectArgs, home: &Home) -> Result<(), ExitError> {
+    let (name, port) = match wanted(&arguments)? {
+        InviteOrName::Invite(mut invite) => {
+            if let Some(at) = &arguments.at {
+                invite.addresses.insert(0, at.clone());
+            }
+            let name = enrol::agent::redeem(home, &invite, arguments.give_up_after).await?;
+            output::message(format_args!("Enrolled; from now on: adit connect {name}"));
+            (name, invite.port)
+        }
+        InviteOrName::Known(name) => (name, None),
+    };
+    let mut known = SavedService::load(home, &name)?;
+    let before = known.clone();
+    let _claim = SavedService::claim(home, &name)?;
+    if let Some(at) = &arguments.at {
+        known.prefer(at);
+    }
+    let listener = open(arguments.local, known.local, port)?;
+    let local = listener.local_addr().map_err(|error| ExitError::usage(error.to_string()))?;
+    known.local = Some(local);
+    if known != before
+        && let Err(error) = known.save(home, &name)
+    {
+        tracing::warn!("the local port is not remembered: {error}");
+    }
+    if arguments.json {
+        let printed = serde_json::json!({ "name": name, "service": known.service, "local": local });
+        output::json("adit.connect/1", &printed)?;
+    } else {
+        output::message(format_args!("\"{name}\" is offered here; Ctrl-C ends it."));
+        output::text_line(&local.to_string())?;
+    }
+    let membership = known.membership(home);
+    let plan = AgentPlan {
+        role: "connect",
+        remote: known.remote()?,
+        source: CredentialSource::Member(membership.clone()),
+        ports: vec![(listener, known.service)],
+        paths: path::Config::default(),
+        limits: ForwardLimits::default(),
+        heartbeat: HeartbeatConfig::default(),
+        give_up_after: arguments.give_up_after,
+        port_mapping: !arguments.no_port_mapping,
+    };
+    agent::work(plan, Ok(home)).await.map_err(|stop| explain(stop, &membership))
+}
+
+/// What the person wants to connect to.
+enum InviteOrName {
+    Invite(Invite),
+    Known(String),
+}
+
+fn wanted(arguments: &ConnectArgs) -> Result<InviteOrName, ExitError> {
+    match (&arguments.target, &arguments.invite_file, &arguments.invite) {
+        (Some(dash), ..) if dash == "-" => {
+            read(std::io::stdin(), "standard input").and_then(|text| Invite::parse(&text))
+        }
+        (Some(word), ..) if Invite::is_meant_by(word) => Invite::parse(word),
+        (Some(name), ..) => return Ok(InviteOrName::Known(name.trim().to_owned())),
+        (None, Some(path), _) => {
+            let what = path.display().to_string();
+            let file = std::fs::File::open(path).map_err(|error| {
+                ExitError::usage(format!(
+                    "{what}: the invite cannot be read: {error}; check the path"
+                ))
+            })?;
+            read(file, &what).and_then(|text| Invite::parse(&text))
+        }
+        (None, None, Some(text)) => Invite::parse(text),
+        (None, None, None) => Err(ExitError::usage("say what to connect to: an invite, or a name")),
+    }
+    .map(InviteOrName::Invite)
+}
+
+fn read(from: impl std::io::Read, what: &str) -> Result<String, ExitError> {
+    let mut text = String::new();
+    from.take(MAX_INVITE).read_to_string(&mut text).map_err(|error| {
+        ExitError::usage(format!(
+            "{what}: the invite cannot be read: {error}; it is one line of text"
+        ))
+    })?;
+    Ok(text)
+}
+
+/// The port that was asked for; or the one it had last, or its own, if that is free; or any.
+fn open(
+    asked: Option<SocketAddr>,
+    last: Option<SocketAddr>,
+    own: Option<u16>,
+) -> Result<TcpListener, ExitError> {
+    if let Some(asked) = asked {
+        return forward::ingress::tcp::open(asked, "choose another with --local");
+    }
+    let on_loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let usual = last.into_iter().chain(own.filter(|port| *port >= 1_024).map(on_loopback));
+    for address in usual {
+        if let Ok(listener) = forward::ingress::tcp::open(address, "") {
+            return Ok(listener);
+        }
+    }
+    forward::ingress::tcp::open(on_loopback(0), "end a program that holds ports")
+}
+
+/// What a refused certificate means here, and what to do about it.
+fn explain(stop: ExitError, membership: &Membership) -> ExitError {
+    if stop.exit() != Exit::Authentication {
+        return stop;
+    }
+    let now = unix_now();
+    match membership.describe() {
+        Ok(own) if now > own.not_after => ExitError::new(
+            Exit::Authentication,
+            format!(
+                "this machine's certificate ended on {}, by its clock, which says {}; set the clock if it \
+                 is wrong, or ask for a new invite: adit invite new",
+                units::date(own.not_after),
+                units::date(now)
+            ),
+        ),
+        Ok(own) if now < own.not_before => ExitError::new(
+            Exit::Authentication,
+            format!(
+                "this machine's certificate begins on {}, and its clock says {}; set the clock",
+                units::date(own.not_before),
+                units::date(now)
+            ),
+        ),
+        Ok(_) | Err(_) if stop.is_about_clock() => stop,
+        Ok(_) | Err(_) => {
+            stop.or_next("if this device was revoked, ask for a new invite: adit invite new")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_port_that_is_taken_gives_way_unless_it_was_asked_for() {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap();
+        let other = open(None, Some(address), Some(address.port())).unwrap();
+        assert_ne!(other.local_addr().unwrap(), address);
+        let said = open(Some(address), None, None).unwrap_err().to_string();
+        assert!(said.ends_with("choose another with --local"), "{said}");
+    }
+}

@@ -1,0 +1,239 @@
+//! The second act, in order: two peers meet at a relay, go direct, are cut, fall back and come back,
+//! during one transfer whose every byte is verified. It decides what is waited for, and measures it.
+
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+
+use adit_tokio::core::lifecycle::State;
+use adit_tokio::core::path::Class;
+use anyhow::{Context as _, ensure};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+
+use super::between::RelayedPair;
+use super::fetch::{self, Fetched};
+use super::report::{DemoReport, StepFigure};
+use super::service::{self, DemoService};
+use super::steps::{note, shown};
+
+/// No wait takes longer: a path that works is exchanged for a better one after 10 s at the latest.
+pub(super) const LIMIT: Duration = Duration::from_secs(15);
+
+/// How often it is looked whether what is waited for has come.
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
+
+/// How long the transfer goes on undisturbed after each change.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// How long the transfer may take to end once it is told to.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// How long the transfer stood still, at most.
+#[derive(Debug)]
+struct Pauses {
+    last: Cell<Instant>,
+    longest: Cell<Duration>,
+}
+
+impl Pauses {
+    /// Counted from `now` on.
+    fn since(now: Instant) -> Self {
+        Self { last: Cell::new(now), longest: Cell::default() }
+    }
+
+    /// Counted from `now` on, and not what was before.
+    fn begin(&self, now: Instant) {
+        self.last.set(now);
+        self.longest.set(Duration::ZERO);
+    }
+
+    /// A byte came.
+    fn end_one(&self, now: Instant) {
+        self.longest.set(self.longest(now));
+        self.last.set(now);
+    }
+
+    /// The longest without a byte, one that goes on included.
+    fn longest(&self, now: Instant) -> Duration {
+        self.longest.get().max(now - self.last.get())
+    }
+}
+
+/// Shows everything, as far as it comes: after a step that failed, the next ones have no meaning.
+/// No wait takes longer than `limit`.
+pub(super) async fn all(
+    between: &mut RelayedPair,
+    service: &DemoService,
+    report: &mut DemoReport,
+    limit: Duration,
+) {
+    let pauses = Pauses::since(Instant::now());
+    let (local, peer) = (between.port.local, between.peer.clone());
+    let (over, mut is_over) = watch::channel(false);
+    let transfer = async {
+        let fetched = async {
+            peer.connected().await?;
+            fetch::get(local, "/live", |_| pauses.end_one(Instant::now())).await
+        };
+        let too_late = async {
+            // Fails only when the sender is gone, which outlives this.
+            let _ = is_over.wait_for(|is_over| *is_over).await;
+            sleep(GRACE).await;
+        };
+        tokio::select! {
+            fetched = fetched => fetched,
+            () = too_late => anyhow::bail!("it did not end"),
+        }
+    };
+    let shown = async {
+        show(between, &pauses, report, limit).await;
+        service.end_live();
+        over.send_replace(true);
+    };
+    let (fetched, ()) = tokio::join!(transfer, shown);
+    let verified = fetched.and_then(|fetched| verify(&fetched, between.reconnections()));
+    report.on_check("transfer", "a transfer over all of it", verified);
+}
+
+async fn show(
+    between: &mut RelayedPair,
+    pauses: &Pauses,
+    report: &mut DemoReport,
+    limit: Duration,
+) {
+    report.say("two peers that know each other's names alone meet at a relay, 80 ms away");
+    let met = meet(between, report, limit).await;
+    if !report.on_check("relayed", "met at a relay", met) {
+        return;
+    }
+    let direct = go_direct(between, report, limit).await;
+    if !report.on_check("direct", "a direct path found", direct) {
+        return;
+    }
+    sleep(QUIET).await;
+    report.say("dropping everything on the direct path, and telling nobody");
+    let back = fall_back(between, pauses, report, limit).await;
+    if !report.on_check("cut", "the direct path cut", back) {
+        return;
+    }
+    report.say("the direct path is open again, and nobody is told");
+    let again = come_back(between, report, limit).await;
+    report.on_check("open", "the direct path open again", again);
+    sleep(QUIET).await;
+}
+
+async fn meet(
+    between: &mut RelayedPair,
+    report: &mut DemoReport,
+    limit: Duration,
+) -> anyhow::Result<StepFigure> {
+    let peer = between.peer.clone();
+    let is_up = move |_: &RelayedPair| matches!(peer.state(), State::Connected { .. });
+    let took = until(between, report, ("a connection through the relay", limit), is_up).await?;
+    let path = between.path().context("there is no path")?;
+    ensure!(path.class == Some(Class::Relayed), "the first path is not the relay's");
+    Ok(StepFigure::millis(took, format!("connected after {}, {}", shown(took), path.sentence)))
+}
+
+async fn go_direct(
+    between: &mut RelayedPair,
+    report: &mut DemoReport,
+    limit: Duration,
+) -> anyhow::Result<StepFigure> {
+    let both = |between: &RelayedPair| between.both_go(Class::Direct);
+    let took = until(between, report, ("a direct path", limit), both).await?;
+    let path = between.path().context("there is no path")?;
+    let round_trip = |class| {
+        let way = path.ways.iter().find(|way| way.class == class);
+        let ms = way.and_then(|way| way.latency_ms).context("a path without a round trip")?;
+        anyhow::Ok(shown(Duration::from_secs_f64(ms / 1e3)))
+    };
+    let (relayed, direct) = (round_trip(Class::Relayed)?, round_trip(Class::Direct)?);
+    let text = format!("after {}: round trip {relayed} before, {direct} now", shown(took));
+    Ok(StepFigure::millis(took, text))
+}
+
+async fn fall_back(
+    between: &mut RelayedPair,
+    pauses: &Pauses,
+    report: &mut DemoReport,
+    limit: Duration,
+) -> anyhow::Result<StepFigure> {
+    pauses.begin(Instant::now());
+    between.cut(true);
+    let both = |between: &RelayedPair| between.both_go(Class::Relayed);
+    let took = until(between, report, ("the relay's path", limit), both).await?;
+    sleep(QUIET).await;
+    let still = pauses.longest(Instant::now());
+    ensure!(still < limit, "no byte came after the cut");
+    let text = format!(
+        "by the relay again after {}; the transfer stood still for {}",
+        shown(took),
+        shown(still)
+    );
+    Ok(StepFigure::millis(still, text))
+}
+
+async fn come_back(
+    between: &mut RelayedPair,
+    report: &mut DemoReport,
+    limit: Duration,
+) -> anyhow::Result<StepFigure> {
+    between.cut(false);
+    let both = |between: &RelayedPair| between.both_go(Class::Direct);
+    let took = until(between, report, ("the direct path", limit), both).await?;
+    let path = between.path().context("there is no path")?;
+    Ok(StepFigure::millis(took, format!("directly again after {}: {}", shown(took), path.sentence)))
+}
+
+fn verify(fetched: &Fetched, reconnections: u64) -> anyhow::Result<StepFigure> {
+    let mebibytes = fetched.bytes >> 20;
+    let expected = service::hash_of(fetched.bytes);
+    ensure!(fetched.bytes > 0 && expected == Some(fetched.hash), "other bytes arrived");
+    ensure!(reconnections == 0, "the connection was lost and made again");
+    let text = format!("{mebibytes} MiB, hash verified, one connection all along");
+    Ok(StepFigure { text, value: mebibytes as f64, unit: "MiB" })
+}
+
+/// Waits until something is so, telling of every change meanwhile.
+async fn until(
+    between: &mut RelayedPair,
+    report: &mut DemoReport,
+    (what, limit): (&str, Duration),
+    is_so: impl Fn(&RelayedPair) -> bool,
+) -> anyhow::Result<Duration> {
+    let start = Instant::now();
+    loop {
+        match timeout(POLL_INTERVAL, between.events.next()).await {
+            Ok(Some(event)) => note(&event, between.who(&event), report),
+            Ok(None) => anyhow::bail!("the peer has ended"),
+            Err(_) => {}
+        }
+        if is_so(between) {
+            return Ok(start.elapsed());
+        }
+        ensure!(start.elapsed() < limit, "{what} did not come within {limit:?}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::throwaway::ThrowawayAuthority;
+
+    #[tokio::test]
+    async fn an_act_whose_direct_path_never_comes_fails_and_says_so_and_its_transfer_is_whole() {
+        let (authority, service) =
+            (ThrowawayAuthority::new().unwrap(), DemoService::start().await.unwrap());
+        let mut between = RelayedPair::start(&authority, &service, false).await.unwrap();
+        let mut report = DemoReport::new();
+        all(&mut between, &service, &mut report, Duration::from_secs(2)).await;
+        assert!(!report.is_ok());
+        let table = report.table(false);
+        let rows: Vec<_> = table.lines().skip(1).collect();
+        let [met, direct, transfer] = rows[..] else { panic!("{table}") };
+        assert!(met.contains("verified  connected after "), "{table}");
+        assert!(direct.contains("FAILED    a direct path did not come within 2s"), "{table}");
+        assert!(transfer.contains("hash verified, one connection all along"), "{table}");
+    }
+}

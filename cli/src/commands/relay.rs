@@ -1,0 +1,116 @@
+//! `adit relay`: a relay as the command line or a file has it, and the line that clients are given.
+
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+
+use super::parse;
+use crate::address::HostPort;
+use crate::base::exit::ExitError;
+use crate::base::output;
+use crate::config::{self, MeshKey};
+use crate::homedir::Home;
+use crate::net::interfaces;
+use crate::roles::relay::{RelayPlan, TcpPort, start};
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  adit relay                                    on a machine with a public address
+  adit relay --advertise relay.example          what clients are told to call it
+  adit relay --allow-mesh 5e0c7a12...           for the members of that mesh alone
+  adit relay -c relay.toml
+
+Both sides are told the line that it prints:
+  adit expose 3000 --relay relay.example:4433#KEY
+The invite carries it to the other side.
+
+A relay.toml:
+  listen = \"0.0.0.0:4433\"
+  advertise = [\"relay.example:4433\"]
+  allow_meshes = []           # keys as adit id show prints them; without any, every mesh
+  mbits_per_client = 100      # of what is passed on; 1000 without it
+  tcp_port = 8443             # for networks without UDP; 443 without it, no_tcp = true for none
+
+Stdout is the relay's address with its key, in one line.")]
+pub(crate) struct RelayArgs {
+    /// UDP address to listen on, as [IP:]PORT
+    #[arg(long, value_name = "ADDR", default_value = "4433", value_parser = parse::listen)]
+    pub(crate) listen: SocketAddr,
+
+    /// Where clients reach it, as HOST[:PORT], if not at its own addresses; may stand several times
+    #[arg(long, value_name = "HOST", value_parser = parse::advertised)]
+    pub(crate) advertise: Vec<HostPort>,
+
+    /// A mesh whose members may use it, by its key as adit id show prints it; may stand several
+    /// times. Without it, the members of every mesh may
+    #[arg(long, value_name = "KEY")]
+    pub(crate) allow_mesh: Vec<MeshKey>,
+
+    /// The UDP port of its second socket, for address discovery; by default the next one
+    #[arg(long, value_name = "PORT")]
+    pub(crate) discovery_port: Option<u16>,
+
+    /// The TCP port for networks that let no UDP through; by default 443, where that can be had
+    #[arg(long, value_name = "PORT")]
+    pub(crate) tcp_port: Option<u16>,
+
+    /// Take clients by UDP alone
+    #[arg(long, conflicts_with = "tcp_port")]
+    pub(crate) no_tcp: bool,
+
+    /// Megabits a second that one client may have passed on; 1000 by default
+    #[arg(long, value_name = "MBITS")]
+    pub(crate) mbits_per_client: Option<NonZeroU32>,
+
+    /// A file that says all this instead
+    #[arg(short, long, value_name = "FILE", conflicts_with_all =
+        ["listen", "advertise", "allow_mesh", "discovery_port", "tcp_port", "no_tcp", "mbits_per_client"])]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Print the relay's address as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Serves until a signal.
+///
+/// # Errors
+/// What is wrong with the configuration, the address or, later, the socket.
+pub(crate) async fn run(arguments: RelayArgs, home: &Home) -> Result<(), ExitError> {
+    let json = arguments.json;
+    let running = start(plan(arguments)?, home).await?;
+    let announcement = running.announcement();
+    if json {
+        output::json("adit.relay/1", announcement)?;
+    } else {
+        output::message(
+            "Give this line to both sides: adit expose 3000 --relay RELAY; Ctrl-C ends it.",
+        );
+        output::text_line(&announcement.relay.to_string())?;
+    }
+    running.until_asked_to_end().await
+}
+
+/// Returns the plan of the command line, or of the file that it names.
+fn plan(arguments: RelayArgs) -> Result<RelayPlan, ExitError> {
+    let Some(path) = arguments.config else {
+        return Ok(RelayPlan {
+            listen: interfaces::dual(arguments.listen),
+            discovery_port: arguments.discovery_port,
+            tcp_port: TcpPort::of(arguments.tcp_port, arguments.no_tcp),
+            advertise: arguments.advertise,
+            meshes: arguments.allow_mesh.into_iter().map(|mesh| mesh.0).collect(),
+            mbits_per_client: arguments.mbits_per_client,
+        });
+    };
+    let config = config::RelayConfig::load(&path)?;
+    Ok(RelayPlan {
+        listen: interfaces::dual(config.listen),
+        discovery_port: config.discovery_port,
+        tcp_port: TcpPort::of(config.tcp_port, config.no_tcp),
+        advertise: config.advertise,
+        meshes: config.allow_meshes.into_iter().map(|MeshKey(key)| key).collect(),
+        mbits_per_client: config.mbits_per_client,
+    })
+}

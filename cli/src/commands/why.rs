@@ -1,0 +1,260 @@
+//! `adit why`: by which path each peer is reached, what every other was found to be, and why it is
+//! this one. It asks the running processes and changes nothing.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+use super::status::{nothing, survey};
+use crate::base::exit::{Exit, ExitError};
+use crate::base::output;
+use crate::homedir::Home;
+use crate::identity::saved_service::SavedService;
+use crate::observe::render::{harmless, nat, path_line};
+use crate::observe::schema::{CandidateStatus, PathStatus, PeerStatus, ProcessStatus};
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  adit why                      every peer behind a relay, of every adit that runs here
+  adit why web                  the connector of a service that is known here
+  adit why device-3f9a0c41d2b7 --json
+
+Exit codes:
+  0 there is a path   4 nothing runs here, or there is no such peer   5 a peer has no path")]
+pub(crate) struct WhyArgs {
+    /// A peer by its name, or a service that is known here; without it, all
+    #[arg(value_name = "PEER")]
+    pub(crate) peer: Option<String>,
+
+    /// Print it as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What is printed of one peer.
+#[derive(Debug, Serialize)]
+struct PeerReport<'a> {
+    role: &'a str,
+    pid: u32,
+    name: &'a str,
+    /// The peer as `adit status --json` has it.
+    peer: &'a PeerStatus,
+}
+
+/// Prints it for the peers that are meant.
+///
+/// # Errors
+/// That nothing runs, that there is no such peer, or that one has no path.
+pub(crate) async fn run(arguments: &WhyArgs, home: &Home) -> Result<(), ExitError> {
+    let survey = survey(home).await?;
+    let (seen, unanswered) = survey.read();
+    if seen.is_empty() {
+        let first = unanswered.into_iter().next();
+        return Err(ExitError::new(Exit::Unreachable, first.unwrap_or_else(|| nothing(home))));
+    }
+    // A service that is known here means its connector.
+    let remote = arguments.peer.as_deref().and_then(|name| SavedService::load(home, name).ok());
+    let connector = remote.and_then(|known| known.remote().ok()).map(|remote| remote.name);
+    let wanted = PeerFilter { name: arguments.peer.as_deref(), connector: connector.as_deref() };
+    let found: Vec<_> = seen
+        .iter()
+        .flat_map(|process| process.peers.iter().map(move |peer| (process, peer)))
+        .filter(|(process, peer)| !peer.is_relay && wanted.is_it(process, peer))
+        .collect();
+    if found.is_empty() {
+        return Err(ExitError::new(Exit::Unreachable, missing(&seen, wanted.name)));
+    }
+    if arguments.json {
+        output::json("adit.why/1", &serde_json::json!({ "peers": reports(&found) }))?;
+    } else {
+        let texts: Vec<_> = found.iter().map(|(process, peer)| text(process, peer)).collect();
+        output::text_line(&harmless(&texts.join("\n\n")))?;
+    }
+    let is_lost = |(process, peer): &(&ProcessStatus, &PeerStatus)| {
+        let has_way = peer.path.as_ref().is_none_or(|path| path.class.is_some());
+        (!peer.state.is_connected() || !has_way).then(|| process.name(peer).to_owned())
+    };
+    match found.iter().find_map(is_lost) {
+        Some(name) => {
+            let next = "see its log, and what this network allows: adit check";
+            Err(ExitError::new(Exit::Degraded, format!("there is no path to {name} now; {next}")))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Which peers are meant.
+struct PeerFilter<'a> {
+    name: Option<&'a str>,
+    connector: Option<&'a str>,
+}
+
+impl PeerFilter<'_> {
+    fn is_it(&self, process: &ProcessStatus, peer: &PeerStatus) -> bool {
+        let Some(name) = self.name else { return true };
+        let is_called = |called: &str| called == name || Some(called) == self.connector;
+        let names = peer.credential.iter().flat_map(|credential| &credential.names);
+        is_called(process.name(peer)) || names.map(String::as_str).any(is_called)
+    }
+}
+
+fn missing(seen: &[ProcessStatus], name: Option<&str>) -> String {
+    let Some(name) = name else {
+        return "nobody is connected; see what is dialled: adit status".to_owned();
+    };
+    let peers = seen.iter().flat_map(|process| {
+        let others = process.peers.iter().filter(|peer| !peer.is_relay);
+        others.map(|peer| process.name(peer).to_owned())
+    });
+    let all: std::collections::BTreeSet<_> = peers.collect();
+    let next = match all.is_empty() {
+        true => "nobody is connected: adit status".to_owned(),
+        false => format!("connected are: {}", all.into_iter().collect::<Vec<_>>().join(", ")),
+    };
+    format!("there is no peer \"{name}\" here; {next}")
+}
+
+/// Returns what is printed of the peers that were found.
+fn reports<'a>(found: &[(&'a ProcessStatus, &'a PeerStatus)]) -> Vec<PeerReport<'a>> {
+    let of_peer = |&(process, peer): &(&'a ProcessStatus, &'a PeerStatus)| PeerReport {
+        role: &process.role,
+        pid: process.pid,
+        name: process.name(peer),
+        peer,
+    };
+    found.iter().map(of_peer).collect()
+}
+
+fn text(process: &ProcessStatus, peer: &PeerStatus) -> String {
+    let mut text = format!("{}, of {} {}", process.name(peer), process.role, process.pid);
+    // Writing to a string does not fail.
+    let _ = match &peer.path {
+        Some(path) => write!(text, "\n  {}{}", path_line(process, path), details(process, path)),
+        None => write!(
+            text,
+            "\n  at its own address {}, {}; no relay leads to it",
+            peer.remote,
+            if peer.dialled { "which was dialled" } else { "from which it came" }
+        ),
+    };
+    text
+}
+
+fn details(process: &ProcessStatus, path: &PathStatus) -> String {
+    let mut text = String::new();
+    for way in &path.ways {
+        let what = process.endpoint(&way.class, &way.to);
+        let kind =
+            way.kind.as_deref().map_or_else(String::new, |it| format!(" ({})", kind_words(it)));
+        let latency = way.latency_ms.map_or_else(String::new, |ms| format!(", {ms:.1} ms"));
+        let mark = if way.in_use { '*' } else { ' ' };
+        let loss = way.loss * 100.0;
+        let _ = write!(
+            text,
+            "\n  {mark} {what}{kind}: {} sent, {} answered{latency}, {loss:.1} % lost: {}",
+            way.sent, way.answered, way.sentence
+        );
+    }
+    let candidate = |c: &CandidateStatus| format!("{} ({})", c.address, kind_words(&c.kind));
+    let own: Vec<_> = path.candidates.iter().map(candidate).collect();
+    let own = if own.is_empty() { "nothing".to_owned() } else { own.join(", ") };
+    let _ = write!(text, "\n  this end told the other: {own}");
+    if let Some(mapping) = &process.port_mapping {
+        let _ = write!(text, "\n  port mapping here: {}", mapping.words());
+    }
+    let other = path.peer.as_ref().map_or("unknown", |peer| &*peer.mapping);
+    let _ = write!(text, "\n  NAT here: {}; there: {}", nat(&path.mapping), nat(other));
+    text
+}
+
+/// How an address came to be known, in words.
+fn kind_words(kind: &str) -> &str {
+    if kind == "mapped" { "mapped by the gateway" } else { kind }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::observe::words::tests::{path, peer, relay, status};
+
+    fn example() -> ProcessStatus {
+        let up = json!({"state": "connected", "age_ms": 5});
+        let more = json!({
+            "id": 7, "path": path("direct", "192.0.2.1:4433"),
+            "credential": {"standing": "member", "names": ["hub", "second"], "not_after": null},
+        });
+        status(&json!([peer(&up, more), relay(json!({}))]))
+    }
+
+    #[test]
+    fn every_way_is_told_with_what_was_sent_and_came_and_the_one_in_use_is_marked() {
+        let seen = example();
+        assert_eq!(
+            text(&seen, &seen.peers[0]),
+            "\
+hub, of agent 42
+  directly at 192.0.2.1:4433 for 3 min 2 s, 12.3 ms, 3.1 % lost; why: a direct way answered in both directions
+  * 192.0.2.1:4433 (reflexive): 40 sent, 39 answered, 12.3 ms, 3.1 % lost: it answers
+    relay 203.0.113.3:4433: 4 sent, 4 answered, 80.0 ms, 0.0 % lost: it answers
+    10.0.0.9:4433 (host): 12 sent, 0 answered, 100.0 % lost: no answer ever came
+  this end told the other: 10.0.0.5:4433 (host)
+  NAT here: one address for all destinations, which can be met; there: another address for every destination, which is hard to meet"
+        );
+    }
+
+    #[test]
+    fn what_a_gateway_maps_is_called_so_and_the_gateway_is_named() {
+        let up = json!({"state": "connected", "age_ms": 5});
+        let mut way = path("direct", "192.0.2.1:4433");
+        way["ways"][0]["kind"] = json!("mapped");
+        way["candidates"] = json!([{"kind": "mapped", "address": "203.0.113.5:7000"}]);
+        let mut seen = status(&json!([peer(&up, json!({"path": way}))]));
+        let mapping = json!({
+            "state": "mapped", "protocol": "nat_pmp", "gateway": "192.168.1.1",
+            "external": "203.0.113.5:7000",
+        });
+        seen.port_mapping = Some(serde_json::from_value(mapping).unwrap());
+        let text = text(&seen, &seen.peers[0]);
+        for said in [
+            "* 192.0.2.1:4433 (mapped by the gateway): 40 sent",
+            "this end told the other: 203.0.113.5:7000 (mapped by the gateway)",
+            "port mapping here: 203.0.113.5:7000 leads here, by NAT-PMP of the gateway 192.168.1.1",
+        ] {
+            assert!(text.contains(said), "{said}: {text}");
+        }
+    }
+
+    #[test]
+    fn a_peer_at_its_own_address_has_that_and_no_more() {
+        let up = json!({"state": "connected", "age_ms": 5});
+        let seen = status(&json!([peer(&up, json!({}))]));
+        assert_eq!(
+            text(&seen, &seen.peers[0]),
+            "hub, of agent 42\n  at its own address 192.0.2.1:4433, which was dialled; no relay leads to it"
+        );
+    }
+
+    #[test]
+    fn a_peer_is_meant_by_any_of_its_names_and_by_a_service_of_its() {
+        let seen = example();
+        let is_it = |name, connector| PeerFilter { name, connector }.is_it(&seen, &seen.peers[0]);
+        assert!(is_it(None, None) && is_it(Some("hub"), None) && is_it(Some("second"), None));
+        assert!(is_it(Some("web"), Some("hub")));
+        assert!(!is_it(Some("web"), None) && !is_it(Some("web"), Some("other")));
+    }
+
+    #[test]
+    fn a_peer_that_is_not_there_is_answered_with_those_that_are() {
+        assert_eq!(
+            missing(&[example()], Some("web")),
+            "there is no peer \"web\" here; connected are: hub"
+        );
+        assert_eq!(
+            missing(&[status(&json!([]))], Some("web")),
+            "there is no peer \"web\" here; nobody is connected: adit status"
+        );
+    }
+}

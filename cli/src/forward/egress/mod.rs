@@ -1,0 +1,227 @@
+//! The connector's side: each stream that a peer opens to a service becomes a connection to that
+//! service, when the peer's verified name is allowed to use it.
+
+pub(crate) mod access;
+pub(crate) mod builtin;
+mod tcp;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use adit_tokio::core::drive::{Handle, Incoming, Peer};
+use adit_tokio::core::error::{Code, Failure};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use self::access::ConnectedDevice;
+use self::builtin::Builtin;
+use super::copy;
+use super::socket::StreamSocket;
+use crate::address::Backend;
+use crate::config::{ForwardLimits, ServiceConfig};
+use crate::identity::mesh::roster::Roster;
+
+/// The services of a connector, and how much it takes on.
+#[derive(Debug)]
+pub(crate) struct Services {
+    by_name: BTreeMap<String, ServiceConfig>,
+    slots: Arc<Semaphore>,
+    half_open: Duration,
+    /// Who may use what, where a service has no list of its own.
+    roster: Option<Arc<Roster>>,
+}
+
+impl Services {
+    pub(crate) fn new(services: Vec<ServiceConfig>, limits: ForwardLimits) -> Self {
+        Self {
+            by_name: services.into_iter().map(|s| (s.name.as_str().to_owned(), s)).collect(),
+            slots: Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS))),
+            half_open: limits.half_open,
+            roster: None,
+        }
+    }
+
+    /// The same as the services of a mesh: those without a list of their own are for the devices
+    /// that were invited to them.
+    pub(crate) fn of_mesh(mut self, roster: Arc<Roster>) -> Self {
+        self.roster = Some(roster);
+        self
+    }
+
+    /// What is behind a service's name, for a device that may use it.
+    fn authorise(
+        &self,
+        service: &str,
+        device: &ConnectedDevice,
+    ) -> Result<AuthorisedService<'_>, Failure> {
+        device.as_member(&format!("\"{service}\""))?;
+        if let Some(builtin) = Builtin::named(service) {
+            return Ok(AuthorisedService::Builtin(builtin));
+        }
+        let Some(found) = self.by_name.get(service) else {
+            return Err(Failure::new(Code::NoSuchService, format!("no service \"{service}\"")));
+        };
+        let is_allowed = match (&found.allow, &self.roster) {
+            (Some(allow), _) => device.names().iter().any(|name| allow.contains(name)),
+            (None, Some(roster)) => device.id().is_some_and(|id| roster.grants(id, service)),
+            (None, None) => true,
+        };
+        if is_allowed {
+            return Ok(AuthorisedService::Backend(&found.backend));
+        }
+        let device = device.names().first().map_or("a device without a name", String::as_str);
+        Err(Failure::new(Code::Forbidden, format!("{device} may not use \"{service}\"")))
+    }
+}
+
+/// What is behind a service's name.
+#[derive(Debug)]
+enum AuthorisedService<'a> {
+    Builtin(Builtin),
+    Backend(&'a Backend),
+}
+
+/// Has every peer that connects served by a task of its own, until the node has shut down and
+/// all of them have ended. Dropping it ends every task.
+pub(crate) async fn serve_each<F>(handle: Handle, serve: impl Fn(Peer) -> F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let mut peers = JoinSet::new();
+    loop {
+        tokio::select! {
+            peer = handle.accept() => match peer {
+                Some(peer) => drop(peers.spawn(serve(peer))),
+                None => break,
+            },
+            Some(_) = peers.join_next() => {}
+        }
+    }
+    while peers.join_next().await.is_some() {}
+}
+
+/// Serves the streams of one peer, until it is closed for good.
+pub(crate) async fn serve_streams(peer: &Peer, services: Arc<Services>) {
+    // An accepted peer is one connection, with one certificate.
+    let device = Arc::new(ConnectedDevice::of(peer));
+    let mut flows = JoinSet::new();
+    loop {
+        tokio::select! {
+            incoming = peer.accept_stream() => match incoming {
+                Some(incoming) => {
+                    flows.spawn(serve_stream(incoming, device.clone(), services.clone()));
+                }
+                None => break,
+            },
+            Some(_) = flows.join_next() => {}
+        }
+    }
+    while flows.join_next().await.is_some() {}
+}
+
+async fn serve_stream(incoming: Incoming, device: Arc<ConnectedDevice>, services: Arc<Services>) {
+    let found = match services.authorise(incoming.service().as_str(), &device) {
+        Ok(found) => found,
+        Err(failure) => return refuse(incoming, &failure),
+    };
+    let Ok(_slot) = services.slots.clone().try_acquire_owned() else {
+        let failure = Failure::new(Code::Overloaded, "the connector is at its connection limit");
+        return refuse(incoming, &failure);
+    };
+    let half_open = services.half_open;
+    match found {
+        AuthorisedService::Builtin(builtin) => {
+            let (send, recv) = incoming.accept().split();
+            let result = builtin.serve(send, recv).await;
+            tracing::debug!(?builtin, %device, ?result, "a stream ended");
+        }
+        AuthorisedService::Backend(Backend::Tcp(address)) => {
+            carry(incoming, tcp::tcp(address).await, &device, half_open).await;
+        }
+        #[cfg(unix)]
+        AuthorisedService::Backend(Backend::Unix(path)) => {
+            carry(incoming, tcp::unix(path).await, &device, half_open).await;
+        }
+    }
+}
+
+async fn carry<S: StreamSocket>(
+    incoming: Incoming,
+    connected: Result<S, Failure>,
+    device: &ConnectedDevice,
+    half_open: Duration,
+) {
+    let socket = match connected {
+        Ok(socket) => socket,
+        Err(failure) => return refuse(incoming, &failure),
+    };
+    let service = incoming.service().clone();
+    let (send, recv) = incoming.accept().split();
+    let (totals, result) = copy::both_ways(socket, send, recv, half_open).await;
+    tracing::debug!(%service, %device, ?totals, ?result, "a connection ended");
+}
+
+fn refuse(incoming: Incoming, failure: &Failure) {
+    tracing::info!(service = incoming.service().as_str(), %failure, "refused a connection");
+    incoming.refuse(failure);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn service(name: &str, allow: Option<&[&str]>) -> ServiceConfig {
+        ServiceConfig {
+            name: name.parse().unwrap(),
+            backend: "80".parse().unwrap(),
+            allow: allow.map(|names| names.iter().map(|&name| name.to_owned()).collect()),
+        }
+    }
+
+    fn code(services: &Services, name: &str, device: &[&str]) -> Option<Code> {
+        services
+            .authorise(name, &ConnectedDevice::member(device))
+            .err()
+            .map(|failure| failure.code())
+    }
+
+    fn three() -> Services {
+        let services = vec![
+            service("all", None),
+            service("some", Some(&["laptop", "desk"])),
+            service("none", Some(&[])),
+        ];
+        Services::new(services, ForwardLimits::default())
+    }
+
+    #[test]
+    fn a_service_is_open_to_all_devices_to_some_or_to_none() {
+        let services = three();
+        assert_eq!(code(&services, "all", &["laptop"]), None);
+        assert_eq!(code(&services, "all", &[]), None);
+        assert_eq!(code(&services, "some", &["laptop"]), None);
+        assert_eq!(code(&services, "some", &["lapto"]), Some(Code::Forbidden));
+        assert_eq!(code(&services, "some", &[]), Some(Code::Forbidden));
+        assert_eq!(code(&services, "none", &["laptop"]), Some(Code::Forbidden));
+        assert_eq!(code(&services, "other", &["laptop"]), Some(Code::NoSuchService));
+    }
+
+    #[test]
+    fn the_built_in_services_are_open_to_every_member() {
+        let services = three();
+        for name in ["adit.echo", "adit.source", "adit.sink"] {
+            assert_eq!(code(&services, name, &[]), None);
+        }
+        assert_eq!(code(&services, "adit.other", &["laptop"]), Some(Code::NoSuchService));
+    }
+
+    #[test]
+    fn a_guest_may_use_no_service_and_learns_of_none() {
+        let services = three();
+        for name in ["all", "other", "adit.echo"] {
+            let failure = services.authorise(name, &ConnectedDevice::guest()).unwrap_err();
+            assert_eq!(failure.code(), Code::Forbidden, "{name}");
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! The agent's side: each connection to a local port becomes a stream to a service.
+//!
+//! While the tunnel is down new connections wait for it, for as long as a connect may take, and
+//! are refused after that. A refusal by the connector is a reset for the local client.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use adit_tokio::core::drive::{Peer, Stream, StreamError};
+use adit_tokio::core::error::{Category, Code, Failure};
+use adit_tokio::core::message::ServiceName;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use crate::base::exit::ExitError;
+use crate::config::ForwardLimits;
+use crate::forward::copy::{self, Broken};
+use crate::forward::{CONNECT_TIMEOUT, prepare, refuse};
+use crate::net::link::Tunnel;
+
+/// Pause after the system had no room for another connection: it will not have any immediately.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
+
+/// Connections that may wait to be accepted, as far as the system allows. With the usual 128 a
+/// burst overflows it, and each client that met the overflow waits a second before its next try.
+const BACKLOG: u32 = 4_096;
+
+/// Pause before a stream is asked for again on a tunnel that just broke.
+const RETRY_DELAY: Duration = Duration::from_millis(20);
+
+/// What all forwards of an agent share.
+#[derive(Debug, Clone)]
+pub(crate) struct ConnectionLimiter {
+    slots: Arc<Semaphore>,
+    half_open: Duration,
+}
+
+impl ConnectionLimiter {
+    pub(crate) fn new(limits: ForwardLimits) -> Self {
+        Self {
+            slots: Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS))),
+            half_open: limits.half_open,
+        }
+    }
+}
+
+/// Opens a local port.
+///
+/// # Errors
+/// The error of the system about the address.
+pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // Connections of an earlier run that linger in TIME_WAIT do not hold the port, except on
+    // Windows, where the option means something else.
+    #[cfg(not(windows))]
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// Opens a local port.
+///
+/// # Errors
+/// A sentence about the address that ends with `next`.
+pub(crate) fn open(address: SocketAddr, next: &str) -> Result<TcpListener, ExitError> {
+    listen(address).map_err(|error| {
+        ExitError::usage(format!("{address}: cannot listen on this TCP address: {error}; {next}"))
+    })
+}
+
+/// Accepts connections for a service until the tunnel's sender is gone, and then lets those under
+/// way finish. Dropping it ends every connection.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    service: ServiceName,
+    tunnel: Tunnel,
+    limiter: ConnectionLimiter,
+) {
+    let mut flows = JoinSet::new();
+    let mut watched = tunnel.clone();
+    loop {
+        let accepted = async {
+            let slot = limiter.slots.clone().acquire_owned().await;
+            (slot, listener.accept().await)
+        };
+        tokio::select! {
+            (slot, accepted) = accepted => match accepted {
+                Ok((tcp, _)) => {
+                    let flow = forward(tcp, service.clone(), tunnel.clone(), limiter.half_open);
+                    flows.spawn(async move {
+                        flow.await;
+                        drop(slot);
+                    });
+                }
+                Err(error) => on_accept_error(&error).await,
+            },
+            Some(_) = flows.join_next() => {}
+            result = watched.changed() => if result.is_err() {
+                break;
+            },
+        }
+    }
+    drop(listener);
+    while flows.join_next().await.is_some() {}
+}
+
+/// A connection that its client aborted is ignored; anything else means that the system is out of
+/// something, which the next call would meet again.
+async fn on_accept_error(error: &io::Error) {
+    if error.kind() != io::ErrorKind::ConnectionAborted {
+        tracing::warn!(%error, "cannot accept a connection; check the limit on open files");
+        tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
+    }
+}
+
+async fn forward(tcp: TcpStream, service: ServiceName, mut tunnel: Tunnel, half_open: Duration) {
+    prepare(&tcp);
+    let stream = match open_stream(&mut tunnel, &service).await {
+        Ok(stream) => stream,
+        Err(failure) => return refuse(tcp, &failure),
+    };
+    let (send, recv) = stream.split();
+    let (totals, result) = copy::both_ways(tcp, send, recv, half_open).await;
+    match result {
+        Ok(()) => tracing::debug!(%service, ?totals, "a connection ended"),
+        Err(Broken::Tunnel(StreamError::Refused(failure))) => {
+            tracing::info!(%service, %failure, "the connector refused a connection");
+        }
+        Err(error) => tracing::debug!(%service, ?totals, %error, "a connection broke"),
+    }
+}
+
+async fn open_stream(tunnel: &mut Tunnel, service: &ServiceName) -> Result<Stream, Failure> {
+    let opened = async {
+        loop {
+            let peer = tunnel.borrow_and_update().clone();
+            let result = match peer {
+                Some(peer) => tokio::select! {
+                    result = open_on(&peer, service) => result,
+                    Ok(()) = tunnel.changed() => continue,
+                },
+                None => match tunnel.changed().await {
+                    Ok(()) => continue,
+                    Err(_) => Err(Failure::new(Code::ShuttingDown, "the agent is ending")),
+                },
+            };
+            match result {
+                Err(failure) if is_final(&failure) => return Err(failure),
+                Err(_) => tokio::time::sleep(RETRY_DELAY).await,
+                Ok(stream) => return Ok(stream),
+            }
+        }
+    };
+    tokio::time::timeout(CONNECT_TIMEOUT, opened).await.unwrap_or_else(|_| {
+        Err(Failure::new(Code::TimedOut, format!("no tunnel within {CONNECT_TIMEOUT:?}")))
+    })
+}
+
+/// Whether waiting for the tunnel cannot help.
+const fn is_final(failure: &Failure) -> bool {
+    match failure.category() {
+        Category::Authentication | Category::Configuration => true,
+        Category::Network | Category::Server | Category::Protocol | Category::Unknown => false,
+    }
+}
+
+async fn open_on(peer: &Peer, service: &ServiceName) -> Result<Stream, Failure> {
+    peer.connected().await?;
+    peer.open(service.clone()).await
+}

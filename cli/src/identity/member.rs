@@ -1,0 +1,182 @@
+//! This machine's membership in the mesh of somebody else: its key, and the certificate for it. It
+//! decides when a key is kept and when it is replaced.
+//!
+//! ```text
+//! identities/<ca>/ca.pem       the CA of the mesh
+//! identities/<ca>/identity.pem this machine's key and certificate, 0600
+//! identities/<ca>/key.pem      a key whose certificate has not come yet, 0600
+//! ```
+
+use std::path::{Path, PathBuf};
+
+use adit_tokio::core::tls::{Identity, KeyDigest, Tls, Trust};
+use rcgen::KeyPair;
+
+use super::credentials::Credentials;
+use super::mesh::certificate;
+use crate::base::exit::{Exit, ExitError};
+use crate::homedir::{Home, store};
+
+/// This machine's certificate in somebody's mesh.
+#[derive(Debug, Clone)]
+pub(crate) struct Membership {
+    directory: PathBuf,
+}
+
+impl Membership {
+    /// The membership in the mesh of a CA, whether there is one yet or not.
+    pub(crate) fn of(home: &Home, ca: KeyDigest) -> Self {
+        Self::named(home, &ca.to_string())
+    }
+
+    /// The same by the digest of the CA's key in hexadecimal.
+    pub(crate) fn named(home: &Home, ca: &str) -> Self {
+        Self { directory: home.identity(ca) }
+    }
+
+    /// All memberships of a home.
+    pub(crate) fn all(home: &Home) -> Vec<Self> {
+        let identities = home.identity("");
+        let Ok(entries) = std::fs::read_dir(identities) else { return Vec::new() };
+        let mut all: Vec<_> = entries
+            .filter_map(|entry| Some(Self { directory: entry.ok()?.path() }))
+            .filter(Self::is_certified)
+            .collect();
+        all.sort_by(|a, b| a.directory.cmp(&b.directory));
+        all
+    }
+
+    pub(crate) fn identity_path(&self) -> PathBuf {
+        self.directory.join("identity.pem")
+    }
+
+    fn ca_path(&self) -> PathBuf {
+        self.directory.join("ca.pem")
+    }
+
+    pub(crate) fn watched(&self) -> Vec<PathBuf> {
+        vec![self.identity_path(), self.ca_path()]
+    }
+
+    /// Describes its certificate.
+    ///
+    /// # Errors
+    /// A sentence about the file.
+    pub(crate) fn describe(&self) -> Result<certificate::CertificateDescription, ExitError> {
+        certificate::describe_file(&self.identity_path())
+    }
+
+    /// Returns the credentials of this machine in that mesh.
+    ///
+    /// # Errors
+    /// A sentence about a file.
+    pub(crate) fn credentials(&self) -> Result<Credentials, ExitError> {
+        let wrong = |path: PathBuf, error: &dyn std::fmt::Display| {
+            ExitError::usage(format!("{}: {error}; ask for a new invite", path.display()))
+        };
+        let own = certificate::read_pem(&self.identity_path())?;
+        let ca = certificate::read_pem(&self.ca_path())?;
+        let identity = Identity::from_pem(own.as_bytes(), own.as_bytes())
+            .map_err(|error| wrong(self.identity_path(), &error))?;
+        let trust =
+            Trust::from_pem(ca.as_bytes()).map_err(|error| wrong(self.ca_path(), &error))?;
+        Credentials::of(Tls::new(identity, trust), ca.as_bytes())
+            .map_err(|error| wrong(self.ca_path(), &error))
+    }
+
+    /// The key to ask for a certificate with: the present one, or one that is kept until its
+    /// certificate comes, so that an answer that was lost can be asked for again.
+    ///
+    /// # Errors
+    /// A sentence about a file.
+    pub(crate) fn key(&self) -> Result<KeyPair, ExitError> {
+        match read_key(&self.identity_path())? {
+            Some(present) => Ok(present),
+            None => self.next_key(),
+        }
+    }
+
+    /// A key that no certificate came for yet, kept until one does.
+    ///
+    /// # Errors
+    /// A sentence about a file.
+    pub(crate) fn next_key(&self) -> Result<KeyPair, ExitError> {
+        let path = self.directory.join("key.pem");
+        if let Some(kept) = read_key(&path)? {
+            return Ok(kept);
+        }
+        store::directory(&self.directory)?;
+        let key = new_key()?;
+        store::replace(&path, key.serialize_pem().as_bytes())?;
+        Ok(key)
+    }
+
+    /// Whether there is a certificate.
+    pub(crate) fn is_certified(&self) -> bool {
+        self.identity_path().exists()
+    }
+
+    /// Keeps a certificate that came, with its key, in one step.
+    ///
+    /// # Errors
+    /// A sentence about a file, or about a certificate that is not for this key.
+    pub(crate) fn keep(&self, key: &KeyPair, certificate: &str, ca: &str) -> Result<(), ExitError> {
+        use rcgen::PublicKeyData as _;
+        let own = KeyDigest::of_spki(&key.subject_public_key_info());
+        let said = certificate::describe_pem(certificate);
+        if said.is_none_or(|said| said.key != own) {
+            let sentence =
+                "the connector answered with a certificate for another key; tell its owner";
+            return Err(ExitError::new(Exit::Degraded, sentence));
+        }
+        store::directory(&self.directory)?;
+        store::replace(&self.ca_path(), ca.as_bytes())?;
+        let both = format!("{}{certificate}", key.serialize_pem());
+        store::replace(&self.identity_path(), both.as_bytes())?;
+        // It has done its work; one that stays is not looked at any more.
+        let _ = std::fs::remove_file(self.directory.join("key.pem"));
+        Ok(())
+    }
+}
+
+fn read_key(path: &Path) -> Result<Option<KeyPair>, ExitError> {
+    let Some(pem) = store::read(path)? else { return Ok(None) };
+    let key = KeyPair::from_pem(&String::from_utf8_lossy(&pem)).map_err(|error| {
+        ExitError::usage(format!(
+            "{}: {error}; remove it, and ask for a new invite",
+            path.display()
+        ))
+    })?;
+    Ok(Some(key))
+}
+
+/// A new ECDSA P-256 key.
+///
+/// # Errors
+/// When the system lacks what it takes.
+fn new_key() -> Result<KeyPair, ExitError> {
+    KeyPair::generate()
+        .map_err(|error| ExitError::new(Exit::Degraded, format!("no key can be made: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::homedir::tests::Scratch;
+
+    #[test]
+    fn the_key_stays_the_same_until_its_certificate_comes_and_after() {
+        let scratch = Scratch::new();
+        let home = Home::find(Some(scratch.path())).unwrap();
+        let membership = Membership::of(&home, KeyDigest([1; 32]));
+        let first = membership.key().unwrap();
+        assert_eq!(membership.key().unwrap().serialize_der(), first.serialize_der());
+        let certificate = rcgen::CertificateParams::default().self_signed(&first).unwrap().pem();
+        membership.keep(&first, &certificate, &certificate).unwrap();
+        assert!(!membership.directory.join("key.pem").exists());
+        assert_eq!(membership.key().unwrap().serialize_der(), first.serialize_der());
+        let other = new_key().unwrap();
+        assert!(membership.keep(&other, &certificate, &certificate).is_err());
+        assert_eq!(membership.key().unwrap().serialize_der(), first.serialize_der());
+    }
+}

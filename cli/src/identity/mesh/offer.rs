@@ -1,0 +1,65 @@
+//! What a connector of this mesh offers and where it is reached, as the one that ran last left it:
+//! so that an invite can be made beside a running connector.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::address::{HostPort, MAX_ADDRESSES, RelayAddress};
+use crate::config::ServiceConfig;
+
+/// What is offered, and where.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ConnectorOffer {
+    /// Addresses that a device may reach the connector at, the likeliest first.
+    pub(crate) addresses: Vec<String>,
+    /// Relays by which a device may reach it as well.
+    #[serde(default)]
+    pub(crate) relays: Vec<RelayAddress>,
+    /// Services, each with the port that it has at its own place, if it has one.
+    pub(crate) services: BTreeMap<String, Option<u16>>,
+}
+
+impl ConnectorOffer {
+    /// Offers `services` at what is advertised, at the connector's own addresses and by its relays.
+    pub(crate) fn new(
+        own: &[SocketAddr],
+        advertised: &[HostPort],
+        relays: &[RelayAddress],
+        services: &[ServiceConfig],
+    ) -> Self {
+        let mut addresses: Vec<_> = advertised.iter().map(HostPort::to_string).collect();
+        addresses.extend(own.iter().map(SocketAddr::to_string));
+        addresses.truncate(MAX_ADDRESSES);
+        let services = services
+            .iter()
+            .map(|service| (service.name.as_str().to_owned(), service.backend.port()))
+            .collect();
+        Self { addresses, relays: relays.to_vec(), services }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_advertised_goes_first_and_eight_are_enough() {
+        let advertised: Vec<_> = (1..=9)
+            .map(|port| HostPort::try_from(format!("home.example:{port}")).unwrap())
+            .collect();
+        let own = ["127.0.0.1:4433".parse().unwrap()];
+        let offer = ConnectorOffer::new(&own, &advertised[..1], &[], &[]);
+        assert_eq!(offer.addresses, ["home.example:1", "127.0.0.1:4433"]);
+        let offer = ConnectorOffer::new(&own, &advertised, &[], &[]);
+        assert_eq!(offer.addresses.len(), MAX_ADDRESSES);
+    }
+
+    #[test]
+    fn what_was_offered_before_there_were_relays_is_read() {
+        let offer: ConnectorOffer =
+            serde_json::from_str(r#"{"addresses":[],"services":{}}"#).unwrap();
+        assert!(offer.relays.is_empty());
+    }
+}

@@ -1,0 +1,10 @@
+//! Who this machine is: its own mesh, its memberships in the meshes of others, the invites that lead
+//! to them, and the files of each that a running program follows.
+
+pub(crate) mod credentials;
+pub(crate) mod invite;
+pub(crate) mod member;
+pub(crate) mod mesh;
+pub(crate) mod saved_service;
+pub(crate) mod source;
+pub(crate) mod throwaway;

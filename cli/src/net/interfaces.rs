@@ -1,0 +1,136 @@
+//! The networks that this machine is on: its own addresses, and which of them another machine could
+//! reach. It decides which addresses are advertised; its callers decide to whom.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+
+use adit_tokio::core::drive::Handle;
+use tokio::sync::{mpsc, watch};
+
+use crate::base::task::Background;
+
+/// Changes in the queue: each means no more than to read the addresses again.
+const CHANGES: usize = 1;
+
+/// Returns every address of this machine.
+pub(crate) fn addresses() -> Vec<IpAddr> {
+    match netwatcher::list_interfaces() {
+        Ok(interfaces) => {
+            let mut all: Vec<_> = interfaces.into_values().collect();
+            all.sort_by_key(|interface| interface.index);
+            all.into_iter().flat_map(|interface| interface.ips).map(|record| record.ip).collect()
+        }
+        Err(error) => {
+            tracing::warn!(%error, "the addresses of this machine cannot be read; name one with --advertise");
+            Vec::new()
+        }
+    }
+}
+
+/// Returns the addresses that another machine could reach, global ones first; where there is none, the
+/// loopback addresses.
+pub(crate) fn reachable(all: Vec<IpAddr>, only_ipv4: bool) -> Vec<IpAddr> {
+    let is_usable = |ip: &IpAddr| match ip {
+        IpAddr::V4(v4) => !v4.is_unspecified() && !v4.is_link_local(),
+        // A link-local address means nothing without the name of an interface.
+        IpAddr::V6(v6) => !only_ipv4 && !v6.is_unspecified() && !v6.is_unicast_link_local(),
+    };
+    let (own, mut others): (Vec<_>, Vec<_>) =
+        all.into_iter().filter(is_usable).partition(IpAddr::is_loopback);
+    let is_private = |ip: &IpAddr| match ip {
+        IpAddr::V4(v4) => v4.is_private(),
+        IpAddr::V6(v6) => v6.is_unique_local(),
+    };
+    others.sort_by_key(is_private);
+    if others.is_empty() { own } else { others }
+}
+
+/// Returns where a socket that is bound to `local` is reached on the present networks.
+pub(crate) fn of_socket(local: SocketAddr) -> Vec<SocketAddr> {
+    let own = if local.ip().is_unspecified() { addresses() } else { vec![local.ip()] };
+    let own = reachable(own, local.is_ipv4());
+    own.into_iter().map(|ip| SocketAddr::new(ip, local.port())).collect()
+}
+
+/// Returns the wildcard address of both families, where this machine has both.
+pub(crate) fn wildcard(port: u16) -> SocketAddr {
+    match UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)) {
+        Ok(_) => (Ipv6Addr::UNSPECIFIED, port).into(),
+        Err(_) => (Ipv4Addr::UNSPECIFIED, port).into(),
+    }
+}
+
+/// The IPv6 wildcard takes IPv4 as well, where this machine has IPv6.
+pub(crate) fn dual(listen: SocketAddr) -> SocketAddr {
+    if listen.is_ipv4() && listen.ip().is_unspecified() {
+        return wildcard(listen.port());
+    }
+    listen
+}
+
+/// Keeps a node informed of where its socket, bound to `local`, is reached, and `others` of every
+/// change, for as long as the value lives.
+pub(crate) fn track(
+    handle: Handle,
+    local: SocketAddr,
+    others: watch::Sender<()>,
+) -> Background<()> {
+    Background::spawn(advertise(handle, local, others))
+}
+
+async fn advertise(handle: Handle, local: SocketAddr, others: watch::Sender<()>) {
+    let (changed, mut changes) = mpsc::channel(CHANGES);
+    // A change that is in the queue already covers this one.
+    let watched = netwatcher::watch_interfaces_with_callback(move |_| {
+        let _ = changed.try_send(());
+    });
+    let _watch = match watched {
+        Ok(watch) => Some(watch),
+        Err(error) => {
+            tracing::warn!(%error, "changes of this machine's networks are not noticed");
+            None
+        }
+    };
+    let mut advertised = of_socket(local);
+    handle.set_local_addresses(advertised.clone());
+    while changes.recv().await.is_some() {
+        let now = of_socket(local);
+        if now != advertised {
+            tracing::info!(addresses = now.len(), "this machine's networks changed");
+            handle.set_local_addresses(now.clone());
+            handle.network_changed();
+            others.send_replace(());
+            advertised = now;
+        }
+    }
+    // Without a watch the advertised addresses stay.
+    std::future::pending().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ips(all: &[&str]) -> Vec<IpAddr> {
+        all.iter().map(|ip| ip.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn global_addresses_go_first_and_those_that_nobody_reaches_not_at_all() {
+        let all =
+            ips(&["127.0.0.1", "10.0.0.5", "fe80::1", "169.254.1.1", "198.51.100.7", "fd00::5"]);
+        assert_eq!(reachable(all.clone(), false), ips(&["198.51.100.7", "10.0.0.5", "fd00::5"]));
+        assert_eq!(reachable(all, true), ips(&["198.51.100.7", "10.0.0.5"]));
+    }
+
+    #[test]
+    fn a_machine_without_a_network_reaches_itself() {
+        assert_eq!(reachable(ips(&["127.0.0.1", "::1"]), true), ips(&["127.0.0.1"]));
+    }
+
+    #[test]
+    fn a_socket_of_one_address_is_reached_there_alone() {
+        let local: SocketAddr = "127.0.0.1:4433".parse().unwrap();
+        assert_eq!(of_socket(local), [local]);
+        assert!(of_socket("0.0.0.0:4433".parse().unwrap()).iter().all(SocketAddr::is_ipv4));
+    }
+}

@@ -1,0 +1,302 @@
+//! The agent's connection to its connector: it resolves the name, dials the candidates, keeps the first
+//! connection, and begins again when the core gives up. It decides when retrying makes no sense; while
+//! one address holds, the core decides when to retry.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use adit_tokio::core::drive::{Events, Peer};
+use adit_tokio::core::error::{Category, Failure};
+use adit_tokio::core::lifecycle::State;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::dialer::{DialAttempt, DialError, Dialer, dial_any};
+use super::event_log;
+use super::names::NameResolver;
+use super::node::{NodeHandle, RunningNode};
+use super::relays::AttachedRelays;
+use crate::address::HostAddress;
+use crate::base::exit::{Exit, ExitError};
+use crate::config::RemoteConnector;
+use crate::identity::credentials::Credentials;
+use crate::identity::source::CredentialWatcher;
+
+/// Pause before a name that did not resolve is looked up again, and before a connector that the core
+/// gave up is dialled again.
+const RETRY_DELAY: Duration = Duration::from_secs(2);
+
+/// Pause after a rejection that is not authenticated, where a connection had been established before.
+const UNPROVEN_RETRY_DELAY: Duration = Duration::from_secs(10);
+
+/// How long a name may take to resolve where there are relays that need not wait for it.
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The peer that streams are opened to. It changes when the connector is dialled again.
+pub(crate) type Tunnel = watch::Receiver<Option<Peer>>;
+
+/// The connection to a connector, across all candidates.
+#[derive(Debug)]
+pub(crate) struct ConnectorLink {
+    remote: RemoteConnector,
+    names: NameResolver,
+    dialer: Dialer,
+    current: watch::Sender<Option<Peer>>,
+    /// The node whose peer that is.
+    node_handle: watch::Sender<Option<NodeHandle>>,
+    outage: OutageTimer,
+    watcher: CredentialWatcher,
+    node: Option<RunningNode>,
+    relays: Option<AttachedRelays>,
+    /// Since when the present connection, or the last one, is established.
+    up_since: Option<Instant>,
+    /// Whether a connection was ever established.
+    was_up: bool,
+}
+
+impl ConnectorLink {
+    /// Returns a link that ends after an outage of `give_up_after`, and the tunnel that forwards use.
+    pub(crate) fn new(
+        (remote, names): (RemoteConnector, NameResolver),
+        (dialer, watcher): (Dialer, CredentialWatcher),
+        give_up_after: Option<Duration>,
+    ) -> (Self, Tunnel) {
+        let (current, tunnel) = watch::channel(None);
+        let outage = OutageTimer { limit: give_up_after, since: Some(Instant::now()) };
+        (
+            Self {
+                remote,
+                names,
+                dialer,
+                current,
+                node_handle: watch::Sender::new(None),
+                outage,
+                watcher,
+                node: None,
+                relays: None,
+                up_since: None,
+                was_up: false,
+            },
+            tunnel,
+        )
+    }
+
+    /// Returns the handle of the present connection's node, as it changes.
+    pub(crate) fn node_handle(&self) -> watch::Receiver<Option<NodeHandle>> {
+        self.node_handle.subscribe()
+    }
+
+    /// Closes the local ports, which follow the link, and returns the node, if there is one, with its
+    /// relays, to be shut down.
+    pub(crate) fn end(self) -> Option<(RunningNode, Option<AttachedRelays>)> {
+        self.node.map(|node| (node, self.relays))
+    }
+
+    /// Keeps the connection up until retrying makes no sense, and returns why.
+    pub(crate) async fn keep_up(&mut self) -> ExitError {
+        loop {
+            let failure = match self.connect_once().await {
+                Ok(failure) => failure,
+                Err(stop) => return stop,
+            };
+            self.outage.on_state(false);
+            let lived = self.up_since.take().map(|since| since.elapsed());
+            self.was_up |= lived.is_some();
+            match (failure.category(), lived) {
+                // A certificate that expired while it was in use has a successor, on either side; one
+                // that was revoked will be refused by the next handshake.
+                (Category::Authentication, Some(lived)) => {
+                    tracing::info!(%failure, "dialling again with the present certificates");
+                    tokio::time::sleep(RETRY_DELAY.saturating_sub(lived)).await;
+                }
+                // Anyone on the path could have sent it, and a wrong clock may be corrected.
+                (Category::Authentication, None) if self.was_up && !failure.is_proven() => {
+                    tracing::warn!(%failure, "retrying: the rejection was not authenticated");
+                    tokio::time::sleep(UNPROVEN_RETRY_DELAY).await;
+                }
+                (Category::Authentication | Category::Configuration, _) => return failure.into(),
+                (
+                    Category::Network | Category::Server | Category::Protocol | Category::Unknown,
+                    _,
+                ) => {
+                    tracing::warn!(%failure, "dialling again");
+                    tokio::time::sleep(RETRY_DELAY).await;
+                }
+            }
+        }
+    }
+
+    /// Connects once, and returns how the connection was lost.
+    async fn connect_once(&mut self) -> Result<Failure, ExitError> {
+        let found = loop {
+            let (remote, names) = (self.remote.clone(), &self.names);
+            let dialer = self.dialer.clone();
+            let found = async {
+                let addresses = addresses(names, &remote).await;
+                dial_any(&dialer, &remote, &addresses).await
+            };
+            tokio::select! {
+                found = found => break found,
+                credentials = self.watcher.next() => self.dialer = dialer.with(credentials),
+                stop = self.outage.lost() => return Err(stop),
+            }
+        };
+        let DialAttempt { node, relays, peer, events, .. } = match found {
+            Ok(winner) => winner,
+            Err(DialError::Failed(failure)) => return Ok(failure),
+            Err(DialError::Stopped(stop)) => return Err(stop),
+        };
+        self.current.send_replace(Some(peer.clone()));
+        self.node_handle.send_replace(Some(node.to_handle()));
+        self.relays = relays;
+        if let Some(old) = self.node.replace(node) {
+            old.retire();
+        }
+        self.follow_peer(&peer, events).await
+    }
+
+    /// Follows a peer until the core gives up.
+    async fn follow_peer(&mut self, peer: &Peer, mut events: Events) -> Result<Failure, ExitError> {
+        loop {
+            tokio::select! {
+                event = events.next() => {
+                    let Some(event) = event else { break };
+                    if let Some(line) = event_log::line(&event) {
+                        tracing::info!("{line}");
+                    }
+                    match peer.state() {
+                        State::Failed { error, .. } => return Ok(error),
+                        State::Connected { .. } => {
+                            self.up_since.get_or_insert_with(Instant::now);
+                            self.outage.on_state(true);
+                        }
+                        State::Disconnected
+                        | State::Connecting { .. }
+                        | State::Reconnecting { .. } => self.outage.on_state(false),
+                    }
+                }
+                failure = peer.closed() => return Ok(failure),
+                credentials = self.watcher.next() => self.set_credentials(credentials),
+                stop = self.outage.lost() => return Err(stop),
+            }
+        }
+        match &mut self.node {
+            Some(node) => Err(node.driver.ended().await),
+            None => Err(ExitError::new(Exit::Degraded, "the node is gone")),
+        }
+    }
+
+    /// Uses new credentials. The connection goes on, unless its peer is no longer trusted.
+    fn set_credentials(&mut self, credentials: Credentials) {
+        self.dialer = self.dialer.clone().with(credentials.clone());
+        if let Some(relays) = &self.relays {
+            relays.set_identity(credentials.relay_identity);
+        }
+        let tls = credentials.tls;
+        match self.node.as_ref().map_or(Ok(()), |node| node.handle.set_tls(tls)) {
+            Ok(()) => tracing::info!("the identity was exchanged"),
+            Err(error) => tracing::warn!("the identity is not exchanged: {error}"),
+        }
+    }
+}
+
+/// Dials a connector until it is connected, for a command that connects once.
+///
+/// # Errors
+/// When it refuses, or nobody answers within `limit`.
+pub(crate) async fn reach(
+    remote: &RemoteConnector,
+    dialer: &Dialer,
+    limit: Duration,
+) -> Result<DialAttempt, ExitError> {
+    let outage = OutageTimer { limit: Some(limit), since: Some(Instant::now()) };
+    let names = NameResolver::new();
+    let reached = async {
+        loop {
+            let addresses = addresses(&names, remote).await;
+            let failure = match dial_any(dialer, remote, &addresses).await {
+                Ok(attempt) => match attempt.peer.connected().await {
+                    Ok(()) => return Ok(attempt),
+                    Err(failure) => failure,
+                },
+                Err(DialError::Failed(failure)) => failure,
+                Err(DialError::Stopped(stop)) => return Err(stop),
+            };
+            match failure.category() {
+                Category::Authentication | Category::Configuration => return Err(failure.into()),
+                Category::Network | Category::Server | Category::Protocol | Category::Unknown => {
+                    tracing::info!(%failure, "no connection yet");
+                }
+            }
+            tokio::time::sleep(RETRY_DELAY).await;
+        }
+    };
+    tokio::select! {
+        result = reached => result,
+        stop = outage.lost() => Err(stop),
+    }
+}
+
+/// Returns the connector's own addresses: as soon as there are any or, where there are relays as well,
+/// those that are found soon.
+async fn addresses(names: &NameResolver, remote: &RemoteConnector) -> Vec<SocketAddr> {
+    if remote.relays.is_empty() {
+        return resolve_at_last(names, &remote.addresses).await;
+    }
+    let found = tokio::time::timeout(RESOLVE_TIMEOUT, names.resolve(&remote.addresses)).await;
+    found.unwrap_or_default()
+}
+
+/// Returns the addresses of the names, as soon as there are any.
+async fn resolve_at_last(names: &NameResolver, places: &[HostAddress]) -> Vec<SocketAddr> {
+    loop {
+        let found = names.resolve(places).await;
+        if !found.is_empty() {
+            return found;
+        }
+        tokio::time::sleep(RETRY_DELAY).await;
+    }
+}
+
+/// How long an outage may last.
+#[derive(Debug)]
+struct OutageTimer {
+    limit: Option<Duration>,
+    since: Option<Instant>,
+}
+
+impl OutageTimer {
+    fn on_state(&mut self, connected: bool) {
+        match connected {
+            true => self.since = None,
+            false => drop(self.since.get_or_insert_with(Instant::now)),
+        }
+    }
+
+    /// Completes when the outage has lasted too long.
+    async fn lost(&self) -> ExitError {
+        let (Some(limit), Some(since)) = (self.limit, self.since) else {
+            return std::future::pending().await;
+        };
+        tokio::time::sleep_until(since + limit).await;
+        let next = "check that the connector runs and that UDP reaches it";
+        ExitError::new(Exit::Unreachable, format!("no connection for {limit:?}; {next}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(5);
+
+    #[tokio::test]
+    async fn patience_ends_after_its_limit_without_a_connection_and_not_with_one() {
+        let limit = Duration::from_millis(50);
+        let mut outage = OutageTimer { limit: Some(limit), since: Some(Instant::now()) };
+        let stop = tokio::time::timeout(SOON, outage.lost()).await.unwrap();
+        assert_eq!(stop.exit(), Exit::Unreachable);
+        outage.on_state(true);
+        assert!(tokio::time::timeout(2 * limit, outage.lost()).await.is_err());
+    }
+}

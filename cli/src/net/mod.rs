@@ -1,0 +1,13 @@
+//! How this machine reaches others: nodes, names, dialling, relays, the TCP fallback, port mapping.
+
+pub(crate) mod carriers;
+pub(crate) mod dialer;
+pub(crate) mod event_log;
+mod happy_eyeballs;
+pub(crate) mod interfaces;
+pub(crate) mod link;
+pub(crate) mod names;
+pub(crate) mod node;
+pub(crate) mod port_mapping;
+pub(crate) mod registration;
+pub(crate) mod relays;

@@ -1,0 +1,196 @@
+//! From what a person writes to the addresses to dial: `adit://host`, SRV records, IPv4 and IPv6, and
+//! what was good the last time where nothing is to be learnt now.
+//!
+//! It decides which names are asked for, in what order their addresses are dialled, and when an old
+//! answer has to do. It asks again every time: what a name means changes. It dials nothing.
+
+mod memory;
+mod order;
+mod system;
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use adit_tokio::core::rng::Rng;
+
+use self::memory::AddressCache;
+use self::order::{SrvRecord, by_weight, in_turn};
+use self::system::SystemResolver;
+use crate::address::{HostAddress, PORT};
+use crate::base::system::random;
+use crate::homedir::Home;
+
+/// How long one question may take. Resolvers ask again after 5 s where an answer was lost; a
+/// connection attempt is better served by the last known good addresses.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(6);
+
+/// Most hosts of one SRV answer that are asked for.
+const MAX_HOSTS: usize = 8;
+
+/// Most addresses of one place. Each is raced for a quarter of a second.
+const MAX_ADDRESSES: usize = 16;
+
+/// Where answers come from.
+trait Resolver {
+    /// The SRV records of a name, none where there are none.
+    fn services(&self, name: String) -> impl Future<Output = io::Result<Vec<SrvRecord>>> + Send;
+
+    /// The addresses of a host.
+    fn hosts(
+        &self,
+        host: &str,
+        port: u16,
+    ) -> impl Future<Output = io::Result<Vec<SocketAddr>>> + Send;
+}
+
+/// The names of one process.
+#[derive(Debug)]
+pub(crate) struct NameResolver {
+    system: SystemResolver,
+    memory: AddressCache,
+}
+
+impl NameResolver {
+    /// With a memory that lasts as long as the process.
+    pub(crate) fn new() -> Self {
+        Self { system: SystemResolver::default(), memory: AddressCache::default() }
+    }
+
+    /// With a memory that outlasts it.
+    pub(crate) fn at_home(mut self, home: &Home) -> Self {
+        self.memory = AddressCache::at(home.path().join("addresses.json"));
+        self
+    }
+
+    /// Without asking any of these, which are ports of this program: they may lead through the very
+    /// tunnel that is to be dialled.
+    pub(crate) fn without(mut self, ours: Vec<SocketAddr>) -> Self {
+        self.system.ours = ours;
+        self
+    }
+
+    /// Every address that the places have now, each once, in the order to dial them; a place that has
+    /// none is logged.
+    pub(crate) async fn resolve(&self, places: &[HostAddress]) -> Vec<SocketAddr> {
+        let mut found = Vec::new();
+        for place in places {
+            match self.resolve_one(place).await {
+                Ok(addresses) => found.extend(addresses),
+                Err(error) => tracing::warn!(%place, %error, "the name does not resolve; retrying"),
+            }
+        }
+        let mut seen = std::collections::BTreeSet::new();
+        found.retain(|address| seen.insert(*address));
+        found
+    }
+
+    /// The addresses of one place, now or as they were, at least one.
+    ///
+    /// # Errors
+    /// The error of the resolver, where there never was an address.
+    pub(crate) async fn resolve_one(&self, place: &HostAddress) -> io::Result<Vec<SocketAddr>> {
+        let mut rng = Rng::new(seed()?, "names");
+        let found = lookup(&self.system, place, &mut rng).await;
+        recall(found, place, &self.memory)
+    }
+}
+
+/// Asks about one place.
+async fn lookup(
+    source: &impl Resolver,
+    place: &HostAddress,
+    rng: &mut Rng,
+) -> io::Result<Vec<SocketAddr>> {
+    if let Some(address) = place.literal(PORT) {
+        return Ok(vec![address]);
+    }
+    let (host, asked) = (place.host(), place.port());
+    let port = match asked {
+        Some(port) => port,
+        None => {
+            let name = format!("_adit._udp.{}.", host.trim_end_matches('.'));
+            match timely(source.services(name)).await {
+                Ok(services) if !services.is_empty() => {
+                    return resolve_services(source, services, rng).await;
+                }
+                Ok(_) => {}
+                Err(error) => tracing::debug!(%host, %error, "no SRV records"),
+            }
+            PORT
+        }
+    };
+    let found = in_turn(&timely(source.hosts(host, port)).await?);
+    some(found)
+}
+
+/// The addresses of the hosts that SRV records name, in the records' order.
+async fn resolve_services(
+    source: &impl Resolver,
+    services: Vec<SrvRecord>,
+    rng: &mut Rng,
+) -> io::Result<Vec<SocketAddr>> {
+    if services.iter().all(|it| it.target.is_empty()) {
+        let says = "its SRV record says that there is no such service (RFC 2782)";
+        return Err(io::Error::new(io::ErrorKind::NotFound, says));
+    }
+    let (mut found, mut wrong) = (Vec::new(), None);
+    for service in by_weight(services, rng).into_iter().take(MAX_HOSTS) {
+        match timely(source.hosts(&service.target, service.port)).await {
+            Ok(addresses) => found.extend(in_turn(&addresses)),
+            Err(error) => wrong = Some(error),
+        }
+    }
+    match wrong {
+        Some(error) if found.is_empty() => Err(error),
+        Some(_) | None => some(found),
+    }
+}
+
+/// What was found, or what was found the last time.
+fn recall(
+    found: io::Result<Vec<SocketAddr>>,
+    place: &HostAddress,
+    memory: &AddressCache,
+) -> io::Result<Vec<SocketAddr>> {
+    let error = match found {
+        Ok(addresses) => {
+            if place.literal(PORT).is_none() {
+                memory.keep(place, &addresses);
+            }
+            return Ok(addresses);
+        }
+        Err(error) => error,
+    };
+    let known = memory.recall(place);
+    if known.is_empty() {
+        return Err(error);
+    }
+    tracing::warn!(%place, %error, "the name does not resolve; dialling what it last was");
+    Ok(known)
+}
+
+async fn timely<T>(question: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    tokio::time::timeout(LOOKUP_TIMEOUT, question).await.unwrap_or_else(|_| {
+        let says = format!("no answer within {LOOKUP_TIMEOUT:?}");
+        Err(io::Error::new(io::ErrorKind::TimedOut, says))
+    })
+}
+
+fn some(mut found: Vec<SocketAddr>) -> io::Result<Vec<SocketAddr>> {
+    found.truncate(MAX_ADDRESSES);
+    match found.is_empty() {
+        true => Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address")),
+        false => Ok(found),
+    }
+}
+
+fn seed() -> io::Result<[u8; 32]> {
+    let mut seed = [0; 32];
+    random(&mut seed).map_err(io::Error::other)?;
+    Ok(seed)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,208 @@
+//! Nodes as the program runs them: started on a socket, driven in the background, ended with the
+//! value that owns them. It decides nothing about peers.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::time::Duration;
+
+use adit_tokio::TokioIo;
+use adit_tokio::carrier;
+use adit_tokio::core::config::{Builder, Config, Transport};
+use adit_tokio::core::drive::Handle;
+use adit_tokio::core::drive::io::Io as _;
+use adit_tokio::core::heartbeat;
+use adit_tokio::core::node::Snapshot;
+
+use super::carriers::{Carrier, Carriers};
+use super::port_mapping::{PortMappingState, PortMappingStatus};
+use crate::base::exit::{Exit, ExitError};
+use crate::base::task::Background;
+use crate::config::{ForwardLimits, HeartbeatConfig};
+
+/// How long one attempt to reach the connector may take. A handshake is retransmitted after 1 s, and
+/// then after twice the time each (RFC 9002 §6.2.2), so that a connector that has just started is
+/// reached within 4 s or by the next attempt; in 30 s the intervals grow to 16 s.
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The event loop of a node, running.
+pub(crate) type NodeDriver = Background<io::Result<()>>;
+
+impl NodeDriver {
+    /// Waits for the loop to end by itself, which it does after a shutdown or when its socket
+    /// fails.
+    pub(crate) async fn ended(&mut self) -> ExitError {
+        let why = match self.join().await {
+            Ok(Ok(())) => "the node has shut down".to_owned(),
+            Ok(Err(error)) => format!("the UDP socket failed: {error}; start again"),
+            Err(error) => format!("the event loop ended: {error}"),
+        };
+        ExitError::new(Exit::Degraded, why)
+    }
+}
+
+/// A node that runs on its socket.
+#[derive(Debug)]
+pub(crate) struct RunningNode {
+    pub(crate) handle: Handle,
+    pub(crate) driver: NodeDriver,
+    /// The address its socket is bound to.
+    pub(crate) local: SocketAddr,
+    /// The TCP fallback to its relays, if it may have relays.
+    pub(crate) carriers: Option<Carriers>,
+    /// What its gateway maps.
+    pub(crate) port_mapping: PortMappingStatus,
+}
+
+impl RunningNode {
+    fn new(
+        handle: Handle,
+        driver: impl Future<Output = io::Result<()>> + Send + 'static,
+        local: SocketAddr,
+        carriers: Option<Carriers>,
+    ) -> Self {
+        let (driver, port_mapping) = (Background::spawn(driver), PortMappingStatus::default());
+        Self { handle, driver, local, carriers, port_mapping }
+    }
+
+    /// Returns what a status needs of this node.
+    pub(crate) fn to_handle(&self) -> NodeHandle {
+        let (handle, carriers) = (self.handle.clone(), self.carriers.clone());
+        NodeHandle { handle, carriers, port_mapping: self.port_mapping.clone() }
+    }
+
+    /// Closes the node, and waits until its peers have been notified.
+    pub(crate) async fn end(mut self) {
+        self.handle.shutdown();
+        self.driver.ended().await;
+    }
+
+    /// Closes the node in the background.
+    pub(crate) fn retire(self) {
+        tokio::spawn(self.end());
+    }
+}
+
+/// A node at one instant, and how its relays are reached.
+#[derive(Debug)]
+pub(crate) struct NodeSnapshot {
+    pub(crate) snapshot: Snapshot,
+    /// By the UDP addresses of the relays.
+    pub(crate) carriers: BTreeMap<SocketAddr, Carrier>,
+    /// What its gateway maps.
+    pub(crate) port_mapping: PortMappingState,
+}
+
+/// What a status needs of a running node.
+#[derive(Debug, Clone)]
+pub(crate) struct NodeHandle {
+    pub(crate) handle: Handle,
+    pub(crate) carriers: Option<Carriers>,
+    pub(crate) port_mapping: PortMappingStatus,
+}
+
+impl NodeHandle {
+    /// Returns the state of the node, its relays and its gateway at this instant.
+    pub(crate) fn snapshot(&self) -> NodeSnapshot {
+        let carriers = self.carriers.as_ref().map(Carriers::told).unwrap_or_default();
+        NodeSnapshot {
+            snapshot: self.handle.snapshot(),
+            carriers,
+            port_mapping: self.port_mapping.get(),
+        }
+    }
+}
+
+/// Binds a socket and starts a node on it.
+///
+/// # Errors
+/// A sentence about the address.
+pub(crate) fn start(address: SocketAddr, config: Config) -> Result<RunningNode, ExitError> {
+    on(address, |io, local| {
+        let (handle, driver) = adit_tokio::with_io(io, config)?;
+        Ok(RunningNode::new(handle, driver, local, None))
+    })
+}
+
+/// The same for a node with relays, which are reached by TCP where UDP is blocked.
+///
+/// # Errors
+/// A sentence about the address.
+pub(crate) fn start_with_relays(
+    address: SocketAddr,
+    config: Config,
+) -> Result<RunningNode, ExitError> {
+    on(address, |io, local| {
+        let clock = io.clock();
+        let (io, relays) = carrier::client(io)?;
+        let (handle, driver) = adit_tokio::with_io(io, config)?;
+        let carriers = Some(Carriers::new(relays, clock));
+        Ok(RunningNode::new(handle, driver, local, carriers))
+    })
+}
+
+/// The same for a relay, which takes clients at a TCP port as well, if it has one.
+///
+/// # Errors
+/// A sentence about the address.
+pub(crate) fn start_relay(
+    address: SocketAddr,
+    config: Config,
+    door: Option<(TcpListener, carrier::Identity)>,
+) -> Result<RunningNode, ExitError> {
+    let Some((listener, identity)) = door else { return start(address, config) };
+    on(address, |io, local| {
+        let (io, _) = carrier::server(io, [listener], &identity, carrier::Limits::default())?;
+        let (handle, driver) = adit_tokio::with_io(io, config)?;
+        Ok(RunningNode::new(handle, driver, local, None))
+    })
+}
+
+/// Binds a socket and has a node made of it.
+fn on(
+    address: SocketAddr,
+    make: impl FnOnce(TokioIo, SocketAddr) -> io::Result<RunningNode>,
+) -> Result<RunningNode, ExitError> {
+    let bind = || {
+        let io = TokioIo::bind(address)?;
+        let local = io.local_addr()?;
+        make(io, local)
+    };
+    bind().map_err(|error| {
+        ExitError::usage(format!(
+            "{address}: cannot use this UDP address: {error}; choose another, or end what uses it"
+        ))
+    })
+}
+
+/// Any free port of the family of `remote`.
+pub(crate) fn local_for(remote: SocketAddr) -> SocketAddr {
+    match remote {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    }
+}
+
+/// The transport's defaults with room for as many streams as connections may be forwarded.
+pub(crate) fn transport(limits: ForwardLimits) -> Transport {
+    let max_streams = u32::try_from(limits.connections).unwrap_or(u32::MAX).clamp(2, 1 << 20);
+    Transport { max_streams, ..Transport::default() }
+}
+
+/// Finishes a node's configuration.
+///
+/// # Errors
+/// Which knob cannot work.
+pub(crate) fn build(builder: Builder, beat: HeartbeatConfig) -> Result<Config, ExitError> {
+    let wrong = |error: &dyn std::fmt::Display| {
+        ExitError::in_file(format!("{error}; correct it or leave it out"))
+    };
+    let heartbeat = heartbeat::Config::builder()
+        .interval(beat.interval)
+        .ack_within(beat.ack_within)
+        .dead_after(beat.dead_after)
+        .build()
+        .map_err(|error| wrong(&error))?;
+    builder.heartbeat(heartbeat).build().map_err(|error| wrong(&error))
+}

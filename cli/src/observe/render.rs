@@ -1,0 +1,335 @@
+//! The status as people read it: a block for each process, with a table of its peers. Values in,
+//! text out; it decides columns and words, and nothing about what is good or bad.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use console::{Alignment, measure_text_width, pad_str};
+
+use super::schema::{PathStatus, PeerStatus, ProcessStatus, RegistrationStatus, RelayStatus};
+use crate::base::units;
+
+/// What stands where there is no figure.
+const NONE: &str = "–";
+
+/// Digits of a mesh's key that distinguish it from others at a glance.
+const MESH_DIGITS: usize = 12;
+
+const COLUMNS: [&str; 12] = [
+    "PEER",
+    "ADDRESS",
+    "STATE",
+    "FOR",
+    "LATENCY",
+    "P99",
+    "LOSS",
+    "SENT",
+    "RECEIVED",
+    "STREAMS",
+    "RECONNECTED",
+    "CERTIFICATE",
+];
+
+/// The whole text, without an end of line at its end; `now` is since the Unix epoch.
+pub(crate) fn text(processes: &[ProcessStatus], unanswered: &[String], now: Duration) -> String {
+    let mut blocks: Vec<_> = processes.iter().map(|process| block(process, now)).collect();
+    if !unanswered.is_empty() {
+        blocks.push(unanswered.join("\n"));
+    }
+    harmless(&blocks.join("\n\n"))
+}
+
+fn block(process: &ProcessStatus, now: Duration) -> String {
+    let ProcessStatus { role, pid, version, .. } = process;
+    let up = units::age(Duration::from_millis(process.uptime_ms));
+    let since = units::instant(Duration::from_millis(process.started_at_ms));
+    let mut text = format!("{role}, pid {pid}, up {up} since {since}, adit {version}");
+    // Writing to a string does not fail.
+    for service in &process.services {
+        let _ = write!(text, "\n  exposes {} at {}", service.name, service.address);
+    }
+    for forward in &process.forwards {
+        let _ = write!(text, "\n  forwards {} to {}", forward.listen, forward.service);
+    }
+    for dial in &process.dials {
+        let _ = write!(text, "\n  dials {} at {}", dial.name, dial.address);
+    }
+    for relay in &process.relays {
+        let _ = write!(text, "\n  is found at the relay {relay}");
+    }
+    if let Some(relay) = &process.relay {
+        text += &relaying(relay);
+    }
+    if let Some(mapping) = process.port_mapping.as_ref().filter(|it| it.is_news()) {
+        let _ = write!(text, "\n  port mapping: {}", mapping.words());
+    }
+    if process.peers.is_empty() {
+        text += "\n  nobody is connected";
+    } else {
+        text += &table(process, now);
+    }
+    for peer in &process.peers {
+        if let Some(carrier) = &peer.carrier {
+            let age = units::age(Duration::from_millis(carrier.age_ms));
+            let _ = write!(text, "\n  relay {}: {}", peer.remote, carrier.sentence(&age));
+        }
+        if let Some(path) = &peer.path {
+            let _ = write!(text, "\n  {}: {}", process.name(peer), path_line(process, path));
+        }
+    }
+    for peer in process.peers.iter().filter(|peer| !peer.state.is_connected()) {
+        if let Some(failure) = &peer.last_failure {
+            let _ = write!(text, "\n  {}: {}", process.name(peer), failure.sentence());
+        }
+    }
+    text
+}
+
+/// Which path, since when, how good it is, and why it is this one.
+pub(crate) fn path_line(process: &ProcessStatus, path: &PathStatus) -> String {
+    let (Some(class), Some(to)) = (&path.class, &path.to) else {
+        return format!("no path: {}", path.sentence);
+    };
+    let way = process.endpoint(class, to);
+    let way = if class == "direct" { format!("directly at {way}") } else { format!("by {way}") };
+    let age = units::age(Duration::from_millis(path.age_ms));
+    let latency = path.latency_ms.map_or_else(String::new, |ms| format!(", {ms:.1} ms"));
+    let loss = path.loss * 100.0;
+    format!("{way} for {age}{latency}, {loss:.1} % lost; why: {}", path.sentence)
+}
+
+/// What a relay does for its clients.
+fn relaying(relay: &RelayStatus) -> String {
+    let RelayStatus { clients, guests, channels, forwarded_bytes, .. } = relay;
+    let bytes = units::bytes(*forwarded_bytes);
+    let leaving = if relay.draining { ", and is about to stop" } else { "" };
+    let mut text = format!(
+        "\n  relays for {clients} clients, {guests} of them guests, on {channels} channels; \
+         {bytes} so far{leaving}"
+    );
+    for registered in &relay.registrations {
+        let RegistrationStatus { mesh, name, observed, services, age_ms, channels, .. } =
+            registered;
+        let (age, services) = (units::age(Duration::from_millis(*age_ms)), services.join(", "));
+        let mesh: String = mesh.chars().take(MESH_DIGITS).collect();
+        let _ = write!(
+            text,
+            "\n  has {name} of mesh {mesh} at {observed} for {age}, with {services}, on {channels} \
+             channels"
+        );
+    }
+    text
+}
+
+fn table(process: &ProcessStatus, now: Duration) -> String {
+    let mut rows = vec![COLUMNS.map(str::to_owned)];
+    rows.extend(process.peers.iter().map(|peer| row(process, peer, now)));
+    let widths: [usize; COLUMNS.len()] = std::array::from_fn(|column| {
+        rows.iter().map(|row| measure_text_width(&row[column])).max().unwrap_or(0)
+    });
+    let mut text = String::new();
+    for row in &rows {
+        let cells = row.iter().zip(widths);
+        let line: String = cells
+            .map(|(cell, width)| format!("  {}", pad_str(cell, width, Alignment::Left, None)))
+            .collect();
+        text.push('\n');
+        text += line.trim_end();
+    }
+    text
+}
+
+fn row(process: &ProcessStatus, peer: &PeerStatus, now: Duration) -> [String; COLUMNS.len()] {
+    let or_none = |figure: Option<String>| figure.unwrap_or_else(|| NONE.to_owned());
+    let millis = |figure: Option<f64>| or_none(figure.map(|ms| format!("{ms:.1} ms")));
+    let transport = &peer.transport;
+    let smoothed = peer.latency.as_ref().map(|latency| latency.smoothed_ms);
+    let ends = peer.credential.as_ref().and_then(|credential| credential.not_after);
+    [
+        process.name(peer).to_owned(),
+        process.place(peer),
+        peer.state.words(),
+        or_none(peer.state.age_ms.map(|ms| units::age(Duration::from_millis(ms)))),
+        // The side that was dialled sends no heartbeats and has the transport's figure alone.
+        millis(smoothed.or(peer.rtt_ms)),
+        millis(peer.latency.as_ref().map(|latency| latency.p99_ms)),
+        or_none(units::percent(transport.packets_lost, transport.packets_sent)),
+        units::bytes(transport.bytes_sent),
+        units::bytes(transport.bytes_received),
+        peer.streams.to_string(),
+        peer.reconnections.to_string(),
+        or_none(ends.map(|end| units::until(end, now))),
+    ]
+}
+
+/// A kind of NAT in words (RFC 4787 §4.1).
+pub(crate) fn nat(mapping: &str) -> &str {
+    match mapping {
+        "none" => "none",
+        "independent" => "one address for all destinations, which can be met",
+        "dependent" => "another address for every destination, which is hard to meet",
+        "unknown" | "" => "not known",
+        other => other,
+    }
+}
+
+/// The text without anything that moves a terminal's cursor: some of it is in a peer's words.
+pub(crate) fn harmless(text: &str) -> String {
+    let replace = |c: char| if c.is_control() && c != '\n' { '\u{fffd}' } else { c };
+    text.chars().map(replace).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::observe::words::tests::{peer, status};
+
+    const NOW: Duration = Duration::from_secs(1_770_113_472);
+
+    fn shown(peers: &Value) -> String {
+        text(&[status(peers)], &[], NOW)
+    }
+
+    fn connected() -> Value {
+        peer(
+            &json!({"state": "connected", "age_ms": 125_000, "latency_ms": 12.3}),
+            json!({
+                "credential": {
+                    "standing": "member", "names": ["hub", "web"],
+                    "not_after": {"secs": NOW.as_secs() + 30 * 86_400, "nanos": 0},
+                },
+                "latency": {"smoothed_ms": 12.34, "p99_ms": 40.06, "min_ms": 1.0},
+                "rtt_ms": 11.0,
+                "transport": {
+                    "bytes_sent": 1_572_864, "bytes_received": 900,
+                    "packets_sent": 1_000, "packets_lost": 5, "mtu": 1_200,
+                },
+                "streams": 2, "reconnections": 1,
+            }),
+        )
+    }
+
+    #[test]
+    fn a_process_is_a_block_with_a_table_of_its_peers() {
+        assert_eq!(
+            shown(&json!([connected()])),
+            "\
+agent, pid 42, up 3 h 12 min since 2026-02-03 10:11:12 UTC, adit 0.1.0
+  forwards 127.0.0.1:9000 to web
+  dials hub at hub.example:4433
+  PEER  ADDRESS         STATE      FOR        LATENCY  P99      LOSS   SENT     RECEIVED  STREAMS  RECONNECTED  CERTIFICATE
+  hub   192.0.2.1:4433  connected  2 min 5 s  12.3 ms  40.1 ms  0.5 %  1.5 MiB  900 B     2        1            30 days"
+        );
+    }
+
+    #[test]
+    fn a_peer_that_is_not_connected_has_its_failure_and_what_to_do_below_the_table() {
+        let down = peer(
+            &json!({"state": "reconnecting", "age_ms": 1_000, "attempt": 2, "last_error": {}}),
+            json!({"last_failure": {"code": "reset", "detail": "unknown connection"}}),
+        );
+        let shown = shown(&json!([down]));
+        let lines: Vec<_> = shown.lines().skip(4).collect();
+        assert_eq!(
+            lines,
+            [
+                "  hub   192.0.2.1:4433  reconnecting, attempt 2  1 s  –        –    –     0 B   \
+                 0 B       0        0            –",
+                "  hub: reset: unknown connection; the peer restarted: reconnecting is enough",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_a_connected_peer_once_failed_of_is_not_shown() {
+        let mut peer = connected();
+        peer["last_failure"] = json!({"code": "reset", "detail": "unknown connection"});
+        assert_eq!(shown(&json!([peer])), shown(&json!([connected()])));
+    }
+
+    #[test]
+    fn the_side_without_heartbeats_shows_the_transports_latency() {
+        let mut peer = connected();
+        peer["latency"] = Value::Null;
+        assert!(shown(&json!([peer])).contains("2 min 5 s  11.0 ms  –  "));
+    }
+
+    #[test]
+    fn what_carries_a_relays_packets_is_told_below_the_table() {
+        use crate::observe::words::tests::relay;
+        for (by, state, sentence) in [
+            ("udp", "udp", "by UDP for 3 min 2 s"),
+            ("udp", "leaving", "by UDP for 3 min 2 s; it carries again"),
+            ("udp", "opening", "by UDP for 3 min 2 s; it is silent, and TCP is being opened"),
+            ("udp", "waiting", "by UDP for 3 min 2 s; it is silent, and TCP could not be opened"),
+            ("tcp", "opened", "by TCP for 3 min 2 s; nothing has come by it yet"),
+            ("tcp", "tcp", "by TCP for 3 min 2 s; UDP is blocked"),
+            ("tcp", "of a later version", "by TCP for 3 min 2 s"),
+        ] {
+            let carrier = json!({"by": by, "state": state, "age_ms": 182_000});
+            let told = shown(&json!([relay(json!({ "carrier": carrier }))]));
+            let last = told.lines().last().unwrap();
+            assert_eq!(last, format!("  relay 203.0.113.3:4433: {sentence}"));
+        }
+    }
+
+    #[test]
+    fn a_path_is_told_below_the_table_with_its_reason() {
+        use crate::observe::words::tests::{path, relay};
+        let mut behind = connected();
+        behind["path"] = path("relayed", "channel 7 of peer 2");
+        let told = shown(&json!([behind, relay(json!({}))]));
+        assert!(told.contains("  hub    relay 203.0.113.3:4433  connected"), "{told}");
+        let last = told.lines().last().unwrap();
+        assert_eq!(
+            last,
+            "  hub: by relay 203.0.113.3:4433 for 3 min 2 s, 12.3 ms, 3.1 % lost; why: a direct way \
+             answered in both directions"
+        );
+        behind["path"] = path("direct", "192.0.2.1:4433");
+        let told = shown(&json!([behind]));
+        assert!(told.contains("\n  hub: directly at 192.0.2.1:4433 for 3 min 2 s"), "{told}");
+    }
+
+    #[test]
+    fn a_relay_tells_whom_it_has() {
+        let relay = json!({
+            "clients": 3, "guests": 1, "channels": 2, "forwarded_bytes": 2_048, "registrations": [{
+                "mesh": "0123456789abcdef", "name": "device-1", "observed": "192.0.2.1:9",
+                "services": ["db", "web"], "age_ms": 61_000, "channels": 2,
+            }],
+        });
+        let relay = serde_json::from_value(relay).unwrap();
+        let told = text(&[ProcessStatus { relay: Some(relay), ..status(&json!([])) }], &[], NOW);
+        assert!(
+            told.contains(
+                "\n  relays for 3 clients, 1 of them guests, on 2 channels; 2.0 KiB so far\n  has \
+                 device-1 of mesh 0123456789ab at 192.0.2.1:9 for 1 min 1 s, with db, web, on 2 channels"
+            ),
+            "{told}"
+        );
+    }
+
+    #[test]
+    fn a_process_without_peers_says_so_and_silent_ones_come_last() {
+        let idle = ProcessStatus { forwards: Vec::new(), dials: Vec::new(), ..status(&json!([])) };
+        assert_eq!(
+            text(&[idle], &["agent-7.sock: no answer".into()], NOW),
+            "agent, pid 42, up 3 h 12 min since 2026-02-03 10:11:12 UTC, adit 0.1.0\n  \
+             nobody is connected\n\nagent-7.sock: no answer"
+        );
+    }
+
+    #[test]
+    fn a_peers_words_do_not_move_the_cursor() {
+        let down = peer(
+            &json!({"state": "failed", "age_ms": 1}),
+            json!({"last_failure": {"code": "unknown", "detail": "\u{1b}[2J\rgone\u{9b}1A"}}),
+        );
+        let shown = shown(&json!([down]));
+        assert!(shown.contains("\u{fffd}[2J\u{fffd}gone\u{fffd}1A"), "{shown}");
+        assert!(!shown.chars().any(|c| c.is_control() && c != '\n'));
+    }
+}

@@ -1,0 +1,97 @@
+//! The agent: local ports that lead to the services of a connector, until asked to end. Which ones is
+//! a plan, from a file here or from what `adit connect` knows.
+//!
+//! It never exits because the network is away, unless a limit was set for that. It does
+//! when a certificate is refused: retrying cannot help then.
+
+use std::time::Duration;
+
+use adit_tokio::core::message::ServiceName;
+use adit_tokio::core::path;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
+use super::dialler::core;
+use super::shutdown::shut_down;
+use crate::base::exit::ExitError;
+use crate::base::signals;
+use crate::base::task::Background;
+use crate::config::{ForwardLimits, HeartbeatConfig, RemoteConnector};
+use crate::control;
+use crate::enrol::renewal;
+use crate::forward::ingress::tcp::{ConnectionLimiter, serve};
+use crate::homedir::Home;
+use crate::identity::source::CredentialSource;
+use crate::net::dialer::Dialer;
+use crate::net::link::ConnectorLink;
+use crate::net::names::NameResolver;
+use crate::net::node::NodeHandle;
+use crate::observe::process::Process;
+
+/// What an agent is to do.
+#[derive(Debug)]
+pub(crate) struct AgentPlan {
+    /// What `adit status` calls it.
+    pub(crate) role: &'static str,
+    pub(crate) remote: RemoteConnector,
+    pub(crate) source: CredentialSource,
+    pub(crate) paths: path::Config,
+    /// Local ports, open already, and where they lead.
+    pub(crate) ports: Vec<(TcpListener, ServiceName)>,
+    pub(crate) limits: ForwardLimits,
+    pub(crate) heartbeat: HeartbeatConfig,
+    pub(crate) give_up_after: Option<Duration>,
+    /// Whether a gateway is asked to map the socket.
+    pub(crate) port_mapping: bool,
+}
+
+/// Works until a signal, or until retrying cannot help.
+///
+/// # Errors
+/// Why it ended before it was asked to.
+pub(crate) async fn work(
+    plan: AgentPlan,
+    home: Result<&Home, &ExitError>,
+) -> Result<(), ExitError> {
+    let membership = match &plan.source {
+        CredentialSource::Member(membership) => Some(membership.clone()),
+        CredentialSource::Files(_) | CredentialSource::Mesh(_) => None,
+    };
+    let (dialer, watcher) = core(plan.source, plan.paths, plan.limits, plan.heartbeat)?;
+    let dialer = Dialer { port_mapping: plan.port_mapping, ..dialer };
+    let ended = signals::asked_to_end()?;
+    let mut process = Process::new(plan.role);
+    for address in &plan.remote.addresses {
+        process = process.dialling(&plan.remote.name, address);
+    }
+    for relay in &plan.remote.relays {
+        process = process.dialling(&plan.remote.name, format_args!("the relay {}", relay.at));
+    }
+    let ours = plan.ports.iter().filter_map(|(listener, _)| listener.local_addr().ok()).collect();
+    let names =
+        home.iter().fold(NameResolver::new().without(ours), |names, home| names.at_home(home));
+    let (mut link, tunnel) =
+        ConnectorLink::new((plan.remote, names), (dialer, watcher), plan.give_up_after);
+    let limiter = ConnectionLimiter::new(plan.limits);
+    let mut ports = JoinSet::new();
+    for (listener, service) in plan.ports {
+        if let Ok(local) = listener.local_addr() {
+            process = process.forwarding(local, &service);
+        }
+        ports.spawn(serve(listener, service, tunnel.clone(), limiter.clone()));
+    }
+    let node_handle = link.node_handle();
+    let process =
+        process.with_snapshots(move || node_handle.borrow().as_ref().map(NodeHandle::snapshot));
+    let _control = control::open(home, process).await;
+    let _renewal = Background::spawn(renewal::keep_current(membership, tunnel));
+    let stop = tokio::select! {
+        stop = link.keep_up() => Some(stop),
+        () = ended => None,
+    };
+    match (stop, link.end()) {
+        (Some(stop), _) => Err(stop),
+        (None, Some((node, relays))) => shut_down(&node.handle, relays.as_ref()).await,
+        (None, None) => Ok(()),
+    }
+}

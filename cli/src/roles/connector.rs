@@ -1,0 +1,234 @@
+//! The connector: one node that listens, and the services behind it, until asked to end. What it is
+//! to serve is a plan, from a file here or from `adit expose`'s own arguments.
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use adit_tokio::core::config::Config;
+use adit_tokio::core::drive::Handle;
+use adit_tokio::core::path;
+use serde_json::Map;
+use tokio::sync::Mutex;
+
+use super::serving::serve;
+use super::shutdown::shut_down;
+use crate::address::{HostPort, RelayAddress};
+use crate::base::exit::ExitError;
+use crate::base::signals;
+use crate::base::system::unix_now;
+use crate::base::task::Background;
+use crate::config::{ForwardLimits, HeartbeatConfig, ServiceConfig};
+use crate::control::{self, ControlSocket};
+use crate::forward::egress::Services;
+use crate::homedir::Home;
+use crate::homedir::lock::Lock;
+use crate::identity::credentials::Credentials;
+use crate::identity::mesh::offer::ConnectorOffer;
+use crate::identity::mesh::roster::Roster;
+use crate::identity::source::{CredentialSource, CredentialWatcher};
+use crate::net::node::{self, NodeHandle, RunningNode};
+use crate::net::registration::RelayRegistration;
+use crate::net::relays::AttachedRelays;
+use crate::net::{event_log, interfaces};
+use crate::observe::process::Process;
+
+/// How often a connector looks whether its own certificate is due: it may have been exchanged, or the
+/// clock been set.
+const RENEWAL_POLL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Pause after it could not be renewed.
+const RENEWAL_RETRY_DELAY: Duration = Duration::from_secs(60);
+
+/// What a connector is to do.
+#[derive(Debug)]
+pub(crate) struct ConnectorPlan {
+    /// What `adit status` calls it.
+    pub(crate) role: &'static str,
+    pub(crate) listen: SocketAddr,
+    pub(crate) services: Vec<ServiceConfig>,
+    pub(crate) limits: ForwardLimits,
+    pub(crate) heartbeat: HeartbeatConfig,
+    /// Where else devices reach it than at its own addresses.
+    pub(crate) advertise: Vec<HostPort>,
+    pub(crate) relays: Vec<RelayAddress>,
+    pub(crate) paths: path::Config,
+    /// Whether a gateway is asked to map the socket.
+    pub(crate) port_mapping: bool,
+    pub(crate) source: CredentialSource,
+}
+
+/// A connector at work.
+pub(crate) struct RunningConnector {
+    node: RunningNode,
+    ended: Pin<Box<dyn Future<Output = ()> + Send>>,
+    identity: Arc<CredentialRefresher>,
+    _tasks: [Background<()>; 4],
+    _claim: Option<Lock>,
+    _control: Option<ControlSocket>,
+}
+
+/// Starts a connector as planned.
+///
+/// # Errors
+/// What of the plan cannot work.
+pub(crate) async fn start(
+    plan: ConnectorPlan,
+    home: Result<&Home, &ExitError>,
+) -> Result<RunningConnector, ExitError> {
+    let (claim, roster) = match &plan.source {
+        CredentialSource::Mesh(mesh) => {
+            let claim = mesh.claim()?;
+            mesh.keep_current()?;
+            (Some(claim), Some(Arc::new(Roster::new(mesh.clone())?)))
+        }
+        CredentialSource::Files(_) | CredentialSource::Member(_) => (None, None),
+    };
+    let (watcher, Credentials { tls, relay_identity }) = CredentialWatcher::start(plan.source)?;
+    let registration = match plan.relays.is_empty() {
+        true => None,
+        false => Some(RelayRegistration::new(&relay_identity, &plan.services)?),
+    };
+    let builder = Config::builder(tls)
+        .listening(true)
+        .device_id("connector")
+        .path(plan.paths)
+        .transport(node::transport(plan.limits));
+    let core = node::build(builder, plan.heartbeat)?;
+    let node = match plan.relays.is_empty() {
+        true => node::start(plan.listen, core)?,
+        false => node::start_with_relays(plan.listen, core)?,
+    };
+    let (listen, count) = (node.local, plan.services.len());
+    let mut process = process(plan.role, &plan.services, node.to_handle());
+    for relay in &plan.relays {
+        process = process.relayed_by(&relay.at);
+    }
+    let own = interfaces::of_socket(node.local);
+    let offer = ConnectorOffer::new(&own, &plan.advertise, &plan.relays, &plan.services);
+    let mut services = Services::new(plan.services, plan.limits);
+    if let Some(roster) = &roster {
+        roster.mesh().set_offer(&offer)?;
+        services = services.of_mesh(roster.clone());
+    }
+    let identity = Arc::new(CredentialRefresher {
+        handle: node.handle.clone(),
+        watcher: Mutex::new(watcher),
+        roster: roster.clone(),
+        registration,
+        relays: (!plan.relays.is_empty()).then(|| {
+            AttachedRelays::attach(&node, &plan.relays, relay_identity, plan.port_mapping)
+        }),
+    });
+    identity.register();
+    let tasks = [
+        Background::spawn(event_log::log(node.handle.clone())),
+        Background::spawn(serve(node.handle.clone(), Arc::new(services), roster.clone())),
+        Background::spawn(poll_credentials(identity.clone())),
+        Background::spawn(keep_current(roster)),
+    ];
+    let asked = identity.clone();
+    let process = process.on_reload(move || {
+        let asked = asked.clone();
+        async move { Ok(Map::from_iter([("closed".to_owned(), asked.refresh().await.into())])) }
+    });
+    let ended = Box::pin(signals::asked_to_end()?);
+    let control = control::open(home, process).await;
+    tracing::info!(%listen, services = count, "the connector is up");
+    Ok(RunningConnector { node, ended, identity, _tasks: tasks, _claim: claim, _control: control })
+}
+
+/// Returns what `adit status` shows of it.
+fn process(role: &'static str, services: &[ServiceConfig], node: NodeHandle) -> Process {
+    let process = Process::new(role).with_snapshots(move || Some(node.snapshot()));
+    services
+        .iter()
+        .fold(process, |process, service| process.exposing(&service.name, &service.backend))
+}
+
+impl RunningConnector {
+    /// Returns what replaces its credentials on request, instead of at the next poll.
+    pub(crate) fn credential_refresher(&self) -> Arc<CredentialRefresher> {
+        self.identity.clone()
+    }
+
+    /// Works until a signal.
+    ///
+    /// # Errors
+    /// When the socket fails.
+    pub(crate) async fn until_asked_to_end(mut self) -> Result<(), ExitError> {
+        tokio::select! {
+            stop = self.node.driver.ended() => Err(stop),
+            () = self.ended => shut_down(&self.node.handle, self.identity.relays.as_ref()).await,
+        }
+    }
+}
+
+/// The identity of a running connector, and its files.
+#[derive(Debug)]
+pub(crate) struct CredentialRefresher {
+    handle: Handle,
+    watcher: Mutex<CredentialWatcher>,
+    roster: Option<Arc<Roster>>,
+    /// What is registered at its relays, if it has any.
+    registration: Option<RelayRegistration>,
+    relays: Option<AttachedRelays>,
+}
+
+impl CredentialRefresher {
+    /// Has the relays know what changed, if anything did.
+    fn register(&self) {
+        if let Some(registration) = &self.registration {
+            registration.advertise(&self.handle, self.roster.as_deref(), unix_now());
+        }
+    }
+
+    /// Reads the files now and uses what they contain; returns how many connections ended by it.
+    pub(crate) async fn refresh(&self) -> usize {
+        let credentials = self.watcher.lock().await.poll();
+        if let Some(roster) = &self.roster {
+            roster.refresh();
+        }
+        // An invite that has expired leaves no file changed.
+        self.register();
+        let Some(Credentials { tls, relay_identity }) = credentials else { return 0 };
+        if let Some(relays) = &self.relays {
+            relays.set_identity(relay_identity);
+        }
+        let before = self.handle.snapshot().peers.len();
+        match self.handle.set_tls(tls) {
+            Ok(()) => {
+                let ended = before.saturating_sub(self.handle.snapshot().peers.len());
+                tracing::info!(ended, "the identity and the list of devices were exchanged");
+                ended
+            }
+            Err(error) => {
+                tracing::warn!("the identity is not exchanged: {error}");
+                0
+            }
+        }
+    }
+}
+
+async fn poll_credentials(identity: Arc<CredentialRefresher>) {
+    loop {
+        tokio::time::sleep(crate::identity::source::POLL_INTERVAL).await;
+        identity.refresh().await;
+    }
+}
+
+/// Renews the connector's own certificate before it ends.
+async fn keep_current(roster: Option<Arc<Roster>>) {
+    let Some(roster) = roster else { return };
+    loop {
+        let mesh = roster.mesh().clone();
+        let mut wait = RENEWAL_RETRY_DELAY;
+        match tokio::task::spawn_blocking(move || mesh.keep_current()).await {
+            Ok(Ok(())) => wait = RENEWAL_POLL_INTERVAL,
+            Ok(Err(stop)) => tracing::warn!("this machine's certificate is not renewed: {stop}"),
+            Err(error) => tracing::warn!(%error, "this machine's certificate is not renewed"),
+        }
+        tokio::time::sleep(wait).await;
+    }
+}

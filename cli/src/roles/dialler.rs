@@ -1,0 +1,61 @@
+//! The connector that a dialling role means, and the settings to dial it with: the same for the agent and
+//! for the commands that connect once. It dials nothing.
+
+use adit_tokio::core::config::{Config, Transport};
+use adit_tokio::core::path;
+use adit_tokio::core::retry::Policy;
+
+use crate::base::exit::ExitError;
+use crate::config::{self, AgentTarget, ForwardLimits, HeartbeatConfig, RemoteConnector};
+use crate::homedir::Home;
+use crate::identity::credentials::Credentials;
+use crate::identity::saved_service::SavedService;
+use crate::identity::source::{CredentialSource, CredentialWatcher};
+use crate::net::dialer::Dialer;
+use crate::net::node;
+
+/// The connector that a file means, and who this machine is to it.
+///
+/// # Errors
+/// When nothing is known of it.
+pub(crate) fn target(
+    config: &config::AgentConfig,
+    home: Result<&Home, &ExitError>,
+) -> Result<(RemoteConnector, CredentialSource), ExitError> {
+    let (remote, source) = match &config.target {
+        AgentTarget::Given(remote, files) => {
+            (remote.clone(), CredentialSource::Files(files.clone()))
+        }
+        AgentTarget::Known(name) => {
+            let home = home.map_err(ExitError::clone)?;
+            let known = SavedService::load(home, name)?;
+            (known.remote()?, CredentialSource::Member(known.membership(home)))
+        }
+    };
+    let service = config.forwards.first().map(|forward| &forward.service);
+    Ok((remote.by(&config.relays, service), source))
+}
+
+/// Returns the settings for the core, and the watcher of the credentials.
+///
+/// # Errors
+/// What of it cannot work.
+pub(crate) fn core(
+    source: CredentialSource,
+    paths: path::Config,
+    limits: ForwardLimits,
+    heartbeat: HeartbeatConfig,
+) -> Result<(Dialer, CredentialWatcher), ExitError> {
+    let (watcher, Credentials { tls, relay_identity }) = CredentialWatcher::start(source)?;
+    let transport = Transport { connect_timeout: node::CONNECT_TIMEOUT, ..node::transport(limits) };
+    // When the attempts have failed, the names are resolved again and all addresses are tried.
+    let builder = Config::builder(tls)
+        .device_id("agent")
+        .transport(transport)
+        .path(paths)
+        .retry(Policy::interactive());
+    Ok((
+        Dialer { core: node::build(builder, heartbeat)?, relay_identity, port_mapping: false },
+        watcher,
+    ))
+}

@@ -1,0 +1,260 @@
+//! The relay: a node on a public address that brings agents and connectors together and passes on what
+//! they cannot send each other directly. It decides where it listens and what it calls itself;
+//! the core decides who may do what there, and nobody can read what is forwarded.
+
+mod discovery;
+mod identity;
+mod tcp;
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::pin::Pin;
+
+use adit_tokio::core::config::Config;
+use adit_tokio::core::message::MAX_DISCOVERY;
+use adit_tokio::core::relay::{self, Responder};
+use adit_tokio::core::tls::{KeyDigest, Tls, Trust};
+use serde::Serialize;
+
+use self::discovery::AddressDiscovery;
+use self::identity::RelayIdentity;
+pub(crate) use self::tcp::TcpPort;
+use crate::address::{HostPort, RelayAddress, TCP_PORT};
+use crate::base::exit::ExitError;
+use crate::base::signals;
+use crate::base::task::Background;
+use crate::config;
+use crate::control::{self, ControlSocket};
+use crate::homedir::Home;
+use crate::net::node::{self, RunningNode};
+use crate::net::{event_log, interfaces};
+use crate::observe::process::Process;
+use crate::roles::shutdown::shut_down;
+
+/// Bytes in a megabit.
+const BYTES_PER_MBIT: u64 = 125_000;
+
+/// The part of a second's bytes that may come in one burst, beyond a gigabit a second.
+const AT_ONCE: u64 = 60;
+
+/// What a relay is to do.
+#[derive(Debug)]
+pub(crate) struct RelayPlan {
+    pub(crate) listen: SocketAddr,
+    /// The port of the second socket; the one after the first's, if none was named.
+    pub(crate) discovery_port: Option<u16>,
+    pub(crate) tcp_port: TcpPort,
+    /// Where clients reach it, if not at its own addresses.
+    pub(crate) advertise: Vec<HostPort>,
+    /// The meshes whose members may use it; without any, every mesh.
+    pub(crate) meshes: BTreeSet<KeyDigest>,
+    pub(crate) mbits_per_client: Option<NonZeroU32>,
+}
+
+/// How clients address a relay.
+#[derive(Debug, Serialize)]
+pub(crate) struct RelayAnnouncement {
+    pub(crate) relay: RelayAddress,
+    /// The same by each of its addresses.
+    addresses: Vec<RelayAddress>,
+    listen: SocketAddr,
+    discovery: SocketAddr,
+    /// Where it takes TLS over TCP, if it does.
+    tcp: Option<SocketAddr>,
+}
+
+/// A relay at work.
+pub(crate) struct RunningRelay {
+    node: RunningNode,
+    ended: Pin<Box<dyn Future<Output = ()> + Send>>,
+    announcement: RelayAnnouncement,
+    _discovery: AddressDiscovery,
+    _own: RelayIdentity,
+    _control: Option<ControlSocket>,
+    _log: Background<()>,
+}
+
+/// Starts a relay as planned.
+///
+/// # Errors
+/// What of the plan cannot work.
+pub(crate) async fn start(plan: RelayPlan, home: &Home) -> Result<RunningRelay, ExitError> {
+    let own = RelayIdentity::open_or_create(home)?;
+    let ended = Box::pin(signals::asked_to_end()?);
+    let tls = Tls::new(own.identity.clone(), Trust::anyone());
+    let responder = Responder::of(&tls);
+    // Before the first client gets its address: the second socket's port may be any.
+    let second = SocketAddr::new(plan.listen.ip(), second_port(&plan));
+    let discovery = AddressDiscovery::start(second, responder).await?;
+    let settings = settings(&plan, plan.listen.port(), discovery.local.port()).await;
+    let builder = Config::builder(tls).device_id("relay").relay(settings);
+    let core = node::build(builder, config::HeartbeatConfig::default())?;
+    let tcp_port = tcp::open(plan.listen.ip(), plan.tcp_port)?;
+    let tcp = tcp_port.as_ref().and_then(|tcp_port| tcp_port.local_addr().ok());
+    let tcp_port = tcp_port.map(|listener| (listener, own.door.clone()));
+    let node = node::start_relay(plan.listen, core, tcp_port)?;
+    let announcement = announcement(&plan, own.key, (node.local, discovery.local, tcp))?;
+    let handle = node.to_handle();
+    let process = Process::new("relay").with_snapshots(move || Some(handle.snapshot()));
+    let control = control::open(Ok(home), process).await;
+    let log = Background::spawn(event_log::log(node.handle.clone()));
+    tracing::info!(listen = %node.local, discovery = %discovery.local, ?tcp, "the relay is up");
+    Ok(RunningRelay {
+        node,
+        ended,
+        announcement,
+        _discovery: discovery,
+        _own: own,
+        _control: control,
+        _log: log,
+    })
+}
+
+impl RunningRelay {
+    /// Returns how clients address it.
+    pub(crate) const fn announcement(&self) -> &RelayAnnouncement {
+        &self.announcement
+    }
+
+    /// Works until a signal.
+    ///
+    /// # Errors
+    /// When the socket fails.
+    pub(crate) async fn until_asked_to_end(mut self) -> Result<(), ExitError> {
+        tokio::select! {
+            stop = self.node.driver.ended() => Err(stop),
+            () = self.ended => shut_down(&self.node.handle, None).await,
+        }
+    }
+}
+
+/// The port after the first one, or any where the first is any.
+fn second_port(plan: &RelayPlan) -> u16 {
+    let next = match plan.listen.port() {
+        0 | u16::MAX => 0,
+        port => port + 1,
+    };
+    plan.discovery_port.unwrap_or(next)
+}
+
+/// Returns the settings for the core.
+async fn settings(plan: &RelayPlan, port: u16, second: u16) -> relay::Config {
+    let mut known = Vec::new();
+    for name in &plan.advertise {
+        match name.resolve().await {
+            Ok(addresses) => known.extend(addresses.into_iter().map(|address| address.ip())),
+            Err(error) => tracing::warn!(%name, %error, "what is advertised does not resolve"),
+        }
+    }
+    if known.is_empty() {
+        known.extend(interfaces::of_socket(plan.listen).into_iter().map(|address| address.ip()));
+    }
+    let mut discovery: Vec<_> = known
+        .into_iter()
+        .flat_map(|ip| [port, second].map(|port| SocketAddr::new(ip, port)))
+        .collect();
+    discovery.retain(|address| address.port() != 0);
+    discovery.truncate(MAX_DISCOVERY);
+    let usual = relay::Config::default();
+    let bytes_per_second = plan
+        .mbits_per_client
+        .map_or(usual.bytes_per_second, |mbits| u64::from(mbits.get()) * BYTES_PER_MBIT);
+    relay::Config {
+        meshes: (!plan.meshes.is_empty()).then(|| plan.meshes.clone()),
+        discovery,
+        // As much time of it as by default, and no less: a burst is due to a window, not to a rate.
+        bytes_at_once: usual.bytes_at_once.max(bytes_per_second / AT_ONCE),
+        bytes_per_second,
+        ..usual
+    }
+}
+
+/// Returns the addresses of the relay: what it advertises or, without that, its own.
+fn announcement(
+    plan: &RelayPlan,
+    key: KeyDigest,
+    (listen, discovery, tcp): (SocketAddr, SocketAddr, Option<SocketAddr>),
+) -> Result<RelayAnnouncement, ExitError> {
+    let port = tcp.map_or(TCP_PORT, |tcp| tcp.port());
+    let own = || interfaces::of_socket(listen).into_iter().map(HostPort::from).collect();
+    let places: Vec<_> = if plan.advertise.is_empty() { own() } else { plan.advertise.clone() };
+    let addresses: Vec<_> =
+        places.into_iter().map(|at| RelayAddress { at, tcp: port, key }).collect();
+    let relay = addresses.first().cloned().ok_or_else(|| {
+        ExitError::usage(
+            "this machine has no address that another could reach; say where clients reach it with \
+             --advertise",
+        )
+    })?;
+    Ok(RelayAnnouncement { relay, addresses, listen, discovery, tcp })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn example(listen: &str, discovery_port: Option<u16>) -> RelayPlan {
+        let listen = listen.parse().unwrap();
+        RelayPlan {
+            listen,
+            discovery_port,
+            tcp_port: TcpPort::None,
+            advertise: Vec::new(),
+            meshes: BTreeSet::new(),
+            mbits_per_client: None,
+        }
+    }
+
+    #[test]
+    fn the_second_port_is_the_next_one_unless_it_was_named_or_there_is_none() {
+        assert_eq!(second_port(&example("127.0.0.1:4433", None)), 4434);
+        assert_eq!(second_port(&example("127.0.0.1:4433", Some(9))), 9);
+        assert_eq!(second_port(&example("127.0.0.1:65534", None)), 65_535);
+        assert_eq!(second_port(&example("127.0.0.1:65535", None)), 0);
+        assert_eq!(second_port(&example("127.0.0.1:0", None)), 0);
+    }
+
+    #[test]
+    fn a_relay_is_called_what_it_advertises_and_otherwise_by_its_address() {
+        let (key, at) = (KeyDigest([9; 32]), "127.0.0.1:4433".parse().unwrap());
+        let mut plan = example("127.0.0.1:4433", None);
+        let told_of = |plan: &RelayPlan| {
+            announcement(plan, key, (at, at, None)).unwrap().relay.at.to_string()
+        };
+        assert_eq!(told_of(&plan), "127.0.0.1:4433");
+        plan.advertise = vec![HostPort::try_from("relay.example:9".to_owned()).unwrap()];
+        assert_eq!(told_of(&plan), "relay.example:9");
+        let at_tcp = |port| {
+            let tcp = Some(SocketAddr::new(at.ip(), port));
+            announcement(&plan, key, (at, at, tcp)).unwrap().relay.to_string()
+        };
+        assert!(at_tcp(443).starts_with("relay.example:9#"), "{}", at_tcp(443));
+        assert!(at_tcp(444).starts_with("relay.example:9,tcp=444#"), "{}", at_tcp(444));
+    }
+
+    #[tokio::test]
+    async fn clients_are_told_of_both_ports_by_address() {
+        let plan = example("127.0.0.1:4433", None);
+        let found = settings(&plan, 4433, 4434).await;
+        let both = ["127.0.0.1:4433", "127.0.0.1:4434"].map(|text| text.parse().unwrap());
+        assert_eq!((found.discovery, found.meshes), (both.to_vec(), None));
+    }
+
+    #[tokio::test]
+    async fn what_a_client_may_have_passed_on_is_as_it_was_asked_for() {
+        let usual = relay::Config::default();
+        let limit = |mbits| async move {
+            let plan = RelayPlan {
+                mbits_per_client: NonZeroU32::new(mbits),
+                ..example("127.0.0.1:4433", None)
+            };
+            let found = settings(&plan, 4433, 4434).await;
+            (found.bytes_per_second, found.bytes_at_once)
+        };
+        assert_eq!(limit(0).await, (usual.bytes_per_second, usual.bytes_at_once));
+        assert_eq!(limit(1_000).await.0, usual.bytes_per_second);
+        assert_eq!(limit(20).await, (2_500_000, usual.bytes_at_once));
+        assert_eq!(limit(12_000).await, (1_500_000_000, 25_000_000));
+    }
+}

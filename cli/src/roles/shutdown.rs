@@ -1,0 +1,29 @@
+//! The graceful end of a role. It decides what may finish, and that a second signal cuts it short.
+
+use adit_tokio::core::drive::Handle;
+
+use crate::base::exit::{Exit, ExitError};
+use crate::base::signals;
+use crate::net::relays::AttachedRelays;
+
+/// Lets what is under way finish within the core's drain time; a second signal cuts it short.
+///
+/// # Errors
+/// When a second signal did cut it short.
+pub(crate) async fn shut_down(
+    handle: &Handle,
+    relays: Option<&AttachedRelays>,
+) -> Result<(), ExitError> {
+    tracing::info!("ending: connections under way may finish; a second signal ends them now");
+    let again = signals::asked_to_end()?;
+    handle.shutdown();
+    let released = async {
+        if let Some(relays) = relays {
+            relays.release().await;
+        }
+    };
+    tokio::select! {
+        _ = async { tokio::join!(handle.closed(), released) } => Ok(()),
+        () = again => Err(ExitError::new(Exit::Degraded, "ended by a second signal; connections were cut")),
+    }
+}
