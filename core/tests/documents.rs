@@ -47,7 +47,7 @@ fn the_protocol_and_the_operations_state_when_an_interactive_policy_gives_up() {
         (policy.max_attempts().unwrap(), policy.max_unavailable().unwrap());
     assert_eq!((default.max_attempts(), default.max_unavailable()), (None, None));
     for (document, text) in [
-        ("docs/protocol.md", "By default attempts have no end.".to_owned()),
+        ("docs/protocol.md", "The number of attempts has no limit by default.".to_owned()),
         ("docs/protocol.md", format!("gives up after {attempts} attempts")),
         ("docs/protocol.md", format!("an interactive policy gives up after {unavailable} of them")),
         ("docs/operations.md", format!("It asks the core for {attempts} attempts")),

@@ -781,8 +781,8 @@ impl Node {
         {
             relay.on_up(peer, connection, credential, remote);
         }
-        if let Some(key) = self.peers.key(peer) {
-            self.relay_client.on_found(peer, key);
+        if let Some(credential) = self.peers.credential(peer) {
+            self.relay_client.on_found(peer, credential.key);
         }
         self.overlay.on_up(connection, peer, &mut self.io);
         if self.peers.is_relay(peer) {
@@ -965,7 +965,7 @@ impl Node {
             let _ = self.end(id, failure);
         }
         self.settle();
-        if self.peers.is_empty() {
+        if self.peers.ids().next().is_none() {
             self.io.shutdown = Shutdown::Done;
             self.io.emit(Event::ShutDown);
         }

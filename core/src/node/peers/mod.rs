@@ -27,7 +27,7 @@ use crate::lifecycle::{Lifecycle, Refused, State, Transition};
 use crate::message::ServiceName;
 use crate::quic::{Connection, ConnectionId};
 use crate::timer::{Deadline, Reason, Timers, earliest};
-use crate::tls::{Credential, KeyDigest, Verifiers};
+use crate::tls::{Credential, Verifiers};
 pub(super) use control_io::{CONTEXT_APPLICATION, CONTEXT_CONTROL};
 use credentials::Expiries;
 use peer::{Link, Peer};
@@ -72,10 +72,6 @@ impl Peers {
         self.all.keys().copied()
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.all.is_empty()
-    }
-
     /// Returns the peer whose connection this is.
     pub(super) fn on(&self, connection: ConnectionId) -> Option<PeerId> {
         self.by_connection.get(&connection).copied()
@@ -112,11 +108,6 @@ impl Peers {
 
     pub(super) fn credential(&self, id: PeerId) -> Option<&Credential> {
         self.all.get(&id)?.credential.as_ref()
-    }
-
-    /// Returns the key of a peer's certificate, once it has connected.
-    pub(super) fn key(&self, id: PeerId) -> Option<KeyDigest> {
-        self.credential(id).map(|credential| credential.key)
     }
 
     /// Whether a stream may be opened to a peer.
