@@ -11,7 +11,7 @@ use crate::id::{PeerId, RequestId, StreamId};
 use crate::lifecycle::Transition;
 use crate::message::ServiceName;
 use crate::path::Reason;
-use crate::transmit::Via;
+use crate::transmit::NextHop;
 
 /// A fact about a node.
 #[derive(Debug, Clone, PartialEq)]
@@ -144,7 +144,7 @@ pub enum Event {
         /// Which peer.
         peer: PeerId,
         /// Which path.
-        via: Via,
+        via: NextHop,
         /// Why.
         reason: Reason,
     },

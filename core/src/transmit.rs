@@ -23,9 +23,9 @@ impl Route {
     }
 }
 
-/// By which way a packet of an end-to-end connection travels.
+/// The next hop of a packet of an end-to-end connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Via {
+pub enum NextHop {
     /// Bare, from address to address.
     Direct(Route),
     /// In a datagram to a relay, which passes it on.

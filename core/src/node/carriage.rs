@@ -14,7 +14,7 @@ use crate::message::Message;
 use crate::path::{self, Dispatch};
 use crate::probe::{self, Probe};
 use crate::quic::{self, Outgoing};
-use crate::transmit::{self, Datagram, Ecn, Route, Transmit, Via};
+use crate::transmit::{self, Datagram, Ecn, NextHop, Route, Transmit};
 
 impl Node {
     /// A datagram of a relay's that carries a packet of somebody else.
@@ -36,7 +36,7 @@ impl Node {
                 None => return,
             },
         };
-        let via = Via::Relayed(channel);
+        let via = NextHop::Relayed(channel);
         if packet.first().is_some_and(|first| probe::FIRST_BYTES.contains(first)) {
             self.on_probe(via, &packet, now);
         } else {
@@ -48,7 +48,7 @@ impl Node {
     pub(super) fn on_inner(
         &mut self,
         number: u32,
-        via: Via,
+        via: NextHop,
         (payload, segment_size, ecn): (BytesMut, usize, Option<Ecn>),
         now: Instant,
     ) {
@@ -76,17 +76,17 @@ impl Node {
     }
 
     /// A probe, however it came.
-    pub(super) fn on_probe(&mut self, via: Via, bytes: &[u8], now: Instant) {
+    pub(super) fn on_probe(&mut self, via: NextHop, bytes: &[u8], now: Instant) {
         let Some(session) = Probe::session(bytes) else { return };
         if let Some(number) = self.ways.by_session.get(&session).copied() {
-            if let Via::Relayed(channel) = via {
+            if let NextHop::Relayed(channel) = via {
                 self.adopt(number, channel, bytes, now);
             }
             if let Some(way) = self.ways.all.get_mut(&number) {
                 way.paths.handle_probe(via, bytes, now);
             }
             self.drain_way(number, now);
-        } else if let Via::Direct(route) = via {
+        } else if let NextHop::Direct(route) = via {
             if self.discovery.handle_probe(route.remote, bytes, now) {
                 self.on_discovered(now);
             } else {
@@ -135,10 +135,10 @@ impl Node {
         };
         for via in copy.into_iter().chain(Some(via)) {
             match via {
-                Via::Relayed(channel) => {
+                NextHop::Relayed(channel) => {
                     self.send_relayed(number, channel, packets, transmit.segment_size);
                 }
-                Via::Direct(route) => {
+                NextHop::Direct(route) => {
                     transmit.route = route;
                     return Some(transmit);
                 }
@@ -204,10 +204,10 @@ impl Node {
         self.ways.reindex(number);
     }
 
-    fn send_on(&mut self, number: u32, via: Via, bytes: Vec<u8>, segment_size: Option<usize>) {
+    fn send_on(&mut self, number: u32, via: NextHop, bytes: Vec<u8>, segment_size: Option<usize>) {
         match via {
-            Via::Direct(route) => self.ways.push(route, bytes, segment_size),
-            Via::Relayed(channel) => self.send_relayed(number, channel, &bytes, segment_size),
+            NextHop::Direct(route) => self.ways.push(route, bytes, segment_size),
+            NextHop::Relayed(channel) => self.send_relayed(number, channel, &bytes, segment_size),
         }
     }
 }

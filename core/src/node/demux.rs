@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::Node;
 use crate::probe;
-use crate::transmit::{self, Datagram, Via};
+use crate::transmit::{self, Datagram, NextHop};
 
 /// Whose a datagram is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +45,7 @@ impl Node {
             let first = first_run(&datagram.payload, size, |packet| self.class(packet));
             let Some((class, length)) = first else { return };
             let payload = datagram.payload.split_to(length);
-            let (route, via) = (datagram.route, Via::Direct(datagram.route));
+            let (route, via) = (datagram.route, NextHop::Direct(datagram.route));
             match class {
                 Class::Probe => payload.chunks(size).for_each(|one| self.on_probe(via, one, now)),
                 Class::Inner(number) => {

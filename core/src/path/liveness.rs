@@ -16,7 +16,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::transmit::Via;
+use crate::transmit::NextHop;
 
 /// How long a peer may wait with its acknowledgement (RFC 9000 §18.2, max_ack_delay).
 const ACK_DELAY: Duration = Duration::from_millis(25);
@@ -87,7 +87,7 @@ struct Silence {
 /// The way in use.
 #[derive(Debug, Clone)]
 pub(super) struct Select {
-    in_use: Option<Via>,
+    in_use: Option<NextHop>,
     since: Instant,
     liveness: Liveness,
     silence: Option<Silence>,
@@ -101,16 +101,18 @@ pub(super) struct Select {
 }
 
 /// Whether two ways are one: a direct way is where it goes, whichever address it leaves from.
-pub(super) fn is_same(a: Via, b: Via) -> bool {
+pub(super) fn is_same(a: NextHop, b: NextHop) -> bool {
     match (a, b) {
-        (Via::Direct(a), Via::Direct(b)) => a.remote == b.remote,
-        (Via::Relayed(a), Via::Relayed(b)) => a == b,
-        (Via::Direct(_), Via::Relayed(_)) | (Via::Relayed(_), Via::Direct(_)) => false,
+        (NextHop::Direct(a), NextHop::Direct(b)) => a.remote == b.remote,
+        (NextHop::Relayed(a), NextHop::Relayed(b)) => a == b,
+        (NextHop::Direct(_), NextHop::Relayed(_)) | (NextHop::Relayed(_), NextHop::Direct(_)) => {
+            false
+        }
     }
 }
 
 impl Select {
-    pub(super) const fn new(first: Via, patience: Patience, now: Instant) -> Self {
+    pub(super) const fn new(first: NextHop, patience: Patience, now: Instant) -> Self {
         Self {
             in_use: Some(first),
             since: now,
@@ -124,16 +126,16 @@ impl Select {
         }
     }
 
-    pub(super) const fn in_use(&self) -> Option<Via> {
+    pub(super) const fn in_use(&self) -> Option<NextHop> {
         self.in_use
     }
 
-    pub(super) fn is_in_use(&self, via: Via) -> bool {
+    pub(super) fn is_in_use(&self, via: NextHop) -> bool {
         self.in_use.is_some_and(|used| is_same(used, via))
     }
 
     pub(super) const fn is_direct(&self) -> bool {
-        matches!(self.in_use, Some(Via::Direct(_)))
+        matches!(self.in_use, Some(NextHop::Direct(_)))
     }
 
     pub(super) const fn since(&self) -> Instant {
@@ -246,7 +248,7 @@ impl Select {
     }
 
     /// Uses `to` from now on; `None` if there is no way at all.
-    pub(super) fn move_to(&mut self, to: Option<Via>, now: Instant) {
+    pub(super) fn move_to(&mut self, to: Option<NextHop>, now: Instant) {
         self.in_use = to;
         self.since = now;
         self.liveness = Liveness::Sound;
@@ -294,7 +296,7 @@ mod tests {
     }
 
     fn select(now: Instant) -> Select {
-        let relayed = Via::Relayed(Channel { relay: PeerId(1), number: 1 });
+        let relayed = NextHop::Relayed(Channel { relay: PeerId(1), number: 1 });
         Select::new(relayed, patience(ms(20)), now)
     }
 
@@ -407,9 +409,9 @@ mod tests {
     fn a_direct_way_is_where_it_goes() {
         let route = Route::to("192.0.2.1:1".parse().unwrap());
         let from = Route { local_ip: Some("10.0.0.1".parse().unwrap()), ..route };
-        assert!(is_same(Via::Direct(route), Via::Direct(from)));
-        let relayed = |number| Via::Relayed(Channel { relay: PeerId(1), number });
+        assert!(is_same(NextHop::Direct(route), NextHop::Direct(from)));
+        let relayed = |number| NextHop::Relayed(Channel { relay: PeerId(1), number });
         assert!(is_same(relayed(1), relayed(1)) && !is_same(relayed(1), relayed(2)));
-        assert!(!is_same(relayed(1), Via::Direct(route)));
+        assert!(!is_same(relayed(1), NextHop::Direct(route)));
     }
 }

@@ -47,7 +47,7 @@ use crate::probe::{Key, LEN};
 use crate::rng::Rng;
 use crate::timer;
 use crate::token_bucket::{Bucket, Rate};
-use crate::transmit::{Route, Via};
+use crate::transmit::{NextHop, Route};
 
 pub use candidate::{Candidate, Kind, MAX_CANDIDATES, Offer};
 pub use config::Config;
@@ -90,14 +90,14 @@ pub enum Role {
 #[must_use]
 pub enum Dispatch {
     /// By this one.
-    Send(Via),
+    Send(NextHop),
     /// By this one, and a copy by another: the first is in doubt. Packets are recognised when they
     /// come twice (RFC 9000 §12.3).
     Both {
         /// The way in use.
-        first: Via,
+        first: NextHop,
         /// The way that would be used without it.
-        copy: Via,
+        copy: NextHop,
     },
     /// By none now: a copy is kept, and comes out of [`Paths::poll`].
     Held,
@@ -109,14 +109,14 @@ pub enum Action {
     /// Send this probe.
     Probe {
         /// By this way.
-        via: Via,
+        via: NextHop,
         /// Its bytes.
         bytes: [u8; LEN],
     },
     /// Send these packets, which waited or were sent before by a way that died.
     Packets {
         /// By this way.
-        via: Via,
+        via: NextHop,
         /// The packets, back to back.
         bytes: Vec<u8>,
         /// Bytes of each, the last may be shorter; `None` is a single one.
@@ -127,9 +127,9 @@ pub enum Action {
     /// Another way is in use.
     Changed {
         /// The one before; `None` if there was none.
-        from: Option<Via>,
+        from: Option<NextHop>,
         /// The one since.
-        to: Via,
+        to: NextHop,
         /// Why.
         reason: Reason,
         /// Whether it was chosen, in order and without loss; otherwise the one before had failed.
@@ -164,7 +164,7 @@ pub struct Paths {
     select: Select,
     reason: Reason,
     /// Where copies go while the way in use is in doubt.
-    copy: Option<Via>,
+    copy: Option<NextHop>,
     hold: Hold,
     replay: Replay,
     meeting: Meeting,
@@ -188,7 +188,7 @@ impl Paths {
     /// A connection whose first packets go by `first`.
     #[must_use]
     pub fn new(config: Config, role: Role, first: Channel, rng: Rng, now: Instant) -> Self {
-        let first = Via::Relayed(first);
+        let first = NextHop::Relayed(first);
         let patience = Patience::new(UNKNOWN_RTT, config.suspect_after, config.dead_after);
         let mut ways = Ways::default();
         ways.add_relayed(first, now);
@@ -251,17 +251,17 @@ impl Paths {
     /// go by a relay then, in parts, and would be answered for a path that it never took.
     pub fn dispatch_mtu_probe(&self) -> Option<Route> {
         match self.select.in_use() {
-            Some(Via::Direct(route)) if !self.hold.is_closed() && self.copy.is_none() => {
+            Some(NextHop::Direct(route)) if !self.hold.is_closed() && self.copy.is_none() => {
                 Some(route)
             }
-            Some(Via::Direct(_) | Via::Relayed(_)) | None => None,
+            Some(NextHop::Direct(_) | NextHop::Relayed(_)) | None => None,
         }
     }
 
     /// Packets of the connection came by `via`, and the connection has authenticated one of them.
     /// Once for each batch is enough.
     #[inline]
-    pub fn on_received(&mut self, via: Via, now: Instant) {
+    pub fn on_received(&mut self, via: NextHop, now: Instant) {
         if !self.select.is_in_use(via) {
             self.on_received_elsewhere(via, now);
             return;

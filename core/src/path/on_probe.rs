@@ -10,7 +10,7 @@ use super::probe_track::PROVEN_AGAIN;
 use super::replay_window::Freshness;
 use super::{Action, MAX_ACTIONS, Paths, Reason, Role};
 use crate::probe::{self, Probe};
-use crate::transmit::Via;
+use crate::transmit::NextHop;
 
 /// The least time between two questions that a way which has not answered yet gets in place of
 /// answers: the peer asks again, and both are proven by then.
@@ -40,7 +40,7 @@ pub enum Heard {
 
 impl Paths {
     /// Bytes that may be a probe of this connection came by `via`.
-    pub fn handle_probe(&mut self, via: Via, bytes: &[u8], now: Instant) -> Heard {
+    pub fn handle_probe(&mut self, via: NextHop, bytes: &[u8], now: Instant) -> Heard {
         let now = self.advance(now);
         let heard = self.heard(via, bytes, now);
         self.counters.count(heard);
@@ -51,7 +51,7 @@ impl Paths {
         heard
     }
 
-    fn heard(&mut self, via: Via, bytes: &[u8], now: Instant) -> Heard {
+    fn heard(&mut self, via: NextHop, bytes: &[u8], now: Instant) -> Heard {
         let Some(keys) = &self.keys else { return Heard::TooEarly };
         let session = Probe::session(bytes);
         if session == Some(keys.ours.0) {
@@ -61,7 +61,7 @@ impl Paths {
             return Heard::Forged;
         }
         let Some(probe) = Probe::decode(bytes, &keys.theirs.1) else { return Heard::Forged };
-        if State::from_byte(probe.state).is_bare != matches!(via, Via::Direct(_)) {
+        if State::from_byte(probe.state).is_bare != matches!(via, NextHop::Direct(_)) {
             return Heard::Displaced;
         }
         match probe.kind {
@@ -70,7 +70,7 @@ impl Paths {
         }
     }
 
-    fn on_ping(&mut self, via: Via, ping: &Probe, now: Instant) -> Heard {
+    fn on_ping(&mut self, via: NextHop, ping: &Probe, now: Instant) -> Heard {
         let freshness = self.window.take(ping.transaction);
         if freshness == Freshness::Old {
             return Heard::Replayed;
@@ -87,7 +87,7 @@ impl Paths {
     }
 
     /// Answers a ping by the way it came, or asks back where that is worth more.
-    fn answer(&mut self, via: Via, at: usize, ping: &Probe, now: Instant) -> bool {
+    fn answer(&mut self, via: NextHop, at: usize, ping: &Probe, now: Instant) -> bool {
         if self.actions.len() >= MAX_ACTIONS || !self.answers.take(1, self.answer_rate, now) {
             return false;
         }
@@ -101,8 +101,8 @@ impl Paths {
         let state = self.state(at).to_byte();
         let Some(keys) = &self.keys else { return false };
         let observed = match via {
-            Via::Direct(route) => Some(route.remote),
-            Via::Relayed(_) => None,
+            NextHop::Direct(route) => Some(route.remote),
+            NextHop::Relayed(_) => None,
         };
         let kind = probe::Kind::Pong;
         let (session, sent) = (keys.ours.0, self.clock(now));
@@ -143,7 +143,7 @@ impl Paths {
         }
     }
 
-    fn on_pong(&mut self, via: Via, pong: &Probe, now: Instant) -> Heard {
+    fn on_pong(&mut self, via: NextHop, pong: &Probe, now: Instant) -> Heard {
         let Some(at) = self.ways.find(via) else { return Heard::Stray };
         let way = &mut self.ways.all[at];
         let Some(took) = way.track.on_answer(pong.transaction, now) else { return Heard::Stray };

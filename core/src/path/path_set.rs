@@ -9,7 +9,7 @@ use super::candidate::Kind;
 use super::liveness::is_same;
 use super::probe_track::{PROVEN, PROVEN_AGAIN, Track};
 use super::score::Class;
-use crate::transmit::{Route, Via};
+use crate::transmit::{NextHop, Route};
 
 /// Direct ways of one connection: what a peer may tell, and eight more from which it may come.
 pub(super) const MAX_DIRECT: usize = 24;
@@ -31,7 +31,7 @@ const NEW: Duration = Duration::from_secs(4);
 /// One way.
 #[derive(Debug, Clone)]
 pub(super) struct Way {
-    pub(super) via: Via,
+    pub(super) via: NextHop,
     /// How a direct way's address became known; `None` for a relayed way.
     pub(super) kind: Option<Kind>,
     pub(super) track: Track,
@@ -53,7 +53,7 @@ pub(super) struct Way {
 }
 
 impl Way {
-    pub(super) fn new(via: Via, kind: Option<Kind>, now: Instant) -> Self {
+    pub(super) fn new(via: NextHop, kind: Option<Kind>, now: Instant) -> Self {
         Self {
             via,
             kind,
@@ -73,13 +73,13 @@ impl Way {
 
     pub(super) const fn class(&self) -> Class {
         match self.via {
-            Via::Direct(_) => Class::Direct,
-            Via::Relayed(_) => Class::Relayed,
+            NextHop::Direct(_) => Class::Direct,
+            NextHop::Relayed(_) => Class::Relayed,
         }
     }
 
     pub(super) const fn is_direct(&self) -> bool {
-        matches!(self.via, Via::Direct(_))
+        matches!(self.via, NextHop::Direct(_))
     }
 
     /// Whether the peer has answered there, ever: others may be sent no more than they send.
@@ -102,11 +102,11 @@ pub(super) struct Ways {
 }
 
 impl Ways {
-    pub(super) fn find(&self, via: Via) -> Option<usize> {
+    pub(super) fn find(&self, via: NextHop) -> Option<usize> {
         self.all.iter().position(|way| is_same(way.via, via))
     }
 
-    pub(super) fn get(&self, via: Via) -> Option<&Way> {
+    pub(super) fn get(&self, via: NextHop) -> Option<&Way> {
         self.all.iter().find(|way| is_same(way.via, via))
     }
 
@@ -115,7 +115,7 @@ impl Ways {
     }
 
     /// Adds a relayed way, unless it is there or there are too many. Gives whether it did.
-    pub(super) fn add_relayed(&mut self, via: Via, now: Instant) -> bool {
+    pub(super) fn add_relayed(&mut self, via: NextHop, now: Instant) -> bool {
         let relayed = self.all.iter().filter(|way| !way.is_direct()).count();
         let is_new = relayed < MAX_RELAYED && self.find(via).is_none();
         if is_new {
@@ -130,10 +130,10 @@ impl Ways {
         &mut self,
         address: SocketAddr,
         kind: Kind,
-        in_use: Option<Via>,
+        in_use: Option<NextHop>,
         now: Instant,
     ) -> Option<usize> {
-        let via = Via::Direct(Route::to(address));
+        let via = NextHop::Direct(Route::to(address));
         if let Some(known) = self.find(via) {
             return Some(known);
         }
@@ -152,7 +152,7 @@ impl Ways {
 
     /// Forgets the direct ways that the peer no longer tells and that never led anywhere. One by which
     /// the peer has just come may still do so.
-    pub(super) fn forget_untold(&mut self, in_use: Option<Via>, now: Instant) {
+    pub(super) fn forget_untold(&mut self, in_use: Option<NextHop>, now: Instant) {
         self.all.retain(|way| {
             let is_used = in_use.is_some_and(|used| is_same(used, way.via));
             let is_new = now.saturating_duration_since(way.created) < NEW;
@@ -181,8 +181,8 @@ mod tests {
         ways.all[0].is_offered = true;
         assert_eq!(add(&mut ways, 25), Some(23));
         assert_eq!(ways.all.len(), MAX_DIRECT);
-        assert!(ways.get(Via::Direct(Route::to(address(1)))).is_some());
-        assert!(ways.get(Via::Direct(Route::to(address(2)))).is_none());
+        assert!(ways.get(NextHop::Direct(Route::to(address(1)))).is_some());
+        assert!(ways.get(NextHop::Direct(Route::to(address(2)))).is_none());
         ways.all.iter_mut().for_each(|way| way.is_offered = true);
         assert_eq!(add(&mut ways, 26), None);
     }
@@ -190,7 +190,7 @@ mod tests {
     #[test]
     fn four_relayed_ways_are_kept_each_once() {
         let mut ways = Ways::default();
-        let via = |number| Via::Relayed(Channel { relay: PeerId(1), number });
+        let via = |number| NextHop::Relayed(Channel { relay: PeerId(1), number });
         assert!(ways.add_relayed(via(1), anchor()) && !ways.add_relayed(via(1), anchor()));
         assert!((2..=4).all(|number| ways.add_relayed(via(number), anchor())));
         assert!(!ways.add_relayed(via(5), anchor()));

@@ -14,7 +14,7 @@ use super::resend::ANSWER_SLACK;
 use super::score::{Agreed, Class, Figures, Score, Standing, is_worse};
 use super::{Action, Paths, Reason, Role};
 use crate::id::Channel;
-use crate::transmit::{Route, Via};
+use crate::transmit::{NextHop, Route};
 
 /// The least time between two changes among ways that all work: six a minute.
 const DWELL: Duration = Duration::from_secs(10);
@@ -29,7 +29,7 @@ const GRADED: u32 = 8;
 impl Paths {
     /// Another relay leads to the peer as well.
     pub fn add_relayed(&mut self, channel: Channel, now: Instant) {
-        let (now, via) = (self.advance(now), Via::Relayed(channel));
+        let (now, via) = (self.advance(now), NextHop::Relayed(channel));
         if !self.ways.add_relayed(via, now) {
             return;
         }
@@ -47,7 +47,7 @@ impl Paths {
     /// That relay does not lead to the peer any more. If it was in use, another way is used at
     /// once; if there is none, packets wait for the next.
     pub fn remove_relayed(&mut self, channel: Channel, now: Instant) {
-        let (now, via) = (self.advance(now), Via::Relayed(channel));
+        let (now, via) = (self.advance(now), NextHop::Relayed(channel));
         self.ways.all.retain(|way| !is_same(way.via, via));
         if self.select.is_in_use(via) && !self.fail_over(Reason::RelayLost, now) {
             self.select.move_to(None, now);
@@ -76,7 +76,7 @@ impl Paths {
 
     /// The system could not send to that address.
     pub fn on_send_failed(&mut self, route: Route, now: Instant) {
-        let (now, via) = (self.advance(now), Via::Direct(route));
+        let (now, via) = (self.advance(now), NextHop::Direct(route));
         if self.select.is_in_use(via) {
             self.select.doubt(now);
         } else if let Some(at) = self.ways.find(via) {
@@ -88,7 +88,7 @@ impl Paths {
 
     /// Packets of the connection came by a way that is not in use.
     #[cold]
-    pub(super) fn on_received_elsewhere(&mut self, via: Via, now: Instant) {
+    pub(super) fn on_received_elsewhere(&mut self, via: NextHop, now: Instant) {
         let now = self.advance(now);
         let Some(at) = self.way_of(via, now) else { return };
         let way = &mut self.ways.all[at];
@@ -106,11 +106,11 @@ impl Paths {
     }
 
     /// The way by which something authentic came; a new one, if it came from an unknown address.
-    pub(super) fn way_of(&mut self, via: Via, now: Instant) -> Option<usize> {
+    pub(super) fn way_of(&mut self, via: NextHop, now: Instant) -> Option<usize> {
         match via {
-            Via::Relayed(_) => self.ways.find(via),
-            Via::Direct(_) if !self.config.direct => None,
-            Via::Direct(Route { remote, .. }) => {
+            NextHop::Relayed(_) => self.ways.find(via),
+            NextHop::Direct(_) if !self.config.direct => None,
+            NextHop::Direct(Route { remote, .. }) => {
                 self.ways.direct_to(remote, Kind::PeerReflexive, self.select.in_use(), now)
             }
         }
@@ -217,8 +217,8 @@ impl Paths {
     /// Where the peer's packets come from since its address has changed: an address that was unknown
     /// when the way in use was chosen, from which packets come and where it has answered, while
     /// nothing came by the way in use.
-    fn where_the_peer_moved(&self) -> Option<Via> {
-        let Some(Via::Direct(_)) = self.select.in_use() else { return None };
+    fn where_the_peer_moved(&self) -> Option<NextHop> {
+        let Some(NextHop::Direct(_)) = self.select.in_use() else { return None };
         let is_new = |way: &&Way| {
             way.kind == Some(Kind::PeerReflexive)
                 && way.created > self.select.since()
@@ -232,7 +232,7 @@ impl Paths {
 
     /// The way that would be used without the one in use: a relayed one where there is one, since
     /// what ends one direct way most often ends them all; one that answers first.
-    pub(super) fn standby(&self) -> Option<Via> {
+    pub(super) fn standby(&self) -> Option<NextHop> {
         let is_usable =
             |way: &&Way| !self.select.is_in_use(way.via) && (!way.is_direct() || way.is_proven());
         let rank = |way: &&Way| {
@@ -283,7 +283,7 @@ impl Paths {
 
     /// Uses `to`. At a planned change, packets wait until those before them have arrived; otherwise
     /// those that may be lost are sent again first.
-    pub(super) fn switch(&mut self, to: Via, reason: Reason, planned: bool, now: Instant) {
+    pub(super) fn switch(&mut self, to: NextHop, reason: Reason, planned: bool, now: Instant) {
         let from = self.select.in_use();
         if planned {
             let track = |via| self.ways.get(via).map(|way| &way.track);
@@ -302,8 +302,8 @@ impl Paths {
         self.reason = reason;
         self.counters.switches += 1;
         self.actions.push_back(Action::Changed { from, to, reason, planned });
-        let was_direct = matches!(from, Some(Via::Direct(_)));
-        if !planned && was_direct && matches!(to, Via::Relayed(_)) {
+        let was_direct = matches!(from, Some(NextHop::Direct(_)));
+        if !planned && was_direct && matches!(to, NextHop::Relayed(_)) {
             self.actions.push_back(Action::Shrink);
         }
         if self.meeting.theirs.is_some() && !self.select.is_direct() {
@@ -321,7 +321,7 @@ impl Paths {
     /// The way in use is in doubt: what was sent lately goes by another as well. A connection that
     /// waits for an answer may send nothing of its own for a while.
     #[cold]
-    fn send_again(&mut self, via: Via) {
+    fn send_again(&mut self, via: NextHop) {
         for held in self.replay.take() {
             let (bytes, segment_size) = (held.bytes, held.segment_size);
             self.actions.push_back(Action::Packets { via, bytes, segment_size });

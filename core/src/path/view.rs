@@ -13,7 +13,7 @@ use super::on_probe::Heard;
 use super::path_set::{Obstacle, Way};
 use super::probe_track::PROVEN;
 use super::score::Class;
-use crate::transmit::Via;
+use crate::transmit::NextHop;
 
 /// Why a way is in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
@@ -271,8 +271,8 @@ impl Paths {
             class: way.class(),
             to: to(way.via),
             address: match way.via {
-                Via::Direct(route) => Some(route.remote),
-                Via::Relayed(_) => None,
+                NextHop::Direct(route) => Some(route.remote),
+                NextHop::Relayed(_) => None,
             },
             kind: way.kind,
             observed: way.observed,
@@ -328,10 +328,10 @@ fn sentence(way: &Way, verdict: Verdict, now: Instant) -> String {
     }
 }
 
-fn to(via: Via) -> String {
+fn to(via: NextHop) -> String {
     match via {
-        Via::Direct(route) => route.remote.to_string(),
-        Via::Relayed(channel) => channel.to_string(),
+        NextHop::Direct(route) => route.remote.to_string(),
+        NextHop::Relayed(channel) => channel.to_string(),
     }
 }
 

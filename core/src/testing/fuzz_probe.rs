@@ -12,7 +12,7 @@ use crate::path::{
 };
 use crate::probe::{self, Key, LEN, Probe};
 use crate::rng::Rng;
-use crate::transmit::{Route, Via};
+use crate::transmit::{NextHop, Route};
 
 const OURS: (u64, u8) = (1, 11);
 const THEIRS: (u64, u8) = (2, 22);
@@ -50,14 +50,14 @@ fn raw(data: &[u8]) {
 struct Run {
     paths: Paths,
     now: Instant,
-    asked: Vec<(Via, Probe)>,
+    asked: Vec<(NextHop, Probe)>,
     answered: Vec<SocketAddr>,
 }
 
-fn via(number: u8) -> Via {
+fn via(number: u8) -> NextHop {
     match number.checked_sub(64) {
-        Some(relay) => Via::Relayed(channel(relay)),
-        None => Via::Direct(Route::to(address(number))),
+        Some(relay) => NextHop::Relayed(channel(relay)),
+        None => NextHop::Direct(Route::to(address(number))),
     }
 }
 
@@ -127,23 +127,23 @@ impl Run {
         }
     }
 
-    fn ping(&mut self, via: Via, transaction: u64, state: u8) {
+    fn ping(&mut self, via: NextHop, transaction: u64, state: u8) {
         let kind = probe::Kind::Ping;
         let ping = Probe { kind, session: THEIRS.0, transaction, sent: 0, observed: None, state };
         self.paths.handle_probe(via, &ping.encode(&key(THEIRS)), self.now);
     }
 
     /// Answers one of the latest questions, from where it was asked or from elsewhere.
-    fn answer(&mut self, back: u8, from: Option<Via>) {
+    fn answer(&mut self, back: u8, from: Option<NextHop>) {
         let back = usize::from(back % 16);
         let Some(&(asked, ping)) = self.asked.iter().rev().nth(back) else { return };
-        let state = u8::from(matches!(asked, Via::Direct(_)));
+        let state = u8::from(matches!(asked, NextHop::Direct(_)));
         let pong = Probe { kind: probe::Kind::Pong, session: THEIRS.0, state, ..ping };
         let from = from.unwrap_or(asked);
         let heard = self.paths.handle_probe(from, &pong.encode(&key(THEIRS)), self.now);
         if heard == Heard::Pong {
             assert_eq!(from, asked, "an answer counted from where nothing was asked");
-            if let Via::Direct(route) = from {
+            if let NextHop::Direct(route) = from {
                 self.answered.push(route.remote);
             }
         }
@@ -181,8 +181,8 @@ impl Run {
         }
     }
 
-    fn may_carry(&self, via: Via) {
-        if let Via::Direct(route) = via {
+    fn may_carry(&self, via: NextHop) {
+        if let NextHop::Direct(route) = via {
             assert!(self.answered.contains(&route.remote), "data to an unproven address");
         }
     }

@@ -7,7 +7,7 @@ use adit_core::path::Reason;
 use adit_core::testing::lab::load::{DatagramsId, TransferId};
 use adit_core::testing::link::{Conditions, Loss};
 use adit_core::testing::nat::Rules;
-use adit_core::transmit::Via;
+use adit_core::transmit::NextHop;
 
 use super::scene::{Ground, Scene};
 use super::{SECOND, ms, seeds_or};
@@ -104,7 +104,7 @@ fn gets_slowly_worse(seed: u64) {
     let theirs = scene.lab.accepted(scene.connector).unwrap();
     let left = [(scene.agent, scene.peer), (scene.connector, theirs)].map(|(host, peer)| {
         let (at, via, reason) = scene.lab.changes(host, peer).pop().unwrap();
-        assert!(matches!(via, Via::Relayed(_)) && reason == Reason::DirectWorse, "{reason:?}");
+        assert!(matches!(via, NextHop::Relayed(_)) && reason == Reason::DirectWorse, "{reason:?}");
         at
     });
     assert!(left[1] - left[0] <= ms(50), "seed {seed}: they left {:?} apart", left[1] - left[0]);
@@ -185,5 +185,7 @@ fn a_service_is_reached_through_the_relay_within_three_round_trips() {
     let path = scene.lab.path(scene.agent, scene.peer);
     assert!(!path.sentence.is_empty());
     let first = scene.lab.changes(scene.agent, scene.peer);
-    assert!(first.iter().all(|(_, via, _)| matches!(via, Via::Relayed(_) | Via::Direct(_))));
+    assert!(
+        first.iter().all(|(_, via, _)| matches!(via, NextHop::Relayed(_) | NextHop::Direct(_)))
+    );
 }

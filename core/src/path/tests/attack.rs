@@ -4,10 +4,10 @@ use super::super::on_probe::Heard;
 use super::super::probe_flags::State;
 use super::world::{ACCEPTOR, Body, DIALLER, World, key, ms};
 use crate::probe::{Key, Kind, LEN, Probe};
-use crate::transmit::{Route, Via};
+use crate::transmit::{NextHop, Route};
 
-fn at(text: &str) -> Via {
-    Via::Direct(Route::to(text.parse().unwrap()))
+fn at(text: &str) -> NextHop {
+    NextHop::Direct(Route::to(text.parse().unwrap()))
 }
 
 /// A ping or pong of the dialler.
@@ -35,8 +35,10 @@ fn shape(world: &World) -> String {
 fn forged_repeated_reflected_and_displaced_probes_are_told_apart_and_change_nothing() {
     let mut world = direct(1);
     let from = |world: &World, by: usize, bare: bool| {
-        let is_probe = |it: &&(_, usize, Via, Body)| {
-            it.1 == by && matches!(it.3, Body::Probe(_)) && matches!(it.2, Via::Direct(_)) == bare
+        let is_probe = |it: &&(_, usize, NextHop, Body)| {
+            it.1 == by
+                && matches!(it.3, Body::Probe(_))
+                && matches!(it.2, NextHop::Direct(_)) == bare
         };
         match world.wire.iter().rev().find(is_probe) {
             Some((_, _, _, Body::Probe(bytes))) => *bytes,
@@ -51,7 +53,7 @@ fn forged_repeated_reflected_and_displaced_probes_are_told_apart_and_change_noth
     let fresh = 1 << 40;
     let before = shape(&world);
     let sent = world.wire.len();
-    let cases: &[(Via, Vec<u8>, Heard)] = &[
+    let cases: &[(NextHop, Vec<u8>, Heard)] = &[
         (here, probe(Kind::Ping, fresh, true, &key(9)).to_vec(), Heard::Forged),
         (here, probe(Kind::Ping, fresh, true, &key(2)).to_vec(), Heard::Forged),
         (here, vec![0x20; LEN], Heard::Forged),
@@ -90,7 +92,9 @@ fn an_answer_from_an_address_that_was_not_asked_does_not_count() {
     let mut world = world.meet();
     world.run(ms(45));
     let asked = world.wire.iter().find_map(|it| match &it.3 {
-        Body::Probe(bytes) if it.1 == ACCEPTOR && matches!(it.2, Via::Direct(_)) => Some(*bytes),
+        Body::Probe(bytes) if it.1 == ACCEPTOR && matches!(it.2, NextHop::Direct(_)) => {
+            Some(*bytes)
+        }
         Body::Probe(_) | Body::Data { .. } | Body::Offer(_) => None,
     });
     let ping = Probe::decode(&asked.unwrap(), &key(2)).unwrap();
@@ -189,7 +193,7 @@ fn a_peer_that_tells_addresses_without_end_has_eight_rounds_and_one_a_second() {
         world.ends[DIALLER].paths.handle_candidates(&offer, now);
         world.settle();
         let ways = &world.ends[DIALLER].paths.ways;
-        tried += usize::from(ways.get(Via::Direct(Route::to(address))).is_some());
+        tried += usize::from(ways.get(NextHop::Direct(Route::to(address))).is_some());
     }
     assert_eq!(tried, 8);
 }

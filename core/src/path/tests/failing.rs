@@ -2,7 +2,7 @@
 
 use super::super::{MAX_SWITCHES, Mapping, Reason};
 use super::world::{ACCEPTOR, DIALLER, Link, NONE, World, channel, ms};
-use crate::transmit::{Route, Via};
+use crate::transmit::{NextHop, Route};
 use std::time::Duration;
 
 /// Direct, with traffic from the dialler every 5 ms.
@@ -198,7 +198,7 @@ fn when_the_peers_nat_binds_anew_the_way_moves_in_a_round_trip_and_not_by_dying(
         let stayer = &world.ends[1 - mover];
         let change = stayer.changes.last().unwrap();
         assert_eq!(change.reason, Reason::PeerMoved, "{mover}");
-        assert_eq!(change.to, Via::Direct(Route::to(addresses[mover])));
+        assert_eq!(change.to, NextHop::Direct(Route::to(addresses[mover])));
         assert!(change.at - moved_at <= ms(180), "{mover}: {:?}", change.at - moved_at);
         assert_eq!(stayer.shrinks, 0);
         assert_eq!(world.ends[mover].changes.len(), 1, "the mover notices nothing: {mover}");
@@ -351,7 +351,7 @@ fn an_idle_way_survives_three_seconds_of_silence_and_no_more() {
 #[test]
 fn an_address_that_cannot_be_sent_to_is_doubted_in_use_and_dropped_otherwise() {
     let mut world = direct(15);
-    let Via::Direct(route) = world.via(1, DIALLER) else { panic!("a direct way") };
+    let NextHop::Direct(route) = world.via(1, DIALLER) else { panic!("a direct way") };
     let now = world.now;
     world.ends[DIALLER].paths.on_send_failed(route, now);
     assert!(world.ends[DIALLER].paths.view(now).suspect);
@@ -378,7 +378,7 @@ fn what_asks_for_larger_packets_goes_directly_or_is_lost() {
     world = world.meet();
     world.keep_sending(DIALLER, ms(5));
     world.run(ms(3_000));
-    let Via::Direct(route) = world.via(1, DIALLER) else { panic!("link 1 is direct") };
+    let NextHop::Direct(route) = world.via(1, DIALLER) else { panic!("link 1 is direct") };
     assert_eq!(asks(&world), Some(route));
     world.cut(1);
     let until = world.elapsed() + ms(400);

@@ -2,7 +2,7 @@
 
 use super::super::{Class, Mapping, Reason, Verdict};
 use super::world::{ACCEPTOR, DIALLER, Link, NONE, World, ms};
-use crate::transmit::Via;
+use crate::transmit::NextHop;
 
 #[test]
 fn the_first_packets_go_by_the_relay_and_nothing_is_probed_before_keys() {
@@ -76,7 +76,7 @@ fn no_direct_way_means_the_relay_and_few_probes() {
     assert_eq!(view.sentence, "the connection was made through this relay");
 
     let knocked = |world: &World| {
-        let direct = |via: &Via| matches!(via, Via::Direct(_));
+        let direct = |via: &NextHop| matches!(via, NextHop::Direct(_));
         world.wire.iter().filter(|it| it.1 == DIALLER && direct(&it.2)).map(|it| it.0).collect()
     };
     world.run(ms(300_000));
@@ -124,7 +124,7 @@ fn two_nats_that_change_their_ports_are_tried_a_few_times_and_that_is_said() {
     assert_eq!(direct.verdict, Verdict::CannotWork);
     assert!((3..=9).contains(&direct.sent), "{} probes", direct.sent);
     assert!(direct.sentence.starts_with("cannot work"));
-    assert!(world.wire.iter().filter(|it| matches!(it.2, Via::Direct(_))).count() <= 18);
+    assert!(world.wire.iter().filter(|it| matches!(it.2, NextHop::Direct(_))).count() <= 18);
 }
 
 #[test]
@@ -224,7 +224,8 @@ fn without_direct_ways_nothing_is_told_and_nobody_is_answered_directly() {
     world.ends[ACCEPTOR].paths.config.direct = false;
     let mut world = world.meet();
     world.run(ms(10_000));
-    let direct = |it: &&(_, usize, Via, _)| it.1 == ACCEPTOR && matches!(it.2, Via::Direct(_));
+    let direct =
+        |it: &&(_, usize, NextHop, _)| it.1 == ACCEPTOR && matches!(it.2, NextHop::Direct(_));
     assert_eq!(world.wire.iter().filter(direct).count(), 0);
     assert_eq!(world.used(DIALLER), Some(0));
 }

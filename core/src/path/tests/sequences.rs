@@ -9,7 +9,7 @@ use super::world::{channel, key, ms};
 use crate::probe::{Kind as ProbeKind, Probe};
 use crate::rng::Rng;
 use crate::timer::anchor;
-use crate::transmit::{Route, Via};
+use crate::transmit::{NextHop, Route};
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence::Direct;
 use std::collections::VecDeque;
@@ -77,10 +77,10 @@ fn address(number: u8) -> SocketAddr {
 }
 
 /// Below 40 a direct address, above it a relay.
-fn via(number: u8) -> Via {
+fn via(number: u8) -> NextHop {
     match number.checked_sub(40) {
-        Some(relay) => Via::Relayed(channel(relay.into())),
-        None => Via::Direct(Route::to(address(number))),
+        Some(relay) => NextHop::Relayed(channel(relay.into())),
+        None => NextHop::Direct(Route::to(address(number))),
     }
 }
 
@@ -90,7 +90,7 @@ const MAPPINGS: [Mapping; 4] =
 struct Run {
     paths: Paths,
     now: Instant,
-    pings: VecDeque<(Via, Probe)>,
+    pings: VecDeque<(NextHop, Probe)>,
     answered: Vec<SocketAddr>,
 }
 
@@ -157,18 +157,18 @@ impl Run {
 
     fn answer(&mut self, from: Option<u8>, back: u8) {
         let Some((asked, ping)) = self.pings.iter().rev().nth(back.into()).copied() else { return };
-        let state = u8::from(matches!(asked, Via::Direct(_)));
+        let state = u8::from(matches!(asked, NextHop::Direct(_)));
         let pong = Probe { kind: ProbeKind::Pong, session: 2, state, ..ping };
         let from = from.map_or(asked, via);
         let heard = self.paths.handle_probe(from, &pong.encode(&key(2)), self.now);
-        if let (Via::Direct(route), super::super::Heard::Pong) = (from, heard) {
+        if let (NextHop::Direct(route), super::super::Heard::Pong) = (from, heard) {
             assert_eq!(from, asked, "an answer counted from where nothing was asked");
             self.answered.push(route.remote);
         }
     }
 
-    fn check_via(&self, via: Via) {
-        if let Via::Direct(route) = via {
+    fn check_via(&self, via: NextHop) {
+        if let NextHop::Direct(route) = via {
             assert!(self.answered.contains(&route.remote), "data to an unproven address");
         }
     }

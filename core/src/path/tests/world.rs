@@ -11,7 +11,7 @@ use crate::id::{Channel, PeerId};
 use crate::probe::{Key, LEN};
 use crate::rng::Rng;
 use crate::timer::anchor;
-use crate::transmit::{Route, Via};
+use crate::transmit::{NextHop, Route};
 
 pub(super) const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
@@ -77,7 +77,7 @@ pub(super) enum Body {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Change {
     pub(super) at: Duration,
-    pub(super) to: Via,
+    pub(super) to: NextHop,
     pub(super) reason: Reason,
     pub(super) planned: bool,
 }
@@ -102,13 +102,13 @@ pub(super) struct World {
     pub(super) now: Instant,
     pub(super) ends: [End; 2],
     pub(super) links: Vec<Link>,
-    queue: BTreeMap<(Instant, u64), (usize, Via, Body)>,
+    queue: BTreeMap<(Instant, u64), (usize, NextHop, Body)>,
     sequence: u64,
     next_number: u64,
     /// Ends, the times between their packets, and when the next is sent.
     pub(super) traffic: Vec<(usize, Duration, Instant)>,
     /// Whoever copies: everything that went over a link.
-    pub(super) wire: Vec<(Duration, usize, Via, Body)>,
+    pub(super) wire: Vec<(Duration, usize, NextHop, Body)>,
 }
 
 impl World {
@@ -171,10 +171,10 @@ impl World {
     }
 
     /// The way of that link, as `end` sees it.
-    pub(super) fn via(&self, link: usize, end: usize) -> Via {
+    pub(super) fn via(&self, link: usize, end: usize) -> NextHop {
         match self.links[link].addresses {
-            Some(both) => Via::Direct(Route::to(both[1 - end])),
-            None => Via::Relayed(channel(u32::try_from(link).unwrap())),
+            Some(both) => NextHop::Direct(Route::to(both[1 - end])),
+            None => NextHop::Relayed(channel(u32::try_from(link).unwrap())),
         }
     }
 
@@ -188,14 +188,14 @@ impl World {
         (0..self.links.len()).find(|&link| self.via(link, end) == via)
     }
 
-    fn link_of(&self, via: Via, from: usize) -> Option<usize> {
+    fn link_of(&self, via: NextHop, from: usize) -> Option<usize> {
         (0..self.links.len()).find(|&link| match (self.via(link, from), via) {
-            (Via::Direct(a), Via::Direct(b)) => a.remote == b.remote,
+            (NextHop::Direct(a), NextHop::Direct(b)) => a.remote == b.remote,
             (a, b) => a == b,
         })
     }
 
-    pub(super) fn carry(&mut self, from: usize, via: Via, body: Body) {
+    pub(super) fn carry(&mut self, from: usize, via: NextHop, body: Body) {
         let Some(link) = self.link_of(via, from) else { return };
         self.wire.push((self.elapsed(), from, via, body.clone()));
         if !self.links[link].carries(from) {
@@ -232,8 +232,8 @@ impl World {
         }
     }
 
-    fn carry_data(&mut self, end: usize, via: Via, number: u64, is_ack: bool) {
-        if let Via::Direct(_) = via {
+    fn carry_data(&mut self, end: usize, via: NextHop, number: u64, is_ack: bool) {
+        if let NextHop::Direct(_) = via {
             let way = self.ends[end].paths.ways.get(via).expect("a known address");
             assert!(way.track.answered > 0, "data to an address that never answered");
         }
@@ -287,7 +287,7 @@ impl World {
         }
     }
 
-    fn deliver(&mut self, to: usize, via: Via, body: Body) {
+    fn deliver(&mut self, to: usize, via: NextHop, body: Body) {
         let (now, elapsed) = (self.now, self.elapsed());
         let end = &mut self.ends[to];
         match body {
@@ -341,7 +341,7 @@ impl World {
     }
 
     /// Delivers bytes to `end` as if they came by `via`.
-    pub(super) fn inject(&mut self, end: usize, via: Via, bytes: &[u8]) -> Heard {
+    pub(super) fn inject(&mut self, end: usize, via: NextHop, bytes: &[u8]) -> Heard {
         let heard = self.ends[end].paths.handle_probe(via, bytes, self.now);
         self.settle();
         heard
