@@ -252,7 +252,7 @@ impl Node {
     }
 
     fn on_welcome(&mut self, relay: PeerId, welcome: &Welcome, now: Instant) {
-        let key = crate::probe::Key::new(welcome.key.0);
+        let key = crate::probe::ProbeKey::new(welcome.key.0);
         // What a relay calls a client on TCP is an address of nobody's.
         let observed = Some(welcome.observed).filter(|&it| !is_carried(it));
         let session = welcome.session;

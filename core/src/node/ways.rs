@@ -10,7 +10,7 @@ use crate::encapsulation::Reassembly;
 use crate::error::{Code, Failure};
 use crate::id::{Channel, PeerId};
 use crate::path::{self, Paths, Role};
-use crate::probe::Key;
+use crate::probe::ProbeKey;
 use crate::quic::ConnectionId;
 use crate::rng::Rng;
 use crate::timer::{Deadline, Reason, Timers, earliest};
@@ -29,7 +29,7 @@ pub(super) struct Way {
     pub(super) paths: Paths,
     pub(super) connection: Option<ConnectionId>,
     /// The tag by which the peer's probes name this way, and their key.
-    pub(super) theirs: Option<(u64, Key)>,
+    pub(super) theirs: Option<(u64, ProbeKey)>,
     pub(super) reassembly: Reassembly,
     pub(super) next_part: u16,
     /// When it is closed unless its connection is confirmed by then.
@@ -206,7 +206,7 @@ impl Node {
             let end = self.endpoint.get(connection)?;
             let bytes: [u8; 40] = end.export(PROBE_LABEL, context)?;
             let (session, key) = bytes.split_first_chunk::<8>()?;
-            Some((u64::from_be_bytes(*session), Key::new(*key.first_chunk()?)))
+            Some((u64::from_be_bytes(*session), ProbeKey::new(*key.first_chunk()?)))
         };
         let (Some(dialler), Some(acceptor)) = (export(b"dialler"), export(b"acceptor")) else {
             return;

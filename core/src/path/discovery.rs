@@ -15,7 +15,7 @@ use super::candidate::{Candidate, Kind};
 use super::nat::{Mapping, is_reachable, judge, together};
 use super::probe_pacing::between;
 use crate::id::PeerId;
-use crate::probe::{self, Key, LEN, Probe};
+use crate::probe::{LEN, Probe, ProbeKey, ProbeKind};
 use crate::rng::Rng;
 use crate::timer;
 
@@ -53,7 +53,7 @@ struct Relay {
     /// no address of this socket.
     observed: Option<SocketAddr>,
     session: u64,
-    key: Key,
+    key: ProbeKey,
     targets: Vec<Target>,
 }
 
@@ -122,7 +122,7 @@ impl Discovery {
         observed: Option<SocketAddr>,
         discovery: &[SocketAddr],
         session: u64,
-        key: Key,
+        key: ProbeKey,
         now: Instant,
     ) -> bool {
         let old = self.relays.remove(&relay);
@@ -169,7 +169,7 @@ impl Discovery {
             return false;
         };
         let Some(pong) = Probe::decode(bytes, &relay.key) else { return false };
-        let is_ours = pong.kind == probe::Kind::Pong && target.asked == Some(pong.transaction);
+        let is_ours = pong.kind == ProbeKind::Pong && target.asked == Some(pong.transaction);
         let Some(observed) = pong.observed.filter(|_| is_ours) else { return false };
         target.asked = None;
         target.unanswered = 0;
@@ -187,7 +187,7 @@ impl Discovery {
         self.transaction += 1;
         let sent = now.saturating_duration_since(self.epoch).as_micros();
         let ping = Probe {
-            kind: probe::Kind::Ping,
+            kind: ProbeKind::Ping,
             session: relay.session,
             transaction: self.transaction,
             sent: u64::try_from(sent).unwrap_or(u64::MAX),

@@ -43,7 +43,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::id::Channel;
-use crate::probe::{Key, LEN};
+use crate::probe::{LEN, ProbeKey};
 use crate::rng::Rng;
 use crate::timer;
 use crate::token_bucket::{Bucket, Rate};
@@ -142,8 +142,8 @@ pub enum Action {
 
 #[derive(Debug, Clone)]
 struct Keys {
-    ours: (u64, Key),
-    theirs: (u64, Key),
+    ours: (u64, ProbeKey),
+    theirs: (u64, ProbeKey),
 }
 
 /// The ways of one connection.

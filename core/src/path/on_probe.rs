@@ -9,7 +9,7 @@ use super::probe_flags::State;
 use super::probe_track::PROVEN_AGAIN;
 use super::replay_window::Freshness;
 use super::{Action, MAX_ACTIONS, Paths, Reason, Role};
-use crate::probe::{self, Probe};
+use crate::probe::{Probe, ProbeKind};
 use crate::transmit::NextHop;
 
 /// The least time between two questions that a way which has not answered yet gets in place of
@@ -65,8 +65,8 @@ impl Paths {
             return Heard::Displaced;
         }
         match probe.kind {
-            probe::Kind::Ping => self.on_ping(via, &probe, now),
-            probe::Kind::Pong => self.on_pong(via, &probe, now),
+            ProbeKind::Ping => self.on_ping(via, &probe, now),
+            ProbeKind::Pong => self.on_pong(via, &probe, now),
         }
     }
 
@@ -104,7 +104,7 @@ impl Paths {
             NextHop::Direct(route) => Some(route.remote),
             NextHop::Relayed(_) => None,
         };
-        let kind = probe::Kind::Pong;
+        let kind = ProbeKind::Pong;
         let (session, sent) = (keys.ours.0, self.clock(now));
         let pong = Probe { kind, session, sent, observed, state, ..*ping };
         let bytes = pong.encode(&keys.ours.1);

@@ -12,7 +12,7 @@ use super::nat::Mapping;
 use super::path_set::Obstacle;
 use super::probe_pacing::between;
 use super::{Action, Paths, Role};
-use crate::probe::Key;
+use crate::probe::ProbeKey;
 use crate::token_bucket::{Bucket, Rate};
 
 /// The times to the next rounds, in seconds: a second knock at what was lost by chance, and then ever
@@ -49,7 +49,7 @@ pub(super) struct Meeting {
 impl Paths {
     /// The connection's handshake is complete: from here ways are probed, and addresses told. Each
     /// side is the tag and the key of one direction, from the connection's own exporter.
-    pub fn set_keys(&mut self, ours: (u64, Key), theirs: (u64, Key), now: Instant) {
+    pub fn set_keys(&mut self, ours: (u64, ProbeKey), theirs: (u64, ProbeKey), now: Instant) {
         let now = self.advance(now);
         self.keys = Some(super::Keys { ours, theirs });
         self.probe_relayed(now);

@@ -8,7 +8,7 @@ use super::liveness::Step;
 use super::probe_flags::State;
 use super::probe_track::PROVEN_AGAIN;
 use super::{Action, Paths, Reason};
-use crate::probe::{Kind, Probe};
+use crate::probe::{Probe, ProbeKind};
 
 /// The pace at which a way is proven: three of these are less than a person notices.
 const PROVING: Duration = Duration::from_millis(200);
@@ -76,7 +76,7 @@ impl Paths {
         self.transaction += 1;
         let sent = self.clock(now);
         let ping = Probe {
-            kind: Kind::Ping,
+            kind: ProbeKind::Ping,
             session: keys.ours.0,
             transaction: self.transaction,
             sent,

@@ -27,7 +27,7 @@ use ring::hmac;
 /// Bytes of every probe.
 pub const LEN: usize = BODY + MAC;
 
-/// The first bytes that belong to probes; kinds other than [`Kind`] are of later versions.
+/// The first bytes that belong to probes; kinds other than [`ProbeKind`] are of later versions.
 pub const FIRST_BYTES: std::ops::RangeInclusive<u8> = 0x20..=0x3f;
 
 /// Bytes under the mac.
@@ -37,9 +37,9 @@ const MAC: usize = 16;
 
 /// The key of one direction.
 #[derive(Clone)]
-pub struct Key([u8; 32]);
+pub struct ProbeKey([u8; 32]);
 
-impl Key {
+impl ProbeKey {
     /// A key of 32 secret bytes, for one direction of one connection.
     #[must_use]
     pub const fn new(secret: [u8; 32]) -> Self {
@@ -47,7 +47,7 @@ impl Key {
     }
 }
 
-impl fmt::Debug for Key {
+impl fmt::Debug for ProbeKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Key(..)")
     }
@@ -55,7 +55,7 @@ impl fmt::Debug for Key {
 
 /// What a probe is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Kind {
+pub enum ProbeKind {
     /// A question, 0x20.
     Ping,
     /// The answer to one, 0x21.
@@ -65,10 +65,10 @@ pub enum Kind {
 /// One ping or pong.
 ///
 /// ```
-/// use adit_core::probe::{Key, Kind, Probe};
-/// let (there, back) = (Key::new([1; 32]), Key::new([2; 32]));
+/// use adit_core::probe::{ProbeKey, ProbeKind, Probe};
+/// let (there, back) = (ProbeKey::new([1; 32]), ProbeKey::new([2; 32]));
 /// let ping = Probe {
-///     kind: Kind::Ping,
+///     kind: ProbeKind::Ping,
 ///     session: 7,
 ///     transaction: 1,
 ///     sent: 1_000,
@@ -83,7 +83,7 @@ pub enum Kind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Probe {
     /// Question or answer.
-    pub kind: Kind,
+    pub kind: ProbeKind,
     /// The tag of the sender's direction, by which a receiver finds the key.
     pub session: u64,
     /// One more than that of the sender's last ping; a pong repeats the ping's.
@@ -103,11 +103,11 @@ impl Probe {
     ///
     /// Of an IPv6 address, flow label and scope are not carried: they mean nothing elsewhere.
     #[must_use]
-    pub fn encode(&self, key: &Key) -> [u8; LEN] {
+    pub fn encode(&self, key: &ProbeKey) -> [u8; LEN] {
         let mut out = [0; LEN];
         out[0] = match self.kind {
-            Kind::Ping => 0x20,
-            Kind::Pong => 0x21,
+            ProbeKind::Ping => 0x20,
+            ProbeKind::Pong => 0x21,
         };
         out[1..9].copy_from_slice(&self.session.to_be_bytes());
         out[9..17].copy_from_slice(&self.transaction.to_be_bytes());
@@ -142,7 +142,7 @@ impl Probe {
 
     /// The probe, if these are exactly the bytes that whoever holds `key` made of one.
     #[must_use]
-    pub fn decode(bytes: &[u8], key: &Key) -> Option<Self> {
+    pub fn decode(bytes: &[u8], key: &ProbeKey) -> Option<Self> {
         let bytes: &[u8; LEN] = bytes.try_into().ok()?;
         let kind = kind(bytes[0])?;
         is_genuine(bytes, key).then_some(())?;
@@ -159,10 +159,10 @@ impl Probe {
     }
 }
 
-const fn kind(first: u8) -> Option<Kind> {
+const fn kind(first: u8) -> Option<ProbeKind> {
     match first {
-        0x20 => Some(Kind::Ping),
-        0x21 => Some(Kind::Pong),
+        0x20 => Some(ProbeKind::Ping),
+        0x21 => Some(ProbeKind::Pong),
         _ => None,
     }
 }
@@ -189,7 +189,7 @@ fn address(bytes: &[u8; LEN]) -> Option<Option<SocketAddr>> {
 
 /// Compares in constant time. The provider compares whole tags only; the half that is not sent is
 /// therefore put behind the half that was, and counts as equal.
-fn is_genuine(bytes: &[u8; LEN], key: &Key) -> bool {
+fn is_genuine(bytes: &[u8; LEN], key: &ProbeKey) -> bool {
     let key = hmac_key(key);
     let (body, mac) = bytes.split_at(BODY);
     let mut claimed = [0; 32];
@@ -198,7 +198,7 @@ fn is_genuine(bytes: &[u8; LEN], key: &Key) -> bool {
     hmac::verify(&key, body, &claimed).is_ok()
 }
 
-fn hmac_key(key: &Key) -> hmac::Key {
+fn hmac_key(key: &ProbeKey) -> hmac::Key {
     hmac::Key::new(hmac::HMAC_SHA256, &key.0)
 }
 

@@ -10,15 +10,15 @@ use crate::id::{Channel, PeerId};
 use crate::path::{
     Action, Candidate, Config, Dispatch, Heard, Kind, MAX_CANDIDATES, Mapping, Offer, Paths, Role,
 };
-use crate::probe::{self, Key, LEN, Probe};
+use crate::probe::{LEN, Probe, ProbeKey, ProbeKind};
 use crate::rng::Rng;
 use crate::transmit::{NextHop, Route};
 
 const OURS: (u64, u8) = (1, 11);
 const THEIRS: (u64, u8) = (2, 22);
 
-fn key((_, byte): (u64, u8)) -> Key {
-    Key::new([byte; 32])
+fn key((_, byte): (u64, u8)) -> ProbeKey {
+    ProbeKey::new([byte; 32])
 }
 
 /// Any bytes as a probe, and any calls of one end of a connection.
@@ -128,7 +128,7 @@ impl Run {
     }
 
     fn ping(&mut self, via: NextHop, transaction: u64, state: u8) {
-        let kind = probe::Kind::Ping;
+        let kind = ProbeKind::Ping;
         let ping = Probe { kind, session: THEIRS.0, transaction, sent: 0, observed: None, state };
         self.paths.handle_probe(via, &ping.encode(&key(THEIRS)), self.now);
     }
@@ -138,7 +138,7 @@ impl Run {
         let back = usize::from(back % 16);
         let Some(&(asked, ping)) = self.asked.iter().rev().nth(back) else { return };
         let state = u8::from(matches!(asked, NextHop::Direct(_)));
-        let pong = Probe { kind: probe::Kind::Pong, session: THEIRS.0, state, ..ping };
+        let pong = Probe { kind: ProbeKind::Pong, session: THEIRS.0, state, ..ping };
         let from = from.unwrap_or(asked);
         let heard = self.paths.handle_probe(from, &pong.encode(&key(THEIRS)), self.now);
         if heard == Heard::Pong {
@@ -151,7 +151,7 @@ impl Run {
 
     /// A genuine probe but for one bit, and one of this end's own.
     fn flipped(&mut self, from: u8, bit: u8) {
-        let kind = probe::Kind::Ping;
+        let kind = ProbeKind::Ping;
         let probe = Probe {
             kind,
             session: THEIRS.0,
@@ -194,7 +194,7 @@ impl Run {
             match action {
                 Action::Probe { via, bytes } => {
                     let probe = Probe::decode(&bytes, &key(OURS)).expect("a probe of this end");
-                    if probe.kind == probe::Kind::Ping {
+                    if probe.kind == ProbeKind::Ping {
                         self.asked.push((via, probe));
                     }
                 }

@@ -3,7 +3,7 @@
 use super::super::{Candidate, Kind, Mapping};
 use super::{Discovery, FORGET, MAX_RELAYS};
 use crate::id::PeerId;
-use crate::probe::{self, Key, LEN, Probe};
+use crate::probe::{LEN, Probe, ProbeKey, ProbeKind};
 use crate::rng::Rng;
 use crate::timer::anchor;
 use std::net::SocketAddr;
@@ -15,8 +15,8 @@ fn at(text: &str) -> SocketAddr {
     text.parse().unwrap()
 }
 
-fn key(relay: u8) -> Key {
-    Key::new([relay; 32])
+fn key(relay: u8) -> ProbeKey {
+    ProbeKey::new([relay; 32])
 }
 
 fn discovery(now: Instant) -> Discovery {
@@ -36,7 +36,7 @@ fn welcome(discovery: &mut Discovery, relay: u8, observed: &str, asks: &[&str], 
 fn answer(ping: &[u8; LEN], relay: u8, observed: &str) -> [u8; LEN] {
     let ping = Probe::decode(ping, &key(relay)).unwrap();
     let observed = Some(at(observed));
-    Probe { kind: probe::Kind::Pong, observed, ..ping }.encode(&key(relay))
+    Probe { kind: ProbeKind::Pong, observed, ..ping }.encode(&key(relay))
 }
 
 /// Asks, and answers each relay's address with what it sees.

@@ -3,7 +3,7 @@
 use super::super::on_probe::Heard;
 use super::super::probe_flags::State;
 use super::world::{ACCEPTOR, Body, DIALLER, World, key, ms};
-use crate::probe::{Key, Kind, LEN, Probe};
+use crate::probe::{LEN, Probe, ProbeKey, ProbeKind};
 use crate::transmit::{NextHop, Route};
 
 fn at(text: &str) -> NextHop {
@@ -11,7 +11,7 @@ fn at(text: &str) -> NextHop {
 }
 
 /// A ping or pong of the dialler.
-fn probe(kind: Kind, transaction: u64, is_bare: bool, key: &Key) -> [u8; LEN] {
+fn probe(kind: ProbeKind, transaction: u64, is_bare: bool, key: &ProbeKey) -> [u8; LEN] {
     let state = State { is_bare, ..State::default() }.to_byte();
     Probe { kind, session: 1, transaction, sent: 0, observed: None, state }.encode(key)
 }
@@ -54,8 +54,8 @@ fn forged_repeated_reflected_and_displaced_probes_are_told_apart_and_change_noth
     let before = shape(&world);
     let sent = world.wire.len();
     let cases: &[(NextHop, Vec<u8>, Heard)] = &[
-        (here, probe(Kind::Ping, fresh, true, &key(9)).to_vec(), Heard::Forged),
-        (here, probe(Kind::Ping, fresh, true, &key(2)).to_vec(), Heard::Forged),
+        (here, probe(ProbeKind::Ping, fresh, true, &key(9)).to_vec(), Heard::Forged),
+        (here, probe(ProbeKind::Ping, fresh, true, &key(2)).to_vec(), Heard::Forged),
         (here, vec![0x20; LEN], Heard::Forged),
         (here, vec![0x20; 3], Heard::Forged),
         (here, own.to_vec(), Heard::Reflected),
@@ -63,7 +63,7 @@ fn forged_repeated_reflected_and_displaced_probes_are_told_apart_and_change_noth
         (relay, bare.to_vec(), Heard::Displaced),
         (here, relayed.to_vec(), Heard::Displaced),
         (at("192.0.2.66:6"), relayed.to_vec(), Heard::Displaced),
-        (here, probe(Kind::Pong, fresh, true, &key(1)).to_vec(), Heard::Stray),
+        (here, probe(ProbeKind::Pong, fresh, true, &key(1)).to_vec(), Heard::Stray),
     ];
     for (via, bytes, expected) in cases {
         assert_eq!(world.inject(ACCEPTOR, *via, bytes), *expected, "{via:?}");
@@ -100,7 +100,7 @@ fn an_answer_from_an_address_that_was_not_asked_does_not_count() {
     let ping = Probe::decode(&asked.unwrap(), &key(2)).unwrap();
     let answer = |ping: Probe| {
         let state = State { is_bare: true, ..State::default() }.to_byte();
-        Probe { kind: Kind::Pong, session: 1, state, ..ping }.encode(&key(1))
+        Probe { kind: ProbeKind::Pong, session: 1, state, ..ping }.encode(&key(1))
     };
     let here = world.via(1, ACCEPTOR);
     assert_eq!(world.inject(ACCEPTOR, at("192.0.2.66:6"), &answer(ping)), Heard::Stray);
@@ -125,7 +125,7 @@ fn a_flood_of_pings_is_answered_with_no_more_bytes_and_at_the_stated_rate() {
             world.settle();
             let mark = world.wire.len();
             let before = world.ends[ACCEPTOR].probes;
-            world.inject(ACCEPTOR, at(from), &probe(Kind::Ping, 1 << 40 | i, true, &key(1)));
+            world.inject(ACCEPTOR, at(from), &probe(ProbeKind::Ping, 1 << 40 | i, true, &key(1)));
             came += 1;
             went += world.ends[ACCEPTOR].probes - before;
             assert!(world.wire.len() - mark <= 1 && went <= came, "{from}: {went} for {came}");
@@ -143,7 +143,7 @@ fn pings_from_ever_new_addresses_fill_a_table_of_bounded_size() {
     for i in 0..1_000_u64 {
         world.run(ms(20));
         let from = at(&format!("192.0.2.66:{}", i + 1));
-        world.inject(ACCEPTOR, from, &probe(Kind::Ping, 1 << 40 | i, true, &key(1)));
+        world.inject(ACCEPTOR, from, &probe(ProbeKind::Ping, 1 << 40 | i, true, &key(1)));
     }
     assert_eq!(world.ends[ACCEPTOR].paths.ways.all.len(), 25);
     assert!(world.used(ACCEPTOR).is_some(), "packets go to none of those");

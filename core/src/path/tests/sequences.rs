@@ -6,7 +6,7 @@ use super::super::{
     Action, Candidate, Config, Dispatch, Kind, MAX_ACTIONS, Mapping, Offer, Paths, Role,
 };
 use super::world::{channel, key, ms};
-use crate::probe::{Kind as ProbeKind, Probe};
+use crate::probe::{Probe, ProbeKind};
 use crate::rng::Rng;
 use crate::timer::anchor;
 use crate::transmit::{NextHop, Route};

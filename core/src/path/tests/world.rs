@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::super::{Action, Candidate, Config, Dispatch, Heard, Kind, Mapping, Offer};
 use super::super::{Paths, Reason, Role};
 use crate::id::{Channel, PeerId};
-use crate::probe::{Key, LEN};
+use crate::probe::{LEN, ProbeKey};
 use crate::rng::Rng;
 use crate::timer::anchor;
 use crate::transmit::{NextHop, Route};
@@ -26,8 +26,8 @@ pub(super) fn channel(number: u32) -> Channel {
     Channel { relay: PeerId(1), number }
 }
 
-pub(super) fn key(byte: u8) -> Key {
-    Key::new([byte; 32])
+pub(super) fn key(byte: u8) -> ProbeKey {
+    ProbeKey::new([byte; 32])
 }
 
 /// A link between two addresses, or by a relay. Each direction can be cut alone.
