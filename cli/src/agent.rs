@@ -41,7 +41,7 @@ pub(crate) struct Plan {
     pub(crate) role: &'static str,
     pub(crate) remote: Remote,
     pub(crate) source: Source,
-    pub(crate) paths: path::Config,
+    pub(crate) paths: path::PathConfig,
     /// Local ports, open already, and where they lead.
     pub(crate) ports: Vec<(TcpListener, ServiceName)>,
     pub(crate) limits: Limits,
@@ -104,7 +104,7 @@ pub(crate) fn target(
 /// What of it cannot work.
 pub(crate) fn core(
     source: Source,
-    paths: path::Config,
+    paths: path::PathConfig,
     limits: Limits,
     heartbeat: Heartbeat,
 ) -> Result<(Caller, Follower), Stop> {

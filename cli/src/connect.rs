@@ -65,7 +65,7 @@ pub(crate) async fn run(arguments: ConnectArgs, home: &Home) -> Result<(), Stop>
         remote: known.remote()?,
         source: Source::Member(membership.clone()),
         ports: vec![(listener, known.service)],
-        paths: path::Config::default(),
+        paths: path::PathConfig::default(),
         limits: Limits::default(),
         heartbeat: Heartbeat::default(),
         give_up_after: arguments.give_up_after,

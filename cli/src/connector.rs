@@ -48,7 +48,7 @@ pub(crate) struct Plan {
     /// Where else devices reach it than at its own addresses.
     pub(crate) advertise: Vec<HostPort>,
     pub(crate) relays: Vec<RelayAddress>,
-    pub(crate) paths: path::Config,
+    pub(crate) paths: path::PathConfig,
     /// Whether a gateway is asked to map the socket.
     pub(crate) port_mapping: bool,
     pub(crate) source: Source,
@@ -78,7 +78,7 @@ pub(crate) async fn run(arguments: &ConnectorArgs, home: Result<Home, Stop>) -> 
         heartbeat: config.heartbeat,
         advertise: config.advertise,
         relays,
-        paths: path::Config { direct: config.direct, ..Default::default() },
+        paths: path::PathConfig { direct: config.direct, ..Default::default() },
         port_mapping: config.port_mapping && config.direct && !arguments.no_port_mapping,
         source,
     };

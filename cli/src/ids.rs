@@ -43,7 +43,7 @@ pub(crate) async fn run(command: IdCommand, home: &Home) -> Result<(), Stop> {
             let source = Source::Member(membership.clone());
             let (core, _) = agent::core(
                 source,
-                path::Config::default(),
+                path::PathConfig::default(),
                 Limits::default(),
                 Heartbeat::default(),
             )?;

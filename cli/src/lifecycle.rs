@@ -3,7 +3,7 @@
 use adit_tokio::core::drive::Handle;
 use adit_tokio::core::event::Event;
 use adit_tokio::core::lifecycle::{State, Transition};
-use adit_tokio::core::path::Reason;
+use adit_tokio::core::path::PathReason;
 use adit_tokio::core::transmit::NextHop;
 
 use crate::stop::next_step;
@@ -57,7 +57,7 @@ pub(crate) fn line(event: &Event) -> Option<String> {
 }
 
 /// Another path in words.
-pub(crate) fn describe_path(via: NextHop, reason: Reason) -> String {
+pub(crate) fn describe_path(via: NextHop, reason: PathReason) -> String {
     format!("reached {} now: {}", way(via), reason.sentence())
 }
 

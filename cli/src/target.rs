@@ -53,8 +53,12 @@ impl Target {
     pub(crate) fn known(name: &str, home: &Home) -> Result<Self, Stop> {
         let known = Known::load(home, name)?;
         let source = Source::Member(known.membership(home));
-        let (caller, _) =
-            agent::core(source, path::Config::default(), Limits::default(), Heartbeat::default())?;
+        let (caller, _) = agent::core(
+            source,
+            path::PathConfig::default(),
+            Limits::default(),
+            Heartbeat::default(),
+        )?;
         Ok(Self { remote: known.remote()?, caller })
     }
 

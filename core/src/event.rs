@@ -10,7 +10,7 @@ use crate::error::{Code, Failure};
 use crate::id::{PeerId, RequestId, StreamId};
 use crate::lifecycle::Transition;
 use crate::message::ServiceName;
-use crate::path::Reason;
+use crate::path::PathReason;
 use crate::transmit::NextHop;
 
 /// A fact about a node.
@@ -146,7 +146,7 @@ pub enum Event {
         /// Which path.
         via: NextHop,
         /// Why.
-        reason: Reason,
+        reason: PathReason,
     },
     /// The last peer of a node that is shutting down is gone.
     ShutDown,

@@ -71,7 +71,7 @@ pub(crate) struct Connector {
 pub(crate) struct Agent {
     pub(crate) target: Target,
     pub(crate) relays: Vec<RelayAddress>,
-    pub(crate) paths: path::Config,
+    pub(crate) paths: path::PathConfig,
     pub(crate) port_mapping: bool,
     pub(crate) forwards: Vec<Forward>,
     pub(crate) limits: Limits,
@@ -235,7 +235,7 @@ impl Agent {
         keys.limits.check(path)?;
         let AgentKeys { relays, direct, port_mapping, forwards, limits, heartbeat, .. } = keys;
         check_relays(&relays, path)?;
-        let paths = path::Config { direct, ..Default::default() };
+        let paths = path::PathConfig { direct, ..Default::default() };
         Ok(Self { target, relays, paths, port_mapping, forwards, limits, heartbeat })
     }
 }

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use adit_tokio::core::lifecycle::State;
-use adit_tokio::core::path::Class;
+use adit_tokio::core::path::PathClass;
 use anyhow::{Context as _, ensure};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
@@ -126,7 +126,7 @@ async fn meet(
     let is_up = move |_: &Between| matches!(peer.state(), State::Connected { .. });
     let took = until(between, report, ("a connection through the relay", limit), is_up).await?;
     let path = between.path().context("there is no path")?;
-    ensure!(path.class == Some(Class::Relayed), "the first path is not the relay's");
+    ensure!(path.class == Some(PathClass::Relayed), "the first path is not the relay's");
     Ok(Figure::millis(took, format!("connected after {}, {}", shown(took), path.sentence)))
 }
 
@@ -135,15 +135,15 @@ async fn go_direct(
     report: &mut Report,
     limit: Duration,
 ) -> anyhow::Result<Figure> {
-    let both = |between: &Between| between.both_go(Class::Direct);
+    let both = |between: &Between| between.both_go(PathClass::Direct);
     let took = until(between, report, ("a direct path", limit), both).await?;
     let path = between.path().context("there is no path")?;
     let round_trip = |class| {
-        let way = path.ways.iter().find(|way| way.class == class);
+        let way = path.paths.iter().find(|way| way.class == class);
         let ms = way.and_then(|way| way.latency_ms).context("a path without a round trip")?;
         anyhow::Ok(shown(Duration::from_secs_f64(ms / 1e3)))
     };
-    let (relayed, direct) = (round_trip(Class::Relayed)?, round_trip(Class::Direct)?);
+    let (relayed, direct) = (round_trip(PathClass::Relayed)?, round_trip(PathClass::Direct)?);
     let text = format!("after {}: round trip {relayed} before, {direct} now", shown(took));
     Ok(Figure::millis(took, text))
 }
@@ -156,7 +156,7 @@ async fn fall_back(
 ) -> anyhow::Result<Figure> {
     pauses.begin(Instant::now());
     between.cut(true);
-    let both = |between: &Between| between.both_go(Class::Relayed);
+    let both = |between: &Between| between.both_go(PathClass::Relayed);
     let took = until(between, report, ("the relay's path", limit), both).await?;
     sleep(QUIET).await;
     let still = pauses.longest(Instant::now());
@@ -175,7 +175,7 @@ async fn come_back(
     limit: Duration,
 ) -> anyhow::Result<Figure> {
     between.cut(false);
-    let both = |between: &Between| between.both_go(Class::Direct);
+    let both = |between: &Between| between.both_go(PathClass::Direct);
     let took = until(between, report, ("the direct path", limit), both).await?;
     let path = between.path().context("there is no path")?;
     Ok(Figure::millis(took, format!("directly again after {}: {}", shown(took), path.sentence)))

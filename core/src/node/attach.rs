@@ -11,7 +11,7 @@ use crate::event::Event;
 use crate::fallback::is_carried;
 use crate::id::{Channel, PeerId};
 use crate::message::{Connect, Hangup, Incoming, Matched, Message, Register, Welcome, Withdraw};
-use crate::path::Role;
+use crate::path::PathRole;
 use crate::quic;
 use crate::relay_client::{Action, Early, Registration, Search};
 use crate::tls::KeyDigest;
@@ -314,7 +314,7 @@ impl Node {
             self.hang_up(channel, &why, now);
             return;
         };
-        let number = self.open_way(Role::Dialler, channel, now);
+        let number = self.open_way(PathRole::Dialler, channel, now);
         let address = crate::transmit::virtual_address(number);
         match self.endpoint.connect_inner(address, &name, now) {
             Ok(connection) => {
@@ -350,7 +350,7 @@ impl Node {
             self.hang_up(channel, &why, now);
             return;
         }
-        self.open_way(Role::Acceptor, channel, now);
+        self.open_way(PathRole::Acceptor, channel, now);
         for datagram in self.attached.early.take(channel, now) {
             self.on_enveloped(relay, datagram, now);
         }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::Node;
 use crate::id::PeerId;
 use crate::message::{self, CandidateKind, Candidates};
-use crate::path::{self, Offer};
+use crate::path::{self, CandidateOffer};
 use crate::transmit::Route;
 
 impl Node {
@@ -43,15 +43,15 @@ impl Node {
 }
 
 /// What a peer told, as the path machine takes it; kinds of later versions are left out.
-fn offer(told: &Candidates) -> Offer {
+fn offer(told: &Candidates) -> CandidateOffer {
     let candidate = |it: &message::Candidate| {
         let kind = match it.kind {
-            CandidateKind::Host => path::Kind::Host,
-            CandidateKind::Reflexive => path::Kind::Reflexive,
-            CandidateKind::Mapped => path::Kind::Mapped,
+            CandidateKind::Host => path::CandidateType::Host,
+            CandidateKind::Reflexive => path::CandidateType::Reflexive,
+            CandidateKind::Mapped => path::CandidateType::Mapped,
             CandidateKind::Unknown => return None,
         };
-        Some(path::Candidate { kind, address: it.address })
+        Some(path::CandidateAddress { kind, address: it.address })
     };
     let mapping = match told.mapping {
         message::Mapping::None => path::Mapping::None,
@@ -60,17 +60,17 @@ fn offer(told: &Candidates) -> Offer {
         message::Mapping::Unknown => path::Mapping::Unknown,
     };
     let candidates = told.candidates.iter().filter_map(candidate).collect();
-    Offer { candidates, mapping, round: told.round }
+    CandidateOffer { candidates, mapping, round: told.round }
 }
 
 /// What this node tells a peer; an address from which the peer came is nothing to tell.
-pub(super) fn told(offer: &Offer) -> Candidates {
-    let candidate = |it: &path::Candidate| {
+pub(super) fn told(offer: &CandidateOffer) -> Candidates {
+    let candidate = |it: &path::CandidateAddress| {
         let kind = match it.kind {
-            path::Kind::Host => CandidateKind::Host,
-            path::Kind::Reflexive => CandidateKind::Reflexive,
-            path::Kind::Mapped => CandidateKind::Mapped,
-            path::Kind::PeerReflexive => return None,
+            path::CandidateType::Host => CandidateKind::Host,
+            path::CandidateType::Reflexive => CandidateKind::Reflexive,
+            path::CandidateType::Mapped => CandidateKind::Mapped,
+            path::CandidateType::PeerReflexive => return None,
         };
         Some(message::Candidate { kind, address: it.address })
     };

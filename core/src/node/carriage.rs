@@ -176,25 +176,25 @@ impl Node {
             let Some(action) = way.paths.poll(now) else { break };
             let connection = way.connection;
             match action {
-                path::Action::Probe { via, bytes } => {
+                path::PathAction::Probe { via, bytes } => {
                     self.send_on(number, via, bytes.to_vec(), None)
                 }
-                path::Action::Packets { via, bytes, segment_size } => {
+                path::PathAction::Packets { via, bytes, segment_size } => {
                     self.send_on(number, via, bytes, segment_size);
                 }
-                path::Action::Candidates(offer) => {
+                path::PathAction::Candidates(offer) => {
                     let peer = connection.and_then(|c| self.by_connection.get(&c).copied());
                     if let Some(peer) = peer {
                         self.say(peer, &Message::Candidates(told(&offer)), now);
                     }
                 }
-                path::Action::Changed { to, reason, .. } => {
+                path::PathAction::Changed { to, reason, .. } => {
                     let peer = connection.and_then(|c| self.by_connection.get(&c).copied());
                     if let Some(peer) = peer {
                         self.emit(Event::PathChanged { peer, via: to, reason });
                     }
                 }
-                path::Action::Shrink => {
+                path::PathAction::Shrink => {
                     if let Some(connection) = connection {
                         self.endpoint.with(connection, now, |c| c.forget_path(now));
                     }

@@ -61,7 +61,7 @@ use crate::event::Event;
 use crate::history::{History, Kind, Record};
 use crate::id::{PeerId, RequestId};
 use crate::lifecycle::{State, Transition};
-use crate::path::Discovery;
+use crate::path::AddressDiscovery;
 use crate::quic::{ConnectionId, Endpoint};
 use crate::rng::Rng;
 use crate::timer::{Deadline, Reason, Timers, earliest};
@@ -138,7 +138,7 @@ pub struct Node {
     peer_timers: Timers<PeerId>,
     attached: Attached,
     ways: Ways,
-    discovery: Discovery,
+    discovery: AddressDiscovery,
     /// The revision of what was discovered that the ways know.
     discovered: u64,
     /// What a relay decides, if this node is one.
@@ -178,7 +178,7 @@ impl Node {
             peer_timers: Timers::new(),
             attached: Attached::default(),
             ways: Ways::default(),
-            discovery: Discovery::new(Rng::new(rng.seed(), "discovery"), start.now),
+            discovery: AddressDiscovery::new(Rng::new(rng.seed(), "discovery"), start.now),
             discovered: 0,
             serving: Serving::of(&config),
             verifiers,

@@ -48,7 +48,7 @@ pub struct PeerSnapshot {
     /// Whether it has what this node offers, if it is a relay.
     pub is_registered: bool,
     /// By which path it is reached and why, if it is behind a relay.
-    pub path: Option<path::View>,
+    pub path: Option<path::PathsView>,
     /// Where its lifecycle stands.
     pub state: View,
     /// Connected, and smoothed latency below 500 ms.

@@ -9,7 +9,7 @@ use super::Node;
 use crate::encapsulation::Reassembly;
 use crate::error::{Code, Failure};
 use crate::id::{Channel, PeerId};
-use crate::path::{self, Paths, Role};
+use crate::path::{self, PathRole, Paths};
 use crate::probe::ProbeKey;
 use crate::quic::ConnectionId;
 use crate::rng::Rng;
@@ -25,7 +25,7 @@ const MAX_WAITING: usize = 4_096;
 /// One connection's way.
 #[derive(Debug)]
 pub(super) struct Way {
-    pub(super) role: Role,
+    pub(super) role: PathRole,
     pub(super) paths: Paths,
     pub(super) connection: Option<ConnectionId>,
     /// The tag by which the peer's probes name this way, and their key.
@@ -135,14 +135,14 @@ impl Ways {
 
 impl Node {
     /// A way for a connection that begins on a channel of a relay.
-    pub(super) fn open_way(&mut self, role: Role, channel: Channel, now: Instant) -> u32 {
+    pub(super) fn open_way(&mut self, role: PathRole, channel: Channel, now: Instant) -> u32 {
         let number = self.ways.next;
         self.ways.next = number.wrapping_add(1);
         let rng = Rng::new(self.rng.seed(), "path");
         let due = match role {
             // An attempt has a time limit of its own.
-            Role::Dialler => None,
-            Role::Acceptor => Some(now + self.config.limits.handshake_timeout),
+            PathRole::Dialler => None,
+            PathRole::Acceptor => Some(now + self.config.limits.handshake_timeout),
         };
         let way = Way {
             role,
@@ -214,8 +214,8 @@ impl Node {
         let (candidates, mapping) = (self.discovery.candidates(), self.discovery.mapping());
         let Some(way) = self.ways.all.get_mut(&number) else { return };
         let (ours, theirs) = match way.role {
-            Role::Dialler => (dialler, acceptor),
-            Role::Acceptor => (acceptor, dialler),
+            PathRole::Dialler => (dialler, acceptor),
+            PathRole::Acceptor => (acceptor, dialler),
         };
         way.due = None;
         way.theirs = Some(theirs.clone());
@@ -266,7 +266,7 @@ impl Node {
     }
 
     /// How a peer is reached, and why so.
-    pub(super) fn path_view(&self, peer: PeerId, now: Instant) -> Option<path::View> {
+    pub(super) fn path_view(&self, peer: PeerId, now: Instant) -> Option<path::PathsView> {
         let number = self.way_of(peer)?;
         self.ways.all.get(&number).map(|way| way.paths.view(now))
     }

@@ -14,7 +14,7 @@ pub const MAX_CANDIDATES: usize = 16;
 /// How a candidate came to be known; those before are tried and shown first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Kind {
+pub enum CandidateType {
     /// An address of the host itself.
     Host,
     /// An address that the host's router was asked to map.
@@ -25,7 +25,7 @@ pub enum Kind {
     PeerReflexive,
 }
 
-impl Kind {
+impl CandidateType {
     /// The stable text of the kind, as messages and `--json` carry it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -38,7 +38,7 @@ impl Kind {
     }
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for CandidateType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
@@ -46,35 +46,35 @@ impl fmt::Display for Kind {
 
 /// One address of one end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
-pub struct Candidate {
+pub struct CandidateAddress {
     /// How it came to be known.
-    pub kind: Kind,
+    pub kind: CandidateType,
     /// The address.
     pub address: SocketAddr,
 }
 
 /// What one end tells the other, end to end, so that both begin to knock at the same time.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Offer {
+pub struct CandidateOffer {
     /// Where its sender may be reached.
-    pub candidates: Vec<Candidate>,
+    pub candidates: Vec<CandidateAddress>,
     /// The NAT of its sender.
     pub mapping: Mapping,
     /// Which attempt this is; whoever hears a higher one than its own answers with the same.
     pub round: u32,
 }
 
-impl Offer {
+impl CandidateOffer {
     /// The candidates that are worth a probe, best kind first, each address once, up to
     /// [`MAX_CANDIDATES`]. Loopback addresses are, if this end has one itself.
-    pub(super) fn usable(&self, own: &[Candidate]) -> Vec<Candidate> {
+    pub(super) fn usable(&self, own: &[CandidateAddress]) -> Vec<CandidateAddress> {
         let is_local_allowed = own.iter().any(|candidate| candidate.address.ip().is_loopback());
-        let mut usable: Vec<Candidate> = Vec::new();
+        let mut usable: Vec<CandidateAddress> = Vec::new();
         let mut sorted = self.candidates.clone();
         sorted.sort_unstable();
         for candidate in sorted {
             let is_known = usable.iter().any(|it| it.address == candidate.address);
-            let is_told = candidate.kind != Kind::PeerReflexive;
+            let is_told = candidate.kind != CandidateType::PeerReflexive;
             if is_told && !is_known && is_reachable(candidate.address, is_local_allowed) {
                 usable.push(candidate);
             }
@@ -88,30 +88,32 @@ impl Offer {
 mod tests {
     use super::*;
 
-    fn candidate(kind: Kind, address: &str) -> Candidate {
-        Candidate { kind, address: address.parse().unwrap() }
+    fn candidate(kind: CandidateType, address: &str) -> CandidateAddress {
+        CandidateAddress { kind, address: address.parse().unwrap() }
     }
 
-    fn offer(candidates: Vec<Candidate>) -> Offer {
-        Offer { candidates, ..Offer::default() }
+    fn offer(candidates: Vec<CandidateAddress>) -> CandidateOffer {
+        CandidateOffer { candidates, ..CandidateOffer::default() }
     }
 
     #[test]
     fn an_address_is_tried_once_and_as_its_best_kind() {
         let twice = offer(vec![
-            candidate(Kind::Reflexive, "192.0.2.1:1"),
-            candidate(Kind::Host, "192.0.2.1:1"),
-            candidate(Kind::Mapped, "192.0.2.2:1"),
+            candidate(CandidateType::Reflexive, "192.0.2.1:1"),
+            candidate(CandidateType::Host, "192.0.2.1:1"),
+            candidate(CandidateType::Mapped, "192.0.2.2:1"),
         ]);
-        let expected =
-            [candidate(Kind::Host, "192.0.2.1:1"), candidate(Kind::Mapped, "192.0.2.2:1")];
+        let expected = [
+            candidate(CandidateType::Host, "192.0.2.1:1"),
+            candidate(CandidateType::Mapped, "192.0.2.2:1"),
+        ];
         assert_eq!(twice.usable(&[]), expected);
     }
 
     #[test]
     fn sixteen_are_tried_and_the_seventeenth_is_not() {
         let many = |count: u16| {
-            let one = |port| candidate(Kind::Host, &format!("192.0.2.1:{port}"));
+            let one = |port| candidate(CandidateType::Host, &format!("192.0.2.1:{port}"));
             offer((1..=count).map(one).collect()).usable(&[]).len()
         };
         assert_eq!((many(15), many(16), many(17)), (15, 16, 16));
@@ -119,16 +121,30 @@ mod tests {
 
     #[test]
     fn nobody_makes_this_host_knock_at_itself_unless_it_lives_there() {
-        let loopback = candidate(Kind::Host, "127.0.0.1:22");
-        assert_eq!(offer(vec![loopback]).usable(&[candidate(Kind::Host, "10.0.0.1:1")]), []);
-        assert_eq!(offer(vec![loopback]).usable(&[candidate(Kind::Host, "[::1]:1")]), [loopback]);
+        let loopback = candidate(CandidateType::Host, "127.0.0.1:22");
+        assert_eq!(
+            offer(vec![loopback]).usable(&[candidate(CandidateType::Host, "10.0.0.1:1")]),
+            []
+        );
+        assert_eq!(
+            offer(vec![loopback]).usable(&[candidate(CandidateType::Host, "[::1]:1")]),
+            [loopback]
+        );
     }
 
     #[test]
     fn kinds_serialise_as_their_texts_and_nobody_tells_a_peer_reflexive_one() {
-        for kind in [Kind::Host, Kind::Mapped, Kind::Reflexive, Kind::PeerReflexive] {
+        for kind in [
+            CandidateType::Host,
+            CandidateType::Mapped,
+            CandidateType::Reflexive,
+            CandidateType::PeerReflexive,
+        ] {
             assert_eq!(serde_json::to_value(kind).unwrap(), kind.as_str());
         }
-        assert_eq!(offer(vec![candidate(Kind::PeerReflexive, "192.0.2.1:1")]).usable(&[]), []);
+        assert_eq!(
+            offer(vec![candidate(CandidateType::PeerReflexive, "192.0.2.1:1")]).usable(&[]),
+            []
+        );
     }
 }

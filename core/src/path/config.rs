@@ -8,7 +8,7 @@ use std::time::Duration;
 ///
 /// A floor below what a round trip takes is harmless: the multiples of the round trip hold then.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Config {
+pub struct PathConfig {
     /// Whether direct ways are sought at all: yes. Without them no address of this node is told to
     /// the peer, and everything goes through relays.
     pub direct: bool,
@@ -31,7 +31,7 @@ pub struct Config {
     pub replay_bytes: usize,
 }
 
-impl Default for Config {
+impl Default for PathConfig {
     fn default() -> Self {
         Self {
             direct: true,

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::candidate::{Candidate, Kind};
+use super::candidate::{CandidateAddress, CandidateType};
 use super::nat::{Mapping, is_reachable, judge, together};
 use super::probe_pacing::between;
 use crate::id::PeerId;
@@ -38,7 +38,7 @@ const FORGET: u32 = 6;
 
 /// One address of a relay that says where a ping came from.
 #[derive(Debug, Clone)]
-struct Target {
+struct DiscoveryTarget {
     address: SocketAddr,
     next: Instant,
     /// The transaction of the open question.
@@ -48,40 +48,40 @@ struct Target {
 }
 
 #[derive(Debug, Clone)]
-struct Relay {
+struct DiscoveryRelay {
     /// Where the relay sees the connection to it come from; nothing while TCP carries it, which is
     /// no address of this socket.
     observed: Option<SocketAddr>,
     session: u64,
     key: ProbeKey,
-    targets: Vec<Target>,
+    targets: Vec<DiscoveryTarget>,
 }
 
 /// What is known of this node's addresses. One for each socket.
 ///
 /// ```
-/// use adit_core::path::{Discovery, Kind, Mapping};
+/// use adit_core::path::{AddressDiscovery, CandidateType, Mapping};
 /// use adit_core::rng::Rng;
 /// use std::time::Instant;
-/// let mut discovery = Discovery::new(Rng::new([1; 32], "discovery"), Instant::now());
+/// let mut discovery = AddressDiscovery::new(Rng::new([1; 32], "discovery"), Instant::now());
 /// discovery.set_local(&["10.0.0.1:4000".parse().unwrap()]);
-/// assert_eq!(discovery.candidates()[0].kind, Kind::Host);
+/// assert_eq!(discovery.candidates()[0].kind, CandidateType::Host);
 /// assert_eq!(discovery.mapping(), Mapping::Unknown);
 /// ```
 #[derive(Debug)]
-pub struct Discovery {
+pub struct AddressDiscovery {
     rng: Rng,
     epoch: Instant,
     own: Vec<SocketAddr>,
     mapped: Vec<SocketAddr>,
-    relays: BTreeMap<PeerId, Relay>,
+    relays: BTreeMap<PeerId, DiscoveryRelay>,
     transaction: u64,
     revision: u64,
     /// What `revision` counts.
-    told: (Vec<Candidate>, Mapping),
+    told: (Vec<CandidateAddress>, Mapping),
 }
 
-impl Discovery {
+impl AddressDiscovery {
     /// Nothing is known.
     #[must_use]
     pub fn new(rng: Rng, now: Instant) -> Self {
@@ -130,16 +130,16 @@ impl Discovery {
             return false;
         }
         let is_moved = old.as_ref().is_some_and(|old| old.observed != observed);
-        let mut targets: Vec<Target> = Vec::new();
+        let mut targets: Vec<DiscoveryTarget> = Vec::new();
         for &address in discovery.iter().filter(|&&it| is_reachable(it, true)) {
             if targets.len() == MAX_TARGETS || targets.iter().any(|it| it.address == address) {
                 continue;
             }
             let known = old.iter().flat_map(|old| &old.targets).find(|it| it.address == address);
             let seen = known.and_then(|known| known.seen).filter(|_| !is_moved);
-            targets.push(Target { address, next: now, asked: None, unanswered: 0, seen });
+            targets.push(DiscoveryTarget { address, next: now, asked: None, unanswered: 0, seen });
         }
-        self.relays.insert(relay, Relay { observed, session, key, targets });
+        self.relays.insert(relay, DiscoveryRelay { observed, session, key, targets });
         self.update();
         is_moved
     }
@@ -181,7 +181,7 @@ impl Discovery {
 
     /// The next question to send, and where to.
     pub fn poll(&mut self, now: Instant) -> Option<(SocketAddr, [u8; LEN])> {
-        let due = |relay: &&mut Relay| relay.targets.iter().any(|it| it.next <= now);
+        let due = |relay: &&mut DiscoveryRelay| relay.targets.iter().any(|it| it.next <= now);
         let relay = self.relays.values_mut().find(due)?;
         let target = relay.targets.iter_mut().find(|it| it.next <= now)?;
         self.transaction += 1;
@@ -207,7 +207,7 @@ impl Discovery {
         Some((address, bytes))
     }
 
-    /// When [`Discovery::poll`] has something.
+    /// When [`AddressDiscovery::poll`] has something.
     #[must_use]
     pub fn deadline(&self) -> Option<timer::Deadline> {
         let targets = self.relays.values().flat_map(|relay| &relay.targets);
@@ -216,7 +216,7 @@ impl Discovery {
 
     /// What is to be told to peers: each address once, as the best kind that it is.
     #[must_use]
-    pub fn candidates(&self) -> Vec<Candidate> {
+    pub fn candidates(&self) -> Vec<CandidateAddress> {
         self.told.0.clone()
     }
 
@@ -226,7 +226,7 @@ impl Discovery {
         self.told.1
     }
 
-    /// Counts the changes of [`Discovery::candidates`] and [`Discovery::mapping`].
+    /// Counts the changes of [`AddressDiscovery::candidates`] and [`AddressDiscovery::mapping`].
     #[must_use]
     pub const fn revision(&self) -> u64 {
         self.revision
@@ -240,19 +240,19 @@ impl Discovery {
         }
     }
 
-    fn gather(&self) -> Vec<Candidate> {
+    fn gather(&self) -> Vec<CandidateAddress> {
         let seen = self.relays.values().flat_map(|relay| {
             let by_targets = relay.targets.iter().filter_map(|it| it.seen);
             relay.observed.into_iter().chain(by_targets)
         });
-        let own = self.own.iter().map(|&address| (Kind::Host, address));
-        let mapped = self.mapped.iter().map(|&address| (Kind::Mapped, address));
-        let seen = seen.map(|address| (Kind::Reflexive, address));
-        let mut gathered: Vec<Candidate> = Vec::new();
+        let own = self.own.iter().map(|&address| (CandidateType::Host, address));
+        let mapped = self.mapped.iter().map(|&address| (CandidateType::Mapped, address));
+        let seen = seen.map(|address| (CandidateType::Reflexive, address));
+        let mut gathered: Vec<CandidateAddress> = Vec::new();
         for (kind, address) in own.chain(mapped).chain(seen) {
             let is_known = gathered.iter().any(|it| it.address == address);
             if !is_known && is_reachable(address, true) && gathered.len() < super::MAX_CANDIDATES {
-                gathered.push(Candidate { kind, address });
+                gathered.push(CandidateAddress { kind, address });
             }
         }
         gathered

@@ -49,9 +49,9 @@ pub(super) enum Liveness {
     Suspect { at: Instant, is_silent: bool },
 }
 
-/// What follows from silence, see [`Select::on_time`].
+/// What follows from silence, see [`ActivePath::on_time`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum LivenessStep {
     /// Nothing.
     None,
     /// Probe the way in use.
@@ -62,13 +62,13 @@ pub(super) enum Step {
 
 /// The times of the way in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Patience {
+pub(super) struct SilenceLimits {
     pub(super) suspect_after: Duration,
     pub(super) dead_after: Duration,
     pub(super) ask_every: Duration,
 }
 
-impl Patience {
+impl SilenceLimits {
     /// For a way of that round trip; the floors are those of the configuration.
     pub(super) fn new(rtt: Duration, suspect_floor: Duration, dead_floor: Duration) -> Self {
         let suspect_after = (rtt * 3 / 2 + ACK_DELAY).max(suspect_floor);
@@ -86,7 +86,7 @@ struct Silence {
 
 /// The way in use.
 #[derive(Debug, Clone)]
-pub(super) struct Select {
+pub(super) struct ActivePath {
     in_use: Option<NextHop>,
     since: Instant,
     liveness: Liveness,
@@ -94,7 +94,7 @@ pub(super) struct Select {
     /// When silence is looked at next. It is not moved by what arrives: that would be a timer for
     /// every packet.
     check: Option<Instant>,
-    patience: Patience,
+    patience: SilenceLimits,
     heard: Option<Instant>,
     failures: usize,
     held_off_until: Option<Instant>,
@@ -111,8 +111,8 @@ pub(super) fn is_same(a: NextHop, b: NextHop) -> bool {
     }
 }
 
-impl Select {
-    pub(super) const fn new(first: NextHop, patience: Patience, now: Instant) -> Self {
+impl ActivePath {
+    pub(super) const fn new(first: NextHop, patience: SilenceLimits, now: Instant) -> Self {
         Self {
             in_use: Some(first),
             since: now,
@@ -161,7 +161,7 @@ impl Select {
         matches!(self.liveness, Liveness::Suspect { is_silent: true, .. })
     }
 
-    pub(super) const fn set_patience(&mut self, patience: Patience) {
+    pub(super) const fn set_patience(&mut self, patience: SilenceLimits) {
         self.patience = patience;
     }
 
@@ -201,34 +201,34 @@ impl Select {
     }
 
     /// Looks at the silence, if it is time.
-    pub(super) fn on_time(&mut self, now: Instant) -> Step {
+    pub(super) fn on_time(&mut self, now: Instant) -> LivenessStep {
         if self.check.is_none_or(|at| at > now) {
-            return Step::None;
+            return LivenessStep::None;
         }
         let Some(silence) = self.silence else {
             self.check = None;
-            return Step::None;
+            return LivenessStep::None;
         };
-        let Patience { suspect_after, dead_after, ask_every } = self.patience;
+        let SilenceLimits { suspect_after, dead_after, ask_every } = self.patience;
         let ask_after = suspect_after / 2;
         match self.liveness {
             Liveness::Sound if now < silence.since + ask_after => {
                 self.check = Some(silence.since + ask_after);
-                Step::None
+                LivenessStep::None
             }
             Liveness::Sound => {
                 self.liveness = Liveness::Asked { at: now };
                 self.check = Some(now + (suspect_after - ask_after));
-                Step::Ask
+                LivenessStep::Ask
             }
             Liveness::Asked { at } if now < at + (suspect_after - ask_after) => {
                 self.check = Some(at + (suspect_after - ask_after));
-                Step::None
+                LivenessStep::None
             }
             Liveness::Asked { .. } => {
                 self.liveness = Liveness::Suspect { at: now, is_silent: true };
                 self.check = Some(now + ask_every.min(dead_after - suspect_after));
-                Step::Ask
+                LivenessStep::Ask
             }
             Liveness::Suspect { at, .. } => {
                 let dead_after = if silence.is_missed_by_somebody {
@@ -239,10 +239,10 @@ impl Select {
                 let dead_at = at + (dead_after - suspect_after);
                 if now >= dead_at {
                     self.check = Some(now + ASK_HOPELESS_EVERY.max(ask_every));
-                    return Step::Dead;
+                    return LivenessStep::Dead;
                 }
                 self.check = Some(dead_at.min(now + ask_every));
-                Step::Ask
+                LivenessStep::Ask
             }
         }
     }
@@ -291,13 +291,13 @@ mod tests {
         Duration::from_millis(ms)
     }
 
-    fn patience(rtt: Duration) -> Patience {
-        Patience::new(rtt, ms(150), ms(500))
+    fn patience(rtt: Duration) -> SilenceLimits {
+        SilenceLimits::new(rtt, ms(150), ms(500))
     }
 
-    fn select(now: Instant) -> Select {
+    fn select(now: Instant) -> ActivePath {
         let relayed = NextHop::Relayed(Channel { relay: PeerId(1), number: 1 });
-        Select::new(relayed, patience(ms(20)), now)
+        ActivePath::new(relayed, patience(ms(20)), now)
     }
 
     #[test]
@@ -314,18 +314,18 @@ mod tests {
         let start = anchor();
         let mut select = select(start);
         select.on_sent(false, start);
-        assert_eq!(select.on_time(start + ms(75) - NANO), Step::None);
-        assert_eq!(select.on_time(start + ms(75)), Step::Ask);
-        assert_eq!(select.on_time(start + ms(150) - NANO), Step::None);
+        assert_eq!(select.on_time(start + ms(75) - NANO), LivenessStep::None);
+        assert_eq!(select.on_time(start + ms(75)), LivenessStep::Ask);
+        assert_eq!(select.on_time(start + ms(150) - NANO), LivenessStep::None);
         assert_eq!(select.suspect_since(), None);
-        assert_eq!(select.on_time(start + ms(150)), Step::Ask);
+        assert_eq!(select.on_time(start + ms(150)), LivenessStep::Ask);
         assert_eq!(select.suspect_since(), Some(start + ms(150)));
         for at in [250, 350, 450] {
             assert_eq!(select.check(), Some(start + ms(at)));
-            assert_eq!(select.on_time(start + ms(at)), Step::Ask);
+            assert_eq!(select.on_time(start + ms(at)), LivenessStep::Ask);
         }
-        assert_eq!(select.on_time(start + ms(500) - NANO), Step::None);
-        assert_eq!(select.on_time(start + ms(500)), Step::Dead);
+        assert_eq!(select.on_time(start + ms(500) - NANO), LivenessStep::None);
+        assert_eq!(select.on_time(start + ms(500)), LivenessStep::Dead);
     }
 
     #[test]
@@ -335,11 +335,11 @@ mod tests {
         select.on_sent(false, start);
         assert!(!select.on_heard(start + ms(74)));
         select.on_sent(false, start + ms(75));
-        assert_eq!(select.on_time(start + ms(75)), Step::None);
+        assert_eq!(select.on_time(start + ms(75)), LivenessStep::None);
         assert_eq!(select.check(), Some(start + ms(150)));
-        assert_eq!(select.on_time(start + ms(150)), Step::Ask);
+        assert_eq!(select.on_time(start + ms(150)), LivenessStep::Ask);
         assert!(select.on_heard(start + ms(150)));
-        assert_eq!(select.on_time(start + ms(225)), Step::None);
+        assert_eq!(select.on_time(start + ms(225)), LivenessStep::None);
         assert_eq!(select.check(), None);
     }
 
@@ -348,9 +348,9 @@ mod tests {
         let start = anchor();
         let mut select = select(start);
         select.on_sent(true, start);
-        let dead = |select: &mut Select| loop {
+        let dead = |select: &mut ActivePath| loop {
             let at = select.check().unwrap();
-            if select.on_time(at) == Step::Dead {
+            if select.on_time(at) == LivenessStep::Dead {
                 return at;
             }
         };
@@ -367,11 +367,11 @@ mod tests {
         let mut select = select(start);
         select.on_sent(false, start);
         let woke = start + Duration::from_secs(3600);
-        assert_eq!(select.on_time(woke), Step::Ask);
-        assert_eq!(select.on_time(woke), Step::None);
-        assert_eq!(select.on_time(woke + ms(75)), Step::Ask);
-        assert_eq!(select.on_time(woke + ms(75 + 350) - NANO), Step::Ask);
-        assert_eq!(select.on_time(woke + ms(75 + 350)), Step::Dead);
+        assert_eq!(select.on_time(woke), LivenessStep::Ask);
+        assert_eq!(select.on_time(woke), LivenessStep::None);
+        assert_eq!(select.on_time(woke + ms(75)), LivenessStep::Ask);
+        assert_eq!(select.on_time(woke + ms(75 + 350) - NANO), LivenessStep::Ask);
+        assert_eq!(select.on_time(woke + ms(75 + 350)), LivenessStep::Dead);
     }
 
     #[test]
@@ -381,8 +381,8 @@ mod tests {
         select.doubt(start);
         select.on_sent(false, start);
         assert_eq!(select.suspect_since(), Some(start));
-        assert_eq!(select.on_time(start + ms(350) - NANO), Step::Ask);
-        assert_eq!(select.on_time(start + ms(350)), Step::Dead);
+        assert_eq!(select.on_time(start + ms(350) - NANO), LivenessStep::Ask);
+        assert_eq!(select.on_time(start + ms(350)), LivenessStep::Dead);
     }
 
     #[test]

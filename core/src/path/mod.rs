@@ -5,8 +5,8 @@
 //! only when the peer has answered there: the connection above sees one address and validates none.
 //!
 //! One [`Paths`] is one connection. It begins on a relay. Once both ends share keys, they tell each
-//! other their addresses ([`Action::Candidates`]), knock at them at the same time, and use what has
-//! answered. [`Discovery`] belongs to the socket, and finds out what this end's addresses are.
+//! other their addresses ([`PathAction::Candidates`]), knock at them at the same time, and use what has
+//! answered. [`AddressDiscovery`] belongs to the socket, and finds out what this end's addresses are.
 //!
 //! Source: docs/protocol.md, "Paths". Terms as in RFC 8445 and RFC 4787.
 //!
@@ -49,22 +49,22 @@ use crate::timer;
 use crate::token_bucket::{Bucket, Rate};
 use crate::transmit::{NextHop, Route};
 
-pub use candidate::{Candidate, Kind, MAX_CANDIDATES, Offer};
-pub use config::Config;
-pub use discovery::Discovery;
+pub use candidate::{CandidateAddress, CandidateOffer, CandidateType, MAX_CANDIDATES};
+pub use config::PathConfig;
+pub use discovery::AddressDiscovery;
 pub use liveness::MAX_SWITCHES;
 pub use nat::Mapping;
-pub use on_probe::Heard;
-pub use score::Class;
-pub use view::{Counters, PeerView, Reason, Verdict, View, WayView};
+pub use on_probe::ProbeOutcome;
+pub use score::PathClass;
+pub use view::{PathCounters, PathReason, PathVerdict, PathView, PathsView, PeerView};
 
-use liveness::{Patience, Select};
-use path_set::{Way, Ways};
-use probe_pacing::Pulse;
-use punching::Meeting;
-use reorder::Hold;
-use replay_window::Window;
-use resend::Replay;
+use liveness::{ActivePath, SilenceLimits};
+use path_set::{PathSet, PathState};
+use probe_pacing::ProbePacing;
+use punching::PunchingRounds;
+use reorder::ReorderBuffer;
+use replay_window::ReplayWindow;
+use resend::ResendBuffer;
 
 /// Probes that are answered: as many a second, and twice as many at once. Two ends that knock at
 /// sixteen addresses of each other send 64 within a tenth of a second.
@@ -78,7 +78,7 @@ const UNKNOWN_RTT: Duration = Duration::from_millis(333);
 
 /// Which end of the connection this is. One of the two has to lead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Role {
+pub enum PathRole {
     /// It dialled: it chooses, and knocks when it hears the other's addresses.
     Dialler,
     /// It was dialled: among ways of one class it follows, and knocks when it has told its own.
@@ -105,7 +105,7 @@ pub enum Dispatch {
 
 /// What is to be done, in this order.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Action {
+pub enum PathAction {
     /// Send this probe.
     Probe {
         /// By this way.
@@ -123,7 +123,7 @@ pub enum Action {
         segment_size: Option<usize>,
     },
     /// Tell the peer, over the connection itself.
-    Candidates(Offer),
+    Candidates(CandidateOffer),
     /// Another way is in use.
     Changed {
         /// The one before; `None` if there was none.
@@ -131,7 +131,7 @@ pub enum Action {
         /// The one since.
         to: NextHop,
         /// Why.
-        reason: Reason,
+        reason: PathReason,
         /// Whether it was chosen, in order and without loss; otherwise the one before had failed.
         planned: bool,
     },
@@ -141,7 +141,7 @@ pub enum Action {
 }
 
 #[derive(Debug, Clone)]
-struct Keys {
+struct ProbeKeys {
     ours: (u64, ProbeKey),
     theirs: (u64, ProbeKey),
 }
@@ -151,35 +151,35 @@ struct Keys {
 /// Times never go back: a caller's earlier `now` counts as the latest.
 #[derive(Debug)]
 pub struct Paths {
-    config: Config,
-    role: Role,
+    config: PathConfig,
+    role: PathRole,
     rng: Rng,
     now: Instant,
     epoch: Instant,
-    keys: Option<Keys>,
+    keys: Option<ProbeKeys>,
     /// That of our last ping.
     transaction: u64,
-    window: Window,
-    ways: Ways,
-    select: Select,
-    reason: Reason,
+    window: ReplayWindow,
+    ways: PathSet,
+    select: ActivePath,
+    reason: PathReason,
     /// Where copies go while the way in use is in doubt.
     copy: Option<NextHop>,
-    hold: Hold,
-    replay: Replay,
-    meeting: Meeting,
-    pulse: Pulse,
+    hold: ReorderBuffer,
+    replay: ResendBuffer,
+    meeting: PunchingRounds,
+    pulse: ProbePacing,
     /// How often this end, and the peer, left a direct way that fell silent.
     left: u8,
-    peer: probe_flags::State,
+    peer: probe_flags::ProbeFlags,
     /// The connection's own smoothed round trip.
     srtt: Option<Duration>,
     /// What an answer by the way in use takes.
     answer: Duration,
     answers: Bucket,
     answer_rate: Rate,
-    counters: Counters,
-    actions: VecDeque<Action>,
+    counters: PathCounters,
+    actions: VecDeque<PathAction>,
     /// The earliest of the times that change on the cold paths only.
     wake: Option<Instant>,
 }
@@ -187,15 +187,15 @@ pub struct Paths {
 impl Paths {
     /// A connection whose first packets go by `first`.
     #[must_use]
-    pub fn new(config: Config, role: Role, first: Channel, rng: Rng, now: Instant) -> Self {
+    pub fn new(config: PathConfig, role: PathRole, first: Channel, rng: Rng, now: Instant) -> Self {
         let first = NextHop::Relayed(first);
-        let patience = Patience::new(UNKNOWN_RTT, config.suspect_after, config.dead_after);
-        let mut ways = Ways::default();
+        let patience = SilenceLimits::new(UNKNOWN_RTT, config.suspect_after, config.dead_after);
+        let mut ways = PathSet::default();
         ways.add_relayed(first, now);
         Self {
-            hold: Hold::new(config.hold_bytes),
-            replay: Replay::new(config.replay_bytes),
-            select: Select::new(first, patience, now),
+            hold: ReorderBuffer::new(config.hold_bytes),
+            replay: ResendBuffer::new(config.replay_bytes),
+            select: ActivePath::new(first, patience, now),
             config,
             role,
             rng,
@@ -203,19 +203,19 @@ impl Paths {
             epoch: now,
             keys: None,
             transaction: 0,
-            window: Window::default(),
+            window: ReplayWindow::default(),
             ways,
-            reason: Reason::First,
+            reason: PathReason::First,
             copy: None,
-            meeting: Meeting::default(),
-            pulse: Pulse::new(now),
+            meeting: PunchingRounds::default(),
+            pulse: ProbePacing::new(now),
             left: 0,
-            peer: probe_flags::State::default(),
+            peer: probe_flags::ProbeFlags::default(),
             srtt: None,
             answer: UNKNOWN_RTT,
             answers: Bucket::new(),
             answer_rate: Rate::per_second(ANSWERS, 2 * ANSWERS),
-            counters: Counters::default(),
+            counters: PathCounters::default(),
             actions: VecDeque::new(),
             wake: None,
         }
@@ -282,7 +282,7 @@ impl Paths {
     }
 
     /// What is to be done next, until `None`. After that, [`Paths::deadline`] is in the future.
-    pub fn poll(&mut self, now: Instant) -> Option<Action> {
+    pub fn poll(&mut self, now: Instant) -> Option<PathAction> {
         let now = self.advance(now);
         // What one turn makes due at once is done in the next: a round that begins, packets that
         // came while others were on their way out.
@@ -313,7 +313,7 @@ impl Paths {
     }
 
     /// The way in use, unless there is none.
-    fn in_use(&self) -> Option<&Way> {
+    fn in_use(&self) -> Option<&PathState> {
         self.ways.get(self.select.in_use()?)
     }
 

@@ -5,10 +5,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::probe_flags::State;
+use super::probe_flags::ProbeFlags;
 use super::probe_track::PROVEN_AGAIN;
 use super::replay_window::Freshness;
-use super::{Action, MAX_ACTIONS, Paths, Reason, Role};
+use super::{MAX_ACTIONS, PathAction, PathReason, PathRole, Paths};
 use crate::probe::{Probe, ProbeKind};
 use crate::transmit::NextHop;
 
@@ -18,7 +18,7 @@ const ASK_BACK: Duration = Duration::from_millis(100);
 
 /// What became of a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Heard {
+pub enum ProbeOutcome {
     /// A new question of the peer.
     Ping,
     /// An answer to a question that was open, from where it was asked.
@@ -40,29 +40,29 @@ pub enum Heard {
 
 impl Paths {
     /// Bytes that may be a probe of this connection came by `via`.
-    pub fn handle_probe(&mut self, via: NextHop, bytes: &[u8], now: Instant) -> Heard {
+    pub fn handle_probe(&mut self, via: NextHop, bytes: &[u8], now: Instant) -> ProbeOutcome {
         let now = self.advance(now);
         let heard = self.heard(via, bytes, now);
         self.counters.count(heard);
-        if matches!(heard, Heard::Ping | Heard::Pong) {
+        if matches!(heard, ProbeOutcome::Ping | ProbeOutcome::Pong) {
             self.consider(now);
             self.refresh(now);
         }
         heard
     }
 
-    fn heard(&mut self, via: NextHop, bytes: &[u8], now: Instant) -> Heard {
-        let Some(keys) = &self.keys else { return Heard::TooEarly };
+    fn heard(&mut self, via: NextHop, bytes: &[u8], now: Instant) -> ProbeOutcome {
+        let Some(keys) = &self.keys else { return ProbeOutcome::TooEarly };
         let session = Probe::session(bytes);
         if session == Some(keys.ours.0) {
-            return Heard::Reflected;
+            return ProbeOutcome::Reflected;
         }
         if session != Some(keys.theirs.0) {
-            return Heard::Forged;
+            return ProbeOutcome::Forged;
         }
-        let Some(probe) = Probe::decode(bytes, &keys.theirs.1) else { return Heard::Forged };
-        if State::from_byte(probe.state).is_bare != matches!(via, NextHop::Direct(_)) {
-            return Heard::Displaced;
+        let Some(probe) = Probe::decode(bytes, &keys.theirs.1) else { return ProbeOutcome::Forged };
+        if ProbeFlags::from_byte(probe.state).is_bare != matches!(via, NextHop::Direct(_)) {
+            return ProbeOutcome::Displaced;
         }
         match probe.kind {
             ProbeKind::Ping => self.on_ping(via, &probe, now),
@@ -70,20 +70,20 @@ impl Paths {
         }
     }
 
-    fn on_ping(&mut self, via: NextHop, ping: &Probe, now: Instant) -> Heard {
+    fn on_ping(&mut self, via: NextHop, ping: &Probe, now: Instant) -> ProbeOutcome {
         let freshness = self.window.take(ping.transaction);
         if freshness == Freshness::Old {
-            return Heard::Replayed;
+            return ProbeOutcome::Replayed;
         }
-        let Some(at) = self.way_of(via, now) else { return Heard::Stray };
+        let Some(at) = self.way_of(via, now) else { return ProbeOutcome::Stray };
         self.ways.all[at].track.heard = Some(now);
         // It is no answer to what this end sends: the peer may hear nothing, and ask for that reason.
         // Answered before anything follows from it: a failover has its own to send.
         let is_answered = self.answer(via, at, ping, now);
         if freshness == Freshness::Newest {
-            self.on_state(at, State::from_byte(ping.state), now);
+            self.on_state(at, ProbeFlags::from_byte(ping.state), now);
         }
-        if is_answered { Heard::Ping } else { Heard::Stray }
+        if is_answered { ProbeOutcome::Ping } else { ProbeOutcome::Stray }
     }
 
     /// Answers a ping by the way it came, or asks back where that is worth more.
@@ -108,16 +108,16 @@ impl Paths {
         let (session, sent) = (keys.ours.0, self.clock(now));
         let pong = Probe { kind, session, sent, observed, state, ..*ping };
         let bytes = pong.encode(&keys.ours.1);
-        self.actions.push_back(Action::Probe { via, bytes });
+        self.actions.push_back(PathAction::Probe { via, bytes });
         true
     }
 
     /// What the peer says of itself; `at` is the way by which it does.
-    fn on_state(&mut self, at: usize, state: State, now: Instant) {
+    fn on_state(&mut self, at: usize, state: ProbeFlags, now: Instant) {
         let has_left = state.left != self.peer.left;
         self.peer = state;
         if state.sends_here {
-            if !has_left && self.role == Role::Acceptor && !self.ways.all[at].is_direct() {
+            if !has_left && self.role == PathRole::Acceptor && !self.ways.all[at].is_direct() {
                 // The dialler has chosen a relay, and its word on the direct way counts for both.
                 self.ways.direct().for_each(|way| way.is_worse |= way.is_used_by_peer);
             }
@@ -136,17 +136,19 @@ impl Paths {
             return;
         }
         if has_left {
-            self.fail_over(Reason::PeerLeft, now);
+            self.fail_over(PathReason::PeerLeft, now);
         } else if state.is_deaf && self.select.suspect_since().is_none() {
             self.select.doubt(now);
             self.ping_in_use(now);
         }
     }
 
-    fn on_pong(&mut self, via: NextHop, pong: &Probe, now: Instant) -> Heard {
-        let Some(at) = self.ways.find(via) else { return Heard::Stray };
+    fn on_pong(&mut self, via: NextHop, pong: &Probe, now: Instant) -> ProbeOutcome {
+        let Some(at) = self.ways.find(via) else { return ProbeOutcome::Stray };
         let way = &mut self.ways.all[at];
-        let Some(took) = way.track.on_answer(pong.transaction, now) else { return Heard::Stray };
+        let Some(took) = way.track.on_answer(pong.transaction, now) else {
+            return ProbeOutcome::Stray;
+        };
         let asked = self.clock(now.checked_sub(took).unwrap_or(now));
         let way = &mut self.ways.all[at];
         // Of two clocks that say anything: their difference wraps, and differences of it are right.
@@ -168,6 +170,6 @@ impl Paths {
             // A NAT may have forgotten this end: until the relays hear it, what they send does not arrive.
             self.probe_relayed(now);
         }
-        Heard::Pong
+        ProbeOutcome::Pong
     }
 }

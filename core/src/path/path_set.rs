@@ -5,10 +5,10 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::candidate::Kind;
+use super::candidate::CandidateType;
 use super::liveness::is_same;
-use super::probe_track::{PROVEN, PROVEN_AGAIN, Track};
-use super::score::Class;
+use super::probe_track::{PROVEN, PROVEN_AGAIN, ProbeTrack};
+use super::score::PathClass;
 use crate::transmit::{NextHop, Route};
 
 /// Direct ways of one connection: what a peer may tell, and eight more from which it may come.
@@ -30,11 +30,11 @@ const NEW: Duration = Duration::from_secs(4);
 
 /// One way.
 #[derive(Debug, Clone)]
-pub(super) struct Way {
+pub(super) struct PathState {
     pub(super) via: NextHop,
     /// How a direct way's address became known; `None` for a relayed way.
-    pub(super) kind: Option<Kind>,
-    pub(super) track: Track,
+    pub(super) kind: Option<CandidateType>,
+    pub(super) track: ProbeTrack,
     /// Whether the peer told its address lately.
     pub(super) is_offered: bool,
     /// Whether the peer sends its packets by it, as it last said.
@@ -52,12 +52,12 @@ pub(super) struct Way {
     pub(super) observed: Option<SocketAddr>,
 }
 
-impl Way {
-    pub(super) fn new(via: NextHop, kind: Option<Kind>, now: Instant) -> Self {
+impl PathState {
+    pub(super) fn new(via: NextHop, kind: Option<CandidateType>, now: Instant) -> Self {
         Self {
             via,
             kind,
-            track: Track::default(),
+            track: ProbeTrack::default(),
             is_offered: false,
             is_used_by_peer: false,
             is_worse: false,
@@ -71,10 +71,10 @@ impl Way {
         }
     }
 
-    pub(super) const fn class(&self) -> Class {
+    pub(super) const fn class(&self) -> PathClass {
         match self.via {
-            NextHop::Direct(_) => Class::Direct,
-            NextHop::Relayed(_) => Class::Relayed,
+            NextHop::Direct(_) => PathClass::Direct,
+            NextHop::Relayed(_) => PathClass::Relayed,
         }
     }
 
@@ -97,20 +97,20 @@ impl Way {
 
 /// All ways of one connection.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Ways {
-    pub(super) all: Vec<Way>,
+pub(super) struct PathSet {
+    pub(super) all: Vec<PathState>,
 }
 
-impl Ways {
+impl PathSet {
     pub(super) fn find(&self, via: NextHop) -> Option<usize> {
         self.all.iter().position(|way| is_same(way.via, via))
     }
 
-    pub(super) fn get(&self, via: NextHop) -> Option<&Way> {
+    pub(super) fn get(&self, via: NextHop) -> Option<&PathState> {
         self.all.iter().find(|way| is_same(way.via, via))
     }
 
-    pub(super) fn direct(&mut self) -> impl Iterator<Item = &mut Way> {
+    pub(super) fn direct(&mut self) -> impl Iterator<Item = &mut PathState> {
         self.all.iter_mut().filter(|way| way.is_direct())
     }
 
@@ -119,7 +119,7 @@ impl Ways {
         let relayed = self.all.iter().filter(|way| !way.is_direct()).count();
         let is_new = relayed < MAX_RELAYED && self.find(via).is_none();
         if is_new {
-            self.all.push(Way::new(via, None, now));
+            self.all.push(PathState::new(via, None, now));
         }
         is_new
     }
@@ -129,7 +129,7 @@ impl Ways {
     pub(super) fn direct_to(
         &mut self,
         address: SocketAddr,
-        kind: Kind,
+        kind: CandidateType,
         in_use: Option<NextHop>,
         now: Instant,
     ) -> Option<usize> {
@@ -138,7 +138,7 @@ impl Ways {
             return Some(known);
         }
         if self.all.iter().filter(|way| way.is_direct()).count() >= MAX_DIRECT {
-            let is_spare = |way: &Way| {
+            let is_spare = |way: &PathState| {
                 let is_used = in_use.is_some_and(|used| is_same(used, way.via));
                 way.is_direct() && !way.is_offered && !way.track.is_answering() && !is_used
             };
@@ -146,7 +146,7 @@ impl Ways {
             let (oldest, _) = spare.min_by_key(|(_, way)| way.created)?;
             self.all.remove(oldest);
         }
-        self.all.push(Way::new(via, Some(kind), now));
+        self.all.push(PathState::new(via, Some(kind), now));
         Some(self.all.len() - 1)
     }
 
@@ -174,9 +174,10 @@ mod tests {
     #[test]
     fn the_twenty_fifth_direct_way_takes_the_place_of_the_oldest_that_led_nowhere() {
         let now = anchor();
-        let mut ways = Ways::default();
-        let add =
-            |ways: &mut Ways, port| ways.direct_to(address(port), Kind::PeerReflexive, None, now);
+        let mut ways = PathSet::default();
+        let add = |ways: &mut PathSet, port| {
+            ways.direct_to(address(port), CandidateType::PeerReflexive, None, now)
+        };
         (1..=24).for_each(|port| assert!(add(&mut ways, port).is_some()));
         ways.all[0].is_offered = true;
         assert_eq!(add(&mut ways, 25), Some(23));
@@ -189,7 +190,7 @@ mod tests {
 
     #[test]
     fn four_relayed_ways_are_kept_each_once() {
-        let mut ways = Ways::default();
+        let mut ways = PathSet::default();
         let via = |number| NextHop::Relayed(Channel { relay: PeerId(1), number });
         assert!(ways.add_relayed(via(1), anchor()) && !ways.add_relayed(via(1), anchor()));
         assert!((2..=4).all(|number| ways.add_relayed(via(number), anchor())));

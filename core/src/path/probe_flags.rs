@@ -25,7 +25,7 @@ const fn flag(is_set: bool, bit: u8) -> u8 {
 
 /// The bits, apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct State {
+pub(super) struct ProbeFlags {
     pub(super) is_bare: bool,
     pub(super) sends_direct: bool,
     pub(super) sends_here: bool,
@@ -34,7 +34,7 @@ pub(super) struct State {
     pub(super) left: u8,
 }
 
-impl State {
+impl ProbeFlags {
     pub(super) const fn to_byte(self) -> u8 {
         flag(self.is_bare, BARE)
             | flag(self.sends_direct, SENDS_DIRECT)
@@ -56,14 +56,14 @@ impl State {
 
 #[cfg(test)]
 mod tests {
-    use super::State;
+    use super::ProbeFlags;
 
     #[test]
     fn every_byte_is_a_state_and_comes_back() {
         for byte in 0..=u8::MAX {
-            assert_eq!(State::from_byte(byte).to_byte(), byte);
+            assert_eq!(ProbeFlags::from_byte(byte).to_byte(), byte);
         }
-        let left = State { left: 15, is_bare: true, ..State::default() };
+        let left = ProbeFlags { left: 15, is_bare: true, ..ProbeFlags::default() };
         assert_eq!(left.to_byte(), 0xf1);
     }
 }

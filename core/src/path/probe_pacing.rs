@@ -16,12 +16,12 @@ const QUIET_FOR: Duration = Duration::from_secs(30);
 
 /// What the pace follows from.
 #[derive(Debug, Clone)]
-pub(super) struct Pulse {
+pub(super) struct ProbePacing {
     dispatches: u32,
     busy: Instant,
 }
 
-impl Pulse {
+impl ProbePacing {
     pub(super) const fn new(now: Instant) -> Self {
         Self { dispatches: 0, busy: now }
     }
@@ -83,8 +83,8 @@ mod tests {
     fn the_pace_follows_the_traffic_exactly_at_its_marks() {
         let start = anchor();
         let mut rng = Rng::new([1; 32], "pulse");
-        let mut pulse = Pulse::new(start);
-        let mut pace = |pulse: &Pulse, at: Duration| {
+        let mut pulse = ProbePacing::new(start);
+        let mut pace = |pulse: &ProbePacing, at: Duration| {
             let paces = |rng: &mut Rng| {
                 (
                     pulse.in_use(rng, start + at).as_millis(),
@@ -113,7 +113,7 @@ mod tests {
     fn four_dispatches_between_two_probes_are_traffic_and_three_are_not() {
         let start = anchor();
         let later = start + Duration::from_secs(60);
-        let mut pulse = Pulse::new(start);
+        let mut pulse = ProbePacing::new(start);
         assert!((0..3).all(|_| !pulse.on_dispatch()));
         pulse.on_probe(later);
         assert_eq!(pulse.busy, start);

@@ -36,7 +36,7 @@ const ANSWER_FLOOR: Duration = Duration::from_millis(150);
 const ANSWER_UNKNOWN: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, Copy)]
-struct Pending {
+struct PendingProbe {
     transaction: u64,
     sent: Instant,
     is_missed: bool,
@@ -44,7 +44,7 @@ struct Pending {
 
 /// What an answer measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Sample {
+pub(super) struct RttSample {
     pub(super) round_trip: Duration,
     /// When the peer answered less when it was asked, in microseconds, each by its own clock: the way
     /// there, and what the clocks differ by. That is the same on every way, so that two ways compare.
@@ -53,8 +53,8 @@ pub(super) struct Sample {
 
 /// The probes of one way.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Track {
-    pending: VecDeque<Pending>,
+pub(super) struct ProbeTrack {
+    pending: VecDeque<PendingProbe>,
     knocking: Option<(Instant, usize)>,
     /// How many probes a round has.
     knocks: usize,
@@ -73,13 +73,13 @@ pub(super) struct Track {
     /// When anything authentic came by this way.
     pub(super) heard: Option<Instant>,
     smoothed: Option<Duration>,
-    samples: VecDeque<Sample>,
+    samples: VecDeque<RttSample>,
     /// One bit for each probe that was answered in time or missed, the latest lowest: 1 is a miss.
     history: u32,
     counted: u32,
 }
 
-impl Track {
+impl ProbeTrack {
     /// Begins a round of knocking.
     pub(super) const fn knock(&mut self, now: Instant) {
         self.knocking = Some((now, 0));
@@ -121,7 +121,7 @@ impl Track {
         {
             self.miss();
         }
-        self.pending.push_back(Pending { transaction, sent: now, is_missed: false });
+        self.pending.push_back(PendingProbe { transaction, sent: now, is_missed: false });
         self.sent += 1;
         self.last_sent = Some(now);
         self.next = self.next_knock(now).or_else(|| pace.map(|pace| now + pace));
@@ -173,10 +173,10 @@ impl Track {
         if self.samples.len() == SAMPLES {
             self.samples.pop_front();
         }
-        self.samples.push_back(Sample { round_trip: took, there: None });
+        self.samples.push_back(RttSample { round_trip: took, there: None });
     }
 
-    /// The latest answer says by the two clocks how long the way there was, see [`Sample`].
+    /// The latest answer says by the two clocks how long the way there was, see [`RttSample`].
     pub(super) fn note_there(&mut self, there: i64) {
         if let Some(latest) = self.samples.back_mut() {
             latest.there = Some(there);
@@ -235,13 +235,13 @@ impl Track {
     }
 
     /// The latest answer's.
-    pub(super) fn latest(&self) -> Option<Sample> {
+    pub(super) fn latest(&self) -> Option<RttSample> {
         self.samples.back().copied()
     }
 
     /// The quickest of the latest few: what the way takes when nothing queues there. Of few, since
     /// two clocks drift apart.
-    pub(super) fn quickest(&self) -> Option<Sample> {
+    pub(super) fn quickest(&self) -> Option<RttSample> {
         self.samples.iter().rev().take(QUICKEST_OF).min_by_key(|it| it.round_trip).copied()
     }
 
@@ -277,7 +277,7 @@ mod tests {
     }
 
     /// Sends whatever is due until `end`, answering nothing; gives the times since `start`.
-    fn knock_until(track: &mut Track, start: Instant, end: Instant) -> Vec<u64> {
+    fn knock_until(track: &mut ProbeTrack, start: Instant, end: Instant) -> Vec<u64> {
         let mut sent = Vec::new();
         while let Some(at) = track.next.filter(|&at| at <= end) {
             track.on_sent(sent.len() as u64, None, at);
@@ -289,7 +289,7 @@ mod tests {
     #[test]
     fn a_round_of_knocking_has_nine_probes_within_four_seconds() {
         let start = anchor();
-        let mut track = Track::default();
+        let mut track = ProbeTrack::default();
         track.knock(start);
         assert_eq!(knock_until(&mut track, start, start + ms(60_000)), KNOCKS);
         assert_eq!((track.next, track.is_knocking()), (None, false));
@@ -298,7 +298,7 @@ mod tests {
     #[test]
     fn knocks_that_were_slept_through_are_not_made_up_for() {
         let start = anchor();
-        let mut track = Track::default();
+        let mut track = ProbeTrack::default();
         track.knock(start);
         track.on_sent(1, None, start + ms(1066));
         assert_eq!(track.next, Some(start + ms(2133)));
@@ -307,7 +307,7 @@ mod tests {
     #[test]
     fn what_was_lost_before_the_way_opened_does_not_count_against_it() {
         let start = anchor();
-        let mut track = Track::default();
+        let mut track = ProbeTrack::default();
         (0..3).for_each(|i| track.on_sent(i, None, start + ms(33 * i)));
         assert_eq!(track.on_answer(2, start + ms(86)), Some(ms(20)));
         track.expire(start + ms(10_000));
@@ -318,7 +318,7 @@ mod tests {
     fn an_answer_is_good_exactly_at_its_limit_and_late_past_it() {
         for (took, streak) in [(ms(1000), 1), (ms(1000) + NANO, 0)] {
             let start = anchor();
-            let mut track = Track::default();
+            let mut track = ProbeTrack::default();
             track.on_sent(1, None, start);
             assert_eq!(track.on_answer(1, start + took), Some(took));
             assert_eq!((track.streak, track.answered), (streak, 1));
@@ -328,7 +328,7 @@ mod tests {
     #[test]
     fn an_answer_counts_once_and_only_if_it_was_asked_for() {
         let start = anchor();
-        let mut track = Track::default();
+        let mut track = ProbeTrack::default();
         track.on_sent(1, None, start);
         assert_eq!(track.on_answer(2, start), None);
         assert!(track.on_answer(1, start).is_some());
@@ -338,7 +338,7 @@ mod tests {
     #[test]
     fn one_miss_ends_the_streak_and_three_are_silence() {
         let mut now = anchor();
-        let mut track = Track::default();
+        let mut track = ProbeTrack::default();
         for i in 0..2 {
             track.on_sent(i, None, now);
             track.on_answer(i, now + ms(20)).unwrap();
@@ -357,7 +357,7 @@ mod tests {
     #[test]
     fn a_probe_is_missed_past_three_round_trips_and_not_at_them() {
         let start = anchor();
-        let mut track = Track::default();
+        let mut track = ProbeTrack::default();
         track.on_sent(1, None, start);
         track.on_answer(1, start + ms(100)).unwrap();
         track.on_sent(2, None, start);
@@ -371,7 +371,7 @@ mod tests {
     #[test]
     fn eight_probes_are_remembered_and_the_ninth_forgets_the_first() {
         let start = anchor();
-        let mut track = Track::default();
+        let mut track = ProbeTrack::default();
         (0..9).for_each(|i| track.on_sent(i, None, start));
         assert_eq!((track.pending(), track.misses), (8, 1));
         assert_eq!(track.on_answer(0, start), None);
@@ -381,7 +381,7 @@ mod tests {
     #[test]
     fn a_way_that_begins_anew_is_proven_anew_and_measured_anew() {
         let start = anchor();
-        let mut track = Track::default();
+        let mut track = ProbeTrack::default();
         track.on_sent(1, None, start);
         track.on_answer(1, start + ms(20)).unwrap();
         track.on_sent(2, None, start);
@@ -397,7 +397,7 @@ mod tests {
     #[test]
     fn figures_look_back_over_the_latest_probes_only() {
         let start = anchor();
-        let mut track = Track::default();
+        let mut track = ProbeTrack::default();
         for i in 0..40 {
             track.on_sent(i, None, start);
             track.on_answer(i, start + if i == 0 { ms(1) } else { ms(20) }).unwrap();

@@ -7,11 +7,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::candidate::{Candidate, Kind, Offer};
+use super::candidate::{CandidateAddress, CandidateOffer, CandidateType};
 use super::nat::Mapping;
 use super::path_set::Obstacle;
 use super::probe_pacing::between;
-use super::{Action, Paths, Role};
+use super::{PathAction, PathRole, Paths};
 use crate::probe::ProbeKey;
 use crate::token_bucket::{Bucket, Rate};
 
@@ -30,8 +30,8 @@ const OFFERS: (u32, u32) = (1, 8);
 
 /// The rounds of one connection.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Meeting {
-    pub(super) candidates: Vec<Candidate>,
+pub(super) struct PunchingRounds {
+    pub(super) candidates: Vec<CandidateAddress>,
     pub(super) mapping: Mapping,
     /// Whether this end's addresses were ever given.
     is_known: bool,
@@ -51,7 +51,7 @@ impl Paths {
     /// side is the tag and the key of one direction, from the connection's own exporter.
     pub fn set_keys(&mut self, ours: (u64, ProbeKey), theirs: (u64, ProbeKey), now: Instant) {
         let now = self.advance(now);
-        self.keys = Some(super::Keys { ours, theirs });
+        self.keys = Some(super::ProbeKeys { ours, theirs });
         self.probe_relayed(now);
         if self.meeting.is_known {
             self.tell(now);
@@ -60,7 +60,7 @@ impl Paths {
     }
 
     /// Where this end may be reached. Without a call, nothing is told and no way is direct.
-    pub fn set_local(&mut self, candidates: &[Candidate], mapping: Mapping, now: Instant) {
+    pub fn set_local(&mut self, candidates: &[CandidateAddress], mapping: Mapping, now: Instant) {
         let now = self.advance(now);
         if !self.config.direct {
             return;
@@ -86,7 +86,7 @@ impl Paths {
     }
 
     /// The peer has told its addresses.
-    pub fn handle_candidates(&mut self, offer: &Offer, now: Instant) {
+    pub fn handle_candidates(&mut self, offer: &CandidateOffer, now: Instant) {
         let now = self.advance(now);
         let is_old = self.meeting.theirs.is_some_and(|(_, round)| offer.round < round);
         let rate = Rate::per_second(OFFERS.0, OFFERS.1);
@@ -96,7 +96,7 @@ impl Paths {
         let in_use = self.select.in_use();
         self.ways.direct().for_each(|way| way.is_offered = false);
         for candidate in offer.usable(&self.meeting.candidates) {
-            let Candidate { kind, address } = candidate;
+            let CandidateAddress { kind, address } = candidate;
             if let Some(at) = self.ways.direct_to(address, kind, in_use, now) {
                 self.ways.all[at].is_offered = true;
                 self.ways.all[at].kind = Some(kind);
@@ -112,7 +112,7 @@ impl Paths {
             self.schedule(now);
             self.tell(now);
         }
-        if self.role == Role::Dialler || self.meeting.is_told {
+        if self.role == PathRole::Dialler || self.meeting.is_told {
             self.knock(now);
         }
         self.refresh(now);
@@ -124,12 +124,16 @@ impl Paths {
             return;
         }
         self.meeting.is_told = true;
-        let Meeting { candidates, mapping, round, .. } = self.meeting.clone();
-        self.actions.push_back(Action::Candidates(Offer { candidates, mapping, round }));
+        let PunchingRounds { candidates, mapping, round, .. } = self.meeting.clone();
+        self.actions.push_back(PathAction::Candidates(CandidateOffer {
+            candidates,
+            mapping,
+            round,
+        }));
         if self.meeting.next.is_none() {
             self.schedule(now);
         }
-        if self.role == Role::Acceptor && self.meeting.theirs.is_some() {
+        if self.role == PathRole::Acceptor && self.meeting.theirs.is_some() {
             self.knock(now);
         }
     }
@@ -200,7 +204,7 @@ impl Paths {
     fn judge(&mut self) {
         let theirs = self.meeting.theirs.map_or(Mapping::Unknown, |(mapping, _)| mapping);
         let can_meet = self.meeting.mapping.can_meet(theirs);
-        for way in self.ways.direct().filter(|way| way.kind == Some(Kind::Reflexive)) {
+        for way in self.ways.direct().filter(|way| way.kind == Some(CandidateType::Reflexive)) {
             if !can_meet && !way.track.is_answering() {
                 way.obstacle = Some(Obstacle::CannotMeet);
                 way.track.shorten();

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::probe_track::Sample;
+use super::probe_track::RttSample;
 
 /// Bytes that wait while there is no way at all: a flight of a connection that has just lost its
 /// relay. Later packets are dropped; QUIC sends what matters again.
@@ -18,14 +18,14 @@ const MOST_GROWTH: i64 = 8_000;
 
 /// One call of dispatch: packets back to back, all but the last of `segment_size` bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Held {
+pub(super) struct PacketBatch {
     pub(super) bytes: Vec<u8>,
     pub(super) segment_size: Option<usize>,
 }
 
 /// How long everything waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Until {
+enum ReleaseTime {
     /// Nothing waits.
     Open,
     /// Everything waits until then.
@@ -36,9 +36,9 @@ enum Until {
 
 /// The packets that wait, in their order.
 #[derive(Debug, Clone)]
-pub(super) struct Hold {
-    until: Until,
-    queue: Vec<Held>,
+pub(super) struct ReorderBuffer {
+    until: ReleaseTime,
+    queue: Vec<PacketBatch>,
     bytes: usize,
     max_bytes: usize,
     dropped: u64,
@@ -52,8 +52,8 @@ pub(super) struct Hold {
 /// round trip, `least` the least that the old way took lately. Where no clock of the peer helps,
 /// half of a round trip is the way there.
 pub(super) fn wait(
-    old: Sample,
-    new: Sample,
+    old: RttSample,
+    new: RttSample,
     smoothed: Duration,
     least: Duration,
     most: Duration,
@@ -77,80 +77,80 @@ fn micros(time: Duration) -> i64 {
     i64::try_from(time.as_micros()).unwrap_or(i64::MAX / 4).min(i64::MAX / 4)
 }
 
-impl Hold {
+impl ReorderBuffer {
     pub(super) const fn new(max_bytes: usize) -> Self {
-        Self { until: Until::Open, queue: Vec::new(), bytes: 0, max_bytes, dropped: 0 }
+        Self { until: ReleaseTime::Open, queue: Vec::new(), bytes: 0, max_bytes, dropped: 0 }
     }
 
-    /// Whether packets are to be given to [`Hold::push`].
+    /// Whether packets are to be given to [`ReorderBuffer::push`].
     pub(super) const fn is_closed(&self) -> bool {
-        !matches!(self.until, Until::Open)
+        !matches!(self.until, ReleaseTime::Open)
     }
 
     /// Lets packets wait for `time` from `now`, and for no less than they already have to.
     pub(super) fn close(&mut self, time: Duration, now: Instant) {
         let until = now + time;
         self.until = match self.until {
-            Until::Instant(earlier) => Until::Instant(earlier.max(until)),
-            Until::Open if time.is_zero() => Until::Open,
-            Until::Open | Until::Way => Until::Instant(until),
+            ReleaseTime::Instant(earlier) => ReleaseTime::Instant(earlier.max(until)),
+            ReleaseTime::Open if time.is_zero() => ReleaseTime::Open,
+            ReleaseTime::Open | ReleaseTime::Way => ReleaseTime::Instant(until),
         };
     }
 
     /// Lets packets wait for a way.
     pub(super) const fn close_without_a_way(&mut self) {
-        self.until = Until::Way;
+        self.until = ReleaseTime::Way;
     }
 
     /// Lets all go now.
     pub(super) const fn release(&mut self, now: Instant) {
         if self.is_closed() {
-            self.until = Until::Instant(now);
+            self.until = ReleaseTime::Instant(now);
         }
     }
 
     /// When they go.
     pub(super) const fn deadline(&self) -> Option<Instant> {
         match self.until {
-            Until::Open | Until::Way => None,
-            Until::Instant(at) => Some(at),
+            ReleaseTime::Open | ReleaseTime::Way => None,
+            ReleaseTime::Instant(at) => Some(at),
         }
     }
 
     /// Takes a copy of packets that must wait. When the most that may wait is reached, all go at
     /// once; what comes before they are taken is dropped beyond twice that.
     pub(super) fn push(&mut self, bytes: &[u8], segment_size: Option<usize>, now: Instant) {
-        let is_stranded = matches!(self.until, Until::Way);
+        let is_stranded = matches!(self.until, ReleaseTime::Way);
         let most = if is_stranded { WITHOUT_A_WAY } else { self.max_bytes.saturating_mul(2) };
         if self.bytes.saturating_add(bytes.len()) > most {
             self.dropped += 1;
             return;
         }
         self.bytes += bytes.len();
-        self.queue.push(Held { bytes: bytes.to_vec(), segment_size });
+        self.queue.push(PacketBatch { bytes: bytes.to_vec(), segment_size });
         if !is_stranded && self.bytes >= self.max_bytes {
             self.release(now);
         }
     }
 
     /// Packets that go before all that wait, and before all that come: they and those go now.
-    pub(super) fn put_first(&mut self, packets: Vec<Held>, now: Instant) {
+    pub(super) fn put_first(&mut self, packets: Vec<PacketBatch>, now: Instant) {
         if !packets.is_empty() {
             self.bytes += packets.iter().map(|held| held.bytes.len()).sum::<usize>();
             self.queue.splice(0..0, packets);
-            self.until = Until::Instant(now);
+            self.until = ReleaseTime::Instant(now);
         }
         self.release(now);
     }
 
     /// All that waited, if their time has come. What comes after them waits for the next call, which
     /// opens the hold once there is nothing: nothing overtakes those that are on their way out.
-    pub(super) fn take_due(&mut self, now: Instant) -> Vec<Held> {
+    pub(super) fn take_due(&mut self, now: Instant) -> Vec<PacketBatch> {
         if self.deadline().is_none_or(|at| at > now) {
             return Vec::new();
         }
         if self.queue.is_empty() {
-            self.until = Until::Open;
+            self.until = ReleaseTime::Open;
         }
         self.bytes = 0;
         std::mem::take(&mut self.queue)
@@ -177,8 +177,8 @@ mod tests {
         Duration::from_millis(ms)
     }
 
-    const fn sample(rtt: u64, there: Option<i64>) -> Sample {
-        Sample { round_trip: ms(rtt), there }
+    const fn sample(rtt: u64, there: Option<i64>) -> RttSample {
+        RttSample { round_trip: ms(rtt), there }
     }
 
     #[test]
@@ -195,7 +195,7 @@ mod tests {
         assert_eq!(wait(20, 80, 50), ms(0));
         assert_eq!(wait(20, 80, 51), ms(1));
         assert_eq!(wait(80, 20, 70), ms(20), "the queue has shrunk");
-        let (old, new) = (Sample { round_trip: Duration::MAX, there: None }, sample(0, None));
+        let (old, new) = (RttSample { round_trip: Duration::MAX, there: None }, sample(0, None));
         assert_eq!(super::wait(old, new, Duration::MAX, ms(0), ms(300)), ms(300));
     }
 
@@ -229,14 +229,14 @@ mod tests {
     #[test]
     fn packets_go_exactly_at_their_time_and_in_their_order() {
         let now = anchor();
-        let mut hold = Hold::new(1000);
+        let mut hold = ReorderBuffer::new(1000);
         hold.close(ms(30), now);
         hold.push(&[1], None, now);
         hold.push(&[2, 2, 3], Some(2), now);
         assert_eq!(hold.take_due(now + ms(30) - NANO), []);
         let taken = hold.take_due(now + ms(30));
-        assert_eq!(taken[0], Held { bytes: vec![1], segment_size: None });
-        assert_eq!(taken[1], Held { bytes: vec![2, 2, 3], segment_size: Some(2) });
+        assert_eq!(taken[0], PacketBatch { bytes: vec![1], segment_size: None });
+        assert_eq!(taken[1], PacketBatch { bytes: vec![2, 2, 3], segment_size: Some(2) });
         assert_eq!((taken.len(), hold.bytes(), hold.is_closed()), (2, 0, true));
         hold.push(&[4], None, now);
         assert_eq!(hold.take_due(now + ms(30)).len(), 1);
@@ -246,12 +246,12 @@ mod tests {
     #[test]
     fn packets_that_go_first_go_before_those_that_wait_and_all_go_at_once() {
         let now = anchor();
-        let mut hold = Hold::new(1000);
+        let mut hold = ReorderBuffer::new(1000);
         hold.put_first(Vec::new(), now);
         assert!(!hold.is_closed());
         hold.close(ms(30), now);
         hold.push(&[2], None, now);
-        hold.put_first(vec![Held { bytes: vec![1], segment_size: None }], now);
+        hold.put_first(vec![PacketBatch { bytes: vec![1], segment_size: None }], now);
         let taken: Vec<_> = hold.take_due(now).into_iter().map(|held| held.bytes).collect();
         assert_eq!(taken, [[1], [2]]);
     }
@@ -259,7 +259,7 @@ mod tests {
     #[test]
     fn a_second_switch_lets_them_wait_for_the_later_of_both_times() {
         let now = anchor();
-        let mut hold = Hold::new(1000);
+        let mut hold = ReorderBuffer::new(1000);
         hold.close(ms(30), now);
         hold.close(ms(10), now);
         assert_eq!(hold.deadline(), Some(now + ms(30)));
@@ -269,7 +269,7 @@ mod tests {
 
     #[test]
     fn no_time_to_wait_is_no_hold() {
-        let mut hold = Hold::new(1000);
+        let mut hold = ReorderBuffer::new(1000);
         hold.close(ms(0), anchor());
         assert!(!hold.is_closed());
     }
@@ -277,7 +277,7 @@ mod tests {
     #[test]
     fn at_the_most_bytes_all_go_at_once_and_not_one_byte_before() {
         let now = anchor();
-        let mut hold = Hold::new(1000);
+        let mut hold = ReorderBuffer::new(1000);
         hold.close(ms(30), now);
         hold.push(&[0; 999], None, now);
         assert_eq!(hold.take_due(now), []);
@@ -288,7 +288,7 @@ mod tests {
     #[test]
     fn more_than_twice_the_most_is_dropped() {
         let now = anchor();
-        let mut hold = Hold::new(1000);
+        let mut hold = ReorderBuffer::new(1000);
         hold.close(ms(30), now);
         hold.push(&[0; 2000], None, now);
         hold.push(&[0; 1], None, now);
@@ -299,7 +299,7 @@ mod tests {
     #[test]
     fn without_a_way_a_flight_waits_and_no_more() {
         let now = anchor();
-        let mut hold = Hold::new(1 << 20);
+        let mut hold = ReorderBuffer::new(1 << 20);
         hold.close_without_a_way();
         hold.push(&[0; WITHOUT_A_WAY], None, now);
         hold.push(&[0; 1], None, now);

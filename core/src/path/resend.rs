@@ -11,7 +11,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::reorder::Held;
+use super::reorder::PacketBatch;
 
 /// What an answer takes beyond a round trip: the peer may wait 25 ms with an acknowledgement
 /// (RFC 9000 §18.2), and its timers are coarse.
@@ -32,11 +32,11 @@ impl Generation {
         self.lengths.clear();
     }
 
-    fn drain_into(&mut self, out: &mut Vec<Held>) {
+    fn drain_into(&mut self, out: &mut Vec<PacketBatch>) {
         let mut rest = &self.bytes[..];
         for &(length, segment_size) in &self.lengths {
             let (bytes, behind) = rest.split_at(length as usize);
-            out.push(Held { bytes: bytes.to_vec(), segment_size });
+            out.push(PacketBatch { bytes: bytes.to_vec(), segment_size });
             rest = behind;
         }
         self.clear();
@@ -45,7 +45,7 @@ impl Generation {
 
 /// The copies.
 #[derive(Debug, Clone)]
-pub(super) struct Replay {
+pub(super) struct ResendBuffer {
     is_on: bool,
     old: Generation,
     young: Generation,
@@ -53,8 +53,8 @@ pub(super) struct Replay {
     most: usize,
 }
 
-impl Replay {
-    /// Nothing, and nothing is kept before [`Replay::set_on`]. Keeps up to `max_bytes`.
+impl ResendBuffer {
+    /// Nothing, and nothing is kept before [`ResendBuffer::set_on`]. Keeps up to `max_bytes`.
     pub(super) fn new(max_bytes: usize) -> Self {
         Self {
             is_on: false,
@@ -101,7 +101,7 @@ impl Replay {
     }
 
     /// All copies, oldest first; none are kept.
-    pub(super) fn take(&mut self) -> Vec<Held> {
+    pub(super) fn take(&mut self) -> Vec<PacketBatch> {
         let mut all = Vec::with_capacity(self.old.lengths.len() + self.young.lengths.len());
         self.old.drain_into(&mut all);
         self.young.drain_into(&mut all);
@@ -127,13 +127,13 @@ mod tests {
     const NANO: Duration = Duration::from_nanos(1);
     const ANSWER: Duration = Duration::from_millis(55);
 
-    fn replay(max_bytes: usize) -> Replay {
-        let mut replay = Replay::new(max_bytes);
+    fn replay(max_bytes: usize) -> ResendBuffer {
+        let mut replay = ResendBuffer::new(max_bytes);
         replay.set_on(true);
         replay
     }
 
-    fn taken(replay: &mut Replay) -> Vec<u8> {
+    fn taken(replay: &mut ResendBuffer) -> Vec<u8> {
         replay.take().into_iter().flat_map(|held| held.bytes).collect()
     }
 
@@ -144,7 +144,7 @@ mod tests {
         replay.push(&[1], None, now);
         replay.push(&[2, 2, 3], Some(2), now);
         let all = replay.take();
-        assert_eq!(all[1], Held { bytes: vec![2, 2, 3], segment_size: Some(2) });
+        assert_eq!(all[1], PacketBatch { bytes: vec![2, 2, 3], segment_size: Some(2) });
         assert_eq!((all[0].bytes.clone(), all.len(), replay.bytes()), (vec![1], 2, 0));
     }
 
@@ -190,7 +190,7 @@ mod tests {
     #[test]
     fn nothing_is_kept_while_there_is_no_other_way() {
         let now = anchor();
-        let mut replay = Replay::new(1000);
+        let mut replay = ResendBuffer::new(1000);
         replay.push(&[1], None, now);
         assert_eq!(replay.bytes(), 0);
         replay.set_on(true);
@@ -203,7 +203,7 @@ mod tests {
     fn once_warm_nothing_is_allocated() {
         let mut now = anchor();
         let mut replay = replay(10_000);
-        let mut step = |replay: &mut Replay| {
+        let mut step = |replay: &mut ResendBuffer| {
             for _ in 0..10 {
                 replay.push(&[0; 1000], None, now);
             }

@@ -13,7 +13,7 @@ const QUICKER_SHARE: u32 = 5;
 
 /// Whether a way works as it should.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Standing {
+pub(super) enum PathHealth {
     /// It does.
     Sound,
     /// A direct way that is really worse than a relay, see [`is_worse`].
@@ -25,14 +25,14 @@ pub(super) enum Standing {
 /// What a way takes to carry a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Class {
+pub enum PathClass {
     /// Nobody in between who must be asked.
     Direct,
     /// A relay.
     Relayed,
 }
 
-impl Class {
+impl PathClass {
     /// The stable text of the class.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -45,7 +45,7 @@ impl Class {
 
 /// Whether both ends use it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Agreed {
+pub(super) enum Agreement {
     /// The end that dialled sends by this way; the other one follows where it can, so that both
     /// directions are answered on one way.
     Yes,
@@ -56,8 +56,8 @@ pub(super) enum Agreed {
 /// How good a way is; less is better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Score {
-    pub(super) standing: Standing,
-    pub(super) class: Class,
+    pub(super) standing: PathHealth,
+    pub(super) class: PathClass,
     pub(super) agreed: Agreed,
     /// The smoothed round trip.
     pub(super) latency: Duration,
@@ -76,7 +76,7 @@ impl Score {
 
 /// What is compared of a direct way and of the best relayed one.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Figures {
+pub(super) struct PathQuality {
     pub(super) latency: Duration,
     /// Share of probes lost, and of how many.
     pub(super) loss: (f64, u32),
@@ -85,7 +85,7 @@ pub(super) struct Figures {
 /// Whether a direct way is really worse than a relayed one: it loses ten of a hundred probes more
 /// (of at least 16), or takes more than twice as long and 50 ms. One that was worse stays so until
 /// it loses no more than five more, and takes no longer than one and a half times and 25 ms.
-pub(super) fn is_worse(direct: Figures, relayed: Figures, was_worse: bool) -> bool {
+pub(super) fn is_worse(direct: PathQuality, relayed: PathQuality, was_worse: bool) -> bool {
     let (loss, latency) = if was_worse {
         (0.05, relayed.latency * 3 / 2 + Duration::from_millis(25))
     } else {
@@ -107,17 +107,17 @@ mod tests {
         Duration::from_millis(ms)
     }
 
-    const fn score(class: Class, latency: Duration) -> Score {
-        Score { standing: Standing::Sound, class, agreed: Agreed::No, latency }
+    const fn score(class: PathClass, latency: Duration) -> Score {
+        Score { standing: PathHealth::Sound, class, agreed: Agreement::No, latency }
     }
 
     #[test]
     fn what_works_comes_before_what_is_direct_and_that_before_what_is_quick() {
-        let direct = score(Class::Direct, ms(500));
-        let relayed = score(Class::Relayed, ms(1));
-        let worse = Score { standing: Standing::Worse, ..direct };
-        let silent = Score { standing: Standing::Silent, ..direct };
-        let agreed = Score { agreed: Agreed::Yes, latency: ms(600), ..direct };
+        let direct = score(PathClass::Direct, ms(500));
+        let relayed = score(PathClass::Relayed, ms(1));
+        let worse = Score { standing: PathHealth::Worse, ..direct };
+        let silent = Score { standing: PathHealth::Silent, ..direct };
+        let agreed = Score { agreed: Agreement::Yes, latency: ms(600), ..direct };
         let mut all = [silent, relayed, worse, direct, agreed];
         all.sort();
         assert_eq!(all, [agreed, direct, relayed, worse, silent]);
@@ -128,14 +128,14 @@ mod tests {
     #[test]
     fn a_way_of_the_same_rank_must_be_quicker_by_exactly_five_ms_or_a_fifth() {
         for (present, enough) in [(ms(10), ms(5)), (ms(25), ms(20)), (ms(100), ms(80))] {
-            let present = score(Class::Direct, present);
-            assert!(score(Class::Direct, enough).is_worth_leaving(&present));
-            assert!(!score(Class::Direct, enough + NANO).is_worth_leaving(&present));
+            let present = score(PathClass::Direct, present);
+            assert!(score(PathClass::Direct, enough).is_worth_leaving(&present));
+            assert!(!score(PathClass::Direct, enough + NANO).is_worth_leaving(&present));
         }
     }
 
-    fn figures(latency: Duration, loss: f64, of: u32) -> Figures {
-        Figures { latency, loss: (loss, of) }
+    fn figures(latency: Duration, loss: f64, of: u32) -> PathQuality {
+        PathQuality { latency, loss: (loss, of) }
     }
 
     #[test]

@@ -5,14 +5,14 @@
 
 use std::time::{Duration, Instant};
 
-use super::candidate::Kind;
-use super::liveness::{Patience, is_same};
-use super::path_set::Way;
-use super::probe_track::{Sample, Track};
+use super::candidate::CandidateType;
+use super::liveness::{SilenceLimits, is_same};
+use super::path_set::PathState;
+use super::probe_track::{ProbeTrack, RttSample};
 use super::reorder;
 use super::resend::ANSWER_SLACK;
-use super::score::{Agreed, Class, Figures, Score, Standing, is_worse};
-use super::{Action, Paths, Reason, Role};
+use super::score::{Agreed, PathClass, PathHealth, PathQuality, Score, is_worse};
+use super::{PathAction, PathReason, PathRole, Paths};
 use crate::id::Channel;
 use crate::transmit::{NextHop, Route};
 
@@ -39,7 +39,7 @@ impl Paths {
             way.track.pull(now);
         }
         if self.select.in_use().is_none() {
-            self.switch(via, Reason::OnlyWay, false, now);
+            self.switch(via, PathReason::OnlyWay, false, now);
         }
         self.refresh(now);
     }
@@ -49,9 +49,9 @@ impl Paths {
     pub fn remove_relayed(&mut self, channel: Channel, now: Instant) {
         let (now, via) = (self.advance(now), NextHop::Relayed(channel));
         self.ways.all.retain(|way| !is_same(way.via, via));
-        if self.select.is_in_use(via) && !self.fail_over(Reason::RelayLost, now) {
+        if self.select.is_in_use(via) && !self.fail_over(PathReason::RelayLost, now) {
             self.select.move_to(None, now);
-            self.reason = Reason::NoWay;
+            self.reason = PathReason::NoWay;
             self.hold.close_without_a_way();
         }
         self.refresh(now);
@@ -111,7 +111,7 @@ impl Paths {
             NextHop::Relayed(_) => self.ways.find(via),
             NextHop::Direct(_) if !self.config.direct => None,
             NextHop::Direct(Route { remote, .. }) => {
-                self.ways.direct_to(remote, Kind::PeerReflexive, self.select.in_use(), now)
+                self.ways.direct_to(remote, CandidateType::PeerReflexive, self.select.in_use(), now)
             }
         }
     }
@@ -124,7 +124,7 @@ impl Paths {
             for way in &mut self.ways.all {
                 way.is_used_by_peer = is_same(way.via, to);
             }
-            self.switch(to, Reason::PeerMoved, false, now);
+            self.switch(to, PathReason::PeerMoved, false, now);
             return;
         }
         self.grade();
@@ -136,23 +136,26 @@ impl Paths {
             return;
         }
         let reason = match (present_score.standing, score.class, score.agreed) {
-            (Standing::Silent, _, _) => Reason::Silent,
-            (Standing::Worse, Class::Relayed, _) => Reason::DirectWorse,
-            (_, Class::Direct, _) if present_class == Class::Relayed => Reason::DirectProven,
-            (_, _, Agreed::Yes) => Reason::Agreed,
-            (_, _, Agreed::No) => Reason::Faster,
+            (PathHealth::Silent, _, _) => PathReason::Silent,
+            (PathHealth::Worse, PathClass::Relayed, _) => PathReason::DirectWorse,
+            (_, PathClass::Direct, _) if present_class == PathClass::Relayed => {
+                PathReason::DirectProven
+            }
+            (_, _, Agreement::Yes) => PathReason::Agreed,
+            (_, _, Agreement::No) => PathReason::Faster,
         };
         // The dialler dwells, and with it whoever follows.
-        let is_urgent = matches!(reason, Reason::Silent | Reason::DirectProven | Reason::Agreed);
+        let is_urgent =
+            matches!(reason, PathReason::Silent | PathReason::DirectProven | PathReason::Agreed);
         if !is_urgent && now.saturating_duration_since(self.select.since()) < DWELL {
             return;
         }
-        if reason == Reason::DirectWorse {
+        if reason == PathReason::DirectWorse {
             self.select.on_failure(now);
-        } else if reason == Reason::Silent {
+        } else if reason == PathReason::Silent {
             self.give_up_in_use();
         }
-        self.switch(to, reason, reason != Reason::Silent, now);
+        self.switch(to, reason, reason != PathReason::Silent, now);
     }
 
     /// What was proven of the way in use says nothing any more.
@@ -164,7 +167,7 @@ impl Paths {
     }
 
     /// Whether a way that is not in use may be chosen.
-    fn is_choosable(&self, way: &Way, now: Instant) -> bool {
+    fn is_choosable(&self, way: &PathState, now: Instant) -> bool {
         if self.select.is_in_use(way.via) || !way.is_proven() {
             return false;
         }
@@ -175,33 +178,33 @@ impl Paths {
         }
         let is_held_off = !self.select.is_direct() && self.select.held_off_until(now).is_some();
         // The dialler, which leads, has waited as long as it had to.
-        let follows = self.role == Role::Acceptor && way.is_used_by_peer;
+        let follows = self.role == PathRole::Acceptor && way.is_used_by_peer;
         !(way.is_direct() && is_held_off && !follows)
     }
 
-    fn score(&self, way: &Way) -> Score {
+    fn score(&self, way: &PathState) -> Score {
         let is_suspect = self.select.is_in_use(way.via) && self.select.suspect_since().is_some();
-        let is_agreed = self.role == Role::Acceptor && way.is_used_by_peer;
+        let is_agreed = self.role == PathRole::Acceptor && way.is_used_by_peer;
         // What is agreed the dialler leaves first: by two ways at once, each end would miss the other.
         let standing = if is_suspect {
-            Standing::Silent
+            PathHealth::Silent
         } else if way.is_worse && !is_agreed {
-            Standing::Worse
+            PathHealth::Worse
         } else {
-            Standing::Sound
+            PathHealth::Sound
         };
         Score {
             standing,
             class: way.class(),
-            agreed: if is_agreed { Agreed::Yes } else { Agreed::No },
+            agreed: if is_agreed { Agreement::Yes } else { Agreement::No },
             latency: way.track.smoothed().unwrap_or_else(|| self.rtt()),
         }
     }
 
     /// Says of each direct way whether it is really worse than the best relayed one.
     fn grade(&mut self) {
-        let figures = |way: &Way| {
-            way.track.smoothed().map(|latency| Figures { latency, loss: way.track.loss() })
+        let figures = |way: &PathState| {
+            way.track.smoothed().map(|latency| PathQuality { latency, loss: way.track.loss() })
         };
         let relayed = self.ways.all.iter().filter(|way| !way.is_direct() && way.is_proven());
         let best = relayed.filter_map(figures).min_by_key(|it| it.latency);
@@ -219,12 +222,12 @@ impl Paths {
     /// nothing came by the way in use.
     fn where_the_peer_moved(&self) -> Option<NextHop> {
         let Some(NextHop::Direct(_)) = self.select.in_use() else { return None };
-        let is_new = |way: &&Way| {
-            way.kind == Some(Kind::PeerReflexive)
+        let is_new = |way: &&PathState| {
+            way.kind == Some(CandidateType::PeerReflexive)
                 && way.created > self.select.since()
                 && way.track.streak > 0
         };
-        let is_moved = |way: &&Way| {
+        let is_moved = |way: &&PathState| {
             way.moved_here.is_some_and(|at| self.select.heard().is_none_or(|heard| heard < at))
         };
         self.ways.all.iter().filter(is_new).find(is_moved).map(|way| way.via)
@@ -233,9 +236,10 @@ impl Paths {
     /// The way that would be used without the one in use: a relayed one where there is one, since
     /// what ends one direct way most often ends them all; one that answers first.
     pub(super) fn standby(&self) -> Option<NextHop> {
-        let is_usable =
-            |way: &&Way| !self.select.is_in_use(way.via) && (!way.is_direct() || way.is_proven());
-        let rank = |way: &&Way| {
+        let is_usable = |way: &&PathState| {
+            !self.select.is_in_use(way.via) && (!way.is_direct() || way.is_proven())
+        };
+        let rank = |way: &&PathState| {
             let latency = way.track.smoothed().unwrap_or(Duration::MAX);
             (way.is_direct(), !way.track.is_answering(), latency)
         };
@@ -243,16 +247,16 @@ impl Paths {
     }
 
     /// Leaves the way in use, which has failed. Gives whether there was another.
-    pub(super) fn fail_over(&mut self, reason: Reason, now: Instant) -> bool {
+    pub(super) fn fail_over(&mut self, reason: PathReason, now: Instant) -> bool {
         let Some(to) = self.standby() else { return false };
         // From a relay that is silent to one that was never heard would be no better.
         let is_heard = self.ways.get(to).is_some_and(|way| way.track.is_answering());
-        if reason == Reason::Silent && !self.select.is_direct() && !is_heard {
+        if reason == PathReason::Silent && !self.select.is_direct() && !is_heard {
             return false;
         }
         let was_direct = self.select.is_direct();
         if was_direct {
-            if reason == Reason::Silent {
+            if reason == PathReason::Silent {
                 self.left = (self.left + 1) % 16;
             }
             self.select.on_failure(now);
@@ -283,15 +287,15 @@ impl Paths {
 
     /// Uses `to`. At a planned change, packets wait until those before them have arrived; otherwise
     /// those that may be lost are sent again first.
-    pub(super) fn switch(&mut self, to: NextHop, reason: Reason, planned: bool, now: Instant) {
+    pub(super) fn switch(&mut self, to: NextHop, reason: PathReason, planned: bool, now: Instant) {
         let from = self.select.in_use();
         if planned {
             let track = |via| self.ways.get(via).map(|way| &way.track);
-            let unknown = Sample { round_trip: self.rtt(), there: None };
-            let old = from.and_then(track).and_then(Track::latest).unwrap_or(unknown);
-            let new = track(to).and_then(Track::quickest).unwrap_or(unknown);
+            let unknown = RttSample { round_trip: self.rtt(), there: None };
+            let old = from.and_then(track).and_then(ProbeTrack::latest).unwrap_or(unknown);
+            let new = track(to).and_then(ProbeTrack::quickest).unwrap_or(unknown);
             let smoothed = self.srtt.unwrap_or(old.round_trip);
-            let least = from.and_then(track).and_then(Track::least).unwrap_or(old.round_trip);
+            let least = from.and_then(track).and_then(ProbeTrack::least).unwrap_or(old.round_trip);
             self.hold.close(reorder::wait(old, new, smoothed, least, self.config.hold), now);
             self.replay.forget();
         } else {
@@ -301,10 +305,10 @@ impl Paths {
         self.select.move_to(Some(to), now);
         self.reason = reason;
         self.counters.switches += 1;
-        self.actions.push_back(Action::Changed { from, to, reason, planned });
+        self.actions.push_back(PathAction::Changed { from, to, reason, planned });
         let was_direct = matches!(from, Some(NextHop::Direct(_)));
         if !planned && was_direct && matches!(to, NextHop::Relayed(_)) {
-            self.actions.push_back(Action::Shrink);
+            self.actions.push_back(PathAction::Shrink);
         }
         if self.meeting.theirs.is_some() && !self.select.is_direct() {
             self.meeting.next.get_or_insert(now + UPGRADE);
@@ -324,7 +328,7 @@ impl Paths {
     fn send_again(&mut self, via: NextHop) {
         for held in self.replay.take() {
             let (bytes, segment_size) = (held.bytes, held.segment_size);
-            self.actions.push_back(Action::Packets { via, bytes, segment_size });
+            self.actions.push_back(PathAction::Packets { via, bytes, segment_size });
         }
     }
 
@@ -333,7 +337,7 @@ impl Paths {
         let rtt = self.rtt();
         self.answer = rtt + ANSWER_SLACK;
         let (suspect_after, dead_after) = (self.config.suspect_after, self.config.dead_after);
-        self.select.set_patience(Patience::new(rtt, suspect_after, dead_after));
+        self.select.set_patience(SilenceLimits::new(rtt, suspect_after, dead_after));
         let standby = self.keys.as_ref().and_then(|_| self.standby());
         self.replay.set_on(standby.is_some());
         let copy = standby.filter(|_| self.select.suspect_since().is_some());

@@ -4,10 +4,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::liveness::Step;
-use super::probe_flags::State;
+use super::liveness::LivenessStep;
+use super::probe_flags::ProbeFlags;
 use super::probe_track::PROVEN_AGAIN;
-use super::{Action, Paths, Reason};
+use super::{PathAction, PathReason, Paths};
 use crate::probe::{Probe, ProbeKind};
 
 /// The pace at which a way is proven: three of these are less than a person notices.
@@ -21,11 +21,11 @@ impl Paths {
     pub(super) fn on_time(&mut self, now: Instant) {
         let step = self.select.on_time(now);
         match step {
-            Step::None => {}
-            Step::Ask => self.ping_in_use(now),
-            Step::Dead => self.on_dead(now),
+            LivenessStep::None => {}
+            LivenessStep::Ask => self.ping_in_use(now),
+            LivenessStep::Dead => self.on_dead(now),
         }
-        if step == Step::Ask && self.select.is_direct() && self.select.has_fallen_silent() {
+        if step == LivenessStep::Ask && self.select.is_direct() && self.select.has_fallen_silent() {
             // What is sent again goes first: where there is no room, the oldest is dropped.
             self.refresh(now);
             self.tell_by_relays(now);
@@ -84,7 +84,7 @@ impl Paths {
             state,
         };
         let bytes = ping.encode(&keys.ours.1);
-        self.actions.push_back(Action::Probe { via, bytes });
+        self.actions.push_back(PathAction::Probe { via, bytes });
         if self.select.is_in_use(via) {
             self.select.on_sent(true, now);
             self.pulse.on_probe(now);
@@ -121,9 +121,9 @@ impl Paths {
     }
 
     /// What every probe says of this end.
-    pub(super) fn state(&self, at: usize) -> State {
+    pub(super) fn state(&self, at: usize) -> ProbeFlags {
         let way = &self.ways.all[at];
-        State {
+        ProbeFlags {
             is_bare: way.is_direct(),
             sends_direct: self.select.is_direct(),
             sends_here: self.select.is_in_use(way.via),
@@ -134,7 +134,7 @@ impl Paths {
 
     /// The way in use is silent for good.
     fn on_dead(&mut self, now: Instant) {
-        if !self.fail_over(Reason::Silent, now) {
+        if !self.fail_over(PathReason::Silent, now) {
             if self.meeting.next.is_none() {
                 self.seek(now);
             }
@@ -149,7 +149,7 @@ impl Paths {
             self.select.on_sent(false, now);
             self.replay.push(&held.bytes, held.segment_size, now);
             let (bytes, segment_size) = (held.bytes, held.segment_size);
-            self.actions.push_back(Action::Packets { via, bytes, segment_size });
+            self.actions.push_back(PathAction::Packets { via, bytes, segment_size });
         }
     }
 }

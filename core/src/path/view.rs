@@ -7,19 +7,19 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::Paths;
-use super::candidate::{Candidate, Kind};
+use super::candidate::{CandidateAddress, CandidateType};
 use super::nat::Mapping;
-use super::on_probe::Heard;
-use super::path_set::{Obstacle, Way};
+use super::on_probe::ProbeOutcome;
+use super::path_set::{Obstacle, PathState};
 use super::probe_track::PROVEN;
-use super::score::Class;
+use super::score::PathClass;
 use crate::transmit::NextHop;
 
 /// Why a way is in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
-pub enum Reason {
+pub enum PathReason {
     /// The connection was made by it.
     First,
     /// A direct way was proven in both directions.
@@ -44,7 +44,7 @@ pub enum Reason {
     NoWay,
 }
 
-impl Reason {
+impl PathReason {
     /// The stable text of the reason.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -86,7 +86,7 @@ impl Reason {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
-pub enum Verdict {
+pub enum PathVerdict {
     /// It answers, and may be used.
     Answers,
     /// It has answered, and too little to be used.
@@ -107,15 +107,15 @@ pub enum Verdict {
 
 /// One way, for people and `--json`.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
-pub struct WayView {
+pub struct PathView {
     /// Direct, or by a relay.
-    pub class: Class,
+    pub class: PathClass,
     /// Where it leads: an address, or a relay's channel.
     pub to: String,
     /// The peer's address, of a direct way.
     pub address: Option<SocketAddr>,
     /// How that became known.
-    pub kind: Option<Kind>,
+    pub kind: Option<CandidateType>,
     /// Where the peer sees this end by it.
     pub observed: Option<SocketAddr>,
     /// Whether packets go by it.
@@ -135,7 +135,7 @@ pub struct WayView {
     /// The share of the latest 32 probes that was not answered in time, 0 to 1.
     pub loss: f64,
     /// What follows from that.
-    pub verdict: Verdict,
+    pub verdict: PathVerdict,
     /// The same as a sentence for a person.
     pub sentence: String,
 }
@@ -144,7 +144,7 @@ pub struct WayView {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct PeerView {
     /// How its packets are sent.
-    pub sends: Class,
+    pub sends: PathClass,
     /// Whether it hears nothing of this end on the direct way that it uses.
     pub is_deaf: bool,
     /// Its NAT, as far as it was told.
@@ -153,36 +153,36 @@ pub struct PeerView {
 
 /// How many of what has happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
-pub struct Counters {
+pub struct PathCounters {
     /// Changes of way.
     pub switches: u64,
     /// Questions of the peer that were answered.
     pub pings: u64,
     /// Answers of the peer that counted.
     pub pongs: u64,
-    /// See [`Heard::Forged`].
+    /// See [`ProbeOutcome::Forged`].
     pub forged: u64,
-    /// See [`Heard::Reflected`].
+    /// See [`ProbeOutcome::Reflected`].
     pub reflected: u64,
-    /// See [`Heard::Replayed`].
+    /// See [`ProbeOutcome::Replayed`].
     pub replayed: u64,
-    /// See [`Heard::Displaced`].
+    /// See [`ProbeOutcome::Displaced`].
     pub displaced: u64,
-    /// See [`Heard::Stray`].
+    /// See [`ProbeOutcome::Stray`].
     pub stray: u64,
 }
 
-impl Counters {
-    pub(super) const fn count(&mut self, heard: Heard) {
+impl PathCounters {
+    pub(super) const fn count(&mut self, heard: ProbeOutcome) {
         let counter = match heard {
-            Heard::Ping => &mut self.pings,
-            Heard::Pong => &mut self.pongs,
-            Heard::Forged => &mut self.forged,
-            Heard::Reflected => &mut self.reflected,
-            Heard::Replayed => &mut self.replayed,
-            Heard::Displaced => &mut self.displaced,
-            Heard::Stray => &mut self.stray,
-            Heard::TooEarly => return,
+            ProbeOutcome::Ping => &mut self.pings,
+            ProbeOutcome::Pong => &mut self.pongs,
+            ProbeOutcome::Forged => &mut self.forged,
+            ProbeOutcome::Reflected => &mut self.reflected,
+            ProbeOutcome::Replayed => &mut self.replayed,
+            ProbeOutcome::Displaced => &mut self.displaced,
+            ProbeOutcome::Stray => &mut self.stray,
+            ProbeOutcome::TooEarly => return,
         };
         *counter = counter.saturating_add(1);
     }
@@ -190,15 +190,15 @@ impl Counters {
 
 /// The ways of one connection, for people and `--json`.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
-pub struct View {
+pub struct PathsView {
     /// Direct or by a relay; `None` if there is no way.
-    pub class: Option<Class>,
+    pub class: Option<PathClass>,
     /// Where the way in use leads.
     pub to: Option<String>,
     /// Time since it is in use.
     pub age_ms: u64,
     /// Why it is.
-    pub reason: Reason,
+    pub reason: PathReason,
     /// The same as a sentence for a person.
     pub sentence: &'static str,
     /// Whether it has gone silent and packets go by another way as well.
@@ -212,7 +212,7 @@ pub struct View {
     /// This end's NAT.
     pub mapping: Mapping,
     /// What this end told the other.
-    pub candidates: Vec<Candidate>,
+    pub candidates: Vec<CandidateAddress>,
     /// What the peer said.
     pub peer: PeerView,
     /// Rounds of knocking.
@@ -224,22 +224,23 @@ pub struct View {
     /// Dispatches dropped because too many waited.
     pub dropped: u64,
     /// Counters.
-    pub counters: Counters,
+    pub counters: PathCounters,
     /// Every way, the one in use first.
-    pub ways: Vec<WayView>,
+    #[serde(rename = "ways")]
+    pub paths: Vec<PathView>,
 }
 
 impl Paths {
     /// The state as plain data, with ages in place of instants.
     #[must_use]
-    pub fn view(&self, now: Instant) -> View {
+    pub fn view(&self, now: Instant) -> PathsView {
         let now = self.now.max(now);
         let used = self.in_use();
         let mut ways: Vec<_> = self.ways.all.iter().map(|way| self.way_view(way, now)).collect();
         ways.sort_by_key(|way| (!way.in_use, way.class, way.kind));
-        let sends = if self.peer.sends_direct { Class::Direct } else { Class::Relayed };
-        View {
-            class: used.map(Way::class),
+        let sends = if self.peer.sends_direct { PathClass::Direct } else { PathClass::Relayed };
+        PathsView {
+            class: used.map(PathState::class),
             to: used.map(|way| to(way.via)),
             age_ms: age_ms(self.select.since(), now),
             reason: self.reason,
@@ -260,14 +261,14 @@ impl Paths {
             kept_bytes: self.hold.bytes() + self.replay.bytes(),
             dropped: self.hold.dropped(),
             counters: self.counters,
-            ways,
+            paths: ways,
         }
     }
 
-    fn way_view(&self, way: &Way, now: Instant) -> WayView {
+    fn way_view(&self, way: &PathState, now: Instant) -> PathView {
         let track = &way.track;
         let verdict = verdict(way);
-        WayView {
+        PathView {
             class: way.class(),
             to: to(way.via),
             address: match way.via {
@@ -290,41 +291,41 @@ impl Paths {
     }
 }
 
-fn verdict(way: &Way) -> Verdict {
+fn verdict(way: &PathState) -> PathVerdict {
     let track = &way.track;
     if track.is_answering() {
-        return if track.streak >= PROVEN { Verdict::Answers } else { Verdict::Proving };
+        return if track.streak >= PROVEN { PathVerdict::Answers } else { PathVerdict::Proving };
     }
     match way.obstacle {
-        Some(Obstacle::CannotMeet) => return Verdict::CannotWork,
-        Some(Obstacle::Unsendable) => return Verdict::Unsendable,
+        Some(Obstacle::CannotMeet) => return PathVerdict::CannotWork,
+        Some(Obstacle::Unsendable) => return PathVerdict::Unsendable,
         None => {}
     }
     match (track.answered, track.sent, track.is_knocking()) {
-        (1.., _, _) => Verdict::FellSilent,
-        (0, 0, _) => Verdict::Waiting,
-        (0, 1.., true) => Verdict::Trying,
-        (0, 1.., false) => Verdict::NoAnswer,
+        (1.., _, _) => PathVerdict::FellSilent,
+        (0, 0, _) => PathVerdict::Waiting,
+        (0, 1.., true) => PathVerdict::Trying,
+        (0, 1.., false) => PathVerdict::NoAnswer,
     }
 }
 
-fn sentence(way: &Way, verdict: Verdict, now: Instant) -> String {
+fn sentence(way: &PathState, verdict: PathVerdict, now: Instant) -> String {
     let track = &way.track;
     let latency = track.smoothed().map_or(0.0, as_ms);
     match verdict {
-        Verdict::Answers => format!("answers in {latency:.0} ms"),
-        Verdict::Proving => format!("answered in {latency:.0} ms, not often enough yet"),
-        Verdict::Trying => format!("no answer to {} probes so far", track.sent),
-        Verdict::Waiting => "not tried yet".to_owned(),
-        Verdict::NoAnswer => format!("no answer to {} probes", track.sent),
-        Verdict::FellSilent => {
+        PathVerdict::Answers => format!("answers in {latency:.0} ms"),
+        PathVerdict::Proving => format!("answered in {latency:.0} ms, not often enough yet"),
+        PathVerdict::Trying => format!("no answer to {} probes so far", track.sent),
+        PathVerdict::Waiting => "not tried yet".to_owned(),
+        PathVerdict::NoAnswer => format!("no answer to {} probes", track.sent),
+        PathVerdict::FellSilent => {
             let age = track.last_answer.map_or(0, |at| age_ms(at, now) / 1_000);
             format!("answered until {age} s ago, and not since")
         }
-        Verdict::CannotWork => {
+        PathVerdict::CannotWork => {
             "cannot work: both ends' NATs choose a new port for every destination".to_owned()
         }
-        Verdict::Unsendable => "this system cannot send there".to_owned(),
+        PathVerdict::Unsendable => "this system cannot send there".to_owned(),
     }
 }
 

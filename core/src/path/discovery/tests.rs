@@ -1,7 +1,7 @@
 //! What relays see, what it amounts to, and who may not say so.
 
-use super::super::{Candidate, Kind, Mapping};
-use super::{Discovery, FORGET, MAX_RELAYS};
+use super::super::{CandidateAddress, CandidateType, Mapping};
+use super::{AddressDiscovery, FORGET, MAX_RELAYS};
 use crate::id::PeerId;
 use crate::probe::{LEN, Probe, ProbeKey, ProbeKind};
 use crate::rng::Rng;
@@ -19,13 +19,19 @@ fn key(relay: u8) -> ProbeKey {
     ProbeKey::new([relay; 32])
 }
 
-fn discovery(now: Instant) -> Discovery {
-    let mut discovery = Discovery::new(Rng::new([1; 32], "discovery"), now);
+fn discovery(now: Instant) -> AddressDiscovery {
+    let mut discovery = AddressDiscovery::new(Rng::new([1; 32], "discovery"), now);
     discovery.set_local(&[at("10.0.0.1:4000")]);
     discovery
 }
 
-fn welcome(discovery: &mut Discovery, relay: u8, observed: &str, asks: &[&str], now: Instant) {
+fn welcome(
+    discovery: &mut AddressDiscovery,
+    relay: u8,
+    observed: &str,
+    asks: &[&str],
+    now: Instant,
+) {
     let asks: Vec<_> = asks.iter().map(|it| at(it)).collect();
     let id = PeerId(relay.into());
     let observed = (!observed.is_empty()).then(|| at(observed));
@@ -40,7 +46,7 @@ fn answer(ping: &[u8; LEN], relay: u8, observed: &str) -> [u8; LEN] {
 }
 
 /// Asks, and answers each relay's address with what it sees.
-fn ask(discovery: &mut Discovery, seen: &[(&str, u8, &str)], now: Instant) {
+fn ask(discovery: &mut AddressDiscovery, seen: &[(&str, u8, &str)], now: Instant) {
     while let Some((to, ping)) = discovery.poll(now) {
         if let Some((_, relay, observed)) = seen.iter().find(|it| at(it.0) == to) {
             assert!(discovery.handle_probe(to, &answer(&ping, *relay, observed), now));
@@ -55,9 +61,9 @@ fn what_a_relay_sees_is_a_candidate_beside_the_hosts_own() {
     welcome(&mut discovery, 1, "198.51.100.1:4000", &[], now);
     discovery.set_mapped(&[at("198.51.100.1:7000")]);
     let expected = [
-        Candidate { kind: Kind::Host, address: at("10.0.0.1:4000") },
-        Candidate { kind: Kind::Mapped, address: at("198.51.100.1:7000") },
-        Candidate { kind: Kind::Reflexive, address: at("198.51.100.1:4000") },
+        CandidateAddress { kind: CandidateType::Host, address: at("10.0.0.1:4000") },
+        CandidateAddress { kind: CandidateType::Mapped, address: at("198.51.100.1:7000") },
+        CandidateAddress { kind: CandidateType::Reflexive, address: at("198.51.100.1:4000") },
     ];
     assert_eq!(discovery.candidates(), expected);
     discovery.on_relay_lost(PeerId(1));
@@ -88,7 +94,7 @@ fn while_tcp_carries_what_the_relay_saw_before_is_no_candidate_and_is_asked_for_
     ask(&mut discovery, &[("192.0.2.1:1", 1, "198.51.100.1:4001")], now);
     assert_eq!(discovery.candidates().len(), 3);
     welcome(&mut discovery, 1, "", &["192.0.2.1:1"], now);
-    let own = [Candidate { kind: Kind::Host, address: at("10.0.0.1:4000") }];
+    let own = [CandidateAddress { kind: CandidateType::Host, address: at("10.0.0.1:4000") }];
     assert_eq!(discovery.candidates(), own);
     assert_eq!(discovery.mapping(), Mapping::Unknown);
     ask(&mut discovery, &[("192.0.2.1:1", 1, "198.51.100.1:4002")], now);

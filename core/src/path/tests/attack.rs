@@ -1,7 +1,7 @@
 //! Whoever forges, repeats, reflects, displaces and floods.
 
-use super::super::on_probe::Heard;
-use super::super::probe_flags::State;
+use super::super::on_probe::ProbeOutcome;
+use super::super::probe_flags::ProbeFlags;
 use super::world::{ACCEPTOR, Body, DIALLER, World, key, ms};
 use crate::probe::{LEN, Probe, ProbeKey, ProbeKind};
 use crate::transmit::{NextHop, Route};
@@ -12,7 +12,7 @@ fn at(text: &str) -> NextHop {
 
 /// A ping or pong of the dialler.
 fn probe(kind: ProbeKind, transaction: u64, is_bare: bool, key: &ProbeKey) -> [u8; LEN] {
-    let state = State { is_bare, ..State::default() }.to_byte();
+    let state = ProbeFlags { is_bare, ..ProbeFlags::default() }.to_byte();
     Probe { kind, session: 1, transaction, sent: 0, observed: None, state }.encode(key)
 }
 
@@ -53,17 +53,17 @@ fn forged_repeated_reflected_and_displaced_probes_are_told_apart_and_change_noth
     let fresh = 1 << 40;
     let before = shape(&world);
     let sent = world.wire.len();
-    let cases: &[(NextHop, Vec<u8>, Heard)] = &[
-        (here, probe(ProbeKind::Ping, fresh, true, &key(9)).to_vec(), Heard::Forged),
-        (here, probe(ProbeKind::Ping, fresh, true, &key(2)).to_vec(), Heard::Forged),
-        (here, vec![0x20; LEN], Heard::Forged),
-        (here, vec![0x20; 3], Heard::Forged),
-        (here, own.to_vec(), Heard::Reflected),
-        (relay, own.to_vec(), Heard::Reflected),
-        (relay, bare.to_vec(), Heard::Displaced),
-        (here, relayed.to_vec(), Heard::Displaced),
-        (at("192.0.2.66:6"), relayed.to_vec(), Heard::Displaced),
-        (here, probe(ProbeKind::Pong, fresh, true, &key(1)).to_vec(), Heard::Stray),
+    let cases: &[(NextHop, Vec<u8>, ProbeOutcome)] = &[
+        (here, probe(ProbeKind::Ping, fresh, true, &key(9)).to_vec(), ProbeOutcome::Forged),
+        (here, probe(ProbeKind::Ping, fresh, true, &key(2)).to_vec(), ProbeOutcome::Forged),
+        (here, vec![0x20; LEN], ProbeOutcome::Forged),
+        (here, vec![0x20; 3], ProbeOutcome::Forged),
+        (here, own.to_vec(), ProbeOutcome::Reflected),
+        (relay, own.to_vec(), ProbeOutcome::Reflected),
+        (relay, bare.to_vec(), ProbeOutcome::Displaced),
+        (here, relayed.to_vec(), ProbeOutcome::Displaced),
+        (at("192.0.2.66:6"), relayed.to_vec(), ProbeOutcome::Displaced),
+        (here, probe(ProbeKind::Pong, fresh, true, &key(1)).to_vec(), ProbeOutcome::Stray),
     ];
     for (via, bytes, expected) in cases {
         assert_eq!(world.inject(ACCEPTOR, *via, bytes), *expected, "{via:?}");
@@ -74,9 +74,9 @@ fn forged_repeated_reflected_and_displaced_probes_are_told_apart_and_change_noth
     });
     let pings: Vec<_> = pings.collect();
     for (_, bytes) in &pings[..pings.len() - 2] {
-        let bare = State::from_byte(bytes[44]).is_bare;
+        let bare = ProbeFlags::from_byte(bytes[44]).is_bare;
         let via = if bare { at("192.0.2.66:6") } else { relay };
-        assert_eq!(world.inject(ACCEPTOR, via, bytes), Heard::Replayed);
+        assert_eq!(world.inject(ACCEPTOR, via, bytes), ProbeOutcome::Replayed);
     }
     assert_eq!(shape(&world), before);
     assert_eq!(world.wire.len(), sent, "something was sent");
@@ -99,16 +99,16 @@ fn an_answer_from_an_address_that_was_not_asked_does_not_count() {
     });
     let ping = Probe::decode(&asked.unwrap(), &key(2)).unwrap();
     let answer = |ping: Probe| {
-        let state = State { is_bare: true, ..State::default() }.to_byte();
+        let state = ProbeFlags { is_bare: true, ..ProbeFlags::default() }.to_byte();
         Probe { kind: ProbeKind::Pong, session: 1, state, ..ping }.encode(&key(1))
     };
     let here = world.via(1, ACCEPTOR);
-    assert_eq!(world.inject(ACCEPTOR, at("192.0.2.66:6"), &answer(ping)), Heard::Stray);
+    assert_eq!(world.inject(ACCEPTOR, at("192.0.2.66:6"), &answer(ping)), ProbeOutcome::Stray);
     let other_port = at("198.51.100.1:4001");
-    assert_eq!(world.inject(ACCEPTOR, other_port, &answer(ping)), Heard::Stray);
+    assert_eq!(world.inject(ACCEPTOR, other_port, &answer(ping)), ProbeOutcome::Stray);
     assert_eq!(world.ends[ACCEPTOR].paths.view(world.now).counters.pongs, 0);
-    assert_eq!(world.inject(ACCEPTOR, here, &answer(ping)), Heard::Pong);
-    assert_eq!(world.inject(ACCEPTOR, here, &answer(ping)), Heard::Stray, "twice");
+    assert_eq!(world.inject(ACCEPTOR, here, &answer(ping)), ProbeOutcome::Pong);
+    assert_eq!(world.inject(ACCEPTOR, here, &answer(ping)), ProbeOutcome::Stray, "twice");
 }
 
 #[test]
@@ -181,14 +181,14 @@ fn a_relay_that_sends_a_copy_from_elsewhere_does_not_move_the_peer() {
 
 #[test]
 fn a_peer_that_tells_addresses_without_end_has_eight_rounds_and_one_a_second() {
-    use super::super::{Candidate, Kind as Told, Offer};
+    use super::super::{CandidateAddress, CandidateOffer, CandidateType as Told};
     let mut world = World::new(7).meet();
     world.run(ms(10_000));
     let mut tried = 0;
     for round in 1..=50_u32 {
         let address = format!("192.0.2.66:{}", 1_000 + round).parse().unwrap();
-        let candidates = vec![Candidate { kind: Told::Host, address }];
-        let offer = Offer { candidates, round: 100 + round, ..Offer::default() };
+        let candidates = vec![CandidateAddress { kind: Told::Host, address }];
+        let offer = CandidateOffer { candidates, round: 100 + round, ..CandidateOffer::default() };
         let now = world.now;
         world.ends[DIALLER].paths.handle_candidates(&offer, now);
         world.settle();

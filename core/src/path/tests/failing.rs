@@ -1,6 +1,6 @@
 //! Ways that die, come back, move; and relays that go.
 
-use super::super::{MAX_SWITCHES, Mapping, Reason};
+use super::super::{MAX_SWITCHES, Mapping, PathReason};
 use super::world::{ACCEPTOR, DIALLER, Link, NONE, World, channel, ms};
 use crate::transmit::{NextHop, Route};
 use std::time::Duration;
@@ -24,7 +24,7 @@ fn a_black_hole_is_suspected_by_150_ms_and_left_by_500_and_nothing_is_lost() {
     // The last answer came up to one round trip after the cut.
     assert!(first_copy - cut <= ms(150 + 25), "copies began after {:?}", first_copy - cut);
     let change = *world.ends[DIALLER].changes.last().unwrap();
-    assert_eq!((change.reason, change.planned), (Reason::Silent, false));
+    assert_eq!((change.reason, change.planned), (PathReason::Silent, false));
     assert!(change.at - cut <= ms(500 + 25), "left after {:?}", change.at - cut);
     assert_eq!(world.ends[DIALLER].shrinks, 1);
     let until = world.elapsed() - ms(200);
@@ -44,7 +44,10 @@ fn a_black_hole_of_one_direction_moves_both_ends() {
         for end in &world.ends {
             let change = end.changes.last().unwrap();
             assert!(change.at - cut <= ms(650), "{deaf}: {change:?} after {cut:?}");
-            assert!(matches!(change.reason, Reason::Silent | Reason::PeerLeft), "{change:?}");
+            assert!(
+                matches!(change.reason, PathReason::Silent | PathReason::PeerLeft),
+                "{change:?}"
+            );
         }
         let until = world.elapsed() - ms(300);
         assert_eq!(world.missing(DIALLER, until), NONE);
@@ -197,7 +200,7 @@ fn when_the_peers_nat_binds_anew_the_way_moves_in_a_round_trip_and_not_by_dying(
         assert_eq!((world.used(DIALLER), world.used(ACCEPTOR)), (Some(1), Some(1)), "{mover}");
         let stayer = &world.ends[1 - mover];
         let change = stayer.changes.last().unwrap();
-        assert_eq!(change.reason, Reason::PeerMoved, "{mover}");
+        assert_eq!(change.reason, PathReason::PeerMoved, "{mover}");
         assert_eq!(change.to, NextHop::Direct(Route::to(addresses[mover])));
         assert!(change.at - moved_at <= ms(180), "{mover}: {:?}", change.at - moved_at);
         assert_eq!(stayer.shrinks, 0);
@@ -259,14 +262,14 @@ fn without_any_way_packets_wait_for_the_next_and_the_view_says_so() {
     let number = world.send(DIALLER);
     world.run(ms(1_000));
     let view = world.ends[DIALLER].paths.view(world.now);
-    assert_eq!((view.class, view.reason, view.kept_bytes), (None, Reason::NoWay, 200));
+    assert_eq!((view.class, view.reason, view.kept_bytes), (None, PathReason::NoWay, 200));
     let now = world.now;
     world.ends[DIALLER].paths.add_relayed(channel(0), now);
     world.settle();
     world.run(ms(1_000));
     assert!(world.ends[ACCEPTOR].got.contains(&number));
     let change = world.ends[DIALLER].changes.last().unwrap();
-    assert_eq!((change.reason, change.planned), (Reason::OnlyWay, false));
+    assert_eq!((change.reason, change.planned), (PathReason::OnlyWay, false));
 }
 
 /// Two relays, of 40 and 60 ms, and no direct way.
@@ -310,7 +313,7 @@ fn a_relay_that_is_lost_is_left_at_once_and_what_was_under_way_is_sent_again() {
     world.run(ms(1_000));
     assert_eq!(world.used(DIALLER), Some(1));
     let change = *world.ends[DIALLER].changes.last().unwrap();
-    assert_eq!((change.reason, change.at), (Reason::RelayLost, left));
+    assert_eq!((change.reason, change.at), (PathReason::RelayLost, left));
     let until = world.elapsed() - ms(300);
     assert_eq!(world.missing(DIALLER, until), NONE);
 }

@@ -1,6 +1,6 @@
 //! From the relay to a direct way, and what is shown of it.
 
-use super::super::{Class, Mapping, Reason, Verdict};
+use super::super::{Mapping, PathClass, PathReason, PathVerdict};
 use super::world::{ACCEPTOR, DIALLER, Link, NONE, World, ms};
 use crate::transmit::NextHop;
 
@@ -23,7 +23,7 @@ fn both_ends_are_direct_within_a_fifth_of_a_second_of_their_keys() {
         assert_eq!((world.used(DIALLER), world.used(ACCEPTOR)), (Some(1), Some(1)), "{seed}");
         for end in &world.ends {
             let change = end.changes[0];
-            assert_eq!((change.reason, change.planned), (Reason::DirectProven, true));
+            assert_eq!((change.reason, change.planned), (PathReason::DirectProven, true));
             assert!(change.at <= ms(150), "{change:?}");
         }
     }
@@ -70,8 +70,8 @@ fn no_direct_way_means_the_relay_and_few_probes() {
     world.run(ms(4_900));
     assert_eq!(world.used(DIALLER), Some(0));
     let view = world.ends[DIALLER].paths.view(world.now);
-    let direct = view.ways.iter().find(|way| way.class == Class::Direct).unwrap();
-    assert_eq!((direct.sent, direct.verdict), (9, Verdict::NoAnswer));
+    let direct = view.paths.iter().find(|way| way.class == PathClass::Direct).unwrap();
+    assert_eq!((direct.sent, direct.verdict), (9, PathVerdict::NoAnswer));
     assert_eq!(direct.sentence, "no answer to 9 probes");
     assert_eq!(view.sentence, "the connection was made through this relay");
 
@@ -120,8 +120,8 @@ fn two_nats_that_change_their_ports_are_tried_a_few_times_and_that_is_said() {
     };
     world.run(ms(200_000));
     let view = world.ends[DIALLER].paths.view(world.now);
-    let direct = view.ways.iter().find(|way| way.class == Class::Direct).unwrap();
-    assert_eq!(direct.verdict, Verdict::CannotWork);
+    let direct = view.paths.iter().find(|way| way.class == PathClass::Direct).unwrap();
+    assert_eq!(direct.verdict, PathVerdict::CannotWork);
     assert!((3..=9).contains(&direct.sent), "{} probes", direct.sent);
     assert!(direct.sentence.starts_with("cannot work"));
     assert!(world.wire.iter().filter(|it| matches!(it.2, NextHop::Direct(_))).count() <= 18);
@@ -189,7 +189,7 @@ fn a_direct_way_that_loses_a_fourth_is_left_for_the_relay_in_order_and_within_40
     assert_eq!(world.used(DIALLER), Some(1));
     world.links[1].lose_every = 4;
     world.run(ms(60_000));
-    let worse = |change: &&super::world::Change| change.reason == Reason::DirectWorse;
+    let worse = |change: &&super::world::Change| change.reason == PathReason::DirectWorse;
     let change = *world.ends[DIALLER].changes.iter().find(worse).unwrap();
     assert!(change.planned, "{change:?}");
     let gap = world.longest_gap(ACCEPTOR, change.at - ms(100));

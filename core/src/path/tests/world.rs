@@ -5,8 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::super::{Action, Candidate, Config, Dispatch, Heard, Kind, Mapping, Offer};
-use super::super::{Paths, Reason, Role};
+use super::super::{
+    CandidateAddress, CandidateOffer, CandidateType, Dispatch, Mapping, PathAction, PathConfig,
+    ProbeOutcome,
+};
+use super::super::{PathReason, PathRole, Paths};
 use crate::id::{Channel, PeerId};
 use crate::probe::{LEN, ProbeKey};
 use crate::rng::Rng;
@@ -70,7 +73,7 @@ impl Link {
 pub(super) enum Body {
     Probe([u8; LEN]),
     Data { number: u64, is_ack: bool },
-    Offer(Offer),
+    Offer(CandidateOffer),
 }
 
 /// A change of way, as its end told it.
@@ -78,7 +81,7 @@ pub(super) enum Body {
 pub(super) struct Change {
     pub(super) at: Duration,
     pub(super) to: NextHop,
-    pub(super) reason: Reason,
+    pub(super) reason: PathReason,
     pub(super) planned: bool,
 }
 
@@ -124,7 +127,7 @@ impl World {
         let start = anchor();
         let end = |role, seed: u8| End {
             paths: Paths::new(
-                Config::default(),
+                PathConfig::default(),
                 role,
                 channel(0),
                 Rng::new([seed; 32], "path"),
@@ -142,7 +145,7 @@ impl World {
         Self {
             start,
             now: start,
-            ends: [end(Role::Dialler, seed), end(Role::Acceptor, seed.wrapping_add(100))],
+            ends: [end(PathRole::Dialler, seed), end(PathRole::Acceptor, seed.wrapping_add(100))],
             links,
             queue: BTreeMap::new(),
             sequence: 0,
@@ -165,8 +168,9 @@ impl World {
 
     pub(super) fn tell_local(&mut self, end: usize, mapping: Mapping) {
         let addresses = self.links.iter().filter_map(|link| link.addresses);
-        let candidates: Vec<_> =
-            addresses.map(|both| Candidate { kind: Kind::Reflexive, address: both[end] }).collect();
+        let candidates: Vec<_> = addresses
+            .map(|both| CandidateAddress { kind: CandidateType::Reflexive, address: both[end] })
+            .collect();
         self.ends[end].paths.set_local(&candidates, mapping, self.now);
     }
 
@@ -255,20 +259,20 @@ impl World {
         }
     }
 
-    fn act(&mut self, end: usize, action: Action) {
+    fn act(&mut self, end: usize, action: PathAction) {
         match action {
-            Action::Probe { via, bytes } => {
+            PathAction::Probe { via, bytes } => {
                 self.ends[end].probes += 1;
                 self.carry(end, via, Body::Probe(bytes));
             }
-            Action::Packets { via, bytes, .. } => {
+            PathAction::Packets { via, bytes, .. } => {
                 let number = u64::from_be_bytes(bytes[..8].try_into().unwrap());
                 if number == 0 {
                     return;
                 }
                 self.carry_data(end, via, number, bytes[8] == 1);
             }
-            Action::Candidates(offer) => {
+            PathAction::Candidates(offer) => {
                 // A packet of the connection like any other.
                 match self.ends[end].paths.dispatch(&[0; 200], None, self.now) {
                     Dispatch::Send(via) => self.carry(end, via, Body::Offer(offer)),
@@ -279,11 +283,11 @@ impl World {
                     Dispatch::Held => {}
                 }
             }
-            Action::Changed { to, reason, planned, .. } => {
+            PathAction::Changed { to, reason, planned, .. } => {
                 let at = self.elapsed();
                 self.ends[end].changes.push(Change { at, to, reason, planned });
             }
-            Action::Shrink => self.ends[end].shrinks += 1,
+            PathAction::Shrink => self.ends[end].shrinks += 1,
         }
     }
 
@@ -341,7 +345,7 @@ impl World {
     }
 
     /// Delivers bytes to `end` as if they came by `via`.
-    pub(super) fn inject(&mut self, end: usize, via: NextHop, bytes: &[u8]) -> Heard {
+    pub(super) fn inject(&mut self, end: usize, via: NextHop, bytes: &[u8]) -> ProbeOutcome {
         let heard = self.ends[end].paths.handle_probe(via, bytes, self.now);
         self.settle();
         heard

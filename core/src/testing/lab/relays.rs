@@ -127,13 +127,13 @@ impl Lab {
     /// # Panics
     /// If the peer is not there, or not behind a relay.
     #[must_use]
-    pub fn path(&self, host: HostId, peer: PeerId) -> path::View {
+    pub fn path(&self, host: HostId, peer: PeerId) -> path::PathsView {
         self.peer(host, peer).path.expect("it is behind a relay")
     }
 
     /// Every change of the way to a peer, with the lab's time of it.
     #[must_use]
-    pub fn changes(&self, host: HostId, peer: PeerId) -> Vec<(Instant, NextHop, path::Reason)> {
+    pub fn changes(&self, host: HostId, peer: PeerId) -> Vec<(Instant, NextHop, path::PathReason)> {
         let change = |(at, event): &(Instant, Event)| {
             let Event::PathChanged { peer: whose, via, reason } = event else { return None };
             (*whose == peer).then_some((*at, *via, *reason))
