@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::registration::{AGAIN, ANSWER};
-use super::{Action, Registration, Search, search};
+use super::{Action, Registration, Search, lookup};
 use crate::error::{Code, Failure};
 use crate::id::PeerId;
 use crate::testing::clock::origin;
