@@ -1,9 +1,9 @@
 //! Probes: authenticated pings and pongs of a fixed length, bytes to values and back.
 //!
-//! It decides their layout and whether one is genuine. It never decides when one is sent, keeps no
-//! record of those that were seen, and never says what an answer proves.
+//! It decides their layout and whether one is genuine. It never decides when one is sent or what an
+//! answer proves, and keeps no record of those that were seen.
 //!
-//! A ping and its pong are equally long, so that whoever answers never sends more than it got. The
+//! A ping and its pong are equally long, so that an answer never has more bytes than its ping. The
 //! two directions of a connection have keys of their own: a probe that is sent back to its sender is
 //! refused there. Their first byte lies where no packet of QUIC begins (RFC 9443 §3), so that they
 //! share a socket with it.
@@ -40,7 +40,7 @@ const MAC: usize = 16;
 pub struct ProbeKey([u8; 32]);
 
 impl ProbeKey {
-    /// A key of 32 secret bytes, for one direction of one connection.
+    /// Returns the key of 32 secret bytes, for one direction of one connection.
     #[must_use]
     pub const fn new(secret: [u8; 32]) -> Self {
         Self(secret)
@@ -56,9 +56,9 @@ impl fmt::Debug for ProbeKey {
 /// What a probe is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ProbeKind {
-    /// A question, 0x20.
+    /// A ping, 0x20.
     Ping,
-    /// The answer to one, 0x21.
+    /// Its answer, 0x21.
     Pong,
 }
 
@@ -82,7 +82,7 @@ pub enum ProbeKind {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Probe {
-    /// Question or answer.
+    /// Ping or answer.
     pub kind: ProbeKind,
     /// The tag of the sender's direction, by which a receiver finds the key.
     pub session: u64,
@@ -99,7 +99,7 @@ pub struct Probe {
 }
 
 impl Probe {
-    /// The probe as bytes, authenticated with `key`.
+    /// Returns the probe as bytes, authenticated with `key`.
     ///
     /// Of an IPv6 address, flow label and scope are not carried: they mean nothing elsewhere.
     #[must_use]
@@ -131,7 +131,7 @@ impl Probe {
         out
     }
 
-    /// The session that `bytes` claim to be of, before anything is known to be true: to find the
+    /// Returns the session that `bytes` claim to be of, before any of them is authenticated: to find the
     /// key. `None` if they cannot be a probe.
     #[must_use]
     pub fn session(bytes: &[u8]) -> Option<u64> {
@@ -140,7 +140,7 @@ impl Probe {
         Some(number(bytes, 1))
     }
 
-    /// The probe, if these are exactly the bytes that whoever holds `key` made of one.
+    /// Returns the probe, if these are exactly the bytes that a holder of `key` made of one.
     #[must_use]
     pub fn decode(bytes: &[u8], key: &ProbeKey) -> Option<Self> {
         let bytes: &[u8; LEN] = bytes.try_into().ok()?;
