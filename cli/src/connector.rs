@@ -78,7 +78,7 @@ pub(crate) async fn run(arguments: &ConnectorArgs, home: Result<Home, Stop>) -> 
         heartbeat: config.heartbeat,
         advertise: config.advertise,
         relays,
-        paths: path::PathConfig { direct: config.direct, ..Default::default() },
+        paths: path::PathConfig::default().direct(config.direct),
         port_mapping: config.port_mapping && config.direct && !arguments.no_port_mapping,
         source,
     };

@@ -235,7 +235,7 @@ impl Agent {
         keys.limits.check(path)?;
         let AgentKeys { relays, direct, port_mapping, forwards, limits, heartbeat, .. } = keys;
         check_relays(&relays, path)?;
-        let paths = path::PathConfig { direct, ..Default::default() };
+        let paths = path::PathConfig::default().direct(direct);
         Ok(Self { target, relays, paths, port_mapping, forwards, limits, heartbeat })
     }
 }

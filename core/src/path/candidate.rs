@@ -1,6 +1,6 @@
 //! Addresses at which one end may be reached, and how they came to be known (RFC 8445 §5.1).
 //!
-//! It decides which of a peer's are taken and how many. It never probes them.
+//! It decides which of a peer's are used and how many. It never probes them.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -9,11 +9,12 @@ use super::nat::{Mapping, is_reachable};
 
 /// Candidates of one peer that are tried: a host with many interfaces has fewer, and each costs
 /// nine probes a round.
-pub const MAX_CANDIDATES: usize = 16;
+pub(crate) const MAX_CANDIDATES: usize = 16;
 
 /// How a candidate came to be known; those before are tried and shown first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum CandidateType {
     /// An address of the host itself.
     Host,
@@ -21,12 +22,12 @@ pub enum CandidateType {
     Mapped,
     /// The address that a relay saw.
     Reflexive,
-    /// The address from which the peer itself came; never told by anybody.
+    /// The address from which the peer itself came; no peer offers one.
     PeerReflexive,
 }
 
 impl CandidateType {
-    /// The stable text of the kind, as messages and `--json` carry it.
+    /// Returns the stable text of the type, as messages and `--json` carry it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -53,19 +54,19 @@ pub struct CandidateAddress {
     pub address: SocketAddr,
 }
 
-/// What one end tells the other, end to end, so that both begin to knock at the same time.
+/// What one end sends the other, end to end, so that both begin to punch at the same time.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct CandidateOffer {
+pub(crate) struct CandidateOffer {
     /// Where its sender may be reached.
-    pub candidates: Vec<CandidateAddress>,
+    pub(crate) candidates: Vec<CandidateAddress>,
     /// The NAT of its sender.
-    pub mapping: Mapping,
-    /// Which attempt this is; whoever hears a higher one than its own answers with the same.
-    pub round: u32,
+    pub(crate) mapping: Mapping,
+    /// The number of the punching round; a peer with a lower one answers with the same.
+    pub(crate) round: u32,
 }
 
 impl CandidateOffer {
-    /// The candidates that are worth a probe, best kind first, each address once, up to
+    /// Returns the candidates that are worth a probe, best kind first, each address once, up to
     /// [`MAX_CANDIDATES`]. Loopback addresses are, if this end has one itself.
     pub(super) fn usable(&self, own: &[CandidateAddress]) -> Vec<CandidateAddress> {
         let is_local_allowed = own.iter().any(|candidate| candidate.address.ip().is_loopback());
@@ -74,8 +75,8 @@ impl CandidateOffer {
         sorted.sort_unstable();
         for candidate in sorted {
             let is_known = usable.iter().any(|it| it.address == candidate.address);
-            let is_told = candidate.kind != CandidateType::PeerReflexive;
-            if is_told && !is_known && is_reachable(candidate.address, is_local_allowed) {
+            let is_offered = candidate.kind != CandidateType::PeerReflexive;
+            if is_offered && !is_known && is_reachable(candidate.address, is_local_allowed) {
                 usable.push(candidate);
             }
         }
@@ -120,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_makes_this_host_knock_at_itself_unless_it_lives_there() {
+    fn loopback_is_probed_only_by_a_host_that_has_it() {
         let loopback = candidate(CandidateType::Host, "127.0.0.1:22");
         assert_eq!(
             offer(vec![loopback]).usable(&[candidate(CandidateType::Host, "10.0.0.1:1")]),
@@ -133,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn kinds_serialise_as_their_texts_and_nobody_tells_a_peer_reflexive_one() {
+    fn types_serialise_as_their_texts_and_no_peer_reflexive_one_is_used() {
         for kind in [
             CandidateType::Host,
             CandidateType::Mapped,

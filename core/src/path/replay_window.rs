@@ -1,8 +1,8 @@
-//! Which transactions of a peer have been seen: a sliding window (as in RFC 4303 §3.4.3).
+//! The anti-replay window: which transactions of a peer have been seen (as in RFC 4303 §3.4.3).
 //!
 //! It decides whether a number is new. It never decides what an old one means.
 
-/// Numbers that may arrive late: probes of four seconds to every way at once are fewer, and a relay
+/// Numbers that may arrive late: the probes of four seconds on all paths together are fewer, and a relay
 /// delays them by less.
 pub(super) const WIDTH: u64 = 1024;
 
@@ -15,7 +15,7 @@ pub(super) enum Freshness {
     Newest,
     /// Not seen, and below one that was.
     Late,
-    /// Seen, or so far below that nobody knows.
+    /// Seen, or so far below that this is not recorded.
     Old,
 }
 
@@ -27,7 +27,7 @@ pub(super) struct ReplayWindow {
 }
 
 impl ReplayWindow {
-    /// Takes `number`, and says whether it is new.
+    /// Records `number`, and returns whether it is new.
     pub(super) fn take(&mut self, number: u64) -> Freshness {
         let Some(newest) = self.newest else {
             self.newest = Some(number);

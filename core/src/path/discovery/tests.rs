@@ -1,4 +1,4 @@
-//! What relays see, what it amounts to, and who may not say so.
+//! What relays see, what follows from it, and whose report does not count.
 
 use super::super::{CandidateAddress, CandidateType, Mapping};
 use super::{AddressDiscovery, FORGET, MAX_RELAYS};
@@ -55,6 +55,13 @@ fn ask(discovery: &mut AddressDiscovery, seen: &[(&str, u8, &str)], now: Instant
 }
 
 #[test]
+fn a_new_discovery_offers_the_hosts_own_addresses_and_knows_no_mapping() {
+    let discovery = discovery(anchor());
+    assert_eq!(discovery.candidates()[0].kind, CandidateType::Host);
+    assert_eq!(discovery.mapping(), Mapping::Unknown);
+}
+
+#[test]
 fn what_a_relay_sees_is_a_candidate_beside_the_hosts_own() {
     let now = anchor();
     let mut discovery = discovery(now);
@@ -71,7 +78,7 @@ fn what_a_relay_sees_is_a_candidate_beside_the_hosts_own() {
 }
 
 #[test]
-fn of_what_a_gateway_maps_only_a_few_addresses_that_can_be_another_hosts_are_told() {
+fn few_and_only_possible_addresses_of_a_gateway_are_offered() {
     let mut discovery = discovery(anchor());
     let wrong =
         ["127.0.0.1:1", "[::1]:1", "0.0.0.0:1", "224.0.0.1:1", "169.254.0.1:1", "192.0.2.1:0"];
@@ -87,7 +94,7 @@ fn of_what_a_gateway_maps_only_a_few_addresses_that_can_be_another_hosts_are_tol
 }
 
 #[test]
-fn while_tcp_carries_what_the_relay_saw_before_is_no_candidate_and_is_asked_for_anew() {
+fn over_tcp_what_the_relay_saw_is_no_candidate_and_is_asked_again() {
     let now = anchor();
     let mut discovery = discovery(now);
     welcome(&mut discovery, 1, "198.51.100.1:4000", &["192.0.2.1:1"], now);
@@ -103,7 +110,7 @@ fn while_tcp_carries_what_the_relay_saw_before_is_no_candidate_and_is_asked_for_
 }
 
 #[test]
-fn two_relays_tell_an_independent_mapping_from_a_dependent_one() {
+fn two_relays_distinguish_independent_from_dependent_mappings() {
     for (second, mapping) in
         [("198.51.100.1:4000", Mapping::Independent), ("198.51.100.1:4001", Mapping::Dependent)]
     {

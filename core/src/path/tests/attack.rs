@@ -1,6 +1,6 @@
 //! Whoever forges, repeats, reflects, displaces and floods.
 
-use super::super::on_probe::ProbeOutcome;
+use super::super::ProbeOutcome;
 use super::super::probe_flags::ProbeFlags;
 use super::world::{ACCEPTOR, Body, DIALLER, World, key, ms};
 use crate::probe::{LEN, Probe, ProbeKey, ProbeKind};
@@ -11,8 +11,8 @@ fn at(text: &str) -> NextHop {
 }
 
 /// A ping or pong of the dialler.
-fn probe(kind: ProbeKind, transaction: u64, is_bare: bool, key: &ProbeKey) -> [u8; LEN] {
-    let state = ProbeFlags { is_bare, ..ProbeFlags::default() }.to_byte();
+fn probe(kind: ProbeKind, transaction: u64, is_direct: bool, key: &ProbeKey) -> [u8; LEN] {
+    let state = ProbeFlags { is_direct, ..ProbeFlags::default() }.to_byte();
     Probe { kind, session: 1, transaction, sent: 0, observed: None, state }.encode(key)
 }
 
@@ -32,7 +32,7 @@ fn shape(world: &World) -> String {
 }
 
 #[test]
-fn forged_repeated_reflected_and_displaced_probes_are_told_apart_and_change_nothing() {
+fn forged_repeated_reflected_and_displaced_probes_change_nothing() {
     let mut world = direct(1);
     let from = |world: &World, by: usize, bare: bool| {
         let is_probe = |it: &&(_, usize, NextHop, Body)| {
@@ -74,7 +74,7 @@ fn forged_repeated_reflected_and_displaced_probes_are_told_apart_and_change_noth
     });
     let pings: Vec<_> = pings.collect();
     for (_, bytes) in &pings[..pings.len() - 2] {
-        let bare = ProbeFlags::from_byte(bytes[44]).is_bare;
+        let bare = ProbeFlags::from_byte(bytes[44]).is_direct;
         let via = if bare { at("192.0.2.66:6") } else { relay };
         assert_eq!(world.inject(ACCEPTOR, via, bytes), ProbeOutcome::Replayed);
     }
@@ -99,7 +99,7 @@ fn an_answer_from_an_address_that_was_not_asked_does_not_count() {
     });
     let ping = Probe::decode(&asked.unwrap(), &key(2)).unwrap();
     let answer = |ping: Probe| {
-        let state = ProbeFlags { is_bare: true, ..ProbeFlags::default() }.to_byte();
+        let state = ProbeFlags { is_direct: true, ..ProbeFlags::default() }.to_byte();
         Probe { kind: ProbeKind::Pong, session: 1, state, ..ping }.encode(&key(1))
     };
     let here = world.via(1, ACCEPTOR);
@@ -145,7 +145,7 @@ fn pings_from_ever_new_addresses_fill_a_table_of_bounded_size() {
         let from = at(&format!("192.0.2.66:{}", i + 1));
         world.inject(ACCEPTOR, from, &probe(ProbeKind::Ping, 1 << 40 | i, true, &key(1)));
     }
-    assert_eq!(world.ends[ACCEPTOR].paths.ways.all.len(), 25);
+    assert_eq!(world.ends[ACCEPTOR].paths.paths.iter().count(), 25);
     assert!(world.used(ACCEPTOR).is_some(), "packets go to none of those");
 }
 
@@ -180,20 +180,20 @@ fn a_relay_that_sends_a_copy_from_elsewhere_does_not_move_the_peer() {
 }
 
 #[test]
-fn a_peer_that_tells_addresses_without_end_has_eight_rounds_and_one_a_second() {
-    use super::super::{CandidateAddress, CandidateOffer, CandidateType as Told};
+fn a_peer_that_keeps_sending_addresses_gets_eight_rounds_and_one_a_second() {
+    use super::super::{CandidateAddress, CandidateOffer, CandidateType};
     let mut world = World::new(7).meet();
     world.run(ms(10_000));
     let mut tried = 0;
     for round in 1..=50_u32 {
         let address = format!("192.0.2.66:{}", 1_000 + round).parse().unwrap();
-        let candidates = vec![CandidateAddress { kind: Told::Host, address }];
+        let candidates = vec![CandidateAddress { kind: CandidateType::Host, address }];
         let offer = CandidateOffer { candidates, round: 100 + round, ..CandidateOffer::default() };
         let now = world.now;
         world.ends[DIALLER].paths.handle_candidates(&offer, now);
         world.settle();
-        let ways = &world.ends[DIALLER].paths.ways;
-        tried += usize::from(ways.get(NextHop::Direct(Route::to(address))).is_some());
+        let paths = &world.ends[DIALLER].paths.paths;
+        tried += usize::from(paths.get(NextHop::Direct(Route::to(address))).is_some());
     }
     assert_eq!(tried, 8);
 }

@@ -1,10 +1,11 @@
 //! Any order of calls: what must hold after each.
 
+use super::super::context::MAX_ACTIONS;
 use super::super::path_set::{MAX_DIRECT, MAX_RELAYED};
-use super::super::reorder::WITHOUT_A_WAY;
+use super::super::reorder::WITHOUT_PATH;
 use super::super::{
-    CandidateAddress, CandidateOffer, CandidateType, Dispatch, MAX_ACTIONS, Mapping, PathAction,
-    PathConfig, PathRole, Paths,
+    CandidateAddress, CandidateOffer, CandidateType, Dispatch, Mapping, PathAction, PathConfig,
+    PathRole, Paths,
 };
 use super::world::{channel, key, ms};
 use crate::probe::{Probe, ProbeKind};
@@ -205,13 +206,13 @@ impl Run {
         if let Some((at, _)) = self.paths.deadline() {
             assert!(at > self.now, "a deadline in the past");
         }
-        let direct = self.paths.ways.all.iter().filter(|way| way.is_direct()).count();
+        let direct = self.paths.paths.iter().filter(|path| path.is_direct()).count();
         assert!(direct <= MAX_DIRECT);
-        assert!(self.paths.ways.all.len() - direct <= MAX_RELAYED);
-        assert!(self.paths.ways.all.iter().all(|way| way.track.pending() <= 8));
-        assert!(self.paths.actions.len() <= MAX_ACTIONS);
+        assert!(self.paths.paths.iter().count() - direct <= MAX_RELAYED);
+        assert!(self.paths.paths.iter().all(|path| path.track().pending() <= 8));
+        assert!(self.paths.cx.waiting() <= MAX_ACTIONS);
         let config = PathConfig::default();
-        let most = 2 * config.hold_bytes + config.replay_bytes + WITHOUT_A_WAY;
+        let most = 2 * config.reorder_bytes + config.resend_bytes + WITHOUT_PATH;
         let view = self.paths.view(self.now);
         assert!(view.kept_bytes <= most);
         serde_json::to_string(&view).expect("a view serialises");

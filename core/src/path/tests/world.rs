@@ -1,5 +1,5 @@
 //! Two ends joined by relays and direct links, in virtual time. No QUIC: a packet is a number, and
-//! each is acknowledged at once by another that is not.
+//! each is acknowledged immediately by another that is not.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -76,7 +76,7 @@ pub(super) enum Body {
     Offer(CandidateOffer),
 }
 
-/// A change of way, as its end told it.
+/// A change of the active path, as its end reported it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Change {
     pub(super) at: Duration,
@@ -94,7 +94,7 @@ pub(super) struct End {
     pub(super) got: Vec<u64>,
     pub(super) got_at: BTreeMap<u64, Duration>,
     pub(super) sent_at: BTreeMap<u64, Duration>,
-    /// Packets that went by two ways.
+    /// Packets that took two paths.
     pub(super) copied: Vec<(u64, Duration)>,
     pub(super) probes: u64,
     pub(super) heard: BTreeMap<String, u64>,
@@ -110,12 +110,12 @@ pub(super) struct World {
     next_number: u64,
     /// Ends, the times between their packets, and when the next is sent.
     pub(super) traffic: Vec<(usize, Duration, Instant)>,
-    /// Whoever copies: everything that went over a link.
+    /// Everything that went over a link.
     pub(super) wire: Vec<(Duration, usize, NextHop, Body)>,
 }
 
 impl World {
-    /// A relay of 40 ms each way, and a direct link of 10 ms each way, both NATs filtering.
+    /// A relay of 40 ms in each direction, and a direct link of 10 ms in each direction, both NATs filtering.
     pub(super) fn new(seed: u8) -> Self {
         Self::with(
             seed,
@@ -158,7 +158,7 @@ impl World {
     /// Both ends know their addresses and have keys.
     pub(super) fn meet(mut self) -> Self {
         for end in [DIALLER, ACCEPTOR] {
-            self.tell_local(end, Mapping::Independent);
+            self.set_local(end, Mapping::Independent);
             let [ours, theirs] = [end, 1 - end].map(|it| (it as u64 + 1, key(it as u8 + 1)));
             self.ends[end].paths.set_keys(ours, theirs, self.now);
         }
@@ -166,7 +166,7 @@ impl World {
         self
     }
 
-    pub(super) fn tell_local(&mut self, end: usize, mapping: Mapping) {
+    pub(super) fn set_local(&mut self, end: usize, mapping: Mapping) {
         let addresses = self.links.iter().filter_map(|link| link.addresses);
         let candidates: Vec<_> = addresses
             .map(|both| CandidateAddress { kind: CandidateType::Reflexive, address: both[end] })
@@ -174,7 +174,7 @@ impl World {
         self.ends[end].paths.set_local(&candidates, mapping, self.now);
     }
 
-    /// The way of that link, as `end` sees it.
+    /// Returns the path of that link, as `end` sees it.
     pub(super) fn via(&self, link: usize, end: usize) -> NextHop {
         match self.links[link].addresses {
             Some(both) => NextHop::Direct(Route::to(both[1 - end])),
@@ -188,7 +188,7 @@ impl World {
 
     /// The link that `end` uses.
     pub(super) fn used(&self, end: usize) -> Option<usize> {
-        let via = self.ends[end].paths.select.in_use()?;
+        let via = self.ends[end].paths.active.hop()?;
         (0..self.links.len()).find(|&link| self.via(link, end) == via)
     }
 
@@ -238,8 +238,8 @@ impl World {
 
     fn carry_data(&mut self, end: usize, via: NextHop, number: u64, is_ack: bool) {
         if let NextHop::Direct(_) = via {
-            let way = self.ends[end].paths.ways.get(via).expect("a known address");
-            assert!(way.track.answered > 0, "data to an address that never answered");
+            let path = self.ends[end].paths.paths.get(via).expect("a known address");
+            assert!(path.is_validated(), "data to an address that never answered");
         }
         self.carry(end, via, Body::Data { number, is_ack });
     }
