@@ -53,14 +53,8 @@ fn offer(told: &Candidates) -> CandidateOffer {
         };
         Some(path::CandidateAddress { kind, address: it.address })
     };
-    let mapping = match told.mapping {
-        message::Mapping::None => path::Mapping::None,
-        message::Mapping::Independent => path::Mapping::Independent,
-        message::Mapping::Dependent => path::Mapping::Dependent,
-        message::Mapping::Unknown => path::Mapping::Unknown,
-    };
     let candidates = told.candidates.iter().filter_map(candidate).collect();
-    CandidateOffer { candidates, mapping, round: told.round }
+    CandidateOffer { candidates, mapping: told.mapping, round: told.round }
 }
 
 /// What this node tells a peer; an address from which the peer came is nothing to tell.
@@ -74,12 +68,6 @@ pub(super) fn told(offer: &CandidateOffer) -> Candidates {
         };
         Some(message::Candidate { kind, address: it.address })
     };
-    let mapping = match offer.mapping {
-        path::Mapping::None => message::Mapping::None,
-        path::Mapping::Independent => message::Mapping::Independent,
-        path::Mapping::Dependent => message::Mapping::Dependent,
-        path::Mapping::Unknown => message::Mapping::Unknown,
-    };
     let candidates = offer.candidates.iter().filter_map(candidate).collect();
-    Candidates { candidates, mapping, round: offer.round }
+    Candidates { candidates, mapping: offer.mapping, round: offer.round }
 }

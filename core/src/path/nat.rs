@@ -6,21 +6,7 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-/// How a socket's public address depends on where its packets go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Mapping {
-    /// The public address is one of the host's own: no NAT.
-    None,
-    /// One public address for all destinations.
-    Independent,
-    /// Another public address, most often another port, for other destinations: no peer can know
-    /// in advance where to send.
-    Dependent,
-    /// Not known, or not yet.
-    #[default]
-    Unknown,
-}
+pub use crate::message::Mapping;
 
 impl Mapping {
     /// Returns the stable text of the mapping, as messages and `--json` carry it.
