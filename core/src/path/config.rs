@@ -1,6 +1,6 @@
 //! The settings of a connection's paths, each with its default and the reason for it.
 //!
-//! It holds values only. What nobody needs to set is a constant beside the code that uses it.
+//! It holds values only. A value that needs no setting is a constant beside the code that uses it.
 
 use std::time::Duration;
 

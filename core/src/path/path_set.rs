@@ -141,6 +141,25 @@ impl PathSet {
         }
     }
 
+    /// The peer advertises on a path whether it sends its packets there.
+    pub(super) fn on_peer_flags(
+        &mut self,
+        hop: NextHop,
+        sends_here: bool,
+        is_active: bool,
+        now: Instant,
+    ) {
+        if sends_here {
+            self.set_used_by_peer(hop);
+        }
+        if let Some(path) = self.get_mut(hop) {
+            path.set_used_by_peer(sends_here);
+            if sends_here && !is_active {
+                path.on_peer_moved_here(now);
+            }
+        }
+    }
+
     /// The peer left the direct path that it used for a relay: this end grades the path as it did.
     pub(super) fn grade_used_by_peer_as_worse(&mut self) {
         self.direct_mut().filter(|path| path.is_used_by_peer()).for_each(PathState::grade_as_worse);

@@ -19,9 +19,8 @@ use super::probe_flags::ProbeFlags;
 use super::prober::{ProbeOutcome, Prober};
 use super::punching::PunchingRounds;
 use super::replay_window::Freshness;
-use super::score::PathClass;
 use super::selection::{Selection, Switch};
-use super::view::{self, PathCounters, PathReason, PathsView, PeerView};
+use super::view::{self, PathCounters, PathReason, PathsView};
 use crate::id::Channel;
 use crate::probe::{Probe, ProbeKey, ProbeKind};
 use crate::rng::Rng;
@@ -302,19 +301,12 @@ impl Paths {
     /// The peer advertises its state on the path to `via`.
     fn on_flags(&mut self, via: NextHop, flags: ProbeFlags, now: Instant) {
         let has_left = self.prober.set_peer(flags);
-        if flags.sends_here {
-            if !has_left && self.cx.role == PathRole::Acceptor && !via.is_direct() {
-                // The dialler has selected a relay, and its grade of the direct path counts for both.
-                self.paths.grade_used_by_peer_as_worse();
-            }
-            self.paths.set_used_by_peer(via);
+        let follows = flags.sends_here && !has_left && self.cx.role == PathRole::Acceptor;
+        if follows && !via.is_direct() {
+            // The dialler has selected a relay, and its grade of the direct path counts for both.
+            self.paths.grade_used_by_peer_as_worse();
         }
-        if let Some(path) = self.paths.get_mut(via) {
-            path.set_used_by_peer(flags.sends_here);
-            if flags.sends_here && !self.active.is(via) {
-                path.on_peer_moved_here(now);
-            }
-        }
+        self.paths.on_peer_flags(via, flags.sends_here, self.active.is(via), now);
         if !self.active.is_direct() {
             return;
         }
@@ -518,35 +510,14 @@ impl Paths {
     /// Returns the state as plain data, with ages in place of instants.
     #[must_use]
     pub(crate) fn view(&self, now: Instant) -> PathsView {
-        let now = self.now.max(now);
-        let active = self.active_path();
-        let view = |path: &PathState| view::path_view(path, self.active.is(path.hop()), now);
-        let mut paths: Vec<_> = self.paths.iter().map(view).collect();
-        paths.sort_by_key(|path| (!path.in_use, path.class, path.kind));
-        let peer = self.prober.peer();
-        PathsView {
-            class: active.map(PathState::class),
-            to: active.map(|path| view::to(path.hop())),
-            age_ms: view::age_ms(self.active.since(), now),
-            reason: self.active.reason(),
-            sentence: self.active.reason().sentence(),
-            suspect: self.active.is_suspect(),
-            latency_ms: active.and_then(|path| path.track().smoothed()).map(view::as_ms),
-            least_ms: active.and_then(|path| path.track().least()).map(view::as_ms),
-            loss: active.map_or(0.0, |path| path.track().loss().0),
-            mapping: self.rounds.mapping(),
-            candidates: self.rounds.candidates().to_vec(),
-            peer: PeerView {
-                sends: if peer.sends_direct { PathClass::Direct } else { PathClass::Relayed },
-                has_one_way_loss: peer.has_one_way_loss,
-                mapping: self.rounds.peer_mapping(),
-            },
-            rounds: self.rounds.number(),
-            held_off_ms: self.active.held_off_until(now).map(|until| view::age_ms(now, until)),
-            kept_bytes: self.packets.bytes(),
-            dropped: self.packets.dropped(),
-            counters: self.counters,
-            paths,
-        }
+        let Self { paths, active, prober, rounds, packets, counters, .. } = self;
+        view::overview(
+            (paths, active),
+            prober.peer(),
+            rounds,
+            packets,
+            *counters,
+            self.now.max(now),
+        )
     }
 }

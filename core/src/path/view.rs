@@ -8,10 +8,15 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::candidate::{CandidateAddress, CandidateType};
+use super::liveness::ActivePath;
 use super::nat::Mapping;
+use super::packets::PacketBuffers;
+use super::path_set::PathSet;
 use super::path_state::{Obstacle, PathState};
+use super::probe_flags::ProbeFlags;
 use super::probe_track::PROVEN;
 use super::prober::ProbeOutcome;
+use super::punching::PunchingRounds;
 use super::score::PathClass;
 use crate::transmit::NextHop;
 
@@ -236,8 +241,47 @@ pub struct PathsView {
     pub paths: Vec<PathView>,
 }
 
+/// Returns what is shown of all paths, with ages in place of instants.
+pub(super) fn overview(
+    (set, active): (&PathSet, &ActivePath),
+    peer: ProbeFlags,
+    rounds: &PunchingRounds,
+    packets: &PacketBuffers,
+    counters: PathCounters,
+    now: Instant,
+) -> PathsView {
+    let mut paths: Vec<_> =
+        set.iter().map(|path| path_view(path, active.is(path.hop()), now)).collect();
+    paths.sort_by_key(|path| (!path.in_use, path.class, path.kind));
+    let used = active.hop().and_then(|hop| set.get(hop));
+    PathsView {
+        class: used.map(PathState::class),
+        to: used.map(|path| to(path.hop())),
+        age_ms: age_ms(active.since(), now),
+        reason: active.reason(),
+        sentence: active.reason().sentence(),
+        suspect: active.is_suspect(),
+        latency_ms: used.and_then(|path| path.track().smoothed()).map(as_ms),
+        least_ms: used.and_then(|path| path.track().least()).map(as_ms),
+        loss: used.map_or(0.0, |path| path.track().loss().0),
+        mapping: rounds.mapping(),
+        candidates: rounds.candidates().to_vec(),
+        peer: PeerView {
+            sends: if peer.sends_direct { PathClass::Direct } else { PathClass::Relayed },
+            has_one_way_loss: peer.has_one_way_loss,
+            mapping: rounds.peer_mapping(),
+        },
+        rounds: rounds.number(),
+        held_off_ms: active.held_off_until(now).map(|until| age_ms(now, until)),
+        kept_bytes: packets.bytes(),
+        dropped: packets.dropped(),
+        counters,
+        paths,
+    }
+}
+
 /// Returns what is shown of one path.
-pub(super) fn path_view(path: &PathState, is_active: bool, now: Instant) -> PathView {
+fn path_view(path: &PathState, is_active: bool, now: Instant) -> PathView {
     let track = path.track();
     let verdict = verdict(path);
     PathView {
@@ -301,17 +345,17 @@ fn sentence(path: &PathState, verdict: PathVerdict, now: Instant) -> String {
 }
 
 /// Returns where a hop leads, as a text.
-pub(super) fn to(hop: NextHop) -> String {
+fn to(hop: NextHop) -> String {
     match hop {
         NextHop::Direct(route) => route.remote.to_string(),
         NextHop::Relayed(channel) => channel.to_string(),
     }
 }
 
-pub(super) fn age_ms(since: Instant, now: Instant) -> u64 {
+fn age_ms(since: Instant, now: Instant) -> u64 {
     u64::try_from(now.saturating_duration_since(since).as_millis()).unwrap_or(u64::MAX)
 }
 
-pub(super) fn as_ms(time: Duration) -> f64 {
+fn as_ms(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
