@@ -141,7 +141,7 @@ pub struct Config {
     pub(crate) device_id: String,
     pub(crate) listening: bool,
     pub(crate) relay: Option<relay::Config>,
-    pub(crate) path: path::Config,
+    pub(crate) path: path::PathConfig,
     pub(crate) transport: Transport,
     pub(crate) limits: Limits,
     pub(crate) heartbeat: heartbeat::Config,
@@ -158,7 +158,7 @@ impl Config {
             device_id: "device".into(),
             listening: false,
             relay: None,
-            path: path::Config::default(),
+            path: path::PathConfig::default(),
             transport: Transport::default(),
             limits: Limits::default(),
             heartbeat: heartbeat::Config::default(),
@@ -211,7 +211,7 @@ impl Builder {
     }
 
     /// How paths to peers behind a relay are found and chosen.
-    pub fn path(mut self, path: path::Config) -> Self {
+    pub fn path(mut self, path: path::PathConfig) -> Self {
         self.0.path = path;
         self
     }

@@ -11,8 +11,8 @@ use crate::error::{Code, Failure};
 use crate::id::{PeerId, RequestId, StreamId};
 use crate::lifecycle::{State, Transition};
 use crate::message::ServiceName;
-use crate::path::Reason;
-use crate::transmit::Via;
+use crate::path::PathReason;
+use crate::transmit::NextHop;
 
 /// A fact about a node.
 #[derive(Debug, Clone, PartialEq)]
@@ -145,9 +145,9 @@ pub enum Event {
         /// Which peer.
         peer: PeerId,
         /// Which path.
-        via: Via,
+        via: NextHop,
         /// Why.
-        reason: Reason,
+        reason: PathReason,
     },
     /// The last peer of a node that is shutting down is gone.
     ShutDown,
@@ -216,13 +216,18 @@ fn fmt_state(peer: PeerId, state: &State, f: &mut fmt::Formatter<'_>) -> fmt::Re
     }
 }
 
-fn fmt_path(peer: PeerId, via: Via, reason: Reason, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+fn fmt_path(
+    peer: PeerId,
+    via: NextHop,
+    reason: PathReason,
+    f: &mut fmt::Formatter<'_>,
+) -> fmt::Result {
     let why = reason.sentence();
     match via {
-        Via::Direct(route) => {
+        NextHop::Direct(route) => {
             write!(f, "packets to {peer} go directly to {}: {why}", route.remote)
         }
-        Via::Relayed(channel) => write!(f, "packets to {peer} go through {channel}: {why}"),
+        NextHop::Relayed(channel) => write!(f, "packets to {peer} go through {channel}: {why}"),
     }
 }
 
@@ -303,7 +308,7 @@ mod tests {
     #[test]
     fn events_of_peers_and_relays_read_as_sentences() {
         let (peer, address) = (PeerId(3), SocketAddr::from(([192, 0, 2, 1], 4433)));
-        let relayed = Via::Relayed(Channel { relay: PeerId(1), number: 7 });
+        let relayed = NextHop::Relayed(Channel { relay: PeerId(1), number: 7 });
         for (event, text) in [
             (Event::Accepted { peer }, "peer 3 connected to this node"),
             (Event::Closed { peer, failure: failure() }, "peer 3 is closed: timed_out: no answer"),
@@ -329,21 +334,21 @@ mod tests {
                 "the relay (peer 3) does not have the services of this node: timed_out: no answer",
             ),
             (
-                Event::PathChanged { peer, via: relayed, reason: Reason::First },
+                Event::PathChanged { peer, via: relayed, reason: PathReason::First },
                 &format!(
                     "packets to peer 3 go through channel 7 of peer 1: {}",
-                    Reason::First.sentence()
+                    PathReason::First.sentence()
                 ),
             ),
             (
                 Event::PathChanged {
                     peer,
-                    via: Via::Direct(Route::to(address)),
-                    reason: Reason::DirectProven,
+                    via: NextHop::Direct(Route::to(address)),
+                    reason: PathReason::DirectProven,
                 },
                 &format!(
                     "packets to peer 3 go directly to 192.0.2.1:4433: {}",
-                    Reason::DirectProven.sentence()
+                    PathReason::DirectProven.sentence()
                 ),
             ),
             (Event::ShutDown, "the node has shut down"),

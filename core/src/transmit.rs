@@ -23,13 +23,30 @@ impl Route {
     }
 }
 
-/// By which way a packet of an end-to-end connection travels.
+/// The next hop of a packet of an end-to-end connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Via {
-    /// Bare, from address to address.
+pub enum NextHop {
+    /// The peer itself, at this address.
     Direct(Route),
-    /// In a datagram to a relay, which passes it on.
+    /// A relay, which forwards the packet on this channel.
     Relayed(Channel),
+}
+
+impl NextHop {
+    /// Returns true if packets to both take one path. A direct path is named by its remote address,
+    /// whichever local address packets leave from.
+    pub(crate) fn is_same_path(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Direct(a), Self::Direct(b)) => a.remote == b.remote,
+            (Self::Relayed(a), Self::Relayed(b)) => a == b,
+            (Self::Direct(_), Self::Relayed(_)) | (Self::Relayed(_), Self::Direct(_)) => false,
+        }
+    }
+
+    /// Returns true if no relay is in between.
+    pub(crate) const fn is_direct(self) -> bool {
+        matches!(self, Self::Direct(_))
+    }
 }
 
 /// The first 32 bits of addresses that name an end-to-end connection within a node: of the range for
@@ -87,4 +104,20 @@ pub struct Transmit {
     pub segment_size: Option<usize>,
     /// Bytes in all.
     pub size: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::PeerId;
+
+    #[test]
+    fn a_direct_path_is_named_by_its_remote_address() {
+        let route = Route::to("192.0.2.1:1".parse().unwrap());
+        let from = Route { local_ip: Some("10.0.0.1".parse().unwrap()), ..route };
+        assert!(NextHop::Direct(route).is_same_path(NextHop::Direct(from)));
+        let relayed = |number| NextHop::Relayed(Channel { relay: PeerId(1), number });
+        assert!(relayed(1).is_same_path(relayed(1)) && !relayed(1).is_same_path(relayed(2)));
+        assert!(!relayed(1).is_same_path(NextHop::Direct(route)));
+    }
 }

@@ -19,7 +19,7 @@ use adit_core::testing::pair::{CONNECTOR, Flow, with_identity};
 use adit_core::testing::pki::{Pki, Role};
 use adit_core::testing::world::World;
 use adit_core::tls::{KeyDigest, Tls, Trust};
-use adit_core::transmit::Via;
+use adit_core::transmit::NextHop;
 
 const SECOND: Duration = Duration::from_secs(1);
 const RELAY: &str = "relay";
@@ -104,7 +104,7 @@ impl Trio {
     }
 
     /// The latest path that the agent's packets take.
-    fn wait_for(&mut self, what: &str, is_it: impl Fn(&Via) -> bool) {
+    fn wait_for(&mut self, what: &str, is_it: impl Fn(&NextHop) -> bool) {
         let agent = self.agent;
         self.wait(what, |world| {
             std::iter::from_fn(|| world.poll_event(agent))
@@ -140,8 +140,8 @@ impl Trio {
     }
 }
 
-const fn is_direct(via: &Via) -> bool {
-    matches!(via, Via::Direct(_))
+const fn is_direct(via: &NextHop) -> bool {
+    matches!(via, NextHop::Direct(_))
 }
 
 #[test]

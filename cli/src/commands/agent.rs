@@ -65,7 +65,7 @@ pub(crate) async fn run(
         remote,
         source,
         ports,
-        port_mapping: config.port_mapping && config.paths.direct && !arguments.no_port_mapping,
+        port_mapping: config.port_mapping && config.paths.is_direct() && !arguments.no_port_mapping,
         paths: config.paths,
         limits: config.limits,
         heartbeat: config.heartbeat,

@@ -114,7 +114,7 @@ pub(crate) async fn run(arguments: ConnectArgs, home: &Home) -> Result<(), ExitE
         remote: known.remote()?,
         source: CredentialSource::Member(membership.clone()),
         ports: vec![(listener, known.service)],
-        paths: path::Config::default(),
+        paths: path::PathConfig::default(),
         limits: ForwardLimits::default(),
         heartbeat: HeartbeatConfig::default(),
         give_up_after: arguments.give_up_after,

@@ -67,7 +67,7 @@ pub(crate) async fn run(
         heartbeat: config.heartbeat,
         advertise: config.advertise,
         relays,
-        paths: path::Config { direct: config.direct, ..Default::default() },
+        paths: path::PathConfig::default().direct(config.direct),
         port_mapping: config.port_mapping && config.direct && !arguments.no_port_mapping,
         source,
     };

@@ -101,7 +101,7 @@ pub(crate) async fn run(arguments: ExposeArgs, home: &Home) -> Result<(), ExitEr
         heartbeat: HeartbeatConfig::default(),
         advertise: arguments.advertise,
         relays: relays(&mesh, arguments.relay, arguments.no_relay)?,
-        paths: path::Config::default(),
+        paths: path::PathConfig::default(),
         port_mapping: !arguments.no_port_mapping,
         source: CredentialSource::Mesh(mesh.clone()),
     };

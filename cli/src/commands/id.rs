@@ -84,7 +84,7 @@ pub(crate) async fn run(command: IdCommand, home: &Home) -> Result<(), ExitError
             let source = CredentialSource::Member(membership.clone());
             let (core, _) = dialler::core(
                 source,
-                path::Config::default(),
+                path::PathConfig::default(),
                 ForwardLimits::default(),
                 HeartbeatConfig::default(),
             )?;

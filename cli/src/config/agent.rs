@@ -21,7 +21,7 @@ use crate::base::exit::ExitError;
 pub(crate) struct AgentConfig {
     pub(crate) target: AgentTarget,
     pub(crate) relays: Vec<RelayAddress>,
-    pub(crate) paths: path::Config,
+    pub(crate) paths: path::PathConfig,
     pub(crate) port_mapping: bool,
     pub(crate) forwards: Vec<ForwardConfig>,
     pub(crate) limits: ForwardLimits,
@@ -88,7 +88,7 @@ impl AgentConfig {
         keys.limits.check(path)?;
         let AgentKeys { relays, direct, port_mapping, forwards, limits, heartbeat, .. } = keys;
         check_relays(&relays, path)?;
-        let paths = path::Config { direct, ..Default::default() };
+        let paths = path::PathConfig::default().direct(direct);
         Ok(Self { target, relays, paths, port_mapping, forwards, limits, heartbeat })
     }
 }

@@ -3,8 +3,8 @@
 use adit_tokio::core::drive::Handle;
 use adit_tokio::core::event::Event;
 use adit_tokio::core::lifecycle::{State, Transition};
-use adit_tokio::core::path::Reason;
-use adit_tokio::core::transmit::Via;
+use adit_tokio::core::path::PathReason;
+use adit_tokio::core::transmit::NextHop;
 
 use crate::base::exit::next_step;
 
@@ -57,15 +57,15 @@ pub(crate) fn line(event: &Event) -> Option<String> {
 }
 
 /// Another path in words.
-pub(crate) fn describe_path(via: Via, reason: Reason) -> String {
+pub(crate) fn describe_path(via: NextHop, reason: PathReason) -> String {
     format!("reached {} now: {}", way(via), reason.sentence())
 }
 
 /// A path in words.
-fn way(via: Via) -> String {
+fn way(via: NextHop) -> String {
     match via {
-        Via::Direct(route) => format!("directly at {}", route.remote),
-        Via::Relayed(channel) => format!("by {channel}"),
+        NextHop::Direct(route) => format!("directly at {}", route.remote),
+        NextHop::Relayed(channel) => format!("by {channel}"),
     }
 }
 

@@ -9,7 +9,7 @@ use adit_tokio::core::error::Failure;
 use adit_tokio::core::latency::Summary;
 use adit_tokio::core::lifecycle;
 use adit_tokio::core::node::PeerSnapshot;
-use adit_tokio::core::path::{self, PeerView, WayView};
+use adit_tokio::core::path::{self, PathView, PeerView};
 use adit_tokio::core::relay::{self, RegistrationView};
 use adit_tokio::core::tls::{Credential, Standing};
 
@@ -132,8 +132,8 @@ impl From<Carrier> for FallbackStatus {
     }
 }
 
-impl From<path::View> for PathStatus {
-    fn from(view: path::View) -> Self {
+impl From<path::PathsView> for PathStatus {
+    fn from(view: path::PathsView) -> Self {
         let candidates = view.candidates.into_iter().map(CandidateStatus::from);
         Self {
             class: view.class.map(|class| class.as_str().into()),
@@ -153,13 +153,13 @@ impl From<path::View> for PathStatus {
             kept_bytes: view.kept_bytes,
             dropped: view.dropped,
             counters: view.counters,
-            ways: view.ways.into_iter().map(CandidatePairStatus::from).collect(),
+            ways: view.paths.into_iter().map(CandidatePairStatus::from).collect(),
         }
     }
 }
 
-impl From<path::Candidate> for CandidateStatus {
-    fn from(candidate: path::Candidate) -> Self {
+impl From<path::CandidateAddress> for CandidateStatus {
+    fn from(candidate: path::CandidateAddress) -> Self {
         Self { kind: candidate.kind.as_str().into(), address: candidate.address }
     }
 }
@@ -168,14 +168,14 @@ impl From<PeerView> for RemoteEndStatus {
     fn from(view: PeerView) -> Self {
         Self {
             sends: view.sends.as_str().into(),
-            is_deaf: view.is_deaf,
+            is_deaf: view.has_one_way_loss,
             mapping: view.mapping.as_str().into(),
         }
     }
 }
 
-impl From<WayView> for CandidatePairStatus {
-    fn from(view: WayView) -> Self {
+impl From<PathView> for CandidatePairStatus {
+    fn from(view: PathView) -> Self {
         Self {
             class: view.class.as_str().into(),
             to: view.to,

@@ -13,7 +13,7 @@ use std::time::Duration;
 use adit_tokio::core::event::{RequestCounts, Statistics};
 use adit_tokio::core::heartbeat;
 use adit_tokio::core::id::PeerId;
-use adit_tokio::core::path::Counters;
+use adit_tokio::core::path::PathCounters;
 use adit_tokio::core::relay::Drops;
 use serde::{Deserialize, Serialize};
 
@@ -256,7 +256,7 @@ pub(crate) struct PathStatus {
     #[serde(default)]
     pub(crate) dropped: u64,
     #[serde(default)]
-    pub(crate) counters: Counters,
+    pub(crate) counters: PathCounters,
     #[serde(default)]
     pub(crate) ways: Vec<CandidatePairStatus>,
 }

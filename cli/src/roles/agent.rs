@@ -35,7 +35,7 @@ pub(crate) struct AgentPlan {
     pub(crate) role: &'static str,
     pub(crate) remote: RemoteConnector,
     pub(crate) source: CredentialSource,
-    pub(crate) paths: path::Config,
+    pub(crate) paths: path::PathConfig,
     /// Local ports, open already, and where they lead.
     pub(crate) ports: Vec<(TcpListener, ServiceName)>,
     pub(crate) limits: ForwardLimits,

@@ -53,7 +53,7 @@ pub(crate) struct ConnectorPlan {
     /// Where else devices reach it than at its own addresses.
     pub(crate) advertise: Vec<HostPort>,
     pub(crate) relays: Vec<RelayAddress>,
-    pub(crate) paths: path::Config,
+    pub(crate) paths: path::PathConfig,
     /// Whether a gateway is asked to map the socket.
     pub(crate) port_mapping: bool,
     pub(crate) source: CredentialSource,

@@ -42,7 +42,7 @@ pub(crate) fn target(
 /// What of it cannot work.
 pub(crate) fn core(
     source: CredentialSource,
-    paths: path::Config,
+    paths: path::PathConfig,
     limits: ForwardLimits,
     heartbeat: HeartbeatConfig,
 ) -> Result<(Dialer, CredentialWatcher), ExitError> {

@@ -58,7 +58,7 @@ impl DialSettings {
         let source = CredentialSource::Member(known.membership(home));
         let (dialer, _) = dialler::core(
             source,
-            path::Config::default(),
+            path::PathConfig::default(),
             ForwardLimits::default(),
             HeartbeatConfig::default(),
         )?;

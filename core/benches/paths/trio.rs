@@ -17,7 +17,7 @@ use adit_core::relay;
 use adit_core::testing::clock::EPOCH;
 use adit_core::testing::pki::{Pki, Role};
 use adit_core::tls::{KeyDigest, Tls, Trust};
-use adit_core::transmit::{Datagram, Route, Via};
+use adit_core::transmit::{Datagram, NextHop, Route};
 use bytes::{Bytes, BytesMut};
 
 use super::stream::{self, CHUNK};
@@ -100,7 +100,7 @@ impl Side {
         }
         self.is_registered |= matches!(event, Event::Registered { .. });
         if let Event::PathChanged { via, .. } = event {
-            self.is_direct = matches!(via, Via::Direct(_));
+            self.is_direct = matches!(via, NextHop::Direct(_));
         }
         if let Event::Transition { peer, transition } = event
             && matches!(transition.to, State::Connected { .. })

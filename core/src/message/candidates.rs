@@ -59,20 +59,20 @@ pub enum CandidateKind {
     Unknown,
 }
 
-/// How a network maps the source addresses of packets (RFC 4787 §4.1).
+/// How a NAT maps the source addresses of packets (RFC 4787 §4.1), worst last.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize,
 )]
 #[serde(rename_all = "snake_case")]
-#[non_exhaustive]
 pub enum Mapping {
-    /// Not at all: what others see is the host's own.
+    /// The public address is one of the host's own: no NAT.
     None,
-    /// To one address, whatever the destination.
+    /// One public address for all destinations.
     Independent,
-    /// To another one for each destination.
+    /// Another public address, most often another port, for other destinations: no peer can know in
+    /// advance where to send.
     Dependent,
-    /// It is not known, or a later version says more.
+    /// Not known, or of a later version.
     #[default]
     #[serde(other)]
     Unknown,

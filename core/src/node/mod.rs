@@ -60,7 +60,7 @@ use crate::request::{Offer, Request};
 use crate::rng::Rng;
 use crate::timer::{Deadline, Reason, earliest};
 use crate::tls::{Tls, TlsError};
-use crate::transmit::{self, Datagram, Route, Transmit, Via};
+use crate::transmit::{self, Datagram, NextHop, Route, Transmit};
 use demux::Class;
 use io::{Effect, Io};
 use overlay::Overlay;
@@ -577,7 +577,7 @@ impl Node {
             return;
         }
         let (route, ecn, segment_size) = (datagram.route, datagram.ecn, datagram.segment_size);
-        let (via, size) = (Via::Direct(route), demux::segment(&datagram));
+        let (via, size) = (NextHop::Direct(route), demux::segment(&datagram));
         while let Some((class, payload)) =
             demux::split_run(&mut datagram, &self.io.quic, &self.overlay)
         {
@@ -597,7 +597,7 @@ impl Node {
 
     /// A probe on the socket: of a peer's, of a relay's, or a question to this node as a relay.
     fn on_probe(&mut self, route: Route, bytes: &[u8]) {
-        let is_known = self.overlay.on_probe(Via::Direct(route), bytes, &mut self.io);
+        let is_known = self.overlay.on_probe(NextHop::Direct(route), bytes, &mut self.io);
         if let (false, Some(relay)) = (is_known, &self.relay_server)
             && let Some(answer) = relay.answer_discovery(route, bytes)
         {

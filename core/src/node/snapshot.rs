@@ -46,7 +46,7 @@ pub struct PeerSnapshot {
     /// Whether it has what this node offers, if it is a relay.
     pub is_registered: bool,
     /// By which path it is reached and why, if it is behind a relay.
-    pub path: Option<path::View>,
+    pub path: Option<path::PathsView>,
     /// Where its lifecycle stands.
     pub state: View,
     /// Connected, and smoothed latency below 500 ms.
@@ -78,7 +78,7 @@ pub struct PeerSnapshot {
 /// What other owners know of a peer.
 pub(super) struct Parts {
     pub(super) is_registered: bool,
-    pub(super) path: Option<path::View>,
+    pub(super) path: Option<path::PathsView>,
     pub(super) requests: RequestCounts,
     pub(super) streams: usize,
     pub(super) held_bytes: usize,

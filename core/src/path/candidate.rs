@@ -1,6 +1,6 @@
 //! Addresses at which one end may be reached, and how they came to be known (RFC 8445 §5.1).
 //!
-//! It decides which of a peer's are taken and how many. It never probes them.
+//! It decides which of a peer's are used and how many. It never probes them.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -9,24 +9,25 @@ use super::nat::{Mapping, is_reachable};
 
 /// Candidates of one peer that are tried: a host with many interfaces has fewer, and each costs
 /// nine probes a round.
-pub const MAX_CANDIDATES: usize = 16;
+pub(crate) const MAX_CANDIDATES: usize = 16;
 
 /// How a candidate came to be known; those before are tried and shown first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Kind {
+#[non_exhaustive]
+pub enum CandidateType {
     /// An address of the host itself.
     Host,
     /// An address that the host's router was asked to map.
     Mapped,
     /// The address that a relay saw.
     Reflexive,
-    /// The address from which the peer itself came; never told by anybody.
+    /// The address from which the peer itself came; no peer offers one.
     PeerReflexive,
 }
 
-impl Kind {
-    /// The stable text of the kind, as messages and `--json` carry it.
+impl CandidateType {
+    /// Returns the stable text of the type, as messages and `--json` carry it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -38,7 +39,7 @@ impl Kind {
     }
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for CandidateType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
@@ -46,36 +47,36 @@ impl fmt::Display for Kind {
 
 /// One address of one end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
-pub struct Candidate {
+pub struct CandidateAddress {
     /// How it came to be known.
-    pub kind: Kind,
+    pub kind: CandidateType,
     /// The address.
     pub address: SocketAddr,
 }
 
-/// What one end tells the other, end to end, so that both begin to knock at the same time.
+/// What one end sends the other, end to end, so that both begin to punch at the same time.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Offer {
+pub(crate) struct CandidateOffer {
     /// Where its sender may be reached.
-    pub candidates: Vec<Candidate>,
+    pub(crate) candidates: Vec<CandidateAddress>,
     /// The NAT of its sender.
-    pub mapping: Mapping,
-    /// Which attempt this is; whoever hears a higher one than its own answers with the same.
-    pub round: u32,
+    pub(crate) mapping: Mapping,
+    /// The number of the punching round; a peer with a lower one answers with the same.
+    pub(crate) round: u32,
 }
 
-impl Offer {
-    /// The candidates that are worth a probe, best kind first, each address once, up to
+impl CandidateOffer {
+    /// Returns the candidates that are worth a probe, best kind first, each address once, up to
     /// [`MAX_CANDIDATES`]. Loopback addresses are, if this end has one itself.
-    pub(super) fn usable(&self, own: &[Candidate]) -> Vec<Candidate> {
+    pub(super) fn usable(&self, own: &[CandidateAddress]) -> Vec<CandidateAddress> {
         let is_local_allowed = own.iter().any(|candidate| candidate.address.ip().is_loopback());
-        let mut usable: Vec<Candidate> = Vec::new();
+        let mut usable: Vec<CandidateAddress> = Vec::new();
         let mut sorted = self.candidates.clone();
         sorted.sort_unstable();
         for candidate in sorted {
             let is_known = usable.iter().any(|it| it.address == candidate.address);
-            let is_told = candidate.kind != Kind::PeerReflexive;
-            if is_told && !is_known && is_reachable(candidate.address, is_local_allowed) {
+            let is_offered = candidate.kind != CandidateType::PeerReflexive;
+            if is_offered && !is_known && is_reachable(candidate.address, is_local_allowed) {
                 usable.push(candidate);
             }
         }
@@ -88,47 +89,63 @@ impl Offer {
 mod tests {
     use super::*;
 
-    fn candidate(kind: Kind, address: &str) -> Candidate {
-        Candidate { kind, address: address.parse().unwrap() }
+    fn candidate(kind: CandidateType, address: &str) -> CandidateAddress {
+        CandidateAddress { kind, address: address.parse().unwrap() }
     }
 
-    fn offer(candidates: Vec<Candidate>) -> Offer {
-        Offer { candidates, ..Offer::default() }
+    fn offer(candidates: Vec<CandidateAddress>) -> CandidateOffer {
+        CandidateOffer { candidates, ..CandidateOffer::default() }
     }
 
     #[test]
     fn an_address_is_tried_once_and_as_its_best_kind() {
         let twice = offer(vec![
-            candidate(Kind::Reflexive, "192.0.2.1:1"),
-            candidate(Kind::Host, "192.0.2.1:1"),
-            candidate(Kind::Mapped, "192.0.2.2:1"),
+            candidate(CandidateType::Reflexive, "192.0.2.1:1"),
+            candidate(CandidateType::Host, "192.0.2.1:1"),
+            candidate(CandidateType::Mapped, "192.0.2.2:1"),
         ]);
-        let expected =
-            [candidate(Kind::Host, "192.0.2.1:1"), candidate(Kind::Mapped, "192.0.2.2:1")];
+        let expected = [
+            candidate(CandidateType::Host, "192.0.2.1:1"),
+            candidate(CandidateType::Mapped, "192.0.2.2:1"),
+        ];
         assert_eq!(twice.usable(&[]), expected);
     }
 
     #[test]
     fn sixteen_are_tried_and_the_seventeenth_is_not() {
         let many = |count: u16| {
-            let one = |port| candidate(Kind::Host, &format!("192.0.2.1:{port}"));
+            let one = |port| candidate(CandidateType::Host, &format!("192.0.2.1:{port}"));
             offer((1..=count).map(one).collect()).usable(&[]).len()
         };
         assert_eq!((many(15), many(16), many(17)), (15, 16, 16));
     }
 
     #[test]
-    fn nobody_makes_this_host_knock_at_itself_unless_it_lives_there() {
-        let loopback = candidate(Kind::Host, "127.0.0.1:22");
-        assert_eq!(offer(vec![loopback]).usable(&[candidate(Kind::Host, "10.0.0.1:1")]), []);
-        assert_eq!(offer(vec![loopback]).usable(&[candidate(Kind::Host, "[::1]:1")]), [loopback]);
+    fn loopback_is_probed_only_by_a_host_that_has_it() {
+        let loopback = candidate(CandidateType::Host, "127.0.0.1:22");
+        assert_eq!(
+            offer(vec![loopback]).usable(&[candidate(CandidateType::Host, "10.0.0.1:1")]),
+            []
+        );
+        assert_eq!(
+            offer(vec![loopback]).usable(&[candidate(CandidateType::Host, "[::1]:1")]),
+            [loopback]
+        );
     }
 
     #[test]
-    fn kinds_serialise_as_their_texts_and_nobody_tells_a_peer_reflexive_one() {
-        for kind in [Kind::Host, Kind::Mapped, Kind::Reflexive, Kind::PeerReflexive] {
+    fn types_serialise_as_their_texts_and_no_peer_reflexive_one_is_used() {
+        for kind in [
+            CandidateType::Host,
+            CandidateType::Mapped,
+            CandidateType::Reflexive,
+            CandidateType::PeerReflexive,
+        ] {
             assert_eq!(serde_json::to_value(kind).unwrap(), kind.as_str());
         }
-        assert_eq!(offer(vec![candidate(Kind::PeerReflexive, "192.0.2.1:1")]).usable(&[]), []);
+        assert_eq!(
+            offer(vec![candidate(CandidateType::PeerReflexive, "192.0.2.1:1")]).usable(&[]),
+            []
+        );
     }
 }

@@ -1,328 +1,63 @@
-//! The ways between two ends of one connection: which there are, which is used, and when to change.
+//! The paths between the two ends of one connection: which exist, which one is active, and when to change.
 //!
-//! It decides what is probed, what is proven, by which way each packet goes, and what is sent again
-//! when a way dies. It never sends, never reads a packet of the connection, and trusts an address
-//! only when the peer has answered there: the connection above sees one address and validates none.
+//! It decides what is probed, what is proven, which path each packet takes, and what is sent again when a
+//! path fails. It never sends, never reads a packet of the connection, and trusts an address only when
+//! the peer has answered there: the connection above sees one address and validates none.
 //!
-//! One [`Paths`] is one connection. It begins on a relay. Once both ends share keys, they tell each
-//! other their addresses ([`Action::Candidates`]), knock at them at the same time, and use what has
-//! answered. [`Discovery`] belongs to the socket, and finds out what this end's addresses are.
+//! One `Paths` is one connection. It begins on a relay. Once both ends share keys, they send each
+//! other their addresses (`PathAction::Candidates`), punch at them at the same time, and use what has
+//! answered. `AddressDiscovery` belongs to the socket, and finds out what this end's addresses are.
 //!
-//! Source: docs/protocol.md, "Paths". Terms as in RFC 8445 and RFC 4787.
+//! Source: docs/protocol.md, "Paths". Terms as in RFC 8445, RFC 4787 and RFC 9000.
 //!
-//! | file | decides |
+//! `Paths` is a router: each input goes to the owners below, none of which knows another's fields. They
+//! take what they need as arguments, and queue effects in `context`.
+//!
+//! | file | owns and decides |
 //! |---|---|
-//! | candidate, nat | which addresses are worth a probe, and what cannot work |
-//! | ways, probing | what is known of each way, and when it is probed |
-//! | inbound, state, window | what a probe of the peer means |
-//! | meeting | when both ends tell addresses and knock |
-//! | score, choice | which way is best, and moving to it |
-//! | select, pulse | whether the way in use answers, and how often that is asked |
-//! | hold, replay | packets that wait, and packets that are sent again |
+//! | `paths` | the order in which owners are called |
+//! | `path_set`, `path_state`, `probe_track` | what is known of each path |
+//! | `liveness` | the active path, and whether it answers |
+//! | `prober`, `probe_flags`, `probe_pacing`, `replay_window` | probes: keys, pace, which of the peer's count |
+//! | `punching` | when both ends send addresses and punch |
+//! | `packets`, `reorder`, `resend` | packets that wait, and packets that are sent again |
+//! | `selection`, `score` | which path is best, and which is the backup |
+//! | `candidate`, `nat`, `discovery` | which addresses are worth a probe, and what cannot work |
 
+mod action;
 mod candidate;
 mod config;
+mod context;
 mod discovery;
 mod liveness;
 mod nat;
-mod on_probe;
+mod packets;
 mod path_set;
+mod path_state;
+mod paths;
 mod probe_flags;
 mod probe_pacing;
 mod probe_track;
+mod prober;
 mod punching;
 mod reorder;
 mod replay_window;
 mod resend;
 mod score;
 mod selection;
-mod timers;
 mod view;
 
-use std::collections::VecDeque;
-use std::time::{Duration, Instant};
-
-use crate::id::Channel;
-use crate::probe::{Key, LEN};
-use crate::rng::Rng;
-use crate::timer;
-use crate::token_bucket::{Bucket, Rate};
-use crate::transmit::{Route, Via};
-
-pub use candidate::{Candidate, Kind, MAX_CANDIDATES, Offer};
-pub use config::Config;
-pub use discovery::Discovery;
-pub use liveness::MAX_SWITCHES;
+pub(crate) use action::{Dispatch, PathAction, PathRole};
+pub use candidate::{CandidateAddress, CandidateType};
+pub(crate) use candidate::{CandidateOffer, MAX_CANDIDATES};
+pub use config::PathConfig;
+pub(crate) use discovery::AddressDiscovery;
 pub use nat::Mapping;
-pub use on_probe::Heard;
-pub use score::Class;
-pub use view::{Counters, PeerView, Reason, Verdict, View, WayView};
-
-use liveness::{Patience, Select};
-use path_set::{Way, Ways};
-use probe_pacing::Pulse;
-use punching::Meeting;
-use reorder::Hold;
-use replay_window::Window;
-use resend::Replay;
-
-/// Probes that are answered: as many a second, and twice as many at once. Two ends that knock at
-/// sixteen addresses of each other send 64 within a tenth of a second.
-const ANSWERS: u32 = 64;
-
-/// Actions that may wait to be fetched before a probe is no longer answered.
-const MAX_ACTIONS: usize = 256;
-
-/// The round trip that is assumed before any is known (RFC 9002 §6.2.2).
-const UNKNOWN_RTT: Duration = Duration::from_millis(333);
-
-/// Which end of the connection this is. One of the two has to lead.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Role {
-    /// It dialled: it chooses, and knocks when it hears the other's addresses.
-    Dialler,
-    /// It was dialled: among ways of one class it follows, and knocks when it has told its own.
-    Acceptor,
-}
-
-/// By which way a packet goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[must_use]
-pub enum Dispatch {
-    /// By this one.
-    Send(Via),
-    /// By this one, and a copy by another: the first is in doubt. Packets are recognised when they
-    /// come twice (RFC 9000 §12.3).
-    Both {
-        /// The way in use.
-        first: Via,
-        /// The way that would be used without it.
-        copy: Via,
-    },
-    /// By none now: a copy is kept, and comes out of [`Paths::poll`].
-    Held,
-}
-
-/// What is to be done, in this order.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Action {
-    /// Send this probe.
-    Probe {
-        /// By this way.
-        via: Via,
-        /// Its bytes.
-        bytes: [u8; LEN],
-    },
-    /// Send these packets, which waited or were sent before by a way that died.
-    Packets {
-        /// By this way.
-        via: Via,
-        /// The packets, back to back.
-        bytes: Vec<u8>,
-        /// Bytes of each, the last may be shorter; `None` is a single one.
-        segment_size: Option<usize>,
-    },
-    /// Tell the peer, over the connection itself.
-    Candidates(Offer),
-    /// Another way is in use.
-    Changed {
-        /// The one before; `None` if there was none.
-        from: Option<Via>,
-        /// The one since.
-        to: Via,
-        /// Why.
-        reason: Reason,
-        /// Whether it was chosen, in order and without loss; otherwise the one before had failed.
-        planned: bool,
-    },
-    /// The way in use carries smaller packets than the one that failed: the connection's path is
-    /// another one (RFC 9000 §14.3), and its size and congestion window are to be found anew.
-    Shrink,
-}
-
-#[derive(Debug, Clone)]
-struct Keys {
-    ours: (u64, Key),
-    theirs: (u64, Key),
-}
-
-/// The ways of one connection.
-///
-/// Times never go back: a caller's earlier `now` counts as the latest.
-#[derive(Debug)]
-pub struct Paths {
-    config: Config,
-    role: Role,
-    rng: Rng,
-    now: Instant,
-    epoch: Instant,
-    keys: Option<Keys>,
-    /// That of our last ping.
-    transaction: u64,
-    window: Window,
-    ways: Ways,
-    select: Select,
-    reason: Reason,
-    /// Where copies go while the way in use is in doubt.
-    copy: Option<Via>,
-    hold: Hold,
-    replay: Replay,
-    meeting: Meeting,
-    pulse: Pulse,
-    /// How often this end, and the peer, left a direct way that fell silent.
-    left: u8,
-    peer: probe_flags::State,
-    /// The connection's own smoothed round trip.
-    srtt: Option<Duration>,
-    /// What an answer by the way in use takes.
-    answer: Duration,
-    answers: Bucket,
-    answer_rate: Rate,
-    counters: Counters,
-    actions: VecDeque<Action>,
-    /// The earliest of the times that change on the cold paths only.
-    wake: Option<Instant>,
-}
-
-impl Paths {
-    /// A connection whose first packets go by `first`.
-    #[must_use]
-    pub fn new(config: Config, role: Role, first: Channel, rng: Rng, now: Instant) -> Self {
-        let first = Via::Relayed(first);
-        let patience = Patience::new(UNKNOWN_RTT, config.suspect_after, config.dead_after);
-        let mut ways = Ways::default();
-        ways.add_relayed(first, now);
-        Self {
-            hold: Hold::new(config.hold_bytes),
-            replay: Replay::new(config.replay_bytes),
-            select: Select::new(first, patience, now),
-            config,
-            role,
-            rng,
-            now,
-            epoch: now,
-            keys: None,
-            transaction: 0,
-            window: Window::default(),
-            ways,
-            reason: Reason::First,
-            copy: None,
-            meeting: Meeting::default(),
-            pulse: Pulse::new(now),
-            left: 0,
-            peer: probe_flags::State::default(),
-            srtt: None,
-            answer: UNKNOWN_RTT,
-            answers: Bucket::new(),
-            answer_rate: Rate::per_second(ANSWERS, 2 * ANSWERS),
-            counters: Counters::default(),
-            actions: VecDeque::new(),
-            wake: None,
-        }
-    }
-
-    /// A packet, or several back to back, is to be sent: by which way? Everything that
-    /// [`Paths::poll`] gives is to be sent before.
-    #[inline]
-    pub fn dispatch(
-        &mut self,
-        bytes: &[u8],
-        segment_size: Option<usize>,
-        now: Instant,
-    ) -> Dispatch {
-        if self.pulse.on_dispatch() {
-            self.on_busy(now);
-        }
-        if self.hold.is_closed() {
-            self.hold.push(bytes, segment_size, now);
-            return Dispatch::Held;
-        }
-        let Some(first) = self.select.in_use() else { return Dispatch::Held };
-        self.select.on_sent(false, now);
-        if let Some(copy) = self.copy {
-            return Dispatch::Both { first, copy };
-        }
-        self.replay.push(bytes, segment_size, now);
-        Dispatch::Send(first)
-    }
-
-    /// A packet that asks whether its path carries larger ones (RFC 8899 §3): by which direct way? By
-    /// none it is lost, which is an answer. It is never kept to be sent later or again, since it could
-    /// go by a relay then, in parts, and would be answered for a path that it never took.
-    pub fn dispatch_mtu_probe(&self) -> Option<Route> {
-        match self.select.in_use() {
-            Some(Via::Direct(route)) if !self.hold.is_closed() && self.copy.is_none() => {
-                Some(route)
-            }
-            Some(Via::Direct(_) | Via::Relayed(_)) | None => None,
-        }
-    }
-
-    /// Packets of the connection came by `via`, and the connection has authenticated one of them.
-    /// Once for each batch is enough.
-    #[inline]
-    pub fn on_received(&mut self, via: Via, now: Instant) {
-        if !self.select.is_in_use(via) {
-            self.on_received_elsewhere(via, now);
-            return;
-        }
-        if self.peer.is_deaf {
-            // What comes is no answer: the peer has said that it hears nothing.
-            return;
-        }
-        self.replay.on_received(self.answer, now);
-        if self.select.on_heard(now) {
-            self.refresh(now);
-        }
-    }
-
-    /// The connection's smoothed round trip, which includes what queues.
-    pub const fn note_rtt(&mut self, srtt: Duration) {
-        self.srtt = Some(srtt);
-    }
-
-    /// What is to be done next, until `None`. After that, [`Paths::deadline`] is in the future.
-    pub fn poll(&mut self, now: Instant) -> Option<Action> {
-        let now = self.advance(now);
-        // What one turn makes due at once is done in the next: a round that begins, packets that
-        // came while others were on their way out.
-        for _ in 0..4 {
-            if !self.actions.is_empty() || self.due().is_none_or(|at| at > now) {
-                break;
-            }
-            self.on_time(now);
-        }
-        self.actions.pop_front()
-    }
-
-    /// When [`Paths::poll`] is to be called again. Cheap enough to ask after every call.
-    #[must_use]
-    pub fn deadline(&self) -> Option<timer::Deadline> {
-        let at = if self.actions.is_empty() { self.due() } else { Some(self.now) };
-        at.map(|at| (at, timer::Reason::Path))
-    }
-
-    fn due(&self) -> Option<Instant> {
-        [self.wake, self.select.check(), self.hold.deadline()].into_iter().flatten().min()
-    }
-
-    /// The time that holds.
-    fn advance(&mut self, now: Instant) -> Instant {
-        self.now = self.now.max(now);
-        self.now
-    }
-
-    /// The way in use, unless there is none.
-    fn in_use(&self) -> Option<&Way> {
-        self.ways.get(self.select.in_use()?)
-    }
-
-    /// The round trip by the way in use: the slower of what its probes and the connection say.
-    fn rtt(&self) -> Duration {
-        let probed = self.in_use().and_then(|way| way.track.smoothed());
-        probed.max(self.srtt).unwrap_or(UNKNOWN_RTT)
-    }
-}
+pub(crate) use paths::Paths;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use prober::ProbeOutcome;
+pub use score::PathClass;
+pub use view::{PathCounters, PathReason, PathVerdict, PathView, PathsView, PeerView};
 
 #[cfg(test)]
 mod tests;

@@ -1,4 +1,4 @@
-//! What a NAT does to a socket's address, and what therefore cannot work.
+//! How a NAT maps a socket's address, and what therefore cannot work.
 //!
 //! It decides how observations of one socket's address add up to a kind of mapping (RFC 4787 §4.1).
 //! It never asks for an observation.
@@ -6,24 +6,10 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-/// How a socket's public address depends on where its packets go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Mapping {
-    /// The public address is one of the host's own: no NAT.
-    None,
-    /// One public address for all destinations.
-    Independent,
-    /// Another public address, most often another port, for other destinations: nobody can be told
-    /// in advance where to send.
-    Dependent,
-    /// Not known, or not yet.
-    #[default]
-    Unknown,
-}
+pub use crate::message::Mapping;
 
 impl Mapping {
-    /// The stable text of the mapping, as messages and `--json` carry it.
+    /// Returns the stable text of the mapping, as messages and `--json` carry it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -34,8 +20,8 @@ impl Mapping {
         }
     }
 
-    /// Whether two sockets that are mapped so can meet at the addresses that a relay saw them at.
-    /// They cannot where both change theirs: each would have to guess the other's port. Filtering
+    /// Returns true if two sockets that are mapped so can meet at the addresses that a relay saw. They
+    /// cannot where both change theirs: each would have to guess the other's port. Filtering
     /// may forbid more, and only trying shows it.
     ///
     /// ```
@@ -55,11 +41,12 @@ impl fmt::Display for Mapping {
     }
 }
 
-/// What `observed` says, each as (who saw it, what it saw), all of one family and one socket.
+/// Returns the mapping that follows from `observed`, each as (observer, address seen), all of one family
+/// and one socket.
 ///
 /// One address for destinations on two hosts is [`Mapping::Independent`]. Two ports of one host
-/// cannot tell that: a mapping may depend on the destination's host alone (RFC 4787 §4.1).
-pub(super) fn judge(observed: &[(SocketAddr, SocketAddr)], own: &[SocketAddr]) -> Mapping {
+/// do not show that: a mapping may depend on the destination's host alone (RFC 4787 §4.1).
+pub(super) fn mapping_of(observed: &[(SocketAddr, SocketAddr)], own: &[SocketAddr]) -> Mapping {
     let Some(&(first_by, first)) = observed.first() else { return Mapping::Unknown };
     if observed.iter().any(|&(_, seen)| seen != first) {
         return Mapping::Dependent;
@@ -71,19 +58,19 @@ pub(super) fn judge(observed: &[(SocketAddr, SocketAddr)], own: &[SocketAddr]) -
     if observed.iter().any(is_other_host) { Mapping::Independent } else { Mapping::Unknown }
 }
 
-/// The mapping of a host from those of its families: the one that promises least of those that
-/// are known, since a peer may come by either.
-pub(super) fn together(v4: Mapping, v6: Mapping) -> Mapping {
+/// Returns the mapping of a host from those of its families: the one that promises least of those that
+/// are known, since a peer may use either.
+pub(super) fn of_both_families(v4: Mapping, v6: Mapping) -> Mapping {
     match (v4, v6) {
         (Mapping::Unknown, known) | (known, Mapping::Unknown) => known,
         (v4, v6) => v4.max(v6),
     }
 }
 
-/// Whether `address` can be that of another host's socket, for a probe.
+/// Returns true if `address` can be that of another host's socket, for a probe.
 ///
 /// Addresses of this host itself count only if `is_local_allowed`: otherwise a peer could have
-/// this node knock at its own services.
+/// this node probe its own services.
 pub(super) fn is_reachable(address: SocketAddr, is_local_allowed: bool) -> bool {
     let ip = address.ip();
     let is_special = match ip {
@@ -107,26 +94,26 @@ mod tests {
     }
 
     #[test]
-    fn one_observer_cannot_tell_the_mapping_unless_there_is_no_nat() {
+    fn one_observer_shows_no_mapping_unless_there_is_no_nat() {
         let (relay, seen) = (at("192.0.2.1:1"), at("198.51.100.1:4000"));
-        assert_eq!(judge(&[], &[]), Mapping::Unknown);
-        assert_eq!(judge(&[(relay, seen)], &[at("10.0.0.1:4000")]), Mapping::Unknown);
-        assert_eq!(judge(&[(relay, seen)], &[seen]), Mapping::None);
+        assert_eq!(mapping_of(&[], &[]), Mapping::Unknown);
+        assert_eq!(mapping_of(&[(relay, seen)], &[at("10.0.0.1:4000")]), Mapping::Unknown);
+        assert_eq!(mapping_of(&[(relay, seen)], &[seen]), Mapping::None);
     }
 
     #[test]
     fn two_hosts_that_see_one_address_make_it_independent_and_two_ports_of_one_do_not() {
         let seen = at("198.51.100.1:4000");
         let (a, b, c) = (at("192.0.2.1:1"), at("192.0.2.1:2"), at("192.0.2.2:1"));
-        assert_eq!(judge(&[(a, seen), (b, seen)], &[]), Mapping::Unknown);
-        assert_eq!(judge(&[(a, seen), (c, seen)], &[]), Mapping::Independent);
+        assert_eq!(mapping_of(&[(a, seen), (b, seen)], &[]), Mapping::Unknown);
+        assert_eq!(mapping_of(&[(a, seen), (c, seen)], &[]), Mapping::Independent);
     }
 
     #[test]
-    fn two_addresses_seen_are_a_dependent_mapping_whoever_saw_them() {
+    fn two_addresses_seen_are_a_dependent_mapping() {
         let (a, b) = (at("192.0.2.1:1"), at("192.0.2.1:2"));
         let (first, second) = (at("198.51.100.1:4000"), at("198.51.100.1:4001"));
-        assert_eq!(judge(&[(a, first), (b, second)], &[first]), Mapping::Dependent);
+        assert_eq!(mapping_of(&[(a, first), (b, second)], &[first]), Mapping::Dependent);
     }
 
     #[test]
@@ -143,14 +130,14 @@ mod tests {
 
     #[test]
     fn a_host_of_two_families_promises_what_the_worse_one_does() {
-        assert_eq!(together(Mapping::None, Mapping::Dependent), Mapping::Dependent);
-        assert_eq!(together(Mapping::Unknown, Mapping::None), Mapping::None);
-        assert_eq!(together(Mapping::Independent, Mapping::None), Mapping::Independent);
-        assert_eq!(together(Mapping::Unknown, Mapping::Unknown), Mapping::Unknown);
+        assert_eq!(of_both_families(Mapping::None, Mapping::Dependent), Mapping::Dependent);
+        assert_eq!(of_both_families(Mapping::Unknown, Mapping::None), Mapping::None);
+        assert_eq!(of_both_families(Mapping::Independent, Mapping::None), Mapping::Independent);
+        assert_eq!(of_both_families(Mapping::Unknown, Mapping::Unknown), Mapping::Unknown);
     }
 
     #[test]
-    fn addresses_of_nobody_and_of_this_host_are_no_candidates() {
+    fn unusable_addresses_are_no_candidates() {
         for wrong in [
             "0.0.0.0:1",
             "0.1.2.3:1",

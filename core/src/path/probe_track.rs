@@ -1,42 +1,42 @@
-//! The probes of one way: when the next is due, which are unanswered, and what the answers say.
+//! The probes of one path: when the next is due, which are unanswered, and what the answers measure.
 //!
-//! It decides the schedule of knocking, what counts as a miss, and the figures of a way: latency
-//! and loss. It never decides which way is used, and never builds a probe.
+//! It decides the schedule of a punching round, what counts as a miss, and the figures of a path:
+//! latency and loss. It never decides which path is active, and never builds a probe.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// When the probes of one round of knocking are sent, in milliseconds from its beginning: dense at
+/// When the probes of one punching round are sent, in milliseconds from its beginning: dense at
 /// first, since both ends begin within half a round trip of each other, and over in four seconds,
-/// when no NAT is still thinking.
-pub(super) const KNOCKS: [u64; 9] = [0, 33, 66, 133, 266, 533, 1066, 2133, 4000];
+/// when no NAT is still setting up its mapping.
+pub(super) const PUNCHES: [u64; 9] = [0, 33, 66, 133, 266, 533, 1066, 2133, 4000];
 
-/// How many of them are sent where there is next to no hope.
+/// How many of them are sent where success is unlikely.
 const BRIEF: usize = 3;
 
-/// Good answers in a row before a way may be chosen: the second shows that the first was no chance.
+/// Good answers in a row before a path may be selected: the second shows that the first was no chance.
 pub(super) const PROVEN: u32 = 2;
-/// The same after the way had died.
+/// The same after the path had failed.
 pub(super) const PROVEN_AGAIN: u32 = 3;
-/// Misses in a row after which a way that is not in use counts as silent.
-pub(super) const SILENT: u32 = 3;
+/// Misses in a row after which a path that is not active counts as silent.
+const SILENT: u32 = 3;
 
-/// Unanswered probes that are remembered: eight at the densest schedule are half a second, and what
-/// comes later than that is no good answer.
+/// Unanswered probes that are remembered: eight at the densest schedule are half a second, and an
+/// answer after that is no good answer.
 const PENDING: usize = 8;
 /// Round trips of which the least is taken.
 const SAMPLES: usize = 16;
-/// And of which the quickest is taken where clocks are compared: 20 s under traffic, in which two
-/// that differ by fifty in a million drift apart by 1 ms.
+/// Round trips of which the quickest is taken where clocks are compared: 20 s under traffic, in which
+/// two clocks that differ by fifty parts in a million drift apart by 1 ms.
 const QUICKEST_OF: usize = 4;
-/// Probes of which the share that was lost is taken.
+/// Probes of which the lost share is taken.
 const LOSS_WINDOW: u32 = 32;
 /// The least time for an answer, and the time for it while no round trip is known.
 const ANSWER_FLOOR: Duration = Duration::from_millis(150);
 const ANSWER_UNKNOWN: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, Copy)]
-struct Pending {
+struct PendingProbe {
     transaction: u64,
     sent: Instant,
     is_missed: bool,
@@ -44,76 +44,83 @@ struct Pending {
 
 /// What an answer measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Sample {
+pub(super) struct RttSample {
     pub(super) round_trip: Duration,
-    /// When the peer answered less when it was asked, in microseconds, each by its own clock: the way
-    /// there, and what the clocks differ by. That is the same on every way, so that two ways compare.
+    /// When the peer answered minus when the probe was sent, in microseconds, each by its own clock:
+    /// the one-way delay plus the offset between the clocks. The offset is the same on every path, so
+    /// that two paths compare.
     pub(super) there: Option<i64>,
 }
 
-/// The probes of one way.
+/// The probes of one path.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Track {
-    pending: VecDeque<Pending>,
-    knocking: Option<(Instant, usize)>,
+pub(super) struct ProbeTrack {
+    pending: VecDeque<PendingProbe>,
+    /// The punching round that is under way: its beginning, and the step last sent.
+    round: Option<(Instant, usize)>,
     /// How many probes a round has.
-    knocks: usize,
+    punches: usize,
     /// Whether it has answered since it was new.
     is_open: bool,
-    /// When the next probe is due.
-    pub(super) next: Option<Instant>,
-    pub(super) sent: u64,
-    pub(super) answered: u64,
-    /// Good answers in a row.
-    pub(super) streak: u32,
-    /// Misses in a row.
-    pub(super) misses: u32,
-    pub(super) last_sent: Option<Instant>,
-    pub(super) last_answer: Option<Instant>,
-    /// When anything authentic came by this way.
-    pub(super) heard: Option<Instant>,
+    next: Option<Instant>,
+    sent: u64,
+    answered: u64,
+    streak: u32,
+    misses: u32,
+    last_sent: Option<Instant>,
+    last_answer: Option<Instant>,
     smoothed: Option<Duration>,
-    samples: VecDeque<Sample>,
+    samples: VecDeque<RttSample>,
     /// One bit for each probe that was answered in time or missed, the latest lowest: 1 is a miss.
     history: u32,
     counted: u32,
 }
 
-impl Track {
-    /// Begins a round of knocking.
-    pub(super) const fn knock(&mut self, now: Instant) {
-        self.knocking = Some((now, 0));
-        self.knocks = KNOCKS.len();
+impl ProbeTrack {
+    /// Begins a punching round.
+    pub(super) const fn punch(&mut self, now: Instant) {
+        self.round = Some((now, 0));
+        self.punches = PUNCHES.len();
         self.next = Some(now);
     }
 
-    /// The same where there is next to no hope: three, should one be lost.
-    pub(super) const fn knock_briefly(&mut self, now: Instant) {
-        self.knock(now);
-        self.knocks = BRIEF;
+    /// Begins a round where success is unlikely: three probes, in case one is lost.
+    pub(super) const fn punch_briefly(&mut self, now: Instant) {
+        self.punch(now);
+        self.shorten();
     }
 
-    /// What is left of the round has next to no hope.
+    /// Shortens the rest of the round: success has become unlikely.
     pub(super) const fn shorten(&mut self) {
-        self.knocks = BRIEF;
+        self.punches = BRIEF;
     }
 
-    /// Ends it.
+    /// Ends the round, and sends no further probe.
     pub(super) const fn stop(&mut self) {
-        self.knocking = None;
+        self.round = None;
         self.next = None;
     }
 
-    pub(super) const fn is_knocking(&self) -> bool {
-        self.knocking.is_some()
+    pub(super) const fn is_punching(&self) -> bool {
+        self.round.is_some()
     }
 
-    /// Sends no later than `at`.
+    /// Returns when the next probe is due.
+    pub(super) const fn next(&self) -> Option<Instant> {
+        self.next
+    }
+
+    /// Sets when the next probe is due.
+    pub(super) const fn set_next(&mut self, at: Option<Instant>) {
+        self.next = at;
+    }
+
+    /// Makes the next probe due at `at`, or earlier if it was.
     pub(super) fn pull(&mut self, at: Instant) {
         self.next = Some(self.next.map_or(at, |next| next.min(at)));
     }
 
-    /// A probe was sent. Without a round of knocking the next follows after `pace`, if there is one.
+    /// Counts a sent probe. Without a punching round the next follows after `pace`, if there is one.
     pub(super) fn on_sent(&mut self, transaction: u64, pace: Option<Duration>, now: Instant) {
         self.expire(now);
         if self.pending.len() == PENDING
@@ -121,36 +128,35 @@ impl Track {
         {
             self.miss();
         }
-        self.pending.push_back(Pending { transaction, sent: now, is_missed: false });
+        self.pending.push_back(PendingProbe { transaction, sent: now, is_missed: false });
         self.sent += 1;
         self.last_sent = Some(now);
-        self.next = self.next_knock(now).or_else(|| pace.map(|pace| now + pace));
+        self.next = self.next_punch(now).or_else(|| pace.map(|pace| now + pace));
     }
 
-    /// The next knock after `now`: those that a late caller has slept through are left out.
-    fn next_knock(&mut self, now: Instant) -> Option<Instant> {
-        let (began, done) = self.knocking?;
-        let later = KNOCKS.iter().enumerate().take(self.knocks).skip(done + 1);
+    /// Returns the next punch after `now`: those that a late caller missed are left out.
+    fn next_punch(&mut self, now: Instant) -> Option<Instant> {
+        let (began, done) = self.round?;
+        let later = PUNCHES.iter().enumerate().take(self.punches).skip(done + 1);
         let mut later = later.map(|(step, &ms)| (step, began + Duration::from_millis(ms)));
         let next = later.find(|&(_, at)| at > now);
-        self.knocking = next.map(|(step, _)| (began, step));
+        self.round = next.map(|(step, _)| (began, step));
         next.map(|(_, at)| at)
     }
 
-    /// The probe of that transaction was answered. Gives the round trip, if it was sent by this way
-    /// and not answered before.
+    /// Counts the answer to the probe of that transaction. Returns its round trip if the probe was
+    /// sent on this path and not answered before.
     pub(super) fn on_answer(&mut self, transaction: u64, now: Instant) -> Option<Duration> {
         let at = self.pending.iter().position(|it| it.transaction == transaction)?;
         let answered = self.pending.remove(at)?;
         let took = now.saturating_duration_since(answered.sent);
         let is_good = !answered.is_missed && took <= self.answer_within();
         if self.streak == 0 {
-            // What was sent before the way was open says nothing about it.
+            // Probes sent before the path was open show nothing about it.
             self.pending.retain(|it| it.transaction > transaction);
         }
         self.answered += 1;
         self.last_answer = Some(now);
-        self.heard = Some(now);
         self.record(took);
         if is_good {
             self.streak = self.streak.saturating_add(1);
@@ -159,7 +165,7 @@ impl Track {
             self.miss();
         }
         self.misses = 0;
-        self.knocking = None;
+        self.round = None;
         Some(took)
     }
 
@@ -173,10 +179,10 @@ impl Track {
         if self.samples.len() == SAMPLES {
             self.samples.pop_front();
         }
-        self.samples.push_back(Sample { round_trip: took, there: None });
+        self.samples.push_back(RttSample { round_trip: took, there: None });
     }
 
-    /// The latest answer says by the two clocks how long the way there was, see [`Sample`].
+    /// Adds to the latest answer what the two clocks measured, see [`RttSample`].
     pub(super) fn note_there(&mut self, there: i64) {
         if let Some(latest) = self.samples.back_mut() {
             latest.there = Some(there);
@@ -199,7 +205,7 @@ impl Track {
     fn miss(&mut self) {
         self.streak = 0;
         self.misses = self.misses.saturating_add(1);
-        // Before the way is open, or open again, its silence says nothing of its quality.
+        // Before the path is open, or open again, its silence shows nothing of its quality.
         if self.is_open {
             self.count(true);
         }
@@ -210,8 +216,8 @@ impl Track {
         self.counted = (self.counted + 1).min(LOSS_WINDOW);
     }
 
-    /// The way is as good as new: what was counted says nothing of what comes. Its round trips stay
-    /// until there is another.
+    /// Starts over: earlier counts show nothing of what follows. Its round trips stay until there is
+    /// another.
     pub(super) fn restart(&mut self) {
         self.pending.clear();
         self.is_open = false;
@@ -219,33 +225,61 @@ impl Track {
         (self.history, self.counted) = (0, 0);
     }
 
-    /// The time within which an answer is good: three round trips.
+    /// Returns the time within which an answer is good: three round trips.
     pub(super) fn answer_within(&self) -> Duration {
         self.smoothed.map_or(ANSWER_UNKNOWN, |rtt| (rtt * 3).max(ANSWER_FLOOR))
     }
 
-    /// The smoothed round trip (RFC 6298 §2).
+    /// Returns how many probes were sent.
+    pub(super) const fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// Returns how many answers came.
+    pub(super) const fn answered(&self) -> u64 {
+        self.answered
+    }
+
+    /// Returns how many good answers came in a row.
+    pub(super) const fn streak(&self) -> u32 {
+        self.streak
+    }
+
+    /// Returns how many probes in a row were missed.
+    pub(super) const fn misses(&self) -> u32 {
+        self.misses
+    }
+
+    pub(super) const fn last_sent(&self) -> Option<Instant> {
+        self.last_sent
+    }
+
+    pub(super) const fn last_answer(&self) -> Option<Instant> {
+        self.last_answer
+    }
+
+    /// Returns the smoothed round trip (RFC 6298 §2).
     pub(super) const fn smoothed(&self) -> Option<Duration> {
         self.smoothed
     }
 
-    /// The least of the latest round trips.
+    /// Returns the least of the latest round trips.
     pub(super) fn least(&self) -> Option<Duration> {
         self.samples.iter().map(|it| it.round_trip).min()
     }
 
-    /// The latest answer's.
-    pub(super) fn latest(&self) -> Option<Sample> {
+    /// Returns what the latest answer measured.
+    pub(super) fn latest(&self) -> Option<RttSample> {
         self.samples.back().copied()
     }
 
-    /// The quickest of the latest few: what the way takes when nothing queues there. Of few, since
-    /// two clocks drift apart.
-    pub(super) fn quickest(&self) -> Option<Sample> {
+    /// Returns the quickest of the latest few: what the path takes when nothing queues there. Of few,
+    /// since two clocks drift apart.
+    pub(super) fn quickest(&self) -> Option<RttSample> {
         self.samples.iter().rev().take(QUICKEST_OF).min_by_key(|it| it.round_trip).copied()
     }
 
-    /// The share of the latest probes that was not answered in time, 0 to 1, and of how many.
+    /// Returns the share of the latest probes that was not answered in time, 0 to 1, and of how many.
     pub(super) fn loss(&self) -> (f64, u32) {
         if self.counted == 0 {
             return (0.0, 0);
@@ -253,13 +287,13 @@ impl Track {
         (f64::from(self.history.count_ones()) / f64::from(self.counted), self.counted)
     }
 
-    /// How many probes are remembered as unanswered.
+    /// Returns how many probes are remembered as unanswered.
     #[cfg(test)]
     pub(super) fn pending(&self) -> usize {
         self.pending.len()
     }
 
-    /// Whether it answers: it has since it was new, and has not fallen silent since.
+    /// Returns true if it has answered since it was new, and has not fallen silent since.
     pub(super) const fn is_answering(&self) -> bool {
         self.is_open && self.misses < SILENT
     }
@@ -276,8 +310,8 @@ mod tests {
         Duration::from_millis(ms)
     }
 
-    /// Sends whatever is due until `end`, answering nothing; gives the times since `start`.
-    fn knock_until(track: &mut Track, start: Instant, end: Instant) -> Vec<u64> {
+    /// Sends all that is due until `end`, answering nothing; returns the times since `start`.
+    fn punch_until(track: &mut ProbeTrack, start: Instant, end: Instant) -> Vec<u64> {
         let mut sent = Vec::new();
         while let Some(at) = track.next.filter(|&at| at <= end) {
             track.on_sent(sent.len() as u64, None, at);
@@ -287,27 +321,27 @@ mod tests {
     }
 
     #[test]
-    fn a_round_of_knocking_has_nine_probes_within_four_seconds() {
+    fn a_punching_round_has_nine_probes_within_four_seconds() {
         let start = anchor();
-        let mut track = Track::default();
-        track.knock(start);
-        assert_eq!(knock_until(&mut track, start, start + ms(60_000)), KNOCKS);
-        assert_eq!((track.next, track.is_knocking()), (None, false));
+        let mut track = ProbeTrack::default();
+        track.punch(start);
+        assert_eq!(punch_until(&mut track, start, start + ms(60_000)), PUNCHES);
+        assert_eq!((track.next, track.is_punching()), (None, false));
     }
 
     #[test]
-    fn knocks_that_were_slept_through_are_not_made_up_for() {
+    fn punches_missed_while_asleep_are_not_made_up_for() {
         let start = anchor();
-        let mut track = Track::default();
-        track.knock(start);
+        let mut track = ProbeTrack::default();
+        track.punch(start);
         track.on_sent(1, None, start + ms(1066));
         assert_eq!(track.next, Some(start + ms(2133)));
     }
 
     #[test]
-    fn what_was_lost_before_the_way_opened_does_not_count_against_it() {
+    fn probes_lost_before_the_path_opened_do_not_count() {
         let start = anchor();
-        let mut track = Track::default();
+        let mut track = ProbeTrack::default();
         (0..3).for_each(|i| track.on_sent(i, None, start + ms(33 * i)));
         assert_eq!(track.on_answer(2, start + ms(86)), Some(ms(20)));
         track.expire(start + ms(10_000));
@@ -318,7 +352,7 @@ mod tests {
     fn an_answer_is_good_exactly_at_its_limit_and_late_past_it() {
         for (took, streak) in [(ms(1000), 1), (ms(1000) + NANO, 0)] {
             let start = anchor();
-            let mut track = Track::default();
+            let mut track = ProbeTrack::default();
             track.on_sent(1, None, start);
             assert_eq!(track.on_answer(1, start + took), Some(took));
             assert_eq!((track.streak, track.answered), (streak, 1));
@@ -328,7 +362,7 @@ mod tests {
     #[test]
     fn an_answer_counts_once_and_only_if_it_was_asked_for() {
         let start = anchor();
-        let mut track = Track::default();
+        let mut track = ProbeTrack::default();
         track.on_sent(1, None, start);
         assert_eq!(track.on_answer(2, start), None);
         assert!(track.on_answer(1, start).is_some());
@@ -338,7 +372,7 @@ mod tests {
     #[test]
     fn one_miss_ends_the_streak_and_three_are_silence() {
         let mut now = anchor();
-        let mut track = Track::default();
+        let mut track = ProbeTrack::default();
         for i in 0..2 {
             track.on_sent(i, None, now);
             track.on_answer(i, now + ms(20)).unwrap();
@@ -357,7 +391,7 @@ mod tests {
     #[test]
     fn a_probe_is_missed_past_three_round_trips_and_not_at_them() {
         let start = anchor();
-        let mut track = Track::default();
+        let mut track = ProbeTrack::default();
         track.on_sent(1, None, start);
         track.on_answer(1, start + ms(100)).unwrap();
         track.on_sent(2, None, start);
@@ -371,7 +405,7 @@ mod tests {
     #[test]
     fn eight_probes_are_remembered_and_the_ninth_forgets_the_first() {
         let start = anchor();
-        let mut track = Track::default();
+        let mut track = ProbeTrack::default();
         (0..9).for_each(|i| track.on_sent(i, None, start));
         assert_eq!((track.pending(), track.misses), (8, 1));
         assert_eq!(track.on_answer(0, start), None);
@@ -379,9 +413,9 @@ mod tests {
     }
 
     #[test]
-    fn a_way_that_begins_anew_is_proven_anew_and_measured_anew() {
+    fn a_restarted_path_is_proven_and_measured_again() {
         let start = anchor();
-        let mut track = Track::default();
+        let mut track = ProbeTrack::default();
         track.on_sent(1, None, start);
         track.on_answer(1, start + ms(20)).unwrap();
         track.on_sent(2, None, start);
@@ -397,7 +431,7 @@ mod tests {
     #[test]
     fn figures_look_back_over_the_latest_probes_only() {
         let start = anchor();
-        let mut track = Track::default();
+        let mut track = ProbeTrack::default();
         for i in 0..40 {
             track.on_sent(i, None, start);
             track.on_answer(i, start + if i == 0 { ms(1) } else { ms(20) }).unwrap();

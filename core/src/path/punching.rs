@@ -1,212 +1,222 @@
-//! When both ends tell each other their addresses, and knock.
+//! When both ends send each other their addresses, and punch.
 //!
-//! It decides the rounds. One end begins one by telling its addresses with a higher number; the
-//! other answers with its own. The dialler knocks when it hears the other's, the acceptor when it
-//! has told its own and knows the other's: that is within half a round trip of each other, and a
-//! probe that comes before the other's NAT has opened is followed by eight more.
+//! It decides the rounds. One end begins a round by sending its addresses with a higher number; the
+//! other answers with its own. The dialler punches when it receives the other's, the acceptor when it
+//! has sent its own and has the other's: that is within half a round trip of each other, and a probe
+//! that arrives before the other's NAT has opened is followed by eight more.
 
 use std::time::{Duration, Instant};
 
-use super::candidate::{Candidate, Kind, Offer};
+use super::MAX_CANDIDATES;
+use super::action::{PathAction, PathRole};
+use super::candidate::{CandidateAddress, CandidateOffer};
+use super::context::Context;
 use super::nat::Mapping;
-use super::path_set::Obstacle;
+use super::path_set::PathSet;
 use super::probe_pacing::between;
-use super::{Action, Paths, Role};
-use crate::probe::Key;
+use crate::rng::Rng;
 use crate::token_bucket::{Bucket, Rate};
 
-/// The times to the next rounds, in seconds: a second knock at what was lost by chance, and then ever
-/// more slowly, since what was there a moment ago most often comes back soon.
+/// The times to the next rounds, in seconds: a second round for what was lost by chance, and then ever
+/// more slowly, since a path that worked a moment ago most often comes back soon.
 const RETRIES: [u64; 5] = [5, 5, 10, 15, 25];
-/// The time to each later one, in milliseconds: a minute, spread so that a thousand connections of
-/// one relay do not knock together.
-const UPGRADE: (u64, u64) = (54_000, 66_000);
-/// The least time between two rounds at one address, whatever the peer asks for.
-const KNOCK_SPACING: Duration = Duration::from_secs(2);
+/// The time to each later round, in milliseconds: a minute, spread so that a thousand connections of
+/// one relay do not punch together.
+const LATER: (u64, u64) = (54_000, 66_000);
+/// The time from leaving a direct path to the next round, unless one is asked for.
+const UPGRADE: Duration = Duration::from_secs(60);
 /// The least time between two rounds that this end begins, unless its addresses have changed.
-const SEEK_SPACING: Duration = Duration::from_secs(1);
-/// What a peer may tell: once a second, and eight times at once.
+const ROUND_SPACING: Duration = Duration::from_secs(1);
+/// Offers that a peer may send: one a second, and eight in a burst.
 const OFFERS: (u32, u32) = (1, 8);
+/// Rounds since there was a reason to hope in which even unlikely addresses are punched.
+const EARLY: u32 = 2;
 
-/// The rounds of one connection.
+/// The punching rounds of one connection.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Meeting {
-    pub(super) candidates: Vec<Candidate>,
-    pub(super) mapping: Mapping,
-    /// Whether this end's addresses were ever given.
+pub(super) struct PunchingRounds {
+    candidates: Vec<CandidateAddress>,
+    mapping: Mapping,
+    /// Whether this end's addresses were ever set.
     is_known: bool,
-    is_told: bool,
-    pub(super) round: u32,
-    pub(super) theirs: Option<(Mapping, u32)>,
-    /// When the next round begins.
-    pub(super) next: Option<Instant>,
+    /// Whether they were ever sent.
+    is_sent: bool,
+    number: u32,
+    /// The peer's NAT and the number of its latest round.
+    theirs: Option<(Mapping, u32)>,
+    next: Option<Instant>,
     /// Rounds since there was a reason to hope.
     attempts: u32,
     begun: Option<Instant>,
     offers: Bucket,
 }
 
-impl Paths {
-    /// The connection's handshake is complete: from here ways are probed, and addresses told. Each
-    /// side is the tag and the key of one direction, from the connection's own exporter.
-    pub fn set_keys(&mut self, ours: (u64, Key), theirs: (u64, Key), now: Instant) {
-        let now = self.advance(now);
-        self.keys = Some(super::Keys { ours, theirs });
-        self.probe_relayed(now);
-        if self.meeting.is_known {
-            self.tell(now);
-        }
-        self.refresh(now);
+impl PunchingRounds {
+    /// Returns this end's addresses.
+    pub(super) fn candidates(&self) -> &[CandidateAddress] {
+        &self.candidates
     }
 
-    /// Where this end may be reached. Without a call, nothing is told and no way is direct.
-    pub fn set_local(&mut self, candidates: &[Candidate], mapping: Mapping, now: Instant) {
-        let now = self.advance(now);
-        if !self.config.direct {
-            return;
-        }
-        let meeting = &mut self.meeting;
-        let is_same = meeting.candidates == candidates && meeting.mapping == mapping;
-        if meeting.is_known && is_same {
-            return;
-        }
-        meeting.candidates = candidates.to_vec();
-        meeting.candidates.truncate(super::MAX_CANDIDATES);
-        meeting.mapping = mapping;
-        meeting.is_known = true;
-        meeting.attempts = 0;
-        self.judge();
-        if self.keys.is_some() {
-            if self.meeting.is_told {
-                self.meeting.round = self.meeting.round.saturating_add(1);
-            }
-            self.tell(now);
-        }
-        self.refresh(now);
+    /// Returns this end's NAT.
+    pub(super) const fn mapping(&self) -> Mapping {
+        self.mapping
     }
 
-    /// The peer has told its addresses.
-    pub fn handle_candidates(&mut self, offer: &Offer, now: Instant) {
-        let now = self.advance(now);
-        let is_old = self.meeting.theirs.is_some_and(|(_, round)| offer.round < round);
-        let rate = Rate::per_second(OFFERS.0, OFFERS.1);
-        if !self.config.direct || is_old || !self.meeting.offers.take(1, rate, now) {
-            return;
+    /// Returns the peer's NAT.
+    pub(super) fn peer_mapping(&self) -> Mapping {
+        self.theirs.map_or(Mapping::Unknown, |(mapping, _)| mapping)
+    }
+
+    /// Returns true if both NATs allow that the ends meet at addresses that relays saw.
+    pub(super) fn can_meet(&self) -> bool {
+        self.mapping.can_meet(self.peer_mapping())
+    }
+
+    /// Returns the number of the latest round.
+    pub(super) const fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// Returns when [`PunchingRounds::on_time`] is due.
+    pub(super) const fn next(&self) -> Option<Instant> {
+        self.next
+    }
+
+    /// Takes this end's addresses. Returns false if they are the same as before.
+    pub(super) fn set_local(&mut self, candidates: &[CandidateAddress], mapping: Mapping) -> bool {
+        let is_same = self.candidates == candidates && self.mapping == mapping;
+        if self.is_known && is_same {
+            return false;
         }
-        let in_use = self.select.in_use();
-        self.ways.direct().for_each(|way| way.is_offered = false);
-        for candidate in offer.usable(&self.meeting.candidates) {
-            let Candidate { kind, address } = candidate;
-            if let Some(at) = self.ways.direct_to(address, kind, in_use, now) {
-                self.ways.all[at].is_offered = true;
-                self.ways.all[at].kind = Some(kind);
-            }
+        self.candidates = candidates.to_vec();
+        self.candidates.truncate(MAX_CANDIDATES);
+        self.mapping = mapping;
+        self.is_known = true;
+        self.attempts = 0;
+        true
+    }
+
+    /// This end's addresses have changed, and there are keys: they are sent, in a new round if the ones
+    /// before were sent.
+    pub(super) fn on_local_changed(&mut self, paths: &mut PathSet, cx: &mut Context, now: Instant) {
+        if self.is_sent {
+            self.number = self.number.saturating_add(1);
         }
-        self.ways.forget_untold(in_use, now);
-        self.meeting.theirs = Some((offer.mapping, offer.round));
-        self.judge();
-        let is_newer = offer.round > self.meeting.round;
-        self.meeting.round = self.meeting.round.max(offer.round);
-        if is_newer && self.meeting.is_known {
+        self.send_offer(paths, cx, now);
+    }
+
+    /// The connection has keys from now on: addresses that are known are sent.
+    pub(super) fn on_keys(&mut self, paths: &mut PathSet, cx: &mut Context, now: Instant) {
+        if self.is_known {
+            self.send_offer(paths, cx, now);
+        }
+    }
+
+    /// Returns true if an offer of that round counts: it is not older than the latest, and the peer has
+    /// not sent too many.
+    pub(super) fn accepts(&mut self, round: u32, now: Instant) -> bool {
+        let is_old = self.theirs.is_some_and(|(_, latest)| round < latest);
+        !is_old && self.offers.take(1, Rate::per_second(OFFERS.0, OFFERS.1), now)
+    }
+
+    /// Notes the peer's NAT and round.
+    pub(super) const fn set_peer(&mut self, mapping: Mapping, round: u32) {
+        self.theirs = Some((mapping, round));
+    }
+
+    /// The peer has sent its addresses in that round: this end answers and punches.
+    pub(super) fn on_offer(
+        &mut self,
+        round: u32,
+        has_keys: bool,
+        paths: &mut PathSet,
+        cx: &mut Context,
+        now: Instant,
+    ) {
+        let is_newer = round > self.number;
+        self.number = self.number.max(round);
+        if is_newer && self.is_known {
             // This round is the next: no need to begin one as well.
-            self.schedule(now);
-            self.tell(now);
+            self.schedule(&mut cx.rng, now);
+            if has_keys {
+                self.send_offer(paths, cx, now);
+            }
         }
-        if self.role == Role::Dialler || self.meeting.is_told {
-            self.knock(now);
+        if cx.role == PathRole::Dialler || self.is_sent {
+            self.punch(paths, &mut cx.rng, now);
         }
-        self.refresh(now);
     }
 
-    /// Tells this end's addresses.
-    fn tell(&mut self, now: Instant) {
-        if self.keys.is_none() || !self.config.direct {
+    /// Begins the next round, if it is time and a direct path is `wanted`.
+    pub(super) fn on_time(
+        &mut self,
+        wanted: bool,
+        paths: &mut PathSet,
+        cx: &mut Context,
+        now: Instant,
+    ) {
+        if self.next.is_none_or(|at| at > now) {
             return;
         }
-        self.meeting.is_told = true;
-        let Meeting { candidates, mapping, round, .. } = self.meeting.clone();
-        self.actions.push_back(Action::Candidates(Offer { candidates, mapping, round }));
-        if self.meeting.next.is_none() {
-            self.schedule(now);
+        if !wanted {
+            self.next = None;
+            return;
         }
-        if self.role == Role::Acceptor && self.meeting.theirs.is_some() {
-            self.knock(now);
+        self.schedule(&mut cx.rng, now);
+        self.begun = Some(now);
+        self.number = self.number.saturating_add(1);
+        self.send_offer(paths, cx, now);
+    }
+
+    /// A direct path is wanted now: the next round begins as soon as it may.
+    pub(super) fn restart(&mut self, now: Instant) {
+        if !self.is_sent {
+            return;
+        }
+        let soonest = self.begun.map_or(now, |begun| now.max(begun + ROUND_SPACING));
+        self.attempts = 0;
+        self.next = Some(soonest);
+    }
+
+    /// A relayed path, or none, is active: a direct one is sought again in a while.
+    pub(super) fn on_relayed(&mut self, now: Instant) {
+        if self.theirs.is_some() {
+            self.next.get_or_insert(now + UPGRADE);
         }
     }
 
-    /// The next round: soon after the first, ever more slowly, and then once a minute.
-    fn schedule(&mut self, now: Instant) {
-        let (least, most) = UPGRADE;
-        let wait = match RETRIES.get(self.meeting.attempts as usize) {
+    /// Sends this end's addresses.
+    fn send_offer(&mut self, paths: &mut PathSet, cx: &mut Context, now: Instant) {
+        if !cx.config.direct {
+            return;
+        }
+        self.is_sent = true;
+        let (candidates, mapping, round) = (self.candidates.clone(), self.mapping, self.number);
+        cx.push(PathAction::Candidates(CandidateOffer { candidates, mapping, round }));
+        if self.next.is_none() {
+            self.schedule(&mut cx.rng, now);
+        }
+        if cx.role == PathRole::Acceptor && self.theirs.is_some() {
+            self.punch(paths, &mut cx.rng, now);
+        }
+    }
+
+    /// Punches at every address of the peer that does not answer.
+    fn punch(&mut self, paths: &mut PathSet, rng: &mut Rng, now: Instant) {
+        paths.punch(self.attempts <= EARLY, now);
+        if self.next.is_none() {
+            self.schedule(rng, now);
+        }
+    }
+
+    /// Schedules the next round: soon after the first, ever more slowly, and then once a minute.
+    fn schedule(&mut self, rng: &mut Rng, now: Instant) {
+        let (least, most) = LATER;
+        let wait = match RETRIES.get(self.attempts as usize) {
             Some(seconds) => Duration::from_secs(*seconds),
-            None => between(least, most, &mut self.rng),
+            None => between(least, most, rng),
         };
-        self.meeting.attempts = self.meeting.attempts.saturating_add(1);
-        self.meeting.next = Some(now + wait);
-    }
-
-    /// Knocks at every address of the peer that does not answer.
-    fn knock(&mut self, now: Instant) {
-        let is_early = self.meeting.attempts <= 2;
-        for way in self.ways.direct() {
-            let is_recent =
-                way.knocked.is_some_and(|at| now.saturating_duration_since(at) < KNOCK_SPACING);
-            if way.obstacle == Some(Obstacle::Unsendable) {
-                way.obstacle = None;
-            }
-            let is_told = way.is_offered || way.is_validated();
-            if !is_told || is_recent || way.track.is_answering() {
-                continue;
-            }
-            match way.obstacle {
-                None => way.track.knock(now),
-                // A NAT that maps so and lets in everybody is rare; it costs three probes, twice.
-                Some(Obstacle::CannotMeet) if is_early => way.track.knock_briefly(now),
-                Some(Obstacle::CannotMeet | Obstacle::Unsendable) => continue,
-            }
-            way.knocked = Some(now);
-        }
-        if self.meeting.next.is_none() {
-            self.schedule(now);
-        }
-    }
-
-    /// A direct way is wanted now.
-    pub(super) fn seek(&mut self, now: Instant) {
-        if !self.meeting.is_told {
-            return;
-        }
-        let soonest = self.meeting.begun.map_or(now, |begun| now.max(begun + SEEK_SPACING));
-        self.meeting.attempts = 0;
-        self.meeting.next = Some(soonest);
-    }
-
-    /// Begins the next round, if it is time and a direct way is missing.
-    pub(super) fn meet_on_time(&mut self, now: Instant) {
-        if self.meeting.next.is_none_or(|at| at > now) {
-            return;
-        }
-        if self.select.is_direct() && self.select.suspect_since().is_none() {
-            self.meeting.next = None;
-            return;
-        }
-        self.schedule(now);
-        self.meeting.begun = Some(now);
-        self.meeting.round = self.meeting.round.saturating_add(1);
-        self.tell(now);
-    }
-
-    /// Says which addresses cannot work.
-    fn judge(&mut self) {
-        let theirs = self.meeting.theirs.map_or(Mapping::Unknown, |(mapping, _)| mapping);
-        let can_meet = self.meeting.mapping.can_meet(theirs);
-        for way in self.ways.direct().filter(|way| way.kind == Some(Kind::Reflexive)) {
-            if !can_meet && !way.track.is_answering() {
-                way.obstacle = Some(Obstacle::CannotMeet);
-                way.track.shorten();
-            } else if way.obstacle == Some(Obstacle::CannotMeet) {
-                way.obstacle = None;
-            }
-        }
+        self.attempts = self.attempts.saturating_add(1);
+        self.next = Some(now + wait);
     }
 }

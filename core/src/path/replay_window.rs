@@ -1,33 +1,33 @@
-//! Which transactions of a peer have been seen: a sliding window (as in RFC 4303 §3.4.3).
+//! The anti-replay window: which transactions of a peer have been seen (as in RFC 4303 §3.4.3).
 //!
 //! It decides whether a number is new. It never decides what an old one means.
 
-/// Numbers that may arrive late: probes of four seconds to every way at once are fewer, and a relay
+/// Numbers that may arrive late: the probes of four seconds on all paths together are fewer, and a relay
 /// delays them by less.
 pub(super) const WIDTH: u64 = 1024;
 
 const WORDS: usize = (WIDTH / 64) as usize;
 
-/// What a number is to a [`Window`].
+/// What a number is to a [`ReplayWindow`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Freshness {
     /// Above all that were seen.
     Newest,
     /// Not seen, and below one that was.
     Late,
-    /// Seen, or so far below that nobody knows.
+    /// Seen, or so far below that this is not recorded.
     Old,
 }
 
 /// The numbers seen of one peer.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Window {
+pub(super) struct ReplayWindow {
     newest: Option<u64>,
     seen: [u64; WORDS],
 }
 
-impl Window {
-    /// Takes `number`, and says whether it is new.
+impl ReplayWindow {
+    /// Records `number`, and returns whether it is new.
     pub(super) fn take(&mut self, number: u64) -> Freshness {
         let Some(newest) = self.newest else {
             self.newest = Some(number);
@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn a_number_is_new_once() {
-        let mut window = Window::default();
+        let mut window = ReplayWindow::default();
         assert_eq!(window.take(5), Freshness::Newest);
         assert_eq!(window.take(5), Freshness::Old);
         assert_eq!(window.take(3), Freshness::Late);
@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn a_late_number_counts_exactly_to_the_end_of_the_window() {
-        let mut window = Window::default();
+        let mut window = ReplayWindow::default();
         window.take(2 * WIDTH);
         assert_eq!(window.take(WIDTH + 1), Freshness::Late);
         assert_eq!(window.take(WIDTH), Freshness::Old);
@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn a_leap_beyond_the_window_forgets_all_and_the_last_number_is_the_last() {
-        let mut window = Window::default();
+        let mut window = ReplayWindow::default();
         window.take(1);
         assert_eq!(window.take(u64::MAX), Freshness::Newest);
         assert_eq!(window.take(u64::MAX - 1), Freshness::Late);
@@ -119,7 +119,7 @@ mod tests {
         fn it_says_what_a_set_of_all_numbers_would(
             numbers in prop::collection::vec(prop_oneof![0u64..64, 900u64..4000], 1..300)
         ) {
-            let (mut window, mut seen) = (Window::default(), BTreeSet::new());
+            let (mut window, mut seen) = (ReplayWindow::default(), BTreeSet::new());
             for number in numbers {
                 let newest = seen.last().copied();
                 let expected = match newest {

@@ -1,4 +1,4 @@
-//! Copies of packets that may have been lost with a way, to be sent again by another.
+//! The resend buffer: copies of packets that may have been lost with a path, to be sent again on another.
 //!
 //! It decides which packets are kept and for how long. It never decides when they are sent again.
 //! Sending one twice is harmless: packet numbers make it so (RFC 9000 §12.3).
@@ -11,9 +11,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::reorder::Held;
+use super::reorder::PacketBatch;
 
-/// What an answer takes beyond a round trip: the peer may wait 25 ms with an acknowledgement
+/// How long an answer takes beyond a round trip: the peer may wait 25 ms with an acknowledgement
 /// (RFC 9000 §18.2), and its timers are coarse.
 pub(super) const ANSWER_SLACK: Duration = Duration::from_millis(35);
 
@@ -32,11 +32,11 @@ impl Generation {
         self.lengths.clear();
     }
 
-    fn drain_into(&mut self, out: &mut Vec<Held>) {
+    fn drain_into(&mut self, out: &mut Vec<PacketBatch>) {
         let mut rest = &self.bytes[..];
         for &(length, segment_size) in &self.lengths {
             let (bytes, behind) = rest.split_at(length as usize);
-            out.push(Held { bytes: bytes.to_vec(), segment_size });
+            out.push(PacketBatch { bytes: bytes.to_vec(), segment_size });
             rest = behind;
         }
         self.clear();
@@ -45,7 +45,7 @@ impl Generation {
 
 /// The copies.
 #[derive(Debug, Clone)]
-pub(super) struct Replay {
+pub(super) struct ResendBuffer {
     is_on: bool,
     old: Generation,
     young: Generation,
@@ -53,8 +53,8 @@ pub(super) struct Replay {
     most: usize,
 }
 
-impl Replay {
-    /// Nothing, and nothing is kept before [`Replay::set_on`]. Keeps up to `max_bytes`.
+impl ResendBuffer {
+    /// Returns an empty buffer of up to `max_bytes`. It keeps no packet before [`ResendBuffer::set_on`].
     pub(super) fn new(max_bytes: usize) -> Self {
         Self {
             is_on: false,
@@ -64,7 +64,7 @@ impl Replay {
         }
     }
 
-    /// Whether packets are kept: only where there is another way to send them by.
+    /// Sets whether packets are kept: only where there is a backup to send them on.
     pub(super) fn set_on(&mut self, is_on: bool) {
         if self.is_on && !is_on {
             self.forget();
@@ -84,11 +84,11 @@ impl Replay {
         self.young.lengths.push((length, segment_size));
     }
 
-    /// Something came by the way; `answer` is what an answer on it takes.
+    /// Something came on the active path; `answer` is how long an answer takes there.
     #[inline]
     pub(super) fn on_received(&mut self, answer: Duration, now: Instant) {
         let Some(began) = self.young.began else {
-            // Nothing was sent since the last turn: nothing old is missing any more.
+            // No packet was sent since the last turn: no old one is missing any more.
             if !self.old.lengths.is_empty() {
                 self.old.clear();
             }
@@ -100,15 +100,15 @@ impl Replay {
         }
     }
 
-    /// All copies, oldest first; none are kept.
-    pub(super) fn take(&mut self) -> Vec<Held> {
+    /// Takes all copies, oldest first.
+    pub(super) fn take(&mut self) -> Vec<PacketBatch> {
         let mut all = Vec::with_capacity(self.old.lengths.len() + self.young.lengths.len());
         self.old.drain_into(&mut all);
         self.young.drain_into(&mut all);
         all
     }
 
-    /// Forgets all copies, and gives their memory back.
+    /// Forgets all copies, and frees their memory.
     pub(super) fn forget(&mut self) {
         self.old = Generation::default();
         self.young = Generation::default();
@@ -127,93 +127,93 @@ mod tests {
     const NANO: Duration = Duration::from_nanos(1);
     const ANSWER: Duration = Duration::from_millis(55);
 
-    fn replay(max_bytes: usize) -> Replay {
-        let mut replay = Replay::new(max_bytes);
-        replay.set_on(true);
-        replay
+    fn resend(max_bytes: usize) -> ResendBuffer {
+        let mut resend = ResendBuffer::new(max_bytes);
+        resend.set_on(true);
+        resend
     }
 
-    fn taken(replay: &mut Replay) -> Vec<u8> {
-        replay.take().into_iter().flat_map(|held| held.bytes).collect()
+    fn taken(resend: &mut ResendBuffer) -> Vec<u8> {
+        resend.take().into_iter().flat_map(|held| held.bytes).collect()
     }
 
     #[test]
     fn what_was_sent_since_something_came_is_kept_in_order() {
         let now = anchor();
-        let mut replay = replay(1000);
-        replay.push(&[1], None, now);
-        replay.push(&[2, 2, 3], Some(2), now);
-        let all = replay.take();
-        assert_eq!(all[1], Held { bytes: vec![2, 2, 3], segment_size: Some(2) });
-        assert_eq!((all[0].bytes.clone(), all.len(), replay.bytes()), (vec![1], 2, 0));
+        let mut resend = resend(1000);
+        resend.push(&[1], None, now);
+        resend.push(&[2, 2, 3], Some(2), now);
+        let all = resend.take();
+        assert_eq!(all[1], PacketBatch { bytes: vec![2, 2, 3], segment_size: Some(2) });
+        assert_eq!((all[0].bytes.clone(), all.len(), resend.bytes()), (vec![1], 2, 0));
     }
 
     #[test]
     fn a_packet_is_forgotten_after_two_arrivals_that_can_answer_it() {
         let now = anchor();
-        let mut replay = replay(1000);
-        replay.push(&[1], None, now);
-        replay.on_received(ANSWER, now + ANSWER);
-        assert_eq!(replay.bytes(), 1, "what came may have been sent before");
-        replay.push(&[2], None, now + ANSWER);
-        replay.on_received(ANSWER, now + ANSWER + NANO);
-        replay.push(&[3], None, now + ANSWER + NANO);
-        assert_eq!(replay.clone().take().len(), 3);
-        replay.on_received(ANSWER, now + 3 * ANSWER);
-        assert_eq!(taken(&mut replay), [3]);
+        let mut resend = resend(1000);
+        resend.push(&[1], None, now);
+        resend.on_received(ANSWER, now + ANSWER);
+        assert_eq!(resend.bytes(), 1, "what came may have been sent before");
+        resend.push(&[2], None, now + ANSWER);
+        resend.on_received(ANSWER, now + ANSWER + NANO);
+        resend.push(&[3], None, now + ANSWER + NANO);
+        assert_eq!(resend.clone().take().len(), 3);
+        resend.on_received(ANSWER, now + 3 * ANSWER);
+        assert_eq!(taken(&mut resend), [3]);
     }
 
     #[test]
     fn when_nothing_was_sent_since_an_arrival_clears_all() {
         let now = anchor();
-        let mut replay = replay(1000);
-        replay.push(&[1], None, now);
-        replay.on_received(ANSWER, now + 2 * ANSWER);
-        assert_eq!(replay.bytes(), 1);
-        replay.on_received(ANSWER, now + 3 * ANSWER);
-        assert_eq!(replay.bytes(), 0);
+        let mut resend = resend(1000);
+        resend.push(&[1], None, now);
+        resend.on_received(ANSWER, now + 2 * ANSWER);
+        assert_eq!(resend.bytes(), 1);
+        resend.on_received(ANSWER, now + 3 * ANSWER);
+        assert_eq!(resend.bytes(), 0);
     }
 
     #[test]
     fn a_generation_takes_half_of_the_most_and_not_one_byte_more() {
         let now = anchor();
-        let mut replay = replay(1000);
-        replay.push(&[0; 500], None, now);
-        replay.push(&[0; 1], None, now);
-        assert_eq!(replay.bytes(), 500);
-        replay.on_received(ANSWER, now + 2 * ANSWER);
-        replay.push(&[0; 500], None, now + 2 * ANSWER);
-        replay.push(&[0; 1], None, now + 2 * ANSWER);
-        assert_eq!(replay.bytes(), 1000);
+        let mut resend = resend(1000);
+        resend.push(&[0; 500], None, now);
+        resend.push(&[0; 1], None, now);
+        assert_eq!(resend.bytes(), 500);
+        resend.on_received(ANSWER, now + 2 * ANSWER);
+        resend.push(&[0; 500], None, now + 2 * ANSWER);
+        resend.push(&[0; 1], None, now + 2 * ANSWER);
+        assert_eq!(resend.bytes(), 1000);
     }
 
     #[test]
-    fn nothing_is_kept_while_there_is_no_other_way() {
+    fn no_packet_is_kept_without_a_backup() {
         let now = anchor();
-        let mut replay = Replay::new(1000);
-        replay.push(&[1], None, now);
-        assert_eq!(replay.bytes(), 0);
-        replay.set_on(true);
-        replay.push(&[1], None, now);
-        replay.set_on(false);
-        assert_eq!((replay.bytes(), replay.old.bytes.capacity()), (0, 0));
+        let mut resend = ResendBuffer::new(1000);
+        resend.push(&[1], None, now);
+        assert_eq!(resend.bytes(), 0);
+        resend.set_on(true);
+        resend.push(&[1], None, now);
+        resend.set_on(false);
+        assert_eq!((resend.bytes(), resend.old.bytes.capacity()), (0, 0));
     }
 
     #[test]
     fn once_warm_nothing_is_allocated() {
         let mut now = anchor();
-        let mut replay = replay(10_000);
-        let mut step = |replay: &mut Replay| {
+        let mut resend = resend(10_000);
+        let mut step = |resend: &mut ResendBuffer| {
             for _ in 0..10 {
-                replay.push(&[0; 1000], None, now);
+                resend.push(&[0; 1000], None, now);
             }
             now += 2 * ANSWER;
-            replay.on_received(ANSWER, now);
+            resend.on_received(ANSWER, now);
         };
-        (0..2).for_each(|_| step(&mut replay));
-        let before = (replay.old.bytes.capacity(), replay.young.bytes.capacity());
-        (0..2).for_each(|_| step(&mut replay));
-        assert_eq!((replay.old.bytes.capacity(), replay.young.bytes.capacity()), before);
+        (0..2).for_each(|_| step(&mut resend));
+        let before = (resend.old.bytes.capacity(), resend.young.bytes.capacity());
+        (0..2).for_each(|_| step(&mut resend));
+        assert_eq!((resend.old.bytes.capacity(), resend.young.bytes.capacity()), before);
         assert!(before.0 <= 8192 && before.1 <= 8192);
     }
 }

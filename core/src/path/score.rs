@@ -1,4 +1,4 @@
-//! Which of two ways is better.
+//! How good a path is: one order for the best path, the backup and where copies go.
 //!
 //! It decides the order, and how much better is enough to move. It never moves.
 //!
@@ -6,34 +6,43 @@
 
 use std::time::Duration;
 
-/// The least by which a way of the same rank must be quicker, or a fifth if that is more: less than
-/// that is what two measurements of one way differ by.
+/// The least by which a path of the same rank must be quicker, or a fifth if that is more: two
+/// measurements of one path differ by less.
 const QUICKER_BY: Duration = Duration::from_millis(5);
 const QUICKER_SHARE: u32 = 5;
 
-/// Whether a way works as it should.
+/// Whether a path depends on what may have failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Standing {
+pub(super) enum Fate {
+    /// It does not.
+    Independent,
+    /// A direct path, asked for as a backup: what ends one direct path most often ends them all.
+    Shared,
+}
+
+/// Whether a path works as it should.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum PathHealth {
     /// It does.
     Sound,
-    /// A direct way that is really worse than a relay, see [`is_worse`].
+    /// A direct path that is really worse than a relay, see [`is_worse`].
     Worse,
     /// It does not answer at present.
     Silent,
 }
 
-/// What a way takes to carry a packet.
+/// What a path takes to carry a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Class {
-    /// Nobody in between who must be asked.
+pub enum PathClass {
+    /// No relay is in between.
     Direct,
-    /// A relay.
+    /// Through a relay.
     Relayed,
 }
 
-impl Class {
-    /// The stable text of the class.
+impl PathClass {
+    /// Returns the stable text of the class.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -43,49 +52,49 @@ impl Class {
     }
 }
 
-/// Whether both ends use it.
+/// Whether both ends use a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Agreed {
-    /// The end that dialled sends by this way; the other one follows where it can, so that both
-    /// directions are answered on one way.
+pub(super) enum Agreement {
+    /// The end that dialled sends here; the other one follows where it can, so that both directions
+    /// are answered on one path.
     Yes,
     /// It does not, or this end has dialled.
     No,
 }
 
-/// How good a way is; less is better.
+/// How good a path is for its purpose; less is better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Score {
-    pub(super) standing: Standing,
-    pub(super) class: Class,
-    pub(super) agreed: Agreed,
+    pub(super) fate: Fate,
+    pub(super) health: PathHealth,
+    pub(super) class: PathClass,
+    pub(super) agreed: Agreement,
     /// The smoothed round trip.
     pub(super) latency: Duration,
 }
 
 impl Score {
-    /// Whether it is so much better than `present` that moving is worth it.
+    /// Returns true if it is so much better than `present` that moving is worth it.
     pub(super) fn is_worth_leaving(&self, present: &Self) -> bool {
-        let rank = (self.standing, self.class, self.agreed);
-        let present_rank = (present.standing, present.class, present.agreed);
+        let rank = Self { latency: present.latency, ..*self };
         let margin = QUICKER_BY.max(present.latency / QUICKER_SHARE);
-        rank < present_rank
-            || (rank == present_rank && self.latency.saturating_add(margin) <= present.latency)
+        rank < *present
+            || (rank == *present && self.latency.saturating_add(margin) <= present.latency)
     }
 }
 
-/// What is compared of a direct way and of the best relayed one.
+/// What is compared of a direct path and of the best relayed one.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Figures {
+pub(super) struct PathQuality {
     pub(super) latency: Duration,
     /// Share of probes lost, and of how many.
     pub(super) loss: (f64, u32),
 }
 
-/// Whether a direct way is really worse than a relayed one: it loses ten of a hundred probes more
+/// Returns true if a direct path is really worse than a relayed one: it loses ten of a hundred probes more
 /// (of at least 16), or takes more than twice as long and 50 ms. One that was worse stays so until
 /// it loses no more than five more, and takes no longer than one and a half times and 25 ms.
-pub(super) fn is_worse(direct: Figures, relayed: Figures, was_worse: bool) -> bool {
+pub(super) fn is_worse(direct: PathQuality, relayed: PathQuality, was_worse: bool) -> bool {
     let (loss, latency) = if was_worse {
         (0.05, relayed.latency * 3 / 2 + Duration::from_millis(25))
     } else {
@@ -107,17 +116,23 @@ mod tests {
         Duration::from_millis(ms)
     }
 
-    const fn score(class: Class, latency: Duration) -> Score {
-        Score { standing: Standing::Sound, class, agreed: Agreed::No, latency }
+    const fn score(class: PathClass, latency: Duration) -> Score {
+        Score {
+            fate: Fate::Independent,
+            health: PathHealth::Sound,
+            class,
+            agreed: Agreement::No,
+            latency,
+        }
     }
 
     #[test]
-    fn what_works_comes_before_what_is_direct_and_that_before_what_is_quick() {
-        let direct = score(Class::Direct, ms(500));
-        let relayed = score(Class::Relayed, ms(1));
-        let worse = Score { standing: Standing::Worse, ..direct };
-        let silent = Score { standing: Standing::Silent, ..direct };
-        let agreed = Score { agreed: Agreed::Yes, latency: ms(600), ..direct };
+    fn a_working_path_ranks_before_a_direct_one_and_that_before_a_quick_one() {
+        let direct = score(PathClass::Direct, ms(500));
+        let relayed = score(PathClass::Relayed, ms(1));
+        let worse = Score { health: PathHealth::Worse, ..direct };
+        let silent = Score { health: PathHealth::Silent, ..direct };
+        let agreed = Score { agreed: Agreement::Yes, latency: ms(600), ..direct };
         let mut all = [silent, relayed, worse, direct, agreed];
         all.sort();
         assert_eq!(all, [agreed, direct, relayed, worse, silent]);
@@ -126,20 +141,30 @@ mod tests {
     }
 
     #[test]
-    fn a_way_of_the_same_rank_must_be_quicker_by_exactly_five_ms_or_a_fifth() {
-        for (present, enough) in [(ms(10), ms(5)), (ms(25), ms(20)), (ms(100), ms(80))] {
-            let present = score(Class::Direct, present);
-            assert!(score(Class::Direct, enough).is_worth_leaving(&present));
-            assert!(!score(Class::Direct, enough + NANO).is_worth_leaving(&present));
-        }
-    }
-
-    fn figures(latency: Duration, loss: f64, of: u32) -> Figures {
-        Figures { latency, loss: (loss, of) }
+    fn a_backup_shares_no_fate_then_answers_then_is_quick() {
+        let relayed = score(PathClass::Relayed, ms(80));
+        let silent = Score { health: PathHealth::Silent, ..score(PathClass::Relayed, ms(10)) };
+        let direct = Score { fate: Fate::Shared, ..score(PathClass::Direct, ms(1)) };
+        let mut all = [direct, silent, relayed];
+        all.sort();
+        assert_eq!(all, [relayed, silent, direct]);
     }
 
     #[test]
-    fn a_direct_way_is_worse_exactly_at_ten_in_a_hundred_more_lost() {
+    fn a_path_of_the_same_rank_must_be_quicker_by_exactly_five_ms_or_a_fifth() {
+        for (present, enough) in [(ms(10), ms(5)), (ms(25), ms(20)), (ms(100), ms(80))] {
+            let present = score(PathClass::Direct, present);
+            assert!(score(PathClass::Direct, enough).is_worth_leaving(&present));
+            assert!(!score(PathClass::Direct, enough + NANO).is_worth_leaving(&present));
+        }
+    }
+
+    fn figures(latency: Duration, loss: f64, of: u32) -> PathQuality {
+        PathQuality { latency, loss: (loss, of) }
+    }
+
+    #[test]
+    fn a_direct_path_is_worse_exactly_at_ten_in_a_hundred_more_lost() {
         let relayed = figures(ms(80), 0.0, 32);
         assert!(is_worse(figures(ms(20), 0.10, 16), relayed, false));
         assert!(!is_worse(figures(ms(20), 0.099, 16), relayed, false));
@@ -148,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_direct_way_is_worse_past_twice_the_time_and_fifty_ms() {
+    fn a_direct_path_is_worse_past_twice_the_time_and_fifty_ms() {
         let relayed = figures(ms(80), 0.0, 32);
         assert!(!is_worse(figures(ms(210), 0.0, 32), relayed, false));
         assert!(is_worse(figures(ms(210) + NANO, 0.0, 32), relayed, false));

@@ -1,51 +1,58 @@
-//! What is shown of the ways: for each what was sent, what came, and what follows; and why the one
-//! in use was chosen.
+//! What is shown of the paths: for each what was sent, what came, and what follows; and why the active
+//! one was selected.
 //!
-//! It decides words and shapes. Texts of codes are stable, sentences are for people.
+//! It decides words and shapes, and never what is shown by them. Texts of codes are stable, sentences
+//! are for people.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::Paths;
-use super::candidate::{Candidate, Kind};
+use super::candidate::{CandidateAddress, CandidateType};
+use super::liveness::ActivePath;
 use super::nat::Mapping;
-use super::on_probe::Heard;
-use super::path_set::{Obstacle, Way};
+use super::packets::PacketBuffers;
+use super::path_set::PathSet;
+use super::path_state::{Obstacle, PathState};
+use super::probe_flags::ProbeFlags;
 use super::probe_track::PROVEN;
-use super::score::Class;
-use crate::transmit::Via;
+use super::prober::ProbeOutcome;
+use super::punching::PunchingRounds;
+use super::score::PathClass;
+use crate::transmit::NextHop;
 
-/// Why a way is in use.
+/// Why a path is active.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
-pub enum Reason {
-    /// The connection was made by it.
+pub enum PathReason {
+    /// The connection was made on it.
     First,
-    /// A direct way was proven in both directions.
+    /// A direct path was proven in both directions.
     DirectProven,
     /// It is quicker than the one before.
     Faster,
     /// The other end uses it, and leads.
     Agreed,
-    /// The direct way loses more, or takes much longer.
+    /// The direct path loses more, or takes much longer.
     DirectWorse,
     /// The one before fell silent.
     Silent,
-    /// The other end does not hear this one on the way before.
+    /// The other end receives nothing from this one on the path before.
     PeerLeft,
     /// The peer's address has changed.
     PeerMoved,
     /// The relay before does not lead to the peer any more.
     RelayLost,
     /// It is the first since there was none.
-    OnlyWay,
+    #[serde(rename = "only_way")]
+    OnlyPath,
     /// There is none.
-    NoWay,
+    #[serde(rename = "no_way")]
+    NoPath,
 }
 
-impl Reason {
-    /// The stable text of the reason.
+impl PathReason {
+    /// Returns the stable text of the reason.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -58,35 +65,35 @@ impl Reason {
             Self::PeerLeft => "peer_left",
             Self::PeerMoved => "peer_moved",
             Self::RelayLost => "relay_lost",
-            Self::OnlyWay => "only_way",
-            Self::NoWay => "no_way",
+            Self::OnlyPath => "only_way",
+            Self::NoPath => "no_way",
         }
     }
 
-    /// The reason as a sentence for a person.
+    /// Returns the reason as a sentence for a person.
     #[must_use]
     pub const fn sentence(self) -> &'static str {
         match self {
             Self::First => "the connection was made through this relay",
-            Self::DirectProven => "a direct way answered in both directions",
-            Self::Faster => "it is clearly quicker than the way before",
-            Self::Agreed => "the other end uses it, so both directions take one way",
-            Self::DirectWorse => "the direct way loses more packets, or takes much longer",
-            Self::Silent => "the way before fell silent",
-            Self::PeerLeft => "the other end does not hear this one on the way before",
+            Self::DirectProven => "a direct path answered in both directions",
+            Self::Faster => "it is clearly quicker than the path before",
+            Self::Agreed => "the other end uses it, so both directions take one path",
+            Self::DirectWorse => "the direct path loses more packets, or takes much longer",
+            Self::Silent => "the path before fell silent",
+            Self::PeerLeft => "the other end receives nothing from this one on the path before",
             Self::PeerMoved => "the other end's address has changed",
             Self::RelayLost => "the relay before does not lead to the other end any more",
-            Self::OnlyWay => "it is the first way since there was none",
-            Self::NoWay => "no relay leads to the other end, and no direct way does",
+            Self::OnlyPath => "it is the first path since there was none",
+            Self::NoPath => "no relay leads to the other end, and no direct path does",
         }
     }
 }
 
-/// What the probes of one way have shown.
+/// What the probes of one path have shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
-pub enum Verdict {
+pub enum PathVerdict {
     /// It answers, and may be used.
     Answers,
     /// It has answered, and too little to be used.
@@ -99,13 +106,13 @@ pub enum Verdict {
     NoAnswer,
     /// It has answered, and does not any more.
     FellSilent,
-    /// The NATs of both ends choose a new port for every destination.
+    /// The NATs of both ends use a new port for every destination.
     CannotWork,
     /// The system cannot send there.
     Unsendable,
 }
 
-impl Verdict {
+impl PathVerdict {
     /// Returns the stable text of the verdict, as `--json` carries it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -122,22 +129,23 @@ impl Verdict {
     }
 }
 
-/// One way, for people and `--json`.
+/// One path, for people and `--json`.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
-pub struct WayView {
-    /// Direct, or by a relay.
-    pub class: Class,
+#[non_exhaustive]
+pub struct PathView {
+    /// Direct, or through a relay.
+    pub class: PathClass,
     /// Where it leads: an address, or a relay's channel.
     pub to: String,
-    /// The peer's address, of a direct way.
+    /// The peer's address, of a direct path.
     pub address: Option<SocketAddr>,
     /// How that became known.
-    pub kind: Option<Kind>,
-    /// Where the peer sees this end by it.
+    pub kind: Option<CandidateType>,
+    /// Where the peer sees this end on it.
     pub observed: Option<SocketAddr>,
-    /// Whether packets go by it.
+    /// Whether packets take it.
     pub in_use: bool,
-    /// Whether the peer said that its packets go by it.
+    /// Whether the peer advertised that its packets take it.
     pub used_by_peer: bool,
     /// Probes sent.
     pub sent: u64,
@@ -152,74 +160,77 @@ pub struct WayView {
     /// The share of the latest 32 probes that was not answered in time, 0 to 1.
     pub loss: f64,
     /// What follows from that.
-    pub verdict: Verdict,
+    pub verdict: PathVerdict,
     /// The same as a sentence for a person.
     pub sentence: String,
 }
 
-/// What the peer last said of itself.
+/// What the peer last advertised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
 pub struct PeerView {
     /// How its packets are sent.
-    pub sends: Class,
-    /// Whether it hears nothing of this end on the direct way that it uses.
-    pub is_deaf: bool,
-    /// Its NAT, as far as it was told.
+    pub sends: PathClass,
+    /// Whether it receives nothing from this end on the direct path that it uses.
+    pub has_one_way_loss: bool,
+    /// Its NAT, as far as it is known.
     pub mapping: Mapping,
 }
 
 /// How many of what has happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(default)]
-pub struct Counters {
-    /// Changes of way.
+#[non_exhaustive]
+pub struct PathCounters {
+    /// Changes of the active path.
     pub switches: u64,
-    /// Questions of the peer that were answered.
+    /// Pings of the peer that were answered.
     pub pings: u64,
     /// Answers of the peer that counted.
     pub pongs: u64,
-    /// See [`Heard::Forged`].
+    /// Probes that are none, or not the peer's.
     pub forged: u64,
-    /// See [`Heard::Reflected`].
+    /// Probes of this end that came back.
     pub reflected: u64,
-    /// See [`Heard::Replayed`].
+    /// Probes of the peer that were seen before.
     pub replayed: u64,
-    /// See [`Heard::Displaced`].
+    /// Probes of the peer that came directly where they were relayed, or the reverse.
     pub displaced: u64,
-    /// See [`Heard::Stray`].
+    /// Probes of the peer that nothing waited for, or that were too many.
     pub stray: u64,
 }
 
-impl Counters {
-    pub(super) const fn count(&mut self, heard: Heard) {
-        let counter = match heard {
-            Heard::Ping => &mut self.pings,
-            Heard::Pong => &mut self.pongs,
-            Heard::Forged => &mut self.forged,
-            Heard::Reflected => &mut self.reflected,
-            Heard::Replayed => &mut self.replayed,
-            Heard::Displaced => &mut self.displaced,
-            Heard::Stray => &mut self.stray,
-            Heard::TooEarly => return,
+impl PathCounters {
+    pub(super) const fn count(&mut self, outcome: ProbeOutcome) {
+        let counter = match outcome {
+            ProbeOutcome::Ping => &mut self.pings,
+            ProbeOutcome::Pong => &mut self.pongs,
+            ProbeOutcome::Forged => &mut self.forged,
+            ProbeOutcome::Reflected => &mut self.reflected,
+            ProbeOutcome::Replayed => &mut self.replayed,
+            ProbeOutcome::Displaced => &mut self.displaced,
+            ProbeOutcome::Stray => &mut self.stray,
+            ProbeOutcome::TooEarly => return,
         };
         *counter = counter.saturating_add(1);
     }
 }
 
-/// The ways of one connection, for people and `--json`.
+/// The paths of one connection, for people and `--json`.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
-pub struct View {
-    /// Direct or by a relay; `None` if there is no way.
-    pub class: Option<Class>,
-    /// Where the way in use leads.
+#[non_exhaustive]
+pub struct PathsView {
+    /// Direct or through a relay; `None` if there is no path.
+    pub class: Option<PathClass>,
+    /// Where the active path leads.
     pub to: Option<String>,
-    /// Time since it is in use.
+    /// Time since it is active.
     pub age_ms: u64,
     /// Why it is.
-    pub reason: Reason,
+    pub reason: PathReason,
     /// The same as a sentence for a person.
     pub sentence: &'static str,
-    /// Whether it has gone silent and packets go by another way as well.
+    /// Whether it has fallen silent and copies go to a backup.
     pub suspect: bool,
     /// Its smoothed round trip, by probes.
     pub latency_ms: Option<f64>,
@@ -229,127 +240,133 @@ pub struct View {
     pub loss: f64,
     /// This end's NAT.
     pub mapping: Mapping,
-    /// What this end told the other.
-    pub candidates: Vec<Candidate>,
-    /// What the peer said.
+    /// The addresses that this end offers the peer.
+    pub candidates: Vec<CandidateAddress>,
+    /// What the peer advertises.
     pub peer: PeerView,
-    /// Rounds of knocking.
+    /// Punching rounds.
     pub rounds: u32,
-    /// Until direct ways may be used again after failures.
+    /// Until direct paths may be used again after failures.
     pub held_off_ms: Option<u64>,
     /// Bytes that wait, or are kept to be sent again.
     pub kept_bytes: usize,
     /// Dispatches dropped because too many waited.
     pub dropped: u64,
     /// Counters.
-    pub counters: Counters,
-    /// Every way, the one in use first.
-    pub ways: Vec<WayView>,
+    pub counters: PathCounters,
+    /// Every path, the active one first.
+    #[serde(rename = "ways")]
+    pub paths: Vec<PathView>,
 }
 
-impl Paths {
-    /// The state as plain data, with ages in place of instants.
-    #[must_use]
-    pub fn view(&self, now: Instant) -> View {
-        let now = self.now.max(now);
-        let used = self.in_use();
-        let mut ways: Vec<_> = self.ways.all.iter().map(|way| self.way_view(way, now)).collect();
-        ways.sort_by_key(|way| (!way.in_use, way.class, way.kind));
-        let sends = if self.peer.sends_direct { Class::Direct } else { Class::Relayed };
-        View {
-            class: used.map(Way::class),
-            to: used.map(|way| to(way.via)),
-            age_ms: age_ms(self.select.since(), now),
-            reason: self.reason,
-            sentence: self.reason.sentence(),
-            suspect: self.select.suspect_since().is_some(),
-            latency_ms: used.and_then(|way| way.track.smoothed()).map(as_ms),
-            least_ms: used.and_then(|way| way.track.least()).map(as_ms),
-            loss: used.map_or(0.0, |way| way.track.loss().0),
-            mapping: self.meeting.mapping,
-            candidates: self.meeting.candidates.clone(),
-            peer: PeerView {
-                sends,
-                is_deaf: self.peer.is_deaf,
-                mapping: self.meeting.theirs.map_or(Mapping::Unknown, |(mapping, _)| mapping),
-            },
-            rounds: self.meeting.round,
-            held_off_ms: self.select.held_off_until(now).map(|until| age_ms(now, until)),
-            kept_bytes: self.hold.bytes() + self.replay.bytes(),
-            dropped: self.hold.dropped(),
-            counters: self.counters,
-            ways,
-        }
-    }
-
-    fn way_view(&self, way: &Way, now: Instant) -> WayView {
-        let track = &way.track;
-        let verdict = verdict(way);
-        WayView {
-            class: way.class(),
-            to: to(way.via),
-            address: match way.via {
-                Via::Direct(route) => Some(route.remote),
-                Via::Relayed(_) => None,
-            },
-            kind: way.kind,
-            observed: way.observed,
-            in_use: self.select.is_in_use(way.via),
-            used_by_peer: way.is_used_by_peer,
-            sent: track.sent,
-            answered: track.answered,
-            answer_age_ms: track.last_answer.map(|at| age_ms(at, now)),
-            latency_ms: track.smoothed().map(as_ms),
-            least_ms: track.least().map(as_ms),
-            loss: track.loss().0,
-            verdict,
-            sentence: sentence(way, verdict, now),
-        }
+/// Returns what is shown of all paths, with ages in place of instants.
+pub(super) fn overview(
+    (set, active): (&PathSet, &ActivePath),
+    peer: ProbeFlags,
+    rounds: &PunchingRounds,
+    packets: &PacketBuffers,
+    counters: PathCounters,
+    now: Instant,
+) -> PathsView {
+    let mut paths: Vec<_> =
+        set.iter().map(|path| path_view(path, active.is(path.hop()), now)).collect();
+    paths.sort_by_key(|path| (!path.in_use, path.class, path.kind));
+    let used = active.hop().and_then(|hop| set.get(hop));
+    PathsView {
+        class: used.map(PathState::class),
+        to: used.map(|path| to(path.hop())),
+        age_ms: age_ms(active.since(), now),
+        reason: active.reason(),
+        sentence: active.reason().sentence(),
+        suspect: active.is_suspect(),
+        latency_ms: used.and_then(|path| path.track().smoothed()).map(as_ms),
+        least_ms: used.and_then(|path| path.track().least()).map(as_ms),
+        loss: used.map_or(0.0, |path| path.track().loss().0),
+        mapping: rounds.mapping(),
+        candidates: rounds.candidates().to_vec(),
+        peer: PeerView {
+            sends: if peer.sends_direct { PathClass::Direct } else { PathClass::Relayed },
+            has_one_way_loss: peer.has_one_way_loss,
+            mapping: rounds.peer_mapping(),
+        },
+        rounds: rounds.number(),
+        held_off_ms: active.held_off_until(now).map(|until| age_ms(now, until)),
+        kept_bytes: packets.bytes(),
+        dropped: packets.dropped(),
+        counters,
+        paths,
     }
 }
 
-fn verdict(way: &Way) -> Verdict {
-    let track = &way.track;
+/// Returns what is shown of one path.
+fn path_view(path: &PathState, is_active: bool, now: Instant) -> PathView {
+    let track = path.track();
+    let verdict = verdict(path);
+    PathView {
+        class: path.class(),
+        to: to(path.hop()),
+        address: match path.hop() {
+            NextHop::Direct(route) => Some(route.remote),
+            NextHop::Relayed(_) => None,
+        },
+        kind: path.kind(),
+        observed: path.observed(),
+        in_use: is_active,
+        used_by_peer: path.is_used_by_peer(),
+        sent: track.sent(),
+        answered: track.answered(),
+        answer_age_ms: track.last_answer().map(|at| age_ms(at, now)),
+        latency_ms: track.smoothed().map(as_ms),
+        least_ms: track.least().map(as_ms),
+        loss: track.loss().0,
+        verdict,
+        sentence: sentence(path, verdict, now),
+    }
+}
+
+fn verdict(path: &PathState) -> PathVerdict {
+    let track = path.track();
     if track.is_answering() {
-        return if track.streak >= PROVEN { Verdict::Answers } else { Verdict::Proving };
+        return if track.streak() >= PROVEN { PathVerdict::Answers } else { PathVerdict::Proving };
     }
-    match way.obstacle {
-        Some(Obstacle::CannotMeet) => return Verdict::CannotWork,
-        Some(Obstacle::Unsendable) => return Verdict::Unsendable,
+    match path.obstacle() {
+        Some(Obstacle::CannotMeet) => return PathVerdict::CannotWork,
+        Some(Obstacle::Unsendable) => return PathVerdict::Unsendable,
         None => {}
     }
-    match (track.answered, track.sent, track.is_knocking()) {
-        (1.., _, _) => Verdict::FellSilent,
-        (0, 0, _) => Verdict::Waiting,
-        (0, 1.., true) => Verdict::Trying,
-        (0, 1.., false) => Verdict::NoAnswer,
+    match (track.answered(), track.sent(), track.is_punching()) {
+        (1.., _, _) => PathVerdict::FellSilent,
+        (0, 0, _) => PathVerdict::Waiting,
+        (0, 1.., true) => PathVerdict::Trying,
+        (0, 1.., false) => PathVerdict::NoAnswer,
     }
 }
 
-fn sentence(way: &Way, verdict: Verdict, now: Instant) -> String {
-    let track = &way.track;
+fn sentence(path: &PathState, verdict: PathVerdict, now: Instant) -> String {
+    let track = path.track();
     let latency = track.smoothed().map_or(0.0, as_ms);
     match verdict {
-        Verdict::Answers => format!("answers in {latency:.0} ms"),
-        Verdict::Proving => format!("answered in {latency:.0} ms, not often enough yet"),
-        Verdict::Trying => format!("no answer to {} probes so far", track.sent),
-        Verdict::Waiting => "not tried yet".to_owned(),
-        Verdict::NoAnswer => format!("no answer to {} probes", track.sent),
-        Verdict::FellSilent => {
-            let age = track.last_answer.map_or(0, |at| age_ms(at, now) / 1_000);
+        PathVerdict::Answers => format!("answers in {latency:.0} ms"),
+        PathVerdict::Proving => format!("answered in {latency:.0} ms, not often enough yet"),
+        PathVerdict::Trying => format!("no answer to {} probes so far", track.sent()),
+        PathVerdict::Waiting => "not tried yet".to_owned(),
+        PathVerdict::NoAnswer => format!("no answer to {} probes", track.sent()),
+        PathVerdict::FellSilent => {
+            let age = track.last_answer().map_or(0, |at| age_ms(at, now) / 1_000);
             format!("answered until {age} s ago, and not since")
         }
-        Verdict::CannotWork => {
+        PathVerdict::CannotWork => {
             "cannot work: both ends' NATs choose a new port for every destination".to_owned()
         }
-        Verdict::Unsendable => "this system cannot send there".to_owned(),
+        PathVerdict::Unsendable => "this system cannot send there".to_owned(),
     }
 }
 
-fn to(via: Via) -> String {
-    match via {
-        Via::Direct(route) => route.remote.to_string(),
-        Via::Relayed(channel) => channel.to_string(),
+/// Returns where a hop leads, as a text.
+fn to(hop: NextHop) -> String {
+    match hop {
+        NextHop::Direct(route) => route.remote.to_string(),
+        NextHop::Relayed(channel) => channel.to_string(),
     }
 }
 

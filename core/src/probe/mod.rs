@@ -1,9 +1,9 @@
 //! Probes: authenticated pings and pongs of a fixed length, bytes to values and back.
 //!
-//! It decides their layout and whether one is genuine. It never decides when one is sent, keeps no
-//! record of those that were seen, and never says what an answer proves.
+//! It decides their layout and whether one is genuine. It never decides when one is sent or what an
+//! answer proves, and keeps no record of those that were seen.
 //!
-//! A ping and its pong are equally long, so that whoever answers never sends more than it got. The
+//! A ping and its pong are equally long, so that an answer never has more bytes than its ping. The
 //! two directions of a connection have keys of their own: a probe that is sent back to its sender is
 //! refused there. Their first byte lies where no packet of QUIC begins (RFC 9443 §3), so that they
 //! share a socket with it.
@@ -27,7 +27,7 @@ use ring::hmac;
 /// Bytes of every probe.
 pub const LEN: usize = BODY + MAC;
 
-/// The first bytes that belong to probes; kinds other than [`Kind`] are of later versions.
+/// The first bytes that belong to probes; kinds other than [`ProbeKind`] are of later versions.
 pub const FIRST_BYTES: std::ops::RangeInclusive<u8> = 0x20..=0x3f;
 
 /// Bytes under the mac.
@@ -37,17 +37,17 @@ const MAC: usize = 16;
 
 /// The key of one direction.
 #[derive(Clone)]
-pub struct Key([u8; 32]);
+pub struct ProbeKey([u8; 32]);
 
-impl Key {
-    /// A key of 32 secret bytes, for one direction of one connection.
+impl ProbeKey {
+    /// Returns the key of 32 secret bytes, for one direction of one connection.
     #[must_use]
     pub const fn new(secret: [u8; 32]) -> Self {
         Self(secret)
     }
 }
 
-impl fmt::Debug for Key {
+impl fmt::Debug for ProbeKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Key(..)")
     }
@@ -55,20 +55,20 @@ impl fmt::Debug for Key {
 
 /// What a probe is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Kind {
-    /// A question, 0x20.
+pub enum ProbeKind {
+    /// A ping, 0x20.
     Ping,
-    /// The answer to one, 0x21.
+    /// Its answer, 0x21.
     Pong,
 }
 
 /// One ping or pong.
 ///
 /// ```
-/// use adit_core::probe::{Key, Kind, Probe};
-/// let (there, back) = (Key::new([1; 32]), Key::new([2; 32]));
+/// use adit_core::probe::{ProbeKey, ProbeKind, Probe};
+/// let (there, back) = (ProbeKey::new([1; 32]), ProbeKey::new([2; 32]));
 /// let ping = Probe {
-///     kind: Kind::Ping,
+///     kind: ProbeKind::Ping,
 ///     session: 7,
 ///     transaction: 1,
 ///     sent: 1_000,
@@ -82,8 +82,8 @@ pub enum Kind {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Probe {
-    /// Question or answer.
-    pub kind: Kind,
+    /// Ping or answer.
+    pub kind: ProbeKind,
     /// The tag of the sender's direction, by which a receiver finds the key.
     pub session: u64,
     /// One more than that of the sender's last ping; a pong repeats the ping's.
@@ -99,15 +99,15 @@ pub struct Probe {
 }
 
 impl Probe {
-    /// The probe as bytes, authenticated with `key`.
+    /// Returns the probe as bytes, authenticated with `key`.
     ///
     /// Of an IPv6 address, flow label and scope are not carried: they mean nothing elsewhere.
     #[must_use]
-    pub fn encode(&self, key: &Key) -> [u8; LEN] {
+    pub fn encode(&self, key: &ProbeKey) -> [u8; LEN] {
         let mut out = [0; LEN];
         out[0] = match self.kind {
-            Kind::Ping => 0x20,
-            Kind::Pong => 0x21,
+            ProbeKind::Ping => 0x20,
+            ProbeKind::Pong => 0x21,
         };
         out[1..9].copy_from_slice(&self.session.to_be_bytes());
         out[9..17].copy_from_slice(&self.transaction.to_be_bytes());
@@ -131,7 +131,7 @@ impl Probe {
         out
     }
 
-    /// The session that `bytes` claim to be of, before anything is known to be true: to find the
+    /// Returns the session that `bytes` claim to be of, before any of them is authenticated: to find the
     /// key. `None` if they cannot be a probe.
     #[must_use]
     pub fn session(bytes: &[u8]) -> Option<u64> {
@@ -140,9 +140,9 @@ impl Probe {
         Some(number(bytes, 1))
     }
 
-    /// The probe, if these are exactly the bytes that whoever holds `key` made of one.
+    /// Returns the probe, if these are exactly the bytes that a holder of `key` made of one.
     #[must_use]
-    pub fn decode(bytes: &[u8], key: &Key) -> Option<Self> {
+    pub fn decode(bytes: &[u8], key: &ProbeKey) -> Option<Self> {
         let bytes: &[u8; LEN] = bytes.try_into().ok()?;
         let kind = kind(bytes[0])?;
         is_genuine(bytes, key).then_some(())?;
@@ -159,10 +159,10 @@ impl Probe {
     }
 }
 
-const fn kind(first: u8) -> Option<Kind> {
+const fn kind(first: u8) -> Option<ProbeKind> {
     match first {
-        0x20 => Some(Kind::Ping),
-        0x21 => Some(Kind::Pong),
+        0x20 => Some(ProbeKind::Ping),
+        0x21 => Some(ProbeKind::Pong),
         _ => None,
     }
 }
@@ -189,7 +189,7 @@ fn address(bytes: &[u8; LEN]) -> Option<Option<SocketAddr>> {
 
 /// Compares in constant time. The provider compares whole tags only; the half that is not sent is
 /// therefore put behind the half that was, and counts as equal.
-fn is_genuine(bytes: &[u8; LEN], key: &Key) -> bool {
+fn is_genuine(bytes: &[u8; LEN], key: &ProbeKey) -> bool {
     let key = hmac_key(key);
     let (body, mac) = bytes.split_at(BODY);
     let mut claimed = [0; 32];
@@ -198,7 +198,7 @@ fn is_genuine(bytes: &[u8; LEN], key: &Key) -> bool {
     hmac::verify(&key, body, &claimed).is_ok()
 }
 
-fn hmac_key(key: &Key) -> hmac::Key {
+fn hmac_key(key: &ProbeKey) -> hmac::Key {
     hmac::Key::new(hmac::HMAC_SHA256, &key.0)
 }
 

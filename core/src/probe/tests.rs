@@ -1,13 +1,13 @@
 //! The bytes, their one form, and what is refused.
 
-use super::{BODY, FIRST_BYTES, Key, Kind, LEN, Probe};
+use super::{BODY, FIRST_BYTES, LEN, Probe, ProbeKey, ProbeKind};
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence::Direct;
 use std::net::SocketAddr;
 
 fn pong() -> Probe {
     Probe {
-        kind: Kind::Pong,
+        kind: ProbeKind::Pong,
         session: 0x0102_0304_0506_0708,
         transaction: 0x1112_1314_1516_1718,
         sent: 0x2122_2324_2526_2728,
@@ -16,8 +16,8 @@ fn pong() -> Probe {
     }
 }
 
-fn key(byte: u8) -> Key {
-    Key::new([byte; 32])
+fn key(byte: u8) -> ProbeKey {
+    ProbeKey::new([byte; 32])
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -44,7 +44,7 @@ fn a_pong_has_these_bytes() {
 
 #[test]
 fn a_ping_without_an_address_has_zeros_for_it() {
-    let bytes = Probe { kind: Kind::Ping, observed: None, ..pong() }.encode(&key(7));
+    let bytes = Probe { kind: ProbeKind::Ping, observed: None, ..pong() }.encode(&key(7));
     assert_eq!(bytes[0], 0x20);
     assert_eq!(bytes[25..44], [0; 19]);
 }
@@ -133,18 +133,18 @@ proptest! {
         keys in any::<([u8; 32], [u8; 32])>(),
     ) {
         let probe = Probe {
-            kind: if is_ping { Kind::Ping } else { Kind::Pong },
+            kind: if is_ping { ProbeKind::Ping } else { ProbeKind::Pong },
             session: numbers.0,
             transaction: numbers.1,
             sent: numbers.2,
             observed: observed.map(SocketAddr::from),
             state,
         };
-        let bytes = probe.encode(&Key::new(keys.0));
-        prop_assert_eq!(Probe::decode(&bytes, &Key::new(keys.0)), Some(probe));
+        let bytes = probe.encode(&ProbeKey::new(keys.0));
+        prop_assert_eq!(Probe::decode(&bytes, &ProbeKey::new(keys.0)), Some(probe));
         prop_assert_eq!(Probe::session(&bytes), Some(probe.session));
         if keys.0 != keys.1 {
-            prop_assert_eq!(Probe::decode(&bytes, &Key::new(keys.1)), None);
+            prop_assert_eq!(Probe::decode(&bytes, &ProbeKey::new(keys.1)), None);
         }
     }
 }

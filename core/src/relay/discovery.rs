@@ -16,7 +16,7 @@ use aws_lc_rs::hmac;
 use ring::hmac;
 
 use crate::id::PeerId;
-use crate::probe::{Key, Kind, LEN, Probe};
+use crate::probe::{LEN, Probe, ProbeKey, ProbeKind};
 use crate::tls::{KeyDigest, Tls};
 
 /// What keeps the names of clients apart from their keys.
@@ -71,8 +71,8 @@ impl Responder {
 
     /// The key of a session's probes, in both directions: a pong is told from a ping by its kind.
     #[must_use]
-    pub fn key_for(&self, session: u64) -> Key {
-        Key::new(self.secret_for(session))
+    pub fn key_for(&self, session: u64) -> ProbeKey {
+        ProbeKey::new(self.secret_for(session))
     }
 
     /// The answer to a genuine ping: where it came from. `None` to everything else.
@@ -82,11 +82,11 @@ impl Responder {
         let key = self.key_for(session);
         let ping = Probe::decode(datagram, &key)?;
         match ping.kind {
-            Kind::Ping => {}
-            Kind::Pong => return None,
+            ProbeKind::Ping => {}
+            ProbeKind::Pong => return None,
         }
         let observed = Some(SocketAddr::new(source.ip().to_canonical(), source.port()));
-        Some(Probe { kind: Kind::Pong, observed, state: 0, ..ping }.encode(&key))
+        Some(Probe { kind: ProbeKind::Pong, observed, state: 0, ..ping }.encode(&key))
     }
 
     fn derive(&self, label: &[u8], number: u64) -> [u8; 32] {
@@ -105,7 +105,7 @@ mod tests {
 
     fn ping(session: u64) -> Probe {
         let (transaction, sent) = (3, 77);
-        Probe { kind: Kind::Ping, session, transaction, sent, observed: None, state: 1 }
+        Probe { kind: ProbeKind::Ping, session, transaction, sent, observed: None, state: 1 }
     }
 
     #[test]
@@ -123,7 +123,7 @@ mod tests {
             assert!(answer.len() <= question.len());
             let pong = Probe::decode(&answer, &key).unwrap();
             let expected = Probe {
-                kind: Kind::Pong,
+                kind: ProbeKind::Pong,
                 observed: Some(seen.parse().unwrap()),
                 state: 0,
                 ..ping(session)

@@ -8,17 +8,18 @@ use std::time::{Duration, Instant};
 
 use crate::id::{Channel, PeerId};
 use crate::path::{
-    Action, Candidate, Config, Dispatch, Heard, Kind, MAX_CANDIDATES, Mapping, Offer, Paths, Role,
+    CandidateAddress, CandidateOffer, CandidateType, Dispatch, MAX_CANDIDATES, Mapping, PathAction,
+    PathConfig, PathRole, Paths, ProbeOutcome,
 };
-use crate::probe::{self, Key, LEN, Probe};
+use crate::probe::{LEN, Probe, ProbeKey, ProbeKind};
 use crate::rng::Rng;
-use crate::transmit::{Route, Via};
+use crate::transmit::{NextHop, Route};
 
 const OURS: (u64, u8) = (1, 11);
 const THEIRS: (u64, u8) = (2, 22);
 
-fn key((_, byte): (u64, u8)) -> Key {
-    Key::new([byte; 32])
+fn key((_, byte): (u64, u8)) -> ProbeKey {
+    ProbeKey::new([byte; 32])
 }
 
 /// Any bytes as a probe, and any calls of one end of a connection.
@@ -29,7 +30,7 @@ fn key((_, byte): (u64, u8)) -> Key {
 pub fn probes(data: &[u8]) {
     raw(data);
     let Some((&first, calls)) = data.split_first() else { return };
-    let role = if first & 1 == 0 { Role::Dialler } else { Role::Acceptor };
+    let role = if first & 1 == 0 { PathRole::Dialler } else { PathRole::Acceptor };
     let mut run = Run::new(role);
     for call in calls.chunks_exact(3).take(2_000) {
         run.call(call[0], call[1], call[2]);
@@ -50,14 +51,14 @@ fn raw(data: &[u8]) {
 struct Run {
     paths: Paths,
     now: Instant,
-    asked: Vec<(Via, Probe)>,
+    asked: Vec<(NextHop, Probe)>,
     answered: Vec<SocketAddr>,
 }
 
-fn via(number: u8) -> Via {
+fn via(number: u8) -> NextHop {
     match number.checked_sub(64) {
-        Some(relay) => Via::Relayed(channel(relay)),
-        None => Via::Direct(Route::to(address(number))),
+        Some(relay) => NextHop::Relayed(channel(relay)),
+        None => NextHop::Direct(Route::to(address(number))),
     }
 }
 
@@ -78,22 +79,27 @@ fn mapping(number: u8) -> Mapping {
     }
 }
 
-fn candidates(first: u8, count: u8) -> Vec<Candidate> {
-    let kinds = [Kind::Host, Kind::Mapped, Kind::Reflexive, Kind::PeerReflexive];
+fn candidates(first: u8, count: u8) -> Vec<CandidateAddress> {
+    let kinds = [
+        CandidateType::Host,
+        CandidateType::Mapped,
+        CandidateType::Reflexive,
+        CandidateType::PeerReflexive,
+    ];
     let numbers = (0..count).map(|i| first.wrapping_add(i));
     let one = |number: u8| {
         let kind = kinds[usize::from(number) % kinds.len()];
-        Candidate { kind, address: address(number) }
+        CandidateAddress { kind, address: address(number) }
     };
     numbers.map(one).collect()
 }
 
 impl Run {
     #[expect(clippy::disallowed_methods, reason = "an Instant has no other origin")]
-    fn new(role: Role) -> Self {
+    fn new(role: PathRole) -> Self {
         let now = Instant::now();
         let rng = Rng::new([1; 32], "path");
-        let paths = Paths::new(Config::default(), role, channel(0), rng, now);
+        let paths = Paths::new(PathConfig::default(), role, channel(0), rng, now);
         Self { paths, now, asked: Vec::new(), answered: Vec::new() }
     }
 
@@ -105,7 +111,7 @@ impl Run {
             2 => self.paths.set_keys((OURS.0, key(OURS)), (THEIRS.0, key(THEIRS)), now),
             3 => self.paths.set_local(&candidates(200, a % 20), mapping(b), now),
             4 => {
-                let offer = Offer {
+                let offer = CandidateOffer {
                     candidates: candidates(a, b % 40),
                     mapping: mapping(b),
                     round: u32::from(a),
@@ -127,23 +133,23 @@ impl Run {
         }
     }
 
-    fn ping(&mut self, via: Via, transaction: u64, state: u8) {
-        let kind = probe::Kind::Ping;
+    fn ping(&mut self, via: NextHop, transaction: u64, state: u8) {
+        let kind = ProbeKind::Ping;
         let ping = Probe { kind, session: THEIRS.0, transaction, sent: 0, observed: None, state };
         self.paths.handle_probe(via, &ping.encode(&key(THEIRS)), self.now);
     }
 
     /// Answers one of the latest questions, from where it was asked or from elsewhere.
-    fn answer(&mut self, back: u8, from: Option<Via>) {
+    fn answer(&mut self, back: u8, from: Option<NextHop>) {
         let back = usize::from(back % 16);
         let Some(&(asked, ping)) = self.asked.iter().rev().nth(back) else { return };
-        let state = u8::from(matches!(asked, Via::Direct(_)));
-        let pong = Probe { kind: probe::Kind::Pong, session: THEIRS.0, state, ..ping };
+        let state = u8::from(matches!(asked, NextHop::Direct(_)));
+        let pong = Probe { kind: ProbeKind::Pong, session: THEIRS.0, state, ..ping };
         let from = from.unwrap_or(asked);
         let heard = self.paths.handle_probe(from, &pong.encode(&key(THEIRS)), self.now);
-        if heard == Heard::Pong {
+        if heard == ProbeOutcome::Pong {
             assert_eq!(from, asked, "an answer counted from where nothing was asked");
-            if let Via::Direct(route) = from {
+            if let NextHop::Direct(route) = from {
                 self.answered.push(route.remote);
             }
         }
@@ -151,7 +157,7 @@ impl Run {
 
     /// A genuine probe but for one bit, and one of this end's own.
     fn flipped(&mut self, from: u8, bit: u8) {
-        let kind = probe::Kind::Ping;
+        let kind = ProbeKind::Ping;
         let probe = Probe {
             kind,
             session: THEIRS.0,
@@ -163,10 +169,16 @@ impl Run {
         let mut bytes = probe.encode(&key(THEIRS));
         bytes[usize::from(bit) % LEN] ^= 1 << (from % 8);
         let heard = self.paths.handle_probe(via(from % 64), &bytes, self.now);
-        assert!(matches!(heard, Heard::Forged | Heard::Reflected | Heard::TooEarly), "{heard:?}");
+        assert!(
+            matches!(
+                heard,
+                ProbeOutcome::Forged | ProbeOutcome::Reflected | ProbeOutcome::TooEarly
+            ),
+            "{heard:?}"
+        );
         let own = Probe { session: OURS.0, ..probe }.encode(&key(OURS));
         let heard = self.paths.handle_probe(via(from % 64), &own, self.now);
-        assert!(matches!(heard, Heard::Reflected | Heard::TooEarly), "{heard:?}");
+        assert!(matches!(heard, ProbeOutcome::Reflected | ProbeOutcome::TooEarly), "{heard:?}");
     }
 
     fn dispatch(&mut self, length: usize) {
@@ -181,8 +193,8 @@ impl Run {
         }
     }
 
-    fn may_carry(&self, via: Via) {
-        if let Via::Direct(route) = via {
+    fn may_carry(&self, via: NextHop) {
+        if let NextHop::Direct(route) = via {
             assert!(self.answered.contains(&route.remote), "data to an unproven address");
         }
     }
@@ -192,23 +204,23 @@ impl Run {
             assert!(turn < 5_000, "poll does not end");
             let Some(action) = self.paths.poll(self.now) else { break };
             match action {
-                Action::Probe { via, bytes } => {
+                PathAction::Probe { via, bytes } => {
                     let probe = Probe::decode(&bytes, &key(OURS)).expect("a probe of this end");
-                    if probe.kind == probe::Kind::Ping {
+                    if probe.kind == ProbeKind::Ping {
                         self.asked.push((via, probe));
                     }
                 }
-                Action::Packets { via, .. } => self.may_carry(via),
-                Action::Changed { from, to, .. } => {
+                PathAction::Packets { via, .. } => self.may_carry(via),
+                PathAction::Changed { from, to, .. } => {
                     assert_ne!(from, Some(to), "a change that is none");
                     self.may_carry(to);
                 }
-                Action::Candidates(offer) => assert!(offer.candidates.len() <= MAX_CANDIDATES),
-                Action::Shrink => {}
+                PathAction::Candidates(offer) => assert!(offer.candidates.len() <= MAX_CANDIDATES),
+                PathAction::Shrink => {}
             }
         }
         let late = self.paths.deadline().is_some_and(|(at, _)| at <= self.now);
         assert!(!late, "a deadline in the past");
-        assert!(self.paths.view(self.now).ways.len() <= 28, "more ways than are kept");
+        assert!(self.paths.view(self.now).paths.len() <= 28, "more ways than are kept");
     }
 }

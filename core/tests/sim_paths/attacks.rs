@@ -58,7 +58,7 @@ fn strangers_who_knock_at_the_socket_change_nothing_and_get_no_answer() {
         scene.lab.captured(stranger).iter().filter(|it| it.passage == Passage::In).count();
     assert_eq!(answers, 0);
     let after = scene.lab.path(scene.agent, scene.peer);
-    assert_eq!((path.class, path.ways.len()), (after.class, after.ways.len()));
+    assert_eq!((path.class, path.paths.len()), (after.class, after.paths.len()));
 }
 
 #[test]

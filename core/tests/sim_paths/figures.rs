@@ -3,11 +3,11 @@
 use std::num::NonZeroU64;
 use std::time::Duration;
 
-use adit_core::path::Reason;
+use adit_core::path::PathReason;
 use adit_core::testing::lab::load::{DatagramsId, TransferId};
 use adit_core::testing::link::{Conditions, Loss};
 use adit_core::testing::nat::Rules;
-use adit_core::transmit::Via;
+use adit_core::transmit::NextHop;
 
 use super::scene::{Ground, Scene};
 use super::{SECOND, ms, seeds_or};
@@ -74,7 +74,7 @@ fn a_bulk_transfer_moves_back_to_the_relay_within_40_ms_and_loses_nothing() {
     scene.lab.internet_mut().crossing_mut(scene.agent, scene.connector).loss = loss;
     let (stall, lost) = across_the_switch(&mut scene, transfer);
     let changes = scene.lab.changes(scene.agent, scene.peer);
-    assert_eq!(changes.last().map(|it| it.2), Some(Reason::DirectWorse));
+    assert_eq!(changes.last().map(|it| it.2), Some(PathReason::DirectWorse));
     assert!(stall <= ms(40), "{stall:?}");
     assert_eq!(lost, 0, "nothing was lost, and nothing taken for lost");
 }
@@ -104,7 +104,10 @@ fn gets_slowly_worse(seed: u64) {
     let theirs = scene.lab.accepted(scene.connector).unwrap();
     let left = [(scene.agent, scene.peer), (scene.connector, theirs)].map(|(host, peer)| {
         let (at, via, reason) = scene.lab.changes(host, peer).pop().unwrap();
-        assert!(matches!(via, Via::Relayed(_)) && reason == Reason::DirectWorse, "{reason:?}");
+        assert!(
+            matches!(via, NextHop::Relayed(_)) && reason == PathReason::DirectWorse,
+            "{reason:?}"
+        );
         at
     });
     assert!(left[1] - left[0] <= ms(50), "seed {seed}: they left {:?} apart", left[1] - left[0]);
@@ -185,5 +188,7 @@ fn a_service_is_reached_through_the_relay_within_three_round_trips() {
     let path = scene.lab.path(scene.agent, scene.peer);
     assert!(!path.sentence.is_empty());
     let first = scene.lab.changes(scene.agent, scene.peer);
-    assert!(first.iter().all(|(_, via, _)| matches!(via, Via::Relayed(_) | Via::Direct(_))));
+    assert!(
+        first.iter().all(|(_, via, _)| matches!(via, NextHop::Relayed(_) | NextHop::Direct(_)))
+    );
 }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use adit_core::node::Input;
-use adit_core::path::{Kind, Mapping};
+use adit_core::path::{CandidateType, Mapping};
 use adit_core::testing::nat::{Dependence, Ports, Rules};
 
 use super::scene::{Ground, Scene};
@@ -65,9 +65,9 @@ fn those_who_cannot_meet_are_on_the_relay_within_a_second_and_say_why() {
     let path = scene.lab.path(scene.agent, scene.peer);
     assert_eq!((path.mapping, path.peer.mapping), (Mapping::Dependent, Mapping::Dependent));
     let knocked: u64 =
-        path.ways.iter().filter(|way| way.address.is_some()).map(|way| way.sent).sum();
+        path.paths.iter().filter(|way| way.address.is_some()).map(|way| way.sent).sum();
     assert!(knocked <= 40, "{knocked} probes to where nobody can be");
-    assert!(path.ways.iter().any(|way| way.sentence.contains("cannot work")), "{path:?}");
+    assert!(path.paths.iter().any(|way| way.sentence.contains("cannot work")), "{path:?}");
 }
 
 #[test]
@@ -108,8 +108,8 @@ fn those_who_cannot_meet_go_direct_by_what_one_gateway_maps_and_are_on_the_relay
         assert!(scene.goes_direct(8 * SECOND), "seed {seed}: no direct way");
         println!("seed {seed}: direct after {:?}", scene.lab.now() - now);
         let path = scene.lab.path(scene.agent, scene.peer);
-        let used = path.ways.iter().find(|way| way.in_use).unwrap();
-        assert_eq!((used.address, used.kind), (Some(external), Some(Kind::Mapped)));
+        let used = path.paths.iter().find(|way| way.in_use).unwrap();
+        assert_eq!((used.address, used.kind), (Some(external), Some(CandidateType::Mapped)));
 
         scene.lab.internet_mut().nat_mut(nat).end_forward(external);
         scene.lab.handle(connector, Input::MappedAddresses(Vec::new()));
@@ -129,6 +129,6 @@ fn an_address_that_no_gateway_maps_is_knocked_at_a_few_times_and_never_used() {
     scene.lab.handle(scene.connector, Input::MappedAddresses(vec![lie]));
     assert!(!scene.goes_direct(20 * SECOND));
     let path = scene.lab.path(scene.agent, scene.peer);
-    let way = path.ways.iter().find(|way| way.address == Some(lie)).unwrap();
+    let way = path.paths.iter().find(|way| way.address == Some(lie)).unwrap();
     assert!(way.sent > 0 && way.sent <= 40 && way.answered == 0, "{way:?}");
 }

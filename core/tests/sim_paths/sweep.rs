@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use adit_core::testing::link::Conditions;
-use adit_core::transmit::Via;
+use adit_core::transmit::NextHop;
 
 use super::scene::Scene;
 use super::seeds::{replay, setting, sweep};
@@ -65,13 +65,14 @@ impl World {
     fn check_changes(&self, seen: &mut Seen) {
         let scene = &self.scene;
         let changes = scene.lab.changes(scene.agent, scene.peer);
-        let vias: Vec<Via> = changes.iter().map(|(_, via, _)| *via).collect();
-        let is_direct: Vec<bool> = vias.iter().map(|via| matches!(via, Via::Direct(_))).collect();
+        let vias: Vec<NextHop> = changes.iter().map(|(_, via, _)| *via).collect();
+        let is_direct: Vec<bool> =
+            vias.iter().map(|via| matches!(via, NextHop::Direct(_))).collect();
         let relays: BTreeSet<_> = vias
             .iter()
             .filter_map(|via| match via {
-                Via::Relayed(channel) => Some(channel.relay),
-                Via::Direct(_) => None,
+                NextHop::Relayed(channel) => Some(channel.relay),
+                NextHop::Direct(_) => None,
             })
             .collect();
         let minutes = changes

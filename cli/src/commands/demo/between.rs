@@ -8,7 +8,7 @@ use adit_tokio::core::config::{Config, Dial};
 use adit_tokio::core::drive::{Events, Handle, Peer};
 use adit_tokio::core::event::Event;
 use adit_tokio::core::message::Register;
-use adit_tokio::core::path::{Class, View};
+use adit_tokio::core::path::{PathClass, PathsView};
 use adit_tokio::core::relay;
 use adit_tokio::core::tls::{KeyDigest, Tls, Trust};
 use anyhow::Context as _;
@@ -105,13 +105,13 @@ impl RelayedPair {
     }
 
     /// The agent's path to the connector.
-    pub(super) fn path(&self) -> Option<View> {
+    pub(super) fn path(&self) -> Option<PathsView> {
         self.peer.snapshot().and_then(|peer| peer.path)
     }
 
     /// Whether both send to each other by a path of this class.
-    pub(super) fn both_go(&self, class: Class) -> bool {
-        let is_it = |view: &View| view.class == Some(class);
+    pub(super) fn both_go(&self, class: PathClass) -> bool {
+        let is_it = |view: &PathsView| view.class == Some(class);
         let of_connector = self.connector.snapshot().peers.into_iter().filter_map(|p| p.path);
         let mut of_connector = of_connector.peekable();
         of_connector.peek().is_some()

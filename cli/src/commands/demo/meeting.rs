@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use adit_tokio::core::lifecycle::State;
-use adit_tokio::core::path::Class;
+use adit_tokio::core::path::PathClass;
 use anyhow::{Context as _, ensure};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
@@ -131,7 +131,7 @@ async fn meet(
     let is_up = move |_: &RelayedPair| matches!(peer.state(), State::Connected { .. });
     let took = until(between, report, ("a connection through the relay", limit), is_up).await?;
     let path = between.path().context("there is no path")?;
-    ensure!(path.class == Some(Class::Relayed), "the first path is not the relay's");
+    ensure!(path.class == Some(PathClass::Relayed), "the first path is not the relay's");
     Ok(StepFigure::millis(took, format!("connected after {}, {}", shown(took), path.sentence)))
 }
 
@@ -140,15 +140,15 @@ async fn go_direct(
     report: &mut DemoReport,
     limit: Duration,
 ) -> anyhow::Result<StepFigure> {
-    let both = |between: &RelayedPair| between.both_go(Class::Direct);
+    let both = |between: &RelayedPair| between.both_go(PathClass::Direct);
     let took = until(between, report, ("a direct path", limit), both).await?;
     let path = between.path().context("there is no path")?;
     let round_trip = |class| {
-        let way = path.ways.iter().find(|way| way.class == class);
-        let ms = way.and_then(|way| way.latency_ms).context("a path without a round trip")?;
+        let pair = path.paths.iter().find(|it| it.class == class);
+        let ms = pair.and_then(|it| it.latency_ms).context("a path without a round trip")?;
         anyhow::Ok(shown(Duration::from_secs_f64(ms / 1e3)))
     };
-    let (relayed, direct) = (round_trip(Class::Relayed)?, round_trip(Class::Direct)?);
+    let (relayed, direct) = (round_trip(PathClass::Relayed)?, round_trip(PathClass::Direct)?);
     let text = format!("after {}: round trip {relayed} before, {direct} now", shown(took));
     Ok(StepFigure::millis(took, text))
 }
@@ -161,7 +161,7 @@ async fn fall_back(
 ) -> anyhow::Result<StepFigure> {
     pauses.begin(Instant::now());
     between.cut(true);
-    let both = |between: &RelayedPair| between.both_go(Class::Relayed);
+    let both = |between: &RelayedPair| between.both_go(PathClass::Relayed);
     let took = until(between, report, ("the relay's path", limit), both).await?;
     sleep(QUIET).await;
     let still = pauses.longest(Instant::now());
@@ -180,7 +180,7 @@ async fn come_back(
     limit: Duration,
 ) -> anyhow::Result<StepFigure> {
     between.cut(false);
-    let both = |between: &RelayedPair| between.both_go(Class::Direct);
+    let both = |between: &RelayedPair| between.both_go(PathClass::Direct);
     let took = until(between, report, ("the direct path", limit), both).await?;
     let path = between.path().context("there is no path")?;
     Ok(StepFigure::millis(took, format!("directly again after {}: {}", shown(took), path.sentence)))

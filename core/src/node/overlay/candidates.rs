@@ -8,14 +8,14 @@ use crate::fallback::is_carried;
 use crate::id::PeerId;
 use crate::message::{self, CandidateKind, Candidates, Welcome};
 use crate::node::io::{Effect, Io};
-use crate::path::{self, Offer};
+use crate::path::{self, CandidateOffer};
 use crate::quic::ConnectionId;
 use crate::transmit::Route;
 
 impl Overlay {
     /// A relay let this node in and sent the address that it sees.
     pub(in crate::node) fn on_welcome(&mut self, relay: PeerId, welcome: &Welcome, io: &mut Io) {
-        let key = crate::probe::Key::new(welcome.key.0);
+        let key = crate::probe::ProbeKey::new(welcome.key.0);
         // What a relay calls a client on TCP is no address.
         let observed = Some(welcome.observed).filter(|&it| !is_carried(it));
         let (session, now) = (welcome.session, io.now());
@@ -65,43 +65,31 @@ impl Overlay {
 }
 
 /// Returns what a peer advertised as the path machine takes it; kinds of later versions are left out.
-fn offer(advertised: &Candidates) -> Offer {
+fn offer(advertised: &Candidates) -> CandidateOffer {
     let candidate = |it: &message::Candidate| {
         let kind = match it.kind {
-            CandidateKind::Host => path::Kind::Host,
-            CandidateKind::Reflexive => path::Kind::Reflexive,
-            CandidateKind::Mapped => path::Kind::Mapped,
+            CandidateKind::Host => path::CandidateType::Host,
+            CandidateKind::Reflexive => path::CandidateType::Reflexive,
+            CandidateKind::Mapped => path::CandidateType::Mapped,
             CandidateKind::Unknown => return None,
         };
-        Some(path::Candidate { kind, address: it.address })
-    };
-    let mapping = match advertised.mapping {
-        message::Mapping::None => path::Mapping::None,
-        message::Mapping::Independent => path::Mapping::Independent,
-        message::Mapping::Dependent => path::Mapping::Dependent,
-        message::Mapping::Unknown => path::Mapping::Unknown,
+        Some(path::CandidateAddress { kind, address: it.address })
     };
     let candidates = advertised.candidates.iter().filter_map(candidate).collect();
-    Offer { candidates, mapping, round: advertised.round }
+    CandidateOffer { candidates, mapping: advertised.mapping, round: advertised.round }
 }
 
 /// Returns what this node advertises to a peer: its own addresses, never one that it saw the peer at.
-pub(super) fn advertised(offer: &Offer) -> Candidates {
-    let candidate = |it: &path::Candidate| {
+pub(super) fn advertised(offer: &CandidateOffer) -> Candidates {
+    let candidate = |it: &path::CandidateAddress| {
         let kind = match it.kind {
-            path::Kind::Host => CandidateKind::Host,
-            path::Kind::Reflexive => CandidateKind::Reflexive,
-            path::Kind::Mapped => CandidateKind::Mapped,
-            path::Kind::PeerReflexive => return None,
+            path::CandidateType::Host => CandidateKind::Host,
+            path::CandidateType::Reflexive => CandidateKind::Reflexive,
+            path::CandidateType::Mapped => CandidateKind::Mapped,
+            path::CandidateType::PeerReflexive => return None,
         };
         Some(message::Candidate { kind, address: it.address })
     };
-    let mapping = match offer.mapping {
-        path::Mapping::None => message::Mapping::None,
-        path::Mapping::Independent => message::Mapping::Independent,
-        path::Mapping::Dependent => message::Mapping::Dependent,
-        path::Mapping::Unknown => message::Mapping::Unknown,
-    };
     let candidates = offer.candidates.iter().filter_map(candidate).collect();
-    Candidates { candidates, mapping, round: offer.round }
+    Candidates { candidates, mapping: offer.mapping, round: offer.round }
 }

@@ -20,8 +20,8 @@ use crate::encapsulation::Reassembly;
 use crate::error::{Code, Failure, Misuse};
 use crate::id::{Channel, OverlayId, PeerId};
 use crate::message::{Hangup, Incoming, Message};
-use crate::path::{self, Discovery, Mapping, Paths, Role};
-use crate::probe::Key;
+use crate::path::{self, AddressDiscovery, Mapping, PathRole, Paths};
+use crate::probe::ProbeKey;
 use crate::quic::ConnectionId;
 use crate::relay_client::Early;
 use crate::rng::Rng;
@@ -40,7 +40,7 @@ const LEAVING: Duration = Duration::from_secs(3);
 /// One end-to-end connection.
 #[derive(Debug)]
 struct Overlaid {
-    role: Role,
+    role: PathRole,
     paths: Paths,
     connection: Option<ConnectionId>,
     /// The peer at the other end, from when it is known until its connection is closed.
@@ -48,7 +48,7 @@ struct Overlaid {
     /// Its channels at relays.
     channels: BTreeSet<Channel>,
     /// The tag by which the peer's probes name this connection, and their key.
-    theirs: Option<(u64, Key)>,
+    theirs: Option<(u64, ProbeKey)>,
     reassembly: Reassembly,
     next_part: u16,
     /// When it is forgotten unless its connection is confirmed by then.
@@ -69,7 +69,7 @@ pub(super) struct Overlay {
     waiting: usize,
     outbox: VecDeque<(Transmit, Vec<u8>)>,
     next: OverlayId,
-    discovery: Discovery,
+    discovery: AddressDiscovery,
     /// The revision of what was discovered that the paths know.
     discovered: u64,
     /// Packets of channels that no relay has announced yet.
@@ -88,7 +88,7 @@ impl Overlay {
             waiting: 0,
             outbox: VecDeque::new(),
             next: OverlayId::default(),
-            discovery: Discovery::new(rng, now),
+            discovery: AddressDiscovery::new(rng, now),
             discovered: 0,
             early: Early::default(),
         }
@@ -110,7 +110,7 @@ impl Overlay {
     }
 
     /// Returns the paths to the other end of a connection, and why one is in use.
-    pub(super) fn view(&self, connection: ConnectionId, now: Instant) -> Option<path::View> {
+    pub(super) fn view(&self, connection: ConnectionId, now: Instant) -> Option<path::PathsView> {
         let id = self.by_connection(connection)?;
         self.all.get(&id).map(|it| it.paths.view(now))
     }
@@ -147,7 +147,7 @@ impl Overlay {
         server_name: &str,
         io: &mut Io,
     ) -> Result<ConnectionId, Misuse> {
-        let (id, now) = (self.begin(Role::Dialler, channel, io), io.now());
+        let (id, now) = (self.begin(PathRole::Dialler, channel, io), io.now());
         match io.quic.connect_inner(overlay_address(id), server_name, now) {
             Ok(connection) => {
                 self.set_connection(id, connection);
@@ -179,20 +179,20 @@ impl Overlay {
             hang_up(channel, &why, io);
             return;
         }
-        self.begin(Role::Acceptor, channel, io);
+        self.begin(PathRole::Acceptor, channel, io);
         for datagram in self.early.take(channel, io.now()) {
             self.on_encapsulated(relay, datagram, false, io);
         }
     }
 
-    fn begin(&mut self, role: Role, channel: Channel, io: &mut Io) -> OverlayId {
+    fn begin(&mut self, role: PathRole, channel: Channel, io: &mut Io) -> OverlayId {
         let id = self.next;
         self.next = id.next();
         let (rng, now) = (io.rng("path"), io.now());
         let due = match role {
             // An attempt has a time limit of its own.
-            Role::Dialler => None,
-            Role::Acceptor => Some(now + io.config.limits.handshake_timeout),
+            PathRole::Dialler => None,
+            PathRole::Acceptor => Some(now + io.config.limits.handshake_timeout),
         };
         let overlaid = Overlaid {
             role,
@@ -261,7 +261,7 @@ impl Overlay {
             let end = io.quic.get(connection)?;
             let bytes: [u8; 40] = end.export(PROBE_LABEL, context)?;
             let (session, key) = bytes.split_first_chunk::<8>()?;
-            Some((u64::from_be_bytes(*session), Key::new(*key.first_chunk()?)))
+            Some((u64::from_be_bytes(*session), ProbeKey::new(*key.first_chunk()?)))
         };
         let (Some(dialler), Some(acceptor)) = (export(b"dialler"), export(b"acceptor")) else {
             return;
@@ -270,8 +270,8 @@ impl Overlay {
         let now = io.now();
         let Some(overlaid) = self.all.get_mut(&id) else { return };
         let (ours, theirs) = match overlaid.role {
-            Role::Dialler => (dialler, acceptor),
-            Role::Acceptor => (acceptor, dialler),
+            PathRole::Dialler => (dialler, acceptor),
+            PathRole::Acceptor => (acceptor, dialler),
         };
         self.waiting -= usize::from(overlaid.due.take().is_some());
         overlaid.peer = Some(peer);

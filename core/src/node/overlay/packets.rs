@@ -13,7 +13,7 @@ use crate::node::io::Io;
 use crate::path::{self, Dispatch};
 use crate::probe::{self, Probe};
 use crate::quic::{self, Outgoing};
-use crate::transmit::{Datagram, Ecn, Route, Transmit, Via, overlay_address};
+use crate::transmit::{Datagram, Ecn, NextHop, Route, Transmit, overlay_address};
 
 impl Overlay {
     /// A datagram of a relay's that carries a packet of another client. While this node is
@@ -42,7 +42,7 @@ impl Overlay {
                 None => return,
             },
         };
-        let via = Via::Relayed(channel);
+        let via = NextHop::Relayed(channel);
         if packet.first().is_some_and(|first| probe::FIRST_BYTES.contains(first)) {
             self.on_probe(via, &packet, io);
         } else {
@@ -54,7 +54,7 @@ impl Overlay {
     pub(in crate::node) fn on_packets(
         &mut self,
         id: OverlayId,
-        via: Via,
+        via: NextHop,
         (payload, segment_size, ecn): (BytesMut, usize, Option<Ecn>),
         io: &mut Io,
     ) {
@@ -79,10 +79,10 @@ impl Overlay {
     }
 
     /// A probe, by whichever path it came. Returns false if it is no peer's and no relay's answer.
-    pub(in crate::node) fn on_probe(&mut self, via: Via, bytes: &[u8], io: &mut Io) -> bool {
+    pub(in crate::node) fn on_probe(&mut self, via: NextHop, bytes: &[u8], io: &mut Io) -> bool {
         let Some(session) = Probe::session(bytes) else { return true };
         if let Some(id) = self.by_session.get(&session).copied() {
-            if let Via::Relayed(channel) = via {
+            if let NextHop::Relayed(channel) = via {
                 self.adopt(id, channel, bytes, io);
             }
             if let Some(overlaid) = self.all.get_mut(&id) {
@@ -91,7 +91,7 @@ impl Overlay {
             self.drain(id, io);
             return true;
         }
-        let Via::Direct(route) = via else { return true };
+        let NextHop::Direct(route) = via else { return true };
         let is_answer = self.discovery.handle_probe(route.remote, bytes, io.now());
         if is_answer {
             self.on_discovered(io);
@@ -141,10 +141,10 @@ impl Overlay {
         };
         for via in copy.into_iter().chain(Some(via)) {
             match via {
-                Via::Relayed(channel) => {
+                NextHop::Relayed(channel) => {
                     self.send_relayed(id, channel, packets, transmit.segment_size, io);
                 }
-                Via::Direct(route) => {
+                NextHop::Direct(route) => {
                     transmit.route = route;
                     return Some(transmit);
                 }
@@ -182,23 +182,23 @@ impl Overlay {
         while let Some(overlaid) = self.all.get_mut(&id) {
             let Some(action) = overlaid.paths.poll(now) else { break };
             match action {
-                path::Action::Probe { via, bytes } => {
+                path::PathAction::Probe { via, bytes } => {
                     self.send_on(id, via, bytes.to_vec(), None, io);
                 }
-                path::Action::Packets { via, bytes, segment_size } => {
+                path::PathAction::Packets { via, bytes, segment_size } => {
                     self.send_on(id, via, bytes, segment_size, io);
                 }
-                path::Action::Candidates(offer) => {
+                path::PathAction::Candidates(offer) => {
                     if let Some(peer) = overlaid.peer {
                         io.send(peer, Message::Candidates(advertised(&offer)));
                     }
                 }
-                path::Action::Changed { to, reason, .. } => {
+                path::PathAction::Changed { to, reason, .. } => {
                     if let Some(peer) = overlaid.peer {
                         io.emit(Event::PathChanged { peer, via: to, reason });
                     }
                 }
-                path::Action::Shrink => {
+                path::PathAction::Shrink => {
                     if let Some(connection) = overlaid.connection {
                         io.quic.with(connection, now, |c| c.forget_path(now));
                     }
@@ -211,14 +211,14 @@ impl Overlay {
     fn send_on(
         &mut self,
         id: OverlayId,
-        via: Via,
+        via: NextHop,
         bytes: Vec<u8>,
         segment_size: Option<usize>,
         io: &mut Io,
     ) {
         match via {
-            Via::Direct(route) => self.push(route, bytes, segment_size),
-            Via::Relayed(channel) => self.send_relayed(id, channel, &bytes, segment_size, io),
+            NextHop::Direct(route) => self.push(route, bytes, segment_size),
+            NextHop::Relayed(channel) => self.send_relayed(id, channel, &bytes, segment_size, io),
         }
     }
 }

@@ -1,9 +1,9 @@
-//! What relays see, what it amounts to, and who may not say so.
+//! What relays see, what follows from it, and whose report does not count.
 
-use super::super::{Candidate, Kind, Mapping};
-use super::{Discovery, FORGET, MAX_RELAYS};
+use super::super::{CandidateAddress, CandidateType, Mapping};
+use super::{AddressDiscovery, FORGET, MAX_RELAYS};
 use crate::id::PeerId;
-use crate::probe::{self, Key, LEN, Probe};
+use crate::probe::{LEN, Probe, ProbeKey, ProbeKind};
 use crate::rng::Rng;
 use crate::timer::anchor;
 use std::net::SocketAddr;
@@ -15,17 +15,23 @@ fn at(text: &str) -> SocketAddr {
     text.parse().unwrap()
 }
 
-fn key(relay: u8) -> Key {
-    Key::new([relay; 32])
+fn key(relay: u8) -> ProbeKey {
+    ProbeKey::new([relay; 32])
 }
 
-fn discovery(now: Instant) -> Discovery {
-    let mut discovery = Discovery::new(Rng::new([1; 32], "discovery"), now);
+fn discovery(now: Instant) -> AddressDiscovery {
+    let mut discovery = AddressDiscovery::new(Rng::new([1; 32], "discovery"), now);
     discovery.set_local(&[at("10.0.0.1:4000")]);
     discovery
 }
 
-fn welcome(discovery: &mut Discovery, relay: u8, observed: &str, asks: &[&str], now: Instant) {
+fn welcome(
+    discovery: &mut AddressDiscovery,
+    relay: u8,
+    observed: &str,
+    asks: &[&str],
+    now: Instant,
+) {
     let asks: Vec<_> = asks.iter().map(|it| at(it)).collect();
     let id = PeerId(relay.into());
     let observed = (!observed.is_empty()).then(|| at(observed));
@@ -36,16 +42,23 @@ fn welcome(discovery: &mut Discovery, relay: u8, observed: &str, asks: &[&str], 
 fn answer(ping: &[u8; LEN], relay: u8, observed: &str) -> [u8; LEN] {
     let ping = Probe::decode(ping, &key(relay)).unwrap();
     let observed = Some(at(observed));
-    Probe { kind: probe::Kind::Pong, observed, ..ping }.encode(&key(relay))
+    Probe { kind: ProbeKind::Pong, observed, ..ping }.encode(&key(relay))
 }
 
 /// Asks, and answers each relay's address with what it sees.
-fn ask(discovery: &mut Discovery, seen: &[(&str, u8, &str)], now: Instant) {
+fn ask(discovery: &mut AddressDiscovery, seen: &[(&str, u8, &str)], now: Instant) {
     while let Some((to, ping)) = discovery.poll(now) {
         if let Some((_, relay, observed)) = seen.iter().find(|it| at(it.0) == to) {
             assert!(discovery.handle_probe(to, &answer(&ping, *relay, observed), now));
         }
     }
+}
+
+#[test]
+fn a_new_discovery_offers_the_hosts_own_addresses_and_knows_no_mapping() {
+    let discovery = discovery(anchor());
+    assert_eq!(discovery.candidates()[0].kind, CandidateType::Host);
+    assert_eq!(discovery.mapping(), Mapping::Unknown);
 }
 
 #[test]
@@ -55,9 +68,9 @@ fn what_a_relay_sees_is_a_candidate_beside_the_hosts_own() {
     welcome(&mut discovery, 1, "198.51.100.1:4000", &[], now);
     discovery.set_mapped(&[at("198.51.100.1:7000")]);
     let expected = [
-        Candidate { kind: Kind::Host, address: at("10.0.0.1:4000") },
-        Candidate { kind: Kind::Mapped, address: at("198.51.100.1:7000") },
-        Candidate { kind: Kind::Reflexive, address: at("198.51.100.1:4000") },
+        CandidateAddress { kind: CandidateType::Host, address: at("10.0.0.1:4000") },
+        CandidateAddress { kind: CandidateType::Mapped, address: at("198.51.100.1:7000") },
+        CandidateAddress { kind: CandidateType::Reflexive, address: at("198.51.100.1:4000") },
     ];
     assert_eq!(discovery.candidates(), expected);
     discovery.on_relay_lost(PeerId(1));
@@ -65,7 +78,7 @@ fn what_a_relay_sees_is_a_candidate_beside_the_hosts_own() {
 }
 
 #[test]
-fn of_what_a_gateway_maps_only_a_few_addresses_that_can_be_another_hosts_are_told() {
+fn few_and_only_possible_addresses_of_a_gateway_are_offered() {
     let mut discovery = discovery(anchor());
     let wrong =
         ["127.0.0.1:1", "[::1]:1", "0.0.0.0:1", "224.0.0.1:1", "169.254.0.1:1", "192.0.2.1:0"];
@@ -81,14 +94,14 @@ fn of_what_a_gateway_maps_only_a_few_addresses_that_can_be_another_hosts_are_tol
 }
 
 #[test]
-fn while_tcp_carries_what_the_relay_saw_before_is_no_candidate_and_is_asked_for_anew() {
+fn over_tcp_what_the_relay_saw_is_no_candidate_and_is_asked_again() {
     let now = anchor();
     let mut discovery = discovery(now);
     welcome(&mut discovery, 1, "198.51.100.1:4000", &["192.0.2.1:1"], now);
     ask(&mut discovery, &[("192.0.2.1:1", 1, "198.51.100.1:4001")], now);
     assert_eq!(discovery.candidates().len(), 3);
     welcome(&mut discovery, 1, "", &["192.0.2.1:1"], now);
-    let own = [Candidate { kind: Kind::Host, address: at("10.0.0.1:4000") }];
+    let own = [CandidateAddress { kind: CandidateType::Host, address: at("10.0.0.1:4000") }];
     assert_eq!(discovery.candidates(), own);
     assert_eq!(discovery.mapping(), Mapping::Unknown);
     ask(&mut discovery, &[("192.0.2.1:1", 1, "198.51.100.1:4002")], now);
@@ -97,7 +110,7 @@ fn while_tcp_carries_what_the_relay_saw_before_is_no_candidate_and_is_asked_for_
 }
 
 #[test]
-fn two_relays_tell_an_independent_mapping_from_a_dependent_one() {
+fn two_relays_distinguish_independent_from_dependent_mappings() {
     for (second, mapping) in
         [("198.51.100.1:4000", Mapping::Independent), ("198.51.100.1:4001", Mapping::Dependent)]
     {

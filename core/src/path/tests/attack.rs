@@ -1,18 +1,18 @@
 //! Whoever forges, repeats, reflects, displaces and floods.
 
-use super::super::on_probe::Heard;
-use super::super::probe_flags::State;
+use super::super::ProbeOutcome;
+use super::super::probe_flags::ProbeFlags;
 use super::world::{ACCEPTOR, Body, DIALLER, World, key, ms};
-use crate::probe::{Key, Kind, LEN, Probe};
-use crate::transmit::{Route, Via};
+use crate::probe::{LEN, Probe, ProbeKey, ProbeKind};
+use crate::transmit::{NextHop, Route};
 
-fn at(text: &str) -> Via {
-    Via::Direct(Route::to(text.parse().unwrap()))
+fn at(text: &str) -> NextHop {
+    NextHop::Direct(Route::to(text.parse().unwrap()))
 }
 
 /// A ping or pong of the dialler.
-fn probe(kind: Kind, transaction: u64, is_bare: bool, key: &Key) -> [u8; LEN] {
-    let state = State { is_bare, ..State::default() }.to_byte();
+fn probe(kind: ProbeKind, transaction: u64, is_direct: bool, key: &ProbeKey) -> [u8; LEN] {
+    let state = ProbeFlags { is_direct, ..ProbeFlags::default() }.to_byte();
     Probe { kind, session: 1, transaction, sent: 0, observed: None, state }.encode(key)
 }
 
@@ -32,11 +32,13 @@ fn shape(world: &World) -> String {
 }
 
 #[test]
-fn forged_repeated_reflected_and_displaced_probes_are_told_apart_and_change_nothing() {
+fn forged_repeated_reflected_and_displaced_probes_change_nothing() {
     let mut world = direct(1);
     let from = |world: &World, by: usize, bare: bool| {
-        let is_probe = |it: &&(_, usize, Via, Body)| {
-            it.1 == by && matches!(it.3, Body::Probe(_)) && matches!(it.2, Via::Direct(_)) == bare
+        let is_probe = |it: &&(_, usize, NextHop, Body)| {
+            it.1 == by
+                && matches!(it.3, Body::Probe(_))
+                && matches!(it.2, NextHop::Direct(_)) == bare
         };
         match world.wire.iter().rev().find(is_probe) {
             Some((_, _, _, Body::Probe(bytes))) => *bytes,
@@ -51,17 +53,17 @@ fn forged_repeated_reflected_and_displaced_probes_are_told_apart_and_change_noth
     let fresh = 1 << 40;
     let before = shape(&world);
     let sent = world.wire.len();
-    let cases: &[(Via, Vec<u8>, Heard)] = &[
-        (here, probe(Kind::Ping, fresh, true, &key(9)).to_vec(), Heard::Forged),
-        (here, probe(Kind::Ping, fresh, true, &key(2)).to_vec(), Heard::Forged),
-        (here, vec![0x20; LEN], Heard::Forged),
-        (here, vec![0x20; 3], Heard::Forged),
-        (here, own.to_vec(), Heard::Reflected),
-        (relay, own.to_vec(), Heard::Reflected),
-        (relay, bare.to_vec(), Heard::Displaced),
-        (here, relayed.to_vec(), Heard::Displaced),
-        (at("192.0.2.66:6"), relayed.to_vec(), Heard::Displaced),
-        (here, probe(Kind::Pong, fresh, true, &key(1)).to_vec(), Heard::Stray),
+    let cases: &[(NextHop, Vec<u8>, ProbeOutcome)] = &[
+        (here, probe(ProbeKind::Ping, fresh, true, &key(9)).to_vec(), ProbeOutcome::Forged),
+        (here, probe(ProbeKind::Ping, fresh, true, &key(2)).to_vec(), ProbeOutcome::Forged),
+        (here, vec![0x20; LEN], ProbeOutcome::Forged),
+        (here, vec![0x20; 3], ProbeOutcome::Forged),
+        (here, own.to_vec(), ProbeOutcome::Reflected),
+        (relay, own.to_vec(), ProbeOutcome::Reflected),
+        (relay, bare.to_vec(), ProbeOutcome::Displaced),
+        (here, relayed.to_vec(), ProbeOutcome::Displaced),
+        (at("192.0.2.66:6"), relayed.to_vec(), ProbeOutcome::Displaced),
+        (here, probe(ProbeKind::Pong, fresh, true, &key(1)).to_vec(), ProbeOutcome::Stray),
     ];
     for (via, bytes, expected) in cases {
         assert_eq!(world.inject(ACCEPTOR, *via, bytes), *expected, "{via:?}");
@@ -72,9 +74,9 @@ fn forged_repeated_reflected_and_displaced_probes_are_told_apart_and_change_noth
     });
     let pings: Vec<_> = pings.collect();
     for (_, bytes) in &pings[..pings.len() - 2] {
-        let bare = State::from_byte(bytes[44]).is_bare;
+        let bare = ProbeFlags::from_byte(bytes[44]).is_direct;
         let via = if bare { at("192.0.2.66:6") } else { relay };
-        assert_eq!(world.inject(ACCEPTOR, via, bytes), Heard::Replayed);
+        assert_eq!(world.inject(ACCEPTOR, via, bytes), ProbeOutcome::Replayed);
     }
     assert_eq!(shape(&world), before);
     assert_eq!(world.wire.len(), sent, "something was sent");
@@ -90,21 +92,23 @@ fn an_answer_from_an_address_that_was_not_asked_does_not_count() {
     let mut world = world.meet();
     world.run(ms(45));
     let asked = world.wire.iter().find_map(|it| match &it.3 {
-        Body::Probe(bytes) if it.1 == ACCEPTOR && matches!(it.2, Via::Direct(_)) => Some(*bytes),
+        Body::Probe(bytes) if it.1 == ACCEPTOR && matches!(it.2, NextHop::Direct(_)) => {
+            Some(*bytes)
+        }
         Body::Probe(_) | Body::Data { .. } | Body::Offer(_) => None,
     });
     let ping = Probe::decode(&asked.unwrap(), &key(2)).unwrap();
     let answer = |ping: Probe| {
-        let state = State { is_bare: true, ..State::default() }.to_byte();
-        Probe { kind: Kind::Pong, session: 1, state, ..ping }.encode(&key(1))
+        let state = ProbeFlags { is_direct: true, ..ProbeFlags::default() }.to_byte();
+        Probe { kind: ProbeKind::Pong, session: 1, state, ..ping }.encode(&key(1))
     };
     let here = world.via(1, ACCEPTOR);
-    assert_eq!(world.inject(ACCEPTOR, at("192.0.2.66:6"), &answer(ping)), Heard::Stray);
+    assert_eq!(world.inject(ACCEPTOR, at("192.0.2.66:6"), &answer(ping)), ProbeOutcome::Stray);
     let other_port = at("198.51.100.1:4001");
-    assert_eq!(world.inject(ACCEPTOR, other_port, &answer(ping)), Heard::Stray);
+    assert_eq!(world.inject(ACCEPTOR, other_port, &answer(ping)), ProbeOutcome::Stray);
     assert_eq!(world.ends[ACCEPTOR].paths.view(world.now).counters.pongs, 0);
-    assert_eq!(world.inject(ACCEPTOR, here, &answer(ping)), Heard::Pong);
-    assert_eq!(world.inject(ACCEPTOR, here, &answer(ping)), Heard::Stray, "twice");
+    assert_eq!(world.inject(ACCEPTOR, here, &answer(ping)), ProbeOutcome::Pong);
+    assert_eq!(world.inject(ACCEPTOR, here, &answer(ping)), ProbeOutcome::Stray, "twice");
 }
 
 #[test]
@@ -121,7 +125,7 @@ fn a_flood_of_pings_is_answered_with_no_more_bytes_and_at_the_stated_rate() {
             world.settle();
             let mark = world.wire.len();
             let before = world.ends[ACCEPTOR].probes;
-            world.inject(ACCEPTOR, at(from), &probe(Kind::Ping, 1 << 40 | i, true, &key(1)));
+            world.inject(ACCEPTOR, at(from), &probe(ProbeKind::Ping, 1 << 40 | i, true, &key(1)));
             came += 1;
             went += world.ends[ACCEPTOR].probes - before;
             assert!(world.wire.len() - mark <= 1 && went <= came, "{from}: {went} for {came}");
@@ -139,9 +143,9 @@ fn pings_from_ever_new_addresses_fill_a_table_of_bounded_size() {
     for i in 0..1_000_u64 {
         world.run(ms(20));
         let from = at(&format!("192.0.2.66:{}", i + 1));
-        world.inject(ACCEPTOR, from, &probe(Kind::Ping, 1 << 40 | i, true, &key(1)));
+        world.inject(ACCEPTOR, from, &probe(ProbeKind::Ping, 1 << 40 | i, true, &key(1)));
     }
-    assert_eq!(world.ends[ACCEPTOR].paths.ways.all.len(), 25);
+    assert_eq!(world.ends[ACCEPTOR].paths.paths.iter().count(), 25);
     assert!(world.used(ACCEPTOR).is_some(), "packets go to none of those");
 }
 
@@ -176,20 +180,20 @@ fn a_relay_that_sends_a_copy_from_elsewhere_does_not_move_the_peer() {
 }
 
 #[test]
-fn a_peer_that_tells_addresses_without_end_has_eight_rounds_and_one_a_second() {
-    use super::super::{Candidate, Kind as Told, Offer};
+fn a_peer_that_keeps_sending_addresses_gets_eight_rounds_and_one_a_second() {
+    use super::super::{CandidateAddress, CandidateOffer, CandidateType};
     let mut world = World::new(7).meet();
     world.run(ms(10_000));
     let mut tried = 0;
     for round in 1..=50_u32 {
         let address = format!("192.0.2.66:{}", 1_000 + round).parse().unwrap();
-        let candidates = vec![Candidate { kind: Told::Host, address }];
-        let offer = Offer { candidates, round: 100 + round, ..Offer::default() };
+        let candidates = vec![CandidateAddress { kind: CandidateType::Host, address }];
+        let offer = CandidateOffer { candidates, round: 100 + round, ..CandidateOffer::default() };
         let now = world.now;
         world.ends[DIALLER].paths.handle_candidates(&offer, now);
         world.settle();
-        let ways = &world.ends[DIALLER].paths.ways;
-        tried += usize::from(ways.get(Via::Direct(Route::to(address))).is_some());
+        let paths = &world.ends[DIALLER].paths.paths;
+        tried += usize::from(paths.get(NextHop::Direct(Route::to(address))).is_some());
     }
     assert_eq!(tried, 8);
 }

@@ -1,8 +1,9 @@
-//! Ways that die, come back, move; and relays that go.
+//! Paths that fail, come back, move; and relays that go.
 
-use super::super::{MAX_SWITCHES, Mapping, Reason};
+use super::super::liveness::MAX_SWITCHES;
+use super::super::{Mapping, PathReason};
 use super::world::{ACCEPTOR, DIALLER, Link, NONE, World, channel, ms};
-use crate::transmit::{Route, Via};
+use crate::transmit::{NextHop, Route};
 use std::time::Duration;
 
 /// Direct, with traffic from the dialler every 5 ms.
@@ -24,7 +25,7 @@ fn a_black_hole_is_suspected_by_150_ms_and_left_by_500_and_nothing_is_lost() {
     // The last answer came up to one round trip after the cut.
     assert!(first_copy - cut <= ms(150 + 25), "copies began after {:?}", first_copy - cut);
     let change = *world.ends[DIALLER].changes.last().unwrap();
-    assert_eq!((change.reason, change.planned), (Reason::Silent, false));
+    assert_eq!((change.reason, change.planned), (PathReason::Silent, false));
     assert!(change.at - cut <= ms(500 + 25), "left after {:?}", change.at - cut);
     assert_eq!(world.ends[DIALLER].shrinks, 1);
     let until = world.elapsed() - ms(200);
@@ -36,15 +37,18 @@ fn a_black_hole_is_suspected_by_150_ms_and_left_by_500_and_nothing_is_lost() {
 
 #[test]
 fn a_black_hole_of_one_direction_moves_both_ends() {
-    for deaf in [DIALLER, ACCEPTOR] {
+    for lossy in [DIALLER, ACCEPTOR] {
         let mut world = direct(2);
         let cut = world.elapsed();
-        world.links[1].up[deaf] = false;
+        world.links[1].up[lossy] = false;
         world.run(ms(800));
         for end in &world.ends {
             let change = end.changes.last().unwrap();
-            assert!(change.at - cut <= ms(650), "{deaf}: {change:?} after {cut:?}");
-            assert!(matches!(change.reason, Reason::Silent | Reason::PeerLeft), "{change:?}");
+            assert!(change.at - cut <= ms(650), "{lossy}: {change:?} after {cut:?}");
+            assert!(
+                matches!(change.reason, PathReason::Silent | PathReason::PeerLeft),
+                "{change:?}"
+            );
         }
         let until = world.elapsed() - ms(300);
         assert_eq!(world.missing(DIALLER, until), NONE);
@@ -52,22 +56,22 @@ fn a_black_hole_of_one_direction_moves_both_ends() {
 }
 
 #[test]
-fn an_end_that_is_told_that_it_is_not_heard_copies_and_follows_though_it_hears() {
-    for deaf in [DIALLER, ACCEPTOR] {
+fn an_end_that_learns_of_one_way_loss_copies_and_follows() {
+    for lossy in [DIALLER, ACCEPTOR] {
         let mut world = direct(17);
         world.keep_sending(ACCEPTOR, ms(5));
         world.run(ms(3_000));
         let cut = world.elapsed();
-        world.links[1].up[deaf] = false;
+        world.links[1].up[lossy] = false;
         world.run(ms(2_000));
         assert_eq!((world.used(DIALLER), world.used(ACCEPTOR)), (Some(0), Some(0)));
-        let (_, first_copy) = world.ends[deaf].copied[0];
-        assert!(first_copy - cut <= ms(200), "{deaf}: copies began after {:?}", first_copy - cut);
+        let (_, first_copy) = world.ends[lossy].copied[0];
+        assert!(first_copy - cut <= ms(200), "{lossy}: copies began after {:?}", first_copy - cut);
         // What came hid the failure at first: what was sent then is gone, and nothing else.
         let until = world.elapsed() - ms(300);
-        assert_eq!(world.missing(1 - deaf, until), NONE, "{deaf}");
-        let hidden = world.missing(deaf, cut + ms(100)).len();
-        assert_eq!(world.missing(deaf, until).len(), hidden, "{deaf}");
+        assert_eq!(world.missing(1 - lossy, until), NONE, "{lossy}");
+        let hidden = world.missing(lossy, cut + ms(100)).len();
+        assert_eq!(world.missing(lossy, until).len(), hidden, "{lossy}");
     }
 }
 
@@ -107,11 +111,11 @@ fn a_silence_shorter_than_half_a_second_changes_nothing_but_copies_packets() {
     assert!(!world.ends[DIALLER].copied.is_empty());
     let copied = world.ends[DIALLER].copied.len();
     world.run(ms(3_000));
-    assert_eq!(world.ends[DIALLER].copied.len(), copied, "copies end with the doubt");
+    assert_eq!(world.ends[DIALLER].copied.len(), copied, "copies end with the suspicion");
 }
 
 #[test]
-fn a_direct_way_that_comes_back_is_taken_again_without_being_told() {
+fn a_direct_path_that_comes_back_is_selected_again() {
     let mut world = direct(5);
     world.cut(1);
     world.run(ms(1_000));
@@ -124,7 +128,7 @@ fn a_direct_way_that_comes_back_is_taken_again_without_being_told() {
 }
 
 #[test]
-fn a_link_that_comes_and_goes_changes_ways_no_more_often_than_is_stated() {
+fn a_flapping_link_changes_paths_no_more_often_than_is_stated() {
     for (seed, up, down) in [(1, 1_000, 1_000), (2, 3_000, 700), (3, 300, 600), (4, 5_000, 5_000)] {
         let mut world = direct(seed);
         for _ in 0..(600_000 / (up + down)) {
@@ -146,7 +150,7 @@ fn a_link_that_comes_and_goes_changes_ways_no_more_often_than_is_stated() {
 }
 
 #[test]
-fn on_another_network_the_way_is_doubted_at_once_and_the_new_one_found() {
+fn on_another_network_the_path_is_suspect_and_the_new_one_is_found() {
     let mut world = direct(6);
     let change = world.elapsed();
     let moved = ["198.51.100.77:1234", "203.0.113.99:4321"].map(|it| it.parse().unwrap());
@@ -154,7 +158,7 @@ fn on_another_network_the_way_is_doubted_at_once_and_the_new_one_found() {
     for end in [DIALLER, ACCEPTOR] {
         let now = world.now;
         world.ends[end].paths.on_network_changed(now);
-        world.tell_local(end, Mapping::Independent);
+        world.set_local(end, Mapping::Independent);
     }
     world.settle();
     world.run(ms(2_000));
@@ -166,7 +170,7 @@ fn on_another_network_the_way_is_doubted_at_once_and_the_new_one_found() {
 }
 
 #[test]
-fn both_addresses_change_and_nobody_is_told_until_discovery_finds_out() {
+fn both_addresses_change_and_discovery_finds_out_later() {
     let mut world = direct(7);
     let cut = world.elapsed();
     let moved = ["198.51.100.77:1234", "203.0.113.99:4321"].map(|it| it.parse().unwrap());
@@ -175,7 +179,7 @@ fn both_addresses_change_and_nobody_is_told_until_discovery_finds_out() {
     assert_eq!((world.used(DIALLER), world.used(ACCEPTOR)), (Some(0), Some(0)));
     assert!(world.longest_gap(ACCEPTOR, cut) <= ms(250));
     for end in [DIALLER, ACCEPTOR] {
-        world.tell_local(end, Mapping::Independent);
+        world.set_local(end, Mapping::Independent);
     }
     world.settle();
     world.run(ms(1_000));
@@ -185,7 +189,7 @@ fn both_addresses_change_and_nobody_is_told_until_discovery_finds_out() {
 }
 
 #[test]
-fn when_the_peers_nat_binds_anew_the_way_moves_in_a_round_trip_and_not_by_dying() {
+fn a_rebound_nat_of_the_peer_moves_the_path_within_a_round_trip() {
     for mover in [DIALLER, ACCEPTOR] {
         let mut world = direct(8);
         let moved_at = world.elapsed();
@@ -197,8 +201,8 @@ fn when_the_peers_nat_binds_anew_the_way_moves_in_a_round_trip_and_not_by_dying(
         assert_eq!((world.used(DIALLER), world.used(ACCEPTOR)), (Some(1), Some(1)), "{mover}");
         let stayer = &world.ends[1 - mover];
         let change = stayer.changes.last().unwrap();
-        assert_eq!(change.reason, Reason::PeerMoved, "{mover}");
-        assert_eq!(change.to, Via::Direct(Route::to(addresses[mover])));
+        assert_eq!(change.reason, PathReason::PeerMoved, "{mover}");
+        assert_eq!(change.to, NextHop::Direct(Route::to(addresses[mover])));
         assert!(change.at - moved_at <= ms(180), "{mover}: {:?}", change.at - moved_at);
         assert_eq!(stayer.shrinks, 0);
         assert_eq!(world.ends[mover].changes.len(), 1, "the mover notices nothing: {mover}");
@@ -209,7 +213,7 @@ fn when_the_peers_nat_binds_anew_the_way_moves_in_a_round_trip_and_not_by_dying(
 
 #[test]
 fn a_silent_way_is_not_gone_back_to_because_the_peer_was_last_heard_to_use_it() {
-    // Found by the sweep, seed 660: the acceptor left the silent way for one that answered, and went
+    // Found by the sweep, seed 660: the acceptor left the silent path for one that answered, and went
     // back in the same instant.
     let direct = |delay, host| {
         Link::direct(delay, [format!("198.51.100.{host}:4000"), format!("203.0.113.{host}:5000")])
@@ -221,13 +225,12 @@ fn a_silent_way_is_not_gone_back_to_because_the_peer_was_last_heard_to_use_it() 
     assert_eq!((world.used(DIALLER), world.used(ACCEPTOR)), (Some(1), Some(1)));
     let cut = world.elapsed();
     world.links[1].up[DIALLER] = false;
-    while world.ends[ACCEPTOR].paths.select.suspect_since().is_none() {
+    while world.ends[ACCEPTOR].paths.active.suspect_since().is_none() {
         world.run(ms(1));
     }
     let (now, other) = (world.now, world.via(2, ACCEPTOR));
     let paths = &mut world.ends[ACCEPTOR].paths;
-    let at = paths.ways.find(other).unwrap();
-    paths.ways.all[at].track.pull(now);
+    paths.paths.get_mut(other).unwrap().pull_probe(now);
     paths.refresh(now);
     world.run(ms(3_000));
     let silent = world.via(1, ACCEPTOR);
@@ -249,7 +252,7 @@ fn a_relay_that_goes_while_a_direct_way_is_used_changes_nothing() {
 }
 
 #[test]
-fn without_any_way_packets_wait_for_the_next_and_the_view_says_so() {
+fn without_any_path_packets_wait_for_the_next_and_the_view_shows_it() {
     let mut world = World::new(10);
     world.cut(1);
     let mut world = world.meet();
@@ -259,17 +262,17 @@ fn without_any_way_packets_wait_for_the_next_and_the_view_says_so() {
     let number = world.send(DIALLER);
     world.run(ms(1_000));
     let view = world.ends[DIALLER].paths.view(world.now);
-    assert_eq!((view.class, view.reason, view.kept_bytes), (None, Reason::NoWay, 200));
+    assert_eq!((view.class, view.reason, view.kept_bytes), (None, PathReason::NoPath, 200));
     let now = world.now;
     world.ends[DIALLER].paths.add_relayed(channel(0), now);
     world.settle();
     world.run(ms(1_000));
     assert!(world.ends[ACCEPTOR].got.contains(&number));
     let change = world.ends[DIALLER].changes.last().unwrap();
-    assert_eq!((change.reason, change.planned), (Reason::OnlyWay, false));
+    assert_eq!((change.reason, change.planned), (PathReason::OnlyPath, false));
 }
 
-/// Two relays, of 40 and 60 ms, and no direct way.
+/// Two relays, of 40 and 60 ms, and no direct path.
 fn two_relays(seed: u8) -> World {
     let mut world = World::with(seed, vec![Link::relay(40), Link::relay(60)]).meet();
     for end in [DIALLER, ACCEPTOR] {
@@ -310,7 +313,7 @@ fn a_relay_that_is_lost_is_left_at_once_and_what_was_under_way_is_sent_again() {
     world.run(ms(1_000));
     assert_eq!(world.used(DIALLER), Some(1));
     let change = *world.ends[DIALLER].changes.last().unwrap();
-    assert_eq!((change.reason, change.at), (Reason::RelayLost, left));
+    assert_eq!((change.reason, change.at), (PathReason::RelayLost, left));
     let until = world.elapsed() - ms(300);
     assert_eq!(world.missing(DIALLER, until), NONE);
 }
@@ -338,7 +341,7 @@ fn an_idle_way_survives_three_seconds_of_silence_and_no_more() {
     let mut world = World::new(14).meet();
     world.run(ms(120_000));
     world.cut(1);
-    let is_asking = |world: &World| world.ends.iter().any(|it| it.paths.select.check().is_some());
+    let is_asking = |world: &World| world.ends.iter().any(|it| it.paths.active.check().is_some());
     while !is_asking(&world) {
         world.run(ms(10));
     }
@@ -349,9 +352,9 @@ fn an_idle_way_survives_three_seconds_of_silence_and_no_more() {
 }
 
 #[test]
-fn an_address_that_cannot_be_sent_to_is_doubted_in_use_and_dropped_otherwise() {
+fn an_unsendable_address_is_suspect_if_active_and_dropped_otherwise() {
     let mut world = direct(15);
-    let Via::Direct(route) = world.via(1, DIALLER) else { panic!("a direct way") };
+    let NextHop::Direct(route) = world.via(1, DIALLER) else { panic!("a direct path") };
     let now = world.now;
     world.ends[DIALLER].paths.on_send_failed(route, now);
     assert!(world.ends[DIALLER].paths.view(now).suspect);
@@ -360,7 +363,7 @@ fn an_address_that_cannot_be_sent_to_is_doubted_in_use_and_dropped_otherwise() {
 }
 
 #[test]
-fn a_host_that_sleeps_for_an_hour_asks_before_it_leaves_a_way() {
+fn a_host_that_sleeps_for_an_hour_probes_before_it_leaves_a_path() {
     let mut world = direct(16);
     world.traffic.clear();
     let before = world.ends[DIALLER].changes.len();
@@ -378,16 +381,16 @@ fn what_asks_for_larger_packets_goes_directly_or_is_lost() {
     world = world.meet();
     world.keep_sending(DIALLER, ms(5));
     world.run(ms(3_000));
-    let Via::Direct(route) = world.via(1, DIALLER) else { panic!("link 1 is direct") };
+    let NextHop::Direct(route) = world.via(1, DIALLER) else { panic!("link 1 is direct") };
     assert_eq!(asks(&world), Some(route));
     world.cut(1);
     let until = world.elapsed() + ms(400);
     while world.ends[DIALLER].copied.is_empty() {
-        assert!(world.elapsed() < until, "it was never in doubt");
+        assert!(world.elapsed() < until, "it was never suspect");
         world.run(ms(5));
     }
     assert_eq!(world.used(DIALLER), Some(1));
-    assert_eq!(asks(&world), None, "the way is in doubt");
+    assert_eq!(asks(&world), None, "the path is suspect");
     world.run(ms(1_000));
     assert_eq!((world.used(DIALLER), asks(&world)), (Some(0), None));
 }

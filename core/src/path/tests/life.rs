@@ -1,13 +1,13 @@
-//! From the relay to a direct way, and what is shown of it.
+//! From the relay to a direct path, and what is shown of it.
 
-use super::super::{Class, Mapping, Reason, Verdict};
+use super::super::{Mapping, PathClass, PathReason, PathVerdict};
 use super::world::{ACCEPTOR, DIALLER, Link, NONE, World, ms};
-use crate::transmit::Via;
+use crate::transmit::NextHop;
 
 #[test]
 fn the_first_packets_go_by_the_relay_and_nothing_is_probed_before_keys() {
     let mut world = World::new(1);
-    world.tell_local(DIALLER, Mapping::Independent);
+    world.set_local(DIALLER, Mapping::Independent);
     world.send(DIALLER);
     world.run(ms(5_000));
     assert_eq!(world.ends[ACCEPTOR].got, [1]);
@@ -23,7 +23,7 @@ fn both_ends_are_direct_within_a_fifth_of_a_second_of_their_keys() {
         assert_eq!((world.used(DIALLER), world.used(ACCEPTOR)), (Some(1), Some(1)), "{seed}");
         for end in &world.ends {
             let change = end.changes[0];
-            assert_eq!((change.reason, change.planned), (Reason::DirectProven, true));
+            assert_eq!((change.reason, change.planned), (PathReason::DirectProven, true));
             assert!(change.at <= ms(150), "{change:?}");
         }
     }
@@ -48,16 +48,16 @@ fn a_planned_switch_keeps_the_order_and_loses_nothing() {
 }
 
 #[test]
-fn a_way_that_carries_one_direction_only_is_never_chosen() {
-    for deaf in [DIALLER, ACCEPTOR] {
+fn a_path_that_carries_one_direction_only_is_never_selected() {
+    for lossy in [DIALLER, ACCEPTOR] {
         let mut world = World::new(3);
-        world.links[1].up[deaf] = false;
+        world.links[1].up[lossy] = false;
         world.links[1].is_filtered = false;
         world.keep_sending(DIALLER, ms(10));
         let mut world = world.meet();
         world.run(ms(90_000));
         for end in &world.ends {
-            assert_eq!(end.changes, [], "{deaf}");
+            assert_eq!(end.changes, [], "{lossy}");
         }
     }
 }
@@ -70,17 +70,17 @@ fn no_direct_way_means_the_relay_and_few_probes() {
     world.run(ms(4_900));
     assert_eq!(world.used(DIALLER), Some(0));
     let view = world.ends[DIALLER].paths.view(world.now);
-    let direct = view.ways.iter().find(|way| way.class == Class::Direct).unwrap();
-    assert_eq!((direct.sent, direct.verdict), (9, Verdict::NoAnswer));
+    let direct = view.paths.iter().find(|path| path.class == PathClass::Direct).unwrap();
+    assert_eq!((direct.sent, direct.verdict), (9, PathVerdict::NoAnswer));
     assert_eq!(direct.sentence, "no answer to 9 probes");
     assert_eq!(view.sentence, "the connection was made through this relay");
 
-    let knocked = |world: &World| {
-        let direct = |via: &Via| matches!(via, Via::Direct(_));
+    let punched = |world: &World| {
+        let direct = |via: &NextHop| matches!(via, NextHop::Direct(_));
         world.wire.iter().filter(|it| it.1 == DIALLER && direct(&it.2)).map(|it| it.0).collect()
     };
     world.run(ms(300_000));
-    let times: Vec<_> = knocked(&world);
+    let times: Vec<_> = punched(&world);
     let rounds: Vec<_> = times.chunks(9).map(|round| round[0]).collect();
     assert!((5..=6).contains(&rounds[1].as_secs()), "{rounds:?}");
     for pair in rounds[1..].windows(2) {
@@ -91,7 +91,7 @@ fn no_direct_way_means_the_relay_and_few_probes() {
 }
 
 #[test]
-fn a_way_that_opens_later_is_found_by_the_next_round_without_being_told() {
+fn a_path_that_opens_later_is_found_by_the_next_round() {
     let mut world = World::new(5);
     world.cut(1);
     let mut world = world.meet();
@@ -102,11 +102,11 @@ fn a_way_that_opens_later_is_found_by_the_next_round_without_being_told() {
 }
 
 #[test]
-fn two_nats_that_change_their_ports_are_tried_a_few_times_and_that_is_said() {
+fn two_nats_that_change_their_ports_are_tried_a_few_times() {
     let mut world = World::new(6);
     world.cut(1);
     for end in [DIALLER, ACCEPTOR] {
-        world.tell_local(end, Mapping::Dependent);
+        world.set_local(end, Mapping::Dependent);
     }
     let mut world = {
         let now = world.now;
@@ -120,11 +120,11 @@ fn two_nats_that_change_their_ports_are_tried_a_few_times_and_that_is_said() {
     };
     world.run(ms(200_000));
     let view = world.ends[DIALLER].paths.view(world.now);
-    let direct = view.ways.iter().find(|way| way.class == Class::Direct).unwrap();
-    assert_eq!(direct.verdict, Verdict::CannotWork);
+    let direct = view.paths.iter().find(|path| path.class == PathClass::Direct).unwrap();
+    assert_eq!(direct.verdict, PathVerdict::CannotWork);
     assert!((3..=9).contains(&direct.sent), "{} probes", direct.sent);
     assert!(direct.sentence.starts_with("cannot work"));
-    assert!(world.wire.iter().filter(|it| matches!(it.2, Via::Direct(_))).count() <= 18);
+    assert!(world.wire.iter().filter(|it| matches!(it.2, NextHop::Direct(_))).count() <= 18);
 }
 
 #[test]
@@ -138,7 +138,7 @@ fn one_nat_that_changes_its_port_is_met_at_the_address_it_comes_from() {
 }
 
 #[test]
-fn both_ends_agree_on_one_of_two_direct_ways() {
+fn both_ends_agree_on_one_of_two_direct_paths() {
     for seed in 0..20 {
         let mut world = World::with(
             seed,
@@ -174,7 +174,7 @@ fn a_clearly_quicker_direct_way_is_taken_and_a_slightly_quicker_one_is_not() {
         assert_eq!(world.used(DIALLER), Some(1));
         world.mend(2);
         for end in [DIALLER, ACCEPTOR] {
-            world.tell_local(end, Mapping::None);
+            world.set_local(end, Mapping::None);
         }
         world.run(ms(30_000));
         assert_eq!((world.used(DIALLER), world.used(ACCEPTOR)), (Some(expected), Some(expected)));
@@ -189,7 +189,7 @@ fn a_direct_way_that_loses_a_fourth_is_left_for_the_relay_in_order_and_within_40
     assert_eq!(world.used(DIALLER), Some(1));
     world.links[1].lose_every = 4;
     world.run(ms(60_000));
-    let worse = |change: &&super::world::Change| change.reason == Reason::DirectWorse;
+    let worse = |change: &&super::world::Change| change.reason == PathReason::DirectWorse;
     let change = *world.ends[DIALLER].changes.iter().find(worse).unwrap();
     assert!(change.planned, "{change:?}");
     let gap = world.longest_gap(ACCEPTOR, change.at - ms(100));
@@ -210,7 +210,7 @@ fn probes_are_dense_under_traffic_and_rare_when_idle() {
     world.keep_sending(DIALLER, ms(20));
     world.run(ms(5_000));
     let busy = count(&mut world, ms(10_000));
-    // Ten of its own by the way in use, two or three by the relay, and as many answers.
+    // Ten of its own on the active path, two or three on the relay, and as many answers.
     assert!((20..=32).contains(&busy), "{busy} probes in ten seconds");
     world.traffic.clear();
     world.run(ms(60_000));
@@ -219,12 +219,13 @@ fn probes_are_dense_under_traffic_and_rare_when_idle() {
 }
 
 #[test]
-fn without_direct_ways_nothing_is_told_and_nobody_is_answered_directly() {
+fn without_direct_paths_no_address_is_sent_and_no_ping_answered_directly() {
     let mut world = World::new(10);
-    world.ends[ACCEPTOR].paths.config.direct = false;
+    world.ends[ACCEPTOR].paths.cx.config.direct = false;
     let mut world = world.meet();
     world.run(ms(10_000));
-    let direct = |it: &&(_, usize, Via, _)| it.1 == ACCEPTOR && matches!(it.2, Via::Direct(_));
+    let direct =
+        |it: &&(_, usize, NextHop, _)| it.1 == ACCEPTOR && matches!(it.2, NextHop::Direct(_));
     assert_eq!(world.wire.iter().filter(direct).count(), 0);
     assert_eq!(world.used(DIALLER), Some(0));
 }

@@ -1,4 +1,4 @@
-//! Two machines and the ways between them, in virtual time.
+//! Two machines and the paths between them, in virtual time.
 
 mod attack;
 mod failing;

@@ -1,15 +1,17 @@
 //! Any order of calls: what must hold after each.
 
+use super::super::context::MAX_ACTIONS;
 use super::super::path_set::{MAX_DIRECT, MAX_RELAYED};
-use super::super::reorder::WITHOUT_A_WAY;
+use super::super::reorder::WITHOUT_PATH;
 use super::super::{
-    Action, Candidate, Config, Dispatch, Kind, MAX_ACTIONS, Mapping, Offer, Paths, Role,
+    CandidateAddress, CandidateOffer, CandidateType, Dispatch, Mapping, PathAction, PathConfig,
+    PathRole, Paths,
 };
 use super::world::{channel, key, ms};
-use crate::probe::{Kind as ProbeKind, Probe};
+use crate::probe::{Probe, ProbeKind};
 use crate::rng::Rng;
 use crate::timer::anchor;
-use crate::transmit::{Route, Via};
+use crate::transmit::{NextHop, Route};
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence::Direct;
 use std::collections::VecDeque;
@@ -77,10 +79,10 @@ fn address(number: u8) -> SocketAddr {
 }
 
 /// Below 40 a direct address, above it a relay.
-fn via(number: u8) -> Via {
+fn via(number: u8) -> NextHop {
     match number.checked_sub(40) {
-        Some(relay) => Via::Relayed(channel(relay.into())),
-        None => Via::Direct(Route::to(address(number))),
+        Some(relay) => NextHop::Relayed(channel(relay.into())),
+        None => NextHop::Direct(Route::to(address(number))),
     }
 }
 
@@ -90,7 +92,7 @@ const MAPPINGS: [Mapping; 4] =
 struct Run {
     paths: Paths,
     now: Instant,
-    pings: VecDeque<(Via, Probe)>,
+    pings: VecDeque<(NextHop, Probe)>,
     answered: Vec<SocketAddr>,
 }
 
@@ -108,19 +110,22 @@ impl Run {
             }
             Op::Keys => self.paths.set_keys((1, key(1)), (2, key(2)), now),
             Op::Local(count, mapping) => {
-                let candidate = |number| Candidate { kind: Kind::Host, address: address(number) };
+                let candidate = |number| CandidateAddress {
+                    kind: CandidateType::Host,
+                    address: address(number),
+                };
                 let all: Vec<_> = (100..100 + count).map(candidate).collect();
                 self.paths.set_local(&all, MAPPINGS[usize::from(mapping)], now);
             }
             Op::Offer { addresses, mapping, round } => {
-                let kinds = [Kind::Host, Kind::Reflexive, Kind::Mapped];
-                let candidate = |number: u8| Candidate {
+                let kinds = [CandidateType::Host, CandidateType::Reflexive, CandidateType::Mapped];
+                let candidate = |number: u8| CandidateAddress {
                     kind: kinds[usize::from(number) % 3],
                     address: address(number),
                 };
                 let candidates = (0..addresses).map(candidate).collect();
                 let mapping = MAPPINGS[usize::from(mapping)];
-                let offer = Offer { candidates, mapping, round: round.into() };
+                let offer = CandidateOffer { candidates, mapping, round: round.into() };
                 self.paths.handle_candidates(&offer, now);
             }
             Op::AddRelay(number) => self.paths.add_relayed(channel(number.into()), now),
@@ -157,37 +162,37 @@ impl Run {
 
     fn answer(&mut self, from: Option<u8>, back: u8) {
         let Some((asked, ping)) = self.pings.iter().rev().nth(back.into()).copied() else { return };
-        let state = u8::from(matches!(asked, Via::Direct(_)));
+        let state = u8::from(matches!(asked, NextHop::Direct(_)));
         let pong = Probe { kind: ProbeKind::Pong, session: 2, state, ..ping };
         let from = from.map_or(asked, via);
         let heard = self.paths.handle_probe(from, &pong.encode(&key(2)), self.now);
-        if let (Via::Direct(route), super::super::Heard::Pong) = (from, heard) {
+        if let (NextHop::Direct(route), super::super::ProbeOutcome::Pong) = (from, heard) {
             assert_eq!(from, asked, "an answer counted from where nothing was asked");
             self.answered.push(route.remote);
         }
     }
 
-    fn check_via(&self, via: Via) {
-        if let Via::Direct(route) = via {
+    fn check_via(&self, via: NextHop) {
+        if let NextHop::Direct(route) = via {
             assert!(self.answered.contains(&route.remote), "data to an unproven address");
         }
     }
 
-    fn act(&mut self, action: Action) {
+    fn act(&mut self, action: PathAction) {
         match action {
-            Action::Probe { via, bytes } => {
+            PathAction::Probe { via, bytes } => {
                 let probe = Probe::decode(&bytes, &key(1)).expect("one of ours");
                 if probe.kind == ProbeKind::Ping {
                     self.pings.push_back((via, probe));
                     self.pings.truncate(10_000);
                 }
             }
-            Action::Packets { via, .. } => self.check_via(via),
-            Action::Changed { from, to, .. } => {
+            PathAction::Packets { via, .. } => self.check_via(via),
+            PathAction::Changed { from, to, .. } => {
                 assert_ne!(from, Some(to));
                 self.check_via(to);
             }
-            Action::Candidates(_) | Action::Shrink => {}
+            PathAction::Candidates(_) | PathAction::Shrink => {}
         }
     }
 
@@ -201,23 +206,23 @@ impl Run {
         if let Some((at, _)) = self.paths.deadline() {
             assert!(at > self.now, "a deadline in the past");
         }
-        let direct = self.paths.ways.all.iter().filter(|way| way.is_direct()).count();
+        let direct = self.paths.paths.iter().filter(|path| path.is_direct()).count();
         assert!(direct <= MAX_DIRECT);
-        assert!(self.paths.ways.all.len() - direct <= MAX_RELAYED);
-        assert!(self.paths.ways.all.iter().all(|way| way.track.pending() <= 8));
-        assert!(self.paths.actions.len() <= MAX_ACTIONS);
-        let config = Config::default();
-        let most = 2 * config.hold_bytes + config.replay_bytes + WITHOUT_A_WAY;
+        assert!(self.paths.paths.iter().count() - direct <= MAX_RELAYED);
+        assert!(self.paths.paths.iter().all(|path| path.track().pending() <= 8));
+        assert!(self.paths.cx.waiting() <= MAX_ACTIONS);
+        let config = PathConfig::default();
+        let most = 2 * config.reorder_bytes + config.resend_bytes + WITHOUT_PATH;
         let view = self.paths.view(self.now);
         assert!(view.kept_bytes <= most);
         serde_json::to_string(&view).expect("a view serialises");
     }
 }
 
-fn run(ops: &[Op], role: Role) -> Run {
+fn run(ops: &[Op], role: PathRole) -> Run {
     let now = anchor();
     let rng = Rng::new([7; 32], "path");
-    let paths = Paths::new(Config::default(), role, channel(0), rng, now);
+    let paths = Paths::new(PathConfig::default(), role, channel(0), rng, now);
     let mut run = Run { paths, now, pings: VecDeque::new(), answered: Vec::new() };
     for op in ops {
         run.apply(op);
@@ -239,7 +244,7 @@ proptest! {
         ops in prop::collection::vec(op(), 1..150),
         is_dialler in any::<bool>(),
     ) {
-        let role = if is_dialler { Role::Dialler } else { Role::Acceptor };
+        let role = if is_dialler { PathRole::Dialler } else { PathRole::Acceptor };
         let mut all = vec![Op::Keys, Op::Local(2, 1)];
         all.extend(ops);
         run(&all, role);

@@ -1,17 +1,20 @@
 //! Two ends joined by relays and direct links, in virtual time. No QUIC: a packet is a number, and
-//! each is acknowledged at once by another that is not.
+//! each is acknowledged immediately by another that is not.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::super::{Action, Candidate, Config, Dispatch, Heard, Kind, Mapping, Offer};
-use super::super::{Paths, Reason, Role};
+use super::super::{
+    CandidateAddress, CandidateOffer, CandidateType, Dispatch, Mapping, PathAction, PathConfig,
+    ProbeOutcome,
+};
+use super::super::{PathReason, PathRole, Paths};
 use crate::id::{Channel, PeerId};
-use crate::probe::{Key, LEN};
+use crate::probe::{LEN, ProbeKey};
 use crate::rng::Rng;
 use crate::timer::anchor;
-use crate::transmit::{Route, Via};
+use crate::transmit::{NextHop, Route};
 
 pub(super) const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
@@ -26,8 +29,8 @@ pub(super) fn channel(number: u32) -> Channel {
     Channel { relay: PeerId(1), number }
 }
 
-pub(super) fn key(byte: u8) -> Key {
-    Key::new([byte; 32])
+pub(super) fn key(byte: u8) -> ProbeKey {
+    ProbeKey::new([byte; 32])
 }
 
 /// A link between two addresses, or by a relay. Each direction can be cut alone.
@@ -70,15 +73,15 @@ impl Link {
 pub(super) enum Body {
     Probe([u8; LEN]),
     Data { number: u64, is_ack: bool },
-    Offer(Offer),
+    Offer(CandidateOffer),
 }
 
-/// A change of way, as its end told it.
+/// A change of the active path, as its end reported it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Change {
     pub(super) at: Duration,
-    pub(super) to: Via,
-    pub(super) reason: Reason,
+    pub(super) to: NextHop,
+    pub(super) reason: PathReason,
     pub(super) planned: bool,
 }
 
@@ -91,7 +94,7 @@ pub(super) struct End {
     pub(super) got: Vec<u64>,
     pub(super) got_at: BTreeMap<u64, Duration>,
     pub(super) sent_at: BTreeMap<u64, Duration>,
-    /// Packets that went by two ways.
+    /// Packets that took two paths.
     pub(super) copied: Vec<(u64, Duration)>,
     pub(super) probes: u64,
     pub(super) heard: BTreeMap<String, u64>,
@@ -102,17 +105,17 @@ pub(super) struct World {
     pub(super) now: Instant,
     pub(super) ends: [End; 2],
     pub(super) links: Vec<Link>,
-    queue: BTreeMap<(Instant, u64), (usize, Via, Body)>,
+    queue: BTreeMap<(Instant, u64), (usize, NextHop, Body)>,
     sequence: u64,
     next_number: u64,
     /// Ends, the times between their packets, and when the next is sent.
     pub(super) traffic: Vec<(usize, Duration, Instant)>,
-    /// Whoever copies: everything that went over a link.
-    pub(super) wire: Vec<(Duration, usize, Via, Body)>,
+    /// Everything that went over a link.
+    pub(super) wire: Vec<(Duration, usize, NextHop, Body)>,
 }
 
 impl World {
-    /// A relay of 40 ms each way, and a direct link of 10 ms each way, both NATs filtering.
+    /// A relay of 40 ms in each direction, and a direct link of 10 ms in each direction, both NATs filtering.
     pub(super) fn new(seed: u8) -> Self {
         Self::with(
             seed,
@@ -124,7 +127,7 @@ impl World {
         let start = anchor();
         let end = |role, seed: u8| End {
             paths: Paths::new(
-                Config::default(),
+                PathConfig::default(),
                 role,
                 channel(0),
                 Rng::new([seed; 32], "path"),
@@ -142,7 +145,7 @@ impl World {
         Self {
             start,
             now: start,
-            ends: [end(Role::Dialler, seed), end(Role::Acceptor, seed.wrapping_add(100))],
+            ends: [end(PathRole::Dialler, seed), end(PathRole::Acceptor, seed.wrapping_add(100))],
             links,
             queue: BTreeMap::new(),
             sequence: 0,
@@ -155,7 +158,7 @@ impl World {
     /// Both ends know their addresses and have keys.
     pub(super) fn meet(mut self) -> Self {
         for end in [DIALLER, ACCEPTOR] {
-            self.tell_local(end, Mapping::Independent);
+            self.set_local(end, Mapping::Independent);
             let [ours, theirs] = [end, 1 - end].map(|it| (it as u64 + 1, key(it as u8 + 1)));
             self.ends[end].paths.set_keys(ours, theirs, self.now);
         }
@@ -163,18 +166,19 @@ impl World {
         self
     }
 
-    pub(super) fn tell_local(&mut self, end: usize, mapping: Mapping) {
+    pub(super) fn set_local(&mut self, end: usize, mapping: Mapping) {
         let addresses = self.links.iter().filter_map(|link| link.addresses);
-        let candidates: Vec<_> =
-            addresses.map(|both| Candidate { kind: Kind::Reflexive, address: both[end] }).collect();
+        let candidates: Vec<_> = addresses
+            .map(|both| CandidateAddress { kind: CandidateType::Reflexive, address: both[end] })
+            .collect();
         self.ends[end].paths.set_local(&candidates, mapping, self.now);
     }
 
-    /// The way of that link, as `end` sees it.
-    pub(super) fn via(&self, link: usize, end: usize) -> Via {
+    /// Returns the path of that link, as `end` sees it.
+    pub(super) fn via(&self, link: usize, end: usize) -> NextHop {
         match self.links[link].addresses {
-            Some(both) => Via::Direct(Route::to(both[1 - end])),
-            None => Via::Relayed(channel(u32::try_from(link).unwrap())),
+            Some(both) => NextHop::Direct(Route::to(both[1 - end])),
+            None => NextHop::Relayed(channel(u32::try_from(link).unwrap())),
         }
     }
 
@@ -184,18 +188,18 @@ impl World {
 
     /// The link that `end` uses.
     pub(super) fn used(&self, end: usize) -> Option<usize> {
-        let via = self.ends[end].paths.select.in_use()?;
+        let via = self.ends[end].paths.active.hop()?;
         (0..self.links.len()).find(|&link| self.via(link, end) == via)
     }
 
-    fn link_of(&self, via: Via, from: usize) -> Option<usize> {
+    fn link_of(&self, via: NextHop, from: usize) -> Option<usize> {
         (0..self.links.len()).find(|&link| match (self.via(link, from), via) {
-            (Via::Direct(a), Via::Direct(b)) => a.remote == b.remote,
+            (NextHop::Direct(a), NextHop::Direct(b)) => a.remote == b.remote,
             (a, b) => a == b,
         })
     }
 
-    pub(super) fn carry(&mut self, from: usize, via: Via, body: Body) {
+    pub(super) fn carry(&mut self, from: usize, via: NextHop, body: Body) {
         let Some(link) = self.link_of(via, from) else { return };
         self.wire.push((self.elapsed(), from, via, body.clone()));
         if !self.links[link].carries(from) {
@@ -232,10 +236,10 @@ impl World {
         }
     }
 
-    fn carry_data(&mut self, end: usize, via: Via, number: u64, is_ack: bool) {
-        if let Via::Direct(_) = via {
-            let way = self.ends[end].paths.ways.get(via).expect("a known address");
-            assert!(way.track.answered > 0, "data to an address that never answered");
+    fn carry_data(&mut self, end: usize, via: NextHop, number: u64, is_ack: bool) {
+        if let NextHop::Direct(_) = via {
+            let path = self.ends[end].paths.paths.get(via).expect("a known address");
+            assert!(path.is_validated(), "data to an address that never answered");
         }
         self.carry(end, via, Body::Data { number, is_ack });
     }
@@ -255,20 +259,20 @@ impl World {
         }
     }
 
-    fn act(&mut self, end: usize, action: Action) {
+    fn act(&mut self, end: usize, action: PathAction) {
         match action {
-            Action::Probe { via, bytes } => {
+            PathAction::Probe { via, bytes } => {
                 self.ends[end].probes += 1;
                 self.carry(end, via, Body::Probe(bytes));
             }
-            Action::Packets { via, bytes, .. } => {
+            PathAction::Packets { via, bytes, .. } => {
                 let number = u64::from_be_bytes(bytes[..8].try_into().unwrap());
                 if number == 0 {
                     return;
                 }
                 self.carry_data(end, via, number, bytes[8] == 1);
             }
-            Action::Candidates(offer) => {
+            PathAction::Candidates(offer) => {
                 // A packet of the connection like any other.
                 match self.ends[end].paths.dispatch(&[0; 200], None, self.now) {
                     Dispatch::Send(via) => self.carry(end, via, Body::Offer(offer)),
@@ -279,15 +283,15 @@ impl World {
                     Dispatch::Held => {}
                 }
             }
-            Action::Changed { to, reason, planned, .. } => {
+            PathAction::Changed { to, reason, planned, .. } => {
                 let at = self.elapsed();
                 self.ends[end].changes.push(Change { at, to, reason, planned });
             }
-            Action::Shrink => self.ends[end].shrinks += 1,
+            PathAction::Shrink => self.ends[end].shrinks += 1,
         }
     }
 
-    fn deliver(&mut self, to: usize, via: Via, body: Body) {
+    fn deliver(&mut self, to: usize, via: NextHop, body: Body) {
         let (now, elapsed) = (self.now, self.elapsed());
         let end = &mut self.ends[to];
         match body {
@@ -341,7 +345,7 @@ impl World {
     }
 
     /// Delivers bytes to `end` as if they came by `via`.
-    pub(super) fn inject(&mut self, end: usize, via: Via, bytes: &[u8]) -> Heard {
+    pub(super) fn inject(&mut self, end: usize, via: NextHop, bytes: &[u8]) -> ProbeOutcome {
         let heard = self.ends[end].paths.handle_probe(via, bytes, self.now);
         self.settle();
         heard

@@ -19,7 +19,7 @@ use crate::relay::{self, Responder};
 use crate::testing::net::{HostId, Packet};
 use crate::testing::pki::{Issued, Pki, Role};
 use crate::tls::{KeyDigest, Tls, Trust};
-use crate::transmit::Via;
+use crate::transmit::NextHop;
 
 /// The name in the certificates of relays.
 pub const RELAY: &str = "relay";
@@ -127,13 +127,13 @@ impl Lab {
     /// # Panics
     /// If the peer is not there, or not behind a relay.
     #[must_use]
-    pub fn path(&self, host: HostId, peer: PeerId) -> path::View {
+    pub fn path(&self, host: HostId, peer: PeerId) -> path::PathsView {
         self.peer(host, peer).path.expect("it is behind a relay")
     }
 
     /// Every change of the way to a peer, with the lab's time of it.
     #[must_use]
-    pub fn changes(&self, host: HostId, peer: PeerId) -> Vec<(Instant, Via, path::Reason)> {
+    pub fn changes(&self, host: HostId, peer: PeerId) -> Vec<(Instant, NextHop, path::PathReason)> {
         let change = |(at, event): &(Instant, Event)| {
             let Event::PathChanged { peer: whose, via, reason } = event else { return None };
             (*whose == peer).then_some((*at, *via, *reason))
@@ -144,7 +144,7 @@ impl Lab {
     /// Whether a host's packets to a peer go directly.
     #[must_use]
     pub fn is_direct(&self, host: HostId, peer: PeerId) -> bool {
-        matches!(self.changes(host, peer).last(), Some((_, Via::Direct(_), _)))
+        matches!(self.changes(host, peer).last(), Some((_, NextHop::Direct(_), _)))
     }
 
     /// Adds a host on the internet with two IPv4 addresses of its own, the node's and another one,
