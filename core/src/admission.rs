@@ -29,7 +29,7 @@ const BURST_SECONDS: u32 = 2;
 pub struct Source(u64);
 
 impl Source {
-    /// The source of a packet.
+    /// Returns the source of a packet.
     ///
     /// ```
     /// use adit_core::admission::Source;
@@ -107,7 +107,7 @@ pub struct Admission {
 }
 
 impl Admission {
-    /// A gate that has seen nobody.
+    /// Returns a gate that has seen nobody.
     #[must_use]
     pub fn new(limits: &Limits) -> Self {
         let per_second = limits.handshakes_per_second;
@@ -121,7 +121,7 @@ impl Admission {
         }
     }
 
-    /// What is done with a first packet, while so many connections have passed the gate.
+    /// Returns what is done with a first packet, while so many connections have passed the gate.
     pub fn decide(
         &mut self,
         address: IpAddr,
@@ -162,7 +162,7 @@ impl Admission {
         self.forget(now);
     }
 
-    /// What came of first packets so far.
+    /// Returns what came of first packets so far.
     #[must_use]
     pub fn stats(&self) -> Stats {
         Stats { sources: self.sources.len(), ..self.stats }
@@ -177,7 +177,7 @@ impl Admission {
             && self.unproven.take(1, self.rate, now)
     }
 
-    /// Whether a proven source may begin another handshake; if so, it has.
+    /// Returns true if a proven source may begin another handshake; if so, it has.
     fn takes(&mut self, source: Source, now: Instant) -> bool {
         let limits = &self.limits;
         let entry = self.sources.entry(source).or_default();

@@ -54,7 +54,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// A builder that holds the defaults.
+    /// Returns a builder that holds the defaults.
     pub const fn builder() -> Builder {
         Builder(Self {
             initial: Duration::from_secs(1),
@@ -64,25 +64,25 @@ impl Config {
         })
     }
 
-    /// The delay before the first attempt.
+    /// Returns the delay before the first attempt.
     #[must_use]
     pub const fn initial(&self) -> Duration {
         self.initial
     }
 
-    /// The factor from one attempt to the next.
+    /// Returns the factor from one attempt to the next.
     #[must_use]
     pub const fn multiplier(&self) -> f64 {
         self.multiplier
     }
 
-    /// The cap, before jitter.
+    /// Returns the cap, before jitter.
     #[must_use]
     pub const fn max(&self) -> Duration {
         self.max
     }
 
-    /// How far a delay strays to either side, as a fraction of itself.
+    /// Returns how far a delay strays to either side, as a fraction of itself.
     #[must_use]
     pub const fn jitter(&self) -> f64 {
         self.jitter
@@ -101,35 +101,35 @@ impl Default for Config {
 pub struct Builder(Config);
 
 impl Builder {
-    /// The delay before the first attempt. Default 1 s: longer than the round trips that a
+    /// Sets the delay before the first attempt. Default 1 s: longer than the round trips that a
     /// handshake needs, short enough that a person who watches waits.
     pub const fn initial(mut self, initial: Duration) -> Self {
         self.0.initial = initial;
         self
     }
 
-    /// The factor from one attempt to the next. Default 2: six attempts reach the cap, and the
+    /// Sets the factor from one attempt to the next. Default 2: six attempts reach the cap, and the
     /// load of a crowd that keeps failing halves with each round.
     pub const fn multiplier(mut self, multiplier: f64) -> Self {
         self.0.multiplier = multiplier;
         self
     }
 
-    /// The cap, before jitter. Default 60 s: a peer that returns after hours of absence is found
-    /// again within about a minute.
+    /// Sets the cap, before jitter. Default 60 s: a peer that returns after hours of absence is
+    /// found again within about a minute.
     pub const fn max(mut self, max: Duration) -> Self {
         self.0.max = max;
         self
     }
 
-    /// How far a delay strays to either side, as a fraction of itself. Default 0.3: the first
+    /// Sets how far a delay strays to either side, as a fraction of itself. Default 0.3: the first
     /// attempts of clients that were dropped together spread over 0.6 s, the later ones over 36 s.
     pub const fn jitter(mut self, jitter: f64) -> Self {
         self.0.jitter = jitter;
         self
     }
 
-    /// The configuration.
+    /// Returns the configuration.
     ///
     /// # Errors
     /// When a parameter is out of its range, or the first delay is longer than the cap.
@@ -179,22 +179,22 @@ impl Backoff {
         Self { config, rng }
     }
 
-    /// The delay before attempt number `attempt`, counted from 1 (0 is taken as 1):
+    /// Returns the delay before attempt number `attempt`, counted from 1 (0 is taken as 1):
     /// `min(max, initial * multiplier^(attempt - 1)) * (1 ± jitter)`.
     pub fn delay(&mut self, attempt: u32) -> Duration {
         let stray = self.config.jitter * (2.0 * self.rng.unit() - 1.0);
         self.base(attempt).mul_f64(1.0 + stray)
     }
 
-    /// A delay that is never shorter than `told`, and longer by up to the jitter: for a time
-    /// that a peer named to many clients at once. `told` counts as [`LONGEST`] at most.
+    /// Returns a delay that is never shorter than `told`, and longer by up to the jitter: for a
+    /// time that a peer named to many clients at once. `told` counts as [`LONGEST`] at most.
     pub fn at_least(&mut self, told: Duration) -> Duration {
         let stray = self.config.jitter * self.rng.unit();
         let told = told.min(LONGEST);
         told.saturating_add(told.mul_f64(stray))
     }
 
-    /// A delay anywhere from zero up to, not including, `span`.
+    /// Returns a delay anywhere from zero up to, not including, `span`.
     pub fn within(&mut self, span: Duration) -> Duration {
         let at = span.mul_f64(self.rng.unit());
         at.min(span.saturating_sub(Duration::from_nanos(1)))

@@ -168,14 +168,14 @@ impl Config {
         })
     }
 
-    /// The same, accepting connections.
+    /// Returns the same, accepting connections.
     #[must_use]
     pub const fn accepting(mut self) -> Self {
         self.listening = true;
         self
     }
 
-    /// The same with another identity or another trust.
+    /// Returns the same with another identity or another trust.
     #[must_use]
     pub fn with_tls(mut self, tls: Tls) -> Self {
         self.tls = tls;
@@ -196,7 +196,7 @@ impl Builder {
         self
     }
 
-    /// Whether connections are accepted: no, unless asked for.
+    /// Sets whether connections are accepted: no, unless asked for.
     pub const fn listening(mut self, listening: bool) -> Self {
         self.0.listening = listening;
         self
@@ -222,38 +222,38 @@ impl Builder {
         self
     }
 
-    /// What a peer may make this node hold.
+    /// Sets what a peer may make this node hold.
     pub const fn limits(mut self, limits: Limits) -> Self {
         self.0.limits = limits;
         self
     }
 
-    /// The heartbeat schedule.
+    /// Sets the heartbeat schedule.
     pub fn heartbeat(mut self, heartbeat: heartbeat::Config) -> Self {
         self.0.heartbeat = heartbeat;
         self
     }
 
-    /// The reconnect policy of dialled peers that bring none of their own: without end
+    /// Sets the reconnect policy of dialled peers that bring none of their own: without end
     /// ([`retry::Policy::persistent`]).
     pub fn retry(mut self, retry: retry::Policy) -> Self {
         self.0.retry = retry;
         self
     }
 
-    /// How long a request may take that brings no deadline of its own: 60 s.
+    /// Sets how long a request may take that brings no deadline of its own: 60 s.
     pub const fn request_timeout(mut self, timeout: Duration) -> Self {
         self.0.request_timeout = timeout;
         self
     }
 
-    /// How long a shutdown waits for streams and requests under way: 5 s.
+    /// Sets how long a shutdown waits for streams and requests under way: 5 s.
     pub const fn drain(mut self, drain: Duration) -> Self {
         self.0.drain = drain;
         self
     }
 
-    /// The configuration, if it can work.
+    /// Returns the configuration, if it can work.
     ///
     /// # Errors
     /// [`ConfigError`] names the knob and what it may be.
@@ -341,28 +341,29 @@ pub struct Dial {
 }
 
 impl Dial {
-    /// A peer at an address, under the node's own reconnect policy.
+    /// Returns a peer at an address, under the node's own reconnect policy.
     #[must_use]
     pub fn new(address: SocketAddr, server_name: impl Into<String>) -> Self {
         Self::to(Destination::Address(address), server_name)
     }
 
-    /// A relay at an address, for as long as the node lives. It belongs to no mesh, so that trust in
-    /// it is its own; `tls` presents this node's certificate with that of its CA behind it.
+    /// Returns a relay at an address, for as long as the node lives. It belongs to no mesh, so that
+    /// trust in it is its own; `tls` presents this node's certificate with that of its CA behind
+    /// it.
     #[must_use]
     pub fn relay(address: SocketAddr, server_name: impl Into<String>, tls: Tls) -> Self {
         let retry = Some(retry::Policy::persistent());
         Self { retry, tls: Some(tls), ..Self::to(Destination::Relay(address), server_name) }
     }
 
-    /// A connector by a service that it offers, through the relays that this node has dialled, and
-    /// directly as soon as that can be. It is dialled when the first of them knows it.
+    /// Returns a connector by a service that it offers, through the relays that this node has
+    /// dialled, and directly as soon as that can be. It is dialled when the first of them knows it.
     #[must_use]
     pub fn service(service: ServiceName, server_name: impl Into<String>) -> Self {
         Self::to(Destination::Service(service), server_name)
     }
 
-    /// Its address, if it is found at one.
+    /// Returns its address, if it is found at one.
     #[must_use]
     pub const fn address(&self) -> Option<SocketAddr> {
         match self.to {

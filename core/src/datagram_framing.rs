@@ -37,7 +37,7 @@ pub struct Unfit {
     pub length: usize,
 }
 
-/// The header of a record whose datagram, of `length` bytes, follows it.
+/// Returns the header of a record whose datagram, of `length` bytes, follows it.
 ///
 /// # Errors
 /// [`Unfit`] when `length` is zero or over [`MAX_LEN`].

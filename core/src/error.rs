@@ -45,8 +45,8 @@ pub struct Failure {
 pub const MAX_DETAIL: usize = 256;
 
 impl Failure {
-    /// A failure with its explanation, cut to [`MAX_DETAIL`] bytes. Control characters are replaced:
-    /// the words may be a peer's, and end up in terminals.
+    /// Returns a failure with its explanation, cut to [`MAX_DETAIL`] bytes. Control characters are
+    /// replaced: the words may be a peer's, and end up in terminals.
     #[must_use]
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
         let mut detail: String = detail.into();
@@ -63,47 +63,47 @@ impl Failure {
         Self { code, detail, retry_after: None, is_unproven: false }
     }
 
-    /// The same failure with the peer's request to come back no sooner than `after`.
+    /// Returns the same failure with the peer's request to come back no sooner than `after`.
     #[must_use]
     pub fn with_retry_after(mut self, after: std::time::Duration) -> Self {
         self.retry_after = Some(after);
         self
     }
 
-    /// The same failure, as one that anybody on the path could have caused: it was met before the
-    /// peer had proven who it is.
+    /// Returns the same failure, as one that anybody on the path could have caused: it was met
+    /// before the peer had proven who it is.
     #[must_use]
     pub const fn unproven(mut self) -> Self {
         self.is_unproven = true;
         self
     }
 
-    /// Whether it comes from a peer that had proven who it is, or from this side alone. One that
-    /// does not is no reason to leave a peer that was connected before.
+    /// Returns true if it comes from a peer that had proven who it is, or from this side alone. One
+    /// that does not is no reason to leave a peer that was connected before.
     #[must_use]
     pub const fn is_proven(&self) -> bool {
         !self.is_unproven
     }
 
-    /// The stable code.
+    /// Returns the stable code.
     #[must_use]
     pub const fn code(&self) -> Code {
         self.code
     }
 
-    /// The category of the code.
+    /// Returns the category of the code.
     #[must_use]
     pub const fn category(&self) -> Category {
         self.code.category()
     }
 
-    /// What happened, for a person.
+    /// Returns what happened, for a person.
     #[must_use]
     pub fn detail(&self) -> &str {
         &self.detail
     }
 
-    /// How long the peer asked to be left alone.
+    /// Returns how long the peer asked to be left alone.
     #[must_use]
     pub const fn retry_after(&self) -> Option<std::time::Duration> {
         self.retry_after
@@ -130,19 +130,19 @@ macro_rules! codes {
             /// Every code there is.
             pub const ALL: &'static [Self] = &[$(Self::$name,)*];
 
-            /// The stable text of the code.
+            /// Returns the stable text of the code.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$name => $text,)* }
             }
 
-            /// The QUIC application error code of the code.
+            /// Returns the QUIC application error code of the code.
             #[must_use]
             pub const fn to_wire(self) -> u32 {
                 match self { $(Self::$name => $wire,)* }
             }
 
-            /// The code a peer meant by an application error code.
+            /// Returns the code a peer meant by an application error code.
             #[must_use]
             pub const fn from_wire(wire: u64) -> Self {
                 match wire { $($wire => Self::$name,)* _ => Self::Unknown }
@@ -154,7 +154,7 @@ macro_rules! codes {
                 match self { $(Self::$name => Category::$category,)* }
             }
 
-            /// What a person can do about it.
+            /// Returns what a person can do about it.
             #[must_use]
             pub const fn suggestion(self) -> &'static str {
                 match self { $(Self::$name => $hint,)* }

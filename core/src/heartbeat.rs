@@ -79,7 +79,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// A builder that holds the defaults.
+    /// Returns a builder that holds the defaults.
     pub const fn builder() -> Builder {
         Builder(Self {
             interval: Duration::from_secs(30),
@@ -89,25 +89,25 @@ impl Config {
         })
     }
 
-    /// The time from one heartbeat to the next.
+    /// Returns the time from one heartbeat to the next.
     #[must_use]
     pub const fn interval(&self) -> Duration {
         self.interval
     }
 
-    /// The time within which an answer counts.
+    /// Returns the time within which an answer counts.
     #[must_use]
     pub const fn ack_within(&self) -> Duration {
         self.ack_within
     }
 
-    /// How many misses in a row mean death.
+    /// Returns how many misses in a row mean death.
     #[must_use]
     pub const fn max_missed(&self) -> u32 {
         self.max_missed
     }
 
-    /// How much silence means death.
+    /// Returns how much silence means death.
     #[must_use]
     pub const fn dead_after(&self) -> Duration {
         self.dead_after
@@ -126,35 +126,35 @@ impl Default for Config {
 pub struct Builder(Config);
 
 impl Builder {
-    /// The time from one heartbeat to the next. Default 30 s: QUIC's own keep-alive holds NAT
+    /// Sets the time from one heartbeat to the next. Default 30 s: QUIC's own keep-alive holds NAT
     /// bindings; this asks whether the peer's program still answers, which costs both sides work.
     pub const fn interval(mut self, interval: Duration) -> Self {
         self.0.interval = interval;
         self
     }
 
-    /// The time within which an answer counts. Default 10 s: several retransmissions on a bad
+    /// Sets the time within which an answer counts. Default 10 s: several retransmissions on a bad
     /// mobile link, and still a third of the interval.
     pub const fn ack_within(mut self, within: Duration) -> Self {
         self.0.ack_within = within;
         self
     }
 
-    /// How many misses in a row mean death. Default 3: one may be a burst of loss, two a change
-    /// of network. At the default interval, silence decides first.
+    /// Sets how many misses in a row mean death. Default 3: one may be a burst of loss, two a
+    /// change of network. At the default interval, silence decides first.
     pub const fn max_missed(mut self, misses: u32) -> Self {
         self.0.max_missed = misses;
         self
     }
 
-    /// How much silence means death. Default 45 s: one whole question left unanswered, and
+    /// Sets how much silence means death. Default 45 s: one whole question left unanswered, and
     /// sooner than QUIC's idle timeout of 60 s, so that the cause has a name.
     pub const fn dead_after(mut self, silence: Duration) -> Self {
         self.0.dead_after = silence;
         self
     }
 
-    /// The configuration.
+    /// Returns the configuration.
     ///
     /// # Errors
     /// When an answer may come after the next heartbeat, no miss is allowed for, silence would
@@ -264,7 +264,7 @@ pub struct Heartbeat {
 }
 
 impl Heartbeat {
-    /// A machine at rest.
+    /// Returns a machine at rest.
     #[must_use]
     pub const fn new(config: Config) -> Self {
         let stats = Stats { sent: 0, acked: 0, missed: 0, ignored: 0 };
@@ -290,7 +290,7 @@ impl Heartbeat {
         self.running = None;
     }
 
-    /// What is due now. Ask until `None`.
+    /// Returns what is due now. Ask until `None`.
     pub fn poll(&mut self, now: Instant) -> Option<Action> {
         let run = self.running.as_mut()?;
         if now.saturating_duration_since(run.due(&self.config).0) > LEAP && run.graces < MAX_GRACES
@@ -366,19 +366,19 @@ impl Heartbeat {
         }
     }
 
-    /// When [`Heartbeat::poll`] wants to be called.
+    /// Returns when [`Heartbeat::poll`] wants to be called.
     #[must_use]
     pub fn deadline(&self) -> Option<Deadline> {
         self.running.as_ref().map(|run| run.due(&self.config))
     }
 
-    /// The counts so far.
+    /// Returns the counts so far.
     #[must_use]
     pub const fn stats(&self) -> Stats {
         self.stats
     }
 
-    /// Whether the peer is being watched.
+    /// Returns true if the peer is being watched.
     #[must_use]
     pub const fn is_running(&self) -> bool {
         self.running.is_some()

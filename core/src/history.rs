@@ -28,7 +28,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The stable text of the kind, as logs and `--json` carry it.
+    /// Returns the stable text of the kind, as logs and `--json` carry it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -71,7 +71,7 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// Whether a record is wanted.
+    /// Returns true if a record is wanted.
     #[must_use]
     pub fn is_match(&self, record: &Record) -> bool {
         self.kind.is_none_or(|kind| record.kind == kind)
@@ -109,18 +109,18 @@ impl History {
         self.records.push_back(record);
     }
 
-    /// All records, in the order in which they were added.
+    /// Returns all records, in the order in which they were added.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Record> + ExactSizeIterator {
         self.records.iter()
     }
 
-    /// The records that a filter lets through, in the same order. Wall time may be set back
+    /// Returns the records that a filter lets through, in the same order. Wall time may be set back
     /// between two records, so a window can leave gaps.
     pub fn filter(&self, filter: Filter) -> impl DoubleEndedIterator<Item = &Record> {
         self.records.iter().filter(move |record| filter.is_match(record))
     }
 
-    /// All records as a JSON array. For some of them, collect [`History::filter`]:
+    /// Returns all records as a JSON array. For some of them, collect [`History::filter`]:
     /// [`Record`] can be serialised too.
     #[must_use]
     pub fn to_json(&self) -> String {
@@ -128,13 +128,13 @@ impl History {
             .expect("records have string keys only, and no serialiser of theirs fails")
     }
 
-    /// How many records there are.
+    /// Returns how many records there are.
     #[must_use]
     pub fn len(&self) -> usize {
         self.records.len()
     }
 
-    /// Whether nothing has happened yet.
+    /// Returns true if nothing has happened yet.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.records.is_empty()

@@ -19,7 +19,7 @@ pub struct StreamId {
 }
 
 impl StreamId {
-    /// The peer at the other end.
+    /// Returns the peer at the other end.
     #[must_use]
     pub const fn peer(self) -> PeerId {
         self.peer

@@ -76,13 +76,13 @@ impl Latency {
         self.samples.push_back(sample);
     }
 
-    /// The smoothed round trip time.
+    /// Returns the smoothed round trip time.
     #[must_use]
     pub const fn smoothed(&self) -> Option<Duration> {
         self.smoothed
     }
 
-    /// All figures; `None` before the first sample. Sorts the window.
+    /// Returns all figures; `None` before the first sample. Sorts the window.
     #[must_use]
     pub fn summary(&self) -> Option<Summary> {
         let (smoothed, last) = (self.smoothed?, *self.samples.back()?);
@@ -109,8 +109,8 @@ pub enum Grade {
 }
 
 impl Grade {
-    /// The grade of a latency and a loss, the latter as a fraction: 0.01 is 1 %. Both have to
-    /// meet the mark; a loss that is not a number meets none.
+    /// Returns the grade of a latency and a loss, the latter as a fraction: 0.01 is 1 %. Both have
+    /// to meet the mark; a loss that is not a number meets none.
     ///
     /// ```
     /// use adit_core::latency::Grade;
@@ -132,7 +132,7 @@ impl Grade {
         }
     }
 
-    /// The stable text of the grade, as logs and `--json` carry it.
+    /// Returns the stable text of the grade, as logs and `--json` carry it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -84,7 +84,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The stable text of the kind, as logs and `--json` carry it.
+    /// Returns the stable text of the kind, as logs and `--json` carry it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -104,7 +104,7 @@ impl fmt::Display for Kind {
 }
 
 impl State {
-    /// Which state it is.
+    /// Returns which state it is.
     #[must_use]
     pub const fn kind(&self) -> Kind {
         match self {
@@ -116,7 +116,7 @@ impl State {
         }
     }
 
-    /// The state as plain data, with ages in place of instants.
+    /// Returns the state as plain data, with ages in place of instants.
     #[must_use]
     pub fn view(&self, now: Instant) -> View {
         match self {
@@ -208,7 +208,7 @@ pub enum Event {
 }
 
 impl Event {
-    /// The stable text of the event.
+    /// Returns the stable text of the event.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -250,7 +250,7 @@ pub struct Transition {
 }
 
 impl Transition {
-    /// The transition as plain data that can be serialised.
+    /// Returns the transition as plain data that can be serialised.
     #[must_use]
     pub fn view(&self, now: Instant) -> TransitionView {
         TransitionView {
@@ -291,25 +291,25 @@ pub struct Lifecycle {
 }
 
 impl Lifecycle {
-    /// A peer that is disconnected.
+    /// Returns a peer that is disconnected.
     #[must_use]
     pub const fn new() -> Self {
         Self { state: State::Disconnected }
     }
 
-    /// The present state.
+    /// Returns the present state.
     #[must_use]
     pub const fn state(&self) -> &State {
         &self.state
     }
 
-    /// Whether the connection is up.
+    /// Returns true if the connection is up.
     #[must_use]
     pub const fn is_connected(&self) -> bool {
         matches!(self.state, State::Connected { .. })
     }
 
-    /// Whether the connection is up and its smoothed latency is known and below
+    /// Returns true if the connection is up and its smoothed latency is known and below
     /// [`HEALTHY_BELOW`].
     #[must_use]
     pub fn is_healthy(&self) -> bool {

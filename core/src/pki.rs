@@ -269,7 +269,7 @@ impl Authority {
     }
 }
 
-/// The parameters of the certificate of a CA that certifies devices alone, and no other CA.
+/// Returns the parameters of the certificate of a CA that certifies devices alone, and no other CA.
 pub(crate) fn authority_params(
     name: &str,
     serial: Option<SerialNumber>,
@@ -281,7 +281,7 @@ pub(crate) fn authority_params(
     Ok(params)
 }
 
-/// The parameters of a device's certificate.
+/// Returns the parameters of a device's certificate.
 pub(crate) fn device_params(
     name: &str,
     role: Role,
@@ -301,7 +301,7 @@ pub(crate) fn device_params(
     Ok(params)
 }
 
-/// What all certificates have. Without a serial number it is the hash of the key.
+/// Returns what all certificates have. Without a serial number it is the hash of the key.
 pub(crate) fn params(
     name: &str,
     serial: Option<SerialNumber>,

@@ -89,26 +89,26 @@ impl Policy {
         }
     }
 
-    /// How many attempts one outage may take; `None` is without end.
+    /// Returns how many attempts one outage may take; `None` is without end.
     #[must_use]
     pub const fn max_attempts(&self) -> Option<u32> {
         self.max_attempts
     }
 
-    /// How many attempts may follow answers that the peer is there and cannot serve; `None` is
-    /// without end.
+    /// Returns how many attempts may follow answers that the peer is there and cannot serve; `None`
+    /// is without end.
     #[must_use]
     pub const fn max_unavailable(&self) -> Option<u32> {
         self.max_unavailable
     }
 
-    /// How long a link has to stay up before its outages count anew.
+    /// Returns how long a link has to stay up before its outages count anew.
     #[must_use]
     pub const fn stable_after(&self) -> Duration {
         self.stable_after
     }
 
-    /// The delays between attempts.
+    /// Returns the delays between attempts.
     #[must_use]
     pub const fn backoff(&self) -> &backoff::Config {
         &self.backoff
@@ -127,15 +127,15 @@ impl Default for Policy {
 pub struct Builder(Policy);
 
 impl Builder {
-    /// How many attempts one outage may take; `None` is without end, `Some(0)` never tries again.
-    /// Default `None`: an outage may last longer than any number of attempts. 10 take about 5
-    /// minutes, after which a person wants to be told rather than to wait on.
+    /// Sets how many attempts one outage may take; `None` is without end, `Some(0)` never tries
+    /// again. Default `None`: an outage may last longer than any number of attempts. 10 take about
+    /// 5 minutes, after which a person wants to be told rather than to wait on.
     pub const fn max_attempts(mut self, max: Option<u32>) -> Self {
         self.0.max_attempts = max;
         self
     }
 
-    /// How many attempts may follow answers that the peer is there and cannot serve: shutting
+    /// Sets how many attempts may follow answers that the peer is there and cannot serve: shutting
     /// down, backend gone, queue full. Default `None`, as for the attempts. 5 take about half a
     /// minute: a restart takes less, and what is still away then is away for longer.
     pub const fn max_unavailable(mut self, max: Option<u32>) -> Self {
@@ -143,21 +143,21 @@ impl Builder {
         self
     }
 
-    /// How long a link has to stay up before its outages count anew. Default 10 s: longer than a
-    /// connection survives that a peer accepts and then drops over its own limits, shorter than
+    /// Sets how long a link has to stay up before its outages count anew. Default 10 s: longer than
+    /// a connection survives that a peer accepts and then drops over its own limits, shorter than
     /// the pause between two independent outages.
     pub const fn stable_after(mut self, after: Duration) -> Self {
         self.0.stable_after = after;
         self
     }
 
-    /// The delays between attempts. Default: those of [`backoff::Config`].
+    /// Sets the delays between attempts. Default: those of [`backoff::Config`].
     pub const fn backoff(mut self, backoff: backoff::Config) -> Self {
         self.0.backoff = backoff;
         self
     }
 
-    /// The policy.
+    /// Returns the policy.
     ///
     /// # Errors
     /// When the time to become stable is zero or longer than a day.
@@ -245,7 +245,7 @@ pub struct Retry {
 }
 
 impl Retry {
-    /// A policy at rest.
+    /// Returns a policy at rest.
     #[must_use]
     pub fn new(policy: Policy, rng: Rng) -> Self {
         let backoff = Backoff::new(policy.backoff, rng);
@@ -299,7 +299,7 @@ impl Retry {
         Some(sooner)
     }
 
-    /// The attempt whose wait is over: one for each wait.
+    /// Returns the attempt whose wait is over: one for each wait.
     pub fn poll(&mut self, now: Instant) -> Option<Attempt> {
         self.settle(now);
         match self.phase {
@@ -319,7 +319,7 @@ impl Retry {
         self.was_up = false;
     }
 
-    /// When [`Retry::poll`] wants to be called.
+    /// Returns when [`Retry::poll`] wants to be called.
     #[must_use]
     pub const fn deadline(&self) -> Option<Deadline> {
         match self.phase {
@@ -329,13 +329,13 @@ impl Retry {
         }
     }
 
-    /// How many attempts the present outage has taken; 0 once the link is stable.
+    /// Returns how many attempts the present outage has taken; 0 once the link is stable.
     #[must_use]
     pub const fn attempts(&self) -> u32 {
         self.attempts
     }
 
-    /// Whether a wait is on.
+    /// Returns true if a wait is on.
     #[must_use]
     pub const fn is_waiting(&self) -> bool {
         matches!(self.phase, Phase::Waiting { .. })
@@ -351,8 +351,8 @@ impl Retry {
         }
     }
 
-    /// Whether the next attempt would end the same way. What whoever sits on the path can make up
-    /// says nothing of a peer that was up before.
+    /// Returns true if the next attempt would end the same way. What whoever sits on the path can
+    /// make up says nothing of a peer that was up before.
     const fn is_final(&self, failure: &Failure) -> bool {
         match failure.category() {
             Category::Authentication | Category::Configuration => {

@@ -11,7 +11,7 @@ use rand_core::{Rng as _, SeedableRng as _};
 pub struct Rng(ChaCha8Rng);
 
 impl Rng {
-    /// The generator for one purpose under a seed.
+    /// Returns the generator for one purpose under a seed.
     ///
     /// ```
     /// use adit_core::rng::Rng;
@@ -29,7 +29,7 @@ impl Rng {
         Self(ChaCha8Rng::from_seed(mixed))
     }
 
-    /// The next 64 bits.
+    /// Returns the next 64 bits.
     pub fn u64(&mut self) -> u64 {
         self.0.next_u64()
     }
@@ -46,7 +46,7 @@ impl Rng {
         out
     }
 
-    /// A number in `0.0..1.0`.
+    /// Returns a number in `0.0..1.0`.
     pub fn unit(&mut self) -> f64 {
         (self.u64() >> 11) as f64 / (1u64 << 53) as f64
     }

@@ -45,7 +45,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// The stable text of the reason, as logs and `--json` carry it.
+    /// Returns the stable text of the reason, as logs and `--json` carry it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -77,7 +77,8 @@ impl fmt::Display for Reason {
 /// When a machine wants to be called again, and why.
 pub type Deadline = (Instant, Reason);
 
-/// The earliest of several deadlines; at the same instant, the first in the order of [`Reason`].
+/// Returns the earliest of several deadlines; at the same instant, the first in the order of
+/// [`Reason`].
 ///
 /// ```
 /// use adit_core::timer::{Reason, earliest};
@@ -137,7 +138,7 @@ impl<K: Ord + Copy> Timers<K> {
         }
     }
 
-    /// The earliest deadline.
+    /// Returns the earliest deadline.
     #[must_use]
     pub fn next(&self) -> Option<Deadline> {
         self.order.first().map(|&(deadline, _)| deadline)
@@ -155,13 +156,13 @@ impl<K: Ord + Copy> Timers<K> {
         Some((key, reason))
     }
 
-    /// How many keys have a deadline.
+    /// Returns how many keys have a deadline.
     #[must_use]
     pub fn len(&self) -> usize {
         self.by_key.len()
     }
 
-    /// Whether no key has a deadline.
+    /// Returns true if no key has a deadline.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.by_key.is_empty()

@@ -41,7 +41,7 @@ pub struct Bucket {
 }
 
 impl Bucket {
-    /// A full bucket.
+    /// Returns a full bucket.
     #[must_use]
     pub const fn new() -> Self {
         Self { full_at: None }
@@ -58,7 +58,7 @@ impl Bucket {
         is_within
     }
 
-    /// When it is full again: `now`, if it is.
+    /// Returns when it is full again: `now`, if it is.
     #[must_use]
     pub fn full_at(&self, now: Instant) -> Instant {
         self.full_at.map_or(now, |at| at.max(now))

@@ -16,7 +16,7 @@ pub struct Route {
 }
 
 impl Route {
-    /// The route to `remote` from whichever address the system picks.
+    /// Returns the route to `remote` from whichever address the system picks.
     #[must_use]
     pub const fn to(remote: SocketAddr) -> Self {
         Self { remote, local_ip: None }

@@ -83,7 +83,7 @@ enum Turn {
 }
 
 impl<I: Io> Driver<I> {
-    /// The adapter, for what only it can do.
+    /// Returns the adapter, for what only it can do.
     pub const fn io(&mut self) -> &mut I {
         &mut self.io
     }

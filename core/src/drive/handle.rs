@@ -63,7 +63,7 @@ impl Handle {
         Ok(Peer::new(self.shared.clone(), id))
     }
 
-    /// The next peer that connected to this node; `None` once it has shut down.
+    /// Returns the next peer that connected to this node; `None` once it has shut down.
     pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<Option<Peer>> {
         let mut inner = self.shared.lock();
         if let Some(id) = inner.accepted.pop_front() {
@@ -82,8 +82,8 @@ impl Handle {
         poll_fn(|cx| self.poll_accept(cx)).await
     }
 
-    /// The lifecycle events of every peer from now on. Every subscriber sees the same, in the
-    /// same order; one that does not fetch them loses the oldest beyond 1,024.
+    /// Returns the lifecycle events of every peer from now on. Every subscriber sees the same, in
+    /// the same order; one that does not fetch them loses the oldest beyond 1,024.
     #[must_use]
     pub fn events(&self) -> Events {
         let mut inner = self.shared.lock();
@@ -99,7 +99,7 @@ impl Handle {
         self.shared.lock().node.snapshot_at(self.shared.clock.now())
     }
 
-    /// The last hundred lifecycle events.
+    /// Returns the last hundred lifecycle events.
     #[must_use]
     pub fn history(&self) -> Vec<Record> {
         self.shared.lock().node.history().iter().cloned().collect()
@@ -196,7 +196,7 @@ impl fmt::Debug for Events {
 }
 
 impl Events {
-    /// The next event; `None` once the node has shut down and everything was fetched.
+    /// Returns the next event; `None` once the node has shut down and everything was fetched.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
         let mut inner = self.shared.lock();
         let is_over = inner.over.is_some();
@@ -218,7 +218,7 @@ impl Events {
         poll_fn(|cx| self.poll_next(cx)).await
     }
 
-    /// How many events were lost because they were not fetched.
+    /// Returns how many events were lost because they were not fetched.
     #[must_use]
     pub fn dropped(&self) -> u64 {
         self.shared.lock().subscribers.get(&self.key).map_or(0, |s| s.dropped)

@@ -215,7 +215,7 @@ pub trait Clock: Send + Sync {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub trait Io {
-    /// The clock that every instant passed to this adapter comes from.
+    /// Returns the clock that every instant passed to this adapter comes from.
     fn clock(&self) -> Arc<dyn Clock>;
 
     /// Returns the address that the socket is bound to, which [`Handle::local_addr`] passes on. The

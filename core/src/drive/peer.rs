@@ -57,25 +57,25 @@ impl Peer {
         Self { shared, id }
     }
 
-    /// Its id in this node.
+    /// Returns its id in this node.
     #[must_use]
     pub const fn id(&self) -> PeerId {
         self.id
     }
 
-    /// Where its lifecycle stands; disconnected once it is closed.
+    /// Returns where its lifecycle stands; disconnected once it is closed.
     #[must_use]
     pub fn state(&self) -> State {
         self.shared.lock().node.state(self.id).cloned().unwrap_or(State::Disconnected)
     }
 
-    /// All its statistics; `None` once it is closed.
+    /// Returns all its statistics; `None` once it is closed.
     #[must_use]
     pub fn snapshot(&self) -> Option<PeerSnapshot> {
         self.shared.lock().node.peer_snapshot_at(self.id, self.shared.clock.now())
     }
 
-    /// Its present address; `None` once it is closed.
+    /// Returns its present address; `None` once it is closed.
     #[must_use]
     pub fn remote(&self) -> Option<SocketAddr> {
         self.snapshot().map(|s| s.remote)
@@ -103,7 +103,7 @@ impl Peer {
         Ok(())
     }
 
-    /// The DNS names of its verified certificate.
+    /// Returns the DNS names of its verified certificate.
     #[must_use]
     pub fn names(&self) -> Vec<String> {
         self.credential().map(|c| c.names).unwrap_or_default()
@@ -194,7 +194,7 @@ impl Peer {
         Ok(id)
     }
 
-    /// The next request the peer made; `None` once it is closed.
+    /// Returns the next request the peer made; `None` once it is closed.
     pub async fn accept_request(&self) -> Option<IncomingRequest> {
         poll_fn(|cx| {
             let mut inner = self.shared.lock();
@@ -350,7 +350,7 @@ impl fmt::Debug for Incoming {
 }
 
 impl Incoming {
-    /// The service the peer asked for.
+    /// Returns the service the peer asked for.
     #[must_use]
     pub const fn service(&self) -> &ServiceName {
         &self.service

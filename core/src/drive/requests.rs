@@ -38,7 +38,7 @@ impl Response {
         Ok(response)
     }
 
-    /// The next part of the answer; `None` is its end.
+    /// Returns the next part of the answer; `None` is its end.
     ///
     /// # Errors
     /// The failure of the request; after it there is nothing more.
@@ -57,7 +57,7 @@ impl Response {
         poll_fn(|cx| self.poll_next(cx)).await
     }
 
-    /// The whole answer.
+    /// Returns the whole answer.
     ///
     /// # Errors
     /// The failure of the request; [`Code::TooLarge`] above 10 MiB.
@@ -131,13 +131,13 @@ impl IncomingRequest {
         Self { shared, id: Some(id), offer }
     }
 
-    /// What it asks.
+    /// Returns what it asks.
     #[must_use]
     pub const fn body(&self) -> &Bytes {
         &self.offer.body
     }
 
-    /// The requester's own name for it, for logs.
+    /// Returns the requester's own name for it, for logs.
     #[must_use]
     pub fn correlation(&self) -> &str {
         &self.offer.correlation
@@ -149,7 +149,7 @@ impl IncomingRequest {
         self.offer.priority
     }
 
-    /// How long the requester waits, measured from arrival.
+    /// Returns how long the requester waits, measured from arrival.
     #[must_use]
     pub const fn deadline(&self) -> Option<Duration> {
         self.offer.deadline

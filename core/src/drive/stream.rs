@@ -33,24 +33,24 @@ impl Stream {
         }
     }
 
-    /// Its name in the node.
+    /// Returns its name in the node.
     #[must_use]
     pub const fn id(&self) -> StreamId {
         self.send.id
     }
 
-    /// The two directions apart.
+    /// Returns the two directions apart.
     #[must_use]
     pub fn split(self) -> (SendHalf, RecvHalf) {
         (self.send, self.recv)
     }
 
-    /// The sending direction.
+    /// Returns the sending direction.
     pub const fn send(&mut self) -> &mut SendHalf {
         &mut self.send
     }
 
-    /// The receiving direction.
+    /// Returns the receiving direction.
     pub const fn recv(&mut self) -> &mut RecvHalf {
         &mut self.recv
     }
@@ -177,7 +177,7 @@ impl fmt::Debug for RecvHalf {
 }
 
 impl RecvHalf {
-    /// The next bytes in order, at most `max`; `None` is the end.
+    /// Returns the next bytes in order, at most `max`; `None` is the end.
     ///
     /// # Errors
     /// [`StreamError`] when the stream gives no more.

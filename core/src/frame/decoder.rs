@@ -36,13 +36,14 @@ enum State {
 const BOUNDARY: State = State::Header { bytes: [0; HEADER_LEN], filled: 0 };
 
 impl Decoder {
-    /// A decoder that takes payloads of up to [`MAX_PAYLOAD`] bytes.
+    /// Returns a decoder that takes payloads of up to [`MAX_PAYLOAD`] bytes.
     #[must_use]
     pub const fn new() -> Self {
         Self::with_limit(MAX_PAYLOAD)
     }
 
-    /// A decoder that takes payloads of up to `limit` bytes, and never more than [`MAX_PAYLOAD`].
+    /// Returns a decoder that takes payloads of up to `limit` bytes, and never more than
+    /// [`MAX_PAYLOAD`].
     #[must_use]
     pub const fn with_limit(limit: usize) -> Self {
         Self { limit, state: BOUNDARY }
@@ -77,7 +78,7 @@ impl Decoder {
         }
     }
 
-    /// The header of the frame under way, once it is complete.
+    /// Returns the header of the frame under way, once it is complete.
     #[must_use]
     pub const fn header(&self) -> Option<Header> {
         match &self.state {
@@ -86,9 +87,9 @@ impl Decoder {
         }
     }
 
-    /// How many bytes complete the header, or the payload, under way: whoever reads no more than
-    /// that from a stream takes nothing beyond the frame. Zero for a payload that is empty, and
-    /// after an error.
+    /// Returns how many bytes complete the header, or the payload, under way: whoever reads no more
+    /// than that from a stream takes nothing beyond the frame. Zero for a payload that is empty,
+    /// and after an error.
     #[must_use]
     pub const fn wanted(&self) -> usize {
         match &self.state {

@@ -112,7 +112,7 @@ pub struct TooLarge {
     pub length: usize,
 }
 
-/// The header of a frame whose payload the caller sends after it, without copying it here.
+/// Returns the header of a frame whose payload the caller sends after it, without copying it here.
 ///
 /// # Errors
 /// [`TooLarge`] when `length` is over [`MAX_PAYLOAD`].

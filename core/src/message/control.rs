@@ -127,7 +127,8 @@ pub struct ErrorMessage {
 }
 
 impl ErrorMessage {
-    /// The failure that the sender meant; [`Code::Unknown`] if this version has no such code.
+    /// Returns the failure that the sender meant; [`Code::Unknown`] if this version has no such
+    /// code.
     #[must_use]
     pub fn to_failure(&self) -> Failure {
         let details = self.details.as_ref();
@@ -175,7 +176,8 @@ pub struct Goaway {
 }
 
 impl Goaway {
-    /// The failure that the sender meant; [`Code::Unknown`] if this version has no such code.
+    /// Returns the failure that the sender meant; [`Code::Unknown`] if this version has no such
+    /// code.
     #[must_use]
     pub fn to_failure(&self) -> Failure {
         failure(&self.code, &self.message, self.retry_after_ms)
@@ -213,7 +215,8 @@ pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// The failure that a code and its sentence mean; [`Code::Unknown`] if this version has no such code.
+/// Returns the failure that a code and its sentence mean; [`Code::Unknown`] if this version has no
+/// such code.
 pub(super) fn failure(code: &str, message: &str, retry_after_ms: Option<u64>) -> Failure {
     let known = Code::ALL.iter().find(|known| known.as_str() == code);
     let failure = known.map_or_else(

@@ -39,7 +39,7 @@ pub struct EscalationRequest {
 }
 
 impl EscalationRequest {
-    /// A query with every default.
+    /// Returns a query with every default.
     #[must_use]
     pub fn new(request_id: impl Into<String>, query: impl Into<Text>) -> Self {
         Self {

@@ -18,7 +18,7 @@ use crate::frame::MAX_PAYLOAD;
 
 /// A body that is one JSON object.
 pub(super) trait JsonBody: Serialize + DeserializeOwned {
-    /// Whether the fields have values that this kind allows.
+    /// Checks whether the fields have values that this kind allows.
     fn check(&self) -> Result<(), OutOfRange>;
 }
 
@@ -100,7 +100,7 @@ pub const MAX_OBJECT_DEPTH: usize = 127;
 pub struct Object(Box<RawValue>);
 
 impl Object {
-    /// The JSON text.
+    /// Returns the JSON text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         self.0.get()
@@ -148,7 +148,7 @@ impl fmt::Debug for Object {
     }
 }
 
-/// The deepest nesting in valid JSON.
+/// Returns the deepest nesting in valid JSON.
 fn depth(json: &str) -> usize {
     let (mut depth, mut deepest, mut quoted, mut escaped) = (0usize, 0, false, false);
     for byte in json.bytes() {

@@ -78,13 +78,13 @@ macro_rules! messages {
             /// Every kind there is, in wire order.
             pub const ALL: &'static [Self] = &[$(Self::$name,)*];
 
-            /// The first byte of a frame of this kind.
+            /// Returns the first byte of a frame of this kind.
             #[must_use]
             pub const fn to_wire(self) -> u8 {
                 match self { $(Self::$name => $wire,)* }
             }
 
-            /// The kind a frame's first byte means, if this version knows it.
+            /// Returns the kind a frame's first byte means, if this version knows it.
             #[must_use]
             pub const fn from_wire(wire: u8) -> Option<Self> {
                 match wire { $($wire => Some(Self::$name),)* _ => None }
@@ -97,7 +97,7 @@ macro_rules! messages {
         pub enum Message { $($(#[$doc])* $name($body),)* }
 
         impl Message {
-            /// The kind of the message.
+            /// Returns the kind of the message.
             #[must_use]
             pub const fn kind(&self) -> Kind {
                 match self { $(Self::$name(_) => Kind::$name,)* }
@@ -182,7 +182,7 @@ messages! {
 }
 
 impl Message {
-    /// Whether it is for a relay, from one of its clients.
+    /// Returns true if it is for a relay, from one of its clients.
     pub(crate) const fn is_to_relay(&self) -> bool {
         matches!(self, Self::Register(_) | Self::Withdraw(_) | Self::Connect(_) | Self::Hangup(_))
     }

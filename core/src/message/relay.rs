@@ -145,7 +145,7 @@ pub struct Unregistered {
 }
 
 impl Unregistered {
-    /// The failure that the relay meant; `unknown` if this version has no such code.
+    /// Returns the failure that the relay meant; `unknown` if this version has no such code.
     #[must_use]
     pub fn to_failure(&self) -> Failure {
         failure(&self.code, &self.message, self.retry_after_ms)
@@ -242,7 +242,7 @@ impl Unmatched {
         }
     }
 
-    /// The failure that the relay meant; `unknown` if this version has no such code.
+    /// Returns the failure that the relay meant; `unknown` if this version has no such code.
     #[must_use]
     pub fn to_failure(&self) -> Failure {
         failure(&self.code, &self.message, self.retry_after_ms)
@@ -291,7 +291,7 @@ impl Hangup {
         Self { channel, code, message }
     }
 
-    /// The failure that the sender meant; `unknown` if this version has no such code.
+    /// Returns the failure that the sender meant; `unknown` if this version has no such code.
     #[must_use]
     pub fn to_failure(&self) -> Failure {
         failure(&self.code, &self.message, None)

@@ -32,7 +32,7 @@ impl Priority {
     /// All priorities, most urgent first.
     pub const ALL: [Self; 3] = [Self::High, Self::Normal, Self::Low];
 
-    /// The stable text of the priority.
+    /// Returns the stable text of the priority.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

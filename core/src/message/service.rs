@@ -37,7 +37,7 @@ pub struct ServiceName(Box<str>);
 pub struct InvalidServiceName;
 
 impl ServiceName {
-    /// The name as text.
+    /// Returns the name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0

@@ -6,7 +6,7 @@ use super::{FaultInjector, Node};
 use crate::admission::MAX_SOURCES;
 
 impl Node {
-    /// Whether a shutdown was asked for.
+    /// Returns true if a shutdown was asked for.
     #[must_use]
     pub const fn is_leaving(&self) -> bool {
         self.io.shutdown.is_under_way()

@@ -77,17 +77,17 @@ impl Io {
         }
     }
 
-    /// The latest time that the node was given.
+    /// Returns the latest time that the node was given.
     pub(super) const fn now(&self) -> Instant {
         self.clock.now()
     }
 
-    /// The wall time that goes with it.
+    /// Returns the wall time that goes with it.
     pub(super) fn unix(&self) -> Duration {
         self.clock.unix()
     }
 
-    /// A generator of its own for one purpose.
+    /// Returns a generator of its own for one purpose.
     pub(super) fn rng(&mut self, purpose: &str) -> Rng {
         Rng::new(self.rng.seed(), purpose)
     }

@@ -428,7 +428,7 @@ impl Node {
         self.requests.offer(id)
     }
 
-    /// Whether a peer's request still waits to be taken.
+    /// Returns true if a peer's request still waits to be taken.
     #[must_use]
     pub fn is_offered(&self, id: RequestId) -> bool {
         self.requests.is_offered(id)
@@ -517,15 +517,15 @@ impl Node {
         self.advance();
     }
 
-    /// Whether a shutdown was asked for and every peer is gone. What is still to be sent notifies
-    /// the peers, so drain the outputs before the socket is closed.
+    /// Returns true if a shutdown was asked for and every peer is gone. What is still to be sent
+    /// notifies the peers, so drain the outputs before the socket is closed.
     #[must_use]
     pub const fn is_shut_down(&self) -> bool {
         self.io.shutdown.is_over()
     }
 
-    /// Whether the shutdown is complete and every peer was notified, as far as that is up to this
-    /// side: there is nothing more to wait for.
+    /// Returns true if the shutdown is complete and every peer was notified, as far as that is up
+    /// to this side: there is nothing more to wait for.
     #[must_use]
     pub fn has_taken_leave(&self) -> bool {
         self.is_shut_down() && !self.io.quic.is_sending() && !self.io.quic.is_closing()
@@ -971,7 +971,7 @@ impl Node {
         }
     }
 
-    /// Whether something of a closed connection is still to go out through a relay.
+    /// Returns true if something of a closed connection is still to go out through a relay.
     fn is_sending_to_relays(&mut self) -> bool {
         let waits = |id| {
             let connection = self.peers.link(id);

@@ -63,7 +63,7 @@ impl RelayClient {
         }
     }
 
-    /// Whether a relay has what this node offers.
+    /// Returns true if a relay has what this node offers.
     pub(super) fn is_registered(&self, relay: PeerId) -> bool {
         self.relays.get(&relay).is_some_and(|it| it.registration.is_held())
     }

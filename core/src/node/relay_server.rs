@@ -98,7 +98,7 @@ impl RelayServer {
         after
     }
 
-    /// Whether packets of a client are passed on.
+    /// Returns true if packets of a client are passed on.
     pub(super) fn has_channels(&self, id: PeerId) -> bool {
         self.relay.has_channels(id)
     }

@@ -40,7 +40,7 @@ const MAC: usize = 16;
 pub struct Key([u8; 32]);
 
 impl Key {
-    /// A key of 32 secret bytes, for one direction of one connection.
+    /// Returns a key of 32 secret bytes, for one direction of one connection.
     #[must_use]
     pub const fn new(secret: [u8; 32]) -> Self {
         Self(secret)
@@ -99,7 +99,7 @@ pub struct Probe {
 }
 
 impl Probe {
-    /// The probe as bytes, authenticated with `key`.
+    /// Returns the probe as bytes, authenticated with `key`.
     ///
     /// Of an IPv6 address, flow label and scope are not carried: they mean nothing elsewhere.
     #[must_use]
@@ -131,8 +131,8 @@ impl Probe {
         out
     }
 
-    /// The session that `bytes` claim to be of, before anything is known to be true: to find the
-    /// key. `None` if they cannot be a probe.
+    /// Returns the session that `bytes` claim to be of, before anything is known to be true: to
+    /// find the key. `None` if they cannot be a probe.
     #[must_use]
     pub fn session(bytes: &[u8]) -> Option<u64> {
         let bytes: &[u8; LEN] = bytes.try_into().ok()?;
@@ -140,7 +140,7 @@ impl Probe {
         Some(number(bytes, 1))
     }
 
-    /// The probe, if these are exactly the bytes that whoever holds `key` made of one.
+    /// Returns the probe, if these are exactly the bytes that whoever holds `key` made of one.
     #[must_use]
     pub fn decode(bytes: &[u8], key: &Key) -> Option<Self> {
         let bytes: &[u8; LEN] = bytes.try_into().ok()?;
@@ -171,7 +171,7 @@ fn number(bytes: &[u8; LEN], at: usize) -> u64 {
     bytes[at..at + 8].iter().fold(0, |number, &byte| (number << 8) | u64::from(byte))
 }
 
-/// The address within; the outer `None` means that there is none in its one form.
+/// Returns the address within; the outer `None` means that there is none in its one form.
 fn address(bytes: &[u8; LEN]) -> Option<Option<SocketAddr>> {
     let octets: [u8; 16] = bytes[26..42].try_into().ok()?;
     let port = u16::from_be_bytes([bytes[42], bytes[43]]);

@@ -27,7 +27,7 @@ pub(super) struct Unproven {
 }
 
 impl Connection {
-    /// When the handshake must be over, if a peer began it and it is not.
+    /// Returns when the handshake must be over, if a peer began it and it is not.
     pub(super) fn handshake_due(&self) -> Option<Instant> {
         self.unproven.as_ref().filter(|_| self.establishing).map(|unproven| unproven.due)
     }
@@ -106,7 +106,7 @@ impl Endpoint {
         }
     }
 
-    /// Whether a connection may take another datagram of so many bytes; if not, it is over.
+    /// Returns true if a connection may take another datagram of so many bytes; if not, it is over.
     pub(super) fn is_within_allowance(
         &mut self,
         id: ConnectionId,
@@ -135,7 +135,7 @@ impl Endpoint {
         }
     }
 
-    /// The next answer.
+    /// Returns the next answer.
     pub(super) fn poll_response(&mut self, out: &mut Vec<u8>) -> Option<Outgoing> {
         let (transmit, bytes) = self.responses.pop_front()?;
         out.extend_from_slice(&bytes);

@@ -97,7 +97,7 @@ impl ConnectionIdGenerator for SeededCids {
     }
 }
 
-/// The provider of a client's first destination ids.
+/// Returns the provider of a client's first destination ids.
 pub(super) fn initial_dst_cids(
     rng: Rng,
 ) -> Arc<dyn Fn() -> quinn_proto::ConnectionId + Send + Sync> {

@@ -56,7 +56,7 @@ pub(crate) enum Class {
 }
 
 impl Class {
-    /// The order in which streams with data are sent.
+    /// Returns the order in which streams with data are sent.
     pub(super) const fn priority(self) -> i32 {
         match self {
             Self::Bulk => 0,
@@ -101,22 +101,22 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Where the peer is now.
+    /// Returns where the peer is now.
     pub(crate) fn remote(&self) -> SocketAddr {
         self.inner.remote_address()
     }
 
-    /// Whether it is end to end, over whatever path there is.
+    /// Returns true if it is end to end, over whatever path there is.
     pub(crate) fn is_overlay(&self) -> bool {
         self.layer == Layer::Inner
     }
 
-    /// The transport's own smoothed round trip.
+    /// Returns the transport's own smoothed round trip.
     pub(crate) fn rtt(&self) -> Duration {
         self.inner.rtt()
     }
 
-    /// The verified certificate chain of the peer in DER, leaf first.
+    /// Returns the verified certificate chain of the peer in DER, leaf first.
     pub(crate) fn peer_chain(&self) -> Option<Vec<rustls_pki_types::CertificateDer<'static>>> {
         self.inner.crypto_session().peer_identity()?.downcast().ok().map(|chain| *chain)
     }
@@ -134,7 +134,7 @@ impl Connection {
         }
     }
 
-    /// When the peer last said anything that authenticated.
+    /// Returns when the peer last said anything that authenticated.
     pub(crate) const fn last_heard(&self) -> Instant {
         self.last_heard
     }
@@ -179,8 +179,8 @@ impl Connection {
         self.inner.path_changed(now);
     }
 
-    /// A secret that only the two ends of this connection have (RFC 8446 §7.5); `None` before its
-    /// TLS handshake is complete.
+    /// Returns a secret that only the two ends of this connection have (RFC 8446 §7.5); `None`
+    /// before its TLS handshake is complete.
     pub(crate) fn export<const N: usize>(&self, label: &[u8], context: &[u8]) -> Option<[u8; N]> {
         let mut out = [0; N];
         self.inner.crypto_session().export_keying_material(&mut out, label, context).ok()?;
@@ -295,7 +295,7 @@ impl Connection {
         })
     }
 
-    /// The next received datagram.
+    /// Returns the next received datagram.
     pub(crate) fn recv_datagram(&mut self) -> Option<Bytes> {
         self.inner.datagrams().recv()
     }

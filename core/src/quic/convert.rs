@@ -66,12 +66,12 @@ fn transport_code(code: TransportErrorCode) -> Code {
     }
 }
 
-/// The TLS alert that a transport error carries (RFC 9001 §4.8).
+/// Returns the TLS alert that a transport error carries (RFC 9001 §4.8).
 fn alert(code: TransportErrorCode) -> Option<u64> {
     u64::from(code).checked_sub(0x100).filter(|alert| *alert <= 0xff)
 }
 
-/// What this side has against the peer's handshake.
+/// Returns what this side has against the peer's handshake.
 const fn refused_here(alert: u64) -> &'static str {
     match alert {
         CERTIFICATE_REVOKED => "the peer's certificate was revoked",
@@ -82,7 +82,7 @@ const fn refused_here(alert: u64) -> &'static str {
     }
 }
 
-/// What the peer has against ours.
+/// Returns what the peer has against ours.
 const fn refused_there(alert: u64) -> &'static str {
     match alert {
         CERTIFICATE_REVOKED => "the peer says that this side's certificate was revoked",

@@ -226,7 +226,7 @@ impl Endpoint {
         self.connections.len()
     }
 
-    /// What came of the handshakes that others began.
+    /// Returns what came of the handshakes that others began.
     pub(crate) fn admission(&self) -> admission::Stats {
         self.admission.stats()
     }
@@ -272,7 +272,7 @@ impl Endpoint {
         Ok(id)
     }
 
-    /// The end-to-end connection that a packet belongs to, whatever address it came from.
+    /// Returns the end-to-end connection that a packet belongs to, whatever address it came from.
     pub(crate) fn inner_of(&self, packet: &[u8]) -> Option<ConnectionId> {
         self.known_cids.find(packet)
     }
@@ -389,12 +389,12 @@ impl Endpoint {
         }
     }
 
-    /// The transport's next timer.
+    /// Returns the transport's next timer.
     pub(crate) fn deadline(&self) -> Option<Deadline> {
         self.timers.next()
     }
 
-    /// A connection, if it still exists. Whoever changes something goes through
+    /// Returns a connection, if it still exists. Whoever changes something goes through
     /// [`Endpoint::with`] or [`Endpoint::stream`].
     pub(crate) fn get(&self, id: ConnectionId) -> Option<&Connection> {
         self.connections.get(&id)
@@ -429,13 +429,14 @@ impl Endpoint {
         self.connections.get_mut(&id).map_or(0, Connection::datagrams_waiting)
     }
 
-    /// What happened since the last call.
+    /// Returns what happened since the last call.
     pub(crate) fn poll_event(&mut self) -> Option<(ConnectionId, Event)> {
         self.events.pop_front()
     }
 
-    /// The next batch, its bytes appended to the empty `out`. Connections take turns, and answers
-    /// to strangers take turns with them, so that a flood of questions delays nobody's data.
+    /// Returns the next batch, its bytes appended to the empty `out`. Connections take turns, and
+    /// answers to strangers take turns with them, so that a flood of questions delays nobody's
+    /// data.
     pub(crate) fn poll_transmit(&mut self, out: &mut Vec<u8>, now: Instant) -> Option<Outgoing> {
         if !std::mem::take(&mut self.has_answered)
             && let Some(answer) = self.poll_response(out)
@@ -465,13 +466,13 @@ impl Endpoint {
         self.poll_response(out)
     }
 
-    /// Whether a batch may be waiting.
+    /// Returns true if a batch may be waiting.
     pub(crate) fn is_sending(&self) -> bool {
         !self.responses.is_empty() || !self.sending.is_empty()
     }
 
-    /// Whether a peer has yet to be told that its connection was closed: what was written before
-    /// holds a close back that congestion control or pacing does.
+    /// Returns true if a peer has yet to be told that its connection was closed: what was written
+    /// before holds a close back that congestion control or pacing does.
     pub(crate) fn is_closing(&self) -> bool {
         self.connections.values().any(Connection::is_closing)
     }

@@ -44,7 +44,7 @@ impl Relay {
         assert!(self.queues.receivers().all(|id| self.clients.contains_key(&id)));
     }
 
-    /// Whether nothing is left of anybody.
+    /// Returns true if nothing is left of anybody.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.clients.is_empty()

@@ -70,7 +70,8 @@ impl Attached {
         self.channels.len() - self.called
     }
 
-    /// A number for its next channel: no number comes again while any packet may still bear it.
+    /// Returns a number for its next channel: no number comes again while any packet may still bear
+    /// it.
     pub(super) fn next_channel(&mut self) -> u32 {
         loop {
             self.last_channel = self.last_channel.wrapping_add(1);

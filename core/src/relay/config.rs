@@ -96,7 +96,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Whether it can work.
+    /// Checks whether it can work.
     ///
     /// # Errors
     /// [`ConfigError`] names the knob and what it may be.
@@ -131,7 +131,7 @@ impl Config {
         Ok(())
     }
 
-    /// When a registration ends that is not refreshed, from its last refresh.
+    /// Returns when a registration ends that is not refreshed, from its last refresh.
     pub(super) fn expiry(&self) -> Duration {
         self.refresh.saturating_mul(REFRESHES_UNTIL_EXPIRY)
     }

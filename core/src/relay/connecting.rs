@@ -34,8 +34,8 @@ impl Relay {
         self.say(client, answer);
     }
 
-    /// The connector that a client is matched with: of those that offer the service to it, the one
-    /// with the fewest channels, and among equals the one that came first.
+    /// Returns the connector that a client is matched with: of those that offer the service to it,
+    /// the one with the fewest channels, and among equals the one that came first.
     fn choose(
         &mut self,
         client: PeerId,
@@ -158,8 +158,8 @@ impl Relay {
     }
 }
 
-/// The same words whether there is no such service, or none for whoever asks: a stranger learns
-/// nothing by asking.
+/// Returns the same words whether there is no such service, or none for whoever asks: a stranger
+/// learns nothing by asking.
 fn unknown_service() -> Failure {
     Failure::new(Code::UnknownService, "no connector offers it to this device here")
 }

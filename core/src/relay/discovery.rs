@@ -26,7 +26,7 @@ const KEY_LABEL: &[u8] = b"adit/1 discovery key";
 /// What keeps this secret apart from every other use of the identity's key.
 const SECRET_LABEL: &[u8] = b"adit/1 relay discovery";
 
-/// The secret of the relay that has this identity.
+/// Returns the secret of the relay that has this identity.
 pub(crate) fn secret_of(tls: &Tls) -> [u8; 32] {
     tls.derive(SECRET_LABEL)
 }
@@ -41,13 +41,14 @@ impl fmt::Debug for Responder {
 }
 
 impl Responder {
-    /// A responder whose names and keys are made of `secret`.
+    /// Returns a responder whose names and keys are made of `secret`.
     #[must_use]
     pub fn new(secret: [u8; 32]) -> Self {
         Self(hmac::Key::new(hmac::HMAC_SHA256, &secret))
     }
 
-    /// The responder of the relay that has this identity, also on another socket or after a restart.
+    /// Returns the responder of the relay that has this identity, also on another socket or after a
+    /// restart.
     #[must_use]
     pub fn of(tls: &Tls) -> Self {
         Self::new(secret_of(tls))
@@ -62,20 +63,21 @@ impl Responder {
         u64::from_be_bytes([a, b, c, d, e, f, g, h])
     }
 
-    /// The secret bytes of the key of a session, as
-    /// [`Welcome`](crate::message::Welcome) tells them to the client.
+    /// Returns the secret bytes of the key of a session, as [`Welcome`](crate::message::Welcome)
+    /// tells them to the client.
     #[must_use]
     pub fn secret_for(&self, session: u64) -> [u8; 32] {
         self.derive(KEY_LABEL, session)
     }
 
-    /// The key of a session's probes, in both directions: a pong is told from a ping by its kind.
+    /// Returns the key of a session's probes, in both directions: a pong is told from a ping by its
+    /// kind.
     #[must_use]
     pub fn key_for(&self, session: u64) -> Key {
         Key::new(self.secret_for(session))
     }
 
-    /// The answer to a genuine ping: where it came from. `None` to everything else.
+    /// Returns the answer to a genuine ping: where it came from. `None` to everything else.
     #[must_use]
     pub fn answer(&self, datagram: &[u8], source: SocketAddr) -> Option<[u8; LEN]> {
         let session = Probe::session(datagram)?;

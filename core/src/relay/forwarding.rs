@@ -35,9 +35,9 @@ impl Relay {
         self.counters.drops.queue_full += self.queues.push(end.partner, client, packet.freeze());
     }
 
-    /// A client that was given packets since it was last named here. The caller fetches them with
-    /// [`Relay::poll_packet`] while its connection has room; it remembers by itself whose had none,
-    /// and goes on with those when they have.
+    /// Returns a client that was given packets since it was last named here. The caller fetches
+    /// them with [`Relay::poll_packet`] while its connection has room; it remembers by itself whose
+    /// had none, and goes on with those when they have.
     pub fn poll_ready(&mut self) -> Option<PeerId> {
         self.queues.poll_ready()
     }
@@ -47,8 +47,9 @@ impl Relay {
         self.queues.peek(client)
     }
 
-    /// The next packet for a client, in as many datagrams as it takes if none is larger than `room`:
-    /// its path may be narrower than the sender's. There is none if even so it does not fit.
+    /// Returns the next packet for a client, in as many datagrams as it takes if none is larger
+    /// than `room`: its path may be narrower than the sender's. There is none if even so it does
+    /// not fit.
     pub fn poll_packet(
         &mut self,
         client: PeerId,

@@ -24,8 +24,8 @@ impl Meter {
     }
 }
 
-/// The time in which so many bytes come back. At the rates in question a byte is a few nanoseconds,
-/// hence it is rounded once for a packet and not once for each byte.
+/// Returns the time in which so many bytes come back. At the rates in question a byte is a few
+/// nanoseconds, hence it is rounded once for a packet and not once for each byte.
 fn time(bytes: u64, per_second: u64) -> Duration {
     let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(per_second.max(1));
     Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))

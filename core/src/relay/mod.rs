@@ -103,8 +103,8 @@ struct Counters {
 }
 
 impl Relay {
-    /// A relay without clients. The keys of discovery are made of `secret`, which should be another
-    /// at every start.
+    /// Returns a relay without clients. The keys of discovery are made of `secret`, which should be
+    /// another at every start.
     #[must_use]
     pub fn new(config: Config, secret: [u8; 32]) -> Self {
         let queues = Queues::new(queue::Limits {
@@ -127,19 +127,19 @@ impl Relay {
         }
     }
 
-    /// What it allows.
+    /// Returns what it allows.
     #[must_use]
     pub const fn config(&self) -> &Config {
         &self.config
     }
 
-    /// Whether a client is attached: one that was refused is not, nor one that left.
+    /// Returns true if a client is attached: one that was refused is not, nor one that left.
     #[must_use]
     pub fn is_attached(&self, client: PeerId) -> bool {
         self.clients.contains_key(&client)
     }
 
-    /// What answers the probes with which clients ask for their address.
+    /// Returns what answers the probes with which clients ask for their address.
     #[must_use]
     pub const fn discovery(&self) -> &Responder {
         &self.discovery
@@ -237,7 +237,7 @@ impl Relay {
         }
     }
 
-    /// What the caller is to do next. What became due by `now` happens here.
+    /// Returns what the caller is to do next. What became due by `now` happens here.
     pub fn poll(&mut self, now: Instant) -> Option<Action> {
         while let Some((client, _)) = self.timers.pop_due(now) {
             self.expire(client);
@@ -252,13 +252,13 @@ impl Relay {
         }
     }
 
-    /// Whether [`Relay::poll`] has something to do now.
+    /// Returns true if [`Relay::poll`] has something to do now.
     #[must_use]
     pub fn has_actions(&self) -> bool {
         !self.actions.is_empty()
     }
 
-    /// When [`Relay::poll`] has something to do by itself: a registration ends.
+    /// Returns when [`Relay::poll`] has something to do by itself: a registration ends.
     #[must_use]
     pub fn deadline(&self) -> Option<Deadline> {
         self.timers.next()
@@ -271,7 +271,7 @@ impl Relay {
         self.draining = Some(come_back_after);
     }
 
-    /// Whether a client is an end of a channel.
+    /// Returns true if a client is an end of a channel.
     #[must_use]
     pub fn has_channels(&self, client: PeerId) -> bool {
         self.clients.get(&client).is_some_and(|attached| !attached.channels.is_empty())

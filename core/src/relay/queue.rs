@@ -92,12 +92,12 @@ impl Queues {
         dropped
     }
 
-    /// A client that was given packets since it was last named here.
+    /// Returns a client that was given packets since it was last named here.
     pub(super) fn poll_ready(&mut self) -> Option<PeerId> {
         self.ready.pop_first()
     }
 
-    /// The length of the packet that goes next to a client.
+    /// Returns the length of the packet that goes next to a client.
     pub(super) fn peek(&mut self, receiver: PeerId) -> Option<usize> {
         self.receivers.get_mut(&receiver)?.next().map(Bytes::len)
     }
@@ -172,7 +172,7 @@ impl Queue {
         Some(freed)
     }
 
-    /// The packet that goes next: turns pass until it is that of a sender who may send.
+    /// Returns the packet that goes next: turns pass until it is that of a sender who may send.
     fn next(&mut self) -> Option<&Bytes> {
         loop {
             let flow = self.flows.get_mut(self.turns.front()?)?;

@@ -32,7 +32,7 @@ impl Relay {
         }
     }
 
-    /// Whether a client may register as it says: in which mesh, and in whose place.
+    /// Returns whether a client may register as it says: in which mesh, and in whose place.
     fn admit(
         &self,
         client: PeerId,

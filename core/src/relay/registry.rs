@@ -40,12 +40,13 @@ impl Registration {
         }
     }
 
-    /// How much it makes the relay hold.
+    /// Returns how much it makes the relay hold.
     fn entries(&self) -> usize {
         self.services.len() + self.guests.len() + self.revoked.len()
     }
 
-    /// Whether it lets somebody in: a member of its mesh that it has not revoked, or a guest.
+    /// Returns true if it lets somebody in: a member of its mesh that it has not revoked, or a
+    /// guest.
     pub(super) fn admits(&self, key: KeyDigest, mesh: Option<KeyDigest>, serial: Serial) -> bool {
         let is_member = mesh == Some(self.mesh) && !self.revoked.contains(&serial);
         is_member || self.guests.contains(&key)
@@ -86,7 +87,7 @@ impl Registry {
         self.names.get(&mesh)?.get(name).copied()
     }
 
-    /// Whether any connector lists a guest.
+    /// Returns true if any connector lists a guest.
     pub(super) fn is_guest(&self, key: KeyDigest) -> bool {
         self.guests.contains_key(&key)
     }
@@ -97,7 +98,8 @@ impl Registry {
         self.entries - before + said.services.len() + said.guests.len() + said.revoked.len()
     }
 
-    /// A service of which there are too many connectors already for `client` to be one more.
+    /// Returns a service of which there are too many connectors already for `client` to be one
+    /// more.
     pub(super) fn crowded<'a>(
         &self,
         client: PeerId,
@@ -154,7 +156,7 @@ impl Registry {
         Some(registration)
     }
 
-    /// The connectors that offer a service to somebody and let it in.
+    /// Returns the connectors that offer a service to somebody and let it in.
     pub(super) fn offers(
         &self,
         service: &ServiceName,

@@ -84,7 +84,7 @@ pub struct RegistrationView {
 }
 
 impl Relay {
-    /// All that is known, with ages as of `now`.
+    /// Returns all that is known, with ages as of `now`.
     #[must_use]
     pub fn view(&self, now: Instant) -> View {
         let counters = self.counters;

@@ -34,7 +34,7 @@ impl Early {
         }
     }
 
-    /// What came by a channel, in order; it is kept no more.
+    /// Returns what came by a channel, in order; it is kept no more.
     pub(crate) fn take(&mut self, channel: Channel, now: Instant) -> Vec<Bytes> {
         self.expire(now);
         let (its, others): (VecDeque<_>, _) =

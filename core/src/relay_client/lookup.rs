@@ -44,12 +44,12 @@ impl Search {
         self.asked.insert(relay, request);
     }
 
-    /// Whether a relay has still to answer.
+    /// Returns true if a relay has still to answer.
     pub(crate) fn is_asking(&self, relay: PeerId) -> bool {
         self.asked.contains_key(&relay)
     }
 
-    /// Whether an answer of a relay is the one that is awaited.
+    /// Returns true if an answer of a relay is the one that is awaited.
     pub(crate) fn awaits(&self, relay: PeerId, request: u64) -> bool {
         self.asked.get(&relay) == Some(&request)
     }
@@ -101,7 +101,7 @@ impl Search {
         self.again.get_or_insert(now + wait);
     }
 
-    /// Whether relays without a way to the peer are to be asked again.
+    /// Returns true if relays without a way to the peer are to be asked again.
     pub(crate) fn poll(&mut self, now: Instant) -> bool {
         let is_due = self.again.is_some_and(|again| again <= now);
         if is_due {
@@ -111,7 +111,7 @@ impl Search {
         is_due
     }
 
-    /// When they will be.
+    /// Returns when they will be.
     pub(crate) fn deadline(&self) -> Option<Deadline> {
         self.again.map(|at| (at, Reason::Relay))
     }

@@ -66,7 +66,7 @@ impl Registration {
         Self { state: State::Away, is_wanted: false, is_known: false, is_replaced: false }
     }
 
-    /// Whether the relay has it.
+    /// Returns true if the relay has it.
     pub(crate) const fn is_held(&self) -> bool {
         self.is_known && matches!(self.state, State::Held { .. } | State::Asked { .. })
     }
@@ -117,7 +117,7 @@ impl Registration {
         self.state = State::Refused { again };
     }
 
-    /// What is due.
+    /// Returns what is due.
     pub(crate) fn poll(&mut self, now: Instant) -> Option<Action> {
         match self.state {
             State::Asked { due } if due <= now => Some(Action::Dead),
@@ -132,7 +132,7 @@ impl Registration {
         }
     }
 
-    /// When something will be.
+    /// Returns when something will be.
     pub(crate) fn deadline(&self) -> Option<Deadline> {
         let at = match self.state {
             State::Away | State::Silent => return None,

@@ -101,23 +101,23 @@ impl Incoming {
         self.unsent.iter().map(Bytes::len).sum()
     }
 
-    /// What is still to be written, in order; the writer advances it.
+    /// Returns what is still to be written, in order; the writer advances it.
     pub(crate) const fn unsent(&mut self) -> &mut VecDeque<Bytes> {
         &mut self.unsent
     }
 
-    /// Whether the answer is complete and written.
+    /// Returns true if the answer is complete and written.
     pub(crate) fn is_done(&self) -> bool {
         self.state == State::Answered && self.unsent.is_empty()
     }
 
-    /// Whether a chunk would be taken now.
+    /// Returns true if a chunk would be taken now.
     pub(crate) fn has_room(&self) -> bool {
         self.unsent_bytes() < STREAM_BUFFER
     }
 }
 
-/// The failure a requester sees when the responder gave its request up without a word.
+/// Returns the failure a requester sees when the responder gave its request up without a word.
 pub(crate) fn abandoned() -> Failure {
     Failure::new(Code::Cancelled, "the responder gave the request up")
 }

@@ -37,20 +37,20 @@ pub struct Request {
 }
 
 impl Request {
-    /// A request of normal priority under the default deadline.
+    /// Returns a request of normal priority under the default deadline.
     #[must_use]
     pub fn new(body: impl Into<Bytes>) -> Self {
         Self { body: body.into(), deadline: None, priority: Priority::Normal }
     }
 
-    /// The same under another deadline.
+    /// Returns the same under another deadline.
     #[must_use]
     pub const fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = Some(deadline);
         self
     }
 
-    /// The same at another priority.
+    /// Returns the same at another priority.
     #[must_use]
     pub const fn priority(mut self, priority: Priority) -> Self {
         self.priority = priority;

@@ -67,12 +67,12 @@ impl Outgoing {
         self.unsent.iter().map(Bytes::len).sum()
     }
 
-    /// What is still to be written, in order; the writer advances it.
+    /// Returns what is still to be written, in order; the writer advances it.
     pub(crate) const fn unsent(&mut self) -> &mut VecDeque<Bytes> {
         &mut self.unsent
     }
 
-    /// How many bytes to read next, so that none beyond the frame under way are taken.
+    /// Returns how many bytes to read next, so that none beyond the frame under way are taken.
     pub(crate) fn wanted(&self) -> usize {
         self.decoder.wanted().max(1)
     }

@@ -49,13 +49,13 @@ impl Limits {
         Ok(Self { items, bytes })
     }
 
-    /// How many items.
+    /// Returns how many items.
     #[must_use]
     pub const fn items(&self) -> usize {
         self.items
     }
 
-    /// How many bytes.
+    /// Returns how many bytes.
     #[must_use]
     pub const fn bytes(&self) -> usize {
         self.bytes
@@ -193,7 +193,7 @@ pub struct Queue<T> {
 }
 
 impl<T> Queue<T> {
-    /// An empty queue.
+    /// Returns an empty queue.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         Self {
@@ -279,13 +279,13 @@ impl<T> Queue<T> {
         Some(entry.item)
     }
 
-    /// The earliest deadline of the items.
+    /// Returns the earliest deadline of the items.
     #[must_use]
     pub fn deadline(&self) -> Option<Deadline> {
         self.deadlines.first().map(|&(at, _)| (at, Reason::Request))
     }
 
-    /// Whether at least 80 % of the items or of the bytes is in use.
+    /// Returns true if at least 80 % of the items or of the bytes is in use.
     #[must_use]
     pub fn is_pressured(&self) -> bool {
         let four_fifths = |limit: usize| limit - limit / 5;
@@ -299,31 +299,31 @@ impl<T> Queue<T> {
         if self.is_pressured() { Pressure::Pressured } else { Pressure::Relaxed }
     }
 
-    /// How many items wait.
+    /// Returns how many items wait.
     #[must_use]
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether nothing waits.
+    /// Returns true if nothing waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// How many bytes the waiting items count as.
+    /// Returns how many bytes the waiting items count as.
     #[must_use]
     pub const fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// The limits.
+    /// Returns the limits.
     #[must_use]
     pub const fn limits(&self) -> Limits {
         self.limits
     }
 
-    /// Where the items went.
+    /// Returns where the items went.
     #[must_use]
     pub const fn counts(&self) -> Counts {
         self.counts

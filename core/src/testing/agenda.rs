@@ -31,7 +31,7 @@ impl<T> Default for Agenda<T> {
 }
 
 impl<T> Agenda<T> {
-    /// An empty agenda.
+    /// Returns an empty agenda.
     #[must_use]
     pub const fn new() -> Self {
         Self { entries: BTreeMap::new(), pushed: 0 }
@@ -43,7 +43,7 @@ impl<T> Agenda<T> {
         self.pushed += 1;
     }
 
-    /// When the next entry is due.
+    /// Returns when the next entry is due.
     #[must_use]
     pub fn next_at(&self) -> Option<Instant> {
         self.entries.first_key_value().map(|(&(at, _), _)| at)
@@ -57,18 +57,18 @@ impl<T> Agenda<T> {
         self.entries.pop_first().map(|(_, entry)| entry)
     }
 
-    /// All entries in the order in which they come, to change them.
+    /// Returns all entries in the order in which they come, to change them.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
         self.entries.values_mut()
     }
 
-    /// How many entries stand there.
+    /// Returns how many entries stand there.
     #[must_use]
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether nothing is to come.
+    /// Returns true if nothing is to come.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()

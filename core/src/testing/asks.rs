@@ -277,7 +277,7 @@ impl Asks {
     }
 }
 
-/// What a request says: its tag first.
+/// Returns what a request says: its tag first.
 fn body(tag: usize, number: u8) -> Bytes {
     let mut body = BytesMut::new();
     body.put_u64(tag as u64);
@@ -285,7 +285,7 @@ fn body(tag: usize, number: u8) -> Bytes {
     body.freeze()
 }
 
-/// What the request of this number is answered with.
+/// Returns what the request of this number is answered with.
 fn content(tag: usize, offset: u64, length: u64) -> Bytes {
     pattern(offset + 4_099 * tag as u64, length)
 }

@@ -76,7 +76,7 @@ pub(super) fn weather(which: u8) -> Conditions {
     }
 }
 
-/// A datagram that is no packet of anybody's, or nearly one.
+/// Returns a datagram that is no packet of anybody's, or nearly one.
 pub(super) fn forged(remote: SocketAddr, kind: u8, length: u8) -> Datagram {
     let mut rng = Rng::new([length; 32], "forged");
     let mut payload = vec![0; 6 * usize::from(length)];

@@ -67,14 +67,14 @@ impl HostClock {
         }
     }
 
-    /// What the monotonic clock shows at the world's instant `now`.
+    /// Returns what the monotonic clock shows at the world's instant `now`.
     #[must_use]
     pub fn monotonic(&self, now: Instant) -> Instant {
         self.suspended_at.unwrap_or(now) + self.ahead - self.slept
     }
 
-    /// The world's instant at which the monotonic clock will show `shown`, or did; nothing while
-    /// the host is suspended.
+    /// Returns the world's instant at which the monotonic clock will show `shown`, or did; nothing
+    /// while the host is suspended.
     #[must_use]
     pub fn world(&self, shown: Instant) -> Option<Instant> {
         match self.suspended_at {
@@ -83,7 +83,7 @@ impl HostClock {
         }
     }
 
-    /// What the wall clock shows at the world's instant `now`, since the Unix epoch.
+    /// Returns what the wall clock shows at the world's instant `now`, since the Unix epoch.
     #[must_use]
     pub fn unix(&self, now: Instant) -> Duration {
         self.wall.shown + now.saturating_duration_since(self.wall.at)
@@ -94,7 +94,7 @@ impl HostClock {
         self.wall = Wall { shown: unix, at: now };
     }
 
-    /// Whether the host is suspended.
+    /// Returns true if the host is suspended.
     #[must_use]
     pub const fn is_suspended(&self) -> bool {
         self.suspended_at.is_some()

@@ -45,7 +45,7 @@ pub struct SeededCrypto {
 }
 
 impl SeededCrypto {
-    /// A provider that draws everything from `seed`.
+    /// Returns a provider that draws everything from `seed`.
     #[must_use]
     pub fn new(seed: [u8; 32]) -> Self {
         let streams = Streams::new(seed);
@@ -64,7 +64,7 @@ impl SeededCrypto {
         Self { source, provider: Arc::new(provider) }
     }
 
-    /// The provider, to build TLS configurations with.
+    /// Returns the provider, to build TLS configurations with.
     #[must_use]
     pub fn provider(&self) -> Arc<CryptoProvider> {
         Arc::clone(&self.provider)

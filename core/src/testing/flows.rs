@@ -158,7 +158,7 @@ impl Flows {
         }
     }
 
-    /// The places of a side's streams whose node still runs.
+    /// Returns the places of a side's streams whose node still runs.
     pub(super) fn of(&self, side: Side, start: u64) -> Vec<usize> {
         let there = |(tag, flow): (usize, &Flow)| {
             let end = flow.ends[side as usize].as_ref()?;
@@ -376,7 +376,7 @@ impl Flows {
     }
 }
 
-/// What a side writes: other streams and the other direction write something else.
+/// Returns what a side writes: other streams and the other direction write something else.
 fn content(tag: usize, side: Side, offset: u64, length: u64) -> bytes::Bytes {
     pattern(offset + 1013 * (2 * tag as u64 + side as u64), length)
 }

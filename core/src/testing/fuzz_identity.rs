@@ -169,7 +169,7 @@ impl Cast {
         }
     }
 
-    /// The certificate that this one is, byte for byte.
+    /// Returns the certificate that this one is, byte for byte.
     fn find(&self, certificate: &CertificateDer<'_>) -> Option<&Made> {
         self.made.iter().find(|made| made.certificate == *certificate)
     }

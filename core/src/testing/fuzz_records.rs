@@ -41,7 +41,7 @@ pub fn records(data: &[u8]) {
     assert_eq!(naive(&wire), (expected, 0), "encoding is not what was read");
 }
 
-/// The datagrams of a whole stream, and how many bytes of a last one are left.
+/// Returns the datagrams of a whole stream, and how many bytes of a last one are left.
 fn naive(mut stream: &[u8]) -> (Vec<Vec<u8>>, usize) {
     let mut found = Vec::new();
     while let [a, b, rest @ ..] = stream {

@@ -101,12 +101,12 @@ impl Host {
         }
     }
 
-    /// How many datagrams the node takes and gives at once.
+    /// Returns how many datagrams the node takes and gives at once.
     pub(super) const fn segments(&self) -> usize {
         self.segments
     }
 
-    /// The world's instant at which the node wants to be called.
+    /// Returns the world's instant at which the node wants to be called.
     pub(super) fn deadline(&self) -> Option<Instant> {
         match self.power {
             Power::On => self.clock.world(self.node.as_ref()?.deadline()?.0),

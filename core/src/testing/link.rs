@@ -148,19 +148,19 @@ impl Luck {
 }
 
 impl Link {
-    /// A link that is idle.
+    /// Returns a link that is idle.
     #[must_use]
     pub fn new(conditions: Conditions, rng: Rng) -> Self {
         Self { conditions, rng, is_bad: false, busy_until: None, last_arrival: None }
     }
 
-    /// The conditions that the next datagram meets.
+    /// Returns the conditions that the next datagram meets.
     #[must_use]
     pub const fn conditions(&self) -> &Conditions {
         &self.conditions
     }
 
-    /// The conditions that the next datagram meets, to change them.
+    /// Returns the conditions that the next datagram meets, to change them.
     pub const fn conditions_mut(&mut self) -> &mut Conditions {
         &mut self.conditions
     }
@@ -230,7 +230,7 @@ impl Link {
         }
     }
 
-    /// When the datagram has left the bottleneck, unless the queue before it is full.
+    /// Returns when the datagram has left the bottleneck, unless the queue before it is full.
     fn queue(&mut self, len: usize, now: Instant) -> Option<Sent> {
         let Some(rate) = self.conditions.bandwidth else {
             self.busy_until = None;

@@ -138,7 +138,7 @@ impl Marks {
         self.0[mark as usize] += 1;
     }
 
-    /// How often `mark` was reached.
+    /// Returns how often `mark` was reached.
     #[must_use]
     pub const fn count(&self, mark: Mark) -> u64 {
         self.0[mark as usize]
@@ -151,7 +151,7 @@ impl Marks {
         }
     }
 
-    /// What was never reached.
+    /// Returns what was never reached.
     #[must_use]
     pub fn missing(&self) -> Vec<Mark> {
         Mark::ALL.iter().copied().filter(|&mark| self.count(mark) == 0).collect()

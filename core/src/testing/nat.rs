@@ -144,16 +144,17 @@ impl Rules {
         Self { passes_udp: false, ..Self::port_restricted() }
     }
 
-    /// Whether two hosts, each behind a box with one of these rules, can come to hear each other when
-    /// a third one tells each where it sees the other, both send there again and again, and each
-    /// answers to wherever it hears the other from. Nobody guesses a port.
+    /// Returns true if two hosts, each behind a box with one of these rules, can come to hear each
+    /// other when a third one tells each where it sees the other, both send there again and again,
+    /// and each answers to wherever it hears the other from. Nobody guesses a port.
     #[must_use]
     pub fn meets(&self, other: &Self) -> bool {
         let begins = |a: &Self, b: &Self| a.knocks_at(b) && b.answers(a);
         self.passes_udp && other.passes_udp && (begins(self, other) || begins(other, self))
     }
 
-    /// Whether what is sent from behind this one reaches the port that was told of the other.
+    /// Returns true if what is sent from behind this one reaches the port that was told of the
+    /// other.
     fn knocks_at(&self, other: &Self) -> bool {
         if other.keeps_its_port() {
             // It has sent to this address, and to the port that was told of this one.
@@ -164,8 +165,8 @@ impl Rules {
         }
     }
 
-    /// Whether an answer from behind this one reaches the other, which knocked at the port that was
-    /// told of this one.
+    /// Returns true if an answer from behind this one reaches the other, which knocked at the port
+    /// that was told of this one.
     fn answers(&self, other: &Self) -> bool {
         other.filtering <= Dependence::Address || self.keeps_its_port()
     }
@@ -214,8 +215,8 @@ pub struct Nat {
 }
 
 impl Nat {
-    /// A box that nothing has passed yet, with its address outside. Where it translates, only
-    /// addresses of that family are translated: the others are filtered as by a firewall.
+    /// Returns a box that nothing has passed yet, with its address outside. Where it translates,
+    /// only addresses of that family are translated: the others are filtered as by a firewall.
     #[must_use]
     pub fn new(rules: Rules, external: IpAddr, seed: [u8; 32]) -> Self {
         let mut rng = Rng::new(seed, "nat");
@@ -235,19 +236,19 @@ impl Nat {
         &mut self.rules
     }
 
-    /// Its address outside.
+    /// Returns its address outside.
     #[must_use]
     pub const fn external(&self) -> IpAddr {
         self.external
     }
 
-    /// Whether an address is one that it hands out to the outside.
+    /// Returns true if an address is one that it hands out to the outside.
     #[must_use]
     pub fn owns(&self, address: SocketAddr) -> bool {
         self.translates(address) && address.ip() == self.external
     }
 
-    /// Whether addresses of this one's family are translated.
+    /// Returns true if addresses of this one's family are translated.
     #[must_use]
     pub fn translates(&self, address: SocketAddr) -> bool {
         self.rules.translates && address.is_ipv4() == self.external.is_ipv4()
@@ -281,14 +282,14 @@ impl Nat {
         self.reboot();
     }
 
-    /// How many mappings there are.
+    /// Returns how many mappings there are.
     pub fn mappings(&mut self, now: Instant) -> usize {
         self.expire(now);
         self.mappings.len()
     }
 
-    /// Where a datagram from `src` inside to `dst` outside seems to come from; nothing if it does
-    /// not pass, or if no port is left.
+    /// Returns where a datagram from `src` inside to `dst` outside seems to come from; nothing if
+    /// it does not pass, or if no port is left.
     pub fn outbound(
         &mut self,
         src: SocketAddr,
@@ -394,8 +395,8 @@ impl Nat {
         Some(SocketAddr::new(self.external, port))
     }
 
-    /// The first port from `first` on, and round from the end to [`FIRST_PORT`], that no mapping
-    /// has.
+    /// Returns the first port from `first` on, and round from the end to [`FIRST_PORT`], that no
+    /// mapping has.
     fn free_from(&self, first: u16) -> Option<u16> {
         let here = self.mappings.values().filter(|m| m.external.ip() == self.external);
         let here = here.map(|mapping| mapping.external).chain(self.forwards.keys().copied());

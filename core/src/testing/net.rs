@@ -22,7 +22,7 @@ impl HostId {
         Self(index)
     }
 
-    /// The host's place among the hosts of its net, from 0.
+    /// Returns the host's place among the hosts of its net, from 0.
     #[must_use]
     pub const fn index(self) -> usize {
         self.0
@@ -89,7 +89,7 @@ pub struct Net {
 }
 
 impl Net {
-    /// A network without hosts; new links have `conditions`.
+    /// Returns a network without hosts; new links have `conditions`.
     #[must_use]
     pub fn new(seed: [u8; 32], conditions: Conditions) -> Self {
         Self {
@@ -121,13 +121,13 @@ impl Net {
         host
     }
 
-    /// The address that a host has now.
+    /// Returns the address that a host has now.
     #[must_use]
     pub fn address(&self, host: HostId) -> SocketAddr {
         self.addresses[host.0]
     }
 
-    /// The host that has an address now.
+    /// Returns the host that has an address now.
     #[must_use]
     pub fn owner(&self, address: SocketAddr) -> Option<HostId> {
         self.addresses.iter().position(|&taken| taken == address).map(HostId)
@@ -148,8 +148,8 @@ impl Net {
         }
     }
 
-    /// The conditions from one host to another, to change them. What is under way keeps those it
-    /// was sent under.
+    /// Returns the conditions from one host to another, to change them. What is under way keeps
+    /// those it was sent under.
     ///
     /// # Panics
     ///
@@ -207,7 +207,7 @@ impl Net {
         }
     }
 
-    /// When the next datagram arrives.
+    /// Returns when the next datagram arrives.
     #[must_use]
     pub fn next_at(&self) -> Option<Instant> {
         self.under_way.next_at()
@@ -228,30 +228,30 @@ impl Net {
         None
     }
 
-    /// How many datagrams are under way.
+    /// Returns how many datagrams are under way.
     #[must_use]
     pub fn under_way(&self) -> usize {
         self.under_way.len()
     }
 
-    /// The datagrams under way in the order in which they arrive, to tamper with them.
+    /// Returns the datagrams under way in the order in which they arrive, to tamper with them.
     pub fn under_way_mut(&mut self) -> impl Iterator<Item = &mut Packet> {
         self.under_way.iter_mut()
     }
 
-    /// What became of every datagram so far.
+    /// Returns what became of every datagram so far.
     #[must_use]
     pub const fn counters(&self) -> Counters {
         self.counters
     }
 
-    /// The rare things that happened so far.
+    /// Returns the rare things that happened so far.
     #[must_use]
     pub const fn marks(&self) -> &Marks {
         &self.marks
     }
 
-    /// The rare things that happened so far, to add what the network cannot see.
+    /// Returns the rare things that happened so far, to add what the network cannot see.
     pub const fn marks_mut(&mut self) -> &mut Marks {
         &mut self.marks
     }

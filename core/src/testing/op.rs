@@ -19,7 +19,7 @@ impl Side {
     /// Both.
     pub const BOTH: [Self; 2] = [Self::Agent, Self::Connector];
 
-    /// The other one.
+    /// Returns the other one.
     #[must_use]
     pub const fn other(self) -> Self {
         match self {
@@ -129,7 +129,7 @@ impl Op {
         }
     }
 
-    /// The side that it happens to.
+    /// Returns the side that it happens to.
     #[must_use]
     pub const fn side(self) -> Side {
         match self {
@@ -163,7 +163,7 @@ impl Op {
         }
     }
 
-    /// The operations of a random world.
+    /// Returns the operations of a random world.
     #[must_use]
     pub fn sequence(rng: &mut Rng, length: usize) -> Vec<Self> {
         // Most worlds begin with a connection: much of what can happen needs one.
@@ -173,7 +173,7 @@ impl Op {
         begin.iter().copied().chain((0..length).map(draw)).collect()
     }
 
-    /// The operations in a string of bytes; what is left over at its end is none.
+    /// Returns the operations in a string of bytes; what is left over at its end is none.
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Vec<Self> {
         bytes.as_chunks().0.iter().map(|&chunk| Self::decode(chunk)).collect()

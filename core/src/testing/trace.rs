@@ -24,7 +24,7 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// The fingerprint of nothing.
+    /// Returns the fingerprint of nothing.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -37,13 +37,13 @@ impl Trace {
         self.items += 1;
     }
 
-    /// The fingerprint so far.
+    /// Returns the fingerprint so far.
     #[must_use]
     pub fn fingerprint(&self) -> u64 {
         self.hasher.finish()
     }
 
-    /// How many additions there were.
+    /// Returns how many additions there were.
     #[must_use]
     pub const fn items(&self) -> u64 {
         self.items

@@ -44,7 +44,7 @@ pub struct World {
 }
 
 impl World {
-    /// A world without hosts, whose links have `conditions`.
+    /// Returns a world without hosts, whose links have `conditions`.
     #[must_use]
     pub fn new(seed: [u8; 32], conditions: Conditions) -> Self {
         let net = Net::new(Rng::new(seed, "net").seed(), conditions);
@@ -112,20 +112,21 @@ impl World {
         self.settle();
     }
 
-    /// Whether a host has a node that runs.
+    /// Returns true if a host has a node that runs.
     #[must_use]
     pub fn is_running(&self, host: HostId) -> bool {
         let host = &self.hosts[host.index()];
         host.node.is_some() && host.power == Power::On
     }
 
-    /// How often a node was started on a host.
+    /// Returns how often a node was started on a host.
     #[must_use]
     pub fn starts(&self, host: HostId) -> u64 {
         self.hosts[host.index()].starts
     }
 
-    /// A host's node and its time. What it wants after a call is done when the world goes on.
+    /// Returns a host's node and its time. What it wants after a call is done when the world goes
+    /// on.
     ///
     /// # Panics
     /// If the host runs none.
@@ -135,7 +136,7 @@ impl World {
         (host.node.as_mut().expect("the host runs a node"), here)
     }
 
-    /// A host's node.
+    /// Returns a host's node.
     ///
     /// # Panics
     /// If the host runs none.
@@ -144,18 +145,18 @@ impl World {
         self.hosts[host.index()].node.as_ref().expect("the host runs a node")
     }
 
-    /// The seeded provider of a host, to make its configuration with.
+    /// Returns the seeded provider of a host, to make its configuration with.
     #[must_use]
     pub fn crypto(&self, host: HostId) -> &SeededCrypto {
         &self.hosts[host.index()].crypto
     }
 
-    /// The next event of a host's node.
+    /// Returns the next event of a host's node.
     pub fn poll_event(&mut self, host: HostId) -> Option<Event> {
         self.host_mut(host).events.pop_front()
     }
 
-    /// The next datagram that reached a host which runs no node.
+    /// Returns the next datagram that reached a host which runs no node.
     pub fn receive(&mut self, host: HostId) -> Option<Packet> {
         self.host_mut(host).inbox.pop_front()
     }
@@ -165,24 +166,24 @@ impl World {
         self.net.send(from, to, None, payload, self.now);
     }
 
-    /// The network, to look at.
+    /// Returns the network, to look at.
     #[must_use]
     pub const fn net(&self) -> &Net {
         &self.net
     }
 
-    /// The network, to change it.
+    /// Returns the network, to change it.
     pub const fn net_mut(&mut self) -> &mut Net {
         &mut self.net
     }
 
-    /// The time of the world.
+    /// Returns the time of the world.
     #[must_use]
     pub const fn now(&self) -> Instant {
         self.now
     }
 
-    /// What a host's monotonic clock shows.
+    /// Returns what a host's monotonic clock shows.
     #[must_use]
     pub fn host_now(&self, host: HostId) -> Instant {
         self.hosts[host.index()].clock.monotonic(self.now)
@@ -194,7 +195,7 @@ impl World {
         &self.trace
     }
 
-    /// When something happens next, if anything ever does.
+    /// Returns when something happens next, if anything ever does.
     #[must_use]
     pub fn next_at(&self) -> Option<Instant> {
         let deadlines = self.hosts.iter().filter_map(Host::deadline);
@@ -275,7 +276,7 @@ impl World {
     }
 }
 
-/// Whether a packet continues a batch: only the last one of a batch may be shorter.
+/// Returns true if a packet continues a batch: only the last one of a batch may be shorter.
 pub(super) fn joins(batch: &[Packet], packet: &Packet) -> bool {
     let (Some(first), Some(last)) = (batch.first(), batch.last()) else { return true };
     let size = first.payload.len();

@@ -56,7 +56,8 @@ impl Anyone {
         ))
     }
 
-    /// Whether `authority` issued the leaf, directly or through others of the chain, for either use.
+    /// Checks whether `authority` issued the leaf, directly or through others of the chain, for
+    /// either use.
     fn is_issued(
         &self,
         leaf: &CertificateDer<'_>,
@@ -77,7 +78,7 @@ impl Anyone {
         }
     }
 
-    /// When a leaf ends that is good now: what a check at the end of time has against it.
+    /// Returns when a leaf ends that is good now: what a check at the end of time has against it.
     fn end(
         &self,
         leaf: &CertificateDer<'_>,

@@ -44,7 +44,7 @@ pub struct Credential {
 }
 
 impl Credential {
-    /// A verified leaf.
+    /// Returns a verified leaf.
     pub(super) fn member(leaf: &CertificateDer<'_>, not_after: Option<Duration>) -> Self {
         let mut credential = Self {
             standing: Standing::Member,
@@ -78,7 +78,7 @@ impl Credential {
         }
     }
 
-    /// Whether it is a guest, who has no certificate and no name.
+    /// Returns true if it is a guest, who has no certificate and no name.
     #[must_use]
     pub const fn is_guest(&self) -> bool {
         matches!(self.standing, Standing::Guest)

@@ -34,14 +34,14 @@ impl Identity {
         Ok(Self { chain: certificates(chain)?, key })
     }
 
-    /// An identity from DER.
+    /// Returns an identity from DER.
     #[must_use]
     pub const fn new(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Self {
         Self { chain, key }
     }
 
-    /// The same, and these certificates (PEM) are presented after its own: a node shows a relay
-    /// the CA of its mesh this way, and a device that has pinned the CA needs to see it.
+    /// Returns the same, and these certificates (PEM) are presented after its own: a node shows a
+    /// relay the CA of its mesh this way, and a device that has pinned the CA needs to see it.
     ///
     /// # Errors
     /// [`TlsError::Pem`] when there is none, or one is malformed.
@@ -50,14 +50,14 @@ impl Identity {
         Ok(self)
     }
 
-    /// The certificates, leaf first.
+    /// Returns the certificates, leaf first.
     #[must_use]
     pub fn chain(&self) -> &[CertificateDer<'static>] {
         &self.chain
     }
 }
 
-/// Every certificate of a PEM text, at least one.
+/// Returns every certificate of a PEM text, at least one.
 pub(crate) fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     match all {

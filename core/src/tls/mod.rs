@@ -88,8 +88,8 @@ impl Tls {
         &self.trust
     }
 
-    /// A secret of this identity's for one purpose: from its private key, so that it outlives a
-    /// restart.
+    /// Returns a secret of this identity's for one purpose: from its private key, so that it
+    /// outlives a restart.
     pub(crate) fn derive(&self, purpose: &[u8]) -> [u8; 32] {
         #[cfg(not(feature = "ring"))]
         use aws_lc_rs::hmac;
@@ -149,7 +149,7 @@ impl Tls {
     }
 }
 
-/// The provider of the enabled feature, with AES-128-GCM first.
+/// Returns the provider of the enabled feature, with AES-128-GCM first.
 #[must_use]
 pub fn default_provider() -> Arc<CryptoProvider> {
     #[cfg(feature = "aws-lc-rs")]

@@ -35,7 +35,7 @@ fn dialler() -> ClientConfig {
     tls.client(&tls.verifiers().unwrap(), &wall()).unwrap()
 }
 
-/// A dialler that trusts the CA and does nothing else as a node would.
+/// Returns a dialler that trusts the CA and does nothing else as a node would.
 fn stranger(identity: Option<&Issued>) -> ClientConfig {
     let provider = SeededCrypto::new([8; 32]).provider();
     let time = Arc::new(NodeTime(wall()));

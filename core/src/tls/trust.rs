@@ -19,14 +19,14 @@ use super::{TlsError, sha256};
 pub struct KeyDigest(pub [u8; 32]);
 
 impl KeyDigest {
-    /// The digest of a certificate's public key; `None` when it is no X.509 certificate.
+    /// Returns the digest of a certificate's public key; `None` when it is no X.509 certificate.
     #[must_use]
     pub fn of_certificate(certificate: &CertificateDer<'_>) -> Option<Self> {
         let parsed = webpki::EndEntityCert::try_from(certificate).ok()?;
         Some(Self::of_spki(&parsed.subject_public_key_info()))
     }
 
-    /// The digest of a `SubjectPublicKeyInfo` in DER.
+    /// Returns the digest of a `SubjectPublicKeyInfo` in DER.
     #[must_use]
     pub fn of_spki(spki: &[u8]) -> Self {
         Self(sha256(spki))
@@ -159,7 +159,7 @@ impl Trust {
         Self::anchored(Anchors::Anyone)
     }
 
-    /// Whether a node with it can dial anybody.
+    /// Returns true if a node with it can dial anybody.
     pub(crate) const fn may_dial(&self) -> bool {
         !matches!(self.anchors, Anchors::Anyone)
     }
@@ -168,9 +168,9 @@ impl Trust {
         Self { anchors, revoked: Vec::new(), guests: Arc::default() }
     }
 
-    /// The same, less the certificates that these lists revoke (RFC 5280 §5), in PEM. A list past
-    /// its `nextUpdate` still counts: a revoked device does not come back because nobody renewed
-    /// the list.
+    /// Returns the same, less the certificates that these lists revoke (RFC 5280 §5), in PEM. A
+    /// list past its `nextUpdate` still counts: a revoked device does not come back because nobody
+    /// renewed the list.
     ///
     /// # Errors
     /// [`TlsError::Pem`] when the text is not PEM or a list in it no list.
@@ -185,7 +185,7 @@ impl Trust {
         Ok(self)
     }
 
-    /// Whether both believe the same certificates, guests aside.
+    /// Returns true if both believe the same certificates, guests aside.
     pub(crate) fn believes_the_same(&self, other: &Self) -> bool {
         let same_anchors = match (&self.anchors, &other.anchors) {
             (Anchors::Roots(one), Anchors::Roots(two)) => one.roots == two.roots,
@@ -201,9 +201,10 @@ impl Trust {
         same_anchors && self.revoked == other.revoked
     }
 
-    /// The same, and an acceptor lets in whoever proves to hold one of these keys, each until a
-    /// time since the Unix epoch. Nothing else of a guest's certificate is looked at, and no name in
-    /// it believed: the peer's [`Credential`](super::Credential) says that it is a guest.
+    /// Returns the same, and an acceptor lets in whoever proves to hold one of these keys, each
+    /// until a time since the Unix epoch. Nothing else of a guest's certificate is looked at, and
+    /// no name in it believed: the peer's [`Credential`](super::Credential) says that it is a
+    /// guest.
     #[must_use]
     pub fn with_guests(mut self, guests: BTreeMap<KeyDigest, Duration>) -> Self {
         self.guests = Arc::new(guests);

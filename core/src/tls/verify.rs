@@ -115,7 +115,7 @@ impl Verifiers {
     }
 }
 
-/// When a chain that is good now ends: what a check at the end of time has against it.
+/// Returns when a chain that is good now ends: what a check at the end of time has against it.
 fn end(check: impl Fn(Duration) -> Result<(), Error>) -> Option<Duration> {
     match check(END_OF_TIME) {
         Err(Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. })) => {

@@ -98,7 +98,7 @@ impl Overlay {
         self.by_connection.get(&connection).copied()
     }
 
-    /// Whether a connection has a channel at a relay.
+    /// Returns true if a connection has a channel at a relay.
     pub(super) fn has_channel_at(&self, connection: ConnectionId, relay: PeerId) -> bool {
         let overlaid = self.by_connection(connection).and_then(|id| self.all.get(&id));
         overlaid.is_some_and(|it| it.channels.iter().any(|channel| channel.relay == relay))
@@ -139,7 +139,7 @@ impl Overlay {
         }
     }
 
-    /// The first channel to a peer that this node dials: a connection begins on it.
+    /// Returns the first channel to a peer that this node dials: a connection begins on it.
     pub(super) fn dial(
         &mut self,
         peer: PeerId,

@@ -91,13 +91,13 @@ impl Control {
         Ok(())
     }
 
-    /// How many messages wait.
+    /// Returns how many messages wait.
     #[cfg(any(test, feature = "testing"))]
     pub(super) fn waiting(&self) -> usize {
         self.waiting.len()
     }
 
-    /// What is to be written next.
+    /// Returns what is to be written next.
     pub(super) fn front(&mut self) -> Option<&mut Waiting> {
         self.waiting.front_mut()
     }

@@ -95,7 +95,7 @@ impl Peers {
         self.all.get(&id).is_some_and(|p| p.dialled.is_some())
     }
 
-    /// Whether this node uses a peer as a relay.
+    /// Returns true if this node uses a peer as a relay.
     pub(super) fn is_relay(&self, id: PeerId) -> bool {
         self.all.get(&id).is_some_and(Peer::is_relay)
     }
@@ -119,7 +119,7 @@ impl Peers {
         self.credential(id).map(|credential| credential.key)
     }
 
-    /// Whether a stream may be opened to a peer.
+    /// Checks whether a stream may be opened to a peer.
     pub(super) fn may_open(&self, id: PeerId, io: &Io) -> Result<(), Misuse> {
         let peer = self.all.get(&id).ok_or(Misuse::UnknownPeer)?;
         let link = peer.link.as_ref().ok_or(Misuse::NotConnected)?;
@@ -130,7 +130,7 @@ impl Peers {
         }
     }
 
-    /// Whether a request to a peer may wait for its connection.
+    /// Checks whether a request to a peer may wait for its connection.
     pub(super) fn may_request(&self, id: PeerId, io: &Io) -> Result<(), Misuse> {
         let peer = self.all.get(&id).ok_or(Misuse::UnknownPeer)?;
         if io.shutdown.is_under_way() {
@@ -142,7 +142,7 @@ impl Peers {
         Ok(())
     }
 
-    /// Whether requests can be written to a peer now.
+    /// Returns true if requests can be written to a peer now.
     pub(super) fn takes_requests(&self, id: PeerId) -> bool {
         self.all.get(&id).and_then(|p| p.link.as_ref()).is_some_and(|link| !link.going_away)
     }

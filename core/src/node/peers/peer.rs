@@ -113,7 +113,7 @@ impl Peer {
         }
     }
 
-    /// The connection of this peer, up or being made.
+    /// Returns the connection of this peer, up or being made.
     pub(super) fn connection(&self) -> Option<ConnectionId> {
         let attempt = || self.dialled.as_ref()?.attempt.and_then(|a| a.connection);
         self.link.as_ref().map(|l| l.connection).or_else(attempt)
@@ -145,12 +145,12 @@ impl Peer {
         self.datagram_bytes
     }
 
-    /// Whether this node uses it as a relay.
+    /// Returns true if this node uses it as a relay.
     pub(super) fn is_relay(&self) -> bool {
         self.dialled.as_ref().is_some_and(|d| matches!(d.dial.to, Destination::Relay(_)))
     }
 
-    /// The earliest deadline of this peer's machines.
+    /// Returns the earliest deadline of this peer's machines.
     pub(super) fn deadline(&self) -> Option<Deadline> {
         let dialled = self.dialled.as_ref()?;
         earliest([

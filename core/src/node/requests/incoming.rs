@@ -48,7 +48,7 @@ impl Requests {
         }
     }
 
-    /// Whether a peer's request still waits to be taken.
+    /// Returns true if a peer's request still waits to be taken.
     pub(in crate::node) fn is_offered(&self, id: RequestId) -> bool {
         matches!(self.exchanges.get(&id), Some(Exchange::Theirs { offer: Some(_), .. }))
     }

@@ -106,7 +106,8 @@ impl StreamRef<'_> {
         self.node.settle_effects();
     }
 
-    /// Whether the acceptor has said yes. `Pending` means that [`Event::StreamReadable`] follows.
+    /// Returns whether the acceptor has said yes. `Pending` means that [`Event::StreamReadable`]
+    /// follows.
     ///
     /// # Errors
     /// [`StreamError::Refused`] when it said no.
@@ -125,8 +126,8 @@ impl StreamRef<'_> {
         self.node.streams.lost(self.id)
     }
 
-    /// Whether the peer has acknowledged everything of a finished stream. `Pending` means that
-    /// [`Event::StreamFinished`](crate::event::Event::StreamFinished) follows.
+    /// Returns whether the peer has acknowledged everything of a finished stream. `Pending` means
+    /// that [`Event::StreamFinished`](crate::event::Event::StreamFinished) follows.
     ///
     /// # Errors
     /// [`StreamError::ConnectionLost`] when the connection is gone, even if the peer had

@@ -44,7 +44,7 @@ impl Streams {
         })
     }
 
-    /// Whether a stream lives on a connection that is up.
+    /// Returns true if a stream lives on a connection that is up.
     pub(in crate::node) fn is_alive(&self, id: StreamId) -> bool {
         self.link(id).is_some()
     }

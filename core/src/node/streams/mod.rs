@@ -197,8 +197,8 @@ impl Streams {
         }
     }
 
-    /// Whether the body that a stream declares must wait, and charges it when not. A body is charged
-    /// once, when its length is known and before any of it is read.
+    /// Returns true if the body that a stream declares must wait, and charges it when not. A body
+    /// is charged once, when its length is known and before any of it is read.
     fn holds_back(&mut self, id: StreamId, io: &Io) -> bool {
         let limit = io.config.limits.request_bytes;
         let Some(link) = self.link_mut(id) else { return false };

@@ -99,7 +99,7 @@ impl Stream {
         Self::new(Receiving::Header(Decoder::new()), Bytes::new(), now)
     }
 
-    /// The class of the next write.
+    /// Returns the class of the next write.
     pub(super) fn class(&mut self, now: Instant) -> Class {
         let elapsed = now.saturating_duration_since(self.allowance_at).as_secs_f64();
         self.allowance = (self.allowance + elapsed * INTERACTIVE_RATE).min(INTERACTIVE_BURST);
@@ -127,9 +127,9 @@ impl Stream {
         }
     }
 
-    /// Whether both directions are over, so that the entry can go. A stopped one is over even if
-    /// its writer has yet to hear of it: the transport counts it no more, so that what stayed for
-    /// a writer who never comes would have no bound.
+    /// Returns true if both directions are over, so that the entry can go. A stopped one is over
+    /// even if its writer has yet to hear of it: the transport counts it no more, so that what
+    /// stayed for a writer who never comes would have no bound.
     pub(super) const fn is_over(&self) -> bool {
         matches!(self.receiving, Receiving::Done)
             && matches!(self.sending, Sending::Done | Sending::Stopped(_))
@@ -175,13 +175,14 @@ impl Table {
         self.table.len()
     }
 
-    /// Every stream with its number.
+    /// Returns every stream with its number.
     #[cfg(any(test, feature = "testing"))]
     pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &Stream)> {
         self.table.iter().map(|(&index, stream)| (index, stream))
     }
 
-    /// How many streams are watched for their first frame, those that sent it lately included.
+    /// Returns how many streams are watched for their first frame, those that sent it lately
+    /// included.
     #[cfg(any(test, feature = "testing"))]
     pub(super) fn openings(&self) -> usize {
         self.headers.len()
@@ -194,13 +195,13 @@ impl Table {
         }
     }
 
-    /// The oldest stream whose body waits for room.
+    /// Returns the oldest stream whose body waits for room.
     pub(super) fn first_held(&self) -> Option<u64> {
         let held = |(_, s): &(&u64, &Stream)| matches!(s.receiving, Receiving::Held(_));
         self.table.iter().find(held).map(|(id, _)| *id)
     }
 
-    /// When the oldest header is due.
+    /// Returns when the oldest header is due.
     pub(super) fn deadline(&mut self) -> Option<Instant> {
         while let Some(&(due, id)) = self.headers.front() {
             if self.is_opening(id) {
@@ -211,7 +212,7 @@ impl Table {
         None
     }
 
-    /// The next stream whose header is overdue.
+    /// Returns the next stream whose header is overdue.
     pub(super) fn poll_overdue(&mut self, now: Instant) -> Option<u64> {
         let due = self.deadline()?;
         if due > now {
@@ -220,8 +221,8 @@ impl Table {
         self.headers.pop_front().map(|(_, id)| id)
     }
 
-    /// Whether it is still unknown what a stream is for. A request whose body is arriving has
-    /// said it: the requester's own deadline and the budget for bodies bound that.
+    /// Returns true if it is still unknown what a stream is for. A request whose body is arriving
+    /// has said it: the requester's own deadline and the budget for bodies bound that.
     fn is_opening(&self, id: u64) -> bool {
         let opening = |s: &Stream| matches!(s.receiving, Receiving::Header(_)) && s.charged == 0;
         self.table.get(&id).is_some_and(opening)
@@ -239,8 +240,9 @@ pub(super) enum Opening {
     Refuse(Failure),
 }
 
-/// What is wrong with the length of a first frame, from its header alone. Only a request has a body,
-/// which is charged against a budget; anything else is small, or nothing would bound it.
+/// Returns what is wrong with the length of a first frame, from its header alone. Only a request
+/// has a body, which is charged against a budget; anything else is small, or nothing would bound
+/// it.
 pub(super) fn excess(header: Header) -> Option<Failure> {
     let is_request = Kind::from_wire(header.kind) == Some(Kind::Request);
     let detail = || format!("a first frame of {} bytes", header.length);

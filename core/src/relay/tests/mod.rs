@@ -39,7 +39,7 @@ impl Table {
         Self { relay, now: anchor(), said: Vec::new(), broken: Vec::new() }
     }
 
-    /// A relay with a connector, 1, that offers `db`, and a device of its mesh, 2.
+    /// Returns a relay with a connector, 1, that offers `db`, and a device of its mesh, 2.
     fn with_two() -> Self {
         let mut table = Self::new(|_| {});
         table.attach(1, member(1));
@@ -121,7 +121,7 @@ impl Table {
         self.said.clear();
     }
 
-    /// What was said since somebody looked, as a line each.
+    /// Returns what was said since somebody looked, as a line each.
     fn heard(&mut self) -> Vec<String> {
         std::mem::take(&mut self.said).iter().map(|(to, said)| line(to.0, said)).collect()
     }
@@ -166,7 +166,7 @@ fn line(to: u64, message: &Message) -> String {
     format!("{to} {words}")
 }
 
-/// A member of the mesh whose key and serial number are `key`.
+/// Returns a member of the mesh whose key and serial number are `key`.
 fn member(key: u8) -> Client {
     Client { key: KeyDigest([key; 32]), mesh: Some(MESH), serial: format!("{key:02x}") }
 }

@@ -30,17 +30,17 @@ impl Identities {
         Self { authority: authority.expect("the provider makes P-256 keys") }
     }
 
-    /// A server's configuration, valid and trusting this authority.
+    /// Returns a server's configuration, valid and trusting this authority.
     pub(super) fn server(&self) -> Builder {
         self.config(SERVER_NAME, VALID, self).listening(true)
     }
 
-    /// A client's configuration, valid and trusting this authority.
+    /// Returns a client's configuration, valid and trusting this authority.
     pub(super) fn client(&self) -> Builder {
         self.config("client.test", VALID, self)
     }
 
-    /// A configuration with a certificate of this authority that trusts `trusted`.
+    /// Returns a configuration with a certificate of this authority that trusts `trusted`.
     pub(super) fn config(&self, name: &str, validity: Validity, trusted: &Self) -> Builder {
         let trust = trusted.authority.trust().expect("the authority is a certificate");
         Config::builder(Tls::new(self.issue(name, validity), trust))

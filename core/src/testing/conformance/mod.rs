@@ -52,13 +52,13 @@ pub trait Runtime: 'static {
     /// Waits in real time.
     fn sleep(duration: Duration) -> impl Future<Output = ()> + Send;
 
-    /// A socket at an address, as the adapter drives it, and where it is bound.
+    /// Returns a socket at an address, as the adapter drives it, and where it is bound.
     ///
     /// # Errors
     /// What the system says.
     fn io(addr: SocketAddr) -> io::Result<(Self::Io, SocketAddr)>;
 
-    /// A node at an address, made by the adapter, and where it is bound.
+    /// Returns a node at an address, made by the adapter, and where it is bound.
     ///
     /// # Errors
     /// What the system says.

@@ -29,7 +29,7 @@ pub struct Captured {
 }
 
 impl Captured {
-    /// Whether some bytes stand in its payload.
+    /// Returns true if some bytes stand in its payload.
     #[must_use]
     pub fn contains(&self, needle: &[u8]) -> bool {
         self.packet.payload.windows(needle.len().max(1)).any(|window| window == needle)
@@ -42,13 +42,13 @@ impl Lab {
         self.machines[host.index()].capture.get_or_insert_default();
     }
 
-    /// What has passed at a host since [`Lab::capture`], and begins anew.
+    /// Returns what has passed at a host since [`Lab::capture`], and begins anew.
     pub fn take_captured(&mut self, host: HostId) -> Vec<Captured> {
         let capture = &mut self.machines[host.index()].capture;
         capture.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
-    /// What has passed at a host since [`Lab::capture`] or [`Lab::take_captured`].
+    /// Returns what has passed at a host since [`Lab::capture`] or [`Lab::take_captured`].
     #[must_use]
     pub fn captured(&self, host: HostId) -> &[Captured] {
         self.machines[host.index()].capture.as_deref().unwrap_or_default()

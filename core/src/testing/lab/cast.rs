@@ -98,7 +98,7 @@ impl Lab {
         host
     }
 
-    /// A fresh address in a network: 198.51.100.n, or 192.168.b.n behind the box b.
+    /// Returns a fresh address in a network: 198.51.100.n, or 192.168.b.n behind the box b.
     #[must_use]
     pub fn address_in(&self, place: Place, port: u16) -> SocketAddr {
         match place {
@@ -111,7 +111,7 @@ impl Lab {
         SocketAddr::from((Ipv4Addr::new(198, 51, 100, self.hosts_so_far()), port))
     }
 
-    /// The global IPv6 address of the `n`th host.
+    /// Returns the global IPv6 address of the `n`th host.
     #[must_use]
     pub fn global_address(&self, host: HostId) -> SocketAddr {
         let port = self.address(host).port();
@@ -132,7 +132,7 @@ impl Lab {
         u8::try_from(self.internet.nats()).ok().filter(|&n| n < ROOM).expect("a lab is small")
     }
 
-    /// A host's first address.
+    /// Returns a host's first address.
     #[must_use]
     pub fn address(&self, host: HostId) -> SocketAddr {
         self.internet.addresses(host)[0]
@@ -173,13 +173,13 @@ impl Lab {
         node.dial(dial, now).expect("it can dial")
     }
 
-    /// Whether a peer of a host's node is connected.
+    /// Returns true if a peer of a host's node is connected.
     #[must_use]
     pub fn is_connected(&self, host: HostId, peer: PeerId) -> bool {
         matches!(self.node(host).state(peer), Some(State::Connected { .. }))
     }
 
-    /// What a host's node knows of a peer.
+    /// Returns what a host's node knows of a peer.
     ///
     /// # Panics
     /// If it does not know it.
@@ -188,7 +188,7 @@ impl Lab {
         self.node(host).peer_snapshot(peer).expect("it is there")
     }
 
-    /// The peer that a host's node accepted last.
+    /// Returns the peer that a host's node accepted last.
     #[must_use]
     pub fn accepted(&self, host: HostId) -> Option<PeerId> {
         self.log(host).iter().rev().find_map(|(_, event)| {

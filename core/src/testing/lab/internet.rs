@@ -24,7 +24,7 @@ pub const ACCESS_LATENCY: Duration = Duration::from_millis(1);
 pub struct NatId(usize);
 
 impl NatId {
-    /// The box's place among the boxes of its internet, from 0.
+    /// Returns the box's place among the boxes of its internet, from 0.
     #[must_use]
     pub const fn index(self) -> usize {
         self.0
@@ -166,43 +166,43 @@ impl Internet {
         (access.place, access.addresses) = (place, addresses);
     }
 
-    /// The addresses that a host has now.
+    /// Returns the addresses that a host has now.
     #[must_use]
     pub fn addresses(&self, host: HostId) -> &[SocketAddr] {
         &self.hosts[host.index()].addresses
     }
 
-    /// How many addresses were given to hosts so far.
+    /// Returns how many addresses were given to hosts so far.
     #[must_use]
     pub const fn addresses_given(&self) -> usize {
         self.addresses_given
     }
 
-    /// How many boxes there are.
+    /// Returns how many boxes there are.
     #[must_use]
     pub fn nats(&self) -> usize {
         self.boxes.len()
     }
 
-    /// The network that a host is in.
+    /// Returns the network that a host is in.
     #[must_use]
     pub fn place(&self, host: HostId) -> Place {
         self.hosts[host.index()].place
     }
 
-    /// A box, to look at and to change.
+    /// Returns a box, to look at and to change.
     pub fn nat_mut(&mut self, nat: NatId) -> &mut Nat {
         &mut self.boxes[nat.0].nat
     }
 
-    /// The conditions of a host's access link: out of it, and into it.
+    /// Returns the conditions of a host's access link: out of it, and into it.
     pub fn access_mut(&mut self, host: HostId) -> (&mut Conditions, &mut Conditions) {
         let access = &mut self.hosts[host.index()];
         (access.up.conditions_mut(), access.down.conditions_mut())
     }
 
-    /// The conditions of the crossing from where one host meets the internet to where another
-    /// does: its own address, or its outermost box. Hosts inside one box share them.
+    /// Returns the conditions of the crossing from where one host meets the internet to where
+    /// another does: its own address, or its outermost box. Hosts inside one box share them.
     ///
     /// # Panics
     /// If they meet it at one place.
@@ -226,19 +226,19 @@ impl Internet {
         change(self.crossing_mut(other, one));
     }
 
-    /// What became of every datagram so far.
+    /// Returns what became of every datagram so far.
     #[must_use]
     pub const fn fates(&self) -> Fates {
         self.fates
     }
 
-    /// The rare things that links did so far.
+    /// Returns the rare things that links did so far.
     #[must_use]
     pub const fn marks(&self) -> &Marks {
         &self.marks
     }
 
-    /// When something happens next on the way.
+    /// Returns when something happens next on the way.
     #[must_use]
     pub fn next_at(&self) -> Option<Instant> {
         self.under_way.next_at()
@@ -355,7 +355,7 @@ impl Internet {
         })
     }
 
-    /// Where a host meets the internet.
+    /// Returns where a host meets the internet.
     fn edge(&self, host: HostId) -> Edge {
         let (mut edge, mut place) = (Edge::Host(host), self.place(host));
         while let Place::Behind(id) = place {

@@ -45,7 +45,7 @@ pub struct Transfer {
 }
 
 impl Transfer {
-    /// Whether the reader has everything and the end.
+    /// Returns true if the reader has everything and the end.
     #[must_use]
     pub const fn is_complete(&self) -> bool {
         self.ended.is_some()
@@ -63,14 +63,15 @@ impl Transfer {
         self.read
     }
 
-    /// The longest time in which the reader got nothing, from the beginning to the end or to `now`.
+    /// Returns the longest time in which the reader got nothing, from the beginning to the end or
+    /// to `now`.
     #[must_use]
     pub fn longest_stall(&self, now: Instant) -> Duration {
         let until = self.ended.unwrap_or(now);
         self.stall.max(until.saturating_duration_since(self.progressed))
     }
 
-    /// How long it took, once it is complete.
+    /// Returns how long it took, once it is complete.
     #[must_use]
     pub fn took(&self) -> Option<Duration> {
         self.ended.map(|at| at.saturating_duration_since(self.began))
@@ -158,7 +159,7 @@ pub struct Datagrams {
 }
 
 impl Datagrams {
-    /// How many that were sent have not arrived.
+    /// Returns how many that were sent have not arrived.
     #[must_use]
     pub const fn missing(&self) -> u64 {
         self.sent - self.received
@@ -254,7 +255,7 @@ impl Lab {
         self.add_transfer((from.0, ours), (to, theirs), length)
     }
 
-    /// The same with `to` writing.
+    /// Returns the same with `to` writing.
     ///
     /// # Panics
     /// As [`Lab::start_upload`].
@@ -329,7 +330,8 @@ impl Lab {
         id
     }
 
-    /// The longest time without an arrival that ended since the last call, or has not ended.
+    /// Returns the longest time without an arrival that ended since the last call, or has not
+    /// ended.
     pub fn take_silence(&mut self, id: DatagramsId) -> Duration {
         let flow = &mut self.loads.datagrams[id.0];
         let lasting = flow.last_arrival.map(|last| self.now.saturating_duration_since(last));

@@ -80,13 +80,13 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// An internet without hosts, whose crossings take 10 ms and lose nothing.
+    /// Returns an internet without hosts, whose crossings take 10 ms and lose nothing.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self::with(seed, Conditions::default())
     }
 
-    /// An internet without hosts, whose crossings have `conditions`.
+    /// Returns an internet without hosts, whose crossings have `conditions`.
     #[must_use]
     pub fn with(seed: u64, conditions: Conditions) -> Self {
         let bytes = widen(seed);
@@ -158,7 +158,7 @@ impl Lab {
         self.settle();
     }
 
-    /// A host's node and its time. What it wants after a call is done when the lab goes on.
+    /// Returns a host's node and its time. What it wants after a call is done when the lab goes on.
     ///
     /// # Panics
     /// If the host runs none.
@@ -169,7 +169,7 @@ impl Lab {
         (host.node.as_mut().expect("the host runs a node"), here)
     }
 
-    /// A host's node.
+    /// Returns a host's node.
     ///
     /// # Panics
     /// If the host runs none.
@@ -178,18 +178,18 @@ impl Lab {
         self.machines[host.index()].host.node.as_ref().expect("the host runs a node")
     }
 
-    /// A host's node, if it has one that runs.
+    /// Returns a host's node, if it has one that runs.
     fn running(&mut self, host: HostId) -> Option<&mut Node> {
         let host = self.host_mut(host);
         if host.power == Power::On { host.node.as_mut() } else { None }
     }
 
-    /// All hosts.
+    /// Returns all hosts.
     fn hosts(&self) -> impl Iterator<Item = HostId> + use<> {
         (0..self.machines.len()).map(HostId::at)
     }
 
-    /// The seeded provider of a host, to make its configuration with.
+    /// Returns the seeded provider of a host, to make its configuration with.
     #[must_use]
     pub fn crypto(&self, host: HostId) -> &SeededCrypto {
         &self.machines[host.index()].host.crypto
@@ -201,18 +201,18 @@ impl Lab {
         &self.machines[host.index()].log
     }
 
-    /// The networks, to look at.
+    /// Returns the networks, to look at.
     #[must_use]
     pub const fn internet(&self) -> &Internet {
         &self.internet
     }
 
-    /// The networks, to change them.
+    /// Returns the networks, to change them.
     pub const fn internet_mut(&mut self) -> &mut Internet {
         &mut self.internet
     }
 
-    /// The time of the lab.
+    /// Returns the time of the lab.
     #[must_use]
     pub const fn now(&self) -> Instant {
         self.now
@@ -224,7 +224,7 @@ impl Lab {
         &self.trace
     }
 
-    /// When something happens next, if anything ever does.
+    /// Returns when something happens next, if anything ever does.
     #[must_use]
     pub fn next_at(&self) -> Option<Instant> {
         let deadlines = self.machines.iter().filter_map(|machine| machine.host.deadline());
@@ -337,7 +337,7 @@ impl Lab {
         self.internet.send(from, packet, self.now);
     }
 
-    /// The address that a datagram leaves from, or what a system says that cannot send it.
+    /// Returns the address that a datagram leaves from, or what a system says that cannot send it.
     fn source(&self, host: HostId, route: Route) -> Result<SocketAddr, &'static str> {
         let services = &self.machines[host.index()].services;
         let is_own = |a: &&SocketAddr| services.iter().all(|service| service.address != **a);

@@ -74,7 +74,7 @@ impl Lab {
         self.attach_as(host, who, relay)
     }
 
-    /// The same for an agent that has an identity of its own, as well.
+    /// Returns the same for an agent that has an identity of its own, as well.
     ///
     /// # Panics
     /// If it may not.
@@ -115,7 +115,7 @@ impl Lab {
         self.dial_with(host, Dial::service(service.parse().expect("a service name"), name))
     }
 
-    /// How often a relay took what a host's node offers.
+    /// Returns how often a relay took what a host's node offers.
     #[must_use]
     pub fn registrations(&self, host: HostId) -> usize {
         let is_one = |(_, event): &&(Instant, Event)| matches!(event, Event::Registered { .. });
@@ -131,7 +131,7 @@ impl Lab {
         self.peer(host, peer).path.expect("it is behind a relay")
     }
 
-    /// Every change of the way to a peer, with the lab's time of it.
+    /// Returns every change of the way to a peer, with the lab's time of it.
     #[must_use]
     pub fn changes(&self, host: HostId, peer: PeerId) -> Vec<(Instant, Via, path::Reason)> {
         let change = |(at, event): &(Instant, Event)| {
@@ -141,7 +141,7 @@ impl Lab {
         self.log(host).iter().filter_map(change).collect()
     }
 
-    /// Whether a host's packets to a peer go directly.
+    /// Returns true if a host's packets to a peer go directly.
     #[must_use]
     pub fn is_direct(&self, host: HostId, peer: PeerId) -> bool {
         matches!(self.changes(host, peer).last(), Some((_, Via::Direct(_), _)))

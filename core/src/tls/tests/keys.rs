@@ -106,7 +106,7 @@ fn what_is_no_certificate_is_nobody() {
     assert!(verifiers.dialler(&[CertificateDer::from(vec![0x30, 0])], EPOCH).is_err());
 }
 
-/// A certificate that was seen somewhere, with a key that is another's.
+/// Returns a certificate that was seen somewhere, with a key that is another's.
 fn borrowed(seen: &Issued, own: &Issued) -> CertifiedKey {
     let key = provider().key_provider.load_private_key(own.key()).unwrap();
     CertifiedKey::new(seen.chain(), key)
@@ -137,7 +137,7 @@ fn pinning(pin: KeyDigest) -> ClientConfig {
     tls.client(&tls.verifiers().unwrap(), &wall()).unwrap()
 }
 
-/// An acceptor that lets anyone in, with whatever certificate and key.
+/// Returns an acceptor that lets anyone in, with whatever certificate and key.
 fn relay(own: CertifiedKey) -> Arc<ServerConfig> {
     #[derive(Debug)]
     struct Always(Arc<CertifiedKey>);
