@@ -334,7 +334,8 @@ pub struct Dial {
     pub to: Destination,
     /// The name its certificate must carry.
     pub server_name: String,
-    /// How to come back after a loss; `None` takes the node's own policy, by default one without end.
+    /// How to come back after a loss; `None` takes the node's own policy, by default one without
+    /// end.
     pub retry: Option<retry::Policy>,
     /// Who this node is to the peer and whether it believes it; `None` is the node's own.
     pub tls: Option<Tls>,

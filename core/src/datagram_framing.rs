@@ -1,7 +1,7 @@
 //! Records: datagrams in a stream of bytes, one after another.
 //!
-//! Decides where a datagram starts and ends in a TCP stream. Never looks into one, and refuses none:
-//! every length that two bytes can say is within the bound, so that there are no errors here.
+//! Decides where a datagram starts and ends in a TCP stream. Never looks into one, and refuses
+//! none: every length that two bytes can say is within the bound, so that there are no errors here.
 //!
 //! A record is `length: u16` big-endian, then as many bytes (docs/protocol.md, "TCP fallback").
 //!
@@ -58,8 +58,8 @@ pub fn encode(datagram: &[u8], out: &mut impl BufMut) -> Result<(), Unfit> {
     Ok(())
 }
 
-/// Cuts a stream into datagrams, chunk by chunk. It holds what has arrived of one record, never more
-/// than [`HEADER_LEN`] and [`MAX_LEN`] bytes, and never memory for what has yet to arrive.
+/// Cuts a stream into datagrams, chunk by chunk. It holds what has arrived of one record, never
+/// more than [`HEADER_LEN`] and [`MAX_LEN`] bytes, and never memory for what has yet to arrive.
 #[derive(Debug, Default)]
 pub struct Decoder {
     /// The first byte of a header whose second has not arrived.

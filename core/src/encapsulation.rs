@@ -1,5 +1,5 @@
-//! How packets of end-to-end connections travel in datagrams to and from a relay: whole, or in parts
-//! where the path to the relay is too narrow (docs/protocol.md, "Relayed packets").
+//! How packets of end-to-end connections travel in datagrams to and from a relay: whole, or in
+//! parts where the path to the relay is too narrow (docs/protocol.md, "Relayed packets").
 //!
 //! It decides how they are wrapped, split and put together again, and how many halves are kept. It
 //! never looks at what they say.
@@ -18,8 +18,8 @@ pub(crate) const PART: u8 = 3;
 pub(crate) const WHOLE_HEADER: usize = 5;
 /// Bytes before a part.
 const PART_HEADER: usize = 9;
-/// Bytes of a packet that one part carries at most: what follows the header on the narrowest path of
-/// QUIC, of 1,200 bytes (RFC 9000 §14), and that to the other client may be one.
+/// Bytes of a packet that one part carries at most: what follows the header on the narrowest path
+/// of QUIC, of 1,200 bytes (RFC 9000 §14), and that to the other client may be one.
 const MAX_PART: usize = 1_100;
 /// Parts that one packet may have: the largest packets are of 16 KiB.
 const MAX_PARTS: usize = 16;
@@ -59,8 +59,8 @@ pub(crate) fn wrap(
 }
 
 /// Makes a datagram fit into `room` on its way to the next: one that does not and carries a whole
-/// packet goes in parts, with the id after `last_id`. There is nothing of one that does not fit even
-/// so.
+/// packet goes in parts, with the id after `last_id`. There is nothing of one that does not fit
+/// even so.
 pub(crate) fn refit(
     datagram: Bytes,
     room: usize,
@@ -104,8 +104,8 @@ pub(crate) struct Part {
     bytes: Bytes,
 }
 
-/// What stands before every packet and every part, and what follows it. It is all that a relay looks
-/// at.
+/// What stands before every packet and every part, and what follows it. It is all that a relay
+/// looks at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Head<'a> {
     /// [`WHOLE`] or [`PART`].

@@ -2,8 +2,8 @@
 //! end checks (docs/protocol.md, "Identity"). For examples, tests and programs that certify a few
 //! devices of their own; any other CA does as well.
 //!
-//! It decides who signs what, for which use and for how long. It reads no clock and keeps nothing on
-//! disk. Keys come from the TLS provider's source of randomness, as those of handshakes do.
+//! It decides who signs what, for which use and for how long. It reads no clock and keeps nothing
+//! on disk. Keys come from the TLS provider's source of randomness, as those of handshakes do.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -86,8 +86,8 @@ pub struct Validity {
 }
 
 impl Validity {
-    /// Returns the validity of a certificate that is signed at `unix`, the time since the Unix epoch,
-    /// and is good for `life`. It begins an hour earlier, for clocks that are behind.
+    /// Returns the validity of a certificate that is signed at `unix`, the time since the Unix
+    /// epoch, and is good for `life`. It begins an hour earlier, for clocks that are behind.
     #[must_use]
     pub const fn starting(unix: Duration, life: Duration) -> Self {
         Self { not_before: unix.saturating_sub(BACKDATED), not_after: unix.saturating_add(life) }
@@ -236,8 +236,8 @@ impl Authority {
         Trust::new(vec![self.certificate.clone()])
     }
 
-    /// Signs a certificate for a device of this DNS name, with a new key. It is good for 365 days from
-    /// `unix`, the time since the Unix epoch, and carries the URI of its role.
+    /// Signs a certificate for a device of this DNS name, with a new key. It is good for 365 days
+    /// from `unix`, the time since the Unix epoch, and carries the URI of its role.
     ///
     /// # Errors
     /// [`PkiError::Name`] when `name` is no DNS name, [`PkiError::Signing`].

@@ -42,9 +42,10 @@ pub enum ConfigError {
     StableAfterTooLong(Duration),
 }
 
-/// How long to keep trying; every value of this type is usable. The default never gives up on a peer
-/// that cannot be reached: a library that stops by itself leaves a program without a connection long
-/// after the outage is over. A limit is for a caller that has somebody to report it to.
+/// How long to keep trying; every value of this type is usable. The default never gives up on a
+/// peer that cannot be reached: a library that stops by itself leaves a program without a
+/// connection long after the outage is over. A limit is for a caller that has somebody to report it
+/// to.
 ///
 /// ```
 /// use adit_core::retry::Policy;
@@ -70,8 +71,8 @@ impl Policy {
         Builder(Self::persistent())
     }
 
-    /// Returns the policy of an agent that a person watches: 10 attempts, about 5 minutes, or 5 that
-    /// the peer answers without being able to serve. It is never the default.
+    /// Returns the policy of an agent that a person watches: 10 attempts, about 5 minutes, or 5
+    /// that the peer answers without being able to serve. It is never the default.
     #[must_use]
     pub fn interactive() -> Self {
         Self { max_attempts: Some(10), max_unavailable: Some(5), ..Self::persistent() }

@@ -32,12 +32,12 @@ pub enum Via {
     Relayed(Channel),
 }
 
-/// The first 32 bits of addresses that name an end-to-end connection within a node: of the range for
-/// local use (RFC 4193), and never on any wire.
+/// The first 32 bits of addresses that name an end-to-end connection within a node: of the range
+/// for local use (RFC 4193), and never on any wire.
 const VIRTUAL: [u16; 2] = [0xfd15, 0x070b];
 
-/// Returns the address by which the transport knows an end-to-end connection. Each is a network of its
-/// own, since limits by source count an IPv6 /64 as one.
+/// Returns the address by which the transport knows an end-to-end connection. Each is a network of
+/// its own, since limits by source count an IPv6 /64 as one.
 pub(crate) const fn overlay_address(id: OverlayId) -> SocketAddr {
     let (high, low) = ((id.0 >> 16) as u16, (id.0 & 0xffff) as u16);
     let ip = Ipv6Addr::new(VIRTUAL[0], VIRTUAL[1], high, low, 0, 0, 0, 1);

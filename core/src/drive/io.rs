@@ -22,10 +22,10 @@ pub trait Clock: Send + Sync {
 
 /// The socket of one runtime.
 ///
-/// The contract is that of `std::task`: a method that returns `Pending` has arranged for the waker of
-/// its latest context to be called. The driver polls all methods from one task and never trusts a
-/// wake-up: it compares the clock with the deadline. Waking too often costs time; missing a wake-up
-/// stalls the node.
+/// The contract is that of `std::task`: a method that returns `Pending` has arranged for the waker
+/// of its latest context to be called. The driver polls all methods from one task and never trusts
+/// a wake-up: it compares the clock with the deadline. Waking too often costs time; missing a
+/// wake-up stalls the node.
 ///
 /// # Loops over readiness
 ///
@@ -37,25 +37,25 @@ pub trait Clock: Send + Sync {
 /// Where the system takes an operation with its memory and reports its end later (`io_uring`, I/O
 /// completion ports), five more rules matter:
 ///
-/// - **Sending is over for the driver when the adapter has taken the batch**, not when the system has
-///   sent it. [`Io::poll_send`] copies the payload into memory of its own, submits it and returns
-///   `Ready(Ok(()))`. The driver uses the payload again as soon as the call returns.
-/// - **A batch answered with `Pending` was not taken, and is offered again**, with the same bytes, at
-///   the next turn, before any other. An adapter returns `Pending` when it has no memory or no place in
-///   its queue, and wakes the driver when a completion frees one. One that submits the batch and
-///   returns `Pending` sends it twice.
-/// - **An error belongs to the batch of the call that returns it.** The error of an earlier batch, known
-///   on its completion, is dropped: the core learns of the loss from silence. An error that ends the
-///   socket is returned from [`Io::poll_recv`].
-/// - **Receiving runs ahead.** The adapter keeps at least one receive submitted with a buffer of its own,
-///   queues what completes, wakes the driver and hands it over at the next call. When its queue is
-///   full it submits no more: the system's buffer drops what is too much, as UDP does.
-/// - **What is submitted outlives the driver.** Dropping the driver drops the adapter, which cancels its
-///   operations or leaves their memory to them until they complete.
+/// - **Sending is over for the driver when the adapter has taken the batch**, not when the system
+///   has sent it. [`Io::poll_send`] copies the payload into memory of its own, submits it and
+///   returns `Ready(Ok(()))`. The driver uses the payload again as soon as the call returns.
+/// - **A batch answered with `Pending` was not taken, and is offered again**, with the same bytes,
+///   at the next turn, before any other. An adapter returns `Pending` when it has no memory or no
+///   place in its queue, and wakes the driver when a completion frees one. One that submits the
+///   batch and returns `Pending` sends it twice.
+/// - **An error belongs to the batch of the call that returns it.** The error of an earlier batch,
+///   known on its completion, is dropped: the core learns of the loss from silence. An error that
+///   ends the socket is returned from [`Io::poll_recv`].
+/// - **Receiving runs ahead.** The adapter keeps at least one receive submitted with a buffer of
+///   its own, queues what completes, wakes the driver and hands it over at the next call. When its
+///   queue is full it submits no more: the system's buffer drops what is too much, as UDP does.
+/// - **What is submitted outlives the driver.** Dropping the driver drops the adapter, which
+///   cancels its operations or leaves their memory to them until they complete.
 ///
-/// [`Io::poll_sleep`] is called with a new instant whenever the deadline moves, earlier or later: the
-/// latest replaces all before it. A loop that can wait with a timeout needs no timer: it keeps the
-/// instant, and waits no longer than that.
+/// [`Io::poll_sleep`] is called with a new instant whenever the deadline moves, earlier or later:
+/// the latest replaces all before it. A loop that can wait with a timeout needs no timer: it keeps
+/// the instant, and waits no longer than that.
 ///
 /// ```
 /// use std::collections::VecDeque;
@@ -222,7 +222,8 @@ pub trait Io {
     /// driver asks once, when it is made.
     ///
     /// # Errors
-    /// What the system reports; `Unsupported` where an adapter has no address, which is the default.
+    /// What the system reports; `Unsupported` where an adapter has no address, which is the
+    /// default.
     ///
     /// [`Handle::local_addr`]: super::Handle::local_addr
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -239,11 +240,12 @@ pub trait Io {
         sink: &mut dyn FnMut(Datagram),
     ) -> Poll<io::Result<()>>;
 
-    /// Sends one batch, all of it or none. `Pending` means none: the driver keeps the batch and offers
-    /// it again, before any other.
+    /// Sends one batch, all of it or none. `Pending` means none: the driver keeps the batch and
+    /// offers it again, before any other.
     ///
     /// # Errors
-    /// What the system reports about this destination; the driver reports it to the core and goes on.
+    /// What the system reports about this destination; the driver reports it to the core and goes
+    /// on.
     fn poll_send(
         &mut self,
         cx: &mut Context<'_>,

@@ -6,8 +6,8 @@ use std::fmt::Debug;
 use crate::id::PeerId;
 use crate::message::Message;
 
-/// Has taken a relay over, or looks at what it sees outside of the encryption between its clients and
-/// itself.
+/// Has taken a relay over, or looks at what it sees outside of the encryption between its clients
+/// and itself.
 pub trait FaultInjector: Debug + Send {
     /// Returns what is passed on in place of this datagram of a client's, and in whose name; by
     /// default the datagram itself.

@@ -1,9 +1,9 @@
-//! What every part of a node works with: the transport, the clock, the configuration, and the queues
-//! of what is to happen next.
+//! What every part of a node works with: the transport, the clock, the configuration, and the
+//! queues of what is to happen next.
 //!
 //! An owner changes its own fields and what is here, and nothing else. What it causes in another
-//! owner is an [`Effect`]: only the node drains that queue, so that no call reaches itself by way of
-//! others, however many peers there are.
+//! owner is an [`Effect`]: only the node drains that queue, so that no call reaches itself by way
+//! of others, however many peers there are.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;

@@ -103,8 +103,8 @@ pub enum Input {
     /// socket: all of them, whenever one changes. They are advertised to peers behind relays.
     LocalAddresses(Vec<SocketAddr>),
     /// The addresses outside that a gateway maps to the socket: all of them, whenever one changes;
-    /// none takes them away. They are advertised to peers behind relays. A gateway is not trusted: an
-    /// address is used only after a peer's probe has arrived by it.
+    /// none takes them away. They are advertised to peers behind relays. A gateway is not trusted:
+    /// an address is used only after a peer's probe has arrived by it.
     MappedAddresses(Vec<SocketAddr>),
     /// The wall clock was set, or read again: time since the Unix epoch.
     Wall(Duration),
@@ -189,8 +189,8 @@ impl Node {
         self.advance();
     }
 
-    /// Returns the next thing this node asks for. Bytes to send are put into `out`, which is cleared
-    /// first.
+    /// Returns the next thing this node asks for. Bytes to send are put into `out`, which is
+    /// cleared first.
     pub fn poll_output(&mut self, out: &mut Vec<u8>, now: Instant) -> Option<Output> {
         let now = self.io.clock.advance(now);
         loop {
@@ -236,8 +236,8 @@ impl Node {
         self.timer()
     }
 
-    /// Returns the next timer alone, for a caller whose socket takes no more for now: pending output
-    /// does not make it due.
+    /// Returns the next timer alone, for a caller whose socket takes no more for now: pending
+    /// output does not make it due.
     #[must_use]
     pub fn timer(&self) -> Option<Deadline> {
         earliest([
@@ -299,7 +299,8 @@ impl Node {
 
     /// Replaces the identity and the trust while running. Handshakes from now on use them.
     /// Connections that exist go on under the identity they were made with, unless the new trust
-    /// does not accept their peer: these are closed with `unauthenticated`, in the turns that follow.
+    /// does not accept their peer: these are closed with `unauthenticated`, in the turns that
+    /// follow.
     ///
     /// # Errors
     /// [`TlsError`] when they cannot be used; nothing has changed then.
@@ -339,8 +340,8 @@ impl Node {
 
     /// Offers services through every relay that this node has dialled or will dial, in place of
     /// what it offered before; `None` offers nothing any more. [`Event::Registered`] and
-    /// [`Event::Unregistered`] report whether a relay takes it. [`Register::takeover`] is set by the
-    /// node.
+    /// [`Event::Unregistered`] report whether a relay takes it. [`Register::takeover`] is set by
+    /// the node.
     pub fn register(&mut self, offer: Option<Register>, now: Instant) {
         self.io.clock.advance(now);
         self.relay_client.register(offer, &mut self.io);
@@ -402,8 +403,9 @@ impl Node {
         Ok(id)
     }
 
-    /// Returns the next part of the answer to a request of ours. `None` is its end. After the end or
-    /// a failure the request is forgotten. `Pending` means that [`Event::RequestProgressed`] follows.
+    /// Returns the next part of the answer to a request of ours. `None` is its end. After the end
+    /// or a failure the request is forgotten. `Pending` means that [`Event::RequestProgressed`]
+    /// follows.
     ///
     /// # Errors
     /// The [`Failure`] of the request, once.
@@ -495,8 +497,8 @@ impl Node {
         self.io.on(connection, quic::Connection::max_datagram)??.checked_sub(1)
     }
 
-    /// Shuts the node down: no new peers, streams or requests; peers are notified; what is under way
-    /// may finish within the configured drain time; then every connection is closed and
+    /// Shuts the node down: no new peers, streams or requests; peers are notified; what is under
+    /// way may finish within the configured drain time; then every connection is closed and
     /// [`Event::ShutDown`] follows.
     pub fn shutdown(&mut self, now: Instant) {
         let now = self.io.clock.advance(now);
@@ -537,8 +539,8 @@ impl Node {
         self.snapshot_at(self.io.now())
     }
 
-    /// Returns all statistics, with ages as of `now`: an idle node gets no time until a heartbeat is
-    /// due.
+    /// Returns all statistics, with ages as of `now`: an idle node gets no time until a heartbeat
+    /// is due.
     #[must_use]
     pub fn snapshot_at(&self, now: Instant) -> Snapshot {
         Snapshot {

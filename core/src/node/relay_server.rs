@@ -2,7 +2,8 @@
 //! decides.
 //!
 //! What one client does can concern thousands of others: a service that is withdrawn, a connector
-//! that vanishes. Each turn carries out [`ACTIONS`] of what follows, and leaves the rest for the next.
+//! that vanishes. Each turn carries out [`ACTIONS`] of what follows, and leaves the rest for the
+//! next.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;

@@ -22,7 +22,8 @@ pub struct Snapshot {
     pub connections: usize,
     /// What came of the handshakes that others began.
     pub handshakes: admission::Stats,
-    /// What the network does to the addresses of this node's packets, as far as relays have shown it.
+    /// What the network does to the addresses of this node's packets, as far as relays have shown
+    /// it.
     pub mapping: Mapping,
     /// What it does for its clients, if it is a relay.
     pub relay: Option<relay::View>,

@@ -4,9 +4,9 @@
 //! record of those that were seen, and never says what an answer proves.
 //!
 //! A ping and its pong are equally long, so that whoever answers never sends more than it got. The
-//! two directions of a connection have keys of their own: a probe that is sent back to its sender is
-//! refused there. Their first byte lies where no packet of QUIC begins (RFC 9443 §3), so that they
-//! share a socket with it.
+//! two directions of a connection have keys of their own: a probe that is sent back to its sender
+//! is refused there. Their first byte lies where no packet of QUIC begins (RFC 9443 §3), so that
+//! they share a socket with it.
 //!
 //! ```text
 //!  0      1         9            17      25        26      42     44      45     48   64
@@ -88,11 +88,11 @@ pub struct Probe {
     pub session: u64,
     /// One more than that of the sender's last ping; a pong repeats the ping's.
     pub transaction: u64,
-    /// When this probe was sent, in microseconds of a clock of its sender's own that never goes back;
-    /// a relay, which keeps no clock for a client, repeats the ping's.
+    /// When this probe was sent, in microseconds of a clock of its sender's own that never goes
+    /// back; a relay, which keeps no clock for a client, repeats the ping's.
     pub sent: u64,
-    /// Where the ping came from, as the sender of the pong saw it; `None` in a ping, and where there
-    /// is no address.
+    /// Where the ping came from, as the sender of the pong saw it; `None` in a ping, and where
+    /// there is no address.
     pub observed: Option<SocketAddr>,
     /// Eight bits that the two ends agree on.
     pub state: u8,

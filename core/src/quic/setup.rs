@@ -29,11 +29,11 @@ const INCOMING_BUFFER_TOTAL: u64 = 8 << 20;
 /// Streams that each side may open before the other knows it. The transport keeps a place for each,
 /// 70 bytes: 1,024 of them would be most of what a handshake under way takes.
 const STREAMS_BEFORE_KNOWN: u32 = 8;
-/// Streams that a peer may open once it is known, and twice as many whenever it has more than half of them
-/// open, up to what is configured: an idle connection takes 9 KiB for them.
+/// Streams that a peer may open once it is known, and twice as many whenever it has more than half
+/// of them open, up to what is configured: an idle connection takes 9 KiB for them.
 pub(super) const STREAMS_OF_A_PEER: u32 = 128;
-/// How long the proof of an address counts: as long as a dialler tries with it, since a first packet
-/// beyond the limits is ignored and comes again with the same proof.
+/// How long the proof of an address counts: as long as a dialler tries with it, since a first
+/// packet beyond the limits is ignored and comes again with the same proof.
 const RETRY_TOKEN_LIFETIME: Duration = Duration::from_secs(30);
 /// Bytes of out-of-order handshake data: two certificate chains of ordinary size.
 const CRYPTO_BUFFER: usize = 32 << 10;

@@ -45,8 +45,8 @@ pub struct Config {
     pub connects_per_second: u32,
     /// Lookups of one client at once: 64, one for each channel.
     pub connects_at_once: u32,
-    /// Channels a second that one connector is told of: 50, half of the control frames that it takes
-    /// from anybody.
+    /// Channels a second that one connector is told of: 50, half of the control frames that it
+    /// takes from anybody.
     pub incoming_per_second: u32,
     /// Channels that one connector is told of at once: 500, since its devices come back together.
     pub incoming_at_once: u32,
@@ -57,15 +57,16 @@ pub struct Config {
     pub bytes_at_once: u64,
     /// Bytes that may wait for one client, each packet with 64 more: 512 KiB, 40 ms at 100 Mbit/s.
     pub queue_bytes: usize,
-    /// Bytes of one sender that may wait for one client: 256 KiB, so that a second sender finds room.
+    /// Bytes of one sender that may wait for one client: 256 KiB, so that a second sender finds
+    /// room.
     pub queue_bytes_of_a_source: usize,
     /// Bytes that may wait for all clients: 64 MiB, when a whole network has gone silent.
     pub queue_bytes_in_all: usize,
     /// A connector has to register again within this time, and is forgotten after three of them:
     /// 30 s, the time in which a connection notices that its peer is gone.
     pub refresh: Duration,
-    /// How long clients should stay away when the relay shuts down: 2 s, the time a program takes to
-    /// start again.
+    /// How long clients should stay away when the relay shuts down: 2 s, the time a program takes
+    /// to start again.
     pub come_back_after: Duration,
 }
 

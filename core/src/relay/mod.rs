@@ -264,8 +264,8 @@ impl Relay {
         self.timers.next()
     }
 
-    /// The relay is about to stop: nobody else is let in, registered or matched, and is told to come
-    /// back after so long. What there is goes on. The farewell itself is the caller's
+    /// The relay is about to stop: nobody else is let in, registered or matched, and is told to
+    /// come back after so long. What there is goes on. The farewell itself is the caller's
     /// [`Goaway`](crate::message::Goaway).
     pub const fn drain(&mut self, come_back_after: Duration) {
         self.draining = Some(come_back_after);
@@ -298,8 +298,8 @@ fn shutting_down(after: Duration) -> Failure {
     Failure::new(Code::ShuttingDown, "the relay is shutting down").with_retry_after(after)
 }
 
-/// An address as others can use it: IPv4 as such, and without a scope, which means something on this
-/// host alone.
+/// An address as others can use it: IPv4 as such, and without a scope, which means something on
+/// this host alone.
 fn plain(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }

@@ -4,8 +4,8 @@
 //! who may send to whom.
 //!
 //! Every sender has a queue of its own for each receiver, and these take turns by bytes (deficit
-//! round robin, Shreedhar and Varghese 1995). When there is no room, the oldest packet of whoever has
-//! most waiting is dropped: a sender below its share loses nothing to one above it.
+//! round robin, Shreedhar and Varghese 1995). When there is no room, the oldest packet of whoever
+//! has most waiting is dropped: a sender below its share loses nothing to one above it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -159,7 +159,8 @@ impl Queue {
         flow.packets.push_back(packet);
     }
 
-    /// Drops the oldest packet of a sender, and says how many bytes that freed; `None` if it has none.
+    /// Drops the oldest packet of a sender, and says how many bytes that freed; `None` if it has
+    /// none.
     fn drop_oldest(&mut self, source: PeerId) -> Option<usize> {
         let flow = self.flows.get_mut(&source)?;
         let freed = flow.packets.pop_front()?.len() + OVERHEAD;

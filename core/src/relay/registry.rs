@@ -112,8 +112,8 @@ impl Registry {
         })
     }
 
-    /// Registers a client, in place of its registration of before, whose age it keeps if the name is
-    /// the same. The name must be free or its own.
+    /// Registers a client, in place of its registration of before, whose age it keeps if the name
+    /// is the same. The name must be free or its own.
     ///
     /// Of a guest that too many connectors list already, one more is no help, and not listed.
     pub(super) fn insert(&mut self, client: PeerId, mut registration: Registration) {

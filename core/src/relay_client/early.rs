@@ -1,8 +1,9 @@
 //! Datagrams of channels that nobody has told this node of yet.
 //!
-//! A relay tells of a channel on the control stream, and passes its packets on in datagrams: a first
-//! packet overtakes the news when that is lost and sent again, and would be asked for again only
-//! after a second (RFC 9002 §6.2.2). It decides what is kept for how long, and never looks inside.
+//! A relay tells of a channel on the control stream, and passes its packets on in datagrams: a
+//! first packet overtakes the news when that is lost and sent again, and would be asked for again
+//! only after a second (RFC 9002 §6.2.2). It decides what is kept for how long, and never looks
+//! inside.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

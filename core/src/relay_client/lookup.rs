@@ -8,8 +8,8 @@ use crate::id::PeerId;
 use crate::timer::{Deadline, Reason};
 use crate::tls::KeyDigest;
 
-/// Pause before a relay is asked again that has no way to a peer which is connected by another: a relay
-/// that was restarted has its clients back within a second or two.
+/// Pause before a relay is asked again that has no way to a peer which is connected by another: a
+/// relay that was restarted has its clients back within a second or two.
 pub(crate) const SOON: Duration = Duration::from_secs(1);
 /// The same once it has been asked three times.
 pub(crate) const AGAIN: Duration = Duration::from_secs(5);

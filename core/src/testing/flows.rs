@@ -1,8 +1,8 @@
 //! The forwarded streams of a world: what was written, and what may be read therefore.
 //!
-//! A reader sees a prefix of what its writer wrote, in order, once, and the end only at the end. The
-//! applications here react to events alone and never ask a second time, so that an event which the
-//! node forgets to give shows as a stream that stands still.
+//! A reader sees a prefix of what its writer wrote, in order, once, and the end only at the end.
+//! The applications here react to events alone and never ask a second time, so that an event which
+//! the node forgets to give shows as a stream that stands still.
 
 use std::collections::BTreeMap;
 use std::task::Poll;

@@ -6,8 +6,8 @@
 use crate::node::demux::first_run;
 use crate::probe;
 
-/// Batches: their runs are all of a batch in order, none is empty or cuts a packet, all packets of a
-/// run are of its class, and no run could have been longer.
+/// Batches: their runs are all of a batch in order, none is empty or cuts a packet, all packets of
+/// a run are of its class, and no run could have been longer.
 ///
 /// The first two bytes of `data` are the size of a packet.
 pub fn demux(data: &[u8]) {

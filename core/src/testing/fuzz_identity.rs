@@ -1,8 +1,8 @@
 //! What must hold for any certificate chain: the body of the fuzz target `identity`.
 //!
-//! Decides how bytes become a chain, which of them may be believed, and who is then said to be there;
-//! fails by panicking. Never makes up input: that comes from the fuzzer, or from the corpus that the
-//! tests replay.
+//! Decides how bytes become a chain, which of them may be believed, and who is then said to be
+//! there; fails by panicking. Never makes up input: that comes from the fuzzer, or from the corpus
+//! that the tests replay.
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;

@@ -1,7 +1,7 @@
 //! What must hold of a relay whatever its clients do: the body of the fuzz target `relay`.
 //!
-//! Decides how bytes become the deeds of clients, and fails by panicking. Never makes up input: that
-//! comes from the fuzzer, or from the corpus that the tests replay.
+//! Decides how bytes become the deeds of clients, and fails by panicking. Never makes up input:
+//! that comes from the fuzzer, or from the corpus that the tests replay.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -33,9 +33,9 @@ struct Table {
     incoming: Option<(PeerId, u32)>,
 }
 
-/// A relay: whatever its clients say and send, every channel has two ends that may have it, a packet
-/// reaches the other end of its channel and nobody else, limits are kept, nothing is said that
-/// cannot be sent, and nothing is left of clients that are gone.
+/// A relay: whatever its clients say and send, every channel has two ends that may have it, a
+/// packet reaches the other end of its channel and nobody else, limits are kept, nothing is said
+/// that cannot be sent, and nothing is left of clients that are gone.
 ///
 /// Every four bytes of `data` are one deed; payloads take their bytes from what follows.
 pub fn relay(data: &[u8]) {

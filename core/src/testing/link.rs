@@ -1,8 +1,8 @@
 //! One direction of a link: what becomes of each datagram that enters it, and when.
 //!
-//! It decides delay, loss, damage and order from its own seeded generator, and draws the same number
-//! of times for every datagram, so that changing one condition leaves the others' luck alone. It
-//! never looks at addresses, and holds no datagram.
+//! It decides delay, loss, damage and order from its own seeded generator, and draws the same
+//! number of times for every datagram, so that changing one condition leaves the others' luck
+//! alone. It never looks at addresses, and holds no datagram.
 
 use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
@@ -66,13 +66,15 @@ pub struct Conditions {
     pub loss: Loss,
     /// How likely a datagram is to arrive a second time, up to `hold` later. Default: 0.
     pub duplicate: f64,
-    /// How likely a datagram is to be held back up to `hold`, so that later ones pass it. Default: 0.
+    /// How likely a datagram is to be held back up to `hold`, so that later ones pass it. Default:
+    /// 0.
     pub reorder: f64,
     /// The longest that reordering and duplication hold a datagram back. Default: 20 ms.
     pub hold: Duration,
     /// How likely a datagram is to have one to [`MAX_FLIPS`] bits flipped. Default: 0.
     pub corrupt: f64,
-    /// Bytes a second through the bottleneck, headers included; none is no bottleneck. Default: none.
+    /// Bytes a second through the bottleneck, headers included; none is no bottleneck. Default:
+    /// none.
     pub bandwidth: Option<NonZeroU64>,
     /// Bytes that may wait for the bottleneck; what comes on top is dropped. What finds more than
     /// half of them waiting is marked, if it can be (RFC 3168). Default: 64 KiB.

@@ -1,8 +1,8 @@
 //! A NAT or firewall for UDP, by the terms of RFC 4787: who is translated to what, and who may come
 //! back.
 //!
-//! It decides the external address of every datagram that leaves and whether one that arrives is let
-//! in. It holds no datagram, knows no link and asks no clock: time is a parameter.
+//! It decides the external address of every datagram that leaves and whether one that arrives is
+//! let in. It holds no datagram, knows no link and asks no clock: time is a parameter.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};

@@ -1,7 +1,7 @@
 //! A network of hosts in virtual time: datagrams in, datagrams out later, or never.
 //!
-//! It decides who has which address, which link a datagram takes and when it arrives. It never looks
-//! into a payload except to damage it, and knows nothing of what the hosts run.
+//! It decides who has which address, which link a datagram takes and when it arrives. It never
+//! looks into a payload except to damage it, and knows nothing of what the hosts run.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -1,8 +1,8 @@
 //! Fixed certificates for worlds: the same names give the same bytes on every run.
 //!
-//! It decides who signs what and for how long. It never draws anything: keys and serial numbers come
-//! from the names. Authorities and certificates are made once per process, since thousands of worlds
-//! ask for the same few.
+//! It decides who signs what and for how long. It never draws anything: keys and serial numbers
+//! come from the names. Authorities and certificates are made once per process, since thousands of
+//! worlds ask for the same few.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};

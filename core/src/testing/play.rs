@@ -3,8 +3,8 @@
 //!
 //! A world goes through four phases. Faults: operations happen, and safety holds. Heal: every fault
 //! is taken back, and within a bound the two are connected and nothing stands still. Quiesce: an
-//! idle connection costs next to nothing. Drop: nothing is left. It never decides what happens; that
-//! is in the operations and the seed.
+//! idle connection costs next to nothing. Drop: nothing is left. It never decides what happens;
+//! that is in the operations and the seed.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

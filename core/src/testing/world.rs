@@ -1,8 +1,8 @@
 //! Hosts, their clocks and the network between them, in virtual time.
 //!
-//! It decides what happens next: the earliest of all arrivals and all deadlines. It sleeps exactly to
-//! a deadline, since constant ticking would hide outputs that no deadline announces. It never decides
-//! what anybody does.
+//! It decides what happens next: the earliest of all arrivals and all deadlines. It sleeps exactly
+//! to a deadline, since constant ticking would hide outputs that no deadline announces. It never
+//! decides what anybody does.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

@@ -139,10 +139,10 @@ impl Trust {
         Self::anchored(Anchors::Pin(ca))
     }
 
-    /// Trust in the one acceptor whose own public key has this digest, whoever issued its certificate
-    /// and for how long: the name that is dialled has to stand in it. This is how a relay is known,
-    /// whose certificate is its own (docs/protocol.md, "Relay addresses"). Only a node that dials
-    /// can be configured with it.
+    /// Trust in the one acceptor whose own public key has this digest, whoever issued its
+    /// certificate and for how long: the name that is dialled has to stand in it. This is how a
+    /// relay is known, whose certificate is its own (docs/protocol.md, "Relay addresses"). Only a
+    /// node that dials can be configured with it.
     #[must_use]
     pub fn pinned_leaf(key: KeyDigest) -> Self {
         Self::anchored(Anchors::Leaf(key))

@@ -1,5 +1,5 @@
-//! Addresses by which this node and its peers may be reached: what was discovered goes to every path
-//! machine, and what a peer advertises goes to its own. What is worth a probe is decided by
+//! Addresses by which this node and its peers may be reached: what was discovered goes to every
+//! path machine, and what a peer advertises goes to its own. What is worth a probe is decided by
 //! [`crate::path`].
 
 use super::Overlay;
@@ -64,7 +64,8 @@ impl Overlay {
     }
 }
 
-/// Returns what a peer advertised as the path machine takes it; kinds of later versions are left out.
+/// Returns what a peer advertised as the path machine takes it; kinds of later versions are left
+/// out.
 fn offer(advertised: &Candidates) -> Offer {
     let candidate = |it: &message::Candidate| {
         let kind = match it.kind {
@@ -85,7 +86,8 @@ fn offer(advertised: &Candidates) -> Offer {
     Offer { candidates, mapping, round: advertised.round }
 }
 
-/// Returns what this node advertises to a peer: its own addresses, never one that it saw the peer at.
+/// Returns what this node advertises to a peer: its own addresses, never one that it saw the peer
+/// at.
 pub(super) fn advertised(offer: &Offer) -> Candidates {
     let candidate = |it: &path::Candidate| {
         let kind = match it.kind {

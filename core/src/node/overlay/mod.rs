@@ -1,5 +1,5 @@
-//! Every end-to-end connection of a node, the paths that its packets take, and the addresses by which
-//! this node may be reached.
+//! Every end-to-end connection of a node, the paths that its packets take, and the addresses by
+//! which this node may be reached.
 //!
 //! The transport sees one constant address per overlay connection (its [`OverlayId`]); below that,
 //! each packet goes directly or through a relay. Which path it takes is decided by [`crate::path`].
@@ -34,7 +34,8 @@ const PROBE_LABEL: &[u8] = b"adit/1 path probe";
 /// Probes and released packets that wait to be sent: those beyond are lost, as on any full queue.
 const MAX_WAITING: usize = 4_096;
 
-/// How long the paths of a connection are kept that this side closed: pacing can hold its close back.
+/// How long the paths of a connection are kept that this side closed: pacing can hold its close
+/// back.
 const LEAVING: Duration = Duration::from_secs(3);
 
 /// One end-to-end connection.

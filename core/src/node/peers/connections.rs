@@ -1,7 +1,7 @@
 //! How connections come and go: dialling, accepting, losing, ending.
 //!
-//! It asks the lifecycle, the retry policy and the heartbeat, and passes each one's answer on to the
-//! next; it decides none of what they decide.
+//! It asks the lifecycle, the retry policy and the heartbeat, and passes each one's answer on to
+//! the next; it decides none of what they decide.
 
 use std::net::SocketAddr;
 use std::time::Instant;

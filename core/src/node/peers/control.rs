@@ -29,8 +29,8 @@ pub(super) const MAX_WAITING: usize = 64;
 const FRAMES_PER_SECOND: u32 = 100;
 const FRAMES_AT_ONCE: u32 = 1_000;
 
-/// The same of a relay, which this node chose: it announces every client that comes, and after it was
-/// restarted they come together.
+/// The same of a relay, which this node chose: it announces every client that comes, and after it
+/// was restarted they come together.
 const RELAY_FRAMES_PER_SECOND: u32 = 10_000;
 const RELAY_FRAMES_AT_ONCE: u32 = 20_000;
 

@@ -20,8 +20,8 @@ use crate::tls::{Credential, Tls, TlsError};
 /// more than some timers take.
 const MAX_SLEEP: Duration = Duration::from_secs(86_400);
 
-/// Certificates that are checked in one turn, at about 150 µs each: the revocation of one device has
-/// ten thousand checked, and nothing else may wait for them.
+/// Certificates that are checked in one turn, at about 150 µs each: the revocation of one device
+/// has ten thousand checked, and nothing else may wait for them.
 pub(super) const RECHECKS: usize = 64;
 
 /// When the certificates of connected peers end, in wall time; at most one entry for each peer.

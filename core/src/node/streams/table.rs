@@ -1,7 +1,7 @@
 //! The streams of one connection, from their header to their last byte.
 //!
-//! It decides what a stream is for (its header), what its acceptor answered, and which of a stream's
-//! writes count as interactive. It holds no data: that stays with the transport.
+//! It decides what a stream is for (its header), what its acceptor answered, and which of a
+//! stream's writes count as interactive. It holds no data: that stays with the transport.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;

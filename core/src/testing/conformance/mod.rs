@@ -32,8 +32,8 @@ pub use requests::*;
 pub use socket::*;
 pub use streams::*;
 
-/// Longest that a case may take. On an idle machine each takes a few seconds at most; the rest is for
-/// machines that are not.
+/// Longest that a case may take. On an idle machine each takes a few seconds at most; the rest is
+/// for machines that are not.
 pub const LIMIT: Duration = Duration::from_secs(120);
 
 /// One runtime and its adapter.

@@ -1,8 +1,9 @@
-//! Networks joined by NATs: which way a datagram takes from one host to another, and when it is there.
+//! Networks joined by NATs: which way a datagram takes from one host to another, and when it is
+//! there.
 //!
-//! It decides who has which address in which network, what each box and each link on the way makes of
-//! a datagram, and nothing about what the hosts run. A datagram passes the sender's access link, the
-//! boxes above the sender, the link between the two edges of the internet, the boxes above the
+//! It decides who has which address in which network, what each box and each link on the way makes
+//! of a datagram, and nothing about what the hosts run. A datagram passes the sender's access link,
+//! the boxes above the sender, the link between the two edges of the internet, the boxes above the
 //! receiver, each when it gets there, and the receiver's access link.
 
 use std::collections::BTreeMap;

@@ -1,4 +1,5 @@
-//! Any number of nodes behind any NATs, in virtual time: where the ways between two peers are tested.
+//! Any number of nodes behind any NATs, in virtual time: where the ways between two peers are
+//! tested.
 //!
 //! It decides what happens next: the earliest of all arrivals, all deadlines and all loads, and it
 //! sleeps exactly to that. It never decides what anybody does; tests do, by what they call between
@@ -381,5 +382,6 @@ impl Lab {
     }
 }
 
-/// How often what a node does about a datagram that could not be sent is looked at within an instant.
+/// How often what a node does about a datagram that could not be sent is looked at within an
+/// instant.
 const MAX_ROUNDS: u32 = 8;

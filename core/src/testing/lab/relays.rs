@@ -1,8 +1,8 @@
-//! What only relays have: a second address whose datagrams no node answers, and clients that attach,
-//! offer and look for services.
+//! What only relays have: a second address whose datagrams no node answers, and clients that
+//! attach, offer and look for services.
 //!
-//! It decides who gets a datagram that reaches such an address, never what is answered. Everything of
-//! the lab that knows of relays is here.
+//! It decides who gets a datagram that reaches such an address, never what is answered. Everything
+//! of the lab that knows of relays is here.
 
 use std::fmt;
 use std::net::SocketAddr;
