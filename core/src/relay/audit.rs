@@ -44,7 +44,7 @@ impl Relay {
         assert!(self.queues.receivers().all(|id| self.clients.contains_key(&id)));
     }
 
-    /// Returns true if nothing is left of anybody.
+    /// Returns true if no state of any client is left.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.clients.is_empty()

@@ -19,18 +19,18 @@ pub const MAX_OFFERS: usize = 64;
 /// What a relay allows its clients, and how long it lets them be silent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// The meshes whose members may use the relay, each by its CA's key; `None` is any, since a
-    /// relay learns nothing and gives away nothing but packets. Guests come with a mesh: they are
-    /// those that a registered connector lists.
+    /// The meshes whose members may use the relay, each by the key of its CA; `None` admits any,
+    /// since a relay reads no payload and grants only the forwarding of packets. Guests come with a
+    /// mesh: they are those that a registered connector lists.
     pub meshes: Option<BTreeSet<KeyDigest>>,
     /// Where the relay answers discovery, as clients reach it, up to
     /// [`MAX_DISCOVERY`] addresses: none, as they cannot be known
     /// from within.
     pub discovery: Vec<SocketAddr>,
-    /// Clients at once: 16,384, as many as a node has peers.
+    /// Concurrent clients: 16,384, as many as a node has peers.
     pub clients: usize,
-    /// Clients at once that are of no mesh: 1,024. They can do nothing unless a connector lists
-    /// them; one that is listed is let in beyond it.
+    /// Concurrent clients without a mesh: 1,024. They cannot do anything unless a connector lists
+    /// them; one that is listed is let in beyond this limit.
     pub guests: usize,
     /// Services, guests and revoked serial numbers of all registrations together: 262,144, sixteen
     /// for each client, so that large registrations of many take no more than some 64 MiB.
@@ -43,17 +43,18 @@ pub struct Config {
     pub channels_of_a_pair: usize,
     /// Lookups a second of one client: 10, more than a device that comes back has services to find.
     pub connects_per_second: u32,
-    /// Lookups of one client at once: 64, one for each channel.
+    /// Concurrent lookups of one client: 64, one for each channel.
     pub connects_at_once: u32,
-    /// Channels a second that one connector is told of: 50, half of the control frames that it
-    /// takes from anybody.
+    /// Channels a second that are offered to one connector: 50, half of the control frames that it
+    /// takes from a peer.
     pub incoming_per_second: u32,
-    /// Channels that one connector is told of at once: 500, since its devices come back together.
+    /// Burst of channels that are offered to one connector: 500, since its devices come back
+    /// together.
     pub incoming_at_once: u32,
-    /// Bytes a second that one client may have forwarded: 125 MB, a gigabit. It is no fair share of
-    /// a line, only the end of what one client can cost; queues are what is fair.
+    /// Bytes a second that one client may have forwarded: 125 MB, a gigabit. This is not a fair
+    /// share of a line but the limit of what one client can cost; the queues provide fairness.
     pub bytes_per_second: u64,
-    /// Bytes that one client may have forwarded at once: 2 MiB, a window of 100 ms at 160 Mbit/s.
+    /// Burst of bytes that one client may have forwarded: 2 MiB, a window of 100 ms at 160 Mbit/s.
     pub bytes_at_once: u64,
     /// Bytes that may wait for one client, each packet with 64 more: 512 KiB, 40 ms at 100 Mbit/s.
     pub queue_bytes: usize,

@@ -1,9 +1,9 @@
 //! The answers to clients that ask where their packets come from.
 //!
-//! It decides which names and keys the clients' probes have, and which ones are answered. It keeps
-//! nothing of a client: all is made again from one secret and the client's id. An answer is as long
-//! as its question and goes where that came from, so that a question that is forged or repeated
-//! gains nothing.
+//! It decides which names and keys the clients' probes have, and which probes are answered. It
+//! keeps no state of a client: all is derived again from one secret and the client's id. An answer
+//! is as long as its question and goes to the source of the question, so that a forged or repeated
+//! question amplifies no traffic.
 //!
 //! Source: docs/protocol.md, "Address discovery".
 
@@ -41,7 +41,7 @@ impl fmt::Debug for Responder {
 }
 
 impl Responder {
-    /// Returns a responder whose names and keys are made of `secret`.
+    /// Returns a responder that derives names and keys from `secret`.
     #[must_use]
     pub fn new(secret: [u8; 32]) -> Self {
         Self(hmac::Key::new(hmac::HMAC_SHA256, &secret))
@@ -54,8 +54,8 @@ impl Responder {
         Self::new(secret_of(tls))
     }
 
-    /// By which name a client's probes go. It says nothing of the client, and is no other client's
-    /// after a restart.
+    /// Returns the session under which a client sends its probes. It does not reveal the client,
+    /// and no other client has the same one after a restart.
     #[must_use]
     pub fn session_for(&self, client: PeerId, key: &KeyDigest) -> u64 {
         let label = [SESSION_LABEL, &key.0].concat();
@@ -64,14 +64,14 @@ impl Responder {
     }
 
     /// Returns the secret bytes of the key of a session, as [`Welcome`](crate::message::Welcome)
-    /// tells them to the client.
+    /// carries them to the client.
     #[must_use]
     pub fn secret_for(&self, session: u64) -> [u8; 32] {
         self.derive(KEY_LABEL, session)
     }
 
-    /// Returns the key of a session's probes, in both directions: a pong is told from a ping by its
-    /// kind.
+    /// Returns the key of a session's probes, in both directions: the kind distinguishes a pong
+    /// from a ping.
     #[must_use]
     pub fn key_for(&self, session: u64) -> Key {
         Key::new(self.secret_for(session))
@@ -131,7 +131,7 @@ mod tests {
                 ..ping(session)
             };
             assert_eq!(pong, expected);
-            // An answer that comes back is no question.
+            // An answer that is reflected is not a question.
             assert_eq!(responder.answer(&answer, source.parse().unwrap()), None);
         }
     }

@@ -1,8 +1,8 @@
-//! What a relay decides: who is registered, who is matched with whom, and what is forwarded.
+//! The policy of a relay: who is registered, which clients are matched, and what is forwarded.
 //!
-//! It decides who holds a name, who may have a channel to whom, what a client may cost, and which
-//! packet goes next. It never looks into a packet, opens no connection and keeps no clock; what it
-//! allows is a channel for ciphertext, and the two ends of it still have to convince each other.
+//! It decides who holds a name, who may have a channel to which connector, what a client may cost,
+//! and which packet goes next. It never inspects a packet, opens no connection and keeps no clock;
+//! it grants a channel for ciphertext, and the two ends still have to authenticate each other.
 //!
 //! The life of a client, each call followed by draining [`Relay::poll`]:
 //!
@@ -56,9 +56,9 @@ pub use self::view::{Drops, RegistrationView, View};
 /// What the caller is to do.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
-    /// Say this on the control stream of a client.
+    /// Send this message on the control stream of a client.
     Say {
-        /// To whom.
+        /// The receiving client.
         client: PeerId,
         /// What.
         message: Message,
@@ -66,7 +66,7 @@ pub enum Action {
     /// End the connection of a client. One that was never let in is not known here any more; of
     /// another the caller reports the end with [`Relay::on_detached`].
     Break {
-        /// Whose.
+        /// The client.
         client: PeerId,
         /// Why.
         failure: Failure,
@@ -139,7 +139,7 @@ impl Relay {
         self.clients.contains_key(&client)
     }
 
-    /// Returns what answers the probes with which clients ask for their address.
+    /// Returns the responder to the probes with which clients ask for their address.
     #[must_use]
     pub const fn discovery(&self) -> &Responder {
         &self.discovery
@@ -199,7 +199,7 @@ impl Relay {
         self.counters.drops.receiver_gone += self.queues.remove(client);
     }
 
-    /// A client said something on its control stream.
+    /// Handles a message from the control stream of a client.
     pub fn handle_message(&mut self, client: PeerId, message: &Message, now: Instant) {
         if !self.clients.contains_key(&client) {
             return;
@@ -245,7 +245,7 @@ impl Relay {
         loop {
             let action = self.actions.pop_front()?;
             match &action {
-                // What was to be said to somebody who left is said to nobody.
+                // Messages to a client that left are dropped.
                 Action::Say { client, .. } if !self.clients.contains_key(client) => {}
                 Action::Say { .. } | Action::Break { .. } => return Some(action),
             }
@@ -264,9 +264,9 @@ impl Relay {
         self.timers.next()
     }
 
-    /// The relay is about to stop: nobody else is let in, registered or matched, and is told to
-    /// come back after so long. What there is goes on. The farewell itself is the caller's
-    /// [`Goaway`](crate::message::Goaway).
+    /// Prepares for the relay's shutdown: no further client is admitted, registered or matched, and
+    /// each is asked to come back after this time. Existing channels go on. The caller sends the
+    /// closing [`Goaway`](crate::message::Goaway) itself.
     pub const fn drain(&mut self, come_back_after: Duration) {
         self.draining = Some(come_back_after);
     }

@@ -1,11 +1,12 @@
 //! What waits for a client until its connection has room: fair between its senders, and bounded.
 //!
-//! It decides which packet goes next and which is dropped. It never looks into one, and never knows
-//! who may send to whom.
+//! It decides which packet goes next and which is dropped. It never inspects a packet, and does not
+//! know which client may send to which.
 //!
 //! Every sender has a queue of its own for each receiver, and these take turns by bytes (deficit
-//! round robin, Shreedhar and Varghese 1995). When there is no room, the oldest packet of whoever
-//! has most waiting is dropped: a sender below its share loses nothing to one above it.
+//! round robin, Shreedhar and Varghese 1995). When there is no room, the oldest packet of the
+//! sender with the most bytes waiting is dropped: a sender above its share takes no room from one
+//! below it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -22,15 +23,15 @@ const QUANTUM: usize = 1_500;
 /// Bytes that may wait.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
-    /// For one receiver.
+    /// Bytes for one receiver.
     pub(super) of_a_receiver: usize,
-    /// For one receiver from one sender.
+    /// Bytes for one receiver from one sender.
     pub(super) of_a_source: usize,
-    /// For all receivers.
+    /// Bytes for all receivers.
     pub(super) in_all: usize,
 }
 
-/// What waits for every client. One that nothing waits for takes no room.
+/// The packets that wait for every client. A client without waiting packets takes no room.
 #[derive(Debug)]
 pub(super) struct Queues {
     limits: Limits,
@@ -60,8 +61,8 @@ impl Queues {
         Self { limits, receivers: BTreeMap::new(), ready: BTreeSet::new(), bytes: 0 }
     }
 
-    /// Puts a packet of `source` behind what waits for `receiver`, and says how many packets had to
-    /// go for it, itself included if it did.
+    /// Appends a packet of `source` to the queue of `receiver`, and returns how many packets were
+    /// dropped for it, itself included if it was.
     pub(super) fn push(&mut self, receiver: PeerId, source: PeerId, packet: Bytes) -> u64 {
         let cost = packet.len() + OVERHEAD;
         let queue = self.receivers.entry(receiver).or_default();
@@ -114,7 +115,7 @@ impl Queues {
         Some(packet)
     }
 
-    /// Drops all that waits for a client, and says how many packets that was.
+    /// Drops all packets that wait for a client, and returns how many.
     pub(super) fn remove(&mut self, receiver: PeerId) -> u64 {
         let Some(queue) = self.receivers.get(&receiver) else { return 0 };
         self.bytes -= queue.bytes;
@@ -141,7 +142,8 @@ impl Queues {
 }
 
 impl Queue {
-    /// Whose packets take most room once `source` has `own` bytes; `source` among equals.
+    /// Returns the sender whose packets take most room once `source` has `own` bytes; `source`
+    /// among equals.
     fn heaviest(&self, source: PeerId, own: usize) -> PeerId {
         let others = self.flows.iter().filter(|(id, _)| **id != source);
         let most = others.map(|(id, flow)| (flow.bytes, *id)).max();
@@ -159,7 +161,7 @@ impl Queue {
         flow.packets.push_back(packet);
     }
 
-    /// Drops the oldest packet of a sender, and says how many bytes that freed; `None` if it has
+    /// Drops the oldest packet of a sender, and returns how many bytes that freed; `None` if it has
     /// none.
     fn drop_oldest(&mut self, source: PeerId) -> Option<usize> {
         let flow = self.flows.get_mut(&source)?;

@@ -1,4 +1,4 @@
-//! What a relay shows of itself: plain data, for whoever shows or exports it.
+//! The status of a relay as plain data, to display or to export.
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -52,7 +52,7 @@ pub struct View {
     pub matched: u64,
     /// Lookups that did not.
     pub unmatched: u64,
-    /// Registrations that gave way to one of the same key.
+    /// Registrations replaced by one of the same key.
     pub evicted: u64,
     /// Registrations that were not refreshed in time.
     pub expired: u64,
@@ -77,7 +77,7 @@ pub struct RegistrationView {
     pub services: Vec<ServiceName>,
     /// How many guests it lets in.
     pub guests: usize,
-    /// For how long it has been registered, in milliseconds.
+    /// Time since it registered, in milliseconds.
     pub age_ms: u64,
     /// Channels to it.
     pub channels: usize,

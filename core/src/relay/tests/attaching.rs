@@ -95,7 +95,7 @@ fn what_no_client_says_to_a_relay_ends_its_connection() {
     let mut table = Table::with_two();
     table.handle(1, &Message::Registered(Registered { refresh_ms: 1_000 }));
     assert_eq!(table.broken, [(PeerId(1), Code::ProtocolViolation)]);
-    // Nobody is named by what comes after.
+    // The later messages name no peer.
     table.handle(9, &withdraw());
     assert_eq!(table.broken.len(), 1);
 }

@@ -1,4 +1,4 @@
-//! Who gets a channel to whom, and how it ends.
+//! Tests which client gets a channel to which connector, and how it ends.
 
 use super::*;
 
@@ -216,7 +216,7 @@ fn a_connector_is_told_of_so_many_channels_and_not_one_more() {
     table.forget();
     table.connect(2, "db");
     assert_eq!(table.heard(), ["2 unmatched 9 overloaded"]);
-    // A refresh is no way around it, and another connector is.
+    // A refresh does not lift the limit; another connector does.
     table.register(1, "home", &["db"]);
     table.forget();
     table.connect(2, "db");

@@ -1,4 +1,4 @@
-//! Packets on their way through: renumbered, policed, fair, bounded, counted.
+//! Tests forwarding: packets are renumbered, policed, fair, bounded and counted.
 
 use std::collections::BTreeMap;
 

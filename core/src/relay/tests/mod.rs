@@ -23,7 +23,8 @@ const TICK: Duration = Duration::from_nanos(1);
 const MESH: KeyDigest = KeyDigest([0xaa; 32]);
 const OTHER_MESH: KeyDigest = KeyDigest([0xbb; 32]);
 
-/// A relay, its clock, and what it has said since somebody looked. It is audited after every call.
+/// A relay, its clock, and the actions since the last call. Its invariants are checked after every
+/// call.
 struct Table {
     relay: Relay,
     now: Instant,
@@ -79,7 +80,7 @@ impl Table {
         self.handle(client, &Message::Connect(connect));
     }
 
-    /// Connects, and gives the caller's number for the channel, and the connector and its number.
+    /// Connects; returns the caller's number for the channel, and the connector with its number.
     fn channel(&mut self, client: u64, service: &str) -> (u32, u64, u32) {
         self.forget();
         self.connect(client, service);
@@ -121,7 +122,7 @@ impl Table {
         self.said.clear();
     }
 
-    /// Returns what was said since somebody looked, as a line each.
+    /// Returns the actions since the last call, one a line.
     fn heard(&mut self) -> Vec<String> {
         std::mem::take(&mut self.said).iter().map(|(to, said)| line(to.0, said)).collect()
     }

@@ -58,7 +58,7 @@ struct Known {
     registration: Option<(usize, Register, Instant)>,
 }
 
-/// A channel as the model keeps it: who asked and by which number, and who serves.
+/// A channel in the model: its caller with the caller's number, and its connector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Channel {
     caller: (u64, u32),
@@ -90,7 +90,7 @@ impl Model {
         })
     }
 
-    /// Ends every channel that is not allowed any more; nothing else ends one here but a hangup.
+    /// Ends every channel that is not allowed any more; only a hangup ends one otherwise.
     fn settle(&mut self) {
         let all = std::mem::take(&mut self.channels);
         self.channels =
