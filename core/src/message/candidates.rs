@@ -1,7 +1,8 @@
-//! Where a peer may be reached directly, as it tells the other over their own connection.
+//! The addresses at which a peer may be reached directly, as it advertises them over its end-to-end
+//! connection.
 //!
-//! Decides which addresses can be told. Never decides whether one is true or used: that is for
-//! authenticated probes to find out.
+//! Decides which addresses can be advertised. Never decides whether one is valid or used:
+//! authenticated probes establish that.
 
 use std::net::SocketAddr;
 
@@ -14,7 +15,7 @@ use super::relay::reachable;
 /// Most candidates of one message: every network of a well-connected host in both families.
 pub const MAX_CANDIDATES: usize = 32;
 
-/// Where the sender may be reached; it replaces what the sender said before.
+/// The addresses at which the sender may be reached; they replace those of its earlier message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Candidates {
     /// Its addresses, best first: up to [`MAX_CANDIDATES`].
@@ -23,7 +24,7 @@ pub struct Candidates {
     /// What its network does to the addresses of its packets.
     #[serde(default)]
     pub mapping: Mapping,
-    /// Counts the times the sender asks for probes, so that both begin at once.
+    /// Counts the sender's requests for probes, so that both sides start together.
     pub round: u32,
 }
 
@@ -54,7 +55,7 @@ pub enum CandidateKind {
     Reflexive,
     /// A router was asked for it.
     Mapped,
-    /// What a later version says.
+    /// A kind of a later version.
     #[serde(other)]
     Unknown,
 }
@@ -68,11 +69,11 @@ pub enum CandidateKind {
 pub enum Mapping {
     /// Not at all: what others see is the host's own.
     None,
-    /// To one address, whatever the destination.
+    /// The same external address for every destination.
     Independent,
-    /// To another one for each destination.
+    /// Another external address for each destination.
     Dependent,
-    /// It is not known, or a later version says more.
+    /// Not known, or a value of a later version.
     #[default]
     #[serde(other)]
     Unknown,

@@ -71,7 +71,7 @@ pub enum ServerStatus {
     Degraded,
     /// It is shutting down.
     Draining,
-    /// What a later version says.
+    /// A value of a later version.
     #[serde(other)]
     Unknown,
 }

@@ -21,7 +21,7 @@ pub struct EscalationRequest {
     pub request_id: String,
     /// The query: 1 to [`MAX_QUERY_CHARS`] characters.
     pub query: Text,
-    /// What the model should know besides the query. Default: nothing.
+    /// Context that the model should know besides the query. Default: none.
     #[serde(default)]
     pub context: Context,
     /// How the answer should be. Default: [`Preferences::default`].
@@ -81,7 +81,7 @@ pub struct Context {
     /// Excerpts it may rely on, best first: up to [`MAX_LIST`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub knowledge_chunks: Vec<KnowledgeChunk>,
-    /// What was said before, oldest first: up to [`MAX_LIST`].
+    /// The earlier turns, oldest first: up to [`MAX_LIST`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conversation_history: Vec<Turn>,
 }
@@ -99,20 +99,20 @@ pub struct KnowledgeChunk {
     /// Where it is from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<Text>,
-    /// What it says.
+    /// Its text.
     pub text: Text,
 }
 
 /// One turn of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Turn {
-    /// Who said it.
+    /// The speaker.
     pub role: Role,
-    /// What was said.
+    /// The content.
     pub content: Text,
 }
 
-/// Who speaks in a conversation.
+/// The role of a speaker in a conversation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
@@ -130,7 +130,7 @@ pub enum Role {
 pub struct Preferences {
     /// How long-winded. Default: normal.
     pub verbosity: Verbosity,
-    /// In which tone, in a word or two: 1 to [`MAX_ID`] bytes. Default: the model's own.
+    /// The tone, in one or two words: 1 to [`MAX_ID`] bytes. Default: the model's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tone: Option<String>,
     /// Most tokens of the answer, 1 to 128,000. Default: 1,024.
@@ -156,7 +156,7 @@ impl Preferences {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verbosity {
-    /// The answer and nothing else.
+    /// The answer alone.
     Brief,
     /// The answer and what it rests on.
     #[default]
@@ -199,9 +199,9 @@ pub enum FinishReason {
     Length,
     /// The model or what serves it declined to go on.
     Filtered,
-    /// It failed on the way.
+    /// It failed before it was complete.
     Failed,
-    /// What a later version says.
+    /// A value of a later version.
     #[serde(other)]
     Unknown,
 }
@@ -224,7 +224,7 @@ pub struct StreamChunk {
     pub sequence: u64,
     /// Whether no chunk follows.
     pub is_final: bool,
-    /// The next words of the answer.
+    /// The next part of the answer.
     pub data: Text,
 }
 

@@ -1,12 +1,12 @@
 //! Messages: what the payload of a frame means.
 //!
-//! Decides which kinds exist, how their bodies are written, and which values a body can have.
-//! Never decides what is done about a message, nor on which stream it may come: that is for the
-//! machines that send and receive it.
+//! Decides which kinds exist, how their bodies are encoded, and which values a body can have. Never
+//! decides how a message is handled, nor on which stream it may come: the machines that send and
+//! receive it decide that.
 //!
-//! Kinds below 0x10 are control messages with a JSON body; from 0x10 up are the tunnel's own
-//! (docs/protocol.md, "Messages"). Every value is checked on the way out as on the way in, so
-//! that no sender of ours makes what a receiver of ours refuses.
+//! Kinds below 0x10 are control messages with a JSON body; those from 0x10 are the tunnel's own
+//! (docs/protocol.md, "Messages"). Every value is checked when it is encoded and when it is
+//! decoded, so that our senders never produce a message that our receivers refuse.
 //!
 //! ```
 //! use adit_core::frame::Decoder;
@@ -107,7 +107,7 @@ macro_rules! messages {
             /// skipped and counted. Bodies of requests and responses are slices of `payload`.
             ///
             /// # Errors
-            /// What is wrong with the payload. It says where, and quotes nothing.
+            /// The error in the payload. It names the field, and quotes no value.
             pub fn decode(kind: u8, payload: Bytes) -> Result<Option<Self>, MessageError> {
                 Ok(match Kind::from_wire(kind) {
                     $(Some(Kind::$name) => Some(Self::$name(Body::read(payload)?)),)*
@@ -157,23 +157,23 @@ messages! {
     ResponseChunk(ResponseChunk) = 0x14;
     /// The sender is shutting down: no new streams.
     Goaway(Goaway) = 0x15;
-    /// To a client of a relay: how the relay sees it.
+    /// Relay to client: how the relay sees the client.
     Welcome(Welcome) = 0x20;
-    /// To a relay: the sender offers services, and still does.
+    /// Client to relay: the sender offers services, or refreshes that offer.
     Register(Register) = 0x21;
     /// The answer to a registration that was taken.
     Registered(Registered) = 0x22;
-    /// To a client of a relay: it is not registered, or not any more.
+    /// Relay to client: it is not registered, or not any more.
     Unregistered(Unregistered) = 0x23;
-    /// To a relay: the sender offers nothing any more.
+    /// Client to relay: the sender offers no services any more.
     Withdraw(Withdraw) = 0x24;
-    /// To a relay: a channel to a service, please.
+    /// Client to relay: requests a channel to a service.
     Connect(Connect) = 0x25;
     /// The answer: there is a channel.
     Matched(Matched) = 0x26;
     /// The answer: there is none.
     Unmatched(Unmatched) = 0x27;
-    /// To a connector: somebody asked for its service by a relay.
+    /// Relay to connector: a client asked for its service.
     Incoming(Incoming) = 0x28;
     /// A channel is over.
     Hangup(Hangup) = 0x29;
@@ -252,7 +252,7 @@ pub struct OutOfRange {
 }
 
 impl OutOfRange {
-    /// Nothing if `allowed`, else that `field` is out of range.
+    /// Returns `Ok` if `allowed`, otherwise an error that `field` is out of range.
     const fn unless(allowed: bool, field: &'static str) -> Result<(), Self> {
         if allowed { Ok(()) } else { Err(Self { field }) }
     }

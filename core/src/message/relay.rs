@@ -1,4 +1,4 @@
-//! Messages between a relay and its clients: who they are to others, whom they look for, and the
+//! Messages between a relay and its clients: their names, the services they look up, and the
 //! channels between them.
 //!
 //! Decides their fields and ranges. Never decides who may register or connect: that is the
@@ -22,7 +22,7 @@ pub const MAX_DISCOVERY: usize = 8;
 /// Most services of one registration: one connector forwards to a handful.
 pub const MAX_SERVICES: usize = 64;
 
-/// Most guests of one registration: each is an invite that nobody has spent yet.
+/// Most guests of one registration: each is an invite that is not yet redeemed.
 pub const MAX_GUESTS: usize = 256;
 
 /// Most revoked serial numbers of one registration: with the other lists at their limits it still
@@ -39,8 +39,8 @@ pub const MAX_EXCLUDED: usize = 64;
 /// makes its clients chatter, and an hour.
 pub const REFRESH_MS: std::ops::RangeInclusive<u64> = 1_000..=3_600_000;
 
-/// To a client, as soon as it is attached and whenever its address changes: how the relay sees it,
-/// and how it asks for its address again (docs/protocol.md, "Address discovery").
+/// Relay to client, as soon as it is attached and whenever its address changes: how the relay sees
+/// it, and how it asks for its address again (docs/protocol.md, "Address discovery").
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Welcome {
     /// Where the client's packets come from.
@@ -87,8 +87,8 @@ impl<'de> Deserialize<'de> for DiscoveryKey {
     }
 }
 
-/// To a relay: this client offers services, and still does. Sent again before the time that
-/// [`Registered`] names is over.
+/// Client to relay: this client offers services, or refreshes that offer. Sent again before the
+/// time in [`Registered`] is over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Register {
     /// The connector's name within its mesh, which is one key's at a time: 1 to 128 bytes of
@@ -104,7 +104,7 @@ pub struct Register {
     /// [`MAX_SERIAL`] lowercase hexadecimal digits: up to [`MAX_REVOKED`].
     #[serde(default)]
     pub revoked: Vec<String>,
-    /// Whether another connection of the same key gives way.
+    /// Whether to replace another connection of the same key.
     #[serde(default)]
     pub takeover: bool,
 }
@@ -132,7 +132,7 @@ impl JsonBody for Registered {
     }
 }
 
-/// To a client: it is not registered, or not any more.
+/// Relay to client: it is not registered, or not any more.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unregistered {
     /// Why: the text of a [`Code`](crate::error::Code), or one of a later version.
@@ -168,7 +168,7 @@ impl JsonBody for Unregistered {
     }
 }
 
-/// To a relay: this client offers nothing any more. It has no fields.
+/// Client to relay: this client offers no services any more. It has no fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Withdraw {}
 
@@ -178,8 +178,8 @@ impl JsonBody for Withdraw {
     }
 }
 
-/// To a relay: a channel to a connector that offers a service, please. Answered with [`Matched`] or
-/// [`Unmatched`].
+/// Client to relay: requests a channel to a connector that offers a service. Answered with
+/// [`Matched`] or [`Unmatched`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Connect {
     /// Made by the client, repeated by the answer.
@@ -200,7 +200,7 @@ impl JsonBody for Connect {
 /// The answer to a [`Connect`]: there is a channel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Matched {
-    /// That of the [`Connect`].
+    /// The request number of the [`Connect`].
     pub request: u64,
     /// The relay's number for the channel on this connection.
     pub channel: u32,
@@ -219,7 +219,7 @@ impl JsonBody for Matched {
 /// The answer to a [`Connect`]: there is none.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unmatched {
-    /// That of the [`Connect`].
+    /// The request number of the [`Connect`].
     pub request: u64,
     /// Why: the text of a [`Code`](crate::error::Code), or one of a later version.
     pub code: String,
@@ -231,7 +231,7 @@ pub struct Unmatched {
 }
 
 impl Unmatched {
-    /// That a request failed.
+    /// Reports that a request failed.
     #[must_use]
     pub fn new(request: u64, failure: &Failure) -> Self {
         Self {
@@ -255,7 +255,7 @@ impl JsonBody for Unmatched {
     }
 }
 
-/// To a connector: somebody asked for one of its services, and there is a channel now.
+/// Relay to connector: a client asked for one of its services, and a channel to it is open.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Incoming {
     /// The relay's number for the channel on this connection.
@@ -272,7 +272,7 @@ impl JsonBody for Incoming {
     }
 }
 
-/// To either: a channel is over.
+/// Either direction: a channel is over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hangup {
     /// Its number on this connection.
@@ -284,7 +284,7 @@ pub struct Hangup {
 }
 
 impl Hangup {
-    /// That a channel ended so.
+    /// Reports that a channel ended with this failure.
     #[must_use]
     pub fn new(channel: u32, failure: &Failure) -> Self {
         let (code, message) = (failure.code().as_str().to_owned(), failure.detail().to_owned());
@@ -304,8 +304,8 @@ impl JsonBody for Hangup {
     }
 }
 
-/// Checks an address of somebody else: a packet can be sent there, and a scope, which means
-/// something on one host alone, is no part of it.
+/// Checks another node's address: a packet can be sent there, and it has no scope, which only has
+/// meaning on one host.
 pub(super) fn reachable(address: SocketAddr, field: &'static str) -> Result<(), OutOfRange> {
     let ip = address.ip().to_canonical();
     let scope = match address {

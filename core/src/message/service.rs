@@ -1,4 +1,4 @@
-//! The preface of a forwarded stream, and the names it can ask for.
+//! The header of a forwarded stream, and the names it can ask for.
 //!
 //! Decides what a service name is. Never decides which exist or who may use them.
 
@@ -18,7 +18,7 @@ pub const MAX_SERVICE_NAME: usize = 64;
 
 /// The name of a service: 1 to 64 of `a`–`z`, `0`–`9`, `.`, `_` and `-`.
 ///
-/// Nothing in it needs quoting in a log, a file name, a URL or a terminal.
+/// No character in it needs quoting in a log, a file name, a URL or a terminal.
 ///
 /// ```
 /// use adit_core::message::ServiceName;

@@ -1,4 +1,4 @@
-//! What a relay and its clients may say to each other, exactly at and one past every limit.
+//! Tests the messages of a relay and its clients, exactly at every limit and one past it.
 
 use std::net::SocketAddr;
 
