@@ -1,5 +1,5 @@
-//! Which datagrams on the socket are whose: probes, packets of end-to-end connections, and those of
-//! connections from address to address (docs/protocol.md, "One socket").
+//! Classifies the datagrams on the socket: probes, packets of overlay (end-to-end) connections, and
+//! packets of direct connections (docs/protocol.md, "One socket").
 //!
 //! It looks at the first byte and at the connection id, and decides nothing else.
 
@@ -11,13 +11,13 @@ use crate::probe;
 use crate::quic::Endpoint;
 use crate::transmit::Datagram;
 
-/// Whose a datagram is.
+/// The class of a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Class {
     Probe,
-    /// Of an end-to-end connection.
+    /// A packet of an end-to-end connection.
     Overlay(OverlayId),
-    /// Of a connection from address to address, or the beginning of one.
+    /// A packet of a connection between two addresses, or the start of one.
     Direct,
 }
 

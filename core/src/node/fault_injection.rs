@@ -1,5 +1,5 @@
-//! A relay under somebody else's control, for tests: it may change what it passes on and what it
-//! sends. It decides nothing itself.
+//! A malicious relay, for tests: it may change what it forwards and what it sends. It decides
+//! nothing itself.
 
 use std::fmt::Debug;
 
@@ -9,8 +9,8 @@ use crate::message::Message;
 /// Has taken a relay over, or looks at what it sees outside of the encryption between its clients
 /// and itself.
 pub trait FaultInjector: Debug + Send {
-    /// Returns what is passed on in place of this datagram of a client's, and in whose name; by
-    /// default the datagram itself.
+    /// Returns the datagram to forward in place of this one from a client, and the client it seems
+    /// to come from; by default the datagram itself.
     fn on_packet(&mut self, from: PeerId, datagram: &[u8]) -> Vec<(PeerId, Vec<u8>)> {
         vec![(from, datagram.to_vec())]
     }

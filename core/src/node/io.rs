@@ -1,9 +1,9 @@
 //! What every part of a node works with: the transport, the clock, the configuration, and the
 //! queues of what is to happen next.
 //!
-//! An owner changes its own fields and what is here, and nothing else. What it causes in another
-//! owner is an [`Effect`]: only the node drains that queue, so that no call reaches itself by way
-//! of others, however many peers there are.
+//! An owner changes only its own fields and those of [`Io`]. What it causes in another owner is an
+//! [`Effect`]: only the node drains that queue, so that no method reaches itself by way of others,
+//! however many peers there are.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -57,7 +57,7 @@ pub(super) struct Io {
     pub(super) quic: Endpoint,
     pub(super) clock: Clock,
     pub(super) config: Config,
-    /// While the node is shutting down nothing new begins.
+    /// No new peers, streams or requests begin while the node is shutting down.
     pub(super) shutdown: Shutdown,
     rng: Rng,
     effects: VecDeque<Effect>,
@@ -87,7 +87,7 @@ impl Io {
         self.clock.unix()
     }
 
-    /// Returns a generator of its own for one purpose.
+    /// Returns a separate generator for one purpose.
     pub(super) fn rng(&mut self, purpose: &str) -> Rng {
         Rng::new(self.rng.seed(), purpose)
     }
@@ -140,7 +140,7 @@ impl Io {
         self.quic.stream(connection, act)
     }
 
-    /// Closes a connection and gives its peer the reason.
+    /// Closes a connection and sends its peer the reason.
     pub(super) fn close(&mut self, connection: ConnectionId, failure: &Failure) {
         let now = self.now();
         self.quic.with(connection, now, |c| c.close(failure, now));

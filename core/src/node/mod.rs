@@ -13,9 +13,9 @@
 //! | `RelayServer` | the clients of a relay; what it decides, [`crate::relay`] |
 //!
 //! Each owner has its own fields and is called with `&mut Io`: the transport, the clock, the
-//! configuration, and the queues of events and effects. None knows the node. What one causes in
-//! another is an effect in a queue that the node alone drains, so that no method reaches itself by
-//! way of others (`core/tests/recursion.rs`).
+//! configuration, and the queues of events and effects. No owner holds a reference to the node.
+//! What one causes in another is an effect in a queue that the node alone drains, so that no method
+//! reaches itself through others (`core/tests/recursion.rs`).
 //!
 //! The contract, as in any sans-IO machine: after every call drain [`Node::poll_output`] until it
 //! returns `None`, then sleep until [`Node::deadline`] or the next input, whichever is first.
@@ -162,8 +162,8 @@ impl Node {
         })
     }
 
-    /// Sets how many datagrams one [`Output::Transmit`] may hold: what the socket takes at once.
-    /// The default is 1.
+    /// Sets how many datagrams one [`Output::Transmit`] may hold: what the socket takes in one
+    /// call. The default is 1.
     pub const fn set_max_segments(&mut self, segments: usize) {
         self.io.quic.set_max_segments(segments);
     }
@@ -236,7 +236,7 @@ impl Node {
         self.timer()
     }
 
-    /// Returns the next timer alone, for a caller whose socket takes no more for now: pending
+    /// Returns the next timer alone, for a caller whose socket accepts no more for now: pending
     /// output does not make it due.
     #[must_use]
     pub fn timer(&self) -> Option<Deadline> {
@@ -265,7 +265,7 @@ impl Node {
         Ok(id)
     }
 
-    /// Replaces what a dial brought of its own instead of the node's identity and trust, for the
+    /// Replaces the dial's own identity and trust, which it uses instead of the node's, for the
     /// connections that are made from here on.
     ///
     /// # Errors
@@ -303,7 +303,7 @@ impl Node {
     /// follow.
     ///
     /// # Errors
-    /// [`TlsError`] when they cannot be used; nothing has changed then.
+    /// [`TlsError`] when they cannot be used; the node is then unchanged.
     pub fn set_tls(&mut self, tls: Tls, now: Instant) -> Result<(), TlsError> {
         self.io.clock.advance(now);
         self.peers.set_tls(tls, &mut self.io)?;
@@ -315,7 +315,8 @@ impl Node {
     /// in time: from now on its connection lives as long as that one is valid.
     ///
     /// # Errors
-    /// The reason when the certificate is not valid, or not that peer's. Nothing has changed then.
+    /// The reason when the certificate is not valid, or not that peer's. The node is then
+    /// unchanged.
     pub fn renew_credential(
         &mut self,
         id: PeerId,
@@ -339,8 +340,8 @@ impl Node {
     }
 
     /// Offers services through every relay that this node has dialled or will dial, in place of
-    /// what it offered before; `None` offers nothing any more. [`Event::Registered`] and
-    /// [`Event::Unregistered`] report whether a relay takes it. [`Register::takeover`] is set by
+    /// what it offered before; `None` withdraws every offer. [`Event::Registered`] and
+    /// [`Event::Unregistered`] report whether a relay accepts it. [`Register::takeover`] is set by
     /// the node.
     pub fn register(&mut self, offer: Option<Register>, now: Instant) {
         self.io.clock.advance(now);
@@ -377,7 +378,8 @@ impl Node {
         refused
     }
 
-    /// Returns a stream, for reading and writing. Calls on one that is gone say why.
+    /// Returns a stream, for reading and writing. Calls on a stream that no longer exists return
+    /// the reason.
     pub const fn stream(&mut self, id: StreamId) -> StreamRef<'_> {
         StreamRef { node: self, id }
     }
@@ -415,7 +417,7 @@ impl Node {
         response
     }
 
-    /// Gives a request up, ours or a peer's, and notifies the other side.
+    /// Cancels a request, this node's or a peer's, and notifies the other side.
     ///
     /// # Errors
     /// [`Misuse::UnknownRequest`] when it is not there.
@@ -447,8 +449,8 @@ impl Node {
         responded
     }
 
-    /// Adds a chunk to a streamed answer. `Pending` took nothing: [`Event::RequestProgressed`]
-    /// follows when the peer has read.
+    /// Adds a chunk to a streamed answer. `Pending` means that the chunk was not taken:
+    /// [`Event::RequestProgressed`] follows when the peer has read.
     ///
     /// # Errors
     /// As [`Node::respond`].
@@ -511,7 +513,7 @@ impl Node {
         if let Some(relay) = &mut self.relay_server {
             why = why.with_retry_after(relay.drain());
         }
-        // One that has nothing under way is closed now, with the same reason.
+        // A peer without work in progress is closed now, with the same reason.
         for peer in self.peers.ids().filter(|id| !self.is_quiet(*id)).collect::<Vec<_>>() {
             self.io.send(peer, Message::Goaway(Goaway::from(&why)));
         }
@@ -526,8 +528,8 @@ impl Node {
         self.io.shutdown.is_over()
     }
 
-    /// Returns true if the shutdown is complete and every peer was notified, as far as that is up
-    /// to this side: there is nothing more to wait for.
+    /// Returns true if the shutdown is complete and every peer was notified, as far as this side
+    /// can do so. The driver can stop then.
     #[must_use]
     pub fn has_taken_leave(&self) -> bool {
         self.is_shut_down() && !self.io.quic.is_sending() && !self.io.quic.is_closing()
@@ -646,7 +648,7 @@ impl Node {
         }
     }
 
-    /// Carries out every effect. Nothing that an effect calls comes back here.
+    /// Carries out every effect. No effect calls this method again.
     fn settle_effects(&mut self) {
         while let Some(effect) = self.io.poll_effect() {
             self.apply(effect);
@@ -704,8 +706,8 @@ impl Node {
         }
     }
 
-    /// Passes an event of the transport to the owner that it concerns. Before its handshake is
-    /// confirmed, or after this side closed it, a connection is nobody's.
+    /// Passes an event of the transport to the owner that it concerns. A connection has no owner
+    /// before its handshake is confirmed, and after this side closed it.
     fn on_transport_event(&mut self, connection: ConnectionId, event: quic::Event) {
         let io = &mut self.io;
         let Some(peer) = self.peers.on(connection) else {
@@ -949,7 +951,7 @@ impl Node {
         Ok(())
     }
 
-    /// Ends the peers that have nothing under way, once a shutdown is under way.
+    /// Ends the peers without work in progress, once a shutdown has begun.
     fn advance_shutdown(&mut self, now: Instant) {
         let Some(is_over) = self.io.shutdown.poll(now) else { return };
         let (relays, others): (Vec<_>, Vec<_>) =

@@ -279,7 +279,7 @@ impl RelayClient {
         io.send(relay, Message::Connect(Connect { request, service, exclude }));
     }
 
-    /// Returns the peer whose lookup a relay answers.
+    /// Returns the peer for which a relay answers this lookup.
     fn asked_by(&self, request: u64, relay: PeerId) -> Option<PeerId> {
         let awaits = |(_, lookup): &(&PeerId, &Lookup)| lookup.search.awaits(relay, request);
         self.lookups.iter().find(awaits).map(|(peer, _)| *peer)

@@ -20,8 +20,8 @@ use crate::timer::{Deadline, Reason};
 use crate::tls::Credential;
 use crate::transmit::Route;
 
-/// Messages to clients, and clients let go, in one turn: at about 3 µs each below a millisecond, so
-/// that the packets of others do not wait for a crowd.
+/// Messages to clients, and clients removed, in one turn: at about 3 µs each they take less than a
+/// millisecond, so that the packets of others do not wait for a crowd.
 const ACTIONS: usize = 256;
 
 /// What makes a node a relay.
@@ -37,7 +37,7 @@ pub(super) struct RelayServer {
 }
 
 impl RelayServer {
-    /// Returns `None` for a node that is no relay.
+    /// Returns `None` for a node that is not a relay.
     pub(super) fn of(config: &Config) -> Option<Self> {
         let settings = config.relay.clone()?;
         Some(Self {

@@ -46,7 +46,7 @@ pub struct PeerSnapshot {
     pub is_relay: bool,
     /// Whether it has what this node offers, if it is a relay.
     pub is_registered: bool,
-    /// By which path it is reached and why, if it is behind a relay.
+    /// The path over which it is reached and the reason, if it is behind a relay.
     pub path: Option<path::View>,
     /// Where its lifecycle stands.
     pub state: View,
@@ -66,7 +66,7 @@ pub struct PeerSnapshot {
     pub streams: usize,
     /// Connections made again after a loss.
     pub reconnections: u64,
-    /// Datagrams dropped because nobody fetched them.
+    /// Datagrams dropped because the application did not fetch them.
     pub datagrams_dropped: u64,
     /// Control frames of unknown kinds, skipped.
     pub unknown_frames: u64,

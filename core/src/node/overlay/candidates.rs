@@ -1,6 +1,6 @@
-//! Addresses by which this node and its peers may be reached: what was discovered goes to every
-//! path machine, and what a peer advertises goes to its own. What is worth a probe is decided by
-//! [`crate::path`].
+//! Addresses at which this node and its peers may be reached: discovered ones go to every path
+//! machine, and those that a peer advertises go to its own. [`crate::path`] decides which are worth
+//! a probe.
 
 use super::Overlay;
 use crate::event::Event;
@@ -16,7 +16,7 @@ impl Overlay {
     /// A relay let this node in and sent the address that it sees.
     pub(in crate::node) fn on_welcome(&mut self, relay: PeerId, welcome: &Welcome, io: &mut Io) {
         let key = crate::probe::Key::new(welcome.key.0);
-        // What a relay calls a client on TCP is no address.
+        // The address that a relay sees of a client on TCP is not a candidate.
         let observed = Some(welcome.observed).filter(|&it| !is_carried(it));
         let (session, now) = (welcome.session, io.now());
         let is_moved =
@@ -30,7 +30,7 @@ impl Overlay {
         self.on_discovered(io);
     }
 
-    /// What this node knows of its own addresses may have changed.
+    /// Handles a possible change in what this node knows of its own addresses.
     pub(super) fn on_discovered(&mut self, io: &mut Io) {
         let now = io.now();
         while let Some((to, bytes)) = self.discovery.poll(now) {

@@ -48,7 +48,7 @@ struct Overlaid {
     peer: Option<PeerId>,
     /// Its channels at relays.
     channels: BTreeSet<Channel>,
-    /// The tag by which the peer's probes name this connection, and their key.
+    /// The tag with which the peer's probes name this connection, and their key.
     theirs: Option<(u64, Key)>,
     reassembly: Reassembly,
     next_part: u16,
@@ -191,7 +191,7 @@ impl Overlay {
         self.next = id.next();
         let (rng, now) = (io.rng("path"), io.now());
         let due = match role {
-            // An attempt has a time limit of its own.
+            // The attempt has its own time limit.
             Role::Dialler => None,
             Role::Acceptor => Some(now + io.config.limits.handshake_timeout),
         };
@@ -223,8 +223,8 @@ impl Overlay {
         }
     }
 
-    /// A channel is over; its connection goes on by other paths, if there are any. Returns the peer
-    /// whose it was.
+    /// Removes a channel that is over; its connection goes on over other paths, if there are any.
+    /// Returns the peer that the channel belonged to.
     pub(super) fn drop_channel(&mut self, channel: Channel, io: &mut Io) -> Option<PeerId> {
         let id = self.by_channel.remove(&channel)?;
         let overlaid = self.all.get_mut(&id)?;
@@ -294,14 +294,14 @@ impl Overlay {
         self.reindex(id);
     }
 
-    /// Forgets a connection that is no more.
+    /// Removes a connection that no longer exists.
     pub(super) fn on_gone(&mut self, connection: ConnectionId, io: &mut Io) {
         if let Some(id) = self.by_connection(connection) {
             self.forget(id, io);
         }
     }
 
-    /// Forgets a connection and gives its channels back to the relays.
+    /// Removes a connection and returns its channels to the relays.
     fn forget(&mut self, id: OverlayId, io: &mut Io) {
         let Some(overlaid) = self.all.remove(&id) else { return };
         self.timers.set(id, None);
@@ -377,7 +377,7 @@ impl Overlay {
     }
 }
 
-/// Gives a channel back to its relay.
+/// Returns a channel to its relay.
 pub(super) fn hang_up(channel: Channel, why: &Failure, io: &mut Io) {
     io.send(channel.relay, Message::Hangup(Hangup::new(channel.number, why)));
 }

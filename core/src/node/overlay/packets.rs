@@ -1,5 +1,5 @@
-//! The packets of end-to-end connections on their way: out of the datagrams of relays and off the
-//! socket, and back onto them. Which path a packet takes is decided by [`crate::path`].
+//! The packets of end-to-end connections: they are taken from relayed datagrams and from the
+//! socket, and sent on either. [`crate::path`] decides which path a packet takes.
 
 use bytes::{Bytes, BytesMut};
 
@@ -50,7 +50,7 @@ impl Overlay {
         }
     }
 
-    /// Packets of an end-to-end connection, by whichever path they came.
+    /// Handles packets of an end-to-end connection, received on any path.
     pub(in crate::node) fn on_packets(
         &mut self,
         id: OverlayId,
@@ -78,7 +78,8 @@ impl Overlay {
         }
     }
 
-    /// A probe, by whichever path it came. Returns false if it is no peer's and no relay's answer.
+    /// Handles a probe, received on any path. Returns false if it is neither a peer's nor a relay's
+    /// answer.
     pub(in crate::node) fn on_probe(&mut self, via: Via, bytes: &[u8], io: &mut Io) -> bool {
         let Some(session) = Probe::session(bytes) else { return true };
         if let Some(id) = self.by_session.get(&session).copied() {
@@ -99,8 +100,8 @@ impl Overlay {
         is_answer
     }
 
-    /// A channel whose probes are a known peer's is that peer's: it reached this node by another
-    /// relay.
+    /// Assigns a channel to the known peer that its probes authenticate: the peer reached this node
+    /// through another relay.
     fn adopt(&mut self, id: OverlayId, channel: Channel, bytes: &[u8], io: &mut Io) {
         let other = self.by_channel.get(&channel).copied().filter(|other| *other != id);
         let Some(other) = other else { return };

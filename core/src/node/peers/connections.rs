@@ -58,7 +58,7 @@ impl Peers {
         Ok(id)
     }
 
-    /// Replaces what a dial brought of its own instead of the node's identity and trust.
+    /// Replaces the dial's own identity and trust, which it uses instead of the node's.
     pub(in crate::node) fn set_dial_tls(
         &mut self,
         id: PeerId,
@@ -83,8 +83,8 @@ impl Peers {
         Ok(())
     }
 
-    /// Returns the name to expect in the certificate of a peer whose attempt waits for a relay to
-    /// find the service.
+    /// Returns the name expected in the certificate of a peer whose attempt waits until a relay
+    /// finds the service.
     pub(in crate::node) fn awaited_name(&self, id: PeerId) -> Option<String> {
         let dialled = self.all.get(&id)?.dialled.as_ref()?;
         let is_waiting = dialled.attempt.is_some_and(|attempt| attempt.connection.is_none());
@@ -205,7 +205,7 @@ impl Peers {
         Some(connection)
     }
 
-    /// The transport gave a connection up; returns whose it was.
+    /// Handles a connection that the transport has dropped; returns the peer it belonged to.
     pub(in crate::node) fn on_gone(&mut self, connection: ConnectionId) -> Option<PeerId> {
         self.by_connection.remove(&connection)
     }
@@ -289,7 +289,7 @@ impl Peers {
         }
     }
 
-    /// No further attempt will be made: nothing that waits for one can succeed.
+    /// Handles the end of all attempts: what waits for a connection cannot succeed.
     pub(in crate::node) fn on_gave_up(&mut self, id: PeerId, reason: Failure, io: &mut Io) {
         if let Some(dialled) = self.all.get_mut(&id).and_then(|p| p.dialled.as_mut()) {
             dialled.retry.cancel();
@@ -299,8 +299,8 @@ impl Peers {
         self.reindex(id);
     }
 
-    /// Ends a peer for good and gives the other side the reason; returns the connection that was
-    /// closed by it.
+    /// Ends a peer permanently and sends the other side the reason; returns the connection that
+    /// this closed.
     pub(in crate::node) fn end(
         &mut self,
         id: PeerId,
@@ -322,7 +322,7 @@ impl Peers {
         Ok(closed)
     }
 
-    /// Forgets a peer of which nothing is left.
+    /// Removes a peer without any remaining state.
     pub(in crate::node) fn remove(&mut self, id: PeerId, failure: Failure, io: &mut Io) {
         if !self.all.contains_key(&id) {
             return;

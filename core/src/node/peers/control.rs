@@ -22,9 +22,9 @@ pub(super) const MAX_CONTROL_PAYLOAD: usize = 64 << 10;
 /// many answers pile up floods without reading.
 pub(super) const MAX_WAITING: usize = 64;
 
-/// Control frames a second that a peer may send, on the stream and as datagrams together, and
-/// those that may come at once; each KiB that a frame has begun counts as one. Heartbeats are one
-/// at a time and 30 s apart: this leaves room for heartbeats of 10 ms and for whatever kinds later
+/// Control frames a second that a peer may send, on the stream and as datagrams together, and the
+/// largest burst of them; each KiB that a frame has begun counts as one. Heartbeats are one at a
+/// time and 30 s apart: this leaves room for heartbeats of 10 ms and for the kinds that later
 /// versions add, and bounds what answering and decoding cost.
 const FRAMES_PER_SECOND: u32 = 100;
 const FRAMES_AT_ONCE: u32 = 1_000;
@@ -51,7 +51,8 @@ pub(super) struct Control {
 #[derive(Debug)]
 pub(super) struct Waiting {
     pub(super) bytes: Bytes,
-    /// Whether a datagram does as well: nothing of it is written, and losing it is survivable.
+    /// Whether a datagram will do as well: no frame of the message is partly written, and its loss
+    /// is survivable.
     pub(super) as_datagram: bool,
 }
 
@@ -68,7 +69,7 @@ impl Control {
         }
     }
 
-    /// That of a connection to a relay.
+    /// Creates the control stream of a connection to a relay.
     pub(super) fn of_relay(stream: Option<u64>) -> Self {
         let rate = Rate::per_second(RELAY_FRAMES_PER_SECOND, RELAY_FRAMES_AT_ONCE);
         Self { rate, ..Self::new(stream) }

@@ -1,4 +1,4 @@
-//! Control messages on their way: heartbeats, the notice of a shutdown, and what goes with them.
+//! Sends and receives control messages: heartbeats, the notice of a shutdown, and what they carry.
 //!
 //! The heartbeat machine has the schedule and `control` the framing; here the bytes move.
 
@@ -57,7 +57,8 @@ impl Peers {
         }
     }
 
-    /// Answers the heartbeat of a peer that dialled this node, for which `pending` requests wait.
+    /// Answers the heartbeat of a peer that dialled this node; `pending` requests wait for that
+    /// peer.
     pub(in crate::node) fn on_heartbeat(
         &mut self,
         id: PeerId,
@@ -189,7 +190,7 @@ impl Peers {
         }
     }
 
-    /// Closes the connection of a peer that broke the protocol; nothing more of it is read.
+    /// Closes the connection of a peer that violated the protocol; no more is read from it.
     fn violate(&mut self, id: PeerId, failure: Failure, io: &mut Io) {
         if let Some(link) = self.link_mut(id) {
             link.is_closing = true;

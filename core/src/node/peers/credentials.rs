@@ -21,7 +21,7 @@ use crate::tls::{Credential, Tls, TlsError};
 const MAX_SLEEP: Duration = Duration::from_secs(86_400);
 
 /// Certificates that are checked in one turn, at about 150 µs each: the revocation of one device
-/// has ten thousand checked, and nothing else may wait for them.
+/// has ten thousand checked, and other work must not wait for them.
 pub(super) const RECHECKS: usize = 64;
 
 /// When the certificates of connected peers end, in wall time; at most one entry for each peer.
@@ -131,7 +131,8 @@ impl Peers {
         }
     }
 
-    /// Closes the connections of peers whose certificate has ended or is not accepted any more.
+    /// Closes the connections of peers with a certificate that has expired or is not accepted any
+    /// more.
     pub(in crate::node) fn advance_certificates(&mut self, io: &mut Io) {
         while let Some(id) = self.expiries.pop_due(io.unix()) {
             self.rechecks.push_back(id);
@@ -151,8 +152,8 @@ impl Peers {
         };
         let was = peer.credential.as_ref().and_then(|c| c.mesh);
         match checked {
-            // A member of a mesh does not turn into a guest while connected: what it did as a
-            // member would outlive its certificate.
+            // A member of a mesh does not become a guest while connected: its streams as a member
+            // would live longer than its certificate.
             Ok(credential) if credential.mesh != was => {
                 let failure = Failure::new(Code::Unauthenticated, "the certificate has expired");
                 io.effect(Effect::Close { peer: id, failure });

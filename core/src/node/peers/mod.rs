@@ -35,7 +35,7 @@ use peer::{Link, Peer};
 /// All peers of a node.
 pub(super) struct Peers {
     all: BTreeMap<PeerId, Peer>,
-    /// Whose a connection is; one that this side closed is nobody's.
+    /// The peer of each connection; one that this side closed has none.
     by_connection: BTreeMap<ConnectionId, PeerId>,
     next: u64,
     timers: Timers<PeerId>,
@@ -76,7 +76,7 @@ impl Peers {
         self.all.is_empty()
     }
 
-    /// Returns the peer whose connection this is.
+    /// Returns the peer of this connection.
     pub(super) fn on(&self, connection: ConnectionId) -> Option<PeerId> {
         self.by_connection.get(&connection).copied()
     }

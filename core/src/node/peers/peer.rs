@@ -35,7 +35,7 @@ pub(super) struct Attempt {
 pub(super) struct Link {
     pub(super) connection: ConnectionId,
     pub(super) control: Control,
-    /// It is to be closed: nothing more of it is read.
+    /// It is to be closed: no more is read from it.
     pub(super) is_closing: bool,
     /// The peer is shutting down.
     pub(super) going_away: bool,
@@ -62,7 +62,7 @@ impl Link {
 #[derive(Debug)]
 pub(super) struct Dialled {
     pub(super) dial: Dial,
-    /// What the dial brought of its own instead of the node's identity and trust.
+    /// The dial's own identity and trust, used instead of the node's.
     pub(super) own: Option<Own>,
     pub(super) retry: Retry,
     pub(super) heartbeat: Heartbeat,

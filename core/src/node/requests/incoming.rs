@@ -66,7 +66,7 @@ impl Requests {
         Ok(())
     }
 
-    /// Adds a chunk to a streamed answer; `Pending` took nothing.
+    /// Adds a chunk to a streamed answer; `Pending` means that it was not taken.
     pub(in crate::node) fn respond_chunk(
         &mut self,
         id: RequestId,

@@ -44,7 +44,7 @@ enum Exchange {
 }
 
 impl Exchange {
-    /// Returns what is still to be written, and on which stream.
+    /// Returns the data still to be written, and its stream.
     const fn unsent(&mut self) -> Option<(&mut VecDeque<Bytes>, StreamId)> {
         match self {
             Self::Sent { machine, stream } => Some((machine.unsent(), *stream)),
@@ -99,13 +99,13 @@ impl Requests {
         RequestCounts { queued: of.queue.len(), ..of.counts }
     }
 
-    /// Forgets a peer that is over: nothing of it is queued or on a stream.
+    /// Removes every request of a peer that is over, from the queue and from streams.
     pub(super) fn forget(&mut self, peer: PeerId) {
         self.peers.remove(&peer);
         self.queue_timers.set(peer, None);
     }
 
-    /// Gives a request up, this node's or a peer's, and notifies the other side.
+    /// Cancels a request, this node's or a peer's, and notifies the other side.
     pub(super) fn cancel(
         &mut self,
         id: RequestId,
@@ -139,7 +139,8 @@ impl Requests {
     /// The peer stopped the stream of a request: it does not want what this side writes.
     pub(super) fn on_stopped(&mut self, id: RequestId, streams: &mut Streams, io: &mut Io) {
         match self.exchanges.get(&id) {
-            // The responder may have answered already without reading on: its answer says so.
+            // The responder may have answered already without reading the rest: then its answer
+            // counts.
             Some(Exchange::Sent { .. }) => io.emit(Event::RequestProgressed { request: id }),
             Some(Exchange::Theirs { .. }) => self.end_offer(id, streams, io),
             Some(Exchange::Queued { .. } | Exchange::Failed(_)) | None => {}
@@ -165,7 +166,7 @@ impl Requests {
     fn after_write(&mut self, id: RequestId, stream: StreamId, streams: &mut Streams, io: &mut Io) {
         match self.exchanges.get_mut(&id) {
             Some(Exchange::Sent { machine, .. }) if machine.unsent_bytes() == 0 => {
-                // Finished once before when a blocked write was retried for nothing.
+                // A blocked write must not make this finish a second time.
                 let _ = streams.finish(stream, io);
             }
             Some(Exchange::Theirs { machine, .. }) if machine.is_done() => {

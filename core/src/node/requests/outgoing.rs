@@ -173,7 +173,7 @@ impl Requests {
         self.fail_own(id, Failure::new(Code::ConnectionLost, detail), streams, io);
     }
 
-    /// Fails the requests whose deadline has passed.
+    /// Fails the requests that are past their deadline.
     pub(in crate::node) fn on_due(&mut self, now: Instant, streams: &mut Streams, io: &mut Io) {
         while let Some((id, _)) = self.timers.pop_due(now) {
             let sentence = "no complete answer within the deadline";

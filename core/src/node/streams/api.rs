@@ -1,6 +1,6 @@
 //! The public interface of a stream: read, write, finish, reset, stop.
 //!
-//! Nothing is buffered here: chunks go to the transport and come from it as they are.
+//! No data is buffered here: chunks are passed to the transport and from it unchanged.
 
 use std::fmt;
 use std::task::Poll;
@@ -11,7 +11,7 @@ use crate::error::{Code, Failure};
 use crate::id::StreamId;
 use crate::node::Node;
 
-/// Why a stream gives or takes no more.
+/// Why a stream accepts or returns no more data.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StreamError {
@@ -46,8 +46,8 @@ impl From<StreamError> for std::io::Error {
     }
 }
 
-/// A stream of a node, borrowed for reading and writing. Nothing is copied on the way: chunks are
-/// handed over as they are.
+/// A stream of a node, borrowed for reading and writing. No data is copied: chunks are passed on as
+/// they are.
 pub struct StreamRef<'a> {
     pub(in crate::node) node: &'a mut Node,
     pub(in crate::node) id: StreamId,
@@ -64,7 +64,7 @@ impl StreamRef<'_> {
     /// [`Event::StreamReadable`] follows.
     ///
     /// # Errors
-    /// [`StreamError`] once, when the stream gives no more.
+    /// [`StreamError`] once, when the stream has no more data.
     ///
     /// [`Event::StreamReadable`]: crate::event::Event::StreamReadable
     pub fn read(&mut self, max: usize) -> Poll<Result<Option<Bytes>, StreamError>> {
@@ -73,9 +73,9 @@ impl StreamRef<'_> {
         read
     }
 
-    /// Writes from the front of `data` what the windows allow, and takes it off. `Pending` means
-    /// that nothing was taken and [`Event::StreamWritable`] follows. Bytes may be written before
-    /// the acceptor has answered.
+    /// Writes from the front of `data` as much as the windows allow, and removes that part.
+    /// `Pending` means that no data was taken and [`Event::StreamWritable`] follows. Bytes may be
+    /// written before the acceptor has answered.
     ///
     /// # Errors
     /// [`StreamError`] when the stream takes no more.
@@ -106,11 +106,11 @@ impl StreamRef<'_> {
         self.node.settle_effects();
     }
 
-    /// Returns whether the acceptor has said yes. `Pending` means that [`Event::StreamReadable`]
-    /// follows.
+    /// Returns whether the acceptor has accepted the stream. `Pending` means that
+    /// [`Event::StreamReadable`] follows.
     ///
     /// # Errors
-    /// [`StreamError::Refused`] when it said no.
+    /// [`StreamError::Refused`] when it refused.
     ///
     /// [`Event::StreamReadable`]: crate::event::Event::StreamReadable
     pub fn accepted(&mut self) -> Poll<Result<(), StreamError>> {
@@ -119,7 +119,7 @@ impl StreamRef<'_> {
         accepted
     }
 
-    /// Why the stream gives nothing more beyond what was read, where its connection is gone. A
+    /// Returns why the stream returns no more data than was read, if its connection is gone. A
     /// reader that is not ready to read learns it here.
     #[must_use]
     pub fn lost(&self) -> Option<StreamError> {
@@ -131,7 +131,7 @@ impl StreamRef<'_> {
     ///
     /// # Errors
     /// [`StreamError::ConnectionLost`] when the connection is gone, even if the peer had
-    /// acknowledged everything before: nothing is kept of it. [`StreamError::Stopped`] when the
+    /// acknowledged everything before: no state of it is kept. [`StreamError::Stopped`] when the
     /// peer wanted no more.
     pub fn finished(&self) -> Poll<Result<(), StreamError>> {
         self.node.streams.finished(self.id)

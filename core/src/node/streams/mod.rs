@@ -1,4 +1,4 @@
-//! Every stream of a node, by the peer whose connection it lives on.
+//! Every stream of a node, by the peer of its connection.
 //!
 //! `table` knows what each stream is for and how far it has come, `open` how streams begin, and
 //! `transfer` how they are read, written and ended. Requests use streams as any caller does. This
@@ -168,8 +168,8 @@ impl Streams {
         Some(StreamId { peer, connection: link.connection.0, index })
     }
 
-    /// A stream that carries a request of the peer's. If the peer has stopped it already, nobody
-    /// waits for an answer: the stream is ended, and this returns false.
+    /// Hands a stream that carries a request of the peer to the responder. If the peer has stopped
+    /// it already, the answer has no reader: the stream is ended, and this returns false.
     pub(super) fn on_request(&mut self, id: StreamId, request: RequestId, io: &mut Io) -> bool {
         let Some(stream) = self.get_mut(id) else { return false };
         if let Sending::Stopped(code) = stream.sending {
@@ -219,7 +219,7 @@ impl Streams {
         false
     }
 
-    /// Gives back what the body of a request was charged.
+    /// Releases the bytes that the body of a request was charged.
     fn release(&mut self, id: StreamId, io: &mut Io) {
         let Some(link) = self.link_mut(id) else { return };
         let Some(stream) = link.table.get_mut(id.index) else { return };
@@ -279,7 +279,7 @@ impl Streams {
         self.timers.set(peer, due.map(|at| (at, Reason::Header)));
     }
 
-    /// Returns why a stream that is not in the table gives nothing.
+    /// Returns why a stream that is not in the table has no data.
     fn gone(&self, id: StreamId) -> StreamError {
         if self.link(id).is_some() {
             return StreamError::Closed;

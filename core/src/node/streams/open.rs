@@ -138,12 +138,12 @@ impl Streams {
             message: failure.detail().into(),
             details: None,
         }));
-        // It was open: nothing has been written on it before.
+        // It was open: no data has been written on it before.
         let _ = self.finish(id, io);
         self.stop(id, failure.code(), io);
     }
 
-    /// Refuses the streams of a peer whose header is overdue.
+    /// Refuses the streams of a peer with an overdue header.
     pub(in crate::node) fn on_due(&mut self, peer: PeerId, io: &mut Io) {
         while let Some(link) = self.links.get_mut(&peer) {
             let Some(index) = link.table.poll_overdue(io.now()) else { break };

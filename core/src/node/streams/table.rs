@@ -40,7 +40,7 @@ pub(super) enum Receiving {
     Arrived,
     /// The bytes are the application's.
     Raw,
-    /// Ours: the acceptor said no. It stays until the application has seen it.
+    /// Ours: the acceptor refused it. It stays until the application has seen that.
     Refused(Failure),
     /// A request of ours or of the peer's; its own machine reads.
     Request(RequestId),
@@ -150,11 +150,11 @@ impl Table {
         self.table.insert(id, stream);
     }
 
-    /// A stream the peer opened, which has until `due` to say what it is for.
+    /// Inserts a stream the peer opened, which has until `due` to send its header.
     pub(super) fn insert_arrived(&mut self, id: u64, due: Instant, now: Instant) {
         self.table.insert(id, Stream::arrived(now));
-        // Streams that are past their opening leave their entry behind. Behind one that says
-        // nothing, a peer could pile up any number of them.
+        // Streams that are past their opening leave their entry behind. Behind a stream without a
+        // header, a peer could pile up any number of them.
         if self.headers.len() >= 2 * self.table.len().max(32) {
             let mut headers = std::mem::take(&mut self.headers);
             headers.retain(|&(_, id)| self.is_opening(id));
@@ -195,7 +195,7 @@ impl Table {
         }
     }
 
-    /// Returns the oldest stream whose body waits for room.
+    /// Returns the oldest stream with a body that waits for room.
     pub(super) fn first_held(&self) -> Option<u64> {
         let held = |(_, s): &(&u64, &Stream)| matches!(s.receiving, Receiving::Held(_));
         self.table.iter().find(held).map(|(id, _)| *id)
@@ -212,7 +212,7 @@ impl Table {
         None
     }
 
-    /// Returns the next stream whose header is overdue.
+    /// Returns the next stream with an overdue header.
     pub(super) fn poll_overdue(&mut self, now: Instant) -> Option<u64> {
         let due = self.deadline()?;
         if due > now {
@@ -221,8 +221,8 @@ impl Table {
         self.headers.pop_front().map(|(_, id)| id)
     }
 
-    /// Returns true if it is still unknown what a stream is for. A request whose body is arriving
-    /// has said it: the requester's own deadline and the budget for bodies bound that.
+    /// Returns true if the purpose of a stream is not known yet. It is known for a request with a
+    /// body under way: the requester's own deadline and the budget for bodies bound that.
     fn is_opening(&self, id: u64) -> bool {
         let opening = |s: &Stream| matches!(s.receiving, Receiving::Header(_)) && s.charged == 0;
         self.table.get(&id).is_some_and(opening)
@@ -236,13 +236,12 @@ pub(super) enum Opening {
     Service(ServiceName),
     /// A request, whole.
     Request(crate::message::Request),
-    /// Nothing that can be served.
+    /// It cannot be served.
     Refuse(Failure),
 }
 
 /// Returns what is wrong with the length of a first frame, from its header alone. Only a request
-/// has a body, which is charged against a budget; anything else is small, or nothing would bound
-/// it.
+/// has a body, which is charged against a budget; anything else is small, or it would be unbounded.
 pub(super) fn excess(header: Header) -> Option<Failure> {
     let is_request = Kind::from_wire(header.kind) == Some(Kind::Request);
     let detail = || format!("a first frame of {} bytes", header.length);

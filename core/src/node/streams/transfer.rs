@@ -1,6 +1,6 @@
 //! How streams are read, written and ended.
 //!
-//! Nothing is buffered here: chunks go to the transport and come from it as they are.
+//! No data is buffered here: chunks are passed to the transport and from it unchanged.
 
 use std::task::Poll;
 
@@ -50,7 +50,7 @@ impl Streams {
         self.read_answer(id, io)
     }
 
-    /// Returns why a stream whose connection is gone gives nothing.
+    /// Returns why a stream of a lost connection has no data.
     pub(in crate::node) fn lost(&self, id: StreamId) -> Option<StreamError> {
         self.link(id).is_none().then(|| self.gone(id))
     }
@@ -73,7 +73,7 @@ impl Streams {
     ) -> Poll<Result<usize, StreamError>> {
         let polled = self.try_write(id, data, io);
         if let Poll::Ready(Err(StreamError::Stopped(code))) = polled {
-            // The writer knows now: nothing more is kept for it.
+            // The writer knows now: no more is kept for it.
             self.reset(id, code, io);
         }
         polled
@@ -126,7 +126,7 @@ impl Streams {
         if self.finish_written(id, io) { Ok(()) } else { Err(StreamError::Closed) }
     }
 
-    /// Ends our direction, of which everything is written; false if it was over.
+    /// Ends our direction once it is all written; returns false if it was over.
     pub(super) fn finish_written(&mut self, id: StreamId, io: &mut Io) -> bool {
         let Some(link) = self.link_mut(id) else { return false };
         let connection = link.connection;
