@@ -14,7 +14,7 @@ use crate::error::{Code, Failure};
 use crate::transmit;
 
 /// Stateless answers (version negotiation, reset, retry) waiting to be sent; more than this many
-/// are dropped, since whoever asked asks again.
+/// are dropped, since the sender of the question asks again.
 const MAX_RESPONSES: usize = 256;
 
 /// What a connection that a peer began is held to until the peer is known.
@@ -151,8 +151,8 @@ impl Endpoint {
         }
     }
 
-    /// Says once that a handshake came to nothing and keeps none of it: a stranger is not owed the
-    /// time in which a close is repeated (RFC 9000 §10.2.1).
+    /// Reports a failed handshake once and keeps no state of it: a stranger is not owed the time in
+    /// which a close is repeated (RFC 9000 §10.2.1).
     fn forget(&mut self, id: ConnectionId, failure: Failure, now: Instant) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         let (handle, remote) = (connection.handle, connection.remote());
@@ -163,7 +163,7 @@ impl Endpoint {
         if let Some(transmit) = transmit {
             self.respond(&transmit, bytes);
         }
-        // Nothing is expected in answer to it.
+        // No answer to it is expected.
         let _ = self.inner.handle_event(handle, EndpointEvent::drained());
         if is_news {
             self.events.push_back((id, Event::Rejected(remote, failure)));

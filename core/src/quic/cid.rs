@@ -21,7 +21,7 @@ const REMEMBERED: usize = 32;
 /// A connection id of this node.
 pub(super) type Cid = [u8; CID_LEN];
 
-/// What was generated since somebody asked last.
+/// The ids generated since the last call that took them.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Issued(Arc<Mutex<Vec<Cid>>>);
 
@@ -61,7 +61,8 @@ impl Known {
         }
     }
 
-    /// Whose packet with a short header this is (RFC 9000 §17.3.1), if an end-to-end connection's.
+    /// Returns the end-to-end connection that a packet with a short header belongs to (RFC 9000
+    /// §17.3.1), if any.
     pub(super) fn find(&self, packet: &[u8]) -> Option<ConnectionId> {
         if self.connections.is_empty() {
             return None;

@@ -1,10 +1,11 @@
 //! Congestion control: Cubic (RFC 9438), kept from building a standing queue where the two hosts
 //! are close.
 //!
-//! On a loopback or a local network nothing is lost until a socket buffer of megabytes overflows,
+//! On a loopback or a local network no packet is lost until a socket buffer of megabytes overflows,
 //! so that Cubic alone keeps it full and every small request waits behind it. There the window is
-//! bounded by what was delivered lately in two round trips and a little more. On longer paths the
-//! bound is off: latency there is the path's, and a bound would yield to every other sender.
+//! bounded by a little more than the amount that was recently delivered in two round trips. On
+//! longer paths the bound is off: latency there is the path's, and a bound would yield to every
+//! other sender.
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -27,7 +28,7 @@ const FLOOR: u64 = 1 << 20;
 /// Shortest time over which a rate is measured: below it a single batch decides.
 const SHORTEST_ROUND: Duration = Duration::from_millis(1);
 
-/// Rounds whose best rate counts.
+/// Rounds from which the best delivery rate is taken.
 const ROUNDS: usize = 10;
 
 #[derive(Debug, Default)]
@@ -155,7 +156,8 @@ impl Controller for Bounded {
         rtt: &RttEstimator,
     ) {
         self.bound.on_ack(bytes, rtt.min());
-        // A window that is not used must not grow, or the first loss would shrink nothing.
+        // A window that is not used must not grow, or the first loss would not reduce the sending
+        // rate.
         let bounded = self.cubic.window() >= self.bound.window;
         self.cubic.on_ack(now, sent, bytes, app_limited || bounded, rtt);
     }

@@ -21,7 +21,7 @@ use crate::event::Statistics;
 pub(crate) enum Read {
     /// Bytes in order, at most as many as asked for.
     Chunk(Bytes),
-    /// Nothing yet: a readable event follows.
+    /// No data yet: a readable event follows.
     Blocked,
     /// The peer finished the stream and everything has been read.
     End,
@@ -69,8 +69,8 @@ impl Class {
 /// Bytes the control stream may write beyond every other stream's.
 const CONTROL_RESERVE: u64 = 256 << 10;
 
-/// Streams that the peer may have open at once. The transport keeps a place for each that it may,
-/// open or not, so that they are allowed as they are used.
+/// Streams that the peer may have open. The transport keeps a place for each that it may open, so
+/// that they are allowed as they are used.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Allowance {
     pub(super) allowed: u32,
@@ -106,7 +106,7 @@ impl Connection {
         self.inner.remote_address()
     }
 
-    /// Returns true if it is end to end, over whatever path there is.
+    /// Returns true if it is an end-to-end connection, over any path.
     pub(crate) fn is_overlay(&self) -> bool {
         self.layer == Layer::Inner
     }
@@ -134,7 +134,7 @@ impl Connection {
         }
     }
 
-    /// Returns when the peer last said anything that authenticated.
+    /// Returns when the last authenticated packet of the peer arrived.
     pub(crate) const fn last_heard(&self) -> Instant {
         self.last_heard
     }
@@ -174,7 +174,8 @@ impl Connection {
         }
     }
 
-    /// Forgets what is known of the path, the size of its packets among it, and learns it anew.
+    /// Discards what is known of the path, including the size of its packets, and measures it
+    /// again.
     pub(crate) fn forget_path(&mut self, now: Instant) {
         self.inner.path_changed(now);
     }
@@ -250,7 +251,7 @@ impl Connection {
         }
         let before = data.len();
         let written = send.write_chunks(std::slice::from_mut(data));
-        // Back at once: a window left open would wake bulk streams for nothing.
+        // The window is restored immediately: left open, it would wake bulk streams without need.
         self.inner.set_send_window(self.send_window);
         match written {
             Ok(_) => Write::Taken(before - data.len()),
@@ -285,7 +286,7 @@ impl Connection {
         }
     }
 
-    /// Queues a datagram; the oldest queued ones go when there is no room.
+    /// Queues a datagram; the oldest queued ones are dropped when there is no room.
     pub(crate) fn send_datagram(&mut self, data: Bytes) -> Result<(), Misuse> {
         self.inner.datagrams().send(data, true).map_err(|e| match e {
             SendDatagramError::UnsupportedByPeer | SendDatagramError::Disabled => {
@@ -305,7 +306,7 @@ impl Connection {
         self.inner.datagrams().max_size()
     }
 
-    /// Closes the connection with a reason the peer is told.
+    /// Closes the connection with a reason for the peer.
     pub(crate) fn close(&mut self, failure: &Failure, now: Instant) {
         let reason = Bytes::copy_from_slice(failure.detail().as_bytes());
         self.inner.close(now, convert::wire(failure.code()), reason);
@@ -316,12 +317,12 @@ impl Connection {
         self.inner.ping();
     }
 
-    /// Tells the transport that our own address changed: it probes the path at once.
+    /// Notifies the transport that our own address changed: it probes the path immediately.
     pub(crate) fn local_address_changed(&mut self) {
         self.inner.local_address_changed();
     }
 
-    /// Closed by this side, and the peer has not been told.
+    /// Closed by this side, and the close has not been sent to the peer.
     pub(super) fn is_closing(&self) -> bool {
         self.inner.is_closed()
             && !self.lost

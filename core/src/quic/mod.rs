@@ -1,7 +1,7 @@
-//! The transport: quinn-proto behind our own face. Nothing outside this folder names it.
+//! The transport: quinn-proto behind our own interface. No code outside this folder names it.
 //!
 //! Its poll order is encoded once, in [`Endpoint::pump`]: endpoint events to a fixed point, then
-//! application events, then the timer. It decides nothing about the tunnel.
+//! application events, then the timer. It makes no decision about the tunnel.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -42,13 +42,13 @@ pub(crate) struct ConnectionId(pub(crate) u64);
 pub(crate) enum Layer {
     /// From address to address, and carries none but its own.
     Plain,
-    /// To a relay, or on one: it carries packets of others.
+    /// To or on a relay: it carries packets of others.
     Outer,
-    /// End to end, over whatever path there is: its address is a name that never changes.
+    /// End to end, over any path: its address is a name that never changes.
     Inner,
 }
 
-/// How a connection is made: with which identity, whom it trusts, and what it is.
+/// How a connection is made: its identity, its trust, and its kind.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
     config: quinn_proto::ClientConfig,
@@ -79,7 +79,7 @@ pub(crate) struct Outgoing {
     pub(crate) is_mtu_probe: bool,
 }
 
-/// Whose datagrams arrived, and whether they said anything that authenticated.
+/// The connections that datagrams arrived for, and whether a datagram was authenticated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Received {
     pub(crate) connection: ConnectionId,
@@ -95,7 +95,7 @@ pub(crate) enum Event {
     Moved(SocketAddr),
     /// The connection is over.
     Lost(Failure),
-    /// A handshake that the other end began came to nothing.
+    /// A handshake that the other end began failed.
     Rejected(SocketAddr, Failure),
     /// The peer opened streams.
     Opened,
@@ -189,7 +189,7 @@ impl Endpoint {
         Ok(())
     }
 
-    /// How a connection is made that has an identity or a trust of its own.
+    /// Returns how to make a connection with its own identity or trust.
     pub(crate) fn client(
         &self,
         tls: &Tls,
@@ -231,7 +231,7 @@ impl Endpoint {
         self.admission.stats()
     }
 
-    /// Starts a handshake from address to address, as this node or as `client` says.
+    /// Starts a handshake between two addresses, as this node or as `client` specifies.
     pub(crate) fn connect(
         &mut self,
         route: Route,
@@ -272,12 +272,13 @@ impl Endpoint {
         Ok(id)
     }
 
-    /// Returns the end-to-end connection that a packet belongs to, whatever address it came from.
+    /// Returns the end-to-end connection that a packet belongs to, regardless of its source
+    /// address.
     pub(crate) fn inner_of(&self, packet: &[u8]) -> Option<ConnectionId> {
         self.known_cids.find(packet)
     }
 
-    /// Takes a received batch apart and routes each datagram; says whose the last ones were.
+    /// Splits a received batch and routes each datagram; returns the connections of the last ones.
     pub(crate) fn handle_datagram(&mut self, datagram: Datagram, now: Instant) -> Option<Received> {
         let Datagram { route, ecn, segment_size, mut payload } = datagram;
         let mut touched = None;
@@ -285,7 +286,7 @@ impl Endpoint {
             let size = if segment_size == 0 { payload.len() } else { segment_size };
             let one = payload.split_to(size.min(payload.len()));
             let id = self.handle_one(route, ecn.map(convert::ecn_in), one, now);
-            // One batch is of one route, hence nearly always of one connection: its machines are
+            // One batch is of one route, and so nearly always of one connection: its machines are
             // polled once for the batch.
             if touched != id {
                 if let Some(previous) = touched {
@@ -297,7 +298,7 @@ impl Endpoint {
         touched.map(|id| self.on_received(id, now))
     }
 
-    /// After datagrams of a connection: what they said is noticed once for the batch.
+    /// Polls a connection once after a batch of its datagrams.
     fn on_received(&mut self, id: ConnectionId, now: Instant) -> Received {
         let mut is_authentic = false;
         if let Some(connection) = self.connections.get_mut(&id) {
@@ -374,7 +375,7 @@ impl Endpoint {
 
     /// Lets the transport's due timers act.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
-        // Each connection once: after a leap of the clock a probe may be due again at once, and
+        // Each connection once: after a leap of the clock a probe may be due again immediately, and
         // only sending it moves its timer on.
         let mut due = Vec::new();
         while let Some((id, _)) = self.timers.pop_due(now) {
@@ -394,8 +395,8 @@ impl Endpoint {
         self.timers.next()
     }
 
-    /// Returns a connection, if it still exists. Whoever changes something goes through
-    /// [`Endpoint::with`] or [`Endpoint::stream`].
+    /// Returns a connection, if it still exists. Changes go through [`Endpoint::with`] or
+    /// [`Endpoint::stream`].
     pub(crate) fn get(&self, id: ConnectionId) -> Option<&Connection> {
         self.connections.get(&id)
     }
@@ -435,8 +436,8 @@ impl Endpoint {
     }
 
     /// Returns the next batch, its bytes appended to the empty `out`. Connections take turns, and
-    /// answers to strangers take turns with them, so that a flood of questions delays nobody's
-    /// data.
+    /// answers to strangers take turns with them, so that a flood of questions does not delay the
+    /// data of connections.
     pub(crate) fn poll_transmit(&mut self, out: &mut Vec<u8>, now: Instant) -> Option<Outgoing> {
         if !std::mem::take(&mut self.has_answered)
             && let Some(answer) = self.poll_response(out)
@@ -455,7 +456,7 @@ impl Endpoint {
                 self.sending.push_back(id);
                 let mut transmit = ours(&transmit);
                 if is_outer {
-                    // What it carries is of another connection, which would have to be told.
+                    // It carries packets of another connection, which would have to be notified.
                     transmit.ecn = None;
                 }
                 let is_mtu_probe = transmit.segment_size.is_none() && transmit.size > mtu;
@@ -471,8 +472,8 @@ impl Endpoint {
         !self.responses.is_empty() || !self.sending.is_empty()
     }
 
-    /// Returns true if a peer has yet to be told that its connection was closed: what was written
-    /// before holds a close back that congestion control or pacing does.
+    /// Returns true if the close of a connection is still to be sent to its peer: congestion
+    /// control or pacing can hold back earlier data, and the close behind it.
     pub(crate) fn is_closing(&self) -> bool {
         self.connections.values().any(Connection::is_closing)
     }

@@ -47,8 +47,8 @@ use ring::{hkdf, hmac};
 /// an inner packet of 1,200 bytes fits into it whole.
 const OUTER_PAYLOAD: u16 = 1_280;
 
-/// How soon an end-to-end connection asks again how large a packet may be: it may have got another
-/// path meanwhile, which nobody tells the transport of.
+/// How soon an end-to-end connection probes again for its packet size: its path may have changed
+/// meanwhile, and the transport is not notified of that.
 const INNER_MTU_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Bytes of datagrams that wait to be sent to a relay, or by one: a batch of the largest, twice.
@@ -106,8 +106,8 @@ const TOKEN_LABEL: &[u8] = b"adit/1 retry token";
 
 pub(super) fn endpoint(config: &Config, issued: Issued, rng: &mut Rng) -> EndpointConfig {
     let t = &config.transport;
-    // From the identity and not from the seed: a node that was killed and restarted can tell its
-    // peers at once that their connections are gone (RFC 9000 §10.3.2).
+    // From the identity and not from the seed: a node that was killed and restarted can immediately
+    // notify its peers that their connections are gone (RFC 9000 §10.3.2).
     let reset_key = hmac::Key::new(hmac::HMAC_SHA256, &config.tls.derive(RESET_LABEL));
     let cids = rng.seed();
     let mut endpoint = EndpointConfig::new(Arc::new(reset_key));
@@ -176,7 +176,7 @@ impl Setup {
             .incoming_buffer_size_total(INCOMING_BUFFER_TOTAL)
             .retry_token_lifetime(RETRY_TOKEN_LIFETIME)
             .time_source(Arc::new(Wall(self.wall.clone())));
-        // No tokens for later connections: they would outlive the certificate checks.
+        // No tokens for later connections: they would remain valid after the certificate checks.
         let mut tokens = quinn_proto::ValidationTokenConfig::default();
         tokens.sent(0);
         server.validation_token_config(tokens);
