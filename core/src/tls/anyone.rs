@@ -1,6 +1,6 @@
-//! Diallers of a node that knows nobody: each is its key, and a member of the mesh whose CA it
-//! presents and that did issue its certificate. It never refuses a key for its certificate, and
-//! never takes one for held without the signature that proves it (RFC 8446 §4.4.3).
+//! Dialers of a node without trust anchors: each is its key, and a member of the mesh whose CA it
+//! presents and that did issue its certificate. It never refuses a key because of its certificate,
+//! and accepts a key only with the signature that proves its possession (RFC 8446 §4.4.3).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +23,7 @@ use super::verify::END_OF_TIME;
 /// dialler chooses their number, and each costs a signature check or more.
 const MAX_AUTHORITIES: usize = 4;
 
-/// Lets in whoever holds the key of the certificate that it presents.
+/// Accepts every dialer that holds the key of the certificate that it presents.
 #[derive(Debug)]
 pub(super) struct Anyone {
     provider: Arc<CryptoProvider>,

@@ -1,5 +1,5 @@
-//! Who a peer proved to be. It is read from the verified leaf alone: whatever else a peer puts into
-//! its chain names nobody, and says at most which mesh the leaf is of (docs/security.md).
+//! The identity that a peer proved. It is read from the verified leaf alone: the rest of the peer's
+//! chain names no peer, and determines at most the mesh of the leaf (docs/security.md).
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::trust::KeyDigest;
 
-/// By what right a peer is connected.
+/// The authorization by which a peer is connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Standing {
@@ -21,10 +21,10 @@ pub enum Standing {
     Guest,
 }
 
-/// What a peer's verified certificate says of it.
+/// The facts in a peer's verified certificate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Credential {
-    /// By what right it is connected.
+    /// The authorization by which it is connected.
     pub standing: Standing,
     /// The DNS names of the leaf; none of a guest.
     pub names: Vec<String>,
@@ -35,7 +35,7 @@ pub struct Credential {
     /// The leaf's public key.
     pub key: KeyDigest,
     /// The last instant at which it is good, since the Unix epoch in whole seconds; `None` if it
-    /// never ends. The connection does not outlive it.
+    /// never ends. The connection ends by then.
     pub not_after: Option<Duration>,
     /// The mesh it is a member of: the key of the CA that it presented and that issued its leaf.
     /// Known only where anyone may dial ([`Trust::anyone`](super::Trust::anyone)).
@@ -65,7 +65,7 @@ impl Credential {
         credential
     }
 
-    /// Whoever holds a key, until a time if there is one.
+    /// Returns the credential of the holder of a key, until a time if there is one.
     pub(super) fn guest(key: KeyDigest, until: Option<Duration>) -> Self {
         Self {
             standing: Standing::Guest,

@@ -40,8 +40,8 @@ impl Identity {
         Self { chain, key }
     }
 
-    /// Returns the same, and these certificates (PEM) are presented after its own: a node shows a
-    /// relay the CA of its mesh this way, and a device that has pinned the CA needs to see it.
+    /// Returns the same identity, which presents these certificates (PEM) after its own. A node
+    /// thus shows a relay the CA of its mesh, and a device that has pinned the CA requires it.
     ///
     /// # Errors
     /// [`TlsError::Pem`] when there is none, or one is malformed.

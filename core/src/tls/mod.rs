@@ -30,12 +30,12 @@ pub const ALPN: &[u8] = b"adit/1";
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TlsError {
-    /// The text is not PEM, or holds nothing of the kind looked for.
+    /// The text is not PEM, or has no item of the kind looked for.
     #[error("no {what} in the PEM text: {why}")]
     Pem {
         /// What was looked for.
         what: &'static str,
-        /// What the parser said.
+        /// The message of the parser.
         why: String,
     },
     /// The key does not fit the certificate, or is of a kind not supported.
@@ -49,7 +49,7 @@ pub enum TlsError {
     Provider(String),
 }
 
-/// Who a node is and whom it believes.
+/// The identity and the trust of a node.
 #[derive(Debug, Clone)]
 pub struct Tls {
     identity: Identity,
@@ -82,14 +82,14 @@ impl Tls {
         &self.identity
     }
 
-    /// Whom it believes.
+    /// Returns what the node trusts.
     #[must_use]
     pub const fn trust(&self) -> &Trust {
         &self.trust
     }
 
-    /// Returns a secret of this identity's for one purpose: from its private key, so that it
-    /// outlives a restart.
+    /// Returns a secret of this identity for one purpose: derived from its private key, so that it
+    /// is the same after a restart.
     pub(crate) fn derive(&self, purpose: &[u8]) -> [u8; 32] {
         #[cfg(not(feature = "ring"))]
         use aws_lc_rs::hmac;

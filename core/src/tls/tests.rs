@@ -35,7 +35,7 @@ fn dialler() -> ClientConfig {
     tls.client(&tls.verifiers().unwrap(), &wall()).unwrap()
 }
 
-/// Returns a dialler that trusts the CA and does nothing else as a node would.
+/// Returns a dialer that trusts the CA and otherwise does not act as a node would.
 fn stranger(identity: Option<&Issued>) -> ClientConfig {
     let provider = SeededCrypto::new([8; 32]).provider();
     let time = Arc::new(NodeTime(wall()));
@@ -51,7 +51,7 @@ fn stranger(identity: Option<&Issued>) -> ClientConfig {
     config
 }
 
-/// Plays a handshake, and what is said after it, to its end.
+/// Runs a handshake, and the data after it, to the end.
 fn meet(client: &Arc<ClientConfig>, server: &Arc<ServerConfig>) -> Result<HandshakeKind, Error> {
     let name = ServerName::try_from("connector").unwrap();
     let mut client = ClientConnection::new(client.clone(), Version::V1, name, vec![]).unwrap();

@@ -25,7 +25,7 @@ use super::pinned::{Pin, Pinned};
 use super::trust::{Anchors, KeyDigest, Trust};
 use crate::error::{Code, Failure};
 
-/// Later than any certificate says it ends (9999-12-31, RFC 5280 §4.1.2.5).
+/// Later than the end of any certificate (9999-12-31, RFC 5280 §4.1.2.5).
 pub(super) const END_OF_TIME: Duration = Duration::from_secs(253_402_300_799);
 
 /// Checks the certificates of peers: of those that are dialled, if any may be, and of those that
@@ -172,7 +172,7 @@ impl Members {
     ) -> Result<Self, TlsError> {
         let members = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone())
             .with_crls(trust.revoked.iter().cloned())
-            // A list says something about its own issuer's certificates alone.
+            // A list applies only to certificates of its own issuer.
             .allow_unknown_revocation_status()
             .build()
             .map_err(|e| TlsError::Trust(e.to_string()))?;
