@@ -21,7 +21,7 @@ use crate::node::{Input, Node, Start};
 use crate::tls::TlsError;
 use crate::transmit::{Datagram, Transmit};
 
-/// Batches sent in one turn: as many as a receive of the peer takes at once.
+/// Batches sent in one turn: as many as the peer takes in one receive.
 const BATCHES: usize = 4;
 
 /// Joins a socket with a node.
@@ -50,9 +50,9 @@ pub fn drive<I: Io>(
     Ok((Handle::new(shared), driver))
 }
 
-/// The event loop of one socket, as a future: poll it wherever you like. It ends after
+/// The event loop of one socket, as a future: poll it on any task or thread. It ends after
 /// [`Handle::shutdown`], or with the error that ended the socket. Dropping it closes the socket
-/// without a word to the peers.
+/// without notice to the peers.
 #[must_use = "a driver does nothing unless it is polled"]
 pub struct Driver<I> {
     io: I,
@@ -62,7 +62,7 @@ pub struct Driver<I> {
     outbox: VecDeque<(Transmit, Vec<u8>)>,
     /// Buffers to use again.
     spare: Vec<Vec<u8>>,
-    /// The node has shut down: only what it has to send is left, whatever still arrives.
+    /// The node has shut down: only its remaining output is still to be sent, and input is ignored.
     has_left: bool,
 }
 
@@ -74,9 +74,9 @@ impl<I> std::fmt::Debug for Driver<I> {
 
 /// What one turn came to.
 enum Turn {
-    /// There may be more to do at once.
+    /// There may be more to do immediately.
     Again,
-    /// Nothing more until somebody wakes us.
+    /// No more to do until a waker wakes us.
     Rest,
     /// The node has shut down.
     Over,
@@ -138,7 +138,7 @@ impl<I: Io> Driver<I> {
         }
     }
 
-    /// Fills the inbox; says whether there may be more. Once a turn: together with the adapter's
+    /// Fills the inbox; returns whether there may be more. Once a turn: together with the adapter's
     /// batch this bounds how long a small request can wait behind bulk that arrives.
     fn receive(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
         let inbox = &mut self.inbox;
@@ -149,7 +149,7 @@ impl<I: Io> Driver<I> {
         }
     }
 
-    /// Empties the outbox; says whether the socket took no more.
+    /// Empties the outbox; returns whether the socket is full.
     fn send(&mut self, cx: &mut Context<'_>) -> bool {
         while let Some((transmit, bytes)) = self.outbox.front() {
             match self.io.poll_send(cx, transmit, &bytes[..transmit.size]) {

@@ -17,7 +17,7 @@ use crate::message::Register;
 use crate::node::{Input, Snapshot};
 use crate::tls::{Tls, TlsError};
 
-/// A way to talk to a driven node; clones talk to the same one.
+/// A handle to a driven node; clones refer to the same node.
 #[derive(Clone)]
 pub struct Handle {
     shared: Arc<Shared>,
@@ -105,24 +105,25 @@ impl Handle {
         self.shared.lock().node.history().iter().cloned().collect()
     }
 
-    /// Tells the node that this machine's addresses changed: connections probe their paths at
-    /// once and waits are cut short.
+    /// Notifies the node that this machine's addresses changed: connections probe their paths
+    /// immediately and waits are cut short.
     pub fn network_changed(&self) {
         let mut inner = self.shared.lock();
         inner.node.handle(Input::NetworkChanged, self.shared.clock.now());
         inner.settle();
     }
 
-    /// Tells the node where this machine can be reached on the networks that it is on, each with
-    /// the port of the socket. Peers behind relays are told, so that they can come directly.
+    /// Sets the addresses of this machine on its networks, each with the port of the socket. They
+    /// are advertised to peers behind relays, so that they can connect directly.
     pub fn set_local_addresses(&self, addresses: Vec<SocketAddr>) {
         let mut inner = self.shared.lock();
         inner.node.handle(Input::LocalAddresses(addresses), self.shared.clock.now());
         inner.settle();
     }
 
-    /// Tells the node which addresses outside a gateway maps to its socket; none takes them away.
-    /// Peers behind relays are told, and prove each by a probe before anything goes there.
+    /// Sets the addresses that a gateway maps to the node's socket; an empty list withdraws them.
+    /// They are advertised to peers behind relays, which verify each by a probe before they send
+    /// other packets to it.
     pub fn set_mapped_addresses(&self, addresses: Vec<SocketAddr>) {
         let mut inner = self.shared.lock();
         inner.node.handle(Input::MappedAddresses(addresses), self.shared.clock.now());
@@ -137,7 +138,7 @@ impl Handle {
         inner.settle();
     }
 
-    /// Exchanges what a dial brought of its own instead of the node's identity and trust
+    /// Replaces the dial's own identity and trust, which it uses instead of the node's
     /// ([`Node::set_dial_tls`](crate::node::Node::set_dial_tls)).
     ///
     /// # Errors
@@ -151,7 +152,7 @@ impl Handle {
     /// ([`Node::set_tls`](crate::node::Node::set_tls)).
     ///
     /// # Errors
-    /// [`TlsError`] when they cannot be used; nothing has changed then.
+    /// [`TlsError`] when they cannot be used; the node is then unchanged.
     pub fn set_tls(&self, tls: Tls) -> Result<(), TlsError> {
         let mut inner = self.shared.lock();
         inner.node.set_tls(tls, self.shared.clock.now())?;
@@ -159,7 +160,7 @@ impl Handle {
         Ok(())
     }
 
-    /// Begins to shut down: peers are told, what is under way may finish within the configured
+    /// Begins to shut down: peers are notified, work in progress may finish within the configured
     /// drain time, then the driver ends.
     pub fn shutdown(&self) {
         let mut inner = self.shared.lock();
@@ -168,8 +169,8 @@ impl Handle {
         inner.settle();
     }
 
-    /// Ready once the driver has ended: after a shutdown, everything that tells the peers has been
-    /// given to the system.
+    /// Ready once the driver has ended: after a shutdown, every notice to the peers has been passed
+    /// to the system.
     pub async fn closed(&self) {
         poll_fn(|cx| {
             let mut inner = self.shared.lock();

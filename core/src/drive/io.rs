@@ -1,4 +1,4 @@
-//! What an adapter supplies: a clock, datagrams in, datagrams out, and a sleep. Nothing else.
+//! What an adapter supplies: a clock, datagrams in, datagrams out, and a sleep.
 //!
 //! It decides nothing: the [driver](super::Driver) calls it, and [`Io`] documents what the two may
 //! expect of each other.
@@ -38,8 +38,8 @@ pub trait Clock: Send + Sync {
 /// completion ports), five more rules matter:
 ///
 /// - **Sending is over for the driver when the adapter has taken the batch**, not when the system
-///   has sent it. [`Io::poll_send`] copies the payload into memory of its own, submits it and
-///   returns `Ready(Ok(()))`. The driver uses the payload again as soon as the call returns.
+///   has sent it. [`Io::poll_send`] copies the payload into its own memory, submits it and returns
+///   `Ready(Ok(()))`. The driver uses the payload again as soon as the call returns.
 /// - **A batch answered with `Pending` was not taken, and is offered again**, with the same bytes,
 ///   at the next turn, before any other. An adapter returns `Pending` when it has no memory or no
 ///   place in its queue, and wakes the driver when a completion frees one. One that submits the
@@ -47,10 +47,10 @@ pub trait Clock: Send + Sync {
 /// - **An error belongs to the batch of the call that returns it.** The error of an earlier batch,
 ///   known on its completion, is dropped: the core learns of the loss from silence. An error that
 ///   ends the socket is returned from [`Io::poll_recv`].
-/// - **Receiving runs ahead.** The adapter keeps at least one receive submitted with a buffer of
-///   its own, queues what completes, wakes the driver and hands it over at the next call. When its
-///   queue is full it submits no more: the system's buffer drops what is too much, as UDP does.
-/// - **What is submitted outlives the driver.** Dropping the driver drops the adapter, which
+/// - **Receiving runs ahead.** The adapter keeps at least one receive submitted with its own
+///   buffer, queues what completes, wakes the driver and hands it over at the next call. When its
+///   queue is full it submits no more: the system drops what its buffer cannot hold, as UDP does.
+/// - **Submitted operations can outlast the driver.** Dropping the driver drops the adapter, which
 ///   cancels its operations or leaves their memory to them until they complete.
 ///
 /// [`Io::poll_sleep`] is called with a new instant whenever the deadline moves, earlier or later:
@@ -256,7 +256,7 @@ pub trait Io {
     /// Ready at `until` or later.
     fn poll_sleep(&mut self, cx: &mut Context<'_>, until: Instant) -> Poll<()>;
 
-    /// Largest number of datagrams one [`Io::poll_send`] takes at once (GSO); 1 where the system
-    /// has no such thing.
+    /// Returns the largest number of datagrams that one [`Io::poll_send`] takes (GSO); 1 where the
+    /// system does not support it.
     fn max_segments(&self) -> usize;
 }

@@ -20,8 +20,8 @@ use crate::node::PeerSnapshot;
 use crate::request::Request;
 use crate::tls::Credential;
 
-/// A way to talk to one peer; clones talk to the same one. It stays valid across reconnects.
-/// Dropping it does not disconnect.
+/// A handle to one peer; clones refer to the same peer. It stays valid across reconnects. Dropping
+/// it does not disconnect.
 pub struct Peer {
     shared: Arc<Shared>,
     id: PeerId,
@@ -140,11 +140,11 @@ impl Peer {
         .await
     }
 
-    /// Opens a stream to one of its services, waiting while it allows no more. The stream may be
-    /// written to at once, before the peer has accepted it.
+    /// Opens a stream to one of its services, and waits while the peer allows no more streams. The
+    /// stream can be written to immediately, before the peer has accepted it.
     ///
     /// # Errors
-    /// Why there is no stream: not connected, leaving, or closed.
+    /// The reason why there is no stream: not connected, leaving, or closed.
     pub async fn open(&self, service: ServiceName) -> Result<Stream, Failure> {
         poll_fn(|cx| {
             let mut inner = self.shared.lock();
@@ -180,7 +180,7 @@ impl Peer {
     /// waits for one, within its deadline.
     ///
     /// # Errors
-    /// Why there is no answer.
+    /// The reason why there is no answer.
     pub async fn request(&self, request: Request) -> Result<Response, Failure> {
         let id = self.start_request(request)?;
         Response::begin(self.shared.clone(), id).await
@@ -362,14 +362,14 @@ impl Incoming {
         // Taken once: `accept`, `refuse` and `drop` exclude each other.
         let id = self.id.take().expect("an offer that was not answered yet");
         let mut inner = self.shared.lock();
-        // UnknownStream: it is gone again, as the stream will tell whoever reads it.
+        // UnknownStream: it is gone again, and the stream reports that to its reader.
         let _ = inner.node.accept_stream(id);
         inner.settle();
         drop(inner);
         Stream::new(self.shared.clone(), id)
     }
 
-    /// Refuses it, with a reason the peer is told.
+    /// Refuses it, and sends the peer a reason.
     pub fn refuse(mut self, failure: &Failure) {
         self.answer_no(failure);
     }

@@ -41,7 +41,7 @@ impl Response {
     /// Returns the next part of the answer; `None` is its end.
     ///
     /// # Errors
-    /// The failure of the request; after it there is nothing more.
+    /// The failure of the request; no further parts follow it.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Failure>> {
         if let Some(first) = self.first.take() {
             return Poll::Ready(Ok(Some(first)));
@@ -111,7 +111,7 @@ impl Drop for Response {
     }
 }
 
-/// A request of a peer's. Dropping it unanswered tells the peer so.
+/// A request from a peer. Dropping it unanswered notifies the peer.
 pub struct IncomingRequest {
     shared: Arc<Shared>,
     id: Option<RequestId>,
@@ -143,7 +143,7 @@ impl IncomingRequest {
         &self.offer.correlation
     }
 
-    /// How urgent the requester says it is.
+    /// Returns the urgency that the requester declares.
     #[must_use]
     pub const fn priority(&self) -> Priority {
         self.offer.priority
@@ -197,7 +197,7 @@ impl Drop for IncomingRequest {
     }
 }
 
-/// An answer given in parts. Dropping it unfinished tells the peer so.
+/// An answer given in parts. Dropping it unfinished notifies the peer.
 pub struct Responder {
     shared: Arc<Shared>,
     id: Option<RequestId>,

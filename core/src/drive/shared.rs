@@ -21,7 +21,8 @@ use crate::node::{Node, Output};
 /// Lifecycle events kept for a subscriber that does not fetch them; then the oldest go.
 pub(super) const EVENT_BUFFER: usize = 1_024;
 
-/// What peers offered and nobody has taken yet. Bounded by the transport's stream limit.
+/// Streams and requests that peers offered and the application has not taken yet. Bounded by the
+/// transport's stream limit.
 #[derive(Debug, Default)]
 pub(super) struct Offers {
     pub(super) streams: VecDeque<(StreamId, ServiceName)>,
@@ -33,8 +34,9 @@ pub(super) struct Offers {
 }
 
 impl Offers {
-    /// Keeps a request until somebody takes it. Those that the peer has given up meanwhile make
-    /// room first, or one that cancels without end would fill the memory.
+    /// Keeps a request until the application takes it. Requests that the peer has cancelled
+    /// meanwhile are removed first, since a peer that cancels without end would otherwise fill the
+    /// memory.
     fn push_request(&mut self, request: RequestId, node: &Node) {
         if self.requests.len() == self.requests.capacity() {
             self.requests.retain(|id| node.is_offered(*id));
@@ -59,9 +61,9 @@ pub(super) struct Inner {
     pub(super) offers: BTreeMap<PeerId, Offers>,
     pub(super) subscribers: BTreeMap<u64, Subscriber>,
     pub(super) next_subscriber: u64,
-    /// Why nothing will happen any more.
+    /// Why the node has no further work.
     pub(super) over: Option<Failure>,
-    /// The driver sends nothing any more.
+    /// The driver sends no more.
     pub(super) has_driver_ended: bool,
 }
 
@@ -80,7 +82,7 @@ impl Inner {
         }
     }
 
-    /// Records an event for whoever asks later, and wakes whoever waits now.
+    /// Records an event for later callers, and wakes the tasks that wait for it now.
     pub(super) fn on_event(&mut self, event: Event) {
         match &event {
             Event::Accepted { peer } => {

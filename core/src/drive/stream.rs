@@ -95,7 +95,7 @@ impl SendHalf {
         }
     }
 
-    /// Copies from the front of `data`, at most 64 KiB; gives how many bytes were taken.
+    /// Copies from the front of `data`, at most 64 KiB; returns how many bytes were taken.
     ///
     /// # Errors
     /// [`StreamError`] when the stream takes no more.
@@ -162,11 +162,11 @@ impl Drop for SendHalf {
     }
 }
 
-/// The receiving direction of a stream. Dropped before its end, the peer is told to stop.
+/// The receiving direction of a stream. Dropping it before its end asks the peer to stop.
 pub struct RecvHalf {
     shared: Arc<Shared>,
     id: StreamId,
-    /// Read to its end, stopped, or known to give no more.
+    /// Read to its end, stopped, or known to have no more data.
     over: bool,
 }
 
@@ -180,7 +180,7 @@ impl RecvHalf {
     /// Returns the next bytes in order, at most `max`; `None` is the end.
     ///
     /// # Errors
-    /// [`StreamError`] when the stream gives no more.
+    /// [`StreamError`] when the stream has no more data.
     pub fn poll_read_chunk(
         &mut self,
         cx: &mut Context<'_>,
@@ -212,7 +212,7 @@ impl RecvHalf {
     /// Reads into `out`; 0 is the end.
     ///
     /// # Errors
-    /// [`StreamError`] when the stream gives no more.
+    /// [`StreamError`] when the stream has no more data.
     pub fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
@@ -233,10 +233,10 @@ impl RecvHalf {
         poll_fn(|cx| self.poll_read_chunk(cx, max)).await
     }
 
-    /// Ready when the acceptor has said yes.
+    /// Ready when the acceptor has accepted the stream.
     ///
     /// # Errors
-    /// [`StreamError::Refused`] when it said no.
+    /// [`StreamError::Refused`] when it refused.
     pub async fn accepted(&mut self) -> Result<(), StreamError> {
         poll_fn(|cx| {
             let (result, inner) = with_node(&self.shared, self.id, |stream| stream.accepted());
@@ -245,7 +245,7 @@ impl RecvHalf {
         .await
     }
 
-    /// Tells the peer to send no more, and discards what it sent.
+    /// Asks the peer to stop sending, and discards what it sent.
     pub fn stop(&mut self, code: Code) {
         self.over = true;
         let ((), mut inner) = with_node(&self.shared, self.id, |stream| stream.stop(code));
@@ -272,7 +272,7 @@ fn with_node<T>(
     (result, inner)
 }
 
-/// Registers the waker of whoever has to wait, and lets the driver act on what was done.
+/// Registers the waker of a task that has to wait, and lets the driver process its call.
 fn waiting<T>(
     polled: Poll<Result<T, StreamError>>,
     mut inner: std::sync::MutexGuard<'_, Inner>,

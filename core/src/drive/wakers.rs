@@ -1,8 +1,8 @@
-//! Who waits for what: streams, requests, peers, and whoever accepts.
+//! Wakers of the tasks that wait on streams, requests and peers, and of those that accept.
 //!
-//! It wakes; it never looks at what it wakes anybody for. A woken task asks the node again, so that
-//! a wake-up too many is harmless and one too few is the only bug possible here: every event wakes
-//! all that it could concern.
+//! It wakes tasks; it never inspects the event for which it wakes them. A woken task asks the node
+//! again, so that a superfluous wake-up is harmless and a missing one is the only bug possible
+//! here: every event wakes all tasks that it could concern.
 
 use std::collections::BTreeMap;
 use std::task::{Context, Waker};
@@ -64,7 +64,7 @@ impl Wakers {
         add(&mut self.accept, cx);
     }
 
-    /// A stream's handle is gone: nobody waits for it any more.
+    /// The handle of a stream is dropped: no task waits for it any more.
     pub(super) fn forget_stream(&mut self, id: StreamId, direction: Direction) {
         self.streams.remove(&(id, direction));
     }
@@ -104,8 +104,8 @@ impl Wakers {
                 }
             }
             Event::ShutDown => wake(&mut self.accept),
-            // Nobody's wait is over; but tasks that have given up waiting are let go of here, or an
-            // outage that lasts would keep every one of them.
+            // No wait is over; but the wakers of tasks that have stopped waiting are dropped here,
+            // or a long outage would keep every one of them.
             Event::AttemptFailed { peer, .. } => {
                 self.wake_peer(*peer, Interest::State);
                 self.wake_peer(*peer, Interest::Open);
@@ -128,7 +128,7 @@ impl Wakers {
         }
     }
 
-    /// The driver is gone: nothing will ever happen again.
+    /// Wakes every task because the driver has ended: no further event will come.
     pub(super) fn wake_everybody(&mut self) {
         wake(&mut self.accept);
         for (_, waker) in std::mem::take(&mut self.streams) {
