@@ -1,9 +1,9 @@
-//! Datagrams of channels that nobody has told this node of yet.
+//! Datagrams of channels that no relay has announced to this node yet.
 //!
-//! A relay tells of a channel on the control stream, and passes its packets on in datagrams: a
-//! first packet overtakes the news when that is lost and sent again, and would be asked for again
-//! only after a second (RFC 9002 §6.2.2). It decides what is kept for how long, and never looks
-//! inside.
+//! A relay announces a channel on the control stream, and forwards its packets in datagrams: a
+//! first packet arrives before the announcement when that is lost and retransmitted, and its sender
+//! would repeat it only after a second (RFC 9002 §6.2.2). It decides which datagrams are kept and
+//! for how long, and never inspects them.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use crate::id::{Channel, PeerId};
 /// How long a datagram may be early: as long as a lost message takes to come again, at most.
 const KEPT: Duration = Duration::from_secs(1);
 
-/// Early datagrams of one relay: the first packets of four diallers at once.
+/// Early datagrams of one relay: the first packets of four concurrent dialers.
 const MOST: usize = 16;
 
 /// Those that wait.

@@ -8,8 +8,8 @@ use crate::id::PeerId;
 use crate::timer::{Deadline, Reason};
 use crate::tls::KeyDigest;
 
-/// Pause before a relay is asked again that has no way to a peer which is connected by another: a
-/// relay that was restarted has its clients back within a second or two.
+/// Pause before a relay is asked again that has no channel to a peer which is connected through
+/// another relay: a relay that was restarted has its clients back within a second or two.
 pub(crate) const SOON: Duration = Duration::from_secs(1);
 /// The same once it has been asked three times.
 pub(crate) const AGAIN: Duration = Duration::from_secs(5);
@@ -34,7 +34,7 @@ pub(crate) struct Search {
 }
 
 impl Search {
-    /// A new attempt begins: whoever was found before need not be found again.
+    /// Begins a new attempt: a peer that was found before need not be found again.
     pub(crate) fn restart(&mut self) {
         *self = Self::default();
     }
@@ -101,7 +101,7 @@ impl Search {
         self.again.get_or_insert(now + wait);
     }
 
-    /// Returns true if relays without a way to the peer are to be asked again.
+    /// Returns true if relays without a channel to the peer are to be asked again.
     pub(crate) fn poll(&mut self, now: Instant) -> bool {
         let is_due = self.again.is_some_and(|again| again <= now);
         if is_due {
@@ -121,7 +121,7 @@ impl Search {
         &self.excluded
     }
 
-    /// Why there is no connection, when the time for one is over.
+    /// Returns why there is no connection, when the time for one is over.
     pub(crate) fn verdict(&self, has_relay: bool) -> Failure {
         if let Some(refusal) = &self.refusal {
             return refusal.clone();

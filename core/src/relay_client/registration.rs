@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use crate::error::{Code, Failure};
 use crate::timer::{Deadline, Reason};
 
-/// Time within which a relay answers a registration. One that is alive answers at once; when in
-/// doubt, this side dials anew rather than take itself for registered.
+/// Time within which a relay answers a registration. A live relay answers immediately; without an
+/// answer, this side dials again rather than assume that it is registered.
 pub(crate) const ANSWER: Duration = Duration::from_secs(10);
 
 /// Pause after a refusal that names none.
@@ -25,10 +25,10 @@ pub(crate) const AGAIN: Duration = Duration::from_secs(60);
 pub(crate) enum Action {
     /// Send the registration.
     Register {
-        /// Another connection of the same key is to give way.
+        /// Whether another connection of the same key is to be replaced.
         takeover: bool,
     },
-    /// Send that nothing is offered any more.
+    /// Notify the relay that this node offers no services any more.
     Withdraw,
     /// The relay does not answer.
     Dead,
@@ -38,7 +38,7 @@ pub(crate) enum Action {
 enum State {
     /// There is no connection.
     Away,
-    /// Connected, and nothing is offered.
+    /// Connected, without an offer.
     Silent,
     /// A registration was sent.
     Asked { due: Instant },
@@ -61,7 +61,7 @@ pub(crate) struct Registration {
 }
 
 impl Registration {
-    /// For a relay that is not connected.
+    /// Returns the state for a relay that is not connected.
     pub(crate) const fn new() -> Self {
         Self { state: State::Away, is_wanted: false, is_known: false, is_replaced: false }
     }
@@ -82,11 +82,11 @@ impl Registration {
         (self.state, self.is_known) = (State::Away, false);
     }
 
-    /// What is offered changed, or nothing is any more.
+    /// Handles a changed or withdrawn offer.
     pub(crate) fn set(&mut self, is_wanted: bool, now: Instant) -> Option<Action> {
         let was_wanted = std::mem::replace(&mut self.is_wanted, is_wanted);
         match (self.state, is_wanted) {
-            // A refusal stands until its time is over, whatever is offered.
+            // A refusal stands until its time is over, regardless of the offer.
             (State::Away | State::Refused { .. }, _) => None,
             (State::Silent | State::Asked { .. } | State::Held { .. }, true) => Some(self.ask(now)),
             (State::Silent | State::Asked { .. } | State::Held { .. }, false) => {
