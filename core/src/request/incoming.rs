@@ -46,7 +46,8 @@ impl Incoming {
         Ok(())
     }
 
-    /// Adds a chunk to a streamed answer. `Ok(false)` took nothing: the peer has to read first.
+    /// Adds a chunk to a streamed answer. `Ok(false)` means that it was not taken: the peer has to
+    /// read first.
     pub(crate) fn respond_chunk(&mut self, body: Bytes, is_final: bool) -> Result<bool, Misuse> {
         let sequence = match self.state {
             State::Offered => 0,
@@ -117,7 +118,7 @@ impl Incoming {
     }
 }
 
-/// Returns the failure a requester sees when the responder gave its request up without a word.
+/// Returns the failure a requester sees when the responder dropped its request unanswered.
 pub(crate) fn abandoned() -> Failure {
     Failure::new(Code::Cancelled, "the responder gave the request up")
 }

@@ -27,7 +27,7 @@ pub use queue::Priority;
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
-    /// What to say: at most 10 MiB, less about a hundred bytes of header.
+    /// The payload: at most 10 MiB, less about a hundred bytes of header.
     pub body: Bytes,
     /// How long the whole exchange may take, waiting for a connection included; `None` takes the
     /// node's own default of 60 s.
@@ -58,14 +58,14 @@ impl Request {
     }
 }
 
-/// What the acceptor of a request is told.
+/// What the acceptor of a request receives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offer {
     /// The requester's correlation id, for logs.
     pub correlation: String,
     /// How long the requester still waits, measured from arrival.
     pub deadline: Option<Duration>,
-    /// How urgent the requester says it is.
+    /// The urgency that the requester declares.
     pub priority: Priority,
     /// The body.
     pub body: Bytes,

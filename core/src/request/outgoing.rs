@@ -1,7 +1,7 @@
 //! The requester's end of one exchange.
 //!
 //! It decides which frames make a valid answer. A peer that answers out of sequence, twice, or with
-//! anything else fails the request, and nothing more.
+//! another kind of frame fails the request alone.
 
 use std::collections::VecDeque;
 
@@ -119,7 +119,7 @@ impl Outgoing {
         }
     }
 
-    /// The peer finished its direction.
+    /// Handles the end of the peer's direction.
     pub(crate) fn handle_end(&self) -> Step {
         match self.expect {
             Expect::End if self.decoder.buffered() == 0 => Step::End,

@@ -1,7 +1,7 @@
 //! Requests that wait for a connection: bounded, ordered by priority, each with its deadline.
 //!
-//! It decides who is next, who is too late and who does not fit. It never sends, never reads a
-//! clock, and knows nothing of what an item is.
+//! It decides which item is next, which is too late and which does not fit. It never sends, never
+//! reads a clock, and does not know what an item is.
 
 pub use crate::message::Priority;
 use crate::timer::{Deadline, Reason};
@@ -100,7 +100,7 @@ pub enum Limit {
     Bytes,
 }
 
-/// There is no room for the item, which is handed back. The queue is as it was.
+/// There is no room for the item, which is returned to the caller. The queue is unchanged.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Full<T> {
     /// What did not fit.
@@ -233,8 +233,7 @@ impl<T> Queue<T> {
         Ok(Accepted { slot, pressure: self.pressure() })
     }
 
-    /// Takes out the item whose turn it is. Deadlines are not looked at: call
-    /// [`Queue::expire`] first.
+    /// Removes the item that is next. Deadlines are not checked: call [`Queue::expire`] first.
     pub fn pop(&mut self) -> Option<Popped<T>> {
         let turn = self.turn()?;
         let slot = *self.class(turn).waiting.first()?;
@@ -251,15 +250,15 @@ impl<T> Queue<T> {
         Some(Popped { slot, priority, item, bytes, deadline })
     }
 
-    /// Returns the item whose turn it is.
+    /// Returns the item that is next.
     #[must_use]
     pub fn peek(&self) -> Option<&T> {
         let slot = self.classes[self.turn()? as usize].waiting.first()?;
         self.entries.get(slot).map(|entry| &entry.item)
     }
 
-    /// Takes out the items whose deadline is at `now` or before it, earliest first. What is not
-    /// asked of the iterator stays.
+    /// Removes the items with a deadline at `now` or before it, earliest first. Items that the
+    /// caller does not take from the iterator stay.
     pub fn expire(&mut self, now: Instant) -> impl Iterator<Item = T> {
         std::iter::from_fn(move || {
             let &(at, slot) = self.deadlines.first()?;
@@ -272,7 +271,7 @@ impl<T> Queue<T> {
         })
     }
 
-    /// Takes out one item by name, wherever it stands; `None` when it has left.
+    /// Removes one item by its slot, at any position; `None` when it has left.
     pub fn remove(&mut self, slot: Slot) -> Option<T> {
         let entry = self.take(slot)?;
         self.counts.removed += 1;
@@ -305,7 +304,7 @@ impl<T> Queue<T> {
         self.entries.len()
     }
 
-    /// Returns true if nothing waits.
+    /// Returns true if no item waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
