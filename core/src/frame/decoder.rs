@@ -55,7 +55,7 @@ impl Decoder {
     /// used up: call again with the next one.
     ///
     /// # Errors
-    /// What the peer did wrong. Every later call gives the same error and takes nothing.
+    /// The peer's error. Every later call returns the same error and takes no bytes.
     pub fn poll_frame(&mut self, chunk: &mut Bytes) -> Result<Option<Frame>, DecodeError> {
         if let State::Header { bytes, filled } = &mut self.state {
             let Some(bytes) = take_header(bytes, filled, chunk) else { return Ok(None) };
@@ -87,9 +87,9 @@ impl Decoder {
         }
     }
 
-    /// Returns how many bytes complete the header, or the payload, under way: whoever reads no more
-    /// than that from a stream takes nothing beyond the frame. Zero for a payload that is empty,
-    /// and after an error.
+    /// Returns how many bytes complete the header, or the payload, under way: a caller that reads
+    /// no more than that from a stream takes no bytes beyond the frame. Zero for a payload that is
+    /// empty, and after an error.
     #[must_use]
     pub const fn wanted(&self) -> usize {
         match &self.state {

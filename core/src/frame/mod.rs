@@ -1,7 +1,7 @@
 //! Frames: how a stream of bytes is cut into typed, bounded messages.
 //!
-//! Decides where a frame starts and ends, and that none passes its limit. Never looks into a
-//! payload, and never says which kinds exist: that is [`message`](crate::message)'s.
+//! Decides where a frame starts and ends, and that none exceeds its limit. Never inspects a
+//! payload, and does not know which kinds exist: [`message`](crate::message) does.
 //!
 //! A frame is `kind: u8`, `length: u32` big-endian, then `length` bytes of payload
 //! (docs/protocol.md, "Frames").
@@ -43,7 +43,7 @@ pub const HEADER_LEN: usize = 5;
 /// memory than a whole response is allowed to have.
 pub const MAX_PAYLOAD: usize = 10 * 1024 * 1024;
 
-/// One frame. Its `Debug` shows how long the payload is, never what it says.
+/// One frame. Its `Debug` shows the length of the payload, never its content.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Frame {
     /// What the payload is; any value can arrive.
@@ -104,7 +104,7 @@ pub enum DecodeError {
     },
 }
 
-/// The payload offered for encoding is over [`MAX_PAYLOAD`]; nothing was written.
+/// The payload offered for encoding is over [`MAX_PAYLOAD`]; no bytes were written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a payload of {length} bytes is over the limit of {MAX_PAYLOAD}")]
 pub struct TooLarge {
@@ -112,7 +112,8 @@ pub struct TooLarge {
     pub length: usize,
 }
 
-/// Returns the header of a frame whose payload the caller sends after it, without copying it here.
+/// Returns the header of a frame with a payload that the caller sends after it, without a copy
+/// here.
 ///
 /// # Errors
 /// [`TooLarge`] when `length` is over [`MAX_PAYLOAD`].
@@ -136,8 +137,8 @@ pub fn encode(kind: u8, payload: &[u8], out: &mut BytesMut) -> Result<(), TooLar
     Ok(())
 }
 
-/// Appends a frame whose payload `write` appends itself, in one pass: the length is filled in
-/// afterwards. When either fails, `out` is as it was.
+/// Appends a frame with a payload that `write` appends itself, in one pass: the length is filled in
+/// afterwards. When either fails, `out` is unchanged.
 pub(crate) fn encode_with<E: From<TooLarge>>(
     kind: u8,
     out: &mut BytesMut,
