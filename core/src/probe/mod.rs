@@ -1,10 +1,10 @@
 //! Probes: authenticated pings and pongs of a fixed length, bytes to values and back.
 //!
 //! It decides their layout and whether one is genuine. It never decides when one is sent, keeps no
-//! record of those that were seen, and never says what an answer proves.
+//! record of those that arrived, and does not interpret an answer.
 //!
-//! A ping and its pong are equally long, so that whoever answers never sends more than it got. The
-//! two directions of a connection have keys of their own: a probe that is sent back to its sender
+//! A ping and its pong are equally long, so that the responder never sends more than it received.
+//! The two directions of a connection have separate keys: a probe that is sent back to its sender
 //! is refused there. Their first byte lies where no packet of QUIC begins (RFC 9443 §3), so that
 //! they share a socket with it.
 //!
@@ -101,7 +101,7 @@ pub struct Probe {
 impl Probe {
     /// Returns the probe as bytes, authenticated with `key`.
     ///
-    /// Of an IPv6 address, flow label and scope are not carried: they mean nothing elsewhere.
+    /// Of an IPv6 address, flow label and scope are not carried: they have no meaning elsewhere.
     #[must_use]
     pub fn encode(&self, key: &Key) -> [u8; LEN] {
         let mut out = [0; LEN];
@@ -140,7 +140,7 @@ impl Probe {
         Some(number(bytes, 1))
     }
 
-    /// Returns the probe, if these are exactly the bytes that whoever holds `key` made of one.
+    /// Returns the probe, if these are exactly the bytes that a holder of `key` made of one.
     #[must_use]
     pub fn decode(bytes: &[u8], key: &Key) -> Option<Self> {
         let bytes: &[u8; LEN] = bytes.try_into().ok()?;
@@ -154,7 +154,7 @@ impl Probe {
             observed: address(bytes)?,
             state: bytes[44],
         };
-        // One value has one form: nothing hides where the layout has zeros.
+        // A value has exactly one encoding: no hidden data where the layout has zeros.
         (bytes[45..BODY] == [0; BODY - 45]).then_some(probe)
     }
 }
