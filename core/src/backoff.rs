@@ -6,7 +6,8 @@
 use crate::rng::Rng;
 use std::time::Duration;
 
-/// The longest delay that can be configured: whoever means longer means "do not try again".
+/// The longest delay that can be configured: a longer one is better expressed as "do not try
+/// again".
 pub const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What is wrong with a [`Config`].
@@ -154,7 +155,7 @@ impl Builder {
     }
 }
 
-/// A source of delays with a generator of its own.
+/// A source of delays with its own generator.
 ///
 /// The cap holds before jitter: the longest delay is `max * (1 + jitter)`. Were it to hold after,
 /// half of all clients at the cap would return at exactly the same time.
@@ -186,8 +187,8 @@ impl Backoff {
         self.base(attempt).mul_f64(1.0 + stray)
     }
 
-    /// Returns a delay that is never shorter than `told`, and longer by up to the jitter: for a
-    /// time that a peer named to many clients at once. `told` counts as [`LONGEST`] at most.
+    /// Returns a delay of at least `told`, increased by up to the jitter: for a time that a peer
+    /// named to many clients together. `told` counts as [`LONGEST`] at most.
     pub fn at_least(&mut self, told: Duration) -> Duration {
         let stray = self.config.jitter * self.rng.unit();
         let told = told.min(LONGEST);

@@ -39,7 +39,7 @@ impl Clock {
         Self { now, wall, wall_from: (now, unix) }
     }
 
-    /// Moves on to `now`, unless it lies behind; gives the time that holds.
+    /// Moves on to `now`, unless it lies behind; returns the resulting time.
     pub(crate) fn advance(&mut self, now: Instant) -> Instant {
         if now > self.now {
             self.now = now;

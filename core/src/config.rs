@@ -55,7 +55,7 @@ pub struct Transport {
     /// Bytes that streams which are not bulk may write beyond `send_window`: 1 MiB, so that a
     /// small request never waits for a large one's acknowledgements.
     pub interactive_reserve: u32,
-    /// Streams a peer may have open at once: 1,024.
+    /// Streams a peer may have open: 1,024.
     pub max_streams: u32,
     /// Bytes of received datagrams kept for the application, each counted with 64 more: 1 MiB;
     /// then the oldest go.
@@ -88,22 +88,22 @@ impl Default for Transport {
 /// What a peer may make this node hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Peers at once, dialled and accepted: 16,384. Above it new connections are refused.
+    /// Most peers, dialled and accepted: 16,384. Above it new connections are refused.
     pub peers: usize,
     /// Handshakes that others began and that are under way, in all: 512. Each takes about 45 KiB
-    /// before anybody is known, so that they stay below 32 MiB together. Above it first packets are
-    /// ignored, and come again.
+    /// before the peer is authenticated, so that they stay below 32 MiB together. Above it first
+    /// packets are ignored, and their senders repeat them.
     pub handshakes: usize,
-    /// Handshakes under way from which on an address must prove itself with a Retry
-    /// (RFC 9000 §8.1.2): 128, a quarter of all, so that those who never prove theirs leave room.
+    /// Handshakes under way from which on an address must prove itself with a Retry (RFC 9000
+    /// §8.1.2): 128, a quarter of all, so that sources that never prove theirs leave room.
     pub handshakes_before_retry: usize,
     /// Handshakes that one proven source, an IPv4 address or an IPv6 /64, may have under way while
     /// few are: 32, which is 160 devices a second from behind one NAT at 100 ms of round trip. The
     /// more are under way, the fewer of them one source may have.
     pub handshakes_per_source: usize,
-    /// Handshakes a second that one proven source may begin, and those together that have not
-    /// proven their address and still need not: 64, a small part of a core. Twice as many may
-    /// come at once.
+    /// Handshakes a second that one proven source may begin, and that all unproven sources may
+    /// begin together while no proof is required: 64, a small part of a core. A burst may be twice
+    /// as large.
     pub handshakes_per_second: u32,
     /// Time within which a peer has to finish a handshake it began: 10 s, several losses on a bad
     /// mobile link.
@@ -114,7 +114,7 @@ pub struct Limits {
     /// Bytes of request bodies that one peer's requests may make this node hold: 32 MiB, three of
     /// the largest. Above it further bodies stay unread, and QUIC's flow control holds them back.
     pub request_bytes: usize,
-    /// Time a peer has to say what a stream it opened is for: 10 s.
+    /// Time a peer has to send the header of a stream it opened: 10 s.
     pub preface_timeout: Duration,
 }
 
@@ -189,7 +189,7 @@ impl Config {
 pub struct Builder(Config);
 
 impl Builder {
-    /// The name this node gives itself in heartbeats, at most 128 bytes: `device`. It is not
+    /// Sets the name this node gives itself in heartbeats, at most 128 bytes: `device`. It is not
     /// authenticated; authorisation reads the certificate.
     pub fn device_id(mut self, id: impl Into<String>) -> Self {
         self.0.device_id = id.into();
@@ -241,13 +241,13 @@ impl Builder {
         self
     }
 
-    /// Sets how long a request may take that brings no deadline of its own: 60 s.
+    /// Sets how long a request without its own deadline may take: 60 s.
     pub const fn request_timeout(mut self, timeout: Duration) -> Self {
         self.0.request_timeout = timeout;
         self
     }
 
-    /// Sets how long a shutdown waits for streams and requests under way: 5 s.
+    /// Sets how long a shutdown waits for open streams and requests: 5 s.
     pub const fn drain(mut self, drain: Duration) -> Self {
         self.0.drain = drain;
         self
@@ -323,11 +323,11 @@ pub enum Destination {
     Address(SocketAddr),
     /// At an address, and it is a relay.
     Relay(SocketAddr),
-    /// Behind whichever relay of this node's knows the service.
+    /// Through any of this node's relays that knows the service.
     Service(ServiceName),
 }
 
-/// Whom to dial.
+/// A peer to dial.
 #[derive(Debug, Clone)]
 pub struct Dial {
     /// Where the peer is found.
@@ -337,7 +337,7 @@ pub struct Dial {
     /// How to come back after a loss; `None` takes the node's own policy, by default one without
     /// end.
     pub retry: Option<retry::Policy>,
-    /// Who this node is to the peer and whether it believes it; `None` is the node's own.
+    /// This node's identity towards the peer, and its trust; `None` uses the node's own.
     pub tls: Option<Tls>,
 }
 

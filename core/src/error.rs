@@ -1,8 +1,8 @@
 //! Errors, typed by who is to blame, and the causes that travel in events.
 //!
-//! What a peer sends never becomes an `Err`: it becomes an event, a counter or a closed
-//! connection whose [`Failure`] says why. `Err` is for the caller's own misuse
-//! ([`Misuse`]) and for configuration.
+//! Input from a peer never becomes an `Err`: it becomes an event, a counter or a closed connection,
+//! with the reason in its [`Failure`]. `Err` is for the caller's own misuse ([`Misuse`]) and for
+//! configuration.
 
 use std::fmt;
 
@@ -14,9 +14,9 @@ pub enum Category {
     Network,
     /// Certificates and authorisation: do not retry.
     Authentication,
-    /// The local configuration: stop and say so.
+    /// The local configuration: stop and report it.
     Configuration,
-    /// The peer understood and refused: wait as told.
+    /// The peer understood and refused: wait as it asks.
     Server,
     /// The peer, or what lies between, broke the protocol: reconnect.
     Protocol,
@@ -41,12 +41,12 @@ pub struct Failure {
     is_unproven: bool,
 }
 
-/// Longest detail kept, in bytes: a peer's words are quoted, not stored without end.
+/// Longest detail kept, in bytes: text from a peer is quoted up to a limit.
 pub const MAX_DETAIL: usize = 256;
 
 impl Failure {
     /// Returns a failure with its explanation, cut to [`MAX_DETAIL`] bytes. Control characters are
-    /// replaced: the words may be a peer's, and end up in terminals.
+    /// replaced: the text may be a peer's, and is printed on terminals.
     #[must_use]
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
         let mut detail: String = detail.into();
@@ -70,16 +70,16 @@ impl Failure {
         self
     }
 
-    /// Returns the same failure, as one that anybody on the path could have caused: it was met
-    /// before the peer had proven who it is.
+    /// Returns the same failure, as one that any party on the path could have caused: it was met
+    /// before the peer had proven its identity.
     #[must_use]
     pub const fn unproven(mut self) -> Self {
         self.is_unproven = true;
         self
     }
 
-    /// Returns true if it comes from a peer that had proven who it is, or from this side alone. One
-    /// that does not is no reason to leave a peer that was connected before.
+    /// Returns true if it comes from a peer that had proven its identity, or from this side alone.
+    /// An unproven failure is no reason to abandon a peer that was connected before.
     #[must_use]
     pub const fn is_proven(&self) -> bool {
         !self.is_unproven
@@ -164,7 +164,7 @@ macro_rules! codes {
 }
 
 codes! {
-    /// Closed on purpose, nothing went wrong.
+    /// Closed on purpose, without an error.
     Closed = 0x00, "closed", Network, "nothing to do: the peer closed the connection on purpose";
     /// The cause is not one of those below.
     Unknown = 0x01, "unknown", Unknown, "look at the detail, and at the peer's log";
@@ -184,7 +184,7 @@ codes! {
     VersionMismatch = 0x08, "version_mismatch", Configuration, "run the same major version on both sides";
     /// The peer broke the tunnel's or QUIC's rules.
     ProtocolViolation = 0x09, "protocol_violation", Protocol, "report this with both versions: one side has a bug";
-    /// The peer is at a limit of its own.
+    /// The peer is at one of its limits.
     Overloaded = 0x0a, "overloaded", Server, "try again later, or raise the peer's limits";
     /// The peer is shutting down.
     ShuttingDown = 0x0b, "shutting_down", Server, "wait for it to return";
@@ -222,7 +222,7 @@ impl serde::Serialize for Code {
     }
 }
 
-/// What the caller of the core did wrong; nothing has changed.
+/// A mistake of the caller; the core's state is unchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Misuse {
@@ -241,7 +241,7 @@ pub enum Misuse {
     /// The node was configured without an identity to accept with.
     #[error("this node does not accept connections")]
     NotListening,
-    /// The node trusts anyone who dials it, which is nobody to dial.
+    /// The node trusts every dialer, and so has no acceptor that it trusts.
     #[error("this node is for accepting alone")]
     NotDialling,
     /// The node is shutting down.

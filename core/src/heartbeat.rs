@@ -31,7 +31,7 @@ pub enum ConfigError {
     /// A heartbeat needs time to be answered.
     #[error("the time for an answer must be longer than zero")]
     AckWithinZero,
-    /// An answer would be due after the next heartbeat: two would be under way.
+    /// An answer would be due after the next heartbeat: two heartbeats would overlap.
     #[error("an answer is due after {ack_within:?}, later than the interval of {interval:?}")]
     AckWithinAboveInterval {
         /// The time for an answer asked for.
@@ -198,7 +198,7 @@ pub enum Action {
 pub enum Verdict {
     /// So many heartbeats in a row went unanswered.
     Missed(u32),
-    /// Nothing was heard for so long.
+    /// No packet arrived for this long.
     Silent(Duration),
 }
 
@@ -223,7 +223,7 @@ pub struct Stats {
     pub acked: u64,
     /// Heartbeats not answered in time. One abandoned by a stop or a suspend is in neither.
     pub missed: u64,
-    /// Answers that matched no heartbeat under way: late, repeated, or never asked for.
+    /// Answers that matched no heartbeat under way: late, repeated, or unsolicited.
     pub ignored: u64,
 }
 
@@ -271,8 +271,8 @@ impl Heartbeat {
         Self { config, running: None, stats }
     }
 
-    /// The connection is up, which is a first sign of the peer. The first heartbeat is due at
-    /// once. Starts anew when already running.
+    /// Starts watching: the connection is up, which is a first sign of the peer. The first
+    /// heartbeat is due immediately. Starts again when already running.
     pub const fn start(&mut self, now: Instant) {
         self.running = Some(Running {
             last_heard: now,
@@ -318,8 +318,8 @@ impl Heartbeat {
         (now >= run.next_send).then(|| self.send(now))
     }
 
-    /// An answer came. Returns the round trip time when it answers the heartbeat under way, in
-    /// time; any other answer is counted and is a sign of the peer, no more.
+    /// Handles an answer. Returns the round-trip time when it answers the heartbeat under way, in
+    /// time; any other answer is counted and only shows that the peer is alive.
     pub fn on_ack(&mut self, sequence: u64, now: Instant) -> Option<Duration> {
         self.on_heard(now);
         let under_way = self.running.as_mut().and_then(|run| {
@@ -343,7 +343,8 @@ impl Heartbeat {
         }
     }
 
-    /// Any authenticated packet came from the peer: it is alive, whatever it leaves unanswered.
+    /// Handles an authenticated packet from the peer: it is alive, even if it leaves heartbeats
+    /// unanswered.
     pub fn on_heard(&mut self, now: Instant) {
         if let Some(run) = &mut self.running {
             run.last_heard = now;
@@ -352,9 +353,9 @@ impl Heartbeat {
         }
     }
 
-    /// The host woke up, or its clock leapt. Puts a heartbeat ahead of any verdict, and gives the
-    /// peer the full time to answer it. Not more often than [`PROBE_SPACING`], and
-    /// [`MAX_GRACES`] times without a sign of the peer.
+    /// Handles a wake-up of the host, or a leap of its clock. Sends a heartbeat before any verdict,
+    /// and allows the peer the full time to answer it. Happens at most once every
+    /// [`PROBE_SPACING`], and [`MAX_GRACES`] times without a sign of the peer.
     pub fn on_resume(&mut self, now: Instant) {
         let spacing = PROBE_SPACING.min(self.config.interval);
         if let Some(run) = &mut self.running

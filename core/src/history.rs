@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 /// How many records are kept: a night of an unsteady link, in some tens of kilobytes at most. A
-/// peer that reconnects without end pushes out old records and grows nothing.
+/// peer that reconnects without end replaces old records and uses no further memory.
 pub const CAPACITY: usize = 100;
 
 /// What kind of event a [`Record`] is about: the state that a peer entered.
@@ -47,7 +47,7 @@ pub struct Record {
     /// When, as time since the Unix epoch; serialised as `at_ms`, in whole milliseconds.
     #[serde(rename = "at_ms", serialize_with = "as_ms")]
     pub at: Duration,
-    /// Whose connection.
+    /// The peer.
     pub peer: PeerId,
     /// What happened.
     pub kind: Kind,
@@ -95,13 +95,13 @@ pub struct History {
 }
 
 impl History {
-    /// Nothing happened yet.
+    /// Returns an empty history.
     #[must_use]
     pub const fn new() -> Self {
         Self { records: VecDeque::new() }
     }
 
-    /// Adds a record; the oldest gives way when [`CAPACITY`] is reached.
+    /// Adds a record, in place of the oldest when [`CAPACITY`] is reached.
     pub fn push(&mut self, record: Record) {
         if self.records.len() == CAPACITY {
             self.records.pop_front();
@@ -134,7 +134,7 @@ impl History {
         self.records.len()
     }
 
-    /// Returns true if nothing has happened yet.
+    /// Returns true if there are no records.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.records.is_empty()

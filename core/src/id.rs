@@ -1,4 +1,4 @@
-//! Names of things that outlive a call: peers, streams, requests.
+//! Identifiers that remain valid after a call: peers, streams, requests.
 
 use std::fmt;
 
@@ -30,7 +30,7 @@ impl StreamId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
 pub struct RequestId(pub(crate) u64);
 
-/// One end-to-end connection of a node, as the transport knows it: by an address of its own that is
+/// One end-to-end connection of a node, as the transport knows it: by its own address, which is
 /// never on any wire. Numbers are used again once 2^32 connections have been made.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct OverlayId(pub(crate) u32);

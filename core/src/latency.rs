@@ -1,4 +1,4 @@
-//! How good a connection is: its latency in figures and its grade in a word.
+//! The quality of a connection: its latency in figures, and a grade.
 //!
 //! It decides what the samples add up to. It never measures, and never acts on a grade.
 
@@ -12,7 +12,7 @@ pub const WINDOW: usize = 256;
 /// Samples above this are counted as this: an hour, so that no sum can overflow.
 pub const LONGEST_SAMPLE: Duration = Duration::from_secs(60 * 60);
 
-/// Round trip times: smoothed for ever, exact over the last [`WINDOW`].
+/// Round-trip times: smoothed indefinitely, exact over the last [`WINDOW`].
 ///
 /// ```
 /// use adit_core::latency::Latency;
@@ -94,7 +94,7 @@ impl Latency {
     }
 }
 
-/// Connection quality in a word, best first.
+/// Grade of a connection, best first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Grade {

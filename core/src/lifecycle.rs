@@ -58,7 +58,7 @@ pub enum State {
         /// When the connection was lost; later attempts do not change it.
         since: Instant,
     },
-    /// Given up until somebody asks to connect again.
+    /// Given up until the application asks to connect again.
     Failed {
         /// Why.
         error: Failure,
@@ -228,7 +228,7 @@ impl fmt::Display for Event {
     }
 }
 
-/// A transition that is not legal; nothing has changed.
+/// A transition that is not legal; the state is unchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{event} is not possible while {state}")]
 pub struct Refused {
@@ -272,7 +272,7 @@ pub struct TransitionView {
     pub age_ms: u64,
 }
 
-/// The lifecycle of one peer. Its state changes by these methods and by nothing else.
+/// The lifecycle of one peer. Its state changes only by these methods.
 ///
 /// ```
 /// use adit_core::lifecycle::{Event, Kind, Lifecycle};
@@ -323,7 +323,7 @@ impl Lifecycle {
         }
     }
 
-    /// Somebody wants the connection: from Disconnected and Failed to Connecting.
+    /// Handles a request to connect: from Disconnected and Failed to Connecting.
     ///
     /// # Errors
     /// In every other state.
@@ -338,7 +338,7 @@ impl Lifecycle {
         }
     }
 
-    /// The connection is up: from Connecting and Reconnecting to Connected.
+    /// Handles an established connection: from Connecting and Reconnecting to Connected.
     ///
     /// # Errors
     /// In every other state.
@@ -413,7 +413,7 @@ impl Lifecycle {
         }
     }
 
-    /// The connection is no longer wanted: from every other state to Disconnected.
+    /// Handles that the connection is no longer wanted: from every other state to Disconnected.
     ///
     /// # Errors
     /// When already Disconnected.

@@ -1,9 +1,10 @@
 //! A certificate authority in memory: certificates whose usages and names are those that the other
 //! end checks (docs/protocol.md, "Identity"). For examples, tests and programs that certify a few
-//! devices of their own; any other CA does as well.
+//! devices themselves; any other CA works equally.
 //!
-//! It decides who signs what, for which use and for how long. It reads no clock and keeps nothing
-//! on disk. Keys come from the TLS provider's source of randomness, as those of handshakes do.
+//! It decides which key signs which certificate, for which use and for how long. It reads no clock
+//! and stores no file. Keys come from the TLS provider's source of randomness, like those of
+//! handshakes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +28,7 @@ const AUTHORITY_LIFE: Duration = Duration::from_secs(3_650 * DAY.as_secs());
 /// How long a certificate of [`Authority::issue`] is good: 365 days.
 const DEVICE_LIFE: Duration = Duration::from_secs(365 * DAY.as_secs());
 
-/// Why there is no certificate.
+/// Why a certificate could not be made.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PkiError {
@@ -39,7 +40,7 @@ pub enum PkiError {
         /// What is wrong with it.
         why: String,
     },
-    /// The provider makes no keys or signs nothing, or a date is outside what X.509 can express.
+    /// The provider cannot create or use a key, or a date is outside the range of X.509.
     #[error("cannot make a certificate: {0}")]
     Signing(String),
 }
@@ -197,7 +198,7 @@ impl Authority {
         Self::valid(name, Validity::starting(unix, AUTHORITY_LIFE))
     }
 
-    /// Makes an authority with a new key whose certificate is good for a time of the caller's.
+    /// Creates an authority with a new key and a certificate that is valid for the given time.
     ///
     /// # Errors
     /// [`PkiError::Signing`].
@@ -206,7 +207,7 @@ impl Authority {
         Self::signed(authority_params(name, None, validity)?, key)
     }
 
-    /// Makes the authority of a key, whose certificate has these parameters.
+    /// Creates the authority of a key, with a certificate of these parameters.
     pub(crate) fn signed(params: CertificateParams, key: KeyPair) -> Result<Self, PkiError> {
         let certificate = params.self_signed(&key).map_err(signing)?;
         Ok(Self {
@@ -240,7 +241,7 @@ impl Authority {
     /// from `unix`, the time since the Unix epoch, and carries the URI of its role.
     ///
     /// # Errors
-    /// [`PkiError::Name`] when `name` is no DNS name, [`PkiError::Signing`].
+    /// [`PkiError::Name`] when `name` is not a DNS name, [`PkiError::Signing`].
     pub fn issue(&self, name: &str, role: Role, unix: Duration) -> Result<Issued, PkiError> {
         self.issue_valid(name, role, Validity::starting(unix, DEVICE_LIFE))
     }

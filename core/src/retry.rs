@@ -1,4 +1,4 @@
-//! Whether, and when, a lost connection is tried again.
+//! Decides whether, and when, a lost connection is tried again.
 //!
 //! It decides between waiting and giving up, and holds the wait. It never dials, never changes a
 //! lifecycle state, and never looks at more of a failure than its code and the peer's request to
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 /// answer would take the service away for good.
 pub const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60 * 60);
 
-/// The wait after a peer said that it is at its limit and not until when.
+/// The wait after a peer reported that it is at its limit, without a time.
 pub const OVERLOADED_WAIT: Duration = Duration::from_secs(60);
 
 /// The least time between two attempts brought forward by network changes: an interface that
@@ -26,14 +26,15 @@ pub const NETWORK_CHANGE_INTERVAL: Duration = Duration::from_secs(5);
 pub const NETWORK_CHANGE_SPREAD: Duration = Duration::from_millis(250);
 
 /// The span over which clients return after a reset, when the link was stable before: the peer is
-/// up, since it answered, and only forgot them. A thousand that are told at once spread over it.
+/// up, since it answered, and only lost its state. A thousand clients that are reset together
+/// spread over it.
 pub const RESET_SPREAD: Duration = Duration::from_millis(100);
 
 /// What is wrong with a [`Policy`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// A link that counts as stable at once would start every wait anew: one that comes up and
+    /// A link that counts as stable immediately would restart every wait: one that comes up and
     /// drops without end would be retried without back-off.
     #[error("the time after which a link counts as stable must be longer than zero")]
     StableAfterZero,
@@ -44,8 +45,8 @@ pub enum ConfigError {
 
 /// How long to keep trying; every value of this type is usable. The default never gives up on a
 /// peer that cannot be reached: a library that stops by itself leaves a program without a
-/// connection long after the outage is over. A limit is for a caller that has somebody to report it
-/// to.
+/// connection long after the outage is over. A limit is for a caller that can report it to a
+/// person.
 ///
 /// ```
 /// use adit_core::retry::Policy;
@@ -103,7 +104,7 @@ impl Policy {
         self.max_unavailable
     }
 
-    /// Returns how long a link has to stay up before its outages count anew.
+    /// Returns how long a link has to stay up before its outages count from the start again.
     #[must_use]
     pub const fn stable_after(&self) -> Duration {
         self.stable_after
@@ -128,9 +129,9 @@ impl Default for Policy {
 pub struct Builder(Policy);
 
 impl Builder {
-    /// Sets how many attempts one outage may take; `None` is without end, `Some(0)` never tries
+    /// Sets how many attempts one outage may take; `None` is unlimited, `Some(0)` never tries
     /// again. Default `None`: an outage may last longer than any number of attempts. 10 take about
-    /// 5 minutes, after which a person wants to be told rather than to wait on.
+    /// 5 minutes, after which a person prefers an error to more waiting.
     pub const fn max_attempts(mut self, max: Option<u32>) -> Self {
         self.0.max_attempts = max;
         self
@@ -144,9 +145,9 @@ impl Builder {
         self
     }
 
-    /// Sets how long a link has to stay up before its outages count anew. Default 10 s: longer than
-    /// a connection survives that a peer accepts and then drops over its own limits, shorter than
-    /// the pause between two independent outages.
+    /// Sets how long a link has to stay up before its outages count from the start again. Default
+    /// 10 s: longer than a connection survives that a peer accepts and then drops over its own
+    /// limits, shorter than the pause between two independent outages.
     pub const fn stable_after(mut self, after: Duration) -> Self {
         self.0.stable_after = after;
         self
@@ -183,7 +184,7 @@ pub enum Verdict {
         /// When [`Retry::poll`] will yield it.
         until: Instant,
     },
-    /// Do not try again; the failure says why.
+    /// Do not try again; the failure has the reason.
     GiveUp(Failure),
 }
 
@@ -272,20 +273,21 @@ impl Retry {
         }
     }
 
-    /// The connection is lost. While a wait is on, this changes nothing and repeats the wait.
+    /// Handles the loss of the connection. During a wait, this leaves the wait as it is and returns
+    /// it again.
     pub fn on_down(&mut self, failure: &Failure, now: Instant) -> Verdict {
         self.on_failure(failure, now)
     }
 
-    /// An attempt failed, or a first dial. While a wait is on, this changes nothing and repeats
-    /// the wait: it speaks of an attempt that is over.
+    /// Handles a failed attempt, or a failed first dial. During a wait, this leaves the wait as it
+    /// is and returns it again: the failure belongs to an attempt that is over.
     pub fn on_attempt_failed(&mut self, failure: &Failure, now: Instant) -> Verdict {
         self.on_failure(failure, now)
     }
 
-    /// The local network changed, or the host woke up: what failed before may work now. Brings
-    /// the wait forward and says to when, or `None` when it stays as it is. A time that the peer
-    /// asked for is kept, and attempts that were brought forward are
+    /// Handles a change of the local network, or a wake-up of the host: what failed before may work
+    /// now. Moves the wait forward and returns its new end, or `None` when it is unchanged. A time
+    /// that the peer asked for is kept, and attempts that were moved forward are
     /// [`NETWORK_CHANGE_INTERVAL`] apart.
     pub fn on_network_change(&mut self, now: Instant) -> Option<Instant> {
         let Phase::Waiting { until, not_before } = self.phase else { return None };
@@ -312,7 +314,7 @@ impl Retry {
         }
     }
 
-    /// Forgets the outage and any wait: the connection is no longer wanted.
+    /// Discards the outage and any wait: the connection is no longer wanted.
     pub fn cancel(&mut self) {
         self.phase = Phase::Idle;
         self.attempts = 0;
@@ -352,8 +354,8 @@ impl Retry {
         }
     }
 
-    /// Returns true if the next attempt would end the same way. What whoever sits on the path can
-    /// make up says nothing of a peer that was up before.
+    /// Returns true if the next attempt would end equally. A failure that an attacker on the path
+    /// can forge proves nothing about a peer that was up before.
     const fn is_final(&self, failure: &Failure) -> bool {
         match failure.category() {
             Category::Authentication | Category::Configuration => {
@@ -392,7 +394,8 @@ impl Retry {
     }
 }
 
-/// A peer that restarted is there, and one whose certificate ended may have the next by now.
+/// Returns true after a failure that may be repaired by now: a peer that restarted is there, and
+/// one with an expired certificate may have the next.
 fn is_repaired_at_once(failure: &Failure) -> bool {
     failure.code() == Code::Reset
         || (!failure.is_proven() && failure.category() == Category::Authentication)

@@ -1,7 +1,7 @@
 //! The core's only source of randomness: a seeded generator, split by purpose.
 //!
-//! It decides nothing. Each machine gets a generator of its own, so that one more draw in one
-//! machine does not change the draws of another.
+//! It decides nothing. Each machine gets its own generator, so that one more draw in one machine
+//! does not change the draws of another.
 
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng as _, SeedableRng as _};

@@ -1,7 +1,7 @@
 //! Deadlines with their reasons, and an index of them by key.
 //!
-//! It decides which deadline is next. It never reads a clock, never sleeps, and knows nothing of
-//! what happens when a deadline passes.
+//! It decides which deadline is next. It never reads a clock, never sleeps, and does not know what
+//! happens when a deadline passes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -14,11 +14,11 @@ use std::time::Instant;
 pub enum Reason {
     /// A timer of QUIC itself: loss detection, pacing, idle timeout (RFC 9002, RFC 9000 §10.1).
     Transport,
-    /// A way to the peer is to be probed, judged or left (docs/protocol.md, "Paths").
+    /// A path to the peer is to be probed, reselected or pruned (docs/protocol.md, "Paths").
     Path,
     /// The next heartbeat is to be sent.
     Heartbeat,
-    /// The answer to a heartbeat is due, or any sign of life.
+    /// The answer to a heartbeat is due, or any other packet of the peer.
     HeartbeatAck,
     /// An attempt to connect, or a handshake that a peer began, has used up its time.
     Connect,
@@ -34,11 +34,11 @@ pub enum Reason {
     Output,
     /// Work was left for the next turn, so that other work comes between.
     Backlog,
-    /// The time allowed for finishing what is under way ends.
+    /// The drain time for work in progress ends.
     Drain,
     /// A peer's certificate ends, and its connection with it.
     Certificate,
-    /// A relay is to be told again who is here, or asked again who is there.
+    /// A relay lookup or registration is to be repeated.
     Relay,
     /// A registration at a relay ends, unless it is refreshed.
     Registration,

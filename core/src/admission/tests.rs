@@ -46,7 +46,7 @@ fn addresses_that_are_not_proven_have_one_rate_together() {
     let back = now + SECOND / 64;
     assert_eq!(gate.decide(address(129), false, 0, back - TICK), Verdict::Retry);
     let _ = ticket(gate.decide(address(129), false, 0, back));
-    // Whoever proves an address is not held to it.
+    // A source that proves its address is not subject to this limit.
     let _ = ticket(gate.decide(address(130), true, 0, back));
 }
 
