@@ -1,6 +1,6 @@
 //! Things that happen at an instant, taken in order of time and, at one instant, of arrival.
 //!
-//! It decides the order and nothing else: ties never depend on what the things are.
+//! It decides only the order: ties never depend on the content of the entries.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -62,13 +62,13 @@ impl<T> Agenda<T> {
         self.entries.values_mut()
     }
 
-    /// Returns how many entries stand there.
+    /// Returns the number of entries.
     #[must_use]
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Returns true if nothing is to come.
+    /// Returns true if there are no entries.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()

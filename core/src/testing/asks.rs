@@ -1,7 +1,7 @@
 //! The requests and datagrams of a world: what was asked, and what may be answered therefore.
 //!
-//! A request is offered at most once, and ends exactly once: answered with what its responder said,
-//! or failed. A datagram arrives at most once, and as it was sent.
+//! A request is offered at most once, and ends exactly once: with its responder's answer, or with a
+//! failure. A datagram arrives at most once, and unchanged.
 
 use std::collections::BTreeMap;
 use std::task::Poll;
@@ -24,7 +24,7 @@ type Name = (Side, u64, RequestId);
 const CHUNK: u64 = 40_000;
 const CHUNKS: u64 = 10;
 
-/// What a responder does, told by the request itself.
+/// What a responder does, chosen by the content of the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Manner {
     Whole,
@@ -110,7 +110,7 @@ impl Asks {
         }
     }
 
-    /// Gives up the so-manyeth request of a node that is not over.
+    /// Cancels the n-th of the requests of a node that are not over.
     pub(super) fn cancel(&mut self, side: Side, start: u64, nth: usize, node: &mut Node) {
         let is_open = |asked: &&mut Asked| {
             (asked.name.0, asked.name.1) == (side, start) && asked.outcome.is_none()
@@ -124,7 +124,7 @@ impl Asks {
     }
 
     pub(super) fn on_offered(&mut self, name: Name, node: &mut Node, marks: &mut Marks) {
-        // What was offered may have been withdrawn at once.
+        // A request that was offered may have been withdrawn immediately.
         let Some(mut offer) = node.offer(name.2) else { return };
         let arrived = offer.body.clone();
         let tag = bytes::Buf::get_u64(&mut offer.body) as usize;
@@ -162,7 +162,7 @@ impl Asks {
             }
             let is_last = *next == CHUNKS - 1;
             let chunk = content(*tag, *next * CHUNK, CHUNK);
-            // What is said here may be with the requester before the next line.
+            // A chunk may reach the requester before the next line runs.
             asked.was_answered |= is_last;
             match node.respond_chunk(name.2, chunk, is_last) {
                 Poll::Ready(Ok(())) if is_last => break,
@@ -277,7 +277,7 @@ impl Asks {
     }
 }
 
-/// Returns what a request says: its tag first.
+/// Returns the body of a request: its tag first.
 fn body(tag: usize, number: u8) -> Bytes {
     let mut body = BytesMut::new();
     body.put_u64(tag as u64);

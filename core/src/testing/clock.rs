@@ -1,8 +1,8 @@
 //! Virtual time, and the two clocks that each host makes of it.
 //!
 //! It decides what a host's clocks show at an instant of the world. A host's monotonic clock stands
-//! still while the host is suspended and never goes back; its wall clock goes on, and can be set
-//! either way. Nothing here waits.
+//! still while the host is suspended and never goes back; its wall clock goes on, and can be set in
+//! either direction. No method waits.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -12,8 +12,8 @@ pub const EPOCH: Duration = Duration::from_secs(1_800_000_000);
 
 /// The instant at which every world begins.
 ///
-/// It is the same for the life of the process, and its value means nothing beyond that: worlds only
-/// ever measure from it.
+/// It is the same for the life of the process, and has no meaning beyond that: worlds only ever
+/// measure from it.
 #[must_use]
 #[expect(
     clippy::disallowed_methods,
@@ -73,7 +73,7 @@ impl HostClock {
         self.suspended_at.unwrap_or(now) + self.ahead - self.slept
     }
 
-    /// Returns the world's instant at which the monotonic clock will show `shown`, or did; nothing
+    /// Returns the world's instant at which the monotonic clock will show `shown`, or did; `None`
     /// while the host is suspended.
     #[must_use]
     pub fn world(&self, shown: Instant) -> Option<Instant> {

@@ -6,7 +6,7 @@
 //! decides anything about certificates, and must never be used outside tests.
 //!
 //! rustls wants `&'static` sources. Each [`SeededCrypto`] therefore borrows a source from a pool
-//! that grows to as many as were ever in use at once, instead of leaking one per simulated node.
+//! that grows to the largest number in use at any time, instead of leaking one per simulated node.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,10 +23,10 @@ use crate::tls::default_provider;
 
 static IDLE: Mutex<Vec<&'static Source>> = Mutex::new(Vec::new());
 
-/// A crypto provider with random streams of its own, seeded.
+/// A seeded crypto provider with its own random streams.
 ///
-/// Keep it for as long as anything made from its provider is in use: when it is dropped and nothing
-/// else holds the provider, its source goes back to the pool and serves the next one.
+/// Keep it for as long as anything made from its provider is in use: when it is dropped and no
+/// other owner holds the provider, its source goes back to the pool and serves the next one.
 ///
 /// ```
 /// use adit_core::testing::crypto::SeededCrypto;

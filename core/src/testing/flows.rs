@@ -1,8 +1,8 @@
 //! The forwarded streams of a world: what was written, and what may be read therefore.
 //!
 //! A reader sees a prefix of what its writer wrote, in order, once, and the end only at the end.
-//! The applications here react to events alone and never ask a second time, so that an event which
-//! the node forgets to give shows as a stream that stands still.
+//! The applications here react only to events and never poll without one, so that an event which
+//! the node omits shows as a stream that stalls.
 
 use std::collections::BTreeMap;
 use std::task::Poll;
@@ -263,7 +263,7 @@ impl Flows {
                     end.backlog -= taken as u64;
                 }
                 Poll::Pending => return marks.hit(Mark::WriteBlocked),
-                // The event that says so is on its way; without it, the backlog stays.
+                // The event for it is still to come; without it, the backlog stays.
                 Poll::Ready(Err(_)) => return,
             }
         }

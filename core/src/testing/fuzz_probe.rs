@@ -25,7 +25,7 @@ fn key((_, byte): (u64, u8)) -> Key {
 ///
 /// The first byte of `data` chooses the end; the rest are calls, three bytes each: which, and two
 /// arguments. Data goes only to addresses that have answered, a probe counts only if it is the
-/// peer's, nothing grows beyond its bound, and once drained no deadline is in the past.
+/// peer's, no collection grows beyond its bound, and once drained no deadline is in the past.
 pub fn probes(data: &[u8]) {
     raw(data);
     let Some((&first, calls)) = data.split_first() else { return };

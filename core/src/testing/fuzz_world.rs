@@ -32,8 +32,8 @@ pub fn operations(data: &[u8]) {
     let _ = play(seed.into(), &ops[..ops.len().min(MAX_OPS)]);
 }
 
-/// A handshake and a connection whose packets are tampered with, repeated, reflected and made up
-/// on the way: what arrives is what was sent, and in the end the two are connected.
+/// A handshake and a connection with packets that are tampered with, repeated, reflected and
+/// forged: data arrives as it was sent, and in the end the two are connected.
 ///
 /// Every four bytes of `data` are one deed; made-up packets take their bytes from what follows.
 pub fn wire(data: &[u8]) {

@@ -25,7 +25,7 @@ pub enum Loss {
     None,
     /// Each on its own, with this probability.
     Random(f64),
-    /// Short ones alone, as a box does that takes a flow of small datagrams for an attack.
+    /// Only short ones, like a box that mistakes a flow of small datagrams for an attack.
     Short {
         /// The longest that may be lost, in bytes of payload.
         most: usize,
@@ -58,11 +58,11 @@ pub enum Loss {
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Conditions {
-    /// Time that every datagram is under way. Default: 10 ms.
+    /// Latency of every datagram. Default: 10 ms.
     pub latency: Duration,
     /// Up to this much more, evenly spread; order is kept. Default: none.
     pub jitter: Duration,
-    /// What is lost. Default: nothing.
+    /// Which datagrams are lost. Default: none.
     pub loss: Loss,
     /// How likely a datagram is to arrive a second time, up to `hold` later. Default: 0.
     pub duplicate: f64,
@@ -81,7 +81,7 @@ pub struct Conditions {
     pub queue: usize,
     /// The longest datagram carried, in bytes of payload. Default: 1,472, an Ethernet's.
     pub mtu: usize,
-    /// Whether nothing passes in this direction. Default: no.
+    /// Whether the link drops every datagram in this direction. Default: no.
     pub is_cut: bool,
 }
 
@@ -167,8 +167,7 @@ impl Link {
         &mut self.conditions
     }
 
-    /// Takes one datagram, flips its bits or marks its congestion if it comes to that, and says
-    /// when it arrives.
+    /// Takes one datagram, may flip its bits or mark its congestion, and returns when it arrives.
     pub fn carry(
         &mut self,
         payload: &mut [u8],

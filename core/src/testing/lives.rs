@@ -1,7 +1,7 @@
 //! The lifecycles of all peers of a world, as a naive reader of events understands them.
 //!
-//! It decides whether a sequence of events can be true: every edge is in the table, each begins
-//! where the last one ended, nothing follows the end.
+//! It decides whether a sequence of events is possible: every edge is in the table, each begins
+//! where the last one ended, and none follows the end.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -130,7 +130,7 @@ impl Lives {
         life.is_closed = true;
     }
 
-    /// The history of a node tells what its events told.
+    /// Checks that the history of a node matches its events.
     pub(super) fn check_history(&self, side: Side, start: u64, history: &History) {
         let seen = self.seen.get(&(side, start)).map_or(&[][..], Vec::as_slice);
         assert_eq!(history.len(), seen.len().min(history::CAPACITY));

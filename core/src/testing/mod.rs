@@ -2,7 +2,7 @@
 //! that adapters to real time are held to.
 //!
 //! Everything here is for tests and fuzzing. The same seed gives the same world, byte for byte, and
-//! nothing outside [`conformance`] waits for real time to pass.
+//! no code outside [`conformance`] waits for real time to pass.
 
 pub mod agenda;
 mod asks;

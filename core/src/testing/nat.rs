@@ -22,7 +22,7 @@ const PORTS: u64 = (1 << 16) - FIRST_PORT as u64;
 /// On what of the remote end a mapping (RFC 4787 §4.1) or a filter (§5) depends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Dependence {
-    /// Endpoint-independent: on nothing.
+    /// Endpoint-independent: on neither.
     Independent,
     /// Address-dependent: on its IP address.
     Address,
@@ -46,13 +46,13 @@ impl Dependence {
     }
 }
 
-/// Which external port a new mapping gets (RFC 4787 §4.2). None is ever given to two mappings at
-/// once: no port overloading (REQ-3).
+/// Which external port a new mapping gets (RFC 4787 §4.2). Two mappings never share one: no port
+/// overloading (REQ-3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Ports {
     /// The inside port if it is free, else the next free one above it (§4.2.1).
     Preserving,
-    /// One above the last, whoever that was for.
+    /// One above the last, for any destination.
     Sequential,
     /// Any that is free, by the NAT's own seed.
     Random,
@@ -92,7 +92,8 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// Endpoint-independent both ways ("full cone"): ports kept, five minutes, as §4.3 recommends.
+    /// Endpoint-independent in both directions ("full cone"): ports kept, five minutes, as §4.3
+    /// recommends.
     #[must_use]
     pub const fn full_cone() -> Self {
         Self {
@@ -144,29 +145,29 @@ impl Rules {
         Self { passes_udp: false, ..Self::port_restricted() }
     }
 
-    /// Returns true if two hosts, each behind a box with one of these rules, can come to hear each
-    /// other when a third one tells each where it sees the other, both send there again and again,
-    /// and each answers to wherever it hears the other from. Nobody guesses a port.
+    /// Returns true if two hosts, each behind a box with one of these rules, can reach each other
+    /// when a third one sends each the address at which it sees the other, both punch repeatedly,
+    /// and each answers to the source of the packets that arrive. Neither guesses a port.
     #[must_use]
     pub fn meets(&self, other: &Self) -> bool {
         let begins = |a: &Self, b: &Self| a.knocks_at(b) && b.answers(a);
         self.passes_udp && other.passes_udp && (begins(self, other) || begins(other, self))
     }
 
-    /// Returns true if what is sent from behind this one reaches the port that was told of the
+    /// Returns true if a punch from behind this box reaches the port that was advertised for the
     /// other.
     fn knocks_at(&self, other: &Self) -> bool {
         if other.keeps_its_port() {
-            // It has sent to this address, and to the port that was told of this one.
+            // It has sent to this address, and to the port that was advertised for this one.
             other.filtering <= Dependence::Address || self.keeps_its_port()
         } else {
-            // That port is for the third one alone.
+            // That port is for the third host alone.
             other.filtering == Dependence::Independent
         }
     }
 
-    /// Returns true if an answer from behind this one reaches the other, which knocked at the port
-    /// that was told of this one.
+    /// Returns true if an answer from behind this box reaches the other, which punched at the port
+    /// that was advertised for this one.
     fn answers(&self, other: &Self) -> bool {
         other.filtering <= Dependence::Address || self.keeps_its_port()
     }
@@ -183,7 +184,7 @@ type Key = (SocketAddr, Seen);
 struct Mapping {
     external: SocketAddr,
     refreshed: Instant,
-    /// To whom it was used, and when that permission was refreshed.
+    /// The destinations it was used for, and when each permission was refreshed.
     permitted: BTreeMap<SocketAddr, Instant>,
 }
 
@@ -208,15 +209,15 @@ pub struct Nat {
     rng: Rng,
     next_port: u16,
     mappings: BTreeMap<Key, Mapping>,
-    /// External addresses that always lead to one inside socket, whoever sends there.
+    /// External addresses that always lead to one inside socket, for any sender.
     forwards: BTreeMap<SocketAddr, SocketAddr>,
     /// Who came in by a forward, as (inside, remote): answers leave from where it came in.
     forwarded: BTreeMap<(SocketAddr, SocketAddr), (SocketAddr, Instant)>,
 }
 
 impl Nat {
-    /// Returns a box that nothing has passed yet, with its address outside. Where it translates,
-    /// only addresses of that family are translated: the others are filtered as by a firewall.
+    /// Returns an unused box with its external address. Where it translates, only addresses of that
+    /// family are translated: the others are filtered as by a firewall.
     #[must_use]
     pub fn new(rules: Rules, external: IpAddr, seed: [u8; 32]) -> Self {
         let mut rng = Rng::new(seed, "nat");
@@ -262,8 +263,8 @@ impl Nat {
         self.forwarded.clear();
     }
 
-    /// Has an external port always lead to an inside socket, as when that asked for it (RFC 6887).
-    /// Gives the address outside.
+    /// Makes an external port always lead to an inside socket, like a mapping on request (RFC
+    /// 6887). Returns the external address.
     pub fn forward(&mut self, port: u16, inside: SocketAddr) -> SocketAddr {
         let external = SocketAddr::new(self.external, port);
         self.forwards.insert(external, inside);
@@ -288,8 +289,8 @@ impl Nat {
         self.mappings.len()
     }
 
-    /// Returns where a datagram from `src` inside to `dst` outside seems to come from; nothing if
-    /// it does not pass, or if no port is left.
+    /// Returns the external source of a datagram from `src` inside to `dst` outside; `None` if it
+    /// is dropped, or if no port is left.
     pub fn outbound(
         &mut self,
         src: SocketAddr,
@@ -316,8 +317,8 @@ impl Nat {
         Some(mapping.external)
     }
 
-    /// Whom inside a datagram from `src` outside to `dst`, one of this box's mappings, is for;
-    /// nothing if it is not let in.
+    /// Returns the inside receiver of a datagram from `src` outside to `dst`, one of this box's
+    /// mappings; `None` if it is filtered.
     pub fn inbound(
         &mut self,
         src: SocketAddr,

@@ -1,7 +1,7 @@
 //! A network of hosts in virtual time: datagrams in, datagrams out later, or never.
 //!
-//! It decides who has which address, which link a datagram takes and when it arrives. It never
-//! looks into a payload except to damage it, and knows nothing of what the hosts run.
+//! It decides which host has which address, which link a datagram takes and when it arrives. It
+//! never reads a payload except to damage it, and does not know the programs of the hosts.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -56,7 +56,7 @@ pub struct Counters {
     pub delivered: u64,
     /// Bytes of payload of those.
     pub delivered_bytes: u64,
-    /// Never delivered, for whatever reason; [`Marks`] tells them apart.
+    /// Never delivered, for any reason; [`Marks`] distinguishes the reasons.
     pub dropped: u64,
 }
 
@@ -103,7 +103,7 @@ impl Net {
         }
     }
 
-    /// Adds a host with its address, linked to every other host both ways.
+    /// Adds a host with its address, linked to every other host in both directions.
     ///
     /// # Panics
     ///
@@ -133,8 +133,8 @@ impl Net {
         self.addresses.iter().position(|&taken| taken == address).map(HostId)
     }
 
-    /// Gives a host another address, as a NAT that forgot its mapping or another access network
-    /// does. What is under way to the old one will find nobody there.
+    /// Changes the address of a host, like a NAT that lost its mapping or a move to another access
+    /// network. Datagrams under way to the old address are lost.
     ///
     /// # Panics
     ///
@@ -148,8 +148,8 @@ impl Net {
         }
     }
 
-    /// Returns the conditions from one host to another, to change them. What is under way keeps
-    /// those it was sent under.
+    /// Returns the conditions from one host to another, to change them. Datagrams under way keep
+    /// those under which they were sent.
     ///
     /// # Panics
     ///
@@ -159,7 +159,7 @@ impl Net {
         link.expect("two hosts of one net are linked").conditions_mut()
     }
 
-    /// Sets the conditions between two hosts, both ways.
+    /// Sets the conditions between two hosts, in both directions.
     ///
     /// # Panics
     ///
@@ -296,7 +296,8 @@ mod tests {
         }
     }
 
-    /// Sends both ways for two seconds, changes everything on the way, and delivers to the end.
+    /// Sends in both directions for two seconds, changes all datagrams under way, and delivers to
+    /// the end.
     fn storm(seed: [u8; 32]) -> (Net, Trace) {
         let mut net = Net::new(seed, wild());
         let mut trace = Trace::new();

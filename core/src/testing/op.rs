@@ -63,15 +63,15 @@ pub enum Op {
     Datagram { side: Side, nth: u8, size: u8 },
     /// Time passes: two to the power of this modulo 18, in milliseconds.
     Advance { power: u8 },
-    /// The link is cut in the directions whose bits are set, and healed in the others.
+    /// The link is cut in the directions with a set bit, and restored in the others.
     Cut { ways: u8 },
     /// The link gets the conditions of this number.
     Weather { which: u8 },
     /// A host gets another address.
     Move { side: Side, port: u8 },
-    /// A program ends without a word.
+    /// A program ends without a close.
     Crash { side: Side },
-    /// A program begins anew.
+    /// A program starts again.
     Restart { side: Side },
     /// A program is stopped.
     Pause { side: Side },
@@ -79,15 +79,15 @@ pub enum Op {
     Suspend { side: Side },
     /// A program or host goes on.
     Resume { side: Side },
-    /// A wall clock is set so many days off, the other way with the high bit.
+    /// A wall clock is set this many days off, backwards with the high bit.
     SetWall { side: Side, days: u8 },
-    /// A host is told that its network changed.
+    /// A node is notified that its network changed.
     NetworkChanged { side: Side },
     /// A host's socket could not send to the other.
     SendFailed { side: Side },
     /// A node is called before its time, by a clock that is this many seconds behind.
     Tick { side: Side, behind: u8 },
-    /// Bytes that nobody sent arrive in the other's name.
+    /// Forged bytes arrive with the other's source address.
     Forge { side: Side, kind: u8, length: u8 },
     /// A node shuts down.
     Shutdown { side: Side },

@@ -156,7 +156,7 @@ impl Pair {
         (ours, theirs)
     }
 
-    /// Lets the world go on until `is_done` says so.
+    /// Lets the world go on until `is_done` returns true.
     ///
     /// # Panics
     /// If that takes more than a minute of the world's time.
@@ -233,7 +233,8 @@ impl Flow {
     }
 }
 
-/// `length` bytes of the pattern from `offset` on: a byte tells its place within 64 KiB.
+/// Returns `length` bytes of the pattern from `offset` on: a byte identifies its place within 64
+/// KiB.
 #[must_use]
 pub fn pattern(offset: u64, length: u64) -> Bytes {
     (offset..offset + length).map(|at| (at ^ (at >> 8).wrapping_mul(167)) as u8).collect()

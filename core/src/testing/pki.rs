@@ -81,7 +81,7 @@ impl Pki {
         Self(TRUSTED.get_or_init(|| Authority::new([1; 32])))
     }
 
-    /// Another authority of the same name, that nobody has reason to trust.
+    /// Another authority of the same name, which no node trusts.
     #[must_use]
     pub fn stranger() -> Self {
         static STRANGER: OnceLock<Authority> = OnceLock::new();
@@ -160,7 +160,7 @@ impl Pki {
         list.pem().expect("a list made here is one")
     }
 
-    /// Returns a certificate for a DNS name, valid as told.
+    /// Returns a certificate for a DNS name, with this validity.
     ///
     /// # Panics
     ///
@@ -174,7 +174,7 @@ impl Pki {
             .clone()
     }
 
-    /// Returns the same with URIs; made anew each time.
+    /// Returns the same with URIs; made again for each call.
     #[must_use]
     pub(super) fn issue_with(
         self,
@@ -186,8 +186,8 @@ impl Pki {
         self.0.issue(name, role, validity, uris)
     }
 
-    /// Returns a certificate that the holder of `member`'s certificate signed, which nobody
-    /// allowed.
+    /// Returns a certificate that the holder of `member`'s certificate signed without
+    /// authorization.
     #[must_use]
     pub(crate) fn issue_as(self, member: &str, name: &str, role: Role) -> Issued {
         let key = fixed_key(self.0.seed, member);

@@ -1,10 +1,10 @@
-//! Worlds made of operations: everything that can happen to an agent and a connector, and what must
-//! hold whatever happens.
+//! Worlds made of operations: everything that can happen to an agent and a connector, and the
+//! invariants that hold throughout.
 //!
-//! A world goes through four phases. Faults: operations happen, and safety holds. Heal: every fault
-//! is taken back, and within a bound the two are connected and nothing stands still. Quiesce: an
-//! idle connection costs next to nothing. Drop: nothing is left. It never decides what happens;
-//! that is in the operations and the seed.
+//! A world has four phases. Faults: operations happen, and safety holds. Heal: every fault is
+//! removed, and within a bound the two are connected and all traffic proceeds. Quiesce: an idle
+//! connection costs almost no packets. Drop: no state is left. It never decides what happens; the
+//! operations and the seed do.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

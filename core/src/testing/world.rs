@@ -1,8 +1,8 @@
 //! Hosts, their clocks and the network between them, in virtual time.
 //!
-//! It decides what happens next: the earliest of all arrivals and all deadlines. It sleeps exactly
-//! to a deadline, since constant ticking would hide outputs that no deadline announces. It never
-//! decides what anybody does.
+//! It decides which event is next: the earliest of all arrivals and all deadlines. It sleeps
+//! exactly to a deadline, since constant ticking would hide outputs that no deadline announces. It
+//! never decides what a host does.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -51,7 +51,7 @@ impl World {
         Self { seed, net, hosts: Vec::new(), now: origin(), trace: Trace::new() }
     }
 
-    /// Adds a host that runs nothing: what reaches it is kept for [`World::receive`].
+    /// Adds a host without a node: datagrams that reach it are kept for [`World::receive`].
     pub fn add_host(&mut self, address: SocketAddr) -> HostId {
         let id = self.net.add_host(address);
         let seed = Rng::new(self.seed, &format!("host {}", id.index())).seed();
@@ -60,19 +60,19 @@ impl World {
         id
     }
 
-    /// Starts a node on a host, that gives and takes as many as `segments` datagrams at once.
+    /// Starts a node on a host, with batches of up to `segments` datagrams.
     pub fn start(&mut self, host: HostId, config: Config, segments: usize) {
         let now = self.now;
         self.host_mut(host).start(config, segments, now);
     }
 
-    /// Takes the program of a host away without a word to anybody.
+    /// Ends the program of a host without a close to its peers.
     pub fn crash(&mut self, host: HostId) {
         self.settle();
         self.host_mut(host).node = None;
     }
 
-    /// Starts the program of a host anew; it remembers nothing.
+    /// Starts the program of a host again, without its earlier state.
     pub fn restart(&mut self, host: HostId) {
         let now = self.now;
         self.settle();
@@ -96,7 +96,7 @@ impl World {
         self.settle();
     }
 
-    /// Sets a host's wall clock, and tells its node.
+    /// Sets a host's wall clock, and notifies its node.
     pub fn set_unix(&mut self, host: HostId, unix: Duration) {
         let now = self.now;
         let host = self.host_mut(host);
@@ -105,7 +105,7 @@ impl World {
         self.settle();
     }
 
-    /// Gives a node an input that no packet and no deadline brings.
+    /// Passes a node an input other than a packet or a deadline.
     pub fn handle(&mut self, host: HostId, input: Input) {
         let now = self.now;
         self.host_mut(host).handle(input, now);
@@ -161,7 +161,7 @@ impl World {
         self.host_mut(host).inbox.pop_front()
     }
 
-    /// Sends a datagram from a host, whatever it runs.
+    /// Sends a datagram from a host, with or without a node on it.
     pub fn send(&mut self, from: HostId, to: SocketAddr, payload: &[u8]) {
         self.net.send(from, to, None, payload, self.now);
     }
@@ -189,7 +189,7 @@ impl World {
         self.hosts[host.index()].clock.monotonic(self.now)
     }
 
-    /// Every byte sent so far, with its time and its way, as a fingerprint.
+    /// Returns a fingerprint of every byte sent so far, with its time and its path.
     #[must_use]
     pub const fn trace(&self) -> &Trace {
         &self.trace

@@ -71,13 +71,13 @@ fn refused<R: Runtime>(server: Builder, client: Builder) {
     });
 }
 
-/// What the system says when it cannot send to an address is why the attempt failed, and another
-/// follows.
+/// The system's error for an unreachable address is the reason of the failed attempt, and another
+/// attempt follows.
 pub fn an_address_the_system_cannot_send_to_is_tried_again<R: Runtime>() {
     run::<R>(async {
         let client = start::<R>(Identities::new().client());
         let mut events = client.handle.events();
-        // An IPv4 socket has no way to an IPv6 address.
+        // An IPv4 socket cannot send to an IPv6 address.
         let _peer = dial(&client, SocketAddr::new(Ipv6Addr::LOCALHOST.into(), 9));
         let mut failed = 0;
         while failed < 3 {
@@ -90,7 +90,7 @@ pub fn an_address_the_system_cannot_send_to_is_tried_again<R: Runtime>() {
     });
 }
 
-/// A server that vanishes without a word and starts anew at its address is reconnected to.
+/// A server that vanishes without a close and starts again at its address is reconnected to.
 pub fn a_peer_that_was_killed_is_found_again_when_it_returns<R: Runtime>() {
     run::<R>(async {
         let identities = Identities::new();
@@ -143,7 +143,8 @@ pub fn a_connection_outlives_a_change_of_address<R: Runtime>() {
     });
 }
 
-/// What was under way when a node shuts down is finished; then both ends know why it went.
+/// Work in progress when a node shuts down is finished; then both ends have the reason of the
+/// close.
 pub fn a_shutdown_finishes_what_is_under_way<R: Runtime>() {
     run::<R>(async {
         let Connected { server, client, accepted, dialled } = connect::<R>().await;
@@ -161,7 +162,7 @@ pub fn a_shutdown_finishes_what_is_under_way<R: Runtime>() {
     });
 }
 
-/// A peer that is let go is gone at both ends, and no attempt to reach it follows.
+/// A peer that is disconnected is gone at both ends, and no attempt to reach it follows.
 pub fn a_disconnected_peer_closes_at_both_ends<R: Runtime>() {
     run::<R>(async {
         let pair = connect::<R>().await;
@@ -173,7 +174,7 @@ pub fn a_disconnected_peer_closes_at_both_ends<R: Runtime>() {
     });
 }
 
-/// Whoever waits on a node whose driver is gone is told, and does not wait on.
+/// A task that waits on a node whose driver is gone is notified, and does not wait on.
 pub fn a_dropped_driver_leaves_nobody_waiting<R: Runtime>() {
     run::<R>(async {
         let Connected { server, client, accepted: _accepted, dialled } = connect::<R>().await;

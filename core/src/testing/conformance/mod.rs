@@ -1,5 +1,5 @@
-//! What every adapter must do, as one suite: a runtime implements [`Runtime`] in its tests and
-//! names [`conformance!`](crate::conformance) once, which makes each case a test of its own.
+//! The requirements for every adapter, as one suite: a runtime implements [`Runtime`] in its tests
+//! and names [`conformance!`](crate::conformance) once, which makes each case a separate test.
 //!
 //! The cases use real sockets on loopback and real time, each wait bounded. They decide what is
 //! right; how a runtime gets there is its adapter's business.
@@ -55,13 +55,13 @@ pub trait Runtime: 'static {
     /// Returns a socket at an address, as the adapter drives it, and where it is bound.
     ///
     /// # Errors
-    /// What the system says.
+    /// The error of the system.
     fn io(addr: SocketAddr) -> io::Result<(Self::Io, SocketAddr)>;
 
     /// Returns a node at an address, made by the adapter, and where it is bound.
     ///
     /// # Errors
-    /// What the system says.
+    /// The error of the system.
     fn bind(addr: SocketAddr, config: Config)
     -> io::Result<(Handle, SocketAddr, Driver<Self::Io>)>;
 
@@ -194,7 +194,7 @@ async fn echo(mut stream: Stream) {
             return;
         }
     }
-    // The client may be gone by now: nobody is left to tell.
+    // The client may be gone by now, and a failed send is then expected.
     let _ = stream.send().finish();
 }
 

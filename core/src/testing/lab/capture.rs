@@ -1,14 +1,13 @@
 //! What passes at a host, recorded.
 //!
-//! It decides nothing: it keeps every datagram that leaves or reaches a host from the moment it is
-//! asked to.
+//! It decides nothing: once started, it keeps every datagram that leaves or reaches a host.
 
 use std::time::Instant;
 
 use super::Lab;
 use crate::testing::net::{HostId, Packet};
 
-/// Which way a datagram went.
+/// The direction of a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Passage {
     /// It reached the host.
@@ -22,7 +21,7 @@ pub enum Passage {
 pub struct Captured {
     /// When.
     pub at: Instant,
-    /// Which way.
+    /// The direction.
     pub passage: Passage,
     /// What, with the addresses as the host sees them.
     pub packet: Packet,
@@ -42,7 +41,7 @@ impl Lab {
         self.machines[host.index()].capture.get_or_insert_default();
     }
 
-    /// Returns what has passed at a host since [`Lab::capture`], and begins anew.
+    /// Returns what has passed at a host since [`Lab::capture`], and starts again.
     pub fn take_captured(&mut self, host: HostId) -> Vec<Captured> {
         let capture = &mut self.machines[host.index()].capture;
         capture.as_mut().map(std::mem::take).unwrap_or_default()

@@ -21,7 +21,7 @@ use crate::testing::pki::{Pki, Role};
 /// The name in the certificates of all agents.
 pub const AGENT: &str = "agent";
 
-/// The port of every connector and relay. Agents take higher ones, each its own.
+/// The port of every connector and relay. Each agent has its own, higher port.
 pub const CONNECTOR_PORT: u16 = 4_433;
 
 /// A lab has room for so many addresses and for so many boxes.
@@ -51,7 +51,7 @@ impl Lab {
         self.agent_as(AGENT, place, change)
     }
 
-    /// Adds an agent with an identity of its own; the others all have one.
+    /// Adds an agent with an identity of its own; all other agents share one.
     ///
     /// # Panics
     /// If the configuration cannot work.
@@ -138,7 +138,7 @@ impl Lab {
         self.internet.addresses(host)[0]
     }
 
-    /// Gives a host one more address in its network.
+    /// Adds one more address to a host, in its network.
     pub fn add_address(&mut self, host: HostId, address: SocketAddr) {
         let mut addresses = self.internet.addresses(host).to_vec();
         addresses.push(address);
@@ -146,7 +146,7 @@ impl Lab {
         self.internet.move_host(host, place, addresses);
     }
 
-    /// Moves a host to a fresh address of a network, and tells its node if it is to know.
+    /// Moves a host to a fresh address of a network, and notifies its node if asked to.
     pub fn roam(&mut self, host: HostId, place: Place, is_told: bool) {
         let address = self.address_in(place, self.address(host).port());
         self.internet.move_host(host, place, vec![address]);
@@ -196,8 +196,8 @@ impl Lab {
         })
     }
 
-    /// Opens a stream to a service of a connected peer and accepts it there: the opener's name of
-    /// it and the acceptor's. The service is a name nobody has asked for yet.
+    /// Opens a stream to a service of a connected peer and accepts it there; returns the opener's
+    /// id and the acceptor's. The service has a name that is not used before.
     ///
     /// # Panics
     /// If that takes a minute, or the peer allows no more streams.

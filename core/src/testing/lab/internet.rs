@@ -1,10 +1,11 @@
-//! Networks joined by NATs: which way a datagram takes from one host to another, and when it is
-//! there.
+//! Networks joined by NATs: the path that a datagram takes from one host to another, and its time
+//! of arrival.
 //!
-//! It decides who has which address in which network, what each box and each link on the way makes
-//! of a datagram, and nothing about what the hosts run. A datagram passes the sender's access link,
-//! the boxes above the sender, the link between the two edges of the internet, the boxes above the
-//! receiver, each when it gets there, and the receiver's access link.
+//! It decides which host has which address in which network, and how each box and each link on the
+//! path treats a datagram; it does not know the programs of the hosts. A datagram passes the
+//! sender's access link, the boxes above the sender, the link between the two edges of the
+//! internet, the boxes above the receiver, each when it arrives there, and the receiver's access
+//! link.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -17,7 +18,7 @@ use crate::testing::marks::Marks;
 use crate::testing::nat::{Nat, Rules};
 use crate::testing::net::{HostId, Packet};
 
-/// Time that each access link takes, unless told otherwise.
+/// Latency of each access link, by default.
 pub const ACCESS_LATENCY: Duration = Duration::from_millis(1);
 
 /// A NAT or firewall of an [`Internet`].
@@ -48,7 +49,7 @@ enum Edge {
     Nat(NatId),
 }
 
-/// One host's way into its network.
+/// The link of one host to its network.
 #[derive(Debug)]
 struct Access {
     place: Place,
@@ -81,11 +82,11 @@ pub struct Fates {
     pub sent: u64,
     /// Handed to a host.
     pub delivered: u64,
-    /// Lost on a link; [`Internet::marks`] tells why.
+    /// Lost on a link; [`Internet::marks`] has the reason.
     pub lost: u64,
     /// Not let through by a box.
     pub filtered: u64,
-    /// Sent where nobody is.
+    /// Sent to an address without a host.
     pub nobody_there: u64,
 }
 
@@ -104,7 +105,7 @@ pub struct Internet {
 }
 
 impl Internet {
-    /// Nothing but the internet; every crossing of it has `conditions` until told otherwise.
+    /// The internet without other networks; every crossing of it has `conditions` by default.
     #[must_use]
     pub fn new(seed: [u8; 32], conditions: Conditions) -> Self {
         Self {
@@ -123,7 +124,7 @@ impl Internet {
     /// Adds a box with its external address in the network `outside`.
     ///
     /// # Panics
-    /// If somebody there has the address.
+    /// If a host there has the address.
     pub fn add_nat(&mut self, rules: Rules, external: IpAddr, outside: Place) -> NatId {
         let taken = self.nats_on(outside).any(|(_, boxed)| boxed.nat.external() == external);
         let host = |access: &Access| {
@@ -139,7 +140,7 @@ impl Internet {
     /// Adds a host with its addresses.
     ///
     /// # Panics
-    /// If somebody in the same network has one of them.
+    /// If a host in the same network has one of them.
     pub fn add_host(&mut self, place: Place, addresses: Vec<SocketAddr>) -> HostId {
         let host = HostId::at(self.hosts.len());
         let link = |way: &str| {
@@ -152,11 +153,11 @@ impl Internet {
         host
     }
 
-    /// Moves a host to another network, to other addresses, or both. What is under way to the old
-    /// ones will find nobody there.
+    /// Moves a host to another network, to other addresses, or both. Datagrams under way to the old
+    /// addresses are lost.
     ///
     /// # Panics
-    /// If somebody in that network has one of the addresses.
+    /// If a host in that network has one of the addresses.
     pub fn move_host(&mut self, host: HostId, place: Place, addresses: Vec<SocketAddr>) {
         self.hosts[host.index()].addresses.clear();
         for &address in &addresses {
@@ -239,7 +240,7 @@ impl Internet {
         &self.marks
     }
 
-    /// Returns when something happens next on the way.
+    /// Returns when the next event on a link is due.
     #[must_use]
     pub fn next_at(&self) -> Option<Instant> {
         self.under_way.next_at()
@@ -271,7 +272,8 @@ impl Internet {
         None
     }
 
-    /// Up from a host through the boxes above it until somebody at hand has the destination.
+    /// Moves a datagram up from a host through the boxes above it until a network contains the
+    /// destination.
     fn climb(&mut self, host: HostId, mut packet: Packet, now: Instant) {
         let (mut place, mut edge) = (self.place(host), Edge::Host(host));
         loop {
@@ -365,8 +367,8 @@ impl Internet {
         edge
     }
 
-    /// Who in a network takes datagrams to an address: a host with exactly that, or a box with any
-    /// port of its own or anything behind it that it does not translate.
+    /// Returns the node in a network that takes datagrams to an address: a host with exactly that,
+    /// or a box with a port on it or with addresses behind it that it does not translate.
     fn neighbour(&self, place: Place, address: SocketAddr) -> Option<Edge> {
         let there = |access: &Access| access.place == place && access.addresses.contains(&address);
         if let Some(index) = self.hosts.iter().position(there) {

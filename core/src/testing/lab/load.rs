@@ -63,8 +63,8 @@ impl Transfer {
         self.read
     }
 
-    /// Returns the longest time in which the reader got nothing, from the beginning to the end or
-    /// to `now`.
+    /// Returns the longest time in which the reader received no data, from the beginning to the end
+    /// or to `now`.
     #[must_use]
     pub fn longest_stall(&self, now: Instant) -> Duration {
         let until = self.ended.unwrap_or(now);
@@ -220,7 +220,7 @@ impl Loads {
         }
     }
 
-    /// Takes what a host's node says it has received.
+    /// Fetches the data that a host's node reports as received.
     fn fetch(&mut self, host: HostId, lab: &mut Lab) {
         let looked_at = self.looked_at.entry(host).or_default();
         let news = &lab.log(host)[*looked_at..];

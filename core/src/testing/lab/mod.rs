@@ -1,8 +1,7 @@
-//! Any number of nodes behind any NATs, in virtual time: where the ways between two peers are
-//! tested.
+//! Any number of nodes behind any NATs, in virtual time: tests of the paths between two peers.
 //!
-//! It decides what happens next: the earliest of all arrivals, all deadlines and all loads, and it
-//! sleeps exactly to that. It never decides what anybody does; tests do, by what they call between
+//! It decides which event is next: the earliest of all arrivals, all deadlines and all loads, and
+//! it sleeps exactly to that. It never decides what a host does; tests do, by their calls between
 //! two steps.
 //!
 //! | to change | look in |
@@ -48,7 +47,7 @@ use crate::transmit::{Route, Transmit};
 #[derive(Debug)]
 struct Machine {
     host: Host,
-    /// Everything its nodes told, with the lab's time.
+    /// All events of its nodes, with the lab's time.
     log: Vec<(Instant, Event)>,
     capture: Option<Vec<Captured>>,
     services: Vec<Service>,
@@ -81,13 +80,13 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// Returns an internet without hosts, whose crossings take 10 ms and lose nothing.
+    /// Returns an internet without hosts; its crossings take 10 ms and have no loss.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self::with(seed, Conditions::default())
     }
 
-    /// Returns an internet without hosts, whose crossings have `conditions`.
+    /// Returns an internet without hosts; its crossings have `conditions`.
     #[must_use]
     pub fn with(seed: u64, conditions: Conditions) -> Self {
         let bytes = widen(seed);
@@ -102,10 +101,10 @@ impl Lab {
         }
     }
 
-    /// Adds a host with its addresses that runs nothing yet.
+    /// Adds a host with its addresses that runs no node yet.
     ///
     /// # Panics
-    /// If somebody in the same network has one of them.
+    /// If a host in the same network has one of them.
     pub fn add_host(&mut self, place: Place, addresses: Vec<SocketAddr>) -> HostId {
         let id = self.internet.add_host(place, addresses);
         let seed = Rng::new(self.seed, &format!("host {}", id.index())).seed();
@@ -117,19 +116,19 @@ impl Lab {
         id
     }
 
-    /// Starts a node on a host, that gives and takes as many as `segments` datagrams at once.
+    /// Starts a node on a host, with batches of up to `segments` datagrams.
     pub fn start(&mut self, host: HostId, config: Config, segments: usize) {
         let now = self.now;
         self.host_mut(host).start(config, segments, now);
     }
 
-    /// Takes the program of a host away without a word to anybody.
+    /// Ends the program of a host without a close to its peers.
     pub fn crash(&mut self, host: HostId) {
         self.settle();
         self.host_mut(host).node = None;
     }
 
-    /// Starts the program of a host anew; it remembers nothing.
+    /// Starts the program of a host again, without its earlier state.
     pub fn restart(&mut self, host: HostId) {
         self.settle();
         let now = self.now;
@@ -152,7 +151,7 @@ impl Lab {
         self.settle();
     }
 
-    /// Gives a node an input that no packet and no deadline brings.
+    /// Passes a node an input other than a packet or a deadline.
     pub fn handle(&mut self, host: HostId, input: Input) {
         let now = self.now;
         self.host_mut(host).handle(input, now);
@@ -196,7 +195,7 @@ impl Lab {
         &self.machines[host.index()].host.crypto
     }
 
-    /// Everything that a host's nodes told so far, with the lab's time of it.
+    /// Returns all events of a host's nodes so far, with the lab's time of each.
     #[must_use]
     pub fn log(&self, host: HostId) -> &[(Instant, Event)] {
         &self.machines[host.index()].log
@@ -219,7 +218,7 @@ impl Lab {
         self.now
     }
 
-    /// Every byte sent so far, with its time and its way, as a fingerprint.
+    /// Returns a fingerprint of every byte sent so far, with its time and its path.
     #[must_use]
     pub const fn trace(&self) -> &Trace {
         &self.trace
@@ -262,7 +261,7 @@ impl Lab {
         while self.step(until) {}
     }
 
-    /// Lets time pass until `is_done` says so, for `limit` at most. Whether it did.
+    /// Advances time until `is_done` returns true, for `limit` at most. Returns true if it did.
     pub fn run_until(
         &mut self,
         mut is_done: impl FnMut(&mut Self) -> bool,
@@ -290,7 +289,8 @@ impl Lab {
     fn drain(&mut self) {
         for index in 0..self.machines.len() {
             let from = HostId::at(index);
-            // What the system would not send is told, and that may make the node send elsewhere.
+            // The node is notified of datagrams that the system would not send, and may then send
+            // elsewhere.
             for _ in 0..MAX_ROUNDS {
                 let sent = self.machines[index].host.drain(self.now);
                 let machine = &mut self.machines[index];
@@ -323,7 +323,7 @@ impl Lab {
         }
     }
 
-    /// Sends a datagram from a host's first address of that family, whatever it runs.
+    /// Sends a datagram from a host's first address of that family, with or without a node on it.
     ///
     /// # Panics
     /// If it has none.
@@ -338,7 +338,7 @@ impl Lab {
         self.internet.send(from, packet, self.now);
     }
 
-    /// Returns the address that a datagram leaves from, or what a system says that cannot send it.
+    /// Returns the source address of a datagram, or the error of a system that cannot send it.
     fn source(&self, host: HostId, route: Route) -> Result<SocketAddr, &'static str> {
         let services = &self.machines[host.index()].services;
         let is_own = |a: &&SocketAddr| services.iter().all(|service| service.address != **a);

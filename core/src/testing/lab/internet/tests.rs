@@ -20,7 +20,7 @@ fn send(net: &mut Internet, host: HostId, from: &str, to: SocketAddr, now: Insta
     net.send(host, Packet { from: at(from), to, ecn: None, payload: b"x".to_vec() }, now);
 }
 
-/// Returns the next that arrives: when after `now`, at whom, from whence.
+/// Returns the next arrival: its time after `now`, the receiving host, and the source address.
 fn next(net: &mut Internet, now: Instant) -> Option<(Duration, HostId, SocketAddr)> {
     while let Some(at) = net.next_at() {
         if let Some((host, packet)) = net.poll(at) {
