@@ -1,7 +1,7 @@
 //! Classifies the datagrams on the socket: probes, packets of overlay (end-to-end) connections, and
 //! packets of direct connections (docs/protocol.md, "One socket").
 //!
-//! It looks at the first byte and at the connection id, and decides nothing else.
+//! It reads the first byte and the connection id, and decides nothing else.
 
 use bytes::BytesMut;
 
@@ -21,8 +21,8 @@ pub(super) enum Class {
     Direct,
 }
 
-/// Returns the class of the first packet of a batch, and the length of it and of those of the same
-/// class right behind it: nearly always all of them.
+/// Returns the class of the first packet of a batch, and the total length of it and the packets of
+/// the same class directly after it: nearly always all of them.
 pub(crate) fn first_run<C: PartialEq>(
     batch: &[u8],
     size: usize,

@@ -6,7 +6,7 @@ use std::fmt::Debug;
 use crate::id::PeerId;
 use crate::message::Message;
 
-/// Has taken a relay over, or looks at what it sees outside of the encryption between its clients
+/// Controls a relay, or observes what the relay sees outside of the encryption between its clients
 /// and itself.
 pub trait FaultInjector: Debug + Send {
     /// Returns the datagram to forward in place of this one from a client, and the client it seems
@@ -15,6 +15,6 @@ pub trait FaultInjector: Debug + Send {
         vec![(from, datagram.to_vec())]
     }
 
-    /// May change a message to a client before it is sent; by default it stays as it is.
+    /// Changes a message to a client before it is sent; by default leaves it unchanged.
     fn on_message(&mut self, _to: PeerId, _message: &mut Message) {}
 }

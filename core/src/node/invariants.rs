@@ -1,4 +1,4 @@
-//! What must hold within a node between any two calls, checked by simulations.
+//! The invariants of a node between any two calls, checked by simulations.
 //!
 //! It looks and never changes anything; a broken invariant is a bug of this node, and panics.
 
@@ -6,13 +6,13 @@ use super::{FaultInjector, Node};
 use crate::admission::MAX_SOURCES;
 
 impl Node {
-    /// Returns true if a shutdown was asked for.
+    /// Returns true if a shutdown was requested.
     #[must_use]
     pub const fn is_leaving(&self) -> bool {
         self.io.shutdown.is_under_way()
     }
 
-    /// From now on `injector` controls this node, which is a relay.
+    /// Gives `injector` control of this node, which is a relay.
     pub fn take_over(&mut self, injector: Box<dyn FaultInjector>) {
         if let Some(relay) = &mut self.relay_server {
             relay.fault_injector = Some(injector);

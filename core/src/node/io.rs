@@ -1,5 +1,5 @@
-//! What every part of a node works with: the transport, the clock, the configuration, and the
-//! queues of what is to happen next.
+//! The shared parts that every owner uses: the transport, the clock, the configuration, and the
+//! queues of effects and events.
 //!
 //! An owner changes only its own fields and those of [`Io`]. What it causes in another owner is an
 //! [`Effect`]: only the node drains that queue, so that no method reaches itself by way of others,
@@ -19,7 +19,7 @@ use crate::message::{self, Message};
 use crate::quic::{Connection, ConnectionId, Endpoint};
 use crate::rng::Rng;
 
-/// What one owner causes in another.
+/// An effect of one owner on another.
 #[derive(Debug)]
 pub(super) enum Effect {
     /// Put a message on a peer's control stream.
@@ -34,9 +34,9 @@ pub(super) enum Effect {
     LookupOverdue { peer: PeerId },
     /// A peer is connected.
     Up { peer: PeerId },
-    /// The connection of a peer is gone, and everything that lived on it.
+    /// The connection of a peer is lost, with all its streams and requests.
     Down { peer: PeerId, connection: ConnectionId, failure: Failure },
-    /// A dialled peer whose connection was lost is to be dialled again.
+    /// A dialled peer that lost its connection is to be dialled again.
     Redial { peer: PeerId, failure: Failure },
     /// No further attempt to connect will be made.
     GaveUp { peer: PeerId, failure: Failure },
@@ -48,7 +48,7 @@ pub(super) enum Effect {
     RequestArrived { stream: StreamId, request: message::Request },
     /// Request bodies of a peer that had to wait may go on.
     BodyReleased { peer: PeerId },
-    /// One relay sees this node at another address: the others are to hear from it.
+    /// One relay sees this node at another address: the others are to be notified.
     AddressChanged { relay: PeerId },
 }
 

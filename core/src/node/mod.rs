@@ -84,7 +84,7 @@ pub struct Start {
     pub unix: Duration,
 }
 
-/// What happened outside.
+/// An input from outside the node.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Input {
@@ -112,7 +112,7 @@ pub enum Input {
     Tick,
 }
 
-/// What a node asks of its caller.
+/// An action that a node asks of its caller.
 #[derive(Debug)]
 pub enum Output {
     /// Send these bytes, which are in the caller's buffer.
@@ -227,7 +227,7 @@ impl Node {
         self.io.poll_event()
     }
 
-    /// Returns when this node wants to be called next, and why. It is due while output is pending.
+    /// Returns the node's next deadline, and its reason. It is due while output is pending.
     #[must_use]
     pub fn deadline(&self) -> Option<Deadline> {
         if self.has_output() {
@@ -286,7 +286,7 @@ impl Node {
         Ok(())
     }
 
-    /// Ends a peer: closes its connection, fails its requests, forgets it.
+    /// Ends a peer: closes its connection, fails its requests, and removes it.
     ///
     /// # Errors
     /// [`Misuse::UnknownPeer`] when it is not there.
@@ -327,7 +327,7 @@ impl Node {
         self.peers.renew_credential(id, chain, &self.io)
     }
 
-    /// Returns where a peer stands.
+    /// Returns the lifecycle state of a peer.
     #[must_use]
     pub fn state(&self, peer: PeerId) -> Option<&State> {
         self.peers.state(peer)
@@ -363,7 +363,8 @@ impl Node {
     /// Accepts a stream that was offered: from here on its bytes are the caller's.
     ///
     /// # Errors
-    /// [`Misuse::UnknownStream`] when it is gone, [`Misuse::WrongState`] when it was not offered.
+    /// [`Misuse::UnknownStream`] when it no longer exists, [`Misuse::WrongState`] when it was not
+    /// offered.
     pub fn accept_stream(&mut self, id: StreamId) -> Result<(), Misuse> {
         self.streams.accept(id, &mut self.io)
     }
@@ -371,7 +372,8 @@ impl Node {
     /// Refuses a stream that was offered, with a reason that the peer gets.
     ///
     /// # Errors
-    /// [`Misuse::UnknownStream`] when it is gone, [`Misuse::WrongState`] when it was not offered.
+    /// [`Misuse::UnknownStream`] when it no longer exists, [`Misuse::WrongState`] when it was not
+    /// offered.
     pub fn refuse_stream(&mut self, id: StreamId, failure: &Failure) -> Result<(), Misuse> {
         let refused = self.streams.refuse_offered(id, failure, &mut self.io);
         self.settle_effects();
@@ -406,7 +408,7 @@ impl Node {
     }
 
     /// Returns the next part of the answer to a request of ours. `None` is its end. After the end
-    /// or a failure the request is forgotten. `Pending` means that [`Event::RequestProgressed`]
+    /// or a failure the request is removed. `Pending` means that [`Event::RequestProgressed`]
     /// follows.
     ///
     /// # Errors
@@ -499,8 +501,8 @@ impl Node {
         self.io.on(connection, quic::Connection::max_datagram)??.checked_sub(1)
     }
 
-    /// Shuts the node down: no new peers, streams or requests; peers are notified; what is under
-    /// way may finish within the configured drain time; then every connection is closed and
+    /// Shuts the node down: no new peers, streams or requests; peers are notified; work in progress
+    /// may finish within the configured drain time; then every connection is closed and
     /// [`Event::ShutDown`] follows.
     pub fn shutdown(&mut self, now: Instant) {
         let now = self.io.clock.advance(now);
@@ -521,7 +523,7 @@ impl Node {
         self.advance();
     }
 
-    /// Returns true if a shutdown was asked for and every peer is gone. What is still to be sent
+    /// Returns true if a shutdown was requested and every peer is closed. The remaining output
     /// notifies the peers, so drain the outputs before the socket is closed.
     #[must_use]
     pub const fn is_shut_down(&self) -> bool {
@@ -599,7 +601,7 @@ impl Node {
         }
     }
 
-    /// A probe on the socket: of a peer's, of a relay's, or a question to this node as a relay.
+    /// Handles a probe on the socket: a peer's, a relay's, or a question to this node as a relay.
     fn on_probe(&mut self, route: Route, bytes: &[u8]) {
         let is_known = self.overlay.on_probe(Via::Direct(route), bytes, &mut self.io);
         if let (false, Some(relay)) = (is_known, &self.relay_server)
@@ -768,7 +770,7 @@ impl Node {
         }
     }
 
-    /// A handshake that another node began has failed.
+    /// Handles the failure of a handshake that another node began.
     fn on_rejected(&mut self, connection: ConnectionId, remote: SocketAddr, failure: Failure) {
         self.overlay.on_gone(connection, &mut self.io);
         tracing::debug!(%remote, %failure, "a handshake failed");
@@ -919,7 +921,8 @@ impl Node {
         }
     }
 
-    /// A relay found a service: the channel goes to the peer that it was looked up for.
+    /// Handles a service that a relay found: the channel goes to the peer that it was looked up
+    /// for.
     fn on_matched(&mut self, relay: PeerId, matched: &Matched) {
         let (channel, io) = (Channel { relay, number: matched.channel }, &mut self.io);
         let Some(peer) = self.relay_client.on_matched(relay, matched, io) else {

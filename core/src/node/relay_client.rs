@@ -36,10 +36,10 @@ struct Lookup {
     is_active: bool,
 }
 
-/// What this node asked of its relays.
+/// This node's registrations and lookups at its relays.
 #[derive(Debug, Default)]
 pub(super) struct RelayClient {
-    /// What it offers, to every relay alike.
+    /// Its offer, the same for every relay.
     offer: Option<Register>,
     next_request: u64,
     relays: BTreeMap<PeerId, Relay>,
@@ -72,7 +72,7 @@ impl RelayClient {
         earliest([self.registration_timers.next(), self.lookup_timers.next()])
     }
 
-    /// A relay is connected: what is offered is registered there, and what is wanted looked up.
+    /// Handles a connected relay: registers the offer there, and looks up the wanted services.
     pub(super) fn on_relay_up(&mut self, id: PeerId, overlay: &Overlay, io: &mut Io) {
         let is_wanted = self.offer.is_some();
         let relay = self
@@ -87,7 +87,7 @@ impl RelayClient {
         }
     }
 
-    /// The connection to a relay is gone.
+    /// Handles the lost connection to a relay.
     pub(super) fn on_relay_down(&mut self, id: PeerId, io: &mut Io) {
         let Some(relay) = self.relays.get_mut(&id) else { return };
         relay.is_up = false;
@@ -103,7 +103,7 @@ impl RelayClient {
         }
     }
 
-    /// A peer is over.
+    /// Removes a peer that is over.
     pub(super) fn forget(&mut self, peer: PeerId) {
         self.relays.remove(&peer);
         self.lookups.remove(&peer);
@@ -111,7 +111,7 @@ impl RelayClient {
         self.lookup_timers.set(peer, None);
     }
 
-    /// An attempt to connect to a peer begins that is behind relays: each of them is asked.
+    /// Begins an attempt to connect to a peer behind relays: each of them is asked.
     pub(super) fn look_up(
         &mut self,
         peer: PeerId,
@@ -130,28 +130,28 @@ impl RelayClient {
         self.ask_everywhere(peer, overlay, io);
     }
 
-    /// The attempt of a peer goes on with this connection.
+    /// Assigns this connection to the attempt of a peer.
     pub(super) fn set_connection(&mut self, peer: PeerId, connection: ConnectionId) {
         if let Some(lookup) = self.lookups.get_mut(&peer) {
             lookup.connection = Some(connection);
         }
     }
 
-    /// A peer is connected; `key` is how relays know it.
+    /// Handles a connected peer; `key` is its name at the relays.
     pub(super) fn on_found(&mut self, peer: PeerId, key: KeyDigest) {
         if let Some(lookup) = self.lookups.get_mut(&peer) {
             lookup.search.on_connected(key);
         }
     }
 
-    /// The connection of a peer, or the attempt at one, is over.
+    /// Handles the end of a peer's connection, or of an attempt at one.
     pub(super) fn on_peer_down(&mut self, peer: PeerId) {
         if let Some(lookup) = self.lookups.get_mut(&peer) {
             (lookup.is_active, lookup.connection) = (false, None);
         }
     }
 
-    /// A channel to a peer is over: its relay is asked again after a while.
+    /// Handles the end of a channel to a peer: its relay is asked again after a while.
     pub(super) fn on_channel_lost(&mut self, peer: PeerId, relay: PeerId, io: &Io) {
         if let Some(lookup) = self.lookups.get_mut(&peer) {
             lookup.search.on_lost(relay, io.now());
@@ -177,7 +177,8 @@ impl RelayClient {
         io.emit(Event::Unregistered { peer: id, failure });
     }
 
-    /// A relay found a service. Returns the peer that it was looked up for, if it is still wanted.
+    /// Handles a service that a relay found. Returns the peer that it was looked up for, if it is
+    /// still wanted.
     pub(super) fn on_matched(
         &mut self,
         relay: PeerId,
@@ -191,7 +192,7 @@ impl RelayClient {
         is_wanted.then_some(peer)
     }
 
-    /// A relay found no service. Returns the peer that cannot be found, and why.
+    /// Handles a lookup without a match. Returns the peer that cannot be found, and the reason.
     pub(super) fn on_unmatched(
         &mut self,
         relay: PeerId,
@@ -293,7 +294,7 @@ impl RelayClient {
     }
 }
 
-/// Why a channel is given back that no peer waits for.
+/// Returns the reason for which a channel without a waiting peer is returned.
 pub(super) fn unwanted() -> Failure {
     Failure::new(Code::Cancelled, "nobody waits for this channel")
 }

@@ -1,8 +1,8 @@
 //! This node as a relay: the messages and packets of its clients, passed on as [`crate::relay`]
 //! decides.
 //!
-//! What one client does can concern thousands of others: a service that is withdrawn, a connector
-//! that vanishes. Each turn carries out [`ACTIONS`] of what follows, and leaves the rest for the
+//! An input from one client can concern thousands of others: a withdrawn service, a connector that
+//! vanishes. Each turn carries out [`ACTIONS`] of the consequences, and leaves the rest for the
 //! next.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -24,7 +24,7 @@ use crate::transmit::Route;
 /// millisecond, so that the packets of others do not wait for a crowd.
 const ACTIONS: usize = 256;
 
-/// What makes a node a relay.
+/// The state of a node that is a relay.
 #[derive(Debug)]
 pub(super) struct RelayServer {
     relay: Relay,
@@ -60,7 +60,7 @@ impl RelayServer {
         self.relay.view(now)
     }
 
-    /// A client is connected.
+    /// Handles a connected client.
     pub(super) fn on_up(
         &mut self,
         id: PeerId,
@@ -77,12 +77,12 @@ impl RelayServer {
         self.relay.on_attached(id, &client, observed);
     }
 
-    /// The packets of a client come from another address.
+    /// Handles a new source address of a client's packets.
     pub(super) fn on_moved(&mut self, id: PeerId, observed: SocketAddr) {
         self.relay.on_moved(id, observed);
     }
 
-    /// The connection of a client is gone.
+    /// Handles the lost connection of a client.
     pub(super) fn on_down(&mut self, id: PeerId) {
         self.clients.remove(&id);
         self.relay.on_detached(id);
@@ -170,7 +170,7 @@ fn feed(connection: &mut quic::Connection, relay: &mut Relay, client: PeerId) ->
             return true;
         }
         for datagram in relay.poll_packet(client, largest).into_iter().flatten() {
-            // A connection that cannot take it is a path that lost it.
+            // A full connection counts as a path that lost the packet.
             let _ = connection.send_datagram(datagram);
         }
     }

@@ -11,12 +11,12 @@ const INTERVAL: Duration = Duration::from_millis(20);
 /// How far a shutdown has come.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Shutdown {
-    /// None was asked for.
+    /// None was requested.
     #[default]
     None,
     /// Work in progress may finish by `until`; `check` is when to test for that next.
     Draining { until: Instant, check: Instant },
-    /// Every peer is gone.
+    /// Every peer is closed.
     Done,
 }
 

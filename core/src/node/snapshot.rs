@@ -20,12 +20,11 @@ use crate::tls::Credential;
 pub struct Snapshot {
     /// Connections that exist, those being made or closed included.
     pub connections: usize,
-    /// What came of the handshakes that others began.
+    /// The results of handshakes that others began.
     pub handshakes: admission::Stats,
-    /// What the network does to the addresses of this node's packets, as far as relays have shown
-    /// it.
+    /// How the network maps the addresses of this node's packets, as far as relays have shown it.
     pub mapping: Mapping,
-    /// What it does for its clients, if it is a relay.
+    /// Its status as a relay, if it is one.
     pub relay: Option<relay::View>,
     /// Every peer, in the order in which they came.
     pub peers: Vec<PeerSnapshot>,
@@ -36,7 +35,7 @@ pub struct Snapshot {
 pub struct PeerSnapshot {
     /// Its id in this node.
     pub id: PeerId,
-    /// Who it proved to be by its verified certificate; `None` until it was connected once.
+    /// The identity that its verified certificate proved; `None` until it was connected once.
     pub credential: Option<Credential>,
     /// Its address.
     pub remote: SocketAddr,
@@ -48,7 +47,7 @@ pub struct PeerSnapshot {
     pub is_registered: bool,
     /// The path over which it is reached and the reason, if it is behind a relay.
     pub path: Option<path::View>,
-    /// Where its lifecycle stands.
+    /// Its lifecycle state.
     pub state: View,
     /// Connected, and smoothed latency below 500 ms.
     pub healthy: bool,
@@ -76,7 +75,7 @@ pub struct PeerSnapshot {
     pub last_failure: Option<crate::error::Failure>,
 }
 
-/// What other owners know of a peer.
+/// The parts of a peer's snapshot that other owners hold.
 pub(super) struct Parts {
     pub(super) is_registered: bool,
     pub(super) path: Option<path::View>,

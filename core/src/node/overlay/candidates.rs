@@ -13,7 +13,7 @@ use crate::quic::ConnectionId;
 use crate::transmit::Route;
 
 impl Overlay {
-    /// A relay let this node in and sent the address that it sees.
+    /// Handles the welcome of a relay, with the address that the relay sees.
     pub(in crate::node) fn on_welcome(&mut self, relay: PeerId, welcome: &Welcome, io: &mut Io) {
         let key = crate::probe::Key::new(welcome.key.0);
         // The address that a relay sees of a client on TCP is not a candidate.
@@ -49,7 +49,7 @@ impl Overlay {
         }
     }
 
-    /// The other end of a connection advertised where it may be reached.
+    /// Handles the candidates of the other end of a connection.
     pub(in crate::node) fn on_candidates(
         &mut self,
         connection: ConnectionId,
@@ -64,8 +64,7 @@ impl Overlay {
     }
 }
 
-/// Returns what a peer advertised as the path machine takes it; kinds of later versions are left
-/// out.
+/// Converts a peer's candidates for the path machine; kinds of later versions are left out.
 fn offer(advertised: &Candidates) -> Offer {
     let candidate = |it: &message::Candidate| {
         let kind = match it.kind {

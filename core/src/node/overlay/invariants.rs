@@ -1,4 +1,4 @@
-//! What must hold of the end-to-end connections between any two calls of the node.
+//! The invariants of the end-to-end connections between any two calls of the node.
 
 use super::{MAX_WAITING, Overlay};
 use crate::id::PeerId;

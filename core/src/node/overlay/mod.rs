@@ -28,13 +28,13 @@ use crate::rng::Rng;
 use crate::timer::{Deadline, Reason, Timers, earliest};
 use crate::transmit::{Route, Transmit, overlay_address};
 
-/// What keeps the keys of probes apart from every other use of a TLS session (RFC 8446 §7.5).
+/// Label that separates the keys of probes from every other use of a TLS session (RFC 8446 §7.5).
 const PROBE_LABEL: &[u8] = b"adit/1 path probe";
 
 /// Probes and released packets that wait to be sent: those beyond are lost, as on any full queue.
 const MAX_WAITING: usize = 4_096;
 
-/// How long the paths of a connection are kept that this side closed: pacing can hold its close
+/// How long the paths of a connection that this side closed are kept: pacing can hold its close
 /// back.
 const LEAVING: Duration = Duration::from_secs(3);
 
@@ -52,7 +52,7 @@ struct Overlaid {
     theirs: Option<(u64, Key)>,
     reassembly: Reassembly,
     next_part: u16,
-    /// When it is forgotten unless its connection is confirmed by then.
+    /// When it is removed unless its connection is confirmed by then.
     due: Option<Instant>,
 }
 
@@ -164,7 +164,7 @@ impl Overlay {
         }
     }
 
-    /// A relay announces a channel of a client that dials this node.
+    /// Handles a channel that a relay announces, of a client that dials this node.
     pub(super) fn on_incoming(&mut self, relay: PeerId, incoming: &Incoming, io: &mut Io) {
         let channel = Channel { relay, number: incoming.channel };
         let refusal = if io.shutdown.is_under_way() {
@@ -213,7 +213,7 @@ impl Overlay {
         id
     }
 
-    /// Another relay leads to the other end of a connection.
+    /// Adds a channel through another relay to the other end of a connection.
     pub(super) fn add_channel(&mut self, id: OverlayId, channel: Channel, io: &mut Io) {
         if let Some(overlaid) = self.all.get_mut(&id) {
             overlaid.paths.add_relayed(channel, io.now());
@@ -238,12 +238,12 @@ impl Overlay {
         peer
     }
 
-    /// A relay is connected.
+    /// Handles a connected relay.
     pub(super) fn on_relay_up(&mut self, relay: PeerId, connection: ConnectionId) {
         self.relays.insert(relay, connection);
     }
 
-    /// A relay is gone, and every channel of it.
+    /// Handles the loss of a relay, and of every channel through it.
     pub(super) fn on_relay_down(&mut self, relay: PeerId, io: &mut Io) {
         self.relays.remove(&relay);
         self.early.forget(relay);
@@ -255,7 +255,7 @@ impl Overlay {
         }
     }
 
-    /// An end-to-end connection is up: from here on its two ends share a secret.
+    /// Handles an established end-to-end connection: from here on its two ends share a secret.
     pub(super) fn on_up(&mut self, connection: ConnectionId, peer: PeerId, io: &mut Io) {
         let Some(id) = self.by_connection(connection) else { return };
         let export = |context: &[u8]| {
@@ -283,7 +283,7 @@ impl Overlay {
         self.drain(id, io);
     }
 
-    /// A connection was closed by this side: its close takes its path before that is forgotten.
+    /// Handles the close of a connection by this side: its path is kept until the close is sent.
     pub(super) fn leave(&mut self, connection: ConnectionId, io: &Io) {
         let Some(id) = self.by_connection.remove(&connection) else { return };
         if let Some(overlaid) = self.all.get_mut(&id) {
@@ -329,7 +329,7 @@ impl Overlay {
         }
     }
 
-    /// The system did not send to an address.
+    /// Handles a failed send to an address.
     pub(super) fn on_send_failed(&mut self, route: Route, io: &mut Io) {
         for id in self.all.keys().copied().collect::<Vec<_>>() {
             if let Some(overlaid) = self.all.get_mut(&id) {

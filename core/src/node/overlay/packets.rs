@@ -16,8 +16,8 @@ use crate::quic::{self, Outgoing};
 use crate::transmit::{Datagram, Ecn, Route, Transmit, Via, overlay_address};
 
 impl Overlay {
-    /// A datagram of a relay's that carries a packet of another client. While this node is
-    /// registered there, packets of channels that are not announced yet are kept for a moment.
+    /// Handles a relayed datagram that carries a packet of another client. While this node is
+    /// registered there, packets of channels that are not announced yet are kept briefly.
     pub(in crate::node) fn on_encapsulated(
         &mut self,
         relay: PeerId,
@@ -170,7 +170,7 @@ impl Overlay {
             for packet in packets.chunks(segment_size.unwrap_or(packets.len()).max(1)) {
                 *next_part = next_part.wrapping_add(1) % RELAY_IDS;
                 for datagram in encapsulation::wrap(channel.number, *next_part, packet, room) {
-                    // A connection that cannot take it is a path that lost it.
+                    // A full connection counts as a path that lost the packet.
                     let _ = relay.send_datagram(datagram);
                 }
             }

@@ -91,7 +91,7 @@ impl Peers {
         is_waiting.then(|| dialled.dial.server_name.clone())
     }
 
-    /// The attempt of a peer behind relays goes on with this connection.
+    /// Assigns this connection to the attempt of a peer behind relays.
     pub(in crate::node) fn set_attempt(&mut self, id: PeerId, connection: ConnectionId) {
         let dialled = self.all.get_mut(&id).and_then(|p| p.dialled.as_mut());
         if let Some(attempt) = dialled.and_then(|d| d.attempt.as_mut()) {
@@ -125,7 +125,7 @@ impl Peers {
         self.reindex(id);
     }
 
-    /// A connection that this node dialled is up.
+    /// Handles an established connection that this node dialled.
     pub(in crate::node) fn on_dialled(
         &mut self,
         id: PeerId,
@@ -159,7 +159,7 @@ impl Peers {
         self.reindex(id);
     }
 
-    /// A handshake that another node began is complete.
+    /// Handles the completed handshake that another node began.
     pub(in crate::node) fn on_accepted(&mut self, connection: ConnectionId, io: &mut Io) {
         let Some(remote) = io.quic.get(connection).map(quic::Connection::remote) else { return };
         let admitted = if io.shutdown.is_under_way() {
@@ -210,7 +210,7 @@ impl Peers {
         self.by_connection.remove(&connection)
     }
 
-    /// The connection of a peer, or an attempt at one, is over.
+    /// Handles the end of a peer's connection, or of an attempt at one.
     pub(in crate::node) fn on_lost(
         &mut self,
         id: PeerId,
@@ -237,7 +237,7 @@ impl Peers {
         }
     }
 
-    /// A dialled peer has lost its connection, and everything that lived on it is settled.
+    /// Handles a dialled peer's lost connection, once its streams and requests are settled.
     pub(in crate::node) fn on_link_lost(&mut self, id: PeerId, failure: Failure, io: &mut Io) {
         let now = io.now();
         let Some(dialled) = self.all.get_mut(&id).and_then(|p| p.dialled.as_mut()) else {
@@ -281,7 +281,7 @@ impl Peers {
         self.reindex(id);
     }
 
-    /// No relay found the service of an attempt, or it cannot be dialled.
+    /// Handles an attempt for which no relay found the service, or that cannot be dialled.
     pub(in crate::node) fn on_not_found(&mut self, id: PeerId, failure: Failure, io: &mut Io) {
         let waiting = self.all.get(&id).and_then(|p| p.dialled.as_ref()?.attempt);
         if waiting.is_some_and(|attempt| attempt.connection.is_none()) {
@@ -370,7 +370,7 @@ impl Peers {
         }
     }
 
-    /// The system did not send to an address: attempts that go there have failed.
+    /// Handles a failed send to an address: attempts that go there have failed.
     pub(in crate::node) fn on_send_failed(&mut self, route: Route, detail: &str, io: &mut Io) {
         let fails = |p: &&Peer| {
             p.remote == route.remote && p.dialled.as_ref().is_some_and(|d| d.attempt.is_some())

@@ -36,7 +36,7 @@ const RELAY_FRAMES_AT_ONCE: u32 = 20_000;
 
 #[derive(Debug)]
 pub(super) struct Control {
-    /// The transport's number of the stream; `None` until the dialler's first frame arrived.
+    /// The transport's number of the stream; `None` until the dialer's first frame arrived.
     pub(super) stream: Option<u64>,
     decoder: Decoder,
     /// Read from the stream and not decoded yet.
@@ -103,7 +103,7 @@ impl Control {
         self.waiting.front_mut()
     }
 
-    /// What was at the front has been written or sent.
+    /// Removes the first message, which has been written or sent.
     pub(super) fn pop(&mut self) {
         self.waiting.pop_front();
     }

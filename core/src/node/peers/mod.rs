@@ -1,8 +1,9 @@
 //! Every peer of a node, its connection and its timers.
 //!
-//! Peers come and go in `connections`, prove who they are in `credentials`, and exchange control
-//! messages in `control_io`. This owner decides how many peers there may be. What follows for the
-//! streams, requests, paths and relays of a peer is queued as an [`Effect`](super::io::Effect).
+//! Peers are added and removed in `connections`, authenticated in `credentials`, and exchange
+//! control messages in `control_io`. This owner decides how many peers there may be. Consequences
+//! for the streams, requests, paths and relays of a peer are queued as an
+//! [`Effect`](super::io::Effect).
 
 mod connections;
 mod control;
@@ -200,7 +201,7 @@ impl Peers {
         self.all.get_mut(&id)?.link.as_mut()
     }
 
-    /// Recomputes when a peer wants to be called.
+    /// Recomputes the deadline of a peer.
     fn reindex(&mut self, id: PeerId) {
         let deadline = self.all.get(&id).and_then(Peer::deadline);
         self.timers.set(id, deadline);

@@ -58,7 +58,7 @@ impl Link {
     }
 }
 
-/// What a dialled peer has and an accepted one has not.
+/// The state that only a dialled peer has.
 #[derive(Debug)]
 pub(super) struct Dialled {
     pub(super) dial: Dial,
@@ -135,7 +135,7 @@ impl Peer {
         Some(data)
     }
 
-    /// Returns the memory that the kept datagrams take.
+    /// Returns the memory used by the kept datagrams.
     #[cfg(any(test, feature = "testing"))]
     pub(super) fn datagram_bytes(&self) -> usize {
         assert_eq!(

@@ -15,7 +15,7 @@ use crate::node::streams::Streams;
 use crate::request::{Incoming, Offer};
 
 impl Requests {
-    /// A peer's request has arrived whole.
+    /// Handles a peer's request that has arrived whole.
     pub(in crate::node) fn on_arrived(
         &mut self,
         stream: StreamId,
@@ -108,7 +108,7 @@ impl Requests {
         }
     }
 
-    /// Forgets a request of a peer's: answered, or given up by either side.
+    /// Removes a request of a peer: answered, or cancelled by either side.
     pub(super) fn end_offer(&mut self, id: RequestId, streams: &mut Streams, io: &mut Io) {
         let Some(Exchange::Theirs { stream, .. }) = self.exchanges.get(&id) else { return };
         let stream = *stream;

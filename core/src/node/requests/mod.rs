@@ -121,7 +121,7 @@ impl Requests {
         }
     }
 
-    /// The connection of a peer is gone: everything on it is lost, in both directions.
+    /// Handles the lost connection of a peer: every request on it is lost, in both directions.
     pub(super) fn on_down(
         &mut self,
         peer: PeerId,
@@ -136,7 +136,7 @@ impl Requests {
         }
     }
 
-    /// The peer stopped the stream of a request: it does not want what this side writes.
+    /// Handles a peer's stop on the stream of a request: the peer does not want this side's data.
     pub(super) fn on_stopped(&mut self, id: RequestId, streams: &mut Streams, io: &mut Io) {
         match self.exchanges.get(&id) {
             // The responder may have answered already without reading the rest: then its answer
@@ -147,7 +147,7 @@ impl Requests {
         }
     }
 
-    /// Writes what waits of a request or an answer, as far as the stream takes it.
+    /// Writes the unsent part of a request or an answer, as far as the stream allows.
     pub(super) fn write(&mut self, id: RequestId, streams: &mut Streams, io: &mut Io) {
         let Some(exchange) = self.exchanges.get_mut(&id) else { return };
         let is_ours = matches!(exchange, Exchange::Sent { .. });

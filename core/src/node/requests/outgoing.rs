@@ -161,7 +161,7 @@ impl Requests {
         io.emit(Event::RequestProgressed { request: id });
     }
 
-    /// A request that was written is lost with its connection.
+    /// Handles a written request that was lost with its connection.
     pub(super) fn fail_sent(
         &mut self,
         id: RequestId,
@@ -194,7 +194,7 @@ impl Requests {
         }
     }
 
-    /// No connection will come: everything queued for a peer fails.
+    /// Fails every request queued for a peer: there will be no connection.
     pub(in crate::node) fn fail_queued(
         &mut self,
         peer: PeerId,

@@ -18,13 +18,13 @@ pub enum StreamError {
     /// The peer reset its direction.
     #[error("reset by the peer: {}", .0.as_str())]
     Reset(Code),
-    /// The peer wants no more of ours.
+    /// The peer wants no more of our data.
     #[error("stopped by the peer: {}", .0.as_str())]
     Stopped(Code),
     /// The acceptor refused the stream.
     #[error("refused: {0}")]
     Refused(Failure),
-    /// The connection that the stream lived on is gone.
+    /// The connection of the stream is lost.
     #[error("the connection is gone: {0}")]
     ConnectionLost(Failure),
     /// This side has finished, reset or stopped it, or read it to its end.

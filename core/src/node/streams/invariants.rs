@@ -1,4 +1,4 @@
-//! What must hold of the streams between any two calls of the node.
+//! The invariants of the streams between any two calls of the node.
 
 use super::table::Receiving;
 use super::{Io, Streams};

@@ -46,20 +46,20 @@ pub(super) struct Streams {
 }
 
 impl Streams {
-    /// A peer is connected.
+    /// Handles a connected peer.
     pub(super) fn on_up(&mut self, peer: PeerId, connection: ConnectionId, has_services: bool) {
         let table = Table::default();
         self.links.insert(peer, Link { connection, has_services, table, held_bytes: 0 });
     }
 
-    /// The connection of a peer is gone, and its streams with it.
+    /// Handles the lost connection of a peer, and of its streams.
     pub(super) fn on_down(&mut self, peer: PeerId, failure: Failure) {
         self.links.remove(&peer);
         self.lost.insert(peer, failure);
         self.timers.set(peer, None);
     }
 
-    /// A peer is over.
+    /// Removes a peer that is over.
     pub(super) fn forget(&mut self, peer: PeerId) {
         self.lost.remove(&peer);
     }
@@ -82,7 +82,7 @@ impl Streams {
         self.timers.pop_due(now).map(|(peer, _)| peer)
     }
 
-    /// A stream has data, its end or its reset.
+    /// Handles data on a stream, its end or its reset.
     pub(super) fn on_readable(&mut self, peer: PeerId, index: u64, io: &mut Io) {
         let Some(link) = self.links.get_mut(&peer) else { return };
         let id = StreamId { peer, connection: link.connection.0, index };
@@ -97,7 +97,7 @@ impl Streams {
         }
     }
 
-    /// A stream takes data again. Returns the request that it carries, if it does.
+    /// Handles a stream that can be written again. Returns the request that it carries, if it does.
     pub(super) fn on_writable(
         &mut self,
         peer: PeerId,
@@ -115,7 +115,7 @@ impl Streams {
         request
     }
 
-    /// The peer has everything of a finished stream.
+    /// Handles the peer's acknowledgement of a whole finished stream.
     pub(super) fn on_finished(&mut self, peer: PeerId, index: u64, io: &mut Io) {
         let Some(id) = self.id(peer, index) else { return };
         if let Some(stream) = self.get_mut(id) {
@@ -125,7 +125,7 @@ impl Streams {
         }
     }
 
-    /// The peer wants no more of a stream. Returns the request that it carries, if it does.
+    /// Handles the peer's stop on a stream. Returns the request that it carries, if it does.
     pub(super) fn on_stopped(
         &mut self,
         peer: PeerId,
@@ -232,7 +232,7 @@ impl Streams {
         }
     }
 
-    /// Puts a new state in place of the receiving direction's, and forgets a stream that is over.
+    /// Sets the state of the receiving direction, and removes a stream that is over.
     fn set_received(&mut self, id: StreamId, receiving: Receiving, io: &mut Io) {
         if matches!(receiving, Receiving::Done) {
             self.release(id, io);

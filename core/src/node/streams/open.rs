@@ -1,6 +1,6 @@
 //! How streams begin: the opener's header, the acceptor's answer, and what a caller decides.
 //!
-//! What a frame means is decided by `table`; here it is read, written and acted on.
+//! `table` decides what a frame means; here frames are read, written and acted on.
 
 use std::task::Poll;
 
@@ -31,12 +31,12 @@ impl Streams {
         let Some(index) = opened else { return Ok(None) };
         link.table.insert(index, Stream::opened(ahead.freeze(), io.now()));
         let id = StreamId { peer, connection: link.connection.0, index };
-        // The acceptor learns of the stream from its header, which goes out now.
+        // The acceptor learns of the stream from its header, which is sent now.
         let _ = self.flush_ahead(id, io);
         Ok(Some(id))
     }
 
-    /// The peer opened a stream.
+    /// Handles a stream the peer opened.
     pub(in crate::node) fn on_opened(&mut self, peer: PeerId, index: u64, io: &mut Io) {
         let Some(link) = self.links.get_mut(&peer) else { return };
         let due = io.now() + io.config.limits.preface_timeout;

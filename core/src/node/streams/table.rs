@@ -25,7 +25,7 @@ const INTERACTIVE_BURST: f64 = 64.0 * 1024.0;
 /// never leaves the class.
 const INTERACTIVE_RATE: f64 = 1024.0 * 1024.0;
 
-/// What is known of a stream's receiving direction.
+/// The state of a stream's receiving direction.
 #[derive(Debug)]
 pub(super) enum Receiving {
     /// Ours: the acceptor has not answered yet.
@@ -48,7 +48,7 @@ pub(super) enum Receiving {
     Done,
 }
 
-/// What is known of a stream's sending direction.
+/// The state of a stream's sending direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sending {
     /// More may be written.
@@ -89,12 +89,12 @@ impl Stream {
         }
     }
 
-    /// A stream we opened to a service.
+    /// Returns a stream that we opened to a service.
     pub(super) fn opened(ahead: Bytes, now: Instant) -> Self {
         Self::new(Receiving::Answer(Decoder::with_limit(MAX_HEADER)), ahead, now)
     }
 
-    /// A stream the peer opened.
+    /// Returns a stream that the peer opened.
     pub(super) fn arrived(now: Instant) -> Self {
         Self::new(Receiving::Header(Decoder::new()), Bytes::new(), now)
     }
@@ -113,23 +113,23 @@ impl Stream {
         self.allowance = (self.allowance - bytes as f64).max(-INTERACTIVE_BURST);
     }
 
-    /// A body that was arriving has to wait for room.
+    /// Makes an arriving body wait for room.
     pub(super) fn hold(&mut self) {
         if let Receiving::Header(decoder) = &mut self.receiving {
             self.receiving = Receiving::Held(std::mem::take(decoder));
         }
     }
 
-    /// A body that had to wait goes on.
+    /// Continues with a body that had to wait.
     pub(super) fn unhold(&mut self) {
         if let Receiving::Held(decoder) = &mut self.receiving {
             self.receiving = Receiving::Header(std::mem::take(decoder));
         }
     }
 
-    /// Returns true if both directions are over, so that the entry can go. A stopped one is over
-    /// even if its writer has yet to hear of it: the transport counts it no more, so that what
-    /// stayed for a writer who never comes would have no bound.
+    /// Returns true if both directions are over, so that the entry can be removed. A stopped one is
+    /// over even if its writer is not notified yet: the transport does not count it any more, so
+    /// that entries kept for a writer that never comes would have no bound.
     pub(super) const fn is_over(&self) -> bool {
         matches!(self.receiving, Receiving::Done)
             && matches!(self.sending, Sending::Done | Sending::Stopped(_))
@@ -188,7 +188,7 @@ impl Table {
         self.headers.len()
     }
 
-    /// Forgets the stream if it is over.
+    /// Removes the stream if it is over.
     pub(super) fn reap(&mut self, id: u64) {
         if self.table.get(&id).is_some_and(Stream::is_over) {
             self.table.remove(&id);
@@ -221,15 +221,15 @@ impl Table {
         self.headers.pop_front().map(|(_, id)| id)
     }
 
-    /// Returns true if the purpose of a stream is not known yet. It is known for a request with a
-    /// body under way: the requester's own deadline and the budget for bodies bound that.
+    /// Returns true if the purpose of a stream is not known yet. It is known for a request with an
+    /// incomplete body: the requester's own deadline and the budget for bodies bound that.
     fn is_opening(&self, id: u64) -> bool {
         let opening = |s: &Stream| matches!(s.receiving, Receiving::Header(_)) && s.charged == 0;
         self.table.get(&id).is_some_and(opening)
     }
 }
 
-/// What the first frame of a stream the peer opened asks for.
+/// The purpose of a stream, from the first frame that the peer sent on it.
 #[derive(Debug)]
 pub(super) enum Opening {
     /// A service's bytes.

@@ -161,7 +161,7 @@ impl Streams {
         }
     }
 
-    /// The answer to a request of this node's has been read to its end.
+    /// Handles an answer to this node's request that has been read to its end.
     pub(in crate::node) fn end_request(&mut self, id: StreamId, io: &mut Io) {
         self.set_received(id, Receiving::Done, io);
         // A responder that answers before it has the whole request wants no more of it.
