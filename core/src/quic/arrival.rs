@@ -1,8 +1,8 @@
-//! Handshakes that others begin: asked about at the gate, watched until the peer is known, and
-//! forgotten when that takes too long or too many bytes. And the answers to packets that belong to
+//! Handshakes that others begin: admitted or refused, limited until the peer is authenticated, and
+//! removed when that takes too long or too many bytes. Also the answers to packets that belong to
 //! no connection.
 //!
-//! Who may begin one is decided by [`crate::admission`]; here its verdicts are carried out.
+//! [`crate::admission`] decides which handshakes may begin; here its verdicts are carried out.
 
 use std::time::Instant;
 
@@ -17,7 +17,7 @@ use crate::transmit;
 /// are dropped, since the sender of the question asks again.
 const MAX_RESPONSES: usize = 256;
 
-/// What a connection that a peer began is held to until the peer is known.
+/// Limits of a connection that a peer began, until the peer is authenticated.
 #[derive(Debug)]
 pub(super) struct Unproven {
     pub(super) ticket: Ticket,
@@ -34,13 +34,13 @@ impl Connection {
 }
 
 impl Endpoint {
-    /// Connections that hold a ticket of the gate.
+    /// Returns the number of connections that hold a ticket of the admission.
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn tickets(&self) -> usize {
         self.connections.values().filter(|connection| connection.unproven.is_some()).count()
     }
 
-    /// Answers a first packet of so many bytes.
+    /// Decides about a first packet of `size` bytes, and answers it or begins the handshake.
     pub(super) fn admit(
         &mut self,
         incoming: Incoming,
@@ -106,7 +106,7 @@ impl Endpoint {
         }
     }
 
-    /// Returns true if a connection may take another datagram of so many bytes; if not, it is over.
+    /// Returns true if a connection may take another datagram of this size; if not, it is over.
     pub(super) fn is_within_allowance(
         &mut self,
         id: ConnectionId,

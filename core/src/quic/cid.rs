@@ -54,7 +54,7 @@ impl Known {
         }
     }
 
-    /// Forgets those of a connection.
+    /// Removes the ids of a connection.
     pub(super) fn remove(&mut self, connection: ConnectionId) {
         for cid in self.of.remove(&connection).unwrap_or_default() {
             self.connections.remove(&cid);

@@ -1,5 +1,5 @@
-//! Congestion control: Cubic (RFC 9438), kept from building a standing queue where the two hosts
-//! are close.
+//! Congestion control: Cubic (RFC 9438), with a bound that prevents a standing queue between close
+//! hosts.
 //!
 //! On a loopback or a local network no packet is lost until a socket buffer of megabytes overflows,
 //! so that Cubic alone keeps it full and every small request waits behind it. There the window is
@@ -93,7 +93,7 @@ struct Bounded {
     bound: Bound,
 }
 
-/// What the path delivered lately, and the window that follows from it.
+/// The amount that the path recently delivered, and the resulting window.
 #[derive(Debug, Clone)]
 struct Bound {
     round_start: Instant,

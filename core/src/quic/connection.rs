@@ -16,7 +16,7 @@ use super::{Layer, Unproven, convert};
 use crate::error::{Code, Failure, Misuse};
 use crate::event::Statistics;
 
-/// What a read found.
+/// The result of a read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Read {
     /// Bytes in order, at most as many as asked for.
@@ -31,7 +31,7 @@ pub(crate) enum Read {
     Gone,
 }
 
-/// What a write did.
+/// The result of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Write {
     /// This many bytes were taken.
@@ -44,7 +44,7 @@ pub(crate) enum Write {
     Gone,
 }
 
-/// What a write may use.
+/// The priority class of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Class {
     /// The send window.
@@ -84,11 +84,11 @@ pub(crate) struct Connection {
     /// Where the peer was when we looked last.
     pub(super) remote: SocketAddr,
     pub(super) inner: quinn_proto::Connection,
-    /// TLS is complete on this side: the peer has proven who it is.
+    /// TLS is complete on this side: the peer is authenticated.
     pub(super) proven: bool,
     /// Set until the handshake is confirmed by both sides.
     pub(super) establishing: bool,
-    /// What a connection that the peer began holds until it is confirmed or gone.
+    /// The state that a connection of a dialling peer holds until it is confirmed or removed.
     pub(super) unproven: Option<Unproven>,
     pub(super) lost: bool,
     pub(super) streams: Allowance,
@@ -158,12 +158,12 @@ impl Connection {
         (std::mem::replace(&mut self.remote, remote) != remote).then_some(remote)
     }
 
-    /// Room for datagrams that wait to be sent, in bytes.
+    /// Returns the room for datagrams that wait to be sent, in bytes.
     pub(crate) fn datagram_room(&mut self) -> usize {
         self.inner.datagrams().send_buffer_space()
     }
 
-    /// Bytes of datagrams that wait to be sent, if it is a connection to a relay.
+    /// Returns the bytes of datagrams that wait to be sent, if it is a connection to a relay.
     pub(crate) fn datagrams_waiting(&mut self) -> usize {
         match self.layer {
             // The room of an empty buffer is less by what a datagram takes beside its bytes.
@@ -188,7 +188,8 @@ impl Connection {
         Some(out)
     }
 
-    /// The peer is known: it may open more streams, and the more the more it has open.
+    /// Raises the number of streams that an authenticated peer may open; it grows with the number
+    /// that it has open.
     pub(super) fn allow_streams(&mut self, known: u32) {
         self.allow(known.min(self.streams.most));
     }
@@ -203,7 +204,7 @@ impl Connection {
         self.inner.streams().open(Dir::Bi).map(u64::from)
     }
 
-    /// The next stream the peer opened.
+    /// Returns the next stream that the peer opened.
     pub(crate) fn accept(&mut self) -> Option<u64> {
         let stream = self.inner.streams().accept(Dir::Bi).map(u64::from)?;
         let Allowance { allowed, most } = self.streams;
@@ -273,7 +274,7 @@ impl Connection {
     /// Abandons our direction.
     pub(crate) fn reset(&mut self, stream: u64, code: Code) {
         if let Some(id) = stream_id(stream) {
-            // Err means that it is over already, which is what was asked for.
+            // Err means that it is over already, which was the intent.
             let _ = self.inner.send_stream(id).reset(convert::wire(code));
         }
     }
@@ -281,7 +282,7 @@ impl Connection {
     /// Refuses the rest of the peer's direction.
     pub(crate) fn stop(&mut self, stream: u64, code: Code) {
         if let Some(id) = stream_id(stream) {
-            // Err means that it is over already, which is what was asked for.
+            // Err means that it is over already, which was the intent.
             let _ = self.inner.recv_stream(id).stop(convert::wire(code));
         }
     }
@@ -301,7 +302,7 @@ impl Connection {
         self.inner.datagrams().recv()
     }
 
-    /// Largest datagram the path carries now.
+    /// Returns the size of the largest datagram that the path carries now.
     pub(crate) fn max_datagram(&mut self) -> Option<usize> {
         self.inner.datagrams().max_size()
     }
@@ -312,7 +313,7 @@ impl Connection {
         self.inner.close(now, convert::wire(failure.code()), reason);
     }
 
-    /// Has the peer hear of us.
+    /// Sends the peer a ping.
     pub(crate) fn ping(&mut self) {
         self.inner.ping();
     }
@@ -322,7 +323,7 @@ impl Connection {
         self.inner.local_address_changed();
     }
 
-    /// Closed by this side, and the close has not been sent to the peer.
+    /// Returns true if this side closed it and the close has not been sent to the peer.
     pub(super) fn is_closing(&self) -> bool {
         self.inner.is_closed()
             && !self.lost

@@ -1,4 +1,4 @@
-//! The transport's errors as ours: one place decides who was to blame.
+//! Converts the transport's errors to ours: one place decides which side caused them.
 
 use quinn_proto::{ConnectError, ConnectionError, TransportErrorCode, VarInt};
 
@@ -55,7 +55,7 @@ fn transport_code(code: TransportErrorCode) -> Code {
     if code == TransportErrorCode::CONNECTION_REFUSED {
         return Code::Overloaded;
     }
-    // What stands for every code of ours before the handshake is complete (RFC 9000 §10.2.3).
+    // This code stands for each of ours before the handshake is complete (RFC 9000 §10.2.3).
     if code == TransportErrorCode::APPLICATION_ERROR {
         return Code::Closed;
     }

@@ -37,10 +37,10 @@ use setup::{OUTER_DATAGRAMS, Setup};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ConnectionId(pub(crate) u64);
 
-/// What a connection is to the others of its node.
+/// The role of a connection within its node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Layer {
-    /// From address to address, and carries none but its own.
+    /// Between two addresses; it carries only its own packets.
     Plain,
     /// To or on a relay: it carries packets of others.
     Outer,
@@ -86,7 +86,7 @@ pub(crate) struct Received {
     pub(crate) is_authentic: bool,
 }
 
-/// What happened on a connection.
+/// An event of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Event {
     /// The handshake is complete and both sides know it.
@@ -128,7 +128,7 @@ pub(crate) struct Endpoint {
     issued: Issued,
     known_cids: cid::Known,
     config: Config,
-    /// Handshakes of others are let in.
+    /// Whether handshakes of others are accepted.
     accepting: bool,
     connections: BTreeMap<ConnectionId, Connection>,
     by_handle: BTreeMap<usize, ConnectionId>,
@@ -199,12 +199,12 @@ impl Endpoint {
         self.setup.client(tls, verifiers, layer)
     }
 
-    /// How many datagrams one batch may hold.
+    /// Sets how many datagrams one batch may hold.
     pub(crate) const fn set_max_segments(&mut self, segments: usize) {
         self.max_segments = if segments == 0 { 1 } else { segments };
     }
 
-    /// No new connections from here on; those there are go on.
+    /// Stops accepting connections; existing ones go on.
     pub(crate) fn stop_accepting(&mut self) {
         self.accepting = false;
         self.inner.set_server_config(None);
@@ -413,8 +413,8 @@ impl Endpoint {
         Some(result)
     }
 
-    /// As [`Endpoint::with`], for stream calls: they cannot end a connection or move its timer
-    /// before the next transmission, so that only that is scheduled.
+    /// Calls a stream method as [`Endpoint::with`] does. Such calls cannot end a connection or move
+    /// its timer before the next transmission, so that only that is scheduled.
     pub(crate) fn stream<T>(
         &mut self,
         id: ConnectionId,
@@ -425,7 +425,7 @@ impl Endpoint {
         Some(result)
     }
 
-    /// Bytes of datagrams that wait to be sent on a connection to a relay.
+    /// Returns the bytes of datagrams that wait to be sent on a connection to a relay.
     pub(crate) fn datagrams_waiting(&mut self, id: ConnectionId) -> usize {
         self.connections.get_mut(&id).map_or(0, Connection::datagrams_waiting)
     }
@@ -487,7 +487,7 @@ impl Endpoint {
         }
     }
 
-    /// After anything touched a connection: settle it and let it send.
+    /// Settles a connection after any call on it, and lets it send.
     fn pump(&mut self, id: ConnectionId, now: Instant) {
         self.settle(id, now);
         self.schedule(id);

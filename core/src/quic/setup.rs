@@ -27,13 +27,13 @@ const INCOMING_BUFFER: u64 = 64 << 10;
 /// The same for all of them.
 const INCOMING_BUFFER_TOTAL: u64 = 8 << 20;
 /// Streams that each side may open before the other knows it. The transport keeps a place for each,
-/// 70 bytes: 1,024 of them would be most of what a handshake under way takes.
+/// 70 bytes: 1,024 of them would be most of the memory of a handshake.
 const STREAMS_BEFORE_KNOWN: u32 = 8;
 /// Streams that a peer may open once it is known, and twice as many whenever it has more than half
 /// of them open, up to what is configured: an idle connection takes 9 KiB for them.
 pub(super) const STREAMS_OF_A_PEER: u32 = 128;
-/// How long the proof of an address counts: as long as a dialler tries with it, since a first
-/// packet beyond the limits is ignored and comes again with the same proof.
+/// How long the proof of an address counts: as long as a dialer repeats it, since a first packet
+/// beyond the limits is ignored and comes again with the same proof.
 const RETRY_TOKEN_LIFETIME: Duration = Duration::from_secs(30);
 /// Bytes of out-of-order handshake data: two certificate chains of ordinary size.
 const CRYPTO_BUFFER: usize = 32 << 10;
@@ -63,9 +63,9 @@ fn transport(t: &Transport, layer: Layer) -> Arc<TransportConfig> {
         }
         Layer::Outer => {
             mtu.upper_bound(OUTER_PAYLOAD.min(t.max_udp_payload));
-            // What it carries is under congestion control end to end, and a second control below
-            // would only delay what the first one learns from (RFC 9298 §6). A relay polices each
-            // client's rate.
+            // The carried packets are under congestion control end to end, and a second control
+            // below would only delay the signals of the first one (RFC 9298 §6). A relay polices
+            // each client's rate.
             config
                 .congestion_controller_factory(Arc::new(Unbounded))
                 .datagram_receive_buffer_size(Some(OUTER_DATAGRAMS))
@@ -99,7 +99,7 @@ fn common(t: &Transport) -> TransportConfig {
     config
 }
 
-/// What keeps stateless resets apart from every other use of the identity's key.
+/// Label that separates stateless resets from every other use of the identity's key.
 const RESET_LABEL: &[u8] = b"adit/1 stateless reset";
 /// The same for the tokens of a Retry.
 const TOKEN_LABEL: &[u8] = b"adit/1 retry token";
@@ -124,7 +124,7 @@ pub(super) fn endpoint(config: &Config, issued: Issued, rng: &mut Rng) -> Endpoi
     endpoint
 }
 
-/// What an endpoint keeps when its identity or its trust is exchanged.
+/// The state that an endpoint keeps when its identity or its trust is replaced.
 pub(super) struct Setup {
     plain: Arc<TransportConfig>,
     outer: Arc<TransportConfig>,
