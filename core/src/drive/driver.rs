@@ -72,7 +72,7 @@ impl<I> std::fmt::Debug for Driver<I> {
     }
 }
 
-/// What one turn came to.
+/// The result of one turn.
 enum Turn {
     /// There may be more to do immediately.
     Again,
@@ -115,7 +115,7 @@ impl<I: Io> Driver<I> {
                 }
             }
         }
-        // What the node has to send beyond the batches that had to wait was not asked for.
+        // The node was not asked for output beyond the batches that had to wait.
         let may_send_more = was_blocked || self.outbox.len() == BATCHES;
         if !inner.driver.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
             inner.driver = Some(cx.waker().clone());
@@ -159,7 +159,7 @@ impl<I: Io> Driver<I> {
                     let input =
                         Input::SendFailed { route: transmit.route, detail: error.to_string() };
                     self.shared.lock().node.handle(input, self.shared.clock.now());
-                    // What follows from it belongs to the next turn, which must not wait.
+                    // Its consequences belong to the next turn, which must not wait.
                     cx.waker().wake_by_ref();
                 }
             }

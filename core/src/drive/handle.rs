@@ -38,7 +38,7 @@ impl Handle {
     /// that the system chose.
     ///
     /// # Errors
-    /// What the system reported when the driver was made; `Unsupported` where the adapter has no
+    /// The system's error when the driver was created; `Unsupported` where the adapter has no
     /// address ([`Io::local_addr`](super::io::Io::local_addr)).
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.shared.local.map_err(Into::into)
@@ -77,7 +77,7 @@ impl Handle {
         Poll::Pending
     }
 
-    /// As [`Handle::poll_accept`].
+    /// Waits as [`Handle::poll_accept`] does.
     pub async fn accept(&self) -> Option<Peer> {
         poll_fn(|cx| self.poll_accept(cx)).await
     }
@@ -93,7 +93,7 @@ impl Handle {
         Events { shared: self.shared.clone(), key }
     }
 
-    /// All statistics as they are now.
+    /// Returns all statistics as they are now.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         self.shared.lock().node.snapshot_at(self.shared.clock.now())
@@ -169,8 +169,8 @@ impl Handle {
         inner.settle();
     }
 
-    /// Ready once the driver has ended: after a shutdown, every notice to the peers has been passed
-    /// to the system.
+    /// Waits until the driver has ended: after a shutdown, every notice to the peers has been
+    /// passed to the system.
     pub async fn closed(&self) {
         poll_fn(|cx| {
             let mut inner = self.shared.lock();
@@ -214,7 +214,7 @@ impl Events {
         Poll::Pending
     }
 
-    /// As [`Events::poll_next`].
+    /// Waits as [`Events::poll_next`] does.
     pub async fn next(&mut self) -> Option<Event> {
         poll_fn(|cx| self.poll_next(cx)).await
     }

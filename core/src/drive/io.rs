@@ -1,7 +1,7 @@
 //! What an adapter supplies: a clock, datagrams in, datagrams out, and a sleep.
 //!
-//! It decides nothing: the [driver](super::Driver) calls it, and [`Io`] documents what the two may
-//! expect of each other.
+//! It decides nothing: the [driver](super::Driver) calls it, and [`Io`] documents the contract
+//! between the two.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,10 +13,10 @@ use crate::transmit::{Datagram, Transmit};
 
 /// The time of one runtime, shared between the driver and its handles.
 pub trait Clock: Send + Sync {
-    /// Monotonic time, which should go on while the machine is suspended.
+    /// Returns the monotonic time, which should go on while the machine is suspended.
     fn now(&self) -> Instant;
 
-    /// Wall time since the Unix epoch.
+    /// Returns the wall time since the Unix epoch.
     fn unix(&self) -> Duration;
 }
 
@@ -222,8 +222,7 @@ pub trait Io {
     /// driver asks once, when it is made.
     ///
     /// # Errors
-    /// What the system reports; `Unsupported` where an adapter has no address, which is the
-    /// default.
+    /// The system's error; `Unsupported` where an adapter has no address, which is the default.
     ///
     /// [`Handle::local_addr`]: super::Handle::local_addr
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -244,8 +243,7 @@ pub trait Io {
     /// offers it again, before any other.
     ///
     /// # Errors
-    /// What the system reports about this destination; the driver reports it to the core and goes
-    /// on.
+    /// The system's error for this destination; the driver reports it to the core and goes on.
     fn poll_send(
         &mut self,
         cx: &mut Context<'_>,
@@ -253,7 +251,7 @@ pub trait Io {
         payload: &[u8],
     ) -> Poll<io::Result<()>>;
 
-    /// Ready at `until` or later.
+    /// Becomes ready at `until` or later.
     fn poll_sleep(&mut self, cx: &mut Context<'_>, until: Instant) -> Poll<()>;
 
     /// Returns the largest number of datagrams that one [`Io::poll_send`] takes (GSO); 1 where the

@@ -63,7 +63,7 @@ impl Peer {
         self.id
     }
 
-    /// Returns where its lifecycle stands; disconnected once it is closed.
+    /// Returns its lifecycle state; disconnected once it is closed.
     #[must_use]
     pub fn state(&self) -> State {
         self.shared.lock().node.state(self.id).cloned().unwrap_or(State::Disconnected)
@@ -81,8 +81,8 @@ impl Peer {
         self.snapshot().map(|s| s.remote)
     }
 
-    /// Who it proved to be by its verified certificate; `None` until it was connected once, and
-    /// once it is closed.
+    /// Returns the identity that its verified certificate proved; `None` until it was connected
+    /// once, and once it is closed.
     #[must_use]
     pub fn credential(&self) -> Option<Credential> {
         self.snapshot().and_then(|s| s.credential)
@@ -109,7 +109,7 @@ impl Peer {
         self.credential().map(|c| c.names).unwrap_or_default()
     }
 
-    /// Ready when it is connected.
+    /// Waits until it is connected.
     ///
     /// # Errors
     /// Why it never will be: it failed, or was closed.
@@ -129,7 +129,7 @@ impl Peer {
         .await
     }
 
-    /// Ready when it is gone for good, with the reason.
+    /// Waits until it is closed permanently, and returns the reason.
     pub async fn closed(&self) -> Failure {
         poll_fn(|cx| {
             let mut inner = self.shared.lock();
@@ -162,7 +162,7 @@ impl Peer {
         .map(|id| Stream::new(self.shared.clone(), id))
     }
 
-    /// The next stream the peer opened; `None` once it is closed.
+    /// Returns the next stream that the peer opened; `None` once it is closed.
     pub async fn accept_stream(&self) -> Option<Incoming> {
         let offer = poll_fn(|cx| {
             let mut inner = self.shared.lock();
@@ -226,7 +226,7 @@ impl Peer {
         Ok(())
     }
 
-    /// The next datagram it sent; `None` once it is closed.
+    /// Returns the next datagram that it sent; `None` once it is closed.
     pub async fn recv_datagram(&self) -> Option<Bytes> {
         poll_fn(|cx| {
             let mut inner = self.shared.lock();
@@ -240,7 +240,8 @@ impl Peer {
         .await
     }
 
-    /// Bytes of the largest datagram that the path carries now; `None` without a connection.
+    /// Returns the size of the largest datagram that the path carries now; `None` without a
+    /// connection.
     #[must_use]
     pub fn max_datagram(&self) -> Option<usize> {
         self.shared.lock().node.max_datagram(self.id)
@@ -260,7 +261,7 @@ impl Peer {
     /// Closes it for good; closing twice is as good as once.
     pub fn disconnect(&self) {
         let mut inner = self.shared.lock();
-        // UnknownPeer: it is closed already, which is what was asked for.
+        // UnknownPeer: it is closed already, which was the intent.
         let _ = inner.node.disconnect(self.id, self.shared.clock.now());
         inner.settle();
     }
@@ -308,7 +309,7 @@ impl Peer {
     }
 }
 
-/// What a wait comes to when the driver is gone.
+/// The result of a wait when the driver has ended.
 trait OrOver {
     fn over(failure: &Failure) -> Self;
 }
@@ -377,7 +378,7 @@ impl Incoming {
     fn answer_no(&mut self, failure: &Failure) {
         let Some(id) = self.id.take() else { return };
         let mut inner = self.shared.lock();
-        // UnknownStream: it is gone again.
+        // UnknownStream: it no longer exists.
         let _ = inner.node.refuse_stream(id, failure);
         inner.settle();
     }

@@ -49,7 +49,7 @@ impl Response {
         self.poll_node(cx)
     }
 
-    /// As [`Response::poll_next`].
+    /// Waits as [`Response::poll_next`] does.
     ///
     /// # Errors
     /// As [`Response::poll_next`].
@@ -213,7 +213,7 @@ impl Responder {
     /// Adds a part, waiting while the peer does not read.
     ///
     /// # Errors
-    /// Why the peer will not have it: it gave the request up, or is gone.
+    /// Why the peer does not take it: it cancelled the request, or is closed.
     pub async fn send(&mut self, body: impl Into<Bytes>) -> Result<(), Failure> {
         let body = body.into();
         poll_fn(|cx| self.poll_part(cx, &body, false)).await

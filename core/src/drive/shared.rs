@@ -1,4 +1,5 @@
-//! What a driver and its handles share: the node under a lock, and who waits for it.
+//! The state that a driver and its handles share: the node under a lock, and the wakers of waiting
+//! tasks.
 //!
 //! User code is never called under the lock. Wakers are called under it: a waker of `std::task`
 //! only schedules.
@@ -18,7 +19,8 @@ use crate::lifecycle::State;
 use crate::message::ServiceName;
 use crate::node::{Node, Output};
 
-/// Lifecycle events kept for a subscriber that does not fetch them; then the oldest go.
+/// Lifecycle events kept for a subscriber that does not fetch them; beyond it the oldest are
+/// dropped.
 pub(super) const EVENT_BUFFER: usize = 1_024;
 
 /// Streams and requests that peers offered and the application has not taken yet. Bounded by the
@@ -27,7 +29,7 @@ pub(super) const EVENT_BUFFER: usize = 1_024;
 pub(super) struct Offers {
     pub(super) streams: VecDeque<(StreamId, ServiceName)>,
     pub(super) requests: VecDeque<RequestId>,
-    /// Why the peer is gone; then no more offers come.
+    /// Why the peer is closed; no more offers come then.
     pub(super) closed: Option<Failure>,
     /// Handles that name the peer.
     pub(super) handles: usize,
@@ -100,7 +102,7 @@ impl Inner {
                 }
             }
             Event::Transition { peer, transition } => {
-                // What was offered on a connection goes with it.
+                // Offers are dropped with their connection.
                 if !matches!(transition.to, State::Connected { .. })
                     && let Some(offers) = self.offers.get_mut(peer)
                 {
@@ -172,7 +174,7 @@ impl Inner {
         }
     }
 
-    /// Ends everything: the driver is gone.
+    /// Ends everything: the driver has ended.
     pub(super) fn end(&mut self, failure: Failure) {
         self.over.get_or_insert(failure);
         self.has_driver_ended = true;

@@ -124,7 +124,7 @@ impl SendHalf {
     /// Ends the direction: the peer reads to the end. Finishing twice is as good as once.
     ///
     /// # Errors
-    /// [`StreamError`] when the stream is gone.
+    /// [`StreamError`] when the stream no longer exists.
     pub fn finish(&mut self) -> Result<(), StreamError> {
         if self.over {
             return Ok(());
@@ -135,7 +135,7 @@ impl SendHalf {
         result
     }
 
-    /// Ready when the peer has acknowledged everything of a finished stream.
+    /// Becomes ready when the peer has acknowledged everything of a finished stream.
     ///
     /// # Errors
     /// [`StreamError::ConnectionLost`] when the connection went first, and
@@ -200,8 +200,8 @@ impl RecvHalf {
         polled
     }
 
-    /// Ready with the reason once the connection of the stream is gone: for a reader that has no
-    /// room for more, and would not learn it from reading.
+    /// Becomes ready with the reason once the connection of the stream is lost: for a reader that
+    /// has no room for more, and would not learn it from reading.
     pub fn poll_lost(&mut self, cx: &mut Context<'_>) -> Poll<StreamError> {
         let (lost, inner) = with_node(&self.shared, self.id, |stream| stream.lost());
         let polled = lost.map_or(Poll::Pending, |error| Poll::Ready(Err::<(), _>(error)));
@@ -225,7 +225,7 @@ impl RecvHalf {
         })
     }
 
-    /// As [`RecvHalf::poll_read_chunk`].
+    /// Waits as [`RecvHalf::poll_read_chunk`] does.
     ///
     /// # Errors
     /// As [`RecvHalf::poll_read_chunk`].
@@ -233,7 +233,7 @@ impl RecvHalf {
         poll_fn(|cx| self.poll_read_chunk(cx, max)).await
     }
 
-    /// Ready when the acceptor has accepted the stream.
+    /// Waits until the acceptor has accepted the stream.
     ///
     /// # Errors
     /// [`StreamError::Refused`] when it refused.

@@ -11,7 +11,7 @@ use crate::event::Event;
 use crate::id::{PeerId, RequestId, StreamId};
 use crate::lifecycle::State;
 
-/// What a task of a peer can wait for.
+/// The conditions that a task can wait for at a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Interest {
     /// The peer's state to change.
@@ -64,7 +64,7 @@ impl Wakers {
         add(&mut self.accept, cx);
     }
 
-    /// The handle of a stream is dropped: no task waits for it any more.
+    /// Removes the waiters of a stream with a dropped handle.
     pub(super) fn forget_stream(&mut self, id: StreamId, direction: Direction) {
         self.streams.remove(&(id, direction));
     }
@@ -119,7 +119,7 @@ impl Wakers {
         }
     }
 
-    /// No peer will get another stream: this side is leaving.
+    /// Wakes the tasks that wait to open a stream: this side is leaving and opens no more.
     pub(super) fn wake_openers(&mut self) {
         for ((_, interest), wakers) in &mut self.peers {
             if *interest == Interest::Open {
