@@ -1,4 +1,4 @@
-//! What must hold within a relay between any two calls, checked by tests and fuzzing.
+//! The invariants of a relay between any two calls, checked by tests and fuzzing.
 //!
 //! It looks and never changes anything; a broken invariant is a bug of this relay, and panics.
 

@@ -1,4 +1,4 @@
-//! One client of a relay: who it is, and its ends of channels.
+//! One client of a relay: its identity, and its ends of channels.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -10,7 +10,7 @@ use crate::id::PeerId;
 use crate::tls::KeyDigest;
 use crate::token_bucket::Bucket;
 
-/// Who a client has proven to be.
+/// The proven identity of a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Client {
     /// The key that it holds.
@@ -29,7 +29,7 @@ pub(super) struct Attached {
     pub(super) serial: Serial,
     pub(super) observed: SocketAddr,
     pub(super) channels: BTreeMap<u32, End>,
-    /// How many of them it asked for; to the rest it is the connector.
+    /// How many of them it requested; of the rest it is the connector.
     pub(super) called: usize,
     last_channel: u32,
     /// The id of the last packet that went to it in parts.
@@ -41,7 +41,7 @@ pub(super) struct Attached {
 /// One end of a channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct End {
-    /// Who is at the other end.
+    /// The client at the other end.
     pub(super) partner: PeerId,
     /// The number that the channel has there.
     pub(super) number: u32,
@@ -65,7 +65,7 @@ impl Attached {
         }
     }
 
-    /// Channels to which it is the connector.
+    /// Returns the number of channels of which it is the connector.
     pub(super) fn served(&self) -> usize {
         self.channels.len() - self.called
     }

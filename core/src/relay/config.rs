@@ -1,4 +1,4 @@
-//! What a relay allows. Every knob has a default and the reason for it.
+//! The limits of a relay. Every knob has a default and the reason for it.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -12,11 +12,11 @@ use crate::token_bucket::Rate;
 /// Refresh intervals without a registration after which it is over: two may be lost.
 pub const REFRESHES_UNTIL_EXPIRY: u32 = 3;
 
-/// Connectors of one mesh that may offer one service, and connectors that may let in one guest: a
-/// lookup looks at each of them.
+/// Connectors of one mesh that may offer one service, and connectors that may admit one guest: a
+/// lookup checks each of them.
 pub const MAX_OFFERS: usize = 64;
 
-/// What a relay allows its clients, and how long it lets them be silent.
+/// The limits of a relay for its clients, and how long a client may be silent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// The meshes whose members may use the relay, each by the key of its CA; `None` admits any,
@@ -30,12 +30,12 @@ pub struct Config {
     /// Concurrent clients: 16,384, as many as a node has peers.
     pub clients: usize,
     /// Concurrent clients without a mesh: 1,024. They cannot do anything unless a connector lists
-    /// them; one that is listed is let in beyond this limit.
+    /// them; one that is listed is admitted beyond this limit.
     pub guests: usize,
     /// Services, guests and revoked serial numbers of all registrations together: 262,144, sixteen
     /// for each client, so that large registrations of many take no more than some 64 MiB.
     pub entries: usize,
-    /// Channels that one client may have asked for: 64, more than a device has connectors.
+    /// Channels that one client may have requested: 64, more than a device has connectors.
     pub channels: usize,
     /// Channels that others may have to one connector: 4,096, a quarter of the clients.
     pub channels_of_a_connector: usize,
@@ -63,8 +63,8 @@ pub struct Config {
     pub queue_bytes_of_a_source: usize,
     /// Bytes that may wait for all clients: 64 MiB, when a whole network has gone silent.
     pub queue_bytes_in_all: usize,
-    /// A connector has to register again within this time, and is forgotten after three of them:
-    /// 30 s, the time in which a connection notices that its peer is gone.
+    /// A connector has to register again within this time, and is removed after three of them: 30
+    /// s, the time in which a connection notices that its peer has vanished.
     pub refresh: Duration,
     /// How long clients should stay away when the relay shuts down: 2 s, the time a program takes
     /// to start again.

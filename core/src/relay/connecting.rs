@@ -13,7 +13,7 @@ use crate::message::{Connect, Hangup, Incoming, Matched, Message, ServiceName, U
 const WAIT: Duration = Duration::from_secs(1);
 
 impl Relay {
-    /// A client looks for a service.
+    /// Looks up a service for a client.
     pub(super) fn connect(&mut self, client: PeerId, connect: &Connect, now: Instant) {
         let matched = self.choose(client, connect, now).and_then(|connector| {
             self.open(client, connector, &connect.service).ok_or_else(unknown_service)
@@ -100,7 +100,8 @@ impl Relay {
         Some((here, connector))
     }
 
-    /// A client ends a channel. One that is not there ended at the same time from the other side.
+    /// Ends a channel for a client. An unknown channel was ended at the same time by the other
+    /// side.
     pub(super) fn on_hangup(&mut self, client: PeerId, hangup: &Hangup) {
         if let Some(end) = self.close(client, hangup.channel) {
             let hangup = Hangup { channel: end.number, ..hangup.clone() };

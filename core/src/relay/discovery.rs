@@ -19,11 +19,11 @@ use crate::id::PeerId;
 use crate::probe::{Key, Kind, LEN, Probe};
 use crate::tls::{KeyDigest, Tls};
 
-/// What keeps the names of clients apart from their keys.
+/// Label that separates the names of clients from their keys.
 const SESSION_LABEL: &[u8] = b"adit/1 discovery session";
 const KEY_LABEL: &[u8] = b"adit/1 discovery key";
 
-/// What keeps this secret apart from every other use of the identity's key.
+/// Label that separates this secret from every other use of the identity's key.
 const SECRET_LABEL: &[u8] = b"adit/1 relay discovery";
 
 /// Returns the secret of the relay that has this identity.
@@ -31,7 +31,7 @@ pub(crate) fn secret_of(tls: &Tls) -> [u8; 32] {
     tls.derive(SECRET_LABEL)
 }
 
-/// What answers discovery.
+/// Answers discovery probes.
 pub struct Responder(hmac::Key);
 
 impl fmt::Debug for Responder {

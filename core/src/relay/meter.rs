@@ -24,7 +24,7 @@ impl Meter {
     }
 }
 
-/// Returns the time in which so many bytes are refilled. At the rates in question a byte takes a
+/// Returns the time in which `bytes` bytes are refilled. At the rates in question a byte takes a
 /// few nanoseconds, so the time is rounded once for a packet and not once for each byte.
 fn time(bytes: u64, per_second: u64) -> Duration {
     let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(per_second.max(1));

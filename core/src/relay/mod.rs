@@ -1,8 +1,9 @@
 //! The policy of a relay: who is registered, which clients are matched, and what is forwarded.
 //!
-//! It decides who holds a name, who may have a channel to which connector, what a client may cost,
-//! and which packet goes next. It never inspects a packet, opens no connection and keeps no clock;
-//! it grants a channel for ciphertext, and the two ends still have to authenticate each other.
+//! It decides which client holds a name, which clients may have a channel to which connector, what
+//! a client may cost, and which packet goes next. It never inspects a packet, opens no connection
+//! and keeps no clock; it grants a channel for ciphertext, and the two ends still have to
+//! authenticate each other.
 //!
 //! The life of a client, each call followed by draining [`Relay::poll`]:
 //!
@@ -53,18 +54,18 @@ pub use self::discovery::Responder;
 pub(crate) use self::discovery::secret_of;
 pub use self::view::{Drops, RegistrationView, View};
 
-/// What the caller is to do.
+/// An action for the caller.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
     /// Send this message on the control stream of a client.
     Say {
         /// The receiving client.
         client: PeerId,
-        /// What.
+        /// The message.
         message: Message,
     },
-    /// End the connection of a client. One that was never let in is not known here any more; of
-    /// another the caller reports the end with [`Relay::on_detached`].
+    /// End the connection of a client. A client that was never admitted is not known here any more;
+    /// for another the caller reports the end with [`Relay::on_detached`].
     Break {
         /// The client.
         client: PeerId,
@@ -90,7 +91,7 @@ pub struct Relay {
     counters: Counters,
 }
 
-/// What was done since the start.
+/// Counts of events since the start.
 #[derive(Debug, Clone, Copy, Default)]
 struct Counters {
     packets: u64,
@@ -145,7 +146,7 @@ impl Relay {
         &self.discovery
     }
 
-    /// A client connected, and has proven who it is.
+    /// Handles a connected client, which has proven its identity.
     pub fn on_attached(&mut self, client: PeerId, who: &Client, observed: SocketAddr) {
         self.on_detached(client);
         let is_listed = self.registry.is_guest(who.key);
@@ -175,7 +176,7 @@ impl Relay {
         self.welcome(client);
     }
 
-    /// The packets of a client come from another address now.
+    /// Handles a new source address of a client's packets.
     pub fn on_moved(&mut self, client: PeerId, observed: SocketAddr) {
         let Some(attached) = self.clients.get_mut(&client) else { return };
         let observed = plain(observed);
@@ -185,7 +186,7 @@ impl Relay {
         }
     }
 
-    /// The connection of a client is over.
+    /// Handles the end of a client's connection.
     pub fn on_detached(&mut self, client: PeerId) {
         if !self.clients.contains_key(&client) {
             return;
@@ -298,8 +299,8 @@ fn shutting_down(after: Duration) -> Failure {
     Failure::new(Code::ShuttingDown, "the relay is shutting down").with_retry_after(after)
 }
 
-/// An address as others can use it: IPv4 as such, and without a scope, which means something on
-/// this host alone.
+/// Returns an address as others can use it: IPv4 as such, and without a scope, which only has
+/// meaning on this host.
 fn plain(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }

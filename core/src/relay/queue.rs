@@ -1,9 +1,10 @@
-//! What waits for a client until its connection has room: fair between its senders, and bounded.
+//! Packets that wait for a client until its connection has room: fair between their senders, and
+//! bounded.
 //!
 //! It decides which packet goes next and which is dropped. It never inspects a packet, and does not
 //! know which client may send to which.
 //!
-//! Every sender has a queue of its own for each receiver, and these take turns by bytes (deficit
+//! Every sender has a separate queue for each receiver, and these take turns by bytes (deficit
 //! round robin, Shreedhar and Varghese 1995). When there is no room, the oldest packet of the
 //! sender with the most bytes waiting is dropped: a sender above its share takes no room from one
 //! below it.
@@ -14,7 +15,7 @@ use bytes::Bytes;
 
 use crate::id::PeerId;
 
-/// What a packet counts beyond its bytes: about what it takes to hold one.
+/// Size that a packet counts beyond its bytes: about the memory to hold one.
 pub(super) const OVERHEAD: usize = 64;
 
 /// Bytes that a sender may send in its turn: one full packet of an ordinary path.
@@ -129,13 +130,13 @@ impl Queues {
         self.ready.remove(&receiver);
     }
 
-    /// Clients that something waits for.
+    /// Returns the clients with waiting packets.
     #[cfg(any(test, feature = "testing"))]
     pub(super) fn receivers(&self) -> impl Iterator<Item = PeerId> {
         self.receivers.keys().copied()
     }
 
-    /// Bytes that wait for all clients.
+    /// Returns the bytes that wait for all clients.
     pub(super) const fn bytes(&self) -> usize {
         self.bytes
     }
@@ -175,7 +176,7 @@ impl Queue {
         Some(freed)
     }
 
-    /// Returns the packet that goes next: turns pass until it is that of a sender who may send.
+    /// Returns the packet that goes next: turns pass until it is that of a sender that may send.
     fn next(&mut self) -> Option<&Bytes> {
         loop {
             let flow = self.flows.get_mut(self.turns.front()?)?;

@@ -1,7 +1,7 @@
 //! The registered names, and the services that each connector offers to which clients.
 //!
-//! It decides who holds a name and which connectors a client may be matched with. It never decides
-//! which of them the client gets, and does not know about channels.
+//! It decides which client holds a name and which connectors a client may be matched with. It never
+//! decides which of them the client gets, and does not know about channels.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -82,7 +82,7 @@ impl Registry {
         self.registrations.iter().map(|(id, registration)| (*id, registration))
     }
 
-    /// Who holds a name.
+    /// Returns the client that holds a name.
     pub(super) fn holder(&self, mesh: KeyDigest, name: &str) -> Option<PeerId> {
         self.names.get(&mesh)?.get(name).copied()
     }

@@ -10,7 +10,8 @@ const LEN: usize = MAX_SERIAL / 2;
 pub(super) struct Serial([u8; LEN]);
 
 impl Serial {
-    /// Reads hexadecimal digits; `None` if they are none, or the number has more than 20 octets.
+    /// Parses hexadecimal digits; `None` if they are invalid, or the number has more than 20
+    /// octets.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let digits = text.trim_start_matches('0').as_bytes();
         let skip = MAX_SERIAL.checked_sub(digits.len())?;
@@ -23,8 +24,8 @@ impl Serial {
         Some(Self(serial))
     }
 
-    /// What a client without a serial number has. No certificate has it either, since theirs are
-    /// positive.
+    /// The value of a client without a serial number. No certificate has it, since serial numbers
+    /// are positive.
     pub(super) const NONE: Self = Self([0; LEN]);
 }
 

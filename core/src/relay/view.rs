@@ -38,7 +38,7 @@ pub struct View {
     pub guests: usize,
     /// Channels between them.
     pub channels: usize,
-    /// Who is registered, in the order in which they came.
+    /// The registered clients, in order of their arrival.
     pub registrations: Vec<RegistrationView>,
     /// Bytes that wait to be forwarded, each packet with 64 more.
     pub queued_bytes: usize,
@@ -73,9 +73,9 @@ pub struct RegistrationView {
     pub key: KeyDigest,
     /// Where its packets come from.
     pub observed: SocketAddr,
-    /// What it offers.
+    /// The services that it offers.
     pub services: Vec<ServiceName>,
-    /// How many guests it lets in.
+    /// How many guests it admits.
     pub guests: usize,
     /// Time since it registered, in milliseconds.
     pub age_ms: u64,

@@ -161,7 +161,7 @@ fn a_client_may_have_so_many_channels_and_not_one_more() {
     assert_eq!(table.heard(), ["2 unmatched 9 overloaded"]);
     table.hang_up(2, first);
     table.channel(2, "web");
-    // What others have to it does not count.
+    // Channels of other clients to it do not count.
     table.register(2, "shed", &["x"]);
     table.channel(1, "x");
     table.channel(1, "x");

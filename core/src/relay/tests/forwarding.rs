@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::encapsulation::{PART as CONTEXT_PART, WHOLE as CONTEXT_PACKET};
 
-/// What a packet counts in a queue beyond its bytes.
+/// Size that a packet counts in a queue beyond its bytes.
 const OVERHEAD: usize = 64;
 
 fn datagram(context: u8, channel: u32, rest: &[u8]) -> Vec<u8> {

@@ -1,4 +1,4 @@
-//! What a relay promises: every rule at its threshold, and all of them together against a model.
+//! Tests of a relay: every rule at its threshold, and all of them together against a model.
 
 mod attaching;
 mod connecting;

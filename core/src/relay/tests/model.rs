@@ -50,7 +50,7 @@ enum Op {
     },
 }
 
-/// What the model knows of a client.
+/// The model's state of a client.
 #[derive(Debug, Clone)]
 struct Known {
     key: u8,

@@ -1,4 +1,4 @@
-//! Who holds a name, for how long, and who takes it over.
+//! Tests which client holds a name, for how long, and which may take it over.
 
 use super::*;
 use crate::relay::MAX_OFFERS;
