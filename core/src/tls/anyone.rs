@@ -19,8 +19,8 @@ use super::credential::Credential;
 use super::trust::KeyDigest;
 use super::verify::END_OF_TIME;
 
-/// Certificates behind the leaf that are looked at: a CA with two more between, and one to spare. A
-/// dialler chooses their number, and each costs a signature check or more.
+/// Certificates after the leaf that are checked: a CA with two intermediates, and one to spare. A
+/// dialer chooses their number, and each costs a signature check or more.
 const MAX_AUTHORITIES: usize = 4;
 
 /// Accepts every dialer that holds the key of the certificate that it presents.
@@ -34,7 +34,7 @@ impl Anyone {
         Self { provider: provider.clone() }
     }
 
-    /// Who it is at `unix` that presented this chain.
+    /// Returns the identity at `unix` of the peer that presented this chain.
     pub(super) fn credential(
         &self,
         leaf: &CertificateDer<'_>,
@@ -43,8 +43,8 @@ impl Anyone {
     ) -> Result<Credential, Error> {
         let key = key_of(leaf)?;
         let rest = rest.get(..MAX_AUTHORITIES).unwrap_or(rest);
-        // The CA stands last by custom (RFC 8446 §4.4.2), and those between it and the leaf issued
-        // the leaf as well: the mesh is that of the last.
+        // The CA is last by custom (RFC 8446 §4.4.2), and those between it and the leaf issued the
+        // leaf as well: the mesh is that of the last.
         let found = rest.iter().rev().find_map(|authority| {
             let mesh = KeyDigest::of_certificate(authority)?;
             self.is_issued(leaf, authority, rest, unix).ok()?;

@@ -15,7 +15,7 @@ pub enum Standing {
     /// It holds a certificate of the trusted CA, the pinned key, or, where anyone may dial, a
     /// certificate of the CA that it presented.
     Member,
-    /// It holds a key that was let in without a certificate
+    /// It holds a key that was admitted without a certificate
     /// ([`Trust::with_guests`](super::Trust::with_guests),
     /// [`Trust::anyone`](super::Trust::anyone)).
     Guest,
@@ -78,7 +78,7 @@ impl Credential {
         }
     }
 
-    /// Returns true if it is a guest, who has no certificate and no name.
+    /// Returns true if it is a guest, which has no certificate and no name.
     #[must_use]
     pub const fn is_guest(&self) -> bool {
         matches!(self.standing, Standing::Guest)

@@ -1,4 +1,5 @@
-//! Who a node is: a certificate chain and its private key, read from PEM. It reads no files.
+//! The identity of a node: a certificate chain and its private key, read from PEM. It reads no
+//! files.
 
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};

@@ -26,14 +26,14 @@ use crate::clock::WallClock;
 /// The application protocol of this version (RFC 7301).
 pub const ALPN: &[u8] = b"adit/1";
 
-/// What is wrong with the TLS material the caller brought.
+/// An error in the TLS material of the caller.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TlsError {
     /// The text is not PEM, or has no item of the kind looked for.
     #[error("no {what} in the PEM text: {why}")]
     Pem {
-        /// What was looked for.
+        /// The expected item.
         what: &'static str,
         /// The message of the parser.
         why: String,
@@ -58,15 +58,15 @@ pub struct Tls {
 }
 
 impl Tls {
-    /// Mutual TLS with the default provider: aws-lc-rs with post-quantum key exchange, or ring
-    /// where only that feature is on. AES-128-GCM goes first: measured 1.3 times as fast as
+    /// Returns mutual TLS with the default provider: aws-lc-rs with post-quantum key exchange, or
+    /// ring where only that feature is on. AES-128-GCM goes first: measured 1.3 times as fast as
     /// ChaCha20 where the processor has AES instructions.
     #[must_use]
     pub fn new(identity: Identity, trust: Trust) -> Self {
         Self::with_provider(identity, trust, default_provider())
     }
 
-    /// Mutual TLS with a provider of the caller's.
+    /// Returns mutual TLS with the caller's provider.
     #[must_use]
     pub const fn with_provider(
         identity: Identity,
@@ -76,7 +76,7 @@ impl Tls {
         Self { identity, trust, provider }
     }
 
-    /// Who the node is.
+    /// Returns the identity of the node.
     #[must_use]
     pub const fn identity(&self) -> &Identity {
         &self.identity
@@ -162,7 +162,7 @@ pub fn default_provider() -> Arc<CryptoProvider> {
     Arc::new(provider)
 }
 
-/// SHA-256, which needs no secret and no provider of the caller's.
+/// Returns the SHA-256 digest, which needs no secret and no provider.
 fn sha256(data: &[u8]) -> [u8; 32] {
     #[cfg(not(feature = "ring"))]
     use aws_lc_rs::digest;

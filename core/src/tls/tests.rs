@@ -1,4 +1,4 @@
-//! What the handshakes of a node demand, against peers of bare TLS as QUIC carries it.
+//! Tests the requirements of a node's handshakes, against peers of bare TLS as QUIC carries it.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};

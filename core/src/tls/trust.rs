@@ -82,7 +82,7 @@ impl<'de> serde::Deserialize<'de> for KeyDigest {
     }
 }
 
-/// What certificates are checked against.
+/// The trust anchors of certificates.
 #[derive(Debug, Clone)]
 pub(super) enum Anchors {
     Roots(Arc<RootCertStore>),
@@ -106,7 +106,7 @@ pub(super) enum Anchors {
 pub struct Trust {
     pub(super) anchors: Anchors,
     pub(super) revoked: Vec<CertificateRevocationListDer<'static>>,
-    /// Keys without a certificate that are let in, and until when.
+    /// Keys without a certificate that are admitted, and until when.
     pub(super) guests: Arc<BTreeMap<KeyDigest, Duration>>,
 }
 
@@ -119,7 +119,7 @@ impl Trust {
         Self::new(certificates(ca)?)
     }
 
-    /// Trust in CA certificates in DER.
+    /// Returns trust in CA certificates in DER.
     ///
     /// # Errors
     /// [`TlsError::Trust`] when one is unusable.
@@ -131,26 +131,26 @@ impl Trust {
         Ok(Self::anchored(Anchors::Roots(Arc::new(roots))))
     }
 
-    /// Trust in the one CA whose public key has this digest: an acceptor has to present that CA's
-    /// certificate along with its own. For a first contact, before the CA's certificate is known;
-    /// only a node that dials can be configured with it.
+    /// Returns trust in the one CA whose public key has this digest: an acceptor has to present
+    /// that CA's certificate along with its own. For a first contact, before the CA's certificate
+    /// is known; only a node that dials can be configured with it.
     #[must_use]
     pub fn pinned(ca: KeyDigest) -> Self {
         Self::anchored(Anchors::Pin(ca))
     }
 
-    /// Trust in the one acceptor whose own public key has this digest, regardless of the issuer and
-    /// the lifetime of its certificate: the name that is dialled has to be in it. A relay is pinned
-    /// like this, since its certificate is its own (docs/protocol.md, "Relay addresses"). Only a
-    /// node that dials can be configured with it.
+    /// Returns trust in the one acceptor whose own public key has this digest, regardless of the
+    /// issuer and the lifetime of its certificate: the name that is dialled has to be in it. A
+    /// relay is pinned like this, since its certificate is its own (docs/protocol.md, "Relay
+    /// addresses"). Only a node that dials can be configured with it.
     #[must_use]
     pub fn pinned_leaf(key: KeyDigest) -> Self {
         Self::anchored(Anchors::Leaf(key))
     }
 
-    /// Trust in no authority: an acceptor accepts every dialer that proves to hold the key of the
-    /// certificate it presents (RFC 8446 §4.4.3), and knows it by that key. A dialer that presents
-    /// the CA of its certificate as well is a member of that CA's mesh
+    /// Returns trust in no authority: an acceptor accepts every dialer that proves to hold the key
+    /// of the certificate it presents (RFC 8446 §4.4.3), and knows it by that key. A dialer that
+    /// presents the CA of its certificate as well is a member of that CA's mesh
     /// ([`Credential::mesh`](super::Credential::mesh)); every other is a guest. For a relay, which
     /// serves meshes unknown to it. Revocation lists and guests beside it are ignored; a node with
     /// it cannot dial.

@@ -36,7 +36,7 @@ pub(crate) struct Verifiers {
     diallers: Diallers,
 }
 
-/// Who may dial.
+/// Which dialers are accepted.
 #[derive(Debug, Clone)]
 enum Diallers {
     Nobody,
@@ -76,7 +76,8 @@ impl Verifiers {
         }
     }
 
-    /// Who a peer that was dialled under `name` is at `unix`, by the chain it presented.
+    /// Returns the identity at `unix` of a peer that was dialled under `name`, from the chain it
+    /// presented.
     pub(crate) fn acceptor(
         &self,
         chain: &[CertificateDer<'_>],
@@ -96,7 +97,7 @@ impl Verifiers {
         Ok(Credential::member(leaf, end(check)))
     }
 
-    /// Who a peer that dialled is at `unix`, by the chain it presented.
+    /// Returns the identity at `unix` of a peer that dialled, from the chain it presented.
     pub(crate) fn dialler(
         &self,
         chain: &[CertificateDer<'_>],
@@ -129,7 +130,7 @@ fn nothing_presented() -> Failure {
     Failure::new(Code::Unauthenticated, "the peer presented no certificate")
 }
 
-/// Why a certificate is not good any more, for the one who presented it.
+/// Returns why a certificate is not valid any more, for the peer that presented it.
 fn refusal(error: &Error) -> Failure {
     let about = |reason: fn(&CertificateError) -> bool| matches!(error, Error::InvalidCertificate(e) if reason(e));
     let sentence = if about(|e| *e == CertificateError::Revoked) {

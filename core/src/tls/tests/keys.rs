@@ -17,7 +17,7 @@ fn digest(certificate: &CertificateDer<'_>) -> KeyDigest {
     KeyDigest::of_certificate(certificate).unwrap()
 }
 
-/// Who it is for a node that lets anyone in.
+/// Returns the identity of a peer for a node that accepts any dialer.
 fn seen(chain: &[CertificateDer<'static>]) -> Credential {
     let relay = Pki::stranger().issue("relay", Role::Connector).identity();
     let tls = Tls::with_provider(relay, Trust::anyone(), provider());
