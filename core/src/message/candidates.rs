@@ -21,7 +21,7 @@ pub struct Candidates {
     /// Its addresses, best first: up to [`MAX_CANDIDATES`].
     #[serde(default)]
     pub candidates: Vec<Candidate>,
-    /// What its network does to the addresses of its packets.
+    /// How its network maps the addresses of its packets.
     #[serde(default)]
     pub mapping: Mapping,
     /// Counts the sender's requests for probes, so that both sides start together.
@@ -53,7 +53,7 @@ pub enum CandidateKind {
     Host,
     /// A relay saw it.
     Reflexive,
-    /// A router was asked for it.
+    /// A port mapping requested from a router.
     Mapped,
     /// A kind of a later version.
     #[serde(other)]

@@ -22,7 +22,7 @@ pub const MAX_SENTENCE: usize = 1024;
 /// I am here. A receiver answers with [`HeartbeatAck`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Heartbeat {
-    /// Who sends it: 1 to [`MAX_ID`] bytes.
+    /// The sender: 1 to [`MAX_ID`] bytes.
     pub device_id: String,
     /// When it was sent, in milliseconds since the Unix epoch.
     pub timestamp: u64,
@@ -79,7 +79,7 @@ pub enum ServerStatus {
 /// The sender's GPU is busy: it may soon escalate.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PrewarmSignal {
-    /// Who sends it: 1 to [`MAX_ID`] bytes.
+    /// The sender: 1 to [`MAX_ID`] bytes.
     pub device_id: String,
     /// When it was sent, in milliseconds since the Unix epoch.
     pub timestamp: u64,
@@ -119,7 +119,7 @@ impl JsonBody for PrewarmSignal {
 pub struct ErrorMessage {
     /// Which failure: the text of a [`Code`], or one of a later version; 1 to [`MAX_CODE`] bytes.
     pub code: String,
-    /// What happened, for a person: up to [`MAX_SENTENCE`] bytes.
+    /// The failure, for a person: up to [`MAX_SENTENCE`] bytes.
     pub message: String,
     /// More about it, for a program. `retry_after_ms` asks to be left alone that long.
     #[serde(default, skip_serializing_if = "Option::is_none")]

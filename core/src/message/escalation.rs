@@ -30,7 +30,7 @@ pub struct EscalationRequest {
     /// How long the sender waits for the answer, in seconds, 1 to 600. Default: 30.
     #[serde(default = "default_timeout")]
     pub timeout_secs: u16,
-    /// The model asked for, 1 to [`MAX_ID`] bytes. Default: the edge chooses.
+    /// The requested model, 1 to [`MAX_ID`] bytes. Default: the edge chooses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
     /// Whether the answer comes as [`StreamChunk`]s and a [`StreamEnd`]. Default: whole.
@@ -72,10 +72,10 @@ impl JsonBody for EscalationRequest {
     }
 }
 
-/// What a model should know besides the query.
+/// Context for a model besides the query.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Context {
-    /// What the model is, and what it is asked to do.
+    /// The role of the model, and its task.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub framing: Option<Text>,
     /// Excerpts it may rely on, best first: up to [`MAX_LIST`].
@@ -116,9 +116,9 @@ pub struct Turn {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
-    /// The one who sets the rules.
+    /// The author of the rules.
     System,
-    /// The one who asks.
+    /// The person who asks.
     User,
     /// The model.
     Assistant,
@@ -176,7 +176,7 @@ pub struct EscalationResponse {
     pub model: String,
     /// Why it ends where it does.
     pub finish_reason: FinishReason,
-    /// What it took.
+    /// The tokens it used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
 }
@@ -206,7 +206,7 @@ pub enum FinishReason {
     Unknown,
 }
 
-/// What an answer took, in tokens.
+/// The tokens that an answer used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Usage {
     /// Tokens read.
@@ -243,7 +243,7 @@ pub struct StreamEnd {
     pub chunks: u64,
     /// Why the answer ends where it does.
     pub finish_reason: FinishReason,
-    /// What it took.
+    /// The tokens it used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
 }

@@ -188,7 +188,7 @@ impl Message {
     }
 }
 
-/// What is wrong with a payload. It never quotes the payload, which may be secret.
+/// An error in a payload. It never quotes the payload, which may be secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum MessageError {

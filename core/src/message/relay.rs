@@ -1,8 +1,8 @@
 //! Messages between a relay and its clients: their names, the services they look up, and the
 //! channels between them.
 //!
-//! Decides their fields and ranges. Never decides who may register or connect: that is the
-//! relay's, and in the end the two clients' own handshake with each other.
+//! Decides their fields and ranges. Never decides which clients may register or connect: the relay
+//! does, and in the end the two clients' own handshake.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -94,7 +94,7 @@ pub struct Register {
     /// The connector's name within its mesh, which is one key's at a time: 1 to 128 bytes of
     /// visible ASCII.
     pub name: String,
-    /// What it offers: up to [`MAX_SERVICES`].
+    /// The services it offers: up to [`MAX_SERVICES`].
     #[serde(default)]
     pub services: Vec<ServiceName>,
     /// Keys that are not of the mesh and may connect as well: up to [`MAX_GUESTS`].
@@ -260,7 +260,7 @@ impl JsonBody for Unmatched {
 pub struct Incoming {
     /// The relay's number for the channel on this connection.
     pub channel: u32,
-    /// The service that was asked for.
+    /// The requested service.
     pub service: ServiceName,
     /// The key that the other proved to hold to the relay.
     pub key: KeyDigest,

@@ -1,6 +1,6 @@
 //! Requests and responses: a small header in front of an opaque body.
 //!
-//! Decides how the two are packed. Never copies a body on receipt, and never looks into one.
+//! Decides how the two are encoded. Never copies a body on receipt, and never inspects one.
 
 use std::borrow::Cow;
 use std::fmt;

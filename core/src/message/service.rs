@@ -1,6 +1,7 @@
 //! The header of a forwarded stream, and the names it can ask for.
 //!
-//! Decides what a service name is. Never decides which exist or who may use them.
+//! Decides which service names are valid. Never decides which services exist or which peers may use
+//! them.
 
 use std::borrow::Borrow;
 use std::fmt;
