@@ -25,7 +25,7 @@ pub(crate) struct Early {
 }
 
 impl Early {
-    /// Keeps a datagram, unless as many of this relay's are kept already.
+    /// Keeps a datagram, unless the limit of this relay is reached.
     pub(crate) fn push(&mut self, channel: Channel, datagram: &Bytes, now: Instant) {
         self.expire(now);
         let of_relay = self.kept.iter().filter(|(_, of, _)| of.relay == channel.relay).count();
@@ -35,7 +35,7 @@ impl Early {
         }
     }
 
-    /// Returns what came by a channel, in order; it is kept no more.
+    /// Returns the datagrams of a channel, in order, and removes them.
     pub(crate) fn take(&mut self, channel: Channel, now: Instant) -> Vec<Bytes> {
         self.expire(now);
         let (its, others): (VecDeque<_>, _) =
@@ -44,7 +44,7 @@ impl Early {
         its.into_iter().map(|(_, _, datagram)| datagram).collect()
     }
 
-    /// A relay is gone, and its channels with it.
+    /// Removes a lost relay, and its channels.
     pub(crate) fn forget(&mut self, relay: PeerId) {
         self.kept.retain(|(_, of, _)| of.relay != relay);
     }

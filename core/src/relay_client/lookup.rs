@@ -1,4 +1,4 @@
-//! Which relays were asked for a service, and what they answered.
+//! The relays that were asked for a service, and their answers.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -16,8 +16,8 @@ pub(crate) const AGAIN: Duration = Duration::from_secs(5);
 /// How often it is asked soon.
 const ASKED_SOON: u32 = 3;
 
-/// Connectors left out of a search, since they turned out to be others than the one that is
-/// connected; beyond this the oldest are asked for again.
+/// Connectors excluded from a search, since they turned out not to be the one that is connected;
+/// beyond this the oldest are asked for again.
 const MAX_EXCLUDED: usize = 16;
 
 /// One peer's search.
@@ -39,7 +39,7 @@ impl Search {
         *self = Self::default();
     }
 
-    /// A relay is asked.
+    /// Handles a lookup that was sent to a relay.
     pub(crate) fn on_asked(&mut self, relay: PeerId, request: u64) {
         self.asked.insert(relay, request);
     }
@@ -54,7 +54,8 @@ impl Search {
         self.asked.get(&relay) == Some(&request)
     }
 
-    /// A relay found a connector. True if it is the one that is wanted: the first that was found.
+    /// Handles a connector that a relay found. Returns true if it is the one that is wanted: the
+    /// first that was found.
     pub(crate) fn on_matched(&mut self, relay: PeerId, key: KeyDigest, now: Instant) -> bool {
         self.asked.remove(&relay);
         let is_wanted = *self.found.get_or_insert(key) == key;
@@ -68,12 +69,14 @@ impl Search {
         is_wanted
     }
 
-    /// The connection is up: only the connector at its other end is wanted from here on.
+    /// Handles the established connection: only the connector at its other end is wanted from here
+    /// on.
     pub(crate) const fn on_connected(&mut self, key: KeyDigest) {
         self.found = Some(key);
     }
 
-    /// A relay found none. The reason, once no other relay has still to answer and none found one.
+    /// Handles a lookup without a match. Returns the reason, once no other relay has still to
+    /// answer and none found one.
     pub(crate) fn on_unmatched(
         &mut self,
         relay: PeerId,
@@ -89,7 +92,7 @@ impl Search {
         self.asked.is_empty().then_some(refusal)
     }
 
-    /// A relay is gone, or a channel of it.
+    /// Handles the loss of a relay, or of a channel through it.
     pub(crate) fn on_lost(&mut self, relay: PeerId, now: Instant) {
         self.asked.remove(&relay);
         self.repeated = 0;

@@ -1,4 +1,4 @@
-//! Where a registration at one relay stands.
+//! The state of a registration at one relay.
 //!
 //! ```text
 //!            on_up              on_registered            refresh is due
@@ -20,7 +20,7 @@ pub(crate) const ANSWER: Duration = Duration::from_secs(10);
 /// Pause after a refusal that names none.
 pub(crate) const AGAIN: Duration = Duration::from_secs(60);
 
-/// What is to be done.
+/// An action that is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Action {
     /// Send the registration.
@@ -71,13 +71,13 @@ impl Registration {
         self.is_known && matches!(self.state, State::Held { .. } | State::Asked { .. })
     }
 
-    /// The relay is connected.
+    /// Handles a connected relay.
     pub(crate) fn on_up(&mut self, is_wanted: bool, now: Instant) -> Option<Action> {
         (self.state, self.is_known) = (State::Silent, false);
         self.set(is_wanted, now)
     }
 
-    /// The connection is gone, and with it the registration.
+    /// Handles the lost connection, and with it the lost registration.
     pub(crate) const fn on_down(&mut self) {
         (self.state, self.is_known) = (State::Away, false);
     }
@@ -96,7 +96,8 @@ impl Registration {
         }
     }
 
-    /// The relay acknowledged it and wants to hear of it again after a while. True if that is news.
+    /// Handles the relay's acknowledgement, with the time until the next refresh. Returns true if
+    /// the registration is new.
     pub(crate) fn on_registered(&mut self, refresh: Duration, now: Instant) -> bool {
         if !matches!(self.state, State::Asked { .. }) {
             return false;
@@ -106,7 +107,7 @@ impl Registration {
         !std::mem::replace(&mut self.is_known, true)
     }
 
-    /// The relay does not have it, or has it no more.
+    /// Handles a relay that does not have the registration, or not any more.
     pub(crate) fn on_unregistered(&mut self, failure: &Failure, now: Instant) {
         if matches!(self.state, State::Away) {
             return;
