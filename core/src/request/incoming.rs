@@ -18,7 +18,7 @@ pub(crate) const STREAM_BUFFER: usize = 256 << 10;
 enum State {
     /// No answer yet.
     Offered,
-    /// A streamed answer is under way; this is the number of the next chunk.
+    /// A streamed answer is in progress; this is the number of the next chunk.
     Streaming(u64),
     /// The answer is complete, or refused.
     Answered,

@@ -12,7 +12,7 @@ use crate::error::{Code, Failure};
 use crate::frame::Decoder;
 use crate::message::{EncodeError, Message, Request as Wire};
 
-/// What a piece of the answer amounts to.
+/// The effect of a piece of the answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Step {
     /// The next bytes of the response.
@@ -62,7 +62,7 @@ impl Outgoing {
         })
     }
 
-    /// Bytes that wait to be written.
+    /// Returns the number of bytes that wait to be written.
     pub(crate) fn unsent_bytes(&self) -> usize {
         self.unsent.iter().map(Bytes::len).sum()
     }
@@ -72,7 +72,7 @@ impl Outgoing {
         &mut self.unsent
     }
 
-    /// Returns how many bytes to read next, so that none beyond the frame under way are taken.
+    /// Returns how many bytes to read next, so that none beyond the current frame are taken.
     pub(crate) fn wanted(&self) -> usize {
         self.decoder.wanted().max(1)
     }

@@ -14,7 +14,7 @@ use std::time::Instant;
 /// others pass their deadlines unasked; with 16, urgent ones keep nine tenths of the turns.
 pub const MAX_OVERTAKES: u32 = 16;
 
-/// What is wrong with [`Limits`].
+/// An error in [`Limits`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
@@ -103,7 +103,7 @@ pub enum Limit {
 /// There is no room for the item, which is returned to the caller. The queue is unchanged.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Full<T> {
-    /// What did not fit.
+    /// The item that did not fit.
     pub item: T,
     /// The limit that it would pass.
     pub limit: Limit,
@@ -292,7 +292,7 @@ impl<T> Queue<T> {
             || self.bytes >= four_fifths(self.limits.bytes)
     }
 
-    /// [`Queue::is_pressured`] as a value.
+    /// Returns [`Queue::is_pressured`] as a value.
     #[must_use]
     pub fn pressure(&self) -> Pressure {
         if self.is_pressured() { Pressure::Pressured } else { Pressure::Relaxed }
