@@ -78,7 +78,7 @@ impl Decoder {
         }
     }
 
-    /// Returns the header of the frame under way, once it is complete.
+    /// Returns the header of the current frame, once it is complete.
     #[must_use]
     pub const fn header(&self) -> Option<Header> {
         match &self.state {
@@ -87,9 +87,9 @@ impl Decoder {
         }
     }
 
-    /// Returns how many bytes complete the header, or the payload, under way: a caller that reads
-    /// no more than that from a stream takes no bytes beyond the frame. Zero for a payload that is
-    /// empty, and after an error.
+    /// Returns how many bytes complete the header, or the payload, of the current frame: a caller
+    /// that reads no more than that from a stream takes no bytes beyond the frame. Zero for a
+    /// payload that is empty, and after an error.
     #[must_use]
     pub const fn wanted(&self) -> usize {
         match &self.state {
@@ -101,9 +101,9 @@ impl Decoder {
         }
     }
 
-    /// Bytes of an unfinished frame held here, its header included: at most [`HEADER_LEN`] and the
-    /// length it declares. Zero at a frame boundary, so a stream that ends at any other value was
-    /// cut short.
+    /// Returns the bytes of an unfinished frame held here, its header included: at most
+    /// [`HEADER_LEN`] and the length it declares. Zero at a frame boundary, so a stream that ends
+    /// at any other value was cut short.
     #[must_use]
     pub const fn buffered(&self) -> usize {
         match &self.state {
@@ -113,7 +113,7 @@ impl Decoder {
         }
     }
 
-    /// Bytes allocated for an unfinished frame: at most what it declares.
+    /// Returns the bytes allocated for an unfinished frame: at most its declared length.
     #[must_use]
     pub const fn capacity(&self) -> usize {
         match &self.state {

@@ -46,7 +46,7 @@ pub const MAX_PAYLOAD: usize = 10 * 1024 * 1024;
 /// One frame. Its `Debug` shows the length of the payload, never its content.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Frame {
-    /// What the payload is; any value can arrive.
+    /// The kind of the payload; any value can arrive.
     pub kind: u8,
     /// The payload. It may share memory with the chunk it came in: copy what you keep for long.
     pub payload: Bytes,
@@ -61,7 +61,7 @@ impl fmt::Debug for Frame {
 /// The first five bytes of a frame, within the limit it was decoded under.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
-    /// What the payload is.
+    /// The kind of the payload.
     pub kind: u8,
     /// Bytes of payload that follow.
     pub length: u32,
@@ -92,7 +92,7 @@ impl Header {
     }
 }
 
-/// What a peer did wrong. Frames cannot be found again after it, so the stream is of no use.
+/// An error of a peer. The next frame cannot be found after it, so the stream is of no use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DecodeError {
