@@ -53,7 +53,7 @@ impl fmt::Debug for Key {
     }
 }
 
-/// What a probe is.
+/// The kind of a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
     /// A question, 0x20.
@@ -91,8 +91,8 @@ pub struct Probe {
     /// When this probe was sent, in microseconds of a clock of its sender's own that never goes
     /// back; a relay, which keeps no clock for a client, repeats the ping's.
     pub sent: u64,
-    /// Where the ping came from, as the sender of the pong saw it; `None` in a ping, and where
-    /// there is no address.
+    /// The source of the ping, as the sender of the pong saw it; `None` in a ping, and where there
+    /// is no address.
     pub observed: Option<SocketAddr>,
     /// Eight bits that the two ends agree on.
     pub state: u8,
