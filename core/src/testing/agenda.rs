@@ -37,7 +37,7 @@ impl<T> Agenda<T> {
         Self { entries: BTreeMap::new(), pushed: 0 }
     }
 
-    /// Puts `entry` at `at`, after everything that stands there.
+    /// Puts `entry` at `at`, after all entries of the same instant.
     pub fn push(&mut self, entry: T, at: Instant) {
         self.entries.insert((at, self.pushed), entry);
         self.pushed += 1;

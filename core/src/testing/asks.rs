@@ -45,7 +45,7 @@ impl Manner {
         }
     }
 
-    /// Bytes of the complete answer to the request of this number.
+    /// Returns the length of the complete answer to the request of this number.
     const fn answer(self, tag: usize) -> u64 {
         match self {
             Self::Whole => (tag as u64 * 7919) % 20_000,
@@ -72,7 +72,7 @@ struct Asked {
 pub(super) struct Asks {
     asked: Vec<Asked>,
     by_name: BTreeMap<Name, usize>,
-    /// Answers under way: the number of the request and of the next chunk.
+    /// Answers in progress: the number of the request and of the next chunk.
     answering: BTreeMap<Name, (usize, u64)>,
     datagrams: Vec<(usize, bool)>,
 }
@@ -223,7 +223,7 @@ impl Asks {
         }
     }
 
-    /// A node is gone, and its requests with it.
+    /// Handles the crash of a node, which loses its requests.
     pub(super) fn on_crash(&mut self, side: Side, start: u64) {
         for asked in &mut self.asked {
             if (asked.name.0, asked.name.1) == (side, start) {
@@ -233,7 +233,7 @@ impl Asks {
         self.answering.retain(|name, _| (name.0, name.1) != (side, start));
     }
 
-    /// No request of a node that runs is open after its deadline.
+    /// Checks that no request of a running node is open after its deadline.
     pub(super) fn check_deadlines(&self, side: Side, start: u64, now: Instant) {
         for asked in &self.asked {
             if (asked.name.0, asked.name.1) == (side, start) && asked.outcome.is_none() {
@@ -246,7 +246,7 @@ impl Asks {
         }
     }
 
-    /// Every request is over.
+    /// Checks that every request is over.
     pub(super) fn check_complete(&self) {
         for asked in &self.asked {
             assert!(asked.outcome.is_some(), "neither answered nor failed: {asked:?}");

@@ -44,7 +44,7 @@ pub struct HostClock {
     /// How long the host was suspended, up to the last resume.
     slept: Duration,
     suspended_at: Option<Instant>,
-    /// What the wall clock shows when no time has passed.
+    /// The time of the wall clock at the start.
     wall: Wall,
 }
 

@@ -1,11 +1,11 @@
-//! A TLS crypto provider whose randomness is seeded, so that handshakes repeat byte for byte.
+//! A TLS crypto provider with seeded randomness, so that handshakes repeat byte for byte.
 //!
 //! It replaces the random source and the key exchange of the provider the crate was built with, and
 //! leaves one cipher suite, one group and the provider's own signatures: Ed25519 certificates are
 //! needed for identical bytes, since an ECDSA signature is random in value and in length. It never
 //! decides anything about certificates, and must never be used outside tests.
 //!
-//! rustls wants `&'static` sources. Each [`SeededCrypto`] therefore borrows a source from a pool
+//! rustls requires `&'static` sources. Each [`SeededCrypto`] therefore borrows a source from a pool
 //! that grows to the largest number in use at any time, instead of leaking one per simulated node.
 
 use std::fmt;

@@ -1,4 +1,4 @@
-//! What must hold for any bytes: the bodies of the fuzz targets `frames` and `messages`.
+//! The invariants for any bytes: the bodies of the fuzz targets `frames` and `messages`.
 //!
 //! Decides what counts as a failure, and fails by panicking. Never makes up input: that comes from
 //! the fuzzer, or from the corpus that the tests replay.

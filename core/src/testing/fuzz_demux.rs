@@ -1,4 +1,4 @@
-//! What must hold for any batch on the socket: the body of the fuzz target `demux`.
+//! The invariants for any batch on the socket: the body of the fuzz target `demux`.
 //!
 //! Decides what counts as a failure, and fails by panicking. Never makes up input: that comes from
 //! the fuzzer, or from the corpus that the tests replay.

@@ -1,4 +1,4 @@
-//! What must hold for any certificate chain: the body of the fuzz target `identity`.
+//! The invariants for any certificate chain: the body of the fuzz target `identity`.
 //!
 //! Decides how bytes become a chain, which certificates may be trusted, and which identity results;
 //! fails by panicking. Never makes up input: that comes from the fuzzer, or from the corpus that
@@ -20,7 +20,7 @@ use crate::tls::{Credential, KeyDigest, Standing, Tls, Trust, Verifiers};
 const MAX_EDITS: usize = 64;
 const MAX_CHAIN: usize = 16;
 
-/// The last instant at which the guest is let in.
+/// The last instant at which the guest is admitted.
 const GUEST_UNTIL: Duration = EPOCH;
 
 /// A certificate as it was made.
@@ -41,7 +41,7 @@ impl Made {
     }
 }
 
-/// Everything that a chain is made of, and who judges it.
+/// The parts of every chain, and its verifiers.
 struct Cast {
     made: Vec<Made>,
     guest: KeyDigest,
@@ -72,7 +72,7 @@ pub fn identity(data: &[u8]) {
     cast.judge_acceptor(&cast.pinned, &chain, unix);
 }
 
-/// Around every instant at which something begins or ends.
+/// Returns an instant close to the begin or the end of a validity.
 fn moment(choice: u8) -> Duration {
     const SECOND: Duration = Duration::from_secs(1);
     let Validity { not_before, not_after } = Validity::CURRENT;
@@ -88,7 +88,7 @@ fn moment(choice: u8) -> Duration {
     }
 }
 
-/// One change: the operation, its certificates, its place, and its value.
+/// Applies one change: the operation, its certificates, its place, and its value.
 fn change(chain: &mut Vec<Vec<u8>>, [what, which, high, low, with]: [u8; 5], made: &[Made]) {
     let known = made[usize::from(which) % made.len()].certificate.to_vec();
     let place = usize::from(u16::from_be_bytes([high, low]));

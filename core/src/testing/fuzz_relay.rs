@@ -27,7 +27,7 @@ const CLIENTS: u8 = 8;
 struct Table {
     relay: Relay,
     now: Instant,
-    /// What each client knows of its channels, by its own numbers: the number at the other end.
+    /// Each client's channels, by its own numbers: the number at the other end.
     channels: BTreeMap<(PeerId, u32), (PeerId, u32)>,
     /// The last channel that a connector was offered while its caller has not been notified.
     incoming: Option<(PeerId, u32)>,

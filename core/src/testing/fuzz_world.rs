@@ -23,7 +23,7 @@ use crate::transmit::{Datagram, Route};
 /// Most operations of one world: more make it slower, not richer.
 const MAX_OPS: usize = 300;
 
-/// A world of two in which anything happens, and heals.
+/// Runs a world of two with any operations, and heals it.
 ///
 /// The first byte of `data` is the seed, every four bytes after it are one operation.
 pub fn operations(data: &[u8]) {

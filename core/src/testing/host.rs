@@ -49,7 +49,7 @@ pub struct Host {
     pub(super) clock: HostClock,
     pub(super) power: Power,
     pub(super) events: VecDeque<Event>,
-    /// What arrived and no node took.
+    /// Packets that arrived and no node took.
     pub(super) inbox: VecDeque<Packet>,
     config: Option<Config>,
     seed: [u8; 32],
@@ -59,7 +59,7 @@ pub struct Host {
     out: Vec<u8>,
     /// Whether its socket reports at which of its addresses a datagram arrived.
     pub(super) tells_local_ip: bool,
-    /// Last, so that its source is free again when everything made from it is gone.
+    /// Last, so that its source is free again when everything made from it is dropped.
     pub(super) crypto: SeededCrypto,
 }
 
@@ -106,7 +106,7 @@ impl Host {
         self.segments
     }
 
-    /// Returns the world's instant at which the node wants to be called.
+    /// Returns the world's instant of the node's deadline.
     pub(super) fn deadline(&self) -> Option<Instant> {
         match self.power {
             Power::On => self.clock.world(self.node.as_ref()?.deadline()?.0),
@@ -189,7 +189,7 @@ impl Host {
         }
     }
 
-    /// Fetches everything the node wants: events are kept, batches are returned.
+    /// Fetches all output of the node: events are kept, batches are returned.
     pub(super) fn drain(&mut self, now: Instant) -> Vec<Sent> {
         let mut sent = Vec::new();
         let here = self.clock.monotonic(now);

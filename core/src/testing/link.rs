@@ -1,8 +1,8 @@
 //! One direction of a link: what becomes of each datagram that enters it, and when.
 //!
 //! It decides delay, loss, damage and order from its own seeded generator, and draws the same
-//! number of times for every datagram, so that changing one condition leaves the others' luck
-//! alone. It never looks at addresses, and holds no datagram.
+//! number of times for every datagram, so that changing one condition does not change the others'
+//! results. It never reads addresses, and holds no datagram.
 
 use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
@@ -32,7 +32,7 @@ pub enum Loss {
         /// The probability of losing one of them.
         loss: f64,
     },
-    /// In bursts: the two-state model of Gilbert and Elliott, stepped once per datagram.
+    /// In bursts: the two-state model of Gilbert and Elliott, with one step per datagram.
     Bursty {
         /// The probability of going from the good state to the bad one.
         worsen: f64,
@@ -60,7 +60,7 @@ pub enum Loss {
 pub struct Conditions {
     /// Latency of every datagram. Default: 10 ms.
     pub latency: Duration,
-    /// Up to this much more, evenly spread; order is kept. Default: none.
+    /// Up to this much more latency, evenly spread; order is kept. Default: none.
     pub jitter: Duration,
     /// Which datagrams are lost. Default: none.
     pub loss: Loss,
@@ -73,7 +73,7 @@ pub struct Conditions {
     pub hold: Duration,
     /// How likely a datagram is to have one to [`MAX_FLIPS`] bits flipped. Default: 0.
     pub corrupt: f64,
-    /// Bytes a second through the bottleneck, headers included; none is no bottleneck. Default:
+    /// Bytes a second through the bottleneck, headers included; `None` is no bottleneck. Default:
     /// none.
     pub bandwidth: Option<NonZeroU64>,
     /// Bytes that may wait for the bottleneck; what comes on top is dropped. What finds more than
@@ -103,7 +103,7 @@ impl Default for Conditions {
     }
 }
 
-/// What a link did with one datagram.
+/// The fate of one datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
     /// It arrives at the first instant and, if there is one, again at the second.
@@ -156,13 +156,13 @@ impl Link {
         Self { conditions, rng, is_bad: false, busy_until: None, last_arrival: None }
     }
 
-    /// Returns the conditions that the next datagram meets.
+    /// Returns the conditions for the next datagram.
     #[must_use]
     pub const fn conditions(&self) -> &Conditions {
         &self.conditions
     }
 
-    /// Returns the conditions that the next datagram meets, to change them.
+    /// Returns the conditions for the next datagram, to change them.
     pub const fn conditions_mut(&mut self) -> &mut Conditions {
         &mut self.conditions
     }

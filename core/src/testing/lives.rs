@@ -45,7 +45,7 @@ struct Life {
 #[derive(Debug)]
 pub(super) struct Lives {
     lives: BTreeMap<Who, Life>,
-    /// What was seen of each node, in order.
+    /// The transitions of each node, in order.
     seen: BTreeMap<(Side, u64), Vec<(PeerId, Kind)>>,
     /// Whether a peer may be given up for another reason than its certificate or configuration.
     gives_up: bool,
@@ -109,7 +109,7 @@ impl Lives {
         }
     }
 
-    /// The wait before attempt `attempt` is what the default back-off allows.
+    /// Checks that the wait before attempt `attempt` is within the default back-off.
     pub(super) fn on_attempt_failed(failure: &Failure, attempt: u32, retry_in: Duration) {
         let nominal = 2.0_f64.powi(attempt.saturating_sub(1).min(10) as i32).min(60.0);
         let told = failure.retry_after().is_some() || failure.code() == Code::Overloaded;

@@ -34,7 +34,7 @@ pub mod trace;
 pub mod watch;
 pub mod world;
 
-/// Returns a seed as long as the generators take it.
+/// Returns a seed of the length that the generators take.
 #[must_use]
 pub fn widen(seed: u64) -> [u8; 32] {
     let mut bytes = [0; 32];

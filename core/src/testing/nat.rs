@@ -1,8 +1,7 @@
-//! A NAT or firewall for UDP, by the terms of RFC 4787: who is translated to what, and who may come
-//! back.
+//! A NAT or firewall for UDP, in the terms of RFC 4787: mapping and filtering.
 //!
 //! It decides the external address of every datagram that leaves and whether one that arrives is
-//! let in. It holds no datagram, knows no link and asks no clock: time is a parameter.
+//! admitted. It holds no datagram, knows no link and reads no clock: time is a parameter.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -13,13 +12,13 @@ use crate::rng::Rng;
 #[cfg(test)]
 mod tests;
 
-/// The lowest port that is given out where the inside port is not kept.
+/// The lowest port that is assigned where the inside port is not kept.
 pub const FIRST_PORT: u16 = 1_024;
 
 /// How many there are from there on.
 const PORTS: u64 = (1 << 16) - FIRST_PORT as u64;
 
-/// On what of the remote end a mapping (RFC 4787 §4.1) or a filter (§5) depends.
+/// The part of the remote end on which a mapping (RFC 4787 §4.1) or a filter (§5) depends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Dependence {
     /// Endpoint-independent: on neither.
@@ -30,7 +29,7 @@ pub enum Dependence {
     AddressAndPort,
 }
 
-/// What a [`Dependence`] sees of a remote end.
+/// The part of a remote end that a [`Dependence`] uses.
 type Seen = Option<(IpAddr, Option<u16>)>;
 
 impl Dependence {
@@ -80,7 +79,7 @@ pub struct Rules {
     pub mapping: Dependence,
     /// Which port that is (§4.2).
     pub ports: Ports,
-    /// Who may send to it (§5, REQ-8).
+    /// Which senders are admitted (§5, REQ-8).
     pub filtering: Dependence,
     /// How long a mapping and a permission last without a datagram that refreshes them (§4.3,
     /// REQ-5).
@@ -92,8 +91,8 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// Endpoint-independent in both directions ("full cone"): ports kept, five minutes, as §4.3
-    /// recommends.
+    /// Returns endpoint-independent mapping and filtering ("full cone"): ports kept, five minutes,
+    /// as §4.3 recommends.
     #[must_use]
     pub const fn full_cone() -> Self {
         Self {
@@ -120,26 +119,26 @@ impl Rules {
         Self { filtering: Dependence::AddressAndPort, ..Self::full_cone() }
     }
 
-    /// Another random port towards every address.
+    /// Returns a mapping to another random port towards every address.
     #[must_use]
     pub const fn address_dependent() -> Self {
         let ports = Ports::Random;
         Self { mapping: Dependence::Address, ports, ..Self::port_restricted() }
     }
 
-    /// Another random port towards every address and port ("symmetric").
+    /// Returns a mapping to another random port towards every address and port ("symmetric").
     #[must_use]
     pub const fn symmetric() -> Self {
         Self { mapping: Dependence::AddressAndPort, ..Self::address_dependent() }
     }
 
-    /// No translation, and only answers come in.
+    /// Returns rules without translation that only admit answers.
     #[must_use]
     pub const fn firewall() -> Self {
         Self { translates: false, ..Self::port_restricted() }
     }
 
-    /// No UDP.
+    /// Returns rules that drop all UDP.
     #[must_use]
     pub const fn blocks_udp() -> Self {
         Self { passes_udp: false, ..Self::port_restricted() }
@@ -211,7 +210,8 @@ pub struct Nat {
     mappings: BTreeMap<Key, Mapping>,
     /// External addresses that always lead to one inside socket, for any sender.
     forwards: BTreeMap<SocketAddr, SocketAddr>,
-    /// Who came in by a forward, as (inside, remote): answers leave from where it came in.
+    /// Senders admitted by a forward, as (inside, remote): answers leave from the same external
+    /// address.
     forwarded: BTreeMap<(SocketAddr, SocketAddr), (SocketAddr, Instant)>,
 }
 
@@ -226,13 +226,13 @@ impl Nat {
         Self { rules, external, rng, next_port, mappings, forwards, forwarded }
     }
 
-    /// How it behaves.
+    /// Returns its rules.
     #[must_use]
     pub const fn rules(&self) -> &Rules {
         &self.rules
     }
 
-    /// How it behaves, to change that; what it remembers stays.
+    /// Returns its rules, to change them; existing mappings stay.
     pub const fn rules_mut(&mut self) -> &mut Rules {
         &mut self.rules
     }
@@ -255,8 +255,8 @@ impl Nat {
         self.rules.translates && address.is_ipv4() == self.external.is_ipv4()
     }
 
-    /// Forgets everything, as after a power failure: open connections get other ports, unless they
-    /// keep theirs.
+    /// Removes all mappings, as after a power failure: open connections get other ports, unless
+    /// they keep theirs.
     pub fn reboot(&mut self) {
         self.mappings.clear();
         self.forwards.clear();
@@ -271,13 +271,13 @@ impl Nat {
         external
     }
 
-    /// Ends that, for those who use it as well.
+    /// Ends a forward, also for the connections that use it.
     pub fn end_forward(&mut self, external: SocketAddr) {
         self.forwards.remove(&external);
         self.forwarded.retain(|_, (by, _)| *by != external);
     }
 
-    /// Gets another address outside, and forgets everything.
+    /// Changes the external address, and removes all mappings.
     pub fn set_external(&mut self, external: IpAddr) {
         self.external = external;
         self.reboot();
@@ -350,8 +350,8 @@ impl Nat {
         Some(inside)
     }
 
-    /// How a datagram from one inside socket to the external address of another comes back in: its
-    /// source, translated to be external (REQ-9a), and its destination inside.
+    /// Returns how a datagram from one inside socket to the external address of another comes back
+    /// in: its source, translated to be external (REQ-9a), and its destination inside.
     pub fn hairpin(
         &mut self,
         src: SocketAddr,

@@ -43,7 +43,7 @@ pub struct Packet {
 }
 
 /// How many datagrams met which end. Of all that were sent or duplicated, each was delivered,
-/// dropped, or is still under way.
+/// dropped, or is still in transit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counters {
     /// Given to the network by hosts.
@@ -134,7 +134,7 @@ impl Net {
     }
 
     /// Changes the address of a host, like a NAT that lost its mapping or a move to another access
-    /// network. Datagrams under way to the old address are lost.
+    /// network. Datagrams in transit to the old address are lost.
     ///
     /// # Panics
     ///
@@ -148,8 +148,8 @@ impl Net {
         }
     }
 
-    /// Returns the conditions from one host to another, to change them. Datagrams under way keep
-    /// those under which they were sent.
+    /// Returns the conditions from one host to another, to change them. Datagrams in transit keep
+    /// those with which they were sent.
     ///
     /// # Panics
     ///
@@ -228,13 +228,13 @@ impl Net {
         None
     }
 
-    /// Returns how many datagrams are under way.
+    /// Returns how many datagrams are in transit.
     #[must_use]
     pub fn under_way(&self) -> usize {
         self.under_way.len()
     }
 
-    /// Returns the datagrams under way in the order in which they arrive, to tamper with them.
+    /// Returns the datagrams in transit in order of arrival, to tamper with them.
     pub fn under_way_mut(&mut self) -> impl Iterator<Item = &mut Packet> {
         self.under_way.iter_mut()
     }
@@ -296,7 +296,7 @@ mod tests {
         }
     }
 
-    /// Sends in both directions for two seconds, changes all datagrams under way, and delivers to
+    /// Sends in both directions for two seconds, changes all datagrams in transit, and delivers to
     /// the end.
     fn storm(seed: [u8; 32]) -> (Net, Trace) {
         let mut net = Net::new(seed, wild());

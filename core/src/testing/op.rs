@@ -1,8 +1,8 @@
-//! What can happen to a world of two, each as four bytes.
+//! The operations on a world of two, each as four bytes.
 //!
-//! It decides which things there are and how often a random world meets them. One encoding serves
-//! everything that makes worlds up: the seeded sweep, property tests that shrink, and fuzzers. It
-//! never decides what follows from an operation.
+//! It decides which operations there are and how often a random world has them. One encoding serves
+//! every generator of worlds: the seeded sweep, property tests that shrink, and fuzzers. It never
+//! decides the effect of an operation.
 
 use crate::rng::Rng;
 
@@ -45,7 +45,7 @@ pub enum Op {
     Disconnect { side: Side, nth: u8 },
     /// A stream is opened to the service of this number.
     Open { side: Side, nth: u8, service: u8 },
-    /// So many KiB more are to be written.
+    /// This many KiB more are to be written.
     Write { side: Side, nth: u8, kib: u8 },
     /// A direction ends once everything is written.
     Finish { side: Side, nth: u8 },

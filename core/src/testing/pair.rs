@@ -70,13 +70,13 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// Two nodes with their defaults on a plain link.
+    /// Returns two nodes with their defaults on a plain link.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self::with(seed, Conditions::default(), |agent| agent, |connector| connector)
     }
 
-    /// Two nodes with changed configurations.
+    /// Returns two nodes with changed configurations.
     ///
     /// # Panics
     /// If a configuration cannot work.

@@ -1,4 +1,4 @@
-//! What follows the faults of a world: it is healed, comes to rest, and ends.
+//! The phases after the faults of a world: it is healed, quiesces, and ends.
 //!
 //! It decides how long each may take, and what must be true then.
 

@@ -1,8 +1,8 @@
 //! Fixed certificates for worlds: the same names give the same bytes on every run.
 //!
-//! It decides who signs what and for how long. It never draws anything: keys and serial numbers
-//! come from the names. Authorities and certificates are made once per process, since thousands of
-//! worlds ask for the same few.
+//! It decides which key signs which certificate, and for how long. It never draws anything: keys
+//! and serial numbers are derived from the names. Authorities and certificates are made once per
+//! process, since thousands of worlds use the same few.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -81,7 +81,7 @@ impl Pki {
         Self(TRUSTED.get_or_init(|| Authority::new([1; 32])))
     }
 
-    /// Another authority of the same name, which no node trusts.
+    /// Returns another authority of the same name, which no node trusts.
     #[must_use]
     pub fn stranger() -> Self {
         static STRANGER: OnceLock<Authority> = OnceLock::new();
@@ -106,7 +106,7 @@ impl Pki {
         Arc::clone(&self.0.roots)
     }
 
-    /// Trust in the root certificate alone, for a node.
+    /// Returns trust in the root certificate alone, for a node.
     ///
     /// # Panics
     ///
@@ -317,7 +317,7 @@ pub(super) mod tests {
         (bytes, Ok(()))
     }
 
-    /// How an agent's handshake with a connector of the given certificate ends.
+    /// Returns the result of an agent's handshake with a connector of the given certificate.
     fn outcome(trust: Pki, issuer: Pki, issue: impl Fn(Pki) -> Issued) -> Result<(), Error> {
         let (a, b) = (SeededCrypto::new([8; 32]), SeededCrypto::new([9; 32]));
         let pki = Pki::new();

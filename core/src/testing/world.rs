@@ -44,7 +44,7 @@ pub struct World {
 }
 
 impl World {
-    /// Returns a world without hosts, whose links have `conditions`.
+    /// Returns a world without hosts; its links have `conditions`.
     #[must_use]
     pub fn new(seed: [u8; 32], conditions: Conditions) -> Self {
         let net = Net::new(Rng::new(seed, "net").seed(), conditions);
@@ -125,7 +125,7 @@ impl World {
         self.hosts[host.index()].starts
     }
 
-    /// Returns a host's node and its time. What it wants after a call is done when the world goes
+    /// Returns a host's node and its time. Its output after a call is processed when the world goes
     /// on.
     ///
     /// # Panics
@@ -166,7 +166,7 @@ impl World {
         self.net.send(from, to, None, payload, self.now);
     }
 
-    /// Returns the network, to look at.
+    /// Returns the network, to inspect it.
     #[must_use]
     pub const fn net(&self) -> &Net {
         &self.net
@@ -202,8 +202,8 @@ impl World {
         deadlines.chain(self.net.next_at()).min().map(|at| at.max(self.now))
     }
 
-    /// Fetches what every node wants, and goes on to the next thing that happens unless that is
-    /// after `until`. Whether anything happened.
+    /// Fetches the output of every node, and goes on to the next event unless that is after
+    /// `until`. Returns true if there was one.
     pub fn step(&mut self, until: Instant) -> bool {
         self.settle();
         match self.next_at() {
@@ -232,7 +232,7 @@ impl World {
         while self.step(until) {}
     }
 
-    /// Fetches and sends what every node wants now.
+    /// Fetches and sends the output of every node now.
     pub fn settle(&mut self) {
         for index in 0..self.hosts.len() {
             let from = HostId::at(index);

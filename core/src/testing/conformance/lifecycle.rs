@@ -15,7 +15,7 @@ use super::{
 };
 use crate::config::Builder;
 
-/// A dialler and a listener find each other, and each reads the other's name off its certificate.
+/// A dialer and a listener connect, and each reads the other's name from its certificate.
 pub fn two_nodes_connect_and_know_each_other<R: Runtime>() {
     run::<R>(async {
         let pair = connect::<R>().await;
@@ -28,26 +28,26 @@ pub fn two_nodes_connect_and_know_each_other<R: Runtime>() {
     });
 }
 
-/// The server does not know who signed for the client.
+/// The server does not trust the issuer of the client's certificate.
 pub fn a_client_of_another_authority_is_refused_for_good<R: Runtime>() {
     let (ours, theirs) = (Identities::new(), Identities::new());
     refused::<R>(ours.server(), theirs.config("client.test", VALID, &ours));
 }
 
-/// The client does not know who signed for the server.
+/// The client does not trust the issuer of the server's certificate.
 pub fn a_server_of_another_authority_is_refused_for_good<R: Runtime>() {
     let (ours, theirs) = (Identities::new(), Identities::new());
     refused::<R>(theirs.config(SERVER_NAME, VALID, &ours), ours.client());
 }
 
-/// The server's certificate has ended, and so has a client's.
+/// The server's certificate has expired, and so has a client's.
 pub fn an_expired_certificate_is_refused_for_good<R: Runtime>() {
     let all = Identities::new();
     refused::<R>(all.config(SERVER_NAME, EXPIRED, &all), all.client());
     refused::<R>(all.server(), all.config("client.test", EXPIRED, &all));
 }
 
-/// The server's certificate has yet to begin, and so has a client's.
+/// The server's certificate is not valid yet, and neither is a client's.
 pub fn a_certificate_not_yet_valid_is_refused_for_good<R: Runtime>() {
     let all = Identities::new();
     refused::<R>(all.config(SERVER_NAME, FUTURE, &all), all.client());

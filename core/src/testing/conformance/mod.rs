@@ -179,7 +179,7 @@ fn echo_service() -> ServiceName {
     "echo".parse().expect("a plain word is a service name")
 }
 
-/// Accepts streams and sends back what they carry, until the peer is gone.
+/// Accepts streams and sends back their data, until the peer is closed.
 async fn serve_echo<R: Runtime>(peer: Peer) {
     let mut tasks = Vec::new();
     while let Some(incoming) = peer.accept_stream().await {
@@ -194,7 +194,7 @@ async fn echo(mut stream: Stream) {
             return;
         }
     }
-    // The client may be gone by now, and a failed send is then expected.
+    // The client may be closed by now, and a failed send is then expected.
     let _ = stream.send().finish();
 }
 
@@ -214,7 +214,7 @@ async fn read_to_end(stream: &mut Stream) -> Result<Vec<u8>, StreamError> {
     Ok(all)
 }
 
-/// Bytes that show when they are lost, repeated or moved.
+/// Returns bytes that show when they are lost, repeated or moved.
 fn pattern(length: usize) -> Vec<u8> {
     (0..length).map(|i| (i % 251) as u8).collect()
 }

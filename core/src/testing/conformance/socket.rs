@@ -1,4 +1,4 @@
-//! What an adapter's socket and clock must do, before any tunnel is on them.
+//! The requirements for an adapter's socket and clock, without a tunnel.
 
 use std::future::poll_fn;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -83,7 +83,7 @@ pub fn a_port_nobody_listens_at_does_not_end_the_socket<R: Runtime>() {
     });
 }
 
-/// An IPv6 wildcard socket talks to IPv4 peers, and shows their addresses as IPv4.
+/// An IPv6 wildcard socket exchanges datagrams with IPv4 peers, and shows their addresses as IPv4.
 pub fn a_wildcard_socket_shows_ipv4_peers_as_ipv4<R: Runtime>() {
     run::<R>(async {
         let Ok((mut dual, addr)) = R::io(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), 0)) else {

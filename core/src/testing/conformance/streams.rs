@@ -113,7 +113,7 @@ pub fn a_stream_that_is_over_leaves_nothing_behind<R: Runtime>() {
                     stream.recv().accepted().await.expect("the acceptor said yes");
                     drop(stream);
                 }
-                // The acceptor writes until it finds out that the opener is gone.
+                // The acceptor writes until it finds out that the opener is closed.
                 1 => {
                     let mut accepted = incoming.accept();
                     drop(stream);

@@ -1,4 +1,4 @@
-//! What passes at a host, recorded.
+//! Records the datagrams that pass at a host.
 //!
 //! It decides nothing: once started, it keeps every datagram that leaves or reaches a host.
 
@@ -23,7 +23,7 @@ pub struct Captured {
     pub at: Instant,
     /// The direction.
     pub passage: Passage,
-    /// What, with the addresses as the host sees them.
+    /// The datagram, with the addresses as the host sees them.
     pub packet: Packet,
 }
 
@@ -36,7 +36,7 @@ impl Captured {
 }
 
 impl Lab {
-    /// From now on keeps everything that passes at a host.
+    /// Starts to keep everything that passes at a host.
     pub fn capture(&mut self, host: HostId) {
         self.machines[host.index()].capture.get_or_insert_default();
     }

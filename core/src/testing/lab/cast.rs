@@ -1,4 +1,4 @@
-//! Who plays in a lab: agents and connectors with their certificates, and the addresses they get.
+//! The hosts of a lab: agents and connectors with their certificates, and their addresses.
 //!
 //! It decides configurations and addresses, and what dialling and opening a stream need. It never
 //! decides what is tested.
@@ -24,7 +24,7 @@ pub const AGENT: &str = "agent";
 /// The port of every connector and relay. Each agent has its own, higher port.
 pub const CONNECTOR_PORT: u16 = 4_433;
 
-/// A lab has room for so many addresses and for so many boxes.
+/// Most addresses, and most boxes, in a lab.
 const ROOM: u8 = 250;
 
 impl Lab {
@@ -51,7 +51,7 @@ impl Lab {
         self.agent_as(AGENT, place, change)
     }
 
-    /// Adds an agent with an identity of its own; all other agents share one.
+    /// Adds an agent with its own identity; all other agents share one.
     ///
     /// # Panics
     /// If the configuration cannot work.

@@ -42,7 +42,7 @@ pub enum Place {
     Behind(NatId),
 }
 
-/// Who is at an address of a network: the ends of the links between networks.
+/// The owner of an address in a network: the ends of the links between networks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Edge {
     Host(HostId),
@@ -75,7 +75,7 @@ enum Hop {
     Arrived(HostId, Packet),
 }
 
-/// What became of the datagrams so far.
+/// The fates of the datagrams so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Fates {
     /// Given to the network by hosts.
@@ -153,8 +153,8 @@ impl Internet {
         host
     }
 
-    /// Moves a host to another network, to other addresses, or both. Datagrams under way to the old
-    /// addresses are lost.
+    /// Moves a host to another network, to other addresses, or both. Datagrams in transit to the
+    /// old addresses are lost.
     ///
     /// # Panics
     /// If a host in that network has one of the addresses.
@@ -192,7 +192,7 @@ impl Internet {
         self.hosts[host.index()].place
     }
 
-    /// Returns a box, to look at and to change.
+    /// Returns a box, to change it.
     pub fn nat_mut(&mut self, nat: NatId) -> &mut Nat {
         &mut self.boxes[nat.0].nat
     }
@@ -203,11 +203,11 @@ impl Internet {
         (access.up.conditions_mut(), access.down.conditions_mut())
     }
 
-    /// Returns the conditions of the crossing from where one host meets the internet to where
-    /// another does: its own address, or its outermost box. Hosts inside one box share them.
+    /// Returns the conditions of the crossing from the edge of one host to the edge of another: its
+    /// own address, or its outermost box. Hosts inside one box share them.
     ///
     /// # Panics
-    /// If they meet it at one place.
+    /// If both have the same edge.
     pub fn crossing_mut(&mut self, from: HostId, to: HostId) -> &mut Conditions {
         let (from, to) = (self.edge(from), self.edge(to));
         assert_ne!(from, to, "nothing is crossed");
@@ -311,7 +311,7 @@ impl Internet {
         }
     }
 
-    /// Down from an edge through the boxes below it to a host.
+    /// Moves a datagram down from an edge through the boxes below it to a host.
     fn enter(&mut self, mut edge: Edge, mut packet: Packet, now: Instant) {
         loop {
             match edge {
@@ -358,7 +358,7 @@ impl Internet {
         })
     }
 
-    /// Returns where a host meets the internet.
+    /// Returns the edge between a host and the internet.
     fn edge(&self, host: HostId) -> Edge {
         let (mut edge, mut place) = (Edge::Host(host), self.place(host));
         while let Place::Behind(id) = place {

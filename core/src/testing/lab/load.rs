@@ -1,4 +1,4 @@
-//! What is carried through a lab, checked byte by byte, and how long it stood still.
+//! Traffic through a lab, checked byte by byte, and its longest stalls.
 //!
 //! It decides what is written and when, and what the reader must see therefore. It never decides
 //! whether a loss or a pause is a failure: tests do, by the figures here.
@@ -51,13 +51,13 @@ impl Transfer {
         self.ended.is_some()
     }
 
-    /// Why it will never be complete.
+    /// Returns why it will never be complete.
     #[must_use]
     pub const fn broken(&self) -> Option<&StreamError> {
         self.broken.as_ref()
     }
 
-    /// Bytes that were read and are right.
+    /// Returns how many bytes were read and are correct.
     #[must_use]
     pub const fn read(&self) -> u64 {
         self.read
@@ -126,7 +126,7 @@ impl Transfer {
         self.progressed = now;
     }
 
-    /// Other transfers carry something else.
+    /// Returns the content; other transfers have a different one.
     fn content(&self, offset: u64, length: u64) -> Bytes {
         pattern(offset + 1_013 * self.number, length)
     }
@@ -293,7 +293,7 @@ impl Lab {
         id
     }
 
-    /// How a transfer stands.
+    /// Returns the progress of a transfer.
     #[must_use]
     pub fn transfer(&self, id: TransferId) -> &Transfer {
         &self.loads.transfers[id.0]
@@ -302,7 +302,7 @@ impl Lab {
     /// Lets a host send `per_second` datagrams of `length` bytes a second to a peer, from now on.
     ///
     /// # Panics
-    /// If the length is below [`DATAGRAM_HEAD`] or there are none a second.
+    /// If the length is below [`DATAGRAM_HEAD`] or the rate is zero.
     pub fn start_datagrams(
         &mut self,
         from: (HostId, PeerId),
@@ -338,12 +338,12 @@ impl Lab {
         std::mem::take(&mut flow.silence).max(lasting.unwrap_or_default())
     }
 
-    /// Ends a flow of datagrams; those under way still arrive.
+    /// Ends a flow of datagrams; those in transit still arrive.
     pub fn stop_datagrams(&mut self, id: DatagramsId) {
         self.loads.datagrams[id.0].next = None;
     }
 
-    /// How a flow of datagrams stands.
+    /// Returns the progress of a flow of datagrams.
     #[must_use]
     pub fn datagrams(&self, id: DatagramsId) -> &Datagrams {
         &self.loads.datagrams[id.0]

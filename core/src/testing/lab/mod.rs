@@ -158,7 +158,8 @@ impl Lab {
         self.settle();
     }
 
-    /// Returns a host's node and its time. What it wants after a call is done when the lab goes on.
+    /// Returns a host's node and its time. Its output after a call is processed when the lab goes
+    /// on.
     ///
     /// # Panics
     /// If the host runs none.
@@ -201,7 +202,7 @@ impl Lab {
         &self.machines[host.index()].log
     }
 
-    /// Returns the networks, to look at.
+    /// Returns the networks, to inspect them.
     #[must_use]
     pub const fn internet(&self) -> &Internet {
         &self.internet
@@ -232,8 +233,8 @@ impl Lab {
         deadlines.chain(others.into_iter().flatten()).min().map(|at| at.max(self.now))
     }
 
-    /// Fetches what every node wants, and goes on to the next thing that happens unless that is
-    /// after `until`. Whether anything happened.
+    /// Fetches the output of every node, and goes on to the next event unless that is after
+    /// `until`. Returns true if there was one.
     pub fn step(&mut self, until: Instant) -> bool {
         self.settle();
         match self.next_at() {
@@ -277,7 +278,7 @@ impl Lab {
         true
     }
 
-    /// Fetches and sends what every node wants now, and moves the loads.
+    /// Fetches and sends the output of every node now, and advances the loads.
     pub fn settle(&mut self) {
         self.drain();
         let mut loads = std::mem::take(&mut self.loads);

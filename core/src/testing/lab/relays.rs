@@ -1,8 +1,8 @@
 //! What only relays need: a second address with datagrams that no node answers, and clients that
 //! attach, offer services and look them up.
 //!
-//! It decides who gets a datagram that reaches such an address, never what is answered. Everything
-//! of the lab that knows of relays is here.
+//! It decides which host gets a datagram that reaches such an address, never the answer. All code
+//! of the lab for relays is here.
 
 use std::fmt;
 use std::net::SocketAddr;

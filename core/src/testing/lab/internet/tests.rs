@@ -227,8 +227,8 @@ fn two_hosts_come_to_hear_each_other_exactly_where_their_boxes_are_said_to_let_t
     assert!((1..all.len() * all.len()).contains(&meeting), "{meeting}");
 }
 
-/// Returns true if two hosts hear each other, by sending to where a third one sees the other, and
-/// to where they hear it from.
+/// Returns true if two hosts reach each other: each sends to the address that a third host sees,
+/// and to the sources of arriving packets.
 fn punches(rules: [Rules; 2]) -> bool {
     let mut net = internet();
     let server = net.add_host(Place::Public, vec![at("198.51.100.1:1")]);
