@@ -14,9 +14,9 @@ use std::time::Instant;
 use crate::config::Limits;
 use crate::token_bucket::{Bucket, Rate};
 
-/// Most sources remembered. A source without handshakes under way is remembered while its bucket
-/// fills, two seconds at most; beyond this many the one that would be forgotten first is removed,
-/// which only gives it a full bucket. 4,096 take half a megabyte.
+/// Most sources remembered. A source without handshakes in progress is remembered while its bucket
+/// fills, two seconds at most; beyond this many the one that would expire first is removed, which
+/// only gives it a full bucket. 4,096 take half a megabyte.
 pub const MAX_SOURCES: usize = 4_096;
 
 /// The largest burst, in seconds' worth of handshakes: a network of devices that lost its link
@@ -49,10 +49,10 @@ impl Source {
     }
 }
 
-/// What is done with a first packet.
+/// The verdict on a first packet.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Take it up.
+    /// Accept it.
     Accept(Ticket),
     /// Answer with a Retry and keep no state.
     Retry,
@@ -67,7 +67,7 @@ pub enum Verdict {
 #[must_use]
 pub struct Ticket(Option<Source>);
 
-/// What came of first packets.
+/// Counts of the verdicts on first packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
 pub struct Stats {
     /// Handshakes that others began and that are not over.
@@ -93,14 +93,14 @@ struct Entry {
 /// The gate of one socket.
 ///
 /// Unproven addresses count together as one source: they may begin as many handshakes a second as
-/// any other source, while few are under way. Above that each address has to be proven.
+/// any other source, while few are in progress. Above that each address has to be proven.
 #[derive(Debug)]
 pub struct Admission {
     limits: Limits,
     rate: Rate,
     unproven: Bucket,
     sources: BTreeMap<Source, Entry>,
-    /// Sources without handshakes under way, by when their buckets are full.
+    /// Sources without handshakes in progress, by when their buckets are full.
     idle: BTreeSet<(Instant, Source)>,
     stats: Stats,
 }
@@ -120,7 +120,7 @@ impl Admission {
         }
     }
 
-    /// Returns what is done with a first packet, while so many connections have passed the gate.
+    /// Returns the verdict on a first packet, while `passed` connections are past admission.
     pub fn decide(
         &mut self,
         address: IpAddr,
@@ -180,8 +180,8 @@ impl Admission {
     fn takes(&mut self, source: Source, now: Instant) -> bool {
         let limits = &self.limits;
         let entry = self.sources.entry(source).or_default();
-        // A part of what others leave free, so that many sources that come together never take it
-        // all; at least one while there is room.
+        // A part of the free room, so that many sources that come together never take all of it; at
+        // least one while there is room.
         let free = limits.handshakes - (self.stats.under_way - entry.under_way);
         let share = (limits.handshakes_per_source * free).div_ceil(limits.handshakes);
         let full_at = entry.bucket.full_at(now);
@@ -193,8 +193,8 @@ impl Admission {
         is_taken
     }
 
-    /// Removes sources without handshakes under way that have full buckets, and more when there are
-    /// too many.
+    /// Removes sources without handshakes in progress that have full buckets, and more when there
+    /// are too many.
     fn forget(&mut self, now: Instant) {
         while let Some(&(full_at, source)) = self.idle.first() {
             if full_at > now && self.sources.len() < MAX_SOURCES {

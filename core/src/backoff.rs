@@ -10,7 +10,7 @@ use std::time::Duration;
 /// again".
 pub const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// What is wrong with a [`Config`].
+/// An error in a [`Config`].
 #[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
@@ -20,9 +20,9 @@ pub enum ConfigError {
     /// The first delay is longer than the cap.
     #[error("the initial delay {initial:?} is longer than the maximum {max:?}")]
     InitialAboveMax {
-        /// The first delay asked for.
+        /// The requested first delay.
         initial: Duration,
-        /// The cap asked for.
+        /// The requested cap.
         max: Duration,
     },
     /// The cap is longer than [`LONGEST`].
@@ -211,8 +211,8 @@ impl Backoff {
     }
 }
 
-/// `base^exponent` by squaring, at most 32 rounds; becomes infinite rather than overflow. Unlike
-/// `f64::powi`, its result is the same on every platform.
+/// Computes `base^exponent` by squaring, at most 32 rounds; becomes infinite rather than overflow.
+/// Unlike `f64::powi`, its result is the same on every platform.
 fn power(mut base: f64, mut exponent: u32) -> f64 {
     let mut result = 1.0;
     while exponent > 0 {

@@ -13,7 +13,7 @@ use crate::relay;
 use crate::retry;
 use crate::tls::Tls;
 
-/// What cannot work, and why.
+/// A configuration that cannot work, and the reason.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConfigError {
@@ -24,7 +24,7 @@ pub enum ConfigError {
         knob: &'static str,
         /// Its value.
         value: String,
-        /// What it may be.
+        /// The allowed range.
         allowed: &'static str,
     },
     /// Two knobs contradict each other.
@@ -58,7 +58,7 @@ pub struct Transport {
     /// Streams a peer may have open: 1,024.
     pub max_streams: u32,
     /// Bytes of received datagrams kept for the application, each counted with 64 more: 1 MiB;
-    /// then the oldest go.
+    /// beyond it the oldest are dropped.
     pub datagram_receive_buffer: u32,
     /// Bytes of datagrams waiting to be sent: 1 MiB; then the oldest go.
     pub datagram_send_buffer: u32,
@@ -85,21 +85,21 @@ impl Default for Transport {
     }
 }
 
-/// What a peer may make this node hold.
+/// Limits on the resources that peers can use at this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Most peers, dialled and accepted: 16,384. Above it new connections are refused.
     pub peers: usize,
-    /// Handshakes that others began and that are under way, in all: 512. Each takes about 45 KiB
-    /// before the peer is authenticated, so that they stay below 32 MiB together. Above it first
-    /// packets are ignored, and their senders repeat them.
+    /// Handshakes in progress that others began, in all: 512. Each takes about 45 KiB before the
+    /// peer is authenticated, so that they stay below 32 MiB together. Above it first packets are
+    /// ignored, and their senders repeat them.
     pub handshakes: usize,
-    /// Handshakes under way from which on an address must prove itself with a Retry (RFC 9000
+    /// Handshakes in progress above which an address must prove itself with a Retry (RFC 9000
     /// §8.1.2): 128, a quarter of all, so that sources that never prove theirs leave room.
     pub handshakes_before_retry: usize,
-    /// Handshakes that one proven source, an IPv4 address or an IPv6 /64, may have under way while
-    /// few are: 32, which is 160 devices a second from behind one NAT at 100 ms of round trip. The
-    /// more are under way, the fewer of them one source may have.
+    /// Handshakes that one proven source, an IPv4 address or an IPv6 /64, may have in progress
+    /// while few are: 32, which is 160 devices a second from behind one NAT at 100 ms of round
+    /// trip. The more are in progress, the fewer of them one source may have.
     pub handshakes_per_source: usize,
     /// Handshakes a second that one proven source may begin, and that all unproven sources may
     /// begin together while no proof is required: 64, a small part of a core. A burst may be twice
@@ -196,21 +196,21 @@ impl Builder {
         self
     }
 
-    /// Sets whether connections are accepted: no, unless asked for.
+    /// Sets whether connections are accepted. Default: no.
     pub const fn listening(mut self, listening: bool) -> Self {
         self.0.listening = listening;
         self
     }
 
-    /// Makes the node a relay, which accepts every client that its trust lets in and passes packets
-    /// between them: not one, unless asked for.
+    /// Makes the node a relay, which accepts every client that its trust admits and passes packets
+    /// between them. Default: not a relay.
     pub fn relay(mut self, relay: relay::Config) -> Self {
         self.0.relay = Some(relay);
         self.0.listening = true;
         self
     }
 
-    /// How paths to peers behind a relay are found and chosen.
+    /// Sets how paths to peers behind a relay are found and selected.
     pub fn path(mut self, path: path::Config) -> Self {
         self.0.path = path;
         self
@@ -234,7 +234,7 @@ impl Builder {
         self
     }
 
-    /// Sets the reconnect policy of dialled peers that bring none of their own: without end
+    /// Sets the reconnect policy of dialled peers without their own. Default: unlimited
     /// ([`retry::Policy::persistent`]).
     pub fn retry(mut self, retry: retry::Policy) -> Self {
         self.0.retry = retry;
@@ -349,8 +349,7 @@ impl Dial {
     }
 
     /// Returns a relay at an address, for as long as the node lives. It belongs to no mesh, so that
-    /// trust in it is its own; `tls` presents this node's certificate with that of its CA behind
-    /// it.
+    /// trust in it is its own; `tls` presents this node's certificate followed by that of its CA.
     #[must_use]
     pub fn relay(address: SocketAddr, server_name: impl Into<String>, tls: Tls) -> Self {
         let retry = Some(retry::Policy::persistent());

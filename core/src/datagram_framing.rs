@@ -70,7 +70,7 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// At the start of a stream.
+    /// Returns a decoder at the start of a stream.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -97,7 +97,7 @@ impl Decoder {
         }
     }
 
-    /// Bytes of a record that has not arrived as a whole.
+    /// Returns the bytes of a record that has not arrived as a whole.
     #[must_use]
     pub fn buffered(&self) -> usize {
         let header = match (self.first, self.missing) {
@@ -108,7 +108,7 @@ impl Decoder {
         self.datagram.len().saturating_add(header)
     }
 
-    /// Bytes of memory held for it, whether or not they are used.
+    /// Returns the bytes of memory held for it, used or not.
     #[must_use]
     pub fn capacity(&self) -> usize {
         self.datagram.capacity()

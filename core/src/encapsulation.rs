@@ -82,11 +82,11 @@ pub(crate) fn refit(
 pub(crate) struct Envelope {
     /// Which channel it came by.
     pub(crate) channel: u32,
-    /// What is in it.
+    /// Its content.
     pub(crate) content: Content,
 }
 
-/// What a datagram from a relay carries.
+/// The content of a datagram from a relay.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Content {
     /// A packet.
@@ -104,8 +104,8 @@ pub(crate) struct Part {
     bytes: Bytes,
 }
 
-/// What stands before every packet and every part, and what follows it. It is all that a relay
-/// looks at.
+/// The header before every packet and every part, and the payload after it. A relay reads only the
+/// header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Head<'a> {
     /// [`WHOLE`] or [`PART`].

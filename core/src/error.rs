@@ -1,4 +1,4 @@
-//! Errors, typed by who is to blame, and the causes that travel in events.
+//! Errors, typed by the side that caused them, and the causes in events.
 //!
 //! Input from a peer never becomes an `Err`: it becomes an event, a counter or a closed connection,
 //! with the reason in its [`Failure`]. `Err` is for the caller's own misuse ([`Misuse`]) and for
@@ -148,7 +148,7 @@ macro_rules! codes {
                 match wire { $($wire => Self::$name,)* _ => Self::Unknown }
             }
 
-            /// Who is to blame.
+            /// Returns the side that caused it.
             #[must_use]
             pub const fn category(self) -> Category {
                 match self { $(Self::$name => Category::$category,)* }
@@ -212,7 +212,7 @@ codes! {
     NameTaken = 0x16, "name_taken", Configuration, "give the connector another name";
     /// No connector that would take this client offers the service at a relay.
     UnknownService = 0x17, "unknown_service", Network, "start the connector with this relay, and check that it lets this device in";
-    /// The other end of a channel of a relay is gone.
+    /// The other end of a channel of a relay has vanished.
     PeerGone = 0x18, "peer_gone", Network, "nothing to do: look for the service again";
 }
 
@@ -226,7 +226,7 @@ impl serde::Serialize for Code {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Misuse {
-    /// No such peer: it never existed, or it is closed and gone.
+    /// No such peer: it never existed, or it is closed.
     #[error("no such peer")]
     UnknownPeer,
     /// No such stream, or both its directions are finished.

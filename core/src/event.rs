@@ -22,7 +22,7 @@ pub enum Event {
     Transition {
         /// The peer.
         peer: PeerId,
-        /// From what to what.
+        /// The old and the new state.
         transition: Transition,
     },
     /// An attempt to connect failed, and another one follows.
@@ -42,7 +42,7 @@ pub enum Event {
         /// The new peer.
         peer: PeerId,
     },
-    /// A peer is gone for good. The last event of a peer, exactly once.
+    /// A peer is permanently closed. The last event of a peer, exactly once.
     Closed {
         /// Which peer.
         peer: PeerId,
@@ -78,7 +78,7 @@ pub enum Event {
     StreamOffered {
         /// The stream.
         stream: StreamId,
-        /// The service the peer asked for.
+        /// The requested service.
         service: ServiceName,
     },
     /// A stream has something to read: data, its end, a reset, or the acceptor's answer.
@@ -149,7 +149,7 @@ pub enum Event {
         /// Why.
         reason: Reason,
     },
-    /// The last peer of a node that is shutting down is gone.
+    /// The last peer of a node that is shutting down is closed.
     ShutDown,
 }
 

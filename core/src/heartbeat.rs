@@ -1,7 +1,8 @@
-//! When to send a heartbeat, and when a peer counts as gone.
+//! Decides when to send a heartbeat, and when a peer counts as dead.
 //!
 //! It decides the schedule, the misses and the verdict. It never builds a message, never closes a
-//! connection, and does not trust its own absence: after a suspend it asks before it judges.
+//! connection, and does not trust its own absence: after a suspend it sends a heartbeat before any
+//! verdict.
 //!
 //! Source: docs/protocol.md, "Heartbeats".
 
@@ -17,14 +18,14 @@ pub const LEAP: Duration = Duration::from_secs(1);
 /// that is always late would otherwise never notice a dead peer.
 pub const MAX_GRACES: u32 = 3;
 
-/// The least time between a heartbeat and a probe asked for by [`Heartbeat::on_resume`], unless
-/// the interval is shorter: a host that wakes ten times a second sends one, not ten.
+/// The least time between a heartbeat and a probe requested by [`Heartbeat::on_resume`], unless the
+/// interval is shorter: a host that wakes ten times a second sends one, not ten.
 pub const PROBE_SPACING: Duration = Duration::from_secs(1);
 
 /// The longest time that can be configured.
 pub const LONGEST: Duration = Duration::from_secs(60 * 60);
 
-/// What is wrong with a [`Config`].
+/// An error in a [`Config`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
@@ -34,9 +35,9 @@ pub enum ConfigError {
     /// An answer would be due after the next heartbeat: two heartbeats would overlap.
     #[error("an answer is due after {ack_within:?}, later than the interval of {interval:?}")]
     AckWithinAboveInterval {
-        /// The time for an answer asked for.
+        /// The requested time for an answer.
         ack_within: Duration,
-        /// The interval asked for.
+        /// The requested interval.
         interval: Duration,
     },
     /// No heartbeat may be missed: the verdict would come without a question.
@@ -47,7 +48,7 @@ pub enum ConfigError {
         "silence of {dead_after:?} proves nothing: it must reach the interval and the time for an answer, {least:?}"
     )]
     DeadAfterTooShort {
-        /// The silence asked for.
+        /// The requested silence.
         dead_after: Duration,
         /// The shortest that works.
         least: Duration,
@@ -181,7 +182,7 @@ impl Builder {
     }
 }
 
-/// What is to be done now.
+/// An action that is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     /// Send a heartbeat with this sequence number.
@@ -189,14 +190,14 @@ pub enum Action {
         /// From 1, rising by 1, never reused, also across [`Heartbeat::stop`].
         sequence: u64,
     },
-    /// The peer is gone. Comes once, and the heartbeats have stopped.
+    /// The peer is dead. Comes once, and the heartbeats have stopped.
     Dead(Verdict),
 }
 
-/// Why a peer counts as gone.
+/// Why a peer counts as dead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// So many heartbeats in a row went unanswered.
+    /// This many heartbeats in a row were unanswered.
     Missed(u32),
     /// No packet arrived for this long.
     Silent(Duration),
@@ -223,7 +224,7 @@ pub struct Stats {
     pub acked: u64,
     /// Heartbeats not answered in time. One abandoned by a stop or a suspend is in neither.
     pub missed: u64,
-    /// Answers that matched no heartbeat under way: late, repeated, or unsolicited.
+    /// Answers that matched no outstanding heartbeat: late, repeated, or unsolicited.
     pub ignored: u64,
 }
 
@@ -240,10 +241,10 @@ struct Running {
 
 /// The heartbeats of one connection.
 ///
-/// At most one is under way. While the driver calls at the deadlines, no more than the interval
-/// passes without one, and a peer that falls silent is declared dead between `t` and
-/// `t + interval` after its last sign, where `t` is the smaller of `dead_after` and
-/// `(max_missed - 1) * interval + ack_within`.
+/// At most one is outstanding. While the driver calls at the deadlines, no more than the interval
+/// passes without one, and a peer that falls silent is declared dead between `t` and `t + interval`
+/// after its last sign, where `t` is the smaller of `dead_after` and `(max_missed - 1) * interval +
+/// ack_within`.
 ///
 /// ```
 /// use adit_core::heartbeat::{Action, Config, Heartbeat};
@@ -285,7 +286,7 @@ impl Heartbeat {
         });
     }
 
-    /// The connection is gone, or no longer watched.
+    /// Stops the heartbeats: the connection is lost, or no longer watched.
     pub const fn stop(&mut self) {
         self.running = None;
     }
@@ -318,7 +319,7 @@ impl Heartbeat {
         (now >= run.next_send).then(|| self.send(now))
     }
 
-    /// Handles an answer. Returns the round-trip time when it answers the heartbeat under way, in
+    /// Handles an answer. Returns the round-trip time when it answers the outstanding heartbeat, in
     /// time; any other answer is counted and only shows that the peer is alive.
     pub fn on_ack(&mut self, sequence: u64, now: Instant) -> Option<Duration> {
         self.on_heard(now);
@@ -367,7 +368,7 @@ impl Heartbeat {
         }
     }
 
-    /// Returns when [`Heartbeat::poll`] wants to be called.
+    /// Returns when [`Heartbeat::poll`] is to be called.
     #[must_use]
     pub fn deadline(&self) -> Option<Deadline> {
         self.running.as_ref().map(|run| run.due(&self.config))

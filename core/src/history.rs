@@ -1,6 +1,6 @@
-//! What happened lately: the last lifecycle events, for people and for `--json`.
+//! The last lifecycle events, for people and for `--json`.
 //!
-//! It decides what is kept and what a filter lets through. It never acts on what it holds.
+//! It decides which records are kept and which pass a filter. It never acts on them.
 
 use crate::error::Failure;
 use crate::id::PeerId;
@@ -11,7 +11,7 @@ use std::time::Duration;
 /// peer that reconnects without end replaces old records and uses no further memory.
 pub const CAPACITY: usize = 100;
 
-/// What kind of event a [`Record`] is about: the state that a peer entered.
+/// The kind of event of a [`Record`]: the state that a peer entered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
@@ -49,7 +49,7 @@ pub struct Record {
     pub at: Duration,
     /// The peer.
     pub peer: PeerId,
-    /// What happened.
+    /// The kind of event.
     pub kind: Kind,
     /// Why, where there is a why.
     pub cause: Option<Failure>,
@@ -59,7 +59,7 @@ fn as_ms<S: serde::Serializer>(time: &Duration, s: S) -> Result<S::Ok, S::Error>
     s.serialize_u64(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
 }
 
-/// Which records are wanted; the default wants all.
+/// The criteria for records; by default all match.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Filter {
     /// Only this kind.

@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// One peer of a node: a dialled peer from `dial` until it is closed, across every reconnect; an
-/// accepted one from its handshake until it is gone. Never reused within a node.
+/// accepted one from its handshake until it is closed. Never reused within a node.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
 )]

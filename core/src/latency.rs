@@ -60,7 +60,7 @@ fn as_ms<S: serde::Serializer>(time: &Duration, s: S) -> Result<S::Ok, S::Error>
 }
 
 impl Latency {
-    /// No sample yet.
+    /// Returns figures without any sample.
     #[must_use]
     pub const fn new() -> Self {
         Self { smoothed: None, samples: VecDeque::new() }
@@ -110,7 +110,7 @@ pub enum Grade {
 
 impl Grade {
     /// Returns the grade of a latency and a loss, the latter as a fraction: 0.01 is 1 %. Both have
-    /// to meet the mark; a loss that is not a number meets none.
+    /// to be within the grade's limits; a loss that is not a number is within none.
     ///
     /// ```
     /// use adit_core::latency::Grade;

@@ -32,7 +32,7 @@ pub const HEALTHY_BELOW: Duration = Duration::from_millis(500);
 //                                   │          ^
 //                                   └──────────┘ attempt_failed: attempt + 1
 
-/// Where a peer's connection stands.
+/// The state of a peer's connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum State {
     /// No connection, and none wanted.
@@ -51,7 +51,7 @@ pub enum State {
     },
     /// The connection was lost and is to be made again.
     Reconnecting {
-        /// The number of the attempt under way or waited for, counted from 1.
+        /// The number of the current or next attempt, counted from 1.
         attempt: u32,
         /// Why the connection was lost, or why the latest attempt failed.
         last_error: Failure,
@@ -189,7 +189,7 @@ fn age_ms(since: Instant, now: Instant) -> u64 {
     u64::try_from(now.saturating_duration_since(since).as_millis()).unwrap_or(u64::MAX)
 }
 
-/// What is asked of a [`Lifecycle`].
+/// An event of a [`Lifecycle`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Event {
@@ -232,7 +232,7 @@ impl fmt::Display for Event {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{event} is not possible while {state}")]
 pub struct Refused {
-    /// What was asked.
+    /// The refused event.
     pub event: Event,
     /// The state that does not allow it.
     pub state: Kind,
@@ -326,7 +326,7 @@ impl Lifecycle {
     /// Handles a request to connect: from Disconnected and Failed to Connecting.
     ///
     /// # Errors
-    /// In every other state.
+    /// Returned in every other state.
     pub fn connect(&mut self, now: Instant) -> Result<Transition, Refused> {
         match self.state {
             State::Disconnected | State::Failed { .. } => {
@@ -341,7 +341,7 @@ impl Lifecycle {
     /// Handles an established connection: from Connecting and Reconnecting to Connected.
     ///
     /// # Errors
-    /// In every other state.
+    /// Returned in every other state.
     pub fn connected(&mut self, now: Instant) -> Result<Transition, Refused> {
         match self.state {
             State::Connecting { .. } | State::Reconnecting { .. } => {
@@ -353,12 +353,12 @@ impl Lifecycle {
         }
     }
 
-    /// The connection is lost and `attempt` (from 1; 0 is taken as 1) is to make it again: from
-    /// Connected to Reconnecting. A loss that is not to be repaired is this and then
+    /// Handles a lost connection, which attempt number `attempt` (from 1; 0 is taken as 1) is to
+    /// restore: from Connected to Reconnecting. A loss that is not to be repaired is this and then
     /// [`Lifecycle::fail`].
     ///
     /// # Errors
-    /// In every other state.
+    /// Returned in every other state.
     pub fn lost(
         &mut self,
         failure: Failure,
@@ -377,10 +377,10 @@ impl Lifecycle {
         }
     }
 
-    /// The attempt failed and the next one follows: from Reconnecting to Reconnecting.
+    /// Handles a failed attempt that another one follows: from Reconnecting to Reconnecting.
     ///
     /// # Errors
-    /// In every other state.
+    /// Returned in every other state.
     pub fn attempt_failed(
         &mut self,
         failure: Failure,
@@ -398,10 +398,10 @@ impl Lifecycle {
         }
     }
 
-    /// No further attempt is made: from Connecting and Reconnecting to Failed.
+    /// Handles the end of all attempts: from Connecting and Reconnecting to Failed.
     ///
     /// # Errors
-    /// In every other state.
+    /// Returned in every other state.
     pub fn fail(&mut self, failure: Failure, now: Instant) -> Result<Transition, Refused> {
         match self.state {
             State::Connecting { .. } | State::Reconnecting { .. } => {

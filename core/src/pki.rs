@@ -1,6 +1,6 @@
-//! A certificate authority in memory: certificates whose usages and names are those that the other
-//! end checks (docs/protocol.md, "Identity"). For examples, tests and programs that certify a few
-//! devices themselves; any other CA works equally.
+//! A certificate authority in memory: it issues certificates with the usages and names that the
+//! other end checks (docs/protocol.md, "Identity"). For examples, tests and programs that certify a
+//! few devices themselves; any other CA works equally.
 //!
 //! It decides which key signs which certificate, for which use and for how long. It reads no clock
 //! and stores no file. Keys come from the TLS provider's source of randomness, like those of
@@ -37,7 +37,7 @@ pub enum PkiError {
     Name {
         /// The name.
         name: String,
-        /// What is wrong with it.
+        /// The error.
         why: String,
     },
     /// The provider cannot create or use a key, or a date is outside the range of X.509.
@@ -45,7 +45,7 @@ pub enum PkiError {
     Signing(String),
 }
 
-/// What a certificate may be used for.
+/// The permitted use of a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
     /// Dials only: extended key usage `clientAuth`.
@@ -57,7 +57,7 @@ pub enum Role {
 }
 
 impl Role {
-    /// Returns the URI that stands in a certificate of this role, if there is one.
+    /// Returns the URI in a certificate of this role, if there is one.
     const fn uri(self) -> Option<&'static str> {
         match self {
             Self::Agent => Some("adit:role:agent"),

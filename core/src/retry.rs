@@ -1,8 +1,7 @@
 //! Decides whether, and when, a lost connection is tried again.
 //!
-//! It decides between waiting and giving up, and holds the wait. It never dials, never changes a
-//! lifecycle state, and never looks at more of a failure than its code and the peer's request to
-//! be left alone.
+//! It decides between waiting and giving up, and keeps the wait. It never dials, never changes a
+//! lifecycle state, and uses only the code of a failure and the peer's requested delay.
 
 use crate::backoff::{self, Backoff};
 use crate::error::{Category, Code, Failure};
@@ -30,7 +29,7 @@ pub const NETWORK_CHANGE_SPREAD: Duration = Duration::from_millis(250);
 /// spread over it.
 pub const RESET_SPREAD: Duration = Duration::from_millis(100);
 
-/// What is wrong with a [`Policy`].
+/// An error in a [`Policy`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
@@ -137,9 +136,10 @@ impl Builder {
         self
     }
 
-    /// Sets how many attempts may follow answers that the peer is there and cannot serve: shutting
+    /// Sets how many attempts may follow answers that the peer is up but cannot serve: shutting
     /// down, backend gone, queue full. Default `None`, as for the attempts. 5 take about half a
-    /// minute: a restart takes less, and what is still away then is away for longer.
+    /// minute: a restart takes less, and a peer that is still unavailable then is unavailable for
+    /// longer.
     pub const fn max_unavailable(mut self, max: Option<u32>) -> Self {
         self.0.max_unavailable = max;
         self
@@ -174,7 +174,7 @@ impl Builder {
     }
 }
 
-/// What follows a failure.
+/// The reaction to a failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// Try again, not before `until`.
@@ -242,7 +242,7 @@ pub struct Retry {
     attempts: u32,
     unavailable: u32,
     hurried: Option<Instant>,
-    /// The peer has proven who it is at least once.
+    /// The peer has proven its identity at least once.
     was_up: bool,
 }
 
@@ -262,7 +262,7 @@ impl Retry {
         }
     }
 
-    /// The connection is up.
+    /// Handles an established connection.
     pub fn on_up(&mut self, now: Instant) {
         self.was_up = true;
         match self.phase {
@@ -302,7 +302,7 @@ impl Retry {
         Some(sooner)
     }
 
-    /// Returns the attempt whose wait is over: one for each wait.
+    /// Returns the attempt with an expired wait: one for each wait.
     pub fn poll(&mut self, now: Instant) -> Option<Attempt> {
         self.settle(now);
         match self.phase {
@@ -322,7 +322,7 @@ impl Retry {
         self.was_up = false;
     }
 
-    /// Returns when [`Retry::poll`] wants to be called.
+    /// Returns when [`Retry::poll`] is to be called.
     #[must_use]
     pub const fn deadline(&self) -> Option<Deadline> {
         match self.phase {

@@ -39,7 +39,7 @@ impl Rng {
         self.0.fill_bytes(out);
     }
 
-    /// 32 bytes to seed another generator with.
+    /// Returns 32 bytes to seed another generator with.
     pub fn seed(&mut self) -> [u8; 32] {
         let mut out = [0; 32];
         self.fill(&mut out);

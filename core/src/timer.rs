@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Instant;
 
-/// Why a machine wants to be called again. The order breaks ties between equal instants: what can
-/// still save a connection comes before what ends something.
+/// The reason of a deadline. The order breaks ties between equal instants: reasons that can still
+/// save a connection come before reasons that end something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
@@ -74,7 +74,7 @@ impl fmt::Display for Reason {
     }
 }
 
-/// When a machine wants to be called again, and why.
+/// A deadline of a machine, and its reason.
 pub type Deadline = (Instant, Reason);
 
 /// Returns the earliest of several deadlines; at the same instant, the first in the order of
@@ -115,7 +115,7 @@ pub struct Timers<K> {
 }
 
 impl<K: Ord + Copy> Timers<K> {
-    /// No deadline at all.
+    /// Returns timers without deadlines.
     #[must_use]
     pub const fn new() -> Self {
         Self { order: BTreeSet::new(), by_key: BTreeMap::new() }

@@ -28,7 +28,7 @@ impl Route {
 pub enum Via {
     /// Bare, from address to address.
     Direct(Route),
-    /// In a datagram to a relay, which passes it on.
+    /// In a datagram to a relay, which forwards it.
     Relayed(Channel),
 }
 

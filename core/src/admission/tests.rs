@@ -18,7 +18,7 @@ fn ticket(verdict: Verdict) -> Ticket {
     }
 }
 
-/// So many different sources that have proven their addresses begin a handshake each.
+/// Begins a handshake from each of `count` different sources that have proven their addresses.
 fn fill(gate: &mut Admission, count: u32, now: Instant) -> Vec<Ticket> {
     (0..count).map(|n| ticket(gate.decide(address(1_000_000 + n), true, 0, now))).collect()
 }
