@@ -1,6 +1,6 @@
 //! The invariants of a node between any two calls, checked by simulations.
 //!
-//! It looks and never changes anything; a broken invariant is a bug of this node, and panics.
+//! It only reads; a broken invariant is a bug of this node, and panics.
 
 use super::{FaultInjector, Node};
 use crate::admission::MAX_SOURCES;
@@ -19,8 +19,8 @@ impl Node {
         }
     }
 
-    /// Checks that all indices and counters agree with what they index and count, and that every
-    /// collection is within its limit.
+    /// Checks that all indices and counters match their contents, and that every collection is
+    /// within its limit.
     ///
     /// # Panics
     /// When they do not.

@@ -42,11 +42,11 @@ pub(super) enum Effect {
     GaveUp { peer: PeerId, failure: Failure },
     /// A peer is over.
     Remove { peer: PeerId, failure: Failure },
-    /// A handshake was complete and its peer was refused.
+    /// A handshake was complete, but its peer was refused.
     Refused { connection: ConnectionId },
-    /// A stream of a peer's carries a request, and all of it has arrived.
+    /// A peer's stream carries a request that has arrived completely.
     RequestArrived { stream: StreamId, request: message::Request },
-    /// Request bodies of a peer that had to wait may go on.
+    /// A peer's request bodies that waited for room may continue.
     BodyReleased { peer: PeerId },
     /// One relay sees this node at another address: the others are to be notified.
     AddressChanged { relay: PeerId },
@@ -77,12 +77,12 @@ impl Io {
         }
     }
 
-    /// Returns the latest time that the node was given.
+    /// Returns the latest time that the node received.
     pub(super) const fn now(&self) -> Instant {
         self.clock.now()
     }
 
-    /// Returns the wall time that goes with it.
+    /// Returns the wall time at that instant.
     pub(super) fn unix(&self) -> Duration {
         self.clock.unix()
     }
@@ -97,7 +97,7 @@ impl Io {
         self.events.push_back(event);
     }
 
-    /// Emits that a handshake failed which another node began, unless [`Event::ShutDown`] was the
+    /// Queues the event that a handshake of another node failed, unless [`Event::ShutDown`] was the
     /// last event.
     pub(super) fn reject(&mut self, remote: SocketAddr, failure: Failure) {
         if !self.shutdown.is_over() {
@@ -113,7 +113,7 @@ impl Io {
         !self.events.is_empty()
     }
 
-    /// Queues what another owner is to do.
+    /// Queues an effect on another owner.
     pub(super) fn effect(&mut self, effect: Effect) {
         self.effects.push_back(effect);
     }

@@ -1,7 +1,7 @@
-//! The composition root: everything that happens on one UDP socket.
+//! The composition root: all protocol work on one UDP socket.
 //!
 //! A [`Node`] routes values between the transport, its owners and its caller. It has no policy: an
-//! `if` about time, counts or scores belongs to an owner or to the machine that it asks.
+//! `if` about time, counts or scores belongs to an owner or to a machine of it.
 //!
 //! | owner | what it owns |
 //! |---|---|
@@ -72,11 +72,12 @@ use shutdown::Shutdown;
 use snapshot::Parts;
 use streams::Streams;
 
-/// The impure part of a node's beginning: from here on everything follows from its inputs.
+/// The inputs that a node takes from its environment at the start: from here on it is
+/// deterministic.
 #[derive(Debug, Clone, Copy)]
 pub struct Start {
-    /// All the randomness a node will ever use, TLS's own aside. Take it from the system; equal
-    /// seeds make equal connection ids.
+    /// All the randomness that a node uses, except for TLS. Take it from the system; equal seeds
+    /// make equal connection ids.
     pub seed: [u8; 32],
     /// Monotonic time.
     pub now: Instant,
@@ -90,7 +91,7 @@ pub struct Start {
 pub enum Input {
     /// Datagrams arrived.
     Datagram(Datagram),
-    /// The system did not send a datagram.
+    /// The system failed to send a datagram.
     SendFailed {
         /// Where it was to go.
         route: Route,
@@ -99,12 +100,12 @@ pub enum Input {
     },
     /// The addresses of this machine changed, or it moved to another network.
     NetworkChanged,
-    /// Where this machine can be reached on the networks that it is on, each with the port of the
-    /// socket: all of them, whenever one changes. They are advertised to peers behind relays.
+    /// The addresses of this machine on its networks, each with the port of the socket: all of
+    /// them, whenever one changes. They are advertised to peers behind relays.
     LocalAddresses(Vec<SocketAddr>),
-    /// The addresses outside that a gateway maps to the socket: all of them, whenever one changes;
-    /// none takes them away. They are advertised to peers behind relays. A gateway is not trusted:
-    /// an address is used only after a peer's probe has arrived by it.
+    /// The external addresses that a gateway maps to the socket: all of them, whenever one changes;
+    /// an empty list withdraws them. They are advertised to peers behind relays. A gateway is not
+    /// trusted: an address is used only after a peer's probe has arrived at it.
     MappedAddresses(Vec<SocketAddr>),
     /// The wall clock was set, or read again: time since the Unix epoch.
     Wall(Duration),
@@ -121,7 +122,7 @@ pub enum Output {
     Event(Event),
 }
 
-/// Everything that happens on one UDP socket, as a function of inputs and time.
+/// All protocol work on one UDP socket, as a function of inputs and time.
 pub struct Node {
     io: Io,
     peers: Peers,
@@ -189,8 +190,7 @@ impl Node {
         self.advance();
     }
 
-    /// Returns the next thing this node asks for. Bytes to send are put into `out`, which is
-    /// cleared first.
+    /// Returns the node's next output. Bytes to send are put into `out`, which is cleared first.
     pub fn poll_output(&mut self, out: &mut Vec<u8>, now: Instant) -> Option<Output> {
         let now = self.io.clock.advance(now);
         loop {
@@ -214,7 +214,7 @@ impl Node {
                     None => continue,
                 }
             }
-            // Sending can end a connection: what that causes goes out before the node rests.
+            // Sending can end a connection: the consequences are sent before the node rests.
             self.settle();
             if !self.has_output() {
                 return None;
@@ -236,8 +236,8 @@ impl Node {
         self.timer()
     }
 
-    /// Returns the next timer alone, for a caller whose socket accepts no more for now: pending
-    /// output does not make it due.
+    /// Returns the next timer alone, for a caller with a socket that accepts no more for now:
+    /// pending output does not make it due.
     #[must_use]
     pub fn timer(&self) -> Option<Deadline> {
         earliest([
@@ -269,13 +269,13 @@ impl Node {
     /// connections that are made from here on.
     ///
     /// # Errors
-    /// [`Misuse::UnknownPeer`] when it is not there, [`Misuse::UnusableIdentity`] when it cannot be
-    /// used.
+    /// [`Misuse::UnknownPeer`] when there is no such peer, [`Misuse::UnusableIdentity`] when the
+    /// identity cannot be used.
     pub fn set_dial_tls(&mut self, peer: PeerId, tls: &Tls) -> Result<(), Misuse> {
         self.peers.set_dial_tls(peer, tls, &self.io)
     }
 
-    /// Dials a peer again that had failed.
+    /// Dials a failed peer again.
     ///
     /// # Errors
     /// [`Misuse::WrongState`] unless it had failed.
@@ -289,7 +289,7 @@ impl Node {
     /// Ends a peer: closes its connection, fails its requests, and removes it.
     ///
     /// # Errors
-    /// [`Misuse::UnknownPeer`] when it is not there.
+    /// [`Misuse::UnknownPeer`] when there is no such peer.
     pub fn disconnect(&mut self, peer: PeerId, now: Instant) -> Result<(), Misuse> {
         self.io.clock.advance(now);
         self.end(peer, Failure::new(Code::Closed, "closed by this side"))?;
@@ -297,10 +297,9 @@ impl Node {
         Ok(())
     }
 
-    /// Replaces the identity and the trust while running. Handshakes from now on use them.
-    /// Connections that exist go on under the identity they were made with, unless the new trust
-    /// does not accept their peer: these are closed with `unauthenticated`, in the turns that
-    /// follow.
+    /// Replaces the identity and the trust while running. Handshakes from now on use them. Existing
+    /// connections keep the identity with which they were made, unless the new trust does not
+    /// accept their peer: these are closed with `unauthenticated`, in the turns that follow.
     ///
     /// # Errors
     /// [`TlsError`] when they cannot be used; the node is then unchanged.
@@ -311,8 +310,8 @@ impl Node {
         Ok(())
     }
 
-    /// Notes that a peer which dialled this node has another certificate, as one does that renews
-    /// in time: from now on its connection lives as long as that one is valid.
+    /// Records that a peer which dialled this node has another certificate, as after a renewal:
+    /// from now on its connection may last until that one expires.
     ///
     /// # Errors
     /// The reason when the certificate is not valid, or not that peer's. The node is then
@@ -387,7 +386,7 @@ impl Node {
     }
 
     /// Makes a request. Without a connection it waits for one, within its deadline.
-    /// [`Event::RequestProgressed`] means that [`Node::response`] has something.
+    /// [`Event::RequestProgressed`] means that [`Node::response`] has data.
     ///
     /// # Errors
     /// [`Misuse::OverLimit`] when the body is over 10 MiB, the queue is full, or the deadline is
@@ -422,19 +421,19 @@ impl Node {
     /// Cancels a request, this node's or a peer's, and notifies the other side.
     ///
     /// # Errors
-    /// [`Misuse::UnknownRequest`] when it is not there.
+    /// [`Misuse::UnknownRequest`] when there is no such request.
     pub fn cancel(&mut self, id: RequestId) -> Result<(), Misuse> {
         let cancelled = self.requests.cancel(id, &mut self.streams, &mut self.io);
         self.settle_effects();
         cancelled
     }
 
-    /// Returns what a peer's request asks. It can be taken once.
+    /// Returns the content of a peer's request. It can be taken once.
     pub fn offer(&mut self, id: RequestId) -> Option<Offer> {
         self.requests.offer(id)
     }
 
-    /// Returns true if a peer's request still waits to be taken.
+    /// Returns true if a peer's request has not been taken yet.
     #[must_use]
     pub fn is_offered(&self, id: RequestId) -> bool {
         self.requests.is_offered(id)
@@ -443,8 +442,8 @@ impl Node {
     /// Answers a peer's request whole.
     ///
     /// # Errors
-    /// [`Misuse::UnknownRequest`] when the peer has given it up, [`Misuse::OverLimit`] above
-    /// 10 MiB, [`Misuse::WrongState`] when it was answered before.
+    /// [`Misuse::UnknownRequest`] when the peer has cancelled it, [`Misuse::OverLimit`] above 10
+    /// MiB, [`Misuse::WrongState`] when it was answered before.
     pub fn respond(&mut self, id: RequestId, body: Bytes) -> Result<(), Misuse> {
         let responded = self.requests.respond(id, body, &mut self.streams, &mut self.io);
         self.settle_effects();
@@ -495,7 +494,7 @@ impl Node {
         self.peers.pop_datagram(id)
     }
 
-    /// Returns the bytes of the largest datagram that the path to a peer carries now.
+    /// Returns the size of the largest datagram that the path to a peer carries now.
     pub fn max_datagram(&mut self, id: PeerId) -> Option<usize> {
         let connection = self.peers.link(id)?;
         self.io.on(connection, quic::Connection::max_datagram)??.checked_sub(1)
@@ -537,14 +536,14 @@ impl Node {
         self.is_shut_down() && !self.io.quic.is_sending() && !self.io.quic.is_closing()
     }
 
-    /// Returns all statistics, with ages as of the latest time that the node was given.
+    /// Returns all statistics, with ages as of the latest time that the node received.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         self.snapshot_at(self.io.now())
     }
 
-    /// Returns all statistics, with ages as of `now`: an idle node gets no time until a heartbeat
-    /// is due.
+    /// Returns all statistics, with ages as of `now`: an idle node receives no time until a
+    /// heartbeat is due.
     #[must_use]
     pub fn snapshot_at(&self, now: Instant) -> Snapshot {
         Snapshot {
@@ -577,7 +576,7 @@ impl Node {
         self.peers.describe(id, parts, &self.io)
     }
 
-    /// Hands each packet of a batch to the part that it belongs to.
+    /// Passes each packet of a batch to its owner.
     fn on_datagram(&mut self, mut datagram: Datagram) {
         if transmit::overlay_id(&datagram.route.remote).is_some() {
             return;
@@ -611,7 +610,7 @@ impl Node {
         }
     }
 
-    /// Does everything that is due, and what follows from it.
+    /// Does all work that is due, and its consequences.
     fn advance(&mut self) {
         let now = self.io.now();
         self.io.quic.handle_timeout(now);
@@ -641,7 +640,7 @@ impl Node {
             || self.overlay.is_sending()
     }
 
-    /// Carries out every effect and routes every event of the transport, one after the other.
+    /// Carries out every effect and routes every event of the transport, in order.
     fn settle(&mut self) {
         loop {
             self.settle_effects();
@@ -839,8 +838,8 @@ impl Node {
         }
     }
 
-    /// Hands each datagram of a connection to the owner that its first byte names. Between a relay
-    /// and its clients there are packets of others instead of an application's.
+    /// Passes each datagram of a connection to the owner that its first byte names. Between a relay
+    /// and its clients, datagrams carry packets of other peers instead of an application's data.
     fn on_datagrams(&mut self, peer: PeerId) {
         let Some(connection) = self.peers.link(peer) else { return };
         let (is_relay, mut is_news) = (self.peers.is_relay(peer), false);
@@ -959,7 +958,7 @@ impl Node {
         let Some(is_over) = self.io.shutdown.poll(now) else { return };
         let (relays, others): (Vec<_>, Vec<_>) =
             self.peers.ids().partition(|id| self.peers.is_relay(*id));
-        // A relay carries what the others are sent: it is left when they have it.
+        // A relay carries the closing messages of the others: its connection is closed last.
         let are_alone = others.is_empty() && !relays.is_empty() && !self.is_sending_to_relays();
         let mut ended: Vec<_> =
             others.into_iter().filter(|id| is_over || self.is_quiet(*id)).collect();
@@ -968,7 +967,7 @@ impl Node {
         }
         for id in ended {
             let failure = Failure::new(Code::ShuttingDown, "shutting down");
-            // It was listed a moment ago.
+            // It is in the list that was just made.
             let _ = self.end(id, failure);
         }
         self.settle();
@@ -978,7 +977,7 @@ impl Node {
         }
     }
 
-    /// Returns true if something of a closed connection is still to go out through a relay.
+    /// Returns true if a closed connection still has packets to send through a relay.
     fn is_sending_to_relays(&mut self) -> bool {
         let waits = |id| {
             let connection = self.peers.link(id);
@@ -995,7 +994,7 @@ impl Node {
     }
 }
 
-/// Returns a datagram of a connection: what it is for, and its bytes.
+/// Returns the class of a datagram, and its bytes.
 fn framed(context: u8, data: &[u8]) -> Bytes {
     let mut framed = BytesMut::with_capacity(data.len() + 1);
     framed.put_u8(context);

@@ -1,6 +1,7 @@
 //! This node as a client of relays: what it registers there, and which services it looks up.
 //!
-//! When to ask is decided by [`crate::relay_client`]; here it is asked and answered.
+//! [`crate::relay_client`] decides when to ask; this module sends the questions and handles the
+//! answers.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -30,9 +31,9 @@ struct Relay {
 struct Lookup {
     search: Search,
     service: ServiceName,
-    /// Its connection, up or being made.
+    /// Its connection, established or not.
     connection: Option<ConnectionId>,
-    /// An attempt to connect is under way, or the peer is connected.
+    /// An attempt to connect is in progress, or the peer is connected.
     is_active: bool,
 }
 
@@ -49,7 +50,7 @@ pub(super) struct RelayClient {
 }
 
 impl RelayClient {
-    /// Replaces what is offered at every relay.
+    /// Replaces the offer at every relay.
     pub(super) fn register(&mut self, offer: Option<Register>, io: &mut Io) {
         if self.offer == offer {
             return;
@@ -63,7 +64,7 @@ impl RelayClient {
         }
     }
 
-    /// Returns true if a relay has what this node offers.
+    /// Returns true if a relay has registered this node's offer.
     pub(super) fn is_registered(&self, relay: PeerId) -> bool {
         self.relays.get(&relay).is_some_and(|it| it.registration.is_held())
     }
@@ -212,7 +213,7 @@ impl RelayClient {
         self.lookups.get(&peer).map(|lookup| lookup.search.verdict(has_relay))
     }
 
-    /// Does what is due by now.
+    /// Does the work that is due by now.
     pub(super) fn advance(&mut self, now: Instant, overlay: &Overlay, io: &mut Io) {
         while let Some((id, _)) = self.registration_timers.pop_due(now) {
             let action = self.relays.get_mut(&id).and_then(|it| it.registration.poll(now));
@@ -235,7 +236,7 @@ impl RelayClient {
         self.relays.iter().filter(|(_, relay)| relay.is_up).map(|(id, _)| *id).collect()
     }
 
-    /// Returns the peers that are looked up.
+    /// Returns the peers that are being looked up.
     fn active(&self) -> Vec<PeerId> {
         self.lookups.iter().filter(|(_, lookup)| lookup.is_active).map(|(id, _)| *id).collect()
     }
@@ -265,7 +266,8 @@ impl RelayClient {
         self.reindex(peer);
     }
 
-    /// Looks a service up at a relay, unless there is a channel already, or an answer to come.
+    /// Looks a service up at a relay, unless there is a channel already, or an answer is
+    /// outstanding.
     fn ask(&mut self, peer: PeerId, relay: PeerId, overlay: &Overlay, io: &mut Io) {
         let Some(lookup) = self.lookups.get_mut(&peer) else { return };
         let has_channel = |connection| overlay.has_channel_at(connection, relay);

@@ -1,4 +1,4 @@
-//! This node as a relay: the messages and packets of its clients, passed on as [`crate::relay`]
+//! This node as a relay: it forwards the messages and packets of its clients as [`crate::relay`]
 //! decides.
 //!
 //! An input from one client can concern thousands of others: a withdrawn service, a connector that
@@ -92,19 +92,19 @@ impl RelayServer {
         self.relay.handle_message(id, message, now);
     }
 
-    /// Stops letting clients in. Returns the pause after which they should come back.
+    /// Stops admitting clients. Returns the pause after which they should come back.
     pub(super) fn drain(&mut self) -> Duration {
         let after = self.relay.config().come_back_after;
         self.relay.drain(after);
         after
     }
 
-    /// Returns true if packets of a client are passed on.
+    /// Returns true if packets of a client are forwarded.
     pub(super) fn has_channels(&self, id: PeerId) -> bool {
         self.relay.has_channels(id)
     }
 
-    /// Takes a client's packet for another.
+    /// Accepts a packet from one client for another.
     pub(super) fn forward(&mut self, id: PeerId, datagram: &[u8], now: Instant) {
         #[cfg(any(test, feature = "testing"))]
         if let Some(injector) = &mut self.fault_injector {
@@ -116,7 +116,7 @@ impl RelayServer {
         self.relay.forward(id, datagram, now);
     }
 
-    /// Moves packets into the clients' connections as far as these have room.
+    /// Moves packets into the clients' connections while these have room.
     pub(super) fn feed_clients(&mut self, io: &mut Io) {
         while let Some(client) = self.relay.poll_ready() {
             self.ready.push_back(client);
@@ -131,7 +131,7 @@ impl RelayServer {
         }
     }
 
-    /// Queues what the relay decided, as much as one turn may carry out.
+    /// Carries out the actions of the relay, as many as one turn may.
     pub(super) fn advance(&mut self, io: &mut Io) {
         for _ in 0..ACTIONS {
             let Some(action) = self.relay.poll(io.now()) else { return };

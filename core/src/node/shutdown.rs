@@ -8,7 +8,7 @@ use crate::timer::{Deadline, Reason, earliest};
 /// Time between two checks of the work in progress: each check costs a pass over all peers.
 const INTERVAL: Duration = Duration::from_millis(20);
 
-/// How far a shutdown has come.
+/// The progress of a shutdown.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Shutdown {
     /// None was requested.

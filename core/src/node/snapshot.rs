@@ -1,4 +1,4 @@
-//! All statistics of a node as plain data, to be shown or exported.
+//! All statistics of a node as plain data, to display or to export.
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -18,7 +18,7 @@ use crate::tls::Credential;
 /// A node at one instant.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Snapshot {
-    /// Connections that exist, those being made or closed included.
+    /// Connections that exist, including those being established or closed.
     pub connections: usize,
     /// The results of handshakes that others began.
     pub handshakes: admission::Stats,
@@ -26,7 +26,7 @@ pub struct Snapshot {
     pub mapping: Mapping,
     /// Its status as a relay, if it is one.
     pub relay: Option<relay::View>,
-    /// Every peer, in the order in which they came.
+    /// Every peer, in order of arrival.
     pub peers: Vec<PeerSnapshot>,
 }
 
@@ -41,9 +41,9 @@ pub struct PeerSnapshot {
     pub remote: SocketAddr,
     /// Whether this side dialled.
     pub dialled: bool,
-    /// Whether it is a relay of this node's.
+    /// Whether it is one of this node's relays.
     pub is_relay: bool,
-    /// Whether it has what this node offers, if it is a relay.
+    /// Whether it has registered this node's offer, if it is a relay.
     pub is_registered: bool,
     /// The path over which it is reached and the reason, if it is behind a relay.
     pub path: Option<path::View>,
@@ -63,7 +63,7 @@ pub struct PeerSnapshot {
     pub requests: RequestCounts,
     /// Streams open now.
     pub streams: usize,
-    /// Connections made again after a loss.
+    /// Connections that were restored after a loss.
     pub reconnections: u64,
     /// Datagrams dropped because the application did not fetch them.
     pub datagrams_dropped: u64,

@@ -85,8 +85,8 @@ fn offer(advertised: &Candidates) -> Offer {
     Offer { candidates, mapping, round: advertised.round }
 }
 
-/// Returns what this node advertises to a peer: its own addresses, never one that it saw the peer
-/// at.
+/// Returns the addresses that this node advertises to a peer: its own, never one at which it saw
+/// the peer.
 pub(super) fn advertised(offer: &Offer) -> Candidates {
     let candidate = |it: &path::Candidate| {
         let kind = match it.kind {

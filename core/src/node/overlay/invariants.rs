@@ -5,7 +5,7 @@ use crate::id::PeerId;
 use crate::quic::ConnectionId;
 
 impl Overlay {
-    /// Checks that the indices agree with what they index.
+    /// Checks that the indices match their contents.
     pub(in crate::node) fn audit(&self) {
         for (channel, id) in &self.by_channel {
             let overlaid = self.all.get(id).expect("a channel leads somewhere");

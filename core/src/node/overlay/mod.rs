@@ -1,10 +1,10 @@
-//! Every end-to-end connection of a node, the paths that its packets take, and the addresses by
-//! which this node may be reached.
+//! Every end-to-end connection of a node, the paths of its packets, and the addresses at which this
+//! node may be reached.
 //!
 //! The transport sees one constant address per overlay connection (its [`OverlayId`]); below that,
-//! each packet goes directly or through a relay. Which path it takes is decided by [`crate::path`].
-//! This owner keeps the paths, the channels at relays and the parts of packets that are not whole
-//! yet; `packets` moves their bytes, `candidates` exchanges addresses.
+//! each packet goes directly or through a relay. [`crate::path`] decides which path it takes. This
+//! owner keeps the paths, the channels at relays and the incomplete packets; `packets` moves their
+//! bytes, `candidates` exchanges addresses.
 
 mod candidates;
 #[cfg(any(test, feature = "testing"))]
@@ -31,7 +31,7 @@ use crate::transmit::{Route, Transmit, overlay_address};
 /// Label that separates the keys of probes from every other use of a TLS session (RFC 8446 §7.5).
 const PROBE_LABEL: &[u8] = b"adit/1 path probe";
 
-/// Probes and released packets that wait to be sent: those beyond are lost, as on any full queue.
+/// Probes and released packets that wait to be sent: more are dropped, as on any full queue.
 const MAX_WAITING: usize = 4_096;
 
 /// How long the paths of a connection that this side closed are kept: pacing can hold its close
@@ -44,7 +44,7 @@ struct Overlaid {
     role: Role,
     paths: Paths,
     connection: Option<ConnectionId>,
-    /// The peer at the other end, from when it is known until its connection is closed.
+    /// The peer at the other end, while it is known and its connection is not closed.
     peer: Option<PeerId>,
     /// Its channels at relays.
     channels: BTreeSet<Channel>,
@@ -66,14 +66,14 @@ pub(super) struct Overlay {
     /// Connections to relays, which carry packets.
     relays: BTreeMap<PeerId, ConnectionId>,
     timers: Timers<OverlayId>,
-    /// Connections whose handshake is not confirmed, or that are closing.
+    /// Connections that are closing, or without a confirmed handshake.
     waiting: usize,
     outbox: VecDeque<(Transmit, Vec<u8>)>,
     next: OverlayId,
     discovery: Discovery,
-    /// The revision of what was discovered that the paths know.
+    /// The revision of the discovered addresses that the paths have.
     discovered: u64,
-    /// Packets of channels that no relay has announced yet.
+    /// Packets of channels that are not announced yet.
     early: Early,
 }
 
@@ -105,12 +105,12 @@ impl Overlay {
         overlaid.is_some_and(|it| it.channels.iter().any(|channel| channel.relay == relay))
     }
 
-    /// Returns what the network does to the addresses of this node's packets.
+    /// Returns how the network maps the addresses of this node's packets.
     pub(super) const fn mapping(&self) -> Mapping {
         self.discovery.mapping()
     }
 
-    /// Returns the paths to the other end of a connection, and why one is in use.
+    /// Returns the paths to the other end of a connection, and the reason for the present one.
     pub(super) fn view(&self, connection: ConnectionId, now: Instant) -> Option<path::View> {
         let id = self.by_connection(connection)?;
         self.all.get(&id).map(|it| it.paths.view(now))
@@ -124,14 +124,14 @@ impl Overlay {
         !self.outbox.is_empty()
     }
 
-    /// Puts the next batch that goes out directly into `out`.
+    /// Puts the next batch for a direct path into `out`.
     pub(super) fn poll_transmit(&mut self, out: &mut Vec<u8>) -> Option<Transmit> {
         let (transmit, bytes) = self.outbox.pop_front()?;
         out.extend_from_slice(&bytes);
         Some(transmit)
     }
 
-    /// Queues a batch that goes out directly.
+    /// Queues a batch for a direct path.
     pub(super) fn push(&mut self, route: Route, bytes: Vec<u8>, segment_size: Option<usize>) {
         if self.outbox.len() < MAX_WAITING {
             let size = bytes.len();
@@ -140,7 +140,7 @@ impl Overlay {
         }
     }
 
-    /// Returns the first channel to a peer that this node dials: a connection begins on it.
+    /// Adds the first channel to a peer that this node dials, and begins a connection on it.
     pub(super) fn dial(
         &mut self,
         peer: PeerId,
@@ -339,7 +339,7 @@ impl Overlay {
         }
     }
 
-    /// Does what is due by now.
+    /// Does the work that is due by now.
     pub(super) fn advance(&mut self, io: &mut Io) {
         let now = io.now();
         self.on_discovered(io);

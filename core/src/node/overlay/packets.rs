@@ -61,13 +61,14 @@ impl Overlay {
         let route = Route::to(overlay_address(id));
         let (datagram, now) = (Datagram { route, ecn, segment_size, payload }, io.now());
         let Some(received) = io.quic.handle_datagram(datagram, now) else { return };
-        // A connection id of another connection leads nowhere: it is not known by this address.
+        // A packet with the id of another connection is dropped: that connection is not reached at
+        // this address.
         let is_known_by = |c: &&quic::Connection| c.remote() == route.remote;
         let connection = io.quic.get(received.connection).filter(is_known_by);
         let Some(rtt) = connection.map(quic::Connection::rtt) else { return };
         let Some(overlaid) = self.all.get_mut(&id) else { return };
         if overlaid.connection.is_none() {
-            // The handshake that was waited for: from here on its connection decides when it ends.
+            // The awaited handshake has begun: from here on its connection has its own deadline.
             overlaid.connection = Some(received.connection);
             self.by_connection.insert(received.connection, id);
         }
@@ -117,8 +118,8 @@ impl Overlay {
         }
     }
 
-    /// Sends a batch of an end-to-end connection by the path that it takes now. A batch that goes
-    /// directly is returned; one that goes to a relay is in that relay's connection.
+    /// Sends a batch of an end-to-end connection on its present path. A batch for a direct path is
+    /// returned; one for a relay is queued on that relay's connection.
     pub(in crate::node) fn dispatch(
         &mut self,
         id: OverlayId,
@@ -177,7 +178,7 @@ impl Overlay {
         });
     }
 
-    /// Carries out what a path machine decided.
+    /// Carries out the decisions of a path machine.
     pub(super) fn drain(&mut self, id: OverlayId, io: &mut Io) {
         let now = io.now();
         while let Some(overlaid) = self.all.get_mut(&id) {

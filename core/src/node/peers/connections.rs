@@ -1,7 +1,7 @@
-//! How connections come and go: dialling, accepting, losing, ending.
+//! The life of a connection: dialling, accepting, losing, ending.
 //!
-//! It asks the lifecycle, the retry policy and the heartbeat, and passes each one's answer on to
-//! the next; it decides none of what they decide.
+//! It asks the lifecycle, the retry policy and the heartbeat, and passes each answer on to the
+//! next; it makes none of their decisions.
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -21,7 +21,7 @@ use crate::retry::{Retry, Verdict};
 use crate::tls::{Tls, TlsError};
 use crate::transmit::Route;
 
-/// The address of a peer before it is known how it is reached.
+/// The address of a peer while its path is not known.
 const NOWHERE: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED), 0);
 
@@ -71,7 +71,7 @@ impl Peers {
         Ok(())
     }
 
-    /// Dials a peer again that had failed.
+    /// Dials a failed peer again.
     pub(in crate::node) fn reconnect(&mut self, id: PeerId, io: &mut Io) -> Result<(), Misuse> {
         let peer = self.all.get(&id).ok_or(Misuse::UnknownPeer)?;
         if !matches!(peer.lifecycle.state(), State::Failed { .. }) {
@@ -83,8 +83,8 @@ impl Peers {
         Ok(())
     }
 
-    /// Returns the name expected in the certificate of a peer whose attempt waits until a relay
-    /// finds the service.
+    /// Returns the name expected in the certificate of a peer, while its attempt waits until a
+    /// relay finds the service.
     pub(in crate::node) fn awaited_name(&self, id: PeerId) -> Option<String> {
         let dialled = self.all.get(&id)?.dialled.as_ref()?;
         let is_waiting = dialled.attempt.is_some_and(|attempt| attempt.connection.is_none());
@@ -192,7 +192,7 @@ impl Peers {
         self.reindex(id);
     }
 
-    /// Closes the connection of a peer, up or being made; returns it unless it was closed before.
+    /// Closes the connection of a peer, established or not; returns it unless it was closed before.
     pub(in crate::node) fn close(
         &mut self,
         id: PeerId,
@@ -334,7 +334,7 @@ impl Peers {
         io.emit(Event::Closed { peer: id, failure });
     }
 
-    /// Does what is due for a peer.
+    /// Does the work that is due for a peer.
     pub(in crate::node) fn on_due(&mut self, id: PeerId, io: &mut Io) {
         let now = io.now();
         let Some(dialled) = self.all.get_mut(&id).and_then(|p| p.dialled.as_mut()) else { return };
@@ -361,7 +361,7 @@ impl Peers {
                 dialled.retry.on_network_change(now);
             }
             let link = peer.link.as_ref().map(|link| link.connection);
-            // An overlay connection has no address that could change: its paths have.
+            // An overlay connection has a constant address: its paths change.
             let link = link.filter(|&it| io.quic.get(it).is_some_and(|c| !c.is_overlay()));
             if let Some(connection) = link {
                 io.quic.with(connection, now, quic::Connection::local_address_changed);
@@ -387,7 +387,7 @@ fn attempt(connection: Option<ConnectionId>, io: &Io) -> Attempt {
     Attempt { connection, due }
 }
 
-/// Begins a connection, if it is known where to.
+/// Begins a connection, if the address is known.
 fn begin(dial: &Dial, own: Option<&Own>, io: &mut Io) -> Result<Option<ConnectionId>, Misuse> {
     match dial.to {
         Destination::Address(address) | Destination::Relay(address) => {

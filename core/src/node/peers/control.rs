@@ -1,9 +1,9 @@
 //! The control stream: the first stream of a connection, frames in both directions.
 //!
-//! It decides what waits to be written, how much may wait, and how fast a peer may send. Data never
-//! delays it: it is first in the transport's order and has a reserve of the send window to itself.
-//! Where a peer's flow control blocks even that, heartbeats go as datagrams (docs/protocol.md,
-//! "Control stream").
+//! It decides which frames wait to be written, how many may wait, and how fast a peer may send.
+//! Data never delays it: it is first in the transport's order and has its own reserve of the send
+//! window. Where a peer's flow control blocks even that, heartbeats go as datagrams
+//! (docs/protocol.md, "Control stream").
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -15,11 +15,11 @@ use crate::frame::{Decoder, Frame};
 use crate::message::{Kind, Message};
 use crate::token_bucket::{Bucket, Rate};
 
-/// Largest control frame taken: vitals and sentences are far smaller.
+/// Largest control frame accepted: vitals and sentences are far smaller.
 pub(super) const MAX_CONTROL_PAYLOAD: usize = 64 << 10;
 
-/// Frames waiting to be written. Heartbeats are one at a time; a peer that lets more than this
-/// many answers pile up floods without reading.
+/// Most frames waiting to be written. Heartbeats are one at a time; a peer with more unread answers
+/// than this sends without reading.
 pub(super) const MAX_WAITING: usize = 64;
 
 /// Control frames a second that a peer may send, on the stream and as datagrams together, and the
@@ -29,8 +29,8 @@ pub(super) const MAX_WAITING: usize = 64;
 const FRAMES_PER_SECOND: u32 = 100;
 const FRAMES_AT_ONCE: u32 = 1_000;
 
-/// The same of a relay, which this node chose: it announces every client that comes, and after it
-/// was restarted they come together.
+/// The same limit for a relay, which this node chose: it announces every client that comes, and
+/// after a restart they come together.
 const RELAY_FRAMES_PER_SECOND: u32 = 10_000;
 const RELAY_FRAMES_AT_ONCE: u32 = 20_000;
 
@@ -98,7 +98,7 @@ impl Control {
         self.waiting.len()
     }
 
-    /// Returns what is to be written next.
+    /// Returns the next bytes to write.
     pub(super) fn front(&mut self) -> Option<&mut Waiting> {
         self.waiting.front_mut()
     }
@@ -108,7 +108,7 @@ impl Control {
         self.waiting.pop_front();
     }
 
-    /// Takes bytes of the stream, once [`Control::poll_message`] has returned `None`.
+    /// Adds bytes from the stream, once [`Control::poll_message`] has returned `None`.
     pub(super) fn feed(&mut self, chunk: Bytes) {
         self.unread = chunk;
     }
@@ -124,7 +124,7 @@ impl Control {
         Ok(None)
     }
 
-    /// Takes a control frame that came as a datagram; a broken one is ignored like a lost one.
+    /// Adds a control frame that came as a datagram; an invalid one is ignored like a lost one.
     pub(super) fn handle_datagram(
         &mut self,
         mut bytes: Bytes,

@@ -42,7 +42,7 @@ pub(super) struct Peers {
     timers: Timers<PeerId>,
     verifiers: Verifiers,
     expiries: Expiries,
-    /// Peers whose certificates are still to be checked against the present trust.
+    /// Peers with certificates that are still to be checked against the present trust.
     rechecks: VecDeque<PeerId>,
     history: History,
 }
@@ -82,12 +82,12 @@ impl Peers {
         self.by_connection.get(&connection).copied()
     }
 
-    /// Returns the connection of a peer, up or being made.
+    /// Returns the connection of a peer, established or not.
     pub(super) fn connection(&self, id: PeerId) -> Option<ConnectionId> {
         self.all.get(&id)?.connection()
     }
 
-    /// Returns the connection of a peer, if it is up.
+    /// Returns the connection of a peer, if it is established.
     pub(super) fn link(&self, id: PeerId) -> Option<ConnectionId> {
         Some(self.all.get(&id)?.link.as_ref()?.connection)
     }
@@ -101,7 +101,7 @@ impl Peers {
         self.all.get(&id).is_some_and(Peer::is_relay)
     }
 
-    /// Returns the service that a peer is looked up by, if it is behind relays.
+    /// Returns the service by which a peer is looked up, if it is behind relays.
     pub(super) fn service(&self, id: PeerId) -> Option<&ServiceName> {
         let crate::config::Destination::Service(service) =
             &self.all.get(&id)?.dialled.as_ref()?.dial.to
@@ -148,7 +148,7 @@ impl Peers {
         self.all.get(&id).and_then(|p| p.link.as_ref()).is_some_and(|link| !link.going_away)
     }
 
-    /// Keeps a datagram of the application's until it is fetched.
+    /// Keeps a datagram for the application until it is fetched.
     pub(super) fn push_datagram(&mut self, id: PeerId, data: &[u8], io: &Io) {
         let limit = io.config.transport.datagram_receive_buffer as usize;
         if let Some(peer) = self.all.get_mut(&id) {
@@ -169,7 +169,7 @@ impl Peers {
         earliest([self.timers.next(), self.expiries.deadline(io.unix(), io.now()), rechecks])
     }
 
-    /// Fills in what this owner knows of a peer.
+    /// Fills in this owner's part of a peer's snapshot.
     pub(super) fn describe(&self, id: PeerId, parts: Parts, io: &Io) -> Option<PeerSnapshot> {
         let peer = self.all.get(&id)?;
         let connection = peer.link.as_ref().and_then(|l| io.quic.get(l.connection));

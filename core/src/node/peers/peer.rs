@@ -1,4 +1,4 @@
-//! One peer: its machines side by side, and the connection they share while there is one.
+//! One peer: its machines, and the connection they share while there is one.
 //!
 //! The only decision here is how much memory a peer's received datagrams may take.
 
@@ -26,7 +26,7 @@ use crate::tls::{Credential, Verifiers};
 pub(super) struct Attempt {
     /// `None` until a relay has found the service.
     pub(super) connection: Option<ConnectionId>,
-    /// When it has used up its time.
+    /// The end of its time limit.
     pub(super) due: Instant,
 }
 
@@ -39,7 +39,7 @@ pub(super) struct Link {
     pub(super) is_closing: bool,
     /// The peer is shutting down.
     pub(super) going_away: bool,
-    /// The pause before the next attempt that the peer asked for when it shut down.
+    /// The pause before the next attempt that the peer requested when it shut down.
     pub(super) back_after: Option<Duration>,
     /// The certificates that replace those of the handshake.
     pub(super) renewed: Option<Vec<CertificateDer<'static>>>,
@@ -113,7 +113,7 @@ impl Peer {
         }
     }
 
-    /// Returns the connection of this peer, up or being made.
+    /// Returns the connection of this peer, established or not.
     pub(super) fn connection(&self) -> Option<ConnectionId> {
         let attempt = || self.dialled.as_ref()?.attempt.and_then(|a| a.connection);
         self.link.as_ref().map(|l| l.connection).or_else(attempt)

@@ -40,7 +40,7 @@ impl Requests {
         io.emit(Event::RequestOffered { peer: stream.peer, request: id });
     }
 
-    /// Returns what a peer's request asks, once.
+    /// Returns the content of a peer's request, once.
     pub(in crate::node) fn offer(&mut self, id: RequestId) -> Option<Offer> {
         match self.exchanges.get_mut(&id)? {
             Exchange::Theirs { offer, .. } => offer.take(),
@@ -48,7 +48,7 @@ impl Requests {
         }
     }
 
-    /// Returns true if a peer's request still waits to be taken.
+    /// Returns true if a peer's request has not been taken yet.
     pub(in crate::node) fn is_offered(&self, id: RequestId) -> bool {
         matches!(self.exchanges.get(&id), Some(Exchange::Theirs { offer: Some(_), .. }))
     }

@@ -1,5 +1,5 @@
-//! Every request of a node, its own and those of its peers: what waits, what is on a stream, and
-//! when it is due.
+//! Every request of a node, its own and those of its peers: the queued ones, those on a stream, and
+//! their deadlines.
 //!
 //! A request is written to at most one connection. One that was written when the connection is lost
 //! fails and is not repeated: it may have been carried out (docs/protocol.md, "Requests").
@@ -78,9 +78,9 @@ pub(super) struct Requests {
     exchanges: BTreeMap<RequestId, Exchange>,
     peers: BTreeMap<PeerId, OfPeer>,
     next: u64,
-    /// When requests of this node's that were sent are due.
+    /// Deadlines of this node's requests that were sent.
     timers: Timers<RequestId>,
-    /// When the first of a peer's queue is due.
+    /// The first deadline in a peer's queue.
     queue_timers: Timers<PeerId>,
 }
 

@@ -78,7 +78,7 @@ impl StreamRef<'_> {
     /// written before the acceptor has answered.
     ///
     /// # Errors
-    /// [`StreamError`] when the stream takes no more.
+    /// [`StreamError`] when the stream accepts no more data.
     ///
     /// [`Event::StreamWritable`]: crate::event::Event::StreamWritable
     pub fn write(&mut self, data: &mut Bytes) -> Poll<Result<usize, StreamError>> {
@@ -95,12 +95,12 @@ impl StreamRef<'_> {
         self.node.streams.finish(self.id, &mut self.node.io)
     }
 
-    /// Abandons our direction: what is not delivered yet will not be.
+    /// Resets our direction: data that is not delivered yet is lost.
     pub fn reset(&mut self, code: Code) {
         self.node.streams.reset(self.id, code, &mut self.node.io);
     }
 
-    /// Asks the peer to send no more, and discards what it sent.
+    /// Asks the peer to stop sending, and discards what it sent.
     pub fn stop(&mut self, code: Code) {
         self.node.streams.stop(self.id, code, &mut self.node.io);
         self.node.settle_effects();
@@ -119,7 +119,7 @@ impl StreamRef<'_> {
         accepted
     }
 
-    /// Returns why the stream returns no more data than was read, if its connection is gone. A
+    /// Returns why the stream returns no more data than was read, if its connection is lost. A
     /// reader that is not ready to read learns it here.
     #[must_use]
     pub fn lost(&self) -> Option<StreamError> {
@@ -130,7 +130,7 @@ impl StreamRef<'_> {
     /// that [`Event::StreamFinished`](crate::event::Event::StreamFinished) follows.
     ///
     /// # Errors
-    /// [`StreamError::ConnectionLost`] when the connection is gone, even if the peer had
+    /// [`StreamError::ConnectionLost`] when the connection is lost, even if the peer had
     /// acknowledged everything before: no state of it is kept. [`StreamError::Stopped`] when the
     /// peer wanted no more.
     pub fn finished(&self) -> Poll<Result<(), StreamError>> {

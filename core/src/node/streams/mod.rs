@@ -1,8 +1,8 @@
 //! Every stream of a node, by the peer of its connection.
 //!
-//! `table` knows what each stream is for and how far it has come, `open` how streams begin, and
-//! `transfer` how they are read, written and ended. Requests use streams as any caller does. This
-//! owner decides how much memory the request bodies of one peer may take while they arrive.
+//! `table` has the purpose and the state of each stream, `open` begins streams, and `transfer`
+//! reads, writes and ends them. Requests use streams as any caller does. This owner decides how
+//! much memory the incomplete request bodies of one peer may take.
 
 mod api;
 #[cfg(any(test, feature = "testing"))]
@@ -154,7 +154,7 @@ impl Streams {
         request
     }
 
-    /// Puts a stream into the table that carries a request of this node's.
+    /// Adds a stream that carries one of this node's requests.
     pub(super) fn open_request(
         &mut self,
         peer: PeerId,
@@ -181,7 +181,7 @@ impl Streams {
         true
     }
 
-    /// Lets request bodies go on that waited for room, oldest first.
+    /// Continues with request bodies that waited for room, oldest first.
     pub(super) fn on_body_released(&mut self, peer: PeerId, io: &mut Io) {
         let Some(link) = self.links.get_mut(&peer) else { return };
         let Some(index) = link.table.first_held() else { return };
@@ -197,8 +197,9 @@ impl Streams {
         }
     }
 
-    /// Returns true if the body that a stream declares must wait, and charges it when not. A body
-    /// is charged once, when its length is known and before any of it is read.
+    /// Returns true if the body that a stream declares must wait, and charges its length to the
+    /// budget otherwise. A body is charged once, when its length is known and before any of it is
+    /// read.
     fn holds_back(&mut self, id: StreamId, io: &Io) -> bool {
         let limit = io.config.limits.request_bytes;
         let Some(link) = self.link_mut(id) else { return false };
@@ -296,7 +297,7 @@ impl Streams {
         io.on(connection, |c| c.read(id.index, max)).unwrap_or(Read::Gone)
     }
 
-    /// Writes to the transport, as interactive or bulk by what the stream wrote lately.
+    /// Writes to the transport, in the interactive or the bulk class by the stream's recent writes.
     pub(super) fn write_raw(&mut self, id: StreamId, data: &mut Bytes, io: &mut Io) -> Write {
         let now = io.now();
         let Some(link) = self.link_mut(id) else { return Write::Gone };

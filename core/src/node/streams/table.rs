@@ -1,7 +1,7 @@
-//! The streams of one connection, from their header to their last byte.
+//! The streams of one connection, from the header to the last byte.
 //!
-//! It decides what a stream is for (its header), what its acceptor answered, and which of a
-//! stream's writes count as interactive. It holds no data: that stays with the transport.
+//! It decides the purpose of a stream (from its header), the state of its acceptor's answer, and
+//! which of its writes count as interactive. It holds no data: that stays with the transport.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
@@ -17,12 +17,11 @@ use crate::quic::Class;
 /// Largest first frame of a forwarded stream and largest answer to it.
 const MAX_HEADER: usize = 4 << 10;
 
-/// A stream that wrote no more than this lately is interactive: one large response, or a second
-/// of fast typing.
+/// Most recent bytes of an interactive stream: one large response, or a second of fast typing.
 const INTERACTIVE_BURST: f64 = 64.0 * 1024.0;
 
-/// How fast a stream that wrote more earns it back, in bytes a second: a stream below this rate
-/// never leaves the class.
+/// How fast a bulk stream becomes interactive again, in bytes a second: a stream below this rate
+/// always stays interactive.
 const INTERACTIVE_RATE: f64 = 1024.0 * 1024.0;
 
 /// The state of a stream's receiving direction.
@@ -66,11 +65,11 @@ pub(super) enum Sending {
 pub(super) struct Stream {
     pub(super) receiving: Receiving,
     pub(super) sending: Sending,
-    /// The frame that goes ahead of the application's bytes.
+    /// The frame that precedes the application's bytes.
     pub(super) ahead: Bytes,
     /// `finish` was called while `ahead` was not written yet.
     pub(super) finish_after: bool,
-    /// Bytes of the peer's budget that the body of this request takes.
+    /// Bytes of the peer's budget that the body of this request uses.
     pub(super) charged: usize,
     allowance: f64,
     allowance_at: Instant,
@@ -141,7 +140,7 @@ impl Stream {
 #[derive(Debug, Default)]
 pub(super) struct Table {
     table: BTreeMap<u64, Stream>,
-    /// When headers are due, oldest first; at most two entries for each stream of the table.
+    /// The deadlines of headers, oldest first; at most two entries for each stream of the table.
     headers: VecDeque<(Instant, u64)>,
 }
 
@@ -181,8 +180,8 @@ impl Table {
         self.table.iter().map(|(&index, stream)| (index, stream))
     }
 
-    /// Returns how many streams are watched for their first frame, those that sent it lately
-    /// included.
+    /// Returns how many streams are watched for their first frame, including those that recently
+    /// sent it.
     #[cfg(any(test, feature = "testing"))]
     pub(super) fn openings(&self) -> usize {
         self.headers.len()
@@ -201,7 +200,7 @@ impl Table {
         self.table.iter().find(held).map(|(id, _)| *id)
     }
 
-    /// Returns when the oldest header is due.
+    /// Returns the earliest deadline of a header.
     pub(super) fn deadline(&mut self) -> Option<Instant> {
         while let Some(&(due, id)) = self.headers.front() {
             if self.is_opening(id) {

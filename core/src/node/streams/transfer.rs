@@ -1,4 +1,4 @@
-//! How streams are read, written and ended.
+//! Reading, writing and ending streams.
 //!
 //! No data is buffered here: chunks are passed to the transport and from it unchanged.
 
@@ -55,7 +55,7 @@ impl Streams {
         self.link(id).is_none().then(|| self.gone(id))
     }
 
-    /// Returns `Ready` once the peer has everything of a finished stream.
+    /// Returns `Ready` once the peer has acknowledged everything of a finished stream.
     pub(in crate::node) fn finished(&self, id: StreamId) -> Poll<Result<(), StreamError>> {
         let Some(link) = self.link(id) else { return Poll::Ready(Err(self.gone(id))) };
         match link.table.get(id.index).map(|s| s.sending) {
@@ -108,7 +108,7 @@ impl Streams {
         }
     }
 
-    /// Ends our direction, after the frame that goes ahead if that is not written yet.
+    /// Ends our direction, after the preceding frame if that is not written yet.
     pub(in crate::node) fn finish(&mut self, id: StreamId, io: &mut Io) -> Result<(), StreamError> {
         let is_pending = self.flush_ahead(id, io).is_pending();
         let Some(stream) = self.get_mut(id) else { return Err(self.gone(id)) };
