@@ -53,11 +53,11 @@ impl Endpoint {
         match self.admission.decide(address, is_proven, passed, now) {
             Verdict::Accept(ticket) => self.accept(incoming, ticket, size, now),
             Verdict::Retry => {
-                // Err would mean that it carries proof already.
+                // Err would mean that it already carries a token.
                 if let Ok(transmit) = self.inner.retry(incoming, &mut answer) {
                     self.respond(&transmit, answer);
                 }
-                // The id in it is of no connection.
+                // The id in it belongs to no connection.
                 drop(self.issued.take());
                 None
             }

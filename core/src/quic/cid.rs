@@ -1,7 +1,8 @@
-//! Seeded connection ids: eight random bytes from the node's own generator. And which of them were
-//! given to end-to-end connections: their packets may come from any address.
+//! Seeded connection ids: eight random bytes from the node's own generator. It also records which
+//! of them belong to end-to-end connections: their packets may come from any address.
 //!
-//! The stock generators draw from the operating system and would make two runs of one seed differ.
+//! The default generators use the operating system's randomness and would make two runs of one seed
+//! differ.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -40,7 +41,8 @@ pub(super) struct Known {
 }
 
 impl Known {
-    /// Notes ids of a connection; beyond what a connection can have in use, the oldest go.
+    /// Records ids of a connection; beyond the number that a connection can have in use, the oldest
+    /// are dropped.
     pub(super) fn insert(&mut self, connection: ConnectionId, issued: Vec<Cid>) {
         let of = self.of.entry(connection).or_default();
         for cid in issued {

@@ -21,11 +21,11 @@ const LOCAL: Duration = Duration::from_millis(5);
 /// Queue that a local path may build on top of two round trips.
 const QUEUE: Duration = Duration::from_micros(500);
 
-/// The bound never goes below this: a wireless network of 400 Mbit/s may delay its packets by
-/// twenty times its least round trip and is still filled.
+/// Minimum of the bound: a wireless network of 400 Mbit/s may delay its packets by twenty times its
+/// smallest round trip and is still filled.
 const FLOOR: u64 = 1 << 20;
 
-/// Shortest time over which a rate is measured: below it a single batch decides.
+/// Shortest time over which a rate is measured: below it a single batch dominates.
 const SHORTEST_ROUND: Duration = Duration::from_millis(1);
 
 /// Rounds from which the best delivery rate is taken.
@@ -43,11 +43,11 @@ impl ControllerFactory for BoundedCubic {
     }
 }
 
-/// No congestion control, for connections that carry others which have their own.
+/// No congestion control, for connections that carry other connections with their own.
 #[derive(Debug)]
 pub(super) struct Unbounded;
 
-/// Bytes in flight that no connection to a relay reaches: 10 Gbit/s over 200 ms.
+/// Bytes in flight that a connection to a relay never reaches: 10 Gbit/s over 200 ms.
 const NO_BOUND: u64 = 256 << 20;
 
 impl ControllerFactory for Unbounded {
@@ -98,7 +98,7 @@ struct Bounded {
 struct Bound {
     round_start: Instant,
     delivered: u64,
-    /// The least round trip of the path.
+    /// The smallest round trip of the path.
     min_rtt: Duration,
     /// Bytes a second, of the latest rounds.
     rates: VecDeque<f64>,

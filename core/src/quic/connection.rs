@@ -1,7 +1,7 @@
 //! One connection: its streams and datagrams in our terms.
 //!
-//! It decides which writes may use the reserve that bulk must leave free; everything else it
-//! translates. Streams are named by quinn's number, which the node wraps in its own name.
+//! It decides which writes may use the reserve that bulk must leave free; it translates the rest.
+//! Streams have quinn's number, which the node wraps in its own id.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ use crate::event::Statistics;
 /// The result of a read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Read {
-    /// Bytes in order, at most as many as asked for.
+    /// Bytes in order, at most as many as requested.
     Chunk(Bytes),
     /// No data yet: a readable event follows.
     Blocked,
@@ -27,7 +27,7 @@ pub(crate) enum Read {
     End,
     /// The peer reset the stream.
     Reset(Code),
-    /// The stream is not there: read to its end, stopped, or never opened.
+    /// The stream does not exist: read to its end, stopped, or never opened.
     Gone,
 }
 
@@ -38,9 +38,9 @@ pub(crate) enum Write {
     Taken(usize),
     /// None were: a writable event follows.
     Blocked,
-    /// The peer asked for no more.
+    /// The peer stopped the stream.
     Stopped(Code),
-    /// The stream is not there, or finished.
+    /// The stream does not exist, or is finished.
     Gone,
 }
 
@@ -51,7 +51,7 @@ pub(crate) enum Class {
     Bulk,
     /// The send window and the reserve for small writes.
     Interactive,
-    /// Those, and the reserve for the control stream.
+    /// The send window, that reserve, and the reserve for the control stream.
     Control,
 }
 
@@ -66,7 +66,7 @@ impl Class {
     }
 }
 
-/// Bytes the control stream may write beyond every other stream's.
+/// Bytes the control stream may write beyond the limit of every other stream.
 const CONTROL_RESERVE: u64 = 256 << 10;
 
 /// Streams that the peer may have open. The transport keeps a place for each that it may open, so
@@ -77,11 +77,11 @@ pub(super) struct Allowance {
     pub(super) most: u32,
 }
 
-/// One quinn connection and what we remember of it.
+/// One quinn connection and the state that we keep for it.
 pub(crate) struct Connection {
     pub(super) handle: ConnectionHandle,
     pub(super) layer: Layer,
-    /// Where the peer was when we looked last.
+    /// The address of the peer when it was last checked.
     pub(super) remote: SocketAddr,
     pub(super) inner: quinn_proto::Connection,
     /// TLS is complete on this side: the peer is authenticated.
@@ -94,14 +94,14 @@ pub(crate) struct Connection {
     pub(super) streams: Allowance,
     pub(super) send_window: u64,
     pub(super) interactive_reserve: u64,
-    /// In the queue of connections that may have something to send.
+    /// Whether it is in the queue of connections that may have data to send.
     pub(super) queued: bool,
     pub(super) heard_frames: u64,
     pub(super) last_heard: Instant,
 }
 
 impl Connection {
-    /// Returns where the peer is now.
+    /// Returns the present address of the peer.
     pub(crate) fn remote(&self) -> SocketAddr {
         self.inner.remote_address()
     }
@@ -139,7 +139,7 @@ impl Connection {
         self.last_heard
     }
 
-    /// Notices frames that arrived since the last call. Only frames of authenticated packets are
+    /// Records frames that arrived since the last call. Only frames of authenticated packets are
     /// counted, so that a forger cannot keep a dead peer alive.
     pub(super) fn note_heard(&mut self, now: Instant) -> bool {
         let f = self.inner.stats().frame_rx;
@@ -152,7 +152,7 @@ impl Connection {
         is_news
     }
 
-    /// Notices that the peer has another address than when we looked last.
+    /// Detects that the address of the peer has changed since the last check.
     pub(super) fn note_moved(&mut self) -> Option<SocketAddr> {
         let remote = self.inner.remote_address();
         (std::mem::replace(&mut self.remote, remote) != remote).then_some(remote)
@@ -166,7 +166,7 @@ impl Connection {
     /// Returns the bytes of datagrams that wait to be sent, if it is a connection to a relay.
     pub(crate) fn datagrams_waiting(&mut self) -> usize {
         match self.layer {
-            // The room of an empty buffer is less by what a datagram takes beside its bytes.
+            // The room of an empty buffer is reduced by a datagram's overhead.
             Layer::Outer => super::OUTER_DATAGRAMS
                 .saturating_sub(self.datagram_room())
                 .saturating_sub(size_of::<Bytes>()),
@@ -180,7 +180,7 @@ impl Connection {
         self.inner.path_changed(now);
     }
 
-    /// Returns a secret that only the two ends of this connection have (RFC 8446 §7.5); `None`
+    /// Returns a secret that only the two ends of this connection share (RFC 8446 §7.5); `None`
     /// before its TLS handshake is complete.
     pub(crate) fn export<const N: usize>(&self, label: &[u8], context: &[u8]) -> Option<[u8; N]> {
         let mut out = [0; N];
@@ -237,7 +237,7 @@ impl Connection {
         result
     }
 
-    /// Writes from the front of `data` what the windows allow.
+    /// Writes as much from the front of `data` as the windows allow.
     pub(crate) fn write(&mut self, stream: u64, data: &mut Bytes, class: Class) -> Write {
         let Some(id) = stream_id(stream) else { return Write::Gone };
         let reserve = match class {
@@ -262,7 +262,7 @@ impl Connection {
         }
     }
 
-    /// Ends our direction; a finished event follows when the peer has everything.
+    /// Ends our direction; a finished event follows when the peer has acknowledged everything.
     pub(crate) fn finish(&mut self, stream: u64) -> Result<(), Misuse> {
         let id = stream_id(stream).ok_or(Misuse::UnknownStream)?;
         self.inner.send_stream(id).finish().map_err(|e| match e {

@@ -55,7 +55,7 @@ pub(crate) struct Client {
     layer: Layer,
 }
 
-/// How connections are made as a node itself.
+/// Settings of the connections that a node makes as itself.
 struct Clients {
     plain: Client,
     inner: Client,
@@ -75,7 +75,7 @@ impl Clients {
 #[derive(Debug)]
 pub(crate) struct Outgoing {
     pub(crate) transmit: Transmit,
-    /// Larger than what the connection takes its path to carry: it asks whether it does.
+    /// Larger than the present packet size of the path: the connection probes for a larger one.
     pub(crate) is_mtu_probe: bool,
 }
 
@@ -105,7 +105,7 @@ pub(crate) enum Event {
     Readable(u64),
     /// A stream takes data again.
     Writable(u64),
-    /// The peer has everything of a finished stream.
+    /// The peer has acknowledged everything of a finished stream.
     Finished(u64),
     /// The peer wants no more of a stream.
     Stopped(u64, Code),
@@ -120,7 +120,7 @@ const MAX_BATCH: usize = 65_000;
 pub(crate) struct Endpoint {
     inner: quinn_proto::Endpoint,
     setup: Setup,
-    /// How it dials, from address to address and end to end; none where the trust is for accepting
+    /// Configurations for dialling, direct and end to end; none where the trust is for accepting
     /// alone.
     clients: Option<Clients>,
     /// How end-to-end connections are accepted.
@@ -138,7 +138,7 @@ pub(crate) struct Endpoint {
     events: VecDeque<(ConnectionId, Event)>,
     sending: VecDeque<ConnectionId>,
     responses: VecDeque<(Transmit, Vec<u8>)>,
-    /// The last batch was such an answer.
+    /// Whether the last batch was such an answer.
     has_answered: bool,
     max_segments: usize,
 }
@@ -180,7 +180,7 @@ impl Endpoint {
         Ok(new)
     }
 
-    /// Handshakes of others are answered with this identity.
+    /// Accepts handshakes with this identity.
     fn accept_with(&mut self, tls: &Tls, verifiers: &Verifiers) -> Result<(), TlsError> {
         let layer = if self.config.relay.is_some() { Layer::Outer } else { Layer::Plain };
         let server = self.setup.server(tls, verifiers, layer)?;
@@ -210,8 +210,7 @@ impl Endpoint {
         self.inner.set_server_config(None);
     }
 
-    /// Handshakes from here on are made with this identity and this trust; connections that exist
-    /// go on.
+    /// Sets the identity and the trust for further handshakes; existing connections go on.
     pub(crate) fn set_tls(&mut self, tls: &Tls, verifiers: &Verifiers) -> Result<(), TlsError> {
         let clients = Clients::new(&self.setup, tls, verifiers)?;
         if self.accepting {
@@ -221,12 +220,12 @@ impl Endpoint {
         Ok(())
     }
 
-    /// Connections that exist, those draining included.
+    /// Returns the number of connections, those draining included.
     pub(crate) fn len(&self) -> usize {
         self.connections.len()
     }
 
-    /// Returns what came of the handshakes that others began.
+    /// Returns the results of the handshakes that others began.
     pub(crate) fn admission(&self) -> admission::Stats {
         self.admission.stats()
     }
@@ -244,7 +243,7 @@ impl Endpoint {
         self.begin(client, route.remote, server_name, now)
     }
 
-    /// Starts a handshake end to end, with a peer that this node calls `address`.
+    /// Starts an end-to-end handshake with a peer that this node names `address`.
     pub(crate) fn connect_inner(
         &mut self,
         address: SocketAddr,
@@ -373,7 +372,7 @@ impl Endpoint {
         id
     }
 
-    /// Lets the transport's due timers act.
+    /// Runs the due timers of the transport.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
         // Each connection once: after a leap of the clock a probe may be due again immediately, and
         // only sending it moves its timer on.
@@ -401,7 +400,7 @@ impl Endpoint {
         self.connections.get(&id)
     }
 
-    /// Runs `act` on a connection and then lets its machines settle.
+    /// Runs `act` on a connection and then settles its machines.
     pub(crate) fn with<T>(
         &mut self,
         id: ConnectionId,
@@ -430,7 +429,7 @@ impl Endpoint {
         self.connections.get_mut(&id).map_or(0, Connection::datagrams_waiting)
     }
 
-    /// Returns what happened since the last call.
+    /// Returns the events since the last call.
     pub(crate) fn poll_event(&mut self) -> Option<(ConnectionId, Event)> {
         self.events.pop_front()
     }
@@ -467,7 +466,7 @@ impl Endpoint {
         self.poll_response(out)
     }
 
-    /// Returns true if a batch may be waiting.
+    /// Returns true if there may be a batch to send.
     pub(crate) fn is_sending(&self) -> bool {
         !self.responses.is_empty() || !self.sending.is_empty()
     }
@@ -527,7 +526,7 @@ impl Endpoint {
                 if let Some(unproven) = connection.unproven.take() {
                     self.admission.release(unproven.ticket, now);
                 }
-                // A relay needs no more than the control stream, and has ten thousand clients.
+                // A relay only needs the control stream, and has ten thousand clients.
                 if connection.layer != Layer::Outer {
                     connection.allow_streams(setup::STREAMS_OF_A_PEER);
                 }
@@ -537,7 +536,8 @@ impl Endpoint {
             self.remove(id, now);
             return;
         }
-        // A timer already past is due now: it is never reported as lying behind the caller.
+        // A timer that is already past is due now: it is never reported as before the caller's
+        // time.
         let timeout = connection.inner.poll_timeout().map(|at| (at.max(now), Reason::Transport));
         let handshake = connection.handshake_due().map(|at| (at.max(now), Reason::Connect));
         self.timers.set(id, earliest([timeout, handshake]));

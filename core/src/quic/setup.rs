@@ -1,7 +1,7 @@
-//! quinn-proto's configuration objects, every one of their knobs set from ours.
+//! The configuration objects of quinn-proto, with every knob set from our configuration.
 //!
 //! Its defaults are wrong for a public server: unlimited receive window, 65,536 half-open
-//! handshakes with 100 MiB of buffers. A test below asserts ours.
+//! handshakes with 100 MiB of buffers. A test below checks ours.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -29,8 +29,8 @@ const INCOMING_BUFFER_TOTAL: u64 = 8 << 20;
 /// Streams that each side may open before the other knows it. The transport keeps a place for each,
 /// 70 bytes: 1,024 of them would be most of the memory of a handshake.
 const STREAMS_BEFORE_KNOWN: u32 = 8;
-/// Streams that a peer may open once it is known, and twice as many whenever it has more than half
-/// of them open, up to what is configured: an idle connection takes 9 KiB for them.
+/// Streams that an authenticated peer may open first; the number doubles whenever more than half of
+/// it is open, up to the configured limit: an idle connection uses 9 KiB for them.
 pub(super) const STREAMS_OF_A_PEER: u32 = 128;
 /// How long the proof of an address counts: as long as a dialer repeats it, since a first packet
 /// beyond the limits is ignored and comes again with the same proof.
@@ -131,7 +131,7 @@ pub(super) struct Setup {
     inner: Arc<TransportConfig>,
     wall: WallClock,
     dst_cids: Arc<dyn Fn() -> ConnectionId + Send + Sync>,
-    /// Retry tokens given before an exchange are good after it, and after a restart.
+    /// Whether Retry tokens stay valid after the identity is replaced, and after a restart.
     token_seed: [u8; 32],
 }
 
