@@ -1,8 +1,8 @@
 //! The loop: receive, let the node act, send, sleep; and again, within a budget.
 //!
-//! Five traps are handled here once for every runtime: the clock is compared with the deadline, a
-//! timer's readiness is not trusted; only a blocked socket is tried again; a blocked batch is kept
-//! with its bytes and the node is not asked for another; a turn has a budget, after which the
+//! Five pitfalls are handled here once for every runtime: the clock is compared with the deadline,
+//! a timer's readiness is not trusted; only a blocked socket is tried again; a blocked batch is
+//! kept with its bytes and the node is not asked for another; a turn has a budget, after which the
 //! driver wakes itself and lets others run; the lock is taken once per turn.
 
 use std::collections::VecDeque;
@@ -83,7 +83,7 @@ enum Turn {
 }
 
 impl<I: Io> Driver<I> {
-    /// Returns the adapter, for what only it can do.
+    /// Returns the adapter, for its own methods.
     pub const fn io(&mut self) -> &mut I {
         &mut self.io
     }
@@ -176,7 +176,7 @@ impl<I: Io + Unpin> Future for Driver<I> {
         let driver = self.get_mut();
         match driver.turn(cx) {
             Ok(Turn::Again) => {
-                // One turn, and the other tasks of this thread come between.
+                // After one turn, the other tasks of this thread run.
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }

@@ -35,7 +35,7 @@ impl Handle {
     }
 
     /// Returns the address that the socket is bound to: with port 0 in the configuration, the port
-    /// that the system chose.
+    /// that the system selected.
     ///
     /// # Errors
     /// The system's error when the driver was created; `Unsupported` where the adapter has no
@@ -142,13 +142,13 @@ impl Handle {
     /// ([`Node::set_dial_tls`](crate::node::Node::set_dial_tls)).
     ///
     /// # Errors
-    /// [`Misuse::UnknownPeer`] when it is not there, [`Misuse::UnusableIdentity`] when it cannot be
-    /// used.
+    /// [`Misuse::UnknownPeer`] when there is no such peer, [`Misuse::UnusableIdentity`] when the
+    /// identity cannot be used.
     pub fn set_dial_tls(&self, peer: &Peer, tls: &Tls) -> Result<(), Misuse> {
         self.shared.lock().node.set_dial_tls(peer.id(), tls)
     }
 
-    /// Exchanges the identity and the trust while running
+    /// Replaces the identity and the trust while running
     /// ([`Node::set_tls`](crate::node::Node::set_tls)).
     ///
     /// # Errors

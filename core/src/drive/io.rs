@@ -54,8 +54,8 @@ pub trait Clock: Send + Sync {
 ///   cancels its operations or leaves their memory to them until they complete.
 ///
 /// [`Io::poll_sleep`] is called with a new instant whenever the deadline moves, earlier or later:
-/// the latest replaces all before it. A loop that can wait with a timeout needs no timer: it keeps
-/// the instant, and waits no longer than that.
+/// the latest instant replaces the earlier ones. A loop that can wait with a timeout needs no
+/// timer: it keeps the instant, and waits no longer than that.
 ///
 /// ```
 /// use std::collections::VecDeque;
@@ -215,7 +215,7 @@ pub trait Clock: Send + Sync {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub trait Io {
-    /// Returns the clock that every instant passed to this adapter comes from.
+    /// Returns the clock of every instant that is passed to this adapter.
     fn clock(&self) -> Arc<dyn Clock>;
 
     /// Returns the address that the socket is bound to, which [`Handle::local_addr`] passes on. The
@@ -229,10 +229,12 @@ pub trait Io {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    /// Receives what is there, at most one system call's worth, and hands each batch to `sink`.
+    /// Receives the available datagrams, at most one system call's worth, and passes each batch to
+    /// `sink`.
     ///
     /// # Errors
-    /// Only what ends the socket; the adapter drops an error that concerns one datagram alone.
+    /// Only an error that ends the socket; the adapter drops an error that concerns one datagram
+    /// alone.
     fn poll_recv(
         &mut self,
         cx: &mut Context<'_>,

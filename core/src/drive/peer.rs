@@ -88,11 +88,11 @@ impl Peer {
         self.snapshot().and_then(|s| s.credential)
     }
 
-    /// Notes that it was given another certificate
+    /// Records that it has another certificate
     /// ([`Node::renew_credential`](crate::node::Node::renew_credential)), as PEM.
     ///
     /// # Errors
-    /// Why that is not this peer's certificate.
+    /// The reason why that is not this peer's certificate.
     pub fn renew_credential(&self, pem: &[u8]) -> Result<(), Failure> {
         let wrong =
             |error: crate::tls::TlsError| Failure::new(Code::Misconfigured, error.to_string());
@@ -112,7 +112,7 @@ impl Peer {
     /// Waits until it is connected.
     ///
     /// # Errors
-    /// Why it never will be: it failed, or was closed.
+    /// The reason why it never will be: it failed, or was closed.
     pub async fn connected(&self) -> Result<(), Failure> {
         poll_fn(|cx| {
             let mut inner = self.shared.lock();
@@ -176,8 +176,8 @@ impl Peer {
         Some(Incoming { shared: self.shared.clone(), id: Some(offer.0), service: offer.1 })
     }
 
-    /// Makes a request and waits until the first of its answer is there. Without a connection it
-    /// waits for one, within its deadline.
+    /// Makes a request and waits until the first part of its answer has arrived. Without a
+    /// connection it waits for one, within its deadline.
     ///
     /// # Errors
     /// The reason why there is no answer.
@@ -204,7 +204,7 @@ impl Peer {
                     Some(_) | None => return Poll::Ready(None),
                 };
                 let Some(id) = next else { break };
-                // The peer may have given it up meanwhile.
+                // The peer may have cancelled it meanwhile.
                 if let Some(offer) = inner.node.offer(id) {
                     return Poll::Ready(Some(IncomingRequest::new(self.shared.clone(), id, offer)));
                 }
@@ -247,7 +247,7 @@ impl Peer {
         self.shared.lock().node.max_datagram(self.id)
     }
 
-    /// Dials it again after it had failed.
+    /// Dials a failed peer again.
     ///
     /// # Errors
     /// [`Misuse::WrongState`] unless it had failed.
@@ -258,7 +258,7 @@ impl Peer {
         Ok(())
     }
 
-    /// Closes it for good; closing twice is as good as once.
+    /// Closes it permanently; a second close has no effect.
     pub fn disconnect(&self) {
         let mut inner = self.shared.lock();
         // UnknownPeer: it is closed already, which was the intent.
@@ -363,7 +363,7 @@ impl Incoming {
         // Taken once: `accept`, `refuse` and `drop` exclude each other.
         let id = self.id.take().expect("an offer that was not answered yet");
         let mut inner = self.shared.lock();
-        // UnknownStream: it is gone again, and the stream reports that to its reader.
+        // UnknownStream: it no longer exists, and the stream reports that to its reader.
         let _ = inner.node.accept_stream(id);
         inner.settle();
         drop(inner);

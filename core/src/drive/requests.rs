@@ -1,4 +1,4 @@
-//! The two ends of a request: the answer as it arrives, and the answer as it is given.
+//! The two ends of a request: the answer as the requester reads it, and as the responder writes it.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -16,7 +16,7 @@ use crate::request::{Offer, Priority};
 /// Most bytes that [`Response::collect`] gathers: 10 MiB.
 const MAX_COLLECTED: usize = 10 << 20;
 
-/// An answer as it arrives. What is not fetched holds the responder back. Dropping it cancels the
+/// An answer as it arrives. Unfetched data holds the responder back. Dropping it cancels the
 /// request.
 pub struct Response {
     shared: Arc<Shared>,
@@ -104,7 +104,7 @@ impl Drop for Response {
         let mut inner = self.shared.lock();
         inner.wakers.forget_request(self.id);
         if !self.over {
-            // UnknownRequest: it is over after all.
+            // UnknownRequest: it is over already.
             let _ = inner.node.cancel(self.id);
             inner.settle();
         }
@@ -137,7 +137,7 @@ impl IncomingRequest {
         &self.offer.body
     }
 
-    /// Returns the requester's own name for it, for logs.
+    /// Returns the requester's own id for it, for logs.
     #[must_use]
     pub fn correlation(&self) -> &str {
         &self.offer.correlation
@@ -158,8 +158,8 @@ impl IncomingRequest {
     /// Answers it whole.
     ///
     /// # Errors
-    /// [`Misuse::UnknownRequest`] when the peer has given it up, [`Misuse::OverLimit`] above
-    /// 10 MiB.
+    /// [`Misuse::UnknownRequest`] when the peer has cancelled it, [`Misuse::OverLimit`] above 10
+    /// MiB.
     pub fn respond(mut self, body: impl Into<Bytes>) -> Result<(), Misuse> {
         let id = self.id.take().ok_or(Misuse::UnknownRequest)?;
         let mut inner = self.shared.lock();
@@ -175,7 +175,7 @@ impl IncomingRequest {
     /// Answers it with a failure.
     ///
     /// # Errors
-    /// [`Misuse::UnknownRequest`] when the peer has given it up.
+    /// [`Misuse::UnknownRequest`] when the peer has cancelled it.
     pub fn fail(mut self, failure: &Failure) -> Result<(), Misuse> {
         let id = self.id.take().ok_or(Misuse::UnknownRequest)?;
         let mut inner = self.shared.lock();
@@ -268,7 +268,7 @@ fn abandon(shared: &Shared, id: Option<RequestId>) {
     let Some(id) = id else { return };
     let mut inner = shared.lock();
     inner.wakers.forget_request(id);
-    // UnknownRequest: the peer gave it up first.
+    // UnknownRequest: the peer cancelled it first.
     let _ = inner.node.cancel(id);
     inner.settle();
 }

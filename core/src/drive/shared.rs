@@ -160,7 +160,7 @@ impl Inner {
         }
     }
 
-    /// Takes the events that a call caused, and makes the driver send what it caused.
+    /// Takes the events that a call caused, and wakes the driver to send its output.
     pub(super) fn settle(&mut self) {
         while let Some(event) = self.node.poll_event() {
             self.on_event(event);
@@ -186,7 +186,7 @@ impl Inner {
         }
     }
 
-    /// Routes one output of the node; a transmission is the driver's.
+    /// Routes one output of the node; the driver handles a transmission.
     pub(super) fn take(&mut self, output: Output) -> Option<crate::transmit::Transmit> {
         match output {
             Output::Transmit(transmit) => Some(transmit),
@@ -198,7 +198,7 @@ impl Inner {
     }
 }
 
-/// Events that a subscriber sees: what happened to connections, not to their streams.
+/// Returns true for events that a subscriber sees: those of connections, not of streams.
 const fn is_lifecycle(event: &Event) -> bool {
     match event {
         Event::Transition { .. }
@@ -225,11 +225,11 @@ const fn is_lifecycle(event: &Event) -> bool {
     }
 }
 
-/// The shared state and the clock that goes with it.
+/// The shared state and its clock.
 pub(super) struct Shared {
     inner: Mutex<Inner>,
     pub(super) clock: Arc<dyn Clock>,
-    /// Where the socket is bound, as far as the adapter knows.
+    /// The address of the socket, as far as the adapter knows.
     pub(super) local: Result<SocketAddr, ErrorKind>,
 }
 

@@ -14,8 +14,8 @@ use crate::error::Code;
 use crate::id::StreamId;
 use crate::node::{StreamError, StreamRef};
 
-/// Most bytes that one [`SendHalf::poll_write`] copies. A caller that comes back with the rest of
-/// its megabytes whenever some were taken would otherwise have them copied every time.
+/// Most bytes that one [`SendHalf::poll_write`] copies. A caller that repeats a call with the rest
+/// of its megabytes would otherwise have all of them copied every time.
 const MAX_COPY: usize = 64 * 1024;
 
 /// Both directions of a stream.
@@ -33,7 +33,7 @@ impl Stream {
         }
     }
 
-    /// Returns its name in the node.
+    /// Returns its id in the node.
     #[must_use]
     pub const fn id(&self) -> StreamId {
         self.send.id
@@ -56,11 +56,11 @@ impl Stream {
     }
 }
 
-/// The sending direction of a stream. Dropped unfinished, it is reset.
+/// The sending direction of a stream. Dropping it unfinished resets it.
 pub struct SendHalf {
     shared: Arc<Shared>,
     id: StreamId,
-    /// Finished, reset, or known to take no more.
+    /// Finished, reset, or known to accept no more data.
     over: bool,
 }
 
@@ -71,11 +71,11 @@ impl fmt::Debug for SendHalf {
 }
 
 impl SendHalf {
-    /// Takes what it can from the front of `data`. Ready when something was taken, or `data` was
-    /// empty.
+    /// Writes as much as possible from the front of `data`. Ready when data was taken, or `data`
+    /// was empty.
     ///
     /// # Errors
-    /// [`StreamError`] when the stream takes no more.
+    /// [`StreamError`] when the stream accepts no more data.
     pub fn poll_write_chunk(
         &mut self,
         cx: &mut Context<'_>,
@@ -98,7 +98,7 @@ impl SendHalf {
     /// Copies from the front of `data`, at most 64 KiB; returns how many bytes were taken.
     ///
     /// # Errors
-    /// [`StreamError`] when the stream takes no more.
+    /// [`StreamError`] when the stream accepts no more data.
     pub fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
@@ -112,7 +112,7 @@ impl SendHalf {
     /// Writes all of `data`.
     ///
     /// # Errors
-    /// [`StreamError`] when the stream takes no more.
+    /// [`StreamError`] when the stream accepts no more data.
     pub async fn write_all(&mut self, data: impl Into<Bytes>) -> Result<(), StreamError> {
         let mut data = data.into();
         while !data.is_empty() {
@@ -121,7 +121,7 @@ impl SendHalf {
         Ok(())
     }
 
-    /// Ends the direction: the peer reads to the end. Finishing twice is as good as once.
+    /// Ends the direction: the peer reads to the end. A second call has no effect.
     ///
     /// # Errors
     /// [`StreamError`] when the stream no longer exists.
@@ -145,7 +145,7 @@ impl SendHalf {
         waiting(result, inner, self.id, Direction::Write, cx)
     }
 
-    /// Abandons the direction: the peer sees a reset.
+    /// Resets the direction: the peer sees a reset.
     pub fn reset(&mut self, code: Code) {
         self.over = true;
         let ((), mut inner) = with_node(&self.shared, self.id, |stream| stream.reset(code));
@@ -191,7 +191,7 @@ impl RecvHalf {
         }
         let (result, inner) = with_node(&self.shared, self.id, |stream| stream.read(max));
         let polled = waiting(result, inner, self.id, Direction::Read, cx);
-        // A refusal stays in the node until the stream is stopped, as it is when this is dropped.
+        // A refusal stays in the node until the stream is stopped, which dropping this handle does.
         self.over = match &polled {
             Poll::Ready(Ok(None)) => true,
             Poll::Ready(Err(error)) => !matches!(error, StreamError::Refused(_)),

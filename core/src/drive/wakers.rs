@@ -22,7 +22,7 @@ pub(super) enum Interest {
     Request,
     /// A datagram.
     Datagram,
-    /// The peer to allow another stream.
+    /// Waits until the peer allows another stream.
     Open,
 }
 
@@ -33,7 +33,7 @@ pub(super) enum Direction {
     Write,
 }
 
-/// Wakers by what they wait for.
+/// Wakers, by the conditions they wait for.
 #[derive(Debug, Default)]
 pub(super) struct Wakers {
     streams: BTreeMap<(StreamId, Direction), Waker>,
@@ -73,7 +73,7 @@ impl Wakers {
         self.requests.remove(&id);
     }
 
-    /// Wakes everybody an event could concern.
+    /// Wakes all tasks that an event could concern.
     pub(super) fn on_event(&mut self, event: &Event) {
         match event {
             Event::Transition { peer, transition } => {
