@@ -15,13 +15,13 @@ use crate::token_bucket::Bucket;
 pub struct Client {
     /// The key that it holds.
     pub key: KeyDigest,
-    /// The key of the CA that certified it; `None` of a guest, who is of no mesh.
+    /// The key of the CA that certified it; `None` for a guest, which has no mesh.
     pub mesh: Option<KeyDigest>,
-    /// The serial number of its certificate in hexadecimal; empty if it has none.
+    /// The serial number of its certificate in hexadecimal; empty without one.
     pub serial: String,
 }
 
-/// A client while it is attached.
+/// An attached client.
 #[derive(Debug)]
 pub(super) struct Attached {
     pub(super) key: KeyDigest,
@@ -32,7 +32,7 @@ pub(super) struct Attached {
     /// How many of them it requested; of the rest it is the connector.
     pub(super) called: usize,
     last_channel: u32,
-    /// The id of the last packet that went to it in parts.
+    /// The id of the last packet that was sent to it in parts.
     pub(super) last_part: u16,
     pub(super) bytes: Meter,
     pub(super) connects: Bucket,
@@ -43,9 +43,9 @@ pub(super) struct Attached {
 pub(super) struct End {
     /// The client at the other end.
     pub(super) partner: PeerId,
-    /// The number that the channel has there.
+    /// The number of the channel at the other end.
     pub(super) number: u32,
-    /// Whether this end asked for it.
+    /// Whether this end requested it.
     pub(super) is_caller: bool,
 }
 
@@ -70,7 +70,7 @@ impl Attached {
         self.channels.len() - self.called
     }
 
-    /// Returns a number for its next channel: no number comes again while any packet may still bear
+    /// Returns a number for its next channel: no number is reused while a packet may still carry
     /// it.
     pub(super) fn next_channel(&mut self) -> u32 {
         loop {

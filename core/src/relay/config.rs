@@ -9,7 +9,7 @@ use crate::message::{MAX_DISCOVERY, REFRESH_MS};
 use crate::tls::KeyDigest;
 use crate::token_bucket::Rate;
 
-/// Refresh intervals without a registration after which it is over: two may be lost.
+/// Refresh intervals without a registration after which it ends: two refreshes may be lost.
 pub const REFRESHES_UNTIL_EXPIRY: u32 = 3;
 
 /// Connectors of one mesh that may offer one service, and connectors that may admit one guest: a
@@ -19,13 +19,12 @@ pub const MAX_OFFERS: usize = 64;
 /// The limits of a relay for its clients, and how long a client may be silent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// The meshes whose members may use the relay, each by the key of its CA; `None` admits any,
-    /// since a relay reads no payload and grants only the forwarding of packets. Guests come with a
-    /// mesh: they are those that a registered connector lists.
+    /// The meshes with access to the relay, each by the key of its CA; `None` admits any, since a
+    /// relay reads no payload and grants only the forwarding of packets. Guests come with a mesh:
+    /// they are those that a registered connector lists.
     pub meshes: Option<BTreeSet<KeyDigest>>,
-    /// Where the relay answers discovery, as clients reach it, up to
-    /// [`MAX_DISCOVERY`] addresses: none, as they cannot be known
-    /// from within.
+    /// The addresses at which the relay answers discovery, as clients reach it, up to
+    /// [`MAX_DISCOVERY`] addresses. Default: none, since the relay cannot find them out itself.
     pub discovery: Vec<SocketAddr>,
     /// Concurrent clients: 16,384, as many as a node has peers.
     pub clients: usize,
@@ -33,15 +32,16 @@ pub struct Config {
     /// them; one that is listed is admitted beyond this limit.
     pub guests: usize,
     /// Services, guests and revoked serial numbers of all registrations together: 262,144, sixteen
-    /// for each client, so that large registrations of many take no more than some 64 MiB.
+    /// for each client, so that many large registrations take no more than about 64 MiB.
     pub entries: usize,
     /// Channels that one client may have requested: 64, more than a device has connectors.
     pub channels: usize,
-    /// Channels that others may have to one connector: 4,096, a quarter of the clients.
+    /// Channels of other clients to one connector: 4,096, a quarter of the clients.
     pub channels_of_a_connector: usize,
-    /// Channels between the same two clients: 8, so that one device cannot take a connector's all.
+    /// Channels between the same two clients: 8, so that one device cannot use up a connector's
+    /// limit.
     pub channels_of_a_pair: usize,
-    /// Lookups a second of one client: 10, more than a device that comes back has services to find.
+    /// Lookups a second of one client: 10, more services than a returning device has to find.
     pub connects_per_second: u32,
     /// Concurrent lookups of one client: 64, one for each channel.
     pub connects_at_once: u32,
@@ -61,7 +61,7 @@ pub struct Config {
     /// Bytes of one sender that may wait for one client: 256 KiB, so that a second sender finds
     /// room.
     pub queue_bytes_of_a_source: usize,
-    /// Bytes that may wait for all clients: 64 MiB, when a whole network has gone silent.
+    /// Bytes that may wait for all clients: 64 MiB, for a whole network that is silent.
     pub queue_bytes_in_all: usize,
     /// A connector has to register again within this time, and is removed after three of them: 30
     /// s, the time in which a connection notices that its peer has vanished.
@@ -101,7 +101,7 @@ impl Config {
     /// Checks whether it can work.
     ///
     /// # Errors
-    /// [`ConfigError`] names the knob and what it may be.
+    /// [`ConfigError`] names the knob and its allowed range.
     pub fn check(&self) -> Result<(), ConfigError> {
         let millis = u64::try_from(self.refresh.as_millis()).unwrap_or(u64::MAX);
         out_of_range(
@@ -133,7 +133,7 @@ impl Config {
         Ok(())
     }
 
-    /// Returns when a registration ends that is not refreshed, from its last refresh.
+    /// Returns the lifetime of a registration since its last refresh.
     pub(super) fn expiry(&self) -> Duration {
         self.refresh.saturating_mul(REFRESHES_UNTIL_EXPIRY)
     }

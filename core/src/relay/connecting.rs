@@ -35,7 +35,7 @@ impl Relay {
     }
 
     /// Returns the connector that a client is matched with: of those that offer the service to it,
-    /// the one with the fewest channels, and among equals the one that came first.
+    /// the one with the fewest channels, and among equals the one that registered first.
     fn choose(
         &mut self,
         client: PeerId,

@@ -1,4 +1,4 @@
-//! The answers to clients that ask where their packets come from.
+//! The answers to clients that ask for their own address.
 //!
 //! It decides which names and keys the clients' probes have, and which probes are answered. It
 //! keeps no state of a client: all is derived again from one secret and the client's id. An answer
@@ -26,7 +26,7 @@ const KEY_LABEL: &[u8] = b"adit/1 discovery key";
 /// Label that separates this secret from every other use of the identity's key.
 const SECRET_LABEL: &[u8] = b"adit/1 relay discovery";
 
-/// Returns the secret of the relay that has this identity.
+/// Returns the secret of the relay with this identity.
 pub(crate) fn secret_of(tls: &Tls) -> [u8; 32] {
     tls.derive(SECRET_LABEL)
 }
@@ -47,7 +47,7 @@ impl Responder {
         Self(hmac::Key::new(hmac::HMAC_SHA256, &secret))
     }
 
-    /// Returns the responder of the relay that has this identity, also on another socket or after a
+    /// Returns the responder of the relay with this identity, also on another socket or after a
     /// restart.
     #[must_use]
     pub fn of(tls: &Tls) -> Self {
@@ -77,7 +77,7 @@ impl Responder {
         Key::new(self.secret_for(session))
     }
 
-    /// Returns the answer to a genuine ping: where it came from. `None` to everything else.
+    /// Returns the answer to a genuine ping: its source address. `None` to everything else.
     #[must_use]
     pub fn answer(&self, datagram: &[u8], source: SocketAddr) -> Option<[u8; LEN]> {
         let session = Probe::session(datagram)?;

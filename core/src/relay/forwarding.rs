@@ -1,4 +1,4 @@
-//! Packets: from one end of a channel to the other, or dropped and counted.
+//! Forwarding of packets from one end of a channel to the other; others are dropped and counted.
 
 use std::time::Instant;
 
@@ -48,9 +48,9 @@ impl Relay {
         self.queues.peek(client)
     }
 
-    /// Returns the next packet for a client, in as many datagrams as it takes if none is larger
-    /// than `room`: its path may be narrower than the sender's. There is none if even so it does
-    /// not fit.
+    /// Returns the next packet for a client, in as many datagrams as needed so that none is larger
+    /// than `room`: its path may carry less than the sender's. Returns none if it still does not
+    /// fit.
     pub fn poll_packet(
         &mut self,
         client: PeerId,

@@ -80,7 +80,7 @@ pub struct Relay {
     config: Config,
     discovery: Responder,
     clients: BTreeMap<PeerId, Attached>,
-    /// Clients that are of no mesh.
+    /// Clients without a mesh.
     guests: usize,
     registry: Registry,
     queues: Queues,
@@ -104,8 +104,8 @@ struct Counters {
 }
 
 impl Relay {
-    /// Returns a relay without clients. The keys of discovery are made of `secret`, which should be
-    /// another at every start.
+    /// Returns a relay without clients. The keys of discovery are derived from `secret`, which
+    /// should be different at every start.
     #[must_use]
     pub fn new(config: Config, secret: [u8; 32]) -> Self {
         let queues = Queues::new(queue::Limits {
@@ -134,7 +134,7 @@ impl Relay {
         &self.config
     }
 
-    /// Returns true if a client is attached: one that was refused is not, nor one that left.
+    /// Returns true if a client is attached, not refused and not disconnected.
     #[must_use]
     pub fn is_attached(&self, client: PeerId) -> bool {
         self.clients.contains_key(&client)
@@ -238,7 +238,7 @@ impl Relay {
         }
     }
 
-    /// Returns what the caller is to do next. What became due by `now` happens here.
+    /// Returns the next action for the caller. Work that is due by `now` is done here.
     pub fn poll(&mut self, now: Instant) -> Option<Action> {
         while let Some((client, _)) = self.timers.pop_due(now) {
             self.expire(client);
@@ -253,13 +253,13 @@ impl Relay {
         }
     }
 
-    /// Returns true if [`Relay::poll`] has something to do now.
+    /// Returns true if [`Relay::poll`] has an action now.
     #[must_use]
     pub fn has_actions(&self) -> bool {
         !self.actions.is_empty()
     }
 
-    /// Returns when [`Relay::poll`] has something to do by itself: a registration ends.
+    /// Returns the next deadline of [`Relay::poll`]: a registration expires then.
     #[must_use]
     pub fn deadline(&self) -> Option<Deadline> {
         self.timers.next()

@@ -37,7 +37,7 @@ pub(super) struct Limits {
 pub(super) struct Queues {
     limits: Limits,
     receivers: BTreeMap<PeerId, Queue>,
-    /// Receivers that were given packets since they were last named.
+    /// Receivers that were given packets since they were last returned.
     ready: BTreeSet<PeerId>,
     bytes: usize,
 }
@@ -45,7 +45,7 @@ pub(super) struct Queues {
 #[derive(Debug, Default)]
 struct Queue {
     flows: BTreeMap<PeerId, Flow>,
-    /// The senders in their turns, each that has a packet waiting once.
+    /// The senders in their order of turns, each with a packet waiting once.
     turns: VecDeque<PeerId>,
     bytes: usize,
 }
@@ -94,17 +94,17 @@ impl Queues {
         dropped
     }
 
-    /// Returns a client that was given packets since it was last named here.
+    /// Returns a client that was given packets since this last returned it.
     pub(super) fn poll_ready(&mut self) -> Option<PeerId> {
         self.ready.pop_first()
     }
 
-    /// Returns the length of the packet that goes next to a client.
+    /// Returns the length of the next packet for a client.
     pub(super) fn peek(&mut self, receiver: PeerId) -> Option<usize> {
         self.receivers.get_mut(&receiver)?.next().map(Bytes::len)
     }
 
-    /// Takes the packet that goes next to a client.
+    /// Removes the next packet for a client.
     pub(super) fn poll(&mut self, receiver: PeerId) -> Option<Bytes> {
         let queue = self.receivers.get_mut(&receiver)?;
         queue.next()?;
@@ -143,8 +143,8 @@ impl Queues {
 }
 
 impl Queue {
-    /// Returns the sender whose packets take most room once `source` has `own` bytes; `source`
-    /// among equals.
+    /// Returns the sender with the most bytes waiting once `source` has `own` bytes; `source` among
+    /// equals.
     fn heaviest(&self, source: PeerId, own: usize) -> PeerId {
         let others = self.flows.iter().filter(|(id, _)| **id != source);
         let most = others.map(|(id, flow)| (flow.bytes, *id)).max();
@@ -208,7 +208,7 @@ impl Queue {
 
 #[cfg(any(test, feature = "testing"))]
 impl Queues {
-    /// Checks that counters and indices agree with the packets, and that limits are kept.
+    /// Checks that counters and indices match the packets, and that limits are kept.
     pub(super) fn audit(&self) {
         let mut all = 0;
         for (id, queue) in &self.receivers {

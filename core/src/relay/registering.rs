@@ -1,4 +1,4 @@
-//! Names: taking, keeping and losing one.
+//! Registration of names: taking, keeping and losing one.
 
 use std::time::Instant;
 
@@ -120,7 +120,7 @@ impl Relay {
         self.counters.expired += 1;
     }
 
-    /// Frees what a client is registered by, and ends the channels that others have because of it.
+    /// Frees the registration of a client, and ends the channels that others have because of it.
     fn end_registration(&mut self, client: PeerId, why: &Failure) {
         if self.unregister(client) {
             self.hang_up_all(client, why, |end| !end.is_caller);

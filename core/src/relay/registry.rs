@@ -40,7 +40,7 @@ impl Registration {
         }
     }
 
-    /// Returns how much it makes the relay hold.
+    /// Returns how many entries it takes up.
     fn entries(&self) -> usize {
         self.services.len() + self.guests.len() + self.revoked.len()
     }
@@ -112,8 +112,8 @@ impl Registry {
         })
     }
 
-    /// Registers a client and replaces its earlier registration, whose age it keeps if the name is
-    /// the same. The name must be free or its own.
+    /// Registers a client and replaces its earlier registration; the age is kept if the name is the
+    /// same. The name must be free or its own.
     ///
     /// A guest that too many connectors list already gains no reachability from another, so that it
     /// is not listed again.

@@ -1,11 +1,11 @@
-//! Serial numbers of certificates, in the one form in which they can be compared.
+//! Serial numbers of certificates, in a canonical form that can be compared.
 
 use crate::message::MAX_SERIAL;
 
 const LEN: usize = MAX_SERIAL / 2;
 
-/// A serial number: leading zeros, which DER has to keep a number from being negative, do not count
-/// (RFC 5280 §4.1.2.2).
+/// A serial number without leading zeros: DER adds them to keep a number from being negative (RFC
+/// 5280 §4.1.2.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Serial([u8; LEN]);
 

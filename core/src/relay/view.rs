@@ -11,21 +11,21 @@ use crate::id::PeerId;
 use crate::message::ServiceName;
 use crate::tls::KeyDigest;
 
-/// Packets that were not forwarded, by why.
+/// Packets that were not forwarded, by reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Drops {
-    /// They are not of the form of docs/protocol.md, "Relayed packets".
+    /// Not of the form in docs/protocol.md, "Relayed packets".
     pub malformed: u64,
-    /// They name a channel that is not there: it ended a moment ago, or never was.
+    /// The channel does not exist: it ended recently, or never existed.
     pub unknown_channel: u64,
-    /// Their sender sends more than one client may.
+    /// The sender is over its rate limit.
     pub over_rate: u64,
-    /// Their receiver takes less than is sent to it.
+    /// The receiver takes less than is sent to it.
     pub queue_full: u64,
-    /// They are parts, and larger than what their receiver's path carries.
+    /// Parts that are larger than a datagram on the receiver's path.
     pub too_large: u64,
-    /// Their receiver left before it took them.
+    /// The receiver left before it took them.
     pub receiver_gone: u64,
 }
 
@@ -34,7 +34,7 @@ pub struct Drops {
 pub struct View {
     /// Clients attached.
     pub clients: usize,
-    /// Those of them that are of no mesh.
+    /// The clients among them without a mesh.
     pub guests: usize,
     /// Channels between them.
     pub channels: usize,
@@ -56,7 +56,7 @@ pub struct View {
     pub evicted: u64,
     /// Registrations that were not refreshed in time.
     pub expired: u64,
-    /// Whether the relay is about to stop.
+    /// Whether the relay is about to shut down.
     pub draining: bool,
 }
 
@@ -84,7 +84,7 @@ pub struct RegistrationView {
 }
 
 impl Relay {
-    /// Returns all that is known, with ages as of `now`.
+    /// Returns the whole status, with ages as of `now`.
     #[must_use]
     pub fn view(&self, now: Instant) -> View {
         let counters = self.counters;

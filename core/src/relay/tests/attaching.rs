@@ -54,7 +54,7 @@ fn only_members_of_the_allowed_meshes_are_let_in_and_whom_they_list() {
     table.handle(2, &Message::Register(listing));
     table.attach(3, foreign(1));
     assert_eq!(table.broken.len(), 1);
-    // It came as a guest: its mesh is not served, so that it cannot register there.
+    // It connected as a guest: its mesh is not served, so that it cannot register there.
     table.forget();
     table.register(3, "there", &[]);
     assert!(table.heard()[0].starts_with("3 unregistered forbidden"));

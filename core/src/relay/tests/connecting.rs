@@ -101,7 +101,7 @@ fn a_revoked_certificate_finds_nothing_and_loses_what_it_had() {
     );
     table.connect(2, "db");
     assert_eq!(table.heard(), ["2 unmatched 9 unknown_service"]);
-    // The same number with the zero that DER puts before it.
+    // The same number with the leading zero of DER.
     table.attach(3, Client { serial: "0002".into(), ..member(3) });
     table.attach(4, Client { serial: "0020".into(), ..member(4) });
     table.forget();

@@ -167,7 +167,7 @@ fn line(to: u64, message: &Message) -> String {
     format!("{to} {words}")
 }
 
-/// Returns a member of the mesh whose key and serial number are `key`.
+/// Returns a member of the mesh with `key` as its key and serial number.
 fn member(key: u8) -> Client {
     Client { key: KeyDigest([key; 32]), mesh: Some(MESH), serial: format!("{key:02x}") }
 }

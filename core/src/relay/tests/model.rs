@@ -314,7 +314,7 @@ fn on_connect(table: &mut Table, model: &mut Model, client: u64, service: &str, 
         let caller = (client, matched.channel);
         model.channels.push(Channel { caller, connector: (connector, incoming.channel) });
     } else if let Message::Unmatched(unmatched) = answer.1 {
-        // Which rates there are is not the model's.
+        // The model does not cover rates.
         let expected = if offers.is_empty() { "unknown_service" } else { "overloaded" };
         assert!([expected, "overloaded"].contains(&unmatched.code.as_str()), "{}", unmatched.code);
     } else {
