@@ -56,8 +56,8 @@ impl Anyone {
         ))
     }
 
-    /// Checks whether `authority` issued the leaf, directly or through others of the chain, for
-    /// either use.
+    /// Checks whether `authority` issued the leaf, directly or through intermediates, for either
+    /// use.
     fn is_issued(
         &self,
         leaf: &CertificateDer<'_>,
@@ -78,7 +78,7 @@ impl Anyone {
         }
     }
 
-    /// Returns when a leaf ends that is good now: what a check at the end of time has against it.
+    /// Returns when a valid leaf expires: the error of a check at the end of time.
     fn end(
         &self,
         leaf: &CertificateDer<'_>,

@@ -55,7 +55,7 @@ impl Credential {
             not_after,
             mesh: None,
         };
-        // A certificate that was verified a moment ago can be parsed.
+        // The certificate was just verified, and so can be parsed.
         if let Ok(parsed) = webpki::EndEntityCert::try_from(leaf) {
             credential.names = parsed.valid_dns_names().map(str::to_owned).collect();
             credential.uris = parsed.valid_uri_names().map(str::to_owned).collect();

@@ -6,7 +6,8 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::TlsError;
 
-/// A certificate chain, leaf first, and its private key. It is never shown: `Debug` names no key.
+/// A certificate chain, leaf first, and its private key. The key is never logged: `Debug` does not
+/// show it.
 pub struct Identity {
     pub(super) chain: Vec<CertificateDer<'static>>,
     pub(super) key: PrivateKeyDer<'static>,

@@ -1,7 +1,7 @@
-//! Identities and trust: PEM in, TLS configurations for the transport out.
+//! Identities and trust: from PEM to TLS configurations for the transport.
 //!
-//! TLS 1.3 only, both sides always present a certificate, ALPN `adit/1`. It reads no files: PEM
-//! text is the caller's to bring. Certificates are checked against the node's own wall clock.
+//! TLS 1.3 only, both sides always present a certificate, ALPN `adit/1`. It reads no files: the
+//! caller passes PEM text. Certificates are checked against the node's own wall clock.
 
 mod anyone;
 mod credential;
@@ -38,7 +38,7 @@ pub enum TlsError {
         /// The message of the parser.
         why: String,
     },
-    /// The key does not fit the certificate, or is of a kind not supported.
+    /// The key does not match the certificate, or its kind is not supported.
     #[error("the certificate and key cannot be used: {0}")]
     Identity(rustls::Error),
     /// The CA cannot be used.
@@ -59,8 +59,8 @@ pub struct Tls {
 
 impl Tls {
     /// Returns mutual TLS with the default provider: aws-lc-rs with post-quantum key exchange, or
-    /// ring where only that feature is on. AES-128-GCM goes first: measured 1.3 times as fast as
-    /// ChaCha20 where the processor has AES instructions.
+    /// ring where only that feature is enabled. AES-128-GCM comes first: measured 1.3 times as fast
+    /// as ChaCha20 where the processor has AES instructions.
     #[must_use]
     pub fn new(identity: Identity, trust: Trust) -> Self {
         Self::with_provider(identity, trust, default_provider())
@@ -117,7 +117,7 @@ impl Tls {
         )
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|e| TlsError::Provider(e.to_string()))?
-        // Not the one rustls would make, but made of it: see `verify.rs`.
+        // Not the verifier of rustls itself, but one that wraps it: see `verify.rs`.
         .dangerous()
         .with_custom_certificate_verifier(verifiers.of_acceptors().ok_or_else(nobody)?)
         .with_client_auth_cert(self.identity.chain.clone(), self.identity.key.clone_key())

@@ -20,7 +20,7 @@ use super::verify::acceptors;
 /// Which key is pinned.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Pin {
-    /// The CA's, which is presented along with a certificate that it issued.
+    /// The key of the CA, which is presented along with a certificate that it issued.
     Authority(KeyDigest),
     /// The acceptor's own, regardless of the issuer and the lifetime of its certificate.
     Leaf(KeyDigest),

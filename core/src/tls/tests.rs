@@ -137,7 +137,7 @@ fn a_node_gives_nothing_that_shortens_a_later_handshake_and_takes_nothing() {
     keen.enable_early_data = true;
     let keen = Arc::new(keen);
 
-    // Against an acceptor that gives tickets the test would notice them.
+    // An acceptor that sends tickets would make this test fail.
     let mut generous = acceptor();
     generous.send_tls13_tickets = 2;
     let generous = Arc::new(generous);

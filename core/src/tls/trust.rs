@@ -19,7 +19,8 @@ use super::{TlsError, sha256};
 pub struct KeyDigest(pub [u8; 32]);
 
 impl KeyDigest {
-    /// Returns the digest of a certificate's public key; `None` when it is no X.509 certificate.
+    /// Returns the digest of a certificate's public key; `None` when it is not an X.509
+    /// certificate.
     #[must_use]
     pub fn of_certificate(certificate: &CertificateDer<'_>) -> Option<Self> {
         let parsed = webpki::EndEntityCert::try_from(certificate).ok()?;
@@ -131,7 +132,7 @@ impl Trust {
         Ok(Self::anchored(Anchors::Roots(Arc::new(roots))))
     }
 
-    /// Returns trust in the one CA whose public key has this digest: an acceptor has to present
+    /// Returns trust in the one CA with a public key of this digest: an acceptor has to present
     /// that CA's certificate along with its own. For a first contact, before the CA's certificate
     /// is known; only a node that dials can be configured with it.
     #[must_use]
@@ -139,10 +140,10 @@ impl Trust {
         Self::anchored(Anchors::Pin(ca))
     }
 
-    /// Returns trust in the one acceptor whose own public key has this digest, regardless of the
-    /// issuer and the lifetime of its certificate: the name that is dialled has to be in it. A
-    /// relay is pinned like this, since its certificate is its own (docs/protocol.md, "Relay
-    /// addresses"). Only a node that dials can be configured with it.
+    /// Returns trust in the one acceptor with a public key of this digest, regardless of the issuer
+    /// and the lifetime of its certificate: the name that is dialled has to be in it. A relay is
+    /// pinned like this, since its certificate is its own (docs/protocol.md, "Relay addresses").
+    /// Only a node that dials can be configured with it.
     #[must_use]
     pub fn pinned_leaf(key: KeyDigest) -> Self {
         Self::anchored(Anchors::Leaf(key))
@@ -173,7 +174,7 @@ impl Trust {
     /// list was not renewed.
     ///
     /// # Errors
-    /// [`TlsError::Pem`] when the text is not PEM or a list in it no list.
+    /// [`TlsError::Pem`] when the text is not PEM or one of its lists is not a list.
     pub fn with_revoked_pem(mut self, crl: &[u8]) -> Result<Self, TlsError> {
         let wrong = |why: String| TlsError::Pem { what: "certificate revocation list", why };
         for list in CertificateRevocationListDer::pem_slice_iter(crl) {

@@ -1,8 +1,8 @@
-//! How certificates are checked, in the handshake and again while a connection lives.
+//! The checks of certificates, in the handshake and again while a connection lives.
 //!
-//! Chains, names, usages, times and revocation are webpki's to check; here it is decided what they
-//! are checked against. Every verifier below delegates, and none skips the proof that the peer
-//! holds the leaf's private key (RFC 8446 §4.4.3).
+//! webpki checks chains, names, usages, times and revocation; this module decides what they are
+//! checked against. Every verifier below delegates, and none skips the proof that the peer holds
+//! the leaf's private key (RFC 8446 §4.4.3).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,8 +28,8 @@ use crate::error::{Code, Failure};
 /// Later than the end of any certificate (9999-12-31, RFC 5280 §4.1.2.5).
 pub(super) const END_OF_TIME: Duration = Duration::from_secs(253_402_300_799);
 
-/// Checks the certificates of peers: of those that are dialled, if any may be, and of those that
-/// dial, if any may.
+/// Checks the certificates of peers: of acceptors, if any may be dialled, and of dialers, if any
+/// may dial.
 #[derive(Debug, Clone)]
 pub(crate) struct Verifiers {
     acceptors: Option<Arc<dyn ServerCertVerifier>>,
@@ -116,7 +116,7 @@ impl Verifiers {
     }
 }
 
-/// Returns when a chain that is good now ends: what a check at the end of time has against it.
+/// Returns when a valid chain expires: the error of a check at the end of time.
 fn end(check: impl Fn(Duration) -> Result<(), Error>) -> Option<Duration> {
     match check(END_OF_TIME) {
         Err(Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. })) => {

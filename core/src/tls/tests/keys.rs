@@ -106,7 +106,7 @@ fn what_is_no_certificate_is_nobody() {
     assert!(verifiers.dialler(&[CertificateDer::from(vec![0x30, 0])], EPOCH).is_err());
 }
 
-/// Returns a certificate that was seen somewhere, with a key that is another's.
+/// Returns an observed certificate with the key of another.
 fn borrowed(seen: &Issued, own: &Issued) -> CertifiedKey {
     let key = provider().key_provider.load_private_key(own.key()).unwrap();
     CertifiedKey::new(seen.chain(), key)
