@@ -38,13 +38,13 @@ impl JsonBody for Candidates {
 /// One address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Candidate {
-    /// How the sender came by it.
+    /// The source of the address.
     pub kind: CandidateKind,
     /// The address: a unicast one, a port, and no IPv6 scope.
     pub address: SocketAddr,
 }
 
-/// How an address came to be known (RFC 8445 §5.1.1).
+/// The source of an address (RFC 8445 §5.1.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -67,7 +67,7 @@ pub enum CandidateKind {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Mapping {
-    /// Not at all: what others see is the host's own.
+    /// Not translated: the external address is the host's own.
     None,
     /// The same external address for every destination.
     Independent,

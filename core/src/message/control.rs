@@ -1,4 +1,4 @@
-//! Messages of the control stream: liveness, failure, and warning of what is to come.
+//! Messages of the control stream: liveness, failure, and early warnings.
 //!
 //! Decides their fields and ranges. Never decides when one is sent.
 
@@ -16,10 +16,10 @@ pub const MAX_ID: usize = 128;
 /// Longest code, in bytes: the stable codes have half of it.
 pub const MAX_CODE: usize = 64;
 
-/// Longest sentence for a person, in bytes: more belongs into a log.
+/// Longest sentence for a person, in bytes: longer text belongs in a log.
 pub const MAX_SENTENCE: usize = 1024;
 
-/// I am here. A receiver answers with [`HeartbeatAck`].
+/// The sender is alive. A receiver answers with [`HeartbeatAck`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Heartbeat {
     /// The sender: 1 to [`MAX_ID`] bytes.
@@ -28,7 +28,7 @@ pub struct Heartbeat {
     pub timestamp: u64,
     /// One more than that of the sender's last heartbeat; the ack repeats it.
     pub sequence: u64,
-    /// How the sender is doing: usage of processor, memory and the like.
+    /// The sender's vitals: usage of processor, memory and the like.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vitals: Option<Object>,
 }
@@ -60,14 +60,14 @@ impl JsonBody for HeartbeatAck {
     }
 }
 
-/// How the sender of a [`HeartbeatAck`] is doing.
+/// The health of the sender of a [`HeartbeatAck`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ServerStatus {
     /// All is well.
     Ok,
-    /// It works, and less well than it should.
+    /// It works, but worse than it should.
     Degraded,
     /// It is shutting down.
     Draining,
@@ -102,7 +102,7 @@ impl JsonBody for PrewarmSignal {
     }
 }
 
-/// A refusal or a failure, in answer to what came before it on the stream.
+/// A refusal or a failure, in answer to an earlier message on the stream.
 ///
 /// ```
 /// use adit_core::error::{Code, Failure};
@@ -121,7 +121,7 @@ pub struct ErrorMessage {
     pub code: String,
     /// The failure, for a person: up to [`MAX_SENTENCE`] bytes.
     pub message: String,
-    /// More about it, for a program. `retry_after_ms` asks to be left alone that long.
+    /// Further details, for a program. `retry_after_ms` is the requested pause.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub details: Option<Object>,
 }
@@ -163,7 +163,7 @@ struct Details {
     retry_after_ms: Option<u64>,
 }
 
-/// The sender is shutting down: it finishes what is open and takes no new streams.
+/// The sender is shutting down: it finishes open streams and accepts no new ones.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Goaway {
     /// Why: the text of a [`Code`], or one of a later version; 1 to [`MAX_CODE`] bytes.

@@ -11,20 +11,20 @@ use super::{MAX_ID, OutOfRange, Text};
 /// Longest query, in characters.
 pub const MAX_QUERY_CHARS: usize = 100_000;
 
-/// Most entries of a list of [`Context`]: no model's window holds more of any use.
+/// Most entries of a list of [`Context`]: no model's window has use for more.
 pub const MAX_LIST: usize = 1024;
 
-/// A query. What is left out has the default named with the field.
+/// A query. A missing field has its documented default.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EscalationRequest {
-    /// Made by the sender, repeated by every answer: 1 to [`MAX_ID`] bytes.
+    /// Chosen by the sender, repeated by every answer: 1 to [`MAX_ID`] bytes.
     pub request_id: String,
     /// The query: 1 to [`MAX_QUERY_CHARS`] characters.
     pub query: Text,
     /// Context that the model should know besides the query. Default: none.
     #[serde(default)]
     pub context: Context,
-    /// How the answer should be. Default: [`Preferences::default`].
+    /// The desired form of the answer. Default: [`Preferences::default`].
     #[serde(default)]
     pub preferences: Preferences,
     /// How long the sender waits for the answer, in seconds, 1 to 600. Default: 30.
@@ -93,7 +93,7 @@ impl Context {
     }
 }
 
-/// An excerpt from what the sender knows.
+/// An excerpt from the sender's documents.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KnowledgeChunk {
     /// Where it is from.
@@ -152,13 +152,13 @@ impl Preferences {
     }
 }
 
-/// How long-winded an answer should be.
+/// The desired length of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verbosity {
     /// The answer alone.
     Brief,
-    /// The answer and what it rests on.
+    /// The answer and its grounds.
     #[default]
     Normal,
     /// Everything of use.
@@ -172,9 +172,9 @@ pub struct EscalationResponse {
     pub request_id: String,
     /// The answer.
     pub content: Text,
-    /// The model that gave it: 1 to [`MAX_ID`] bytes.
+    /// The model that answered: 1 to [`MAX_ID`] bytes.
     pub model: String,
-    /// Why it ends where it does.
+    /// Why it ended.
     pub finish_reason: FinishReason,
     /// The tokens it used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -188,7 +188,7 @@ impl JsonBody for EscalationResponse {
     }
 }
 
-/// Why an answer ends where it does.
+/// Why an answer ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -197,7 +197,7 @@ pub enum FinishReason {
     Stop,
     /// It reached the most tokens allowed.
     Length,
-    /// The model or what serves it declined to go on.
+    /// The model or its service declined to go on.
     Filtered,
     /// It failed before it was complete.
     Failed,
@@ -241,7 +241,7 @@ pub struct StreamEnd {
     pub request_id: String,
     /// How many chunks were sent, so that a missing one is noticed.
     pub chunks: u64,
-    /// Why the answer ends where it does.
+    /// Why the answer ended.
     pub finish_reason: FinishReason,
     /// The tokens it used.
     #[serde(default, skip_serializing_if = "Option::is_none")]

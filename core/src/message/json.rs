@@ -1,7 +1,7 @@
 //! JSON bodies: strict about form, lenient about fields of later versions.
 //!
-//! Decides what counts as a body and how large it can get while it is written. Never decides what
-//! the fields are.
+//! Decides which bytes are a body and how large it can get while it is written. Never decides which
+//! fields there are.
 
 use std::fmt;
 use std::io;
@@ -47,7 +47,7 @@ pub(super) fn read<T: JsonBody>(body: &[u8]) -> Result<T, MessageError> {
 /// Appends JSON that has been checked, up to the size of a payload.
 pub(super) fn put<T: Serialize>(value: &T, out: &mut BytesMut) -> Result<(), EncodeError> {
     let room = MAX_PAYLOAD;
-    // The one thing that can fail is the writer, at its limit: keys are strings and floats finite.
+    // Only the writer can fail, at its limit: keys are strings and floats are finite.
     serde_json::to_writer(Bounded { out, room }, value).map_err(|_| EncodeError::TooLarge)
 }
 
@@ -79,14 +79,14 @@ impl io::Write for Bounded<'_> {
     }
 }
 
-/// Most bytes of an [`Object`]: it rides on control messages, which stay small.
+/// Most bytes of an [`Object`]: it is part of control messages, which stay small.
 pub const MAX_OBJECT: usize = 64 * 1024;
 
 /// Deepest nesting of an [`Object`], itself included: the deepest that a later parse accepts.
 pub const MAX_OBJECT_DEPTH: usize = 127;
 
 /// A JSON object that is carried as it is: valid JSON, at most [`MAX_OBJECT`] bytes and
-/// [`MAX_OBJECT_DEPTH`] levels, and of no meaning here. Its `Debug` shows how long it is.
+/// [`MAX_OBJECT_DEPTH`] levels, and not interpreted here. Its `Debug` shows its length.
 ///
 /// ```
 /// use adit_core::message::Object;

@@ -1,4 +1,4 @@
-//! Messages: what the payload of a frame means.
+//! Messages: the meaning of a frame's payload.
 //!
 //! Decides which kinds exist, how their bodies are encoded, and which values a body can have. Never
 //! decides how a message is handled, nor on which stream it may come: the machines that send and
@@ -61,7 +61,7 @@ pub use request::{Priority, Request, Response, ResponseChunk};
 pub use service::{InvalidServiceName, MAX_SERVICE_NAME, Open, Opened, ServiceName};
 pub use text::Text;
 
-/// How one kind of body is read and written.
+/// The encoding of one kind of body.
 trait Body: Sized {
     fn read(payload: Bytes) -> Result<Self, MessageError>;
     fn write(&self, out: &mut BytesMut) -> Result<(), EncodeError>;
@@ -103,8 +103,8 @@ macro_rules! messages {
                 match self { $(Self::$name(_) => Kind::$name,)* }
             }
 
-            /// Reads the payload of a frame. `None` is a kind this version does not know, to be
-            /// skipped and counted. Bodies of requests and responses are slices of `payload`.
+            /// Reads the payload of a frame. `None` is an unknown kind, to be skipped and counted.
+            /// Bodies of requests and responses are slices of `payload`.
             ///
             /// # Errors
             /// The error in the payload. It names the field, and quotes no value.
@@ -118,7 +118,7 @@ macro_rules! messages {
             /// Appends the message to `out` as a whole frame.
             ///
             /// # Errors
-            /// A value is out of range, or the frame would be too large; `out` is as it was.
+            /// A value is out of range, or the frame would be too large; `out` is unchanged.
             pub fn encode(&self, out: &mut BytesMut) -> Result<(), EncodeError> {
                 frame::encode_with(self.kind().to_wire(), out, |out| match self {
                     $(Self::$name(body) => body.write(out),)*
@@ -129,7 +129,7 @@ macro_rules! messages {
 }
 
 messages! {
-    /// I am here; sent every heartbeat interval.
+    /// The sender is alive; sent every heartbeat interval.
     Heartbeat(Heartbeat) = 0x01;
     /// The answer to a heartbeat.
     HeartbeatAck(HeartbeatAck) = 0x02;
@@ -141,9 +141,9 @@ messages! {
     StreamChunk(StreamChunk) = 0x05;
     /// The end of a streamed answer.
     StreamEnd(StreamEnd) = 0x06;
-    /// A refusal or a failure, in answer to what came before.
+    /// A refusal or a failure, in answer to an earlier message.
     Error(ErrorMessage) = 0x07;
-    /// The sender will soon need help: warm a model up.
+    /// The sender will soon need help: a model should be warmed up.
     PrewarmSignal(PrewarmSignal) = 0x08;
     /// First frame of a forwarded stream; raw bytes follow.
     Open(Open) = 0x10;
@@ -161,7 +161,7 @@ messages! {
     Welcome(Welcome) = 0x20;
     /// Client to relay: the sender offers services, or refreshes that offer.
     Register(Register) = 0x21;
-    /// The answer to a registration that was taken.
+    /// The answer to an accepted registration.
     Registered(Registered) = 0x22;
     /// Relay to client: it is not registered, or not any more.
     Unregistered(Unregistered) = 0x23;
@@ -169,7 +169,7 @@ messages! {
     Withdraw(Withdraw) = 0x24;
     /// Client to relay: requests a channel to a service.
     Connect(Connect) = 0x25;
-    /// The answer: there is a channel.
+    /// The answer to a lookup: there is a channel.
     Matched(Matched) = 0x26;
     /// The answer: there is none.
     Unmatched(Unmatched) = 0x27;
@@ -177,7 +177,7 @@ messages! {
     Incoming(Incoming) = 0x28;
     /// A channel is over.
     Hangup(Hangup) = 0x29;
-    /// Where the sender may be reached directly.
+    /// The addresses at which the sender may be reached directly.
     Candidates(Candidates) = 0x2a;
 }
 
@@ -206,7 +206,7 @@ pub enum MessageError {
         /// Column of the first fault, in bytes from 1; 0 is before the line's first.
         column: usize,
     },
-    /// A JSON body lacks a field, has one twice, or has one that its type does not take.
+    /// A JSON body lacks a field, has one twice, or has one of a wrong type.
     #[error("the body has not the shape of its kind, seen at line {line}, column {column}")]
     Shape {
         /// Line at which it was seen, from 1.
@@ -247,7 +247,7 @@ impl From<TooLarge> for EncodeError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{field} is out of range")]
 pub struct OutOfRange {
-    /// The field, as it is named on the wire.
+    /// The field, by its name on the wire.
     pub field: &'static str,
 }
 

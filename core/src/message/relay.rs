@@ -32,20 +32,20 @@ pub const MAX_REVOKED: usize = 1_000;
 /// Longest serial number, in hexadecimal digits: 20 octets (RFC 5280 §4.1.2.2).
 pub const MAX_SERIAL: usize = 40;
 
-/// Most connectors that one lookup leaves out.
+/// Most connectors that one lookup excludes.
 pub const MAX_EXCLUDED: usize = 64;
 
-/// Shortest and longest time between two registrations, in milliseconds: a second, so that no relay
-/// makes its clients chatter, and an hour.
+/// Shortest and longest time between two registrations, in milliseconds: a second, so that a relay
+/// cannot make its clients send too often, and an hour.
 pub const REFRESH_MS: std::ops::RangeInclusive<u64> = 1_000..=3_600_000;
 
 /// Relay to client, as soon as it is attached and whenever its address changes: how the relay sees
 /// it, and how it asks for its address again (docs/protocol.md, "Address discovery").
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Welcome {
-    /// Where the client's packets come from.
+    /// The source address of the client's packets.
     pub observed: SocketAddr,
-    /// Where the relay answers probes, up to [`MAX_DISCOVERY`] addresses.
+    /// The addresses at which the relay answers probes, up to [`MAX_DISCOVERY`] addresses.
     #[serde(default)]
     pub discovery: Vec<SocketAddr>,
     /// Names the client in those probes: 16 hexadecimal digits on the wire.
@@ -64,7 +64,7 @@ impl JsonBody for Welcome {
 }
 
 /// A key that a relay and one client share: 64 lowercase hexadecimal digits on the wire. It is
-/// never shown.
+/// never logged.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct DiscoveryKey(pub [u8; 32]);
 
@@ -91,13 +91,13 @@ impl<'de> Deserialize<'de> for DiscoveryKey {
 /// time in [`Registered`] is over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Register {
-    /// The connector's name within its mesh, which is one key's at a time: 1 to 128 bytes of
+    /// The connector's name within its mesh, which only one key holds at a time: 1 to 128 bytes of
     /// visible ASCII.
     pub name: String,
     /// The services it offers: up to [`MAX_SERVICES`].
     #[serde(default)]
     pub services: Vec<ServiceName>,
-    /// Keys that are not of the mesh and may connect as well: up to [`MAX_GUESTS`].
+    /// Keys outside the mesh that may connect as well: up to [`MAX_GUESTS`].
     #[serde(default)]
     pub guests: Vec<KeyDigest>,
     /// Serial numbers of certificates of the mesh that may not connect, each in 1 to
@@ -119,7 +119,7 @@ impl JsonBody for Register {
     }
 }
 
-/// The answer to every [`Register`] that was taken.
+/// The answer to every accepted [`Register`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Registered {
     /// The next one should come within this many milliseconds: [`REFRESH_MS`].
@@ -182,11 +182,11 @@ impl JsonBody for Withdraw {
 /// [`Matched`] or [`Unmatched`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Connect {
-    /// Made by the client, repeated by the answer.
+    /// Chosen by the client, repeated by the answer.
     pub request: u64,
     /// The service looked for.
     pub service: ServiceName,
-    /// Connectors that will not do, since they were tried: up to [`MAX_EXCLUDED`].
+    /// Connectors to exclude, since they were tried: up to [`MAX_EXCLUDED`].
     #[serde(default)]
     pub exclude: Vec<KeyDigest>,
 }
@@ -206,7 +206,7 @@ pub struct Matched {
     pub channel: u32,
     /// The name under which the connector is registered.
     pub name: String,
-    /// The key that the connector proved to hold to the relay.
+    /// The key that the connector proved to the relay.
     pub key: KeyDigest,
 }
 
@@ -216,7 +216,7 @@ impl JsonBody for Matched {
     }
 }
 
-/// The answer to a [`Connect`]: there is none.
+/// The answer to a [`Connect`]: there is no channel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unmatched {
     /// The request number of the [`Connect`].
@@ -262,7 +262,7 @@ pub struct Incoming {
     pub channel: u32,
     /// The requested service.
     pub service: ServiceName,
-    /// The key that the other proved to hold to the relay.
+    /// The key that the other end proved to the relay.
     pub key: KeyDigest,
 }
 
@@ -323,7 +323,7 @@ const fn is_broadcast(ip: std::net::IpAddr) -> bool {
     }
 }
 
-/// Checks a connector's name. It ends up in logs and terminals.
+/// Checks a connector's name. It is shown in logs and terminals.
 fn name(name: &str) -> Result<(), OutOfRange> {
     id(name, "name")?;
     OutOfRange::unless(name.bytes().all(|byte| byte.is_ascii_graphic()), "name")

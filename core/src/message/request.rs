@@ -48,7 +48,7 @@ impl Priority {
 pub struct Request {
     /// Correlates what both sides log: 1 to [`MAX_ID`](super::MAX_ID) bytes.
     pub id: String,
-    /// How long the sender still waits for the answer, in milliseconds from when it sent this.
+    /// How long the sender still waits for the answer, in milliseconds since it sent this.
     pub deadline_ms: Option<u64>,
     /// How urgent it is.
     pub priority: Priority,

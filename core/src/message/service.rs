@@ -111,7 +111,7 @@ impl<'de> Deserialize<'de> for ServiceName {
 /// [`ErrorMessage`](super::ErrorMessage).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Open {
-    /// The service to be connected to.
+    /// The requested service.
     pub service: ServiceName,
 }
 
