@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use crate::id::{Channel, PeerId};
 
-/// How long a datagram may be early: as long as a lost message takes to come again, at most.
+/// How long a datagram may be early: at most as long as a lost message takes to be sent again.
 const KEPT: Duration = Duration::from_secs(1);
 
 /// Early datagrams of one relay: the first packets of four concurrent dialers.
@@ -30,7 +30,7 @@ impl Early {
         self.expire(now);
         let of_relay = self.kept.iter().filter(|(_, of, _)| of.relay == channel.relay).count();
         if of_relay < MOST {
-            // Its own copy: the bytes given are part of all that was received with them.
+            // A copy: the given bytes keep alive the whole buffer they were received in.
             self.kept.push_back((now, channel, Bytes::copy_from_slice(datagram)));
         }
     }

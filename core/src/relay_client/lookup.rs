@@ -11,9 +11,9 @@ use crate::tls::KeyDigest;
 /// Pause before a relay is asked again that has no channel to a peer which is connected through
 /// another relay: a relay that was restarted has its clients back within a second or two.
 pub(crate) const SOON: Duration = Duration::from_secs(1);
-/// The same once it has been asked three times.
+/// The same pause after it has been asked three times.
 pub(crate) const AGAIN: Duration = Duration::from_secs(5);
-/// How often it is asked soon.
+/// How often the short pause is used.
 const ASKED_SOON: u32 = 3;
 
 /// Connectors excluded from a search, since they turned out not to be the one that is connected;
@@ -29,7 +29,7 @@ pub(crate) struct Search {
     found: Option<KeyDigest>,
     refusal: Option<Failure>,
     again: Option<Instant>,
-    /// How often relays were asked again since the last was lost.
+    /// How often relays were asked again since the last channel was lost.
     repeated: u32,
 }
 
@@ -49,7 +49,7 @@ impl Search {
         self.asked.contains_key(&relay)
     }
 
-    /// Returns true if an answer of a relay is the one that is awaited.
+    /// Returns true if this answer of a relay is the awaited one.
     pub(crate) fn awaits(&self, relay: PeerId, request: u64) -> bool {
         self.asked.get(&relay) == Some(&request)
     }
@@ -119,7 +119,7 @@ impl Search {
         self.again.map(|at| (at, Reason::Relay))
     }
 
-    /// Connectors that are not to be found.
+    /// Connectors to exclude.
     pub(crate) fn excluded(&self) -> &[KeyDigest] {
         &self.excluded
     }

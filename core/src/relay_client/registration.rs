@@ -17,7 +17,7 @@ use crate::timer::{Deadline, Reason};
 /// answer, this side dials again rather than assume that it is registered.
 pub(crate) const ANSWER: Duration = Duration::from_secs(10);
 
-/// Pause after a refusal that names none.
+/// Pause after a refusal that names no time.
 pub(crate) const AGAIN: Duration = Duration::from_secs(60);
 
 /// An action that is due.
@@ -44,7 +44,7 @@ enum State {
     Asked { due: Instant },
     /// It was acknowledged.
     Held { refresh: Instant },
-    /// It was refused, or taken away.
+    /// It was refused, or ended.
     Refused { again: Instant },
 }
 
@@ -54,9 +54,9 @@ pub(crate) struct Registration {
     state: State,
     /// There is something to register.
     is_wanted: bool,
-    /// It was acknowledged since the connection is up.
+    /// Whether it was acknowledged since the connection is established.
     is_known: bool,
-    /// Another process with the same key took the place: it is left there.
+    /// Another process with the same key replaced it: this one does not register again.
     is_replaced: bool,
 }
 
@@ -66,7 +66,7 @@ impl Registration {
         Self { state: State::Away, is_wanted: false, is_known: false, is_replaced: false }
     }
 
-    /// Returns true if the relay has it.
+    /// Returns true if the relay has registered it.
     pub(crate) const fn is_held(&self) -> bool {
         self.is_known && matches!(self.state, State::Held { .. } | State::Asked { .. })
     }
