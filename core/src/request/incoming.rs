@@ -1,7 +1,7 @@
 //! The responder's end of one exchange.
 //!
 //! It decides how an answer becomes frames and when a streamed answer must wait for the peer to
-//! read. It never decides what the answer is.
+//! read. It never decides the content of an answer.
 
 use std::collections::VecDeque;
 
@@ -65,7 +65,7 @@ impl Incoming {
         Ok(true)
     }
 
-    /// Refuses, or breaks a streamed answer off.
+    /// Refuses a request, or ends a streamed answer with a failure.
     pub(crate) fn fail(&mut self, failure: &Failure) -> Result<(), Misuse> {
         if self.state == State::Answered {
             return Err(Misuse::WrongState);
@@ -102,7 +102,7 @@ impl Incoming {
         self.unsent.iter().map(Bytes::len).sum()
     }
 
-    /// Returns what is still to be written, in order; the writer advances it.
+    /// Returns the unwritten data, in order; the writer advances it.
     pub(crate) const fn unsent(&mut self) -> &mut VecDeque<Bytes> {
         &mut self.unsent
     }
@@ -112,7 +112,7 @@ impl Incoming {
         self.state == State::Answered && self.unsent.is_empty()
     }
 
-    /// Returns true if a chunk would be taken now.
+    /// Returns true if a chunk would be accepted now.
     pub(crate) fn has_room(&self) -> bool {
         self.unsent_bytes() < STREAM_BUFFER
     }

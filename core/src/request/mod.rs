@@ -1,8 +1,8 @@
-//! Requests and responses: bytes in, bytes out, one stream each.
+//! Requests and responses: opaque bytes, one stream each.
 //!
-//! [`queue`] orders what waits. `Outgoing` and `Incoming` are the two ends of one exchange:
-//! they turn bodies into frames and frames into bodies. They know no stream and no time; the node
-//! moves the bytes and keeps the deadlines.
+//! [`queue`] orders the waiting requests. `Outgoing` and `Incoming` are the two ends of one
+//! exchange: they turn bodies into frames and frames into bodies. They have no stream and no clock;
+//! the node moves the bytes and keeps the deadlines.
 
 pub mod queue;
 
@@ -37,20 +37,20 @@ pub struct Request {
 }
 
 impl Request {
-    /// Returns a request of normal priority under the default deadline.
+    /// Returns a request of normal priority with the default deadline.
     #[must_use]
     pub fn new(body: impl Into<Bytes>) -> Self {
         Self { body: body.into(), deadline: None, priority: Priority::Normal }
     }
 
-    /// Returns the same under another deadline.
+    /// Returns the same with another deadline.
     #[must_use]
     pub const fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = Some(deadline);
         self
     }
 
-    /// Returns the same at another priority.
+    /// Returns the same with another priority.
     #[must_use]
     pub const fn priority(mut self, priority: Priority) -> Self {
         self.priority = priority;

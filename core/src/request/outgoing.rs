@@ -67,7 +67,7 @@ impl Outgoing {
         self.unsent.iter().map(Bytes::len).sum()
     }
 
-    /// Returns what is still to be written, in order; the writer advances it.
+    /// Returns the unwritten data, in order; the writer advances it.
     pub(crate) const fn unsent(&mut self) -> &mut VecDeque<Bytes> {
         &mut self.unsent
     }
@@ -77,7 +77,7 @@ impl Outgoing {
         self.decoder.wanted().max(1)
     }
 
-    /// Takes bytes of the answer: at most [`Outgoing::wanted`] of them.
+    /// Handles bytes of the answer: at most [`Outgoing::wanted`] of them.
     pub(crate) fn handle_chunk(&mut self, mut chunk: Bytes) -> Option<Step> {
         let frame = match self.decoder.poll_frame(&mut chunk) {
             Ok(frame) => frame?,

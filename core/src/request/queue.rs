@@ -9,19 +9,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Instant;
 
-/// How many others may be taken before the head of a class that waits, plus one when both lower
-/// classes have waited that long. Without a bound, a steady stream of urgent requests would let
-/// others pass their deadlines unasked; with 16, urgent ones keep nine tenths of the turns.
+/// Most items that may overtake the head of a waiting class, plus one when both lower classes have
+/// waited that long. Without a bound, a steady stream of urgent requests would let others pass
+/// their deadlines unsent; with 16, urgent ones keep nine tenths of the turns.
 pub const MAX_OVERTAKES: u32 = 16;
 
 /// An error in [`Limits`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// A queue without room refuses everything.
+    /// A queue for no items would refuse everything.
     #[error("a queue must have room for at least one item")]
     NoItems,
-    /// A queue without bytes refuses everything that has any.
+    /// A queue for no bytes would refuse every item that has any.
     #[error("a queue must have room for at least one byte")]
     NoBytes,
 }
@@ -34,8 +34,8 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Limits in items and in bytes. The defaults are 100 items, which a reconnect flushes in a
-    /// moment, and 32 MiB, which is three requests of the greatest size.
+    /// Limits in items and in bytes. The defaults are 100 items, which a reconnect sends
+    /// immediately, and 32 MiB, which is three requests of the largest size.
     ///
     /// # Errors
     /// When either is zero.
@@ -68,7 +68,7 @@ impl Default for Limits {
     }
 }
 
-/// Whether the one who pushes should slow down.
+/// Whether the caller that pushes should slow down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Pressure {
@@ -78,20 +78,20 @@ pub enum Pressure {
     Pressured,
 }
 
-/// The name of an item in its queue; never reused within the queue.
+/// The id of an item in its queue; never reused within the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Slot(u64);
 
-/// An item that was taken in.
+/// An accepted item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Accepted {
     /// Its name, for [`Queue::remove`].
     pub slot: Slot,
-    /// How full the queue is with it.
+    /// The pressure of the queue including it.
     pub pressure: Pressure,
 }
 
-/// Which limit an item would pass.
+/// The limit that an item would exceed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Limit {
     /// The number of items.
@@ -105,7 +105,7 @@ pub enum Limit {
 pub struct Full<T> {
     /// The item that did not fit.
     pub item: T,
-    /// The limit that it would pass.
+    /// The limit that it would exceed.
     pub limit: Limit,
 }
 
@@ -135,13 +135,13 @@ pub struct Popped<T> {
     pub priority: Priority,
     /// The item.
     pub item: T,
-    /// The bytes it was counted with.
+    /// Its size in bytes.
     pub bytes: usize,
-    /// When it is too late for it.
+    /// Its deadline.
     pub deadline: Option<Instant>,
 }
 
-/// Where the items went. `accepted` is always the sum of the others and of what is queued.
+/// The fates of the items. `accepted` is always the sum of the others and of the queued ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
 pub struct Counts {
     /// Taken in.
@@ -206,11 +206,11 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Takes in an item that counts as `bytes`. A `deadline` in the past is taken in too, and
-    /// expires with the next [`Queue::expire`].
+    /// Adds an item that counts as `bytes`. A `deadline` in the past is accepted too, and expires
+    /// with the next [`Queue::expire`].
     ///
     /// # Errors
-    /// When the item would pass a limit; it is handed back.
+    /// When the item would exceed a limit; it is returned.
     pub fn push(
         &mut self,
         priority: Priority,
