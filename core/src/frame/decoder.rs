@@ -1,7 +1,7 @@
 //! The incremental decoder: chunks in, frames out.
 //!
-//! Decides when the bytes of a frame are complete and what memory they may take meanwhile. Never
-//! allocates for a length that was only declared, and never recovers from a broken stream.
+//! Decides when the bytes of a frame are complete and how much memory they may take meanwhile.
+//! Never allocates for a length that was only declared, and never recovers from a broken stream.
 
 use std::fmt;
 use std::mem;
@@ -10,15 +10,15 @@ use bytes::{Buf, Bytes};
 
 use super::{DecodeError, Frame, HEADER_LEN, Header, MAX_PAYLOAD};
 
-/// First allocation for a frame that arrives in pieces, where it is not shorter itself.
+/// First allocation for a frame that arrives in pieces, unless it is shorter itself.
 const FIRST_ALLOCATION: usize = 64;
 
 /// Cuts one stream into frames, however its bytes are split into chunks.
 ///
 /// A frame that lies within one chunk is sliced out of it without a copy. One that does not is
-/// gathered in memory that grows with what has arrived: at most twice that, and never more than
-/// the frame declares. So a peer pays for the memory it takes, byte for byte, and many tiny chunks
-/// do not keep the packets alive that they came in.
+/// gathered in memory that grows with what has arrived: at most twice that, and never more than the
+/// frame declares. So a peer must send every byte of the memory that it uses, and many tiny chunks
+/// do not keep alive the packets that carried them.
 pub struct Decoder {
     limit: usize,
     state: State,
@@ -49,10 +49,10 @@ impl Decoder {
         Self { limit, state: BOUNDARY }
     }
 
-    /// Takes the next frame out of `chunk`, together with what earlier chunks began.
+    /// Removes the next frame from `chunk`, together with the bytes of earlier chunks.
     ///
     /// After `Some` there may be more: call again with the same chunk. After `None` the chunk is
-    /// used up: call again with the next one.
+    /// consumed: call again with the next one.
     ///
     /// # Errors
     /// The peer's error. Every later call returns the same error and takes no bytes.

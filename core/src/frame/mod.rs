@@ -1,4 +1,4 @@
-//! Frames: how a stream of bytes is cut into typed, bounded messages.
+//! Frames: a stream of bytes is divided into typed, bounded messages.
 //!
 //! Decides where a frame starts and ends, and that none exceeds its limit. Never inspects a
 //! payload, and does not know which kinds exist: [`message`](crate::message) does.
@@ -36,11 +36,11 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 pub use decoder::Decoder;
 
-/// Bytes in front of every payload: the kind and the length.
+/// Bytes before every payload: the kind and the length.
 pub const HEADER_LEN: usize = 5;
 
-/// Most bytes a payload can have: 10 MiB, so that one frame can never ask a receiver for more
-/// memory than a whole response is allowed to have.
+/// Most bytes a payload can have: 10 MiB, so that one frame never takes more memory at a receiver
+/// than a whole response may have.
 pub const MAX_PAYLOAD: usize = 10 * 1024 * 1024;
 
 /// One frame. Its `Debug` shows the length of the payload, never its content.
@@ -48,7 +48,7 @@ pub const MAX_PAYLOAD: usize = 10 * 1024 * 1024;
 pub struct Frame {
     /// The kind of the payload; any value can arrive.
     pub kind: u8,
-    /// The payload. It may share memory with the chunk it came in: copy what you keep for long.
+    /// The payload. It may share memory with its chunk: copy it to keep it for long.
     pub payload: Bytes,
 }
 
@@ -58,7 +58,7 @@ impl fmt::Debug for Frame {
     }
 }
 
-/// The first five bytes of a frame, within the limit it was decoded under.
+/// The first five bytes of a frame, decoded under a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
     /// The kind of the payload.
@@ -128,7 +128,7 @@ pub const fn encode_header(kind: u8, length: usize) -> Result<[u8; HEADER_LEN], 
 /// Appends a whole frame to `out`.
 ///
 /// # Errors
-/// [`TooLarge`] when the payload is over [`MAX_PAYLOAD`]; `out` is as it was.
+/// [`TooLarge`] when the payload is over [`MAX_PAYLOAD`]; `out` is unchanged.
 pub fn encode(kind: u8, payload: &[u8], out: &mut BytesMut) -> Result<(), TooLarge> {
     let header = encode_header(kind, payload.len())?;
     out.reserve(HEADER_LEN.saturating_add(payload.len()));
