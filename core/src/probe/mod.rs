@@ -88,8 +88,8 @@ pub struct Probe {
     pub session: u64,
     /// One more than that of the sender's last ping; a pong repeats the ping's.
     pub transaction: u64,
-    /// When this probe was sent, in microseconds of a clock of its sender's own that never goes
-    /// back; a relay, which keeps no clock for a client, repeats the ping's.
+    /// When this probe was sent, in microseconds of the sender's own clock, which never goes back;
+    /// a relay, which keeps no clock for a client, repeats the ping's.
     pub sent: u64,
     /// The source of the ping, as the sender of the pong saw it; `None` in a ping, and where there
     /// is no address.
@@ -131,8 +131,8 @@ impl Probe {
         out
     }
 
-    /// Returns the session that `bytes` claim to be of, before anything is known to be true: to
-    /// find the key. `None` if they cannot be a probe.
+    /// Returns the session that `bytes` claim to belong to, before they are authenticated: to find
+    /// the key. `None` if they cannot be a probe.
     #[must_use]
     pub fn session(bytes: &[u8]) -> Option<u64> {
         let bytes: &[u8; LEN] = bytes.try_into().ok()?;
@@ -171,7 +171,7 @@ fn number(bytes: &[u8; LEN], at: usize) -> u64 {
     bytes[at..at + 8].iter().fold(0, |number, &byte| (number << 8) | u64::from(byte))
 }
 
-/// Returns the address within; the outer `None` means that there is none in its one form.
+/// Returns the contained address; the outer `None` means that the encoding is invalid.
 fn address(bytes: &[u8; LEN]) -> Option<Option<SocketAddr>> {
     let octets: [u8; 16] = bytes[26..42].try_into().ok()?;
     let port = u16::from_be_bytes([bytes[42], bytes[43]]);
@@ -188,7 +188,7 @@ fn address(bytes: &[u8; LEN]) -> Option<Option<SocketAddr>> {
 }
 
 /// Compares in constant time. The provider compares whole tags only; the half that is not sent is
-/// therefore put behind the half that was, and counts as equal.
+/// therefore appended to the half that was, and counts as equal.
 fn is_genuine(bytes: &[u8; LEN], key: &Key) -> bool {
     let key = hmac_key(key);
     let (body, mac) = bytes.split_at(BODY);
