@@ -35,7 +35,7 @@ struct Table {
 
 /// A relay: for any messages and packets of its clients, every channel has two ends that may have
 /// it, a packet only reaches the other end of its channel, limits are kept, every message can be
-/// encoded, and no state is left of clients that are gone.
+/// encoded, and no state of departed clients is left.
 ///
 /// Every four bytes of `data` are one deed; payloads take their bytes from what follows.
 pub fn relay(data: &[u8]) {

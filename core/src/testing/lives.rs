@@ -139,7 +139,7 @@ impl Lives {
         }
     }
 
-    /// Peers of one node that are not closed, in order of their ids.
+    /// Returns the peers of one node that are not closed, in order of their ids.
     pub(super) fn of(&self, side: Side, start: u64) -> Vec<PeerId> {
         let open = |(who, life): (&Who, &Life)| {
             (who.0 == side && who.1 == start && !life.is_closed).then_some(who.2)

@@ -162,7 +162,7 @@ pub fn a_shutdown_finishes_what_is_under_way<R: Runtime>() {
     });
 }
 
-/// A peer that is disconnected is gone at both ends, and no attempt to reach it follows.
+/// A peer that is disconnected is closed at both ends, and no attempt to reach it follows.
 pub fn a_disconnected_peer_closes_at_both_ends<R: Runtime>() {
     run::<R>(async {
         let pair = connect::<R>().await;
@@ -174,7 +174,7 @@ pub fn a_disconnected_peer_closes_at_both_ends<R: Runtime>() {
     });
 }
 
-/// A task that waits on a node whose driver is gone is notified, and does not wait on.
+/// A task that waits on a node without its driver is notified, and does not wait on.
 pub fn a_dropped_driver_leaves_nobody_waiting<R: Runtime>() {
     run::<R>(async {
         let Connected { server, client, accepted: _accepted, dialled } = connect::<R>().await;
