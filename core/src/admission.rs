@@ -1,9 +1,9 @@
 //! Which handshakes that others begin are taken up, so that no flood of first packets costs more
 //! than an answer.
 //!
-//! It decides for each first packet: take it up, ask for proof of its address (RFC 9000 §8.1.2),
-//! refuse it, or ignore it. It never reads a packet and never ends a handshake, and it keeps
-//! nothing of addresses that are not proven: a forged packet can fill no table.
+//! It decides for each first packet: accept it, ask for proof of its address (RFC 9000 §8.1.2),
+//! refuse it, or ignore it. It never reads a packet and never ends a handshake, and it keeps no
+//! state of unproven addresses: a forged packet cannot fill a table.
 //!
 //! Source: docs/protocol.md, "Address validation".
 
@@ -14,22 +14,22 @@ use std::time::Instant;
 use crate::config::Limits;
 use crate::token_bucket::{Bucket, Rate};
 
-/// Sources remembered at once. One with nothing under way is remembered for as long as its bucket
-/// fills, two seconds at most; beyond this many the one that would be forgotten first goes, which
-/// gives it a full bucket and nothing else. 4,096 take half a megabyte.
+/// Most sources remembered. A source without handshakes in progress is remembered while its bucket
+/// fills, two seconds at most; beyond this many the one that would expire first is removed, which
+/// only gives it a full bucket. 4,096 take half a megabyte.
 pub const MAX_SOURCES: usize = 4_096;
 
-/// Seconds' worth of handshakes that may come at once: a network of devices that lost its link
+/// The largest burst, in seconds' worth of handshakes: a network of devices that lost its link
 /// comes back together.
 const BURST_SECONDS: u32 = 2;
 
-/// Who is counted as one: an IPv4 address, or the 64 bits of an IPv6 address that name a network,
-/// since whoever has one address of it has them all (RFC 4291 §2.5.4).
+/// The unit that is counted as one source: an IPv4 address, or the 64 bits of an IPv6 address that
+/// name a network, since a host with one address of a network can use them all (RFC 4291 §2.5.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Source(u64);
 
 impl Source {
-    /// The source of a packet.
+    /// Returns the source of a packet.
     ///
     /// ```
     /// use adit_core::admission::Source;
@@ -42,23 +42,23 @@ impl Source {
     #[must_use]
     pub const fn of(address: IpAddr) -> Self {
         match address.to_canonical() {
-            // Under the prefix ::/32, which is reserved, so that it is no network's.
+            // Under the prefix ::/32, which is reserved, so that it belongs to no network.
             IpAddr::V4(v4) => Self(v4.to_bits() as u64),
             IpAddr::V6(v6) => Self((v6.to_bits() >> 64) as u64),
         }
     }
 }
 
-/// What is done with a first packet.
+/// The verdict on a first packet.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Take it up.
+    /// Accept it.
     Accept(Ticket),
-    /// Answer with a Retry and keep nothing.
+    /// Answer with a Retry and keep no state.
     Retry,
-    /// Say that there is no room for another peer.
+    /// Reply that there is no room for another peer.
     Refuse,
-    /// Do nothing: whoever means it asks again, by when there may be room.
+    /// Do nothing: a genuine client sends again, and there may be room by then.
     Ignore,
 }
 
@@ -67,7 +67,7 @@ pub enum Verdict {
 #[must_use]
 pub struct Ticket(Option<Source>);
 
-/// What came of first packets.
+/// Counts of the verdicts on first packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
 pub struct Stats {
     /// Handshakes that others began and that are not over.
@@ -92,22 +92,21 @@ struct Entry {
 
 /// The gate of one socket.
 ///
-/// Addresses that are not proven count as one source, whatever they say they are: together they may
-/// begin as many handshakes a second as any other source, while few are under way. From there on
-/// each has to prove itself.
+/// Unproven addresses count together as one source: they may begin as many handshakes a second as
+/// any other source, while few are in progress. Above that each address has to be proven.
 #[derive(Debug)]
 pub struct Admission {
     limits: Limits,
     rate: Rate,
     unproven: Bucket,
     sources: BTreeMap<Source, Entry>,
-    /// Sources with nothing under way, by when their buckets are full.
+    /// Sources without handshakes in progress, by when their buckets are full.
     idle: BTreeSet<(Instant, Source)>,
     stats: Stats,
 }
 
 impl Admission {
-    /// A gate that has seen nobody.
+    /// Returns a limiter without any sources.
     #[must_use]
     pub fn new(limits: &Limits) -> Self {
         let per_second = limits.handshakes_per_second;
@@ -121,7 +120,7 @@ impl Admission {
         }
     }
 
-    /// What is done with a first packet, while so many connections have passed the gate.
+    /// Returns the verdict on a first packet, while `passed` connections are past admission.
     pub fn decide(
         &mut self,
         address: IpAddr,
@@ -148,7 +147,7 @@ impl Admission {
         Verdict::Accept(Ticket(source))
     }
 
-    /// A handshake is over, whatever came of it.
+    /// Ends a handshake, regardless of its result.
     #[expect(clippy::needless_pass_by_value, reason = "a ticket is used once")]
     pub fn release(&mut self, ticket: Ticket, now: Instant) {
         self.stats.under_way -= 1;
@@ -162,7 +161,7 @@ impl Admission {
         self.forget(now);
     }
 
-    /// What came of first packets so far.
+    /// Returns what came of first packets so far.
     #[must_use]
     pub fn stats(&self) -> Stats {
         Stats { sources: self.sources.len(), ..self.stats }
@@ -177,12 +176,12 @@ impl Admission {
             && self.unproven.take(1, self.rate, now)
     }
 
-    /// Whether a proven source may begin another handshake; if so, it has.
+    /// Returns true if a proven source may begin another handshake; if so, it has.
     fn takes(&mut self, source: Source, now: Instant) -> bool {
         let limits = &self.limits;
         let entry = self.sources.entry(source).or_default();
-        // A part of what others leave free, so that many sources that come together never take it
-        // all; at least one while there is room.
+        // A part of the free room, so that many sources that come together never take all of it; at
+        // least one while there is room.
         let free = limits.handshakes - (self.stats.under_way - entry.under_way);
         let share = (limits.handshakes_per_source * free).div_ceil(limits.handshakes);
         let full_at = entry.bucket.full_at(now);
@@ -194,8 +193,8 @@ impl Admission {
         is_taken
     }
 
-    /// Forgets sources with nothing under way whose buckets are full, and more when there are too
-    /// many.
+    /// Removes sources without handshakes in progress that have full buckets, and more when there
+    /// are too many.
     fn forget(&mut self, now: Instant) {
         while let Some(&(full_at, source)) = self.idle.first() {
             if full_at > now && self.sources.len() < MAX_SOURCES {

@@ -6,10 +6,11 @@
 use crate::rng::Rng;
 use std::time::Duration;
 
-/// The longest delay that can be configured: whoever means longer means "do not try again".
+/// The longest delay that can be configured: a longer one is better expressed as "do not try
+/// again".
 pub const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// What is wrong with a [`Config`].
+/// An error in a [`Config`].
 #[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
@@ -19,9 +20,9 @@ pub enum ConfigError {
     /// The first delay is longer than the cap.
     #[error("the initial delay {initial:?} is longer than the maximum {max:?}")]
     InitialAboveMax {
-        /// The first delay asked for.
+        /// The requested first delay.
         initial: Duration,
-        /// The cap asked for.
+        /// The requested cap.
         max: Duration,
     },
     /// The cap is longer than [`LONGEST`].
@@ -54,7 +55,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// A builder that holds the defaults.
+    /// Returns a builder that holds the defaults.
     pub const fn builder() -> Builder {
         Builder(Self {
             initial: Duration::from_secs(1),
@@ -64,25 +65,25 @@ impl Config {
         })
     }
 
-    /// The delay before the first attempt.
+    /// Returns the delay before the first attempt.
     #[must_use]
     pub const fn initial(&self) -> Duration {
         self.initial
     }
 
-    /// The factor from one attempt to the next.
+    /// Returns the factor from one attempt to the next.
     #[must_use]
     pub const fn multiplier(&self) -> f64 {
         self.multiplier
     }
 
-    /// The cap, before jitter.
+    /// Returns the cap, before jitter.
     #[must_use]
     pub const fn max(&self) -> Duration {
         self.max
     }
 
-    /// How far a delay strays to either side, as a fraction of itself.
+    /// Returns how far a delay strays to either side, as a fraction of itself.
     #[must_use]
     pub const fn jitter(&self) -> f64 {
         self.jitter
@@ -101,35 +102,35 @@ impl Default for Config {
 pub struct Builder(Config);
 
 impl Builder {
-    /// The delay before the first attempt. Default 1 s: longer than the round trips that a
+    /// Sets the delay before the first attempt. Default 1 s: longer than the round trips that a
     /// handshake needs, short enough that a person who watches waits.
     pub const fn initial(mut self, initial: Duration) -> Self {
         self.0.initial = initial;
         self
     }
 
-    /// The factor from one attempt to the next. Default 2: six attempts reach the cap, and the
+    /// Sets the factor from one attempt to the next. Default 2: six attempts reach the cap, and the
     /// load of a crowd that keeps failing halves with each round.
     pub const fn multiplier(mut self, multiplier: f64) -> Self {
         self.0.multiplier = multiplier;
         self
     }
 
-    /// The cap, before jitter. Default 60 s: a peer that returns after hours of absence is found
-    /// again within about a minute.
+    /// Sets the cap, before jitter. Default 60 s: a peer that returns after hours of absence is
+    /// found again within about a minute.
     pub const fn max(mut self, max: Duration) -> Self {
         self.0.max = max;
         self
     }
 
-    /// How far a delay strays to either side, as a fraction of itself. Default 0.3: the first
+    /// Sets how far a delay strays to either side, as a fraction of itself. Default 0.3: the first
     /// attempts of clients that were dropped together spread over 0.6 s, the later ones over 36 s.
     pub const fn jitter(mut self, jitter: f64) -> Self {
         self.0.jitter = jitter;
         self
     }
 
-    /// The configuration.
+    /// Returns the configuration.
     ///
     /// # Errors
     /// When a parameter is out of its range, or the first delay is longer than the cap.
@@ -154,7 +155,7 @@ impl Builder {
     }
 }
 
-/// A source of delays with a generator of its own.
+/// A source of delays with its own generator.
 ///
 /// The cap holds before jitter: the longest delay is `max * (1 + jitter)`. Were it to hold after,
 /// half of all clients at the cap would return at exactly the same time.
@@ -179,22 +180,22 @@ impl Backoff {
         Self { config, rng }
     }
 
-    /// The delay before attempt number `attempt`, counted from 1 (0 is taken as 1):
+    /// Returns the delay before attempt number `attempt`, counted from 1 (0 is taken as 1):
     /// `min(max, initial * multiplier^(attempt - 1)) * (1 ± jitter)`.
     pub fn delay(&mut self, attempt: u32) -> Duration {
         let stray = self.config.jitter * (2.0 * self.rng.unit() - 1.0);
         self.base(attempt).mul_f64(1.0 + stray)
     }
 
-    /// A delay that is never shorter than `told`, and longer by up to the jitter: for a time
-    /// that a peer named to many clients at once. `told` counts as [`LONGEST`] at most.
+    /// Returns a delay of at least `told`, increased by up to the jitter: for a time that a peer
+    /// named to many clients together. `told` counts as [`LONGEST`] at most.
     pub fn at_least(&mut self, told: Duration) -> Duration {
         let stray = self.config.jitter * self.rng.unit();
         let told = told.min(LONGEST);
         told.saturating_add(told.mul_f64(stray))
     }
 
-    /// A delay anywhere from zero up to, not including, `span`.
+    /// Returns a delay anywhere from zero up to, not including, `span`.
     pub fn within(&mut self, span: Duration) -> Duration {
         let at = span.mul_f64(self.rng.unit());
         at.min(span.saturating_sub(Duration::from_nanos(1)))
@@ -210,8 +211,8 @@ impl Backoff {
     }
 }
 
-/// `base^exponent` by squaring, at most 32 rounds; becomes infinite rather than overflow. Unlike
-/// `f64::powi`, its result is the same on every platform.
+/// Computes `base^exponent` by squaring, at most 32 rounds; becomes infinite rather than overflow.
+/// Unlike `f64::powi`, its result is the same on every platform.
 fn power(mut base: f64, mut exponent: u32) -> f64 {
     let mut result = 1.0;
     while exponent > 0 {

@@ -1,8 +1,8 @@
 //! Time as the node sees it: monotonic time that never goes back, and wall time derived from it.
 //!
 //! Callers pass `now` with every call. A caller's clock that goes back is clamped here, once, so
-//! that no machine behind it has to think of it. Wall time is an input too: it is set at the start
-//! and whenever the caller learns better, and between those it advances with monotonic time.
+//! that the machines need not handle it. Wall time is an input too: it is set at the start and
+//! whenever the caller has a better value, and between those it advances with monotonic time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,7 +21,7 @@ pub struct Clock {
 pub struct WallClock(Arc<AtomicU64>);
 
 impl WallClock {
-    /// Time since the Unix epoch, in whole milliseconds.
+    /// Returns the time since the Unix epoch, in whole milliseconds.
     #[must_use]
     pub fn unix(&self) -> Duration {
         Duration::from_millis(self.0.load(Ordering::Relaxed))
@@ -39,7 +39,7 @@ impl Clock {
         Self { now, wall, wall_from: (now, unix) }
     }
 
-    /// Moves on to `now`, unless it lies behind; gives the time that holds.
+    /// Moves on to `now`, unless it lies behind; returns the resulting time.
     pub(crate) fn advance(&mut self, now: Instant) -> Instant {
         if now > self.now {
             self.now = now;

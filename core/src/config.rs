@@ -13,7 +13,7 @@ use crate::relay;
 use crate::retry;
 use crate::tls::Tls;
 
-/// What cannot work, and why.
+/// A configuration that cannot work, and the reason.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConfigError {
@@ -24,7 +24,7 @@ pub enum ConfigError {
         knob: &'static str,
         /// Its value.
         value: String,
-        /// What it may be.
+        /// The allowed range.
         allowed: &'static str,
     },
     /// Two knobs contradict each other.
@@ -55,10 +55,10 @@ pub struct Transport {
     /// Bytes that streams which are not bulk may write beyond `send_window`: 1 MiB, so that a
     /// small request never waits for a large one's acknowledgements.
     pub interactive_reserve: u32,
-    /// Streams a peer may have open at once: 1,024.
+    /// Streams a peer may have open: 1,024.
     pub max_streams: u32,
     /// Bytes of received datagrams kept for the application, each counted with 64 more: 1 MiB;
-    /// then the oldest go.
+    /// beyond it the oldest are dropped.
     pub datagram_receive_buffer: u32,
     /// Bytes of datagrams waiting to be sent: 1 MiB; then the oldest go.
     pub datagram_send_buffer: u32,
@@ -85,25 +85,25 @@ impl Default for Transport {
     }
 }
 
-/// What a peer may make this node hold.
+/// Limits on the resources that peers can use at this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Peers at once, dialled and accepted: 16,384. Above it new connections are refused.
+    /// Most peers, dialled and accepted: 16,384. Above it new connections are refused.
     pub peers: usize,
-    /// Handshakes that others began and that are under way, in all: 512. Each takes about 45 KiB
-    /// before anybody is known, so that they stay below 32 MiB together. Above it first packets are
-    /// ignored, and come again.
+    /// Handshakes in progress that others began, in all: 512. Each takes about 45 KiB before the
+    /// peer is authenticated, so that they stay below 32 MiB together. Above it first packets are
+    /// ignored, and their senders repeat them.
     pub handshakes: usize,
-    /// Handshakes under way from which on an address must prove itself with a Retry
-    /// (RFC 9000 §8.1.2): 128, a quarter of all, so that those who never prove theirs leave room.
+    /// Handshakes in progress above which an address must prove itself with a Retry (RFC 9000
+    /// §8.1.2): 128, a quarter of all, so that sources that never prove theirs leave room.
     pub handshakes_before_retry: usize,
-    /// Handshakes that one proven source, an IPv4 address or an IPv6 /64, may have under way while
-    /// few are: 32, which is 160 devices a second from behind one NAT at 100 ms of round trip. The
-    /// more are under way, the fewer of them one source may have.
+    /// Handshakes that one proven source, an IPv4 address or an IPv6 /64, may have in progress
+    /// while few are: 32, which is 160 devices a second from behind one NAT at 100 ms of round
+    /// trip. The more are in progress, the fewer of them one source may have.
     pub handshakes_per_source: usize,
-    /// Handshakes a second that one proven source may begin, and those together that have not
-    /// proven their address and still need not: 64, a small part of a core. Twice as many may
-    /// come at once.
+    /// Handshakes a second that one proven source may begin, and that all unproven sources may
+    /// begin together while no proof is required: 64, a small part of a core. A burst may be twice
+    /// as large.
     pub handshakes_per_second: u32,
     /// Time within which a peer has to finish a handshake it began: 10 s, several losses on a bad
     /// mobile link.
@@ -114,7 +114,7 @@ pub struct Limits {
     /// Bytes of request bodies that one peer's requests may make this node hold: 32 MiB, three of
     /// the largest. Above it further bodies stay unread, and QUIC's flow control holds them back.
     pub request_bytes: usize,
-    /// Time a peer has to say what a stream it opened is for: 10 s.
+    /// Time a peer has to send the header of a stream it opened: 10 s.
     pub preface_timeout: Duration,
 }
 
@@ -168,14 +168,14 @@ impl Config {
         })
     }
 
-    /// The same, accepting connections.
+    /// Returns the same, accepting connections.
     #[must_use]
     pub const fn accepting(mut self) -> Self {
         self.listening = true;
         self
     }
 
-    /// The same with another identity or another trust.
+    /// Returns the same with another identity or another trust.
     #[must_use]
     pub fn with_tls(mut self, tls: Tls) -> Self {
         self.tls = tls;
@@ -189,21 +189,21 @@ impl Config {
 pub struct Builder(Config);
 
 impl Builder {
-    /// The name this node gives itself in heartbeats, at most 128 bytes: `device`. It is not
+    /// Sets the name this node gives itself in heartbeats, at most 128 bytes: `device`. It is not
     /// authenticated; authorisation reads the certificate.
     pub fn device_id(mut self, id: impl Into<String>) -> Self {
         self.0.device_id = id.into();
         self
     }
 
-    /// Whether connections are accepted: no, unless asked for.
+    /// Sets whether connections are accepted. Default: no.
     pub const fn listening(mut self, listening: bool) -> Self {
         self.0.listening = listening;
         self
     }
 
-    /// Makes the node a relay, which accepts every client that its trust lets in and passes packets
-    /// between them: not one, unless asked for.
+    /// Makes the node a relay, which accepts every client that its trust admits and passes packets
+    /// between them. Default: not a relay.
     pub fn relay(mut self, relay: relay::Config) -> Self {
         self.0.relay = Some(relay);
         self.0.listening = true;
@@ -222,38 +222,38 @@ impl Builder {
         self
     }
 
-    /// What a peer may make this node hold.
+    /// Sets what a peer may make this node hold.
     pub const fn limits(mut self, limits: Limits) -> Self {
         self.0.limits = limits;
         self
     }
 
-    /// The heartbeat schedule.
+    /// Sets the heartbeat schedule.
     pub fn heartbeat(mut self, heartbeat: heartbeat::Config) -> Self {
         self.0.heartbeat = heartbeat;
         self
     }
 
-    /// The reconnect policy of dialled peers that bring none of their own: without end
+    /// Sets the reconnect policy of dialled peers without their own. Default: unlimited
     /// ([`retry::Policy::persistent`]).
     pub fn retry(mut self, retry: retry::Policy) -> Self {
         self.0.retry = retry;
         self
     }
 
-    /// How long a request may take that brings no deadline of its own: 60 s.
+    /// Sets how long a request without its own deadline may take: 60 s.
     pub const fn request_timeout(mut self, timeout: Duration) -> Self {
         self.0.request_timeout = timeout;
         self
     }
 
-    /// How long a shutdown waits for streams and requests under way: 5 s.
+    /// Sets how long a shutdown waits for open streams and requests: 5 s.
     pub const fn drain(mut self, drain: Duration) -> Self {
         self.0.drain = drain;
         self
     }
 
-    /// The configuration, if it can work.
+    /// Returns the configuration, if it can work.
     ///
     /// # Errors
     /// [`ConfigError`] names the knob and what it may be.
@@ -323,46 +323,47 @@ pub enum Destination {
     Address(SocketAddr),
     /// At an address, and it is a relay.
     Relay(SocketAddr),
-    /// Behind whichever relay of this node's knows the service.
+    /// Through any of this node's relays that knows the service.
     Service(ServiceName),
 }
 
-/// Whom to dial.
+/// A peer to dial.
 #[derive(Debug, Clone)]
 pub struct Dial {
     /// Where the peer is found.
     pub to: Destination,
     /// The name its certificate must carry.
     pub server_name: String,
-    /// How to come back after a loss; `None` takes the node's own policy, by default one without end.
+    /// How to come back after a loss; `None` takes the node's own policy, by default one without
+    /// end.
     pub retry: Option<retry::Policy>,
-    /// Who this node is to the peer and whether it believes it; `None` is the node's own.
+    /// This node's identity towards the peer, and its trust; `None` uses the node's own.
     pub tls: Option<Tls>,
 }
 
 impl Dial {
-    /// A peer at an address, under the node's own reconnect policy.
+    /// Returns a peer at an address, under the node's own reconnect policy.
     #[must_use]
     pub fn new(address: SocketAddr, server_name: impl Into<String>) -> Self {
         Self::to(Destination::Address(address), server_name)
     }
 
-    /// A relay at an address, for as long as the node lives. It belongs to no mesh, so that trust in
-    /// it is its own; `tls` presents this node's certificate with that of its CA behind it.
+    /// Returns a relay at an address, for as long as the node lives. It belongs to no mesh, so that
+    /// trust in it is its own; `tls` presents this node's certificate followed by that of its CA.
     #[must_use]
     pub fn relay(address: SocketAddr, server_name: impl Into<String>, tls: Tls) -> Self {
         let retry = Some(retry::Policy::persistent());
         Self { retry, tls: Some(tls), ..Self::to(Destination::Relay(address), server_name) }
     }
 
-    /// A connector by a service that it offers, through the relays that this node has dialled, and
-    /// directly as soon as that can be. It is dialled when the first of them knows it.
+    /// Returns a connector by a service that it offers, through the relays that this node has
+    /// dialled, and directly as soon as that can be. It is dialled when the first of them knows it.
     #[must_use]
     pub fn service(service: ServiceName, server_name: impl Into<String>) -> Self {
         Self::to(Destination::Service(service), server_name)
     }
 
-    /// Its address, if it is found at one.
+    /// Returns its address, if it is found at one.
     #[must_use]
     pub const fn address(&self) -> Option<SocketAddr> {
         match self.to {

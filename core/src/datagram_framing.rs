@@ -1,7 +1,7 @@
 //! Records: datagrams in a stream of bytes, one after another.
 //!
-//! Decides where a datagram starts and ends in a TCP stream. Never looks into one, and refuses none:
-//! every length that two bytes can say is within the bound, so that there are no errors here.
+//! Decides where a datagram starts and ends in a TCP stream. Never inspects one, and refuses none:
+//! every length that two bytes can express is within the bound, so that decoding cannot fail.
 //!
 //! A record is `length: u16` big-endian, then as many bytes (docs/protocol.md, "TCP fallback").
 //!
@@ -29,7 +29,7 @@ pub const HEADER_LEN: usize = 2;
 /// Most bytes a datagram can have.
 pub const MAX_LEN: usize = 65_535;
 
-/// The datagram offered for encoding is empty, or longer than [`MAX_LEN`]; nothing was written.
+/// The datagram offered for encoding is empty, or longer than [`MAX_LEN`]; no bytes were written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a datagram of {length} bytes is no record: 1 to {MAX_LEN} are")]
 pub struct Unfit {
@@ -37,7 +37,7 @@ pub struct Unfit {
     pub length: usize,
 }
 
-/// The header of a record whose datagram, of `length` bytes, follows it.
+/// Returns the header of a record for a datagram of `length` bytes, which follows it.
 ///
 /// # Errors
 /// [`Unfit`] when `length` is zero or over [`MAX_LEN`].
@@ -58,11 +58,11 @@ pub fn encode(datagram: &[u8], out: &mut impl BufMut) -> Result<(), Unfit> {
     Ok(())
 }
 
-/// Cuts a stream into datagrams, chunk by chunk. It holds what has arrived of one record, never more
-/// than [`HEADER_LEN`] and [`MAX_LEN`] bytes, and never memory for what has yet to arrive.
+/// Cuts a stream into datagrams, chunk by chunk. It holds what has arrived of one record, never
+/// more than [`HEADER_LEN`] and [`MAX_LEN`] bytes, and never memory for what has yet to arrive.
 #[derive(Debug, Default)]
 pub struct Decoder {
-    /// The first byte of a header whose second has not arrived.
+    /// The first byte of a header while the second has not arrived.
     first: Option<u8>,
     /// Bytes of the datagram that have not arrived; none between two records.
     missing: usize,
@@ -70,7 +70,7 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// At the start of a stream.
+    /// Returns a decoder at the start of a stream.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -97,7 +97,7 @@ impl Decoder {
         }
     }
 
-    /// Bytes of a record that has not arrived as a whole.
+    /// Returns the bytes of a record that has not arrived as a whole.
     #[must_use]
     pub fn buffered(&self) -> usize {
         let header = match (self.first, self.missing) {
@@ -108,7 +108,7 @@ impl Decoder {
         self.datagram.len().saturating_add(header)
     }
 
-    /// Bytes of memory held for it, whether or not they are used.
+    /// Returns the bytes of memory held for it, used or not.
     #[must_use]
     pub fn capacity(&self) -> usize {
         self.datagram.capacity()

@@ -1,8 +1,8 @@
-//! How packets of end-to-end connections travel in datagrams to and from a relay: whole, or in parts
-//! where the path to the relay is too narrow (docs/protocol.md, "Relayed packets").
+//! How packets of end-to-end connections travel in datagrams to and from a relay: whole, or in
+//! parts where the path to the relay is too narrow (docs/protocol.md, "Relayed packets").
 //!
-//! It decides how they are wrapped, split and put together again, and how many halves are kept. It
-//! never looks at what they say.
+//! It decides how they are wrapped, split and reassembled, and how many partial packets are kept.
+//! It never inspects their content.
 
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
@@ -18,8 +18,8 @@ pub(crate) const PART: u8 = 3;
 pub(crate) const WHOLE_HEADER: usize = 5;
 /// Bytes before a part.
 const PART_HEADER: usize = 9;
-/// Bytes of a packet that one part carries at most: what follows the header on the narrowest path of
-/// QUIC, of 1,200 bytes (RFC 9000 §14), and that to the other client may be one.
+/// Bytes of a packet that one part carries at most: what follows the header on the narrowest path
+/// of QUIC, of 1,200 bytes (RFC 9000 §14), and that to the other client may be one.
 const MAX_PART: usize = 1_100;
 /// Parts that one packet may have: the largest packets are of 16 KiB.
 const MAX_PARTS: usize = 16;
@@ -27,11 +27,12 @@ const MAX_PARTS: usize = 16;
 pub(crate) const RELAY_IDS: u16 = 1 << 15;
 /// Bytes that a packet takes more in parts than whole.
 pub(crate) const COST_OF_PARTS: usize = MAX_PARTS * (PART_HEADER + size_of::<Bytes>());
-/// Packets of which some parts are here and some are not: those of a burst that was reordered.
+/// Most packets that have arrived in part: those of a reordered burst.
 const MAX_UNFINISHED: usize = 32;
 
-/// Wraps a packet for a channel, in as many datagrams as it takes if none is larger than `room`.
-/// There is none of a packet that does not fit even so. `id` tells its parts from those of others.
+/// Wraps a packet for a channel, in as many datagrams as needed so that none is larger than `room`.
+/// Returns none for a packet that still does not fit. `id` distinguishes its parts from those of
+/// others.
 pub(crate) fn wrap(
     channel: u32,
     id: u16,
@@ -58,9 +59,8 @@ pub(crate) fn wrap(
     })
 }
 
-/// Makes a datagram fit into `room` on its way to the next: one that does not and carries a whole
-/// packet goes in parts, with the id after `last_id`. There is nothing of one that does not fit even
-/// so.
+/// Makes a datagram fit into `room` for the next hop: one that is too large and carries a whole
+/// packet is split, with the id after `last_id`. Returns none for one that still does not fit.
 pub(crate) fn refit(
     datagram: Bytes,
     room: usize,
@@ -82,11 +82,11 @@ pub(crate) fn refit(
 pub(crate) struct Envelope {
     /// Which channel it came by.
     pub(crate) channel: u32,
-    /// What is in it.
+    /// Its content.
     pub(crate) content: Content,
 }
 
-/// What a datagram from a relay carries.
+/// The content of a datagram from a relay.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Content {
     /// A packet.
@@ -104,8 +104,8 @@ pub(crate) struct Part {
     bytes: Bytes,
 }
 
-/// What stands before every packet and every part, and what follows it. It is all that a relay looks
-/// at.
+/// The header before every packet and every part, and the payload after it. A relay reads only the
+/// header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Head<'a> {
     /// [`WHOLE`] or [`PART`].
@@ -115,7 +115,7 @@ pub(crate) struct Head<'a> {
 }
 
 impl<'a> Head<'a> {
-    /// Reads it; `None` if there is none, or nothing to carry behind it.
+    /// Parses it; `None` if the header is invalid or no payload follows it.
     pub(crate) fn parse(datagram: &'a [u8]) -> Option<Self> {
         let (header, rest) = datagram.split_first_chunk::<WHOLE_HEADER>()?;
         let [context, channel @ ..] = *header;
@@ -165,8 +165,8 @@ struct Unfinished {
 }
 
 impl Reassembly {
-    /// Takes a part; gives the packet that it completes. A part of another shape than those before
-    /// it starts its packet anew: ids come around.
+    /// Takes a part; returns the packet that it completes. A part of another shape than those
+    /// before it starts its packet again: ids are reused.
     pub(crate) fn push(&mut self, part: Part) -> Option<BytesMut> {
         let count = usize::from(part.count);
         let known = self.unfinished.iter().position(|u| u.id == part.id);

@@ -1,8 +1,8 @@
-//! Errors, typed by who is to blame, and the causes that travel in events.
+//! Errors, typed by the side that caused them, and the causes in events.
 //!
-//! What a peer sends never becomes an `Err`: it becomes an event, a counter or a closed
-//! connection whose [`Failure`] says why. `Err` is for the caller's own misuse
-//! ([`Misuse`]) and for configuration.
+//! Input from a peer never becomes an `Err`: it becomes an event, a counter or a closed connection,
+//! with the reason in its [`Failure`]. `Err` is for the caller's own misuse ([`Misuse`]) and for
+//! configuration.
 
 use std::fmt;
 
@@ -14,9 +14,9 @@ pub enum Category {
     Network,
     /// Certificates and authorisation: do not retry.
     Authentication,
-    /// The local configuration: stop and say so.
+    /// The local configuration: stop and report it.
     Configuration,
-    /// The peer understood and refused: wait as told.
+    /// The peer understood and refused: wait as it asks.
     Server,
     /// The peer, or what lies between, broke the protocol: reconnect.
     Protocol,
@@ -41,12 +41,12 @@ pub struct Failure {
     is_unproven: bool,
 }
 
-/// Longest detail kept, in bytes: a peer's words are quoted, not stored without end.
+/// Longest detail kept, in bytes: text from a peer is quoted up to a limit.
 pub const MAX_DETAIL: usize = 256;
 
 impl Failure {
-    /// A failure with its explanation, cut to [`MAX_DETAIL`] bytes. Control characters are replaced:
-    /// the words may be a peer's, and end up in terminals.
+    /// Returns a failure with its explanation, cut to [`MAX_DETAIL`] bytes. Control characters are
+    /// replaced: the text may be a peer's, and is printed on terminals.
     #[must_use]
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
         let mut detail: String = detail.into();
@@ -63,47 +63,47 @@ impl Failure {
         Self { code, detail, retry_after: None, is_unproven: false }
     }
 
-    /// The same failure with the peer's request to come back no sooner than `after`.
+    /// Returns the same failure with the peer's request to come back no sooner than `after`.
     #[must_use]
     pub fn with_retry_after(mut self, after: std::time::Duration) -> Self {
         self.retry_after = Some(after);
         self
     }
 
-    /// The same failure, as one that anybody on the path could have caused: it was met before the
-    /// peer had proven who it is.
+    /// Returns the same failure, as one that any party on the path could have caused: it was met
+    /// before the peer had proven its identity.
     #[must_use]
     pub const fn unproven(mut self) -> Self {
         self.is_unproven = true;
         self
     }
 
-    /// Whether it comes from a peer that had proven who it is, or from this side alone. One that
-    /// does not is no reason to leave a peer that was connected before.
+    /// Returns true if it comes from a peer that had proven its identity, or from this side alone.
+    /// An unproven failure is no reason to abandon a peer that was connected before.
     #[must_use]
     pub const fn is_proven(&self) -> bool {
         !self.is_unproven
     }
 
-    /// The stable code.
+    /// Returns the stable code.
     #[must_use]
     pub const fn code(&self) -> Code {
         self.code
     }
 
-    /// The category of the code.
+    /// Returns the category of the code.
     #[must_use]
     pub const fn category(&self) -> Category {
         self.code.category()
     }
 
-    /// What happened, for a person.
+    /// Returns what happened, for a person.
     #[must_use]
     pub fn detail(&self) -> &str {
         &self.detail
     }
 
-    /// How long the peer asked to be left alone.
+    /// Returns how long the peer asked to be left alone.
     #[must_use]
     pub const fn retry_after(&self) -> Option<std::time::Duration> {
         self.retry_after
@@ -130,31 +130,31 @@ macro_rules! codes {
             /// Every code there is.
             pub const ALL: &'static [Self] = &[$(Self::$name,)*];
 
-            /// The stable text of the code.
+            /// Returns the stable text of the code.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$name => $text,)* }
             }
 
-            /// The QUIC application error code of the code.
+            /// Returns the QUIC application error code of the code.
             #[must_use]
             pub const fn to_wire(self) -> u32 {
                 match self { $(Self::$name => $wire,)* }
             }
 
-            /// The code a peer meant by an application error code.
+            /// Returns the code a peer meant by an application error code.
             #[must_use]
             pub const fn from_wire(wire: u64) -> Self {
                 match wire { $($wire => Self::$name,)* _ => Self::Unknown }
             }
 
-            /// Who is to blame.
+            /// Returns the side that caused it.
             #[must_use]
             pub const fn category(self) -> Category {
                 match self { $(Self::$name => Category::$category,)* }
             }
 
-            /// What a person can do about it.
+            /// Returns what a person can do about it.
             #[must_use]
             pub const fn suggestion(self) -> &'static str {
                 match self { $(Self::$name => $hint,)* }
@@ -164,7 +164,7 @@ macro_rules! codes {
 }
 
 codes! {
-    /// Closed on purpose, nothing went wrong.
+    /// Closed on purpose, without an error.
     Closed = 0x00, "closed", Network, "nothing to do: the peer closed the connection on purpose";
     /// The cause is not one of those below.
     Unknown = 0x01, "unknown", Unknown, "look at the detail, and at the peer's log";
@@ -184,7 +184,7 @@ codes! {
     VersionMismatch = 0x08, "version_mismatch", Configuration, "run the same major version on both sides";
     /// The peer broke the tunnel's or QUIC's rules.
     ProtocolViolation = 0x09, "protocol_violation", Protocol, "report this with both versions: one side has a bug";
-    /// The peer is at a limit of its own.
+    /// The peer is at one of its limits.
     Overloaded = 0x0a, "overloaded", Server, "try again later, or raise the peer's limits";
     /// The peer is shutting down.
     ShuttingDown = 0x0b, "shutting_down", Server, "wait for it to return";
@@ -212,7 +212,7 @@ codes! {
     NameTaken = 0x16, "name_taken", Configuration, "give the connector another name";
     /// No connector that would take this client offers the service at a relay.
     UnknownService = 0x17, "unknown_service", Network, "start the connector with this relay, and check that it lets this device in";
-    /// The other end of a channel of a relay is gone.
+    /// The other end of a channel of a relay has vanished.
     PeerGone = 0x18, "peer_gone", Network, "nothing to do: look for the service again";
 }
 
@@ -222,11 +222,11 @@ impl serde::Serialize for Code {
     }
 }
 
-/// What the caller of the core did wrong; nothing has changed.
+/// A mistake of the caller; the core's state is unchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Misuse {
-    /// No such peer: it never existed, or it is closed and gone.
+    /// No such peer: it never existed, or it is closed.
     #[error("no such peer")]
     UnknownPeer,
     /// No such stream, or both its directions are finished.
@@ -241,7 +241,7 @@ pub enum Misuse {
     /// The node was configured without an identity to accept with.
     #[error("this node does not accept connections")]
     NotListening,
-    /// The node trusts anyone who dials it, which is nobody to dial.
+    /// The node trusts every dialer, and so has no acceptor that it trusts.
     #[error("this node is for accepting alone")]
     NotDialling,
     /// The node is shutting down.

@@ -1,7 +1,7 @@
-//! What a node tells its caller: small, past-tense facts; and its counters as plain data.
+//! The events of a node: small, past-tense facts; and its counters as plain data.
 //!
-//! An event says that something happened once. Data stays with the node until it is read, so an
-//! event that is looked at late loses nothing.
+//! An event reports one occurrence. Data stays with the node until it is read, so that an event
+//! that is handled late loses no data.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -20,14 +20,14 @@ use crate::transmit::NextHop;
 pub enum Event {
     /// A peer's lifecycle changed. Subscribers see every transition, in order.
     Transition {
-        /// Whose.
+        /// The peer.
         peer: PeerId,
-        /// From what to what.
+        /// The old and the new state.
         transition: Transition,
     },
     /// An attempt to connect failed, and another one follows.
     AttemptFailed {
-        /// To whom.
+        /// The peer.
         peer: PeerId,
         /// Why.
         failure: Failure,
@@ -42,14 +42,14 @@ pub enum Event {
         /// The new peer.
         peer: PeerId,
     },
-    /// A peer is gone for good. The last event of a peer, exactly once.
+    /// A peer is permanently closed. The last event of a peer, exactly once.
     Closed {
         /// Which peer.
         peer: PeerId,
         /// Why.
         failure: Failure,
     },
-    /// A handshake from `remote` came to nothing; no peer was made of it.
+    /// A handshake from `remote` failed; no peer was created.
     Rejected {
         /// Whence it came.
         remote: SocketAddr,
@@ -58,7 +58,7 @@ pub enum Event {
     },
     /// A heartbeat came back.
     HeartbeatAcked {
-        /// From whom.
+        /// The peer.
         peer: PeerId,
         /// Round trip on the control stream.
         latency: Duration,
@@ -71,14 +71,14 @@ pub enum Event {
     },
     /// A stream can be opened where there was none left.
     StreamsAvailable {
-        /// To whom.
+        /// The peer.
         peer: PeerId,
     },
     /// The peer opened a stream to a service; accept or refuse it.
     StreamOffered {
         /// The stream.
         stream: StreamId,
-        /// The service the peer asked for.
+        /// The requested service.
         service: ServiceName,
     },
     /// A stream has something to read: data, its end, a reset, or the acceptor's answer.
@@ -105,12 +105,12 @@ pub enum Event {
     },
     /// Application datagrams arrived.
     DatagramReceived {
-        /// From whom.
+        /// The peer.
         peer: PeerId,
     },
     /// The peer made a request; its body is complete.
     RequestOffered {
-        /// By whom.
+        /// The peer.
         peer: PeerId,
         /// Which request.
         request: RequestId,
@@ -121,7 +121,7 @@ pub enum Event {
         /// Which request.
         request: RequestId,
     },
-    /// A relay told this node where its packets come from.
+    /// A relay reported the source address of this node's packets.
     Observed {
         /// Which relay.
         peer: PeerId,
@@ -149,7 +149,7 @@ pub enum Event {
         /// Why.
         reason: PathReason,
     },
-    /// The last peer of a node that is shutting down is gone.
+    /// The last peer of a node that is shutting down is closed.
     ShutDown,
 }
 
@@ -257,7 +257,7 @@ pub struct RequestCounts {
     pub sent: u64,
     /// Answered.
     pub succeeded: u64,
-    /// Failed, for whatever reason.
+    /// Failed, for any reason.
     pub failed: u64,
     /// Waiting to be written.
     pub queued: usize,

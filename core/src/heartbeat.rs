@@ -1,7 +1,8 @@
-//! When to send a heartbeat, and when a peer counts as gone.
+//! Decides when to send a heartbeat, and when a peer counts as dead.
 //!
 //! It decides the schedule, the misses and the verdict. It never builds a message, never closes a
-//! connection, and does not trust its own absence: after a suspend it asks before it judges.
+//! connection, and does not trust its own absence: after a suspend it sends a heartbeat before any
+//! verdict.
 //!
 //! Source: docs/protocol.md, "Heartbeats".
 
@@ -17,26 +18,26 @@ pub const LEAP: Duration = Duration::from_secs(1);
 /// that is always late would otherwise never notice a dead peer.
 pub const MAX_GRACES: u32 = 3;
 
-/// The least time between a heartbeat and a probe asked for by [`Heartbeat::on_resume`], unless
-/// the interval is shorter: a host that wakes ten times a second sends one, not ten.
+/// The least time between a heartbeat and a probe requested by [`Heartbeat::on_resume`], unless the
+/// interval is shorter: a host that wakes ten times a second sends one, not ten.
 pub const PROBE_SPACING: Duration = Duration::from_secs(1);
 
 /// The longest time that can be configured.
 pub const LONGEST: Duration = Duration::from_secs(60 * 60);
 
-/// What is wrong with a [`Config`].
+/// An error in a [`Config`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
     /// A heartbeat needs time to be answered.
     #[error("the time for an answer must be longer than zero")]
     AckWithinZero,
-    /// An answer would be due after the next heartbeat: two would be under way.
+    /// An answer would be due after the next heartbeat: two heartbeats would overlap.
     #[error("an answer is due after {ack_within:?}, later than the interval of {interval:?}")]
     AckWithinAboveInterval {
-        /// The time for an answer asked for.
+        /// The requested time for an answer.
         ack_within: Duration,
-        /// The interval asked for.
+        /// The requested interval.
         interval: Duration,
     },
     /// No heartbeat may be missed: the verdict would come without a question.
@@ -47,7 +48,7 @@ pub enum ConfigError {
         "silence of {dead_after:?} proves nothing: it must reach the interval and the time for an answer, {least:?}"
     )]
     DeadAfterTooShort {
-        /// The silence asked for.
+        /// The requested silence.
         dead_after: Duration,
         /// The shortest that works.
         least: Duration,
@@ -79,7 +80,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// A builder that holds the defaults.
+    /// Returns a builder that holds the defaults.
     pub const fn builder() -> Builder {
         Builder(Self {
             interval: Duration::from_secs(30),
@@ -89,25 +90,25 @@ impl Config {
         })
     }
 
-    /// The time from one heartbeat to the next.
+    /// Returns the time from one heartbeat to the next.
     #[must_use]
     pub const fn interval(&self) -> Duration {
         self.interval
     }
 
-    /// The time within which an answer counts.
+    /// Returns the time within which an answer counts.
     #[must_use]
     pub const fn ack_within(&self) -> Duration {
         self.ack_within
     }
 
-    /// How many misses in a row mean death.
+    /// Returns how many misses in a row mean death.
     #[must_use]
     pub const fn max_missed(&self) -> u32 {
         self.max_missed
     }
 
-    /// How much silence means death.
+    /// Returns how much silence means death.
     #[must_use]
     pub const fn dead_after(&self) -> Duration {
         self.dead_after
@@ -126,35 +127,35 @@ impl Default for Config {
 pub struct Builder(Config);
 
 impl Builder {
-    /// The time from one heartbeat to the next. Default 30 s: QUIC's own keep-alive holds NAT
+    /// Sets the time from one heartbeat to the next. Default 30 s: QUIC's own keep-alive holds NAT
     /// bindings; this asks whether the peer's program still answers, which costs both sides work.
     pub const fn interval(mut self, interval: Duration) -> Self {
         self.0.interval = interval;
         self
     }
 
-    /// The time within which an answer counts. Default 10 s: several retransmissions on a bad
+    /// Sets the time within which an answer counts. Default 10 s: several retransmissions on a bad
     /// mobile link, and still a third of the interval.
     pub const fn ack_within(mut self, within: Duration) -> Self {
         self.0.ack_within = within;
         self
     }
 
-    /// How many misses in a row mean death. Default 3: one may be a burst of loss, two a change
-    /// of network. At the default interval, silence decides first.
+    /// Sets how many misses in a row mean death. Default 3: one may be a burst of loss, two a
+    /// change of network. At the default interval, silence decides first.
     pub const fn max_missed(mut self, misses: u32) -> Self {
         self.0.max_missed = misses;
         self
     }
 
-    /// How much silence means death. Default 45 s: one whole question left unanswered, and
+    /// Sets how much silence means death. Default 45 s: one whole question left unanswered, and
     /// sooner than QUIC's idle timeout of 60 s, so that the cause has a name.
     pub const fn dead_after(mut self, silence: Duration) -> Self {
         self.0.dead_after = silence;
         self
     }
 
-    /// The configuration.
+    /// Returns the configuration.
     ///
     /// # Errors
     /// When an answer may come after the next heartbeat, no miss is allowed for, silence would
@@ -181,7 +182,7 @@ impl Builder {
     }
 }
 
-/// What is to be done now.
+/// An action that is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     /// Send a heartbeat with this sequence number.
@@ -189,16 +190,16 @@ pub enum Action {
         /// From 1, rising by 1, never reused, also across [`Heartbeat::stop`].
         sequence: u64,
     },
-    /// The peer is gone. Comes once, and the heartbeats have stopped.
+    /// The peer is dead. Comes once, and the heartbeats have stopped.
     Dead(Verdict),
 }
 
-/// Why a peer counts as gone.
+/// Why a peer counts as dead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// So many heartbeats in a row went unanswered.
+    /// This many heartbeats in a row were unanswered.
     Missed(u32),
-    /// Nothing was heard for so long.
+    /// No packet arrived for this long.
     Silent(Duration),
 }
 
@@ -223,7 +224,7 @@ pub struct Stats {
     pub acked: u64,
     /// Heartbeats not answered in time. One abandoned by a stop or a suspend is in neither.
     pub missed: u64,
-    /// Answers that matched no heartbeat under way: late, repeated, or never asked for.
+    /// Answers that matched no outstanding heartbeat: late, repeated, or unsolicited.
     pub ignored: u64,
 }
 
@@ -240,10 +241,10 @@ struct Running {
 
 /// The heartbeats of one connection.
 ///
-/// At most one is under way. While the driver calls at the deadlines, no more than the interval
-/// passes without one, and a peer that falls silent is declared dead between `t` and
-/// `t + interval` after its last sign, where `t` is the smaller of `dead_after` and
-/// `(max_missed - 1) * interval + ack_within`.
+/// At most one is outstanding. While the driver calls at the deadlines, no more than the interval
+/// passes without one, and a peer that falls silent is declared dead between `t` and `t + interval`
+/// after its last sign, where `t` is the smaller of `dead_after` and `(max_missed - 1) * interval +
+/// ack_within`.
 ///
 /// ```
 /// use adit_core::heartbeat::{Action, Config, Heartbeat};
@@ -264,15 +265,15 @@ pub struct Heartbeat {
 }
 
 impl Heartbeat {
-    /// A machine at rest.
+    /// Returns a machine at rest.
     #[must_use]
     pub const fn new(config: Config) -> Self {
         let stats = Stats { sent: 0, acked: 0, missed: 0, ignored: 0 };
         Self { config, running: None, stats }
     }
 
-    /// The connection is up, which is a first sign of the peer. The first heartbeat is due at
-    /// once. Starts anew when already running.
+    /// Starts watching: the connection is up, which is a first sign of the peer. The first
+    /// heartbeat is due immediately. Starts again when already running.
     pub const fn start(&mut self, now: Instant) {
         self.running = Some(Running {
             last_heard: now,
@@ -285,12 +286,12 @@ impl Heartbeat {
         });
     }
 
-    /// The connection is gone, or no longer watched.
+    /// Stops the heartbeats: the connection is lost, or no longer watched.
     pub const fn stop(&mut self) {
         self.running = None;
     }
 
-    /// What is due now. Ask until `None`.
+    /// Returns what is due now. Ask until `None`.
     pub fn poll(&mut self, now: Instant) -> Option<Action> {
         let run = self.running.as_mut()?;
         if now.saturating_duration_since(run.due(&self.config).0) > LEAP && run.graces < MAX_GRACES
@@ -318,8 +319,8 @@ impl Heartbeat {
         (now >= run.next_send).then(|| self.send(now))
     }
 
-    /// An answer came. Returns the round trip time when it answers the heartbeat under way, in
-    /// time; any other answer is counted and is a sign of the peer, no more.
+    /// Handles an answer. Returns the round-trip time when it answers the outstanding heartbeat, in
+    /// time; any other answer is counted and only shows that the peer is alive.
     pub fn on_ack(&mut self, sequence: u64, now: Instant) -> Option<Duration> {
         self.on_heard(now);
         let under_way = self.running.as_mut().and_then(|run| {
@@ -343,7 +344,8 @@ impl Heartbeat {
         }
     }
 
-    /// Any authenticated packet came from the peer: it is alive, whatever it leaves unanswered.
+    /// Handles an authenticated packet from the peer: it is alive, even if it leaves heartbeats
+    /// unanswered.
     pub fn on_heard(&mut self, now: Instant) {
         if let Some(run) = &mut self.running {
             run.last_heard = now;
@@ -352,9 +354,9 @@ impl Heartbeat {
         }
     }
 
-    /// The host woke up, or its clock leapt. Puts a heartbeat ahead of any verdict, and gives the
-    /// peer the full time to answer it. Not more often than [`PROBE_SPACING`], and
-    /// [`MAX_GRACES`] times without a sign of the peer.
+    /// Handles a wake-up of the host, or a leap of its clock. Sends a heartbeat before any verdict,
+    /// and allows the peer the full time to answer it. Happens at most once every
+    /// [`PROBE_SPACING`], and [`MAX_GRACES`] times without a sign of the peer.
     pub fn on_resume(&mut self, now: Instant) {
         let spacing = PROBE_SPACING.min(self.config.interval);
         if let Some(run) = &mut self.running
@@ -366,19 +368,19 @@ impl Heartbeat {
         }
     }
 
-    /// When [`Heartbeat::poll`] wants to be called.
+    /// Returns when [`Heartbeat::poll`] is to be called.
     #[must_use]
     pub fn deadline(&self) -> Option<Deadline> {
         self.running.as_ref().map(|run| run.due(&self.config))
     }
 
-    /// The counts so far.
+    /// Returns the counts so far.
     #[must_use]
     pub const fn stats(&self) -> Stats {
         self.stats
     }
 
-    /// Whether the peer is being watched.
+    /// Returns true if the peer is being watched.
     #[must_use]
     pub const fn is_running(&self) -> bool {
         self.running.is_some()

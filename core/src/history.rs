@@ -1,6 +1,6 @@
-//! What happened lately: the last lifecycle events, for people and for `--json`.
+//! The last lifecycle events, for people and for `--json`.
 //!
-//! It decides what is kept and what a filter lets through. It never acts on what it holds.
+//! It decides which records are kept and which pass a filter. It never acts on them.
 
 use crate::error::Failure;
 use crate::id::PeerId;
@@ -8,10 +8,10 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 /// How many records are kept: a night of an unsteady link, in some tens of kilobytes at most. A
-/// peer that reconnects without end pushes out old records and grows nothing.
+/// peer that reconnects without end replaces old records and uses no further memory.
 pub const CAPACITY: usize = 100;
 
-/// What kind of event a [`Record`] is about: the state that a peer entered.
+/// The kind of event of a [`Record`]: the state that a peer entered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
@@ -28,7 +28,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The stable text of the kind, as logs and `--json` carry it.
+    /// Returns the stable text of the kind, as logs and `--json` carry it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -47,9 +47,9 @@ pub struct Record {
     /// When, as time since the Unix epoch; serialised as `at_ms`, in whole milliseconds.
     #[serde(rename = "at_ms", serialize_with = "as_ms")]
     pub at: Duration,
-    /// Whose connection.
+    /// The peer.
     pub peer: PeerId,
-    /// What happened.
+    /// The kind of event.
     pub kind: Kind,
     /// Why, where there is a why.
     pub cause: Option<Failure>,
@@ -59,7 +59,7 @@ fn as_ms<S: serde::Serializer>(time: &Duration, s: S) -> Result<S::Ok, S::Error>
     s.serialize_u64(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
 }
 
-/// Which records are wanted; the default wants all.
+/// The criteria for records; by default all match.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Filter {
     /// Only this kind.
@@ -71,7 +71,7 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// Whether a record is wanted.
+    /// Returns true if a record is wanted.
     #[must_use]
     pub fn is_match(&self, record: &Record) -> bool {
         self.kind.is_none_or(|kind| record.kind == kind)
@@ -95,13 +95,13 @@ pub struct History {
 }
 
 impl History {
-    /// Nothing happened yet.
+    /// Returns an empty history.
     #[must_use]
     pub const fn new() -> Self {
         Self { records: VecDeque::new() }
     }
 
-    /// Adds a record; the oldest gives way when [`CAPACITY`] is reached.
+    /// Adds a record, in place of the oldest when [`CAPACITY`] is reached.
     pub fn push(&mut self, record: Record) {
         if self.records.len() == CAPACITY {
             self.records.pop_front();
@@ -109,18 +109,18 @@ impl History {
         self.records.push_back(record);
     }
 
-    /// All records, in the order in which they were added.
+    /// Returns all records, in the order in which they were added.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Record> + ExactSizeIterator {
         self.records.iter()
     }
 
-    /// The records that a filter lets through, in the same order. Wall time may be set back
+    /// Returns the records that a filter lets through, in the same order. Wall time may be set back
     /// between two records, so a window can leave gaps.
     pub fn filter(&self, filter: Filter) -> impl DoubleEndedIterator<Item = &Record> {
         self.records.iter().filter(move |record| filter.is_match(record))
     }
 
-    /// All records as a JSON array. For some of them, collect [`History::filter`]:
+    /// Returns all records as a JSON array. For some of them, collect [`History::filter`]:
     /// [`Record`] can be serialised too.
     #[must_use]
     pub fn to_json(&self) -> String {
@@ -128,13 +128,13 @@ impl History {
             .expect("records have string keys only, and no serialiser of theirs fails")
     }
 
-    /// How many records there are.
+    /// Returns how many records there are.
     #[must_use]
     pub fn len(&self) -> usize {
         self.records.len()
     }
 
-    /// Whether nothing has happened yet.
+    /// Returns true if there are no records.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.records.is_empty()

@@ -1,9 +1,9 @@
-//! Names of things that outlive a call: peers, streams, requests.
+//! Identifiers that remain valid after a call: peers, streams, requests.
 
 use std::fmt;
 
 /// One peer of a node: a dialled peer from `dial` until it is closed, across every reconnect; an
-/// accepted one from its handshake until it is gone. Never reused within a node.
+/// accepted one from its handshake until it is closed. Never reused within a node.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
 )]
@@ -19,7 +19,7 @@ pub struct StreamId {
 }
 
 impl StreamId {
-    /// The peer at the other end.
+    /// Returns the peer at the other end.
     #[must_use]
     pub const fn peer(self) -> PeerId {
         self.peer
@@ -30,7 +30,7 @@ impl StreamId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
 pub struct RequestId(pub(crate) u64);
 
-/// One end-to-end connection of a node, as the transport knows it: by an address of its own that is
+/// One end-to-end connection of a node, as the transport knows it: by its own address, which is
 /// never on any wire. Numbers are used again once 2^32 connections have been made.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct OverlayId(pub(crate) u32);

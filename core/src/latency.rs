@@ -1,4 +1,4 @@
-//! How good a connection is: its latency in figures and its grade in a word.
+//! The quality of a connection: its latency in figures, and a grade.
 //!
 //! It decides what the samples add up to. It never measures, and never acts on a grade.
 
@@ -12,7 +12,7 @@ pub const WINDOW: usize = 256;
 /// Samples above this are counted as this: an hour, so that no sum can overflow.
 pub const LONGEST_SAMPLE: Duration = Duration::from_secs(60 * 60);
 
-/// Round trip times: smoothed for ever, exact over the last [`WINDOW`].
+/// Round-trip times: smoothed indefinitely, exact over the last [`WINDOW`].
 ///
 /// ```
 /// use adit_core::latency::Latency;
@@ -60,7 +60,7 @@ fn as_ms<S: serde::Serializer>(time: &Duration, s: S) -> Result<S::Ok, S::Error>
 }
 
 impl Latency {
-    /// No sample yet.
+    /// Returns figures without any sample.
     #[must_use]
     pub const fn new() -> Self {
         Self { smoothed: None, samples: VecDeque::new() }
@@ -76,13 +76,13 @@ impl Latency {
         self.samples.push_back(sample);
     }
 
-    /// The smoothed round trip time.
+    /// Returns the smoothed round trip time.
     #[must_use]
     pub const fn smoothed(&self) -> Option<Duration> {
         self.smoothed
     }
 
-    /// All figures; `None` before the first sample. Sorts the window.
+    /// Returns all figures; `None` before the first sample. Sorts the window.
     #[must_use]
     pub fn summary(&self) -> Option<Summary> {
         let (smoothed, last) = (self.smoothed?, *self.samples.back()?);
@@ -94,7 +94,7 @@ impl Latency {
     }
 }
 
-/// Connection quality in a word, best first.
+/// Grade of a connection, best first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Grade {
@@ -109,8 +109,8 @@ pub enum Grade {
 }
 
 impl Grade {
-    /// The grade of a latency and a loss, the latter as a fraction: 0.01 is 1 %. Both have to
-    /// meet the mark; a loss that is not a number meets none.
+    /// Returns the grade of a latency and a loss, the latter as a fraction: 0.01 is 1 %. Both have
+    /// to be within the grade's limits; a loss that is not a number is within none.
     ///
     /// ```
     /// use adit_core::latency::Grade;
@@ -132,7 +132,7 @@ impl Grade {
         }
     }
 
-    /// The stable text of the grade, as logs and `--json` carry it.
+    /// Returns the stable text of the grade, as logs and `--json` carry it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -1,8 +1,8 @@
 //! The tunnel's protocol as pure, deterministic state machines.
 //!
-//! Nothing here opens a socket, reads a clock, starts a thread or asks the operating system for
-//! randomness: [`node::Node`] takes datagrams and time, and gives datagrams, events and the instant
-//! at which it wants to be called again. The same seed and the same inputs give the same outputs.
+//! This crate opens no socket, reads no clock, starts no thread and asks the operating system for
+//! no randomness: [`node::Node`] takes datagrams and time, and returns datagrams, events and its
+//! next deadline. The same seed and the same inputs give the same outputs.
 //!
 //! Layers, each importing only from those below it:
 //!
@@ -53,7 +53,8 @@ pub mod tls;
 pub mod token_bucket;
 pub mod transmit;
 
-// They stand in signatures: a caller needs no versions of its own that have to agree with these.
+// These crates are in the public signatures: a caller needs no own versions that have to agree with
+// them.
 pub use bytes;
 pub use rustls;
 pub use rustls_pki_types as pki_types;

@@ -32,7 +32,7 @@ pub const HEALTHY_BELOW: Duration = Duration::from_millis(500);
 //                                   │          ^
 //                                   └──────────┘ attempt_failed: attempt + 1
 
-/// Where a peer's connection stands.
+/// The state of a peer's connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum State {
     /// No connection, and none wanted.
@@ -51,14 +51,14 @@ pub enum State {
     },
     /// The connection was lost and is to be made again.
     Reconnecting {
-        /// The number of the attempt under way or waited for, counted from 1.
+        /// The number of the current or next attempt, counted from 1.
         attempt: u32,
         /// Why the connection was lost, or why the latest attempt failed.
         last_error: Failure,
         /// When the connection was lost; later attempts do not change it.
         since: Instant,
     },
-    /// Given up until somebody asks to connect again.
+    /// Given up until the application asks to connect again.
     Failed {
         /// Why.
         error: Failure,
@@ -84,7 +84,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The stable text of the kind, as logs and `--json` carry it.
+    /// Returns the stable text of the kind, as logs and `--json` carry it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -104,7 +104,7 @@ impl fmt::Display for Kind {
 }
 
 impl State {
-    /// Which state it is.
+    /// Returns which state it is.
     #[must_use]
     pub const fn kind(&self) -> Kind {
         match self {
@@ -116,7 +116,7 @@ impl State {
         }
     }
 
-    /// The state as plain data, with ages in place of instants.
+    /// Returns the state as plain data, with ages in place of instants.
     #[must_use]
     pub fn view(&self, now: Instant) -> View {
         match self {
@@ -189,7 +189,7 @@ fn age_ms(since: Instant, now: Instant) -> u64 {
     u64::try_from(now.saturating_duration_since(since).as_millis()).unwrap_or(u64::MAX)
 }
 
-/// What is asked of a [`Lifecycle`].
+/// An event of a [`Lifecycle`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Event {
@@ -208,7 +208,7 @@ pub enum Event {
 }
 
 impl Event {
-    /// The stable text of the event.
+    /// Returns the stable text of the event.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -228,11 +228,11 @@ impl fmt::Display for Event {
     }
 }
 
-/// A transition that is not legal; nothing has changed.
+/// A transition that is not legal; the state is unchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{event} is not possible while {state}")]
 pub struct Refused {
-    /// What was asked.
+    /// The refused event.
     pub event: Event,
     /// The state that does not allow it.
     pub state: Kind,
@@ -250,7 +250,7 @@ pub struct Transition {
 }
 
 impl Transition {
-    /// The transition as plain data that can be serialised.
+    /// Returns the transition as plain data that can be serialised.
     #[must_use]
     pub fn view(&self, now: Instant) -> TransitionView {
         TransitionView {
@@ -272,7 +272,7 @@ pub struct TransitionView {
     pub age_ms: u64,
 }
 
-/// The lifecycle of one peer. Its state changes by these methods and by nothing else.
+/// The lifecycle of one peer. Its state changes only by these methods.
 ///
 /// ```
 /// use adit_core::lifecycle::{Event, Kind, Lifecycle};
@@ -291,25 +291,25 @@ pub struct Lifecycle {
 }
 
 impl Lifecycle {
-    /// A peer that is disconnected.
+    /// Returns a peer that is disconnected.
     #[must_use]
     pub const fn new() -> Self {
         Self { state: State::Disconnected }
     }
 
-    /// The present state.
+    /// Returns the present state.
     #[must_use]
     pub const fn state(&self) -> &State {
         &self.state
     }
 
-    /// Whether the connection is up.
+    /// Returns true if the connection is up.
     #[must_use]
     pub const fn is_connected(&self) -> bool {
         matches!(self.state, State::Connected { .. })
     }
 
-    /// Whether the connection is up and its smoothed latency is known and below
+    /// Returns true if the connection is up and its smoothed latency is known and below
     /// [`HEALTHY_BELOW`].
     #[must_use]
     pub fn is_healthy(&self) -> bool {
@@ -323,10 +323,10 @@ impl Lifecycle {
         }
     }
 
-    /// Somebody wants the connection: from Disconnected and Failed to Connecting.
+    /// Handles a request to connect: from Disconnected and Failed to Connecting.
     ///
     /// # Errors
-    /// In every other state.
+    /// Returned in every other state.
     pub fn connect(&mut self, now: Instant) -> Result<Transition, Refused> {
         match self.state {
             State::Disconnected | State::Failed { .. } => {
@@ -338,10 +338,10 @@ impl Lifecycle {
         }
     }
 
-    /// The connection is up: from Connecting and Reconnecting to Connected.
+    /// Handles an established connection: from Connecting and Reconnecting to Connected.
     ///
     /// # Errors
-    /// In every other state.
+    /// Returned in every other state.
     pub fn connected(&mut self, now: Instant) -> Result<Transition, Refused> {
         match self.state {
             State::Connecting { .. } | State::Reconnecting { .. } => {
@@ -353,12 +353,12 @@ impl Lifecycle {
         }
     }
 
-    /// The connection is lost and `attempt` (from 1; 0 is taken as 1) is to make it again: from
-    /// Connected to Reconnecting. A loss that is not to be repaired is this and then
+    /// Handles a lost connection, which attempt number `attempt` (from 1; 0 is taken as 1) is to
+    /// restore: from Connected to Reconnecting. A loss that is not to be repaired is this and then
     /// [`Lifecycle::fail`].
     ///
     /// # Errors
-    /// In every other state.
+    /// Returned in every other state.
     pub fn lost(
         &mut self,
         failure: Failure,
@@ -377,10 +377,10 @@ impl Lifecycle {
         }
     }
 
-    /// The attempt failed and the next one follows: from Reconnecting to Reconnecting.
+    /// Handles a failed attempt that another one follows: from Reconnecting to Reconnecting.
     ///
     /// # Errors
-    /// In every other state.
+    /// Returned in every other state.
     pub fn attempt_failed(
         &mut self,
         failure: Failure,
@@ -398,10 +398,10 @@ impl Lifecycle {
         }
     }
 
-    /// No further attempt is made: from Connecting and Reconnecting to Failed.
+    /// Handles the end of all attempts: from Connecting and Reconnecting to Failed.
     ///
     /// # Errors
-    /// In every other state.
+    /// Returned in every other state.
     pub fn fail(&mut self, failure: Failure, now: Instant) -> Result<Transition, Refused> {
         match self.state {
             State::Connecting { .. } | State::Reconnecting { .. } => {
@@ -413,7 +413,7 @@ impl Lifecycle {
         }
     }
 
-    /// The connection is no longer wanted: from every other state to Disconnected.
+    /// Handles that the connection is no longer wanted: from every other state to Disconnected.
     ///
     /// # Errors
     /// When already Disconnected.

@@ -1,9 +1,10 @@
-//! A certificate authority in memory: certificates whose usages and names are those that the other
-//! end checks (docs/protocol.md, "Identity"). For examples, tests and programs that certify a few
-//! devices of their own; any other CA does as well.
+//! A certificate authority in memory: it issues certificates with the usages and names that the
+//! other end checks (docs/protocol.md, "Identity"). For examples, tests and programs that certify a
+//! few devices themselves; any other CA works equally.
 //!
-//! It decides who signs what, for which use and for how long. It reads no clock and keeps nothing on
-//! disk. Keys come from the TLS provider's source of randomness, as those of handshakes do.
+//! It decides which key signs which certificate, for which use and for how long. It reads no clock
+//! and stores no file. Keys come from the TLS provider's source of randomness, like those of
+//! handshakes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +28,7 @@ const AUTHORITY_LIFE: Duration = Duration::from_secs(3_650 * DAY.as_secs());
 /// How long a certificate of [`Authority::issue`] is good: 365 days.
 const DEVICE_LIFE: Duration = Duration::from_secs(365 * DAY.as_secs());
 
-/// Why there is no certificate.
+/// Why a certificate could not be made.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PkiError {
@@ -36,15 +37,15 @@ pub enum PkiError {
     Name {
         /// The name.
         name: String,
-        /// What is wrong with it.
+        /// The error.
         why: String,
     },
-    /// The provider makes no keys or signs nothing, or a date is outside what X.509 can express.
+    /// The provider cannot create or use a key, or a date is outside the range of X.509.
     #[error("cannot make a certificate: {0}")]
     Signing(String),
 }
 
-/// What a certificate may be used for.
+/// The permitted use of a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
     /// Dials only: extended key usage `clientAuth`.
@@ -56,7 +57,7 @@ pub enum Role {
 }
 
 impl Role {
-    /// Returns the URI that stands in a certificate of this role, if there is one.
+    /// Returns the URI in a certificate of this role, if there is one.
     const fn uri(self) -> Option<&'static str> {
         match self {
             Self::Agent => Some("adit:role:agent"),
@@ -86,8 +87,8 @@ pub struct Validity {
 }
 
 impl Validity {
-    /// Returns the validity of a certificate that is signed at `unix`, the time since the Unix epoch,
-    /// and is good for `life`. It begins an hour earlier, for clocks that are behind.
+    /// Returns the validity of a certificate that is signed at `unix`, the time since the Unix
+    /// epoch, and is good for `life`. It begins an hour earlier, for clocks that are behind.
     #[must_use]
     pub const fn starting(unix: Duration, life: Duration) -> Self {
         Self { not_before: unix.saturating_sub(BACKDATED), not_after: unix.saturating_add(life) }
@@ -197,7 +198,7 @@ impl Authority {
         Self::valid(name, Validity::starting(unix, AUTHORITY_LIFE))
     }
 
-    /// Makes an authority with a new key whose certificate is good for a time of the caller's.
+    /// Creates an authority with a new key and a certificate that is valid for the given time.
     ///
     /// # Errors
     /// [`PkiError::Signing`].
@@ -206,7 +207,7 @@ impl Authority {
         Self::signed(authority_params(name, None, validity)?, key)
     }
 
-    /// Makes the authority of a key, whose certificate has these parameters.
+    /// Creates the authority of a key, with a certificate of these parameters.
     pub(crate) fn signed(params: CertificateParams, key: KeyPair) -> Result<Self, PkiError> {
         let certificate = params.self_signed(&key).map_err(signing)?;
         Ok(Self {
@@ -236,11 +237,11 @@ impl Authority {
         Trust::new(vec![self.certificate.clone()])
     }
 
-    /// Signs a certificate for a device of this DNS name, with a new key. It is good for 365 days from
-    /// `unix`, the time since the Unix epoch, and carries the URI of its role.
+    /// Signs a certificate for a device of this DNS name, with a new key. It is good for 365 days
+    /// from `unix`, the time since the Unix epoch, and carries the URI of its role.
     ///
     /// # Errors
-    /// [`PkiError::Name`] when `name` is no DNS name, [`PkiError::Signing`].
+    /// [`PkiError::Name`] when `name` is not a DNS name, [`PkiError::Signing`].
     pub fn issue(&self, name: &str, role: Role, unix: Duration) -> Result<Issued, PkiError> {
         self.issue_valid(name, role, Validity::starting(unix, DEVICE_LIFE))
     }
@@ -269,7 +270,7 @@ impl Authority {
     }
 }
 
-/// The parameters of the certificate of a CA that certifies devices alone, and no other CA.
+/// Returns the parameters of the certificate of a CA that certifies devices alone, and no other CA.
 pub(crate) fn authority_params(
     name: &str,
     serial: Option<SerialNumber>,
@@ -281,7 +282,7 @@ pub(crate) fn authority_params(
     Ok(params)
 }
 
-/// The parameters of a device's certificate.
+/// Returns the parameters of a device's certificate.
 pub(crate) fn device_params(
     name: &str,
     role: Role,
@@ -301,7 +302,7 @@ pub(crate) fn device_params(
     Ok(params)
 }
 
-/// What all certificates have. Without a serial number it is the hash of the key.
+/// Returns what all certificates have. Without a serial number it is the hash of the key.
 pub(crate) fn params(
     name: &str,
     serial: Option<SerialNumber>,

@@ -1,8 +1,7 @@
-//! Whether, and when, a lost connection is tried again.
+//! Decides whether, and when, a lost connection is tried again.
 //!
-//! It decides between waiting and giving up, and holds the wait. It never dials, never changes a
-//! lifecycle state, and never looks at more of a failure than its code and the peer's request to
-//! be left alone.
+//! It decides between waiting and giving up, and keeps the wait. It never dials, never changes a
+//! lifecycle state, and uses only the code of a failure and the peer's requested delay.
 
 use crate::backoff::{self, Backoff};
 use crate::error::{Category, Code, Failure};
@@ -14,7 +13,7 @@ use std::time::{Duration, Instant};
 /// answer would take the service away for good.
 pub const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60 * 60);
 
-/// The wait after a peer said that it is at its limit and not until when.
+/// The wait after a peer reported that it is at its limit, without a time.
 pub const OVERLOADED_WAIT: Duration = Duration::from_secs(60);
 
 /// The least time between two attempts brought forward by network changes: an interface that
@@ -26,14 +25,15 @@ pub const NETWORK_CHANGE_INTERVAL: Duration = Duration::from_secs(5);
 pub const NETWORK_CHANGE_SPREAD: Duration = Duration::from_millis(250);
 
 /// The span over which clients return after a reset, when the link was stable before: the peer is
-/// up, since it answered, and only forgot them. A thousand that are told at once spread over it.
+/// up, since it answered, and only lost its state. A thousand clients that are reset together
+/// spread over it.
 pub const RESET_SPREAD: Duration = Duration::from_millis(100);
 
-/// What is wrong with a [`Policy`].
+/// An error in a [`Policy`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// A link that counts as stable at once would start every wait anew: one that comes up and
+    /// A link that counts as stable immediately would restart every wait: one that comes up and
     /// drops without end would be retried without back-off.
     #[error("the time after which a link counts as stable must be longer than zero")]
     StableAfterZero,
@@ -42,9 +42,10 @@ pub enum ConfigError {
     StableAfterTooLong(Duration),
 }
 
-/// How long to keep trying; every value of this type is usable. The default never gives up on a peer
-/// that cannot be reached: a library that stops by itself leaves a program without a connection long
-/// after the outage is over. A limit is for a caller that has somebody to report it to.
+/// How long to keep trying; every value of this type is usable. The default never gives up on a
+/// peer that cannot be reached: a library that stops by itself leaves a program without a
+/// connection long after the outage is over. A limit is for a caller that can report it to a
+/// person.
 ///
 /// ```
 /// use adit_core::retry::Policy;
@@ -70,8 +71,8 @@ impl Policy {
         Builder(Self::persistent())
     }
 
-    /// Returns the policy of an agent that a person watches: 10 attempts, about 5 minutes, or 5 that
-    /// the peer answers without being able to serve. It is never the default.
+    /// Returns the policy of an agent that a person watches: 10 attempts, about 5 minutes, or 5
+    /// that the peer answers without being able to serve. It is never the default.
     #[must_use]
     pub fn interactive() -> Self {
         Self { max_attempts: Some(10), max_unavailable: Some(5), ..Self::persistent() }
@@ -89,26 +90,26 @@ impl Policy {
         }
     }
 
-    /// How many attempts one outage may take; `None` is without end.
+    /// Returns how many attempts one outage may take; `None` is without end.
     #[must_use]
     pub const fn max_attempts(&self) -> Option<u32> {
         self.max_attempts
     }
 
-    /// How many attempts may follow answers that the peer is there and cannot serve; `None` is
-    /// without end.
+    /// Returns how many attempts may follow answers that the peer is there and cannot serve; `None`
+    /// is without end.
     #[must_use]
     pub const fn max_unavailable(&self) -> Option<u32> {
         self.max_unavailable
     }
 
-    /// How long a link has to stay up before its outages count anew.
+    /// Returns how long a link has to stay up before its outages count from the start again.
     #[must_use]
     pub const fn stable_after(&self) -> Duration {
         self.stable_after
     }
 
-    /// The delays between attempts.
+    /// Returns the delays between attempts.
     #[must_use]
     pub const fn backoff(&self) -> &backoff::Config {
         &self.backoff
@@ -127,37 +128,38 @@ impl Default for Policy {
 pub struct Builder(Policy);
 
 impl Builder {
-    /// How many attempts one outage may take; `None` is without end, `Some(0)` never tries again.
-    /// Default `None`: an outage may last longer than any number of attempts. 10 take about 5
-    /// minutes, after which a person wants to be told rather than to wait on.
+    /// Sets how many attempts one outage may take; `None` is unlimited, `Some(0)` never tries
+    /// again. Default `None`: an outage may last longer than any number of attempts. 10 take about
+    /// 5 minutes, after which a person prefers an error to more waiting.
     pub const fn max_attempts(mut self, max: Option<u32>) -> Self {
         self.0.max_attempts = max;
         self
     }
 
-    /// How many attempts may follow answers that the peer is there and cannot serve: shutting
+    /// Sets how many attempts may follow answers that the peer is up but cannot serve: shutting
     /// down, backend gone, queue full. Default `None`, as for the attempts. 5 take about half a
-    /// minute: a restart takes less, and what is still away then is away for longer.
+    /// minute: a restart takes less, and a peer that is still unavailable then is unavailable for
+    /// longer.
     pub const fn max_unavailable(mut self, max: Option<u32>) -> Self {
         self.0.max_unavailable = max;
         self
     }
 
-    /// How long a link has to stay up before its outages count anew. Default 10 s: longer than a
-    /// connection survives that a peer accepts and then drops over its own limits, shorter than
-    /// the pause between two independent outages.
+    /// Sets how long a link has to stay up before its outages count from the start again. Default
+    /// 10 s: longer than a connection survives that a peer accepts and then drops over its own
+    /// limits, shorter than the pause between two independent outages.
     pub const fn stable_after(mut self, after: Duration) -> Self {
         self.0.stable_after = after;
         self
     }
 
-    /// The delays between attempts. Default: those of [`backoff::Config`].
+    /// Sets the delays between attempts. Default: those of [`backoff::Config`].
     pub const fn backoff(mut self, backoff: backoff::Config) -> Self {
         self.0.backoff = backoff;
         self
     }
 
-    /// The policy.
+    /// Returns the policy.
     ///
     /// # Errors
     /// When the time to become stable is zero or longer than a day.
@@ -172,7 +174,7 @@ impl Builder {
     }
 }
 
-/// What follows a failure.
+/// The reaction to a failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// Try again, not before `until`.
@@ -182,7 +184,7 @@ pub enum Verdict {
         /// When [`Retry::poll`] will yield it.
         until: Instant,
     },
-    /// Do not try again; the failure says why.
+    /// Do not try again; the failure has the reason.
     GiveUp(Failure),
 }
 
@@ -240,12 +242,12 @@ pub struct Retry {
     attempts: u32,
     unavailable: u32,
     hurried: Option<Instant>,
-    /// The peer has proven who it is at least once.
+    /// The peer has proven its identity at least once.
     was_up: bool,
 }
 
 impl Retry {
-    /// A policy at rest.
+    /// Returns a policy at rest.
     #[must_use]
     pub fn new(policy: Policy, rng: Rng) -> Self {
         let backoff = Backoff::new(policy.backoff, rng);
@@ -260,7 +262,7 @@ impl Retry {
         }
     }
 
-    /// The connection is up.
+    /// Handles an established connection.
     pub fn on_up(&mut self, now: Instant) {
         self.was_up = true;
         match self.phase {
@@ -271,20 +273,21 @@ impl Retry {
         }
     }
 
-    /// The connection is lost. While a wait is on, this changes nothing and repeats the wait.
+    /// Handles the loss of the connection. During a wait, this leaves the wait as it is and returns
+    /// it again.
     pub fn on_down(&mut self, failure: &Failure, now: Instant) -> Verdict {
         self.on_failure(failure, now)
     }
 
-    /// An attempt failed, or a first dial. While a wait is on, this changes nothing and repeats
-    /// the wait: it speaks of an attempt that is over.
+    /// Handles a failed attempt, or a failed first dial. During a wait, this leaves the wait as it
+    /// is and returns it again: the failure belongs to an attempt that is over.
     pub fn on_attempt_failed(&mut self, failure: &Failure, now: Instant) -> Verdict {
         self.on_failure(failure, now)
     }
 
-    /// The local network changed, or the host woke up: what failed before may work now. Brings
-    /// the wait forward and says to when, or `None` when it stays as it is. A time that the peer
-    /// asked for is kept, and attempts that were brought forward are
+    /// Handles a change of the local network, or a wake-up of the host: what failed before may work
+    /// now. Moves the wait forward and returns its new end, or `None` when it is unchanged. A time
+    /// that the peer asked for is kept, and attempts that were moved forward are
     /// [`NETWORK_CHANGE_INTERVAL`] apart.
     pub fn on_network_change(&mut self, now: Instant) -> Option<Instant> {
         let Phase::Waiting { until, not_before } = self.phase else { return None };
@@ -299,7 +302,7 @@ impl Retry {
         Some(sooner)
     }
 
-    /// The attempt whose wait is over: one for each wait.
+    /// Returns the attempt with an expired wait: one for each wait.
     pub fn poll(&mut self, now: Instant) -> Option<Attempt> {
         self.settle(now);
         match self.phase {
@@ -311,7 +314,7 @@ impl Retry {
         }
     }
 
-    /// Forgets the outage and any wait: the connection is no longer wanted.
+    /// Discards the outage and any wait: the connection is no longer wanted.
     pub fn cancel(&mut self) {
         self.phase = Phase::Idle;
         self.attempts = 0;
@@ -319,7 +322,7 @@ impl Retry {
         self.was_up = false;
     }
 
-    /// When [`Retry::poll`] wants to be called.
+    /// Returns when [`Retry::poll`] is to be called.
     #[must_use]
     pub const fn deadline(&self) -> Option<Deadline> {
         match self.phase {
@@ -329,13 +332,13 @@ impl Retry {
         }
     }
 
-    /// How many attempts the present outage has taken; 0 once the link is stable.
+    /// Returns how many attempts the present outage has taken; 0 once the link is stable.
     #[must_use]
     pub const fn attempts(&self) -> u32 {
         self.attempts
     }
 
-    /// Whether a wait is on.
+    /// Returns true if a wait is on.
     #[must_use]
     pub const fn is_waiting(&self) -> bool {
         matches!(self.phase, Phase::Waiting { .. })
@@ -351,8 +354,8 @@ impl Retry {
         }
     }
 
-    /// Whether the next attempt would end the same way. What whoever sits on the path can make up
-    /// says nothing of a peer that was up before.
+    /// Returns true if the next attempt would end equally. A failure that an attacker on the path
+    /// can forge proves nothing about a peer that was up before.
     const fn is_final(&self, failure: &Failure) -> bool {
         match failure.category() {
             Category::Authentication | Category::Configuration => {
@@ -391,7 +394,8 @@ impl Retry {
     }
 }
 
-/// A peer that restarted is there, and one whose certificate ended may have the next by now.
+/// Returns true after a failure that may be repaired by now: a peer that restarted is there, and
+/// one with an expired certificate may have the next.
 fn is_repaired_at_once(failure: &Failure) -> bool {
     failure.code() == Code::Reset
         || (!failure.is_proven() && failure.category() == Category::Authentication)

@@ -1,7 +1,7 @@
 //! The core's only source of randomness: a seeded generator, split by purpose.
 //!
-//! It decides nothing. Each machine gets a generator of its own, so that one more draw in one
-//! machine does not change the draws of another.
+//! It decides nothing. Each machine gets its own generator, so that one more draw in one machine
+//! does not change the draws of another.
 
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng as _, SeedableRng as _};
@@ -11,7 +11,7 @@ use rand_core::{Rng as _, SeedableRng as _};
 pub struct Rng(ChaCha8Rng);
 
 impl Rng {
-    /// The generator for one purpose under a seed.
+    /// Returns the generator for one purpose under a seed.
     ///
     /// ```
     /// use adit_core::rng::Rng;
@@ -29,7 +29,7 @@ impl Rng {
         Self(ChaCha8Rng::from_seed(mixed))
     }
 
-    /// The next 64 bits.
+    /// Returns the next 64 bits.
     pub fn u64(&mut self) -> u64 {
         self.0.next_u64()
     }
@@ -39,14 +39,14 @@ impl Rng {
         self.0.fill_bytes(out);
     }
 
-    /// 32 bytes to seed another generator with.
+    /// Returns 32 bytes to seed another generator with.
     pub fn seed(&mut self) -> [u8; 32] {
         let mut out = [0; 32];
         self.fill(&mut out);
         out
     }
 
-    /// A number in `0.0..1.0`.
+    /// Returns a number in `0.0..1.0`.
     pub fn unit(&mut self) -> f64 {
         (self.u64() >> 11) as f64 / (1u64 << 53) as f64
     }

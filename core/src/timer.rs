@@ -1,24 +1,24 @@
 //! Deadlines with their reasons, and an index of them by key.
 //!
-//! It decides which deadline is next. It never reads a clock, never sleeps, and knows nothing of
-//! what happens when a deadline passes.
+//! It decides which deadline is next. It never reads a clock, never sleeps, and does not know what
+//! happens when a deadline passes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Instant;
 
-/// Why a machine wants to be called again. The order breaks ties between equal instants: what can
-/// still save a connection comes before what ends something.
+/// The reason of a deadline. The order breaks ties between equal instants: reasons that can still
+/// save a connection come before reasons that end something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
     /// A timer of QUIC itself: loss detection, pacing, idle timeout (RFC 9002, RFC 9000 §10.1).
     Transport,
-    /// A way to the peer is to be probed, judged or left (docs/protocol.md, "Paths").
+    /// A path to the peer is to be probed, reselected or pruned (docs/protocol.md, "Paths").
     Path,
     /// The next heartbeat is to be sent.
     Heartbeat,
-    /// The answer to a heartbeat is due, or any sign of life.
+    /// The answer to a heartbeat is due, or any other packet of the peer.
     HeartbeatAck,
     /// An attempt to connect, or a handshake that a peer began, has used up its time.
     Connect,
@@ -34,18 +34,18 @@ pub enum Reason {
     Output,
     /// Work was left for the next turn, so that other work comes between.
     Backlog,
-    /// The time allowed for finishing what is under way ends.
+    /// The drain time for work in progress ends.
     Drain,
     /// A peer's certificate ends, and its connection with it.
     Certificate,
-    /// A relay is to be told again who is here, or asked again who is there.
+    /// A relay lookup or registration is to be repeated.
     Relay,
     /// A registration at a relay ends, unless it is refreshed.
     Registration,
 }
 
 impl Reason {
-    /// The stable text of the reason, as logs and `--json` carry it.
+    /// Returns the stable text of the reason, as logs and `--json` carry it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -74,10 +74,11 @@ impl fmt::Display for Reason {
     }
 }
 
-/// When a machine wants to be called again, and why.
+/// A deadline of a machine, and its reason.
 pub type Deadline = (Instant, Reason);
 
-/// The earliest of several deadlines; at the same instant, the first in the order of [`Reason`].
+/// Returns the earliest of several deadlines; at the same instant, the first in the order of
+/// [`Reason`].
 ///
 /// ```
 /// use adit_core::timer::{Reason, earliest};
@@ -114,7 +115,7 @@ pub struct Timers<K> {
 }
 
 impl<K: Ord + Copy> Timers<K> {
-    /// No deadline at all.
+    /// Returns timers without deadlines.
     #[must_use]
     pub const fn new() -> Self {
         Self { order: BTreeSet::new(), by_key: BTreeMap::new() }
@@ -137,7 +138,7 @@ impl<K: Ord + Copy> Timers<K> {
         }
     }
 
-    /// The earliest deadline.
+    /// Returns the earliest deadline.
     #[must_use]
     pub fn next(&self) -> Option<Deadline> {
         self.order.first().map(|&(deadline, _)| deadline)
@@ -155,13 +156,13 @@ impl<K: Ord + Copy> Timers<K> {
         Some((key, reason))
     }
 
-    /// How many keys have a deadline.
+    /// Returns how many keys have a deadline.
     #[must_use]
     pub fn len(&self) -> usize {
         self.by_key.len()
     }
 
-    /// Whether no key has a deadline.
+    /// Returns true if no key has a deadline.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.by_key.is_empty()

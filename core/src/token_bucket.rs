@@ -1,7 +1,7 @@
 //! Token buckets: how often something may happen, with a burst.
 //!
-//! It decides whether one more is within the rate. It never reads a clock, never waits, and knows
-//! nothing of what is counted.
+//! It decides whether one more is within the rate. It never reads a clock, never waits, and does
+//! not know what it counts.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// So many tokens a second, and as many as `burst` at once; at least one of each.
+    /// Returns a rate of this many tokens a second, with a burst of `burst`; at least one of each.
     #[must_use]
     pub fn per_second(tokens: u32, burst: u32) -> Self {
         let interval = Duration::from_secs(1) / tokens.max(1);
@@ -36,19 +36,19 @@ impl Rate {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Bucket {
-    /// When it is full again; `None` while nothing was ever taken.
+    /// When it is full again; `None` while no tokens were ever taken.
     full_at: Option<Instant>,
 }
 
 impl Bucket {
-    /// A full bucket.
+    /// Returns a full bucket.
     #[must_use]
     pub const fn new() -> Self {
         Self { full_at: None }
     }
 
-    /// Takes `tokens` if there are as many; takes nothing otherwise. All buckets of one purpose
-    /// have one rate, which is therefore not stored in them.
+    /// Takes `tokens` if there are as many; takes none otherwise. All buckets of one purpose have
+    /// one rate, which is therefore not stored in them.
     pub fn take(&mut self, tokens: u32, rate: Rate, now: Instant) -> bool {
         let full_at = self.full_at(now) + rate.interval * tokens;
         let is_within = full_at.duration_since(now) <= rate.interval * rate.burst;
@@ -58,7 +58,7 @@ impl Bucket {
         is_within
     }
 
-    /// When it is full again: `now`, if it is.
+    /// Returns when it is full again: `now`, if it is.
     #[must_use]
     pub fn full_at(&self, now: Instant) -> Instant {
         self.full_at.map_or(now, |at| at.max(now))

@@ -1,4 +1,4 @@
-//! Datagrams on their way in and out: metadata, and who owns the bytes.
+//! Received and sent datagrams: metadata, and the ownership of the bytes.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -16,7 +16,7 @@ pub struct Route {
 }
 
 impl Route {
-    /// The route to `remote` from whichever address the system picks.
+    /// Returns the route to `remote` from an address that the system picks.
     #[must_use]
     pub const fn to(remote: SocketAddr) -> Self {
         Self { remote, local_ip: None }
@@ -53,15 +53,16 @@ impl NextHop {
 /// local use (RFC 4193), and never on any wire.
 const VIRTUAL: [u16; 2] = [0xfd15, 0x070b];
 
-/// Returns the address by which the transport knows an end-to-end connection. Each is a network of its
-/// own, since limits by source count an IPv6 /64 as one.
+/// Returns the address by which the transport knows an end-to-end connection. Each is in a separate
+/// network, since limits by source count an IPv6 /64 as one.
 pub(crate) const fn overlay_address(id: OverlayId) -> SocketAddr {
     let (high, low) = ((id.0 >> 16) as u16, (id.0 & 0xffff) as u16);
     let ip = Ipv6Addr::new(VIRTUAL[0], VIRTUAL[1], high, low, 0, 0, 0, 1);
     SocketAddr::new(IpAddr::V6(ip), 1)
 }
 
-/// Returns the end-to-end connection that an address names: nothing from a network can have it.
+/// Returns the end-to-end connection that an address names: no packet from a network can have such
+/// an address.
 pub(crate) fn overlay_id(address: &SocketAddr) -> Option<OverlayId> {
     let IpAddr::V6(ip) = address.ip() else { return None };
     let [first, second, high, low, ..] = ip.segments();

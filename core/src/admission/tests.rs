@@ -18,7 +18,7 @@ fn ticket(verdict: Verdict) -> Ticket {
     }
 }
 
-/// So many different sources that have proven their addresses begin a handshake each.
+/// Begins a handshake from each of `count` different sources that have proven their addresses.
 fn fill(gate: &mut Admission, count: u32, now: Instant) -> Vec<Ticket> {
     (0..count).map(|n| ticket(gate.decide(address(1_000_000 + n), true, 0, now))).collect()
 }
@@ -46,7 +46,7 @@ fn addresses_that_are_not_proven_have_one_rate_together() {
     let back = now + SECOND / 64;
     assert_eq!(gate.decide(address(129), false, 0, back - TICK), Verdict::Retry);
     let _ = ticket(gate.decide(address(129), false, 0, back));
-    // Whoever proves an address is not held to it.
+    // A source that proves its address is not subject to this limit.
     let _ = ticket(gate.decide(address(130), true, 0, back));
 }
 

@@ -1,8 +1,8 @@
 //! The loop: receive, let the node act, send, sleep; and again, within a budget.
 //!
-//! Five traps are handled here once for every runtime: the clock is compared with the deadline, a
-//! timer's readiness is not trusted; only a blocked socket is tried again; a blocked batch is kept
-//! with its bytes and the node is not asked for another; a turn has a budget, after which the
+//! Five pitfalls are handled here once for every runtime: the clock is compared with the deadline,
+//! a timer's readiness is not trusted; only a blocked socket is tried again; a blocked batch is
+//! kept with its bytes and the node is not asked for another; a turn has a budget, after which the
 //! driver wakes itself and lets others run; the lock is taken once per turn.
 
 use std::collections::VecDeque;
@@ -21,7 +21,7 @@ use crate::node::{Input, Node, Start};
 use crate::tls::TlsError;
 use crate::transmit::{Datagram, Transmit};
 
-/// Batches sent in one turn: as many as a receive of the peer takes at once.
+/// Batches sent in one turn: as many as the peer takes in one receive.
 const BATCHES: usize = 4;
 
 /// Joins a socket with a node.
@@ -50,9 +50,9 @@ pub fn drive<I: Io>(
     Ok((Handle::new(shared), driver))
 }
 
-/// The event loop of one socket, as a future: poll it wherever you like. It ends after
+/// The event loop of one socket, as a future: poll it on any task or thread. It ends after
 /// [`Handle::shutdown`], or with the error that ended the socket. Dropping it closes the socket
-/// without a word to the peers.
+/// without notice to the peers.
 #[must_use = "a driver does nothing unless it is polled"]
 pub struct Driver<I> {
     io: I,
@@ -62,7 +62,7 @@ pub struct Driver<I> {
     outbox: VecDeque<(Transmit, Vec<u8>)>,
     /// Buffers to use again.
     spare: Vec<Vec<u8>>,
-    /// The node has shut down: only what it has to send is left, whatever still arrives.
+    /// The node has shut down: only its remaining output is still to be sent, and input is ignored.
     has_left: bool,
 }
 
@@ -72,18 +72,18 @@ impl<I> std::fmt::Debug for Driver<I> {
     }
 }
 
-/// What one turn came to.
+/// The result of one turn.
 enum Turn {
-    /// There may be more to do at once.
+    /// There may be more to do immediately.
     Again,
-    /// Nothing more until somebody wakes us.
+    /// No more to do until a waker wakes us.
     Rest,
     /// The node has shut down.
     Over,
 }
 
 impl<I: Io> Driver<I> {
-    /// The adapter, for what only it can do.
+    /// Returns the adapter, for its own methods.
     pub const fn io(&mut self) -> &mut I {
         &mut self.io
     }
@@ -115,7 +115,7 @@ impl<I: Io> Driver<I> {
                 }
             }
         }
-        // What the node has to send beyond the batches that had to wait was not asked for.
+        // The node was not asked for output beyond the batches that had to wait.
         let may_send_more = was_blocked || self.outbox.len() == BATCHES;
         if !inner.driver.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
             inner.driver = Some(cx.waker().clone());
@@ -138,7 +138,7 @@ impl<I: Io> Driver<I> {
         }
     }
 
-    /// Fills the inbox; says whether there may be more. Once a turn: together with the adapter's
+    /// Fills the inbox; returns whether there may be more. Once a turn: together with the adapter's
     /// batch this bounds how long a small request can wait behind bulk that arrives.
     fn receive(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
         let inbox = &mut self.inbox;
@@ -149,7 +149,7 @@ impl<I: Io> Driver<I> {
         }
     }
 
-    /// Empties the outbox; says whether the socket took no more.
+    /// Empties the outbox; returns whether the socket is full.
     fn send(&mut self, cx: &mut Context<'_>) -> bool {
         while let Some((transmit, bytes)) = self.outbox.front() {
             match self.io.poll_send(cx, transmit, &bytes[..transmit.size]) {
@@ -159,7 +159,7 @@ impl<I: Io> Driver<I> {
                     let input =
                         Input::SendFailed { route: transmit.route, detail: error.to_string() };
                     self.shared.lock().node.handle(input, self.shared.clock.now());
-                    // What follows from it belongs to the next turn, which must not wait.
+                    // Its consequences belong to the next turn, which must not wait.
                     cx.waker().wake_by_ref();
                 }
             }
@@ -176,7 +176,7 @@ impl<I: Io + Unpin> Future for Driver<I> {
         let driver = self.get_mut();
         match driver.turn(cx) {
             Ok(Turn::Again) => {
-                // One turn, and the other tasks of this thread come between.
+                // After one turn, the other tasks of this thread run.
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }

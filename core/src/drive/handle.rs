@@ -17,7 +17,7 @@ use crate::message::Register;
 use crate::node::{Input, Snapshot};
 use crate::tls::{Tls, TlsError};
 
-/// A way to talk to a driven node; clones talk to the same one.
+/// A handle to a driven node; clones refer to the same node.
 #[derive(Clone)]
 pub struct Handle {
     shared: Arc<Shared>,
@@ -35,10 +35,10 @@ impl Handle {
     }
 
     /// Returns the address that the socket is bound to: with port 0 in the configuration, the port
-    /// that the system chose.
+    /// that the system selected.
     ///
     /// # Errors
-    /// What the system reported when the driver was made; `Unsupported` where the adapter has no
+    /// The system's error when the driver was created; `Unsupported` where the adapter has no
     /// address ([`Io::local_addr`](super::io::Io::local_addr)).
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.shared.local.map_err(Into::into)
@@ -63,7 +63,7 @@ impl Handle {
         Ok(Peer::new(self.shared.clone(), id))
     }
 
-    /// The next peer that connected to this node; `None` once it has shut down.
+    /// Returns the next peer that connected to this node; `None` once it has shut down.
     pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<Option<Peer>> {
         let mut inner = self.shared.lock();
         if let Some(id) = inner.accepted.pop_front() {
@@ -77,13 +77,13 @@ impl Handle {
         Poll::Pending
     }
 
-    /// As [`Handle::poll_accept`].
+    /// Waits as [`Handle::poll_accept`] does.
     pub async fn accept(&self) -> Option<Peer> {
         poll_fn(|cx| self.poll_accept(cx)).await
     }
 
-    /// The lifecycle events of every peer from now on. Every subscriber sees the same, in the
-    /// same order; one that does not fetch them loses the oldest beyond 1,024.
+    /// Returns the lifecycle events of every peer from now on. Every subscriber sees the same, in
+    /// the same order; one that does not fetch them loses the oldest beyond 1,024.
     #[must_use]
     pub fn events(&self) -> Events {
         let mut inner = self.shared.lock();
@@ -93,36 +93,37 @@ impl Handle {
         Events { shared: self.shared.clone(), key }
     }
 
-    /// All statistics as they are now.
+    /// Returns all statistics as they are now.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         self.shared.lock().node.snapshot_at(self.shared.clock.now())
     }
 
-    /// The last hundred lifecycle events.
+    /// Returns the last hundred lifecycle events.
     #[must_use]
     pub fn history(&self) -> Vec<Record> {
         self.shared.lock().node.history().iter().cloned().collect()
     }
 
-    /// Tells the node that this machine's addresses changed: connections probe their paths at
-    /// once and waits are cut short.
+    /// Notifies the node that this machine's addresses changed: connections probe their paths
+    /// immediately and waits are cut short.
     pub fn network_changed(&self) {
         let mut inner = self.shared.lock();
         inner.node.handle(Input::NetworkChanged, self.shared.clock.now());
         inner.settle();
     }
 
-    /// Tells the node where this machine can be reached on the networks that it is on, each with
-    /// the port of the socket. Peers behind relays are told, so that they can come directly.
+    /// Sets the addresses of this machine on its networks, each with the port of the socket. They
+    /// are advertised to peers behind relays, so that they can connect directly.
     pub fn set_local_addresses(&self, addresses: Vec<SocketAddr>) {
         let mut inner = self.shared.lock();
         inner.node.handle(Input::LocalAddresses(addresses), self.shared.clock.now());
         inner.settle();
     }
 
-    /// Tells the node which addresses outside a gateway maps to its socket; none takes them away.
-    /// Peers behind relays are told, and prove each by a probe before anything goes there.
+    /// Sets the addresses that a gateway maps to the node's socket; an empty list withdraws them.
+    /// They are advertised to peers behind relays, which verify each by a probe before they send
+    /// other packets to it.
     pub fn set_mapped_addresses(&self, addresses: Vec<SocketAddr>) {
         let mut inner = self.shared.lock();
         inner.node.handle(Input::MappedAddresses(addresses), self.shared.clock.now());
@@ -137,21 +138,21 @@ impl Handle {
         inner.settle();
     }
 
-    /// Exchanges what a dial brought of its own instead of the node's identity and trust
+    /// Replaces the dial's own identity and trust, which it uses instead of the node's
     /// ([`Node::set_dial_tls`](crate::node::Node::set_dial_tls)).
     ///
     /// # Errors
-    /// [`Misuse::UnknownPeer`] when it is not there, [`Misuse::UnusableIdentity`] when it cannot be
-    /// used.
+    /// [`Misuse::UnknownPeer`] when there is no such peer, [`Misuse::UnusableIdentity`] when the
+    /// identity cannot be used.
     pub fn set_dial_tls(&self, peer: &Peer, tls: &Tls) -> Result<(), Misuse> {
         self.shared.lock().node.set_dial_tls(peer.id(), tls)
     }
 
-    /// Exchanges the identity and the trust while running
+    /// Replaces the identity and the trust while running
     /// ([`Node::set_tls`](crate::node::Node::set_tls)).
     ///
     /// # Errors
-    /// [`TlsError`] when they cannot be used; nothing has changed then.
+    /// [`TlsError`] when they cannot be used; the node is then unchanged.
     pub fn set_tls(&self, tls: Tls) -> Result<(), TlsError> {
         let mut inner = self.shared.lock();
         inner.node.set_tls(tls, self.shared.clock.now())?;
@@ -159,7 +160,7 @@ impl Handle {
         Ok(())
     }
 
-    /// Begins to shut down: peers are told, what is under way may finish within the configured
+    /// Begins to shut down: peers are notified, work in progress may finish within the configured
     /// drain time, then the driver ends.
     pub fn shutdown(&self) {
         let mut inner = self.shared.lock();
@@ -168,8 +169,8 @@ impl Handle {
         inner.settle();
     }
 
-    /// Ready once the driver has ended: after a shutdown, everything that tells the peers has been
-    /// given to the system.
+    /// Waits until the driver has ended: after a shutdown, every notice to the peers has been
+    /// passed to the system.
     pub async fn closed(&self) {
         poll_fn(|cx| {
             let mut inner = self.shared.lock();
@@ -196,7 +197,7 @@ impl fmt::Debug for Events {
 }
 
 impl Events {
-    /// The next event; `None` once the node has shut down and everything was fetched.
+    /// Returns the next event; `None` once the node has shut down and everything was fetched.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
         let mut inner = self.shared.lock();
         let is_over = inner.over.is_some();
@@ -213,12 +214,12 @@ impl Events {
         Poll::Pending
     }
 
-    /// As [`Events::poll_next`].
+    /// Waits as [`Events::poll_next`] does.
     pub async fn next(&mut self) -> Option<Event> {
         poll_fn(|cx| self.poll_next(cx)).await
     }
 
-    /// How many events were lost because they were not fetched.
+    /// Returns how many events were lost because they were not fetched.
     #[must_use]
     pub fn dropped(&self) -> u64 {
         self.shared.lock().subscribers.get(&self.key).map_or(0, |s| s.dropped)

@@ -1,7 +1,7 @@
-//! What an adapter supplies: a clock, datagrams in, datagrams out, and a sleep. Nothing else.
+//! What an adapter supplies: a clock, datagrams in, datagrams out, and a sleep.
 //!
-//! It decides nothing: the [driver](super::Driver) calls it, and [`Io`] documents what the two may
-//! expect of each other.
+//! It decides nothing: the [driver](super::Driver) calls it, and [`Io`] documents the contract
+//! between the two.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,19 +13,19 @@ use crate::transmit::{Datagram, Transmit};
 
 /// The time of one runtime, shared between the driver and its handles.
 pub trait Clock: Send + Sync {
-    /// Monotonic time, which should go on while the machine is suspended.
+    /// Returns the monotonic time, which should go on while the machine is suspended.
     fn now(&self) -> Instant;
 
-    /// Wall time since the Unix epoch.
+    /// Returns the wall time since the Unix epoch.
     fn unix(&self) -> Duration;
 }
 
 /// The socket of one runtime.
 ///
-/// The contract is that of `std::task`: a method that returns `Pending` has arranged for the waker of
-/// its latest context to be called. The driver polls all methods from one task and never trusts a
-/// wake-up: it compares the clock with the deadline. Waking too often costs time; missing a wake-up
-/// stalls the node.
+/// The contract is that of `std::task`: a method that returns `Pending` has arranged for the waker
+/// of its latest context to be called. The driver polls all methods from one task and never trusts
+/// a wake-up: it compares the clock with the deadline. Waking too often costs time; missing a
+/// wake-up stalls the node.
 ///
 /// # Loops over readiness
 ///
@@ -37,25 +37,25 @@ pub trait Clock: Send + Sync {
 /// Where the system takes an operation with its memory and reports its end later (`io_uring`, I/O
 /// completion ports), five more rules matter:
 ///
-/// - **Sending is over for the driver when the adapter has taken the batch**, not when the system has
-///   sent it. [`Io::poll_send`] copies the payload into memory of its own, submits it and returns
+/// - **Sending is over for the driver when the adapter has taken the batch**, not when the system
+///   has sent it. [`Io::poll_send`] copies the payload into its own memory, submits it and returns
 ///   `Ready(Ok(()))`. The driver uses the payload again as soon as the call returns.
-/// - **A batch answered with `Pending` was not taken, and is offered again**, with the same bytes, at
-///   the next turn, before any other. An adapter returns `Pending` when it has no memory or no place in
-///   its queue, and wakes the driver when a completion frees one. One that submits the batch and
-///   returns `Pending` sends it twice.
-/// - **An error belongs to the batch of the call that returns it.** The error of an earlier batch, known
-///   on its completion, is dropped: the core learns of the loss from silence. An error that ends the
-///   socket is returned from [`Io::poll_recv`].
-/// - **Receiving runs ahead.** The adapter keeps at least one receive submitted with a buffer of its own,
-///   queues what completes, wakes the driver and hands it over at the next call. When its queue is
-///   full it submits no more: the system's buffer drops what is too much, as UDP does.
-/// - **What is submitted outlives the driver.** Dropping the driver drops the adapter, which cancels its
-///   operations or leaves their memory to them until they complete.
+/// - **A batch answered with `Pending` was not taken, and is offered again**, with the same bytes,
+///   at the next turn, before any other. An adapter returns `Pending` when it has no memory or no
+///   place in its queue, and wakes the driver when a completion frees one. One that submits the
+///   batch and returns `Pending` sends it twice.
+/// - **An error belongs to the batch of the call that returns it.** The error of an earlier batch,
+///   known on its completion, is dropped: the core learns of the loss from silence. An error that
+///   ends the socket is returned from [`Io::poll_recv`].
+/// - **Receiving runs ahead.** The adapter keeps at least one receive submitted with its own
+///   buffer, queues what completes, wakes the driver and hands it over at the next call. When its
+///   queue is full it submits no more: the system drops what its buffer cannot hold, as UDP does.
+/// - **Submitted operations can outlast the driver.** Dropping the driver drops the adapter, which
+///   cancels its operations or leaves their memory to them until they complete.
 ///
-/// [`Io::poll_sleep`] is called with a new instant whenever the deadline moves, earlier or later: the
-/// latest replaces all before it. A loop that can wait with a timeout needs no timer: it keeps the
-/// instant, and waits no longer than that.
+/// [`Io::poll_sleep`] is called with a new instant whenever the deadline moves, earlier or later:
+/// the latest instant replaces the earlier ones. A loop that can wait with a timeout needs no
+/// timer: it keeps the instant, and waits no longer than that.
 ///
 /// ```
 /// use std::collections::VecDeque;
@@ -215,35 +215,37 @@ pub trait Clock: Send + Sync {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub trait Io {
-    /// The clock that every instant passed to this adapter comes from.
+    /// Returns the clock of every instant that is passed to this adapter.
     fn clock(&self) -> Arc<dyn Clock>;
 
     /// Returns the address that the socket is bound to, which [`Handle::local_addr`] passes on. The
     /// driver asks once, when it is made.
     ///
     /// # Errors
-    /// What the system reports; `Unsupported` where an adapter has no address, which is the default.
+    /// The system's error; `Unsupported` where an adapter has no address, which is the default.
     ///
     /// [`Handle::local_addr`]: super::Handle::local_addr
     fn local_addr(&self) -> io::Result<SocketAddr> {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    /// Receives what is there, at most one system call's worth, and hands each batch to `sink`.
+    /// Receives the available datagrams, at most one system call's worth, and passes each batch to
+    /// `sink`.
     ///
     /// # Errors
-    /// Only what ends the socket; the adapter drops an error that concerns one datagram alone.
+    /// Only an error that ends the socket; the adapter drops an error that concerns one datagram
+    /// alone.
     fn poll_recv(
         &mut self,
         cx: &mut Context<'_>,
         sink: &mut dyn FnMut(Datagram),
     ) -> Poll<io::Result<()>>;
 
-    /// Sends one batch, all of it or none. `Pending` means none: the driver keeps the batch and offers
-    /// it again, before any other.
+    /// Sends one batch, all of it or none. `Pending` means none: the driver keeps the batch and
+    /// offers it again, before any other.
     ///
     /// # Errors
-    /// What the system reports about this destination; the driver reports it to the core and goes on.
+    /// The system's error for this destination; the driver reports it to the core and goes on.
     fn poll_send(
         &mut self,
         cx: &mut Context<'_>,
@@ -251,10 +253,10 @@ pub trait Io {
         payload: &[u8],
     ) -> Poll<io::Result<()>>;
 
-    /// Ready at `until` or later.
+    /// Becomes ready at `until` or later.
     fn poll_sleep(&mut self, cx: &mut Context<'_>, until: Instant) -> Poll<()>;
 
-    /// Largest number of datagrams one [`Io::poll_send`] takes at once (GSO); 1 where the system
-    /// has no such thing.
+    /// Returns the largest number of datagrams that one [`Io::poll_send`] takes (GSO); 1 where the
+    /// system does not support it.
     fn max_segments(&self) -> usize;
 }

@@ -1,8 +1,8 @@
 //! One event loop for every runtime, over `std::task` and a trait of five methods.
 //!
-//! [`drive`] makes a [`Driver`], a plain future that owns the socket, and a [`Handle`], which is
-//! how the rest of a program talks to it. Nothing is spawned: whoever called decides where the
-//! driver runs. Nothing here decides anything about the tunnel; that is the node's.
+//! [`drive`] makes a [`Driver`], a plain future that owns the socket, and a [`Handle`], through
+//! which the rest of a program uses it. No task is spawned: the caller decides where the driver
+//! runs. The driver makes no decision about the tunnel; the node does.
 
 mod driver;
 mod handle;

@@ -20,8 +20,8 @@ use crate::node::PeerSnapshot;
 use crate::request::Request;
 use crate::tls::Credential;
 
-/// A way to talk to one peer; clones talk to the same one. It stays valid across reconnects.
-/// Dropping it does not disconnect.
+/// A handle to one peer; clones refer to the same peer. It stays valid across reconnects. Dropping
+/// it does not disconnect.
 pub struct Peer {
     shared: Arc<Shared>,
     id: PeerId,
@@ -57,42 +57,42 @@ impl Peer {
         Self { shared, id }
     }
 
-    /// Its id in this node.
+    /// Returns its id in this node.
     #[must_use]
     pub const fn id(&self) -> PeerId {
         self.id
     }
 
-    /// Where its lifecycle stands; disconnected once it is closed.
+    /// Returns its lifecycle state; disconnected once it is closed.
     #[must_use]
     pub fn state(&self) -> State {
         self.shared.lock().node.state(self.id).cloned().unwrap_or(State::Disconnected)
     }
 
-    /// All its statistics; `None` once it is closed.
+    /// Returns all its statistics; `None` once it is closed.
     #[must_use]
     pub fn snapshot(&self) -> Option<PeerSnapshot> {
         self.shared.lock().node.peer_snapshot_at(self.id, self.shared.clock.now())
     }
 
-    /// Its present address; `None` once it is closed.
+    /// Returns its present address; `None` once it is closed.
     #[must_use]
     pub fn remote(&self) -> Option<SocketAddr> {
         self.snapshot().map(|s| s.remote)
     }
 
-    /// Who it proved to be by its verified certificate; `None` until it was connected once, and
-    /// once it is closed.
+    /// Returns the identity that its verified certificate proved; `None` until it was connected
+    /// once, and once it is closed.
     #[must_use]
     pub fn credential(&self) -> Option<Credential> {
         self.snapshot().and_then(|s| s.credential)
     }
 
-    /// Notes that it was given another certificate
+    /// Records that it has another certificate
     /// ([`Node::renew_credential`](crate::node::Node::renew_credential)), as PEM.
     ///
     /// # Errors
-    /// Why that is not this peer's certificate.
+    /// The reason why that is not this peer's certificate.
     pub fn renew_credential(&self, pem: &[u8]) -> Result<(), Failure> {
         let wrong =
             |error: crate::tls::TlsError| Failure::new(Code::Misconfigured, error.to_string());
@@ -103,16 +103,16 @@ impl Peer {
         Ok(())
     }
 
-    /// The DNS names of its verified certificate.
+    /// Returns the DNS names of its verified certificate.
     #[must_use]
     pub fn names(&self) -> Vec<String> {
         self.credential().map(|c| c.names).unwrap_or_default()
     }
 
-    /// Ready when it is connected.
+    /// Waits until it is connected.
     ///
     /// # Errors
-    /// Why it never will be: it failed, or was closed.
+    /// The reason why it never will be: it failed, or was closed.
     pub async fn connected(&self) -> Result<(), Failure> {
         poll_fn(|cx| {
             let mut inner = self.shared.lock();
@@ -129,7 +129,7 @@ impl Peer {
         .await
     }
 
-    /// Ready when it is gone for good, with the reason.
+    /// Waits until it is closed permanently, and returns the reason.
     pub async fn closed(&self) -> Failure {
         poll_fn(|cx| {
             let mut inner = self.shared.lock();
@@ -140,11 +140,11 @@ impl Peer {
         .await
     }
 
-    /// Opens a stream to one of its services, waiting while it allows no more. The stream may be
-    /// written to at once, before the peer has accepted it.
+    /// Opens a stream to one of its services, and waits while the peer allows no more streams. The
+    /// stream can be written to immediately, before the peer has accepted it.
     ///
     /// # Errors
-    /// Why there is no stream: not connected, leaving, or closed.
+    /// The reason why there is no stream: not connected, leaving, or closed.
     pub async fn open(&self, service: ServiceName) -> Result<Stream, Failure> {
         poll_fn(|cx| {
             let mut inner = self.shared.lock();
@@ -162,7 +162,7 @@ impl Peer {
         .map(|id| Stream::new(self.shared.clone(), id))
     }
 
-    /// The next stream the peer opened; `None` once it is closed.
+    /// Returns the next stream that the peer opened; `None` once it is closed.
     pub async fn accept_stream(&self) -> Option<Incoming> {
         let offer = poll_fn(|cx| {
             let mut inner = self.shared.lock();
@@ -176,11 +176,11 @@ impl Peer {
         Some(Incoming { shared: self.shared.clone(), id: Some(offer.0), service: offer.1 })
     }
 
-    /// Makes a request and waits until the first of its answer is there. Without a connection it
-    /// waits for one, within its deadline.
+    /// Makes a request and waits until the first part of its answer has arrived. Without a
+    /// connection it waits for one, within its deadline.
     ///
     /// # Errors
-    /// Why there is no answer.
+    /// The reason why there is no answer.
     pub async fn request(&self, request: Request) -> Result<Response, Failure> {
         let id = self.start_request(request)?;
         Response::begin(self.shared.clone(), id).await
@@ -194,7 +194,7 @@ impl Peer {
         Ok(id)
     }
 
-    /// The next request the peer made; `None` once it is closed.
+    /// Returns the next request the peer made; `None` once it is closed.
     pub async fn accept_request(&self) -> Option<IncomingRequest> {
         poll_fn(|cx| {
             let mut inner = self.shared.lock();
@@ -204,7 +204,7 @@ impl Peer {
                     Some(_) | None => return Poll::Ready(None),
                 };
                 let Some(id) = next else { break };
-                // The peer may have given it up meanwhile.
+                // The peer may have cancelled it meanwhile.
                 if let Some(offer) = inner.node.offer(id) {
                     return Poll::Ready(Some(IncomingRequest::new(self.shared.clone(), id, offer)));
                 }
@@ -226,7 +226,7 @@ impl Peer {
         Ok(())
     }
 
-    /// The next datagram it sent; `None` once it is closed.
+    /// Returns the next datagram that it sent; `None` once it is closed.
     pub async fn recv_datagram(&self) -> Option<Bytes> {
         poll_fn(|cx| {
             let mut inner = self.shared.lock();
@@ -240,13 +240,14 @@ impl Peer {
         .await
     }
 
-    /// Bytes of the largest datagram that the path carries now; `None` without a connection.
+    /// Returns the size of the largest datagram that the path carries now; `None` without a
+    /// connection.
     #[must_use]
     pub fn max_datagram(&self) -> Option<usize> {
         self.shared.lock().node.max_datagram(self.id)
     }
 
-    /// Dials it again after it had failed.
+    /// Dials a failed peer again.
     ///
     /// # Errors
     /// [`Misuse::WrongState`] unless it had failed.
@@ -257,10 +258,10 @@ impl Peer {
         Ok(())
     }
 
-    /// Closes it for good; closing twice is as good as once.
+    /// Closes it permanently; a second close has no effect.
     pub fn disconnect(&self) {
         let mut inner = self.shared.lock();
-        // UnknownPeer: it is closed already, which is what was asked for.
+        // UnknownPeer: it is closed already, which was the intent.
         let _ = inner.node.disconnect(self.id, self.shared.clock.now());
         inner.settle();
     }
@@ -308,7 +309,7 @@ impl Peer {
     }
 }
 
-/// What a wait comes to when the driver is gone.
+/// The result of a wait when the driver has ended.
 trait OrOver {
     fn over(failure: &Failure) -> Self;
 }
@@ -350,7 +351,7 @@ impl fmt::Debug for Incoming {
 }
 
 impl Incoming {
-    /// The service the peer asked for.
+    /// Returns the service the peer asked for.
     #[must_use]
     pub const fn service(&self) -> &ServiceName {
         &self.service
@@ -362,14 +363,14 @@ impl Incoming {
         // Taken once: `accept`, `refuse` and `drop` exclude each other.
         let id = self.id.take().expect("an offer that was not answered yet");
         let mut inner = self.shared.lock();
-        // UnknownStream: it is gone again, as the stream will tell whoever reads it.
+        // UnknownStream: it no longer exists, and the stream reports that to its reader.
         let _ = inner.node.accept_stream(id);
         inner.settle();
         drop(inner);
         Stream::new(self.shared.clone(), id)
     }
 
-    /// Refuses it, with a reason the peer is told.
+    /// Refuses it, and sends the peer a reason.
     pub fn refuse(mut self, failure: &Failure) {
         self.answer_no(failure);
     }
@@ -377,7 +378,7 @@ impl Incoming {
     fn answer_no(&mut self, failure: &Failure) {
         let Some(id) = self.id.take() else { return };
         let mut inner = self.shared.lock();
-        // UnknownStream: it is gone again.
+        // UnknownStream: it no longer exists.
         let _ = inner.node.refuse_stream(id, failure);
         inner.settle();
     }

@@ -1,4 +1,4 @@
-//! The two ends of a request: the answer as it arrives, and the answer as it is given.
+//! The two ends of a request: the answer as the requester reads it, and as the responder writes it.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -16,7 +16,7 @@ use crate::request::{Offer, Priority};
 /// Most bytes that [`Response::collect`] gathers: 10 MiB.
 const MAX_COLLECTED: usize = 10 << 20;
 
-/// An answer as it arrives. What is not fetched holds the responder back. Dropping it cancels the
+/// An answer as it arrives. Unfetched data holds the responder back. Dropping it cancels the
 /// request.
 pub struct Response {
     shared: Arc<Shared>,
@@ -38,10 +38,10 @@ impl Response {
         Ok(response)
     }
 
-    /// The next part of the answer; `None` is its end.
+    /// Returns the next part of the answer; `None` is its end.
     ///
     /// # Errors
-    /// The failure of the request; after it there is nothing more.
+    /// The failure of the request; no further parts follow it.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Failure>> {
         if let Some(first) = self.first.take() {
             return Poll::Ready(Ok(Some(first)));
@@ -49,7 +49,7 @@ impl Response {
         self.poll_node(cx)
     }
 
-    /// As [`Response::poll_next`].
+    /// Waits as [`Response::poll_next`] does.
     ///
     /// # Errors
     /// As [`Response::poll_next`].
@@ -57,7 +57,7 @@ impl Response {
         poll_fn(|cx| self.poll_next(cx)).await
     }
 
-    /// The whole answer.
+    /// Returns the whole answer.
     ///
     /// # Errors
     /// The failure of the request; [`Code::TooLarge`] above 10 MiB.
@@ -104,14 +104,14 @@ impl Drop for Response {
         let mut inner = self.shared.lock();
         inner.wakers.forget_request(self.id);
         if !self.over {
-            // UnknownRequest: it is over after all.
+            // UnknownRequest: it is over already.
             let _ = inner.node.cancel(self.id);
             inner.settle();
         }
     }
 }
 
-/// A request of a peer's. Dropping it unanswered tells the peer so.
+/// A request from a peer. Dropping it unanswered notifies the peer.
 pub struct IncomingRequest {
     shared: Arc<Shared>,
     id: Option<RequestId>,
@@ -131,25 +131,25 @@ impl IncomingRequest {
         Self { shared, id: Some(id), offer }
     }
 
-    /// What it asks.
+    /// Returns what it asks.
     #[must_use]
     pub const fn body(&self) -> &Bytes {
         &self.offer.body
     }
 
-    /// The requester's own name for it, for logs.
+    /// Returns the requester's own id for it, for logs.
     #[must_use]
     pub fn correlation(&self) -> &str {
         &self.offer.correlation
     }
 
-    /// How urgent the requester says it is.
+    /// Returns the urgency that the requester declares.
     #[must_use]
     pub const fn priority(&self) -> Priority {
         self.offer.priority
     }
 
-    /// How long the requester waits, measured from arrival.
+    /// Returns how long the requester waits, measured from arrival.
     #[must_use]
     pub const fn deadline(&self) -> Option<Duration> {
         self.offer.deadline
@@ -158,8 +158,8 @@ impl IncomingRequest {
     /// Answers it whole.
     ///
     /// # Errors
-    /// [`Misuse::UnknownRequest`] when the peer has given it up, [`Misuse::OverLimit`] above
-    /// 10 MiB.
+    /// [`Misuse::UnknownRequest`] when the peer has cancelled it, [`Misuse::OverLimit`] above 10
+    /// MiB.
     pub fn respond(mut self, body: impl Into<Bytes>) -> Result<(), Misuse> {
         let id = self.id.take().ok_or(Misuse::UnknownRequest)?;
         let mut inner = self.shared.lock();
@@ -175,7 +175,7 @@ impl IncomingRequest {
     /// Answers it with a failure.
     ///
     /// # Errors
-    /// [`Misuse::UnknownRequest`] when the peer has given it up.
+    /// [`Misuse::UnknownRequest`] when the peer has cancelled it.
     pub fn fail(mut self, failure: &Failure) -> Result<(), Misuse> {
         let id = self.id.take().ok_or(Misuse::UnknownRequest)?;
         let mut inner = self.shared.lock();
@@ -197,7 +197,7 @@ impl Drop for IncomingRequest {
     }
 }
 
-/// An answer given in parts. Dropping it unfinished tells the peer so.
+/// An answer given in parts. Dropping it unfinished notifies the peer.
 pub struct Responder {
     shared: Arc<Shared>,
     id: Option<RequestId>,
@@ -213,7 +213,7 @@ impl Responder {
     /// Adds a part, waiting while the peer does not read.
     ///
     /// # Errors
-    /// Why the peer will not have it: it gave the request up, or is gone.
+    /// Why the peer does not take it: it cancelled the request, or is closed.
     pub async fn send(&mut self, body: impl Into<Bytes>) -> Result<(), Failure> {
         let body = body.into();
         poll_fn(|cx| self.poll_part(cx, &body, false)).await
@@ -268,7 +268,7 @@ fn abandon(shared: &Shared, id: Option<RequestId>) {
     let Some(id) = id else { return };
     let mut inner = shared.lock();
     inner.wakers.forget_request(id);
-    // UnknownRequest: the peer gave it up first.
+    // UnknownRequest: the peer cancelled it first.
     let _ = inner.node.cancel(id);
     inner.settle();
 }

@@ -1,4 +1,5 @@
-//! What a driver and its handles share: the node under a lock, and who waits for it.
+//! The state that a driver and its handles share: the node under a lock, and the wakers of waiting
+//! tasks.
 //!
 //! User code is never called under the lock. Wakers are called under it: a waker of `std::task`
 //! only schedules.
@@ -18,23 +19,26 @@ use crate::lifecycle::State;
 use crate::message::ServiceName;
 use crate::node::{Node, Output};
 
-/// Lifecycle events kept for a subscriber that does not fetch them; then the oldest go.
+/// Lifecycle events kept for a subscriber that does not fetch them; beyond it the oldest are
+/// dropped.
 pub(super) const EVENT_BUFFER: usize = 1_024;
 
-/// What peers offered and nobody has taken yet. Bounded by the transport's stream limit.
+/// Streams and requests that peers offered and the application has not taken yet. Bounded by the
+/// transport's stream limit.
 #[derive(Debug, Default)]
 pub(super) struct Offers {
     pub(super) streams: VecDeque<(StreamId, ServiceName)>,
     pub(super) requests: VecDeque<RequestId>,
-    /// Why the peer is gone; then no more offers come.
+    /// Why the peer is closed; no more offers come then.
     pub(super) closed: Option<Failure>,
     /// Handles that name the peer.
     pub(super) handles: usize,
 }
 
 impl Offers {
-    /// Keeps a request until somebody takes it. Those that the peer has given up meanwhile make
-    /// room first, or one that cancels without end would fill the memory.
+    /// Keeps a request until the application takes it. Requests that the peer has cancelled
+    /// meanwhile are removed first, since a peer that cancels without end would otherwise fill the
+    /// memory.
     fn push_request(&mut self, request: RequestId, node: &Node) {
         if self.requests.len() == self.requests.capacity() {
             self.requests.retain(|id| node.is_offered(*id));
@@ -59,9 +63,9 @@ pub(super) struct Inner {
     pub(super) offers: BTreeMap<PeerId, Offers>,
     pub(super) subscribers: BTreeMap<u64, Subscriber>,
     pub(super) next_subscriber: u64,
-    /// Why nothing will happen any more.
+    /// Why the node has no further work.
     pub(super) over: Option<Failure>,
-    /// The driver sends nothing any more.
+    /// The driver sends no more.
     pub(super) has_driver_ended: bool,
 }
 
@@ -80,7 +84,7 @@ impl Inner {
         }
     }
 
-    /// Records an event for whoever asks later, and wakes whoever waits now.
+    /// Records an event for later callers, and wakes the tasks that wait for it now.
     pub(super) fn on_event(&mut self, event: Event) {
         match &event {
             Event::Accepted { peer } => {
@@ -98,7 +102,7 @@ impl Inner {
                 }
             }
             Event::Transition { peer, transition } => {
-                // What was offered on a connection goes with it.
+                // Offers are dropped with their connection.
                 if !matches!(transition.to, State::Connected { .. })
                     && let Some(offers) = self.offers.get_mut(peer)
                 {
@@ -156,7 +160,7 @@ impl Inner {
         }
     }
 
-    /// Takes the events that a call caused, and makes the driver send what it caused.
+    /// Takes the events that a call caused, and wakes the driver to send its output.
     pub(super) fn settle(&mut self) {
         while let Some(event) = self.node.poll_event() {
             self.on_event(event);
@@ -170,7 +174,7 @@ impl Inner {
         }
     }
 
-    /// Ends everything: the driver is gone.
+    /// Ends everything: the driver has ended.
     pub(super) fn end(&mut self, failure: Failure) {
         self.over.get_or_insert(failure);
         self.has_driver_ended = true;
@@ -182,7 +186,7 @@ impl Inner {
         }
     }
 
-    /// Routes one output of the node; a transmission is the driver's.
+    /// Routes one output of the node; the driver handles a transmission.
     pub(super) fn take(&mut self, output: Output) -> Option<crate::transmit::Transmit> {
         match output {
             Output::Transmit(transmit) => Some(transmit),
@@ -194,7 +198,7 @@ impl Inner {
     }
 }
 
-/// Events that a subscriber sees: what happened to connections, not to their streams.
+/// Returns true for events that a subscriber sees: those of connections, not of streams.
 const fn is_lifecycle(event: &Event) -> bool {
     match event {
         Event::Transition { .. }
@@ -221,11 +225,11 @@ const fn is_lifecycle(event: &Event) -> bool {
     }
 }
 
-/// The shared state and the clock that goes with it.
+/// The shared state and its clock.
 pub(super) struct Shared {
     inner: Mutex<Inner>,
     pub(super) clock: Arc<dyn Clock>,
-    /// Where the socket is bound, as far as the adapter knows.
+    /// The address of the socket, as far as the adapter knows.
     pub(super) local: Result<SocketAddr, ErrorKind>,
 }
 

@@ -14,8 +14,8 @@ use crate::error::Code;
 use crate::id::StreamId;
 use crate::node::{StreamError, StreamRef};
 
-/// Most bytes that one [`SendHalf::poll_write`] copies. A caller that comes back with the rest of
-/// its megabytes whenever some were taken would otherwise have them copied every time.
+/// Most bytes that one [`SendHalf::poll_write`] copies. A caller that repeats a call with the rest
+/// of its megabytes would otherwise have all of them copied every time.
 const MAX_COPY: usize = 64 * 1024;
 
 /// Both directions of a stream.
@@ -33,34 +33,34 @@ impl Stream {
         }
     }
 
-    /// Its name in the node.
+    /// Returns its id in the node.
     #[must_use]
     pub const fn id(&self) -> StreamId {
         self.send.id
     }
 
-    /// The two directions apart.
+    /// Returns the two directions apart.
     #[must_use]
     pub fn split(self) -> (SendHalf, RecvHalf) {
         (self.send, self.recv)
     }
 
-    /// The sending direction.
+    /// Returns the sending direction.
     pub const fn send(&mut self) -> &mut SendHalf {
         &mut self.send
     }
 
-    /// The receiving direction.
+    /// Returns the receiving direction.
     pub const fn recv(&mut self) -> &mut RecvHalf {
         &mut self.recv
     }
 }
 
-/// The sending direction of a stream. Dropped unfinished, it is reset.
+/// The sending direction of a stream. Dropping it unfinished resets it.
 pub struct SendHalf {
     shared: Arc<Shared>,
     id: StreamId,
-    /// Finished, reset, or known to take no more.
+    /// Finished, reset, or known to accept no more data.
     over: bool,
 }
 
@@ -71,11 +71,11 @@ impl fmt::Debug for SendHalf {
 }
 
 impl SendHalf {
-    /// Takes what it can from the front of `data`. Ready when something was taken, or `data` was
-    /// empty.
+    /// Writes as much as possible from the front of `data`. Ready when data was taken, or `data`
+    /// was empty.
     ///
     /// # Errors
-    /// [`StreamError`] when the stream takes no more.
+    /// [`StreamError`] when the stream accepts no more data.
     pub fn poll_write_chunk(
         &mut self,
         cx: &mut Context<'_>,
@@ -95,10 +95,10 @@ impl SendHalf {
         }
     }
 
-    /// Copies from the front of `data`, at most 64 KiB; gives how many bytes were taken.
+    /// Copies from the front of `data`, at most 64 KiB; returns how many bytes were taken.
     ///
     /// # Errors
-    /// [`StreamError`] when the stream takes no more.
+    /// [`StreamError`] when the stream accepts no more data.
     pub fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
@@ -112,7 +112,7 @@ impl SendHalf {
     /// Writes all of `data`.
     ///
     /// # Errors
-    /// [`StreamError`] when the stream takes no more.
+    /// [`StreamError`] when the stream accepts no more data.
     pub async fn write_all(&mut self, data: impl Into<Bytes>) -> Result<(), StreamError> {
         let mut data = data.into();
         while !data.is_empty() {
@@ -121,10 +121,10 @@ impl SendHalf {
         Ok(())
     }
 
-    /// Ends the direction: the peer reads to the end. Finishing twice is as good as once.
+    /// Ends the direction: the peer reads to the end. A second call has no effect.
     ///
     /// # Errors
-    /// [`StreamError`] when the stream is gone.
+    /// [`StreamError`] when the stream no longer exists.
     pub fn finish(&mut self) -> Result<(), StreamError> {
         if self.over {
             return Ok(());
@@ -135,7 +135,7 @@ impl SendHalf {
         result
     }
 
-    /// Ready when the peer has acknowledged everything of a finished stream.
+    /// Becomes ready when the peer has acknowledged everything of a finished stream.
     ///
     /// # Errors
     /// [`StreamError::ConnectionLost`] when the connection went first, and
@@ -145,7 +145,7 @@ impl SendHalf {
         waiting(result, inner, self.id, Direction::Write, cx)
     }
 
-    /// Abandons the direction: the peer sees a reset.
+    /// Resets the direction: the peer sees a reset.
     pub fn reset(&mut self, code: Code) {
         self.over = true;
         let ((), mut inner) = with_node(&self.shared, self.id, |stream| stream.reset(code));
@@ -162,11 +162,11 @@ impl Drop for SendHalf {
     }
 }
 
-/// The receiving direction of a stream. Dropped before its end, the peer is told to stop.
+/// The receiving direction of a stream. Dropping it before its end asks the peer to stop.
 pub struct RecvHalf {
     shared: Arc<Shared>,
     id: StreamId,
-    /// Read to its end, stopped, or known to give no more.
+    /// Read to its end, stopped, or known to have no more data.
     over: bool,
 }
 
@@ -177,10 +177,10 @@ impl fmt::Debug for RecvHalf {
 }
 
 impl RecvHalf {
-    /// The next bytes in order, at most `max`; `None` is the end.
+    /// Returns the next bytes in order, at most `max`; `None` is the end.
     ///
     /// # Errors
-    /// [`StreamError`] when the stream gives no more.
+    /// [`StreamError`] when the stream has no more data.
     pub fn poll_read_chunk(
         &mut self,
         cx: &mut Context<'_>,
@@ -191,7 +191,7 @@ impl RecvHalf {
         }
         let (result, inner) = with_node(&self.shared, self.id, |stream| stream.read(max));
         let polled = waiting(result, inner, self.id, Direction::Read, cx);
-        // A refusal stays in the node until the stream is stopped, as it is when this is dropped.
+        // A refusal stays in the node until the stream is stopped, which dropping this handle does.
         self.over = match &polled {
             Poll::Ready(Ok(None)) => true,
             Poll::Ready(Err(error)) => !matches!(error, StreamError::Refused(_)),
@@ -200,8 +200,8 @@ impl RecvHalf {
         polled
     }
 
-    /// Ready with the reason once the connection of the stream is gone: for a reader that has no
-    /// room for more, and would not learn it from reading.
+    /// Becomes ready with the reason once the connection of the stream is lost: for a reader that
+    /// has no room for more, and would not learn it from reading.
     pub fn poll_lost(&mut self, cx: &mut Context<'_>) -> Poll<StreamError> {
         let (lost, inner) = with_node(&self.shared, self.id, |stream| stream.lost());
         let polled = lost.map_or(Poll::Pending, |error| Poll::Ready(Err::<(), _>(error)));
@@ -212,7 +212,7 @@ impl RecvHalf {
     /// Reads into `out`; 0 is the end.
     ///
     /// # Errors
-    /// [`StreamError`] when the stream gives no more.
+    /// [`StreamError`] when the stream has no more data.
     pub fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
@@ -225,7 +225,7 @@ impl RecvHalf {
         })
     }
 
-    /// As [`RecvHalf::poll_read_chunk`].
+    /// Waits as [`RecvHalf::poll_read_chunk`] does.
     ///
     /// # Errors
     /// As [`RecvHalf::poll_read_chunk`].
@@ -233,10 +233,10 @@ impl RecvHalf {
         poll_fn(|cx| self.poll_read_chunk(cx, max)).await
     }
 
-    /// Ready when the acceptor has said yes.
+    /// Waits until the acceptor has accepted the stream.
     ///
     /// # Errors
-    /// [`StreamError::Refused`] when it said no.
+    /// [`StreamError::Refused`] when it refused.
     pub async fn accepted(&mut self) -> Result<(), StreamError> {
         poll_fn(|cx| {
             let (result, inner) = with_node(&self.shared, self.id, |stream| stream.accepted());
@@ -245,7 +245,7 @@ impl RecvHalf {
         .await
     }
 
-    /// Tells the peer to send no more, and discards what it sent.
+    /// Asks the peer to stop sending, and discards what it sent.
     pub fn stop(&mut self, code: Code) {
         self.over = true;
         let ((), mut inner) = with_node(&self.shared, self.id, |stream| stream.stop(code));
@@ -272,7 +272,7 @@ fn with_node<T>(
     (result, inner)
 }
 
-/// Registers the waker of whoever has to wait, and lets the driver act on what was done.
+/// Registers the waker of a task that has to wait, and lets the driver process its call.
 fn waiting<T>(
     polled: Poll<Result<T, StreamError>>,
     mut inner: std::sync::MutexGuard<'_, Inner>,

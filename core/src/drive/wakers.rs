@@ -1,8 +1,8 @@
-//! Who waits for what: streams, requests, peers, and whoever accepts.
+//! Wakers of the tasks that wait on streams, requests and peers, and of those that accept.
 //!
-//! It wakes; it never looks at what it wakes anybody for. A woken task asks the node again, so that
-//! a wake-up too many is harmless and one too few is the only bug possible here: every event wakes
-//! all that it could concern.
+//! It wakes tasks; it never inspects the event for which it wakes them. A woken task asks the node
+//! again, so that a superfluous wake-up is harmless and a missing one is the only bug possible
+//! here: every event wakes all tasks that it could concern.
 
 use std::collections::BTreeMap;
 use std::task::{Context, Waker};
@@ -11,7 +11,7 @@ use crate::event::Event;
 use crate::id::{PeerId, RequestId, StreamId};
 use crate::lifecycle::State;
 
-/// What a task of a peer can wait for.
+/// The conditions that a task can wait for at a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Interest {
     /// The peer's state to change.
@@ -22,7 +22,7 @@ pub(super) enum Interest {
     Request,
     /// A datagram.
     Datagram,
-    /// The peer to allow another stream.
+    /// Waits until the peer allows another stream.
     Open,
 }
 
@@ -33,7 +33,7 @@ pub(super) enum Direction {
     Write,
 }
 
-/// Wakers by what they wait for.
+/// Wakers, by the conditions they wait for.
 #[derive(Debug, Default)]
 pub(super) struct Wakers {
     streams: BTreeMap<(StreamId, Direction), Waker>,
@@ -64,7 +64,7 @@ impl Wakers {
         add(&mut self.accept, cx);
     }
 
-    /// A stream's handle is gone: nobody waits for it any more.
+    /// Removes the waiters of a stream with a dropped handle.
     pub(super) fn forget_stream(&mut self, id: StreamId, direction: Direction) {
         self.streams.remove(&(id, direction));
     }
@@ -73,7 +73,7 @@ impl Wakers {
         self.requests.remove(&id);
     }
 
-    /// Wakes everybody an event could concern.
+    /// Wakes all tasks that an event could concern.
     pub(super) fn on_event(&mut self, event: &Event) {
         match event {
             Event::Transition { peer, transition } => {
@@ -104,8 +104,8 @@ impl Wakers {
                 }
             }
             Event::ShutDown => wake(&mut self.accept),
-            // Nobody's wait is over; but tasks that have given up waiting are let go of here, or an
-            // outage that lasts would keep every one of them.
+            // No wait is over; but the wakers of tasks that have stopped waiting are dropped here,
+            // or a long outage would keep every one of them.
             Event::AttemptFailed { peer, .. } => {
                 self.wake_peer(*peer, Interest::State);
                 self.wake_peer(*peer, Interest::Open);
@@ -119,7 +119,7 @@ impl Wakers {
         }
     }
 
-    /// No peer will get another stream: this side is leaving.
+    /// Wakes the tasks that wait to open a stream: this side is leaving and opens no more.
     pub(super) fn wake_openers(&mut self) {
         for ((_, interest), wakers) in &mut self.peers {
             if *interest == Interest::Open {
@@ -128,7 +128,7 @@ impl Wakers {
         }
     }
 
-    /// The driver is gone: nothing will ever happen again.
+    /// Wakes every task because the driver has ended: no further event will come.
     pub(super) fn wake_everybody(&mut self) {
         wake(&mut self.accept);
         for (_, waker) in std::mem::take(&mut self.streams) {

@@ -1,7 +1,7 @@
 //! The incremental decoder: chunks in, frames out.
 //!
-//! Decides when the bytes of a frame are complete and what memory they may take meanwhile. Never
-//! allocates for a length that was only declared, and never recovers from a broken stream.
+//! Decides when the bytes of a frame are complete and how much memory they may take meanwhile.
+//! Never allocates for a length that was only declared, and never recovers from a broken stream.
 
 use std::fmt;
 use std::mem;
@@ -10,15 +10,15 @@ use bytes::{Buf, Bytes};
 
 use super::{DecodeError, Frame, HEADER_LEN, Header, MAX_PAYLOAD};
 
-/// First allocation for a frame that arrives in pieces, where it is not shorter itself.
+/// First allocation for a frame that arrives in pieces, unless it is shorter itself.
 const FIRST_ALLOCATION: usize = 64;
 
 /// Cuts one stream into frames, however its bytes are split into chunks.
 ///
 /// A frame that lies within one chunk is sliced out of it without a copy. One that does not is
-/// gathered in memory that grows with what has arrived: at most twice that, and never more than
-/// the frame declares. So a peer pays for the memory it takes, byte for byte, and many tiny chunks
-/// do not keep the packets alive that they came in.
+/// gathered in memory that grows with what has arrived: at most twice that, and never more than the
+/// frame declares. So a peer must send every byte of the memory that it uses, and many tiny chunks
+/// do not keep alive the packets that carried them.
 pub struct Decoder {
     limit: usize,
     state: State,
@@ -36,25 +36,26 @@ enum State {
 const BOUNDARY: State = State::Header { bytes: [0; HEADER_LEN], filled: 0 };
 
 impl Decoder {
-    /// A decoder that takes payloads of up to [`MAX_PAYLOAD`] bytes.
+    /// Returns a decoder that takes payloads of up to [`MAX_PAYLOAD`] bytes.
     #[must_use]
     pub const fn new() -> Self {
         Self::with_limit(MAX_PAYLOAD)
     }
 
-    /// A decoder that takes payloads of up to `limit` bytes, and never more than [`MAX_PAYLOAD`].
+    /// Returns a decoder that takes payloads of up to `limit` bytes, and never more than
+    /// [`MAX_PAYLOAD`].
     #[must_use]
     pub const fn with_limit(limit: usize) -> Self {
         Self { limit, state: BOUNDARY }
     }
 
-    /// Takes the next frame out of `chunk`, together with what earlier chunks began.
+    /// Removes the next frame from `chunk`, together with the bytes of earlier chunks.
     ///
     /// After `Some` there may be more: call again with the same chunk. After `None` the chunk is
-    /// used up: call again with the next one.
+    /// consumed: call again with the next one.
     ///
     /// # Errors
-    /// What the peer did wrong. Every later call gives the same error and takes nothing.
+    /// The peer's error. Every later call returns the same error and takes no bytes.
     pub fn poll_frame(&mut self, chunk: &mut Bytes) -> Result<Option<Frame>, DecodeError> {
         if let State::Header { bytes, filled } = &mut self.state {
             let Some(bytes) = take_header(bytes, filled, chunk) else { return Ok(None) };
@@ -77,7 +78,7 @@ impl Decoder {
         }
     }
 
-    /// The header of the frame under way, once it is complete.
+    /// Returns the header of the current frame, once it is complete.
     #[must_use]
     pub const fn header(&self) -> Option<Header> {
         match &self.state {
@@ -86,9 +87,9 @@ impl Decoder {
         }
     }
 
-    /// How many bytes complete the header, or the payload, under way: whoever reads no more than
-    /// that from a stream takes nothing beyond the frame. Zero for a payload that is empty, and
-    /// after an error.
+    /// Returns how many bytes complete the header, or the payload, of the current frame: a caller
+    /// that reads no more than that from a stream takes no bytes beyond the frame. Zero for a
+    /// payload that is empty, and after an error.
     #[must_use]
     pub const fn wanted(&self) -> usize {
         match &self.state {
@@ -100,9 +101,9 @@ impl Decoder {
         }
     }
 
-    /// Bytes of an unfinished frame held here, its header included: at most [`HEADER_LEN`] and the
-    /// length it declares. Zero at a frame boundary, so a stream that ends at any other value was
-    /// cut short.
+    /// Returns the bytes of an unfinished frame held here, its header included: at most
+    /// [`HEADER_LEN`] and the length it declares. Zero at a frame boundary, so a stream that ends
+    /// at any other value was cut short.
     #[must_use]
     pub const fn buffered(&self) -> usize {
         match &self.state {
@@ -112,7 +113,7 @@ impl Decoder {
         }
     }
 
-    /// Bytes allocated for an unfinished frame: at most what it declares.
+    /// Returns the bytes allocated for an unfinished frame: at most its declared length.
     #[must_use]
     pub const fn capacity(&self) -> usize {
         match &self.state {

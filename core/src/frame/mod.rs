@@ -1,7 +1,7 @@
-//! Frames: how a stream of bytes is cut into typed, bounded messages.
+//! Frames: a stream of bytes is divided into typed, bounded messages.
 //!
-//! Decides where a frame starts and ends, and that none passes its limit. Never looks into a
-//! payload, and never says which kinds exist: that is [`message`](crate::message)'s.
+//! Decides where a frame starts and ends, and that none exceeds its limit. Never inspects a
+//! payload, and does not know which kinds exist: [`message`](crate::message) does.
 //!
 //! A frame is `kind: u8`, `length: u32` big-endian, then `length` bytes of payload
 //! (docs/protocol.md, "Frames").
@@ -36,19 +36,19 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 pub use decoder::Decoder;
 
-/// Bytes in front of every payload: the kind and the length.
+/// Bytes before every payload: the kind and the length.
 pub const HEADER_LEN: usize = 5;
 
-/// Most bytes a payload can have: 10 MiB, so that one frame can never ask a receiver for more
-/// memory than a whole response is allowed to have.
+/// Most bytes a payload can have: 10 MiB, so that one frame never takes more memory at a receiver
+/// than a whole response may have.
 pub const MAX_PAYLOAD: usize = 10 * 1024 * 1024;
 
-/// One frame. Its `Debug` shows how long the payload is, never what it says.
+/// One frame. Its `Debug` shows the length of the payload, never its content.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Frame {
-    /// What the payload is; any value can arrive.
+    /// The kind of the payload; any value can arrive.
     pub kind: u8,
-    /// The payload. It may share memory with the chunk it came in: copy what you keep for long.
+    /// The payload. It may share memory with its chunk: copy it to keep it for long.
     pub payload: Bytes,
 }
 
@@ -58,10 +58,10 @@ impl fmt::Debug for Frame {
     }
 }
 
-/// The first five bytes of a frame, within the limit it was decoded under.
+/// The first five bytes of a frame, decoded under a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
-    /// What the payload is.
+    /// The kind of the payload.
     pub kind: u8,
     /// Bytes of payload that follow.
     pub length: u32,
@@ -92,7 +92,7 @@ impl Header {
     }
 }
 
-/// What a peer did wrong. Frames cannot be found again after it, so the stream is of no use.
+/// An error of a peer. The next frame cannot be found after it, so the stream is of no use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DecodeError {
@@ -104,7 +104,7 @@ pub enum DecodeError {
     },
 }
 
-/// The payload offered for encoding is over [`MAX_PAYLOAD`]; nothing was written.
+/// The payload offered for encoding is over [`MAX_PAYLOAD`]; no bytes were written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a payload of {length} bytes is over the limit of {MAX_PAYLOAD}")]
 pub struct TooLarge {
@@ -112,7 +112,8 @@ pub struct TooLarge {
     pub length: usize,
 }
 
-/// The header of a frame whose payload the caller sends after it, without copying it here.
+/// Returns the header of a frame with a payload that the caller sends after it, without a copy
+/// here.
 ///
 /// # Errors
 /// [`TooLarge`] when `length` is over [`MAX_PAYLOAD`].
@@ -127,7 +128,7 @@ pub const fn encode_header(kind: u8, length: usize) -> Result<[u8; HEADER_LEN], 
 /// Appends a whole frame to `out`.
 ///
 /// # Errors
-/// [`TooLarge`] when the payload is over [`MAX_PAYLOAD`]; `out` is as it was.
+/// [`TooLarge`] when the payload is over [`MAX_PAYLOAD`]; `out` is unchanged.
 pub fn encode(kind: u8, payload: &[u8], out: &mut BytesMut) -> Result<(), TooLarge> {
     let header = encode_header(kind, payload.len())?;
     out.reserve(HEADER_LEN.saturating_add(payload.len()));
@@ -136,8 +137,8 @@ pub fn encode(kind: u8, payload: &[u8], out: &mut BytesMut) -> Result<(), TooLar
     Ok(())
 }
 
-/// Appends a frame whose payload `write` appends itself, in one pass: the length is filled in
-/// afterwards. When either fails, `out` is as it was.
+/// Appends a frame with a payload that `write` appends itself, in one pass: the length is filled in
+/// afterwards. When either fails, `out` is unchanged.
 pub(crate) fn encode_with<E: From<TooLarge>>(
     kind: u8,
     out: &mut BytesMut,

@@ -1,4 +1,4 @@
-//! What the frame codec promises, by example and by property.
+//! Tests of the frame codec, by example and by property.
 
 use bytes::{Bytes, BytesMut};
 use proptest::prelude::*;

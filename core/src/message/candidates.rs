@@ -1,7 +1,8 @@
-//! Where a peer may be reached directly, as it tells the other over their own connection.
+//! The addresses at which a peer may be reached directly, as it advertises them over its end-to-end
+//! connection.
 //!
-//! Decides which addresses can be told. Never decides whether one is true or used: that is for
-//! authenticated probes to find out.
+//! Decides which addresses can be advertised. Never decides whether one is valid or used:
+//! authenticated probes establish that.
 
 use std::net::SocketAddr;
 
@@ -14,16 +15,16 @@ use super::relay::reachable;
 /// Most candidates of one message: every network of a well-connected host in both families.
 pub const MAX_CANDIDATES: usize = 32;
 
-/// Where the sender may be reached; it replaces what the sender said before.
+/// The addresses at which the sender may be reached; they replace those of its earlier message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Candidates {
     /// Its addresses, best first: up to [`MAX_CANDIDATES`].
     #[serde(default)]
     pub candidates: Vec<Candidate>,
-    /// What its network does to the addresses of its packets.
+    /// How its network maps the addresses of its packets.
     #[serde(default)]
     pub mapping: Mapping,
-    /// Counts the times the sender asks for probes, so that both begin at once.
+    /// Counts the sender's requests for probes, so that both sides start together.
     pub round: u32,
 }
 
@@ -37,13 +38,13 @@ impl JsonBody for Candidates {
 /// One address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Candidate {
-    /// How the sender came by it.
+    /// The source of the address.
     pub kind: CandidateKind,
     /// The address: a unicast one, a port, and no IPv6 scope.
     pub address: SocketAddr,
 }
 
-/// How an address came to be known (RFC 8445 §5.1.1).
+/// The source of an address (RFC 8445 §5.1.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -52,9 +53,9 @@ pub enum CandidateKind {
     Host,
     /// A relay saw it.
     Reflexive,
-    /// A router was asked for it.
+    /// A port mapping requested from a router.
     Mapped,
-    /// What a later version says.
+    /// A kind of a later version.
     #[serde(other)]
     Unknown,
 }

@@ -1,4 +1,4 @@
-//! Messages of the control stream: liveness, failure, and warning of what is to come.
+//! Messages of the control stream: liveness, failure, and early warnings.
 //!
 //! Decides their fields and ranges. Never decides when one is sent.
 
@@ -16,19 +16,19 @@ pub const MAX_ID: usize = 128;
 /// Longest code, in bytes: the stable codes have half of it.
 pub const MAX_CODE: usize = 64;
 
-/// Longest sentence for a person, in bytes: more belongs into a log.
+/// Longest sentence for a person, in bytes: longer text belongs in a log.
 pub const MAX_SENTENCE: usize = 1024;
 
-/// I am here. A receiver answers with [`HeartbeatAck`].
+/// The sender is alive. A receiver answers with [`HeartbeatAck`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Heartbeat {
-    /// Who sends it: 1 to [`MAX_ID`] bytes.
+    /// The sender: 1 to [`MAX_ID`] bytes.
     pub device_id: String,
     /// When it was sent, in milliseconds since the Unix epoch.
     pub timestamp: u64,
     /// One more than that of the sender's last heartbeat; the ack repeats it.
     pub sequence: u64,
-    /// How the sender is doing: usage of processor, memory and the like.
+    /// The sender's vitals: usage of processor, memory and the like.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vitals: Option<Object>,
 }
@@ -60,18 +60,18 @@ impl JsonBody for HeartbeatAck {
     }
 }
 
-/// How the sender of a [`HeartbeatAck`] is doing.
+/// The health of the sender of a [`HeartbeatAck`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ServerStatus {
     /// All is well.
     Ok,
-    /// It works, and less well than it should.
+    /// It works, but worse than it should.
     Degraded,
     /// It is shutting down.
     Draining,
-    /// What a later version says.
+    /// A value of a later version.
     #[serde(other)]
     Unknown,
 }
@@ -79,7 +79,7 @@ pub enum ServerStatus {
 /// The sender's GPU is busy: it may soon escalate.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PrewarmSignal {
-    /// Who sends it: 1 to [`MAX_ID`] bytes.
+    /// The sender: 1 to [`MAX_ID`] bytes.
     pub device_id: String,
     /// When it was sent, in milliseconds since the Unix epoch.
     pub timestamp: u64,
@@ -102,7 +102,7 @@ impl JsonBody for PrewarmSignal {
     }
 }
 
-/// A refusal or a failure, in answer to what came before it on the stream.
+/// A refusal or a failure, in answer to an earlier message on the stream.
 ///
 /// ```
 /// use adit_core::error::{Code, Failure};
@@ -119,15 +119,16 @@ impl JsonBody for PrewarmSignal {
 pub struct ErrorMessage {
     /// Which failure: the text of a [`Code`], or one of a later version; 1 to [`MAX_CODE`] bytes.
     pub code: String,
-    /// What happened, for a person: up to [`MAX_SENTENCE`] bytes.
+    /// The failure, for a person: up to [`MAX_SENTENCE`] bytes.
     pub message: String,
-    /// More about it, for a program. `retry_after_ms` asks to be left alone that long.
+    /// Further details, for a program. `retry_after_ms` is the requested pause.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub details: Option<Object>,
 }
 
 impl ErrorMessage {
-    /// The failure that the sender meant; [`Code::Unknown`] if this version has no such code.
+    /// Returns the failure that the sender meant; [`Code::Unknown`] if this version has no such
+    /// code.
     #[must_use]
     pub fn to_failure(&self) -> Failure {
         let details = self.details.as_ref();
@@ -162,7 +163,7 @@ struct Details {
     retry_after_ms: Option<u64>,
 }
 
-/// The sender is shutting down: it finishes what is open and takes no new streams.
+/// The sender is shutting down: it finishes open streams and accepts no new ones.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Goaway {
     /// Why: the text of a [`Code`], or one of a later version; 1 to [`MAX_CODE`] bytes.
@@ -175,7 +176,8 @@ pub struct Goaway {
 }
 
 impl Goaway {
-    /// The failure that the sender meant; [`Code::Unknown`] if this version has no such code.
+    /// Returns the failure that the sender meant; [`Code::Unknown`] if this version has no such
+    /// code.
     #[must_use]
     pub fn to_failure(&self) -> Failure {
         failure(&self.code, &self.message, self.retry_after_ms)
@@ -213,7 +215,8 @@ pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// The failure that a code and its sentence mean; [`Code::Unknown`] if this version has no such code.
+/// Returns the failure that a code and its sentence mean; [`Code::Unknown`] if this version has no
+/// such code.
 pub(super) fn failure(code: &str, message: &str, retry_after_ms: Option<u64>) -> Failure {
     let known = Code::ALL.iter().find(|known| known.as_str() == code);
     let failure = known.map_or_else(

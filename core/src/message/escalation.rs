@@ -11,26 +11,26 @@ use super::{MAX_ID, OutOfRange, Text};
 /// Longest query, in characters.
 pub const MAX_QUERY_CHARS: usize = 100_000;
 
-/// Most entries of a list of [`Context`]: no model's window holds more of any use.
+/// Most entries of a list of [`Context`]: no model's window has use for more.
 pub const MAX_LIST: usize = 1024;
 
-/// A query. What is left out has the default named with the field.
+/// A query. A missing field has its documented default.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EscalationRequest {
-    /// Made by the sender, repeated by every answer: 1 to [`MAX_ID`] bytes.
+    /// Chosen by the sender, repeated by every answer: 1 to [`MAX_ID`] bytes.
     pub request_id: String,
     /// The query: 1 to [`MAX_QUERY_CHARS`] characters.
     pub query: Text,
-    /// What the model should know besides the query. Default: nothing.
+    /// Context that the model should know besides the query. Default: none.
     #[serde(default)]
     pub context: Context,
-    /// How the answer should be. Default: [`Preferences::default`].
+    /// The desired form of the answer. Default: [`Preferences::default`].
     #[serde(default)]
     pub preferences: Preferences,
     /// How long the sender waits for the answer, in seconds, 1 to 600. Default: 30.
     #[serde(default = "default_timeout")]
     pub timeout_secs: u16,
-    /// The model asked for, 1 to [`MAX_ID`] bytes. Default: the edge chooses.
+    /// The requested model, 1 to [`MAX_ID`] bytes. Default: the edge chooses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
     /// Whether the answer comes as [`StreamChunk`]s and a [`StreamEnd`]. Default: whole.
@@ -39,7 +39,7 @@ pub struct EscalationRequest {
 }
 
 impl EscalationRequest {
-    /// A query with every default.
+    /// Returns a query with every default.
     #[must_use]
     pub fn new(request_id: impl Into<String>, query: impl Into<Text>) -> Self {
         Self {
@@ -72,16 +72,16 @@ impl JsonBody for EscalationRequest {
     }
 }
 
-/// What a model should know besides the query.
+/// Context for a model besides the query.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Context {
-    /// What the model is, and what it is asked to do.
+    /// The role of the model, and its task.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub framing: Option<Text>,
     /// Excerpts it may rely on, best first: up to [`MAX_LIST`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub knowledge_chunks: Vec<KnowledgeChunk>,
-    /// What was said before, oldest first: up to [`MAX_LIST`].
+    /// The earlier turns, oldest first: up to [`MAX_LIST`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conversation_history: Vec<Turn>,
 }
@@ -93,32 +93,32 @@ impl Context {
     }
 }
 
-/// An excerpt from what the sender knows.
+/// An excerpt from the sender's documents.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KnowledgeChunk {
     /// Where it is from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<Text>,
-    /// What it says.
+    /// Its text.
     pub text: Text,
 }
 
 /// One turn of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Turn {
-    /// Who said it.
+    /// The speaker.
     pub role: Role,
-    /// What was said.
+    /// The content.
     pub content: Text,
 }
 
-/// Who speaks in a conversation.
+/// The role of a speaker in a conversation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
-    /// The one who sets the rules.
+    /// The author of the rules.
     System,
-    /// The one who asks.
+    /// The person who asks.
     User,
     /// The model.
     Assistant,
@@ -130,7 +130,7 @@ pub enum Role {
 pub struct Preferences {
     /// How long-winded. Default: normal.
     pub verbosity: Verbosity,
-    /// In which tone, in a word or two: 1 to [`MAX_ID`] bytes. Default: the model's own.
+    /// The tone, in one or two words: 1 to [`MAX_ID`] bytes. Default: the model's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tone: Option<String>,
     /// Most tokens of the answer, 1 to 128,000. Default: 1,024.
@@ -152,13 +152,13 @@ impl Preferences {
     }
 }
 
-/// How long-winded an answer should be.
+/// The desired length of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verbosity {
-    /// The answer and nothing else.
+    /// The answer alone.
     Brief,
-    /// The answer and what it rests on.
+    /// The answer and its grounds.
     #[default]
     Normal,
     /// Everything of use.
@@ -172,11 +172,11 @@ pub struct EscalationResponse {
     pub request_id: String,
     /// The answer.
     pub content: Text,
-    /// The model that gave it: 1 to [`MAX_ID`] bytes.
+    /// The model that answered: 1 to [`MAX_ID`] bytes.
     pub model: String,
-    /// Why it ends where it does.
+    /// Why it ended.
     pub finish_reason: FinishReason,
-    /// What it took.
+    /// The tokens it used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
 }
@@ -188,7 +188,7 @@ impl JsonBody for EscalationResponse {
     }
 }
 
-/// Why an answer ends where it does.
+/// Why an answer ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -197,16 +197,16 @@ pub enum FinishReason {
     Stop,
     /// It reached the most tokens allowed.
     Length,
-    /// The model or what serves it declined to go on.
+    /// The model or its service declined to go on.
     Filtered,
-    /// It failed on the way.
+    /// It failed before it was complete.
     Failed,
-    /// What a later version says.
+    /// A value of a later version.
     #[serde(other)]
     Unknown,
 }
 
-/// What an answer took, in tokens.
+/// The tokens that an answer used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Usage {
     /// Tokens read.
@@ -224,7 +224,7 @@ pub struct StreamChunk {
     pub sequence: u64,
     /// Whether no chunk follows.
     pub is_final: bool,
-    /// The next words of the answer.
+    /// The next part of the answer.
     pub data: Text,
 }
 
@@ -241,9 +241,9 @@ pub struct StreamEnd {
     pub request_id: String,
     /// How many chunks were sent, so that a missing one is noticed.
     pub chunks: u64,
-    /// Why the answer ends where it does.
+    /// Why the answer ended.
     pub finish_reason: FinishReason,
-    /// What it took.
+    /// The tokens it used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
 }

@@ -1,7 +1,7 @@
 //! JSON bodies: strict about form, lenient about fields of later versions.
 //!
-//! Decides what counts as a body and how large it can get while it is written. Never decides what
-//! the fields are.
+//! Decides which bytes are a body and how large it can get while it is written. Never decides which
+//! fields there are.
 
 use std::fmt;
 use std::io;
@@ -18,7 +18,7 @@ use crate::frame::MAX_PAYLOAD;
 
 /// A body that is one JSON object.
 pub(super) trait JsonBody: Serialize + DeserializeOwned {
-    /// Whether the fields have values that this kind allows.
+    /// Checks whether the fields have values that this kind allows.
     fn check(&self) -> Result<(), OutOfRange>;
 }
 
@@ -47,7 +47,7 @@ pub(super) fn read<T: JsonBody>(body: &[u8]) -> Result<T, MessageError> {
 /// Appends JSON that has been checked, up to the size of a payload.
 pub(super) fn put<T: Serialize>(value: &T, out: &mut BytesMut) -> Result<(), EncodeError> {
     let room = MAX_PAYLOAD;
-    // The one thing that can fail is the writer, at its limit: keys are strings and floats finite.
+    // Only the writer can fail, at its limit: keys are strings and floats are finite.
     serde_json::to_writer(Bounded { out, room }, value).map_err(|_| EncodeError::TooLarge)
 }
 
@@ -79,14 +79,14 @@ impl io::Write for Bounded<'_> {
     }
 }
 
-/// Most bytes of an [`Object`]: it rides on control messages, which stay small.
+/// Most bytes of an [`Object`]: it is part of control messages, which stay small.
 pub const MAX_OBJECT: usize = 64 * 1024;
 
 /// Deepest nesting of an [`Object`], itself included: the deepest that a later parse accepts.
 pub const MAX_OBJECT_DEPTH: usize = 127;
 
 /// A JSON object that is carried as it is: valid JSON, at most [`MAX_OBJECT`] bytes and
-/// [`MAX_OBJECT_DEPTH`] levels, and of no meaning here. Its `Debug` shows how long it is.
+/// [`MAX_OBJECT_DEPTH`] levels, and not interpreted here. Its `Debug` shows its length.
 ///
 /// ```
 /// use adit_core::message::Object;
@@ -100,7 +100,7 @@ pub const MAX_OBJECT_DEPTH: usize = 127;
 pub struct Object(Box<RawValue>);
 
 impl Object {
-    /// The JSON text.
+    /// Returns the JSON text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         self.0.get()
@@ -148,7 +148,7 @@ impl fmt::Debug for Object {
     }
 }
 
-/// The deepest nesting in valid JSON.
+/// Returns the deepest nesting in valid JSON.
 fn depth(json: &str) -> usize {
     let (mut depth, mut deepest, mut quoted, mut escaped) = (0usize, 0, false, false);
     for byte in json.bytes() {

@@ -1,12 +1,12 @@
-//! Messages: what the payload of a frame means.
+//! Messages: the meaning of a frame's payload.
 //!
-//! Decides which kinds exist, how their bodies are written, and which values a body can have.
-//! Never decides what is done about a message, nor on which stream it may come: that is for the
-//! machines that send and receive it.
+//! Decides which kinds exist, how their bodies are encoded, and which values a body can have. Never
+//! decides how a message is handled, nor on which stream it may come: the machines that send and
+//! receive it decide that.
 //!
-//! Kinds below 0x10 are control messages with a JSON body; from 0x10 up are the tunnel's own
-//! (docs/protocol.md, "Messages"). Every value is checked on the way out as on the way in, so
-//! that no sender of ours makes what a receiver of ours refuses.
+//! Kinds below 0x10 are control messages with a JSON body; those from 0x10 are the tunnel's own
+//! (docs/protocol.md, "Messages"). Every value is checked when it is encoded and when it is
+//! decoded, so that our senders never produce a message that our receivers refuse.
 //!
 //! ```
 //! use adit_core::frame::Decoder;
@@ -61,7 +61,7 @@ pub use request::{Priority, Request, Response, ResponseChunk};
 pub use service::{InvalidServiceName, MAX_SERVICE_NAME, Open, Opened, ServiceName};
 pub use text::Text;
 
-/// How one kind of body is read and written.
+/// The encoding of one kind of body.
 trait Body: Sized {
     fn read(payload: Bytes) -> Result<Self, MessageError>;
     fn write(&self, out: &mut BytesMut) -> Result<(), EncodeError>;
@@ -78,13 +78,13 @@ macro_rules! messages {
             /// Every kind there is, in wire order.
             pub const ALL: &'static [Self] = &[$(Self::$name,)*];
 
-            /// The first byte of a frame of this kind.
+            /// Returns the first byte of a frame of this kind.
             #[must_use]
             pub const fn to_wire(self) -> u8 {
                 match self { $(Self::$name => $wire,)* }
             }
 
-            /// The kind a frame's first byte means, if this version knows it.
+            /// Returns the kind a frame's first byte means, if this version knows it.
             #[must_use]
             pub const fn from_wire(wire: u8) -> Option<Self> {
                 match wire { $($wire => Some(Self::$name),)* _ => None }
@@ -97,17 +97,17 @@ macro_rules! messages {
         pub enum Message { $($(#[$doc])* $name($body),)* }
 
         impl Message {
-            /// The kind of the message.
+            /// Returns the kind of the message.
             #[must_use]
             pub const fn kind(&self) -> Kind {
                 match self { $(Self::$name(_) => Kind::$name,)* }
             }
 
-            /// Reads the payload of a frame. `None` is a kind this version does not know, to be
-            /// skipped and counted. Bodies of requests and responses are slices of `payload`.
+            /// Reads the payload of a frame. `None` is an unknown kind, to be skipped and counted.
+            /// Bodies of requests and responses are slices of `payload`.
             ///
             /// # Errors
-            /// What is wrong with the payload. It says where, and quotes nothing.
+            /// The error in the payload. It names the field, and quotes no value.
             pub fn decode(kind: u8, payload: Bytes) -> Result<Option<Self>, MessageError> {
                 Ok(match Kind::from_wire(kind) {
                     $(Some(Kind::$name) => Some(Self::$name(Body::read(payload)?)),)*
@@ -118,7 +118,7 @@ macro_rules! messages {
             /// Appends the message to `out` as a whole frame.
             ///
             /// # Errors
-            /// A value is out of range, or the frame would be too large; `out` is as it was.
+            /// A value is out of range, or the frame would be too large; `out` is unchanged.
             pub fn encode(&self, out: &mut BytesMut) -> Result<(), EncodeError> {
                 frame::encode_with(self.kind().to_wire(), out, |out| match self {
                     $(Self::$name(body) => body.write(out),)*
@@ -129,7 +129,7 @@ macro_rules! messages {
 }
 
 messages! {
-    /// I am here; sent every heartbeat interval.
+    /// The sender is alive; sent every heartbeat interval.
     Heartbeat(Heartbeat) = 0x01;
     /// The answer to a heartbeat.
     HeartbeatAck(HeartbeatAck) = 0x02;
@@ -141,9 +141,9 @@ messages! {
     StreamChunk(StreamChunk) = 0x05;
     /// The end of a streamed answer.
     StreamEnd(StreamEnd) = 0x06;
-    /// A refusal or a failure, in answer to what came before.
+    /// A refusal or a failure, in answer to an earlier message.
     Error(ErrorMessage) = 0x07;
-    /// The sender will soon need help: warm a model up.
+    /// The sender will soon need help: a model should be warmed up.
     PrewarmSignal(PrewarmSignal) = 0x08;
     /// First frame of a forwarded stream; raw bytes follow.
     Open(Open) = 0x10;
@@ -157,38 +157,38 @@ messages! {
     ResponseChunk(ResponseChunk) = 0x14;
     /// The sender is shutting down: no new streams.
     Goaway(Goaway) = 0x15;
-    /// To a client of a relay: how the relay sees it.
+    /// Relay to client: how the relay sees the client.
     Welcome(Welcome) = 0x20;
-    /// To a relay: the sender offers services, and still does.
+    /// Client to relay: the sender offers services, or refreshes that offer.
     Register(Register) = 0x21;
-    /// The answer to a registration that was taken.
+    /// The answer to an accepted registration.
     Registered(Registered) = 0x22;
-    /// To a client of a relay: it is not registered, or not any more.
+    /// Relay to client: it is not registered, or not any more.
     Unregistered(Unregistered) = 0x23;
-    /// To a relay: the sender offers nothing any more.
+    /// Client to relay: the sender offers no services any more.
     Withdraw(Withdraw) = 0x24;
-    /// To a relay: a channel to a service, please.
+    /// Client to relay: requests a channel to a service.
     Connect(Connect) = 0x25;
-    /// The answer: there is a channel.
+    /// The answer to a lookup: there is a channel.
     Matched(Matched) = 0x26;
     /// The answer: there is none.
     Unmatched(Unmatched) = 0x27;
-    /// To a connector: somebody asked for its service by a relay.
+    /// Relay to connector: a client asked for its service.
     Incoming(Incoming) = 0x28;
     /// A channel is over.
     Hangup(Hangup) = 0x29;
-    /// Where the sender may be reached directly.
+    /// The addresses at which the sender may be reached directly.
     Candidates(Candidates) = 0x2a;
 }
 
 impl Message {
-    /// Whether it is for a relay, from one of its clients.
+    /// Returns true if it is for a relay, from one of its clients.
     pub(crate) const fn is_to_relay(&self) -> bool {
         matches!(self, Self::Register(_) | Self::Withdraw(_) | Self::Connect(_) | Self::Hangup(_))
     }
 }
 
-/// What is wrong with a payload. It never quotes the payload, which may be secret.
+/// An error in a payload. It never quotes the payload, which may be secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum MessageError {
@@ -206,7 +206,7 @@ pub enum MessageError {
         /// Column of the first fault, in bytes from 1; 0 is before the line's first.
         column: usize,
     },
-    /// A JSON body lacks a field, has one twice, or has one that its type does not take.
+    /// A JSON body lacks a field, has one twice, or has one of a wrong type.
     #[error("the body has not the shape of its kind, seen at line {line}, column {column}")]
     Shape {
         /// Line at which it was seen, from 1.
@@ -247,12 +247,12 @@ impl From<TooLarge> for EncodeError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{field} is out of range")]
 pub struct OutOfRange {
-    /// The field, as it is named on the wire.
+    /// The field, by its name on the wire.
     pub field: &'static str,
 }
 
 impl OutOfRange {
-    /// Nothing if `allowed`, else that `field` is out of range.
+    /// Returns `Ok` if `allowed`, otherwise an error that `field` is out of range.
     const fn unless(allowed: bool, field: &'static str) -> Result<(), Self> {
         if allowed { Ok(()) } else { Err(Self { field }) }
     }

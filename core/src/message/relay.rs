@@ -1,8 +1,8 @@
-//! Messages between a relay and its clients: who they are to others, whom they look for, and the
+//! Messages between a relay and its clients: their names, the services they look up, and the
 //! channels between them.
 //!
-//! Decides their fields and ranges. Never decides who may register or connect: that is the
-//! relay's, and in the end the two clients' own handshake with each other.
+//! Decides their fields and ranges. Never decides which clients may register or connect: the relay
+//! does, and in the end the two clients' own handshake.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -22,7 +22,7 @@ pub const MAX_DISCOVERY: usize = 8;
 /// Most services of one registration: one connector forwards to a handful.
 pub const MAX_SERVICES: usize = 64;
 
-/// Most guests of one registration: each is an invite that nobody has spent yet.
+/// Most guests of one registration: each is an invite that is not yet redeemed.
 pub const MAX_GUESTS: usize = 256;
 
 /// Most revoked serial numbers of one registration: with the other lists at their limits it still
@@ -32,20 +32,20 @@ pub const MAX_REVOKED: usize = 1_000;
 /// Longest serial number, in hexadecimal digits: 20 octets (RFC 5280 §4.1.2.2).
 pub const MAX_SERIAL: usize = 40;
 
-/// Most connectors that one lookup leaves out.
+/// Most connectors that one lookup excludes.
 pub const MAX_EXCLUDED: usize = 64;
 
-/// Shortest and longest time between two registrations, in milliseconds: a second, so that no relay
-/// makes its clients chatter, and an hour.
+/// Shortest and longest time between two registrations, in milliseconds: a second, so that a relay
+/// cannot make its clients send too often, and an hour.
 pub const REFRESH_MS: std::ops::RangeInclusive<u64> = 1_000..=3_600_000;
 
-/// To a client, as soon as it is attached and whenever its address changes: how the relay sees it,
-/// and how it asks for its address again (docs/protocol.md, "Address discovery").
+/// Relay to client, as soon as it is attached and whenever its address changes: how the relay sees
+/// it, and how it asks for its address again (docs/protocol.md, "Address discovery").
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Welcome {
-    /// Where the client's packets come from.
+    /// The source address of the client's packets.
     pub observed: SocketAddr,
-    /// Where the relay answers probes, up to [`MAX_DISCOVERY`] addresses.
+    /// The addresses at which the relay answers probes, up to [`MAX_DISCOVERY`] addresses.
     #[serde(default)]
     pub discovery: Vec<SocketAddr>,
     /// Names the client in those probes: 16 hexadecimal digits on the wire.
@@ -64,7 +64,7 @@ impl JsonBody for Welcome {
 }
 
 /// A key that a relay and one client share: 64 lowercase hexadecimal digits on the wire. It is
-/// never shown.
+/// never logged.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct DiscoveryKey(pub [u8; 32]);
 
@@ -87,24 +87,24 @@ impl<'de> Deserialize<'de> for DiscoveryKey {
     }
 }
 
-/// To a relay: this client offers services, and still does. Sent again before the time that
-/// [`Registered`] names is over.
+/// Client to relay: this client offers services, or refreshes that offer. Sent again before the
+/// time in [`Registered`] is over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Register {
-    /// The connector's name within its mesh, which is one key's at a time: 1 to 128 bytes of
+    /// The connector's name within its mesh, which only one key holds at a time: 1 to 128 bytes of
     /// visible ASCII.
     pub name: String,
-    /// What it offers: up to [`MAX_SERVICES`].
+    /// The services it offers: up to [`MAX_SERVICES`].
     #[serde(default)]
     pub services: Vec<ServiceName>,
-    /// Keys that are not of the mesh and may connect as well: up to [`MAX_GUESTS`].
+    /// Keys outside the mesh that may connect as well: up to [`MAX_GUESTS`].
     #[serde(default)]
     pub guests: Vec<KeyDigest>,
     /// Serial numbers of certificates of the mesh that may not connect, each in 1 to
     /// [`MAX_SERIAL`] lowercase hexadecimal digits: up to [`MAX_REVOKED`].
     #[serde(default)]
     pub revoked: Vec<String>,
-    /// Whether another connection of the same key gives way.
+    /// Whether to replace another connection of the same key.
     #[serde(default)]
     pub takeover: bool,
 }
@@ -119,7 +119,7 @@ impl JsonBody for Register {
     }
 }
 
-/// The answer to every [`Register`] that was taken.
+/// The answer to every accepted [`Register`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Registered {
     /// The next one should come within this many milliseconds: [`REFRESH_MS`].
@@ -132,7 +132,7 @@ impl JsonBody for Registered {
     }
 }
 
-/// To a client: it is not registered, or not any more.
+/// Relay to client: it is not registered, or not any more.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unregistered {
     /// Why: the text of a [`Code`](crate::error::Code), or one of a later version.
@@ -145,7 +145,7 @@ pub struct Unregistered {
 }
 
 impl Unregistered {
-    /// The failure that the relay meant; `unknown` if this version has no such code.
+    /// Returns the failure that the relay meant; `unknown` if this version has no such code.
     #[must_use]
     pub fn to_failure(&self) -> Failure {
         failure(&self.code, &self.message, self.retry_after_ms)
@@ -168,7 +168,7 @@ impl JsonBody for Unregistered {
     }
 }
 
-/// To a relay: this client offers nothing any more. It has no fields.
+/// Client to relay: this client offers no services any more. It has no fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Withdraw {}
 
@@ -178,15 +178,15 @@ impl JsonBody for Withdraw {
     }
 }
 
-/// To a relay: a channel to a connector that offers a service, please. Answered with [`Matched`] or
-/// [`Unmatched`].
+/// Client to relay: requests a channel to a connector that offers a service. Answered with
+/// [`Matched`] or [`Unmatched`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Connect {
-    /// Made by the client, repeated by the answer.
+    /// Chosen by the client, repeated by the answer.
     pub request: u64,
     /// The service looked for.
     pub service: ServiceName,
-    /// Connectors that will not do, since they were tried: up to [`MAX_EXCLUDED`].
+    /// Connectors to exclude, since they were tried: up to [`MAX_EXCLUDED`].
     #[serde(default)]
     pub exclude: Vec<KeyDigest>,
 }
@@ -200,13 +200,13 @@ impl JsonBody for Connect {
 /// The answer to a [`Connect`]: there is a channel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Matched {
-    /// That of the [`Connect`].
+    /// The request number of the [`Connect`].
     pub request: u64,
     /// The relay's number for the channel on this connection.
     pub channel: u32,
     /// The name under which the connector is registered.
     pub name: String,
-    /// The key that the connector proved to hold to the relay.
+    /// The key that the connector proved to the relay.
     pub key: KeyDigest,
 }
 
@@ -216,10 +216,10 @@ impl JsonBody for Matched {
     }
 }
 
-/// The answer to a [`Connect`]: there is none.
+/// The answer to a [`Connect`]: there is no channel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unmatched {
-    /// That of the [`Connect`].
+    /// The request number of the [`Connect`].
     pub request: u64,
     /// Why: the text of a [`Code`](crate::error::Code), or one of a later version.
     pub code: String,
@@ -231,7 +231,7 @@ pub struct Unmatched {
 }
 
 impl Unmatched {
-    /// That a request failed.
+    /// Reports that a request failed.
     #[must_use]
     pub fn new(request: u64, failure: &Failure) -> Self {
         Self {
@@ -242,7 +242,7 @@ impl Unmatched {
         }
     }
 
-    /// The failure that the relay meant; `unknown` if this version has no such code.
+    /// Returns the failure that the relay meant; `unknown` if this version has no such code.
     #[must_use]
     pub fn to_failure(&self) -> Failure {
         failure(&self.code, &self.message, self.retry_after_ms)
@@ -255,14 +255,14 @@ impl JsonBody for Unmatched {
     }
 }
 
-/// To a connector: somebody asked for one of its services, and there is a channel now.
+/// Relay to connector: a client asked for one of its services, and a channel to it is open.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Incoming {
     /// The relay's number for the channel on this connection.
     pub channel: u32,
-    /// The service that was asked for.
+    /// The requested service.
     pub service: ServiceName,
-    /// The key that the other proved to hold to the relay.
+    /// The key that the other end proved to the relay.
     pub key: KeyDigest,
 }
 
@@ -272,7 +272,7 @@ impl JsonBody for Incoming {
     }
 }
 
-/// To either: a channel is over.
+/// Either direction: a channel is over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hangup {
     /// Its number on this connection.
@@ -284,14 +284,14 @@ pub struct Hangup {
 }
 
 impl Hangup {
-    /// That a channel ended so.
+    /// Reports that a channel ended with this failure.
     #[must_use]
     pub fn new(channel: u32, failure: &Failure) -> Self {
         let (code, message) = (failure.code().as_str().to_owned(), failure.detail().to_owned());
         Self { channel, code, message }
     }
 
-    /// The failure that the sender meant; `unknown` if this version has no such code.
+    /// Returns the failure that the sender meant; `unknown` if this version has no such code.
     #[must_use]
     pub fn to_failure(&self) -> Failure {
         failure(&self.code, &self.message, None)
@@ -304,8 +304,8 @@ impl JsonBody for Hangup {
     }
 }
 
-/// Checks an address of somebody else: a packet can be sent there, and a scope, which means
-/// something on one host alone, is no part of it.
+/// Checks another node's address: a packet can be sent there, and it has no scope, which only has
+/// meaning on one host.
 pub(super) fn reachable(address: SocketAddr, field: &'static str) -> Result<(), OutOfRange> {
     let ip = address.ip().to_canonical();
     let scope = match address {
@@ -323,7 +323,7 @@ const fn is_broadcast(ip: std::net::IpAddr) -> bool {
     }
 }
 
-/// Checks a connector's name. It ends up in logs and terminals.
+/// Checks a connector's name. It is shown in logs and terminals.
 fn name(name: &str) -> Result<(), OutOfRange> {
     id(name, "name")?;
     OutOfRange::unless(name.bytes().all(|byte| byte.is_ascii_graphic()), "name")

@@ -1,6 +1,6 @@
 //! Requests and responses: a small header in front of an opaque body.
 //!
-//! Decides how the two are packed. Never copies a body on receipt, and never looks into one.
+//! Decides how the two are encoded. Never copies a body on receipt, and never inspects one.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,7 +13,7 @@ use super::json::{self, JsonBody};
 use super::{Body, EncodeError, MessageError, OutOfRange};
 use crate::frame::{MAX_PAYLOAD, TooLarge};
 
-/// How urgent a request is, most urgent first: it orders that way.
+/// The urgency of a request, most urgent first: the order of the variants is the order of priority.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize,
 )]
@@ -21,10 +21,10 @@ use crate::frame::{MAX_PAYLOAD, TooLarge};
 pub enum Priority {
     /// Before all others.
     High,
-    /// Unless said otherwise.
+    /// The default.
     #[default]
     Normal,
-    /// When nothing else waits.
+    /// Only when no other request waits.
     Low,
 }
 
@@ -32,7 +32,7 @@ impl Priority {
     /// All priorities, most urgent first.
     pub const ALL: [Self; 3] = [Self::High, Self::Normal, Self::Low];
 
-    /// The stable text of the priority.
+    /// Returns the stable text of the priority.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -43,12 +43,12 @@ impl Priority {
     }
 }
 
-/// A request, whole. Its `Debug` shows how long the body is, never what it says.
+/// A whole request. Its `Debug` shows the length of the body, never its content.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Request {
     /// Correlates what both sides log: 1 to [`MAX_ID`](super::MAX_ID) bytes.
     pub id: String,
-    /// How long the sender still waits for the answer, in milliseconds from when it sent this.
+    /// How long the sender still waits for the answer, in milliseconds since it sent this.
     pub deadline_ms: Option<u64>,
     /// How urgent it is.
     pub priority: Priority,
@@ -56,14 +56,14 @@ pub struct Request {
     pub body: Bytes,
 }
 
-/// A response, whole. Its `Debug` shows how long the body is, never what it says.
+/// A whole response. Its `Debug` shows the length of the body, never its content.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Response {
     /// The body.
     pub body: Bytes,
 }
 
-/// A part of a streamed response. Its `Debug` shows how long the body is, never what it says.
+/// A part of a streamed response. Its `Debug` shows the length of the body, never its content.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ResponseChunk {
     /// 0 for the first chunk of a response, then one more each.
@@ -74,7 +74,7 @@ pub struct ResponseChunk {
     pub body: Bytes,
 }
 
-/// Bit of [`ResponseChunk`]'s flags that says that no chunk follows.
+/// Flag of a [`ResponseChunk`] that marks the last chunk.
 const FINAL: u8 = 0x01;
 
 #[derive(Serialize, Deserialize)]

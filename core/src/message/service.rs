@@ -1,6 +1,7 @@
-//! The preface of a forwarded stream, and the names it can ask for.
+//! The header of a forwarded stream, and the names it can ask for.
 //!
-//! Decides what a service name is. Never decides which exist or who may use them.
+//! Decides which service names are valid. Never decides which services exist or which peers may use
+//! them.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -18,7 +19,7 @@ pub const MAX_SERVICE_NAME: usize = 64;
 
 /// The name of a service: 1 to 64 of `a`–`z`, `0`–`9`, `.`, `_` and `-`.
 ///
-/// Nothing in it needs quoting in a log, a file name, a URL or a terminal.
+/// No character in it needs quoting in a log, a file name, a URL or a terminal.
 ///
 /// ```
 /// use adit_core::message::ServiceName;
@@ -37,7 +38,7 @@ pub struct ServiceName(Box<str>);
 pub struct InvalidServiceName;
 
 impl ServiceName {
-    /// The name as text.
+    /// Returns the name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -110,7 +111,7 @@ impl<'de> Deserialize<'de> for ServiceName {
 /// [`ErrorMessage`](super::ErrorMessage).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Open {
-    /// The service to be connected to.
+    /// The requested service.
     pub service: ServiceName,
 }
 

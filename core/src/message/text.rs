@@ -1,9 +1,9 @@
-//! Words that are a person's own: carried, never shown.
+//! Text that a person wrote: it is carried, never logged.
 
 use std::fmt;
 use std::ops::Deref;
 
-/// Text of a person, a document or a model. Its `Debug` shows how long it is, never what it says.
+/// Text of a person, a document or a model. Its `Debug` shows the length, never the content.
 ///
 /// ```
 /// use adit_core::message::Text;

@@ -1,7 +1,7 @@
-//! Which datagrams on the socket are whose: probes, packets of end-to-end connections, and those of
-//! connections from address to address (docs/protocol.md, "One socket").
+//! Classifies the datagrams on the socket: probes, packets of overlay (end-to-end) connections, and
+//! packets of direct connections (docs/protocol.md, "One socket").
 //!
-//! It looks at the first byte and at the connection id, and decides nothing else.
+//! It reads the first byte and the connection id, and decides nothing else.
 
 use bytes::BytesMut;
 
@@ -11,18 +11,18 @@ use crate::probe;
 use crate::quic::Endpoint;
 use crate::transmit::Datagram;
 
-/// Whose a datagram is.
+/// The class of a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Class {
     Probe,
-    /// Of an end-to-end connection.
+    /// A packet of an end-to-end connection.
     Overlay(OverlayId),
-    /// Of a connection from address to address, or the beginning of one.
+    /// A packet of a connection between two addresses, or the start of one.
     Direct,
 }
 
-/// Returns the class of the first packet of a batch, and the length of it and of those of the same
-/// class right behind it: nearly always all of them.
+/// Returns the class of the first packet of a batch, and the total length of it and the packets of
+/// the same class directly after it: nearly always all of them.
 pub(crate) fn first_run<C: PartialEq>(
     batch: &[u8],
     size: usize,

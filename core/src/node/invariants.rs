@@ -1,26 +1,26 @@
-//! What must hold within a node between any two calls, checked by simulations.
+//! The invariants of a node between any two calls, checked by simulations.
 //!
-//! It looks and never changes anything; a broken invariant is a bug of this node, and panics.
+//! It only reads; a broken invariant is a bug of this node, and panics.
 
 use super::{FaultInjector, Node};
 use crate::admission::MAX_SOURCES;
 
 impl Node {
-    /// Whether a shutdown was asked for.
+    /// Returns true if a shutdown was requested.
     #[must_use]
     pub const fn is_leaving(&self) -> bool {
         self.io.shutdown.is_under_way()
     }
 
-    /// From now on `injector` controls this node, which is a relay.
+    /// Gives `injector` control of this node, which is a relay.
     pub fn take_over(&mut self, injector: Box<dyn FaultInjector>) {
         if let Some(relay) = &mut self.relay_server {
             relay.fault_injector = Some(injector);
         }
     }
 
-    /// Checks that all indices and counters agree with what they index and count, and that every
-    /// collection is within its limit.
+    /// Checks that all indices and counters match their contents, and that every collection is
+    /// within its limit.
     ///
     /// # Panics
     /// When they do not.

@@ -1,9 +1,9 @@
-//! What every part of a node works with: the transport, the clock, the configuration, and the queues
-//! of what is to happen next.
+//! The shared parts that every owner uses: the transport, the clock, the configuration, and the
+//! queues of effects and events.
 //!
-//! An owner changes its own fields and what is here, and nothing else. What it causes in another
-//! owner is an [`Effect`]: only the node drains that queue, so that no call reaches itself by way of
-//! others, however many peers there are.
+//! An owner changes only its own fields and those of [`Io`]. What it causes in another owner is an
+//! [`Effect`]: only the node drains that queue, so that no method reaches itself by way of others,
+//! however many peers there are.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -19,7 +19,7 @@ use crate::message::{self, Message};
 use crate::quic::{Connection, ConnectionId, Endpoint};
 use crate::rng::Rng;
 
-/// What one owner causes in another.
+/// An effect of one owner on another.
 #[derive(Debug)]
 pub(super) enum Effect {
     /// Put a message on a peer's control stream.
@@ -34,21 +34,21 @@ pub(super) enum Effect {
     LookupOverdue { peer: PeerId },
     /// A peer is connected.
     Up { peer: PeerId },
-    /// The connection of a peer is gone, and everything that lived on it.
+    /// The connection of a peer is lost, with all its streams and requests.
     Down { peer: PeerId, connection: ConnectionId, failure: Failure },
-    /// A dialled peer whose connection was lost is to be dialled again.
+    /// A dialled peer that lost its connection is to be dialled again.
     Redial { peer: PeerId, failure: Failure },
     /// No further attempt to connect will be made.
     GaveUp { peer: PeerId, failure: Failure },
     /// A peer is over.
     Remove { peer: PeerId, failure: Failure },
-    /// A handshake was complete and its peer was refused.
+    /// A handshake was complete, but its peer was refused.
     Refused { connection: ConnectionId },
-    /// A stream of a peer's carries a request, and all of it has arrived.
+    /// A peer's stream carries a request that has arrived completely.
     RequestArrived { stream: StreamId, request: message::Request },
-    /// Request bodies of a peer that had to wait may go on.
+    /// A peer's request bodies that waited for room may continue.
     BodyReleased { peer: PeerId },
-    /// One relay sees this node at another address: the others are to hear from it.
+    /// One relay sees this node at another address: the others are to be notified.
     AddressChanged { relay: PeerId },
 }
 
@@ -57,7 +57,7 @@ pub(super) struct Io {
     pub(super) quic: Endpoint,
     pub(super) clock: Clock,
     pub(super) config: Config,
-    /// While the node is shutting down nothing new begins.
+    /// No new peers, streams or requests begin while the node is shutting down.
     pub(super) shutdown: Shutdown,
     rng: Rng,
     effects: VecDeque<Effect>,
@@ -77,17 +77,17 @@ impl Io {
         }
     }
 
-    /// The latest time that the node was given.
+    /// Returns the latest time that the node received.
     pub(super) const fn now(&self) -> Instant {
         self.clock.now()
     }
 
-    /// The wall time that goes with it.
+    /// Returns the wall time at that instant.
     pub(super) fn unix(&self) -> Duration {
         self.clock.unix()
     }
 
-    /// A generator of its own for one purpose.
+    /// Returns a separate generator for one purpose.
     pub(super) fn rng(&mut self, purpose: &str) -> Rng {
         Rng::new(self.rng.seed(), purpose)
     }
@@ -97,7 +97,7 @@ impl Io {
         self.events.push_back(event);
     }
 
-    /// Emits that a handshake failed which another node began, unless [`Event::ShutDown`] was the
+    /// Queues the event that a handshake of another node failed, unless [`Event::ShutDown`] was the
     /// last event.
     pub(super) fn reject(&mut self, remote: SocketAddr, failure: Failure) {
         if !self.shutdown.is_over() {
@@ -113,7 +113,7 @@ impl Io {
         !self.events.is_empty()
     }
 
-    /// Queues what another owner is to do.
+    /// Queues an effect on another owner.
     pub(super) fn effect(&mut self, effect: Effect) {
         self.effects.push_back(effect);
     }
@@ -140,7 +140,7 @@ impl Io {
         self.quic.stream(connection, act)
     }
 
-    /// Closes a connection and gives its peer the reason.
+    /// Closes a connection and sends its peer the reason.
     pub(super) fn close(&mut self, connection: ConnectionId, failure: &Failure) {
         let now = self.now();
         self.quic.with(connection, now, |c| c.close(failure, now));

@@ -1,7 +1,7 @@
-//! The composition root: everything that happens on one UDP socket.
+//! The composition root: all protocol work on one UDP socket.
 //!
 //! A [`Node`] routes values between the transport, its owners and its caller. It has no policy: an
-//! `if` about time, counts or scores belongs to an owner or to the machine that it asks.
+//! `if` about time, counts or scores belongs to an owner or to a machine of it.
 //!
 //! | owner | what it owns |
 //! |---|---|
@@ -13,9 +13,9 @@
 //! | `RelayServer` | the clients of a relay; what it decides, [`crate::relay`] |
 //!
 //! Each owner has its own fields and is called with `&mut Io`: the transport, the clock, the
-//! configuration, and the queues of events and effects. None knows the node. What one causes in
-//! another is an effect in a queue that the node alone drains, so that no method reaches itself by
-//! way of others (`core/tests/recursion.rs`).
+//! configuration, and the queues of events and effects. No owner holds a reference to the node.
+//! What one causes in another is an effect in a queue that the node alone drains, so that no method
+//! reaches itself through others (`core/tests/recursion.rs`).
 //!
 //! The contract, as in any sans-IO machine: after every call drain [`Node::poll_output`] until it
 //! returns `None`, then sleep until [`Node::deadline`] or the next input, whichever is first.
@@ -72,11 +72,12 @@ use shutdown::Shutdown;
 use snapshot::Parts;
 use streams::Streams;
 
-/// The impure part of a node's beginning: from here on everything follows from its inputs.
+/// The inputs that a node takes from its environment at the start: from here on it is
+/// deterministic.
 #[derive(Debug, Clone, Copy)]
 pub struct Start {
-    /// All the randomness a node will ever use, TLS's own aside. Take it from the system; equal
-    /// seeds make equal connection ids.
+    /// All the randomness that a node uses, except for TLS. Take it from the system; equal seeds
+    /// make equal connection ids.
     pub seed: [u8; 32],
     /// Monotonic time.
     pub now: Instant,
@@ -84,13 +85,13 @@ pub struct Start {
     pub unix: Duration,
 }
 
-/// What happened outside.
+/// An input from outside the node.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Input {
     /// Datagrams arrived.
     Datagram(Datagram),
-    /// The system did not send a datagram.
+    /// The system failed to send a datagram.
     SendFailed {
         /// Where it was to go.
         route: Route,
@@ -99,12 +100,12 @@ pub enum Input {
     },
     /// The addresses of this machine changed, or it moved to another network.
     NetworkChanged,
-    /// Where this machine can be reached on the networks that it is on, each with the port of the
-    /// socket: all of them, whenever one changes. They are advertised to peers behind relays.
+    /// The addresses of this machine on its networks, each with the port of the socket: all of
+    /// them, whenever one changes. They are advertised to peers behind relays.
     LocalAddresses(Vec<SocketAddr>),
-    /// The addresses outside that a gateway maps to the socket: all of them, whenever one changes;
-    /// none takes them away. They are advertised to peers behind relays. A gateway is not trusted: an
-    /// address is used only after a peer's probe has arrived by it.
+    /// The external addresses that a gateway maps to the socket: all of them, whenever one changes;
+    /// an empty list withdraws them. They are advertised to peers behind relays. A gateway is not
+    /// trusted: an address is used only after a peer's probe has arrived at it.
     MappedAddresses(Vec<SocketAddr>),
     /// The wall clock was set, or read again: time since the Unix epoch.
     Wall(Duration),
@@ -112,7 +113,7 @@ pub enum Input {
     Tick,
 }
 
-/// What a node asks of its caller.
+/// An action that a node asks of its caller.
 #[derive(Debug)]
 pub enum Output {
     /// Send these bytes, which are in the caller's buffer.
@@ -121,7 +122,7 @@ pub enum Output {
     Event(Event),
 }
 
-/// Everything that happens on one UDP socket, as a function of inputs and time.
+/// All protocol work on one UDP socket, as a function of inputs and time.
 pub struct Node {
     io: Io,
     peers: Peers,
@@ -162,8 +163,8 @@ impl Node {
         })
     }
 
-    /// Sets how many datagrams one [`Output::Transmit`] may hold: what the socket takes at once.
-    /// The default is 1.
+    /// Sets how many datagrams one [`Output::Transmit`] may hold: what the socket takes in one
+    /// call. The default is 1.
     pub const fn set_max_segments(&mut self, segments: usize) {
         self.io.quic.set_max_segments(segments);
     }
@@ -189,8 +190,7 @@ impl Node {
         self.advance();
     }
 
-    /// Returns the next thing this node asks for. Bytes to send are put into `out`, which is cleared
-    /// first.
+    /// Returns the node's next output. Bytes to send are put into `out`, which is cleared first.
     pub fn poll_output(&mut self, out: &mut Vec<u8>, now: Instant) -> Option<Output> {
         let now = self.io.clock.advance(now);
         loop {
@@ -214,7 +214,7 @@ impl Node {
                     None => continue,
                 }
             }
-            // Sending can end a connection: what that causes goes out before the node rests.
+            // Sending can end a connection: the consequences are sent before the node rests.
             self.settle();
             if !self.has_output() {
                 return None;
@@ -227,7 +227,7 @@ impl Node {
         self.io.poll_event()
     }
 
-    /// Returns when this node wants to be called next, and why. It is due while output is pending.
+    /// Returns the node's next deadline, and its reason. It is due while output is pending.
     #[must_use]
     pub fn deadline(&self) -> Option<Deadline> {
         if self.has_output() {
@@ -236,8 +236,8 @@ impl Node {
         self.timer()
     }
 
-    /// Returns the next timer alone, for a caller whose socket takes no more for now: pending output
-    /// does not make it due.
+    /// Returns the next timer alone, for a caller with a socket that accepts no more for now:
+    /// pending output does not make it due.
     #[must_use]
     pub fn timer(&self) -> Option<Deadline> {
         earliest([
@@ -265,17 +265,17 @@ impl Node {
         Ok(id)
     }
 
-    /// Replaces what a dial brought of its own instead of the node's identity and trust, for the
+    /// Replaces the dial's own identity and trust, which it uses instead of the node's, for the
     /// connections that are made from here on.
     ///
     /// # Errors
-    /// [`Misuse::UnknownPeer`] when it is not there, [`Misuse::UnusableIdentity`] when it cannot be
-    /// used.
+    /// [`Misuse::UnknownPeer`] when there is no such peer, [`Misuse::UnusableIdentity`] when the
+    /// identity cannot be used.
     pub fn set_dial_tls(&mut self, peer: PeerId, tls: &Tls) -> Result<(), Misuse> {
         self.peers.set_dial_tls(peer, tls, &self.io)
     }
 
-    /// Dials a peer again that had failed.
+    /// Dials a failed peer again.
     ///
     /// # Errors
     /// [`Misuse::WrongState`] unless it had failed.
@@ -286,10 +286,10 @@ impl Node {
         Ok(())
     }
 
-    /// Ends a peer: closes its connection, fails its requests, forgets it.
+    /// Ends a peer: closes its connection, fails its requests, and removes it.
     ///
     /// # Errors
-    /// [`Misuse::UnknownPeer`] when it is not there.
+    /// [`Misuse::UnknownPeer`] when there is no such peer.
     pub fn disconnect(&mut self, peer: PeerId, now: Instant) -> Result<(), Misuse> {
         self.io.clock.advance(now);
         self.end(peer, Failure::new(Code::Closed, "closed by this side"))?;
@@ -297,12 +297,12 @@ impl Node {
         Ok(())
     }
 
-    /// Replaces the identity and the trust while running. Handshakes from now on use them.
-    /// Connections that exist go on under the identity they were made with, unless the new trust
-    /// does not accept their peer: these are closed with `unauthenticated`, in the turns that follow.
+    /// Replaces the identity and the trust while running. Handshakes from now on use them. Existing
+    /// connections keep the identity with which they were made, unless the new trust does not
+    /// accept their peer: these are closed with `unauthenticated`, in the turns that follow.
     ///
     /// # Errors
-    /// [`TlsError`] when they cannot be used; nothing has changed then.
+    /// [`TlsError`] when they cannot be used; the node is then unchanged.
     pub fn set_tls(&mut self, tls: Tls, now: Instant) -> Result<(), TlsError> {
         self.io.clock.advance(now);
         self.peers.set_tls(tls, &mut self.io)?;
@@ -310,11 +310,12 @@ impl Node {
         Ok(())
     }
 
-    /// Notes that a peer which dialled this node has another certificate, as one does that renews
-    /// in time: from now on its connection lives as long as that one is valid.
+    /// Records that a peer which dialled this node has another certificate, as after a renewal:
+    /// from now on its connection may last until that one expires.
     ///
     /// # Errors
-    /// The reason when the certificate is not valid, or not that peer's. Nothing has changed then.
+    /// The reason when the certificate is not valid, or not that peer's. The node is then
+    /// unchanged.
     pub fn renew_credential(
         &mut self,
         id: PeerId,
@@ -325,7 +326,7 @@ impl Node {
         self.peers.renew_credential(id, chain, &self.io)
     }
 
-    /// Returns where a peer stands.
+    /// Returns the lifecycle state of a peer.
     #[must_use]
     pub fn state(&self, peer: PeerId) -> Option<&State> {
         self.peers.state(peer)
@@ -338,9 +339,9 @@ impl Node {
     }
 
     /// Offers services through every relay that this node has dialled or will dial, in place of
-    /// what it offered before; `None` offers nothing any more. [`Event::Registered`] and
-    /// [`Event::Unregistered`] report whether a relay takes it. [`Register::takeover`] is set by the
-    /// node.
+    /// what it offered before; `None` withdraws every offer. [`Event::Registered`] and
+    /// [`Event::Unregistered`] report whether a relay accepts it. [`Register::takeover`] is set by
+    /// the node.
     pub fn register(&mut self, offer: Option<Register>, now: Instant) {
         self.io.clock.advance(now);
         self.relay_client.register(offer, &mut self.io);
@@ -361,7 +362,8 @@ impl Node {
     /// Accepts a stream that was offered: from here on its bytes are the caller's.
     ///
     /// # Errors
-    /// [`Misuse::UnknownStream`] when it is gone, [`Misuse::WrongState`] when it was not offered.
+    /// [`Misuse::UnknownStream`] when it no longer exists, [`Misuse::WrongState`] when it was not
+    /// offered.
     pub fn accept_stream(&mut self, id: StreamId) -> Result<(), Misuse> {
         self.streams.accept(id, &mut self.io)
     }
@@ -369,20 +371,22 @@ impl Node {
     /// Refuses a stream that was offered, with a reason that the peer gets.
     ///
     /// # Errors
-    /// [`Misuse::UnknownStream`] when it is gone, [`Misuse::WrongState`] when it was not offered.
+    /// [`Misuse::UnknownStream`] when it no longer exists, [`Misuse::WrongState`] when it was not
+    /// offered.
     pub fn refuse_stream(&mut self, id: StreamId, failure: &Failure) -> Result<(), Misuse> {
         let refused = self.streams.refuse_offered(id, failure, &mut self.io);
         self.settle_effects();
         refused
     }
 
-    /// Returns a stream, for reading and writing. Calls on one that is gone say why.
+    /// Returns a stream, for reading and writing. Calls on a stream that no longer exists return
+    /// the reason.
     pub const fn stream(&mut self, id: StreamId) -> StreamRef<'_> {
         StreamRef { node: self, id }
     }
 
     /// Makes a request. Without a connection it waits for one, within its deadline.
-    /// [`Event::RequestProgressed`] means that [`Node::response`] has something.
+    /// [`Event::RequestProgressed`] means that [`Node::response`] has data.
     ///
     /// # Errors
     /// [`Misuse::OverLimit`] when the body is over 10 MiB, the queue is full, or the deadline is
@@ -402,8 +406,9 @@ impl Node {
         Ok(id)
     }
 
-    /// Returns the next part of the answer to a request of ours. `None` is its end. After the end or
-    /// a failure the request is forgotten. `Pending` means that [`Event::RequestProgressed`] follows.
+    /// Returns the next part of the answer to a request of ours. `None` is its end. After the end
+    /// or a failure the request is removed. `Pending` means that [`Event::RequestProgressed`]
+    /// follows.
     ///
     /// # Errors
     /// The [`Failure`] of the request, once.
@@ -413,22 +418,22 @@ impl Node {
         response
     }
 
-    /// Gives a request up, ours or a peer's, and notifies the other side.
+    /// Cancels a request, this node's or a peer's, and notifies the other side.
     ///
     /// # Errors
-    /// [`Misuse::UnknownRequest`] when it is not there.
+    /// [`Misuse::UnknownRequest`] when there is no such request.
     pub fn cancel(&mut self, id: RequestId) -> Result<(), Misuse> {
         let cancelled = self.requests.cancel(id, &mut self.streams, &mut self.io);
         self.settle_effects();
         cancelled
     }
 
-    /// Returns what a peer's request asks. It can be taken once.
+    /// Returns the content of a peer's request. It can be taken once.
     pub fn offer(&mut self, id: RequestId) -> Option<Offer> {
         self.requests.offer(id)
     }
 
-    /// Whether a peer's request still waits to be taken.
+    /// Returns true if a peer's request has not been taken yet.
     #[must_use]
     pub fn is_offered(&self, id: RequestId) -> bool {
         self.requests.is_offered(id)
@@ -437,16 +442,16 @@ impl Node {
     /// Answers a peer's request whole.
     ///
     /// # Errors
-    /// [`Misuse::UnknownRequest`] when the peer has given it up, [`Misuse::OverLimit`] above
-    /// 10 MiB, [`Misuse::WrongState`] when it was answered before.
+    /// [`Misuse::UnknownRequest`] when the peer has cancelled it, [`Misuse::OverLimit`] above 10
+    /// MiB, [`Misuse::WrongState`] when it was answered before.
     pub fn respond(&mut self, id: RequestId, body: Bytes) -> Result<(), Misuse> {
         let responded = self.requests.respond(id, body, &mut self.streams, &mut self.io);
         self.settle_effects();
         responded
     }
 
-    /// Adds a chunk to a streamed answer. `Pending` took nothing: [`Event::RequestProgressed`]
-    /// follows when the peer has read.
+    /// Adds a chunk to a streamed answer. `Pending` means that the chunk was not taken:
+    /// [`Event::RequestProgressed`] follows when the peer has read.
     ///
     /// # Errors
     /// As [`Node::respond`].
@@ -489,13 +494,13 @@ impl Node {
         self.peers.pop_datagram(id)
     }
 
-    /// Returns the bytes of the largest datagram that the path to a peer carries now.
+    /// Returns the size of the largest datagram that the path to a peer carries now.
     pub fn max_datagram(&mut self, id: PeerId) -> Option<usize> {
         let connection = self.peers.link(id)?;
         self.io.on(connection, quic::Connection::max_datagram)??.checked_sub(1)
     }
 
-    /// Shuts the node down: no new peers, streams or requests; peers are notified; what is under way
+    /// Shuts the node down: no new peers, streams or requests; peers are notified; work in progress
     /// may finish within the configured drain time; then every connection is closed and
     /// [`Event::ShutDown`] follows.
     pub fn shutdown(&mut self, now: Instant) {
@@ -509,7 +514,7 @@ impl Node {
         if let Some(relay) = &mut self.relay_server {
             why = why.with_retry_after(relay.drain());
         }
-        // One that has nothing under way is closed now, with the same reason.
+        // A peer without work in progress is closed now, with the same reason.
         for peer in self.peers.ids().filter(|id| !self.is_quiet(*id)).collect::<Vec<_>>() {
             self.io.send(peer, Message::Goaway(Goaway::from(&why)));
         }
@@ -517,28 +522,28 @@ impl Node {
         self.advance();
     }
 
-    /// Whether a shutdown was asked for and every peer is gone. What is still to be sent notifies
-    /// the peers, so drain the outputs before the socket is closed.
+    /// Returns true if a shutdown was requested and every peer is closed. The remaining output
+    /// notifies the peers, so drain the outputs before the socket is closed.
     #[must_use]
     pub const fn is_shut_down(&self) -> bool {
         self.io.shutdown.is_over()
     }
 
-    /// Whether the shutdown is complete and every peer was notified, as far as that is up to this
-    /// side: there is nothing more to wait for.
+    /// Returns true if the shutdown is complete and every peer was notified, as far as this side
+    /// can do so. The driver can stop then.
     #[must_use]
     pub fn has_taken_leave(&self) -> bool {
         self.is_shut_down() && !self.io.quic.is_sending() && !self.io.quic.is_closing()
     }
 
-    /// Returns all statistics, with ages as of the latest time that the node was given.
+    /// Returns all statistics, with ages as of the latest time that the node received.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         self.snapshot_at(self.io.now())
     }
 
-    /// Returns all statistics, with ages as of `now`: an idle node gets no time until a heartbeat is
-    /// due.
+    /// Returns all statistics, with ages as of `now`: an idle node receives no time until a
+    /// heartbeat is due.
     #[must_use]
     pub fn snapshot_at(&self, now: Instant) -> Snapshot {
         Snapshot {
@@ -571,7 +576,7 @@ impl Node {
         self.peers.describe(id, parts, &self.io)
     }
 
-    /// Hands each packet of a batch to the part that it belongs to.
+    /// Passes each packet of a batch to its owner.
     fn on_datagram(&mut self, mut datagram: Datagram) {
         if transmit::overlay_id(&datagram.route.remote).is_some() {
             return;
@@ -595,7 +600,7 @@ impl Node {
         }
     }
 
-    /// A probe on the socket: of a peer's, of a relay's, or a question to this node as a relay.
+    /// Handles a probe on the socket: a peer's, a relay's, or a question to this node as a relay.
     fn on_probe(&mut self, route: Route, bytes: &[u8]) {
         let is_known = self.overlay.on_probe(NextHop::Direct(route), bytes, &mut self.io);
         if let (false, Some(relay)) = (is_known, &self.relay_server)
@@ -605,7 +610,7 @@ impl Node {
         }
     }
 
-    /// Does everything that is due, and what follows from it.
+    /// Does all work that is due, and its consequences.
     fn advance(&mut self) {
         let now = self.io.now();
         self.io.quic.handle_timeout(now);
@@ -635,7 +640,7 @@ impl Node {
             || self.overlay.is_sending()
     }
 
-    /// Carries out every effect and routes every event of the transport, one after the other.
+    /// Carries out every effect and routes every event of the transport, in order.
     fn settle(&mut self) {
         loop {
             self.settle_effects();
@@ -644,7 +649,7 @@ impl Node {
         }
     }
 
-    /// Carries out every effect. Nothing that an effect calls comes back here.
+    /// Carries out every effect. No effect calls this method again.
     fn settle_effects(&mut self) {
         while let Some(effect) = self.io.poll_effect() {
             self.apply(effect);
@@ -702,8 +707,8 @@ impl Node {
         }
     }
 
-    /// Passes an event of the transport to the owner that it concerns. Before its handshake is
-    /// confirmed, or after this side closed it, a connection is nobody's.
+    /// Passes an event of the transport to the owner that it concerns. A connection has no owner
+    /// before its handshake is confirmed, and after this side closed it.
     fn on_transport_event(&mut self, connection: ConnectionId, event: quic::Event) {
         let io = &mut self.io;
         let Some(peer) = self.peers.on(connection) else {
@@ -764,7 +769,7 @@ impl Node {
         }
     }
 
-    /// A handshake that another node began has failed.
+    /// Handles the failure of a handshake that another node began.
     fn on_rejected(&mut self, connection: ConnectionId, remote: SocketAddr, failure: Failure) {
         self.overlay.on_gone(connection, &mut self.io);
         tracing::debug!(%remote, %failure, "a handshake failed");
@@ -833,8 +838,8 @@ impl Node {
         }
     }
 
-    /// Hands each datagram of a connection to the owner that its first byte names. Between a relay
-    /// and its clients there are packets of others instead of an application's.
+    /// Passes each datagram of a connection to the owner that its first byte names. Between a relay
+    /// and its clients, datagrams carry packets of other peers instead of an application's data.
     fn on_datagrams(&mut self, peer: PeerId) {
         let Some(connection) = self.peers.link(peer) else { return };
         let (is_relay, mut is_news) = (self.peers.is_relay(peer), false);
@@ -915,7 +920,8 @@ impl Node {
         }
     }
 
-    /// A relay found a service: the channel goes to the peer that it was looked up for.
+    /// Handles a service that a relay found: the channel goes to the peer that it was looked up
+    /// for.
     fn on_matched(&mut self, relay: PeerId, matched: &Matched) {
         let (channel, io) = (Channel { relay, number: matched.channel }, &mut self.io);
         let Some(peer) = self.relay_client.on_matched(relay, matched, io) else {
@@ -947,12 +953,12 @@ impl Node {
         Ok(())
     }
 
-    /// Ends the peers that have nothing under way, once a shutdown is under way.
+    /// Ends the peers without work in progress, once a shutdown has begun.
     fn advance_shutdown(&mut self, now: Instant) {
         let Some(is_over) = self.io.shutdown.poll(now) else { return };
         let (relays, others): (Vec<_>, Vec<_>) =
             self.peers.ids().partition(|id| self.peers.is_relay(*id));
-        // A relay carries what the others are sent: it is left when they have it.
+        // A relay carries the closing messages of the others: its connection is closed last.
         let are_alone = others.is_empty() && !relays.is_empty() && !self.is_sending_to_relays();
         let mut ended: Vec<_> =
             others.into_iter().filter(|id| is_over || self.is_quiet(*id)).collect();
@@ -961,7 +967,7 @@ impl Node {
         }
         for id in ended {
             let failure = Failure::new(Code::ShuttingDown, "shutting down");
-            // It was listed a moment ago.
+            // It is in the list that was just made.
             let _ = self.end(id, failure);
         }
         self.settle();
@@ -971,7 +977,7 @@ impl Node {
         }
     }
 
-    /// Whether something of a closed connection is still to go out through a relay.
+    /// Returns true if a closed connection still has packets to send through a relay.
     fn is_sending_to_relays(&mut self) -> bool {
         let waits = |id| {
             let connection = self.peers.link(id);
@@ -988,7 +994,7 @@ impl Node {
     }
 }
 
-/// Returns a datagram of a connection: what it is for, and its bytes.
+/// Returns the class of a datagram, and its bytes.
 fn framed(context: u8, data: &[u8]) -> Bytes {
     let mut framed = BytesMut::with_capacity(data.len() + 1);
     framed.put_u8(context);

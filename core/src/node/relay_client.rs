@@ -1,6 +1,7 @@
 //! This node as a client of relays: what it registers there, and which services it looks up.
 //!
-//! When to ask is decided by [`crate::relay_client`]; here it is asked and answered.
+//! [`crate::relay_client`] decides when to ask; this module sends the questions and handles the
+//! answers.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -30,16 +31,16 @@ struct Relay {
 struct Lookup {
     search: Search,
     service: ServiceName,
-    /// Its connection, up or being made.
+    /// Its connection, established or not.
     connection: Option<ConnectionId>,
-    /// An attempt to connect is under way, or the peer is connected.
+    /// An attempt to connect is in progress, or the peer is connected.
     is_active: bool,
 }
 
-/// What this node asked of its relays.
+/// This node's registrations and lookups at its relays.
 #[derive(Debug, Default)]
 pub(super) struct RelayClient {
-    /// What it offers, to every relay alike.
+    /// Its offer, the same for every relay.
     offer: Option<Register>,
     next_request: u64,
     relays: BTreeMap<PeerId, Relay>,
@@ -49,7 +50,7 @@ pub(super) struct RelayClient {
 }
 
 impl RelayClient {
-    /// Replaces what is offered at every relay.
+    /// Replaces the offer at every relay.
     pub(super) fn register(&mut self, offer: Option<Register>, io: &mut Io) {
         if self.offer == offer {
             return;
@@ -63,7 +64,7 @@ impl RelayClient {
         }
     }
 
-    /// Whether a relay has what this node offers.
+    /// Returns true if a relay has registered this node's offer.
     pub(super) fn is_registered(&self, relay: PeerId) -> bool {
         self.relays.get(&relay).is_some_and(|it| it.registration.is_held())
     }
@@ -72,7 +73,7 @@ impl RelayClient {
         earliest([self.registration_timers.next(), self.lookup_timers.next()])
     }
 
-    /// A relay is connected: what is offered is registered there, and what is wanted looked up.
+    /// Handles a connected relay: registers the offer there, and looks up the wanted services.
     pub(super) fn on_relay_up(&mut self, id: PeerId, overlay: &Overlay, io: &mut Io) {
         let is_wanted = self.offer.is_some();
         let relay = self
@@ -87,7 +88,7 @@ impl RelayClient {
         }
     }
 
-    /// The connection to a relay is gone.
+    /// Handles the lost connection to a relay.
     pub(super) fn on_relay_down(&mut self, id: PeerId, io: &mut Io) {
         let Some(relay) = self.relays.get_mut(&id) else { return };
         relay.is_up = false;
@@ -103,7 +104,7 @@ impl RelayClient {
         }
     }
 
-    /// A peer is over.
+    /// Removes a peer that is over.
     pub(super) fn forget(&mut self, peer: PeerId) {
         self.relays.remove(&peer);
         self.lookups.remove(&peer);
@@ -111,7 +112,7 @@ impl RelayClient {
         self.lookup_timers.set(peer, None);
     }
 
-    /// An attempt to connect to a peer begins that is behind relays: each of them is asked.
+    /// Begins an attempt to connect to a peer behind relays: each of them is asked.
     pub(super) fn look_up(
         &mut self,
         peer: PeerId,
@@ -130,28 +131,28 @@ impl RelayClient {
         self.ask_everywhere(peer, overlay, io);
     }
 
-    /// The attempt of a peer goes on with this connection.
+    /// Assigns this connection to the attempt of a peer.
     pub(super) fn set_connection(&mut self, peer: PeerId, connection: ConnectionId) {
         if let Some(lookup) = self.lookups.get_mut(&peer) {
             lookup.connection = Some(connection);
         }
     }
 
-    /// A peer is connected; `key` is how relays know it.
+    /// Handles a connected peer; `key` is its name at the relays.
     pub(super) fn on_found(&mut self, peer: PeerId, key: KeyDigest) {
         if let Some(lookup) = self.lookups.get_mut(&peer) {
             lookup.search.on_connected(key);
         }
     }
 
-    /// The connection of a peer, or the attempt at one, is over.
+    /// Handles the end of a peer's connection, or of an attempt at one.
     pub(super) fn on_peer_down(&mut self, peer: PeerId) {
         if let Some(lookup) = self.lookups.get_mut(&peer) {
             (lookup.is_active, lookup.connection) = (false, None);
         }
     }
 
-    /// A channel to a peer is over: its relay is asked again after a while.
+    /// Handles the end of a channel to a peer: its relay is asked again after a while.
     pub(super) fn on_channel_lost(&mut self, peer: PeerId, relay: PeerId, io: &Io) {
         if let Some(lookup) = self.lookups.get_mut(&peer) {
             lookup.search.on_lost(relay, io.now());
@@ -177,7 +178,8 @@ impl RelayClient {
         io.emit(Event::Unregistered { peer: id, failure });
     }
 
-    /// A relay found a service. Returns the peer that it was looked up for, if it is still wanted.
+    /// Handles a service that a relay found. Returns the peer that it was looked up for, if it is
+    /// still wanted.
     pub(super) fn on_matched(
         &mut self,
         relay: PeerId,
@@ -191,7 +193,7 @@ impl RelayClient {
         is_wanted.then_some(peer)
     }
 
-    /// A relay found no service. Returns the peer that cannot be found, and why.
+    /// Handles a lookup without a match. Returns the peer that cannot be found, and the reason.
     pub(super) fn on_unmatched(
         &mut self,
         relay: PeerId,
@@ -211,7 +213,7 @@ impl RelayClient {
         self.lookups.get(&peer).map(|lookup| lookup.search.verdict(has_relay))
     }
 
-    /// Does what is due by now.
+    /// Does the work that is due by now.
     pub(super) fn advance(&mut self, now: Instant, overlay: &Overlay, io: &mut Io) {
         while let Some((id, _)) = self.registration_timers.pop_due(now) {
             let action = self.relays.get_mut(&id).and_then(|it| it.registration.poll(now));
@@ -234,7 +236,7 @@ impl RelayClient {
         self.relays.iter().filter(|(_, relay)| relay.is_up).map(|(id, _)| *id).collect()
     }
 
-    /// Returns the peers that are looked up.
+    /// Returns the peers that are being looked up.
     fn active(&self) -> Vec<PeerId> {
         self.lookups.iter().filter(|(_, lookup)| lookup.is_active).map(|(id, _)| *id).collect()
     }
@@ -264,7 +266,8 @@ impl RelayClient {
         self.reindex(peer);
     }
 
-    /// Looks a service up at a relay, unless there is a channel already, or an answer to come.
+    /// Looks a service up at a relay, unless there is a channel already, or an answer is
+    /// outstanding.
     fn ask(&mut self, peer: PeerId, relay: PeerId, overlay: &Overlay, io: &mut Io) {
         let Some(lookup) = self.lookups.get_mut(&peer) else { return };
         let has_channel = |connection| overlay.has_channel_at(connection, relay);
@@ -279,7 +282,7 @@ impl RelayClient {
         io.send(relay, Message::Connect(Connect { request, service, exclude }));
     }
 
-    /// Returns the peer whose lookup a relay answers.
+    /// Returns the peer for which a relay answers this lookup.
     fn asked_by(&self, request: u64, relay: PeerId) -> Option<PeerId> {
         let awaits = |(_, lookup): &(&PeerId, &Lookup)| lookup.search.awaits(relay, request);
         self.lookups.iter().find(awaits).map(|(peer, _)| *peer)
@@ -293,7 +296,7 @@ impl RelayClient {
     }
 }
 
-/// Why a channel is given back that no peer waits for.
+/// Returns the reason for which a channel without a waiting peer is returned.
 pub(super) fn unwanted() -> Failure {
     Failure::new(Code::Cancelled, "nobody waits for this channel")
 }

@@ -1,8 +1,9 @@
-//! This node as a relay: the messages and packets of its clients, passed on as [`crate::relay`]
+//! This node as a relay: it forwards the messages and packets of its clients as [`crate::relay`]
 //! decides.
 //!
-//! What one client does can concern thousands of others: a service that is withdrawn, a connector
-//! that vanishes. Each turn carries out [`ACTIONS`] of what follows, and leaves the rest for the next.
+//! An input from one client can concern thousands of others: a withdrawn service, a connector that
+//! vanishes. Each turn carries out [`ACTIONS`] of the consequences, and leaves the rest for the
+//! next.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -19,11 +20,11 @@ use crate::timer::{Deadline, Reason};
 use crate::tls::Credential;
 use crate::transmit::Route;
 
-/// Messages to clients, and clients let go, in one turn: at about 3 µs each below a millisecond, so
-/// that the packets of others do not wait for a crowd.
+/// Messages to clients, and clients removed, in one turn: at about 3 µs each they take less than a
+/// millisecond, so that the packets of others do not wait for a crowd.
 const ACTIONS: usize = 256;
 
-/// What makes a node a relay.
+/// The state of a node that is a relay.
 #[derive(Debug)]
 pub(super) struct RelayServer {
     relay: Relay,
@@ -36,7 +37,7 @@ pub(super) struct RelayServer {
 }
 
 impl RelayServer {
-    /// Returns `None` for a node that is no relay.
+    /// Returns `None` for a node that is not a relay.
     pub(super) fn of(config: &Config) -> Option<Self> {
         let settings = config.relay.clone()?;
         Some(Self {
@@ -59,7 +60,7 @@ impl RelayServer {
         self.relay.view(now)
     }
 
-    /// A client is connected.
+    /// Handles a connected client.
     pub(super) fn on_up(
         &mut self,
         id: PeerId,
@@ -76,12 +77,12 @@ impl RelayServer {
         self.relay.on_attached(id, &client, observed);
     }
 
-    /// The packets of a client come from another address.
+    /// Handles a new source address of a client's packets.
     pub(super) fn on_moved(&mut self, id: PeerId, observed: SocketAddr) {
         self.relay.on_moved(id, observed);
     }
 
-    /// The connection of a client is gone.
+    /// Handles the lost connection of a client.
     pub(super) fn on_down(&mut self, id: PeerId) {
         self.clients.remove(&id);
         self.relay.on_detached(id);
@@ -91,19 +92,19 @@ impl RelayServer {
         self.relay.handle_message(id, message, now);
     }
 
-    /// Stops letting clients in. Returns the pause after which they should come back.
+    /// Stops admitting clients. Returns the pause after which they should come back.
     pub(super) fn drain(&mut self) -> Duration {
         let after = self.relay.config().come_back_after;
         self.relay.drain(after);
         after
     }
 
-    /// Whether packets of a client are passed on.
+    /// Returns true if packets of a client are forwarded.
     pub(super) fn has_channels(&self, id: PeerId) -> bool {
         self.relay.has_channels(id)
     }
 
-    /// Takes a client's packet for another.
+    /// Accepts a packet from one client for another.
     pub(super) fn forward(&mut self, id: PeerId, datagram: &[u8], now: Instant) {
         #[cfg(any(test, feature = "testing"))]
         if let Some(injector) = &mut self.fault_injector {
@@ -115,7 +116,7 @@ impl RelayServer {
         self.relay.forward(id, datagram, now);
     }
 
-    /// Moves packets into the clients' connections as far as these have room.
+    /// Moves packets into the clients' connections while these have room.
     pub(super) fn feed_clients(&mut self, io: &mut Io) {
         while let Some(client) = self.relay.poll_ready() {
             self.ready.push_back(client);
@@ -130,7 +131,7 @@ impl RelayServer {
         }
     }
 
-    /// Queues what the relay decided, as much as one turn may carry out.
+    /// Carries out the actions of the relay, as many as one turn may.
     pub(super) fn advance(&mut self, io: &mut Io) {
         for _ in 0..ACTIONS {
             let Some(action) = self.relay.poll(io.now()) else { return };
@@ -169,7 +170,7 @@ fn feed(connection: &mut quic::Connection, relay: &mut Relay, client: PeerId) ->
             return true;
         }
         for datagram in relay.poll_packet(client, largest).into_iter().flatten() {
-            // A connection that cannot take it is a path that lost it.
+            // A full connection counts as a path that lost the packet.
             let _ = connection.send_datagram(datagram);
         }
     }

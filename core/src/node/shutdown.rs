@@ -1,22 +1,22 @@
-//! How far a shutdown has come: the peers are notified, what is under way may finish, then every
+//! The progress of a shutdown: the peers are notified, work in progress may finish, then every
 //! connection is closed.
 
 use std::time::{Duration, Instant};
 
 use crate::timer::{Deadline, Reason, earliest};
 
-/// Time between two looks at what is still under way: looking costs a pass over all peers.
+/// Time between two checks of the work in progress: each check costs a pass over all peers.
 const INTERVAL: Duration = Duration::from_millis(20);
 
-/// How far a shutdown has come.
+/// The progress of a shutdown.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Shutdown {
-    /// None was asked for.
+    /// None was requested.
     #[default]
     None,
-    /// What is under way may finish by `until`; whether it has is looked at next at `check`.
+    /// Work in progress may finish by `until`; `check` is when to test for that next.
     Draining { until: Instant, check: Instant },
-    /// Every peer is gone.
+    /// Every peer is closed.
     Done,
 }
 
@@ -29,13 +29,13 @@ impl Shutdown {
         matches!(self, Self::Done)
     }
 
-    /// Begins; what is under way may finish by `until`.
+    /// Begins the drain; work in progress may finish by `until`.
     pub(super) const fn begin(&mut self, until: Instant, now: Instant) {
         *self = Self::Draining { until, check: now };
     }
 
-    /// Returns whether it is time to look at what is under way, and if so whether the time for
-    /// finishing it is over.
+    /// Returns whether the work in progress is due for a check, and if so whether the drain time is
+    /// over.
     pub(super) fn poll(&mut self, now: Instant) -> Option<bool> {
         let Self::Draining { until, check } = self else { return None };
         if *check > now && *until > now {

@@ -1,4 +1,4 @@
-//! All statistics of a node as plain data, to be shown or exported.
+//! All statistics of a node as plain data, to display or to export.
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -18,15 +18,15 @@ use crate::tls::Credential;
 /// A node at one instant.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Snapshot {
-    /// Connections that exist, those being made or closed included.
+    /// Connections that exist, including those being established or closed.
     pub connections: usize,
-    /// What came of the handshakes that others began.
+    /// The results of handshakes that others began.
     pub handshakes: admission::Stats,
-    /// What the network does to the addresses of this node's packets, as far as relays have shown it.
+    /// How the network maps the addresses of this node's packets, as far as relays have shown it.
     pub mapping: Mapping,
-    /// What it does for its clients, if it is a relay.
+    /// Its status as a relay, if it is one.
     pub relay: Option<relay::View>,
-    /// Every peer, in the order in which they came.
+    /// Every peer, in order of arrival.
     pub peers: Vec<PeerSnapshot>,
 }
 
@@ -35,15 +35,15 @@ pub struct Snapshot {
 pub struct PeerSnapshot {
     /// Its id in this node.
     pub id: PeerId,
-    /// Who it proved to be by its verified certificate; `None` until it was connected once.
+    /// The identity that its verified certificate proved; `None` until it was connected once.
     pub credential: Option<Credential>,
     /// Its address.
     pub remote: SocketAddr,
     /// Whether this side dialled.
     pub dialled: bool,
-    /// Whether it is a relay of this node's.
+    /// Whether it is one of this node's relays.
     pub is_relay: bool,
-    /// Whether it has what this node offers, if it is a relay.
+    /// Whether it has registered this node's offer, if it is a relay.
     pub is_registered: bool,
     /// By which path it is reached and why, if it is behind a relay.
     pub path: Option<path::PathsView>,
@@ -63,9 +63,9 @@ pub struct PeerSnapshot {
     pub requests: RequestCounts,
     /// Streams open now.
     pub streams: usize,
-    /// Connections made again after a loss.
+    /// Connections that were restored after a loss.
     pub reconnections: u64,
-    /// Datagrams dropped because nobody fetched them.
+    /// Datagrams dropped because the application did not fetch them.
     pub datagrams_dropped: u64,
     /// Control frames of unknown kinds, skipped.
     pub unknown_frames: u64,
@@ -75,7 +75,7 @@ pub struct PeerSnapshot {
     pub last_failure: Option<crate::error::Failure>,
 }
 
-/// What other owners know of a peer.
+/// The parts of a peer's snapshot that other owners hold.
 pub(super) struct Parts {
     pub(super) is_registered: bool,
     pub(super) path: Option<path::PathsView>,

@@ -53,7 +53,7 @@ impl fmt::Debug for ProbeKey {
     }
 }
 
-/// What a probe is.
+/// The kind of a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ProbeKind {
     /// A ping, 0x20.
@@ -88,10 +88,10 @@ pub struct Probe {
     pub session: u64,
     /// One more than that of the sender's last ping; a pong repeats the ping's.
     pub transaction: u64,
-    /// When this probe was sent, in microseconds of a clock of its sender's own that never goes back;
+    /// When this probe was sent, in microseconds of the sender's own clock, which never goes back;
     /// a relay, which keeps no clock for a client, repeats the ping's.
     pub sent: u64,
-    /// Where the ping came from, as the sender of the pong saw it; `None` in a ping, and where there
+    /// The source of the ping, as the sender of the pong saw it; `None` in a ping, and where there
     /// is no address.
     pub observed: Option<SocketAddr>,
     /// Eight bits that the two ends agree on.
@@ -101,7 +101,7 @@ pub struct Probe {
 impl Probe {
     /// Returns the probe as bytes, authenticated with `key`.
     ///
-    /// Of an IPv6 address, flow label and scope are not carried: they mean nothing elsewhere.
+    /// Of an IPv6 address, flow label and scope are not carried: they have no meaning elsewhere.
     #[must_use]
     pub fn encode(&self, key: &ProbeKey) -> [u8; LEN] {
         let mut out = [0; LEN];
@@ -154,7 +154,7 @@ impl Probe {
             observed: address(bytes)?,
             state: bytes[44],
         };
-        // One value has one form: nothing hides where the layout has zeros.
+        // A value has exactly one encoding: no hidden data where the layout has zeros.
         (bytes[45..BODY] == [0; BODY - 45]).then_some(probe)
     }
 }
@@ -171,7 +171,7 @@ fn number(bytes: &[u8; LEN], at: usize) -> u64 {
     bytes[at..at + 8].iter().fold(0, |number, &byte| (number << 8) | u64::from(byte))
 }
 
-/// The address within; the outer `None` means that there is none in its one form.
+/// Returns the contained address; the outer `None` means that the encoding is invalid.
 fn address(bytes: &[u8; LEN]) -> Option<Option<SocketAddr>> {
     let octets: [u8; 16] = bytes[26..42].try_into().ok()?;
     let port = u16::from_be_bytes([bytes[42], bytes[43]]);

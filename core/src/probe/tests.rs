@@ -1,4 +1,4 @@
-//! The bytes, their one form, and what is refused.
+//! Tests of the encoding, that it is unique, and of invalid probes.
 
 use super::{BODY, FIRST_BYTES, LEN, Probe, ProbeKey, ProbeKind};
 use proptest::prelude::*;

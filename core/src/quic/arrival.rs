@@ -1,8 +1,8 @@
-//! Handshakes that others begin: asked about at the gate, watched until the peer is known, and
-//! forgotten when that takes too long or too many bytes. And the answers to packets that belong to
+//! Handshakes that others begin: admitted or refused, limited until the peer is authenticated, and
+//! removed when that takes too long or too many bytes. Also the answers to packets that belong to
 //! no connection.
 //!
-//! Who may begin one is decided by [`crate::admission`]; here its verdicts are carried out.
+//! [`crate::admission`] decides which handshakes may begin; here its verdicts are carried out.
 
 use std::time::Instant;
 
@@ -14,10 +14,10 @@ use crate::error::{Code, Failure};
 use crate::transmit;
 
 /// Stateless answers (version negotiation, reset, retry) waiting to be sent; more than this many
-/// are dropped, since whoever asked asks again.
+/// are dropped, since the sender of the question asks again.
 const MAX_RESPONSES: usize = 256;
 
-/// What a connection that a peer began is held to until the peer is known.
+/// Limits of a connection that a peer began, until the peer is authenticated.
 #[derive(Debug)]
 pub(super) struct Unproven {
     pub(super) ticket: Ticket,
@@ -27,20 +27,20 @@ pub(super) struct Unproven {
 }
 
 impl Connection {
-    /// When the handshake must be over, if a peer began it and it is not.
+    /// Returns when the handshake must be over, if a peer began it and it is not.
     pub(super) fn handshake_due(&self) -> Option<Instant> {
         self.unproven.as_ref().filter(|_| self.establishing).map(|unproven| unproven.due)
     }
 }
 
 impl Endpoint {
-    /// Connections that hold a ticket of the gate.
+    /// Returns the number of connections that hold a ticket of the admission.
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn tickets(&self) -> usize {
         self.connections.values().filter(|connection| connection.unproven.is_some()).count()
     }
 
-    /// Answers a first packet of so many bytes.
+    /// Decides about a first packet of `size` bytes, and answers it or begins the handshake.
     pub(super) fn admit(
         &mut self,
         incoming: Incoming,
@@ -53,11 +53,11 @@ impl Endpoint {
         match self.admission.decide(address, is_proven, passed, now) {
             Verdict::Accept(ticket) => self.accept(incoming, ticket, size, now),
             Verdict::Retry => {
-                // Err would mean that it carries proof already.
+                // Err would mean that it already carries a token.
                 if let Ok(transmit) = self.inner.retry(incoming, &mut answer) {
                     self.respond(&transmit, answer);
                 }
-                // The id in it is of no connection.
+                // The id in it belongs to no connection.
                 drop(self.issued.take());
                 None
             }
@@ -106,7 +106,7 @@ impl Endpoint {
         }
     }
 
-    /// Whether a connection may take another datagram of so many bytes; if not, it is over.
+    /// Returns true if a connection may take another datagram of this size; if not, it is over.
     pub(super) fn is_within_allowance(
         &mut self,
         id: ConnectionId,
@@ -135,7 +135,7 @@ impl Endpoint {
         }
     }
 
-    /// The next answer.
+    /// Returns the next answer.
     pub(super) fn poll_response(&mut self, out: &mut Vec<u8>) -> Option<Outgoing> {
         let (transmit, bytes) = self.responses.pop_front()?;
         out.extend_from_slice(&bytes);
@@ -151,8 +151,8 @@ impl Endpoint {
         }
     }
 
-    /// Says once that a handshake came to nothing and keeps none of it: a stranger is not owed the
-    /// time in which a close is repeated (RFC 9000 §10.2.1).
+    /// Reports a failed handshake once and keeps no state of it: a stranger is not owed the time in
+    /// which a close is repeated (RFC 9000 §10.2.1).
     fn forget(&mut self, id: ConnectionId, failure: Failure, now: Instant) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         let (handle, remote) = (connection.handle, connection.remote());
@@ -163,7 +163,7 @@ impl Endpoint {
         if let Some(transmit) = transmit {
             self.respond(&transmit, bytes);
         }
-        // Nothing is expected in answer to it.
+        // No answer to it is expected.
         let _ = self.inner.handle_event(handle, EndpointEvent::drained());
         if is_news {
             self.events.push_back((id, Event::Rejected(remote, failure)));

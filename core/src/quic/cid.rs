@@ -1,7 +1,8 @@
-//! Seeded connection ids: eight random bytes from the node's own generator. And which of them were
-//! given to end-to-end connections: their packets may come from any address.
+//! Seeded connection ids: eight random bytes from the node's own generator. It also records which
+//! of them belong to end-to-end connections: their packets may come from any address.
 //!
-//! The stock generators draw from the operating system and would make two runs of one seed differ.
+//! The default generators use the operating system's randomness and would make two runs of one seed
+//! differ.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,7 +22,7 @@ const REMEMBERED: usize = 32;
 /// A connection id of this node.
 pub(super) type Cid = [u8; CID_LEN];
 
-/// What was generated since somebody asked last.
+/// The ids generated since the last call that took them.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Issued(Arc<Mutex<Vec<Cid>>>);
 
@@ -40,7 +41,8 @@ pub(super) struct Known {
 }
 
 impl Known {
-    /// Notes ids of a connection; beyond what a connection can have in use, the oldest go.
+    /// Records ids of a connection; beyond the number that a connection can have in use, the oldest
+    /// are dropped.
     pub(super) fn insert(&mut self, connection: ConnectionId, issued: Vec<Cid>) {
         let of = self.of.entry(connection).or_default();
         for cid in issued {
@@ -54,14 +56,15 @@ impl Known {
         }
     }
 
-    /// Forgets those of a connection.
+    /// Removes the ids of a connection.
     pub(super) fn remove(&mut self, connection: ConnectionId) {
         for cid in self.of.remove(&connection).unwrap_or_default() {
             self.connections.remove(&cid);
         }
     }
 
-    /// Whose packet with a short header this is (RFC 9000 §17.3.1), if an end-to-end connection's.
+    /// Returns the end-to-end connection that a packet with a short header belongs to (RFC 9000
+    /// §17.3.1), if any.
     pub(super) fn find(&self, packet: &[u8]) -> Option<ConnectionId> {
         if self.connections.is_empty() {
             return None;
@@ -97,7 +100,7 @@ impl ConnectionIdGenerator for SeededCids {
     }
 }
 
-/// The provider of a client's first destination ids.
+/// Returns the provider of a client's first destination ids.
 pub(super) fn initial_dst_cids(
     rng: Rng,
 ) -> Arc<dyn Fn() -> quinn_proto::ConnectionId + Send + Sync> {

@@ -1,10 +1,11 @@
-//! Congestion control: Cubic (RFC 9438), kept from building a standing queue where the two hosts
-//! are close.
+//! Congestion control: Cubic (RFC 9438), with a bound that prevents a standing queue between close
+//! hosts.
 //!
-//! On a loopback or a local network nothing is lost until a socket buffer of megabytes overflows,
+//! On a loopback or a local network no packet is lost until a socket buffer of megabytes overflows,
 //! so that Cubic alone keeps it full and every small request waits behind it. There the window is
-//! bounded by what was delivered lately in two round trips and a little more. On longer paths the
-//! bound is off: latency there is the path's, and a bound would yield to every other sender.
+//! bounded by a little more than the amount that was recently delivered in two round trips. On
+//! longer paths the bound is off: latency there is the path's, and a bound would yield to every
+//! other sender.
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -20,14 +21,14 @@ const LOCAL: Duration = Duration::from_millis(5);
 /// Queue that a local path may build on top of two round trips.
 const QUEUE: Duration = Duration::from_micros(500);
 
-/// The bound never goes below this: a wireless network of 400 Mbit/s may delay its packets by
-/// twenty times its least round trip and is still filled.
+/// Minimum of the bound: a wireless network of 400 Mbit/s may delay its packets by twenty times its
+/// smallest round trip and is still filled.
 const FLOOR: u64 = 1 << 20;
 
-/// Shortest time over which a rate is measured: below it a single batch decides.
+/// Shortest time over which a rate is measured: below it a single batch dominates.
 const SHORTEST_ROUND: Duration = Duration::from_millis(1);
 
-/// Rounds whose best rate counts.
+/// Rounds from which the best delivery rate is taken.
 const ROUNDS: usize = 10;
 
 #[derive(Debug, Default)]
@@ -42,11 +43,11 @@ impl ControllerFactory for BoundedCubic {
     }
 }
 
-/// No congestion control, for connections that carry others which have their own.
+/// No congestion control, for connections that carry other connections with their own.
 #[derive(Debug)]
 pub(super) struct Unbounded;
 
-/// Bytes in flight that no connection to a relay reaches: 10 Gbit/s over 200 ms.
+/// Bytes in flight that a connection to a relay never reaches: 10 Gbit/s over 200 ms.
 const NO_BOUND: u64 = 256 << 20;
 
 impl ControllerFactory for Unbounded {
@@ -92,12 +93,12 @@ struct Bounded {
     bound: Bound,
 }
 
-/// What the path delivered lately, and the window that follows from it.
+/// The amount that the path recently delivered, and the resulting window.
 #[derive(Debug, Clone)]
 struct Bound {
     round_start: Instant,
     delivered: u64,
-    /// The least round trip of the path.
+    /// The smallest round trip of the path.
     min_rtt: Duration,
     /// Bytes a second, of the latest rounds.
     rates: VecDeque<f64>,
@@ -155,7 +156,8 @@ impl Controller for Bounded {
         rtt: &RttEstimator,
     ) {
         self.bound.on_ack(bytes, rtt.min());
-        // A window that is not used must not grow, or the first loss would shrink nothing.
+        // A window that is not used must not grow, or the first loss would not reduce the sending
+        // rate.
         let bounded = self.cubic.window() >= self.bound.window;
         self.cubic.on_ack(now, sent, bytes, app_limited || bounded, rtt);
     }

@@ -1,7 +1,7 @@
 //! One connection: its streams and datagrams in our terms.
 //!
-//! It decides which writes may use the reserve that bulk must leave free; everything else it
-//! translates. Streams are named by quinn's number, which the node wraps in its own name.
+//! It decides which writes may use the reserve that bulk must leave free; it translates the rest.
+//! Streams have quinn's number, which the node wraps in its own id.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -16,47 +16,47 @@ use super::{Layer, Unproven, convert};
 use crate::error::{Code, Failure, Misuse};
 use crate::event::Statistics;
 
-/// What a read found.
+/// The result of a read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Read {
-    /// Bytes in order, at most as many as asked for.
+    /// Bytes in order, at most as many as requested.
     Chunk(Bytes),
-    /// Nothing yet: a readable event follows.
+    /// No data yet: a readable event follows.
     Blocked,
     /// The peer finished the stream and everything has been read.
     End,
     /// The peer reset the stream.
     Reset(Code),
-    /// The stream is not there: read to its end, stopped, or never opened.
+    /// The stream does not exist: read to its end, stopped, or never opened.
     Gone,
 }
 
-/// What a write did.
+/// The result of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Write {
     /// This many bytes were taken.
     Taken(usize),
     /// None were: a writable event follows.
     Blocked,
-    /// The peer asked for no more.
+    /// The peer stopped the stream.
     Stopped(Code),
-    /// The stream is not there, or finished.
+    /// The stream does not exist, or is finished.
     Gone,
 }
 
-/// What a write may use.
+/// The priority class of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Class {
     /// The send window.
     Bulk,
     /// The send window and the reserve for small writes.
     Interactive,
-    /// Those, and the reserve for the control stream.
+    /// The send window, that reserve, and the reserve for the control stream.
     Control,
 }
 
 impl Class {
-    /// The order in which streams with data are sent.
+    /// Returns the order in which streams with data are sent.
     pub(super) const fn priority(self) -> i32 {
         match self {
             Self::Bulk => 0,
@@ -66,57 +66,57 @@ impl Class {
     }
 }
 
-/// Bytes the control stream may write beyond every other stream's.
+/// Bytes the control stream may write beyond the limit of every other stream.
 const CONTROL_RESERVE: u64 = 256 << 10;
 
-/// Streams that the peer may have open at once. The transport keeps a place for each that it may,
-/// open or not, so that they are allowed as they are used.
+/// Streams that the peer may have open. The transport keeps a place for each that it may open, so
+/// that they are allowed as they are used.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Allowance {
     pub(super) allowed: u32,
     pub(super) most: u32,
 }
 
-/// One quinn connection and what we remember of it.
+/// One quinn connection and the state that we keep for it.
 pub(crate) struct Connection {
     pub(super) handle: ConnectionHandle,
     pub(super) layer: Layer,
-    /// Where the peer was when we looked last.
+    /// The address of the peer when it was last checked.
     pub(super) remote: SocketAddr,
     pub(super) inner: quinn_proto::Connection,
-    /// TLS is complete on this side: the peer has proven who it is.
+    /// TLS is complete on this side: the peer is authenticated.
     pub(super) proven: bool,
     /// Set until the handshake is confirmed by both sides.
     pub(super) establishing: bool,
-    /// What a connection that the peer began holds until it is confirmed or gone.
+    /// The state that a connection of a dialling peer holds until it is confirmed or removed.
     pub(super) unproven: Option<Unproven>,
     pub(super) lost: bool,
     pub(super) streams: Allowance,
     pub(super) send_window: u64,
     pub(super) interactive_reserve: u64,
-    /// In the queue of connections that may have something to send.
+    /// Whether it is in the queue of connections that may have data to send.
     pub(super) queued: bool,
     pub(super) heard_frames: u64,
     pub(super) last_heard: Instant,
 }
 
 impl Connection {
-    /// Where the peer is now.
+    /// Returns the present address of the peer.
     pub(crate) fn remote(&self) -> SocketAddr {
         self.inner.remote_address()
     }
 
-    /// Whether it is end to end, over whatever path there is.
+    /// Returns true if it is an end-to-end connection, over any path.
     pub(crate) fn is_overlay(&self) -> bool {
         self.layer == Layer::Inner
     }
 
-    /// The transport's own smoothed round trip.
+    /// Returns the transport's own smoothed round trip.
     pub(crate) fn rtt(&self) -> Duration {
         self.inner.rtt()
     }
 
-    /// The verified certificate chain of the peer in DER, leaf first.
+    /// Returns the verified certificate chain of the peer in DER, leaf first.
     pub(crate) fn peer_chain(&self) -> Option<Vec<rustls_pki_types::CertificateDer<'static>>> {
         self.inner.crypto_session().peer_identity()?.downcast().ok().map(|chain| *chain)
     }
@@ -134,12 +134,12 @@ impl Connection {
         }
     }
 
-    /// When the peer last said anything that authenticated.
+    /// Returns when the last authenticated packet of the peer arrived.
     pub(crate) const fn last_heard(&self) -> Instant {
         self.last_heard
     }
 
-    /// Notices frames that arrived since the last call. Only frames of authenticated packets are
+    /// Records frames that arrived since the last call. Only frames of authenticated packets are
     /// counted, so that a forger cannot keep a dead peer alive.
     pub(super) fn note_heard(&mut self, now: Instant) -> bool {
         let f = self.inner.stats().frame_rx;
@@ -152,21 +152,21 @@ impl Connection {
         is_news
     }
 
-    /// Notices that the peer has another address than when we looked last.
+    /// Detects that the address of the peer has changed since the last check.
     pub(super) fn note_moved(&mut self) -> Option<SocketAddr> {
         let remote = self.inner.remote_address();
         (std::mem::replace(&mut self.remote, remote) != remote).then_some(remote)
     }
 
-    /// Room for datagrams that wait to be sent, in bytes.
+    /// Returns the room for datagrams that wait to be sent, in bytes.
     pub(crate) fn datagram_room(&mut self) -> usize {
         self.inner.datagrams().send_buffer_space()
     }
 
-    /// Bytes of datagrams that wait to be sent, if it is a connection to a relay.
+    /// Returns the bytes of datagrams that wait to be sent, if it is a connection to a relay.
     pub(crate) fn datagrams_waiting(&mut self) -> usize {
         match self.layer {
-            // The room of an empty buffer is less by what a datagram takes beside its bytes.
+            // The room of an empty buffer is reduced by a datagram's overhead.
             Layer::Outer => super::OUTER_DATAGRAMS
                 .saturating_sub(self.datagram_room())
                 .saturating_sub(size_of::<Bytes>()),
@@ -174,20 +174,22 @@ impl Connection {
         }
     }
 
-    /// Forgets what is known of the path, the size of its packets among it, and learns it anew.
+    /// Discards what is known of the path, including the size of its packets, and measures it
+    /// again.
     pub(crate) fn forget_path(&mut self, now: Instant) {
         self.inner.path_changed(now);
     }
 
-    /// A secret that only the two ends of this connection have (RFC 8446 §7.5); `None` before its
-    /// TLS handshake is complete.
+    /// Returns a secret that only the two ends of this connection share (RFC 8446 §7.5); `None`
+    /// before its TLS handshake is complete.
     pub(crate) fn export<const N: usize>(&self, label: &[u8], context: &[u8]) -> Option<[u8; N]> {
         let mut out = [0; N];
         self.inner.crypto_session().export_keying_material(&mut out, label, context).ok()?;
         Some(out)
     }
 
-    /// The peer is known: it may open more streams, and the more the more it has open.
+    /// Raises the number of streams that an authenticated peer may open; it grows with the number
+    /// that it has open.
     pub(super) fn allow_streams(&mut self, known: u32) {
         self.allow(known.min(self.streams.most));
     }
@@ -202,7 +204,7 @@ impl Connection {
         self.inner.streams().open(Dir::Bi).map(u64::from)
     }
 
-    /// The next stream the peer opened.
+    /// Returns the next stream that the peer opened.
     pub(crate) fn accept(&mut self) -> Option<u64> {
         let stream = self.inner.streams().accept(Dir::Bi).map(u64::from)?;
         let Allowance { allowed, most } = self.streams;
@@ -235,7 +237,7 @@ impl Connection {
         result
     }
 
-    /// Writes from the front of `data` what the windows allow.
+    /// Writes as much from the front of `data` as the windows allow.
     pub(crate) fn write(&mut self, stream: u64, data: &mut Bytes, class: Class) -> Write {
         let Some(id) = stream_id(stream) else { return Write::Gone };
         let reserve = match class {
@@ -250,7 +252,7 @@ impl Connection {
         }
         let before = data.len();
         let written = send.write_chunks(std::slice::from_mut(data));
-        // Back at once: a window left open would wake bulk streams for nothing.
+        // The window is restored immediately: left open, it would wake bulk streams without need.
         self.inner.set_send_window(self.send_window);
         match written {
             Ok(_) => Write::Taken(before - data.len()),
@@ -260,7 +262,7 @@ impl Connection {
         }
     }
 
-    /// Ends our direction; a finished event follows when the peer has everything.
+    /// Ends our direction; a finished event follows when the peer has acknowledged everything.
     pub(crate) fn finish(&mut self, stream: u64) -> Result<(), Misuse> {
         let id = stream_id(stream).ok_or(Misuse::UnknownStream)?;
         self.inner.send_stream(id).finish().map_err(|e| match e {
@@ -272,7 +274,7 @@ impl Connection {
     /// Abandons our direction.
     pub(crate) fn reset(&mut self, stream: u64, code: Code) {
         if let Some(id) = stream_id(stream) {
-            // Err means that it is over already, which is what was asked for.
+            // Err means that it is over already, which was the intent.
             let _ = self.inner.send_stream(id).reset(convert::wire(code));
         }
     }
@@ -280,12 +282,12 @@ impl Connection {
     /// Refuses the rest of the peer's direction.
     pub(crate) fn stop(&mut self, stream: u64, code: Code) {
         if let Some(id) = stream_id(stream) {
-            // Err means that it is over already, which is what was asked for.
+            // Err means that it is over already, which was the intent.
             let _ = self.inner.recv_stream(id).stop(convert::wire(code));
         }
     }
 
-    /// Queues a datagram; the oldest queued ones go when there is no room.
+    /// Queues a datagram; the oldest queued ones are dropped when there is no room.
     pub(crate) fn send_datagram(&mut self, data: Bytes) -> Result<(), Misuse> {
         self.inner.datagrams().send(data, true).map_err(|e| match e {
             SendDatagramError::UnsupportedByPeer | SendDatagramError::Disabled => {
@@ -295,33 +297,33 @@ impl Connection {
         })
     }
 
-    /// The next received datagram.
+    /// Returns the next received datagram.
     pub(crate) fn recv_datagram(&mut self) -> Option<Bytes> {
         self.inner.datagrams().recv()
     }
 
-    /// Largest datagram the path carries now.
+    /// Returns the size of the largest datagram that the path carries now.
     pub(crate) fn max_datagram(&mut self) -> Option<usize> {
         self.inner.datagrams().max_size()
     }
 
-    /// Closes the connection with a reason the peer is told.
+    /// Closes the connection with a reason for the peer.
     pub(crate) fn close(&mut self, failure: &Failure, now: Instant) {
         let reason = Bytes::copy_from_slice(failure.detail().as_bytes());
         self.inner.close(now, convert::wire(failure.code()), reason);
     }
 
-    /// Has the peer hear of us.
+    /// Sends the peer a ping.
     pub(crate) fn ping(&mut self) {
         self.inner.ping();
     }
 
-    /// Tells the transport that our own address changed: it probes the path at once.
+    /// Notifies the transport that our own address changed: it probes the path immediately.
     pub(crate) fn local_address_changed(&mut self) {
         self.inner.local_address_changed();
     }
 
-    /// Closed by this side, and the peer has not been told.
+    /// Returns true if this side closed it and the close has not been sent to the peer.
     pub(super) fn is_closing(&self) -> bool {
         self.inner.is_closed()
             && !self.lost

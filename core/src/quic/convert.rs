@@ -1,15 +1,15 @@
-//! The transport's errors as ours: one place decides who was to blame.
+//! Converts the transport's errors to ours: one place decides which side caused them.
 
 use quinn_proto::{ConnectError, ConnectionError, TransportErrorCode, VarInt};
 
 use crate::error::{Code, Failure, Misuse};
 use crate::transmit::Ecn;
 
-/// TLS alerts that are about versions (RFC 8446 §6.2, RFC 7301 §3.2); any other is about
-/// certificates, or taken for it.
+/// TLS alerts that are about versions (RFC 8446 §6.2, RFC 7301 §3.2); any other is treated as one
+/// about certificates.
 const NO_APPLICATION_PROTOCOL: u64 = 120;
 const PROTOCOL_VERSION: u64 = 70;
-/// Those that a person can do something about (RFC 8446 §6.2).
+/// Alerts that a person can act on (RFC 8446 §6.2).
 const CERTIFICATE_REVOKED: u64 = 44;
 const CERTIFICATE_EXPIRED: u64 = 45;
 const UNKNOWN_CA: u64 = 48;
@@ -55,7 +55,7 @@ fn transport_code(code: TransportErrorCode) -> Code {
     if code == TransportErrorCode::CONNECTION_REFUSED {
         return Code::Overloaded;
     }
-    // What stands for every code of ours before the handshake is complete (RFC 9000 §10.2.3).
+    // This code stands for each of ours before the handshake is complete (RFC 9000 §10.2.3).
     if code == TransportErrorCode::APPLICATION_ERROR {
         return Code::Closed;
     }
@@ -66,12 +66,12 @@ fn transport_code(code: TransportErrorCode) -> Code {
     }
 }
 
-/// The TLS alert that a transport error carries (RFC 9001 §4.8).
+/// Returns the TLS alert that a transport error carries (RFC 9001 §4.8).
 fn alert(code: TransportErrorCode) -> Option<u64> {
     u64::from(code).checked_sub(0x100).filter(|alert| *alert <= 0xff)
 }
 
-/// What this side has against the peer's handshake.
+/// Returns this side's objection to the peer's handshake.
 const fn refused_here(alert: u64) -> &'static str {
     match alert {
         CERTIFICATE_REVOKED => "the peer's certificate was revoked",
@@ -82,7 +82,7 @@ const fn refused_here(alert: u64) -> &'static str {
     }
 }
 
-/// What the peer has against ours.
+/// Returns the peer's objection to ours.
 const fn refused_there(alert: u64) -> &'static str {
     match alert {
         CERTIFICATE_REVOKED => "the peer says that this side's certificate was revoked",

@@ -1,7 +1,7 @@
-//! The transport: quinn-proto behind our own face. Nothing outside this folder names it.
+//! The transport: quinn-proto behind our own interface. No code outside this folder names it.
 //!
 //! Its poll order is encoded once, in [`Endpoint::pump`]: endpoint events to a fixed point, then
-//! application events, then the timer. It decides nothing about the tunnel.
+//! application events, then the timer. It makes no decision about the tunnel.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -37,25 +37,25 @@ use setup::{OUTER_DATAGRAMS, Setup};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ConnectionId(pub(crate) u64);
 
-/// What a connection is to the others of its node.
+/// The role of a connection within its node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Layer {
-    /// From address to address, and carries none but its own.
+    /// Between two addresses; it carries only its own packets.
     Plain,
-    /// To a relay, or on one: it carries packets of others.
+    /// To or on a relay: it carries packets of others.
     Outer,
-    /// End to end, over whatever path there is: its address is a name that never changes.
+    /// End to end, over any path: its address is a name that never changes.
     Inner,
 }
 
-/// How a connection is made: with which identity, whom it trusts, and what it is.
+/// How a connection is made: its identity, its trust, and its kind.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
     config: quinn_proto::ClientConfig,
     layer: Layer,
 }
 
-/// How connections are made as a node itself.
+/// Settings of the connections that a node makes as itself.
 struct Clients {
     plain: Client,
     inner: Client,
@@ -75,18 +75,18 @@ impl Clients {
 #[derive(Debug)]
 pub(crate) struct Outgoing {
     pub(crate) transmit: Transmit,
-    /// Larger than what the connection takes its path to carry: it asks whether it does.
+    /// Larger than the present packet size of the path: the connection probes for a larger one.
     pub(crate) is_mtu_probe: bool,
 }
 
-/// Whose datagrams arrived, and whether they said anything that authenticated.
+/// The connections that datagrams arrived for, and whether a datagram was authenticated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Received {
     pub(crate) connection: ConnectionId,
     pub(crate) is_authentic: bool,
 }
 
-/// What happened on a connection.
+/// An event of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Event {
     /// The handshake is complete and both sides know it.
@@ -95,7 +95,7 @@ pub(crate) enum Event {
     Moved(SocketAddr),
     /// The connection is over.
     Lost(Failure),
-    /// A handshake that the other end began came to nothing.
+    /// A handshake that the other end began failed.
     Rejected(SocketAddr, Failure),
     /// The peer opened streams.
     Opened,
@@ -105,7 +105,7 @@ pub(crate) enum Event {
     Readable(u64),
     /// A stream takes data again.
     Writable(u64),
-    /// The peer has everything of a finished stream.
+    /// The peer has acknowledged everything of a finished stream.
     Finished(u64),
     /// The peer wants no more of a stream.
     Stopped(u64, Code),
@@ -120,7 +120,7 @@ const MAX_BATCH: usize = 65_000;
 pub(crate) struct Endpoint {
     inner: quinn_proto::Endpoint,
     setup: Setup,
-    /// How it dials, from address to address and end to end; none where the trust is for accepting
+    /// Configurations for dialling, direct and end to end; none where the trust is for accepting
     /// alone.
     clients: Option<Clients>,
     /// How end-to-end connections are accepted.
@@ -128,7 +128,7 @@ pub(crate) struct Endpoint {
     issued: Issued,
     known_cids: cid::Known,
     config: Config,
-    /// Handshakes of others are let in.
+    /// Whether handshakes of others are accepted.
     accepting: bool,
     connections: BTreeMap<ConnectionId, Connection>,
     by_handle: BTreeMap<usize, ConnectionId>,
@@ -138,7 +138,7 @@ pub(crate) struct Endpoint {
     events: VecDeque<(ConnectionId, Event)>,
     sending: VecDeque<ConnectionId>,
     responses: VecDeque<(Transmit, Vec<u8>)>,
-    /// The last batch was such an answer.
+    /// Whether the last batch was such an answer.
     has_answered: bool,
     max_segments: usize,
 }
@@ -180,7 +180,7 @@ impl Endpoint {
         Ok(new)
     }
 
-    /// Handshakes of others are answered with this identity.
+    /// Accepts handshakes with this identity.
     fn accept_with(&mut self, tls: &Tls, verifiers: &Verifiers) -> Result<(), TlsError> {
         let layer = if self.config.relay.is_some() { Layer::Outer } else { Layer::Plain };
         let server = self.setup.server(tls, verifiers, layer)?;
@@ -189,7 +189,7 @@ impl Endpoint {
         Ok(())
     }
 
-    /// How a connection is made that has an identity or a trust of its own.
+    /// Returns how to make a connection with its own identity or trust.
     pub(crate) fn client(
         &self,
         tls: &Tls,
@@ -199,19 +199,18 @@ impl Endpoint {
         self.setup.client(tls, verifiers, layer)
     }
 
-    /// How many datagrams one batch may hold.
+    /// Sets how many datagrams one batch may hold.
     pub(crate) const fn set_max_segments(&mut self, segments: usize) {
         self.max_segments = if segments == 0 { 1 } else { segments };
     }
 
-    /// No new connections from here on; those there are go on.
+    /// Stops accepting connections; existing ones go on.
     pub(crate) fn stop_accepting(&mut self) {
         self.accepting = false;
         self.inner.set_server_config(None);
     }
 
-    /// Handshakes from here on are made with this identity and this trust; connections that exist
-    /// go on.
+    /// Sets the identity and the trust for further handshakes; existing connections go on.
     pub(crate) fn set_tls(&mut self, tls: &Tls, verifiers: &Verifiers) -> Result<(), TlsError> {
         let clients = Clients::new(&self.setup, tls, verifiers)?;
         if self.accepting {
@@ -221,17 +220,17 @@ impl Endpoint {
         Ok(())
     }
 
-    /// Connections that exist, those draining included.
+    /// Returns the number of connections, those draining included.
     pub(crate) fn len(&self) -> usize {
         self.connections.len()
     }
 
-    /// What came of the handshakes that others began.
+    /// Returns the results of the handshakes that others began.
     pub(crate) fn admission(&self) -> admission::Stats {
         self.admission.stats()
     }
 
-    /// Starts a handshake from address to address, as this node or as `client` says.
+    /// Starts a handshake between two addresses, as this node or as `client` specifies.
     pub(crate) fn connect(
         &mut self,
         route: Route,
@@ -244,7 +243,7 @@ impl Endpoint {
         self.begin(client, route.remote, server_name, now)
     }
 
-    /// Starts a handshake end to end, with a peer that this node calls `address`.
+    /// Starts an end-to-end handshake with a peer that this node names `address`.
     pub(crate) fn connect_inner(
         &mut self,
         address: SocketAddr,
@@ -272,12 +271,13 @@ impl Endpoint {
         Ok(id)
     }
 
-    /// The end-to-end connection that a packet belongs to, whatever address it came from.
+    /// Returns the end-to-end connection that a packet belongs to, regardless of its source
+    /// address.
     pub(crate) fn inner_of(&self, packet: &[u8]) -> Option<ConnectionId> {
         self.known_cids.find(packet)
     }
 
-    /// Takes a received batch apart and routes each datagram; says whose the last ones were.
+    /// Splits a received batch and routes each datagram; returns the connections of the last ones.
     pub(crate) fn handle_datagram(&mut self, datagram: Datagram, now: Instant) -> Option<Received> {
         let Datagram { route, ecn, segment_size, mut payload } = datagram;
         let mut touched = None;
@@ -285,7 +285,7 @@ impl Endpoint {
             let size = if segment_size == 0 { payload.len() } else { segment_size };
             let one = payload.split_to(size.min(payload.len()));
             let id = self.handle_one(route, ecn.map(convert::ecn_in), one, now);
-            // One batch is of one route, hence nearly always of one connection: its machines are
+            // One batch is of one route, and so nearly always of one connection: its machines are
             // polled once for the batch.
             if touched != id {
                 if let Some(previous) = touched {
@@ -297,7 +297,7 @@ impl Endpoint {
         touched.map(|id| self.on_received(id, now))
     }
 
-    /// After datagrams of a connection: what they said is noticed once for the batch.
+    /// Polls a connection once after a batch of its datagrams.
     fn on_received(&mut self, id: ConnectionId, now: Instant) -> Received {
         let mut is_authentic = false;
         if let Some(connection) = self.connections.get_mut(&id) {
@@ -372,9 +372,9 @@ impl Endpoint {
         id
     }
 
-    /// Lets the transport's due timers act.
+    /// Runs the due timers of the transport.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
-        // Each connection once: after a leap of the clock a probe may be due again at once, and
+        // Each connection once: after a leap of the clock a probe may be due again immediately, and
         // only sending it moves its timer on.
         let mut due = Vec::new();
         while let Some((id, _)) = self.timers.pop_due(now) {
@@ -389,18 +389,18 @@ impl Endpoint {
         }
     }
 
-    /// The transport's next timer.
+    /// Returns the transport's next timer.
     pub(crate) fn deadline(&self) -> Option<Deadline> {
         self.timers.next()
     }
 
-    /// A connection, if it still exists. Whoever changes something goes through
-    /// [`Endpoint::with`] or [`Endpoint::stream`].
+    /// Returns a connection, if it still exists. Changes go through [`Endpoint::with`] or
+    /// [`Endpoint::stream`].
     pub(crate) fn get(&self, id: ConnectionId) -> Option<&Connection> {
         self.connections.get(&id)
     }
 
-    /// Runs `act` on a connection and then lets its machines settle.
+    /// Runs `act` on a connection and then settles its machines.
     pub(crate) fn with<T>(
         &mut self,
         id: ConnectionId,
@@ -412,8 +412,8 @@ impl Endpoint {
         Some(result)
     }
 
-    /// As [`Endpoint::with`], for stream calls: they cannot end a connection or move its timer
-    /// before the next transmission, so that only that is scheduled.
+    /// Calls a stream method as [`Endpoint::with`] does. Such calls cannot end a connection or move
+    /// its timer before the next transmission, so that only that is scheduled.
     pub(crate) fn stream<T>(
         &mut self,
         id: ConnectionId,
@@ -424,18 +424,19 @@ impl Endpoint {
         Some(result)
     }
 
-    /// Bytes of datagrams that wait to be sent on a connection to a relay.
+    /// Returns the bytes of datagrams that wait to be sent on a connection to a relay.
     pub(crate) fn datagrams_waiting(&mut self, id: ConnectionId) -> usize {
         self.connections.get_mut(&id).map_or(0, Connection::datagrams_waiting)
     }
 
-    /// What happened since the last call.
+    /// Returns the events since the last call.
     pub(crate) fn poll_event(&mut self) -> Option<(ConnectionId, Event)> {
         self.events.pop_front()
     }
 
-    /// The next batch, its bytes appended to the empty `out`. Connections take turns, and answers
-    /// to strangers take turns with them, so that a flood of questions delays nobody's data.
+    /// Returns the next batch, its bytes appended to the empty `out`. Connections take turns, and
+    /// answers to strangers take turns with them, so that a flood of questions does not delay the
+    /// data of connections.
     pub(crate) fn poll_transmit(&mut self, out: &mut Vec<u8>, now: Instant) -> Option<Outgoing> {
         if !std::mem::take(&mut self.has_answered)
             && let Some(answer) = self.poll_response(out)
@@ -454,7 +455,7 @@ impl Endpoint {
                 self.sending.push_back(id);
                 let mut transmit = ours(&transmit);
                 if is_outer {
-                    // What it carries is of another connection, which would have to be told.
+                    // It carries packets of another connection, which would have to be notified.
                     transmit.ecn = None;
                 }
                 let is_mtu_probe = transmit.segment_size.is_none() && transmit.size > mtu;
@@ -465,13 +466,13 @@ impl Endpoint {
         self.poll_response(out)
     }
 
-    /// Whether a batch may be waiting.
+    /// Returns true if there may be a batch to send.
     pub(crate) fn is_sending(&self) -> bool {
         !self.responses.is_empty() || !self.sending.is_empty()
     }
 
-    /// Whether a peer has yet to be told that its connection was closed: what was written before
-    /// holds a close back that congestion control or pacing does.
+    /// Returns true if the close of a connection is still to be sent to its peer: congestion
+    /// control or pacing can hold back earlier data, and the close behind it.
     pub(crate) fn is_closing(&self) -> bool {
         self.connections.values().any(Connection::is_closing)
     }
@@ -485,7 +486,7 @@ impl Endpoint {
         }
     }
 
-    /// After anything touched a connection: settle it and let it send.
+    /// Settles a connection after any call on it, and lets it send.
     fn pump(&mut self, id: ConnectionId, now: Instant) {
         self.settle(id, now);
         self.schedule(id);
@@ -525,7 +526,7 @@ impl Endpoint {
                 if let Some(unproven) = connection.unproven.take() {
                     self.admission.release(unproven.ticket, now);
                 }
-                // A relay needs no more than the control stream, and has ten thousand clients.
+                // A relay only needs the control stream, and has ten thousand clients.
                 if connection.layer != Layer::Outer {
                     connection.allow_streams(setup::STREAMS_OF_A_PEER);
                 }
@@ -535,7 +536,8 @@ impl Endpoint {
             self.remove(id, now);
             return;
         }
-        // A timer already past is due now: it is never reported as lying behind the caller.
+        // A timer that is already past is due now: it is never reported as before the caller's
+        // time.
         let timeout = connection.inner.poll_timeout().map(|at| (at.max(now), Reason::Transport));
         let handshake = connection.handshake_due().map(|at| (at.max(now), Reason::Connect));
         self.timers.set(id, earliest([timeout, handshake]));

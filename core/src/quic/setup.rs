@@ -1,7 +1,7 @@
-//! quinn-proto's configuration objects, every one of their knobs set from ours.
+//! The configuration objects of quinn-proto, with every knob set from our configuration.
 //!
 //! Its defaults are wrong for a public server: unlimited receive window, 65,536 half-open
-//! handshakes with 100 MiB of buffers. A test below asserts ours.
+//! handshakes with 100 MiB of buffers. A test below checks ours.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -27,12 +27,12 @@ const INCOMING_BUFFER: u64 = 64 << 10;
 /// The same for all of them.
 const INCOMING_BUFFER_TOTAL: u64 = 8 << 20;
 /// Streams that each side may open before the other knows it. The transport keeps a place for each,
-/// 70 bytes: 1,024 of them would be most of what a handshake under way takes.
+/// 70 bytes: 1,024 of them would be most of the memory of a handshake.
 const STREAMS_BEFORE_KNOWN: u32 = 8;
-/// Streams that a peer may open once it is known, and twice as many whenever it has more than half of them
-/// open, up to what is configured: an idle connection takes 9 KiB for them.
+/// Streams that an authenticated peer may open first; the number doubles whenever more than half of
+/// it is open, up to the configured limit: an idle connection uses 9 KiB for them.
 pub(super) const STREAMS_OF_A_PEER: u32 = 128;
-/// How long the proof of an address counts: as long as a dialler tries with it, since a first packet
+/// How long the proof of an address counts: as long as a dialer repeats it, since a first packet
 /// beyond the limits is ignored and comes again with the same proof.
 const RETRY_TOKEN_LIFETIME: Duration = Duration::from_secs(30);
 /// Bytes of out-of-order handshake data: two certificate chains of ordinary size.
@@ -47,8 +47,8 @@ use ring::{hkdf, hmac};
 /// an inner packet of 1,200 bytes fits into it whole.
 const OUTER_PAYLOAD: u16 = 1_280;
 
-/// How soon an end-to-end connection asks again how large a packet may be: it may have got another
-/// path meanwhile, which nobody tells the transport of.
+/// How soon an end-to-end connection probes again for its packet size: its path may have changed
+/// meanwhile, and the transport is not notified of that.
 const INNER_MTU_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Bytes of datagrams that wait to be sent to a relay, or by one: a batch of the largest, twice.
@@ -63,9 +63,9 @@ fn transport(t: &Transport, layer: Layer) -> Arc<TransportConfig> {
         }
         Layer::Outer => {
             mtu.upper_bound(OUTER_PAYLOAD.min(t.max_udp_payload));
-            // What it carries is under congestion control end to end, and a second control below
-            // would only delay what the first one learns from (RFC 9298 §6). A relay polices each
-            // client's rate.
+            // The carried packets are under congestion control end to end, and a second control
+            // below would only delay the signals of the first one (RFC 9298 §6). A relay polices
+            // each client's rate.
             config
                 .congestion_controller_factory(Arc::new(Unbounded))
                 .datagram_receive_buffer_size(Some(OUTER_DATAGRAMS))
@@ -99,15 +99,15 @@ fn common(t: &Transport) -> TransportConfig {
     config
 }
 
-/// What keeps stateless resets apart from every other use of the identity's key.
+/// Label that separates stateless resets from every other use of the identity's key.
 const RESET_LABEL: &[u8] = b"adit/1 stateless reset";
 /// The same for the tokens of a Retry.
 const TOKEN_LABEL: &[u8] = b"adit/1 retry token";
 
 pub(super) fn endpoint(config: &Config, issued: Issued, rng: &mut Rng) -> EndpointConfig {
     let t = &config.transport;
-    // From the identity and not from the seed: a node that was killed and restarted can tell its
-    // peers at once that their connections are gone (RFC 9000 §10.3.2).
+    // From the identity and not from the seed: a node that was killed and restarted can immediately
+    // notify its peers that their connections are gone (RFC 9000 §10.3.2).
     let reset_key = hmac::Key::new(hmac::HMAC_SHA256, &config.tls.derive(RESET_LABEL));
     let cids = rng.seed();
     let mut endpoint = EndpointConfig::new(Arc::new(reset_key));
@@ -124,14 +124,14 @@ pub(super) fn endpoint(config: &Config, issued: Issued, rng: &mut Rng) -> Endpoi
     endpoint
 }
 
-/// What an endpoint keeps when its identity or its trust is exchanged.
+/// The state that an endpoint keeps when its identity or its trust is replaced.
 pub(super) struct Setup {
     plain: Arc<TransportConfig>,
     outer: Arc<TransportConfig>,
     inner: Arc<TransportConfig>,
     wall: WallClock,
     dst_cids: Arc<dyn Fn() -> ConnectionId + Send + Sync>,
-    /// Retry tokens given before an exchange are good after it, and after a restart.
+    /// Whether Retry tokens stay valid after the identity is replaced, and after a restart.
     token_seed: [u8; 32],
 }
 
@@ -176,7 +176,7 @@ impl Setup {
             .incoming_buffer_size_total(INCOMING_BUFFER_TOTAL)
             .retry_token_lifetime(RETRY_TOKEN_LIFETIME)
             .time_source(Arc::new(Wall(self.wall.clone())));
-        // No tokens for later connections: they would outlive the certificate checks.
+        // No tokens for later connections: they would remain valid after the certificate checks.
         let mut tokens = quinn_proto::ValidationTokenConfig::default();
         tokens.sent(0);
         server.validation_token_config(tokens);

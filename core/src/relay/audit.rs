@@ -1,14 +1,14 @@
-//! What must hold within a relay between any two calls, checked by tests and fuzzing.
+//! The invariants of a relay between any two calls, checked by tests and fuzzing.
 //!
-//! It looks and never changes anything; a broken invariant is a bug of this relay, and panics.
+//! It only reads; a broken invariant is a bug of this relay, and panics.
 
 use super::Relay;
 use super::client::End;
 
 impl Relay {
     /// Checks that every channel has two live ends which name each other and are allowed to have
-    /// it, that a name has one holder, that counters and indices agree with what they count and
-    /// index, and that every limit is kept.
+    /// it, that a name has one holder, that counters and indices match their contents, and that
+    /// every limit is kept.
     ///
     /// # Panics
     /// When that is not so.
@@ -44,7 +44,7 @@ impl Relay {
         assert!(self.queues.receivers().all(|id| self.clients.contains_key(&id)));
     }
 
-    /// Whether nothing is left of anybody.
+    /// Returns true if no state of any client is left.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.clients.is_empty()

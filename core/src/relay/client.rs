@@ -1,4 +1,4 @@
-//! One client of a relay: who it is, and its ends of channels.
+//! One client of a relay: its identity, and its ends of channels.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -10,18 +10,18 @@ use crate::id::PeerId;
 use crate::tls::KeyDigest;
 use crate::token_bucket::Bucket;
 
-/// Who a client has proven to be.
+/// The proven identity of a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Client {
     /// The key that it holds.
     pub key: KeyDigest,
-    /// The key of the CA that certified it; `None` of a guest, who is of no mesh.
+    /// The key of the CA that certified it; `None` for a guest, which has no mesh.
     pub mesh: Option<KeyDigest>,
-    /// The serial number of its certificate in hexadecimal; empty if it has none.
+    /// The serial number of its certificate in hexadecimal; empty without one.
     pub serial: String,
 }
 
-/// A client while it is attached.
+/// An attached client.
 #[derive(Debug)]
 pub(super) struct Attached {
     pub(super) key: KeyDigest,
@@ -29,10 +29,10 @@ pub(super) struct Attached {
     pub(super) serial: Serial,
     pub(super) observed: SocketAddr,
     pub(super) channels: BTreeMap<u32, End>,
-    /// How many of them it asked for; to the rest it is the connector.
+    /// How many of them it requested; of the rest it is the connector.
     pub(super) called: usize,
     last_channel: u32,
-    /// The id of the last packet that went to it in parts.
+    /// The id of the last packet that was sent to it in parts.
     pub(super) last_part: u16,
     pub(super) bytes: Meter,
     pub(super) connects: Bucket,
@@ -41,11 +41,11 @@ pub(super) struct Attached {
 /// One end of a channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct End {
-    /// Who is at the other end.
+    /// The client at the other end.
     pub(super) partner: PeerId,
-    /// The number that the channel has there.
+    /// The number of the channel at the other end.
     pub(super) number: u32,
-    /// Whether this end asked for it.
+    /// Whether this end requested it.
     pub(super) is_caller: bool,
 }
 
@@ -65,12 +65,13 @@ impl Attached {
         }
     }
 
-    /// Channels to which it is the connector.
+    /// Returns the number of channels of which it is the connector.
     pub(super) fn served(&self) -> usize {
         self.channels.len() - self.called
     }
 
-    /// A number for its next channel: no number comes again while any packet may still bear it.
+    /// Returns a number for its next channel: no number is reused while a packet may still carry
+    /// it.
     pub(super) fn next_channel(&mut self) -> u32 {
         loop {
             self.last_channel = self.last_channel.wrapping_add(1);

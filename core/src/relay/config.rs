@@ -1,4 +1,4 @@
-//! What a relay allows. Every knob has a default and the reason for it.
+//! The limits of a relay. Every knob has a default and the reason for it.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -9,63 +9,65 @@ use crate::message::{MAX_DISCOVERY, REFRESH_MS};
 use crate::tls::KeyDigest;
 use crate::token_bucket::Rate;
 
-/// Refresh intervals without a registration after which it is over: two may be lost.
+/// Refresh intervals without a registration after which it ends: two refreshes may be lost.
 pub const REFRESHES_UNTIL_EXPIRY: u32 = 3;
 
-/// Connectors of one mesh that may offer one service, and connectors that may let in one guest: a
-/// lookup looks at each of them.
+/// Connectors of one mesh that may offer one service, and connectors that may admit one guest: a
+/// lookup checks each of them.
 pub const MAX_OFFERS: usize = 64;
 
-/// What a relay allows its clients, and how long it lets them be silent.
+/// The limits of a relay for its clients, and how long a client may be silent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// The meshes whose members may use the relay, each by its CA's key; `None` is any, since a
-    /// relay learns nothing and gives away nothing but packets. Guests come with a mesh: they are
-    /// those that a registered connector lists.
+    /// The meshes with access to the relay, each by the key of its CA; `None` admits any, since a
+    /// relay reads no payload and grants only the forwarding of packets. Guests come with a mesh:
+    /// they are those that a registered connector lists.
     pub meshes: Option<BTreeSet<KeyDigest>>,
-    /// Where the relay answers discovery, as clients reach it, up to
-    /// [`MAX_DISCOVERY`] addresses: none, as they cannot be known
-    /// from within.
+    /// The addresses at which the relay answers discovery, as clients reach it, up to
+    /// [`MAX_DISCOVERY`] addresses. Default: none, since the relay cannot find them out itself.
     pub discovery: Vec<SocketAddr>,
-    /// Clients at once: 16,384, as many as a node has peers.
+    /// Concurrent clients: 16,384, as many as a node has peers.
     pub clients: usize,
-    /// Clients at once that are of no mesh: 1,024. They can do nothing unless a connector lists
-    /// them; one that is listed is let in beyond it.
+    /// Concurrent clients without a mesh: 1,024. They cannot do anything unless a connector lists
+    /// them; one that is listed is admitted beyond this limit.
     pub guests: usize,
     /// Services, guests and revoked serial numbers of all registrations together: 262,144, sixteen
-    /// for each client, so that large registrations of many take no more than some 64 MiB.
+    /// for each client, so that many large registrations take no more than about 64 MiB.
     pub entries: usize,
-    /// Channels that one client may have asked for: 64, more than a device has connectors.
+    /// Channels that one client may have requested: 64, more than a device has connectors.
     pub channels: usize,
-    /// Channels that others may have to one connector: 4,096, a quarter of the clients.
+    /// Channels of other clients to one connector: 4,096, a quarter of the clients.
     pub channels_of_a_connector: usize,
-    /// Channels between the same two clients: 8, so that one device cannot take a connector's all.
+    /// Channels between the same two clients: 8, so that one device cannot use up a connector's
+    /// limit.
     pub channels_of_a_pair: usize,
-    /// Lookups a second of one client: 10, more than a device that comes back has services to find.
+    /// Lookups a second of one client: 10, more services than a returning device has to find.
     pub connects_per_second: u32,
-    /// Lookups of one client at once: 64, one for each channel.
+    /// Concurrent lookups of one client: 64, one for each channel.
     pub connects_at_once: u32,
-    /// Channels a second that one connector is told of: 50, half of the control frames that it takes
-    /// from anybody.
+    /// Channels a second that are offered to one connector: 50, half of the control frames that it
+    /// takes from a peer.
     pub incoming_per_second: u32,
-    /// Channels that one connector is told of at once: 500, since its devices come back together.
+    /// Burst of channels that are offered to one connector: 500, since its devices come back
+    /// together.
     pub incoming_at_once: u32,
-    /// Bytes a second that one client may have forwarded: 125 MB, a gigabit. It is no fair share of
-    /// a line, only the end of what one client can cost; queues are what is fair.
+    /// Bytes a second that one client may have forwarded: 125 MB, a gigabit. This is not a fair
+    /// share of a line but the limit of what one client can cost; the queues provide fairness.
     pub bytes_per_second: u64,
-    /// Bytes that one client may have forwarded at once: 2 MiB, a window of 100 ms at 160 Mbit/s.
+    /// Burst of bytes that one client may have forwarded: 2 MiB, a window of 100 ms at 160 Mbit/s.
     pub bytes_at_once: u64,
     /// Bytes that may wait for one client, each packet with 64 more: 512 KiB, 40 ms at 100 Mbit/s.
     pub queue_bytes: usize,
-    /// Bytes of one sender that may wait for one client: 256 KiB, so that a second sender finds room.
+    /// Bytes of one sender that may wait for one client: 256 KiB, so that a second sender finds
+    /// room.
     pub queue_bytes_of_a_source: usize,
-    /// Bytes that may wait for all clients: 64 MiB, when a whole network has gone silent.
+    /// Bytes that may wait for all clients: 64 MiB, for a whole network that is silent.
     pub queue_bytes_in_all: usize,
-    /// A connector has to register again within this time, and is forgotten after three of them:
-    /// 30 s, the time in which a connection notices that its peer is gone.
+    /// A connector has to register again within this time, and is removed after three of them: 30
+    /// s, the time in which a connection notices that its peer has vanished.
     pub refresh: Duration,
-    /// How long clients should stay away when the relay shuts down: 2 s, the time a program takes to
-    /// start again.
+    /// How long clients should stay away when the relay shuts down: 2 s, the time a program takes
+    /// to start again.
     pub come_back_after: Duration,
 }
 
@@ -96,10 +98,10 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Whether it can work.
+    /// Checks whether it can work.
     ///
     /// # Errors
-    /// [`ConfigError`] names the knob and what it may be.
+    /// [`ConfigError`] names the knob and its allowed range.
     pub fn check(&self) -> Result<(), ConfigError> {
         let millis = u64::try_from(self.refresh.as_millis()).unwrap_or(u64::MAX);
         out_of_range(
@@ -131,7 +133,7 @@ impl Config {
         Ok(())
     }
 
-    /// When a registration ends that is not refreshed, from its last refresh.
+    /// Returns the lifetime of a registration since its last refresh.
     pub(super) fn expiry(&self) -> Duration {
         self.refresh.saturating_mul(REFRESHES_UNTIL_EXPIRY)
     }

@@ -1,4 +1,4 @@
-//! Channels: who gets one to whom, and when it ends.
+//! Channels: which client gets one to which connector, and when it ends.
 
 use std::time::{Duration, Instant};
 
@@ -9,11 +9,11 @@ use crate::error::{Code, Failure};
 use crate::id::PeerId;
 use crate::message::{Connect, Hangup, Incoming, Matched, Message, ServiceName, Unmatched};
 
-/// How long somebody is asked to wait who asks too often, or for what has no room.
+/// Delay requested of a client that asks too often, or for which there is no room.
 const WAIT: Duration = Duration::from_secs(1);
 
 impl Relay {
-    /// A client looks for a service.
+    /// Looks up a service for a client.
     pub(super) fn connect(&mut self, client: PeerId, connect: &Connect, now: Instant) {
         let matched = self.choose(client, connect, now).and_then(|connector| {
             self.open(client, connector, &connect.service).ok_or_else(unknown_service)
@@ -34,8 +34,8 @@ impl Relay {
         self.say(client, answer);
     }
 
-    /// The connector that a client is matched with: of those that offer the service to it, the one
-    /// with the fewest channels, and among equals the one that came first.
+    /// Returns the connector that a client is matched with: of those that offer the service to it,
+    /// the one with the fewest channels, and among equals the one that registered first.
     fn choose(
         &mut self,
         client: PeerId,
@@ -80,7 +80,7 @@ impl Relay {
             && between < self.config.channels_of_a_pair
     }
 
-    /// Opens a channel and tells the connector; gives the caller's number for it.
+    /// Opens a channel and notifies the connector; returns the caller's number for it.
     fn open(
         &mut self,
         caller: PeerId,
@@ -100,7 +100,8 @@ impl Relay {
         Some((here, connector))
     }
 
-    /// A client ends a channel. One that is not there ended at the same time from the other side.
+    /// Ends a channel for a client. An unknown channel was ended at the same time by the other
+    /// side.
     pub(super) fn on_hangup(&mut self, client: PeerId, hangup: &Hangup) {
         if let Some(end) = self.close(client, hangup.channel) {
             let hangup = Hangup { channel: end.number, ..hangup.clone() };
@@ -108,7 +109,7 @@ impl Relay {
         }
     }
 
-    /// Ends the channels of a client that `which` says, and tells both ends.
+    /// Ends the channels of a client that `which` selects, and notifies both ends.
     pub(super) fn hang_up_all(
         &mut self,
         client: PeerId,
@@ -126,7 +127,7 @@ impl Relay {
         }
     }
 
-    /// Ends the channels to a connector of those whom it does not let in any more.
+    /// Ends the channels from clients that a connector does not admit any more.
     pub(super) fn hang_up_the_refused(&mut self, connector: PeerId) {
         let Some(registration) = self.registry.get(connector) else { return };
         let Some(attached) = self.clients.get(&connector) else { return };
@@ -147,7 +148,7 @@ impl Relay {
         }
     }
 
-    /// Removes both ends of a channel; gives the one that was here.
+    /// Removes both ends of a channel; returns the one that was here.
     fn close(&mut self, client: PeerId, number: u32) -> Option<End> {
         let end = self.clients.get_mut(&client)?.remove(number)?;
         if let Some(partner) = self.clients.get_mut(&end.partner) {
@@ -158,8 +159,8 @@ impl Relay {
     }
 }
 
-/// The same words whether there is no such service, or none for whoever asks: a stranger learns
-/// nothing by asking.
+/// Returns the same message whether there is no such service, or none for this caller: a stranger
+/// cannot learn which services exist.
 fn unknown_service() -> Failure {
     Failure::new(Code::UnknownService, "no connector offers it to this device here")
 }

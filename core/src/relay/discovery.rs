@@ -1,9 +1,9 @@
-//! The answers to clients that ask where their packets come from.
+//! The answers to clients that ask for their own address.
 //!
-//! It decides which names and keys the clients' probes have, and which ones are answered. It keeps
-//! nothing of a client: all is made again from one secret and the client's id. An answer is as long
-//! as its question and goes where that came from, so that a question that is forged or repeated
-//! gains nothing.
+//! It decides which names and keys the clients' probes have, and which probes are answered. It
+//! keeps no state of a client: all is derived again from one secret and the client's id. An answer
+//! is as long as its question and goes to the source of the question, so that a forged or repeated
+//! question amplifies no traffic.
 //!
 //! Source: docs/protocol.md, "Address discovery".
 
@@ -19,19 +19,19 @@ use crate::id::PeerId;
 use crate::probe::{LEN, Probe, ProbeKey, ProbeKind};
 use crate::tls::{KeyDigest, Tls};
 
-/// What keeps the names of clients apart from their keys.
+/// Label that separates the names of clients from their keys.
 const SESSION_LABEL: &[u8] = b"adit/1 discovery session";
 const KEY_LABEL: &[u8] = b"adit/1 discovery key";
 
-/// What keeps this secret apart from every other use of the identity's key.
+/// Label that separates this secret from every other use of the identity's key.
 const SECRET_LABEL: &[u8] = b"adit/1 relay discovery";
 
-/// The secret of the relay that has this identity.
+/// Returns the secret of the relay with this identity.
 pub(crate) fn secret_of(tls: &Tls) -> [u8; 32] {
     tls.derive(SECRET_LABEL)
 }
 
-/// What answers discovery.
+/// Answers discovery probes.
 pub struct Responder(hmac::Key);
 
 impl fmt::Debug for Responder {
@@ -41,20 +41,21 @@ impl fmt::Debug for Responder {
 }
 
 impl Responder {
-    /// A responder whose names and keys are made of `secret`.
+    /// Returns a responder that derives names and keys from `secret`.
     #[must_use]
     pub fn new(secret: [u8; 32]) -> Self {
         Self(hmac::Key::new(hmac::HMAC_SHA256, &secret))
     }
 
-    /// The responder of the relay that has this identity, also on another socket or after a restart.
+    /// Returns the responder of the relay with this identity, also on another socket or after a
+    /// restart.
     #[must_use]
     pub fn of(tls: &Tls) -> Self {
         Self::new(secret_of(tls))
     }
 
-    /// By which name a client's probes go. It says nothing of the client, and is no other client's
-    /// after a restart.
+    /// Returns the session under which a client sends its probes. It does not reveal the client,
+    /// and no other client has the same one after a restart.
     #[must_use]
     pub fn session_for(&self, client: PeerId, key: &KeyDigest) -> u64 {
         let label = [SESSION_LABEL, &key.0].concat();
@@ -62,20 +63,21 @@ impl Responder {
         u64::from_be_bytes([a, b, c, d, e, f, g, h])
     }
 
-    /// The secret bytes of the key of a session, as
-    /// [`Welcome`](crate::message::Welcome) tells them to the client.
+    /// Returns the secret bytes of the key of a session, as [`Welcome`](crate::message::Welcome)
+    /// carries them to the client.
     #[must_use]
     pub fn secret_for(&self, session: u64) -> [u8; 32] {
         self.derive(KEY_LABEL, session)
     }
 
-    /// The key of a session's probes, in both directions: a pong is told from a ping by its kind.
+    /// Returns the key of a session's probes, in both directions: the kind distinguishes a pong
+    /// from a ping.
     #[must_use]
     pub fn key_for(&self, session: u64) -> ProbeKey {
         ProbeKey::new(self.secret_for(session))
     }
 
-    /// The answer to a genuine ping: where it came from. `None` to everything else.
+    /// Returns the answer to a genuine ping: its source address. `None` to everything else.
     #[must_use]
     pub fn answer(&self, datagram: &[u8], source: SocketAddr) -> Option<[u8; LEN]> {
         let session = Probe::session(datagram)?;
@@ -129,7 +131,7 @@ mod tests {
                 ..ping(session)
             };
             assert_eq!(pong, expected);
-            // An answer that comes back is no question.
+            // An answer that is reflected is not a question.
             assert_eq!(responder.answer(&answer, source.parse().unwrap()), None);
         }
     }

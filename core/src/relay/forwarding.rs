@@ -1,4 +1,4 @@
-//! Packets: from one end of a channel to the other, or dropped and counted.
+//! Forwarding of packets from one end of a channel to the other; others are dropped and counted.
 
 use std::time::Instant;
 
@@ -9,9 +9,9 @@ use crate::encapsulation::{self, Head};
 use crate::id::PeerId;
 
 impl Relay {
-    /// A datagram of a client for the other end of one of its channels
-    /// (docs/protocol.md, "Relayed packets"). It is queued with the number that the channel has
-    /// there, or dropped and counted; nothing else of it is looked at.
+    /// Forwards a datagram of a client to the other end of one of its channels (docs/protocol.md,
+    /// "Relayed packets"). It is queued with the number that the channel has there, or dropped and
+    /// counted; the payload is not inspected.
     pub fn forward(&mut self, client: PeerId, datagram: &[u8], now: Instant) {
         let Some(Head { context, channel, rest }) = Head::parse(datagram) else {
             self.counters.drops.malformed += 1;
@@ -27,7 +27,8 @@ impl Relay {
             self.counters.drops.over_rate += 1;
             return;
         }
-        // A copy of its own: what waits here holds no larger buffer that it arrived in.
+        // A copy: a packet that waits here must not keep alive the larger buffer that it arrived
+        // in.
         let mut packet = BytesMut::with_capacity(datagram.len());
         packet.put_u8(context);
         packet.put_u32(end.number);
@@ -35,20 +36,21 @@ impl Relay {
         self.counters.drops.queue_full += self.queues.push(end.partner, client, packet.freeze());
     }
 
-    /// A client that was given packets since it was last named here. The caller fetches them with
-    /// [`Relay::poll_packet`] while its connection has room; it remembers by itself whose had none,
-    /// and goes on with those when they have.
+    /// Returns a client that was given packets since this last returned it. The caller fetches them
+    /// with [`Relay::poll_packet`] while its connection has room; the caller remembers the clients
+    /// without room and continues with them when they have it.
     pub fn poll_ready(&mut self) -> Option<PeerId> {
         self.queues.poll_ready()
     }
 
-    /// Bytes of the datagram that [`Relay::poll_packet`] would give.
+    /// Returns the length of the datagram that [`Relay::poll_packet`] would return.
     pub fn peek_packet(&mut self, client: PeerId) -> Option<usize> {
         self.queues.peek(client)
     }
 
-    /// The next packet for a client, in as many datagrams as it takes if none is larger than `room`:
-    /// its path may be narrower than the sender's. There is none if even so it does not fit.
+    /// Returns the next packet for a client, in as many datagrams as needed so that none is larger
+    /// than `room`: its path may carry less than the sender's. Returns none if it still does not
+    /// fit.
     pub fn poll_packet(
         &mut self,
         client: PeerId,

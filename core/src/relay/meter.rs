@@ -1,4 +1,4 @@
-//! How many bytes a client may have forwarded: a token bucket whose tokens are bytes.
+//! Limits how many bytes a client may have forwarded: a token bucket whose tokens are bytes.
 //!
 //! It decides whether one more packet is within the rate. It never reads a clock and never waits.
 
@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 /// A bucket of bytes, full at first. It is one instant, so that thousands of them cost little.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Meter {
-    /// When it is full again; `None` while nothing was ever taken.
+    /// When it is full again; `None` while no bytes were ever taken.
     full_at: Option<Instant>,
 }
 
 impl Meter {
-    /// Takes `bytes` if there are as many; takes nothing otherwise.
+    /// Takes `bytes` if there are as many; takes none otherwise.
     pub(super) fn take(&mut self, bytes: usize, per_second: u64, burst: u64, now: Instant) -> bool {
         let cost = time(bytes as u64, per_second);
         let full_at = self.full_at.map_or(now, |at| at.max(now)) + cost;
@@ -24,8 +24,8 @@ impl Meter {
     }
 }
 
-/// The time in which so many bytes come back. At the rates in question a byte is a few nanoseconds,
-/// hence it is rounded once for a packet and not once for each byte.
+/// Returns the time in which `bytes` bytes are refilled. At the rates in question a byte takes a
+/// few nanoseconds, so the time is rounded once for a packet and not once for each byte.
 fn time(bytes: u64, per_second: u64) -> Duration {
     let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(per_second.max(1));
     Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))

@@ -1,8 +1,9 @@
-//! What a relay decides: who is registered, who is matched with whom, and what is forwarded.
+//! The policy of a relay: who is registered, which clients are matched, and what is forwarded.
 //!
-//! It decides who holds a name, who may have a channel to whom, what a client may cost, and which
-//! packet goes next. It never looks into a packet, opens no connection and keeps no clock; what it
-//! allows is a channel for ciphertext, and the two ends of it still have to convince each other.
+//! It decides which client holds a name, which clients may have a channel to which connector, what
+//! a client may cost, and which packet goes next. It never inspects a packet, opens no connection
+//! and keeps no clock; it grants a channel for ciphertext, and the two ends still have to
+//! authenticate each other.
 //!
 //! The life of a client, each call followed by draining [`Relay::poll`]:
 //!
@@ -53,20 +54,20 @@ pub use self::discovery::Responder;
 pub(crate) use self::discovery::secret_of;
 pub use self::view::{Drops, RegistrationView, View};
 
-/// What the caller is to do.
+/// An action for the caller.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
-    /// Say this on the control stream of a client.
+    /// Send this message on the control stream of a client.
     Say {
-        /// To whom.
+        /// The receiving client.
         client: PeerId,
-        /// What.
+        /// The message.
         message: Message,
     },
-    /// End the connection of a client. One that was never let in is not known here any more; of
-    /// another the caller reports the end with [`Relay::on_detached`].
+    /// End the connection of a client. A client that was never admitted is not known here any more;
+    /// for another the caller reports the end with [`Relay::on_detached`].
     Break {
-        /// Whose.
+        /// The client.
         client: PeerId,
         /// Why.
         failure: Failure,
@@ -79,7 +80,7 @@ pub struct Relay {
     config: Config,
     discovery: Responder,
     clients: BTreeMap<PeerId, Attached>,
-    /// Clients that are of no mesh.
+    /// Clients without a mesh.
     guests: usize,
     registry: Registry,
     queues: Queues,
@@ -90,7 +91,7 @@ pub struct Relay {
     counters: Counters,
 }
 
-/// What was done since the start.
+/// Counts of events since the start.
 #[derive(Debug, Clone, Copy, Default)]
 struct Counters {
     packets: u64,
@@ -103,8 +104,8 @@ struct Counters {
 }
 
 impl Relay {
-    /// A relay without clients. The keys of discovery are made of `secret`, which should be another
-    /// at every start.
+    /// Returns a relay without clients. The keys of discovery are derived from `secret`, which
+    /// should be different at every start.
     #[must_use]
     pub fn new(config: Config, secret: [u8; 32]) -> Self {
         let queues = Queues::new(queue::Limits {
@@ -127,25 +128,25 @@ impl Relay {
         }
     }
 
-    /// What it allows.
+    /// Returns what it allows.
     #[must_use]
     pub const fn config(&self) -> &Config {
         &self.config
     }
 
-    /// Whether a client is attached: one that was refused is not, nor one that left.
+    /// Returns true if a client is attached, not refused and not disconnected.
     #[must_use]
     pub fn is_attached(&self, client: PeerId) -> bool {
         self.clients.contains_key(&client)
     }
 
-    /// What answers the probes with which clients ask for their address.
+    /// Returns the responder to the probes with which clients ask for their address.
     #[must_use]
     pub const fn discovery(&self) -> &Responder {
         &self.discovery
     }
 
-    /// A client connected, and has proven who it is.
+    /// Handles a connected client, which has proven its identity.
     pub fn on_attached(&mut self, client: PeerId, who: &Client, observed: SocketAddr) {
         self.on_detached(client);
         let is_listed = self.registry.is_guest(who.key);
@@ -175,7 +176,7 @@ impl Relay {
         self.welcome(client);
     }
 
-    /// The packets of a client come from another address now.
+    /// Handles a new source address of a client's packets.
     pub fn on_moved(&mut self, client: PeerId, observed: SocketAddr) {
         let Some(attached) = self.clients.get_mut(&client) else { return };
         let observed = plain(observed);
@@ -185,7 +186,7 @@ impl Relay {
         }
     }
 
-    /// The connection of a client is over.
+    /// Handles the end of a client's connection.
     pub fn on_detached(&mut self, client: PeerId) {
         if !self.clients.contains_key(&client) {
             return;
@@ -199,7 +200,7 @@ impl Relay {
         self.counters.drops.receiver_gone += self.queues.remove(client);
     }
 
-    /// A client said something on its control stream.
+    /// Handles a message from the control stream of a client.
     pub fn handle_message(&mut self, client: PeerId, message: &Message, now: Instant) {
         if !self.clients.contains_key(&client) {
             return;
@@ -237,7 +238,7 @@ impl Relay {
         }
     }
 
-    /// What the caller is to do next. What became due by `now` happens here.
+    /// Returns the next action for the caller. Work that is due by `now` is done here.
     pub fn poll(&mut self, now: Instant) -> Option<Action> {
         while let Some((client, _)) = self.timers.pop_due(now) {
             self.expire(client);
@@ -245,33 +246,33 @@ impl Relay {
         loop {
             let action = self.actions.pop_front()?;
             match &action {
-                // What was to be said to somebody who left is said to nobody.
+                // Messages to a client that left are dropped.
                 Action::Say { client, .. } if !self.clients.contains_key(client) => {}
                 Action::Say { .. } | Action::Break { .. } => return Some(action),
             }
         }
     }
 
-    /// Whether [`Relay::poll`] has something to do now.
+    /// Returns true if [`Relay::poll`] has an action now.
     #[must_use]
     pub fn has_actions(&self) -> bool {
         !self.actions.is_empty()
     }
 
-    /// When [`Relay::poll`] has something to do by itself: a registration ends.
+    /// Returns the next deadline of [`Relay::poll`]: a registration expires then.
     #[must_use]
     pub fn deadline(&self) -> Option<Deadline> {
         self.timers.next()
     }
 
-    /// The relay is about to stop: nobody else is let in, registered or matched, and is told to come
-    /// back after so long. What there is goes on. The farewell itself is the caller's
-    /// [`Goaway`](crate::message::Goaway).
+    /// Prepares for the relay's shutdown: no further client is admitted, registered or matched, and
+    /// each is asked to come back after this time. Existing channels go on. The caller sends the
+    /// closing [`Goaway`](crate::message::Goaway) itself.
     pub const fn drain(&mut self, come_back_after: Duration) {
         self.draining = Some(come_back_after);
     }
 
-    /// Whether a client is an end of a channel.
+    /// Returns true if a client is an end of a channel.
     #[must_use]
     pub fn has_channels(&self, client: PeerId) -> bool {
         self.clients.get(&client).is_some_and(|attached| !attached.channels.is_empty())
@@ -298,8 +299,8 @@ fn shutting_down(after: Duration) -> Failure {
     Failure::new(Code::ShuttingDown, "the relay is shutting down").with_retry_after(after)
 }
 
-/// An address as others can use it: IPv4 as such, and without a scope, which means something on this
-/// host alone.
+/// Returns an address as others can use it: IPv4 as such, and without a scope, which only has
+/// meaning on this host.
 fn plain(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }

@@ -1,11 +1,13 @@
-//! What waits for a client until its connection has room: fair between its senders, and bounded.
+//! Packets that wait for a client until its connection has room: fair between their senders, and
+//! bounded.
 //!
-//! It decides which packet goes next and which is dropped. It never looks into one, and never knows
-//! who may send to whom.
+//! It decides which packet goes next and which is dropped. It never inspects a packet, and does not
+//! know which client may send to which.
 //!
-//! Every sender has a queue of its own for each receiver, and these take turns by bytes (deficit
-//! round robin, Shreedhar and Varghese 1995). When there is no room, the oldest packet of whoever has
-//! most waiting is dropped: a sender below its share loses nothing to one above it.
+//! Every sender has a separate queue for each receiver, and these take turns by bytes (deficit
+//! round robin, Shreedhar and Varghese 1995). When there is no room, the oldest packet of the
+//! sender with the most bytes waiting is dropped: a sender above its share takes no room from one
+//! below it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -13,7 +15,7 @@ use bytes::Bytes;
 
 use crate::id::PeerId;
 
-/// What a packet counts beyond its bytes: about what it takes to hold one.
+/// Size that a packet counts beyond its bytes: about the memory to hold one.
 pub(super) const OVERHEAD: usize = 64;
 
 /// Bytes that a sender may send in its turn: one full packet of an ordinary path.
@@ -22,20 +24,20 @@ const QUANTUM: usize = 1_500;
 /// Bytes that may wait.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
-    /// For one receiver.
+    /// Bytes for one receiver.
     pub(super) of_a_receiver: usize,
-    /// For one receiver from one sender.
+    /// Bytes for one receiver from one sender.
     pub(super) of_a_source: usize,
-    /// For all receivers.
+    /// Bytes for all receivers.
     pub(super) in_all: usize,
 }
 
-/// What waits for every client. One that nothing waits for takes no room.
+/// The packets that wait for every client. A client without waiting packets takes no room.
 #[derive(Debug)]
 pub(super) struct Queues {
     limits: Limits,
     receivers: BTreeMap<PeerId, Queue>,
-    /// Receivers that were given packets since they were last named.
+    /// Receivers that were given packets since they were last returned.
     ready: BTreeSet<PeerId>,
     bytes: usize,
 }
@@ -43,7 +45,7 @@ pub(super) struct Queues {
 #[derive(Debug, Default)]
 struct Queue {
     flows: BTreeMap<PeerId, Flow>,
-    /// The senders in their turns, each that has a packet waiting once.
+    /// The senders in their order of turns, each with a packet waiting once.
     turns: VecDeque<PeerId>,
     bytes: usize,
 }
@@ -60,8 +62,8 @@ impl Queues {
         Self { limits, receivers: BTreeMap::new(), ready: BTreeSet::new(), bytes: 0 }
     }
 
-    /// Puts a packet of `source` behind what waits for `receiver`, and says how many packets had to
-    /// go for it, itself included if it did.
+    /// Appends a packet of `source` to the queue of `receiver`, and returns how many packets were
+    /// dropped for it, itself included if it was.
     pub(super) fn push(&mut self, receiver: PeerId, source: PeerId, packet: Bytes) -> u64 {
         let cost = packet.len() + OVERHEAD;
         let queue = self.receivers.entry(receiver).or_default();
@@ -92,17 +94,17 @@ impl Queues {
         dropped
     }
 
-    /// A client that was given packets since it was last named here.
+    /// Returns a client that was given packets since this last returned it.
     pub(super) fn poll_ready(&mut self) -> Option<PeerId> {
         self.ready.pop_first()
     }
 
-    /// The length of the packet that goes next to a client.
+    /// Returns the length of the next packet for a client.
     pub(super) fn peek(&mut self, receiver: PeerId) -> Option<usize> {
         self.receivers.get_mut(&receiver)?.next().map(Bytes::len)
     }
 
-    /// Takes the packet that goes next to a client.
+    /// Removes the next packet for a client.
     pub(super) fn poll(&mut self, receiver: PeerId) -> Option<Bytes> {
         let queue = self.receivers.get_mut(&receiver)?;
         queue.next()?;
@@ -114,7 +116,7 @@ impl Queues {
         Some(packet)
     }
 
-    /// Drops all that waits for a client, and says how many packets that was.
+    /// Drops all packets that wait for a client, and returns how many.
     pub(super) fn remove(&mut self, receiver: PeerId) -> u64 {
         let Some(queue) = self.receivers.get(&receiver) else { return 0 };
         self.bytes -= queue.bytes;
@@ -128,20 +130,21 @@ impl Queues {
         self.ready.remove(&receiver);
     }
 
-    /// Clients that something waits for.
+    /// Returns the clients with waiting packets.
     #[cfg(any(test, feature = "testing"))]
     pub(super) fn receivers(&self) -> impl Iterator<Item = PeerId> {
         self.receivers.keys().copied()
     }
 
-    /// Bytes that wait for all clients.
+    /// Returns the bytes that wait for all clients.
     pub(super) const fn bytes(&self) -> usize {
         self.bytes
     }
 }
 
 impl Queue {
-    /// Whose packets take most room once `source` has `own` bytes; `source` among equals.
+    /// Returns the sender with the most bytes waiting once `source` has `own` bytes; `source` among
+    /// equals.
     fn heaviest(&self, source: PeerId, own: usize) -> PeerId {
         let others = self.flows.iter().filter(|(id, _)| **id != source);
         let most = others.map(|(id, flow)| (flow.bytes, *id)).max();
@@ -159,7 +162,8 @@ impl Queue {
         flow.packets.push_back(packet);
     }
 
-    /// Drops the oldest packet of a sender, and says how many bytes that freed; `None` if it has none.
+    /// Drops the oldest packet of a sender, and returns how many bytes that freed; `None` if it has
+    /// none.
     fn drop_oldest(&mut self, source: PeerId) -> Option<usize> {
         let flow = self.flows.get_mut(&source)?;
         let freed = flow.packets.pop_front()?.len() + OVERHEAD;
@@ -172,7 +176,7 @@ impl Queue {
         Some(freed)
     }
 
-    /// The packet that goes next: turns pass until it is that of a sender who may send.
+    /// Returns the packet that goes next: turns pass until it is that of a sender that may send.
     fn next(&mut self) -> Option<&Bytes> {
         loop {
             let flow = self.flows.get_mut(self.turns.front()?)?;
@@ -204,7 +208,7 @@ impl Queue {
 
 #[cfg(any(test, feature = "testing"))]
 impl Queues {
-    /// Checks that counters and indices agree with the packets, and that limits are kept.
+    /// Checks that counters and indices match the packets, and that limits are kept.
     pub(super) fn audit(&self) {
         let mut all = 0;
         for (id, queue) in &self.receivers {

@@ -1,4 +1,4 @@
-//! Names: taking, keeping and losing one.
+//! Registration of names: taking, keeping and losing one.
 
 use std::time::Instant;
 
@@ -12,8 +12,8 @@ use crate::timer::Reason;
 use crate::tls::KeyDigest;
 
 impl Relay {
-    /// A client registers, or refreshes its registration. Whoever is refused is not registered
-    /// afterwards, even if it was before.
+    /// Registers a client, or refreshes its registration. A client that is refused is not
+    /// registered afterwards, even if it was before.
     pub(super) fn register(&mut self, client: PeerId, register: &Register, now: Instant) {
         match self.admit(client, register) {
             Ok((mesh, ghost)) => {
@@ -32,7 +32,8 @@ impl Relay {
         }
     }
 
-    /// Whether a client may register as it says: in which mesh, and in whose place.
+    /// Checks whether a client may register as it asks: in which mesh, and in place of which other
+    /// registration.
     fn admit(
         &self,
         client: PeerId,
@@ -82,8 +83,8 @@ impl Relay {
         Ok(())
     }
 
-    /// The same key came back on another connection, and the one it had is a ghost or a second
-    /// program: either way it is told where the name went.
+    /// Ends the registration of a key that came back on another connection. The older connection is
+    /// stale or belongs to a second program; it is notified where the name went.
     fn evict(&mut self, ghost: PeerId, client: PeerId) {
         let Some(observed) = self.clients.get(&client).map(|it| it.observed) else { return };
         let gone = Failure::new(Code::PeerGone, "the connector registered again");
@@ -119,14 +120,14 @@ impl Relay {
         self.counters.expired += 1;
     }
 
-    /// Frees what a client is registered by, and ends the channels that others have because of it.
+    /// Frees the registration of a client, and ends the channels that others have because of it.
     fn end_registration(&mut self, client: PeerId, why: &Failure) {
         if self.unregister(client) {
             self.hang_up_all(client, why, |end| !end.is_caller);
         }
     }
 
-    /// Frees what a client is registered by, and says whether it was.
+    /// Frees what a client is registered by, and returns true if it was registered.
     pub(super) fn unregister(&mut self, client: PeerId) -> bool {
         self.timers.set(client, None);
         self.registry.remove(client).is_some()

@@ -1,7 +1,7 @@
-//! Who is registered under which name, and who offers what to whom.
+//! The registered names, and the services that each connector offers to which clients.
 //!
-//! It decides who holds a name and which connectors a client may be matched with. It never decides
-//! which of those it gets, and knows nothing of channels.
+//! It decides which client holds a name and which connectors a client may be matched with. It never
+//! decides which of them the client gets, and does not know about channels.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -13,7 +13,7 @@ use crate::message::{Register, ServiceName};
 use crate::tls::KeyDigest;
 use crate::token_bucket::Bucket;
 
-/// What one connector said of itself.
+/// The registration of one connector.
 #[derive(Debug)]
 pub(super) struct Registration {
     pub(super) mesh: KeyDigest,
@@ -22,7 +22,7 @@ pub(super) struct Registration {
     pub(super) guests: BTreeSet<KeyDigest>,
     pub(super) revoked: BTreeSet<Serial>,
     pub(super) since: Instant,
-    /// Channels that it was told of lately.
+    /// Limits the channels that are offered to it.
     pub(super) told: Bucket,
 }
 
@@ -33,19 +33,20 @@ impl Registration {
             name: said.name.as_str().into(),
             services: said.services.iter().cloned().collect(),
             guests: said.guests.iter().copied().collect(),
-            // A message whose serial numbers are none was refused when it was read.
+            // A message with invalid serial numbers was refused when it was read.
             revoked: said.revoked.iter().filter_map(|text| Serial::parse(text)).collect(),
             since: now,
             told: Bucket::new(),
         }
     }
 
-    /// How much it makes the relay hold.
+    /// Returns how many entries it takes up.
     fn entries(&self) -> usize {
         self.services.len() + self.guests.len() + self.revoked.len()
     }
 
-    /// Whether it lets somebody in: a member of its mesh that it has not revoked, or a guest.
+    /// Returns true if it admits this client: a member of its mesh that it has not revoked, or a
+    /// guest.
     pub(super) fn admits(&self, key: KeyDigest, mesh: Option<KeyDigest>, serial: Serial) -> bool {
         let is_member = mesh == Some(self.mesh) && !self.revoked.contains(&serial);
         is_member || self.guests.contains(&key)
@@ -81,23 +82,24 @@ impl Registry {
         self.registrations.iter().map(|(id, registration)| (*id, registration))
     }
 
-    /// Who holds a name.
+    /// Returns the client that holds a name.
     pub(super) fn holder(&self, mesh: KeyDigest, name: &str) -> Option<PeerId> {
         self.names.get(&mesh)?.get(name).copied()
     }
 
-    /// Whether any connector lists a guest.
+    /// Returns true if any connector lists a guest.
     pub(super) fn is_guest(&self, key: KeyDigest) -> bool {
         self.guests.contains_key(&key)
     }
 
-    /// Services, guests and serial numbers there would be if `client` registered as it says.
+    /// Returns how many services, guests and serial numbers there would be if `client` registered
+    /// with `said`.
     pub(super) fn entries_with(&self, client: PeerId, said: &Register) -> usize {
         let before = self.get(client).map_or(0, Registration::entries);
         self.entries - before + said.services.len() + said.guests.len() + said.revoked.len()
     }
 
-    /// A service of which there are too many connectors already for `client` to be one more.
+    /// Returns a service that already has too many connectors for `client` to be another.
     pub(super) fn crowded<'a>(
         &self,
         client: PeerId,
@@ -110,10 +112,11 @@ impl Registry {
         })
     }
 
-    /// Registers a client, in place of its registration of before, whose age it keeps if the name is
-    /// the same. The name must be free or its own.
+    /// Registers a client and replaces its earlier registration; the age is kept if the name is the
+    /// same. The name must be free or its own.
     ///
-    /// Of a guest that too many connectors list already, one more is no help, and not listed.
+    /// A guest that too many connectors list already gains no reachability from another, so that it
+    /// is not listed again.
     pub(super) fn insert(&mut self, client: PeerId, mut registration: Registration) {
         if let Some(before) = self.remove(client)
             && before.name == registration.name
@@ -154,7 +157,7 @@ impl Registry {
         Some(registration)
     }
 
-    /// The connectors that offer a service to somebody and let it in.
+    /// Returns the connectors that offer a service to this client and admit it.
     pub(super) fn offers(
         &self,
         service: &ServiceName,
@@ -185,7 +188,7 @@ fn unlist<K: Ord>(index: &mut BTreeMap<K, BTreeSet<PeerId>>, key: &K, client: Pe
 
 #[cfg(any(test, feature = "testing"))]
 impl Registry {
-    /// Checks that the indices say what the registrations say.
+    /// Checks that the indices match the registrations.
     pub(super) fn audit(&self) {
         let names: usize = self.names.values().map(BTreeMap::len).sum();
         assert_eq!(names, self.registrations.len(), "a name is held twice, or by nobody");

@@ -1,16 +1,17 @@
-//! Serial numbers of certificates, in the one form in which they can be compared.
+//! Serial numbers of certificates, in a canonical form that can be compared.
 
 use crate::message::MAX_SERIAL;
 
 const LEN: usize = MAX_SERIAL / 2;
 
-/// A serial number: leading zeros, which DER has to keep a number from being negative, do not count
-/// (RFC 5280 §4.1.2.2).
+/// A serial number without leading zeros: DER adds them to keep a number from being negative (RFC
+/// 5280 §4.1.2.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Serial([u8; LEN]);
 
 impl Serial {
-    /// Reads hexadecimal digits; `None` if they are none, or the number has more than 20 octets.
+    /// Parses hexadecimal digits; `None` if they are invalid, or the number has more than 20
+    /// octets.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let digits = text.trim_start_matches('0').as_bytes();
         let skip = MAX_SERIAL.checked_sub(digits.len())?;
@@ -23,8 +24,8 @@ impl Serial {
         Some(Self(serial))
     }
 
-    /// What a client without a serial number has. No certificate has it either, since theirs are
-    /// positive.
+    /// The value of a client without a serial number. No certificate has it, since serial numbers
+    /// are positive.
     pub(super) const NONE: Self = Self([0; LEN]);
 }
 

@@ -1,4 +1,4 @@
-//! What a relay shows of itself: plain data, for whoever shows or exports it.
+//! The status of a relay as plain data, to display or to export.
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -11,21 +11,21 @@ use crate::id::PeerId;
 use crate::message::ServiceName;
 use crate::tls::KeyDigest;
 
-/// Packets that were not forwarded, by why.
+/// Packets that were not forwarded, by reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Drops {
-    /// They are not of the form of docs/protocol.md, "Relayed packets".
+    /// Not of the form in docs/protocol.md, "Relayed packets".
     pub malformed: u64,
-    /// They name a channel that is not there: it ended a moment ago, or never was.
+    /// The channel does not exist: it ended recently, or never existed.
     pub unknown_channel: u64,
-    /// Their sender sends more than one client may.
+    /// The sender is over its rate limit.
     pub over_rate: u64,
-    /// Their receiver takes less than is sent to it.
+    /// The receiver takes less than is sent to it.
     pub queue_full: u64,
-    /// They are parts, and larger than what their receiver's path carries.
+    /// Parts that are larger than a datagram on the receiver's path.
     pub too_large: u64,
-    /// Their receiver left before it took them.
+    /// The receiver left before it took them.
     pub receiver_gone: u64,
 }
 
@@ -34,11 +34,11 @@ pub struct Drops {
 pub struct View {
     /// Clients attached.
     pub clients: usize,
-    /// Those of them that are of no mesh.
+    /// The clients among them without a mesh.
     pub guests: usize,
     /// Channels between them.
     pub channels: usize,
-    /// Who is registered, in the order in which they came.
+    /// The registered clients, in order of their arrival.
     pub registrations: Vec<RegistrationView>,
     /// Bytes that wait to be forwarded, each packet with 64 more.
     pub queued_bytes: usize,
@@ -52,11 +52,11 @@ pub struct View {
     pub matched: u64,
     /// Lookups that did not.
     pub unmatched: u64,
-    /// Registrations that gave way to one of the same key.
+    /// Registrations replaced by one of the same key.
     pub evicted: u64,
     /// Registrations that were not refreshed in time.
     pub expired: u64,
-    /// Whether the relay is about to stop.
+    /// Whether the relay is about to shut down.
     pub draining: bool,
 }
 
@@ -73,18 +73,18 @@ pub struct RegistrationView {
     pub key: KeyDigest,
     /// Where its packets come from.
     pub observed: SocketAddr,
-    /// What it offers.
+    /// The services that it offers.
     pub services: Vec<ServiceName>,
-    /// How many guests it lets in.
+    /// How many guests it admits.
     pub guests: usize,
-    /// For how long it has been registered, in milliseconds.
+    /// Time since it registered, in milliseconds.
     pub age_ms: u64,
     /// Channels to it.
     pub channels: usize,
 }
 
 impl Relay {
-    /// All that is known, with ages as of `now`.
+    /// Returns the whole status, with ages as of `now`.
     #[must_use]
     pub fn view(&self, now: Instant) -> View {
         let counters = self.counters;

@@ -1,8 +1,9 @@
-//! Datagrams of channels that nobody has told this node of yet.
+//! Datagrams of channels that no relay has announced to this node yet.
 //!
-//! A relay tells of a channel on the control stream, and passes its packets on in datagrams: a first
-//! packet overtakes the news when that is lost and sent again, and would be asked for again only
-//! after a second (RFC 9002 §6.2.2). It decides what is kept for how long, and never looks inside.
+//! A relay announces a channel on the control stream, and forwards its packets in datagrams: a
+//! first packet arrives before the announcement when that is lost and retransmitted, and its sender
+//! would repeat it only after a second (RFC 9002 §6.2.2). It decides which datagrams are kept and
+//! for how long, and never inspects them.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -11,10 +12,10 @@ use bytes::Bytes;
 
 use crate::id::{Channel, PeerId};
 
-/// How long a datagram may be early: as long as a lost message takes to come again, at most.
+/// How long a datagram may be early: at most as long as a lost message takes to be sent again.
 const KEPT: Duration = Duration::from_secs(1);
 
-/// Early datagrams of one relay: the first packets of four diallers at once.
+/// Early datagrams of one relay: the first packets of four concurrent dialers.
 const MOST: usize = 16;
 
 /// Those that wait.
@@ -24,17 +25,17 @@ pub(crate) struct Early {
 }
 
 impl Early {
-    /// Keeps a datagram, unless as many of this relay's are kept already.
+    /// Keeps a datagram, unless the limit of this relay is reached.
     pub(crate) fn push(&mut self, channel: Channel, datagram: &Bytes, now: Instant) {
         self.expire(now);
         let of_relay = self.kept.iter().filter(|(_, of, _)| of.relay == channel.relay).count();
         if of_relay < MOST {
-            // Its own copy: the bytes given are part of all that was received with them.
+            // A copy: the given bytes keep alive the whole buffer they were received in.
             self.kept.push_back((now, channel, Bytes::copy_from_slice(datagram)));
         }
     }
 
-    /// What came by a channel, in order; it is kept no more.
+    /// Returns the datagrams of a channel, in order, and removes them.
     pub(crate) fn take(&mut self, channel: Channel, now: Instant) -> Vec<Bytes> {
         self.expire(now);
         let (its, others): (VecDeque<_>, _) =
@@ -43,7 +44,7 @@ impl Early {
         its.into_iter().map(|(_, _, datagram)| datagram).collect()
     }
 
-    /// A relay is gone, and its channels with it.
+    /// Removes a lost relay, and its channels.
     pub(crate) fn forget(&mut self, relay: PeerId) {
         self.kept.retain(|(_, of, _)| of.relay != relay);
     }

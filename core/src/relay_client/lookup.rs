@@ -1,4 +1,4 @@
-//! Which relays were asked for a service, and what they answered.
+//! The relays that were asked for a service, and their answers.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -8,16 +8,16 @@ use crate::id::PeerId;
 use crate::timer::{Deadline, Reason};
 use crate::tls::KeyDigest;
 
-/// Pause before a relay is asked again that has no way to a peer which is connected by another: a relay
-/// that was restarted has its clients back within a second or two.
+/// Pause before a relay is asked again that has no channel to a peer which is connected through
+/// another relay: a relay that was restarted has its clients back within a second or two.
 pub(crate) const SOON: Duration = Duration::from_secs(1);
-/// The same once it has been asked three times.
+/// The same pause after it has been asked three times.
 pub(crate) const AGAIN: Duration = Duration::from_secs(5);
-/// How often it is asked soon.
+/// How often the short pause is used.
 const ASKED_SOON: u32 = 3;
 
-/// Connectors left out of a search, since they turned out to be others than the one that is
-/// connected; beyond this the oldest are asked for again.
+/// Connectors excluded from a search, since they turned out not to be the one that is connected;
+/// beyond this the oldest are asked for again.
 const MAX_EXCLUDED: usize = 16;
 
 /// One peer's search.
@@ -29,32 +29,33 @@ pub(crate) struct Search {
     found: Option<KeyDigest>,
     refusal: Option<Failure>,
     again: Option<Instant>,
-    /// How often relays were asked again since the last was lost.
+    /// How often relays were asked again since the last channel was lost.
     repeated: u32,
 }
 
 impl Search {
-    /// A new attempt begins: whoever was found before need not be found again.
+    /// Begins a new attempt: a peer that was found before need not be found again.
     pub(crate) fn restart(&mut self) {
         *self = Self::default();
     }
 
-    /// A relay is asked.
+    /// Handles a lookup that was sent to a relay.
     pub(crate) fn on_asked(&mut self, relay: PeerId, request: u64) {
         self.asked.insert(relay, request);
     }
 
-    /// Whether a relay has still to answer.
+    /// Returns true if a relay has still to answer.
     pub(crate) fn is_asking(&self, relay: PeerId) -> bool {
         self.asked.contains_key(&relay)
     }
 
-    /// Whether an answer of a relay is the one that is awaited.
+    /// Returns true if this answer of a relay is the awaited one.
     pub(crate) fn awaits(&self, relay: PeerId, request: u64) -> bool {
         self.asked.get(&relay) == Some(&request)
     }
 
-    /// A relay found a connector. True if it is the one that is wanted: the first that was found.
+    /// Handles a connector that a relay found. Returns true if it is the one that is wanted: the
+    /// first that was found.
     pub(crate) fn on_matched(&mut self, relay: PeerId, key: KeyDigest, now: Instant) -> bool {
         self.asked.remove(&relay);
         let is_wanted = *self.found.get_or_insert(key) == key;
@@ -68,12 +69,14 @@ impl Search {
         is_wanted
     }
 
-    /// The connection is up: only the connector at its other end is wanted from here on.
+    /// Handles the established connection: only the connector at its other end is wanted from here
+    /// on.
     pub(crate) const fn on_connected(&mut self, key: KeyDigest) {
         self.found = Some(key);
     }
 
-    /// A relay found none. The reason, once no other relay has still to answer and none found one.
+    /// Handles a lookup without a match. Returns the reason, once no other relay has still to
+    /// answer and none found one.
     pub(crate) fn on_unmatched(
         &mut self,
         relay: PeerId,
@@ -89,7 +92,7 @@ impl Search {
         self.asked.is_empty().then_some(refusal)
     }
 
-    /// A relay is gone, or a channel of it.
+    /// Handles the loss of a relay, or of a channel through it.
     pub(crate) fn on_lost(&mut self, relay: PeerId, now: Instant) {
         self.asked.remove(&relay);
         self.repeated = 0;
@@ -101,7 +104,7 @@ impl Search {
         self.again.get_or_insert(now + wait);
     }
 
-    /// Whether relays without a way to the peer are to be asked again.
+    /// Returns true if relays without a channel to the peer are to be asked again.
     pub(crate) fn poll(&mut self, now: Instant) -> bool {
         let is_due = self.again.is_some_and(|again| again <= now);
         if is_due {
@@ -111,17 +114,17 @@ impl Search {
         is_due
     }
 
-    /// When they will be.
+    /// Returns when they will be.
     pub(crate) fn deadline(&self) -> Option<Deadline> {
         self.again.map(|at| (at, Reason::Relay))
     }
 
-    /// Connectors that are not to be found.
+    /// Connectors to exclude.
     pub(crate) fn excluded(&self) -> &[KeyDigest] {
         &self.excluded
     }
 
-    /// Why there is no connection, when the time for one is over.
+    /// Returns why there is no connection, when the time for one is over.
     pub(crate) fn verdict(&self, has_relay: bool) -> Failure {
         if let Some(refusal) = &self.refusal {
             return refusal.clone();

@@ -1,8 +1,8 @@
-//! What a client does at its relays: it registers what it offers and looks for what it wants.
+//! A client's work at its relays: it registers its offer and looks up services.
 //!
-//! It decides when to register, to refresh, to give way to another process with the same key, whom
-//! to ask again, and which datagrams are kept that came before the news of their channel. It never
-//! sends anything: the node carries out what it says.
+//! It decides when to register, to refresh and to yield to another process with the same key, which
+//! relay to ask again, and which datagrams are kept that arrive before the announcement of their
+//! channel. It never sends anything: the node carries out its decisions.
 
 mod early;
 mod lookup;

@@ -1,4 +1,4 @@
-//! Where a registration at one relay stands.
+//! The state of a registration at one relay.
 //!
 //! ```text
 //!            on_up              on_registered            refresh is due
@@ -13,22 +13,22 @@ use std::time::{Duration, Instant};
 use crate::error::{Code, Failure};
 use crate::timer::{Deadline, Reason};
 
-/// Time within which a relay answers a registration. One that is alive answers at once; when in
-/// doubt, this side dials anew rather than take itself for registered.
+/// Time within which a relay answers a registration. A live relay answers immediately; without an
+/// answer, this side dials again rather than assume that it is registered.
 pub(crate) const ANSWER: Duration = Duration::from_secs(10);
 
-/// Pause after a refusal that names none.
+/// Pause after a refusal that names no time.
 pub(crate) const AGAIN: Duration = Duration::from_secs(60);
 
-/// What is to be done.
+/// An action that is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Action {
     /// Send the registration.
     Register {
-        /// Another connection of the same key is to give way.
+        /// Whether another connection of the same key is to be replaced.
         takeover: bool,
     },
-    /// Send that nothing is offered any more.
+    /// Notify the relay that this node offers no services any more.
     Withdraw,
     /// The relay does not answer.
     Dead,
@@ -38,13 +38,13 @@ pub(crate) enum Action {
 enum State {
     /// There is no connection.
     Away,
-    /// Connected, and nothing is offered.
+    /// Connected, without an offer.
     Silent,
     /// A registration was sent.
     Asked { due: Instant },
     /// It was acknowledged.
     Held { refresh: Instant },
-    /// It was refused, or taken away.
+    /// It was refused, or ended.
     Refused { again: Instant },
 }
 
@@ -54,39 +54,39 @@ pub(crate) struct Registration {
     state: State,
     /// There is something to register.
     is_wanted: bool,
-    /// It was acknowledged since the connection is up.
+    /// Whether it was acknowledged since the connection is established.
     is_known: bool,
-    /// Another process with the same key took the place: it is left there.
+    /// Another process with the same key replaced it: this one does not register again.
     is_replaced: bool,
 }
 
 impl Registration {
-    /// For a relay that is not connected.
+    /// Returns the state for a relay that is not connected.
     pub(crate) const fn new() -> Self {
         Self { state: State::Away, is_wanted: false, is_known: false, is_replaced: false }
     }
 
-    /// Whether the relay has it.
+    /// Returns true if the relay has registered it.
     pub(crate) const fn is_held(&self) -> bool {
         self.is_known && matches!(self.state, State::Held { .. } | State::Asked { .. })
     }
 
-    /// The relay is connected.
+    /// Handles a connected relay.
     pub(crate) fn on_up(&mut self, is_wanted: bool, now: Instant) -> Option<Action> {
         (self.state, self.is_known) = (State::Silent, false);
         self.set(is_wanted, now)
     }
 
-    /// The connection is gone, and with it the registration.
+    /// Handles the lost connection, and with it the lost registration.
     pub(crate) const fn on_down(&mut self) {
         (self.state, self.is_known) = (State::Away, false);
     }
 
-    /// What is offered changed, or nothing is any more.
+    /// Handles a changed or withdrawn offer.
     pub(crate) fn set(&mut self, is_wanted: bool, now: Instant) -> Option<Action> {
         let was_wanted = std::mem::replace(&mut self.is_wanted, is_wanted);
         match (self.state, is_wanted) {
-            // A refusal stands until its time is over, whatever is offered.
+            // A refusal stands until its time is over, regardless of the offer.
             (State::Away | State::Refused { .. }, _) => None,
             (State::Silent | State::Asked { .. } | State::Held { .. }, true) => Some(self.ask(now)),
             (State::Silent | State::Asked { .. } | State::Held { .. }, false) => {
@@ -96,7 +96,8 @@ impl Registration {
         }
     }
 
-    /// The relay acknowledged it and wants to hear of it again after a while. True if that is news.
+    /// Handles the relay's acknowledgement, with the time until the next refresh. Returns true if
+    /// the registration is new.
     pub(crate) fn on_registered(&mut self, refresh: Duration, now: Instant) -> bool {
         if !matches!(self.state, State::Asked { .. }) {
             return false;
@@ -106,7 +107,7 @@ impl Registration {
         !std::mem::replace(&mut self.is_known, true)
     }
 
-    /// The relay does not have it, or has it no more.
+    /// Handles a relay that does not have the registration, or not any more.
     pub(crate) fn on_unregistered(&mut self, failure: &Failure, now: Instant) {
         if matches!(self.state, State::Away) {
             return;
@@ -117,7 +118,7 @@ impl Registration {
         self.state = State::Refused { again };
     }
 
-    /// What is due.
+    /// Returns what is due.
     pub(crate) fn poll(&mut self, now: Instant) -> Option<Action> {
         match self.state {
             State::Asked { due } if due <= now => Some(Action::Dead),
@@ -132,7 +133,7 @@ impl Registration {
         }
     }
 
-    /// When something will be.
+    /// Returns when something will be.
     pub(crate) fn deadline(&self) -> Option<Deadline> {
         let at = match self.state {
             State::Away | State::Silent => return None,

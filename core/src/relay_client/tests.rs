@@ -1,4 +1,4 @@
-//! Registration and search, each rule at its threshold.
+//! Tests of registration and lookups, each rule at its threshold.
 
 use std::time::{Duration, Instant};
 

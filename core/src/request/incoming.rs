@@ -1,7 +1,7 @@
 //! The responder's end of one exchange.
 //!
 //! It decides how an answer becomes frames and when a streamed answer must wait for the peer to
-//! read. It never decides what the answer is.
+//! read. It never decides the content of an answer.
 
 use std::collections::VecDeque;
 
@@ -18,7 +18,7 @@ pub(crate) const STREAM_BUFFER: usize = 256 << 10;
 enum State {
     /// No answer yet.
     Offered,
-    /// A streamed answer is under way; this is the number of the next chunk.
+    /// A streamed answer is in progress; this is the number of the next chunk.
     Streaming(u64),
     /// The answer is complete, or refused.
     Answered,
@@ -46,7 +46,8 @@ impl Incoming {
         Ok(())
     }
 
-    /// Adds a chunk to a streamed answer. `Ok(false)` took nothing: the peer has to read first.
+    /// Adds a chunk to a streamed answer. `Ok(false)` means that it was not taken: the peer has to
+    /// read first.
     pub(crate) fn respond_chunk(&mut self, body: Bytes, is_final: bool) -> Result<bool, Misuse> {
         let sequence = match self.state {
             State::Offered => 0,
@@ -64,7 +65,7 @@ impl Incoming {
         Ok(true)
     }
 
-    /// Refuses, or breaks a streamed answer off.
+    /// Refuses a request, or ends a streamed answer with a failure.
     pub(crate) fn fail(&mut self, failure: &Failure) -> Result<(), Misuse> {
         if self.state == State::Answered {
             return Err(Misuse::WrongState);
@@ -101,23 +102,23 @@ impl Incoming {
         self.unsent.iter().map(Bytes::len).sum()
     }
 
-    /// What is still to be written, in order; the writer advances it.
+    /// Returns the unwritten data, in order; the writer advances it.
     pub(crate) const fn unsent(&mut self) -> &mut VecDeque<Bytes> {
         &mut self.unsent
     }
 
-    /// Whether the answer is complete and written.
+    /// Returns true if the answer is complete and written.
     pub(crate) fn is_done(&self) -> bool {
         self.state == State::Answered && self.unsent.is_empty()
     }
 
-    /// Whether a chunk would be taken now.
+    /// Returns true if a chunk would be accepted now.
     pub(crate) fn has_room(&self) -> bool {
         self.unsent_bytes() < STREAM_BUFFER
     }
 }
 
-/// The failure a requester sees when the responder gave its request up without a word.
+/// Returns the failure a requester sees when the responder dropped its request unanswered.
 pub(crate) fn abandoned() -> Failure {
     Failure::new(Code::Cancelled, "the responder gave the request up")
 }

@@ -1,8 +1,8 @@
-//! Requests and responses: bytes in, bytes out, one stream each.
+//! Requests and responses: opaque bytes, one stream each.
 //!
-//! [`queue`] orders what waits. `Outgoing` and `Incoming` are the two ends of one exchange:
-//! they turn bodies into frames and frames into bodies. They know no stream and no time; the node
-//! moves the bytes and keeps the deadlines.
+//! [`queue`] orders the waiting requests. `Outgoing` and `Incoming` are the two ends of one
+//! exchange: they turn bodies into frames and frames into bodies. They have no stream and no clock;
+//! the node moves the bytes and keeps the deadlines.
 
 pub mod queue;
 
@@ -27,7 +27,7 @@ pub use queue::Priority;
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
-    /// What to say: at most 10 MiB, less about a hundred bytes of header.
+    /// The payload: at most 10 MiB, less about a hundred bytes of header.
     pub body: Bytes,
     /// How long the whole exchange may take, waiting for a connection included; `None` takes the
     /// node's own default of 60 s.
@@ -37,20 +37,20 @@ pub struct Request {
 }
 
 impl Request {
-    /// A request of normal priority under the default deadline.
+    /// Returns a request of normal priority with the default deadline.
     #[must_use]
     pub fn new(body: impl Into<Bytes>) -> Self {
         Self { body: body.into(), deadline: None, priority: Priority::Normal }
     }
 
-    /// The same under another deadline.
+    /// Returns the same with another deadline.
     #[must_use]
     pub const fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = Some(deadline);
         self
     }
 
-    /// The same at another priority.
+    /// Returns the same with another priority.
     #[must_use]
     pub const fn priority(mut self, priority: Priority) -> Self {
         self.priority = priority;
@@ -58,14 +58,14 @@ impl Request {
     }
 }
 
-/// What the acceptor of a request is told.
+/// What the acceptor of a request receives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offer {
     /// The requester's correlation id, for logs.
     pub correlation: String,
     /// How long the requester still waits, measured from arrival.
     pub deadline: Option<Duration>,
-    /// How urgent the requester says it is.
+    /// The urgency that the requester declares.
     pub priority: Priority,
     /// The body.
     pub body: Bytes,

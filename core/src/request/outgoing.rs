@@ -1,7 +1,7 @@
 //! The requester's end of one exchange.
 //!
 //! It decides which frames make a valid answer. A peer that answers out of sequence, twice, or with
-//! anything else fails the request, and nothing more.
+//! another kind of frame fails the request alone.
 
 use std::collections::VecDeque;
 
@@ -12,7 +12,7 @@ use crate::error::{Code, Failure};
 use crate::frame::Decoder;
 use crate::message::{EncodeError, Message, Request as Wire};
 
-/// What a piece of the answer amounts to.
+/// The effect of a piece of the answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Step {
     /// The next bytes of the response.
@@ -62,22 +62,22 @@ impl Outgoing {
         })
     }
 
-    /// Bytes that wait to be written.
+    /// Returns the number of bytes that wait to be written.
     pub(crate) fn unsent_bytes(&self) -> usize {
         self.unsent.iter().map(Bytes::len).sum()
     }
 
-    /// What is still to be written, in order; the writer advances it.
+    /// Returns the unwritten data, in order; the writer advances it.
     pub(crate) const fn unsent(&mut self) -> &mut VecDeque<Bytes> {
         &mut self.unsent
     }
 
-    /// How many bytes to read next, so that none beyond the frame under way are taken.
+    /// Returns how many bytes to read next, so that none beyond the current frame are taken.
     pub(crate) fn wanted(&self) -> usize {
         self.decoder.wanted().max(1)
     }
 
-    /// Takes bytes of the answer: at most [`Outgoing::wanted`] of them.
+    /// Handles bytes of the answer: at most [`Outgoing::wanted`] of them.
     pub(crate) fn handle_chunk(&mut self, mut chunk: Bytes) -> Option<Step> {
         let frame = match self.decoder.poll_frame(&mut chunk) {
             Ok(frame) => frame?,
@@ -119,7 +119,7 @@ impl Outgoing {
         }
     }
 
-    /// The peer finished its direction.
+    /// Handles the end of the peer's direction.
     pub(crate) fn handle_end(&self) -> Step {
         match self.expect {
             Expect::End if self.decoder.buffered() == 0 => Step::End,

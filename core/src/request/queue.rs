@@ -1,7 +1,7 @@
 //! Requests that wait for a connection: bounded, ordered by priority, each with its deadline.
 //!
-//! It decides who is next, who is too late and who does not fit. It never sends, never reads a
-//! clock, and knows nothing of what an item is.
+//! It decides which item is next, which is too late and which does not fit. It never sends, never
+//! reads a clock, and does not know what an item is.
 
 pub use crate::message::Priority;
 use crate::timer::{Deadline, Reason};
@@ -9,19 +9,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Instant;
 
-/// How many others may be taken before the head of a class that waits, plus one when both lower
-/// classes have waited that long. Without a bound, a steady stream of urgent requests would let
-/// others pass their deadlines unasked; with 16, urgent ones keep nine tenths of the turns.
+/// Most items that may overtake the head of a waiting class, plus one when both lower classes have
+/// waited that long. Without a bound, a steady stream of urgent requests would let others pass
+/// their deadlines unsent; with 16, urgent ones keep nine tenths of the turns.
 pub const MAX_OVERTAKES: u32 = 16;
 
-/// What is wrong with [`Limits`].
+/// An error in [`Limits`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// A queue without room refuses everything.
+    /// A queue for no items would refuse everything.
     #[error("a queue must have room for at least one item")]
     NoItems,
-    /// A queue without bytes refuses everything that has any.
+    /// A queue for no bytes would refuse every item that has any.
     #[error("a queue must have room for at least one byte")]
     NoBytes,
 }
@@ -34,8 +34,8 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Limits in items and in bytes. The defaults are 100 items, which a reconnect flushes in a
-    /// moment, and 32 MiB, which is three requests of the greatest size.
+    /// Limits in items and in bytes. The defaults are 100 items, which a reconnect sends
+    /// immediately, and 32 MiB, which is three requests of the largest size.
     ///
     /// # Errors
     /// When either is zero.
@@ -49,13 +49,13 @@ impl Limits {
         Ok(Self { items, bytes })
     }
 
-    /// How many items.
+    /// Returns how many items.
     #[must_use]
     pub const fn items(&self) -> usize {
         self.items
     }
 
-    /// How many bytes.
+    /// Returns how many bytes.
     #[must_use]
     pub const fn bytes(&self) -> usize {
         self.bytes
@@ -68,7 +68,7 @@ impl Default for Limits {
     }
 }
 
-/// Whether the one who pushes should slow down.
+/// Whether the caller that pushes should slow down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Pressure {
@@ -78,20 +78,20 @@ pub enum Pressure {
     Pressured,
 }
 
-/// The name of an item in its queue; never reused within the queue.
+/// The id of an item in its queue; never reused within the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Slot(u64);
 
-/// An item that was taken in.
+/// An accepted item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Accepted {
     /// Its name, for [`Queue::remove`].
     pub slot: Slot,
-    /// How full the queue is with it.
+    /// The pressure of the queue including it.
     pub pressure: Pressure,
 }
 
-/// Which limit an item would pass.
+/// The limit that an item would exceed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Limit {
     /// The number of items.
@@ -100,12 +100,12 @@ pub enum Limit {
     Bytes,
 }
 
-/// There is no room for the item, which is handed back. The queue is as it was.
+/// There is no room for the item, which is returned to the caller. The queue is unchanged.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Full<T> {
-    /// What did not fit.
+    /// The item that did not fit.
     pub item: T,
-    /// The limit that it would pass.
+    /// The limit that it would exceed.
     pub limit: Limit,
 }
 
@@ -135,13 +135,13 @@ pub struct Popped<T> {
     pub priority: Priority,
     /// The item.
     pub item: T,
-    /// The bytes it was counted with.
+    /// Its size in bytes.
     pub bytes: usize,
-    /// When it is too late for it.
+    /// Its deadline.
     pub deadline: Option<Instant>,
 }
 
-/// Where the items went. `accepted` is always the sum of the others and of what is queued.
+/// The fates of the items. `accepted` is always the sum of the others and of the queued ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
 pub struct Counts {
     /// Taken in.
@@ -193,7 +193,7 @@ pub struct Queue<T> {
 }
 
 impl<T> Queue<T> {
-    /// An empty queue.
+    /// Returns an empty queue.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         Self {
@@ -206,11 +206,11 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Takes in an item that counts as `bytes`. A `deadline` in the past is taken in too, and
-    /// expires with the next [`Queue::expire`].
+    /// Adds an item that counts as `bytes`. A `deadline` in the past is accepted too, and expires
+    /// with the next [`Queue::expire`].
     ///
     /// # Errors
-    /// When the item would pass a limit; it is handed back.
+    /// When the item would exceed a limit; it is returned.
     pub fn push(
         &mut self,
         priority: Priority,
@@ -233,8 +233,7 @@ impl<T> Queue<T> {
         Ok(Accepted { slot, pressure: self.pressure() })
     }
 
-    /// Takes out the item whose turn it is. Deadlines are not looked at: call
-    /// [`Queue::expire`] first.
+    /// Removes the item that is next. Deadlines are not checked: call [`Queue::expire`] first.
     pub fn pop(&mut self) -> Option<Popped<T>> {
         let turn = self.turn()?;
         let slot = *self.class(turn).waiting.first()?;
@@ -251,15 +250,15 @@ impl<T> Queue<T> {
         Some(Popped { slot, priority, item, bytes, deadline })
     }
 
-    /// Returns the item whose turn it is.
+    /// Returns the item that is next.
     #[must_use]
     pub fn peek(&self) -> Option<&T> {
         let slot = self.classes[self.turn()? as usize].waiting.first()?;
         self.entries.get(slot).map(|entry| &entry.item)
     }
 
-    /// Takes out the items whose deadline is at `now` or before it, earliest first. What is not
-    /// asked of the iterator stays.
+    /// Removes the items with a deadline at `now` or before it, earliest first. Items that the
+    /// caller does not take from the iterator stay.
     pub fn expire(&mut self, now: Instant) -> impl Iterator<Item = T> {
         std::iter::from_fn(move || {
             let &(at, slot) = self.deadlines.first()?;
@@ -272,20 +271,20 @@ impl<T> Queue<T> {
         })
     }
 
-    /// Takes out one item by name, wherever it stands; `None` when it has left.
+    /// Removes one item by its slot, at any position; `None` when it has left.
     pub fn remove(&mut self, slot: Slot) -> Option<T> {
         let entry = self.take(slot)?;
         self.counts.removed += 1;
         Some(entry.item)
     }
 
-    /// The earliest deadline of the items.
+    /// Returns the earliest deadline of the items.
     #[must_use]
     pub fn deadline(&self) -> Option<Deadline> {
         self.deadlines.first().map(|&(at, _)| (at, Reason::Request))
     }
 
-    /// Whether at least 80 % of the items or of the bytes is in use.
+    /// Returns true if at least 80 % of the items or of the bytes is in use.
     #[must_use]
     pub fn is_pressured(&self) -> bool {
         let four_fifths = |limit: usize| limit - limit / 5;
@@ -293,37 +292,37 @@ impl<T> Queue<T> {
             || self.bytes >= four_fifths(self.limits.bytes)
     }
 
-    /// [`Queue::is_pressured`] as a value.
+    /// Returns [`Queue::is_pressured`] as a value.
     #[must_use]
     pub fn pressure(&self) -> Pressure {
         if self.is_pressured() { Pressure::Pressured } else { Pressure::Relaxed }
     }
 
-    /// How many items wait.
+    /// Returns how many items wait.
     #[must_use]
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether nothing waits.
+    /// Returns true if no item waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// How many bytes the waiting items count as.
+    /// Returns how many bytes the waiting items count as.
     #[must_use]
     pub const fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// The limits.
+    /// Returns the limits.
     #[must_use]
     pub const fn limits(&self) -> Limits {
         self.limits
     }
 
-    /// Where the items went.
+    /// Returns where the items went.
     #[must_use]
     pub const fn counts(&self) -> Counts {
         self.counts

@@ -441,7 +441,7 @@ proptest! {
     }
 }
 
-/// The limits of an interactive agent, to change or to build.
+/// Returns the limits of an interactive agent, to change or to build.
 fn limited() -> super::Builder {
     let policy = Policy::interactive();
     Policy::builder().max_attempts(policy.max_attempts()).max_unavailable(policy.max_unavailable())

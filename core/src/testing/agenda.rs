@@ -1,6 +1,6 @@
 //! Things that happen at an instant, taken in order of time and, at one instant, of arrival.
 //!
-//! It decides the order and nothing else: ties never depend on what the things are.
+//! It decides only the order: ties never depend on the content of the entries.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -31,19 +31,19 @@ impl<T> Default for Agenda<T> {
 }
 
 impl<T> Agenda<T> {
-    /// An empty agenda.
+    /// Returns an empty agenda.
     #[must_use]
     pub const fn new() -> Self {
         Self { entries: BTreeMap::new(), pushed: 0 }
     }
 
-    /// Puts `entry` at `at`, after everything that stands there.
+    /// Puts `entry` at `at`, after all entries of the same instant.
     pub fn push(&mut self, entry: T, at: Instant) {
         self.entries.insert((at, self.pushed), entry);
         self.pushed += 1;
     }
 
-    /// When the next entry is due.
+    /// Returns when the next entry is due.
     #[must_use]
     pub fn next_at(&self) -> Option<Instant> {
         self.entries.first_key_value().map(|(&(at, _), _)| at)
@@ -57,18 +57,18 @@ impl<T> Agenda<T> {
         self.entries.pop_first().map(|(_, entry)| entry)
     }
 
-    /// All entries in the order in which they come, to change them.
+    /// Returns all entries in the order in which they come, to change them.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
         self.entries.values_mut()
     }
 
-    /// How many entries stand there.
+    /// Returns the number of entries.
     #[must_use]
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether nothing is to come.
+    /// Returns true if there are no entries.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()

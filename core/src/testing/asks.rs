@@ -1,7 +1,7 @@
 //! The requests and datagrams of a world: what was asked, and what may be answered therefore.
 //!
-//! A request is offered at most once, and ends exactly once: answered with what its responder said,
-//! or failed. A datagram arrives at most once, and as it was sent.
+//! A request is offered at most once, and ends exactly once: with its responder's answer, or with a
+//! failure. A datagram arrives at most once, and unchanged.
 
 use std::collections::BTreeMap;
 use std::task::Poll;
@@ -24,7 +24,7 @@ type Name = (Side, u64, RequestId);
 const CHUNK: u64 = 40_000;
 const CHUNKS: u64 = 10;
 
-/// What a responder does, told by the request itself.
+/// What a responder does, chosen by the content of the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Manner {
     Whole,
@@ -45,7 +45,7 @@ impl Manner {
         }
     }
 
-    /// Bytes of the complete answer to the request of this number.
+    /// Returns the length of the complete answer to the request of this number.
     const fn answer(self, tag: usize) -> u64 {
         match self {
             Self::Whole => (tag as u64 * 7919) % 20_000,
@@ -72,7 +72,7 @@ struct Asked {
 pub(super) struct Asks {
     asked: Vec<Asked>,
     by_name: BTreeMap<Name, usize>,
-    /// Answers under way: the number of the request and of the next chunk.
+    /// Answers in progress: the number of the request and of the next chunk.
     answering: BTreeMap<Name, (usize, u64)>,
     datagrams: Vec<(usize, bool)>,
 }
@@ -110,7 +110,7 @@ impl Asks {
         }
     }
 
-    /// Gives up the so-manyeth request of a node that is not over.
+    /// Cancels the n-th of the requests of a node that are not over.
     pub(super) fn cancel(&mut self, side: Side, start: u64, nth: usize, node: &mut Node) {
         let is_open = |asked: &&mut Asked| {
             (asked.name.0, asked.name.1) == (side, start) && asked.outcome.is_none()
@@ -124,7 +124,7 @@ impl Asks {
     }
 
     pub(super) fn on_offered(&mut self, name: Name, node: &mut Node, marks: &mut Marks) {
-        // What was offered may have been withdrawn at once.
+        // A request that was offered may have been withdrawn immediately.
         let Some(mut offer) = node.offer(name.2) else { return };
         let arrived = offer.body.clone();
         let tag = bytes::Buf::get_u64(&mut offer.body) as usize;
@@ -162,7 +162,7 @@ impl Asks {
             }
             let is_last = *next == CHUNKS - 1;
             let chunk = content(*tag, *next * CHUNK, CHUNK);
-            // What is said here may be with the requester before the next line.
+            // A chunk may reach the requester before the next line runs.
             asked.was_answered |= is_last;
             match node.respond_chunk(name.2, chunk, is_last) {
                 Poll::Ready(Ok(())) if is_last => break,
@@ -223,7 +223,7 @@ impl Asks {
         }
     }
 
-    /// A node is gone, and its requests with it.
+    /// Handles the crash of a node, which loses its requests.
     pub(super) fn on_crash(&mut self, side: Side, start: u64) {
         for asked in &mut self.asked {
             if (asked.name.0, asked.name.1) == (side, start) {
@@ -233,7 +233,7 @@ impl Asks {
         self.answering.retain(|name, _| (name.0, name.1) != (side, start));
     }
 
-    /// No request of a node that runs is open after its deadline.
+    /// Checks that no request of a running node is open after its deadline.
     pub(super) fn check_deadlines(&self, side: Side, start: u64, now: Instant) {
         for asked in &self.asked {
             if (asked.name.0, asked.name.1) == (side, start) && asked.outcome.is_none() {
@@ -246,7 +246,7 @@ impl Asks {
         }
     }
 
-    /// Every request is over.
+    /// Checks that every request is over.
     pub(super) fn check_complete(&self) {
         for asked in &self.asked {
             assert!(asked.outcome.is_some(), "neither answered nor failed: {asked:?}");
@@ -277,7 +277,7 @@ impl Asks {
     }
 }
 
-/// What a request says: its tag first.
+/// Returns the body of a request: its tag first.
 fn body(tag: usize, number: u8) -> Bytes {
     let mut body = BytesMut::new();
     body.put_u64(tag as u64);
@@ -285,7 +285,7 @@ fn body(tag: usize, number: u8) -> Bytes {
     body.freeze()
 }
 
-/// What the request of this number is answered with.
+/// Returns what the request of this number is answered with.
 fn content(tag: usize, offset: u64, length: u64) -> Bytes {
     pattern(offset + 4_099 * tag as u64, length)
 }

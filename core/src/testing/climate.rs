@@ -1,4 +1,4 @@
-//! What worlds differ in: configurations, weather, and packets that nobody sent.
+//! The differences between worlds: configurations, network conditions, and forged packets.
 //!
 //! It decides the variants that worlds choose from, never which one is chosen.
 
@@ -76,12 +76,13 @@ pub(super) fn weather(which: u8) -> Conditions {
     }
 }
 
-/// A datagram that is no packet of anybody's, or nearly one.
+/// Returns a datagram that is no valid packet, or nearly one.
 pub(super) fn forged(remote: SocketAddr, kind: u8, length: u8) -> Datagram {
     let mut rng = Rng::new([length; 32], "forged");
     let mut payload = vec![0; 6 * usize::from(length)];
     rng.fill(&mut payload);
-    // Short and long headers, the latter of a version that is spoken, that is not, or negotiation.
+    // Short and long headers, the latter of a supported version, of an unsupported one, or of
+    // version negotiation.
     let version: &[u8] = match kind % 6 {
         0 => &[0x40],
         1 => &[0xc0, 0, 0, 0, 1, 8],

@@ -1,8 +1,8 @@
 //! Virtual time, and the two clocks that each host makes of it.
 //!
 //! It decides what a host's clocks show at an instant of the world. A host's monotonic clock stands
-//! still while the host is suspended and never goes back; its wall clock goes on, and can be set
-//! either way. Nothing here waits.
+//! still while the host is suspended and never goes back; its wall clock goes on, and can be set in
+//! either direction. No method waits.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -12,8 +12,8 @@ pub const EPOCH: Duration = Duration::from_secs(1_800_000_000);
 
 /// The instant at which every world begins.
 ///
-/// It is the same for the life of the process, and its value means nothing beyond that: worlds only
-/// ever measure from it.
+/// It is the same for the life of the process, and has no meaning beyond that: worlds only ever
+/// measure from it.
 #[must_use]
 #[expect(
     clippy::disallowed_methods,
@@ -44,7 +44,7 @@ pub struct HostClock {
     /// How long the host was suspended, up to the last resume.
     slept: Duration,
     suspended_at: Option<Instant>,
-    /// What the wall clock shows when no time has passed.
+    /// The time of the wall clock at the start.
     wall: Wall,
 }
 
@@ -67,14 +67,14 @@ impl HostClock {
         }
     }
 
-    /// What the monotonic clock shows at the world's instant `now`.
+    /// Returns what the monotonic clock shows at the world's instant `now`.
     #[must_use]
     pub fn monotonic(&self, now: Instant) -> Instant {
         self.suspended_at.unwrap_or(now) + self.ahead - self.slept
     }
 
-    /// The world's instant at which the monotonic clock will show `shown`, or did; nothing while
-    /// the host is suspended.
+    /// Returns the world's instant at which the monotonic clock will show `shown`, or did; `None`
+    /// while the host is suspended.
     #[must_use]
     pub fn world(&self, shown: Instant) -> Option<Instant> {
         match self.suspended_at {
@@ -83,7 +83,7 @@ impl HostClock {
         }
     }
 
-    /// What the wall clock shows at the world's instant `now`, since the Unix epoch.
+    /// Returns what the wall clock shows at the world's instant `now`, since the Unix epoch.
     #[must_use]
     pub fn unix(&self, now: Instant) -> Duration {
         self.wall.shown + now.saturating_duration_since(self.wall.at)
@@ -94,7 +94,7 @@ impl HostClock {
         self.wall = Wall { shown: unix, at: now };
     }
 
-    /// Whether the host is suspended.
+    /// Returns true if the host is suspended.
     #[must_use]
     pub const fn is_suspended(&self) -> bool {
         self.suspended_at.is_some()

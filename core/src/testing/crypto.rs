@@ -1,12 +1,12 @@
-//! A TLS crypto provider whose randomness is seeded, so that handshakes repeat byte for byte.
+//! A TLS crypto provider with seeded randomness, so that handshakes repeat byte for byte.
 //!
 //! It replaces the random source and the key exchange of the provider the crate was built with, and
 //! leaves one cipher suite, one group and the provider's own signatures: Ed25519 certificates are
 //! needed for identical bytes, since an ECDSA signature is random in value and in length. It never
 //! decides anything about certificates, and must never be used outside tests.
 //!
-//! rustls wants `&'static` sources. Each [`SeededCrypto`] therefore borrows a source from a pool
-//! that grows to as many as were ever in use at once, instead of leaking one per simulated node.
+//! rustls requires `&'static` sources. Each [`SeededCrypto`] therefore borrows a source from a pool
+//! that grows to the largest number in use at any time, instead of leaking one per simulated node.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,10 +23,10 @@ use crate::tls::default_provider;
 
 static IDLE: Mutex<Vec<&'static Source>> = Mutex::new(Vec::new());
 
-/// A crypto provider with random streams of its own, seeded.
+/// A seeded crypto provider with its own random streams.
 ///
-/// Keep it for as long as anything made from its provider is in use: when it is dropped and nothing
-/// else holds the provider, its source goes back to the pool and serves the next one.
+/// Keep it for as long as anything made from its provider is in use: when it is dropped and no
+/// other owner holds the provider, its source goes back to the pool and serves the next one.
 ///
 /// ```
 /// use adit_core::testing::crypto::SeededCrypto;
@@ -45,7 +45,7 @@ pub struct SeededCrypto {
 }
 
 impl SeededCrypto {
-    /// A provider that draws everything from `seed`.
+    /// Returns a provider that draws everything from `seed`.
     #[must_use]
     pub fn new(seed: [u8; 32]) -> Self {
         let streams = Streams::new(seed);
@@ -64,7 +64,7 @@ impl SeededCrypto {
         Self { source, provider: Arc::new(provider) }
     }
 
-    /// The provider, to build TLS configurations with.
+    /// Returns the provider, to build TLS configurations with.
     #[must_use]
     pub fn provider(&self) -> Arc<CryptoProvider> {
         Arc::clone(&self.provider)

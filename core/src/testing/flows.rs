@@ -1,8 +1,8 @@
 //! The forwarded streams of a world: what was written, and what may be read therefore.
 //!
-//! A reader sees a prefix of what its writer wrote, in order, once, and the end only at the end. The
-//! applications here react to events alone and never ask a second time, so that an event which the
-//! node forgets to give shows as a stream that stands still.
+//! A reader sees a prefix of what its writer wrote, in order, once, and the end only at the end.
+//! The applications here react only to events and never poll without one, so that an event which
+//! the node omits shows as a stream that stalls.
 
 use std::collections::BTreeMap;
 use std::task::Poll;
@@ -23,7 +23,7 @@ enum Out {
     Open,
     Finished,
     Reset,
-    /// Stopped by the peer, or gone with its connection.
+    /// Stopped by the peer, or lost with its connection.
     Gone,
 }
 
@@ -32,7 +32,7 @@ enum In {
     Open,
     Ended,
     Stopped,
-    /// Reset by the peer, refused, or gone with its connection.
+    /// Reset by the peer, refused, or lost with its connection.
     Gone,
 }
 
@@ -141,7 +141,7 @@ impl Flows {
             Service::Accepting => self.accept(tag, name, node, marks),
             Service::Refusing => {
                 let failure = Failure::new(Code::NoSuchService, "refused");
-                // Its connection may have gone meanwhile.
+                // Its connection may be lost meanwhile.
                 let _ = node.refuse_stream(stream, &failure);
             }
             Service::Hesitating => flow.waiting = Some(name),
@@ -149,7 +149,7 @@ impl Flows {
     }
 
     fn accept(&mut self, tag: usize, name: Name, node: &mut Node, marks: &mut Marks) {
-        // Its connection may have gone while it was waiting.
+        // Its connection may have been lost while it was waiting.
         if node.accept_stream(name.2).is_ok() {
             let side = name.0;
             self.flows[tag].ends[side as usize] = Some(End::new(name));
@@ -158,7 +158,7 @@ impl Flows {
         }
     }
 
-    /// The places of a side's streams whose node still runs.
+    /// Returns the indices of a side's streams on running nodes.
     pub(super) fn of(&self, side: Side, start: u64) -> Vec<usize> {
         let there = |(tag, flow): (usize, &Flow)| {
             let end = flow.ends[side as usize].as_ref()?;
@@ -167,7 +167,7 @@ impl Flows {
         self.flows.iter().enumerate().filter_map(there).collect()
     }
 
-    /// A side wants to write so much more.
+    /// Adds more data for a side to write.
     pub(super) fn write(
         &mut self,
         tag: usize,
@@ -184,7 +184,7 @@ impl Flows {
         self.push(tag, side, node, marks);
     }
 
-    /// A side wants to end its direction.
+    /// Lets a side finish its direction.
     pub(super) fn finish(&mut self, tag: usize, side: Side, node: &mut Node, marks: &mut Marks) {
         if let Some(end) = &mut self.flows[tag].ends[side as usize] {
             end.wants_end = true;
@@ -192,7 +192,7 @@ impl Flows {
         self.push(tag, side, node, marks);
     }
 
-    /// A side abandons its direction.
+    /// Lets a side reset its direction.
     pub(super) fn reset(&mut self, tag: usize, side: Side, node: &mut Node) {
         if let Some(end) = &mut self.flows[tag].ends[side as usize] {
             node.stream(end.name.2).reset(Code::Cancelled);
@@ -203,7 +203,7 @@ impl Flows {
         }
     }
 
-    /// A side wants no more.
+    /// Lets a side stop the other direction.
     pub(super) fn stop(&mut self, tag: usize, side: Side, node: &mut Node) {
         if let Some(end) = &mut self.flows[tag].ends[side as usize] {
             node.stream(end.name.2).stop(Code::Cancelled);
@@ -213,7 +213,7 @@ impl Flows {
         }
     }
 
-    /// A side stops reading, or goes on.
+    /// Lets a side pause its reading, or continue.
     pub(super) fn hold(&mut self, tag: usize, side: Side, node: &mut Node, marks: &mut Marks) {
         if let Some(end) = &mut self.flows[tag].ends[side as usize] {
             end.is_reading = !end.is_reading;
@@ -263,7 +263,7 @@ impl Flows {
                     end.backlog -= taken as u64;
                 }
                 Poll::Pending => return marks.hit(Mark::WriteBlocked),
-                // The event that says so is on its way; without it, the backlog stays.
+                // The event for it is still to come; without it, the backlog stays.
                 Poll::Ready(Err(_)) => return,
             }
         }
@@ -325,7 +325,7 @@ impl Flows {
         }
     }
 
-    /// Every application reads again, and decides what it had not decided.
+    /// Lets every application read again and make its pending decisions.
     pub(super) fn heal(&mut self, side: Side, start: u64, node: &mut Node, marks: &mut Marks) {
         self.is_healing = true;
         for tag in 0..self.flows.len() {
@@ -342,7 +342,7 @@ impl Flows {
         }
     }
 
-    /// The connection to a peer is gone, and its streams with it.
+    /// Handles the lost connection to a peer, and its lost streams.
     pub(super) fn on_lost(&mut self, side: Side, start: u64, peer: PeerId) {
         let ends = self.flows.iter_mut().filter_map(|flow| flow.ends[side as usize].as_mut());
         for end in ends.filter(|end| end.name.1 == start && end.name.2.peer() == peer) {
@@ -350,13 +350,13 @@ impl Flows {
         }
     }
 
-    /// A node is gone, and its streams with it.
+    /// Handles the crash of a node, which loses its streams.
     pub(super) fn on_crash(&mut self, side: Side) {
         let ends = self.flows.iter_mut().filter_map(|flow| flow.ends[side as usize].as_mut());
         ends.for_each(|end| end.is_lost = true);
     }
 
-    /// Where both ends live on, everything that was to be written has been read.
+    /// Checks that all data has been read where both ends still run.
     pub(super) fn check_complete(&self) {
         for flow in &self.flows {
             let [Some(one), Some(two)] = &flow.ends else { continue };
@@ -376,7 +376,7 @@ impl Flows {
     }
 }
 
-/// What a side writes: other streams and the other direction write something else.
+/// Returns what a side writes: other streams and the other direction write something else.
 fn content(tag: usize, side: Side, offset: u64, length: u64) -> bytes::Bytes {
     pattern(offset + 1013 * (2 * tag as u64 + side as u64), length)
 }

@@ -1,4 +1,4 @@
-//! What must hold for any bytes: the bodies of the fuzz targets `frames` and `messages`.
+//! The invariants for any bytes: the bodies of the fuzz targets `frames` and `messages`.
 //!
 //! Decides what counts as a failure, and fails by panicking. Never makes up input: that comes from
 //! the fuzzer, or from the corpus that the tests replay.
@@ -8,8 +8,8 @@ use bytes::{Bytes, BytesMut};
 use crate::frame::{self, DecodeError, Decoder, Frame, HEADER_LEN, MAX_PAYLOAD};
 use crate::message::{EncodeError, Message};
 
-/// Frames: any split of the bytes gives what a naive reading of the whole gives, within the
-/// promised memory, and what was read is encoded as it was.
+/// Frames: any split of the bytes gives the same result as a simple parser of the whole, within the
+/// memory limit, and decoded frames encode to the same bytes.
 ///
 /// The first byte of `data` sets the limit: four times its value, or the maximum for zero. The
 /// second sets how the rest is split.

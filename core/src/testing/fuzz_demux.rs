@@ -1,4 +1,4 @@
-//! What must hold for any batch on the socket: the body of the fuzz target `demux`.
+//! The invariants for any batch on the socket: the body of the fuzz target `demux`.
 //!
 //! Decides what counts as a failure, and fails by panicking. Never makes up input: that comes from
 //! the fuzzer, or from the corpus that the tests replay.
@@ -6,8 +6,8 @@
 use crate::node::demux::first_run;
 use crate::probe;
 
-/// Batches: their runs are all of a batch in order, none is empty or cuts a packet, all packets of a
-/// run are of its class, and no run could have been longer.
+/// Batches: their runs are all of a batch in order, none is empty or cuts a packet, all packets of
+/// a run are of its class, and no run could have been longer.
 ///
 /// The first two bytes of `data` are the size of a packet.
 pub fn demux(data: &[u8]) {

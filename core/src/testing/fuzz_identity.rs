@@ -1,8 +1,8 @@
-//! What must hold for any certificate chain: the body of the fuzz target `identity`.
+//! The invariants for any certificate chain: the body of the fuzz target `identity`.
 //!
-//! Decides how bytes become a chain, which of them may be believed, and who is then said to be there;
-//! fails by panicking. Never makes up input: that comes from the fuzzer, or from the corpus that the
-//! tests replay.
+//! Decides how bytes become a chain, which certificates may be trusted, and which identity results;
+//! fails by panicking. Never makes up input: that comes from the fuzzer, or from the corpus that
+//! the tests replay.
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
@@ -20,7 +20,7 @@ use crate::tls::{Credential, KeyDigest, Standing, Tls, Trust, Verifiers};
 const MAX_EDITS: usize = 64;
 const MAX_CHAIN: usize = 16;
 
-/// The last instant at which the guest is let in.
+/// The last instant at which the guest is admitted.
 const GUEST_UNTIL: Duration = EPOCH;
 
 /// A certificate as it was made.
@@ -41,19 +41,19 @@ impl Made {
     }
 }
 
-/// Everything that a chain is made of, and who judges it.
+/// The parts of every chain, and its verifiers.
 struct Cast {
     made: Vec<Made>,
     guest: KeyDigest,
-    /// Believes the CA.
+    /// Trusts the CA.
     verifiers: Verifiers,
-    /// Believes whoever presents the CA of a known key.
+    /// Trusts every peer that presents the CA of a known key.
     pinned: Verifiers,
 }
 
-/// Certificate chains: whatever is changed in one, put into it or left out of it, a peer that is
-/// accepted is the one whom the CA gave its first certificate to, byte for byte, and is called what
-/// stands there; a guest has no name; what was revoked or has ended is refused.
+/// Certificate chains: after any change, insertion or removal in a chain, an accepted peer has a
+/// first certificate that the CA issued, byte for byte, and the name in it; a guest has no name; a
+/// revoked or expired certificate is refused.
 ///
 /// The first byte of `data` chooses the time. Every five bytes after it are one change to a chain
 /// that begins as the agent's certificate alone.
@@ -72,7 +72,7 @@ pub fn identity(data: &[u8]) {
     cast.judge_acceptor(&cast.pinned, &chain, unix);
 }
 
-/// Around every instant at which something begins or ends.
+/// Returns an instant close to the begin or the end of a validity.
 fn moment(choice: u8) -> Duration {
     const SECOND: Duration = Duration::from_secs(1);
     let Validity { not_before, not_after } = Validity::CURRENT;
@@ -88,7 +88,7 @@ fn moment(choice: u8) -> Duration {
     }
 }
 
-/// One change: what is done, to which certificate or with which, at which place, and with what.
+/// Applies one change: the operation, its certificates, its place, and its value.
 fn change(chain: &mut Vec<Vec<u8>>, [what, which, high, low, with]: [u8; 5], made: &[Made]) {
     let known = made[usize::from(which) % made.len()].certificate.to_vec();
     let place = usize::from(u16::from_be_bytes([high, low]));
@@ -169,7 +169,7 @@ impl Cast {
         }
     }
 
-    /// The certificate that this one is, byte for byte.
+    /// Returns the certificate that this one is, byte for byte.
     fn find(&self, certificate: &CertificateDer<'_>) -> Option<&Made> {
         self.made.iter().find(|made| made.certificate == *certificate)
     }
@@ -190,7 +190,7 @@ impl Cast {
                 assert!(may, "accepted, and may not be: {credential:?}");
                 is_the_leafs(credential, leaf);
             }
-            // Nothing but whole certificates stands behind one that is good.
+            // Only whole certificates follow a valid one.
             Err(refused) if may && chain.iter().all(|one| self.find(one).is_some()) => {
                 panic!("a good certificate is refused: {refused}")
             }
@@ -210,7 +210,7 @@ impl Cast {
     }
 }
 
-/// What a peer is called is what stands in its first certificate, and nothing else.
+/// Checks that the name of a peer is exactly the one in its first certificate.
 fn is_the_leafs(credential: &Credential, leaf: Option<&Made>) {
     let leaf = leaf.expect("it is one that was made");
     assert_eq!(credential.names, [leaf.name]);

@@ -1,4 +1,4 @@
-//! What must hold for any probes and any order of calls: the body of the fuzz target `probes`.
+//! The invariants for any probes and any order of calls: the body of the fuzz target `probes`.
 //!
 //! Decides what counts as a failure, and fails by panicking. Never makes up input: that comes from
 //! the fuzzer, or from the corpus that the tests replay.
@@ -22,11 +22,11 @@ fn key((_, byte): (u64, u8)) -> ProbeKey {
     ProbeKey::new([byte; 32])
 }
 
-/// Any bytes as a probe, and any calls of one end of a connection.
+/// Decodes any bytes as a probe, and makes any calls on one end of a connection.
 ///
 /// The first byte of `data` chooses the end; the rest are calls, three bytes each: which, and two
 /// arguments. Data goes only to addresses that have answered, a probe counts only if it is the
-/// peer's, nothing grows beyond its bound, and once drained no deadline is in the past.
+/// peer's, no collection grows beyond its bound, and once drained no deadline is in the past.
 pub fn probes(data: &[u8]) {
     raw(data);
     let Some((&first, calls)) = data.split_first() else { return };
@@ -38,7 +38,7 @@ pub fn probes(data: &[u8]) {
     }
 }
 
-/// Bytes are one probe exactly if it has these bytes.
+/// Checks that the encoding of a decoded probe is exactly its bytes.
 fn raw(data: &[u8]) {
     let key = key(THEIRS);
     if let Some(probe) = Probe::decode(data, &key) {
@@ -155,7 +155,7 @@ impl Run {
         }
     }
 
-    /// A genuine probe but for one bit, and one of this end's own.
+    /// Returns a genuine probe with one flipped bit, or one of this end's own.
     fn flipped(&mut self, from: u8, bit: u8) {
         let kind = ProbeKind::Ping;
         let probe = Probe {

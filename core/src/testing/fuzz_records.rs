@@ -1,4 +1,4 @@
-//! What must hold for any bytes of a TCP carrier: the bodies of the fuzz targets `records` and
+//! The invariants of the TCP fallback for any input: the bodies of the fuzz targets `records` and
 //! `trials`.
 //!
 //! Decides what counts as a failure, and fails by panicking. Never makes up input: that comes from
@@ -7,8 +7,8 @@
 use crate::datagram_framing::{self, Decoder, HEADER_LEN, MAX_LEN};
 use crate::fallback::{TRIAL_LEN, Trial};
 
-/// Records: any split of the bytes gives what a naive reading of the whole gives, within the
-/// promised memory; and what was read is encoded as it was.
+/// Records: any split of the bytes gives the same result as a simple parser of the whole, within
+/// the memory limit; and decoded records encode to the same bytes.
 ///
 /// The first byte of `data` sets how the rest is split.
 pub fn records(data: &[u8]) {
@@ -41,7 +41,7 @@ pub fn records(data: &[u8]) {
     assert_eq!(naive(&wire), (expected, 0), "encoding is not what was read");
 }
 
-/// The datagrams of a whole stream, and how many bytes of a last one are left.
+/// Returns the datagrams of a whole stream, and how many bytes of a last one are left.
 fn naive(mut stream: &[u8]) -> (Vec<Vec<u8>>, usize) {
     let mut found = Vec::new();
     while let [a, b, rest @ ..] = stream {

@@ -1,7 +1,7 @@
-//! What must hold of a relay whatever its clients do: the body of the fuzz target `relay`.
+//! The invariants of a relay for any behaviour of its clients: the body of the fuzz target `relay`.
 //!
-//! Decides how bytes become the deeds of clients, and fails by panicking. Never makes up input: that
-//! comes from the fuzzer, or from the corpus that the tests replay.
+//! Decides how bytes become the deeds of clients, and fails by panicking. Never makes up input:
+//! that comes from the fuzzer, or from the corpus that the tests replay.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -23,19 +23,19 @@ const MAX_DEEDS: usize = 400;
 /// Clients there are, by the low bits of a byte.
 const CLIENTS: u8 = 8;
 
-/// A relay and what its clients were told.
+/// A relay and the messages that its clients received.
 struct Table {
     relay: Relay,
     now: Instant,
-    /// What each client knows of its channels, by its own numbers: the number at the other end.
+    /// Each client's channels, by its own numbers: the number at the other end.
     channels: BTreeMap<(PeerId, u32), (PeerId, u32)>,
-    /// The last channel that a connector was told of and whose caller is still to be told.
+    /// The last channel that a connector was offered while its caller has not been notified.
     incoming: Option<(PeerId, u32)>,
 }
 
-/// A relay: whatever its clients say and send, every channel has two ends that may have it, a packet
-/// reaches the other end of its channel and nobody else, limits are kept, nothing is said that
-/// cannot be sent, and nothing is left of clients that are gone.
+/// A relay: for any messages and packets of its clients, every channel has two ends that may have
+/// it, a packet only reaches the other end of its channel, limits are kept, every message can be
+/// encoded, and no state of departed clients is left.
 ///
 /// Every four bytes of `data` are one deed; payloads take their bytes from what follows.
 pub fn relay(data: &[u8]) {
@@ -122,7 +122,7 @@ impl Table {
             3 => {
                 let (datagram, after) = rest.split_at(rest.len().min(b.into()));
                 self.relay.forward(client, datagram, self.now);
-                // Whatever came of it is nobody's that this table knows.
+                // A result of this call is for a client that this table does not have.
                 (0..CLIENTS).for_each(|id| while self.take(PeerId(id.into())).is_some() {});
                 return after;
             }
@@ -219,7 +219,7 @@ fn service(number: u8) -> ServiceName {
 mod tests {
     use super::*;
 
-    /// Two members of a mesh, of which the first offers a service and the second asks for it.
+    /// Two members of a mesh: the first offers a service and the second asks for it.
     const MATCHED: [[u8; 4]; 4] = [[0, 1, 1, 1], [0, 2, 1, 2], [3, 1, 1 << 2, 0], [5, 2, 0, 0]];
 
     #[test]

@@ -23,7 +23,7 @@ use crate::transmit::{Datagram, Route};
 /// Most operations of one world: more make it slower, not richer.
 const MAX_OPS: usize = 300;
 
-/// A world of two in which anything happens, and heals.
+/// Runs a world of two with any operations, and heals it.
 ///
 /// The first byte of `data` is the seed, every four bytes after it are one operation.
 pub fn operations(data: &[u8]) {
@@ -32,8 +32,8 @@ pub fn operations(data: &[u8]) {
     let _ = play(seed.into(), &ops[..ops.len().min(MAX_OPS)]);
 }
 
-/// A handshake and a connection whose packets are tampered with, repeated, reflected and made up
-/// on the way: what arrives is what was sent, and in the end the two are connected.
+/// A handshake and a connection with packets that are tampered with, repeated, reflected and
+/// forged: data arrives as it was sent, and in the end the two are connected.
 ///
 /// Every four bytes of `data` are one deed; made-up packets take their bytes from what follows.
 pub fn wire(data: &[u8]) {

@@ -18,10 +18,10 @@ use crate::rng::Rng;
 use crate::timer::Reason;
 use crate::transmit::{Datagram, Route, Transmit};
 
-/// Most outputs between two inputs: far above any send window, far below forever.
+/// Most outputs between two inputs: far above any send window, and still finite.
 const MAX_OUTPUTS: usize = 100_000;
 
-/// How often a node may ask to be called at one and the same instant, while nothing arrives.
+/// How often a node may ask to be called at the same instant, while no datagram arrives.
 const MAX_TICKS_AT_ONCE: u32 = 64;
 
 /// Datagrams that a socket holds for a program that does not run.
@@ -34,11 +34,11 @@ pub enum Power {
     On,
     /// The program is stopped: clocks go on, and its socket's buffer fills.
     Paused,
-    /// The host sleeps: its monotonic clock stands still and nothing reaches it.
+    /// The host sleeps: its monotonic clock stands still and no datagram reaches it.
     Suspended,
 }
 
-/// A batch on its way out of a host.
+/// A batch that left a host.
 pub(super) type Sent = (Transmit, Vec<u8>);
 
 /// One host.
@@ -49,7 +49,7 @@ pub struct Host {
     pub(super) clock: HostClock,
     pub(super) power: Power,
     pub(super) events: VecDeque<Event>,
-    /// What arrived and no node took.
+    /// Packets that arrived and no node took.
     pub(super) inbox: VecDeque<Packet>,
     config: Option<Config>,
     seed: [u8; 32],
@@ -57,9 +57,9 @@ pub struct Host {
     segments: usize,
     ticks: Option<(Instant, u32)>,
     out: Vec<u8>,
-    /// Whether its socket tells at which of its addresses a datagram arrived.
+    /// Whether its socket reports at which of its addresses a datagram arrived.
     pub(super) tells_local_ip: bool,
-    /// Last, so that its source is free again when everything made from it is gone.
+    /// Last, so that its source is free again when everything made from it is dropped.
     pub(super) crypto: SeededCrypto,
 }
 
@@ -94,19 +94,19 @@ impl Host {
         self.starts += 1;
     }
 
-    /// Starts the last node anew; nothing of it is left.
+    /// Starts the last node again; no state of it is left.
     pub(super) fn restart(&mut self, now: Instant) {
         if let Some(config) = self.config.clone() {
             self.start(config, self.segments, now);
         }
     }
 
-    /// How many datagrams the node takes and gives at once.
+    /// Returns how many datagrams the node sends and receives in one batch.
     pub(super) const fn segments(&self) -> usize {
         self.segments
     }
 
-    /// The world's instant at which the node wants to be called.
+    /// Returns the world's instant of the node's deadline.
     pub(super) fn deadline(&self) -> Option<Instant> {
         match self.power {
             Power::On => self.clock.world(self.node.as_ref()?.deadline()?.0),
@@ -114,7 +114,7 @@ impl Host {
         }
     }
 
-    /// Gives the node one input, if it runs.
+    /// Passes the node one input, if it runs.
     pub(super) fn handle(&mut self, input: Input, now: Instant) {
         let here = self.clock.monotonic(now);
         if let (Power::On, Some(node)) = (self.power, &mut self.node) {
@@ -189,7 +189,7 @@ impl Host {
         }
     }
 
-    /// Fetches everything the node wants: events are kept, batches are returned.
+    /// Fetches all output of the node: events are kept, batches are returned.
     pub(super) fn drain(&mut self, now: Instant) -> Vec<Sent> {
         let mut sent = Vec::new();
         let here = self.clock.monotonic(now);

@@ -1,8 +1,8 @@
 //! One direction of a link: what becomes of each datagram that enters it, and when.
 //!
-//! It decides delay, loss, damage and order from its own seeded generator, and draws the same number
-//! of times for every datagram, so that changing one condition leaves the others' luck alone. It
-//! never looks at addresses, and holds no datagram.
+//! It decides delay, loss, damage and order from its own seeded generator, and draws the same
+//! number of times for every datagram, so that changing one condition does not change the others'
+//! results. It never reads addresses, and holds no datagram.
 
 use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
@@ -25,14 +25,14 @@ pub enum Loss {
     None,
     /// Each on its own, with this probability.
     Random(f64),
-    /// Short ones alone, as a box does that takes a flow of small datagrams for an attack.
+    /// Only short ones, like a box that mistakes a flow of small datagrams for an attack.
     Short {
         /// The longest that may be lost, in bytes of payload.
         most: usize,
         /// The probability of losing one of them.
         loss: f64,
     },
-    /// In bursts: the two-state model of Gilbert and Elliott, stepped once per datagram.
+    /// In bursts: the two-state model of Gilbert and Elliott, with one step per datagram.
     Bursty {
         /// The probability of going from the good state to the bad one.
         worsen: f64,
@@ -58,28 +58,30 @@ pub enum Loss {
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Conditions {
-    /// Time that every datagram is under way. Default: 10 ms.
+    /// Latency of every datagram. Default: 10 ms.
     pub latency: Duration,
-    /// Up to this much more, evenly spread; order is kept. Default: none.
+    /// Up to this much more latency, evenly spread; order is kept. Default: none.
     pub jitter: Duration,
-    /// What is lost. Default: nothing.
+    /// Which datagrams are lost. Default: none.
     pub loss: Loss,
     /// How likely a datagram is to arrive a second time, up to `hold` later. Default: 0.
     pub duplicate: f64,
-    /// How likely a datagram is to be held back up to `hold`, so that later ones pass it. Default: 0.
+    /// How likely a datagram is to be held back up to `hold`, so that later ones pass it. Default:
+    /// 0.
     pub reorder: f64,
     /// The longest that reordering and duplication hold a datagram back. Default: 20 ms.
     pub hold: Duration,
     /// How likely a datagram is to have one to [`MAX_FLIPS`] bits flipped. Default: 0.
     pub corrupt: f64,
-    /// Bytes a second through the bottleneck, headers included; none is no bottleneck. Default: none.
+    /// Bytes a second through the bottleneck, headers included; `None` is no bottleneck. Default:
+    /// none.
     pub bandwidth: Option<NonZeroU64>,
     /// Bytes that may wait for the bottleneck; what comes on top is dropped. What finds more than
     /// half of them waiting is marked, if it can be (RFC 3168). Default: 64 KiB.
     pub queue: usize,
     /// The longest datagram carried, in bytes of payload. Default: 1,472, an Ethernet's.
     pub mtu: usize,
-    /// Whether nothing passes in this direction. Default: no.
+    /// Whether the link drops every datagram in this direction. Default: no.
     pub is_cut: bool,
 }
 
@@ -101,7 +103,7 @@ impl Default for Conditions {
     }
 }
 
-/// What a link did with one datagram.
+/// The fate of one datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
     /// It arrives at the first instant and, if there is one, again at the second.
@@ -148,25 +150,24 @@ impl Luck {
 }
 
 impl Link {
-    /// A link that is idle.
+    /// Returns a link that is idle.
     #[must_use]
     pub fn new(conditions: Conditions, rng: Rng) -> Self {
         Self { conditions, rng, is_bad: false, busy_until: None, last_arrival: None }
     }
 
-    /// The conditions that the next datagram meets.
+    /// Returns the conditions for the next datagram.
     #[must_use]
     pub const fn conditions(&self) -> &Conditions {
         &self.conditions
     }
 
-    /// The conditions that the next datagram meets, to change them.
+    /// Returns the conditions for the next datagram, to change them.
     pub const fn conditions_mut(&mut self) -> &mut Conditions {
         &mut self.conditions
     }
 
-    /// Takes one datagram, flips its bits or marks its congestion if it comes to that, and says
-    /// when it arrives.
+    /// Takes one datagram, may flip its bits or mark its congestion, and returns when it arrives.
     pub fn carry(
         &mut self,
         payload: &mut [u8],
@@ -230,7 +231,7 @@ impl Link {
         }
     }
 
-    /// When the datagram has left the bottleneck, unless the queue before it is full.
+    /// Returns when the datagram has left the bottleneck, unless the queue before it is full.
     fn queue(&mut self, len: usize, now: Instant) -> Option<Sent> {
         let Some(rate) = self.conditions.bandwidth else {
             self.busy_until = None;

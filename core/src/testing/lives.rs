@@ -1,7 +1,7 @@
 //! The lifecycles of all peers of a world, as a naive reader of events understands them.
 //!
-//! It decides whether a sequence of events can be true: every edge is in the table, each begins
-//! where the last one ended, nothing follows the end.
+//! It decides whether a sequence of events is possible: every edge is in the table, each begins
+//! where the last one ended, and none follows the end.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -45,7 +45,7 @@ struct Life {
 #[derive(Debug)]
 pub(super) struct Lives {
     lives: BTreeMap<Who, Life>,
-    /// What was seen of each node, in order.
+    /// The transitions of each node, in order.
     seen: BTreeMap<(Side, u64), Vec<(PeerId, Kind)>>,
     /// Whether a peer may be given up for another reason than its certificate or configuration.
     gives_up: bool,
@@ -109,7 +109,7 @@ impl Lives {
         }
     }
 
-    /// The wait before attempt `attempt` is what the default back-off allows.
+    /// Checks that the wait before attempt `attempt` is within the default back-off.
     pub(super) fn on_attempt_failed(failure: &Failure, attempt: u32, retry_in: Duration) {
         let nominal = 2.0_f64.powi(attempt.saturating_sub(1).min(10) as i32).min(60.0);
         let told = failure.retry_after().is_some() || failure.code() == Code::Overloaded;
@@ -130,7 +130,7 @@ impl Lives {
         life.is_closed = true;
     }
 
-    /// The history of a node tells what its events told.
+    /// Checks that the history of a node matches its events.
     pub(super) fn check_history(&self, side: Side, start: u64, history: &History) {
         let seen = self.seen.get(&(side, start)).map_or(&[][..], Vec::as_slice);
         assert_eq!(history.len(), seen.len().min(history::CAPACITY));
@@ -139,7 +139,7 @@ impl Lives {
         }
     }
 
-    /// Peers of one node that are not closed, in order of their ids.
+    /// Returns the peers of one node that are not closed, in order of their ids.
     pub(super) fn of(&self, side: Side, start: u64) -> Vec<PeerId> {
         let open = |(who, life): (&Who, &Life)| {
             (who.0 == side && who.1 == start && !life.is_closed).then_some(who.2)

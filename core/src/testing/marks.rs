@@ -1,7 +1,7 @@
 //! Rare branches that a sweep over many worlds must reach, each with its count.
 //!
-//! It decides nothing: code that the generator never reaches is not tested, and this is how a sweep
-//! finds that out.
+//! It decides nothing: a sweep uses it to find code that the generator never reaches, and that is
+//! therefore not tested.
 
 use std::fmt;
 
@@ -42,7 +42,7 @@ marks! {
     Cut,
     /// A link was cut in one direction while the other still carried.
     CutOneWay,
-    /// A datagram was sent, or arrived, where nobody has the address.
+    /// A datagram was sent to, or arrived at, an address without a host.
     NobodyThere,
     /// A host got another address.
     AddressChanged,
@@ -56,7 +56,7 @@ marks! {
     GaveUp,
     /// A peer that had been given up was dialled again.
     DialledAgain,
-    /// A handshake came to nothing at the accepting side.
+    /// A handshake failed at the accepting side.
     Rejected,
     /// Unanswered heartbeats ended a connection.
     HeartbeatLost,
@@ -100,9 +100,9 @@ marks! {
     RequestQueueFull,
     /// A datagram was delivered.
     DatagramDelivered,
-    /// Received datagrams were dropped because nobody fetched them.
+    /// Received datagrams were dropped because the application did not fetch them.
     DatagramDropped,
-    /// The peer said that it shuts down.
+    /// The peer announced that it shuts down.
     GoingAway,
     /// A node that was asked to shut down did.
     ShutDown,
@@ -127,7 +127,7 @@ impl Default for Marks {
 }
 
 impl Marks {
-    /// Nothing reached yet.
+    /// Returns marks of which none was reached.
     #[must_use]
     pub const fn new() -> Self {
         Self([0; Mark::ALL.len()])
@@ -138,7 +138,7 @@ impl Marks {
         self.0[mark as usize] += 1;
     }
 
-    /// How often `mark` was reached.
+    /// Returns how often `mark` was reached.
     #[must_use]
     pub const fn count(&self, mark: Mark) -> u64 {
         self.0[mark as usize]
@@ -151,7 +151,7 @@ impl Marks {
         }
     }
 
-    /// What was never reached.
+    /// Returns what was never reached.
     #[must_use]
     pub fn missing(&self) -> Vec<Mark> {
         Mark::ALL.iter().copied().filter(|&mark| self.count(mark) == 0).collect()

@@ -2,7 +2,7 @@
 //! that adapters to real time are held to.
 //!
 //! Everything here is for tests and fuzzing. The same seed gives the same world, byte for byte, and
-//! nothing outside [`conformance`] waits for real time to pass.
+//! no code outside [`conformance`] waits for real time to pass.
 
 pub mod agenda;
 mod asks;
@@ -34,7 +34,7 @@ pub mod trace;
 pub mod watch;
 pub mod world;
 
-/// A seed as long as the generators take it.
+/// Returns a seed of the length that the generators take.
 #[must_use]
 pub fn widen(seed: u64) -> [u8; 32] {
     let mut bytes = [0; 32];

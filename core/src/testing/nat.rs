@@ -1,8 +1,7 @@
-//! A NAT or firewall for UDP, by the terms of RFC 4787: who is translated to what, and who may come
-//! back.
+//! A NAT or firewall for UDP, in the terms of RFC 4787: mapping and filtering.
 //!
-//! It decides the external address of every datagram that leaves and whether one that arrives is let
-//! in. It holds no datagram, knows no link and asks no clock: time is a parameter.
+//! It decides the external address of every datagram that leaves and whether one that arrives is
+//! admitted. It holds no datagram, knows no link and reads no clock: time is a parameter.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -13,16 +12,16 @@ use crate::rng::Rng;
 #[cfg(test)]
 mod tests;
 
-/// The lowest port that is given out where the inside port is not kept.
+/// The lowest port that is assigned where the inside port is not kept.
 pub const FIRST_PORT: u16 = 1_024;
 
 /// How many there are from there on.
 const PORTS: u64 = (1 << 16) - FIRST_PORT as u64;
 
-/// On what of the remote end a mapping (RFC 4787 §4.1) or a filter (§5) depends.
+/// The part of the remote end on which a mapping (RFC 4787 §4.1) or a filter (§5) depends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Dependence {
-    /// Endpoint-independent: on nothing.
+    /// Endpoint-independent: on neither.
     Independent,
     /// Address-dependent: on its IP address.
     Address,
@@ -30,7 +29,7 @@ pub enum Dependence {
     AddressAndPort,
 }
 
-/// What a [`Dependence`] sees of a remote end.
+/// The part of a remote end that a [`Dependence`] uses.
 type Seen = Option<(IpAddr, Option<u16>)>;
 
 impl Dependence {
@@ -46,13 +45,13 @@ impl Dependence {
     }
 }
 
-/// Which external port a new mapping gets (RFC 4787 §4.2). None is ever given to two mappings at
-/// once: no port overloading (REQ-3).
+/// Which external port a new mapping gets (RFC 4787 §4.2). Two mappings never share one: no port
+/// overloading (REQ-3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Ports {
     /// The inside port if it is free, else the next free one above it (§4.2.1).
     Preserving,
-    /// One above the last, whoever that was for.
+    /// One above the last, for any destination.
     Sequential,
     /// Any that is free, by the NAT's own seed.
     Random,
@@ -80,7 +79,7 @@ pub struct Rules {
     pub mapping: Dependence,
     /// Which port that is (§4.2).
     pub ports: Ports,
-    /// Who may send to it (§5, REQ-8).
+    /// Which senders are admitted (§5, REQ-8).
     pub filtering: Dependence,
     /// How long a mapping and a permission last without a datagram that refreshes them (§4.3,
     /// REQ-5).
@@ -92,7 +91,8 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// Endpoint-independent both ways ("full cone"): ports kept, five minutes, as §4.3 recommends.
+    /// Returns endpoint-independent mapping and filtering ("full cone"): ports kept, five minutes,
+    /// as §4.3 recommends.
     #[must_use]
     pub const fn full_cone() -> Self {
         Self {
@@ -119,53 +119,54 @@ impl Rules {
         Self { filtering: Dependence::AddressAndPort, ..Self::full_cone() }
     }
 
-    /// Another random port towards every address.
+    /// Returns a mapping to another random port towards every address.
     #[must_use]
     pub const fn address_dependent() -> Self {
         let ports = Ports::Random;
         Self { mapping: Dependence::Address, ports, ..Self::port_restricted() }
     }
 
-    /// Another random port towards every address and port ("symmetric").
+    /// Returns a mapping to another random port towards every address and port ("symmetric").
     #[must_use]
     pub const fn symmetric() -> Self {
         Self { mapping: Dependence::AddressAndPort, ..Self::address_dependent() }
     }
 
-    /// No translation, and only answers come in.
+    /// Returns rules without translation that only admit answers.
     #[must_use]
     pub const fn firewall() -> Self {
         Self { translates: false, ..Self::port_restricted() }
     }
 
-    /// No UDP.
+    /// Returns rules that drop all UDP.
     #[must_use]
     pub const fn blocks_udp() -> Self {
         Self { passes_udp: false, ..Self::port_restricted() }
     }
 
-    /// Whether two hosts, each behind a box with one of these rules, can come to hear each other when
-    /// a third one tells each where it sees the other, both send there again and again, and each
-    /// answers to wherever it hears the other from. Nobody guesses a port.
+    /// Returns true if two hosts, each behind a box with one of these rules, can reach each other
+    /// when a third one sends each the address at which it sees the other, both punch repeatedly,
+    /// and each answers to the source of the packets that arrive. Neither guesses a port.
     #[must_use]
     pub fn meets(&self, other: &Self) -> bool {
         let begins = |a: &Self, b: &Self| a.knocks_at(b) && b.answers(a);
         self.passes_udp && other.passes_udp && (begins(self, other) || begins(other, self))
     }
 
-    /// Whether what is sent from behind this one reaches the port that was told of the other.
+    /// Returns true if a punch from behind this box reaches the port that was advertised for the
+    /// other.
     fn knocks_at(&self, other: &Self) -> bool {
         if other.keeps_its_port() {
-            // It has sent to this address, and to the port that was told of this one.
+            // It has sent to this address, and to the port that was advertised for this one.
             other.filtering <= Dependence::Address || self.keeps_its_port()
         } else {
-            // That port is for the third one alone.
+            // That port is for the third host alone.
             other.filtering == Dependence::Independent
         }
     }
 
-    /// Whether an answer from behind this one reaches the other, which knocked at the port that was
-    /// told of this one.
+    /// Returns true if an answer from behind this box reaches the other, which punched at the port
+    /// that was advertised for this one.
     fn answers(&self, other: &Self) -> bool {
         other.filtering <= Dependence::Address || self.keeps_its_port()
     }
@@ -182,7 +183,7 @@ type Key = (SocketAddr, Seen);
 struct Mapping {
     external: SocketAddr,
     refreshed: Instant,
-    /// To whom it was used, and when that permission was refreshed.
+    /// The destinations it was used for, and when each permission was refreshed.
     permitted: BTreeMap<SocketAddr, Instant>,
 }
 
@@ -207,15 +208,16 @@ pub struct Nat {
     rng: Rng,
     next_port: u16,
     mappings: BTreeMap<Key, Mapping>,
-    /// External addresses that always lead to one inside socket, whoever sends there.
+    /// External addresses that always lead to one inside socket, for any sender.
     forwards: BTreeMap<SocketAddr, SocketAddr>,
-    /// Who came in by a forward, as (inside, remote): answers leave from where it came in.
+    /// Senders admitted by a forward, as (inside, remote): answers leave from the same external
+    /// address.
     forwarded: BTreeMap<(SocketAddr, SocketAddr), (SocketAddr, Instant)>,
 }
 
 impl Nat {
-    /// A box that nothing has passed yet, with its address outside. Where it translates, only
-    /// addresses of that family are translated: the others are filtered as by a firewall.
+    /// Returns an unused box with its external address. Where it translates, only addresses of that
+    /// family are translated: the others are filtered as by a firewall.
     #[must_use]
     pub fn new(rules: Rules, external: IpAddr, seed: [u8; 32]) -> Self {
         let mut rng = Rng::new(seed, "nat");
@@ -224,71 +226,71 @@ impl Nat {
         Self { rules, external, rng, next_port, mappings, forwards, forwarded }
     }
 
-    /// How it behaves.
+    /// Returns its rules.
     #[must_use]
     pub const fn rules(&self) -> &Rules {
         &self.rules
     }
 
-    /// How it behaves, to change that; what it remembers stays.
+    /// Returns its rules, to change them; existing mappings stay.
     pub const fn rules_mut(&mut self) -> &mut Rules {
         &mut self.rules
     }
 
-    /// Its address outside.
+    /// Returns its address outside.
     #[must_use]
     pub const fn external(&self) -> IpAddr {
         self.external
     }
 
-    /// Whether an address is one that it hands out to the outside.
+    /// Returns true if an address is one that it hands out to the outside.
     #[must_use]
     pub fn owns(&self, address: SocketAddr) -> bool {
         self.translates(address) && address.ip() == self.external
     }
 
-    /// Whether addresses of this one's family are translated.
+    /// Returns true if addresses of this one's family are translated.
     #[must_use]
     pub fn translates(&self, address: SocketAddr) -> bool {
         self.rules.translates && address.is_ipv4() == self.external.is_ipv4()
     }
 
-    /// Forgets everything, as after a power failure: open connections get other ports, unless they
-    /// keep theirs.
+    /// Removes all mappings, as after a power failure: open connections get other ports, unless
+    /// they keep theirs.
     pub fn reboot(&mut self) {
         self.mappings.clear();
         self.forwards.clear();
         self.forwarded.clear();
     }
 
-    /// Has an external port always lead to an inside socket, as when that asked for it (RFC 6887).
-    /// Gives the address outside.
+    /// Makes an external port always lead to an inside socket, like a mapping on request (RFC
+    /// 6887). Returns the external address.
     pub fn forward(&mut self, port: u16, inside: SocketAddr) -> SocketAddr {
         let external = SocketAddr::new(self.external, port);
         self.forwards.insert(external, inside);
         external
     }
 
-    /// Ends that, for those who use it as well.
+    /// Ends a forward, also for the connections that use it.
     pub fn end_forward(&mut self, external: SocketAddr) {
         self.forwards.remove(&external);
         self.forwarded.retain(|_, (by, _)| *by != external);
     }
 
-    /// Gets another address outside, and forgets everything.
+    /// Changes the external address, and removes all mappings.
     pub fn set_external(&mut self, external: IpAddr) {
         self.external = external;
         self.reboot();
     }
 
-    /// How many mappings there are.
+    /// Returns how many mappings there are.
     pub fn mappings(&mut self, now: Instant) -> usize {
         self.expire(now);
         self.mappings.len()
     }
 
-    /// Where a datagram from `src` inside to `dst` outside seems to come from; nothing if it does
-    /// not pass, or if no port is left.
+    /// Returns the external source of a datagram from `src` inside to `dst` outside; `None` if it
+    /// is dropped, or if no port is left.
     pub fn outbound(
         &mut self,
         src: SocketAddr,
@@ -315,8 +317,8 @@ impl Nat {
         Some(mapping.external)
     }
 
-    /// Whom inside a datagram from `src` outside to `dst`, one of this box's mappings, is for;
-    /// nothing if it is not let in.
+    /// Returns the inside receiver of a datagram from `src` outside to `dst`, one of this box's
+    /// mappings; `None` if it is filtered.
     pub fn inbound(
         &mut self,
         src: SocketAddr,
@@ -348,8 +350,8 @@ impl Nat {
         Some(inside)
     }
 
-    /// How a datagram from one inside socket to the external address of another comes back in: its
-    /// source, translated to be external (REQ-9a), and its destination inside.
+    /// Returns how a datagram from one inside socket to the external address of another comes back
+    /// in: its source, translated to be external (REQ-9a), and its destination inside.
     pub fn hairpin(
         &mut self,
         src: SocketAddr,
@@ -394,8 +396,8 @@ impl Nat {
         Some(SocketAddr::new(self.external, port))
     }
 
-    /// The first port from `first` on, and round from the end to [`FIRST_PORT`], that no mapping
-    /// has.
+    /// Returns the first port from `first` on, and round from the end to [`FIRST_PORT`], that no
+    /// mapping has.
     fn free_from(&self, first: u16) -> Option<u16> {
         let here = self.mappings.values().filter(|m| m.external.ip() == self.external);
         let here = here.map(|mapping| mapping.external).chain(self.forwards.keys().copied());

@@ -1,7 +1,7 @@
 //! A network of hosts in virtual time: datagrams in, datagrams out later, or never.
 //!
-//! It decides who has which address, which link a datagram takes and when it arrives. It never looks
-//! into a payload except to damage it, and knows nothing of what the hosts run.
+//! It decides which host has which address, which link a datagram takes and when it arrives. It
+//! never reads a payload except to damage it, and does not know the programs of the hosts.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -22,7 +22,7 @@ impl HostId {
         Self(index)
     }
 
-    /// The host's place among the hosts of its net, from 0.
+    /// Returns the host's place among the hosts of its net, from 0.
     #[must_use]
     pub const fn index(self) -> usize {
         self.0
@@ -43,7 +43,7 @@ pub struct Packet {
 }
 
 /// How many datagrams met which end. Of all that were sent or duplicated, each was delivered,
-/// dropped, or is still under way.
+/// dropped, or is still in transit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counters {
     /// Given to the network by hosts.
@@ -56,7 +56,7 @@ pub struct Counters {
     pub delivered: u64,
     /// Bytes of payload of those.
     pub delivered_bytes: u64,
-    /// Never delivered, for whatever reason; [`Marks`] tells them apart.
+    /// Never delivered, for any reason; [`Marks`] distinguishes the reasons.
     pub dropped: u64,
 }
 
@@ -89,7 +89,7 @@ pub struct Net {
 }
 
 impl Net {
-    /// A network without hosts; new links have `conditions`.
+    /// Returns a network without hosts; new links have `conditions`.
     #[must_use]
     pub fn new(seed: [u8; 32], conditions: Conditions) -> Self {
         Self {
@@ -103,7 +103,7 @@ impl Net {
         }
     }
 
-    /// Adds a host with its address, linked to every other host both ways.
+    /// Adds a host with its address, linked to every other host in both directions.
     ///
     /// # Panics
     ///
@@ -121,20 +121,20 @@ impl Net {
         host
     }
 
-    /// The address that a host has now.
+    /// Returns the address that a host has now.
     #[must_use]
     pub fn address(&self, host: HostId) -> SocketAddr {
         self.addresses[host.0]
     }
 
-    /// The host that has an address now.
+    /// Returns the host that has an address now.
     #[must_use]
     pub fn owner(&self, address: SocketAddr) -> Option<HostId> {
         self.addresses.iter().position(|&taken| taken == address).map(HostId)
     }
 
-    /// Gives a host another address, as a NAT that forgot its mapping or another access network
-    /// does. What is under way to the old one will find nobody there.
+    /// Changes the address of a host, like a NAT that lost its mapping or a move to another access
+    /// network. Datagrams in transit to the old address are lost.
     ///
     /// # Panics
     ///
@@ -148,8 +148,8 @@ impl Net {
         }
     }
 
-    /// The conditions from one host to another, to change them. What is under way keeps those it
-    /// was sent under.
+    /// Returns the conditions from one host to another, to change them. Datagrams in transit keep
+    /// those with which they were sent.
     ///
     /// # Panics
     ///
@@ -159,7 +159,7 @@ impl Net {
         link.expect("two hosts of one net are linked").conditions_mut()
     }
 
-    /// Sets the conditions between two hosts, both ways.
+    /// Sets the conditions between two hosts, in both directions.
     ///
     /// # Panics
     ///
@@ -207,7 +207,7 @@ impl Net {
         }
     }
 
-    /// When the next datagram arrives.
+    /// Returns when the next datagram arrives.
     #[must_use]
     pub fn next_at(&self) -> Option<Instant> {
         self.under_way.next_at()
@@ -228,30 +228,30 @@ impl Net {
         None
     }
 
-    /// How many datagrams are under way.
+    /// Returns how many datagrams are in transit.
     #[must_use]
     pub fn under_way(&self) -> usize {
         self.under_way.len()
     }
 
-    /// The datagrams under way in the order in which they arrive, to tamper with them.
+    /// Returns the datagrams in transit in order of arrival, to tamper with them.
     pub fn under_way_mut(&mut self) -> impl Iterator<Item = &mut Packet> {
         self.under_way.iter_mut()
     }
 
-    /// What became of every datagram so far.
+    /// Returns what became of every datagram so far.
     #[must_use]
     pub const fn counters(&self) -> Counters {
         self.counters
     }
 
-    /// The rare things that happened so far.
+    /// Returns the rare things that happened so far.
     #[must_use]
     pub const fn marks(&self) -> &Marks {
         &self.marks
     }
 
-    /// The rare things that happened so far, to add what the network cannot see.
+    /// Returns the rare things that happened so far, to add what the network cannot see.
     pub const fn marks_mut(&mut self) -> &mut Marks {
         &mut self.marks
     }
@@ -296,7 +296,8 @@ mod tests {
         }
     }
 
-    /// Sends both ways for two seconds, changes everything on the way, and delivers to the end.
+    /// Sends in both directions for two seconds, changes all datagrams in transit, and delivers to
+    /// the end.
     fn storm(seed: [u8; 32]) -> (Net, Trace) {
         let mut net = Net::new(seed, wild());
         let mut trace = Trace::new();

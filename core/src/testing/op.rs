@@ -1,8 +1,8 @@
-//! What can happen to a world of two, each as four bytes.
+//! The operations on a world of two, each as four bytes.
 //!
-//! It decides which things there are and how often a random world meets them. One encoding serves
-//! everything that makes worlds up: the seeded sweep, property tests that shrink, and fuzzers. It
-//! never decides what follows from an operation.
+//! It decides which operations there are and how often a random world has them. One encoding serves
+//! every generator of worlds: the seeded sweep, property tests that shrink, and fuzzers. It never
+//! decides the effect of an operation.
 
 use crate::rng::Rng;
 
@@ -19,7 +19,7 @@ impl Side {
     /// Both.
     pub const BOTH: [Self; 2] = [Self::Agent, Self::Connector];
 
-    /// The other one.
+    /// Returns the other one.
     #[must_use]
     pub const fn other(self) -> Self {
         match self {
@@ -45,7 +45,7 @@ pub enum Op {
     Disconnect { side: Side, nth: u8 },
     /// A stream is opened to the service of this number.
     Open { side: Side, nth: u8, service: u8 },
-    /// So many KiB more are to be written.
+    /// This many KiB more are to be written.
     Write { side: Side, nth: u8, kib: u8 },
     /// A direction ends once everything is written.
     Finish { side: Side, nth: u8 },
@@ -63,15 +63,15 @@ pub enum Op {
     Datagram { side: Side, nth: u8, size: u8 },
     /// Time passes: two to the power of this modulo 18, in milliseconds.
     Advance { power: u8 },
-    /// The link is cut in the directions whose bits are set, and healed in the others.
+    /// The link is cut in the directions with a set bit, and restored in the others.
     Cut { ways: u8 },
     /// The link gets the conditions of this number.
     Weather { which: u8 },
     /// A host gets another address.
     Move { side: Side, port: u8 },
-    /// A program ends without a word.
+    /// A program ends without a close.
     Crash { side: Side },
-    /// A program begins anew.
+    /// A program starts again.
     Restart { side: Side },
     /// A program is stopped.
     Pause { side: Side },
@@ -79,15 +79,15 @@ pub enum Op {
     Suspend { side: Side },
     /// A program or host goes on.
     Resume { side: Side },
-    /// A wall clock is set so many days off, the other way with the high bit.
+    /// A wall clock is set this many days off, backwards with the high bit.
     SetWall { side: Side, days: u8 },
-    /// A host is told that its network changed.
+    /// A node is notified that its network changed.
     NetworkChanged { side: Side },
     /// A host's socket could not send to the other.
     SendFailed { side: Side },
     /// A node is called before its time, by a clock that is this many seconds behind.
     Tick { side: Side, behind: u8 },
-    /// Bytes that nobody sent arrive in the other's name.
+    /// Forged bytes arrive with the other's source address.
     Forge { side: Side, kind: u8, length: u8 },
     /// A node shuts down.
     Shutdown { side: Side },
@@ -129,7 +129,7 @@ impl Op {
         }
     }
 
-    /// The side that it happens to.
+    /// Returns the side that it happens to.
     #[must_use]
     pub const fn side(self) -> Side {
         match self {
@@ -163,7 +163,7 @@ impl Op {
         }
     }
 
-    /// The operations of a random world.
+    /// Returns the operations of a random world.
     #[must_use]
     pub fn sequence(rng: &mut Rng, length: usize) -> Vec<Self> {
         // Most worlds begin with a connection: much of what can happen needs one.
@@ -173,7 +173,7 @@ impl Op {
         begin.iter().copied().chain((0..length).map(draw)).collect()
     }
 
-    /// The operations in a string of bytes; what is left over at its end is none.
+    /// Returns the operations in a string of bytes; what is left over at its end is none.
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Vec<Self> {
         bytes.as_chunks().0.iter().map(|&chunk| Self::decode(chunk)).collect()

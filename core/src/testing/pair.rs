@@ -34,17 +34,17 @@ pub const CONNECTOR_ADDRESS: std::net::SocketAddr = std::net::SocketAddr::V4(
     std::net::SocketAddrV4::new(std::net::Ipv4Addr::new(10, 0, 0, 2), 4433),
 );
 
-/// The configuration of an agent, to change or to build.
+/// Returns the configuration of an agent, to change or to build.
 pub fn agent(crypto: &SeededCrypto) -> Builder {
     with_identity(crypto, &Pki::new().issue("agent", Role::Agent))
 }
 
-/// The configuration of a connector that accepts, to change or to build.
+/// Returns the configuration of a connector that accepts, to change or to build.
 pub fn connector(crypto: &SeededCrypto) -> Builder {
     with_identity(crypto, &Pki::new().issue(CONNECTOR, Role::Connector)).listening(true)
 }
 
-/// A configuration with a certificate of one's choice.
+/// Returns a configuration with a certificate of one's choice.
 pub fn with_identity(crypto: &SeededCrypto, issued: &Issued) -> Builder {
     let tls = Tls::with_provider(issued.identity(), Pki::new().trust(), crypto.provider());
     Config::builder(tls)
@@ -70,13 +70,13 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// Two nodes with their defaults on a plain link.
+    /// Returns two nodes with their defaults on a plain link.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self::with(seed, Conditions::default(), |agent| agent, |connector| connector)
     }
 
-    /// Two nodes with changed configurations.
+    /// Returns two nodes with changed configurations.
     ///
     /// # Panics
     /// If a configuration cannot work.
@@ -96,12 +96,12 @@ impl Pair {
         Self { world, agent: hosts.0, connector: hosts.1 }
     }
 
-    /// The agent's node.
+    /// Returns the agent's node.
     pub fn agent(&mut self) -> &mut Node {
         self.world.node_mut(self.agent).0
     }
 
-    /// The connector's node.
+    /// Returns the connector's node.
     pub fn connector(&mut self) -> &mut Node {
         self.world.node_mut(self.connector).0
     }
@@ -156,7 +156,7 @@ impl Pair {
         (ours, theirs)
     }
 
-    /// Lets the world go on until `is_done` says so.
+    /// Lets the world go on until `is_done` returns true.
     ///
     /// # Panics
     /// If that takes more than a minute of the world's time.
@@ -169,7 +169,7 @@ impl Pair {
     }
 }
 
-/// Whether a peer of a host's node is connected.
+/// Returns true if a peer of a host's node is connected.
 #[must_use]
 pub fn is_connected(world: &World, host: HostId, peer: PeerId) -> bool {
     matches!(world.node(host).state(peer), Some(State::Connected { .. }))
@@ -188,7 +188,7 @@ pub struct Flow {
 }
 
 impl Flow {
-    /// A flow of `length` bytes from a stream of one host to the same stream at another.
+    /// Returns a flow of `length` bytes from a stream of one host to the same stream at another.
     #[must_use]
     pub const fn new(writer: (HostId, StreamId), reader: (HostId, StreamId), length: u64) -> Self {
         let (has_finished, has_ended) = (false, false);
@@ -233,7 +233,8 @@ impl Flow {
     }
 }
 
-/// `length` bytes of the pattern from `offset` on: a byte tells its place within 64 KiB.
+/// Returns `length` bytes of the pattern from `offset` on: a byte identifies its place within 64
+/// KiB.
 #[must_use]
 pub fn pattern(offset: u64, length: u64) -> Bytes {
     (offset..offset + length).map(|at| (at ^ (at >> 8).wrapping_mul(167)) as u8).collect()

@@ -1,4 +1,4 @@
-//! What follows the faults of a world: it is healed, comes to rest, and ends.
+//! The phases after the faults of a world: it is healed, quiesces, and ends.
 //!
 //! It decides how long each may take, and what must be true then.
 
@@ -35,7 +35,7 @@ impl Play {
             self.world.set_unix(host, unix);
             self.settle();
             let starts = self.start(side);
-            // A node that is shutting down is done within its drain time; then it begins anew.
+            // A node that is shutting down is done within its drain time; then it starts again.
             if self.world.is_running(host) && self.is_leaving(host) {
                 self.advance(Duration::from_secs(6));
                 assert!(self.world.node(host).is_shut_down(), "it does not end");
@@ -79,7 +79,7 @@ impl Play {
         self.world.node(host).is_leaving()
     }
 
-    /// Ends all traffic, and sees that an idle connection costs next to nothing.
+    /// Ends all traffic, and checks that an idle connection costs almost no packets.
     pub(super) fn quiesce(&mut self) {
         for side in Side::BOTH {
             let (host, start) = (self.host(side), self.start(side));
@@ -107,7 +107,7 @@ impl Play {
         assert!(packets <= IDLE_PACKETS + beats, "{packets} packets of an idle world");
     }
 
-    /// Disconnects, and sees that nothing is left.
+    /// Disconnects, and checks that no state is left.
     pub(super) fn drop_all(&mut self) {
         let (host, start) = (self.host(Side::Agent), self.start(Side::Agent));
         for peer in self.lives.of(Side::Agent, start) {

@@ -1,8 +1,8 @@
 //! Fixed certificates for worlds: the same names give the same bytes on every run.
 //!
-//! It decides who signs what and for how long. It never draws anything: keys and serial numbers come
-//! from the names. Authorities and certificates are made once per process, since thousands of worlds
-//! ask for the same few.
+//! It decides which key signs which certificate, and for how long. It never draws anything: keys
+//! and serial numbers are derived from the names. Authorities and certificates are made once per
+//! process, since thousands of worlds use the same few.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -74,39 +74,39 @@ impl Default for Pki {
 }
 
 impl Pki {
-    /// The authority that everyone in a world trusts.
+    /// Returns the authority that everyone in a world trusts.
     #[must_use]
     pub fn new() -> Self {
         static TRUSTED: OnceLock<Authority> = OnceLock::new();
         Self(TRUSTED.get_or_init(|| Authority::new([1; 32])))
     }
 
-    /// Another authority of the same name, that nobody has reason to trust.
+    /// Returns another authority of the same name, which no node trusts.
     #[must_use]
     pub fn stranger() -> Self {
         static STRANGER: OnceLock<Authority> = OnceLock::new();
         Self(STRANGER.get_or_init(|| Authority::new([2; 32])))
     }
 
-    /// The root certificate.
+    /// Returns the root certificate.
     #[must_use]
     pub fn root(self) -> CertificateDer<'static> {
         self.0.own.certificate().clone()
     }
 
-    /// The root certificate as PEM.
+    /// Returns the root certificate as PEM.
     #[must_use]
     pub fn root_pem(self) -> &'static str {
         self.0.own.certificate_pem()
     }
 
-    /// A store with the root certificate alone.
+    /// Returns a store with the root certificate alone.
     #[must_use]
     pub fn roots(self) -> Arc<RootCertStore> {
         Arc::clone(&self.0.roots)
     }
 
-    /// Trust in the root certificate alone, for a node.
+    /// Returns trust in the root certificate alone, for a node.
     ///
     /// # Panics
     ///
@@ -116,25 +116,25 @@ impl Pki {
         self.0.own.trust().expect("a root made here is a certificate")
     }
 
-    /// A certificate for a DNS name, valid in every world.
+    /// Returns a certificate for a DNS name, valid in every world.
     #[must_use]
     pub fn issue(self, name: &str, role: Role) -> Issued {
         self.issue_valid(name, role, Validity::CURRENT)
     }
 
-    /// A certificate that ended before the world began.
+    /// Returns a certificate that ended before the world began.
     #[must_use]
     pub fn issue_expired(self, name: &str, role: Role) -> Issued {
         self.issue_valid(name, role, Validity::ENDED)
     }
 
-    /// A certificate that is not valid yet when the world begins.
+    /// Returns a certificate that is not valid yet when the world begins.
     #[must_use]
     pub fn issue_not_yet_valid(self, name: &str, role: Role) -> Issued {
         self.issue_valid(name, role, Validity::FUTURE)
     }
 
-    /// A list, as PEM, that revokes the certificates of these names.
+    /// Returns a list, as PEM, that revokes the certificates of these names.
     ///
     /// # Panics
     ///
@@ -160,7 +160,7 @@ impl Pki {
         list.pem().expect("a list made here is one")
     }
 
-    /// A certificate for a DNS name, valid as told.
+    /// Returns a certificate for a DNS name, with this validity.
     ///
     /// # Panics
     ///
@@ -174,7 +174,7 @@ impl Pki {
             .clone()
     }
 
-    /// The same with URIs; made anew each time.
+    /// Returns the same with URIs; made again for each call.
     #[must_use]
     pub(super) fn issue_with(
         self,
@@ -186,7 +186,8 @@ impl Pki {
         self.0.issue(name, role, validity, uris)
     }
 
-    /// A certificate that the holder of `member`'s certificate signed, which nobody allowed.
+    /// Returns a certificate that the holder of `member`'s certificate signed without
+    /// authorization.
     #[must_use]
     pub(crate) fn issue_as(self, member: &str, name: &str, role: Role) -> Issued {
         let key = fixed_key(self.0.seed, member);
@@ -196,7 +197,7 @@ impl Pki {
         self.0.issue_by(&issuer, name, role, Validity::CURRENT, &[])
     }
 
-    /// The serial number in the certificates of a name, in hexadecimal.
+    /// Returns the serial number in the certificates of a name, in hexadecimal.
     pub(crate) fn serial(self, name: &str) -> String {
         serial(self.0.seed, name).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
     }
@@ -234,7 +235,7 @@ impl Authority {
     }
 }
 
-/// The Ed25519 key of a name, as PKCS#8 (RFC 8410 section 7).
+/// Returns the Ed25519 key of a name, as PKCS#8 (RFC 8410 section 7).
 fn fixed_key(seed: [u8; 32], name: &str) -> KeyPair {
     let mut der = vec![0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06];
     der.extend([0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20]);
@@ -291,7 +292,7 @@ pub(super) mod tests {
         ServerConnection::new(Arc::new(config)).unwrap()
     }
 
-    /// Every byte of a mutually authenticated handshake, and how it ended.
+    /// Returns every byte of a mutually authenticated handshake, and how it ended.
     pub(in crate::testing) fn handshake(
         agent: Side<'_>,
         connector: Side<'_>,
@@ -316,7 +317,7 @@ pub(super) mod tests {
         (bytes, Ok(()))
     }
 
-    /// How an agent's handshake with a connector of the given certificate ends.
+    /// Returns the result of an agent's handshake with a connector of the given certificate.
     fn outcome(trust: Pki, issuer: Pki, issue: impl Fn(Pki) -> Issued) -> Result<(), Error> {
         let (a, b) = (SeededCrypto::new([8; 32]), SeededCrypto::new([9; 32]));
         let pki = Pki::new();

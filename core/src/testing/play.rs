@@ -1,10 +1,10 @@
-//! Worlds made of operations: everything that can happen to an agent and a connector, and what must
-//! hold whatever happens.
+//! Worlds made of operations: everything that can happen to an agent and a connector, and the
+//! invariants that hold throughout.
 //!
-//! A world goes through four phases. Faults: operations happen, and safety holds. Heal: every fault
-//! is taken back, and within a bound the two are connected and nothing stands still. Quiesce: an
-//! idle connection costs next to nothing. Drop: nothing is left. It never decides what happens; that
-//! is in the operations and the seed.
+//! A world has four phases. Faults: operations happen, and safety holds. Heal: every fault is
+//! removed, and within a bound the two are connected and all traffic proceeds. Quiesce: an idle
+//! connection costs almost no packets. Drop: no state is left. It never decides what happens; the
+//! operations and the seed do.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -32,7 +32,7 @@ use crate::node::Input;
 use crate::rng::Rng;
 use crate::transmit::Route;
 
-/// What a world came to.
+/// The result of a world.
 #[derive(Debug, Clone)]
 pub struct Report {
     /// The fingerprint of every byte sent, and how many packets there were.
@@ -193,7 +193,7 @@ impl Play {
         }
     }
 
-    /// Operations that only a node that runs can meet.
+    /// Applies the operations that need a running node.
     fn apply_to_node(&mut self, op: Op) {
         let side = op.side();
         let host = self.host(side);
@@ -301,7 +301,7 @@ impl Play {
         }
     }
 
-    /// Fetches what the nodes want and lets the applications react, until all is quiet.
+    /// Fetches the output of the nodes and lets the applications react, until there is no more.
     pub(super) fn settle(&mut self) {
         for rounds in 0.. {
             assert!(rounds < 10_000, "events without end");
@@ -344,7 +344,7 @@ impl Play {
         }
     }
 
-    /// A connected agent is never silent for longer than the interval.
+    /// Checks that a connected agent is never silent for longer than the interval.
     fn check_heartbeats(&mut self) {
         let (host, start) = (self.host(Side::Agent), self.start(Side::Agent));
         if !self.world.is_running(host) {

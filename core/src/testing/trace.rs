@@ -1,7 +1,7 @@
 //! A running fingerprint of everything a world did, to compare one run with its twin.
 //!
-//! It decides nothing. Two runs that feed it the same things in the same order end with the same
-//! number; that it can collide does not matter, since nobody is trying to make it.
+//! It decides nothing. Two runs with the same additions in the same order end with the same number;
+//! a collision does not matter, since no attacker is trying to make one.
 
 use std::hash::{DefaultHasher, Hasher};
 
@@ -24,7 +24,7 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// The fingerprint of nothing.
+    /// Returns the fingerprint of an empty trace.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -37,13 +37,13 @@ impl Trace {
         self.items += 1;
     }
 
-    /// The fingerprint so far.
+    /// Returns the fingerprint so far.
     #[must_use]
     pub fn fingerprint(&self) -> u64 {
         self.hasher.finish()
     }
 
-    /// How many additions there were.
+    /// Returns how many additions there were.
     #[must_use]
     pub const fn items(&self) -> u64 {
         self.items

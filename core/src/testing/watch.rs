@@ -1,6 +1,6 @@
 //! Fails a simulation that logs an error: at that level, a log line is a bug of this program.
 //!
-//! It decides nothing else, and formats nothing else.
+//! It decides only this, and formats nothing else.
 
 use std::fmt;
 

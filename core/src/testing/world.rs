@@ -1,8 +1,8 @@
 //! Hosts, their clocks and the network between them, in virtual time.
 //!
-//! It decides what happens next: the earliest of all arrivals and all deadlines. It sleeps exactly to
-//! a deadline, since constant ticking would hide outputs that no deadline announces. It never decides
-//! what anybody does.
+//! It decides which event is next: the earliest of all arrivals and all deadlines. It sleeps
+//! exactly to a deadline, since constant ticking would hide outputs that no deadline announces. It
+//! never decides what a host does.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -44,14 +44,14 @@ pub struct World {
 }
 
 impl World {
-    /// A world without hosts, whose links have `conditions`.
+    /// Returns a world without hosts; its links have `conditions`.
     #[must_use]
     pub fn new(seed: [u8; 32], conditions: Conditions) -> Self {
         let net = Net::new(Rng::new(seed, "net").seed(), conditions);
         Self { seed, net, hosts: Vec::new(), now: origin(), trace: Trace::new() }
     }
 
-    /// Adds a host that runs nothing: what reaches it is kept for [`World::receive`].
+    /// Adds a host without a node: datagrams that reach it are kept for [`World::receive`].
     pub fn add_host(&mut self, address: SocketAddr) -> HostId {
         let id = self.net.add_host(address);
         let seed = Rng::new(self.seed, &format!("host {}", id.index())).seed();
@@ -60,19 +60,19 @@ impl World {
         id
     }
 
-    /// Starts a node on a host, that gives and takes as many as `segments` datagrams at once.
+    /// Starts a node on a host, with batches of up to `segments` datagrams.
     pub fn start(&mut self, host: HostId, config: Config, segments: usize) {
         let now = self.now;
         self.host_mut(host).start(config, segments, now);
     }
 
-    /// Takes the program of a host away without a word to anybody.
+    /// Ends the program of a host without a close to its peers.
     pub fn crash(&mut self, host: HostId) {
         self.settle();
         self.host_mut(host).node = None;
     }
 
-    /// Starts the program of a host anew; it remembers nothing.
+    /// Starts the program of a host again, without its earlier state.
     pub fn restart(&mut self, host: HostId) {
         let now = self.now;
         self.settle();
@@ -96,7 +96,7 @@ impl World {
         self.settle();
     }
 
-    /// Sets a host's wall clock, and tells its node.
+    /// Sets a host's wall clock, and notifies its node.
     pub fn set_unix(&mut self, host: HostId, unix: Duration) {
         let now = self.now;
         let host = self.host_mut(host);
@@ -105,27 +105,28 @@ impl World {
         self.settle();
     }
 
-    /// Gives a node an input that no packet and no deadline brings.
+    /// Passes a node an input other than a packet or a deadline.
     pub fn handle(&mut self, host: HostId, input: Input) {
         let now = self.now;
         self.host_mut(host).handle(input, now);
         self.settle();
     }
 
-    /// Whether a host has a node that runs.
+    /// Returns true if a host has a node that runs.
     #[must_use]
     pub fn is_running(&self, host: HostId) -> bool {
         let host = &self.hosts[host.index()];
         host.node.is_some() && host.power == Power::On
     }
 
-    /// How often a node was started on a host.
+    /// Returns how often a node was started on a host.
     #[must_use]
     pub fn starts(&self, host: HostId) -> u64 {
         self.hosts[host.index()].starts
     }
 
-    /// A host's node and its time. What it wants after a call is done when the world goes on.
+    /// Returns a host's node and its time. Its output after a call is processed when the world goes
+    /// on.
     ///
     /// # Panics
     /// If the host runs none.
@@ -135,7 +136,7 @@ impl World {
         (host.node.as_mut().expect("the host runs a node"), here)
     }
 
-    /// A host's node.
+    /// Returns a host's node.
     ///
     /// # Panics
     /// If the host runs none.
@@ -144,65 +145,65 @@ impl World {
         self.hosts[host.index()].node.as_ref().expect("the host runs a node")
     }
 
-    /// The seeded provider of a host, to make its configuration with.
+    /// Returns the seeded provider of a host, to make its configuration with.
     #[must_use]
     pub fn crypto(&self, host: HostId) -> &SeededCrypto {
         &self.hosts[host.index()].crypto
     }
 
-    /// The next event of a host's node.
+    /// Returns the next event of a host's node.
     pub fn poll_event(&mut self, host: HostId) -> Option<Event> {
         self.host_mut(host).events.pop_front()
     }
 
-    /// The next datagram that reached a host which runs no node.
+    /// Returns the next datagram that reached a host which runs no node.
     pub fn receive(&mut self, host: HostId) -> Option<Packet> {
         self.host_mut(host).inbox.pop_front()
     }
 
-    /// Sends a datagram from a host, whatever it runs.
+    /// Sends a datagram from a host, with or without a node on it.
     pub fn send(&mut self, from: HostId, to: SocketAddr, payload: &[u8]) {
         self.net.send(from, to, None, payload, self.now);
     }
 
-    /// The network, to look at.
+    /// Returns the network, to inspect it.
     #[must_use]
     pub const fn net(&self) -> &Net {
         &self.net
     }
 
-    /// The network, to change it.
+    /// Returns the network, to change it.
     pub const fn net_mut(&mut self) -> &mut Net {
         &mut self.net
     }
 
-    /// The time of the world.
+    /// Returns the time of the world.
     #[must_use]
     pub const fn now(&self) -> Instant {
         self.now
     }
 
-    /// What a host's monotonic clock shows.
+    /// Returns what a host's monotonic clock shows.
     #[must_use]
     pub fn host_now(&self, host: HostId) -> Instant {
         self.hosts[host.index()].clock.monotonic(self.now)
     }
 
-    /// Every byte sent so far, with its time and its way, as a fingerprint.
+    /// Returns a fingerprint of every byte sent so far, with its time and its path.
     #[must_use]
     pub const fn trace(&self) -> &Trace {
         &self.trace
     }
 
-    /// When something happens next, if anything ever does.
+    /// Returns when something happens next, if anything ever does.
     #[must_use]
     pub fn next_at(&self) -> Option<Instant> {
         let deadlines = self.hosts.iter().filter_map(Host::deadline);
         deadlines.chain(self.net.next_at()).min().map(|at| at.max(self.now))
     }
 
-    /// Fetches what every node wants, and goes on to the next thing that happens unless that is
-    /// after `until`. Whether anything happened.
+    /// Fetches the output of every node, and goes on to the next event unless that is after
+    /// `until`. Returns true if there was one.
     pub fn step(&mut self, until: Instant) -> bool {
         self.settle();
         match self.next_at() {
@@ -231,7 +232,7 @@ impl World {
         while self.step(until) {}
     }
 
-    /// Fetches and sends what every node wants now.
+    /// Fetches and sends the output of every node now.
     pub fn settle(&mut self) {
         for index in 0..self.hosts.len() {
             let from = HostId::at(index);
@@ -275,7 +276,7 @@ impl World {
     }
 }
 
-/// Whether a packet continues a batch: only the last one of a batch may be shorter.
+/// Returns true if a packet continues a batch: only the last one of a batch may be shorter.
 pub(super) fn joins(batch: &[Packet], packet: &Packet) -> bool {
     let (Some(first), Some(last)) = (batch.first(), batch.last()) else { return true };
     let size = first.payload.len();

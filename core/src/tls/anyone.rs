@@ -1,6 +1,6 @@
-//! Diallers of a node that knows nobody: each is its key, and a member of the mesh whose CA it
-//! presents and that did issue its certificate. It never refuses a key for its certificate, and
-//! never takes one for held without the signature that proves it (RFC 8446 §4.4.3).
+//! Dialers of a node without trust anchors: each is its key, and a member of the mesh whose CA it
+//! presents and that did issue its certificate. It never refuses a key because of its certificate,
+//! and accepts a key only with the signature that proves its possession (RFC 8446 §4.4.3).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,11 +19,11 @@ use super::credential::Credential;
 use super::trust::KeyDigest;
 use super::verify::END_OF_TIME;
 
-/// Certificates behind the leaf that are looked at: a CA with two more between, and one to spare. A
-/// dialler chooses their number, and each costs a signature check or more.
+/// Certificates after the leaf that are checked: a CA with two intermediates, and one to spare. A
+/// dialer chooses their number, and each costs a signature check or more.
 const MAX_AUTHORITIES: usize = 4;
 
-/// Lets in whoever holds the key of the certificate that it presents.
+/// Accepts every dialer that holds the key of the certificate that it presents.
 #[derive(Debug)]
 pub(super) struct Anyone {
     provider: Arc<CryptoProvider>,
@@ -34,7 +34,7 @@ impl Anyone {
         Self { provider: provider.clone() }
     }
 
-    /// Who it is at `unix` that presented this chain.
+    /// Returns the identity at `unix` of the peer that presented this chain.
     pub(super) fn credential(
         &self,
         leaf: &CertificateDer<'_>,
@@ -43,8 +43,8 @@ impl Anyone {
     ) -> Result<Credential, Error> {
         let key = key_of(leaf)?;
         let rest = rest.get(..MAX_AUTHORITIES).unwrap_or(rest);
-        // The CA stands last by custom (RFC 8446 §4.4.2), and those between it and the leaf issued
-        // the leaf as well: the mesh is that of the last.
+        // The CA is last by custom (RFC 8446 §4.4.2), and those between it and the leaf issued the
+        // leaf as well: the mesh is that of the last.
         let found = rest.iter().rev().find_map(|authority| {
             let mesh = KeyDigest::of_certificate(authority)?;
             self.is_issued(leaf, authority, rest, unix).ok()?;
@@ -56,7 +56,8 @@ impl Anyone {
         ))
     }
 
-    /// Whether `authority` issued the leaf, directly or through others of the chain, for either use.
+    /// Checks whether `authority` issued the leaf, directly or through intermediates, for either
+    /// use.
     fn is_issued(
         &self,
         leaf: &CertificateDer<'_>,
@@ -77,7 +78,7 @@ impl Anyone {
         }
     }
 
-    /// When a leaf ends that is good now: what a check at the end of time has against it.
+    /// Returns when a valid leaf expires: the error of a check at the end of time.
     fn end(
         &self,
         leaf: &CertificateDer<'_>,

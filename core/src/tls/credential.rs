@@ -1,5 +1,5 @@
-//! Who a peer proved to be. It is read from the verified leaf alone: whatever else a peer puts into
-//! its chain names nobody, and says at most which mesh the leaf is of (docs/security.md).
+//! The identity that a peer proved. It is read from the verified leaf alone: the rest of the peer's
+//! chain names no peer, and determines at most the mesh of the leaf (docs/security.md).
 
 use std::time::Duration;
 
@@ -8,23 +8,23 @@ use serde::Serialize;
 
 use super::trust::KeyDigest;
 
-/// By what right a peer is connected.
+/// The authorization by which a peer is connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Standing {
     /// It holds a certificate of the trusted CA, the pinned key, or, where anyone may dial, a
     /// certificate of the CA that it presented.
     Member,
-    /// It holds a key that was let in without a certificate
+    /// It holds a key that was admitted without a certificate
     /// ([`Trust::with_guests`](super::Trust::with_guests),
     /// [`Trust::anyone`](super::Trust::anyone)).
     Guest,
 }
 
-/// What a peer's verified certificate says of it.
+/// The facts in a peer's verified certificate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Credential {
-    /// By what right it is connected.
+    /// The authorization by which it is connected.
     pub standing: Standing,
     /// The DNS names of the leaf; none of a guest.
     pub names: Vec<String>,
@@ -35,7 +35,7 @@ pub struct Credential {
     /// The leaf's public key.
     pub key: KeyDigest,
     /// The last instant at which it is good, since the Unix epoch in whole seconds; `None` if it
-    /// never ends. The connection does not outlive it.
+    /// never ends. The connection ends by then.
     pub not_after: Option<Duration>,
     /// The mesh it is a member of: the key of the CA that it presented and that issued its leaf.
     /// Known only where anyone may dial ([`Trust::anyone`](super::Trust::anyone)).
@@ -44,7 +44,7 @@ pub struct Credential {
 }
 
 impl Credential {
-    /// A verified leaf.
+    /// Returns a verified leaf.
     pub(super) fn member(leaf: &CertificateDer<'_>, not_after: Option<Duration>) -> Self {
         let mut credential = Self {
             standing: Standing::Member,
@@ -55,7 +55,7 @@ impl Credential {
             not_after,
             mesh: None,
         };
-        // A certificate that was verified a moment ago can be parsed.
+        // The certificate was just verified, and so can be parsed.
         if let Ok(parsed) = webpki::EndEntityCert::try_from(leaf) {
             credential.names = parsed.valid_dns_names().map(str::to_owned).collect();
             credential.uris = parsed.valid_uri_names().map(str::to_owned).collect();
@@ -65,7 +65,7 @@ impl Credential {
         credential
     }
 
-    /// Whoever holds a key, until a time if there is one.
+    /// Returns the credential of the holder of a key, until a time if there is one.
     pub(super) fn guest(key: KeyDigest, until: Option<Duration>) -> Self {
         Self {
             standing: Standing::Guest,
@@ -78,7 +78,7 @@ impl Credential {
         }
     }
 
-    /// Whether it is a guest, who has no certificate and no name.
+    /// Returns true if it is a guest, which has no certificate and no name.
     #[must_use]
     pub const fn is_guest(&self) -> bool {
         matches!(self.standing, Standing::Guest)

@@ -1,11 +1,13 @@
-//! Who a node is: a certificate chain and its private key, read from PEM. It reads no files.
+//! The identity of a node: a certificate chain and its private key, read from PEM. It reads no
+//! files.
 
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::TlsError;
 
-/// A certificate chain, leaf first, and its private key. It is never shown: `Debug` names no key.
+/// A certificate chain, leaf first, and its private key. The key is never logged: `Debug` does not
+/// show it.
 pub struct Identity {
     pub(super) chain: Vec<CertificateDer<'static>>,
     pub(super) key: PrivateKeyDer<'static>,
@@ -34,14 +36,14 @@ impl Identity {
         Ok(Self { chain: certificates(chain)?, key })
     }
 
-    /// An identity from DER.
+    /// Returns an identity from DER.
     #[must_use]
     pub const fn new(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Self {
         Self { chain, key }
     }
 
-    /// The same, and these certificates (PEM) are presented after its own: a node shows a relay
-    /// the CA of its mesh this way, and a device that has pinned the CA needs to see it.
+    /// Returns the same identity, which presents these certificates (PEM) after its own. A node
+    /// thus shows a relay the CA of its mesh, and a device that has pinned the CA requires it.
     ///
     /// # Errors
     /// [`TlsError::Pem`] when there is none, or one is malformed.
@@ -50,14 +52,14 @@ impl Identity {
         Ok(self)
     }
 
-    /// The certificates, leaf first.
+    /// Returns the certificates, leaf first.
     #[must_use]
     pub fn chain(&self) -> &[CertificateDer<'static>] {
         &self.chain
     }
 }
 
-/// Every certificate of a PEM text, at least one.
+/// Returns every certificate of a PEM text, at least one.
 pub(crate) fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     match all {

@@ -1,7 +1,7 @@
-//! Identities and trust: PEM in, TLS configurations for the transport out.
+//! Identities and trust: from PEM to TLS configurations for the transport.
 //!
-//! TLS 1.3 only, both sides always present a certificate, ALPN `adit/1`. It reads no files: PEM
-//! text is the caller's to bring. Certificates are checked against the node's own wall clock.
+//! TLS 1.3 only, both sides always present a certificate, ALPN `adit/1`. It reads no files: the
+//! caller passes PEM text. Certificates are checked against the node's own wall clock.
 
 mod anyone;
 mod credential;
@@ -26,19 +26,19 @@ use crate::clock::WallClock;
 /// The application protocol of this version (RFC 7301).
 pub const ALPN: &[u8] = b"adit/1";
 
-/// What is wrong with the TLS material the caller brought.
+/// An error in the TLS material of the caller.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TlsError {
-    /// The text is not PEM, or holds nothing of the kind looked for.
+    /// The text is not PEM, or has no item of the kind looked for.
     #[error("no {what} in the PEM text: {why}")]
     Pem {
-        /// What was looked for.
+        /// The expected item.
         what: &'static str,
-        /// What the parser said.
+        /// The message of the parser.
         why: String,
     },
-    /// The key does not fit the certificate, or is of a kind not supported.
+    /// The key does not match the certificate, or its kind is not supported.
     #[error("the certificate and key cannot be used: {0}")]
     Identity(rustls::Error),
     /// The CA cannot be used.
@@ -49,7 +49,7 @@ pub enum TlsError {
     Provider(String),
 }
 
-/// Who a node is and whom it believes.
+/// The identity and the trust of a node.
 #[derive(Debug, Clone)]
 pub struct Tls {
     identity: Identity,
@@ -58,15 +58,15 @@ pub struct Tls {
 }
 
 impl Tls {
-    /// Mutual TLS with the default provider: aws-lc-rs with post-quantum key exchange, or ring
-    /// where only that feature is on. AES-128-GCM goes first: measured 1.3 times as fast as
-    /// ChaCha20 where the processor has AES instructions.
+    /// Returns mutual TLS with the default provider: aws-lc-rs with post-quantum key exchange, or
+    /// ring where only that feature is enabled. AES-128-GCM comes first: measured 1.3 times as fast
+    /// as ChaCha20 where the processor has AES instructions.
     #[must_use]
     pub fn new(identity: Identity, trust: Trust) -> Self {
         Self::with_provider(identity, trust, default_provider())
     }
 
-    /// Mutual TLS with a provider of the caller's.
+    /// Returns mutual TLS with the caller's provider.
     #[must_use]
     pub const fn with_provider(
         identity: Identity,
@@ -76,20 +76,20 @@ impl Tls {
         Self { identity, trust, provider }
     }
 
-    /// Who the node is.
+    /// Returns the identity of the node.
     #[must_use]
     pub const fn identity(&self) -> &Identity {
         &self.identity
     }
 
-    /// Whom it believes.
+    /// Returns what the node trusts.
     #[must_use]
     pub const fn trust(&self) -> &Trust {
         &self.trust
     }
 
-    /// A secret of this identity's for one purpose: from its private key, so that it outlives a
-    /// restart.
+    /// Returns a secret of this identity for one purpose: derived from its private key, so that it
+    /// is the same after a restart.
     pub(crate) fn derive(&self, purpose: &[u8]) -> [u8; 32] {
         #[cfg(not(feature = "ring"))]
         use aws_lc_rs::hmac;
@@ -117,7 +117,7 @@ impl Tls {
         )
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|e| TlsError::Provider(e.to_string()))?
-        // Not the one rustls would make, but made of it: see `verify.rs`.
+        // Not the verifier of rustls itself, but one that wraps it: see `verify.rs`.
         .dangerous()
         .with_custom_certificate_verifier(verifiers.of_acceptors().ok_or_else(nobody)?)
         .with_client_auth_cert(self.identity.chain.clone(), self.identity.key.clone_key())
@@ -149,7 +149,7 @@ impl Tls {
     }
 }
 
-/// The provider of the enabled feature, with AES-128-GCM first.
+/// Returns the provider of the enabled feature, with AES-128-GCM first.
 #[must_use]
 pub fn default_provider() -> Arc<CryptoProvider> {
     #[cfg(feature = "aws-lc-rs")]
@@ -162,7 +162,7 @@ pub fn default_provider() -> Arc<CryptoProvider> {
     Arc::new(provider)
 }
 
-/// SHA-256, which needs no secret and no provider of the caller's.
+/// Returns the SHA-256 digest, which needs no secret and no provider.
 fn sha256(data: &[u8]) -> [u8; 32] {
     #[cfg(not(feature = "ring"))]
     use aws_lc_rs::digest;

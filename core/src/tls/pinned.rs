@@ -1,6 +1,6 @@
-//! Acceptors that are believed by the digest of a key. It decides which certificate a pin is held
-//! against and what else of it has to be good; it never believes a digest without the proof that
-//! the peer holds the leaf's private key (RFC 8446 §4.4.3).
+//! Acceptors that are trusted by the digest of a key. It decides which certificate a pin is
+//! compared with and what else of it has to be valid; it never trusts a digest without the proof
+//! that the peer holds the leaf's private key (RFC 8446 §4.4.3).
 
 use std::sync::Arc;
 
@@ -17,16 +17,16 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use super::trust::{KeyDigest, Trust};
 use super::verify::acceptors;
 
-/// Whose key it is that is known beforehand.
+/// Which key is pinned.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Pin {
-    /// The CA's, which is presented along with a certificate that it issued.
+    /// The key of the CA, which is presented along with a certificate that it issued.
     Authority(KeyDigest),
-    /// The acceptor's own, whoever issued its certificate and for how long.
+    /// The acceptor's own, regardless of the issuer and the lifetime of its certificate.
     Leaf(KeyDigest),
 }
 
-/// Acceptors with the key that is pinned, or with a certificate of the CA whose key it is.
+/// Accepts acceptors with the pinned key, or with a certificate of the CA that has it.
 #[derive(Debug)]
 pub(super) struct Pinned {
     pub(super) pin: Pin,

@@ -1,4 +1,4 @@
-//! What the handshakes of a node demand, against peers of bare TLS as QUIC carries it.
+//! Tests the requirements of a node's handshakes, against peers of bare TLS as QUIC carries it.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -35,7 +35,7 @@ fn dialler() -> ClientConfig {
     tls.client(&tls.verifiers().unwrap(), &wall()).unwrap()
 }
 
-/// A dialler that trusts the CA and does nothing else as a node would.
+/// Returns a dialer that trusts the CA and otherwise does not act as a node would.
 fn stranger(identity: Option<&Issued>) -> ClientConfig {
     let provider = SeededCrypto::new([8; 32]).provider();
     let time = Arc::new(NodeTime(wall()));
@@ -51,7 +51,7 @@ fn stranger(identity: Option<&Issued>) -> ClientConfig {
     config
 }
 
-/// Plays a handshake, and what is said after it, to its end.
+/// Runs a handshake, and the data after it, to the end.
 fn meet(client: &Arc<ClientConfig>, server: &Arc<ServerConfig>) -> Result<HandshakeKind, Error> {
     let name = ServerName::try_from("connector").unwrap();
     let mut client = ClientConnection::new(client.clone(), Version::V1, name, vec![]).unwrap();
@@ -137,7 +137,7 @@ fn a_node_gives_nothing_that_shortens_a_later_handshake_and_takes_nothing() {
     keen.enable_early_data = true;
     let keen = Arc::new(keen);
 
-    // Against an acceptor that gives tickets the test would notice them.
+    // An acceptor that sends tickets would make this test fail.
     let mut generous = acceptor();
     generous.send_tls13_tickets = 2;
     let generous = Arc::new(generous);

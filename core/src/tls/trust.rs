@@ -1,5 +1,5 @@
-//! Whom a node believes: certificate authorities, what they revoked, a pinned key in place of
-//! them, guests who have no certificate yet, or anyone. Plain values; it checks nothing itself.
+//! The trust of a node: certificate authorities, their revocation lists, a pinned key in place of
+//! them, guests without a certificate, or any dialer. Plain values; it checks nothing itself.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,14 +19,15 @@ use super::{TlsError, sha256};
 pub struct KeyDigest(pub [u8; 32]);
 
 impl KeyDigest {
-    /// The digest of a certificate's public key; `None` when it is no X.509 certificate.
+    /// Returns the digest of a certificate's public key; `None` when it is not an X.509
+    /// certificate.
     #[must_use]
     pub fn of_certificate(certificate: &CertificateDer<'_>) -> Option<Self> {
         let parsed = webpki::EndEntityCert::try_from(certificate).ok()?;
         Some(Self::of_spki(&parsed.subject_public_key_info()))
     }
 
-    /// The digest of a `SubjectPublicKeyInfo` in DER.
+    /// Returns the digest of a `SubjectPublicKeyInfo` in DER.
     #[must_use]
     pub fn of_spki(spki: &[u8]) -> Self {
         Self(sha256(spki))
@@ -82,7 +83,7 @@ impl<'de> serde::Deserialize<'de> for KeyDigest {
     }
 }
 
-/// What certificates are checked against.
+/// The trust anchors of certificates.
 #[derive(Debug, Clone)]
 pub(super) enum Anchors {
     Roots(Arc<RootCertStore>),
@@ -90,11 +91,11 @@ pub(super) enum Anchors {
     Pin(KeyDigest),
     /// The key of the acceptor itself.
     Leaf(KeyDigest),
-    /// Whoever dials.
+    /// Every dialer.
     Anyone,
 }
 
-/// Whom a node believes.
+/// What a node trusts.
 ///
 /// ```
 /// # fn read(pem: &[u8], revoked: &[u8]) -> Result<(), adit_core::tls::TlsError> {
@@ -106,7 +107,7 @@ pub(super) enum Anchors {
 pub struct Trust {
     pub(super) anchors: Anchors,
     pub(super) revoked: Vec<CertificateRevocationListDer<'static>>,
-    /// Keys without a certificate that are let in, and until when.
+    /// Keys without a certificate that are admitted, and until when.
     pub(super) guests: Arc<BTreeMap<KeyDigest, Duration>>,
 }
 
@@ -119,7 +120,7 @@ impl Trust {
         Self::new(certificates(ca)?)
     }
 
-    /// Trust in CA certificates in DER.
+    /// Returns trust in CA certificates in DER.
     ///
     /// # Errors
     /// [`TlsError::Trust`] when one is unusable.
@@ -131,35 +132,35 @@ impl Trust {
         Ok(Self::anchored(Anchors::Roots(Arc::new(roots))))
     }
 
-    /// Trust in the one CA whose public key has this digest: an acceptor has to present that CA's
-    /// certificate along with its own. For a first contact, before the CA's certificate is known;
-    /// only a node that dials can be configured with it.
+    /// Returns trust in the one CA with a public key of this digest: an acceptor has to present
+    /// that CA's certificate along with its own. For a first contact, before the CA's certificate
+    /// is known; only a node that dials can be configured with it.
     #[must_use]
     pub fn pinned(ca: KeyDigest) -> Self {
         Self::anchored(Anchors::Pin(ca))
     }
 
-    /// Trust in the one acceptor whose own public key has this digest, whoever issued its certificate
-    /// and for how long: the name that is dialled has to stand in it. This is how a relay is known,
-    /// whose certificate is its own (docs/protocol.md, "Relay addresses"). Only a node that dials
-    /// can be configured with it.
+    /// Returns trust in the one acceptor with a public key of this digest, regardless of the issuer
+    /// and the lifetime of its certificate: the name that is dialled has to be in it. A relay is
+    /// pinned like this, since its certificate is its own (docs/protocol.md, "Relay addresses").
+    /// Only a node that dials can be configured with it.
     #[must_use]
     pub fn pinned_leaf(key: KeyDigest) -> Self {
         Self::anchored(Anchors::Leaf(key))
     }
 
-    /// Trust in nobody in particular: an acceptor lets in every dialler that proves to hold the key
-    /// of the certificate it presents (RFC 8446 §4.4.3), and knows it by that key. A dialler that
+    /// Returns trust in no authority: an acceptor accepts every dialer that proves to hold the key
+    /// of the certificate it presents (RFC 8446 §4.4.3), and knows it by that key. A dialer that
     /// presents the CA of its certificate as well is a member of that CA's mesh
     /// ([`Credential::mesh`](super::Credential::mesh)); every other is a guest. For a relay, which
-    /// serves meshes that it knows nothing of. Revocation lists and guests beside it are not looked
-    /// at; a node with it can dial nobody.
+    /// serves meshes unknown to it. Revocation lists and guests beside it are ignored; a node with
+    /// it cannot dial.
     #[must_use]
     pub fn anyone() -> Self {
         Self::anchored(Anchors::Anyone)
     }
 
-    /// Whether a node with it can dial anybody.
+    /// Returns true if a node with it can dial.
     pub(crate) const fn may_dial(&self) -> bool {
         !matches!(self.anchors, Anchors::Anyone)
     }
@@ -168,12 +169,12 @@ impl Trust {
         Self { anchors, revoked: Vec::new(), guests: Arc::default() }
     }
 
-    /// The same, less the certificates that these lists revoke (RFC 5280 §5), in PEM. A list past
-    /// its `nextUpdate` still counts: a revoked device does not come back because nobody renewed
-    /// the list.
+    /// Returns the same, less the certificates that these lists revoke (RFC 5280 §5), in PEM. A
+    /// list past its `nextUpdate` still counts: a revoked device does not come back because the
+    /// list was not renewed.
     ///
     /// # Errors
-    /// [`TlsError::Pem`] when the text is not PEM or a list in it no list.
+    /// [`TlsError::Pem`] when the text is not PEM or one of its lists is not a list.
     pub fn with_revoked_pem(mut self, crl: &[u8]) -> Result<Self, TlsError> {
         let wrong = |why: String| TlsError::Pem { what: "certificate revocation list", why };
         for list in CertificateRevocationListDer::pem_slice_iter(crl) {
@@ -185,7 +186,7 @@ impl Trust {
         Ok(self)
     }
 
-    /// Whether both believe the same certificates, guests aside.
+    /// Returns true if both trust the same certificates, guests aside.
     pub(crate) fn believes_the_same(&self, other: &Self) -> bool {
         let same_anchors = match (&self.anchors, &other.anchors) {
             (Anchors::Roots(one), Anchors::Roots(two)) => one.roots == two.roots,
@@ -201,9 +202,10 @@ impl Trust {
         same_anchors && self.revoked == other.revoked
     }
 
-    /// The same, and an acceptor lets in whoever proves to hold one of these keys, each until a
-    /// time since the Unix epoch. Nothing else of a guest's certificate is looked at, and no name in
-    /// it believed: the peer's [`Credential`](super::Credential) says that it is a guest.
+    /// Returns the same trust, and an acceptor also accepts peers that prove to hold one of these
+    /// keys, each until a time since the Unix epoch. The rest of a guest's certificate is ignored,
+    /// and a name in it is not trusted: the peer's [`Credential`](super::Credential) marks it as a
+    /// guest.
     #[must_use]
     pub fn with_guests(mut self, guests: BTreeMap<KeyDigest, Duration>) -> Self {
         self.guests = Arc::new(guests);

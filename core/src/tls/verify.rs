@@ -1,8 +1,8 @@
-//! How certificates are checked, in the handshake and again while a connection lives.
+//! The checks of certificates, in the handshake and again while a connection lives.
 //!
-//! Chains, names, usages, times and revocation are webpki's to check; here it is decided what they
-//! are checked against. Every verifier below delegates, and none skips the proof that the peer
-//! holds the leaf's private key (RFC 8446 §4.4.3).
+//! webpki checks chains, names, usages, times and revocation; this module decides what they are
+//! checked against. Every verifier below delegates, and none skips the proof that the peer holds
+//! the leaf's private key (RFC 8446 §4.4.3).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,18 +25,18 @@ use super::pinned::{Pin, Pinned};
 use super::trust::{Anchors, KeyDigest, Trust};
 use crate::error::{Code, Failure};
 
-/// Later than any certificate says it ends (9999-12-31, RFC 5280 §4.1.2.5).
+/// Later than the end of any certificate (9999-12-31, RFC 5280 §4.1.2.5).
 pub(super) const END_OF_TIME: Duration = Duration::from_secs(253_402_300_799);
 
-/// Checks the certificates of peers: of those that are dialled, if any may be, and of those that
-/// dial, if any may.
+/// Checks the certificates of peers: of acceptors, if any may be dialled, and of dialers, if any
+/// may dial.
 #[derive(Debug, Clone)]
 pub(crate) struct Verifiers {
     acceptors: Option<Arc<dyn ServerCertVerifier>>,
     diallers: Diallers,
 }
 
-/// Who may dial.
+/// Which dialers are accepted.
 #[derive(Debug, Clone)]
 enum Diallers {
     Nobody,
@@ -76,7 +76,8 @@ impl Verifiers {
         }
     }
 
-    /// Who a peer that was dialled under `name` is at `unix`, by the chain it presented.
+    /// Returns the identity at `unix` of a peer that was dialled under `name`, from the chain it
+    /// presented.
     pub(crate) fn acceptor(
         &self,
         chain: &[CertificateDer<'_>],
@@ -96,7 +97,7 @@ impl Verifiers {
         Ok(Credential::member(leaf, end(check)))
     }
 
-    /// Who a peer that dialled is at `unix`, by the chain it presented.
+    /// Returns the identity at `unix` of a peer that dialled, from the chain it presented.
     pub(crate) fn dialler(
         &self,
         chain: &[CertificateDer<'_>],
@@ -115,7 +116,7 @@ impl Verifiers {
     }
 }
 
-/// When a chain that is good now ends: what a check at the end of time has against it.
+/// Returns when a valid chain expires: the error of a check at the end of time.
 fn end(check: impl Fn(Duration) -> Result<(), Error>) -> Option<Duration> {
     match check(END_OF_TIME) {
         Err(Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. })) => {
@@ -129,7 +130,7 @@ fn nothing_presented() -> Failure {
     Failure::new(Code::Unauthenticated, "the peer presented no certificate")
 }
 
-/// Why a certificate is not good any more, for the one who presented it.
+/// Returns why a certificate is not valid any more, for the peer that presented it.
 fn refusal(error: &Error) -> Failure {
     let about = |reason: fn(&CertificateError) -> bool| matches!(error, Error::InvalidCertificate(e) if reason(e));
     let sentence = if about(|e| *e == CertificateError::Revoked) {
@@ -172,7 +173,7 @@ impl Members {
     ) -> Result<Self, TlsError> {
         let members = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone())
             .with_crls(trust.revoked.iter().cloned())
-            // A list says something about its own issuer's certificates alone.
+            // A list applies only to certificates of its own issuer.
             .allow_unknown_revocation_status()
             .build()
             .map_err(|e| TlsError::Trust(e.to_string()))?;

@@ -108,7 +108,8 @@ fn protocol() -> Option<String> {
     Some(fs::read_to_string(package.join("../docs/protocol.md")).unwrap())
 }
 
-/// The frames that the document shows: hexadecimal bytes, then after a bar the rest as text.
+/// Returns the frames that the document shows: hexadecimal bytes, then after a bar the rest as
+/// text.
 fn shown(protocol: &str) -> Vec<Bytes> {
     let block = protocol.split("```frames\n").nth(1).unwrap().split("```").next().unwrap();
     let frame = |line: &str| {

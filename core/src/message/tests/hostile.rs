@@ -272,7 +272,8 @@ fn json_that_grows_past_the_limit_while_it_is_written_is_undone() {
     assert_eq!(&wire[..], b"before");
 }
 
-/// `good` can be sent and is read back; `bad` can be neither sent nor read, because of `field`.
+/// Checks that `good` can be sent and is read back; and that `bad` can be neither sent nor read,
+/// because of `field`.
 pub(super) fn at_and_past(good: &[Message], bad: &[Message], field: &'static str) {
     for message in good {
         let payload = payload_of(message).unwrap();

@@ -1,4 +1,4 @@
-//! What the messages promise: their bytes, their identity, and calm before hostile input.
+//! Tests of the messages: their bytes, their round trips, and hostile input.
 
 mod golden;
 mod hostile;

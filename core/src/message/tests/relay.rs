@@ -1,4 +1,4 @@
-//! What a relay and its clients may say to each other, exactly at and one past every limit.
+//! Tests the messages of a relay and its clients, exactly at every limit and one past it.
 
 use std::net::SocketAddr;
 
@@ -12,7 +12,8 @@ use crate::message::{
 };
 use crate::tls::KeyDigest;
 
-/// What fits the control stream, where all of these travel (docs/protocol.md, "Control stream").
+/// Largest payload on the control stream, where all of these travel (docs/protocol.md, "Control
+/// stream").
 const MAX_CONTROL_PAYLOAD: usize = 64 << 10;
 
 const DIGEST: KeyDigest = KeyDigest([0xab; 32]);

@@ -1,4 +1,4 @@
-//! Properties: what is encoded is decoded again, and arbitrary bytes do no harm.
+//! Properties: messages survive encoding and decoding, and arbitrary bytes do no harm.
 
 use bytes::Bytes;
 use proptest::collection::vec;

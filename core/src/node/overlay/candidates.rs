@@ -1,6 +1,6 @@
-//! Addresses by which this node and its peers may be reached: what was discovered goes to every path
-//! machine, and what a peer advertises goes to its own. What is worth a probe is decided by
-//! [`crate::path`].
+//! Addresses at which this node and its peers may be reached: discovered ones go to every path
+//! machine, and those that a peer advertises go to its own. [`crate::path`] decides which are worth
+//! a probe.
 
 use super::Overlay;
 use crate::event::Event;
@@ -13,7 +13,7 @@ use crate::quic::ConnectionId;
 use crate::transmit::Route;
 
 impl Overlay {
-    /// A relay let this node in and sent the address that it sees.
+    /// Handles the welcome of a relay, with the address that the relay sees.
     pub(in crate::node) fn on_welcome(&mut self, relay: PeerId, welcome: &Welcome, io: &mut Io) {
         let key = crate::probe::ProbeKey::new(welcome.key.0);
         // What a relay calls a client on TCP is no address.
@@ -30,7 +30,7 @@ impl Overlay {
         self.on_discovered(io);
     }
 
-    /// What this node knows of its own addresses may have changed.
+    /// Handles a possible change in what this node knows of its own addresses.
     pub(super) fn on_discovered(&mut self, io: &mut Io) {
         let now = io.now();
         while let Some((to, bytes)) = self.discovery.poll(now) {
@@ -49,7 +49,7 @@ impl Overlay {
         }
     }
 
-    /// The other end of a connection advertised where it may be reached.
+    /// Handles the candidates of the other end of a connection.
     pub(in crate::node) fn on_candidates(
         &mut self,
         connection: ConnectionId,

@@ -1,11 +1,11 @@
-//! What must hold of the end-to-end connections between any two calls of the node.
+//! The invariants of the end-to-end connections between any two calls of the node.
 
 use super::{MAX_WAITING, Overlay};
 use crate::id::PeerId;
 use crate::quic::ConnectionId;
 
 impl Overlay {
-    /// Checks that the indices agree with what they index.
+    /// Checks that the indices match their contents.
     pub(in crate::node) fn audit(&self) {
         for (channel, id) in &self.by_channel {
             let overlaid = self.all.get(id).expect("a channel leads somewhere");

@@ -1,10 +1,10 @@
-//! Every end-to-end connection of a node, the paths that its packets take, and the addresses by which
-//! this node may be reached.
+//! Every end-to-end connection of a node, the paths of its packets, and the addresses at which this
+//! node may be reached.
 //!
 //! The transport sees one constant address per overlay connection (its [`OverlayId`]); below that,
-//! each packet goes directly or through a relay. Which path it takes is decided by [`crate::path`].
-//! This owner keeps the paths, the channels at relays and the parts of packets that are not whole
-//! yet; `packets` moves their bytes, `candidates` exchanges addresses.
+//! each packet goes directly or through a relay. [`crate::path`] decides which path it takes. This
+//! owner keeps the paths, the channels at relays and the incomplete packets; `packets` moves their
+//! bytes, `candidates` exchanges addresses.
 
 mod candidates;
 #[cfg(any(test, feature = "testing"))]
@@ -28,13 +28,14 @@ use crate::rng::Rng;
 use crate::timer::{Deadline, Reason, Timers, earliest};
 use crate::transmit::{Route, Transmit, overlay_address};
 
-/// What keeps the keys of probes apart from every other use of a TLS session (RFC 8446 §7.5).
+/// Label that separates the keys of probes from every other use of a TLS session (RFC 8446 §7.5).
 const PROBE_LABEL: &[u8] = b"adit/1 path probe";
 
-/// Probes and released packets that wait to be sent: those beyond are lost, as on any full queue.
+/// Probes and released packets that wait to be sent: more are dropped, as on any full queue.
 const MAX_WAITING: usize = 4_096;
 
-/// How long the paths of a connection are kept that this side closed: pacing can hold its close back.
+/// How long the paths of a connection that this side closed are kept: pacing can hold its close
+/// back.
 const LEAVING: Duration = Duration::from_secs(3);
 
 /// One end-to-end connection.
@@ -43,7 +44,7 @@ struct Overlaid {
     role: PathRole,
     paths: Paths,
     connection: Option<ConnectionId>,
-    /// The peer at the other end, from when it is known until its connection is closed.
+    /// The peer at the other end, while it is known and its connection is not closed.
     peer: Option<PeerId>,
     /// Its channels at relays.
     channels: BTreeSet<Channel>,
@@ -51,7 +52,7 @@ struct Overlaid {
     theirs: Option<(u64, ProbeKey)>,
     reassembly: Reassembly,
     next_part: u16,
-    /// When it is forgotten unless its connection is confirmed by then.
+    /// When it is removed unless its connection is confirmed by then.
     due: Option<Instant>,
 }
 
@@ -65,14 +66,14 @@ pub(super) struct Overlay {
     /// Connections to relays, which carry packets.
     relays: BTreeMap<PeerId, ConnectionId>,
     timers: Timers<OverlayId>,
-    /// Connections whose handshake is not confirmed, or that are closing.
+    /// Connections that are closing, or without a confirmed handshake.
     waiting: usize,
     outbox: VecDeque<(Transmit, Vec<u8>)>,
     next: OverlayId,
     discovery: AddressDiscovery,
     /// The revision of what was discovered that the paths know.
     discovered: u64,
-    /// Packets of channels that no relay has announced yet.
+    /// Packets of channels that are not announced yet.
     early: Early,
 }
 
@@ -98,13 +99,13 @@ impl Overlay {
         self.by_connection.get(&connection).copied()
     }
 
-    /// Whether a connection has a channel at a relay.
+    /// Returns true if a connection has a channel at a relay.
     pub(super) fn has_channel_at(&self, connection: ConnectionId, relay: PeerId) -> bool {
         let overlaid = self.by_connection(connection).and_then(|id| self.all.get(&id));
         overlaid.is_some_and(|it| it.channels.iter().any(|channel| channel.relay == relay))
     }
 
-    /// Returns what the network does to the addresses of this node's packets.
+    /// Returns how the network maps the addresses of this node's packets.
     pub(super) const fn mapping(&self) -> Mapping {
         self.discovery.mapping()
     }
@@ -123,14 +124,14 @@ impl Overlay {
         !self.outbox.is_empty()
     }
 
-    /// Puts the next batch that goes out directly into `out`.
+    /// Puts the next batch for a direct path into `out`.
     pub(super) fn poll_transmit(&mut self, out: &mut Vec<u8>) -> Option<Transmit> {
         let (transmit, bytes) = self.outbox.pop_front()?;
         out.extend_from_slice(&bytes);
         Some(transmit)
     }
 
-    /// Queues a batch that goes out directly.
+    /// Queues a batch for a direct path.
     pub(super) fn push(&mut self, route: Route, bytes: Vec<u8>, segment_size: Option<usize>) {
         if self.outbox.len() < MAX_WAITING {
             let size = bytes.len();
@@ -139,7 +140,7 @@ impl Overlay {
         }
     }
 
-    /// The first channel to a peer that this node dials: a connection begins on it.
+    /// Adds the first channel to a peer that this node dials, and begins a connection on it.
     pub(super) fn dial(
         &mut self,
         peer: PeerId,
@@ -163,7 +164,7 @@ impl Overlay {
         }
     }
 
-    /// A relay announces a channel of a client that dials this node.
+    /// Handles a channel that a relay announces, of a client that dials this node.
     pub(super) fn on_incoming(&mut self, relay: PeerId, incoming: &Incoming, io: &mut Io) {
         let channel = Channel { relay, number: incoming.channel };
         let refusal = if io.shutdown.is_under_way() {
@@ -212,7 +213,7 @@ impl Overlay {
         id
     }
 
-    /// Another relay leads to the other end of a connection.
+    /// Adds a channel through another relay to the other end of a connection.
     pub(super) fn add_channel(&mut self, id: OverlayId, channel: Channel, io: &mut Io) {
         if let Some(overlaid) = self.all.get_mut(&id) {
             overlaid.paths.add_relayed(channel, io.now());
@@ -222,8 +223,8 @@ impl Overlay {
         }
     }
 
-    /// A channel is over; its connection goes on by other paths, if there are any. Returns the peer
-    /// whose it was.
+    /// Removes a channel that is over; its connection goes on over other paths, if there are any.
+    /// Returns the peer that the channel belonged to.
     pub(super) fn drop_channel(&mut self, channel: Channel, io: &mut Io) -> Option<PeerId> {
         let id = self.by_channel.remove(&channel)?;
         let overlaid = self.all.get_mut(&id)?;
@@ -237,12 +238,12 @@ impl Overlay {
         peer
     }
 
-    /// A relay is connected.
+    /// Handles a connected relay.
     pub(super) fn on_relay_up(&mut self, relay: PeerId, connection: ConnectionId) {
         self.relays.insert(relay, connection);
     }
 
-    /// A relay is gone, and every channel of it.
+    /// Handles the loss of a relay, and of every channel through it.
     pub(super) fn on_relay_down(&mut self, relay: PeerId, io: &mut Io) {
         self.relays.remove(&relay);
         self.early.forget(relay);
@@ -254,7 +255,7 @@ impl Overlay {
         }
     }
 
-    /// An end-to-end connection is up: from here on its two ends share a secret.
+    /// Handles an established end-to-end connection: from here on its two ends share a secret.
     pub(super) fn on_up(&mut self, connection: ConnectionId, peer: PeerId, io: &mut Io) {
         let Some(id) = self.by_connection(connection) else { return };
         let export = |context: &[u8]| {
@@ -282,7 +283,7 @@ impl Overlay {
         self.drain(id, io);
     }
 
-    /// A connection was closed by this side: its close takes its path before that is forgotten.
+    /// Handles the close of a connection by this side: its path is kept until the close is sent.
     pub(super) fn leave(&mut self, connection: ConnectionId, io: &Io) {
         let Some(id) = self.by_connection.remove(&connection) else { return };
         if let Some(overlaid) = self.all.get_mut(&id) {
@@ -293,14 +294,14 @@ impl Overlay {
         self.reindex(id);
     }
 
-    /// Forgets a connection that is no more.
+    /// Removes a connection that no longer exists.
     pub(super) fn on_gone(&mut self, connection: ConnectionId, io: &mut Io) {
         if let Some(id) = self.by_connection(connection) {
             self.forget(id, io);
         }
     }
 
-    /// Forgets a connection and gives its channels back to the relays.
+    /// Removes a connection and returns its channels to the relays.
     fn forget(&mut self, id: OverlayId, io: &mut Io) {
         let Some(overlaid) = self.all.remove(&id) else { return };
         self.timers.set(id, None);
@@ -328,7 +329,7 @@ impl Overlay {
         }
     }
 
-    /// The system did not send to an address.
+    /// Handles a failed send to an address.
     pub(super) fn on_send_failed(&mut self, route: Route, io: &mut Io) {
         for id in self.all.keys().copied().collect::<Vec<_>>() {
             if let Some(overlaid) = self.all.get_mut(&id) {
@@ -338,7 +339,7 @@ impl Overlay {
         }
     }
 
-    /// Does what is due by now.
+    /// Does the work that is due by now.
     pub(super) fn advance(&mut self, io: &mut Io) {
         let now = io.now();
         self.on_discovered(io);
@@ -376,7 +377,7 @@ impl Overlay {
     }
 }
 
-/// Gives a channel back to its relay.
+/// Returns a channel to its relay.
 pub(super) fn hang_up(channel: Channel, why: &Failure, io: &mut Io) {
     io.send(channel.relay, Message::Hangup(Hangup::new(channel.number, why)));
 }

@@ -1,5 +1,5 @@
-//! The packets of end-to-end connections on their way: out of the datagrams of relays and off the
-//! socket, and back onto them. Which path a packet takes is decided by [`crate::path`].
+//! The packets of end-to-end connections: they are taken from relayed datagrams and from the
+//! socket, and sent on either. [`crate::path`] decides which path a packet takes.
 
 use bytes::{Bytes, BytesMut};
 
@@ -16,8 +16,8 @@ use crate::quic::{self, Outgoing};
 use crate::transmit::{Datagram, Ecn, NextHop, Route, Transmit, overlay_address};
 
 impl Overlay {
-    /// A datagram of a relay's that carries a packet of another client. While this node is
-    /// registered there, packets of channels that are not announced yet are kept for a moment.
+    /// Handles a relayed datagram that carries a packet of another client. While this node is
+    /// registered there, packets of channels that are not announced yet are kept briefly.
     pub(in crate::node) fn on_encapsulated(
         &mut self,
         relay: PeerId,
@@ -50,7 +50,7 @@ impl Overlay {
         }
     }
 
-    /// Packets of an end-to-end connection, by whichever path they came.
+    /// Handles packets of an end-to-end connection, received on any path.
     pub(in crate::node) fn on_packets(
         &mut self,
         id: OverlayId,
@@ -61,13 +61,14 @@ impl Overlay {
         let route = Route::to(overlay_address(id));
         let (datagram, now) = (Datagram { route, ecn, segment_size, payload }, io.now());
         let Some(received) = io.quic.handle_datagram(datagram, now) else { return };
-        // A connection id of another connection leads nowhere: it is not known by this address.
+        // A packet with the id of another connection is dropped: that connection is not reached at
+        // this address.
         let is_known_by = |c: &&quic::Connection| c.remote() == route.remote;
         let connection = io.quic.get(received.connection).filter(is_known_by);
         let Some(rtt) = connection.map(quic::Connection::rtt) else { return };
         let Some(overlaid) = self.all.get_mut(&id) else { return };
         if overlaid.connection.is_none() {
-            // The handshake that was waited for: from here on its connection decides when it ends.
+            // The awaited handshake has begun: from here on its connection has its own deadline.
             overlaid.connection = Some(received.connection);
             self.by_connection.insert(received.connection, id);
         }
@@ -99,8 +100,8 @@ impl Overlay {
         is_answer
     }
 
-    /// A channel whose probes are a known peer's is that peer's: it reached this node by another
-    /// relay.
+    /// Assigns a channel to the known peer that its probes authenticate: the peer reached this node
+    /// through another relay.
     fn adopt(&mut self, id: OverlayId, channel: Channel, bytes: &[u8], io: &mut Io) {
         let other = self.by_channel.get(&channel).copied().filter(|other| *other != id);
         let Some(other) = other else { return };
@@ -116,8 +117,8 @@ impl Overlay {
         }
     }
 
-    /// Sends a batch of an end-to-end connection by the path that it takes now. A batch that goes
-    /// directly is returned; one that goes to a relay is in that relay's connection.
+    /// Sends a batch of an end-to-end connection on its present path. A batch for a direct path is
+    /// returned; one for a relay is queued on that relay's connection.
     pub(in crate::node) fn dispatch(
         &mut self,
         id: OverlayId,
@@ -169,14 +170,14 @@ impl Overlay {
             for packet in packets.chunks(segment_size.unwrap_or(packets.len()).max(1)) {
                 *next_part = next_part.wrapping_add(1) % RELAY_IDS;
                 for datagram in encapsulation::wrap(channel.number, *next_part, packet, room) {
-                    // A connection that cannot take it is a path that lost it.
+                    // A full connection counts as a path that lost the packet.
                     let _ = relay.send_datagram(datagram);
                 }
             }
         });
     }
 
-    /// Carries out what a path machine decided.
+    /// Carries out the decisions of a path machine.
     pub(super) fn drain(&mut self, id: OverlayId, io: &mut Io) {
         let now = io.now();
         while let Some(overlaid) = self.all.get_mut(&id) {

@@ -1,7 +1,7 @@
-//! How connections come and go: dialling, accepting, losing, ending.
+//! The life of a connection: dialling, accepting, losing, ending.
 //!
-//! It asks the lifecycle, the retry policy and the heartbeat, and passes each one's answer on to the
-//! next; it decides none of what they decide.
+//! It asks the lifecycle, the retry policy and the heartbeat, and passes each answer on to the
+//! next; it makes none of their decisions.
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -21,7 +21,7 @@ use crate::retry::{Retry, Verdict};
 use crate::tls::{Tls, TlsError};
 use crate::transmit::Route;
 
-/// The address of a peer before it is known how it is reached.
+/// The address of a peer while its path is not known.
 const NOWHERE: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED), 0);
 
@@ -58,7 +58,7 @@ impl Peers {
         Ok(id)
     }
 
-    /// Replaces what a dial brought of its own instead of the node's identity and trust.
+    /// Replaces the dial's own identity and trust, which it uses instead of the node's.
     pub(in crate::node) fn set_dial_tls(
         &mut self,
         id: PeerId,
@@ -71,7 +71,7 @@ impl Peers {
         Ok(())
     }
 
-    /// Dials a peer again that had failed.
+    /// Dials a failed peer again.
     pub(in crate::node) fn reconnect(&mut self, id: PeerId, io: &mut Io) -> Result<(), Misuse> {
         let peer = self.all.get(&id).ok_or(Misuse::UnknownPeer)?;
         if !matches!(peer.lifecycle.state(), State::Failed { .. }) {
@@ -83,15 +83,15 @@ impl Peers {
         Ok(())
     }
 
-    /// Returns the name to expect in the certificate of a peer whose attempt waits for a relay to
-    /// find the service.
+    /// Returns the name expected in the certificate of a peer, while its attempt waits until a
+    /// relay finds the service.
     pub(in crate::node) fn awaited_name(&self, id: PeerId) -> Option<String> {
         let dialled = self.all.get(&id)?.dialled.as_ref()?;
         let is_waiting = dialled.attempt.is_some_and(|attempt| attempt.connection.is_none());
         is_waiting.then(|| dialled.dial.server_name.clone())
     }
 
-    /// The attempt of a peer behind relays goes on with this connection.
+    /// Assigns this connection to the attempt of a peer behind relays.
     pub(in crate::node) fn set_attempt(&mut self, id: PeerId, connection: ConnectionId) {
         let dialled = self.all.get_mut(&id).and_then(|p| p.dialled.as_mut());
         if let Some(attempt) = dialled.and_then(|d| d.attempt.as_mut()) {
@@ -125,7 +125,7 @@ impl Peers {
         self.reindex(id);
     }
 
-    /// A connection that this node dialled is up.
+    /// Handles an established connection that this node dialled.
     pub(in crate::node) fn on_dialled(
         &mut self,
         id: PeerId,
@@ -159,7 +159,7 @@ impl Peers {
         self.reindex(id);
     }
 
-    /// A handshake that another node began is complete.
+    /// Handles the completed handshake that another node began.
     pub(in crate::node) fn on_accepted(&mut self, connection: ConnectionId, io: &mut Io) {
         let Some(remote) = io.quic.get(connection).map(quic::Connection::remote) else { return };
         let admitted = if io.shutdown.is_under_way() {
@@ -192,7 +192,7 @@ impl Peers {
         self.reindex(id);
     }
 
-    /// Closes the connection of a peer, up or being made; returns it unless it was closed before.
+    /// Closes the connection of a peer, established or not; returns it unless it was closed before.
     pub(in crate::node) fn close(
         &mut self,
         id: PeerId,
@@ -205,12 +205,12 @@ impl Peers {
         Some(connection)
     }
 
-    /// The transport gave a connection up; returns whose it was.
+    /// Handles a connection that the transport has dropped; returns the peer it belonged to.
     pub(in crate::node) fn on_gone(&mut self, connection: ConnectionId) -> Option<PeerId> {
         self.by_connection.remove(&connection)
     }
 
-    /// The connection of a peer, or an attempt at one, is over.
+    /// Handles the end of a peer's connection, or of an attempt at one.
     pub(in crate::node) fn on_lost(
         &mut self,
         id: PeerId,
@@ -237,7 +237,7 @@ impl Peers {
         }
     }
 
-    /// A dialled peer has lost its connection, and everything that lived on it is settled.
+    /// Handles a dialled peer's lost connection, once its streams and requests are settled.
     pub(in crate::node) fn on_link_lost(&mut self, id: PeerId, failure: Failure, io: &mut Io) {
         let now = io.now();
         let Some(dialled) = self.all.get_mut(&id).and_then(|p| p.dialled.as_mut()) else {
@@ -281,7 +281,7 @@ impl Peers {
         self.reindex(id);
     }
 
-    /// No relay found the service of an attempt, or it cannot be dialled.
+    /// Handles an attempt for which no relay found the service, or that cannot be dialled.
     pub(in crate::node) fn on_not_found(&mut self, id: PeerId, failure: Failure, io: &mut Io) {
         let waiting = self.all.get(&id).and_then(|p| p.dialled.as_ref()?.attempt);
         if waiting.is_some_and(|attempt| attempt.connection.is_none()) {
@@ -289,7 +289,7 @@ impl Peers {
         }
     }
 
-    /// No further attempt will be made: nothing that waits for one can succeed.
+    /// Handles the end of all attempts: what waits for a connection cannot succeed.
     pub(in crate::node) fn on_gave_up(&mut self, id: PeerId, reason: Failure, io: &mut Io) {
         if let Some(dialled) = self.all.get_mut(&id).and_then(|p| p.dialled.as_mut()) {
             dialled.retry.cancel();
@@ -299,8 +299,8 @@ impl Peers {
         self.reindex(id);
     }
 
-    /// Ends a peer for good and gives the other side the reason; returns the connection that was
-    /// closed by it.
+    /// Ends a peer permanently and sends the other side the reason; returns the connection that
+    /// this closed.
     pub(in crate::node) fn end(
         &mut self,
         id: PeerId,
@@ -322,7 +322,7 @@ impl Peers {
         Ok(closed)
     }
 
-    /// Forgets a peer of which nothing is left.
+    /// Removes a peer without any remaining state.
     pub(in crate::node) fn remove(&mut self, id: PeerId, failure: Failure, io: &mut Io) {
         if !self.all.contains_key(&id) {
             return;
@@ -334,7 +334,7 @@ impl Peers {
         io.emit(Event::Closed { peer: id, failure });
     }
 
-    /// Does what is due for a peer.
+    /// Does the work that is due for a peer.
     pub(in crate::node) fn on_due(&mut self, id: PeerId, io: &mut Io) {
         let now = io.now();
         let Some(dialled) = self.all.get_mut(&id).and_then(|p| p.dialled.as_mut()) else { return };
@@ -361,7 +361,7 @@ impl Peers {
                 dialled.retry.on_network_change(now);
             }
             let link = peer.link.as_ref().map(|link| link.connection);
-            // An overlay connection has no address that could change: its paths have.
+            // An overlay connection has a constant address: its paths change.
             let link = link.filter(|&it| io.quic.get(it).is_some_and(|c| !c.is_overlay()));
             if let Some(connection) = link {
                 io.quic.with(connection, now, quic::Connection::local_address_changed);
@@ -370,7 +370,7 @@ impl Peers {
         }
     }
 
-    /// The system did not send to an address: attempts that go there have failed.
+    /// Handles a failed send to an address: attempts that go there have failed.
     pub(in crate::node) fn on_send_failed(&mut self, route: Route, detail: &str, io: &mut Io) {
         let fails = |p: &&Peer| {
             p.remote == route.remote && p.dialled.as_ref().is_some_and(|d| d.attempt.is_some())
@@ -387,7 +387,7 @@ fn attempt(connection: Option<ConnectionId>, io: &Io) -> Attempt {
     Attempt { connection, due }
 }
 
-/// Begins a connection, if it is known where to.
+/// Begins a connection, if the address is known.
 fn begin(dial: &Dial, own: Option<&Own>, io: &mut Io) -> Result<Option<ConnectionId>, Misuse> {
     match dial.to {
         Destination::Address(address) | Destination::Relay(address) => {

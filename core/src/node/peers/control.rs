@@ -1,9 +1,9 @@
 //! The control stream: the first stream of a connection, frames in both directions.
 //!
-//! It decides what waits to be written, how much may wait, and how fast a peer may send. Data never
-//! delays it: it is first in the transport's order and has a reserve of the send window to itself.
-//! Where a peer's flow control blocks even that, heartbeats go as datagrams (docs/protocol.md,
-//! "Control stream").
+//! It decides which frames wait to be written, how many may wait, and how fast a peer may send.
+//! Data never delays it: it is first in the transport's order and has its own reserve of the send
+//! window. Where a peer's flow control blocks even that, heartbeats go as datagrams
+//! (docs/protocol.md, "Control stream").
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -15,28 +15,28 @@ use crate::frame::{Decoder, Frame};
 use crate::message::{Kind, Message};
 use crate::token_bucket::{Bucket, Rate};
 
-/// Largest control frame taken: vitals and sentences are far smaller.
+/// Largest control frame accepted: vitals and sentences are far smaller.
 pub(super) const MAX_CONTROL_PAYLOAD: usize = 64 << 10;
 
-/// Frames waiting to be written. Heartbeats are one at a time; a peer that lets more than this
-/// many answers pile up floods without reading.
+/// Most frames waiting to be written. Heartbeats are one at a time; a peer with more unread answers
+/// than this sends without reading.
 pub(super) const MAX_WAITING: usize = 64;
 
-/// Control frames a second that a peer may send, on the stream and as datagrams together, and
-/// those that may come at once; each KiB that a frame has begun counts as one. Heartbeats are one
-/// at a time and 30 s apart: this leaves room for heartbeats of 10 ms and for whatever kinds later
+/// Control frames a second that a peer may send, on the stream and as datagrams together, and the
+/// largest burst of them; each KiB that a frame has begun counts as one. Heartbeats are one at a
+/// time and 30 s apart: this leaves room for heartbeats of 10 ms and for the kinds that later
 /// versions add, and bounds what answering and decoding cost.
 const FRAMES_PER_SECOND: u32 = 100;
 const FRAMES_AT_ONCE: u32 = 1_000;
 
-/// The same of a relay, which this node chose: it announces every client that comes, and after it was
-/// restarted they come together.
+/// The same limit for a relay, which this node chose: it announces every client that comes, and
+/// after a restart they come together.
 const RELAY_FRAMES_PER_SECOND: u32 = 10_000;
 const RELAY_FRAMES_AT_ONCE: u32 = 20_000;
 
 #[derive(Debug)]
 pub(super) struct Control {
-    /// The transport's number of the stream; `None` until the dialler's first frame arrived.
+    /// The transport's number of the stream; `None` until the dialer's first frame arrived.
     pub(super) stream: Option<u64>,
     decoder: Decoder,
     /// Read from the stream and not decoded yet.
@@ -51,7 +51,8 @@ pub(super) struct Control {
 #[derive(Debug)]
 pub(super) struct Waiting {
     pub(super) bytes: Bytes,
-    /// Whether a datagram does as well: nothing of it is written, and losing it is survivable.
+    /// Whether a datagram will do as well: no frame of the message is partly written, and its loss
+    /// is survivable.
     pub(super) as_datagram: bool,
 }
 
@@ -68,7 +69,7 @@ impl Control {
         }
     }
 
-    /// That of a connection to a relay.
+    /// Creates the control stream of a connection to a relay.
     pub(super) fn of_relay(stream: Option<u64>) -> Self {
         let rate = Rate::per_second(RELAY_FRAMES_PER_SECOND, RELAY_FRAMES_AT_ONCE);
         Self { rate, ..Self::new(stream) }
@@ -91,23 +92,23 @@ impl Control {
         Ok(())
     }
 
-    /// How many messages wait.
+    /// Returns how many messages wait.
     #[cfg(any(test, feature = "testing"))]
     pub(super) fn waiting(&self) -> usize {
         self.waiting.len()
     }
 
-    /// What is to be written next.
+    /// Returns the next bytes to write.
     pub(super) fn front(&mut self) -> Option<&mut Waiting> {
         self.waiting.front_mut()
     }
 
-    /// What was at the front has been written or sent.
+    /// Removes the first message, which has been written or sent.
     pub(super) fn pop(&mut self) {
         self.waiting.pop_front();
     }
 
-    /// Takes bytes of the stream, once [`Control::poll_message`] has returned `None`.
+    /// Adds bytes from the stream, once [`Control::poll_message`] has returned `None`.
     pub(super) fn feed(&mut self, chunk: Bytes) {
         self.unread = chunk;
     }
@@ -123,7 +124,7 @@ impl Control {
         Ok(None)
     }
 
-    /// Takes a control frame that came as a datagram; a broken one is ignored like a lost one.
+    /// Adds a control frame that came as a datagram; an invalid one is ignored like a lost one.
     pub(super) fn handle_datagram(
         &mut self,
         mut bytes: Bytes,

@@ -1,6 +1,6 @@
-//! Control messages on their way: heartbeats, the notice of a shutdown, and what goes with them.
+//! Sends and receives control messages: heartbeats, the notice of a shutdown, and what they carry.
 //!
-//! The heartbeat machine has the schedule and `control` the framing; here the bytes move.
+//! The heartbeat machine has the schedule and `control` the framing; this module moves the bytes.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use crate::quic::{self, Class, Read, Write};
 
 /// First byte of a datagram that carries a control frame.
 pub(in crate::node) const CONTEXT_CONTROL: u8 = 0;
-/// First byte of a datagram of the application's.
+/// First byte of a datagram of the application.
 pub(in crate::node) const CONTEXT_APPLICATION: u8 = 1;
 
 impl Peers {
@@ -32,7 +32,7 @@ impl Peers {
         }
     }
 
-    /// Lets the heartbeat of a dialled peer act.
+    /// Carries out the due actions of a dialled peer's heartbeat.
     pub(super) fn beat(&mut self, id: PeerId, io: &mut Io) {
         let now = io.now();
         let Some(peer) = self.all.get_mut(&id) else { return };
@@ -57,7 +57,8 @@ impl Peers {
         }
     }
 
-    /// Answers the heartbeat of a peer that dialled this node, for which `pending` requests wait.
+    /// Answers the heartbeat of a peer that dialled this node; `pending` requests wait for that
+    /// peer.
     pub(in crate::node) fn on_heartbeat(
         &mut self,
         id: PeerId,
@@ -104,7 +105,7 @@ impl Peers {
         io.emit(Event::GoingAway { peer: id });
     }
 
-    /// Takes a stream for the control stream, if the peer dialled this node and it is the first.
+    /// Uses a stream as the control stream, if the peer dialled this node and it is the first.
     pub(in crate::node) fn is_control(&mut self, id: PeerId, index: u64) -> bool {
         let Some(peer) = self.all.get_mut(&id) else { return false };
         let Some(link) = &mut peer.link else { return false };
@@ -159,7 +160,8 @@ impl Peers {
         }
     }
 
-    /// Writes what waits for a peer's control stream, as far as the peer's flow control allows.
+    /// Writes the waiting frames of a peer's control stream, as far as the peer's flow control
+    /// allows.
     pub(in crate::node) fn flush_control(&mut self, id: PeerId, io: &mut Io) {
         loop {
             let Some(link) = self.link_mut(id).filter(|link| !link.is_closing) else { return };
@@ -175,7 +177,7 @@ impl Peers {
                 }
                 Write::Blocked if front.as_datagram => {
                     let datagram = framed(CONTEXT_CONTROL, &front.bytes);
-                    // A path too narrow for it loses it, as any path may.
+                    // A datagram that is too large for the path is lost, as on any path.
                     let _ = io.on(connection, |c| c.send_datagram(datagram));
                     link.control.pop();
                 }
@@ -189,7 +191,7 @@ impl Peers {
         }
     }
 
-    /// Closes the connection of a peer that broke the protocol; nothing more of it is read.
+    /// Closes the connection of a peer that violated the protocol; no more is read from it.
     fn violate(&mut self, id: PeerId, failure: Failure, io: &mut Io) {
         if let Some(link) = self.link_mut(id) {
             link.is_closing = true;

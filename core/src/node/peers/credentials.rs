@@ -1,6 +1,6 @@
 //! How long a peer's certificate is trusted: it is checked when the peer connects, when the trust
 //! changes, and in the second in which it expires. A certificate that fails closes its connection;
-//! whether it fails is decided by TLS.
+//! TLS decides whether it fails.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -16,15 +16,15 @@ use crate::quic::{self, ConnectionId};
 use crate::timer::{Deadline, Reason};
 use crate::tls::{Credential, Tls, TlsError};
 
-/// Longest sleep towards an expiry. Wall time can be set while a caller sleeps, and a far date is
-/// more than some timers take.
+/// Longest sleep towards an expiry. Wall time can be set while a caller sleeps, and some timers do
+/// not support a distant date.
 const MAX_SLEEP: Duration = Duration::from_secs(86_400);
 
-/// Certificates that are checked in one turn, at about 150 µs each: the revocation of one device has
-/// ten thousand checked, and nothing else may wait for them.
+/// Certificates that are checked in one turn, at about 150 µs each: the revocation of one device
+/// has ten thousand checked, and other work must not wait for them.
 pub(super) const RECHECKS: usize = 64;
 
-/// When the certificates of connected peers end, in wall time; at most one entry for each peer.
+/// When the certificates of connected peers expire, in wall time; at most one entry for each peer.
 #[derive(Debug, Default)]
 pub(super) struct Expiries {
     by_peer: BTreeMap<PeerId, Duration>,
@@ -32,7 +32,7 @@ pub(super) struct Expiries {
 }
 
 impl Expiries {
-    /// Notes the last second in which a peer's certificate is valid.
+    /// Records the last second in which a peer's certificate is valid.
     pub(super) fn set(&mut self, id: PeerId, not_after: Option<Duration>) {
         if let Some(old) = self.by_peer.remove(&id) {
             self.in_order.remove(&(old, id));
@@ -65,12 +65,13 @@ impl Expiries {
 
 impl Peers {
     /// Replaces the identity and the trust. Peers that the new trust may not accept are checked in
-    /// the turns that follow, [`RECHECKS`] a turn.
+    /// the following turns, [`RECHECKS`] a turn.
     pub(in crate::node) fn set_tls(&mut self, tls: Tls, io: &mut Io) -> Result<(), TlsError> {
         let verifiers = tls.verifiers()?;
         io.quic.set_tls(&tls, &verifiers)?;
         self.verifiers = verifiers;
-        // A check costs a signature or two, which ten thousand members need not pay for an invite.
+        // A check costs a signature or two; an invite must not make ten thousand members pay for
+        // that.
         let only_guests = tls.trust().believes_the_same(io.config.tls.trust());
         io.config.tls = tls;
         let has_own = |p: &Peer| p.dialled.as_ref().is_some_and(|d| d.own.is_some());
@@ -83,8 +84,8 @@ impl Peers {
         Ok(())
     }
 
-    /// Notes that a peer which dialled this node has another certificate, as it does when it renews
-    /// in time: from here on its connection lives as long as that one is valid.
+    /// Records that a peer which dialled this node has another certificate, as after a renewal:
+    /// from here on its connection may last until that one expires.
     pub(in crate::node) fn renew_credential(
         &mut self,
         id: PeerId,
@@ -121,7 +122,7 @@ impl Peers {
         let nothing = || Failure::new(Code::Unauthenticated, "the peer presented no certificate");
         let (chain, unix) = (chain.ok_or_else(nothing)?, io.unix());
         match dialled {
-            // It may have the next certificate already, which only a handshake would show.
+            // The peer may already have its next certificate, which only a handshake would show.
             Some(dialled) => {
                 let verifiers = dialled.own.as_ref().map_or(&self.verifiers, |own| &own.verifiers);
                 let name = &dialled.dial.server_name;
@@ -131,7 +132,8 @@ impl Peers {
         }
     }
 
-    /// Closes the connections of peers whose certificate has ended or is not accepted any more.
+    /// Closes the connections of peers with a certificate that has expired or is not accepted any
+    /// more.
     pub(in crate::node) fn advance_certificates(&mut self, io: &mut Io) {
         while let Some(id) = self.expiries.pop_due(io.unix()) {
             self.rechecks.push_back(id);
@@ -151,8 +153,8 @@ impl Peers {
         };
         let was = peer.credential.as_ref().and_then(|c| c.mesh);
         match checked {
-            // A member of a mesh does not turn into a guest while connected: what it did as a
-            // member would outlive its certificate.
+            // A member of a mesh does not become a guest while connected: its streams as a member
+            // would live longer than its certificate.
             Ok(credential) if credential.mesh != was => {
                 let failure = Failure::new(Code::Unauthenticated, "the certificate has expired");
                 io.effect(Effect::Close { peer: id, failure });

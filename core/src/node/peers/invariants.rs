@@ -1,4 +1,4 @@
-//! What must hold of the peers between any two calls of the node.
+//! The invariants of the peers between any two calls of the node.
 
 use std::collections::BTreeMap;
 

@@ -1,8 +1,9 @@
 //! Every peer of a node, its connection and its timers.
 //!
-//! Peers come and go in `connections`, prove who they are in `credentials`, and exchange control
-//! messages in `control_io`. This owner decides how many peers there may be. What follows for the
-//! streams, requests, paths and relays of a peer is queued as an [`Effect`](super::io::Effect).
+//! Peers are added and removed in `connections`, authenticated in `credentials`, and exchange
+//! control messages in `control_io`. This owner decides how many peers there may be. Consequences
+//! for the streams, requests, paths and relays of a peer are queued as an
+//! [`Effect`](super::io::Effect).
 
 mod connections;
 mod control;
@@ -35,13 +36,13 @@ use peer::{Link, Peer};
 /// All peers of a node.
 pub(super) struct Peers {
     all: BTreeMap<PeerId, Peer>,
-    /// Whose a connection is; one that this side closed is nobody's.
+    /// The peer of each connection; one that this side closed has none.
     by_connection: BTreeMap<ConnectionId, PeerId>,
     next: u64,
     timers: Timers<PeerId>,
     verifiers: Verifiers,
     expiries: Expiries,
-    /// Peers whose certificates are still to be checked against the present trust.
+    /// Peers with certificates that are still to be checked against the present trust.
     rechecks: VecDeque<PeerId>,
     history: History,
 }
@@ -77,12 +78,12 @@ impl Peers {
         self.by_connection.get(&connection).copied()
     }
 
-    /// Returns the connection of a peer, up or being made.
+    /// Returns the connection of a peer, established or not.
     pub(super) fn connection(&self, id: PeerId) -> Option<ConnectionId> {
         self.all.get(&id)?.connection()
     }
 
-    /// Returns the connection of a peer, if it is up.
+    /// Returns the connection of a peer, if it is established.
     pub(super) fn link(&self, id: PeerId) -> Option<ConnectionId> {
         Some(self.all.get(&id)?.link.as_ref()?.connection)
     }
@@ -91,12 +92,12 @@ impl Peers {
         self.all.get(&id).is_some_and(|p| p.dialled.is_some())
     }
 
-    /// Whether this node uses a peer as a relay.
+    /// Returns true if this node uses a peer as a relay.
     pub(super) fn is_relay(&self, id: PeerId) -> bool {
         self.all.get(&id).is_some_and(Peer::is_relay)
     }
 
-    /// Returns the service that a peer is looked up by, if it is behind relays.
+    /// Returns the service by which a peer is looked up, if it is behind relays.
     pub(super) fn service(&self, id: PeerId) -> Option<&ServiceName> {
         let crate::config::Destination::Service(service) =
             &self.all.get(&id)?.dialled.as_ref()?.dial.to
@@ -121,7 +122,7 @@ impl Peers {
         }
     }
 
-    /// Whether a request to a peer may wait for its connection.
+    /// Checks whether a request to a peer may wait for its connection.
     pub(super) fn may_request(&self, id: PeerId, io: &Io) -> Result<(), Misuse> {
         let peer = self.all.get(&id).ok_or(Misuse::UnknownPeer)?;
         if io.shutdown.is_under_way() {
@@ -133,12 +134,12 @@ impl Peers {
         Ok(())
     }
 
-    /// Whether requests can be written to a peer now.
+    /// Returns true if requests can be written to a peer now.
     pub(super) fn takes_requests(&self, id: PeerId) -> bool {
         self.all.get(&id).and_then(|p| p.link.as_ref()).is_some_and(|link| !link.going_away)
     }
 
-    /// Keeps a datagram of the application's until it is fetched.
+    /// Keeps a datagram for the application until it is fetched.
     pub(super) fn push_datagram(&mut self, id: PeerId, data: &[u8], io: &Io) {
         let limit = io.config.transport.datagram_receive_buffer as usize;
         if let Some(peer) = self.all.get_mut(&id) {
@@ -159,7 +160,7 @@ impl Peers {
         earliest([self.timers.next(), self.expiries.deadline(io.unix(), io.now()), rechecks])
     }
 
-    /// Fills in what this owner knows of a peer.
+    /// Fills in this owner's part of a peer's snapshot.
     pub(super) fn describe(&self, id: PeerId, parts: Parts, io: &Io) -> Option<PeerSnapshot> {
         let peer = self.all.get(&id)?;
         let connection = peer.link.as_ref().and_then(|l| io.quic.get(l.connection));
@@ -191,7 +192,7 @@ impl Peers {
         self.all.get_mut(&id)?.link.as_mut()
     }
 
-    /// Recomputes when a peer wants to be called.
+    /// Recomputes the deadline of a peer.
     fn reindex(&mut self, id: PeerId) {
         let deadline = self.all.get(&id).and_then(Peer::deadline);
         self.timers.set(id, deadline);

@@ -1,4 +1,4 @@
-//! One peer: its machines side by side, and the connection they share while there is one.
+//! One peer: its machines, and the connection they share while there is one.
 //!
 //! The only decision here is how much memory a peer's received datagrams may take.
 
@@ -26,7 +26,7 @@ use crate::tls::{Credential, Verifiers};
 pub(super) struct Attempt {
     /// `None` until a relay has found the service.
     pub(super) connection: Option<ConnectionId>,
-    /// When it has used up its time.
+    /// The end of its time limit.
     pub(super) due: Instant,
 }
 
@@ -35,11 +35,11 @@ pub(super) struct Attempt {
 pub(super) struct Link {
     pub(super) connection: ConnectionId,
     pub(super) control: Control,
-    /// It is to be closed: nothing more of it is read.
+    /// It is to be closed: no more is read from it.
     pub(super) is_closing: bool,
     /// The peer is shutting down.
     pub(super) going_away: bool,
-    /// The pause before the next attempt that the peer asked for when it shut down.
+    /// The pause before the next attempt that the peer requested when it shut down.
     pub(super) back_after: Option<Duration>,
     /// The certificates that replace those of the handshake.
     pub(super) renewed: Option<Vec<CertificateDer<'static>>>,
@@ -58,11 +58,11 @@ impl Link {
     }
 }
 
-/// What a dialled peer has and an accepted one has not.
+/// The state that only a dialled peer has.
 #[derive(Debug)]
 pub(super) struct Dialled {
     pub(super) dial: Dial,
-    /// What the dial brought of its own instead of the node's identity and trust.
+    /// The dial's own identity and trust, used instead of the node's.
     pub(super) own: Option<Own>,
     pub(super) retry: Retry,
     pub(super) heartbeat: Heartbeat,
@@ -113,7 +113,7 @@ impl Peer {
         }
     }
 
-    /// The connection of this peer, up or being made.
+    /// Returns the connection of this peer, established or not.
     pub(super) fn connection(&self) -> Option<ConnectionId> {
         let attempt = || self.dialled.as_ref()?.attempt.and_then(|a| a.connection);
         self.link.as_ref().map(|l| l.connection).or_else(attempt)
@@ -135,7 +135,7 @@ impl Peer {
         Some(data)
     }
 
-    /// Returns the memory that the kept datagrams take.
+    /// Returns the memory used by the kept datagrams.
     #[cfg(any(test, feature = "testing"))]
     pub(super) fn datagram_bytes(&self) -> usize {
         assert_eq!(
@@ -145,12 +145,12 @@ impl Peer {
         self.datagram_bytes
     }
 
-    /// Whether this node uses it as a relay.
+    /// Returns true if this node uses it as a relay.
     pub(super) fn is_relay(&self) -> bool {
         self.dialled.as_ref().is_some_and(|d| matches!(d.dial.to, Destination::Relay(_)))
     }
 
-    /// The earliest deadline of this peer's machines.
+    /// Returns the earliest deadline of this peer's machines.
     pub(super) fn deadline(&self) -> Option<Deadline> {
         let dialled = self.dialled.as_ref()?;
         earliest([

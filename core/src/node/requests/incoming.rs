@@ -15,7 +15,7 @@ use crate::node::streams::Streams;
 use crate::request::{Incoming, Offer};
 
 impl Requests {
-    /// A peer's request has arrived whole.
+    /// Handles a peer's request that has arrived whole.
     pub(in crate::node) fn on_arrived(
         &mut self,
         stream: StreamId,
@@ -40,7 +40,7 @@ impl Requests {
         io.emit(Event::RequestOffered { peer: stream.peer, request: id });
     }
 
-    /// Returns what a peer's request asks, once.
+    /// Returns the content of a peer's request, once.
     pub(in crate::node) fn offer(&mut self, id: RequestId) -> Option<Offer> {
         match self.exchanges.get_mut(&id)? {
             Exchange::Theirs { offer, .. } => offer.take(),
@@ -48,7 +48,7 @@ impl Requests {
         }
     }
 
-    /// Whether a peer's request still waits to be taken.
+    /// Returns true if a peer's request has not been taken yet.
     pub(in crate::node) fn is_offered(&self, id: RequestId) -> bool {
         matches!(self.exchanges.get(&id), Some(Exchange::Theirs { offer: Some(_), .. }))
     }
@@ -66,7 +66,7 @@ impl Requests {
         Ok(())
     }
 
-    /// Adds a chunk to a streamed answer; `Pending` took nothing.
+    /// Adds a chunk to a streamed answer; `Pending` means that it was not taken.
     pub(in crate::node) fn respond_chunk(
         &mut self,
         id: RequestId,
@@ -108,7 +108,7 @@ impl Requests {
         }
     }
 
-    /// Forgets a request of a peer's: answered, or given up by either side.
+    /// Removes a request of a peer: answered, or cancelled by either side.
     pub(super) fn end_offer(&mut self, id: RequestId, streams: &mut Streams, io: &mut Io) {
         let Some(Exchange::Theirs { stream, .. }) = self.exchanges.get(&id) else { return };
         let stream = *stream;

@@ -1,4 +1,4 @@
-//! What must hold of the requests between any two calls of the node.
+//! The invariants of the requests between any two calls of the node.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,5 +1,5 @@
-//! Every request of a node, its own and those of its peers: what waits, what is on a stream, and
-//! when it is due.
+//! Every request of a node, its own and those of its peers: the queued ones, those on a stream, and
+//! their deadlines.
 //!
 //! A request is written to at most one connection. One that was written when the connection is lost
 //! fails and is not repeated: it may have been carried out (docs/protocol.md, "Requests").
@@ -44,7 +44,7 @@ enum Exchange {
 }
 
 impl Exchange {
-    /// Returns what is still to be written, and on which stream.
+    /// Returns the data still to be written, and its stream.
     const fn unsent(&mut self) -> Option<(&mut VecDeque<Bytes>, StreamId)> {
         match self {
             Self::Sent { machine, stream } => Some((machine.unsent(), *stream)),
@@ -78,9 +78,9 @@ pub(super) struct Requests {
     exchanges: BTreeMap<RequestId, Exchange>,
     peers: BTreeMap<PeerId, OfPeer>,
     next: u64,
-    /// When requests of this node's that were sent are due.
+    /// Deadlines of this node's requests that were sent.
     timers: Timers<RequestId>,
-    /// When the first of a peer's queue is due.
+    /// The first deadline in a peer's queue.
     queue_timers: Timers<PeerId>,
 }
 
@@ -99,13 +99,13 @@ impl Requests {
         RequestCounts { queued: of.queue.len(), ..of.counts }
     }
 
-    /// Forgets a peer that is over: nothing of it is queued or on a stream.
+    /// Removes every request of a peer that is over, from the queue and from streams.
     pub(super) fn forget(&mut self, peer: PeerId) {
         self.peers.remove(&peer);
         self.queue_timers.set(peer, None);
     }
 
-    /// Gives a request up, this node's or a peer's, and notifies the other side.
+    /// Cancels a request, this node's or a peer's, and notifies the other side.
     pub(super) fn cancel(
         &mut self,
         id: RequestId,
@@ -121,7 +121,7 @@ impl Requests {
         }
     }
 
-    /// The connection of a peer is gone: everything on it is lost, in both directions.
+    /// Handles the lost connection of a peer: every request on it is lost, in both directions.
     pub(super) fn on_down(
         &mut self,
         peer: PeerId,
@@ -136,17 +136,18 @@ impl Requests {
         }
     }
 
-    /// The peer stopped the stream of a request: it does not want what this side writes.
+    /// Handles a peer's stop on the stream of a request: the peer does not want this side's data.
     pub(super) fn on_stopped(&mut self, id: RequestId, streams: &mut Streams, io: &mut Io) {
         match self.exchanges.get(&id) {
-            // The responder may have answered already without reading on: its answer says so.
+            // The responder may have answered already without reading the rest: then its answer
+            // counts.
             Some(Exchange::Sent { .. }) => io.emit(Event::RequestProgressed { request: id }),
             Some(Exchange::Theirs { .. }) => self.end_offer(id, streams, io),
             Some(Exchange::Queued { .. } | Exchange::Failed(_)) | None => {}
         }
     }
 
-    /// Writes what waits of a request or an answer, as far as the stream takes it.
+    /// Writes the unsent part of a request or an answer, as far as the stream allows.
     pub(super) fn write(&mut self, id: RequestId, streams: &mut Streams, io: &mut Io) {
         let Some(exchange) = self.exchanges.get_mut(&id) else { return };
         let is_ours = matches!(exchange, Exchange::Sent { .. });
@@ -165,7 +166,7 @@ impl Requests {
     fn after_write(&mut self, id: RequestId, stream: StreamId, streams: &mut Streams, io: &mut Io) {
         match self.exchanges.get_mut(&id) {
             Some(Exchange::Sent { machine, .. }) if machine.unsent_bytes() == 0 => {
-                // Finished once before when a blocked write was retried for nothing.
+                // A blocked write must not make this finish a second time.
                 let _ = streams.finish(stream, io);
             }
             Some(Exchange::Theirs { machine, .. }) if machine.is_done() => {

@@ -39,7 +39,7 @@ impl Requests {
         Ok(id)
     }
 
-    /// Writes what waits for a connected peer, as far as the peer allows more streams.
+    /// Writes the queued requests of a connected peer, as far as the peer allows more streams.
     pub(in crate::node) fn flush(&mut self, peer: PeerId, streams: &mut Streams, io: &mut Io) {
         self.expire(peer, streams, io);
         while let Some(of) = self.peers.get_mut(&peer) {
@@ -136,7 +136,7 @@ impl Requests {
         }
     }
 
-    /// Fails a request of this node's, once; the caller fetches the failure.
+    /// Fails one of this node's requests, once; the caller fetches the failure.
     pub(super) fn fail_own(
         &mut self,
         id: RequestId,
@@ -148,7 +148,7 @@ impl Requests {
             Some(Exchange::Queued { peer, slot, .. }) => {
                 let (peer, slot) = (*peer, *slot);
                 if let Some(of) = self.peers.get_mut(&peer) {
-                    // It has left already when it expired or its queue is being emptied.
+                    // It is no longer queued if it expired or its queue is being emptied.
                     of.queue.remove(slot);
                     of.counts.failed += 1;
                 }
@@ -161,7 +161,7 @@ impl Requests {
         io.emit(Event::RequestProgressed { request: id });
     }
 
-    /// A request that was written is lost with its connection.
+    /// Handles a written request that was lost with its connection.
     pub(super) fn fail_sent(
         &mut self,
         id: RequestId,
@@ -173,7 +173,7 @@ impl Requests {
         self.fail_own(id, Failure::new(Code::ConnectionLost, detail), streams, io);
     }
 
-    /// Fails the requests whose deadline has passed.
+    /// Fails the requests that are past their deadline.
     pub(in crate::node) fn on_due(&mut self, now: Instant, streams: &mut Streams, io: &mut Io) {
         while let Some((id, _)) = self.timers.pop_due(now) {
             let sentence = "no complete answer within the deadline";
@@ -194,7 +194,7 @@ impl Requests {
         }
     }
 
-    /// No connection will come: everything queued for a peer fails.
+    /// Fails every request queued for a peer: there will be no connection.
     pub(in crate::node) fn fail_queued(
         &mut self,
         peer: PeerId,

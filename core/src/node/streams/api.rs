@@ -1,6 +1,6 @@
 //! The public interface of a stream: read, write, finish, reset, stop.
 //!
-//! Nothing is buffered here: chunks go to the transport and come from it as they are.
+//! No data is buffered here: chunks are passed to the transport and from it unchanged.
 
 use std::fmt;
 use std::task::Poll;
@@ -11,20 +11,20 @@ use crate::error::{Code, Failure};
 use crate::id::StreamId;
 use crate::node::Node;
 
-/// Why a stream gives or takes no more.
+/// Why a stream accepts or returns no more data.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StreamError {
     /// The peer reset its direction.
     #[error("reset by the peer: {}", .0.as_str())]
     Reset(Code),
-    /// The peer wants no more of ours.
+    /// The peer wants no more of our data.
     #[error("stopped by the peer: {}", .0.as_str())]
     Stopped(Code),
     /// The acceptor refused the stream.
     #[error("refused: {0}")]
     Refused(Failure),
-    /// The connection that the stream lived on is gone.
+    /// The connection of the stream is lost.
     #[error("the connection is gone: {0}")]
     ConnectionLost(Failure),
     /// This side has finished, reset or stopped it, or read it to its end.
@@ -46,8 +46,8 @@ impl From<StreamError> for std::io::Error {
     }
 }
 
-/// A stream of a node, borrowed for reading and writing. Nothing is copied on the way: chunks are
-/// handed over as they are.
+/// A stream of a node, borrowed for reading and writing. No data is copied: chunks are passed on as
+/// they are.
 pub struct StreamRef<'a> {
     pub(in crate::node) node: &'a mut Node,
     pub(in crate::node) id: StreamId,
@@ -64,7 +64,7 @@ impl StreamRef<'_> {
     /// [`Event::StreamReadable`] follows.
     ///
     /// # Errors
-    /// [`StreamError`] once, when the stream gives no more.
+    /// [`StreamError`] once, when the stream has no more data.
     ///
     /// [`Event::StreamReadable`]: crate::event::Event::StreamReadable
     pub fn read(&mut self, max: usize) -> Poll<Result<Option<Bytes>, StreamError>> {
@@ -73,12 +73,12 @@ impl StreamRef<'_> {
         read
     }
 
-    /// Writes from the front of `data` what the windows allow, and takes it off. `Pending` means
-    /// that nothing was taken and [`Event::StreamWritable`] follows. Bytes may be written before
-    /// the acceptor has answered.
+    /// Writes from the front of `data` as much as the windows allow, and removes that part.
+    /// `Pending` means that no data was taken and [`Event::StreamWritable`] follows. Bytes may be
+    /// written before the acceptor has answered.
     ///
     /// # Errors
-    /// [`StreamError`] when the stream takes no more.
+    /// [`StreamError`] when the stream accepts no more data.
     ///
     /// [`Event::StreamWritable`]: crate::event::Event::StreamWritable
     pub fn write(&mut self, data: &mut Bytes) -> Poll<Result<usize, StreamError>> {
@@ -95,21 +95,22 @@ impl StreamRef<'_> {
         self.node.streams.finish(self.id, &mut self.node.io)
     }
 
-    /// Abandons our direction: what is not delivered yet will not be.
+    /// Resets our direction: data that is not delivered yet is lost.
     pub fn reset(&mut self, code: Code) {
         self.node.streams.reset(self.id, code, &mut self.node.io);
     }
 
-    /// Asks the peer to send no more, and discards what it sent.
+    /// Asks the peer to stop sending, and discards what it sent.
     pub fn stop(&mut self, code: Code) {
         self.node.streams.stop(self.id, code, &mut self.node.io);
         self.node.settle_effects();
     }
 
-    /// Whether the acceptor has said yes. `Pending` means that [`Event::StreamReadable`] follows.
+    /// Returns whether the acceptor has accepted the stream. `Pending` means that
+    /// [`Event::StreamReadable`] follows.
     ///
     /// # Errors
-    /// [`StreamError::Refused`] when it said no.
+    /// [`StreamError::Refused`] when it refused.
     ///
     /// [`Event::StreamReadable`]: crate::event::Event::StreamReadable
     pub fn accepted(&mut self) -> Poll<Result<(), StreamError>> {
@@ -118,19 +119,19 @@ impl StreamRef<'_> {
         accepted
     }
 
-    /// Why the stream gives nothing more beyond what was read, where its connection is gone. A
+    /// Returns why the stream returns no more data than was read, if its connection is lost. A
     /// reader that is not ready to read learns it here.
     #[must_use]
     pub fn lost(&self) -> Option<StreamError> {
         self.node.streams.lost(self.id)
     }
 
-    /// Whether the peer has acknowledged everything of a finished stream. `Pending` means that
-    /// [`Event::StreamFinished`](crate::event::Event::StreamFinished) follows.
+    /// Returns whether the peer has acknowledged everything of a finished stream. `Pending` means
+    /// that [`Event::StreamFinished`](crate::event::Event::StreamFinished) follows.
     ///
     /// # Errors
-    /// [`StreamError::ConnectionLost`] when the connection is gone, even if the peer had
-    /// acknowledged everything before: nothing is kept of it. [`StreamError::Stopped`] when the
+    /// [`StreamError::ConnectionLost`] when the connection is lost, even if the peer had
+    /// acknowledged everything before: no state of it is kept. [`StreamError::Stopped`] when the
     /// peer wanted no more.
     pub fn finished(&self) -> Poll<Result<(), StreamError>> {
         self.node.streams.finished(self.id)

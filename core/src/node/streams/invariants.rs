@@ -1,4 +1,4 @@
-//! What must hold of the streams between any two calls of the node.
+//! The invariants of the streams between any two calls of the node.
 
 use super::table::Receiving;
 use super::{Io, Streams};
@@ -6,7 +6,7 @@ use crate::id::{PeerId, RequestId, StreamId};
 use crate::node::requests::MAX_BODY;
 use crate::quic::ConnectionId;
 
-/// Entries of streams that are past their header, where there are few streams.
+/// Most entries of streams that are past their header, where there are few streams.
 const MAX_STALE_HEADERS: usize = 1_024;
 
 impl Streams {
@@ -14,7 +14,7 @@ impl Streams {
         for (peer, link) in &self.links {
             let charged: usize = link.table.iter().map(|(_, s)| s.charged).sum();
             assert_eq!(charged, link.held_bytes, "{peer}");
-            // One body may be as large as it likes where no other is held.
+            // One body may have any size while no other is held.
             let most = io.config.limits.request_bytes.max(MAX_BODY + 1024);
             assert!(link.held_bytes <= most, "{peer}: {} bytes held", link.held_bytes);
             assert!(link.table.openings() <= 2 * link.table.len().max(MAX_STALE_HEADERS));
@@ -44,7 +44,7 @@ impl Streams {
         })
     }
 
-    /// Whether a stream lives on a connection that is up.
+    /// Returns true if the connection of a stream is established.
     pub(in crate::node) fn is_alive(&self, id: StreamId) -> bool {
         self.link(id).is_some()
     }

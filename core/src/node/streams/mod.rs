@@ -1,8 +1,8 @@
-//! Every stream of a node, by the peer whose connection it lives on.
+//! Every stream of a node, by the peer of its connection.
 //!
-//! `table` knows what each stream is for and how far it has come, `open` how streams begin, and
-//! `transfer` how they are read, written and ended. Requests use streams as any caller does. This
-//! owner decides how much memory the request bodies of one peer may take while they arrive.
+//! `table` has the purpose and the state of each stream, `open` begins streams, and `transfer`
+//! reads, writes and ends them. Requests use streams as any caller does. This owner decides how
+//! much memory the incomplete request bodies of one peer may take.
 
 mod api;
 #[cfg(any(test, feature = "testing"))]
@@ -46,20 +46,20 @@ pub(super) struct Streams {
 }
 
 impl Streams {
-    /// A peer is connected.
+    /// Handles a connected peer.
     pub(super) fn on_up(&mut self, peer: PeerId, connection: ConnectionId, has_services: bool) {
         let table = Table::default();
         self.links.insert(peer, Link { connection, has_services, table, held_bytes: 0 });
     }
 
-    /// The connection of a peer is gone, and its streams with it.
+    /// Handles the lost connection of a peer, and of its streams.
     pub(super) fn on_down(&mut self, peer: PeerId, failure: Failure) {
         self.links.remove(&peer);
         self.lost.insert(peer, failure);
         self.timers.set(peer, None);
     }
 
-    /// A peer is over.
+    /// Removes a peer that is over.
     pub(super) fn forget(&mut self, peer: PeerId) {
         self.lost.remove(&peer);
     }
@@ -82,7 +82,7 @@ impl Streams {
         self.timers.pop_due(now).map(|(peer, _)| peer)
     }
 
-    /// A stream has data, its end or its reset.
+    /// Handles data on a stream, its end or its reset.
     pub(super) fn on_readable(&mut self, peer: PeerId, index: u64, io: &mut Io) {
         let Some(link) = self.links.get_mut(&peer) else { return };
         let id = StreamId { peer, connection: link.connection.0, index };
@@ -97,7 +97,7 @@ impl Streams {
         }
     }
 
-    /// A stream takes data again. Returns the request that it carries, if it does.
+    /// Handles a stream that can be written again. Returns the request that it carries, if it does.
     pub(super) fn on_writable(
         &mut self,
         peer: PeerId,
@@ -115,7 +115,7 @@ impl Streams {
         request
     }
 
-    /// The peer has everything of a finished stream.
+    /// Handles the peer's acknowledgement of a whole finished stream.
     pub(super) fn on_finished(&mut self, peer: PeerId, index: u64, io: &mut Io) {
         let Some(id) = self.id(peer, index) else { return };
         if let Some(stream) = self.get_mut(id) {
@@ -125,7 +125,7 @@ impl Streams {
         }
     }
 
-    /// The peer wants no more of a stream. Returns the request that it carries, if it does.
+    /// Handles the peer's stop on a stream. Returns the request that it carries, if it does.
     pub(super) fn on_stopped(
         &mut self,
         peer: PeerId,
@@ -154,7 +154,7 @@ impl Streams {
         request
     }
 
-    /// Puts a stream into the table that carries a request of this node's.
+    /// Adds a stream that carries one of this node's requests.
     pub(super) fn open_request(
         &mut self,
         peer: PeerId,
@@ -168,8 +168,8 @@ impl Streams {
         Some(StreamId { peer, connection: link.connection.0, index })
     }
 
-    /// A stream that carries a request of the peer's. If the peer has stopped it already, nobody
-    /// waits for an answer: the stream is ended, and this returns false.
+    /// Hands a stream that carries a request of the peer to the responder. If the peer has stopped
+    /// it already, the answer has no reader: the stream is ended, and this returns false.
     pub(super) fn on_request(&mut self, id: StreamId, request: RequestId, io: &mut Io) -> bool {
         let Some(stream) = self.get_mut(id) else { return false };
         if let Sending::Stopped(code) = stream.sending {
@@ -181,7 +181,7 @@ impl Streams {
         true
     }
 
-    /// Lets request bodies go on that waited for room, oldest first.
+    /// Continues with request bodies that waited for room, oldest first.
     pub(super) fn on_body_released(&mut self, peer: PeerId, io: &mut Io) {
         let Some(link) = self.links.get_mut(&peer) else { return };
         let Some(index) = link.table.first_held() else { return };
@@ -197,8 +197,9 @@ impl Streams {
         }
     }
 
-    /// Whether the body that a stream declares must wait, and charges it when not. A body is charged
-    /// once, when its length is known and before any of it is read.
+    /// Returns true if the body that a stream declares must wait, and charges its length to the
+    /// budget otherwise. A body is charged once, when its length is known and before any of it is
+    /// read.
     fn holds_back(&mut self, id: StreamId, io: &Io) -> bool {
         let limit = io.config.limits.request_bytes;
         let Some(link) = self.link_mut(id) else { return false };
@@ -219,7 +220,7 @@ impl Streams {
         false
     }
 
-    /// Gives back what the body of a request was charged.
+    /// Releases the bytes that the body of a request was charged.
     fn release(&mut self, id: StreamId, io: &mut Io) {
         let Some(link) = self.link_mut(id) else { return };
         let Some(stream) = link.table.get_mut(id.index) else { return };
@@ -232,7 +233,7 @@ impl Streams {
         }
     }
 
-    /// Puts a new state in place of the receiving direction's, and forgets a stream that is over.
+    /// Sets the state of the receiving direction, and removes a stream that is over.
     fn set_received(&mut self, id: StreamId, receiving: Receiving, io: &mut Io) {
         if matches!(receiving, Receiving::Done) {
             self.release(id, io);
@@ -279,7 +280,7 @@ impl Streams {
         self.timers.set(peer, due.map(|at| (at, Reason::Header)));
     }
 
-    /// Returns why a stream that is not in the table gives nothing.
+    /// Returns why a stream that is not in the table has no data.
     fn gone(&self, id: StreamId) -> StreamError {
         if self.link(id).is_some() {
             return StreamError::Closed;
@@ -296,7 +297,7 @@ impl Streams {
         io.on(connection, |c| c.read(id.index, max)).unwrap_or(Read::Gone)
     }
 
-    /// Writes to the transport, as interactive or bulk by what the stream wrote lately.
+    /// Writes to the transport, in the interactive or the bulk class by the stream's recent writes.
     pub(super) fn write_raw(&mut self, id: StreamId, data: &mut Bytes, io: &mut Io) -> Write {
         let now = io.now();
         let Some(link) = self.link_mut(id) else { return Write::Gone };

@@ -1,6 +1,6 @@
-//! How streams begin: the opener's header, the acceptor's answer, and what a caller decides.
+//! The opening of streams: the opener's header, the acceptor's answer, and the caller's decision.
 //!
-//! What a frame means is decided by `table`; here it is read, written and acted on.
+//! `table` decides what a frame means; here frames are read, written and acted on.
 
 use std::task::Poll;
 
@@ -31,12 +31,12 @@ impl Streams {
         let Some(index) = opened else { return Ok(None) };
         link.table.insert(index, Stream::opened(ahead.freeze(), io.now()));
         let id = StreamId { peer, connection: link.connection.0, index };
-        // The acceptor learns of the stream from its header, which goes out now.
+        // The acceptor learns of the stream from its header, which is sent now.
         let _ = self.flush_ahead(id, io);
         Ok(Some(id))
     }
 
-    /// The peer opened a stream.
+    /// Handles a stream the peer opened.
     pub(in crate::node) fn on_opened(&mut self, peer: PeerId, index: u64, io: &mut Io) {
         let Some(link) = self.links.get_mut(&peer) else { return };
         let due = io.now() + io.config.limits.preface_timeout;
@@ -45,7 +45,7 @@ impl Streams {
         self.reindex(peer);
     }
 
-    /// Accepts a stream that was offered: from here on its bytes are the caller's.
+    /// Accepts an offered stream: from here on its bytes are the caller's.
     pub(in crate::node) fn accept(&mut self, id: StreamId, io: &mut Io) -> Result<(), Misuse> {
         let stream = self.offered(id)?;
         stream.receiving = Receiving::Raw;
@@ -55,7 +55,7 @@ impl Streams {
         Ok(())
     }
 
-    /// Refuses a stream that was offered.
+    /// Refuses an offered stream.
     pub(in crate::node) fn refuse_offered(
         &mut self,
         id: StreamId,
@@ -104,7 +104,7 @@ impl Streams {
         let Receiving::Header(decoder) = &mut stream.receiving else { return };
         let opening = match decoder.poll_frame(&mut chunk) {
             Ok(None) => return,
-            // A relay is for packets alone.
+            // Connections to a relay only carry packets.
             Ok(Some(_)) if !has_services => {
                 Opening::Refuse(Failure::new(Code::NoSuchService, "a relay has no services"))
             }
@@ -138,12 +138,12 @@ impl Streams {
             message: failure.detail().into(),
             details: None,
         }));
-        // It was open: nothing has been written on it before.
+        // It was open: no data has been written on it before.
         let _ = self.finish(id, io);
         self.stop(id, failure.code(), io);
     }
 
-    /// Refuses the streams of a peer whose header is overdue.
+    /// Refuses the streams of a peer with an overdue header.
     pub(in crate::node) fn on_due(&mut self, peer: PeerId, io: &mut Io) {
         while let Some(link) = self.links.get_mut(&peer) {
             let Some(index) = link.table.poll_overdue(io.now()) else { break };
@@ -154,7 +154,7 @@ impl Streams {
         self.reindex(peer);
     }
 
-    /// Writes the frame that goes ahead of a stream's own bytes.
+    /// Writes the frame that precedes a stream's own bytes.
     pub(super) fn flush_ahead(
         &mut self,
         id: StreamId,
@@ -184,7 +184,7 @@ impl Streams {
         }
     }
 
-    /// Reads the acceptor's answer as far as it is there.
+    /// Reads the acceptor's answer as far as it has arrived.
     pub(super) fn read_answer(
         &mut self,
         id: StreamId,
@@ -235,7 +235,7 @@ impl Streams {
 fn encoded(message: &Message) -> Bytes {
     let mut out = BytesMut::new();
     if message.encode(&mut out).is_err() {
-        // Every message given to this function has bounded fields.
+        // Every message passed to this function has bounded fields.
         tracing::error!("a message of ours cannot be encoded");
     }
     out.freeze()

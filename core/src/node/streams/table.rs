@@ -1,7 +1,7 @@
-//! The streams of one connection, from their header to their last byte.
+//! The streams of one connection, from the header to the last byte.
 //!
-//! It decides what a stream is for (its header), what its acceptor answered, and which of a stream's
-//! writes count as interactive. It holds no data: that stays with the transport.
+//! It decides the purpose of a stream (from its header), the state of its acceptor's answer, and
+//! which of its writes count as interactive. It holds no data: that stays with the transport.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
@@ -17,15 +17,14 @@ use crate::quic::Class;
 /// Largest first frame of a forwarded stream and largest answer to it.
 const MAX_HEADER: usize = 4 << 10;
 
-/// A stream that wrote no more than this lately is interactive: one large response, or a second
-/// of fast typing.
+/// Most recent bytes of an interactive stream: one large response, or a second of fast typing.
 const INTERACTIVE_BURST: f64 = 64.0 * 1024.0;
 
-/// How fast a stream that wrote more earns it back, in bytes a second: a stream below this rate
-/// never leaves the class.
+/// How fast a bulk stream becomes interactive again, in bytes a second: a stream below this rate
+/// always stays interactive.
 const INTERACTIVE_RATE: f64 = 1024.0 * 1024.0;
 
-/// What is known of a stream's receiving direction.
+/// The state of a stream's receiving direction.
 #[derive(Debug)]
 pub(super) enum Receiving {
     /// Ours: the acceptor has not answered yet.
@@ -40,7 +39,7 @@ pub(super) enum Receiving {
     Arrived,
     /// The bytes are the application's.
     Raw,
-    /// Ours: the acceptor said no. It stays until the application has seen it.
+    /// Ours: the acceptor refused it. It stays until the application has seen that.
     Refused(Failure),
     /// A request of ours or of the peer's; its own machine reads.
     Request(RequestId),
@@ -48,7 +47,7 @@ pub(super) enum Receiving {
     Done,
 }
 
-/// What is known of a stream's sending direction.
+/// The state of a stream's sending direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sending {
     /// More may be written.
@@ -66,11 +65,11 @@ pub(super) enum Sending {
 pub(super) struct Stream {
     pub(super) receiving: Receiving,
     pub(super) sending: Sending,
-    /// The frame that goes ahead of the application's bytes.
+    /// The frame that precedes the application's bytes.
     pub(super) ahead: Bytes,
     /// `finish` was called while `ahead` was not written yet.
     pub(super) finish_after: bool,
-    /// Bytes of the peer's budget that the body of this request takes.
+    /// Bytes of the peer's budget that the body of this request uses.
     pub(super) charged: usize,
     allowance: f64,
     allowance_at: Instant,
@@ -89,17 +88,17 @@ impl Stream {
         }
     }
 
-    /// A stream we opened to a service.
+    /// Returns a stream that we opened to a service.
     pub(super) fn opened(ahead: Bytes, now: Instant) -> Self {
         Self::new(Receiving::Answer(Decoder::with_limit(MAX_HEADER)), ahead, now)
     }
 
-    /// A stream the peer opened.
+    /// Returns a stream that the peer opened.
     pub(super) fn arrived(now: Instant) -> Self {
         Self::new(Receiving::Header(Decoder::new()), Bytes::new(), now)
     }
 
-    /// The class of the next write.
+    /// Returns the class of the next write.
     pub(super) fn class(&mut self, now: Instant) -> Class {
         let elapsed = now.saturating_duration_since(self.allowance_at).as_secs_f64();
         self.allowance = (self.allowance + elapsed * INTERACTIVE_RATE).min(INTERACTIVE_BURST);
@@ -113,23 +112,23 @@ impl Stream {
         self.allowance = (self.allowance - bytes as f64).max(-INTERACTIVE_BURST);
     }
 
-    /// A body that was arriving has to wait for room.
+    /// Makes an arriving body wait for room.
     pub(super) fn hold(&mut self) {
         if let Receiving::Header(decoder) = &mut self.receiving {
             self.receiving = Receiving::Held(std::mem::take(decoder));
         }
     }
 
-    /// A body that had to wait goes on.
+    /// Continues with a body that had to wait.
     pub(super) fn unhold(&mut self) {
         if let Receiving::Held(decoder) = &mut self.receiving {
             self.receiving = Receiving::Header(std::mem::take(decoder));
         }
     }
 
-    /// Whether both directions are over, so that the entry can go. A stopped one is over even if
-    /// its writer has yet to hear of it: the transport counts it no more, so that what stayed for
-    /// a writer who never comes would have no bound.
+    /// Returns true if both directions are over, so that the entry can be removed. A stopped one is
+    /// over even if its writer is not notified yet: the transport does not count it any more, so
+    /// that entries kept for a writer that never comes would have no bound.
     pub(super) const fn is_over(&self) -> bool {
         matches!(self.receiving, Receiving::Done)
             && matches!(self.sending, Sending::Done | Sending::Stopped(_))
@@ -141,7 +140,7 @@ impl Stream {
 #[derive(Debug, Default)]
 pub(super) struct Table {
     table: BTreeMap<u64, Stream>,
-    /// When headers are due, oldest first; at most two entries for each stream of the table.
+    /// The deadlines of headers, oldest first; at most two entries for each stream of the table.
     headers: VecDeque<(Instant, u64)>,
 }
 
@@ -150,11 +149,11 @@ impl Table {
         self.table.insert(id, stream);
     }
 
-    /// A stream the peer opened, which has until `due` to say what it is for.
+    /// Inserts a stream the peer opened, which has until `due` to send its header.
     pub(super) fn insert_arrived(&mut self, id: u64, due: Instant, now: Instant) {
         self.table.insert(id, Stream::arrived(now));
-        // Streams that are past their opening leave their entry behind. Behind one that says
-        // nothing, a peer could pile up any number of them.
+        // Streams that are past their opening leave their entry behind. Behind a stream without a
+        // header, a peer could pile up any number of them.
         if self.headers.len() >= 2 * self.table.len().max(32) {
             let mut headers = std::mem::take(&mut self.headers);
             headers.retain(|&(_, id)| self.is_opening(id));
@@ -175,32 +174,33 @@ impl Table {
         self.table.len()
     }
 
-    /// Every stream with its number.
+    /// Returns every stream with its number.
     #[cfg(any(test, feature = "testing"))]
     pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &Stream)> {
         self.table.iter().map(|(&index, stream)| (index, stream))
     }
 
-    /// How many streams are watched for their first frame, those that sent it lately included.
+    /// Returns how many streams are watched for their first frame, including those that recently
+    /// sent it.
     #[cfg(any(test, feature = "testing"))]
     pub(super) fn openings(&self) -> usize {
         self.headers.len()
     }
 
-    /// Forgets the stream if it is over.
+    /// Removes the stream if it is over.
     pub(super) fn reap(&mut self, id: u64) {
         if self.table.get(&id).is_some_and(Stream::is_over) {
             self.table.remove(&id);
         }
     }
 
-    /// The oldest stream whose body waits for room.
+    /// Returns the oldest stream with a body that waits for room.
     pub(super) fn first_held(&self) -> Option<u64> {
         let held = |(_, s): &(&u64, &Stream)| matches!(s.receiving, Receiving::Held(_));
         self.table.iter().find(held).map(|(id, _)| *id)
     }
 
-    /// When the oldest header is due.
+    /// Returns the earliest deadline of a header.
     pub(super) fn deadline(&mut self) -> Option<Instant> {
         while let Some(&(due, id)) = self.headers.front() {
             if self.is_opening(id) {
@@ -211,7 +211,7 @@ impl Table {
         None
     }
 
-    /// The next stream whose header is overdue.
+    /// Returns the next stream with an overdue header.
     pub(super) fn poll_overdue(&mut self, now: Instant) -> Option<u64> {
         let due = self.deadline()?;
         if due > now {
@@ -220,27 +220,27 @@ impl Table {
         self.headers.pop_front().map(|(_, id)| id)
     }
 
-    /// Whether it is still unknown what a stream is for. A request whose body is arriving has
-    /// said it: the requester's own deadline and the budget for bodies bound that.
+    /// Returns true if the purpose of a stream is not known yet. It is known for a request with an
+    /// incomplete body: the requester's own deadline and the budget for bodies bound that.
     fn is_opening(&self, id: u64) -> bool {
         let opening = |s: &Stream| matches!(s.receiving, Receiving::Header(_)) && s.charged == 0;
         self.table.get(&id).is_some_and(opening)
     }
 }
 
-/// What the first frame of a stream the peer opened asks for.
+/// The purpose of a stream, from the first frame that the peer sent on it.
 #[derive(Debug)]
 pub(super) enum Opening {
     /// A service's bytes.
     Service(ServiceName),
     /// A request, whole.
     Request(crate::message::Request),
-    /// Nothing that can be served.
+    /// It cannot be served.
     Refuse(Failure),
 }
 
-/// What is wrong with the length of a first frame, from its header alone. Only a request has a body,
-/// which is charged against a budget; anything else is small, or nothing would bound it.
+/// Returns what is wrong with the length of a first frame, from its header alone. Only a request
+/// has a body, which is charged against a budget; anything else is small, or it would be unbounded.
 pub(super) fn excess(header: Header) -> Option<Failure> {
     let is_request = Kind::from_wire(header.kind) == Some(Kind::Request);
     let detail = || format!("a first frame of {} bytes", header.length);

@@ -1,6 +1,6 @@
-//! How streams are read, written and ended.
+//! Reading, writing and ending streams.
 //!
-//! Nothing is buffered here: chunks go to the transport and come from it as they are.
+//! No data is buffered here: chunks are passed to the transport and from it unchanged.
 
 use std::task::Poll;
 
@@ -50,12 +50,12 @@ impl Streams {
         self.read_answer(id, io)
     }
 
-    /// Returns why a stream whose connection is gone gives nothing.
+    /// Returns why a stream of a lost connection has no data.
     pub(in crate::node) fn lost(&self, id: StreamId) -> Option<StreamError> {
         self.link(id).is_none().then(|| self.gone(id))
     }
 
-    /// Returns `Ready` once the peer has everything of a finished stream.
+    /// Returns `Ready` once the peer has acknowledged everything of a finished stream.
     pub(in crate::node) fn finished(&self, id: StreamId) -> Poll<Result<(), StreamError>> {
         let Some(link) = self.link(id) else { return Poll::Ready(Err(self.gone(id))) };
         match link.table.get(id.index).map(|s| s.sending) {
@@ -73,7 +73,7 @@ impl Streams {
     ) -> Poll<Result<usize, StreamError>> {
         let polled = self.try_write(id, data, io);
         if let Poll::Ready(Err(StreamError::Stopped(code))) = polled {
-            // The writer knows now: nothing more is kept for it.
+            // The writer knows now: no more is kept for it.
             self.reset(id, code, io);
         }
         polled
@@ -108,7 +108,7 @@ impl Streams {
         }
     }
 
-    /// Ends our direction, after the frame that goes ahead if that is not written yet.
+    /// Ends our direction, after the preceding frame if that is not written yet.
     pub(in crate::node) fn finish(&mut self, id: StreamId, io: &mut Io) -> Result<(), StreamError> {
         let is_pending = self.flush_ahead(id, io).is_pending();
         let Some(stream) = self.get_mut(id) else { return Err(self.gone(id)) };
@@ -126,7 +126,7 @@ impl Streams {
         if self.finish_written(id, io) { Ok(()) } else { Err(StreamError::Closed) }
     }
 
-    /// Ends our direction, of which everything is written; false if it was over.
+    /// Ends our direction once it is all written; returns false if it was over.
     pub(super) fn finish_written(&mut self, id: StreamId, io: &mut Io) -> bool {
         let Some(link) = self.link_mut(id) else { return false };
         let connection = link.connection;
@@ -161,7 +161,7 @@ impl Streams {
         }
     }
 
-    /// The answer to a request of this node's has been read to its end.
+    /// Handles an answer to this node's request that has been read to its end.
     pub(in crate::node) fn end_request(&mut self, id: StreamId, io: &mut Io) {
         self.set_received(id, Receiving::Done, io);
         // A responder that answers before it has the whole request wants no more of it.

@@ -54,7 +54,7 @@ fn only_members_of_the_allowed_meshes_are_let_in_and_whom_they_list() {
     table.handle(2, &Message::Register(listing));
     table.attach(3, foreign(1));
     assert_eq!(table.broken.len(), 1);
-    // It came as a guest: its mesh is not served, so that it cannot register there.
+    // It connected as a guest: its mesh is not served, so that it cannot register there.
     table.forget();
     table.register(3, "there", &[]);
     assert!(table.heard()[0].starts_with("3 unregistered forbidden"));
@@ -95,7 +95,7 @@ fn what_no_client_says_to_a_relay_ends_its_connection() {
     let mut table = Table::with_two();
     table.handle(1, &Message::Registered(Registered { refresh_ms: 1_000 }));
     assert_eq!(table.broken, [(PeerId(1), Code::ProtocolViolation)]);
-    // Nobody is named by what comes after.
+    // The later messages name no peer.
     table.handle(9, &withdraw());
     assert_eq!(table.broken.len(), 1);
 }

@@ -1,4 +1,4 @@
-//! Who gets a channel to whom, and how it ends.
+//! Tests which client gets a channel to which connector, and how it ends.
 
 use super::*;
 
@@ -101,7 +101,7 @@ fn a_revoked_certificate_finds_nothing_and_loses_what_it_had() {
     );
     table.connect(2, "db");
     assert_eq!(table.heard(), ["2 unmatched 9 unknown_service"]);
-    // The same number with the zero that DER puts before it.
+    // The same number with the leading zero of DER.
     table.attach(3, Client { serial: "0002".into(), ..member(3) });
     table.attach(4, Client { serial: "0020".into(), ..member(4) });
     table.forget();
@@ -161,7 +161,7 @@ fn a_client_may_have_so_many_channels_and_not_one_more() {
     assert_eq!(table.heard(), ["2 unmatched 9 overloaded"]);
     table.hang_up(2, first);
     table.channel(2, "web");
-    // What others have to it does not count.
+    // Channels of other clients to it do not count.
     table.register(2, "shed", &["x"]);
     table.channel(1, "x");
     table.channel(1, "x");
@@ -216,7 +216,7 @@ fn a_connector_is_told_of_so_many_channels_and_not_one_more() {
     table.forget();
     table.connect(2, "db");
     assert_eq!(table.heard(), ["2 unmatched 9 overloaded"]);
-    // A refresh is no way around it, and another connector is.
+    // A refresh does not lift the limit; another connector does.
     table.register(1, "home", &["db"]);
     table.forget();
     table.connect(2, "db");

@@ -1,11 +1,11 @@
-//! Packets on their way through: renumbered, policed, fair, bounded, counted.
+//! Tests forwarding: packets are renumbered, policed, fair, bounded and counted.
 
 use std::collections::BTreeMap;
 
 use super::*;
 use crate::encapsulation::{PART as CONTEXT_PART, WHOLE as CONTEXT_PACKET};
 
-/// What a packet counts in a queue beyond its bytes.
+/// Size that a packet counts in a queue beyond its bytes.
 const OVERHEAD: usize = 64;
 
 fn datagram(context: u8, channel: u32, rest: &[u8]) -> Vec<u8> {
@@ -13,7 +13,7 @@ fn datagram(context: u8, channel: u32, rest: &[u8]) -> Vec<u8> {
 }
 
 impl Table {
-    /// Sends `count` packets of `length` bytes in all, each.
+    /// Sends `count` packets of `length` bytes each, headers included.
     fn flood(&mut self, client: u64, channel: u32, length: usize, count: usize) {
         let datagram = datagram(CONTEXT_PACKET, channel, &vec![client as u8; length - 5]);
         for _ in 0..count {
@@ -147,7 +147,7 @@ fn a_queue_holds_its_bytes_and_the_oldest_packet_gives_way_to_one_more() {
     assert_eq!(table.relay.view(table.now).queued_bytes, 20 * cost);
     let kept: Vec<u8> = std::iter::from_fn(|| table.receive(1)).map(|it| it[5]).collect();
     assert_eq!(kept, (1..21).collect::<Vec<_>>());
-    // One that would not fit an empty queue is dropped itself.
+    // A packet that would not fit an empty queue is dropped itself.
     table.flood(2, here, 20 * 1_064 - OVERHEAD + 1, 1);
     assert_eq!((table.drops().queue_full, table.receive(1)), (2, None));
     table.flood(2, here, 20 * 1_064 - OVERHEAD, 1);

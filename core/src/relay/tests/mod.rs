@@ -1,4 +1,4 @@
-//! What a relay promises: every rule at its threshold, and all of them together against a model.
+//! Tests of a relay: every rule at its threshold, and all of them together against a model.
 
 mod attaching;
 mod connecting;
@@ -23,7 +23,8 @@ const TICK: Duration = Duration::from_nanos(1);
 const MESH: KeyDigest = KeyDigest([0xaa; 32]);
 const OTHER_MESH: KeyDigest = KeyDigest([0xbb; 32]);
 
-/// A relay, its clock, and what it has said since somebody looked. It is audited after every call.
+/// A relay, its clock, and the actions since the last call. Its invariants are checked after every
+/// call.
 struct Table {
     relay: Relay,
     now: Instant,
@@ -39,7 +40,7 @@ impl Table {
         Self { relay, now: anchor(), said: Vec::new(), broken: Vec::new() }
     }
 
-    /// A relay with a connector, 1, that offers `db`, and a device of its mesh, 2.
+    /// Returns a relay with a connector, 1, that offers `db`, and a device of its mesh, 2.
     fn with_two() -> Self {
         let mut table = Self::new(|_| {});
         table.attach(1, member(1));
@@ -79,7 +80,7 @@ impl Table {
         self.handle(client, &Message::Connect(connect));
     }
 
-    /// Connects, and gives the caller's number for the channel, and the connector and its number.
+    /// Connects; returns the caller's number for the channel, and the connector with its number.
     fn channel(&mut self, client: u64, service: &str) -> (u32, u64, u32) {
         self.forget();
         self.connect(client, service);
@@ -121,7 +122,7 @@ impl Table {
         self.said.clear();
     }
 
-    /// What was said since somebody looked, as a line each.
+    /// Returns the actions since the last call, one a line.
     fn heard(&mut self) -> Vec<String> {
         std::mem::take(&mut self.said).iter().map(|(to, said)| line(to.0, said)).collect()
     }
@@ -166,7 +167,7 @@ fn line(to: u64, message: &Message) -> String {
     format!("{to} {words}")
 }
 
-/// A member of the mesh whose key and serial number are `key`.
+/// Returns a member of the mesh with `key` as its key and serial number.
 fn member(key: u8) -> Client {
     Client { key: KeyDigest([key; 32]), mesh: Some(MESH), serial: format!("{key:02x}") }
 }

@@ -50,7 +50,7 @@ enum Op {
     },
 }
 
-/// What the model knows of a client.
+/// The model's state of a client.
 #[derive(Debug, Clone)]
 struct Known {
     key: u8,
@@ -58,7 +58,7 @@ struct Known {
     registration: Option<(usize, Register, Instant)>,
 }
 
-/// A channel as the model keeps it: who asked and by which number, and who serves.
+/// A channel in the model: its caller with the caller's number, and its connector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Channel {
     caller: (u64, u32),
@@ -90,7 +90,7 @@ impl Model {
         })
     }
 
-    /// Ends every channel that is not allowed any more; nothing else ends one here but a hangup.
+    /// Ends every channel that is not allowed any more; only a hangup ends one otherwise.
     fn settle(&mut self) {
         let all = std::mem::take(&mut self.channels);
         self.channels =
@@ -314,7 +314,7 @@ fn on_connect(table: &mut Table, model: &mut Model, client: u64, service: &str, 
         let caller = (client, matched.channel);
         model.channels.push(Channel { caller, connector: (connector, incoming.channel) });
     } else if let Message::Unmatched(unmatched) = answer.1 {
-        // Which rates there are is not the model's.
+        // The model does not cover rates.
         let expected = if offers.is_empty() { "unknown_service" } else { "overloaded" };
         assert!([expected, "overloaded"].contains(&unmatched.code.as_str()), "{}", unmatched.code);
     } else {

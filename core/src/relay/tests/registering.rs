@@ -1,4 +1,4 @@
-//! Who holds a name, for how long, and who takes it over.
+//! Tests which client holds a name, for how long, and which may take it over.
 
 use super::*;
 use crate::relay::MAX_OFFERS;
@@ -111,7 +111,7 @@ fn the_same_key_does_not_take_its_name_from_itself_unasked() {
     assert_eq!(failure.retry_after(), Some(90 * SECOND));
     assert!(table.said.is_empty());
     assert_eq!(table.channel(2, "db").1, 1);
-    // As long as it asks to be patient, and the one before says nothing, it is let in then.
+    // It asks without takeover while the earlier connection is silent; then it is admitted.
     table.wait(90 * SECOND);
     table.forget();
     table.register(3, "home", &["db"]);

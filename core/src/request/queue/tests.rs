@@ -1,4 +1,4 @@
-//! Order, limits, deadlines and accounting of the queue.
+//! Tests of the order, limits, deadlines and accounting of the queue.
 
 use super::{
     Accepted, ConfigError, Counts, Limit, Limits, MAX_OVERTAKES, Pressure, Priority, Queue, Slot,

@@ -67,7 +67,7 @@ impl<I: Io> Ends<I> {
     }
 }
 
-/// Sends each datagram of a batch on; what the socket does not take at once is lost.
+/// Forwards each datagram of a batch; those that the socket does not accept immediately are lost.
 fn forward<I: Io>(io: &mut I, cx: &mut Context<'_>, to: SocketAddr, batch: &Datagram) {
     for payload in batch.payload.chunks(batch.segment_size.max(1)) {
         let transmit = Transmit {

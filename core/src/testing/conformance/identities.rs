@@ -1,5 +1,5 @@
-//! Certificates for the conformance suite: one authority, its devices, and those that must not
-//! be let in. Validity is in fixed years, so that no case depends on when it runs, this century.
+//! Certificates for the conformance suite: one authority, its devices, and those that must be
+//! rejected. Validity is in fixed years, so that no case depends on when it runs, this century.
 
 use std::time::Duration;
 
@@ -30,17 +30,17 @@ impl Identities {
         Self { authority: authority.expect("the provider makes P-256 keys") }
     }
 
-    /// A server's configuration, valid and trusting this authority.
+    /// Returns a server's configuration, valid and trusting this authority.
     pub(super) fn server(&self) -> Builder {
         self.config(SERVER_NAME, VALID, self).listening(true)
     }
 
-    /// A client's configuration, valid and trusting this authority.
+    /// Returns a client's configuration, valid and trusting this authority.
     pub(super) fn client(&self) -> Builder {
         self.config("client.test", VALID, self)
     }
 
-    /// A configuration with a certificate of this authority that trusts `trusted`.
+    /// Returns a configuration with a certificate of this authority that trusts `trusted`.
     pub(super) fn config(&self, name: &str, validity: Validity, trusted: &Self) -> Builder {
         let trust = trusted.authority.trust().expect("the authority is a certificate");
         Config::builder(Tls::new(self.issue(name, validity), trust))
@@ -55,7 +55,7 @@ impl Identities {
     }
 }
 
-/// From one second since the Unix epoch to another.
+/// Returns a validity between two times, in seconds since the Unix epoch.
 const fn between(not_before: u64, not_after: u64) -> Validity {
     Validity {
         not_before: Duration::from_secs(not_before),
@@ -74,7 +74,7 @@ pub(super) fn quick_heartbeat() -> heartbeat::Config {
         .expect("the schedule fits together")
 }
 
-/// Tries again after a tenth of a second and never gives up.
+/// Returns a policy that tries again after a tenth of a second and never gives up.
 fn quick_retry() -> retry::Policy {
     let backoff = backoff::Config::builder()
         .initial(Duration::from_millis(100))

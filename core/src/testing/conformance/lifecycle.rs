@@ -15,7 +15,7 @@ use super::{
 };
 use crate::config::Builder;
 
-/// A dialler and a listener find each other, and each reads the other's name off its certificate.
+/// A dialer and a listener connect, and each reads the other's name from its certificate.
 pub fn two_nodes_connect_and_know_each_other<R: Runtime>() {
     run::<R>(async {
         let pair = connect::<R>().await;
@@ -28,26 +28,26 @@ pub fn two_nodes_connect_and_know_each_other<R: Runtime>() {
     });
 }
 
-/// The server does not know who signed for the client.
+/// The server does not trust the issuer of the client's certificate.
 pub fn a_client_of_another_authority_is_refused_for_good<R: Runtime>() {
     let (ours, theirs) = (Identities::new(), Identities::new());
     refused::<R>(ours.server(), theirs.config("client.test", VALID, &ours));
 }
 
-/// The client does not know who signed for the server.
+/// The client does not trust the issuer of the server's certificate.
 pub fn a_server_of_another_authority_is_refused_for_good<R: Runtime>() {
     let (ours, theirs) = (Identities::new(), Identities::new());
     refused::<R>(theirs.config(SERVER_NAME, VALID, &ours), ours.client());
 }
 
-/// The server's certificate has ended, and so has a client's.
+/// The server's certificate has expired, and so has a client's.
 pub fn an_expired_certificate_is_refused_for_good<R: Runtime>() {
     let all = Identities::new();
     refused::<R>(all.config(SERVER_NAME, EXPIRED, &all), all.client());
     refused::<R>(all.server(), all.config("client.test", EXPIRED, &all));
 }
 
-/// The server's certificate has yet to begin, and so has a client's.
+/// The server's certificate is not valid yet, and neither is a client's.
 pub fn a_certificate_not_yet_valid_is_refused_for_good<R: Runtime>() {
     let all = Identities::new();
     refused::<R>(all.config(SERVER_NAME, FUTURE, &all), all.client());
@@ -71,13 +71,13 @@ fn refused<R: Runtime>(server: Builder, client: Builder) {
     });
 }
 
-/// What the system says when it cannot send to an address is why the attempt failed, and another
-/// follows.
+/// The system's error for an unreachable address is the reason of the failed attempt, and another
+/// attempt follows.
 pub fn an_address_the_system_cannot_send_to_is_tried_again<R: Runtime>() {
     run::<R>(async {
         let client = start::<R>(Identities::new().client());
         let mut events = client.handle.events();
-        // An IPv4 socket has no way to an IPv6 address.
+        // An IPv4 socket cannot send to an IPv6 address.
         let _peer = dial(&client, SocketAddr::new(Ipv6Addr::LOCALHOST.into(), 9));
         let mut failed = 0;
         while failed < 3 {
@@ -90,7 +90,7 @@ pub fn an_address_the_system_cannot_send_to_is_tried_again<R: Runtime>() {
     });
 }
 
-/// A server that vanishes without a word and starts anew at its address is reconnected to.
+/// A server that vanishes without a close and starts again at its address is reconnected to.
 pub fn a_peer_that_was_killed_is_found_again_when_it_returns<R: Runtime>() {
     run::<R>(async {
         let identities = Identities::new();
@@ -143,7 +143,8 @@ pub fn a_connection_outlives_a_change_of_address<R: Runtime>() {
     });
 }
 
-/// What was under way when a node shuts down is finished; then both ends know why it went.
+/// Work in progress when a node shuts down is finished; then both ends have the reason of the
+/// close.
 pub fn a_shutdown_finishes_what_is_under_way<R: Runtime>() {
     run::<R>(async {
         let Connected { server, client, accepted, dialled } = connect::<R>().await;
@@ -161,7 +162,7 @@ pub fn a_shutdown_finishes_what_is_under_way<R: Runtime>() {
     });
 }
 
-/// A peer that is let go is gone at both ends, and no attempt to reach it follows.
+/// A peer that is disconnected is closed at both ends, and no attempt to reach it follows.
 pub fn a_disconnected_peer_closes_at_both_ends<R: Runtime>() {
     run::<R>(async {
         let pair = connect::<R>().await;
@@ -173,7 +174,7 @@ pub fn a_disconnected_peer_closes_at_both_ends<R: Runtime>() {
     });
 }
 
-/// Whoever waits on a node whose driver is gone is told, and does not wait on.
+/// A task that waits on a node without its driver is notified, and does not wait on.
 pub fn a_dropped_driver_leaves_nobody_waiting<R: Runtime>() {
     run::<R>(async {
         let Connected { server, client, accepted: _accepted, dialled } = connect::<R>().await;

@@ -1,5 +1,5 @@
-//! What every adapter must do, as one suite: a runtime implements [`Runtime`] in its tests and
-//! names [`conformance!`](crate::conformance) once, which makes each case a test of its own.
+//! The requirements for every adapter, as one suite: a runtime implements [`Runtime`] in its tests
+//! and names [`conformance!`](crate::conformance) once, which makes each case a separate test.
 //!
 //! The cases use real sockets on loopback and real time, each wait bounded. They decide what is
 //! right; how a runtime gets there is its adapter's business.
@@ -32,8 +32,8 @@ pub use requests::*;
 pub use socket::*;
 pub use streams::*;
 
-/// Longest that a case may take. On an idle machine each takes a few seconds at most; the rest is for
-/// machines that are not.
+/// Longest that a case may take. On an idle machine each takes a few seconds at most; the rest is
+/// for machines that are not.
 pub const LIMIT: Duration = Duration::from_secs(120);
 
 /// One runtime and its adapter.
@@ -52,16 +52,16 @@ pub trait Runtime: 'static {
     /// Waits in real time.
     fn sleep(duration: Duration) -> impl Future<Output = ()> + Send;
 
-    /// A socket at an address, as the adapter drives it, and where it is bound.
+    /// Returns a socket at an address, as the adapter drives it, and where it is bound.
     ///
     /// # Errors
-    /// What the system says.
+    /// The error of the system.
     fn io(addr: SocketAddr) -> io::Result<(Self::Io, SocketAddr)>;
 
-    /// A node at an address, made by the adapter, and where it is bound.
+    /// Returns a node at an address, made by the adapter, and where it is bound.
     ///
     /// # Errors
-    /// What the system says.
+    /// The error of the system.
     fn bind(addr: SocketAddr, config: Config)
     -> io::Result<(Handle, SocketAddr, Driver<Self::Io>)>;
 
@@ -179,7 +179,7 @@ fn echo_service() -> ServiceName {
     "echo".parse().expect("a plain word is a service name")
 }
 
-/// Accepts streams and sends back what they carry, until the peer is gone.
+/// Accepts streams and sends back their data, until the peer is closed.
 async fn serve_echo<R: Runtime>(peer: Peer) {
     let mut tasks = Vec::new();
     while let Some(incoming) = peer.accept_stream().await {
@@ -194,7 +194,7 @@ async fn echo(mut stream: Stream) {
             return;
         }
     }
-    // The client may be gone by now: nobody is left to tell.
+    // The client may be closed by now, and a failed send is then expected.
     let _ = stream.send().finish();
 }
 
@@ -214,7 +214,7 @@ async fn read_to_end(stream: &mut Stream) -> Result<Vec<u8>, StreamError> {
     Ok(all)
 }
 
-/// Bytes that show when they are lost, repeated or moved.
+/// Returns bytes that show when they are lost, repeated or moved.
 fn pattern(length: usize) -> Vec<u8> {
     (0..length).map(|i| (i % 251) as u8).collect()
 }

@@ -14,7 +14,7 @@ use crate::request::Request;
 use super::identities::Identities;
 use super::{Runtime, both, connect, connect_with, pattern, run};
 
-/// Bytes in, bytes out; large and empty ones.
+/// A request and its answer carry bytes, including many and none.
 pub fn a_request_is_answered<R: Runtime>() {
     run::<R>(async {
         let pair = connect::<R>().await;
@@ -53,7 +53,7 @@ pub fn a_failed_request_tells_its_caller_why<R: Runtime>() {
     });
 }
 
-/// A request that nobody answers ends when its time is over, and the connection goes on.
+/// A request without an answer ends at its deadline, and the connection goes on.
 pub fn a_request_ends_at_its_deadline<R: Runtime>() {
     run::<R>(async {
         let pair = connect::<R>().await;

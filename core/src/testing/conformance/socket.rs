@@ -1,4 +1,4 @@
-//! What an adapter's socket and clock must do, before any tunnel is on them.
+//! The requirements for an adapter's socket and clock, without a tunnel.
 
 use std::future::poll_fn;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -16,7 +16,7 @@ pub fn a_batch_arrives_whole_and_in_order<R: Runtime>() {
         let (from, to) = (bind::<R>(), bind::<R>());
         send_a_batch(from, to).await;
         let ipv6 = SocketAddr::new(Ipv6Addr::LOCALHOST.into(), 0);
-        // A machine without IPv6 has nothing more to show.
+        // The rest needs IPv6.
         if let (Ok(from), Ok(to)) = (R::io(ipv6), R::io(ipv6)) {
             send_a_batch(from, to).await;
         }
@@ -48,7 +48,7 @@ async fn send_a_batch<I: Io>((mut from, sender): (I, SocketAddr), (mut to, at): 
     assert_eq!(received, payload);
 }
 
-/// One byte more than IPv4 carries is no error but a loss, and the socket goes on.
+/// A datagram one byte larger than IPv4 carries is not an error but a loss, and the socket goes on.
 pub fn a_batch_larger_than_the_path_is_a_loss<R: Runtime>() {
     run::<R>(async {
         let (mut from, _) = bind::<R>();
@@ -61,7 +61,7 @@ pub fn a_batch_larger_than_the_path_is_a_loss<R: Runtime>() {
     });
 }
 
-/// The refusal that a closed port sends back ends nothing.
+/// The refusal that a closed port sends back does not end the socket.
 pub fn a_port_nobody_listens_at_does_not_end_the_socket<R: Runtime>() {
     run::<R>(async {
         let (mut here, addr) = bind::<R>();
@@ -83,11 +83,11 @@ pub fn a_port_nobody_listens_at_does_not_end_the_socket<R: Runtime>() {
     });
 }
 
-/// An IPv6 wildcard socket talks to IPv4 peers, and shows their addresses as IPv4.
+/// An IPv6 wildcard socket exchanges datagrams with IPv4 peers, and shows their addresses as IPv4.
 pub fn a_wildcard_socket_shows_ipv4_peers_as_ipv4<R: Runtime>() {
     run::<R>(async {
         let Ok((mut dual, addr)) = R::io(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), 0)) else {
-            return; // A machine without IPv6 has nothing to show here.
+            return; // The rest needs IPv6.
         };
         let (mut v4, v4_addr) = bind::<R>();
         let dual_addr = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), addr.port());

@@ -33,7 +33,7 @@ pub fn a_finished_direction_leaves_the_other_open<R: Runtime>() {
     });
 }
 
-/// Megabytes both ways at once, through `AsyncRead` and `AsyncWrite`.
+/// Megabytes in both directions concurrently, through `AsyncRead` and `AsyncWrite`.
 pub fn a_stream_through_the_runtimes_traits_carries_every_byte<R: Runtime>() {
     run::<R>(async {
         let pair = connect::<R>().await;
@@ -44,7 +44,7 @@ pub fn a_stream_through_the_runtimes_traits_carries_every_byte<R: Runtime>() {
     });
 }
 
-/// The writer gives up; the reader learns with which code.
+/// The writer resets the stream; the reader receives the code.
 pub fn a_reset_reaches_the_reader<R: Runtime>() {
     run::<R>(async {
         let pair = connect::<R>().await;
@@ -62,7 +62,7 @@ pub fn a_reset_reaches_the_reader<R: Runtime>() {
     });
 }
 
-/// The reader has enough; the writer learns with which code.
+/// The reader stops the stream; the writer receives the code.
 pub fn a_stop_reaches_the_writer<R: Runtime>() {
     run::<R>(async {
         let pair = connect::<R>().await;
@@ -96,7 +96,7 @@ pub fn a_refused_stream_tells_its_opener_why<R: Runtime>() {
     });
 }
 
-/// However a stream ends, at either end and in whatever order, nothing is kept of it.
+/// However a stream ends, at either end and in any order, no state of it is kept.
 pub fn a_stream_that_is_over_leaves_nothing_behind<R: Runtime>() {
     run::<R>(async {
         let pair = connect::<R>().await;
@@ -113,7 +113,7 @@ pub fn a_stream_that_is_over_leaves_nothing_behind<R: Runtime>() {
                     stream.recv().accepted().await.expect("the acceptor said yes");
                     drop(stream);
                 }
-                // The acceptor writes until it finds out that the opener is gone.
+                // The acceptor writes until it finds out that the opener is closed.
                 1 => {
                     let mut accepted = incoming.accept();
                     drop(stream);
@@ -161,7 +161,7 @@ pub fn a_thousand_streams_are_open_at_once<R: Runtime>() {
     });
 }
 
-/// Datagrams arrive whole, both ways, up to the size the peer names, and not above it.
+/// Datagrams arrive whole, in both directions, up to the size the peer names, and not above it.
 pub fn datagrams_go_both_ways<R: Runtime>() {
     run::<R>(async {
         let pair = connect::<R>().await;

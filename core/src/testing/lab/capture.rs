@@ -1,14 +1,13 @@
-//! What passes at a host, recorded.
+//! Records the datagrams that pass at a host.
 //!
-//! It decides nothing: it keeps every datagram that leaves or reaches a host from the moment it is
-//! asked to.
+//! It decides nothing: once started, it keeps every datagram that leaves or reaches a host.
 
 use std::time::Instant;
 
 use super::Lab;
 use crate::testing::net::{HostId, Packet};
 
-/// Which way a datagram went.
+/// The direction of a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Passage {
     /// It reached the host.
@@ -22,14 +21,14 @@ pub enum Passage {
 pub struct Captured {
     /// When.
     pub at: Instant,
-    /// Which way.
+    /// The direction.
     pub passage: Passage,
-    /// What, with the addresses as the host sees them.
+    /// The datagram, with the addresses as the host sees them.
     pub packet: Packet,
 }
 
 impl Captured {
-    /// Whether some bytes stand in its payload.
+    /// Returns true if some bytes stand in its payload.
     #[must_use]
     pub fn contains(&self, needle: &[u8]) -> bool {
         self.packet.payload.windows(needle.len().max(1)).any(|window| window == needle)
@@ -37,18 +36,18 @@ impl Captured {
 }
 
 impl Lab {
-    /// From now on keeps everything that passes at a host.
+    /// Starts to keep everything that passes at a host.
     pub fn capture(&mut self, host: HostId) {
         self.machines[host.index()].capture.get_or_insert_default();
     }
 
-    /// What has passed at a host since [`Lab::capture`], and begins anew.
+    /// Returns what has passed at a host since [`Lab::capture`], and starts again.
     pub fn take_captured(&mut self, host: HostId) -> Vec<Captured> {
         let capture = &mut self.machines[host.index()].capture;
         capture.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
-    /// What has passed at a host since [`Lab::capture`] or [`Lab::take_captured`].
+    /// Returns what has passed at a host since [`Lab::capture`] or [`Lab::take_captured`].
     #[must_use]
     pub fn captured(&self, host: HostId) -> &[Captured] {
         self.machines[host.index()].capture.as_deref().unwrap_or_default()

@@ -1,4 +1,4 @@
-//! Who plays in a lab: agents and connectors with their certificates, and the addresses they get.
+//! The hosts of a lab: agents and connectors with their certificates, and their addresses.
 //!
 //! It decides configurations and addresses, and what dialling and opening a stream need. It never
 //! decides what is tested.
@@ -21,10 +21,10 @@ use crate::testing::pki::{Pki, Role};
 /// The name in the certificates of all agents.
 pub const AGENT: &str = "agent";
 
-/// The port of every connector and relay. Agents take higher ones, each its own.
+/// The port of every connector and relay. Each agent has its own, higher port.
 pub const CONNECTOR_PORT: u16 = 4_433;
 
-/// A lab has room for so many addresses and for so many boxes.
+/// Most addresses, and most boxes, in a lab.
 const ROOM: u8 = 250;
 
 impl Lab {
@@ -51,7 +51,7 @@ impl Lab {
         self.agent_as(AGENT, place, change)
     }
 
-    /// Adds an agent with an identity of its own; the others all have one.
+    /// Adds an agent with its own identity; all other agents share one.
     ///
     /// # Panics
     /// If the configuration cannot work.
@@ -98,7 +98,7 @@ impl Lab {
         host
     }
 
-    /// A fresh address in a network: 198.51.100.n, or 192.168.b.n behind the box b.
+    /// Returns a fresh address in a network: 198.51.100.n, or 192.168.b.n behind the box b.
     #[must_use]
     pub fn address_in(&self, place: Place, port: u16) -> SocketAddr {
         match place {
@@ -111,7 +111,7 @@ impl Lab {
         SocketAddr::from((Ipv4Addr::new(198, 51, 100, self.hosts_so_far()), port))
     }
 
-    /// The global IPv6 address of the `n`th host.
+    /// Returns the global IPv6 address of the `n`th host.
     #[must_use]
     pub fn global_address(&self, host: HostId) -> SocketAddr {
         let port = self.address(host).port();
@@ -132,13 +132,13 @@ impl Lab {
         u8::try_from(self.internet.nats()).ok().filter(|&n| n < ROOM).expect("a lab is small")
     }
 
-    /// A host's first address.
+    /// Returns a host's first address.
     #[must_use]
     pub fn address(&self, host: HostId) -> SocketAddr {
         self.internet.addresses(host)[0]
     }
 
-    /// Gives a host one more address in its network.
+    /// Adds one more address to a host, in its network.
     pub fn add_address(&mut self, host: HostId, address: SocketAddr) {
         let mut addresses = self.internet.addresses(host).to_vec();
         addresses.push(address);
@@ -146,7 +146,7 @@ impl Lab {
         self.internet.move_host(host, place, addresses);
     }
 
-    /// Moves a host to a fresh address of a network, and tells its node if it is to know.
+    /// Moves a host to a fresh address of a network, and notifies its node if asked to.
     pub fn roam(&mut self, host: HostId, place: Place, is_told: bool) {
         let address = self.address_in(place, self.address(host).port());
         self.internet.move_host(host, place, vec![address]);
@@ -173,13 +173,13 @@ impl Lab {
         node.dial(dial, now).expect("it can dial")
     }
 
-    /// Whether a peer of a host's node is connected.
+    /// Returns true if a peer of a host's node is connected.
     #[must_use]
     pub fn is_connected(&self, host: HostId, peer: PeerId) -> bool {
         matches!(self.node(host).state(peer), Some(State::Connected { .. }))
     }
 
-    /// What a host's node knows of a peer.
+    /// Returns what a host's node knows of a peer.
     ///
     /// # Panics
     /// If it does not know it.
@@ -188,7 +188,7 @@ impl Lab {
         self.node(host).peer_snapshot(peer).expect("it is there")
     }
 
-    /// The peer that a host's node accepted last.
+    /// Returns the peer that a host's node accepted last.
     #[must_use]
     pub fn accepted(&self, host: HostId) -> Option<PeerId> {
         self.log(host).iter().rev().find_map(|(_, event)| {
@@ -196,8 +196,8 @@ impl Lab {
         })
     }
 
-    /// Opens a stream to a service of a connected peer and accepts it there: the opener's name of
-    /// it and the acceptor's. The service is a name nobody has asked for yet.
+    /// Opens a stream to a service of a connected peer and accepts it there; returns the opener's
+    /// id and the acceptor's. The service has a name that is not used before.
     ///
     /// # Panics
     /// If that takes a minute, or the peer allows no more streams.

@@ -1,9 +1,11 @@
-//! Networks joined by NATs: which way a datagram takes from one host to another, and when it is there.
+//! Networks joined by NATs: the path that a datagram takes from one host to another, and its time
+//! of arrival.
 //!
-//! It decides who has which address in which network, what each box and each link on the way makes of
-//! a datagram, and nothing about what the hosts run. A datagram passes the sender's access link, the
-//! boxes above the sender, the link between the two edges of the internet, the boxes above the
-//! receiver, each when it gets there, and the receiver's access link.
+//! It decides which host has which address in which network, and how each box and each link on the
+//! path treats a datagram; it does not know the programs of the hosts. A datagram passes the
+//! sender's access link, the boxes above the sender, the link between the two edges of the
+//! internet, the boxes above the receiver, each when it arrives there, and the receiver's access
+//! link.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -16,7 +18,7 @@ use crate::testing::marks::Marks;
 use crate::testing::nat::{Nat, Rules};
 use crate::testing::net::{HostId, Packet};
 
-/// Time that each access link takes, unless told otherwise.
+/// Latency of each access link, by default.
 pub const ACCESS_LATENCY: Duration = Duration::from_millis(1);
 
 /// A NAT or firewall of an [`Internet`].
@@ -24,7 +26,7 @@ pub const ACCESS_LATENCY: Duration = Duration::from_millis(1);
 pub struct NatId(usize);
 
 impl NatId {
-    /// The box's place among the boxes of its internet, from 0.
+    /// Returns the box's place among the boxes of its internet, from 0.
     #[must_use]
     pub const fn index(self) -> usize {
         self.0
@@ -40,14 +42,14 @@ pub enum Place {
     Behind(NatId),
 }
 
-/// Who is at an address of a network: the ends of the links between networks.
+/// The owner of an address in a network: the ends of the links between networks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Edge {
     Host(HostId),
     Nat(NatId),
 }
 
-/// One host's way into its network.
+/// The link of one host to its network.
 #[derive(Debug)]
 struct Access {
     place: Place,
@@ -73,18 +75,18 @@ enum Hop {
     Arrived(HostId, Packet),
 }
 
-/// What became of the datagrams so far.
+/// The fates of the datagrams so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Fates {
     /// Given to the network by hosts.
     pub sent: u64,
     /// Handed to a host.
     pub delivered: u64,
-    /// Lost on a link; [`Internet::marks`] tells why.
+    /// Lost on a link; [`Internet::marks`] has the reason.
     pub lost: u64,
     /// Not let through by a box.
     pub filtered: u64,
-    /// Sent where nobody is.
+    /// Sent to an address without a host.
     pub nobody_there: u64,
 }
 
@@ -103,7 +105,7 @@ pub struct Internet {
 }
 
 impl Internet {
-    /// Nothing but the internet; every crossing of it has `conditions` until told otherwise.
+    /// The internet without other networks; every crossing of it has `conditions` by default.
     #[must_use]
     pub fn new(seed: [u8; 32], conditions: Conditions) -> Self {
         Self {
@@ -122,7 +124,7 @@ impl Internet {
     /// Adds a box with its external address in the network `outside`.
     ///
     /// # Panics
-    /// If somebody there has the address.
+    /// If a host there has the address.
     pub fn add_nat(&mut self, rules: Rules, external: IpAddr, outside: Place) -> NatId {
         let taken = self.nats_on(outside).any(|(_, boxed)| boxed.nat.external() == external);
         let host = |access: &Access| {
@@ -138,7 +140,7 @@ impl Internet {
     /// Adds a host with its addresses.
     ///
     /// # Panics
-    /// If somebody in the same network has one of them.
+    /// If a host in the same network has one of them.
     pub fn add_host(&mut self, place: Place, addresses: Vec<SocketAddr>) -> HostId {
         let host = HostId::at(self.hosts.len());
         let link = |way: &str| {
@@ -151,11 +153,11 @@ impl Internet {
         host
     }
 
-    /// Moves a host to another network, to other addresses, or both. What is under way to the old
-    /// ones will find nobody there.
+    /// Moves a host to another network, to other addresses, or both. Datagrams in transit to the
+    /// old addresses are lost.
     ///
     /// # Panics
-    /// If somebody in that network has one of the addresses.
+    /// If a host in that network has one of the addresses.
     pub fn move_host(&mut self, host: HostId, place: Place, addresses: Vec<SocketAddr>) {
         self.hosts[host.index()].addresses.clear();
         for &address in &addresses {
@@ -166,46 +168,46 @@ impl Internet {
         (access.place, access.addresses) = (place, addresses);
     }
 
-    /// The addresses that a host has now.
+    /// Returns the addresses that a host has now.
     #[must_use]
     pub fn addresses(&self, host: HostId) -> &[SocketAddr] {
         &self.hosts[host.index()].addresses
     }
 
-    /// How many addresses were given to hosts so far.
+    /// Returns how many addresses were given to hosts so far.
     #[must_use]
     pub const fn addresses_given(&self) -> usize {
         self.addresses_given
     }
 
-    /// How many boxes there are.
+    /// Returns how many boxes there are.
     #[must_use]
     pub fn nats(&self) -> usize {
         self.boxes.len()
     }
 
-    /// The network that a host is in.
+    /// Returns the network that a host is in.
     #[must_use]
     pub fn place(&self, host: HostId) -> Place {
         self.hosts[host.index()].place
     }
 
-    /// A box, to look at and to change.
+    /// Returns a box, to change it.
     pub fn nat_mut(&mut self, nat: NatId) -> &mut Nat {
         &mut self.boxes[nat.0].nat
     }
 
-    /// The conditions of a host's access link: out of it, and into it.
+    /// Returns the conditions of a host's access link: out of it, and into it.
     pub fn access_mut(&mut self, host: HostId) -> (&mut Conditions, &mut Conditions) {
         let access = &mut self.hosts[host.index()];
         (access.up.conditions_mut(), access.down.conditions_mut())
     }
 
-    /// The conditions of the crossing from where one host meets the internet to where another
-    /// does: its own address, or its outermost box. Hosts inside one box share them.
+    /// Returns the conditions of the crossing from the edge of one host to the edge of another: its
+    /// own address, or its outermost box. Hosts inside one box share them.
     ///
     /// # Panics
-    /// If they meet it at one place.
+    /// If both have the same edge.
     pub fn crossing_mut(&mut self, from: HostId, to: HostId) -> &mut Conditions {
         let (from, to) = (self.edge(from), self.edge(to));
         assert_ne!(from, to, "nothing is crossed");
@@ -226,19 +228,19 @@ impl Internet {
         change(self.crossing_mut(other, one));
     }
 
-    /// What became of every datagram so far.
+    /// Returns what became of every datagram so far.
     #[must_use]
     pub const fn fates(&self) -> Fates {
         self.fates
     }
 
-    /// The rare things that links did so far.
+    /// Returns the rare things that links did so far.
     #[must_use]
     pub const fn marks(&self) -> &Marks {
         &self.marks
     }
 
-    /// When something happens next on the way.
+    /// Returns when the next event on a link is due.
     #[must_use]
     pub fn next_at(&self) -> Option<Instant> {
         self.under_way.next_at()
@@ -270,7 +272,8 @@ impl Internet {
         None
     }
 
-    /// Up from a host through the boxes above it until somebody at hand has the destination.
+    /// Moves a datagram up from a host through the boxes above it until a network contains the
+    /// destination.
     fn climb(&mut self, host: HostId, mut packet: Packet, now: Instant) {
         let (mut place, mut edge) = (self.place(host), Edge::Host(host));
         loop {
@@ -308,7 +311,7 @@ impl Internet {
         }
     }
 
-    /// Down from an edge through the boxes below it to a host.
+    /// Moves a datagram down from an edge through the boxes below it to a host.
     fn enter(&mut self, mut edge: Edge, mut packet: Packet, now: Instant) {
         loop {
             match edge {
@@ -355,7 +358,7 @@ impl Internet {
         })
     }
 
-    /// Where a host meets the internet.
+    /// Returns the edge between a host and the internet.
     fn edge(&self, host: HostId) -> Edge {
         let (mut edge, mut place) = (Edge::Host(host), self.place(host));
         while let Place::Behind(id) = place {
@@ -364,8 +367,8 @@ impl Internet {
         edge
     }
 
-    /// Who in a network takes datagrams to an address: a host with exactly that, or a box with any
-    /// port of its own or anything behind it that it does not translate.
+    /// Returns the node in a network that takes datagrams to an address: a host with exactly that,
+    /// or a box with a port on it or with addresses behind it that it does not translate.
     fn neighbour(&self, place: Place, address: SocketAddr) -> Option<Edge> {
         let there = |access: &Access| access.place == place && access.addresses.contains(&address);
         if let Some(index) = self.hosts.iter().position(there) {

@@ -1,4 +1,4 @@
-//! What is carried through a lab, checked byte by byte, and how long it stood still.
+//! Traffic through a lab, checked byte by byte, and its longest stalls.
 //!
 //! It decides what is written and when, and what the reader must see therefore. It never decides
 //! whether a loss or a pause is a failure: tests do, by the figures here.
@@ -45,32 +45,33 @@ pub struct Transfer {
 }
 
 impl Transfer {
-    /// Whether the reader has everything and the end.
+    /// Returns true if the reader has everything and the end.
     #[must_use]
     pub const fn is_complete(&self) -> bool {
         self.ended.is_some()
     }
 
-    /// Why it will never be complete.
+    /// Returns why it will never be complete.
     #[must_use]
     pub const fn broken(&self) -> Option<&StreamError> {
         self.broken.as_ref()
     }
 
-    /// Bytes that were read and are right.
+    /// Returns how many bytes were read and are correct.
     #[must_use]
     pub const fn read(&self) -> u64 {
         self.read
     }
 
-    /// The longest time in which the reader got nothing, from the beginning to the end or to `now`.
+    /// Returns the longest time in which the reader received no data, from the beginning to the end
+    /// or to `now`.
     #[must_use]
     pub fn longest_stall(&self, now: Instant) -> Duration {
         let until = self.ended.unwrap_or(now);
         self.stall.max(until.saturating_duration_since(self.progressed))
     }
 
-    /// How long it took, once it is complete.
+    /// Returns how long it took, once it is complete.
     #[must_use]
     pub fn took(&self) -> Option<Duration> {
         self.ended.map(|at| at.saturating_duration_since(self.began))
@@ -125,7 +126,7 @@ impl Transfer {
         self.progressed = now;
     }
 
-    /// Other transfers carry something else.
+    /// Returns the content; other transfers have a different one.
     fn content(&self, offset: u64, length: u64) -> Bytes {
         pattern(offset + 1_013 * self.number, length)
     }
@@ -158,7 +159,7 @@ pub struct Datagrams {
 }
 
 impl Datagrams {
-    /// How many that were sent have not arrived.
+    /// Returns how many that were sent have not arrived.
     #[must_use]
     pub const fn missing(&self) -> u64 {
         self.sent - self.received
@@ -219,7 +220,7 @@ impl Loads {
         }
     }
 
-    /// Takes what a host's node says it has received.
+    /// Fetches the data that a host's node reports as received.
     fn fetch(&mut self, host: HostId, lab: &mut Lab) {
         let looked_at = self.looked_at.entry(host).or_default();
         let news = &lab.log(host)[*looked_at..];
@@ -254,7 +255,7 @@ impl Lab {
         self.add_transfer((from.0, ours), (to, theirs), length)
     }
 
-    /// The same with `to` writing.
+    /// Returns the same with `to` writing.
     ///
     /// # Panics
     /// As [`Lab::start_upload`].
@@ -292,7 +293,7 @@ impl Lab {
         id
     }
 
-    /// How a transfer stands.
+    /// Returns the progress of a transfer.
     #[must_use]
     pub fn transfer(&self, id: TransferId) -> &Transfer {
         &self.loads.transfers[id.0]
@@ -301,7 +302,7 @@ impl Lab {
     /// Lets a host send `per_second` datagrams of `length` bytes a second to a peer, from now on.
     ///
     /// # Panics
-    /// If the length is below [`DATAGRAM_HEAD`] or there are none a second.
+    /// If the length is below [`DATAGRAM_HEAD`] or the rate is zero.
     pub fn start_datagrams(
         &mut self,
         from: (HostId, PeerId),
@@ -329,19 +330,20 @@ impl Lab {
         id
     }
 
-    /// The longest time without an arrival that ended since the last call, or has not ended.
+    /// Returns the longest time without an arrival that ended since the last call, or has not
+    /// ended.
     pub fn take_silence(&mut self, id: DatagramsId) -> Duration {
         let flow = &mut self.loads.datagrams[id.0];
         let lasting = flow.last_arrival.map(|last| self.now.saturating_duration_since(last));
         std::mem::take(&mut flow.silence).max(lasting.unwrap_or_default())
     }
 
-    /// Ends a flow of datagrams; those under way still arrive.
+    /// Ends a flow of datagrams; those in transit still arrive.
     pub fn stop_datagrams(&mut self, id: DatagramsId) {
         self.loads.datagrams[id.0].next = None;
     }
 
-    /// How a flow of datagrams stands.
+    /// Returns the progress of a flow of datagrams.
     #[must_use]
     pub fn datagrams(&self, id: DatagramsId) -> &Datagrams {
         &self.loads.datagrams[id.0]

@@ -1,7 +1,7 @@
-//! Any number of nodes behind any NATs, in virtual time: where the ways between two peers are tested.
+//! Any number of nodes behind any NATs, in virtual time: tests of the paths between two peers.
 //!
-//! It decides what happens next: the earliest of all arrivals, all deadlines and all loads, and it
-//! sleeps exactly to that. It never decides what anybody does; tests do, by what they call between
+//! It decides which event is next: the earliest of all arrivals, all deadlines and all loads, and
+//! it sleeps exactly to that. It never decides what a host does; tests do, by their calls between
 //! two steps.
 //!
 //! | to change | look in |
@@ -47,7 +47,7 @@ use crate::transmit::{Route, Transmit};
 #[derive(Debug)]
 struct Machine {
     host: Host,
-    /// Everything its nodes told, with the lab's time.
+    /// All events of its nodes, with the lab's time.
     log: Vec<(Instant, Event)>,
     capture: Option<Vec<Captured>>,
     services: Vec<Service>,
@@ -80,13 +80,13 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// An internet without hosts, whose crossings take 10 ms and lose nothing.
+    /// Returns an internet without hosts; its crossings take 10 ms and have no loss.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self::with(seed, Conditions::default())
     }
 
-    /// An internet without hosts, whose crossings have `conditions`.
+    /// Returns an internet without hosts; its crossings have `conditions`.
     #[must_use]
     pub fn with(seed: u64, conditions: Conditions) -> Self {
         let bytes = widen(seed);
@@ -101,10 +101,10 @@ impl Lab {
         }
     }
 
-    /// Adds a host with its addresses that runs nothing yet.
+    /// Adds a host with its addresses that runs no node yet.
     ///
     /// # Panics
-    /// If somebody in the same network has one of them.
+    /// If a host in the same network has one of them.
     pub fn add_host(&mut self, place: Place, addresses: Vec<SocketAddr>) -> HostId {
         let id = self.internet.add_host(place, addresses);
         let seed = Rng::new(self.seed, &format!("host {}", id.index())).seed();
@@ -116,19 +116,19 @@ impl Lab {
         id
     }
 
-    /// Starts a node on a host, that gives and takes as many as `segments` datagrams at once.
+    /// Starts a node on a host, with batches of up to `segments` datagrams.
     pub fn start(&mut self, host: HostId, config: Config, segments: usize) {
         let now = self.now;
         self.host_mut(host).start(config, segments, now);
     }
 
-    /// Takes the program of a host away without a word to anybody.
+    /// Ends the program of a host without a close to its peers.
     pub fn crash(&mut self, host: HostId) {
         self.settle();
         self.host_mut(host).node = None;
     }
 
-    /// Starts the program of a host anew; it remembers nothing.
+    /// Starts the program of a host again, without its earlier state.
     pub fn restart(&mut self, host: HostId) {
         self.settle();
         let now = self.now;
@@ -151,14 +151,15 @@ impl Lab {
         self.settle();
     }
 
-    /// Gives a node an input that no packet and no deadline brings.
+    /// Passes a node an input other than a packet or a deadline.
     pub fn handle(&mut self, host: HostId, input: Input) {
         let now = self.now;
         self.host_mut(host).handle(input, now);
         self.settle();
     }
 
-    /// A host's node and its time. What it wants after a call is done when the lab goes on.
+    /// Returns a host's node and its time. Its output after a call is processed when the lab goes
+    /// on.
     ///
     /// # Panics
     /// If the host runs none.
@@ -169,7 +170,7 @@ impl Lab {
         (host.node.as_mut().expect("the host runs a node"), here)
     }
 
-    /// A host's node.
+    /// Returns a host's node.
     ///
     /// # Panics
     /// If the host runs none.
@@ -178,53 +179,53 @@ impl Lab {
         self.machines[host.index()].host.node.as_ref().expect("the host runs a node")
     }
 
-    /// A host's node, if it has one that runs.
+    /// Returns a host's node, if it has one that runs.
     fn running(&mut self, host: HostId) -> Option<&mut Node> {
         let host = self.host_mut(host);
         if host.power == Power::On { host.node.as_mut() } else { None }
     }
 
-    /// All hosts.
+    /// Returns all hosts.
     fn hosts(&self) -> impl Iterator<Item = HostId> + use<> {
         (0..self.machines.len()).map(HostId::at)
     }
 
-    /// The seeded provider of a host, to make its configuration with.
+    /// Returns the seeded provider of a host, to make its configuration with.
     #[must_use]
     pub fn crypto(&self, host: HostId) -> &SeededCrypto {
         &self.machines[host.index()].host.crypto
     }
 
-    /// Everything that a host's nodes told so far, with the lab's time of it.
+    /// Returns all events of a host's nodes so far, with the lab's time of each.
     #[must_use]
     pub fn log(&self, host: HostId) -> &[(Instant, Event)] {
         &self.machines[host.index()].log
     }
 
-    /// The networks, to look at.
+    /// Returns the networks, to inspect them.
     #[must_use]
     pub const fn internet(&self) -> &Internet {
         &self.internet
     }
 
-    /// The networks, to change them.
+    /// Returns the networks, to change them.
     pub const fn internet_mut(&mut self) -> &mut Internet {
         &mut self.internet
     }
 
-    /// The time of the lab.
+    /// Returns the time of the lab.
     #[must_use]
     pub const fn now(&self) -> Instant {
         self.now
     }
 
-    /// Every byte sent so far, with its time and its way, as a fingerprint.
+    /// Returns a fingerprint of every byte sent so far, with its time and its path.
     #[must_use]
     pub const fn trace(&self) -> &Trace {
         &self.trace
     }
 
-    /// When something happens next, if anything ever does.
+    /// Returns when something happens next, if anything ever does.
     #[must_use]
     pub fn next_at(&self) -> Option<Instant> {
         let deadlines = self.machines.iter().filter_map(|machine| machine.host.deadline());
@@ -232,8 +233,8 @@ impl Lab {
         deadlines.chain(others.into_iter().flatten()).min().map(|at| at.max(self.now))
     }
 
-    /// Fetches what every node wants, and goes on to the next thing that happens unless that is
-    /// after `until`. Whether anything happened.
+    /// Fetches the output of every node, and goes on to the next event unless that is after
+    /// `until`. Returns true if there was one.
     pub fn step(&mut self, until: Instant) -> bool {
         self.settle();
         match self.next_at() {
@@ -261,7 +262,7 @@ impl Lab {
         while self.step(until) {}
     }
 
-    /// Lets time pass until `is_done` says so, for `limit` at most. Whether it did.
+    /// Advances time until `is_done` returns true, for `limit` at most. Returns true if it did.
     pub fn run_until(
         &mut self,
         mut is_done: impl FnMut(&mut Self) -> bool,
@@ -277,7 +278,7 @@ impl Lab {
         true
     }
 
-    /// Fetches and sends what every node wants now, and moves the loads.
+    /// Fetches and sends the output of every node now, and advances the loads.
     pub fn settle(&mut self) {
         self.drain();
         let mut loads = std::mem::take(&mut self.loads);
@@ -289,7 +290,8 @@ impl Lab {
     fn drain(&mut self) {
         for index in 0..self.machines.len() {
             let from = HostId::at(index);
-            // What the system would not send is told, and that may make the node send elsewhere.
+            // The node is notified of datagrams that the system would not send, and may then send
+            // elsewhere.
             for _ in 0..MAX_ROUNDS {
                 let sent = self.machines[index].host.drain(self.now);
                 let machine = &mut self.machines[index];
@@ -322,7 +324,7 @@ impl Lab {
         }
     }
 
-    /// Sends a datagram from a host's first address of that family, whatever it runs.
+    /// Sends a datagram from a host's first address of that family, with or without a node on it.
     ///
     /// # Panics
     /// If it has none.
@@ -337,7 +339,7 @@ impl Lab {
         self.internet.send(from, packet, self.now);
     }
 
-    /// The address that a datagram leaves from, or what a system says that cannot send it.
+    /// Returns the source address of a datagram, or the error of a system that cannot send it.
     fn source(&self, host: HostId, route: Route) -> Result<SocketAddr, &'static str> {
         let services = &self.machines[host.index()].services;
         let is_own = |a: &&SocketAddr| services.iter().all(|service| service.address != **a);
@@ -381,5 +383,6 @@ impl Lab {
     }
 }
 
-/// How often what a node does about a datagram that could not be sent is looked at within an instant.
+/// How often what a node does about a datagram that could not be sent is looked at within an
+/// instant.
 const MAX_ROUNDS: u32 = 8;

@@ -1,8 +1,8 @@
-//! What only relays have: a second address whose datagrams no node answers, and clients that attach,
-//! offer and look for services.
+//! What only relays need: a second address with datagrams that no node answers, and clients that
+//! attach, offer services and look them up.
 //!
-//! It decides who gets a datagram that reaches such an address, never what is answered. Everything of
-//! the lab that knows of relays is here.
+//! It decides which host gets a datagram that reaches such an address, never the answer. All code
+//! of the lab for relays is here.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -24,8 +24,8 @@ use crate::transmit::NextHop;
 /// The name in the certificates of relays.
 pub const RELAY: &str = "relay";
 
-/// What a host answers at an address of its own: the bytes of a datagram, whence it came, and the
-/// host's monotonic time.
+/// The answer of a host at one of its other addresses: from the bytes of a datagram, its source,
+/// and the host's monotonic time.
 pub type Answer = Box<dyn FnMut(&[u8], SocketAddr, Instant) -> Option<Vec<u8>>>;
 
 /// An address of a host that is not its node's.
@@ -41,7 +41,8 @@ impl fmt::Debug for Service {
 }
 
 impl Lab {
-    /// Adds a relay with its defaults and starts it: it tells addresses at two of its own.
+    /// Adds a relay with its defaults and starts it: it answers discovery probes at two of its
+    /// addresses.
     pub fn relay(&mut self) -> HostId {
         self.relay_with(|config| config)
     }
@@ -64,8 +65,8 @@ impl Lab {
         host
     }
 
-    /// Lets a host dial a relay, as an agent or as the connector of a name, and tells its node its
-    /// own addresses.
+    /// Makes a host dial a relay, as an agent or as the connector of a name, and sets its node's
+    /// local addresses.
     ///
     /// # Panics
     /// If it may not.
@@ -74,7 +75,7 @@ impl Lab {
         self.attach_as(host, who, relay)
     }
 
-    /// The same for an agent that has an identity of its own, as well.
+    /// Does the same for an agent that has its own identity.
     ///
     /// # Panics
     /// If it may not.
@@ -89,7 +90,7 @@ impl Lab {
         self.dial_with(host, Dial::relay(self.address(relay), RELAY, tls))
     }
 
-    /// Tells a node the addresses that its host has now.
+    /// Sets the addresses that a node's host has now.
     pub fn tell_addresses(&mut self, host: HostId) {
         let addresses = self.internet.addresses(host).to_vec();
         self.handle(host, Input::LocalAddresses(addresses));
@@ -115,14 +116,14 @@ impl Lab {
         self.dial_with(host, Dial::service(service.parse().expect("a service name"), name))
     }
 
-    /// How often a relay took what a host's node offers.
+    /// Returns how often a relay took what a host's node offers.
     #[must_use]
     pub fn registrations(&self, host: HostId) -> usize {
         let is_one = |(_, event): &&(Instant, Event)| matches!(event, Event::Registered { .. });
         self.log(host).iter().filter(is_one).count()
     }
 
-    /// By which way a host's packets to a peer go, and why.
+    /// Returns the path of a host's packets to a peer, and the reason.
     ///
     /// # Panics
     /// If the peer is not there, or not behind a relay.
@@ -131,7 +132,7 @@ impl Lab {
         self.peer(host, peer).path.expect("it is behind a relay")
     }
 
-    /// Every change of the way to a peer, with the lab's time of it.
+    /// Returns every change of the path to a peer, with the lab's time of it.
     #[must_use]
     pub fn changes(&self, host: HostId, peer: PeerId) -> Vec<(Instant, NextHop, path::PathReason)> {
         let change = |(at, event): &(Instant, Event)| {
@@ -141,14 +142,14 @@ impl Lab {
         self.log(host).iter().filter_map(change).collect()
     }
 
-    /// Whether a host's packets to a peer go directly.
+    /// Returns true if a host's packets to a peer go directly.
     #[must_use]
     pub fn is_direct(&self, host: HostId, peer: PeerId) -> bool {
         matches!(self.changes(host, peer).last(), Some((_, NextHop::Direct(_), _)))
     }
 
-    /// Adds a host on the internet with two IPv4 addresses of its own, the node's and another one,
-    /// and gives both; it runs nothing yet.
+    /// Adds a host on the internet with two IPv4 addresses, the node's and another one, and returns
+    /// both; it runs no node yet.
     pub fn relay_host(&mut self) -> (HostId, SocketAddr, SocketAddr) {
         let first = self.public_address(super::CONNECTOR_PORT);
         let host = self.add_host(Place::Public, vec![first]);
@@ -156,11 +157,11 @@ impl Lab {
         (host, first, second)
     }
 
-    /// Lets a host answer what reaches another address, of its own or the same one with another
-    /// port, by itself: its node, which may be down, neither sees nor sends anything there.
+    /// Makes a host itself answer what reaches another address, a separate one or the same one with
+    /// another port: its node, which may be down, neither receives nor sends there.
     ///
     /// # Panics
-    /// If somebody in the same network has the address.
+    /// If a host in the same network has the address.
     pub fn answer_at(&mut self, host: HostId, address: SocketAddr, answer: Answer) {
         let mut addresses = self.internet.addresses(host).to_vec();
         addresses.push(address);
@@ -183,7 +184,7 @@ impl Lab {
     }
 }
 
-/// Each relay has a key of its own.
+/// Returns the identity of a relay, with its own key.
 fn relay_identity(host: HostId) -> Issued {
     let pki = if host.index().is_multiple_of(2) { Pki::new() } else { Pki::stranger() };
     pki.issue(RELAY, Role::Connector)

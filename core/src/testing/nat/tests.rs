@@ -21,7 +21,8 @@ fn nat(rules: Rules) -> Nat {
     Nat::new(rules, outside(), [7; 32])
 }
 
-/// The external sockets of one inside socket towards: a peer, another port of it, another peer.
+/// Returns the external sockets of one inside socket towards: a peer, another port of it, another
+/// peer.
 fn towards_three(nat: &mut Nat) -> [SocketAddr; 3] {
     [far(1, 10), far(1, 11), far(2, 10)]
         .map(|to| nat.outbound(inside(2, 5000), to, origin()).unwrap())

@@ -1,5 +1,5 @@
-//! Keys in place of a CA: whoever dials a node that knows nobody, and an acceptor known by its own
-//! key.
+//! Tests keys in place of a CA: dialers of a node without trust anchors, and an acceptor with a
+//! pinned key.
 
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair, PKCS_ED25519};
 use rustls::server::{ClientHello, ResolvesServerCert};
@@ -17,7 +17,7 @@ fn digest(certificate: &CertificateDer<'_>) -> KeyDigest {
     KeyDigest::of_certificate(certificate).unwrap()
 }
 
-/// Who it is for a node that lets anyone in.
+/// Returns the identity of a peer for a node that accepts any dialer.
 fn seen(chain: &[CertificateDer<'static>]) -> Credential {
     let relay = Pki::stranger().issue("relay", Role::Connector).identity();
     let tls = Tls::with_provider(relay, Trust::anyone(), provider());
@@ -106,7 +106,7 @@ fn what_is_no_certificate_is_nobody() {
     assert!(verifiers.dialler(&[CertificateDer::from(vec![0x30, 0])], EPOCH).is_err());
 }
 
-/// A certificate that was seen somewhere, with a key that is another's.
+/// Returns an observed certificate with the key of another.
 fn borrowed(seen: &Issued, own: &Issued) -> CertifiedKey {
     let key = provider().key_provider.load_private_key(own.key()).unwrap();
     CertifiedKey::new(seen.chain(), key)
@@ -114,7 +114,7 @@ fn borrowed(seen: &Issued, own: &Issued) -> CertifiedKey {
 
 #[test]
 fn anyone_who_dials_has_to_hold_the_key() {
-    // The dialler of these tests believes the CA.
+    // The dialer of these tests trusts the CA.
     let own = Pki::new().issue("connector", Role::Connector).identity();
     let tls = Tls::with_provider(own, Trust::anyone(), provider());
     let relay = Arc::new(tls.server(&tls.verifiers().unwrap(), &wall()).unwrap());
@@ -137,7 +137,7 @@ fn pinning(pin: KeyDigest) -> ClientConfig {
     tls.client(&tls.verifiers().unwrap(), &wall()).unwrap()
 }
 
-/// An acceptor that lets anyone in, with whatever certificate and key.
+/// Returns an acceptor that accepts every dialer, with any certificate and key.
 fn relay(own: CertifiedKey) -> Arc<ServerConfig> {
     #[derive(Debug)]
     struct Always(Arc<CertifiedKey>);

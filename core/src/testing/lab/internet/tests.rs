@@ -20,7 +20,7 @@ fn send(net: &mut Internet, host: HostId, from: &str, to: SocketAddr, now: Insta
     net.send(host, Packet { from: at(from), to, ecn: None, payload: b"x".to_vec() }, now);
 }
 
-/// The next that arrives: when after `now`, at whom, from whence.
+/// Returns the next arrival: its time after `now`, the receiving host, and the source address.
 fn next(net: &mut Internet, now: Instant) -> Option<(Duration, HostId, SocketAddr)> {
     while let Some(at) = net.next_at() {
         if let Some((host, packet)) = net.poll(at) {
@@ -227,8 +227,8 @@ fn two_hosts_come_to_hear_each_other_exactly_where_their_boxes_are_said_to_let_t
     assert!((1..all.len() * all.len()).contains(&meeting), "{meeting}");
 }
 
-/// Whether two hosts hear each other, by sending to where a third one sees the other, and to where
-/// they hear it from.
+/// Returns true if two hosts reach each other: each sends to the address that a third host sees,
+/// and to the sources of arriving packets.
 fn punches(rules: [Rules; 2]) -> bool {
     let mut net = internet();
     let server = net.add_host(Place::Public, vec![at("198.51.100.1:1")]);
