@@ -4,7 +4,7 @@
 use std::hint::black_box;
 
 use adit_core::frame::{self, Decoder, HEADER_LEN};
-use adit_core::message::{Heartbeat, Message};
+use adit_core::message::{ControlMessage, Heartbeat, Message};
 use bytes::{Bytes, BytesMut};
 use criterion::{Criterion, Throughput};
 
@@ -70,12 +70,12 @@ fn large_frames(criterion: &mut Criterion) {
 fn heartbeats(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("heartbeat messages");
     group.throughput(Throughput::Elements(1));
-    let heartbeat = Message::Heartbeat(Heartbeat {
+    let heartbeat = Message::Control(ControlMessage::Heartbeat(Heartbeat {
         device_id: "device-7".to_owned(),
         timestamp: 1_767_225_600_000,
         sequence: 42,
         vitals: None,
-    });
+    }));
     let mut out = BytesMut::new();
     group.bench_function("encode", |b| {
         b.iter(|| {

@@ -10,10 +10,11 @@
 //!
 //! ```
 //! use adit_core::frame::Decoder;
-//! use adit_core::message::{Message, Open};
+//! use adit_core::message::{Message, Open, StreamMessage};
 //! use bytes::BytesMut;
 //!
-//! let open = Message::Open(Open { service: "db.primary".parse()? });
+//! let open = Open { service: "db.primary".parse()? };
+//! let open = Message::Stream(StreamMessage::Open(open));
 //! let mut wire = BytesMut::new();
 //! open.encode(&mut wire)?;
 //! assert_eq!(&wire[5..], br#"{"service":"db.primary"}"#);
@@ -68,49 +69,72 @@ trait Body: Sized {
 }
 
 macro_rules! messages {
-    ($($(#[$doc:meta])* $name:ident($body:ty) = $wire:literal;)*) => {
+    ($($(#[$of_group:meta])* $group:ident($enum:ident) {
+        $($(#[$doc:meta])* $name:ident($body:ty) = $wire:literal;)*
+    })*) => {
         /// The kinds of message this version knows.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[non_exhaustive]
-        pub enum Kind { $($(#[$doc])* $name,)* }
+        pub enum Kind { $($($(#[$doc])* $name,)*)* }
 
         impl Kind {
-            /// Every kind there is, in wire order.
-            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+            /// Every kind there is, group by group.
+            pub const ALL: &'static [Self] = &[$($(Self::$name,)*)*];
 
             /// Returns the first byte of a frame of this kind.
             #[must_use]
             pub const fn to_wire(self) -> u8 {
-                match self { $(Self::$name => $wire,)* }
+                match self { $($(Self::$name => $wire,)*)* }
             }
 
-            /// Returns the kind a frame's first byte means, if this version knows it.
+            /// Returns the kind that a frame's first byte means, if this version knows it.
             #[must_use]
             pub const fn from_wire(wire: u8) -> Option<Self> {
-                match wire { $($wire => Some(Self::$name),)* _ => None }
+                match wire { $($($wire => Some(Self::$name),)*)* _ => None }
             }
         }
 
-        /// A message of any kind.
+        $(
+            $(#[$of_group])*
+            #[derive(Debug, Clone, PartialEq)]
+            #[non_exhaustive]
+            pub enum $enum { $($(#[$doc])* $name($body),)* }
+
+            impl $enum {
+                /// Returns the kind of the message.
+                #[must_use]
+                pub const fn kind(&self) -> Kind {
+                    match self { $(Self::$name(_) => Kind::$name,)* }
+                }
+
+                fn write(&self, out: &mut BytesMut) -> Result<(), EncodeError> {
+                    match self { $(Self::$name(body) => body.write(out),)* }
+                }
+            }
+        )*
+
+        /// A message of any kind, by its group.
         #[derive(Debug, Clone, PartialEq)]
         #[non_exhaustive]
-        pub enum Message { $($(#[$doc])* $name($body),)* }
+        pub enum Message { $($(#[$of_group])* $group($enum),)* }
 
         impl Message {
             /// Returns the kind of the message.
             #[must_use]
             pub const fn kind(&self) -> Kind {
-                match self { $(Self::$name(_) => Kind::$name,)* }
+                match self { $(Self::$group(message) => message.kind(),)* }
             }
 
-            /// Reads the payload of a frame. `None` is an unknown kind, to be skipped and counted.
-            /// Bodies of requests and responses are slices of `payload`.
+            /// Reads the payload of a frame. `None` is a kind this version does not know, to be
+            /// skipped and counted. Bodies of requests and responses are slices of `payload`.
             ///
             /// # Errors
-            /// The error in the payload. It names the field, and quotes no value.
+            /// [`MessageError`] names the place in the payload, and quotes none of it.
             pub fn decode(kind: u8, payload: Bytes) -> Result<Option<Self>, MessageError> {
                 Ok(match Kind::from_wire(kind) {
-                    $(Some(Kind::$name) => Some(Self::$name(Body::read(payload)?)),)*
+                    $($(Some(Kind::$name) => {
+                        Some(Self::$group($enum::$name(Body::read(payload)?)))
+                    })*)*
                     None => None,
                 })
             }
@@ -118,10 +142,10 @@ macro_rules! messages {
             /// Appends the message to `out` as a whole frame.
             ///
             /// # Errors
-            /// A value is out of range, or the frame would be too large; `out` is unchanged.
+            /// A value is out of range, or the frame would be too large; `out` is as it was.
             pub fn encode(&self, out: &mut BytesMut) -> Result<(), EncodeError> {
                 frame::encode_with(self.kind().to_wire(), out, |out| match self {
-                    $(Self::$name(body) => body.write(out),)*
+                    $(Self::$group(message) => message.write(out),)*
                 })
             }
         }
@@ -129,62 +153,67 @@ macro_rules! messages {
 }
 
 messages! {
-    /// The sender is alive; sent every heartbeat interval.
-    Heartbeat(Heartbeat) = 0x01;
-    /// The answer to a heartbeat.
-    HeartbeatAck(HeartbeatAck) = 0x02;
-    /// A query to a model of the edge.
-    EscalationRequest(EscalationRequest) = 0x03;
-    /// The whole answer to a query.
-    EscalationResponse(EscalationResponse) = 0x04;
-    /// A part of a streamed answer.
-    StreamChunk(StreamChunk) = 0x05;
-    /// The end of a streamed answer.
-    StreamEnd(StreamEnd) = 0x06;
-    /// A refusal or a failure, in answer to an earlier message.
-    Error(ErrorMessage) = 0x07;
-    /// The sender will soon need help: a model should be warmed up.
-    PrewarmSignal(PrewarmSignal) = 0x08;
-    /// First frame of a forwarded stream; raw bytes follow.
-    Open(Open) = 0x10;
-    /// The stream is connected; raw bytes follow.
-    Opened(Opened) = 0x11;
-    /// A request, whole.
-    Request(Request) = 0x12;
-    /// A response, whole.
-    Response(Response) = 0x13;
-    /// A part of a streamed response.
-    ResponseChunk(ResponseChunk) = 0x14;
-    /// The sender is shutting down: no new streams.
-    Goaway(Goaway) = 0x15;
-    /// Relay to client: how the relay sees the client.
-    Welcome(Welcome) = 0x20;
-    /// Client to relay: the sender offers services, or refreshes that offer.
-    Register(Register) = 0x21;
-    /// The answer to an accepted registration.
-    Registered(Registered) = 0x22;
-    /// Relay to client: it is not registered, or not any more.
-    Unregistered(Unregistered) = 0x23;
-    /// Client to relay: the sender offers no services any more.
-    Withdraw(Withdraw) = 0x24;
-    /// Client to relay: requests a channel to a service.
-    Connect(Connect) = 0x25;
-    /// The answer to a lookup: there is a channel.
-    Matched(Matched) = 0x26;
-    /// The answer: there is none.
-    Unmatched(Unmatched) = 0x27;
-    /// Relay to connector: a client asked for its service.
-    Incoming(Incoming) = 0x28;
-    /// A channel is over.
-    Hangup(Hangup) = 0x29;
-    /// The addresses at which the sender may be reached directly.
-    Candidates(Candidates) = 0x2a;
-}
-
-impl Message {
-    /// Returns true if it is for a relay, from one of its clients.
-    pub(crate) const fn is_to_relay(&self) -> bool {
-        matches!(self, Self::Register(_) | Self::Withdraw(_) | Self::Connect(_) | Self::Hangup(_))
+    /// On the control stream between any two nodes: heartbeats, and where a node can be reached.
+    Control(ControlMessage) {
+        /// The sender is alive; sent every heartbeat interval.
+        Heartbeat(Heartbeat) = 0x01;
+        /// The answer to a heartbeat.
+        HeartbeatAck(HeartbeatAck) = 0x02;
+        /// The sender is shutting down: no new streams.
+        Goaway(Goaway) = 0x15;
+        /// The sender will soon need help: a model should be warmed up.
+        PrewarmSignal(PrewarmSignal) = 0x08;
+        /// The addresses at which the sender may be reached directly.
+        Candidates(Candidates) = 0x2a;
+    }
+    /// On the other streams: headers, requests, responses and refusals.
+    Stream(StreamMessage) {
+        /// A refusal or a failure, in answer to an earlier message.
+        Error(ErrorMessage) = 0x07;
+        /// First frame of a forwarded stream; raw bytes follow.
+        Open(Open) = 0x10;
+        /// The stream is connected; raw bytes follow.
+        Opened(Opened) = 0x11;
+        /// A request, whole.
+        Request(Request) = 0x12;
+        /// A response, whole.
+        Response(Response) = 0x13;
+        /// A part of a streamed response.
+        ResponseChunk(ResponseChunk) = 0x14;
+    }
+    /// On the control stream between a relay and its clients.
+    Relay(RelayMessage) {
+        /// Relay to client: how the relay sees the client.
+        Welcome(Welcome) = 0x20;
+        /// Client to relay: the sender offers services, or refreshes that offer.
+        Register(Register) = 0x21;
+        /// The answer to an accepted registration.
+        Registered(Registered) = 0x22;
+        /// Relay to client: it is not registered, or not any more.
+        Unregistered(Unregistered) = 0x23;
+        /// Client to relay: the sender offers no services any more.
+        Withdraw(Withdraw) = 0x24;
+        /// Client to relay: requests a channel to a service.
+        Connect(Connect) = 0x25;
+        /// The answer to a lookup: there is a channel.
+        Matched(Matched) = 0x26;
+        /// The answer: there is none.
+        Unmatched(Unmatched) = 0x27;
+        /// Relay to connector: a client asked for its service.
+        Incoming(Incoming) = 0x28;
+        /// A channel is over.
+        Hangup(Hangup) = 0x29;
+    }
+    /// For the cloud services of an edge: queries to a model and their answers.
+    Cloud(CloudMessage) {
+        /// A query to a model of the edge.
+        EscalationRequest(EscalationRequest) = 0x03;
+        /// The whole answer to a query.
+        EscalationResponse(EscalationResponse) = 0x04;
+        /// A part of a streamed answer.
+        StreamChunk(StreamChunk) = 0x05;
+        /// The end of a streamed answer.
+        StreamEnd(StreamEnd) = 0x06;
     }
 }
 

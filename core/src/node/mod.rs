@@ -54,7 +54,9 @@ use crate::event::Event;
 use crate::history::History;
 use crate::id::{Channel, PeerId, RequestId, StreamId};
 use crate::lifecycle::State;
-use crate::message::{Goaway, Matched, Message, Register, ServiceName};
+use crate::message::{
+    ControlMessage, Goaway, Matched, Message, Register, RelayMessage, ServiceName,
+};
 use crate::quic::{self, ConnectionId, Endpoint};
 use crate::request::{Offer, Request};
 use crate::rng::Rng;
@@ -516,7 +518,7 @@ impl Node {
         }
         // A peer without work in progress is closed now, with the same reason.
         for peer in self.peers.ids().filter(|id| !self.is_quiet(*id)).collect::<Vec<_>>() {
-            self.io.send(peer, Message::Goaway(Goaway::from(&why)));
+            self.io.send(peer, Message::Control(ControlMessage::Goaway(Goaway::from(&why))));
         }
         self.settle();
         self.advance();
@@ -873,50 +875,64 @@ impl Node {
 
     /// Passes a control message to the owner that it concerns.
     fn on_message(&mut self, peer: PeerId, message: Message) {
-        let (is_dialled, is_relay) = (self.peers.is_dialled(peer), self.peers.is_relay(peer));
+        let (is_dialled, io) = (self.peers.is_dialled(peer), &mut self.io);
+        match (message, &mut self.relay_server) {
+            (Message::Control(message), _) => self.on_control_message(peer, message),
+            (Message::Relay(message), _) if self.peers.is_relay(peer) => {
+                self.on_relay_message(peer, message);
+            }
+            (message @ Message::Relay(_), Some(relay)) if !is_dialled => {
+                relay.on_message(peer, &message, io.now());
+            }
+            (Message::Relay(_) | Message::Stream(_) | Message::Cloud(_), _) => misplaced(peer, io),
+        }
+    }
+
+    fn on_control_message(&mut self, peer: PeerId, message: ControlMessage) {
         let io = &mut self.io;
         match message {
-            Message::Heartbeat(beat) if !is_dialled => {
+            ControlMessage::Heartbeat(_) if self.peers.is_dialled(peer) => misplaced(peer, io),
+            ControlMessage::Heartbeat(beat) => {
                 self.peers.on_heartbeat(peer, &beat, self.requests.queued(peer), io);
             }
-            Message::HeartbeatAck(ack) => self.peers.on_heartbeat_ack(peer, ack.sequence, io),
-            Message::Goaway(goaway) => self.peers.on_goaway(peer, &goaway, io),
-            Message::PrewarmSignal(_) => {}
-            Message::Candidates(candidates) => {
+            ControlMessage::HeartbeatAck(ack) => {
+                self.peers.on_heartbeat_ack(peer, ack.sequence, io);
+            }
+            ControlMessage::Goaway(goaway) => self.peers.on_goaway(peer, &goaway, io),
+            ControlMessage::PrewarmSignal(_) => {}
+            ControlMessage::Candidates(candidates) => {
                 if let Some(connection) = self.peers.link(peer) {
                     self.overlay.on_candidates(connection, &candidates, io);
                 }
             }
-            Message::Welcome(welcome) if is_relay => self.overlay.on_welcome(peer, &welcome, io),
-            Message::Registered(it) if is_relay => self.relay_client.on_registered(peer, &it, io),
-            Message::Unregistered(it) if is_relay => {
-                self.relay_client.on_unregistered(peer, &it, io);
-            }
-            Message::Matched(matched) if is_relay => self.on_matched(peer, &matched),
-            Message::Unmatched(unmatched) if is_relay => {
-                let verdict = self.relay_client.on_unmatched(peer, &unmatched, io);
+        }
+    }
+
+    /// Passes a message of a relay that this node uses to the owner that it concerns.
+    fn on_relay_message(&mut self, relay: PeerId, message: RelayMessage) {
+        let io = &mut self.io;
+        match message {
+            RelayMessage::Welcome(welcome) => self.overlay.on_welcome(relay, &welcome, io),
+            RelayMessage::Registered(it) => self.relay_client.on_registered(relay, &it, io),
+            RelayMessage::Unregistered(it) => self.relay_client.on_unregistered(relay, &it, io),
+            RelayMessage::Matched(matched) => self.on_matched(relay, &matched),
+            RelayMessage::Unmatched(unmatched) => {
+                let verdict = self.relay_client.on_unmatched(relay, &unmatched, io);
                 if let Some((peer, failure)) = verdict {
                     self.peers.on_not_found(peer, failure, io);
                 }
             }
-            Message::Incoming(it) if is_relay => self.overlay.on_incoming(peer, &it, io),
-            Message::Hangup(hangup) if is_relay => {
-                let channel = Channel { relay: peer, number: hangup.channel };
+            RelayMessage::Incoming(it) => self.overlay.on_incoming(relay, &it, io),
+            RelayMessage::Hangup(hangup) => {
+                let channel = Channel { relay, number: hangup.channel };
                 tracing::debug!(%channel, why = %hangup.to_failure(), "a channel is over");
-                if let Some(owner) = self.overlay.drop_channel(channel, io) {
-                    self.relay_client.on_channel_lost(owner, peer, io);
+                if let Some(peer) = self.overlay.drop_channel(channel, io) {
+                    self.relay_client.on_channel_lost(peer, relay, io);
                 }
             }
-            message => match &mut self.relay_server {
-                Some(relay) if !is_dialled && message.is_to_relay() => {
-                    relay.on_message(peer, &message, io.now());
-                }
-                Some(_) | None => {
-                    let sentence = "a message that does not belong on the control stream";
-                    let failure = Failure::new(Code::ProtocolViolation, sentence);
-                    io.effect(Effect::Close { peer, failure });
-                }
-            },
+            RelayMessage::Register(_) | RelayMessage::Withdraw(_) | RelayMessage::Connect(_) => {
+                misplaced(relay, io);
+            }
         }
     }
 
@@ -994,7 +1010,13 @@ impl Node {
     }
 }
 
-/// Returns the class of a datagram, and its bytes.
+/// Returns the class of a datagram, and its bytes./// Closes the connection of a peer that sent a message which is not for its control stream.
+fn misplaced(peer: PeerId, io: &mut Io) {
+    let sentence = "a message that does not belong on the control stream";
+    let failure = Failure::new(Code::ProtocolViolation, sentence);
+    io.effect(Effect::Close { peer, failure });
+}
+
 fn framed(context: u8, data: &[u8]) -> Bytes {
     let mut framed = BytesMut::with_capacity(data.len() + 1);
     framed.put_u8(context);

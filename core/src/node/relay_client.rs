@@ -12,7 +12,8 @@ use crate::error::{Code, Failure};
 use crate::event::Event;
 use crate::id::PeerId;
 use crate::message::{
-    Connect, Matched, Message, Register, Registered, ServiceName, Unmatched, Unregistered, Withdraw,
+    Connect, Matched, Message, Register, Registered, RelayMessage, ServiceName, Unmatched,
+    Unregistered, Withdraw,
 };
 use crate::quic::ConnectionId;
 use crate::relay_client::{Action, Registration, Search};
@@ -246,10 +247,15 @@ impl RelayClient {
             None => {}
             Some(Action::Register { takeover }) => {
                 if let Some(offer) = self.offer.clone() {
-                    io.send(relay, Message::Register(Register { takeover, ..offer }));
+                    io.send(
+                        relay,
+                        Message::Relay(RelayMessage::Register(Register { takeover, ..offer })),
+                    );
                 }
             }
-            Some(Action::Withdraw) => io.send(relay, Message::Withdraw(Withdraw {})),
+            Some(Action::Withdraw) => {
+                io.send(relay, Message::Relay(RelayMessage::Withdraw(Withdraw {})))
+            }
             Some(Action::Dead) => {
                 let sentence = "the relay does not answer a registration";
                 let failure = Failure::new(Code::TimedOut, sentence);
@@ -279,7 +285,10 @@ impl RelayClient {
         lookup.search.on_asked(relay, request);
         let service = lookup.service.clone();
         let exclude = lookup.search.excluded().to_vec();
-        io.send(relay, Message::Connect(Connect { request, service, exclude }));
+        io.send(
+            relay,
+            Message::Relay(RelayMessage::Connect(Connect { request, service, exclude })),
+        );
     }
 
     /// Returns the peer for which a relay answers this lookup.

@@ -7,7 +7,9 @@ use super::client::End;
 use super::shutting_down;
 use crate::error::{Code, Failure};
 use crate::id::PeerId;
-use crate::message::{Connect, Hangup, Incoming, Matched, Message, ServiceName, Unmatched};
+use crate::message::{
+    Connect, Hangup, Incoming, Matched, Message, RelayMessage, ServiceName, Unmatched,
+};
 
 /// Delay requested of a client that asks too often, or for which there is no room.
 const WAIT: Duration = Duration::from_secs(1);
@@ -24,11 +26,16 @@ impl Relay {
                 let name = self.registry.get(connector).map(|it| it.name.to_string());
                 let key = self.clients.get(&connector).map(|it| it.key);
                 let (Some(name), Some(key)) = (name, key) else { return };
-                Message::Matched(Matched { request: connect.request, channel, name, key })
+                Message::Relay(RelayMessage::Matched(Matched {
+                    request: connect.request,
+                    channel,
+                    name,
+                    key,
+                }))
             }
             Err(failure) => {
                 self.counters.unmatched += 1;
-                Message::Unmatched(Unmatched::new(connect.request, &failure))
+                Message::Relay(RelayMessage::Unmatched(Unmatched::new(connect.request, &failure)))
             }
         };
         self.say(client, answer);
@@ -96,7 +103,7 @@ impl Relay {
         self.clients.get_mut(&connector)?.insert(there, end);
         self.channels += 1;
         let incoming = Incoming { channel: there, service: service.clone(), key };
-        self.say(connector, Message::Incoming(incoming));
+        self.say(connector, Message::Relay(RelayMessage::Incoming(incoming)));
         Some((here, connector))
     }
 
@@ -105,7 +112,7 @@ impl Relay {
     pub(super) fn on_hangup(&mut self, client: PeerId, hangup: &Hangup) {
         if let Some(end) = self.close(client, hangup.channel) {
             let hangup = Hangup { channel: end.number, ..hangup.clone() };
-            self.say(end.partner, Message::Hangup(hangup));
+            self.say(end.partner, Message::Relay(RelayMessage::Hangup(hangup)));
         }
     }
 
@@ -121,8 +128,11 @@ impl Relay {
         let numbers: Vec<u32> = ends.map(|(number, _)| *number).collect();
         for number in numbers {
             if let Some(end) = self.close(client, number) {
-                self.say(client, Message::Hangup(Hangup::new(number, why)));
-                self.say(end.partner, Message::Hangup(Hangup::new(end.number, why)));
+                self.say(client, Message::Relay(RelayMessage::Hangup(Hangup::new(number, why))));
+                self.say(
+                    end.partner,
+                    Message::Relay(RelayMessage::Hangup(Hangup::new(end.number, why))),
+                );
             }
         }
     }
@@ -143,8 +153,11 @@ impl Relay {
             Failure::new(Code::Forbidden, "the connector does not let this device in any more");
         for (number, end) in refused {
             self.close(connector, number);
-            self.say(connector, Message::Hangup(Hangup::new(number, &why)));
-            self.say(end.partner, Message::Hangup(Hangup::new(end.number, &why)));
+            self.say(connector, Message::Relay(RelayMessage::Hangup(Hangup::new(number, &why))));
+            self.say(
+                end.partner,
+                Message::Relay(RelayMessage::Hangup(Hangup::new(end.number, &why))),
+            );
         }
     }
 

@@ -44,7 +44,7 @@ use self::queue::Queues;
 use self::registry::Registry;
 use crate::error::{Code, Failure};
 use crate::id::PeerId;
-use crate::message::{DiscoveryKey, Message, Welcome};
+use crate::message::{DiscoveryKey, Message, RelayMessage, Welcome};
 use crate::timer::{Deadline, Timers};
 use crate::tls::KeyDigest;
 
@@ -206,32 +206,14 @@ impl Relay {
             return;
         }
         match message {
-            Message::Register(register) => self.register(client, register, now),
-            Message::Withdraw(_) => self.withdraw(client),
-            Message::Connect(connect) => self.connect(client, connect, now),
-            Message::Hangup(hangup) => self.on_hangup(client, hangup),
-            Message::Heartbeat(_)
-            | Message::HeartbeatAck(_)
-            | Message::EscalationRequest(_)
-            | Message::EscalationResponse(_)
-            | Message::StreamChunk(_)
-            | Message::StreamEnd(_)
-            | Message::Error(_)
-            | Message::PrewarmSignal(_)
-            | Message::Open(_)
-            | Message::Opened(_)
-            | Message::Request(_)
-            | Message::Response(_)
-            | Message::ResponseChunk(_)
-            | Message::Goaway(_)
-            | Message::Welcome(_)
-            | Message::Registered(_)
-            | Message::Unregistered(_)
-            | Message::Matched(_)
-            | Message::Unmatched(_)
-            | Message::Incoming(_)
-            | Message::Candidates(_) => {
-                let sentence = "a message that no client says to a relay";
+            Message::Relay(RelayMessage::Register(register)) => {
+                self.register(client, register, now)
+            }
+            Message::Relay(RelayMessage::Withdraw(_)) => self.withdraw(client),
+            Message::Relay(RelayMessage::Connect(connect)) => self.connect(client, connect, now),
+            Message::Relay(RelayMessage::Hangup(hangup)) => self.on_hangup(client, hangup),
+            Message::Relay(_) | Message::Control(_) | Message::Stream(_) | Message::Cloud(_) => {
+                let sentence = "a message that no client sends to a relay";
                 let failure = Failure::new(Code::ProtocolViolation, sentence);
                 self.actions.push_back(Action::Break { client, failure });
             }
@@ -287,7 +269,7 @@ impl Relay {
             session,
             key: DiscoveryKey(self.discovery.secret_for(session)),
         };
-        self.say(client, Message::Welcome(welcome));
+        self.say(client, Message::Relay(RelayMessage::Welcome(welcome)));
     }
 
     fn say(&mut self, client: PeerId, message: Message) {

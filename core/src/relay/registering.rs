@@ -7,7 +7,7 @@ use super::registry::Registration;
 use super::shutting_down;
 use crate::error::{Code, Failure};
 use crate::id::PeerId;
-use crate::message::{Message, Register, Registered, Unregistered};
+use crate::message::{Message, Register, Registered, RelayMessage, Unregistered};
 use crate::timer::Reason;
 use crate::tls::KeyDigest;
 
@@ -22,12 +22,15 @@ impl Relay {
                 }
                 self.install(client, Registration::new(mesh, register, now), now);
                 let registered = Registered { refresh_ms: self.config.refresh_ms() };
-                self.say(client, Message::Registered(registered));
+                self.say(client, Message::Relay(RelayMessage::Registered(registered)));
             }
             Err(failure) => {
                 let gone = Failure::new(Code::PeerGone, "the connector is not registered any more");
                 self.end_registration(client, &gone);
-                self.say(client, Message::Unregistered(Unregistered::from(&failure)));
+                self.say(
+                    client,
+                    Message::Relay(RelayMessage::Unregistered(Unregistered::from(&failure))),
+                );
             }
         }
     }
@@ -91,7 +94,7 @@ impl Relay {
         self.end_registration(ghost, &gone);
         let words = format!("this identity registered again from {observed}");
         let failure = Failure::new(Code::Replaced, words);
-        self.say(ghost, Message::Unregistered(Unregistered::from(&failure)));
+        self.say(ghost, Message::Relay(RelayMessage::Unregistered(Unregistered::from(&failure))));
         self.counters.evicted += 1;
     }
 
@@ -116,7 +119,7 @@ impl Relay {
         self.end_registration(client, &gone);
         let words = format!("not registered again within {:?}", self.config.expiry());
         let failure = Failure::new(Code::TimedOut, words);
-        self.say(client, Message::Unregistered(Unregistered::from(&failure)));
+        self.say(client, Message::Relay(RelayMessage::Unregistered(Unregistered::from(&failure))));
         self.counters.expired += 1;
     }
 

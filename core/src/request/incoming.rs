@@ -9,7 +9,7 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 
 use crate::error::{Code, Failure, Misuse};
 use crate::frame::{self, MAX_PAYLOAD};
-use crate::message::{ErrorMessage, Kind, Message};
+use crate::message::{ErrorMessage, Kind, Message, StreamMessage};
 
 /// Bytes of a streamed answer that may wait to be written before its producer must pause.
 pub(crate) const STREAM_BUFFER: usize = 256 << 10;
@@ -70,11 +70,11 @@ impl Incoming {
         if self.state == State::Answered {
             return Err(Misuse::WrongState);
         }
-        let message = Message::Error(ErrorMessage {
+        let message = Message::Stream(StreamMessage::Error(ErrorMessage {
             code: failure.code().as_str().into(),
             message: failure.detail().into(),
             details: None,
-        });
+        }));
         let mut frame = BytesMut::new();
         message.encode(&mut frame).map_err(|_| Misuse::OverLimit)?;
         self.unsent.push_back(frame.freeze());

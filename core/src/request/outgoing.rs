@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use super::Request;
 use crate::error::{Code, Failure};
 use crate::frame::Decoder;
-use crate::message::{EncodeError, Message, Request as Wire};
+use crate::message::{EncodeError, Message, Request as Wire, StreamMessage};
 
 /// The effect of a piece of the answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,12 +47,12 @@ impl Outgoing {
         request: Request,
         deadline_ms: u64,
     ) -> Result<Self, EncodeError> {
-        let wire = Message::Request(Wire {
+        let wire = Message::Stream(StreamMessage::Request(Wire {
             id: correlation,
             deadline_ms: Some(deadline_ms),
             priority: request.priority,
             body: request.body,
-        });
+        }));
         let mut frame = BytesMut::new();
         wire.encode(&mut frame)?;
         Ok(Self {
@@ -93,11 +93,14 @@ impl Outgoing {
 
     fn handle_message(&mut self, message: Message) -> Option<Step> {
         match (message, &self.expect) {
-            (Message::Response(response), Expect::Anything) => {
+            (Message::Stream(StreamMessage::Response(response)), Expect::Anything) => {
                 self.expect = Expect::End;
                 Some(Step::Body(response.body))
             }
-            (Message::ResponseChunk(chunk), Expect::Anything | Expect::Chunk(_)) => {
+            (
+                Message::Stream(StreamMessage::ResponseChunk(chunk)),
+                Expect::Anything | Expect::Chunk(_),
+            ) => {
                 let expected = match self.expect {
                     Expect::Chunk(sequence) => sequence,
                     Expect::Anything | Expect::End => 0,
@@ -109,7 +112,7 @@ impl Outgoing {
                     if chunk.is_final { Expect::End } else { Expect::Chunk(expected + 1) };
                 Some(Step::Body(chunk.body))
             }
-            (Message::Error(error), Expect::Anything | Expect::Chunk(_)) => {
+            (Message::Stream(StreamMessage::Error(error)), Expect::Anything | Expect::Chunk(_)) => {
                 Some(Step::Failed(error.to_failure()))
             }
             (_, Expect::End) => Some(failed(Code::ProtocolViolation, "a second answer")),

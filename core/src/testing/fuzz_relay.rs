@@ -12,7 +12,7 @@ use super::clock::origin;
 use crate::encapsulation;
 use crate::error::{Code, Failure};
 use crate::id::PeerId;
-use crate::message::{Connect, Hangup, Message, Register, ServiceName, Withdraw};
+use crate::message::{Connect, Hangup, Message, Register, RelayMessage, ServiceName, Withdraw};
 use crate::probe::LEN;
 use crate::relay::{Action, Client, Config, Relay};
 use crate::tls::KeyDigest;
@@ -80,12 +80,15 @@ impl Table {
             5 | 6 => {
                 let exclude = (0..4).filter(|bit| b >> bit & 1 == 1).map(key).collect();
                 let connect = Connect { request: b.into(), service: service(a), exclude };
-                self.say(client, &Message::Connect(connect));
+                self.say(client, &Message::Relay(RelayMessage::Connect(connect)));
             }
             7 => {
                 let failure = Failure::new(Code::Closed, "done");
                 self.forget(client, a.into());
-                self.say(client, &Message::Hangup(Hangup::new(a.into(), &failure)));
+                self.say(
+                    client,
+                    &Message::Relay(RelayMessage::Hangup(Hangup::new(a.into(), &failure))),
+                );
             }
             8 => self.forward(client, a, usize::from(b) * 64),
             9 => self.fetch(client, usize::from(a)),
@@ -111,12 +114,12 @@ impl Table {
             revoked: bits(b >> 4).map(|it| format!("{it:02x}")).collect(),
             takeover: a & 0x80 != 0,
         };
-        self.say(client, &Message::Register(register));
+        self.say(client, &Message::Relay(RelayMessage::Register(register)));
     }
 
     fn meddle<'a>(&mut self, client: PeerId, a: u8, b: u8, rest: &'a [u8]) -> &'a [u8] {
         match a % 5 {
-            0 => self.say(client, &Message::Withdraw(Withdraw {})),
+            0 => self.say(client, &Message::Relay(RelayMessage::Withdraw(Withdraw {}))),
             1 => self.relay.on_moved(client, ([192, 0, 2, b], 1).into()),
             2 => self.relay.drain(Duration::from_secs(b.into())),
             3 => {
@@ -191,13 +194,13 @@ impl Table {
 
     fn on_said(&mut self, client: PeerId, message: &Message) {
         message.encode(&mut BytesMut::new()).expect("it can be said");
-        if let Message::Incoming(incoming) = message {
+        if let Message::Relay(RelayMessage::Incoming(incoming)) = message {
             self.incoming = Some((client, incoming.channel));
-        } else if let Message::Matched(matched) = message {
+        } else if let Message::Relay(RelayMessage::Matched(matched)) = message {
             let connector = self.incoming.take().expect("the connector is told first");
             self.channels.insert((client, matched.channel), connector);
             self.channels.insert(connector, (client, matched.channel));
-        } else if let Message::Hangup(hangup) = message {
+        } else if let Message::Relay(RelayMessage::Hangup(hangup)) = message {
             self.forget(client, hangup.channel);
         }
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use adit_core::error::Code;
-use adit_core::message::{Message, Open};
+use adit_core::message::{Message, Open, StreamMessage};
 use bytes::BytesMut;
 
 use crate::scene::{SECOND, Scene, framed, heartbeat};
@@ -63,7 +63,9 @@ fn control_frames_of_unknown_kinds_are_counted_and_skipped() {
 fn control_frames_that_say_nonsense_close_the_connection() {
     let nested = |n: usize| [b"{\"vitals\":".as_slice(), &b"[".repeat(n), b"}"].concat();
     let mut open = BytesMut::new();
-    Message::Open(Open { service: "db".parse().unwrap() }).encode(&mut open).unwrap();
+    Message::Stream(StreamMessage::Open(Open { service: "db".parse().unwrap() }))
+        .encode(&mut open)
+        .unwrap();
     for bytes in [
         framed(0x01, b"\xff\xfe{}"),
         framed(0x01, b"{\"device_id\":\"\xc3\x28\",\"timestamp\":1,\"sequence\":1}"),

@@ -10,7 +10,7 @@ use adit_core::error::{Code, Failure};
 use adit_core::event::Event;
 use adit_core::frame;
 use adit_core::id::{PeerId, StreamId};
-use adit_core::message::{Heartbeat, Message, Request};
+use adit_core::message::{ControlMessage, Heartbeat, Message, Request, StreamMessage};
 use adit_core::node::PeerSnapshot;
 use adit_core::request::Priority;
 use adit_core::testing::clock::EPOCH;
@@ -250,7 +250,7 @@ pub(crate) fn heartbeat(sequence: u64) -> Vec<u8> {
     let timestamp = EPOCH.as_millis() as u64;
     let beat = Heartbeat { device_id: "hostile".into(), timestamp, sequence, vitals: None };
     let mut out = BytesMut::new();
-    Message::Heartbeat(beat).encode(&mut out).unwrap();
+    Message::Control(ControlMessage::Heartbeat(beat)).encode(&mut out).unwrap();
     out.to_vec()
 }
 
@@ -258,6 +258,8 @@ pub(crate) fn request(length: usize) -> Vec<u8> {
     let body = pair::pattern(0, length as u64);
     let (id, priority) = ("1".into(), Priority::Normal);
     let mut out = BytesMut::new();
-    Message::Request(Request { id, deadline_ms: None, priority, body }).encode(&mut out).unwrap();
+    Message::Stream(StreamMessage::Request(Request { id, deadline_ms: None, priority, body }))
+        .encode(&mut out)
+        .unwrap();
     out.to_vec()
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use adit_core::config::{Config, Limits};
-use adit_core::message::{Connect, Message, Register, Withdraw};
+use adit_core::message::{Connect, Message, Register, RelayMessage, Withdraw};
 use adit_core::relay;
 use adit_core::testing::link::Conditions;
 use adit_core::testing::net::HostId;
@@ -41,7 +41,7 @@ fn five_thousand_clients_that_stop_their_control_streams_leave_a_relay_up() {
         }
         swarm.run(SECOND);
         assert_eq!(swarm.peers(), 5_001);
-        swarm.say(connector, &Message::Withdraw(Withdraw {}));
+        swarm.say(connector, &Message::Relay(RelayMessage::Withdraw(Withdraw {})));
         swarm.run(SECOND);
         assert_eq!(swarm.peers(), 1, "each of them was to be told, and could not be");
         assert_eq!(swarm.connect(1).len(), 1, "the relay takes another client");
@@ -181,13 +181,13 @@ impl Swarm {
         let connector = self.open();
         self.say(
             connector,
-            &Message::Register(Register {
+            &Message::Relay(RelayMessage::Register(Register {
                 name: "connector".into(),
                 services: vec!["web".parse().unwrap()],
                 guests: Vec::new(),
                 revoked: Vec::new(),
                 takeover: true,
-            }),
+            })),
         );
         self.run(SECOND / 10);
         connector
@@ -211,7 +211,14 @@ impl Swarm {
             let request = self.next_request;
             self.next_request += 1;
             let service = "web".parse().unwrap();
-            self.say(client, &Message::Connect(Connect { request, service, exclude: vec![] }));
+            self.say(
+                client,
+                &Message::Relay(RelayMessage::Connect(Connect {
+                    request,
+                    service,
+                    exclude: vec![],
+                })),
+            );
         }
         self.run(SECOND / 2);
         clients

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use adit_core::event::Event;
 use adit_core::id::PeerId;
-use adit_core::message::Message;
+use adit_core::message::{Message, RelayMessage};
 use adit_core::node::FaultInjector;
 use adit_core::rng::Rng;
 use adit_core::testing::host::Power;
@@ -53,9 +53,9 @@ impl Evil {
 }
 
 fn note_end(ends: &mut Vec<End>, to: PeerId, message: &Message) {
-    if let Message::Matched(matched) = message {
+    if let Message::Relay(RelayMessage::Matched(matched)) = message {
         ends.push((to, matched.channel));
-    } else if let Message::Incoming(incoming) = message {
+    } else if let Message::Relay(RelayMessage::Incoming(incoming)) = message {
         ends.push((to, incoming.channel));
     }
 }
@@ -197,7 +197,7 @@ struct Liar(SocketAddr);
 
 impl FaultInjector for Liar {
     fn on_message(&mut self, _: PeerId, message: &mut Message) {
-        if let Message::Welcome(welcome) = message {
+        if let Message::Relay(RelayMessage::Welcome(welcome)) = message {
             welcome.observed = self.0;
             welcome.discovery = vec![self.0];
         }

@@ -9,12 +9,12 @@ use bytes::{Bytes, BytesMut};
 use crate::error::{Code, Failure};
 use crate::frame::Decoder;
 use crate::message::{
-    Candidate, CandidateKind, Candidates, Connect, Context, DiscoveryKey, ErrorMessage,
-    EscalationRequest, EscalationResponse, FinishReason, Goaway, Hangup, Heartbeat, HeartbeatAck,
-    Incoming, Kind, KnowledgeChunk, Mapping, Matched, Message, Open, Opened, Preferences,
-    PrewarmSignal, Priority, Register, Registered, Request, Response, ResponseChunk, Role,
-    ServerStatus, StreamChunk, StreamEnd, Turn, Unmatched, Unregistered, Usage, Verbosity, Welcome,
-    Withdraw,
+    Candidate, CandidateKind, Candidates, CloudMessage, Connect, Context, ControlMessage,
+    DiscoveryKey, ErrorMessage, EscalationRequest, EscalationResponse, FinishReason, Goaway,
+    Hangup, Heartbeat, HeartbeatAck, Incoming, Kind, KnowledgeChunk, Mapping, Matched, Message,
+    Open, Opened, Preferences, PrewarmSignal, Priority, Register, Registered, RelayMessage,
+    Request, Response, ResponseChunk, Role, ServerStatus, StreamChunk, StreamEnd, StreamMessage,
+    Turn, Unmatched, Unregistered, Usage, Verbosity, Welcome, Withdraw,
 };
 use crate::tls::KeyDigest;
 
@@ -134,19 +134,19 @@ fn samples() -> Vec<Message> {
 
 fn liveness() -> Vec<Message> {
     vec![
-        Message::Heartbeat(Heartbeat {
+        Message::Control(ControlMessage::Heartbeat(Heartbeat {
             device_id: "device-7".into(),
             timestamp: 1_767_225_600_000,
             sequence: 42,
             vitals: Some(r#"{"cpu":0.25}"#.parse().unwrap()),
-        }),
-        Message::HeartbeatAck(HeartbeatAck {
+        })),
+        Message::Control(ControlMessage::HeartbeatAck(HeartbeatAck {
             sequence: 42,
             server_time: 1_767_225_600_021,
             latency_ms: 21,
             pending_messages: 0,
             server_status: ServerStatus::Ok,
-        }),
+        })),
     ]
 }
 
@@ -154,7 +154,7 @@ fn escalation() -> Vec<Message> {
     let request_id = "r-1".to_owned();
     let usage = Some(Usage { input_tokens: 90, output_tokens: 12 });
     vec![
-        Message::EscalationRequest(EscalationRequest {
+        Message::Cloud(CloudMessage::EscalationRequest(EscalationRequest {
             context: Context {
                 framing: Some("You are a librarian.".into()),
                 knowledge_chunks: vec![KnowledgeChunk {
@@ -171,91 +171,91 @@ fn escalation() -> Vec<Message> {
             model: Some("large".into()),
             stream: true,
             ..EscalationRequest::new("r-1", "Do bears sleep?")
-        }),
-        Message::EscalationResponse(EscalationResponse {
+        })),
+        Message::Cloud(CloudMessage::EscalationResponse(EscalationResponse {
             request_id: request_id.clone(),
             content: "They sleep.".into(),
             model: "large".into(),
             finish_reason: FinishReason::Stop,
             usage,
-        }),
-        Message::StreamChunk(StreamChunk {
+        })),
+        Message::Cloud(CloudMessage::StreamChunk(StreamChunk {
             request_id: request_id.clone(),
             sequence: 0,
             is_final: true,
             data: "They sleep.".into(),
-        }),
-        Message::StreamEnd(StreamEnd {
+        })),
+        Message::Cloud(CloudMessage::StreamEnd(StreamEnd {
             request_id,
             chunks: 1,
             finish_reason: FinishReason::Stop,
             usage,
-        }),
+        })),
     ]
 }
 
 fn warnings() -> Vec<Message> {
     vec![
-        Message::Error(ErrorMessage::from(
+        Message::Stream(StreamMessage::Error(ErrorMessage::from(
             &Failure::new(Code::Overloaded, "64 streams are open")
                 .with_retry_after(Duration::from_secs(2)),
-        )),
-        Message::PrewarmSignal(PrewarmSignal {
+        ))),
+        Message::Control(ControlMessage::PrewarmSignal(PrewarmSignal {
             device_id: "device-7".into(),
             timestamp: 1_767_225_600_000,
             gpu_usage: 87.5,
             gpu_temp: Some(71.0),
             reason: "gpu over 80 %".into(),
-        }),
+        })),
     ]
 }
 
 fn tunnel() -> Vec<Message> {
     vec![
-        Message::Open(Open { service: "db.primary".parse().unwrap() }),
-        Message::Opened(Opened),
-        Message::Request(Request {
+        Message::Stream(StreamMessage::Open(Open { service: "db.primary".parse().unwrap() })),
+        Message::Stream(StreamMessage::Opened(Opened)),
+        Message::Stream(StreamMessage::Request(Request {
             id: "r-1".into(),
             deadline_ms: Some(5000),
             priority: Priority::High,
             body: Bytes::from_static(b"hello"),
-        }),
-        Message::Response(Response { body: Bytes::from_static(b"hello") }),
-        Message::ResponseChunk(ResponseChunk {
+        })),
+        Message::Stream(StreamMessage::Response(Response { body: Bytes::from_static(b"hello") })),
+        Message::Stream(StreamMessage::ResponseChunk(ResponseChunk {
             sequence: 7,
             is_final: true,
             body: Bytes::from_static(b"hello"),
-        }),
-        Message::Goaway(Goaway {
+        })),
+        Message::Control(ControlMessage::Goaway(Goaway {
             code: "shutting_down".into(),
             message: "back soon".into(),
             retry_after_ms: Some(3000),
-        }),
+        })),
     ]
 }
 
 fn registration() -> Vec<Message> {
     vec![
-        Message::Welcome(Welcome {
+        Message::Relay(RelayMessage::Welcome(Welcome {
             observed: "203.0.113.7:40001".parse().unwrap(),
             discovery: vec!["192.0.2.1:443".parse().unwrap(), "[2001:db8::1]:443".parse().unwrap()],
             session: 0xff,
             key: DiscoveryKey(std::array::from_fn(|at| at as u8)),
-        }),
-        Message::Register(Register {
+        })),
+        Message::Relay(RelayMessage::Register(Register {
             name: "device-7".into(),
             services: vec!["db.primary".parse().unwrap()],
             guests: vec![KeyDigest([0xab; 32])],
             revoked: vec!["0a1b".into()],
             takeover: true,
-        }),
-        Message::Registered(Registered { refresh_ms: 30_000 }),
-        Message::Unregistered(Unregistered {
+        })),
+        Message::Relay(RelayMessage::Registered(Registered { refresh_ms: 30_000 })),
+        Message::Relay(RelayMessage::Unregistered(Unregistered {
             code: "replaced".into(),
             message: "registered again from 203.0.113.9:40002".into(),
             retry_after_ms: None,
-        }),
-        Message::Withdraw(Withdraw {}),
+        })),
+        Message::Relay(RelayMessage::Withdraw(Withdraw {})),
     ]
 }
 
@@ -263,31 +263,35 @@ fn channels() -> Vec<Message> {
     let service = "db.primary".parse().unwrap();
     let candidate = |kind, address: &str| Candidate { kind, address: address.parse().unwrap() };
     vec![
-        Message::Connect(Connect {
+        Message::Relay(RelayMessage::Connect(Connect {
             request: 3,
             service: "db.primary".parse().unwrap(),
             exclude: vec![KeyDigest([0xab; 32])],
-        }),
-        Message::Matched(Matched {
+        })),
+        Message::Relay(RelayMessage::Matched(Matched {
             request: 3,
             channel: 5,
             name: "device-7".into(),
             key: KeyDigest([0xcd; 32]),
-        }),
-        Message::Unmatched(Unmatched::new(
+        })),
+        Message::Relay(RelayMessage::Unmatched(Unmatched::new(
             3,
             &Failure::new(Code::UnknownService, "nobody offers it to you here")
                 .with_retry_after(Duration::from_secs(1)),
-        )),
-        Message::Incoming(Incoming { channel: 9, service, key: KeyDigest([0xab; 32]) }),
-        Message::Hangup(Hangup::new(5, &Failure::new(Code::Closed, "done"))),
-        Message::Candidates(Candidates {
+        ))),
+        Message::Relay(RelayMessage::Incoming(Incoming {
+            channel: 9,
+            service,
+            key: KeyDigest([0xab; 32]),
+        })),
+        Message::Relay(RelayMessage::Hangup(Hangup::new(5, &Failure::new(Code::Closed, "done")))),
+        Message::Control(ControlMessage::Candidates(Candidates {
             candidates: vec![
                 candidate(CandidateKind::Host, "192.168.1.7:40001"),
                 candidate(CandidateKind::Reflexive, "203.0.113.7:40001"),
             ],
             mapping: Mapping::Independent,
             round: 1,
-        }),
+        })),
     ]
 }

@@ -5,10 +5,11 @@ use bytes::{Bytes, BytesMut};
 use super::{decode, payload_of};
 use crate::frame::MAX_PAYLOAD;
 use crate::message::{
-    EncodeError, ErrorMessage, EscalationRequest, Heartbeat, InvalidServiceName, KnowledgeChunk,
-    MAX_CODE, MAX_ID, MAX_LIST, MAX_OBJECT, MAX_OBJECT_DEPTH, MAX_QUERY_CHARS, MAX_SENTENCE,
-    Message, MessageError, Object, OutOfRange, PrewarmSignal, Priority, Request, Response,
-    ResponseChunk, ServerStatus, ServiceName,
+    CloudMessage, ControlMessage, EncodeError, ErrorMessage, EscalationRequest, Heartbeat,
+    InvalidServiceName, KnowledgeChunk, MAX_CODE, MAX_ID, MAX_LIST, MAX_OBJECT, MAX_OBJECT_DEPTH,
+    MAX_QUERY_CHARS, MAX_SENTENCE, Message, MessageError, Object, OutOfRange, PrewarmSignal,
+    Priority, RelayMessage, Request, Response, ResponseChunk, ServerStatus, ServiceName,
+    StreamMessage,
 };
 
 const GOOD: &str = r#"{"device_id":"d","timestamp":1,"sequence":2}"#;
@@ -27,7 +28,9 @@ fn fields_of_later_versions_are_ignored() {
     assert!(decode(0x01, GOOD).unwrap().is_some());
     let ack = r#"{"sequence":1,"server_time":2,"latency_ms":3,"pending_messages":4,
         "server_status":"levitating"}"#;
-    let Ok(Some(Message::HeartbeatAck(ack))) = decode(0x02, ack) else { panic!("refused") };
+    let Ok(Some(Message::Control(ControlMessage::HeartbeatAck(ack)))) = decode(0x02, ack) else {
+        panic!("refused")
+    };
     assert_eq!(ack.server_status, ServerStatus::Unknown);
 }
 
@@ -115,30 +118,34 @@ fn an_object_is_taken_at_its_depth_and_size_and_refused_one_past_either() {
 fn a_value_is_sent_and_taken_at_its_limit_and_neither_one_past_it() {
     let id = |length| "i".repeat(length);
     let beat = |length| {
-        Message::Heartbeat(Heartbeat {
+        Message::Control(ControlMessage::Heartbeat(Heartbeat {
             device_id: id(length),
             timestamp: 0,
             sequence: 0,
             vitals: None,
-        })
+        }))
     };
     at_and_past(&[beat(1), beat(MAX_ID)], &[beat(0), beat(MAX_ID + 1)], "device_id");
 
     let error = |code, words: usize| {
         let message = "w".repeat(words);
-        Message::Error(ErrorMessage { code: id(code), message, details: None })
+        Message::Stream(StreamMessage::Error(ErrorMessage {
+            code: id(code),
+            message,
+            details: None,
+        }))
     };
     at_and_past(&[error(1, 0), error(MAX_CODE, MAX_SENTENCE)], &[error(MAX_CODE + 1, 0)], "code");
     at_and_past(&[], &[error(1, MAX_SENTENCE + 1)], "message");
 
     let prewarm = |gpu_usage, gpu_temp| {
-        Message::PrewarmSignal(PrewarmSignal {
+        Message::Control(ControlMessage::PrewarmSignal(PrewarmSignal {
             device_id: id(1),
             timestamp: 0,
             gpu_usage,
             gpu_temp: Some(gpu_temp),
             reason: String::new(),
-        })
+        }))
     };
     at_and_past(
         &[prewarm(0.0, -273.0), prewarm(100.0, 1000.0)],
@@ -157,7 +164,7 @@ fn an_escalation_is_sent_and_taken_at_its_limits_and_neither_one_past_them() {
     let with = |change: &dyn Fn(&mut EscalationRequest)| {
         let mut request = EscalationRequest::new("r", "q");
         change(&mut request);
-        Message::EscalationRequest(request)
+        Message::Cloud(CloudMessage::EscalationRequest(request))
     };
     let query = |chars: usize| with(&|it| it.query = "é".repeat(chars).into());
     at_and_past(
@@ -214,7 +221,7 @@ fn a_request_without_deadline_or_priority_has_neither_hurry() {
     let request = decode(0x12, b"\0\x0a{\"id\":\"r\"}body").unwrap().unwrap();
     let body = Bytes::from_static(b"body");
     let expected = Request { id: "r".into(), deadline_ms: None, priority: Priority::Normal, body };
-    assert_eq!(request, Message::Request(expected));
+    assert_eq!(request, Message::Stream(StreamMessage::Request(expected)));
     assert!(Priority::High < Priority::Normal && Priority::Normal < Priority::Low);
 }
 
@@ -223,7 +230,7 @@ fn flags_of_later_versions_are_ignored() {
     for (flags, is_final) in [(0x00, false), (0x01, true), (0xfe, false), (0xff, true)] {
         let chunk = decode(0x14, [0, 0, 0, 0, 0, 0, 0, 5, flags]).unwrap().unwrap();
         let expected = ResponseChunk { sequence: 5, is_final, body: Bytes::new() };
-        assert_eq!(chunk, Message::ResponseChunk(expected));
+        assert_eq!(chunk, Message::Stream(StreamMessage::ResponseChunk(expected)));
     }
 }
 
@@ -233,15 +240,17 @@ fn bodies_are_not_copied_on_receipt() {
     let request = Request { id: "r".into(), deadline_ms: None, priority: Priority::Low, body };
     let response = Response { body: request.body.clone() };
     let chunk = ResponseChunk { sequence: 0, is_final: false, body: request.body.clone() };
-    for message in
-        [Message::Request(request), Message::Response(response), Message::ResponseChunk(chunk)]
-    {
+    for message in [
+        Message::Stream(StreamMessage::Request(request)),
+        Message::Stream(StreamMessage::Response(response)),
+        Message::Stream(StreamMessage::ResponseChunk(chunk)),
+    ] {
         let payload = payload_of(&message).unwrap();
         let tail = payload[payload.len() - 8..].as_ptr();
         let read = Message::decode(message.kind().to_wire(), payload).unwrap().unwrap();
-        let (Message::Request(Request { body, .. })
-        | Message::Response(Response { body })
-        | Message::ResponseChunk(ResponseChunk { body, .. })) = read
+        let (Message::Stream(StreamMessage::Request(Request { body, .. }))
+        | Message::Stream(StreamMessage::Response(Response { body }))
+        | Message::Stream(StreamMessage::ResponseChunk(ResponseChunk { body, .. }))) = read
         else {
             panic!("another kind")
         };
@@ -253,12 +262,17 @@ fn bodies_are_not_copied_on_receipt() {
 fn a_response_at_the_limit_is_sent_and_one_past_it_leaves_the_buffer_as_it_was() {
     let body = Bytes::from(vec![0; MAX_PAYLOAD + 1]);
     let mut wire = BytesMut::from(&b"before"[..]);
-    let past = Message::Response(Response { body: body.clone() });
+    let past = Message::Stream(StreamMessage::Response(Response { body: body.clone() }));
     assert_eq!(past.encode(&mut wire), Err(EncodeError::TooLarge));
     let chunk = ResponseChunk { sequence: 0, is_final: true, body: body.slice(..MAX_PAYLOAD - 8) };
-    assert_eq!(Message::ResponseChunk(chunk).encode(&mut wire), Err(EncodeError::TooLarge));
+    assert_eq!(
+        Message::Stream(StreamMessage::ResponseChunk(chunk)).encode(&mut wire),
+        Err(EncodeError::TooLarge)
+    );
     assert_eq!(&wire[..], b"before");
-    Message::Response(Response { body: body.slice(1..) }).encode(&mut wire).unwrap();
+    Message::Stream(StreamMessage::Response(Response { body: body.slice(1..) }))
+        .encode(&mut wire)
+        .unwrap();
     assert_eq!(wire.len(), 6 + 5 + MAX_PAYLOAD);
 }
 
@@ -267,7 +281,7 @@ fn json_that_grows_past_the_limit_while_it_is_written_is_undone() {
     let mut request = EscalationRequest::new("r", "q");
     request.context.framing = Some("\u{1}".repeat(MAX_PAYLOAD / 6 + 1).into());
     let mut wire = BytesMut::from(&b"before"[..]);
-    let sent = Message::EscalationRequest(request).encode(&mut wire);
+    let sent = Message::Cloud(CloudMessage::EscalationRequest(request)).encode(&mut wire);
     assert_eq!(sent, Err(EncodeError::TooLarge));
     assert_eq!(&wire[..], b"before");
 }
@@ -282,31 +296,33 @@ pub(super) fn at_and_past(good: &[Message], bad: &[Message], field: &'static str
     for message in bad {
         assert_eq!(payload_of(message), Err(OutOfRange { field }.into()));
         let json = match message {
-            Message::Heartbeat(body) => serde_json::to_vec(body),
-            Message::Error(body) => serde_json::to_vec(body),
-            Message::PrewarmSignal(body) => serde_json::to_vec(body),
-            Message::EscalationRequest(body) => serde_json::to_vec(body),
-            Message::Welcome(body) => serde_json::to_vec(body),
-            Message::Register(body) => serde_json::to_vec(body),
-            Message::Registered(body) => serde_json::to_vec(body),
-            Message::Unregistered(body) => serde_json::to_vec(body),
-            Message::Connect(body) => serde_json::to_vec(body),
-            Message::Matched(body) => serde_json::to_vec(body),
-            Message::Unmatched(body) => serde_json::to_vec(body),
-            Message::Hangup(body) => serde_json::to_vec(body),
-            Message::Candidates(body) => serde_json::to_vec(body),
-            Message::HeartbeatAck(_)
-            | Message::EscalationResponse(_)
-            | Message::StreamChunk(_)
-            | Message::StreamEnd(_)
-            | Message::Open(_)
-            | Message::Opened(_)
-            | Message::Request(_)
-            | Message::Response(_)
-            | Message::ResponseChunk(_)
-            | Message::Goaway(_)
-            | Message::Withdraw(_)
-            | Message::Incoming(_) => panic!("no limit of {:?} is tried here", message.kind()),
+            Message::Control(ControlMessage::Heartbeat(body)) => serde_json::to_vec(body),
+            Message::Stream(StreamMessage::Error(body)) => serde_json::to_vec(body),
+            Message::Control(ControlMessage::PrewarmSignal(body)) => serde_json::to_vec(body),
+            Message::Cloud(CloudMessage::EscalationRequest(body)) => serde_json::to_vec(body),
+            Message::Relay(RelayMessage::Welcome(body)) => serde_json::to_vec(body),
+            Message::Relay(RelayMessage::Register(body)) => serde_json::to_vec(body),
+            Message::Relay(RelayMessage::Registered(body)) => serde_json::to_vec(body),
+            Message::Relay(RelayMessage::Unregistered(body)) => serde_json::to_vec(body),
+            Message::Relay(RelayMessage::Connect(body)) => serde_json::to_vec(body),
+            Message::Relay(RelayMessage::Matched(body)) => serde_json::to_vec(body),
+            Message::Relay(RelayMessage::Unmatched(body)) => serde_json::to_vec(body),
+            Message::Relay(RelayMessage::Hangup(body)) => serde_json::to_vec(body),
+            Message::Control(ControlMessage::Candidates(body)) => serde_json::to_vec(body),
+            Message::Control(ControlMessage::HeartbeatAck(_))
+            | Message::Cloud(CloudMessage::EscalationResponse(_))
+            | Message::Cloud(CloudMessage::StreamChunk(_))
+            | Message::Cloud(CloudMessage::StreamEnd(_))
+            | Message::Stream(StreamMessage::Open(_))
+            | Message::Stream(StreamMessage::Opened(_))
+            | Message::Stream(StreamMessage::Request(_))
+            | Message::Stream(StreamMessage::Response(_))
+            | Message::Stream(StreamMessage::ResponseChunk(_))
+            | Message::Control(ControlMessage::Goaway(_))
+            | Message::Relay(RelayMessage::Withdraw(_))
+            | Message::Relay(RelayMessage::Incoming(_)) => {
+                panic!("no limit of {:?} is tried here", message.kind())
+            }
         };
         let read = decode(message.kind().to_wire(), json.unwrap());
         assert_eq!(read, Err(OutOfRange { field }.into()));

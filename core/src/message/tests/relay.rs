@@ -5,10 +5,11 @@ use std::net::SocketAddr;
 use super::hostile::at_and_past;
 use super::{decode, payload_of};
 use crate::message::{
-    Candidate, CandidateKind, Candidates, Connect, DiscoveryKey, Hangup, MAX_CANDIDATES, MAX_CODE,
-    MAX_DISCOVERY, MAX_EXCLUDED, MAX_GUESTS, MAX_ID, MAX_REVOKED, MAX_SENTENCE, MAX_SERIAL,
-    MAX_SERVICE_NAME, MAX_SERVICES, Mapping, Matched, Message, MessageError, REFRESH_MS, Register,
-    Registered, ServiceName, Unmatched, Unregistered, Welcome, Withdraw,
+    Candidate, CandidateKind, Candidates, Connect, ControlMessage, DiscoveryKey, Hangup,
+    MAX_CANDIDATES, MAX_CODE, MAX_DISCOVERY, MAX_EXCLUDED, MAX_GUESTS, MAX_ID, MAX_REVOKED,
+    MAX_SENTENCE, MAX_SERIAL, MAX_SERVICE_NAME, MAX_SERVICES, Mapping, Matched, Message,
+    MessageError, REFRESH_MS, Register, Registered, RelayMessage, ServiceName, Unmatched,
+    Unregistered, Welcome, Withdraw,
 };
 use crate::tls::KeyDigest;
 
@@ -23,7 +24,7 @@ fn a_registration_is_sent_and_taken_at_its_limits_and_neither_one_past_them() {
     let with = |change: &dyn Fn(&mut Register)| {
         let mut register = registration();
         change(&mut register);
-        Message::Register(register)
+        Message::Relay(RelayMessage::Register(register))
     };
     let name = |name: &str| with(&|it| it.name = name.into());
     let long = "n".repeat(MAX_ID + 1);
@@ -50,7 +51,10 @@ fn a_registration_is_sent_and_taken_at_its_limits_and_neither_one_past_them() {
         "revoked",
     );
     let defaults = Register { takeover: false, ..registration() };
-    assert_eq!(decode(0x21, r#"{"name":"n"}"#), Ok(Some(Message::Register(defaults))));
+    assert_eq!(
+        decode(0x21, r#"{"name":"n"}"#),
+        Ok(Some(Message::Relay(RelayMessage::Register(defaults))))
+    );
 }
 
 #[test]
@@ -62,22 +66,39 @@ fn the_largest_message_of_every_kind_fits_a_control_frame() {
     let (code, message) = ("c".repeat(MAX_CODE), "\u{1}".repeat(MAX_SENTENCE));
     let request = u64::MAX;
     let largest = [
-        Message::Register(Register {
+        Message::Relay(RelayMessage::Register(Register {
             name: name.clone(),
             services: vec![long.clone(); MAX_SERVICES],
             guests: vec![DIGEST; MAX_GUESTS],
             revoked: vec!["f".repeat(MAX_SERIAL); MAX_REVOKED],
             takeover: false,
-        }),
-        Message::Connect(Connect { request, service: long, exclude: vec![DIGEST; MAX_EXCLUDED] }),
-        Message::Welcome(Welcome { discovery: vec![address; MAX_DISCOVERY], ..welcome(address) }),
-        Message::Unmatched(Unmatched { request, code, message, retry_after_ms: Some(u64::MAX) }),
-        Message::Matched(Matched { request, channel: u32::MAX, name, key: DIGEST }),
-        Message::Candidates(Candidates {
+        })),
+        Message::Relay(RelayMessage::Connect(Connect {
+            request,
+            service: long,
+            exclude: vec![DIGEST; MAX_EXCLUDED],
+        })),
+        Message::Relay(RelayMessage::Welcome(Welcome {
+            discovery: vec![address; MAX_DISCOVERY],
+            ..welcome(address)
+        })),
+        Message::Relay(RelayMessage::Unmatched(Unmatched {
+            request,
+            code,
+            message,
+            retry_after_ms: Some(u64::MAX),
+        })),
+        Message::Relay(RelayMessage::Matched(Matched {
+            request,
+            channel: u32::MAX,
+            name,
+            key: DIGEST,
+        })),
+        Message::Control(ControlMessage::Candidates(Candidates {
             candidates: vec![candidate; MAX_CANDIDATES],
             mapping: Mapping::Independent,
             round: u32::MAX,
-        }),
+        })),
     ];
     for message in largest {
         let length = payload_of(&message).unwrap().len();
@@ -113,11 +134,14 @@ fn an_address_of_somebody_else_is_one_that_packets_can_be_sent_to() {
     let all = |of: &[SocketAddr], message: fn(SocketAddr) -> Message| {
         of.iter().map(|address| message(*address)).collect::<Vec<_>>()
     };
-    let observed = |address| Message::Welcome(welcome(address));
+    let observed = |address| Message::Relay(RelayMessage::Welcome(welcome(address)));
     at_and_past(&all(&good, observed), &all(&bad, observed), "observed");
     let discovery = |address| {
         let known = "192.0.2.1:9".parse().unwrap();
-        Message::Welcome(Welcome { discovery: vec![known, address], ..welcome(known) })
+        Message::Relay(RelayMessage::Welcome(Welcome {
+            discovery: vec![known, address],
+            ..welcome(known)
+        }))
     };
     at_and_past(&all(&good, discovery), &all(&bad, discovery), "discovery");
     at_and_past(&all(&good, candidate), &all(&bad, candidate), "candidates");
@@ -126,13 +150,21 @@ fn an_address_of_somebody_else_is_one_that_packets_can_be_sent_to() {
 #[test]
 fn lists_and_times_of_a_relay_are_taken_at_their_limits_and_refused_one_past_them() {
     let address = "192.0.2.1:9".parse().unwrap();
-    let discovery =
-        |count| Message::Welcome(Welcome { discovery: vec![address; count], ..welcome(address) });
+    let discovery = |count| {
+        Message::Relay(RelayMessage::Welcome(Welcome {
+            discovery: vec![address; count],
+            ..welcome(address)
+        }))
+    };
     at_and_past(&[discovery(MAX_DISCOVERY)], &[discovery(MAX_DISCOVERY + 1)], "discovery");
     let candidates = |count| {
         let candidate = Candidate { kind: CandidateKind::Mapped, address };
         let candidates = vec![candidate; count];
-        Message::Candidates(Candidates { candidates, mapping: Mapping::None, round: 0 })
+        Message::Control(ControlMessage::Candidates(Candidates {
+            candidates,
+            mapping: Mapping::None,
+            round: 0,
+        }))
     };
     at_and_past(
         &[candidates(0), candidates(MAX_CANDIDATES)],
@@ -141,10 +173,14 @@ fn lists_and_times_of_a_relay_are_taken_at_their_limits_and_refused_one_past_the
     );
     let exclude = |count| {
         let exclude = vec![DIGEST; count];
-        Message::Connect(Connect { request: 0, service: service("s"), exclude })
+        Message::Relay(RelayMessage::Connect(Connect {
+            request: 0,
+            service: service("s"),
+            exclude,
+        }))
     };
     at_and_past(&[exclude(MAX_EXCLUDED)], &[exclude(MAX_EXCLUDED + 1)], "exclude");
-    let refresh = |refresh_ms| Message::Registered(Registered { refresh_ms });
+    let refresh = |refresh_ms| Message::Relay(RelayMessage::Registered(Registered { refresh_ms }));
     let (least, most) = (*REFRESH_MS.start(), *REFRESH_MS.end());
     at_and_past(
         &[refresh(least), refresh(most)],
@@ -153,7 +189,7 @@ fn lists_and_times_of_a_relay_are_taken_at_their_limits_and_refused_one_past_the
     );
     let matched = |length: usize| {
         let name = "n".repeat(length);
-        Message::Matched(Matched { request: 0, channel: 0, name, key: DIGEST })
+        Message::Relay(RelayMessage::Matched(Matched { request: 0, channel: 0, name, key: DIGEST }))
     };
     at_and_past(&[matched(MAX_ID)], &[matched(0), matched(MAX_ID + 1)], "name");
 }
@@ -163,14 +199,22 @@ fn a_reason_is_taken_at_its_limit_and_refused_one_past_it() {
     let all = |code: usize, words: usize| {
         let (code, message) = ("c".repeat(code), "w".repeat(words));
         [
-            Message::Hangup(Hangup { channel: 0, code: code.clone(), message: message.clone() }),
-            Message::Unmatched(Unmatched {
+            Message::Relay(RelayMessage::Hangup(Hangup {
+                channel: 0,
+                code: code.clone(),
+                message: message.clone(),
+            })),
+            Message::Relay(RelayMessage::Unmatched(Unmatched {
                 request: 0,
                 code: code.clone(),
                 message: message.clone(),
                 retry_after_ms: None,
-            }),
-            Message::Unregistered(Unregistered { code, message, retry_after_ms: None }),
+            })),
+            Message::Relay(RelayMessage::Unregistered(Unregistered {
+                code,
+                message,
+                retry_after_ms: None,
+            })),
         ]
     };
     at_and_past(&all(1, 0), &all(0, 0), "code");
@@ -207,12 +251,17 @@ fn digests_sessions_and_keys_have_one_form() {
 fn kinds_of_candidates_and_mappings_of_later_versions_are_unknown() {
     let later = r#"{"candidates":[{"kind":"carrier_pigeon","address":"192.0.2.1:9"}],
         "mapping":"telepathic","round":4}"#;
-    let Ok(Some(Message::Candidates(read))) = decode(0x2a, later) else { panic!("refused") };
+    let Ok(Some(Message::Control(ControlMessage::Candidates(read)))) = decode(0x2a, later) else {
+        panic!("refused")
+    };
     assert_eq!((read.candidates[0].kind, read.mapping), (CandidateKind::Unknown, Mapping::Unknown));
     let bare = decode(0x2a, r#"{"round":0}"#);
     let nothing = Candidates { candidates: Vec::new(), mapping: Mapping::Unknown, round: 0 };
-    assert_eq!(bare, Ok(Some(Message::Candidates(nothing))));
-    assert_eq!(decode(0x24, r#"{"later":1}"#), Ok(Some(Message::Withdraw(Withdraw {}))));
+    assert_eq!(bare, Ok(Some(Message::Control(ControlMessage::Candidates(nothing)))));
+    assert_eq!(
+        decode(0x24, r#"{"later":1}"#),
+        Ok(Some(Message::Relay(RelayMessage::Withdraw(Withdraw {}))))
+    );
 }
 
 fn registration() -> Register {
@@ -231,7 +280,11 @@ fn welcome(observed: SocketAddr) -> Welcome {
 
 fn candidate(address: SocketAddr) -> Message {
     let candidates = vec![Candidate { kind: CandidateKind::Host, address }];
-    Message::Candidates(Candidates { candidates, mapping: Mapping::Dependent, round: 0 })
+    Message::Control(ControlMessage::Candidates(Candidates {
+        candidates,
+        mapping: Mapping::Dependent,
+        round: 0,
+    }))
 }
 
 fn service(name: &str) -> ServiceName {

@@ -10,12 +10,13 @@ use super::{decode, payload_of};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::message::{
-    Candidate, CandidateKind, Candidates, Connect, Context, DiscoveryKey, ErrorMessage,
-    EscalationRequest, EscalationResponse, FinishReason, Goaway, Hangup, Heartbeat, HeartbeatAck,
-    Incoming, Kind, KnowledgeChunk, Mapping, Matched, Message, Object, Open, Opened, Preferences,
-    PrewarmSignal, Priority, REFRESH_MS, Register, Registered, Request, Response, ResponseChunk,
-    Role, ServerStatus, ServiceName, StreamChunk, StreamEnd, Text, Turn, Unmatched, Unregistered,
-    Usage, Verbosity, Welcome, Withdraw,
+    Candidate, CandidateKind, Candidates, CloudMessage, Connect, Context, ControlMessage,
+    DiscoveryKey, ErrorMessage, EscalationRequest, EscalationResponse, FinishReason, Goaway,
+    Hangup, Heartbeat, HeartbeatAck, Incoming, Kind, KnowledgeChunk, Mapping, Matched, Message,
+    Object, Open, Opened, Preferences, PrewarmSignal, Priority, REFRESH_MS, Register, Registered,
+    RelayMessage, Request, Response, ResponseChunk, Role, ServerStatus, ServiceName, StreamChunk,
+    StreamEnd, StreamMessage, Text, Turn, Unmatched, Unregistered, Usage, Verbosity, Welcome,
+    Withdraw,
 };
 use crate::tls::KeyDigest;
 
@@ -77,72 +78,65 @@ fn message() -> impl Strategy<Value = Message> {
 fn control() -> impl Strategy<Value = Message> {
     prop_oneof![
         (id(), any::<u64>(), any::<u64>(), of(object())).prop_map(
-            |(device_id, timestamp, sequence, vitals)| Message::Heartbeat(Heartbeat {
-                device_id,
-                timestamp,
-                sequence,
-                vitals
-            })
+            |(device_id, timestamp, sequence, vitals)| Message::Control(ControlMessage::Heartbeat(
+                Heartbeat { device_id, timestamp, sequence, vitals }
+            ))
         ),
         (any::<[u64; 4]>(), server_status()).prop_map(|(numbers, server_status)| {
             let [sequence, server_time, latency_ms, pending_messages] = numbers;
-            Message::HeartbeatAck(HeartbeatAck {
+            Message::Control(ControlMessage::HeartbeatAck(HeartbeatAck {
                 sequence,
                 server_time,
                 latency_ms,
                 pending_messages,
                 server_status,
-            })
+            }))
         }),
         escalation_request(),
         (id(), text(), id(), finish(), of(usage())).prop_map(
             |(request_id, content, model, finish_reason, usage)| {
-                Message::EscalationResponse(EscalationResponse {
+                Message::Cloud(CloudMessage::EscalationResponse(EscalationResponse {
                     request_id,
                     content,
                     model,
                     finish_reason,
                     usage,
-                })
+                }))
             }
         ),
         (id(), any::<u64>(), any::<bool>(), text()).prop_map(
-            |(request_id, sequence, is_final, data)| Message::StreamChunk(StreamChunk {
-                request_id,
-                sequence,
-                is_final,
-                data
-            })
+            |(request_id, sequence, is_final, data)| Message::Cloud(CloudMessage::StreamChunk(
+                StreamChunk { request_id, sequence, is_final, data }
+            ))
         ),
         (id(), any::<u64>(), finish(), of(usage())).prop_map(
-            |(request_id, chunks, finish_reason, usage)| Message::StreamEnd(StreamEnd {
-                request_id,
-                chunks,
-                finish_reason,
-                usage
-            })
+            |(request_id, chunks, finish_reason, usage)| Message::Cloud(CloudMessage::StreamEnd(
+                StreamEnd { request_id, chunks, finish_reason, usage }
+            ))
         ),
         ("[a-z_]{1,64}", ".{0,80}", of(object())).prop_map(|(code, message, details)| {
-            Message::Error(ErrorMessage { code, message, details })
+            Message::Stream(StreamMessage::Error(ErrorMessage { code, message, details }))
         }),
         (id(), any::<u64>(), 0f32..=100.0, of(-273f32..=1000.0), ".{0,80}").prop_map(
             |(device_id, timestamp, gpu_usage, gpu_temp, reason)| {
-                Message::PrewarmSignal(PrewarmSignal {
+                Message::Control(ControlMessage::PrewarmSignal(PrewarmSignal {
                     device_id,
                     timestamp,
                     gpu_usage,
                     gpu_temp,
                     reason,
-                })
+                }))
             }
         ),
-        "[a-z0-9._-]{1,64}".prop_map(|name| Message::Open(Open { service: name.parse().unwrap() })),
+        "[a-z0-9._-]{1,64}".prop_map(|name| Message::Stream(StreamMessage::Open(Open {
+            service: name.parse().unwrap()
+        }))),
         ("[a-z_]{1,64}", ".{0,80}", of(any::<u64>())).prop_map(
-            |(code, message, retry_after_ms)| Message::Goaway(Goaway {
+            |(code, message, retry_after_ms)| Message::Control(ControlMessage::Goaway(Goaway {
                 code,
                 message,
                 retry_after_ms
-            })
+            }))
         ),
     ]
 }
@@ -150,13 +144,17 @@ fn control() -> impl Strategy<Value = Message> {
 fn tunnel() -> impl Strategy<Value = Message> {
     let priority = prop_oneof![Just(Priority::High), Just(Priority::Normal), Just(Priority::Low)];
     prop_oneof![
-        Just(Message::Opened(Opened)),
+        Just(Message::Stream(StreamMessage::Opened(Opened))),
         (id(), of(any::<u64>()), priority, body()).prop_map(|(id, deadline_ms, priority, body)| {
-            Message::Request(Request { id, deadline_ms, priority, body })
+            Message::Stream(StreamMessage::Request(Request { id, deadline_ms, priority, body }))
         }),
-        body().prop_map(|body| Message::Response(Response { body })),
+        body().prop_map(|body| Message::Stream(StreamMessage::Response(Response { body }))),
         (any::<u64>(), any::<bool>(), body()).prop_map(|(sequence, is_final, body)| {
-            Message::ResponseChunk(ResponseChunk { sequence, is_final, body })
+            Message::Stream(StreamMessage::ResponseChunk(ResponseChunk {
+                sequence,
+                is_final,
+                body,
+            }))
         }),
     ]
 }
@@ -164,12 +162,12 @@ fn tunnel() -> impl Strategy<Value = Message> {
 fn registration() -> impl Strategy<Value = Message> {
     prop_oneof![
         (address(), vec(address(), 0..4), any::<u64>(), any::<[u8; 32]>()).prop_map(
-            |(observed, discovery, session, key)| Message::Welcome(Welcome {
+            |(observed, discovery, session, key)| Message::Relay(RelayMessage::Welcome(Welcome {
                 observed,
                 discovery,
                 session,
                 key: DiscoveryKey(key)
-            })
+            }))
         ),
         (
             name(),
@@ -179,17 +177,23 @@ fn registration() -> impl Strategy<Value = Message> {
             any::<bool>()
         )
             .prop_map(|(name, services, guests, revoked, takeover)| {
-                Message::Register(Register { name, services, guests, revoked, takeover })
+                Message::Relay(RelayMessage::Register(Register {
+                    name,
+                    services,
+                    guests,
+                    revoked,
+                    takeover,
+                }))
             }),
-        REFRESH_MS.prop_map(|refresh_ms| Message::Registered(Registered { refresh_ms })),
+        REFRESH_MS.prop_map(|refresh_ms| Message::Relay(RelayMessage::Registered(Registered {
+            refresh_ms
+        }))),
         ("[a-z_]{1,64}", ".{0,80}", of(any::<u64>())).prop_map(
-            |(code, message, retry_after_ms)| Message::Unregistered(Unregistered {
-                code,
-                message,
-                retry_after_ms
-            })
+            |(code, message, retry_after_ms)| Message::Relay(RelayMessage::Unregistered(
+                Unregistered { code, message, retry_after_ms }
+            ))
         ),
-        Just(Message::Withdraw(Withdraw {})),
+        Just(Message::Relay(RelayMessage::Withdraw(Withdraw {}))),
     ]
 }
 
@@ -209,27 +213,24 @@ fn channels() -> impl Strategy<Value = Message> {
     let candidate = (kind, address()).prop_map(|(kind, address)| Candidate { kind, address });
     prop_oneof![
         (any::<u64>(), service(), vec(digest(), 0..4)).prop_map(|(request, service, exclude)| {
-            Message::Connect(Connect { request, service, exclude })
+            Message::Relay(RelayMessage::Connect(Connect { request, service, exclude }))
         }),
         (any::<(u64, u32)>(), name(), digest()).prop_map(|((request, channel), name, key)| {
-            Message::Matched(Matched { request, channel, name, key })
+            Message::Relay(RelayMessage::Matched(Matched { request, channel, name, key }))
         }),
         (any::<u64>(), "[a-z_]{1,64}", ".{0,80}", of(any::<u64>())).prop_map(
-            |(request, code, message, retry_after_ms)| Message::Unmatched(Unmatched {
-                request,
-                code,
-                message,
-                retry_after_ms
-            })
+            |(request, code, message, retry_after_ms)| Message::Relay(RelayMessage::Unmatched(
+                Unmatched { request, code, message, retry_after_ms }
+            ))
         ),
         (any::<u32>(), service(), digest()).prop_map(|(channel, service, key)| {
-            Message::Incoming(Incoming { channel, service, key })
+            Message::Relay(RelayMessage::Incoming(Incoming { channel, service, key }))
         }),
         (any::<u32>(), "[a-z_]{1,64}", ".{0,80}").prop_map(|(channel, code, message)| {
-            Message::Hangup(Hangup { channel, code, message })
+            Message::Relay(RelayMessage::Hangup(Hangup { channel, code, message }))
         }),
         (vec(candidate, 0..4), mapping, any::<u32>()).prop_map(|(candidates, mapping, round)| {
-            Message::Candidates(Candidates { candidates, mapping, round })
+            Message::Control(ControlMessage::Candidates(Candidates { candidates, mapping, round }))
         }),
     ]
 }
@@ -269,7 +270,7 @@ fn escalation_request() -> impl Strategy<Value = Message> {
         .prop_map(|(verbosity, tone, max_tokens)| Preferences { verbosity, tone, max_tokens });
     (id(), ".{1,80}", context, preferences, 1u16..=600, of(id()), any::<bool>()).prop_map(
         |(request_id, query, context, preferences, timeout_secs, model, stream)| {
-            Message::EscalationRequest(EscalationRequest {
+            Message::Cloud(CloudMessage::EscalationRequest(EscalationRequest {
                 request_id,
                 query: query.into(),
                 context,
@@ -277,7 +278,7 @@ fn escalation_request() -> impl Strategy<Value = Message> {
                 timeout_secs,
                 model,
                 stream,
-            })
+            }))
         },
     )
 }

@@ -19,7 +19,7 @@ use super::io::Io;
 use crate::encapsulation::Reassembly;
 use crate::error::{Code, Failure, Misuse};
 use crate::id::{Channel, OverlayId, PeerId};
-use crate::message::{Hangup, Incoming, Message};
+use crate::message::{Hangup, Incoming, Message, RelayMessage};
 use crate::path::{self, AddressDiscovery, Mapping, PathRole, Paths};
 use crate::probe::ProbeKey;
 use crate::quic::ConnectionId;
@@ -379,5 +379,5 @@ impl Overlay {
 
 /// Returns a channel to its relay.
 pub(super) fn hang_up(channel: Channel, why: &Failure, io: &mut Io) {
-    io.send(channel.relay, Message::Hangup(Hangup::new(channel.number, why)));
+    io.send(channel.relay, Message::Relay(RelayMessage::Hangup(Hangup::new(channel.number, why))));
 }

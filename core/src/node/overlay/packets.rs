@@ -8,7 +8,7 @@ use super::candidates::advertised;
 use crate::encapsulation::{self, Content, Envelope, Head, RELAY_IDS};
 use crate::event::Event;
 use crate::id::{Channel, OverlayId, PeerId};
-use crate::message::Message;
+use crate::message::{ControlMessage, Message};
 use crate::node::io::Io;
 use crate::path::{self, Dispatch};
 use crate::probe::{self, Probe};
@@ -191,7 +191,10 @@ impl Overlay {
                 }
                 path::PathAction::Candidates(offer) => {
                     if let Some(peer) = overlaid.peer {
-                        io.send(peer, Message::Candidates(advertised(&offer)));
+                        io.send(
+                            peer,
+                            Message::Control(ControlMessage::Candidates(advertised(&offer))),
+                        );
                     }
                 }
                 path::PathAction::Changed { to, reason, .. } => {

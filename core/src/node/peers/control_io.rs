@@ -12,7 +12,7 @@ use crate::error::{Code, Failure};
 use crate::event::Event;
 use crate::heartbeat;
 use crate::id::PeerId;
-use crate::message::{Goaway, Heartbeat, HeartbeatAck, Message, ServerStatus};
+use crate::message::{ControlMessage, Goaway, Heartbeat, HeartbeatAck, Message, ServerStatus};
 use crate::node::framed;
 use crate::node::io::{Effect, Io};
 use crate::quic::{self, Class, Read, Write};
@@ -49,7 +49,7 @@ impl Peers {
                     sequence,
                     vitals: None,
                 };
-                io.send(id, Message::Heartbeat(beat));
+                io.send(id, Message::Control(ControlMessage::Heartbeat(beat)));
             }
             Some(heartbeat::Action::Dead(verdict)) => {
                 io.effect(Effect::Close { peer: id, failure: Failure::from(verdict) });
@@ -78,7 +78,7 @@ impl Peers {
                 ServerStatus::Ok
             },
         };
-        io.send(id, Message::HeartbeatAck(ack));
+        io.send(id, Message::Control(ControlMessage::HeartbeatAck(ack)));
     }
 
     pub(in crate::node) fn on_heartbeat_ack(&mut self, id: PeerId, sequence: u64, io: &mut Io) {

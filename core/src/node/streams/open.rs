@@ -12,7 +12,7 @@ use crate::error::{Code, Failure, Misuse};
 use crate::event::Event;
 use crate::frame::DecodeError;
 use crate::id::{PeerId, StreamId};
-use crate::message::{ErrorMessage, Message, Open, Opened, ServiceName};
+use crate::message::{ErrorMessage, Message, Open, Opened, ServiceName, StreamMessage};
 use crate::node::io::{Effect, Io};
 use crate::quic::{self, Read, Write};
 
@@ -26,7 +26,9 @@ impl Streams {
     ) -> Result<Option<StreamId>, Misuse> {
         let link = self.links.get_mut(&peer).ok_or(Misuse::NotConnected)?;
         let mut ahead = BytesMut::new();
-        Message::Open(Open { service }).encode(&mut ahead).map_err(|_| Misuse::InvalidName)?;
+        Message::Stream(StreamMessage::Open(Open { service }))
+            .encode(&mut ahead)
+            .map_err(|_| Misuse::InvalidName)?;
         let opened = io.on(link.connection, quic::Connection::open).flatten();
         let Some(index) = opened else { return Ok(None) };
         link.table.insert(index, Stream::opened(ahead.freeze(), io.now()));
@@ -49,7 +51,7 @@ impl Streams {
     pub(in crate::node) fn accept(&mut self, id: StreamId, io: &mut Io) -> Result<(), Misuse> {
         let stream = self.offered(id)?;
         stream.receiving = Receiving::Raw;
-        stream.ahead = encoded(&Message::Opened(Opened));
+        stream.ahead = encoded(&Message::Stream(StreamMessage::Opened(Opened)));
         // A blocked write goes on when the transport has room.
         let _ = self.flush_ahead(id, io);
         Ok(())
@@ -133,11 +135,11 @@ impl Streams {
     /// Refuses a stream that the peer opened: an error frame, the end, and no more from the peer.
     fn refuse(&mut self, id: StreamId, failure: &Failure, io: &mut Io) {
         let Some(stream) = self.get_mut(id) else { return };
-        stream.ahead = encoded(&Message::Error(ErrorMessage {
+        stream.ahead = encoded(&Message::Stream(StreamMessage::Error(ErrorMessage {
             code: failure.code().as_str().into(),
             message: failure.detail().into(),
             details: None,
-        }));
+        })));
         // It was open: no data has been written on it before.
         let _ = self.finish(id, io);
         self.stop(id, failure.code(), io);

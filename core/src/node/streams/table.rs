@@ -11,7 +11,7 @@ use bytes::Bytes;
 use crate::error::{Code, Failure};
 use crate::frame::{Decoder, Frame, Header};
 use crate::id::RequestId;
-use crate::message::{Kind, Message, ServiceName};
+use crate::message::{Kind, Message, ServiceName, StreamMessage};
 use crate::quic::Class;
 
 /// Largest first frame of a forwarded stream and largest answer to it.
@@ -251,8 +251,8 @@ pub(super) fn excess(header: Header) -> Option<Failure> {
 /// Reads the first frame of a stream the peer opened.
 pub(super) fn opening(frame: Frame) -> Opening {
     match Message::decode(frame.kind, frame.payload) {
-        Ok(Some(Message::Open(open))) => Opening::Service(open.service),
-        Ok(Some(Message::Request(request))) => Opening::Request(request),
+        Ok(Some(Message::Stream(StreamMessage::Open(open)))) => Opening::Service(open.service),
+        Ok(Some(Message::Stream(StreamMessage::Request(request)))) => Opening::Request(request),
         Ok(Some(_)) => Opening::Refuse(violation("a stream cannot begin with this message")),
         Ok(None) => Opening::Refuse(violation("a stream begins with an unknown message")),
         Err(error) => Opening::Refuse(violation(&error.to_string())),
@@ -262,8 +262,10 @@ pub(super) fn opening(frame: Frame) -> Opening {
 /// Reads the acceptor's answer.
 pub(super) fn answer(frame: Frame) -> Receiving {
     match Message::decode(frame.kind, frame.payload) {
-        Ok(Some(Message::Opened(_))) => Receiving::Raw,
-        Ok(Some(Message::Error(error))) => Receiving::Refused(error.to_failure()),
+        Ok(Some(Message::Stream(StreamMessage::Opened(_)))) => Receiving::Raw,
+        Ok(Some(Message::Stream(StreamMessage::Error(error)))) => {
+            Receiving::Refused(error.to_failure())
+        }
         Ok(Some(_) | None) => Receiving::Refused(violation("the answer is not one to a stream")),
         Err(error) => Receiving::Refused(violation(&error.to_string())),
     }

@@ -1,5 +1,6 @@
 //! Coming, moving, leaving.
 
+use crate::message::RelayMessage;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
@@ -10,7 +11,9 @@ fn a_client_is_told_how_it_is_seen_and_again_when_that_changes() {
     let discovery: Vec<SocketAddr> = vec!["198.51.100.1:443".parse().unwrap()];
     let mut table = Table::new(|it| it.discovery = discovery.clone());
     table.attach(1, member(1));
-    let Some((_, Message::Welcome(first))) = table.said.pop() else { panic!("no welcome") };
+    let Some((_, Message::Relay(RelayMessage::Welcome(first)))) = table.said.pop() else {
+        panic!("no welcome")
+    };
     assert_eq!(first.observed, "192.0.2.1:40001".parse().unwrap());
     assert_eq!(first.discovery, discovery);
     assert_eq!(first.session, table.relay.discovery().session_for(PeerId(1), &member(1).key));
@@ -51,7 +54,7 @@ fn only_members_of_the_allowed_meshes_are_let_in_and_whom_they_list() {
     assert_eq!(table.broken, [(PeerId(1), Code::Forbidden)]);
     table.attach(2, member(2));
     let listing = Register { guests: vec![KeyDigest([1; 32])], ..registration("home", &["db"]) };
-    table.handle(2, &Message::Register(listing));
+    table.handle(2, &Message::Relay(RelayMessage::Register(listing)));
     table.attach(3, foreign(1));
     assert_eq!(table.broken.len(), 1);
     // It connected as a guest: its mesh is not served, so that it cannot register there.
@@ -69,7 +72,7 @@ fn clients_of_no_mesh_have_few_places_and_those_who_are_listed_need_none() {
     assert_eq!(table.broken, [(PeerId(2), Code::Overloaded)]);
     table.attach(3, member(3));
     let listing = Register { guests: vec![KeyDigest([2; 32])], ..registration("home", &[]) };
-    table.handle(3, &Message::Register(listing));
+    table.handle(3, &Message::Relay(RelayMessage::Register(listing)));
     table.attach(4, stranger(2));
     table.attach(5, stranger(5));
     assert_eq!(table.broken, [(PeerId(2), Code::Overloaded), (PeerId(5), Code::Overloaded)]);
@@ -93,7 +96,7 @@ fn a_client_without_a_mesh_and_without_an_invitation_can_do_nothing_but_wait() {
 #[test]
 fn what_no_client_says_to_a_relay_ends_its_connection() {
     let mut table = Table::with_two();
-    table.handle(1, &Message::Registered(Registered { refresh_ms: 1_000 }));
+    table.handle(1, &Message::Relay(RelayMessage::Registered(Registered { refresh_ms: 1_000 })));
     assert_eq!(table.broken, [(PeerId(1), Code::ProtocolViolation)]);
     // The later messages name no peer.
     table.handle(9, &withdraw());
@@ -127,11 +130,15 @@ fn a_relay_that_is_about_to_stop_goes_on_with_what_there_is_and_takes_nothing_ne
     let (channel, _, there) = table.channel(2, "db");
     table.relay.drain(2 * SECOND);
     table.connect(2, "db");
-    let Some((_, Message::Unmatched(answer))) = table.said.pop() else { panic!("an answer") };
+    let Some((_, Message::Relay(RelayMessage::Unmatched(answer)))) = table.said.pop() else {
+        panic!("an answer")
+    };
     assert_eq!(answer.to_failure().code(), Code::ShuttingDown);
     assert_eq!(answer.retry_after_ms, Some(2_000));
     table.register(2, "away", &[]);
-    let Some((_, Message::Unregistered(answer))) = table.said.pop() else { panic!("an answer") };
+    let Some((_, Message::Relay(RelayMessage::Unregistered(answer)))) = table.said.pop() else {
+        panic!("an answer")
+    };
     assert_eq!(answer.to_failure().code(), Code::ShuttingDown);
     assert_eq!(answer.retry_after_ms, Some(2_000));
     table.register(1, "home", &["db"]);

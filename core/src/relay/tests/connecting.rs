@@ -1,12 +1,16 @@
 //! Tests which client gets a channel to which connector, and how it ends.
 
 use super::*;
+use crate::message::RelayMessage;
 
 #[test]
 fn both_ends_learn_of_a_channel_and_who_is_at_the_other() {
     let mut table = Table::with_two();
     table.connect(2, "db");
-    let [(to, Message::Incoming(incoming)), (back, Message::Matched(matched))] = &table.said[..]
+    let [
+        (to, Message::Relay(RelayMessage::Incoming(incoming))),
+        (back, Message::Relay(RelayMessage::Matched(matched))),
+    ] = &table.said[..]
     else {
         panic!("{:?}", table.said)
     };
@@ -26,7 +30,10 @@ fn the_connector_with_the_fewest_channels_is_chosen_and_none_that_was_excluded()
     let order: Vec<u64> = (0..5).map(|_| table.channel(2, "db").1).collect();
     assert_eq!(order, [1, 3, 1, 3, 1]);
     table.connect_without(2, "db", &[3]);
-    assert!(matches!(table.said[..], [(PeerId(1), _), (PeerId(2), Message::Matched(_))]));
+    assert!(matches!(
+        table.said[..],
+        [(PeerId(1), _), (PeerId(2), Message::Relay(RelayMessage::Matched(_)))]
+    ));
     table.forget();
     table.connect_without(2, "db", &[3, 1]);
     assert_eq!(table.heard(), ["2 unmatched 9 unknown_service"]);
@@ -55,7 +62,7 @@ fn a_guest_reaches_the_connector_that_lists_its_key_and_no_other() {
     table.attach(3, member(3));
     table.attach(4, stranger(4));
     let listing = Register { guests: vec![KeyDigest([4; 32])], ..registration("cabin", &["db"]) };
-    table.handle(3, &Message::Register(listing));
+    table.handle(3, &Message::Relay(RelayMessage::Register(listing)));
     assert_eq!(table.channel(4, "db").1, 3);
     assert_eq!(table.channel(4, "db").1, 3);
     table.forget();
@@ -68,7 +75,7 @@ fn a_guest_that_is_listed_no_more_is_cut_off_and_nobody_else_is() {
     let mut table = Table::with_two();
     table.attach(4, stranger(4));
     let listing = Register { guests: vec![KeyDigest([4; 32])], ..registration("home", &["db"]) };
-    table.handle(1, &Message::Register(listing));
+    table.handle(1, &Message::Relay(RelayMessage::Register(listing)));
     let (guest, _, to_guest) = table.channel(4, "db");
     table.channel(2, "db");
     table.register(1, "home", &["db"]);
@@ -90,7 +97,7 @@ fn a_revoked_certificate_finds_nothing_and_loses_what_it_had() {
     let mut table = Table::with_two();
     let (channel, _, there) = table.channel(2, "db");
     let revoking = Register { revoked: vec!["02".into()], ..registration("home", &["db"]) };
-    table.handle(1, &Message::Register(revoking));
+    table.handle(1, &Message::Relay(RelayMessage::Register(revoking)));
     assert_eq!(
         table.heard(),
         [
@@ -127,7 +134,7 @@ fn a_hangup_reaches_the_other_end_as_it_was_said_and_a_second_one_nobody() {
     table.hang_up(2, channel + 1);
     assert_eq!(table.heard(), Vec::<String>::new());
     table.hang_up(2, channel);
-    let [(PeerId(1), Message::Hangup(hangup))] = &table.said[..] else {
+    let [(PeerId(1), Message::Relay(RelayMessage::Hangup(hangup)))] = &table.said[..] else {
         panic!("{:?}", table.said)
     };
     assert_eq!((hangup.channel, &*hangup.code, &*hangup.message), (there, "closed", "done"));
@@ -177,7 +184,9 @@ fn a_connector_may_have_so_many_channels_and_not_one_more() {
     table.channel(2, "db");
     table.channel(3, "db");
     table.connect(4, "db");
-    let Some((_, Message::Unmatched(refusal))) = table.said.pop() else { panic!("a refusal") };
+    let Some((_, Message::Relay(RelayMessage::Unmatched(refusal)))) = table.said.pop() else {
+        panic!("a refusal")
+    };
     assert_eq!(refusal.to_failure().code(), Code::Overloaded);
     assert_eq!(refusal.retry_after_ms, Some(1_000));
     table.detach(3);

@@ -12,8 +12,8 @@ use super::{Action, Client, Config, Relay};
 use crate::error::{Code, Failure};
 use crate::id::PeerId;
 use crate::message::{
-    Connect, Hangup, Incoming, Matched, Message, Register, Registered, Unmatched, Unregistered,
-    Welcome, Withdraw,
+    CloudMessage, Connect, ControlMessage, Hangup, Incoming, Matched, Message, Register,
+    Registered, RelayMessage, StreamMessage, Unmatched, Unregistered, Welcome, Withdraw,
 };
 use crate::timer::anchor;
 use crate::tls::KeyDigest;
@@ -67,7 +67,7 @@ impl Table {
     }
 
     fn register(&mut self, client: u64, name: &str, services: &[&str]) {
-        self.handle(client, &Message::Register(registration(name, services)));
+        self.handle(client, &Message::Relay(RelayMessage::Register(registration(name, services))));
     }
 
     fn connect(&mut self, client: u64, service: &str) {
@@ -77,15 +77,17 @@ impl Table {
     fn connect_without(&mut self, client: u64, service: &str, exclude: &[u8]) {
         let exclude = exclude.iter().map(|key| KeyDigest([*key; 32])).collect();
         let connect = Connect { request: 9, service: service.parse().unwrap(), exclude };
-        self.handle(client, &Message::Connect(connect));
+        self.handle(client, &Message::Relay(RelayMessage::Connect(connect)));
     }
 
     /// Connects; returns the caller's number for the channel, and the connector with its number.
     fn channel(&mut self, client: u64, service: &str) -> (u32, u64, u32) {
         self.forget();
         self.connect(client, service);
-        let [(connector, Message::Incoming(incoming)), (caller, Message::Matched(matched))] =
-            &self.said[..]
+        let [
+            (connector, Message::Relay(RelayMessage::Incoming(incoming))),
+            (caller, Message::Relay(RelayMessage::Matched(matched))),
+        ] = &self.said[..]
         else {
             panic!("{:?}", self.said)
         };
@@ -97,7 +99,7 @@ impl Table {
 
     fn hang_up(&mut self, client: u64, channel: u32) {
         let failure = Failure::new(Code::Closed, "done");
-        self.handle(client, &Message::Hangup(Hangup::new(channel, &failure)));
+        self.handle(client, &Message::Relay(RelayMessage::Hangup(Hangup::new(channel, &failure))));
     }
 
     fn wait(&mut self, time: Duration) {
@@ -130,39 +132,47 @@ impl Table {
 
 fn line(to: u64, message: &Message) -> String {
     let words = match message {
-        Message::Welcome(Welcome { observed, .. }) => format!("welcome {observed}"),
-        Message::Registered(Registered { refresh_ms }) => format!("registered {refresh_ms}"),
-        Message::Unregistered(Unregistered { code, message, .. }) => {
+        Message::Relay(RelayMessage::Welcome(Welcome { observed, .. })) => {
+            format!("welcome {observed}")
+        }
+        Message::Relay(RelayMessage::Registered(Registered { refresh_ms })) => {
+            format!("registered {refresh_ms}")
+        }
+        Message::Relay(RelayMessage::Unregistered(Unregistered { code, message, .. })) => {
             format!("unregistered {code}: {message}")
         }
-        Message::Matched(Matched { request, channel, name, .. }) => {
+        Message::Relay(RelayMessage::Matched(Matched { request, channel, name, .. })) => {
             format!("matched {request} {channel} {name}")
         }
-        Message::Unmatched(Unmatched { request, code, .. }) => {
+        Message::Relay(RelayMessage::Unmatched(Unmatched { request, code, .. })) => {
             format!("unmatched {request} {code}")
         }
-        Message::Incoming(Incoming { channel, service, .. }) => {
+        Message::Relay(RelayMessage::Incoming(Incoming { channel, service, .. })) => {
             format!("incoming {channel} {service}")
         }
-        Message::Hangup(Hangup { channel, code, .. }) => format!("hangup {channel} {code}"),
-        Message::Heartbeat(_)
-        | Message::HeartbeatAck(_)
-        | Message::EscalationRequest(_)
-        | Message::EscalationResponse(_)
-        | Message::StreamChunk(_)
-        | Message::StreamEnd(_)
-        | Message::Error(_)
-        | Message::PrewarmSignal(_)
-        | Message::Open(_)
-        | Message::Opened(_)
-        | Message::Request(_)
-        | Message::Response(_)
-        | Message::ResponseChunk(_)
-        | Message::Goaway(_)
-        | Message::Register(_)
-        | Message::Withdraw(_)
-        | Message::Connect(_)
-        | Message::Candidates(_) => panic!("a relay does not say {:?}", message.kind()),
+        Message::Relay(RelayMessage::Hangup(Hangup { channel, code, .. })) => {
+            format!("hangup {channel} {code}")
+        }
+        Message::Control(ControlMessage::Heartbeat(_))
+        | Message::Control(ControlMessage::HeartbeatAck(_))
+        | Message::Cloud(CloudMessage::EscalationRequest(_))
+        | Message::Cloud(CloudMessage::EscalationResponse(_))
+        | Message::Cloud(CloudMessage::StreamChunk(_))
+        | Message::Cloud(CloudMessage::StreamEnd(_))
+        | Message::Stream(StreamMessage::Error(_))
+        | Message::Control(ControlMessage::PrewarmSignal(_))
+        | Message::Stream(StreamMessage::Open(_))
+        | Message::Stream(StreamMessage::Opened(_))
+        | Message::Stream(StreamMessage::Request(_))
+        | Message::Stream(StreamMessage::Response(_))
+        | Message::Stream(StreamMessage::ResponseChunk(_))
+        | Message::Control(ControlMessage::Goaway(_))
+        | Message::Relay(RelayMessage::Register(_))
+        | Message::Relay(RelayMessage::Withdraw(_))
+        | Message::Relay(RelayMessage::Connect(_))
+        | Message::Control(ControlMessage::Candidates(_)) => {
+            panic!("a relay does not say {:?}", message.kind())
+        }
     };
     format!("{to} {words}")
 }
@@ -187,5 +197,5 @@ fn registration(name: &str, services: &[&str]) -> Register {
 }
 
 fn withdraw() -> Message {
-    Message::Withdraw(Withdraw {})
+    Message::Relay(RelayMessage::Withdraw(Withdraw {}))
 }

@@ -1,5 +1,6 @@
 //! Random lives of clients against a reference that keeps lists and scans them.
 
+use crate::message::RelayMessage;
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
@@ -204,7 +205,7 @@ fn step(table: &mut Table, model: &mut Model, op: Op) {
                 takeover,
                 ..registration(NAMES[name], &services)
             };
-            table.handle(client, &Message::Register(register.clone()));
+            table.handle(client, &Message::Relay(RelayMessage::Register(register.clone())));
             on_register(table, model, client, name, register);
         }
         Op::Withdraw { client } => {
@@ -254,11 +255,13 @@ fn on_register(table: &mut Table, model: &mut Model, client: u64, name: usize, s
     let is_ghost = holder.is_some_and(|holder| model.clients[&holder].key == known.key);
     let is_taken = known.mesh != 0 && (holder.is_none() || (is_ghost && said.takeover));
     let answers: Vec<_> = table.said.iter().filter(|(to, _)| to.0 == client).collect();
-    let is_registered = matches!(answers.last(), Some((_, Message::Registered(_))));
+    let is_registered =
+        matches!(answers.last(), Some((_, Message::Relay(RelayMessage::Registered(_)))));
     assert_eq!(is_registered, is_taken, "{answers:?}");
     if let Some(ghost) = holder.filter(|_| is_taken) {
         let is_told = |(to, it): &(PeerId, Message)| {
-            to.0 == ghost && matches!(it, Message::Unregistered(it) if it.code == "replaced")
+            to.0 == ghost
+                && matches!(it, Message::Relay(RelayMessage::Unregistered(it)) if it.code == "replaced")
         };
         assert!(table.said.iter().any(is_told));
         model.unregister(ghost);
@@ -302,18 +305,18 @@ fn on_connect(table: &mut Table, model: &mut Model, client: u64, service: &str, 
     let best = free.min_by_key(|id| (model.served(**id), **id)).copied();
     let (answer, told) = match &table.said[..] {
         [(to, answer)] => ((to.0, answer), None),
-        [(connector, Message::Incoming(told)), (to, answer)] => {
+        [(connector, Message::Relay(RelayMessage::Incoming(told))), (to, answer)] => {
             ((to.0, answer), Some((connector.0, told)))
         }
         other => panic!("{other:?}"),
     };
     assert_eq!(answer.0, client);
-    if let Message::Matched(matched) = answer.1 {
+    if let Message::Relay(RelayMessage::Matched(matched)) = answer.1 {
         let (connector, incoming) = told.expect("the connector is told");
         assert_eq!(Some(connector), best);
         let caller = (client, matched.channel);
         model.channels.push(Channel { caller, connector: (connector, incoming.channel) });
-    } else if let Message::Unmatched(unmatched) = answer.1 {
+    } else if let Message::Relay(RelayMessage::Unmatched(unmatched)) = answer.1 {
         // The model does not cover rates.
         let expected = if offers.is_empty() { "unknown_service" } else { "overloaded" };
         assert!([expected, "overloaded"].contains(&unmatched.code.as_str()), "{}", unmatched.code);

@@ -1,6 +1,7 @@
 //! Tests which client holds a name, for how long, and which may take it over.
 
 use super::*;
+use crate::message::RelayMessage;
 use crate::relay::MAX_OFFERS;
 
 #[test]
@@ -51,7 +52,7 @@ fn a_name_that_another_key_holds_is_refused_even_with_takeover() {
     let mut table = Table::with_two();
     for takeover in [false, true] {
         let again = Register { takeover, ..registration("home", &["db"]) };
-        table.handle(2, &Message::Register(again));
+        table.handle(2, &Message::Relay(RelayMessage::Register(again)));
         let heard = table.heard();
         assert_eq!(heard, ["2 unregistered name_taken: another device is registered by this name"]);
     }
@@ -80,7 +81,7 @@ fn the_same_key_on_a_new_connection_takes_its_name_back_at_once() {
     table.attach(3, member(1));
     table.forget();
     let again = Register { takeover: true, ..registration("home", &["db"]) };
-    table.handle(3, &Message::Register(again));
+    table.handle(3, &Message::Relay(RelayMessage::Register(again)));
     assert_eq!(
         table.heard(),
         [
@@ -102,7 +103,8 @@ fn the_same_key_does_not_take_its_name_from_itself_unasked() {
     table.attach(3, member(1));
     table.forget();
     table.register(3, "home", &["db"]);
-    let Some((PeerId(3), Message::Unregistered(refusal))) = table.said.pop() else {
+    let Some((PeerId(3), Message::Relay(RelayMessage::Unregistered(refusal)))) = table.said.pop()
+    else {
         panic!("a refusal")
     };
     let failure = refusal.to_failure();
@@ -190,7 +192,11 @@ fn all_registrations_together_hold_so_much_and_not_one_entry_more() {
     let listing = |guests: u8, revoked: usize| {
         let guests = (0..guests).map(|key| KeyDigest([key; 32])).collect();
         let revoked = (0..revoked).map(|serial| format!("{serial:x}")).collect();
-        Message::Register(Register { guests, revoked, ..registration("home", &["db"]) })
+        Message::Relay(RelayMessage::Register(Register {
+            guests,
+            revoked,
+            ..registration("home", &["db"])
+        }))
     };
     table.handle(1, &listing(2, 2));
     table.handle(1, &listing(2, 2));
@@ -214,7 +220,7 @@ fn a_guest_whom_many_list_is_listed_by_so_many_and_not_one_more() {
         table.attach(client, member(client as u8));
         let name = format!("c{client}");
         let said = Register { guests: guests.clone(), ..registration(&name, &[]) };
-        table.handle(client, &Message::Register(said));
+        table.handle(client, &Message::Relay(RelayMessage::Register(said)));
     }
     let view = table.relay.view(table.now);
     let listed: Vec<usize> = view.registrations.iter().map(|it| it.guests).collect();
