@@ -994,7 +994,7 @@ impl Node {
     }
 }
 
-/// Returns the class of a datagram, and its bytes.
+/// Returns a datagram of a connection: the byte of its context, then its data.
 fn framed(context: u8, data: &[u8]) -> Bytes {
     let mut framed = BytesMut::with_capacity(data.len() + 1);
     framed.put_u8(context);

@@ -131,7 +131,8 @@ pub(super) struct Setup {
     inner: Arc<TransportConfig>,
     wall: WallClock,
     dst_cids: Arc<dyn Fn() -> ConnectionId + Send + Sync>,
-    /// Whether Retry tokens stay valid after the identity is replaced, and after a restart.
+    /// Seed of the keys of Retry tokens, which stay valid after the identity is replaced, and after
+    /// a restart.
     token_seed: [u8; 32],
 }
 

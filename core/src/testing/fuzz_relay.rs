@@ -122,7 +122,7 @@ impl Table {
             3 => {
                 let (datagram, after) = rest.split_at(rest.len().min(b.into()));
                 self.relay.forward(client, datagram, self.now);
-                // A result of this call is for a client that this table does not have.
+                // This table does not know the receiver of such a datagram.
                 (0..CLIENTS).for_each(|id| while self.take(PeerId(id.into())).is_some() {});
                 return after;
             }

@@ -21,7 +21,7 @@ const PORTS: u64 = (1 << 16) - FIRST_PORT as u64;
 /// The part of the remote end on which a mapping (RFC 4787 §4.1) or a filter (§5) depends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Dependence {
-    /// Endpoint-independent: on neither.
+    /// Endpoint-independent: on no part of it.
     Independent,
     /// Address-dependent: on its IP address.
     Address,

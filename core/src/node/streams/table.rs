@@ -17,11 +17,12 @@ use crate::quic::Class;
 /// Largest first frame of a forwarded stream and largest answer to it.
 const MAX_HEADER: usize = 4 << 10;
 
-/// Most recent bytes of an interactive stream: one large response, or a second of fast typing.
+/// Recent bytes up to which a stream is interactive: one large response, or a second of fast
+/// typing.
 const INTERACTIVE_BURST: f64 = 64.0 * 1024.0;
 
-/// How fast a bulk stream becomes interactive again, in bytes a second: a stream below this rate
-/// always stays interactive.
+/// Bytes a second by which the allowance of a stream refills: a stream below this rate always stays
+/// interactive.
 const INTERACTIVE_RATE: f64 = 1024.0 * 1024.0;
 
 /// The state of a stream's receiving direction.

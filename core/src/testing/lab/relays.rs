@@ -75,7 +75,7 @@ impl Lab {
         self.attach_as(host, who, relay)
     }
 
-    /// Does the same for an agent that has its own identity.
+    /// Lets an agent with its own identity dial a relay, as [`Lab::attach`] does.
     ///
     /// # Panics
     /// If it may not.
