@@ -249,7 +249,7 @@ impl Nat {
         self.translates(address) && address.ip() == self.external
     }
 
-    /// Returns true if addresses of this one's family are translated.
+    /// Returns true if addresses of this address's family are translated.
     #[must_use]
     pub fn translates(&self, address: SocketAddr) -> bool {
         self.rules.translates && address.is_ipv4() == self.external.is_ipv4()

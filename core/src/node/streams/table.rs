@@ -240,8 +240,9 @@ pub(super) enum Opening {
     Refuse(Failure),
 }
 
-/// Returns what is wrong with the length of a first frame, from its header alone. Only a request
-/// has a body, which is charged against a budget; anything else is small, or it would be unbounded.
+/// Returns the error in the length of a first frame, from its header alone. Only a request has a
+/// body, which is charged against a budget; every other frame has to be small, since no budget
+/// bounds it.
 pub(super) fn excess(header: Header) -> Option<Failure> {
     let is_request = Kind::from_wire(header.kind) == Some(Kind::Request);
     let detail = || format!("a first frame of {} bytes", header.length);
