@@ -120,7 +120,8 @@ impl Admission {
         }
     }
 
-    /// Returns the verdict on a first packet, while `passed` connections are past admission.
+    /// Returns the verdict on a first packet, while `connections` connections have passed
+    /// admission.
     pub fn decide(
         &mut self,
         address: IpAddr,

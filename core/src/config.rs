@@ -47,13 +47,14 @@ pub struct Transport {
     /// Unread bytes one stream may hold: 1.25 MB, 25 MB/s over 50 ms. Above about 2.4 MB a lossy
     /// path can exceed the transport's reassembly limit of 1,024 gaps.
     pub stream_window: u32,
-    /// Unread bytes all streams of one connection may hold: 64 MiB. It is the ceiling of what a
-    /// peer can make this node store in streams, and 50 stalled streams do not stop the others.
+    /// Unread bytes all streams of one connection may hold: 64 MiB. It is the limit of the data
+    /// that a peer can make this node store in streams, and 50 stalled streams do not stop the
+    /// others.
     pub connection_window: u32,
     /// Bytes written and not yet acknowledged, for bulk: 8 MiB, 64 MB/s over 125 ms.
     pub send_window: u32,
-    /// Bytes that streams which are not bulk may write beyond `send_window`: 1 MiB, so that a
-    /// small request never waits for a large one's acknowledgements.
+    /// Bytes that interactive streams may write beyond `send_window`: 1 MiB, so that a small
+    /// request never waits for a large one's acknowledgements.
     pub interactive_reserve: u32,
     /// Streams a peer may have open: 1,024.
     pub max_streams: u32,
@@ -222,7 +223,7 @@ impl Builder {
         self
     }
 
-    /// Sets what a peer may make this node hold.
+    /// Sets the limits on the resources that peers can use.
     pub const fn limits(mut self, limits: Limits) -> Self {
         self.0.limits = limits;
         self
@@ -256,7 +257,7 @@ impl Builder {
     /// Returns the configuration, if it can work.
     ///
     /// # Errors
-    /// [`ConfigError`] names the knob and what it may be.
+    /// [`ConfigError`] names the knob and its allowed range.
     pub fn build(self) -> Result<Config, ConfigError> {
         let c = self.0;
         let t = &c.transport;

@@ -51,7 +51,7 @@ pub const fn header(length: usize) -> Result<[u8; HEADER_LEN], Unfit> {
 /// Appends a datagram as a record to `out`.
 ///
 /// # Errors
-/// [`Unfit`] when it is empty or over [`MAX_LEN`]; `out` is as it was.
+/// [`Unfit`] when it is empty or over [`MAX_LEN`]; `out` is unchanged.
 pub fn encode(datagram: &[u8], out: &mut impl BufMut) -> Result<(), Unfit> {
     out.put_slice(&header(datagram.len())?);
     out.put_slice(datagram);

@@ -154,7 +154,7 @@ macro_rules! codes {
                 match self { $(Self::$name => Category::$category,)* }
             }
 
-            /// Returns what a person can do about it.
+            /// Returns advice for a person.
             #[must_use]
             pub const fn suggestion(self) -> &'static str {
                 match self { $(Self::$name => $hint,)* }
@@ -204,7 +204,7 @@ codes! {
     ConnectionLost = 0x12, "connection_lost", Network, "repeat the request if it is safe to repeat";
     /// The local configuration cannot work.
     Misconfigured = 0x13, "misconfigured", Configuration, "correct the configuration";
-    /// Another connection with the same key took this one's place at a relay.
+    /// Another connection with the same key replaced this one at a relay.
     Replaced = 0x14, "replaced", Configuration, "run one of the two, or give each an identity of its own";
     /// The same key is registered at a relay by another connection that lives.
     InUse = 0x15, "in_use", Server, "stop the other program that runs with this identity, or wait until it is gone";

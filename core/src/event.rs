@@ -51,7 +51,7 @@ pub enum Event {
     },
     /// A handshake from `remote` failed; no peer was created.
     Rejected {
-        /// Whence it came.
+        /// Its source address.
         remote: SocketAddr,
         /// Why.
         failure: Failure,

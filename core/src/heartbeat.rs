@@ -291,7 +291,7 @@ impl Heartbeat {
         self.running = None;
     }
 
-    /// Returns what is due now. Ask until `None`.
+    /// Returns the due action. Call it until `None`.
     pub fn poll(&mut self, now: Instant) -> Option<Action> {
         let run = self.running.as_mut()?;
         if now.saturating_duration_since(run.due(&self.config).0) > LEAP && run.graces < MAX_GRACES

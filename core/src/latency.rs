@@ -1,6 +1,6 @@
 //! The quality of a connection: its latency in figures, and a grade.
 //!
-//! It decides what the samples add up to. It never measures, and never acts on a grade.
+//! It decides how the samples are summarised. It never measures, and never acts on a grade.
 
 use std::collections::VecDeque;
 use std::time::Duration;

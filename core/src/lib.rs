@@ -53,8 +53,8 @@ pub mod tls;
 pub mod token_bucket;
 pub mod transmit;
 
-// These crates are in the public signatures: a caller needs no own versions that have to agree with
-// them.
+// These crates are in the public signatures: a caller uses them here rather than add versions that
+// have to agree.
 pub use bytes;
 pub use rustls;
 pub use rustls_pki_types as pki_types;

@@ -413,7 +413,8 @@ impl Lifecycle {
         }
     }
 
-    /// Handles that the connection is no longer wanted: from every other state to Disconnected.
+    /// Handles a disconnect, since the connection is no longer wanted: from every other state to
+    /// Disconnected.
     ///
     /// # Errors
     /// When already Disconnected.

@@ -32,7 +32,7 @@ const DEVICE_LIFE: Duration = Duration::from_secs(365 * DAY.as_secs());
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PkiError {
-    /// The name cannot stand in a certificate.
+    /// The name cannot be part of a certificate.
     #[error("{name:?} is no DNS name: {why}")]
     Name {
         /// The name.

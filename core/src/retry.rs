@@ -9,8 +9,8 @@ use crate::rng::Rng;
 use crate::timer::{Deadline, Reason};
 use std::time::{Duration, Instant};
 
-/// The longest time that a peer's "retry after" is honoured for: beyond it, a wrong or hostile
-/// answer would take the service away for good.
+/// The longest "retry after" of a peer that is honoured: a longer one, wrong or hostile, would
+/// disable the service.
 pub const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60 * 60);
 
 /// The wait after a peer reported that it is at its limit, without a time.
@@ -20,8 +20,8 @@ pub const OVERLOADED_WAIT: Duration = Duration::from_secs(60);
 /// flaps reports a change every second, and each would otherwise become an attempt.
 pub const NETWORK_CHANGE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The span over which attempts are spread after a network change: everybody behind an access
-/// point that returns sees the change together, and the new address may take a moment to work.
+/// The span over which attempts are spread after a network change: all clients behind an access
+/// point that returns see the change together, and the new address may need a moment to work.
 pub const NETWORK_CHANGE_SPREAD: Duration = Duration::from_millis(250);
 
 /// The span over which clients return after a reset, when the link was stable before: the peer is
@@ -354,8 +354,8 @@ impl Retry {
         }
     }
 
-    /// Returns true if the next attempt would end equally. A failure that an attacker on the path
-    /// can forge proves nothing about a peer that was up before.
+    /// Returns true if the next attempt would end in the same failure. A failure that an attacker
+    /// on the path can forge proves nothing about a peer that was up before.
     const fn is_final(&self, failure: &Failure) -> bool {
         match failure.category() {
             Category::Authentication | Category::Configuration => {

@@ -131,7 +131,7 @@ impl IncomingRequest {
         Self { shared, id: Some(id), offer }
     }
 
-    /// Returns what it asks.
+    /// Returns the content of the request.
     #[must_use]
     pub const fn body(&self) -> &Bytes {
         &self.offer.body

@@ -22,7 +22,7 @@ pub(super) enum Interest {
     Request,
     /// A datagram.
     Datagram,
-    /// Waits until the peer allows another stream.
+    /// Room for another stream at the peer.
     Open,
 }
 

@@ -206,7 +206,7 @@ pub struct Matched {
     pub channel: u32,
     /// The name under which the connector is registered.
     pub name: String,
-    /// The key that the connector proved to the relay.
+    /// The connector's key, as proven to the relay.
     pub key: KeyDigest,
 }
 
@@ -262,7 +262,7 @@ pub struct Incoming {
     pub channel: u32,
     /// The requested service.
     pub service: ServiceName,
-    /// The key that the other end proved to the relay.
+    /// The other end's key, as proven to the relay.
     pub key: KeyDigest,
 }
 

@@ -340,10 +340,10 @@ impl Node {
         self.peers.history()
     }
 
-    /// Offers services through every relay that this node has dialled or will dial, in place of
-    /// what it offered before; `None` withdraws every offer. [`Event::Registered`] and
-    /// [`Event::Unregistered`] report whether a relay accepts it. [`Register::takeover`] is set by
-    /// the node.
+    /// Offers services through every relay that this node has dialled or will dial, in place of its
+    /// earlier offer; `None` withdraws every offer. [`Event::Registered`] and
+    /// [`Event::Unregistered`] report whether a relay accepts it. The node sets
+    /// [`Register::takeover`] itself.
     pub fn register(&mut self, offer: Option<Register>, now: Instant) {
         self.io.clock.advance(now);
         self.relay_client.register(offer, &mut self.io);

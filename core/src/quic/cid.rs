@@ -27,7 +27,7 @@ pub(super) type Cid = [u8; CID_LEN];
 pub(super) struct Issued(Arc<Mutex<Vec<Cid>>>);
 
 impl Issued {
-    /// Takes what was generated.
+    /// Takes the generated ids.
     pub(super) fn take(&self) -> Vec<Cid> {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }

@@ -174,8 +174,7 @@ impl Connection {
         }
     }
 
-    /// Discards what is known of the path, including the size of its packets, and measures it
-    /// again.
+    /// Discards the state of the path, including the size of its packets, and measures it again.
     pub(crate) fn forget_path(&mut self, now: Instant) {
         self.inner.path_changed(now);
     }

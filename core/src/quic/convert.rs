@@ -55,7 +55,7 @@ fn transport_code(code: TransportErrorCode) -> Code {
     if code == TransportErrorCode::CONNECTION_REFUSED {
         return Code::Overloaded;
     }
-    // This code stands for each of ours before the handshake is complete (RFC 9000 §10.2.3).
+    // This code replaces each of ours before the handshake is complete (RFC 9000 §10.2.3).
     if code == TransportErrorCode::APPLICATION_ERROR {
         return Code::Closed;
     }

@@ -79,7 +79,7 @@ pub(crate) struct Outgoing {
     pub(crate) is_mtu_probe: bool,
 }
 
-/// The connections that datagrams arrived for, and whether a datagram was authenticated.
+/// The connection that datagrams arrived for, and whether one of them was authenticated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Received {
     pub(crate) connection: ConnectionId,
@@ -277,7 +277,7 @@ impl Endpoint {
         self.known_cids.find(packet)
     }
 
-    /// Splits a received batch and routes each datagram; returns the connections of the last ones.
+    /// Splits a received batch and routes each datagram; returns the connection of the last ones.
     pub(crate) fn handle_datagram(&mut self, datagram: Datagram, now: Instant) -> Option<Received> {
         let Datagram { route, ecn, segment_size, mut payload } = datagram;
         let mut touched = None;

@@ -44,7 +44,7 @@ use aws_lc_rs::{hkdf, hmac};
 use ring::{hkdf, hmac};
 
 /// Largest packet to and from a relay: every path that carries IPv6 carries it (RFC 8200 §5), and
-/// an inner packet of 1,200 bytes fits into it whole.
+/// an overlay packet of 1,200 bytes fits into it whole.
 const OUTER_PAYLOAD: u16 = 1_280;
 
 /// How soon an end-to-end connection probes again for its packet size: its path may have changed
@@ -131,7 +131,8 @@ pub(super) struct Setup {
     inner: Arc<TransportConfig>,
     wall: WallClock,
     dst_cids: Arc<dyn Fn() -> ConnectionId + Send + Sync>,
-    /// Whether Retry tokens stay valid after the identity is replaced, and after a restart.
+    /// Seed of the keys of Retry tokens, which stay valid after the identity is replaced, and after
+    /// a restart.
     token_seed: [u8; 32],
 }
 

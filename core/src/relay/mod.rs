@@ -128,7 +128,7 @@ impl Relay {
         }
     }
 
-    /// Returns what it allows.
+    /// Returns its configuration.
     #[must_use]
     pub const fn config(&self) -> &Config {
         &self.config

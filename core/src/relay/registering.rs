@@ -130,7 +130,7 @@ impl Relay {
         }
     }
 
-    /// Frees what a client is registered by, and returns true if it was registered.
+    /// Removes the registration of a client, and returns true if there was one.
     pub(super) fn unregister(&mut self, client: PeerId) -> bool {
         self.timers.set(client, None);
         self.registry.remove(client).is_some()

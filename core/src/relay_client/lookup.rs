@@ -119,7 +119,7 @@ impl Search {
         self.again.map(|at| (at, Reason::Relay))
     }
 
-    /// Connectors to exclude.
+    /// Returns the connectors to exclude.
     pub(crate) fn excluded(&self) -> &[KeyDigest] {
         &self.excluded
     }

@@ -118,7 +118,7 @@ impl Registration {
         self.state = State::Refused { again };
     }
 
-    /// Returns what is due.
+    /// Returns the due action.
     pub(crate) fn poll(&mut self, now: Instant) -> Option<Action> {
         match self.state {
             State::Asked { due } if due <= now => Some(Action::Dead),

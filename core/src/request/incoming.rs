@@ -24,7 +24,7 @@ enum State {
     Answered,
 }
 
-/// One request of a peer's.
+/// One request of a peer.
 #[derive(Debug)]
 pub(crate) struct Incoming {
     unsent: VecDeque<Bytes>,

@@ -1,4 +1,5 @@
-//! Waiting and giving up: by cause, by count, by what the peer asked and the network did.
+//! Tests of waiting and giving up: by cause, by count, by the peer's request and by network
+//! changes.
 
 use super::{
     Attempt, ConfigError, LONGEST_RETRY_AFTER, NETWORK_CHANGE_INTERVAL, NETWORK_CHANGE_SPREAD,

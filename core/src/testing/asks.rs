@@ -1,4 +1,4 @@
-//! The requests and datagrams of a world: what was asked, and what may be answered therefore.
+//! The requests and datagrams of a world: which ones were sent, and which answers are valid.
 //!
 //! A request is offered at most once, and ends exactly once: with its responder's answer, or with a
 //! failure. A datagram arrives at most once, and unchanged.
@@ -17,7 +17,7 @@ use crate::id::{PeerId, RequestId};
 use crate::node::Node;
 use crate::request::{Priority, Request};
 
-/// A request at a node that was started for the so-manyeth time.
+/// A request at the n-th start of a node.
 type Name = (Side, u64, RequestId);
 
 /// Bytes of a chunk of an answer: ten are more than a responder may have waiting.
@@ -285,7 +285,7 @@ fn body(tag: usize, number: u8) -> Bytes {
     body.freeze()
 }
 
-/// Returns what the request of this number is answered with.
+/// Returns the answer to the request of this number.
 fn content(tag: usize, offset: u64, length: u64) -> Bytes {
     pattern(offset + 4_099 * tag as u64, length)
 }

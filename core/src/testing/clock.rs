@@ -1,8 +1,8 @@
 //! Virtual time, and the two clocks that each host makes of it.
 //!
-//! It decides what a host's clocks show at an instant of the world. A host's monotonic clock stands
-//! still while the host is suspended and never goes back; its wall clock goes on, and can be set in
-//! either direction. No method waits.
+//! It decides the time on a host's clocks at an instant of the world. A host's monotonic clock
+//! stands still while the host is suspended and never goes back; its wall clock goes on, and can be
+//! set in either direction. No method waits.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -67,7 +67,7 @@ impl HostClock {
         }
     }
 
-    /// Returns what the monotonic clock shows at the world's instant `now`.
+    /// Returns the time of the monotonic clock at the world's instant `now`.
     #[must_use]
     pub fn monotonic(&self, now: Instant) -> Instant {
         self.suspended_at.unwrap_or(now) + self.ahead - self.slept
@@ -83,7 +83,7 @@ impl HostClock {
         }
     }
 
-    /// Returns what the wall clock shows at the world's instant `now`, since the Unix epoch.
+    /// Returns the time of the wall clock at the world's instant `now`, since the Unix epoch.
     #[must_use]
     pub fn unix(&self, now: Instant) -> Duration {
         self.wall.shown + now.saturating_duration_since(self.wall.at)

@@ -1,4 +1,4 @@
-//! The forwarded streams of a world: what was written, and what may be read therefore.
+//! The forwarded streams of a world: which data was written, and which data may be read.
 //!
 //! A reader sees a prefix of what its writer wrote, in order, once, and the end only at the end.
 //! The applications here react only to events and never poll without one, so that an event which
@@ -15,7 +15,7 @@ use crate::id::{PeerId, StreamId};
 use crate::message::ServiceName;
 use crate::node::{Node, StreamError};
 
-/// A stream of a node that was started for the so-manyeth time.
+/// A stream at the n-th start of a node.
 type Name = (Side, u64, StreamId);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -376,7 +376,7 @@ impl Flows {
     }
 }
 
-/// Returns what a side writes: other streams and the other direction write something else.
+/// Returns the data that a side writes: other streams and the other direction write different data.
 fn content(tag: usize, side: Side, offset: u64, length: u64) -> bytes::Bytes {
     pattern(offset + 1013 * (2 * tag as u64 + side as u64), length)
 }

@@ -73,8 +73,8 @@ fn naive(mut stream: &[u8], limit: usize) -> (Vec<Frame>, Option<DecodeError>) {
     (frames, None)
 }
 
-/// Messages: any payload of any kind is read, skipped or refused; what is read can be sent, and is
-/// the same when it is read again.
+/// Messages: any payload of any kind is read, skipped or refused; a decoded message can be sent,
+/// and decodes to the same again.
 ///
 /// The first byte of `data` is the kind, the rest is the payload.
 pub fn messages(data: &[u8]) {
@@ -85,8 +85,8 @@ pub fn messages(data: &[u8]) {
     let mut wire = BytesMut::new();
     match message.encode(&mut wire) {
         Ok(()) => {}
-        // Defaults and escapes that the peer left out are written, so that what was read near
-        // the limit may pass it.
+        // Defaults and escapes that the peer omitted are written, so that a message read near the
+        // limit may exceed it.
         Err(EncodeError::TooLarge) if payload.len() > MAX_PAYLOAD / 2 => return,
         Err(error) => panic!("what was read cannot be sent: {error}"),
     }

@@ -23,7 +23,7 @@ const MAX_CHAIN: usize = 16;
 /// The last instant at which the guest is admitted.
 const GUEST_UNTIL: Duration = EPOCH;
 
-/// A certificate as it was made.
+/// An issued certificate, before any change.
 struct Made {
     certificate: CertificateDer<'static>,
     name: &'static str,

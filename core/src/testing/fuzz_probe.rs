@@ -155,7 +155,7 @@ impl Run {
         }
     }
 
-    /// Returns a genuine probe with one flipped bit, or one of this end's own.
+    /// Handles a probe with one flipped bit, and one of this end's own.
     fn flipped(&mut self, from: u8, bit: u8) {
         let kind = ProbeKind::Ping;
         let probe = Probe {

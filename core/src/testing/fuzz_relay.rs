@@ -1,6 +1,6 @@
 //! The invariants of a relay for any behaviour of its clients: the body of the fuzz target `relay`.
 //!
-//! Decides how bytes become the deeds of clients, and fails by panicking. Never makes up input:
+//! Decides how bytes become the actions of clients, and fails by panicking. Never makes up input:
 //! that comes from the fuzzer, or from the corpus that the tests replay.
 
 use std::collections::BTreeMap;
@@ -17,7 +17,7 @@ use crate::probe::LEN;
 use crate::relay::{Action, Client, Config, Relay};
 use crate::tls::KeyDigest;
 
-/// Most deeds of one life: more make it slower, not richer.
+/// Most actions in one run: more make it slower, not more varied.
 const MAX_DEEDS: usize = 400;
 
 /// Clients there are, by the low bits of a byte.
@@ -37,7 +37,7 @@ struct Table {
 /// it, a packet only reaches the other end of its channel, limits are kept, every message can be
 /// encoded, and no state of departed clients is left.
 ///
-/// Every four bytes of `data` are one deed; payloads take their bytes from what follows.
+/// Every four bytes of `data` are one action; payloads take their bytes from the rest.
 pub fn relay(data: &[u8]) {
     let config = Config {
         clients: 7,
@@ -125,7 +125,7 @@ impl Table {
             3 => {
                 let (datagram, after) = rest.split_at(rest.len().min(b.into()));
                 self.relay.forward(client, datagram, self.now);
-                // A result of this call is for a client that this table does not have.
+                // This table does not know the receiver of such a datagram.
                 (0..CLIENTS).for_each(|id| while self.take(PeerId(id.into())).is_some() {});
                 return after;
             }

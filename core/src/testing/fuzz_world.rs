@@ -33,9 +33,9 @@ pub fn operations(data: &[u8]) {
 }
 
 /// A handshake and a connection with packets that are tampered with, repeated, reflected and
-/// forged: data arrives as it was sent, and in the end the two are connected.
+/// forged: data arrives unchanged, and in the end the two are connected.
 ///
-/// Every four bytes of `data` are one deed; made-up packets take their bytes from what follows.
+/// Every four bytes of `data` are one action; forged packets take their bytes from the rest.
 pub fn wire(data: &[u8]) {
     let mut pair = Pair::with(1, Conditions::default(), |a| a.retry(Policy::persistent()), |c| c);
     let to_connector = pair.dial();
@@ -130,7 +130,7 @@ fn heal(pair: &mut Pair, peer: PeerId) {
     let (agent, connector) = (pair.agent, pair.connector);
     let (node, now) = pair.world.node_mut(agent);
     if matches!(node.state(peer), Some(State::Failed { .. })) {
-        // A forged version negotiation can end a handshake for good (RFC 9000 section 6.2).
+        // A forged version negotiation can end a handshake permanently (RFC 9000 section 6.2).
         node.reconnect(peer, now).expect("it had failed");
     }
     pair.world.run_for(HEALED_WITHIN);

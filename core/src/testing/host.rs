@@ -1,7 +1,7 @@
 //! One host of a world: a node that can be stopped, lost and started again, and what reaches it.
 //!
-//! It decides what a host that is not running does with what arrives, and holds a node to the
-//! sans-IO contract at every call. It never decides when anything happens.
+//! It decides how a host that is not running treats its input, and checks a node against the
+//! sans-IO contract at every call. It never decides the time of an event.
 
 use std::collections::VecDeque;
 use std::time::Instant;

@@ -122,7 +122,7 @@ pub struct Link {
     last_arrival: Option<Instant>,
 }
 
-/// One datagram's luck, drawn in full before any of it is used.
+/// The random draws for one datagram, all made before any of them is used.
 struct Luck {
     worsen: f64,
     loss: f64,

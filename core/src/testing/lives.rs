@@ -29,7 +29,7 @@ const EDGES: [(Kind, Kind); 12] = [
     (Kind::Failed, Kind::Disconnected),
 ];
 
-/// A peer of a node that was started for the so-manyeth time.
+/// A peer at the n-th start of a node.
 pub(super) type Who = (Side, u64, PeerId);
 
 #[derive(Debug)]

@@ -151,7 +151,7 @@ impl Marks {
         }
     }
 
-    /// Returns what was never reached.
+    /// Returns the marks that were never reached.
     #[must_use]
     pub fn missing(&self) -> Vec<Mark> {
         Mark::ALL.iter().copied().filter(|&mark| self.count(mark) == 0).collect()

@@ -21,7 +21,7 @@ const PORTS: u64 = (1 << 16) - FIRST_PORT as u64;
 /// The part of the remote end on which a mapping (RFC 4787 §4.1) or a filter (§5) depends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Dependence {
-    /// Endpoint-independent: on neither.
+    /// Endpoint-independent: on no part of it.
     Independent,
     /// Address-dependent: on its IP address.
     Address,
@@ -249,7 +249,7 @@ impl Nat {
         self.translates(address) && address.ip() == self.external
     }
 
-    /// Returns true if addresses of this one's family are translated.
+    /// Returns true if addresses of this address's family are translated.
     #[must_use]
     pub fn translates(&self, address: SocketAddr) -> bool {
         self.rules.translates && address.is_ipv4() == self.external.is_ipv4()

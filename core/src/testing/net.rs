@@ -251,7 +251,7 @@ impl Net {
         &self.marks
     }
 
-    /// Returns the rare things that happened so far, to add what the network cannot see.
+    /// Returns the rare events so far, to add those that the network cannot see.
     pub const fn marks_mut(&mut self) -> &mut Marks {
         &mut self.marks
     }

@@ -173,7 +173,7 @@ impl Op {
         begin.iter().copied().chain((0..length).map(draw)).collect()
     }
 
-    /// Returns the operations in a string of bytes; what is left over at its end is none.
+    /// Returns the operations in a string of bytes; a remainder at its end is ignored.
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Vec<Self> {
         bytes.as_chunks().0.iter().map(|&chunk| Self::decode(chunk)).collect()

@@ -1,6 +1,6 @@
 //! An agent and a connector joined by a network: the smallest world with a tunnel in it.
 //!
-//! It decides the two configurations and how a test waits. It never decides what is tested.
+//! It decides the two configurations and how a test waits. It never decides the content of a test.
 
 use std::task::Poll;
 use std::time::Duration;
@@ -44,7 +44,7 @@ pub fn connector(crypto: &SeededCrypto) -> Builder {
     with_identity(crypto, &Pki::new().issue(CONNECTOR, Role::Connector)).listening(true)
 }
 
-/// Returns a configuration with a certificate of one's choice.
+/// Returns a configuration with a certificate of the caller's choice.
 pub fn with_identity(crypto: &SeededCrypto, issued: &Issued) -> Builder {
     let tls = Tls::with_provider(issued.identity(), Pki::new().trust(), crypto.provider());
     Config::builder(tls)

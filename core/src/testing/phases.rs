@@ -14,7 +14,7 @@ use super::play::Play;
 use crate::lifecycle::State;
 
 /// The longest back-off with its jitter, a handshake's whole time, the longest silence and the time
-/// to make up for what was lost meanwhile.
+/// to catch up on lost data.
 pub(super) const HEALED_WITHIN: Duration = Duration::from_secs(78 + 30 + 60 + 60);
 
 /// Packets of an idle pair of connections in five minutes: keep-alives, heartbeats, their answers

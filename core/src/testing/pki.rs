@@ -74,7 +74,7 @@ impl Default for Pki {
 }
 
 impl Pki {
-    /// Returns the authority that everyone in a world trusts.
+    /// Returns the authority that every node in a world trusts.
     #[must_use]
     pub fn new() -> Self {
         static TRUSTED: OnceLock<Authority> = OnceLock::new();

@@ -183,7 +183,7 @@ impl World {
         self.now
     }
 
-    /// Returns what a host's monotonic clock shows.
+    /// Returns the time of a host's monotonic clock.
     #[must_use]
     pub fn host_now(&self, host: HostId) -> Instant {
         self.hosts[host.index()].clock.monotonic(self.now)

@@ -18,8 +18,8 @@ use crate::token_bucket::{Bucket, Rate};
 /// Largest control frame accepted: vitals and sentences are far smaller.
 pub(super) const MAX_CONTROL_PAYLOAD: usize = 64 << 10;
 
-/// Most frames waiting to be written. Heartbeats are one at a time; a peer with more unread answers
-/// than this sends without reading.
+/// Most frames waiting to be written. Heartbeats are one at a time; a peer that leaves more answers
+/// than this unread is flooding.
 pub(super) const MAX_WAITING: usize = 64;
 
 /// Control frames a second that a peer may send, on the stream and as datagrams together, and the

@@ -17,11 +17,12 @@ use crate::quic::Class;
 /// Largest first frame of a forwarded stream and largest answer to it.
 const MAX_HEADER: usize = 4 << 10;
 
-/// Most recent bytes of an interactive stream: one large response, or a second of fast typing.
+/// Recent bytes up to which a stream is interactive: one large response, or a second of fast
+/// typing.
 const INTERACTIVE_BURST: f64 = 64.0 * 1024.0;
 
-/// How fast a bulk stream becomes interactive again, in bytes a second: a stream below this rate
-/// always stays interactive.
+/// Bytes a second by which the allowance of a stream refills: a stream below this rate always stays
+/// interactive.
 const INTERACTIVE_RATE: f64 = 1024.0 * 1024.0;
 
 /// The state of a stream's receiving direction.
@@ -239,8 +240,9 @@ pub(super) enum Opening {
     Refuse(Failure),
 }
 
-/// Returns what is wrong with the length of a first frame, from its header alone. Only a request
-/// has a body, which is charged against a budget; anything else is small, or it would be unbounded.
+/// Returns the error in the length of a first frame, from its header alone. Only a request has a
+/// body, which is charged against a budget; every other frame has to be small, since no budget
+/// bounds it.
 pub(super) fn excess(header: Header) -> Option<Failure> {
     let is_request = Kind::from_wire(header.kind) == Some(Kind::Request);
     let detail = || format!("a first frame of {} bytes", header.length);

@@ -113,7 +113,7 @@ fn the_same_key_does_not_take_its_name_from_itself_unasked() {
     assert_eq!(failure.retry_after(), Some(90 * SECOND));
     assert!(table.said.is_empty());
     assert_eq!(table.channel(2, "db").1, 1);
-    // It asks without takeover while the earlier connection is silent; then it is admitted.
+    // After the requested pause, with the earlier connection still silent, it is admitted.
     table.wait(90 * SECOND);
     table.forget();
     table.register(3, "home", &["db"]);

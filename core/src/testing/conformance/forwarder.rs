@@ -38,8 +38,8 @@ impl<R: Runtime> Forwarder<R> {
         Self { inside: addr, ends, _task: task }
     }
 
-    /// Takes another outside address, as a NAT does that forgot its mapping. What the old one still
-    /// held is lost.
+    /// Takes another outside address, as a NAT does that lost its mapping. Datagrams for the old
+    /// one are lost.
     pub(super) fn rebind(&self) -> SocketAddr {
         let (outside, addr) = R::io(loopback()).expect("a loopback port is free");
         self.ends.lock().unwrap_or_else(PoisonError::into_inner).outside = outside;

@@ -1,8 +1,8 @@
 //! The requirements for every adapter, as one suite: a runtime implements [`Runtime`] in its tests
 //! and names [`conformance!`](crate::conformance) once, which makes each case a separate test.
 //!
-//! The cases use real sockets on loopback and real time, each wait bounded. They decide what is
-//! right; how a runtime gets there is its adapter's business.
+//! The cases use real sockets on loopback and real time, each wait bounded. They decide the correct
+//! results; the adapter decides how its runtime reaches them.
 
 mod forwarder;
 mod identities;

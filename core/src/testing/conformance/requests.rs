@@ -34,7 +34,7 @@ pub fn a_request_is_answered<R: Runtime>() {
     });
 }
 
-/// The responder's reason arrives as it was given.
+/// The responder's reason arrives unchanged.
 pub fn a_failed_request_tells_its_caller_why<R: Runtime>() {
     run::<R>(async {
         let pair = connect::<R>().await;

@@ -68,7 +68,7 @@ pub fn a_port_nobody_listens_at_does_not_end_the_socket<R: Runtime>() {
         let (gone, closed) = bind::<R>();
         drop(gone);
         for _ in 0..3 {
-            // Some systems report the refusal here, which the driver takes for what it is.
+            // Some systems report the refusal here; the driver treats it as a loss.
             let _refused =
                 poll_fn(|cx| here.poll_send(cx, &single(closed, 5), b"knock")).await.is_err();
         }

@@ -79,7 +79,7 @@ pub fn a_stop_reaches_the_writer<R: Runtime>() {
     });
 }
 
-/// The acceptor's reason arrives as it was given.
+/// The acceptor's reason arrives unchanged.
 pub fn a_refused_stream_tells_its_opener_why<R: Runtime>() {
     run::<R>(async {
         let pair = connect::<R>().await;

@@ -28,7 +28,7 @@ pub struct Captured {
 }
 
 impl Captured {
-    /// Returns true if some bytes stand in its payload.
+    /// Returns true if its payload contains these bytes.
     #[must_use]
     pub fn contains(&self, needle: &[u8]) -> bool {
         self.packet.payload.windows(needle.len().max(1)).any(|window| window == needle)

@@ -1,7 +1,7 @@
 //! The hosts of a lab: agents and connectors with their certificates, and their addresses.
 //!
-//! It decides configurations and addresses, and what dialling and opening a stream need. It never
-//! decides what is tested.
+//! It decides configurations and addresses, and how to dial and to open a stream. It never decides
+//! the content of a test.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -179,7 +179,7 @@ impl Lab {
         matches!(self.node(host).state(peer), Some(State::Connected { .. }))
     }
 
-    /// Returns what a host's node knows of a peer.
+    /// Returns a host's node's snapshot of a peer.
     ///
     /// # Panics
     /// If it does not know it.

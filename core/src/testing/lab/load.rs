@@ -1,7 +1,7 @@
 //! Traffic through a lab, checked byte by byte, and its longest stalls.
 //!
-//! It decides what is written and when, and what the reader must see therefore. It never decides
-//! whether a loss or a pause is a failure: tests do, by the figures here.
+//! It decides which data is written and when, and which data the reader must therefore see. It
+//! never decides whether a loss or a pause is a failure: tests do, by the figures here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::task::Poll;

@@ -383,6 +383,5 @@ impl Lab {
     }
 }
 
-/// How often what a node does about a datagram that could not be sent is looked at within an
-/// instant.
+/// How often within an instant a node's reaction to an unsendable datagram is processed.
 const MAX_ROUNDS: u32 = 8;

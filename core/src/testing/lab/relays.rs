@@ -75,7 +75,7 @@ impl Lab {
         self.attach_as(host, who, relay)
     }
 
-    /// Does the same for an agent that has its own identity.
+    /// Lets an agent with its own identity dial a relay, as [`Lab::attach`] does.
     ///
     /// # Panics
     /// If it may not.
@@ -116,7 +116,7 @@ impl Lab {
         self.dial_with(host, Dial::service(service.parse().expect("a service name"), name))
     }
 
-    /// Returns how often a relay took what a host's node offers.
+    /// Returns how often a relay accepted the offer of a host's node.
     #[must_use]
     pub fn registrations(&self, host: HostId) -> usize {
         let is_one = |(_, event): &&(Instant, Event)| matches!(event, Event::Registered { .. });
