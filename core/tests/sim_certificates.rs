@@ -1,5 +1,5 @@
-//! Certificates in virtual time: who is believed, for how long, and what a new identity or a new
-//! trust does to connections that exist.
+//! Certificates in virtual time: which are trusted, for how long, and what a new identity or new
+//! trust anchors do to connections that exist.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -22,7 +22,7 @@ use adit_core::tls::{Identity, KeyDigest, Standing, Tls, Trust};
 const SECOND: Duration = Duration::from_secs(1);
 const YEAR: Duration = Duration::from_secs(365 * 86_400);
 
-/// A configuration with another identity and another trust.
+/// Returns a configuration with another identity and other trust anchors.
 fn with(identity: Identity, trust: Trust) -> impl FnOnce(Builder) -> Builder {
     move |_| builder(identity, trust)
 }
@@ -39,13 +39,13 @@ fn issued(name: &str, role: Role) -> Issued {
     Pki::new().issue(name, role)
 }
 
-/// A certificate that ends this long after the world began.
+/// Returns a certificate that expires this long after the world began.
 fn ending(name: &str, role: Role, after: Duration) -> Issued {
     let validity = Validity { not_before: EPOCH - YEAR, not_after: EPOCH + after };
     Pki::new().issue_valid(name, role, validity)
 }
 
-/// The connector's identity with the CA's certificate behind its own.
+/// Returns the connector's identity with the CA's certificate behind its own.
 fn presenting_the_ca() -> Identity {
     let own = issued(pair::CONNECTOR, Role::Connector);
     Identity::new([own.chain(), vec![Pki::new().root()]].concat(), own.key())
@@ -70,7 +70,7 @@ fn failure_of(pair: &mut Pair, peer: PeerId) -> Failure {
     found.unwrap()
 }
 
-/// Waits until a host's peer is closed, and gives why and how long that took.
+/// Waits until a host's peer is closed. Returns the failure and how long that took.
 fn closed(pair: &mut Pair, host: HostId, peer: PeerId) -> (Failure, Duration) {
     let (start, mut found) = (pair.world.now(), None);
     pair.wait("the peer to be closed", |world| {
@@ -190,7 +190,7 @@ fn an_acceptor_whose_certificate_ends_is_dialled_again_and_believed_with_its_nex
     let change = |_| builder(own, Pki::new().trust()).listening(true);
     let mut pair = Pair::with(7, Conditions::default(), |a| a, change);
     let (to_connector, _) = pair.connect();
-    // Renewed in time, which a connection that exists does not show.
+    // A renewal in time: a connection that exists does not show it.
     let next = tls(issued(pair::CONNECTOR, Role::Connector).identity(), Pki::new().trust());
     let (node, now) = pair.world.node_mut(pair.connector);
     node.set_tls(next, now).unwrap();
@@ -252,7 +252,7 @@ fn a_guest_does_not_become_a_member_by_a_certificate() {
 fn a_forged_refusal_does_not_end_a_link_that_had_been_up() {
     let mut pair = Pair::new(16);
     let (to_connector, _) = pair.connect();
-    // Whoever sits on the path takes the connector's address and answers with what it has.
+    // An attacker on the path takes the connector's address and answers with its own identity.
     pair.world.crash(pair.connector);
     let stranger = Pki::stranger().issue(pair::CONNECTOR, Role::Connector).identity();
     let forger = builder(stranger, Pki::new().trust()).listening(true).build().unwrap();
@@ -261,7 +261,7 @@ fn a_forged_refusal_does_not_end_a_link_that_had_been_up() {
     let state = pair.agent().state(to_connector).cloned();
     let Some(State::Reconnecting { last_error, .. }) = state else { panic!("{state:?}") };
     assert_eq!(last_error.category(), Category::Authentication);
-    // And goes away again.
+    // The attacker leaves.
     pair.world.crash(pair.connector);
     let own = issued(pair::CONNECTOR, Role::Connector).identity();
     let real = builder(own, Pki::new().trust()).listening(true).build().unwrap();
@@ -331,7 +331,7 @@ fn a_node_that_pins_a_ca_cannot_accept() {
 
 #[test]
 fn a_guest_is_let_in_by_its_key_without_a_name_and_until_its_time_is_over() {
-    // What the guest writes into its own certificate is its own business: here a member's name.
+    // A guest chooses the contents of its own certificate: here a member's name.
     let guest = Pki::stranger().issue("agent", Role::Agent);
     let until = EPOCH + Duration::from_secs(30);
     let trust = Pki::new().trust().with_guests(guests(&guest, until));
@@ -368,7 +368,7 @@ fn a_guest_who_is_not_invited_any_more_is_cut_off() {
 
 #[test]
 fn a_certificate_with_a_guests_key_is_no_way_in_for_whoever_lacks_the_key() {
-    // Mallory presents the guest's certificate, which was seen somewhere, with a key of her own.
+    // Mallory presents the guest's certificate, which was observed, with a key of her own.
     let guest = Pki::stranger().issue("agent", Role::Agent);
     let mallory = Identity::new(guest.chain(), Pki::stranger().issue("mallory", Role::Agent).key());
     let trust = Pki::new().trust().with_guests(guests(&guest, EPOCH + YEAR));
@@ -378,7 +378,7 @@ fn a_certificate_with_a_guests_key_is_no_way_in_for_whoever_lacks_the_key() {
         now: adit_core::testing::clock::origin(),
         unix: EPOCH,
     };
-    // rustls will not even present a certificate with a key that is not its own.
+    // rustls does not present a certificate with a key that is not its own.
     let made = adit_core::node::Node::new(config.build().unwrap(), start);
     assert!(made.unwrap_err().to_string().contains("certificate and key"));
 }

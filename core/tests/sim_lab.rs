@@ -1,4 +1,5 @@
-//! Nodes behind NATs that dial public ones, in virtual time: what a user sees when the ground moves.
+//! Nodes behind NATs that dial public ones, in virtual time: what a user sees when addresses
+//! change.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -43,19 +44,19 @@ impl Home {
         Self::with(seed, rules, Conditions::default())
     }
 
-    /// Where the connector sees the agent.
+    /// Returns the agent's address as the connector sees it.
     fn seen(&self) -> SocketAddr {
         let peer = self.lab.accepted(self.connector).unwrap();
         self.lab.peer(self.connector, peer).remote
     }
 
-    /// Whether that is an address of this box.
+    /// Returns true if that is an address of this NAT.
     fn is_seen_at(&mut self, nat: NatId) -> bool {
         let seen = self.seen();
         self.lab.internet_mut().nat_mut(nat).owns(seen)
     }
 
-    /// Uploads while `change` happens after the first megabyte; the longest stall.
+    /// Uploads while `change` happens after the first megabyte. Returns the longest stall.
     fn upload_through(&mut self, change: impl FnOnce(&mut Self)) -> Duration {
         let length = 3 << 20;
         let transfer = self.lab.start_upload((self.agent, self.peer), self.connector, length);
@@ -70,7 +71,7 @@ impl Home {
     }
 }
 
-/// New ports whenever there is a new mapping.
+/// Returns the rules of a NAT with new ports for each new mapping.
 fn restless() -> Rules {
     Rules { ports: Ports::Random, ..Rules::port_restricted() }
 }
@@ -196,7 +197,7 @@ fn datagrams_are_counted_as_lost_late_and_doubled() {
     let lost = flow.missing() as f64 / flow.sent as f64;
     assert!((0.01..0.15).contains(&lost), "expected about 0.8 * 0.02 / 0.52: {flow:?}");
     assert!(flow.reordered > 0, "{flow:?}");
-    // QUIC never takes a packet twice (RFC 9000 §12.3).
+    // QUIC never processes a packet twice (RFC 9000 §12.3).
     assert_eq!(flow.duplicated, 0, "{flow:?}");
     assert!(flow.longest_silence < SECOND, "{flow:?}");
 }

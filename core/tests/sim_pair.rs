@@ -458,7 +458,7 @@ fn answer(pair: &mut Pair, id: RequestId) -> Result<Vec<Bytes>, Code> {
     result.map(|()| parts)
 }
 
-/// After a while no stream is left, and no byte of a body.
+/// Checks that after a while no stream is left, and no byte of a body.
 fn settled(pair: &mut Pair) {
     pair.world.run_for(SECOND);
     for host in [pair.agent, pair.connector] {
@@ -491,7 +491,7 @@ fn transitions(pair: &mut Pair, host: HostId, peer: PeerId) -> Vec<Kind> {
     kinds
 }
 
-/// How dialling a connector with this certificate fails.
+/// Returns how dialling a connector with this certificate fails.
 fn failure_of_dialling(issued: &Issued) -> (Code, Category) {
     let mut pair = Pair::new(13);
     let connector = pair.connector;

@@ -1,7 +1,7 @@
-//! Thousands of random worlds, each with everything that can go wrong: what must hold, holds.
+//! Thousands of random worlds, each with everything that can go wrong, and their invariants.
 //!
-//! `ADIT_SEEDS` worlds are played (2,000 unless told otherwise), beginning at `ADIT_FIRST_SEED`, and
-//! the first `ADIT_TWINS` of them (50) twice. A world that fails names its seed.
+//! `ADIT_SEEDS` worlds are played (2,000 by default), beginning at `ADIT_FIRST_SEED`, and the first
+//! `ADIT_TWINS` of them (50) twice. A world that fails prints its seed.
 
 mod seeds;
 
@@ -63,7 +63,7 @@ proptest! {
         ..ProptestConfig::default()
     })]
 
-    /// A failure shrinks to few operations: from here it becomes a named test.
+    /// A failure shrinks to few operations, which become a named test.
     #[test]
     fn any_operations_leave_a_world_that_heals(
         seed in 0_u64..1_000,

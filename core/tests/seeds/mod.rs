@@ -1,19 +1,19 @@
-//! How many worlds a sweep plays, and which of them failed: the same for every suite of random worlds.
+//! How many worlds a sweep plays, and which of them failed: shared by every suite of random worlds.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-/// Failures after which a thread has seen enough.
+/// Failures after which a thread stops.
 const ENOUGH: usize = 5;
 
-/// A number that whoever runs a sweep may set.
+/// Returns a number that the environment may set.
 #[expect(clippy::disallowed_methods, reason = "a sweep is as long as whoever runs it wants")]
 pub(crate) fn setting(name: &str, usual: u64) -> u64 {
     std::env::var(name).map_or(usual, |value| value.parse().expect("a number"))
 }
 
-/// Plays `count` worlds from `first` on, on all processors: what each that held came to, and the seeds
-/// of those that did not.
+/// Plays `count` worlds from `first` on, on all processors. Returns the results of those that held,
+/// and the seeds of those that did not.
 pub(crate) fn sweep<T: Send>(
     (first, count): (u64, u64),
     play: impl Fn(u64) -> T + Sync,

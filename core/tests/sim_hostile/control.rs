@@ -1,4 +1,4 @@
-//! Control streams and datagrams that say too much, too little or the wrong thing.
+//! Control streams and datagrams with too much, too little or wrong content.
 
 use std::time::Duration;
 
@@ -181,7 +181,8 @@ fn a_control_frame_counts_as_one_for_each_kib_it_has_begun() {
 fn a_peer_that_falls_silent_is_lost_at_the_idle_timeout() {
     let mut scene = Scene::new(9);
     scene.control();
-    // The victim's own keep-alive, sent after ten seconds, is the last thing that counts.
+    // The victim's own keep-alive, sent after ten seconds, is the last packet that restarts the
+    // timer.
     scene.run_without(69 * SECOND);
     assert!(scene.peer().is_some());
     scene.run_without(2 * SECOND);

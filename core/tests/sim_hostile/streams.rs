@@ -127,8 +127,8 @@ fn a_hundred_thousand_streams_that_misbehave_leave_no_window_and_no_entry_behind
         assert!(scene.peer().unwrap().streams <= 1_024);
     }
     scene.is_idle();
-    // Nobody reads this service: what can be sent is the window that is left. The transport
-    // announces it again only when an eighth of it has come together.
+    // This service is not read: what can be sent is the window that is left. The transport
+    // announces it again only when an eighth of it is free.
     let open = framed(0x10, b"{\"service\":\"sink\"}");
     let streams: Vec<_> = (0..20).map(|_| scene.raw.open().unwrap()).collect();
     let mut sent = 0;
@@ -150,7 +150,7 @@ fn a_hundred_thousand_streams_that_misbehave_leave_no_window_and_no_entry_behind
     scene.end();
 }
 
-/// Opens streams in every way but the right one, and abandons them at random points.
+/// Opens malformed streams of every kind, and abandons them at random points.
 fn misbehave(scene: &mut Scene, rng: &mut Rng) -> usize {
     let open = framed(0x10, b"{\"service\":\"db\"}");
     let streams: Vec<_> = std::iter::from_fn(|| scene.raw.open()).take(900).collect();

@@ -1,5 +1,5 @@
-//! Relays that die, addresses that change, ways that come and go: live traffic goes on, and nothing
-//! is dialled anew.
+//! Relays that fail, addresses that change, paths that flap: live traffic continues, and no
+//! connection is dialled again.
 
 use adit_core::testing::lab::Place;
 use adit_core::testing::link::Loss;
@@ -193,8 +193,8 @@ fn a_path_to_the_relay_that_becomes_narrow_under_a_transfer_is_noticed() {
 
 #[test]
 fn when_one_relay_sees_an_end_elsewhere_the_other_hears_of_it_at_once() {
-    // Found by the sweep, seed 206: a relay came back, its client's box forgot before the two had
-    // found each other there again, and it called the client where it was no longer.
+    // Found by the sweep, seed 206: a relay returned, its client's NAT lost its mappings before the
+    // two had found each other there again, and it called the client at its previous address.
     let hard = Rules::symmetric();
     let mut scene = Scene::connected(1, &Ground { relays: 2, ..Ground::behind(hard, hard) });
     let flow = scene.lab.start_datagrams((scene.agent, scene.peer), 50, 200);

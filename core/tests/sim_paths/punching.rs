@@ -1,4 +1,5 @@
-//! Every pair of the NATs of RFC 4787: direct where theory allows it, on the relay at once elsewhere.
+//! Every pair of the NATs of RFC 4787: direct where theory allows it, otherwise on the relay from
+//! the start.
 
 use std::net::SocketAddr;
 
@@ -9,7 +10,7 @@ use adit_core::testing::nat::{Dependence, Ports, Rules};
 use super::scene::{Ground, Scene};
 use super::{SECOND, ms, seeds_or};
 
-/// The kinds, by mapping, filtering and choice of port.
+/// Returns all kinds, by mapping, filtering and choice of port.
 fn kinds() -> Vec<Rules> {
     let mut kinds = vec![Rules::firewall()];
     for mapping in Dependence::ALL {
@@ -22,9 +23,9 @@ fn kinds() -> Vec<Rules> {
     kinds
 }
 
-/// A NAT with another port for every destination. Two of them behind filters that let in everybody
-/// could exchange packets, but neither would ever be answered from where it asked, and such an answer
-/// proves nothing.
+/// Returns true for a NAT with another port for every destination. Two of them behind
+/// endpoint-independent filters could exchange packets, but neither would ever be answered from the
+/// address that it probed, and such an answer validates no path.
 fn is_strict(rules: &Rules) -> bool {
     rules.translates && rules.mapping == Dependence::AddressAndPort
 }
