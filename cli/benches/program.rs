@@ -1,8 +1,8 @@
-//! The program against a minimal forwarder on quinn, or one way of it against another, over loopback,
-//! each in turn.
+//! The program against a minimal forwarder on quinn, or one path of it against another, over
+//! loopback, in alternation.
 //!
 //! It decides what is measured, how long, and in what order. It never judges: it prints medians and
-//! ratios, and docs/benchmarks.md says what they should be.
+//! ratios, and docs/benchmarks.md has the figures to expect.
 //!
 //! ```text
 //! cargo bench -p adit --bench program -- [FILTER] [--quick] [--json] [--systems ONE,OTHER]
@@ -128,7 +128,7 @@ fn measure(args: &Args) -> Result<Report> {
     Ok(report)
 }
 
-/// Every measure there is, memory first while nothing has passed through the processes yet.
+/// Returns every measure, memory first, before any traffic has passed through the processes.
 fn cases(filter: Option<&str>) -> Vec<(String, Case)> {
     let mut cases = vec![("idle memory".to_owned(), Case::Memory)];
     for direction in [Direction::Download, Direction::Upload] {
