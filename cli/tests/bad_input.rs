@@ -1,5 +1,5 @@
-//! What a person can get wrong and a system can refuse: one sentence with the cause and the next
-//! step, the right exit code, and nothing lost.
+//! Mistakes of a person and errors of a system: one sentence with the cause and the next step, the
+//! right exit code, and no loss of data.
 
 #![cfg(unix)]
 #![expect(clippy::unwrap_used, reason = "a failure here is a failure of the test")]
@@ -23,7 +23,7 @@ fn echo_service() -> String {
 const GOOD: &str =
     "listen = \"127.0.0.1:0\"\n[[service]]\nname = \"web\"\ntcp = \"127.0.0.1:80\"\n";
 
-/// The sentence about a configuration, which is the same whether it is run or verified.
+/// Returns the error for a configuration, which is the same whether it is run or checked.
 fn said_of(machine: &Machine, file: &Path) -> String {
     let file = file.to_str().unwrap();
     let said = machine.fails(&["connector", "-c", file], 2);
@@ -110,7 +110,7 @@ fn a_backend_that_refuses_resets_the_client_and_is_named() {
     exposing.says(&said);
 }
 
-/// A TCP port that is nobody else's, and on which nobody listens.
+/// Returns a TCP port that is bound, and on which no process listens.
 fn held() -> (Socket, String) {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
@@ -118,7 +118,7 @@ fn held() -> (Socket, String) {
     (socket, address.to_string())
 }
 
-/// A listening socket that takes no further connection.
+/// Returns a listening socket that accepts no further connection.
 fn full() -> (Socket, Vec<TcpStream>, String) {
     let (socket, address) = held();
     socket.listen(0).unwrap();

@@ -1,5 +1,5 @@
 //! Clocks that are years off, on either side and in either direction, and clocks that are set while
-//! connected: the sentence names the clock, and when it is right again everything works.
+//! connected: the error names the clock, and when it is right again everything works.
 
 #![cfg(unix)]
 
@@ -16,14 +16,14 @@ fn echo_service() -> String {
     service(echo).to_string()
 }
 
-/// The sentence of a command at another time.
+/// Returns the error of a command at another time.
 fn said_at(clocks: &Clocks, by: &str, machine: &Machine, arguments: &[&str], code: i32) -> String {
     let mut command = machine.command(arguments);
     clocks.shift(&mut command, by);
     sentence(&finish(&mut command), code)
 }
 
-/// The sentence that `adit connect`, which offers its port first, ends with at another time.
+/// Returns the final error of `adit connect`, which prints its port first, at another time.
 fn ends_at(clocks: &Clocks, by: &str, machine: &Machine) -> String {
     let mut command = machine.command(&["connect", "web"]);
     clocks.shift(&mut command, by);
@@ -103,7 +103,7 @@ fn a_connector_that_ran_years_ahead_is_believed_again_once_its_clock_is_set() {
     fresh.connect(&invite, &[]);
 }
 
-/// A device whose clock is what a file says, connected.
+/// Starts a connected device whose clock follows a file.
 fn with_a_clock(clocks: &Clocks, away: &Machine, invite: &str) -> (Running, SocketAddr) {
     let file = away.directory.write("clock", "+0");
     let mut command = away.command(&["connect", invite]);

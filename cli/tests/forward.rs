@@ -15,7 +15,7 @@ fn reset(tcp: &TcpStream) -> io::Result<()> {
 }
 
 fn assert_refused(port: std::net::SocketAddr) {
-    // On a busy machine the reset is there before the call that connects has returned.
+    // On a busy machine the reset arrives before the call that connects has returned.
     let read = TcpStream::connect(port).and_then(|mut tcp| {
         tcp.set_read_timeout(Some(LIMIT))?;
         tcp.read(&mut [0])

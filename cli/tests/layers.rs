@@ -110,8 +110,8 @@ fn named(path: &str) -> Vec<String> {
     modules.filter(|name| !name.is_empty()).collect()
 }
 
-/// Returns the lines of code of each top-level module: without comments, and without unit tests, which
-/// stand at the end of a file or in one of their own.
+/// Returns the lines of code of each top-level module: without comments, and without unit tests,
+/// which are at the end of a file or in one of their own.
 fn sources() -> BTreeMap<String, Vec<String>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut modules = BTreeMap::<_, Vec<_>>::new();

@@ -1,4 +1,4 @@
-//! What the commands of onboarding print: for people, for programs, and never a private key.
+//! The output of the onboarding commands: for people, for programs, and never a private key.
 
 #![cfg(unix)]
 #![expect(clippy::unwrap_used, reason = "a failure here is a failure of the test")]
@@ -9,7 +9,7 @@ use common::people::{Machine, Running};
 use common::{echo, run, service};
 use serde_json::Value;
 
-/// Two machines, the one a device of the other's, and what runs there.
+/// Two machines, one a device of the other's mesh, and their running programs.
 struct Pair {
     home: Machine,
     away: Machine,
@@ -19,7 +19,7 @@ struct Pair {
     known: Value,
 }
 
-/// Both started with `more`, and asked for JSON.
+/// Starts both with `more` and `--json`.
 fn pair(more: &[&str]) -> Pair {
     let (home, away) = (Machine::new(), Machine::new());
     let target = service(echo).to_string();
@@ -183,7 +183,7 @@ fn a_configuration_is_told_as_what_it_means() {
     assert_eq!(said, "nothing is known of \"wep\"; known here: web");
 }
 
-/// The words that a help lists under "Commands:".
+/// Returns the words that a help text lists under "Commands:".
 fn commands(help: &str) -> Vec<String> {
     let list = help.split("Commands:\n").nth(1).unwrap_or_default();
     let lines = list.lines().take_while(|line| !line.is_empty());
@@ -211,7 +211,7 @@ fn every_command_has_a_help_with_an_example() {
     assert!(seen >= 19, "{seen} commands");
 }
 
-/// Every line of the private keys in a machine's home.
+/// Returns every line of the private keys in a machine's home.
 fn secrets(machine: &Machine) -> Vec<String> {
     let mut all = Vec::new();
     for (_, contents) in machine.files() {

@@ -1,4 +1,4 @@
-//! What the program does when the other side dies, refuses, or was never there.
+//! What the program does when the other side is killed, refuses, or never existed.
 
 mod common;
 
@@ -13,7 +13,7 @@ use common::{
     free_udp, service,
 };
 
-/// The file of an agent of `authority` for a connector at `address`.
+/// Returns the file of an agent of `authority` for a connector at `address`.
 fn agent(
     directory: &Directory,
     authority: &Authority,
@@ -171,8 +171,8 @@ fn an_agent_says_once_that_its_connector_shuts_down() {
     let log = tunnel.agent.log();
     assert!(lost.is_some(), "{log}");
     let told = log.lines().filter(|l| l.contains("is shutting down") || l.contains("shuts down"));
-    // An idle connection is closed at once, with its reason: the announcement ahead of it is sent
-    // only while something is under way.
+    // An idle connection is closed immediately, with its reason: the announcement ahead of it is
+    // sent only while streams are open.
     assert!(told.count() <= 1 && log.contains("(shutting_down: "), "{log}");
     let log = tunnel.connector.log();
     assert!(log.contains("peer 0: laptop came from 127.0.0.1:"), "{log}");

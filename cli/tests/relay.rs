@@ -1,5 +1,5 @@
-//! Machines that meet at a relay, with real processes: onboarding in two commands, what is said of
-//! the path, what becomes of it when the relay restarts, and what is said of mistakes.
+//! Machines connected by a relay, with real processes: onboarding in two commands, how the path is
+//! reported, what happens when the relay restarts, and how mistakes are reported.
 
 #![cfg(unix)]
 #![expect(clippy::unwrap_used, reason = "a failure here is a failure of the test")]
@@ -15,20 +15,20 @@ use serde_json::Value;
 
 const KEY: &str = "CQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQk";
 
-/// A relay, up, and its address with its key.
+/// Starts a relay. Returns its address with its key.
 fn relay(machine: &Machine, at: &str) -> (Running, String) {
     let running = machine.start(&["relay", "--listen", at, "--discovery-port", "0", "--no-tcp"]);
     let line = running.line();
     (running, line)
 }
 
-/// A relay on a free port.
+/// Starts a relay on a free port.
 fn any_relay(machine: &Machine) -> (Running, String) {
     relay(machine, &free_udp().to_string())
 }
 
-/// A relay that takes TCP as well, and its address where UDP to it is blocked: the UDP port in it is
-/// that of the socket, which never answers.
+/// Starts a relay that accepts TCP as well. Returns its address where UDP to it is blocked: the UDP
+/// port in it is that of the socket, which never answers.
 fn relay_behind_a_wall(machine: &Machine) -> (Running, String, UdpSocket) {
     let listen = free_udp().to_string();
     let arguments = ["relay", "--listen", &listen, "--discovery-port", "0", "--tcp-port", "0"];
@@ -40,13 +40,13 @@ fn relay_behind_a_wall(machine: &Machine) -> (Running, String, UdpSocket) {
     (running, at, wall)
 }
 
-/// What carries the packets of a machine to its relay, as far as it is known.
+/// Returns what carries the packets of a machine to its relay, if that is known.
 fn carrier(machine: &Machine) -> Value {
     let all = peers(machine);
     all.iter().find(|p| p["is_relay"] == true).map_or(Value::Null, |p| p["carrier"].clone())
 }
 
-/// Exposes an echo by a relay alone: the address in the invite is one that nobody has.
+/// Exposes an echo by a relay alone: no machine has the address in the invite.
 fn expose(home: &Machine, relay: &str) -> (Running, String) {
     let nowhere = free_udp().to_string();
     let (running, invite) = home.expose(&service(echo).to_string(), &["--relay", relay]);
@@ -114,7 +114,7 @@ fn two_machines_meet_by_tcp_at_a_relay_that_no_udp_reaches() {
     assert!(observed.starts_with("[fd15:70a:510c:"), "{relay}");
     let told = away.told(&["why", "web"]);
     assert!(!told.contains("fd15:70a:510c:"), "{told}");
-    // What is remembered of the invite has the port as well.
+    // What is saved of the invite has the port as well.
     drop(connected);
     away.connect("web", &[]);
 }

@@ -1,4 +1,4 @@
-//! What `adit status` shows of processes that run, and what becomes of their sockets.
+//! What `adit status` shows of running processes, and what becomes of their sockets.
 
 #![cfg(unix)]
 #![expect(clippy::unwrap_used, reason = "a failure here is a failure of the test")]
@@ -28,7 +28,7 @@ fn json(output: &Output) -> Value {
     value
 }
 
-/// The sockets that have been given their names.
+/// Returns the sockets that have their final names.
 fn sockets(home: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(home.join("run")).into_iter().flatten();
     let mut found: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
@@ -37,13 +37,13 @@ fn sockets(home: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The status once all are connected, which the side that was dialled learns last.
+/// Returns the status once all are connected, which the dialled side learns last.
 fn connected(home: &Path, arguments: &[&str]) -> Output {
     let output = bounded(|| Some(run_at(home, arguments)).filter(|o| o.status.code() == Some(0)));
     output.unwrap_or_else(|| panic!("{}", text(&run_at(home, arguments).stderr)))
 }
 
-/// An agent of a connector that is not there.
+/// Starts an agent of a connector that does not exist.
 fn lonely_agent(directory: &Directory, more: &[&str]) -> Program {
     let tls = Authority::new().issue(directory, "laptop");
     let config = format!(
