@@ -31,7 +31,7 @@ const ROUNDS: usize = 3;
 #[derive(clap::Parser)]
 #[command(name = "program", about = "Measure adit against a minimal quinn forwarder")]
 struct Args {
-    /// Only measures whose name contains this
+    /// Select the measures with this text in their names
     filter: Option<String>,
     /// Shorter rounds: under a minute in all
     #[arg(long)]
@@ -42,10 +42,10 @@ struct Args {
     /// What is measured: one alone, or two and the ratio of the second by the first
     #[arg(long, value_enum, value_delimiter = ',', default_values = ["reference", "adit"])]
     systems: Vec<System>,
-    /// Given by `cargo bench`; without it nothing is measured
+    /// Passed by `cargo bench`; without it there is no measurement
     #[arg(long, hide = true)]
     bench: bool,
-    /// Given by some test runners: measure nothing
+    /// Passed by some test runners: no measurement
     #[arg(long, hide = true)]
     test: bool,
     /// Be the reference's accepting end, with the certificates in this directory

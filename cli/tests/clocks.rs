@@ -103,7 +103,7 @@ fn a_connector_that_ran_years_ahead_is_believed_again_once_its_clock_is_set() {
     fresh.connect(&invite, &[]);
 }
 
-/// Starts a connected device whose clock follows a file.
+/// Starts a connected device with a clock that follows a file.
 fn with_a_clock(clocks: &Clocks, away: &Machine, invite: &str) -> (Running, SocketAddr) {
     let file = away.directory.write("clock", "+0");
     let mut command = away.command(&["connect", invite]);

@@ -1,4 +1,5 @@
-//! The libFuzzer target of [`adit_core::testing::fuzz_records::records`]. It has no checks of its own.
+//! The libFuzzer target of [`adit_core::testing::fuzz_records::records`].
+//! It has no checks of its own.
 
 #![no_main]
 

@@ -1,4 +1,5 @@
-//! A service that answers requests on smol, and its client, with certificates that the example makes.
+//! A service that answers requests on smol, and its client, with certificates that the example
+//! makes.
 //!
 //! A request is one body with one answer: complete, in parts, or a failure with its reason.
 //!

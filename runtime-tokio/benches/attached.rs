@@ -1,7 +1,7 @@
 //! Cost of idle clients to a relay: memory for each, and time, over loopback.
 //!
-//! It decides how many there are and what each of them offers. It never judges: it prints sizes. The
-//! aim is at most 40 KiB for each of 10,000.
+//! It decides how many there are and what each of them offers. It never judges: it prints sizes.
+//! The aim is at most 40 KiB for each of 10,000.
 //!
 //! ```text
 //! cargo bench -p adit-tokio --bench attached

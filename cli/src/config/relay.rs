@@ -1,4 +1,4 @@
-//! `relay.toml`: where a relay listens, how clients address it, and whose members it serves.
+//! `relay.toml`: where a relay listens, how clients address it, and which meshes it serves.
 
 use std::fmt;
 use std::net::SocketAddr;

@@ -105,7 +105,7 @@ fn time_left(invite: &Invite) -> Result<Duration, ExitError> {
     Ok(Duration::from_secs(left.max(1)))
 }
 
-/// Returns the error for a device whose invite's key is rejected.
+/// Returns the error for a rejected key of an invite.
 fn if_refused(stop: ExitError, invite: &Invite) -> ExitError {
     if stop.exit() != Exit::Authentication || stop.is_about_clock() {
         return stop;

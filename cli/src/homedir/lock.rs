@@ -15,7 +15,7 @@ pub(crate) struct Lock {
 }
 
 impl Lock {
-    /// Waits for the lock of a file whose directory exists.
+    /// Waits for the lock of a file in an existing directory.
     ///
     /// # Errors
     /// A sentence about the file.
@@ -25,7 +25,7 @@ impl Lock {
         Ok(Self { _file: file })
     }
 
-    /// Takes the lock of a file whose directory exists, for the life of this process, unless
+    /// Takes the lock of a file in an existing directory, for the life of this process, unless
     /// another process has it; then `taken` makes the error from that process's id.
     ///
     /// # Errors

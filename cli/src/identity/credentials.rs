@@ -1,5 +1,5 @@
-//! The credentials of a node: its identity and trust anchors for peers, and its identity for relays. It
-//! reads no file.
+//! The credentials of a node: its identity and trust anchors for peers, and its identity for
+//! relays. It reads no file.
 
 use adit_tokio::core::tls::{Identity, Tls, TlsError};
 

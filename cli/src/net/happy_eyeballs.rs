@@ -13,8 +13,8 @@ pub(crate) const HEAD_START: Duration = Duration::from_millis(250);
 
 /// Returns the first connection. Attempts that have not ended by then are dropped.
 ///
-/// An attempt that fails, or cannot be started, makes the next one start immediately. `worse` picks the
-/// error to report from an earlier one and a later one.
+/// An attempt that fails, or cannot be started, makes the next one start immediately. `worse` picks
+/// the error to report from an earlier one and a later one.
 ///
 /// # Errors
 /// The picked error once all attempts have failed; `None` if there was no candidate.

@@ -1,5 +1,5 @@
 //! The networks that this machine is on: its own addresses, and which of them another machine could
-//! reach. It decides which addresses are advertised; its callers decide to whom.
+//! reach. It decides which addresses are advertised; its callers decide to which peers.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 

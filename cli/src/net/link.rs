@@ -26,7 +26,8 @@ use crate::identity::source::CredentialWatcher;
 /// core gave up is dialled again.
 const RETRY_DELAY: Duration = Duration::from_secs(2);
 
-/// Pause after a rejection that is not authenticated, where a connection had been established before.
+/// Pause after a rejection that is not authenticated, where a connection had been established
+/// before.
 const UNPROVEN_RETRY_DELAY: Duration = Duration::from_secs(10);
 
 /// How long a name may take to resolve if there are relays that need not wait for it.
@@ -55,7 +56,8 @@ pub(crate) struct ConnectorLink {
 }
 
 impl ConnectorLink {
-    /// Returns a link that ends after an outage of `give_up_after`, and the tunnel that forwards use.
+    /// Returns a link that ends after an outage of `give_up_after`, and the tunnel that forwards
+    /// use.
     pub(crate) fn new(
         (remote, names): (RemoteConnector, NameResolver),
         (dialer, watcher): (Dialer, CredentialWatcher),
@@ -86,8 +88,8 @@ impl ConnectorLink {
         self.node_handle.subscribe()
     }
 
-    /// Closes the local ports, which follow the link, and returns the node, if there is one, with its
-    /// relays, to be shut down.
+    /// Closes the local ports, which follow the link, and returns the node, if there is one, with
+    /// its relays, to be shut down.
     pub(crate) fn end(self) -> Option<(RunningNode, Option<AttachedRelays>)> {
         self.node.map(|node| (node, self.relays))
     }

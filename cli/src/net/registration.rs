@@ -68,7 +68,8 @@ impl RelayRegistration {
     }
 }
 
-/// Returns the serial numbers of certificates that were revoked and have not expired, the latest first.
+/// Returns the serial numbers of certificates that were revoked and have not expired, the latest
+/// first.
 fn revoked(registry: &MeshRegistry, now: u64) -> Vec<String> {
     let mut all: Vec<_> = registry
         .devices

@@ -1,5 +1,5 @@
-//! A node's relays: each is resolved, dialled, and resolved again when it is lost for long. It decides
-//! which of a relay's addresses is used; the core decides what goes through a relay.
+//! A node's relays: each is resolved, dialled, and resolved again when it is lost for long. It
+//! decides which of a relay's addresses is used; the core decides what goes through a relay.
 //!
 //! The addresses are dialled by [`happy_eyeballs`], in the order that [`names`](crate::net::names)
 //! returns. A node has each relay once: the slower addresses are disconnected as soon as one has
@@ -28,7 +28,8 @@ use crate::base::task::Background;
 /// How long the addresses of a relay are tried before its name is looked up again.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a relay may be lost at its address before its name is looked up again: it may have moved.
+/// How long a relay may be lost at its address before its name is looked up again: it may have
+/// moved.
 const LOST_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Pause before a name that did not resolve is looked up again, and before addresses that do not

@@ -2,9 +2,9 @@
 //! it (`adit.status/1`). It decides names and structure, for the process that reports and for the
 //! command that prints.
 //!
-//! Keys may be added; the meaning of one changes only with the number of the schema. Words of a fixed
-//! set are text here, and most keys may be missing, so that processes of an earlier or later version of
-//! `adit` are shown as well.
+//! Keys may be added; the meaning of one changes only with the number of the schema. Words of a
+//! fixed set are text here, and most keys may be missing, so that processes of an earlier or later
+//! version of `adit` are shown as well.
 
 use std::borrow::Cow;
 use std::net::SocketAddr;

@@ -92,7 +92,7 @@ impl Program {
         Self::launch(command, config.with_extension("log"))
     }
 
-    /// Starts a command whose stderr is appended to a file.
+    /// Starts a command and appends its stderr to a file.
     fn launch(command: &mut Command, log: PathBuf) -> Self {
         let file = File::options().create(true).append(true).open(&log).unwrap();
         Self { child: command.stderr(file).spawn().unwrap(), log }
@@ -273,7 +273,7 @@ pub(crate) fn echo(mut tcp: TcpStream) -> io::Result<()> {
     }
 }
 
-/// Returns a connection to a local port whose reads and writes end after [`LIMIT`].
+/// Returns a connection to a local port. Its reads and writes end after [`LIMIT`].
 pub(crate) fn connect(address: SocketAddr) -> TcpStream {
     let tcp = TcpStream::connect_timeout(&address, LIMIT).unwrap();
     tcp.set_read_timeout(Some(LIMIT)).unwrap();

@@ -1,7 +1,8 @@
 //! Two quinn-proto endpoints joined in memory: the floor under everything that the core adds.
 //!
-//! It decides how they are driven: batch by batch, each handed over whole and split by its receiver,
-//! as a socket with segmentation offload would. It never loses, delays or reorders a datagram.
+//! It decides how they are driven: batch by batch, each handed over whole and split by its
+//! receiver, as a socket with segmentation offload would. It never loses, delays or reorders a
+//! datagram.
 
 use std::error::Error;
 use std::net::{Ipv4Addr, SocketAddr};

@@ -35,8 +35,8 @@ pub(crate) fn sweep<T: Send>(
     (held, failed)
 }
 
-/// Plays the worlds of a list of at least `least` seeds that failed once, and returns those that fail
-/// again. A package lacks the lists of the repository: there it plays none and prints so.
+/// Plays the worlds of a list of at least `least` seeds that failed once, and returns those that
+/// fail again. A package lacks the lists of the repository: there it plays none and prints so.
 pub(crate) fn replay<T>(file: &str, least: usize, play: impl Fn(u64) -> T) -> Vec<u64> {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
     if package.join("Cargo.toml.orig").exists() {

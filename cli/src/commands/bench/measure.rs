@@ -16,7 +16,7 @@ use crate::forward::egress::builtin::Builtin;
 /// Bytes of one write or read.
 const BLOCK: usize = 256 * 1024;
 
-/// Bytes of a message whose round trip is timed.
+/// Bytes of a message with a timed round trip.
 const MESSAGE: usize = 64;
 
 /// Round trips before the first that counts.

@@ -1,6 +1,6 @@
 //! The second act, in order: two peers discover each other through a relay, go direct, are cut,
-//! fall back and return to the direct path, during one transfer whose every byte is verified. It
-//! decides what to wait for, and measures it.
+//! fall back and return to the direct path, during one transfer, of which every byte is verified.
+//! It decides what to wait for, and measures it.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};

@@ -123,7 +123,8 @@ async fn once(peer: &Peer) -> Result<Duration, Failure> {
     Ok(start.elapsed())
 }
 
-/// Returns the error for no answer at all: unreachable, unless the failure shows that a retry cannot help.
+/// Returns the error for no answer at all: unreachable, unless the failure shows that a retry
+/// cannot help.
 fn unanswered(last: &Failure) -> ExitError {
     let exit = match last.category() {
         Category::Authentication => Exit::Authentication,

@@ -214,7 +214,8 @@ impl Mesh {
         certificate::key_of_pem(&self.ca_pem()?)
     }
 
-    /// Returns the identity of this machine as a connector, and its trust anchors and guests as of now.
+    /// Returns the identity of this machine as a connector, and its trust anchors and guests as of
+    /// now.
     ///
     /// # Errors
     /// A sentence about a file.
@@ -366,7 +367,8 @@ impl Mesh {
         Ok(certified)
     }
 
-    /// Renews this machine's own certificate when it is due, or was signed while the clock was ahead.
+    /// Renews this machine's own certificate when it is due, or was signed while the clock was
+    /// ahead.
     ///
     /// # Errors
     /// A sentence about a file, or about a clock at whose time no certificate of the CA is valid.
