@@ -37,7 +37,7 @@ fn mode(path: &Path, mode: u32) {
 }
 
 #[test]
-fn a_configuration_that_cannot_be_used_is_told_as_what_it_is() {
+fn an_unusable_configuration_has_an_exact_error() {
     let machine = Machine::new();
     let write = |text: &str| machine.directory.write("connector.toml", text);
     let missing = machine.directory.path("missing.toml");
@@ -68,7 +68,7 @@ fn a_configuration_that_cannot_be_used_is_told_as_what_it_is() {
 }
 
 #[test]
-fn a_configuration_that_this_user_may_not_read_is_told_as_that() {
+fn an_unreadable_configuration_has_an_exact_error() {
     let machine = Machine::new();
     let file = machine.directory.write("connector.toml", GOOD);
     mode(&file, 0o000);
@@ -143,7 +143,7 @@ fn a_backend_that_stalls_is_given_up_after_ten_seconds() {
 }
 
 #[test]
-fn a_backend_that_ends_its_half_can_still_be_written_to_and_the_other_way_round() {
+fn either_half_of_a_backend_connection_outlives_the_other() {
     let (home, away) = (Machine::new(), Machine::new());
     let (heard, hears) = std::sync::mpsc::channel();
     let backend = service(move |mut tcp: TcpStream| {

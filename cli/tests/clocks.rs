@@ -45,7 +45,7 @@ fn an_invite_is_not_lost_to_a_device_whose_clock_is_years_off() {
 }
 
 #[test]
-fn a_device_whose_clock_is_years_off_is_told_what_its_clock_says() {
+fn an_error_shows_the_time_of_a_wrong_clock() {
     let Some(clocks) = Clocks::of_this_machine() else { return };
     let (home, away) = (Machine::new(), Machine::new());
     let (_exposing, invite) = home.expose(&echo_service(), &[]);
@@ -77,7 +77,7 @@ fn a_connector_at_whose_time_its_ca_is_not_good_does_not_start_and_names_the_clo
 }
 
 #[test]
-fn a_connector_that_ran_years_ahead_is_believed_again_once_its_clock_is_set() {
+fn a_connector_is_trusted_again_after_its_clock_is_corrected() {
     let Some(clocks) = Clocks::of_this_machine() else { return };
     let (home, away, fresh) = (Machine::new(), Machine::new(), Machine::new());
     let listen = free_udp().to_string();
@@ -115,7 +115,7 @@ fn with_a_clock(clocks: &Clocks, away: &Machine, invite: &str) -> (Running, Sock
 }
 
 #[test]
-fn a_clock_that_is_set_by_an_hour_while_connected_changes_nothing() {
+fn an_hours_clock_change_while_connected_has_no_effect() {
     let Some(clocks) = Clocks::of_this_machine() else { return };
     let (home, away) = (Machine::new(), Machine::new());
     let (_exposing, invite) = home.expose(&echo_service(), &[]);

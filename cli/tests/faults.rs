@@ -143,7 +143,7 @@ fn an_agent_that_stood_still_for_too_long_comes_back() {
 }
 
 #[test]
-fn a_connector_that_moved_is_found_where_it_is_said_to_be_from_then_on() {
+fn a_moved_connector_is_found_at_its_new_address() {
     let (home, away) = (Machine::new(), Machine::new());
     let target = echo_service();
     let (exposing, invite) = home.expose(&target, &[]);

@@ -73,14 +73,14 @@ fn fails_and_loses_nothing(
 }
 
 #[test]
-fn a_home_that_is_full_is_told_and_nothing_is_lost() {
+fn a_full_home_is_reported_without_loss() {
     let fail =
         |machine: &Machine, arguments: &[&str]| at(machine, system::on_a_full_disk(), arguments);
     fails_and_loses_nothing(&fail, "free some space and try again: nothing was lost");
 }
 
 #[test]
-fn a_home_that_is_read_only_is_told_and_nothing_is_lost() {
+fn a_read_only_home_is_reported_without_loss() {
     if system::as_a_plain_user().is_none() {
         return;
     }

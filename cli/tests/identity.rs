@@ -155,7 +155,7 @@ fn a_device_revoked_while_connected_is_cut_off_within_a_second() {
 }
 
 #[test]
-fn a_connector_that_cannot_be_told_of_a_revocation_sees_it_within_a_second() {
+fn an_unnotified_connector_applies_a_revocation_within_a_second() {
     let (home, away) = (Machine::new(), Machine::new());
     let (_exposing, invite) = home.expose(&echo_service(), &[]);
     let (mut connected, address) = away.connect(&invite, &[]);
@@ -195,7 +195,7 @@ fn a_connection_outlives_its_certificates_which_are_renewed_on_both_sides() {
 }
 
 #[test]
-fn a_device_whose_certificate_ends_and_is_not_renewed_is_cut_off_and_told_when() {
+fn a_device_with_an_expired_certificate_is_cut_off_with_the_time() {
     let (home, away) = (Machine::new(), Machine::new());
     let life = format!("{}s", SHORT.as_secs());
     let (_exposing, invite) = home.expose(&echo_service(), &["--certificate-life", &life]);

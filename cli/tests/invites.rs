@@ -31,7 +31,7 @@ fn text(invite: &Value) -> &str {
 }
 
 #[test]
-fn what_is_no_whole_invite_is_told_apart_and_code_2() {
+fn each_kind_of_invalid_invite_has_its_error_and_code_2() {
     let (home, away) = (Machine::new(), Machine::new());
     let (_exposing, good) = home.expose(&echo_service(), &[]);
     let cut = &good[..good.len() - 9];

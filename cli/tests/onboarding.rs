@@ -41,7 +41,7 @@ fn is_refused(address: std::net::SocketAddr) -> bool {
 }
 
 #[test]
-fn two_commands_lead_from_nothing_to_bytes_and_afterwards_a_name_is_enough() {
+fn two_commands_connect_and_later_a_name_is_enough() {
     let (home, away) = (Machine::new(), Machine::new());
     let (exposing, invite) = home.expose(&echo_service(), &[]);
     let (connected, address) = away.connect(&invite, &[]);

@@ -90,7 +90,7 @@ fn what_commands_print_for_programs_has_a_shape_with_a_name_and_a_version() {
 }
 
 #[test]
-fn what_commands_print_for_people_says_what_stands_and_what_comes_next() {
+fn output_for_people_has_the_state_and_the_next_step() {
     let Pair { home, away, exposing, connected, .. } = pair(&[]);
     exposing.says("as \"web\"; Ctrl-C ends it.");
     connected.says("Enrolled; from now on: adit connect web");
@@ -128,7 +128,7 @@ fn what_commands_print_for_people_says_what_stands_and_what_comes_next() {
 }
 
 #[test]
-fn a_machine_without_an_identity_is_told_how_to_get_one() {
+fn a_machine_without_an_identity_gets_the_next_step() {
     let machine = Machine::new();
     let shown = machine.run(&["id", "show"]);
     assert!(shown.status.success() && shown.stdout.is_empty());
@@ -149,7 +149,7 @@ fn a_machine_without_an_identity_is_told_how_to_get_one() {
 }
 
 #[test]
-fn a_configuration_is_told_as_what_it_means() {
+fn a_verified_configuration_is_explained() {
     let Pair { home, away, .. } = pair(&[]);
     let text = "listen = \"0.0.0.0:0\"\n[[service]]\nname = \"web\"\ntcp = \"127.0.0.1:80\"\n\
                 [[service]]\nname = \"db\"\ntcp = \"127.0.0.1:81\"\nallow = [\"laptop\"]\n";

@@ -186,7 +186,7 @@ fn a_bench_is_json_when_asked_for() {
 }
 
 #[test]
-fn nobody_there_ends_with_4_and_in_time() {
+fn an_absent_connector_ends_with_4_in_time() {
     let directory = Directory::new();
     let config = stranger(&directory, free_udp());
     for command in ["ping", "bench"] {

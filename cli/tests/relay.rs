@@ -120,7 +120,7 @@ fn two_machines_meet_by_tcp_at_a_relay_that_no_udp_reaches() {
 }
 
 #[test]
-fn where_udp_is_open_no_tcp_is_used_and_status_says_so() {
+fn open_udp_is_used_and_shown_in_status() {
     let (public, home) = (Machine::new(), Machine::new());
     let listen = free_udp().to_string();
     let arguments = ["relay", "--listen", &listen, "--discovery-port", "0", "--tcp-port", "0"];
@@ -134,7 +134,7 @@ fn where_udp_is_open_no_tcp_is_used_and_status_says_so() {
 }
 
 #[test]
-fn a_network_without_udp_is_told_from_one_without_the_relay() {
+fn check_distinguishes_blocked_udp_from_an_absent_relay() {
     let (public, fresh) = (Machine::new(), Machine::new());
     let (relay, at, _wall) = relay_behind_a_wall(&public);
     let output = fresh.run(&["check", &at]);
@@ -167,7 +167,7 @@ fn a_tcp_port_that_was_named_and_is_taken_ends_the_relay_with_what_to_do() {
 }
 
 #[test]
-fn status_and_why_say_by_which_path_and_the_relay_says_whom_it_has() {
+fn status_and_why_show_the_path_and_the_relays_clients() {
     let (public, home, away) = (Machine::new(), Machine::new(), Machine::new());
     let (_relay, at) = any_relay(&public);
     let (exposing, invite) = expose(&home, &at);
@@ -218,7 +218,7 @@ fn an_agent_that_keeps_its_addresses_to_itself_stays_on_the_relay() {
 }
 
 #[test]
-fn why_is_answered_with_a_next_step_where_nothing_runs() {
+fn why_without_a_running_process_has_a_next_step() {
     let said = Machine::new().fails(&["why"], 4);
     assert!(said.contains("no adit runs here"), "{said}");
 }
@@ -335,7 +335,7 @@ fn a_relay_that_is_written_wrong_is_answered_with_what_is_missing() {
 }
 
 #[test]
-fn a_second_relay_with_the_same_key_is_told_of_the_first() {
+fn a_second_relay_with_the_same_key_names_the_first() {
     let public = Machine::new();
     let (running, _) = any_relay(&public);
     let said = public.fails(&["relay", "--listen", &free_udp().to_string()], 2);
@@ -343,7 +343,7 @@ fn a_second_relay_with_the_same_key_is_told_of_the_first() {
 }
 
 #[test]
-fn a_relay_for_one_mesh_takes_nobody_of_another() {
+fn a_relay_for_one_mesh_refuses_members_of_another() {
     let (public, home) = (Machine::new(), Machine::new());
     let other = "5e".repeat(32);
     let listen = free_udp().to_string();

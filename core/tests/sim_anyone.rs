@@ -74,7 +74,7 @@ fn a_member_whose_certificate_ends_while_connected_does_not_stay_as_a_guest() {
 }
 
 #[test]
-fn a_node_that_knows_nobody_dials_nobody() {
+fn a_node_without_trust_anchors_cannot_dial() {
     let mut pair = meeting(3, own());
     let (node, now) = pair.world.node_mut(pair.connector);
     let to = "127.0.0.1:1".parse().unwrap();

@@ -87,7 +87,7 @@ fn closed(pair: &mut Pair, host: HostId, peer: PeerId) -> (Failure, Duration) {
 }
 
 #[test]
-fn a_peer_is_who_the_leaf_says_whatever_else_is_in_its_chain() {
+fn a_peers_identity_is_the_leaf_of_its_chain() {
     let (leaf, other) = (issued("agent", Role::Agent), issued("admin", Role::Agent));
     let chain = [leaf.chain(), other.chain(), vec![Pki::new().root()]].concat();
     let identity = Identity::new(chain, leaf.key());
@@ -101,7 +101,7 @@ fn a_peer_is_who_the_leaf_says_whatever_else_is_in_its_chain() {
 }
 
 #[test]
-fn a_chain_whose_leaf_is_a_strangers_is_refused_whoever_stands_behind_it() {
+fn a_strangers_leaf_is_refused_with_any_chain() {
     let leaf = Pki::stranger().issue("agent", Role::Agent);
     let chain = [leaf.chain(), issued("agent", Role::Agent).chain()].concat();
     let change = with(Identity::new(chain, leaf.key()), Pki::new().trust());
@@ -132,7 +132,7 @@ fn a_revoked_device_is_refused_and_another_of_the_same_list_is_not() {
 }
 
 #[test]
-fn a_device_revoked_while_connected_is_cut_off_at_once_and_does_not_come_back() {
+fn revoking_a_connected_device_ends_it_immediately_and_permanently() {
     let mut pair = Pair::new(4);
     let (to_connector, to_agent) = pair.connect();
     let list = Pki::new().revoked_pem(&["agent"]);
@@ -185,7 +185,7 @@ fn a_certificate_that_ends_while_connected_ends_the_connection_in_that_second() 
 }
 
 #[test]
-fn an_acceptor_whose_certificate_ends_is_dialled_again_and_believed_with_its_next() {
+fn an_expired_acceptor_is_dialled_again_with_its_next_certificate() {
     let own = ending(pair::CONNECTOR, Role::Connector, Duration::from_secs(60)).identity();
     let change = |_| builder(own, Pki::new().trust()).listening(true);
     let mut pair = Pair::with(7, Conditions::default(), |a| a, change);
@@ -201,7 +201,7 @@ fn an_acceptor_whose_certificate_ends_is_dialled_again_and_believed_with_its_nex
 }
 
 #[test]
-fn an_acceptor_whose_certificate_ended_is_left_at_once_and_tried_until_it_has_another() {
+fn an_expired_acceptor_is_retried_until_it_has_a_new_certificate() {
     let own = ending(pair::CONNECTOR, Role::Connector, Duration::from_secs(60)).identity();
     let change = |_| builder(own, Pki::new().trust()).listening(true);
     let mut pair = Pair::with(13, Conditions::default(), |a| a, change);
@@ -271,7 +271,7 @@ fn a_forged_refusal_does_not_end_a_link_that_had_been_up() {
 }
 
 #[test]
-fn a_wall_clock_set_years_ahead_ends_what_has_expired_by_it_and_one_set_back_ends_nothing() {
+fn only_a_wall_clock_set_ahead_expires_certificates() {
     let mut pair = Pair::new(8);
     let (_, to_agent) = pair.connect();
     pair.world.set_unix(pair.connector, EPOCH - 20 * SECOND);
@@ -284,7 +284,7 @@ fn a_wall_clock_set_years_ahead_ends_what_has_expired_by_it_and_one_set_back_end
 }
 
 #[test]
-fn a_pinned_ca_is_believed_when_it_is_presented_and_no_other() {
+fn only_a_pinned_ca_that_is_presented_is_trusted() {
     let own = issued("agent", Role::Agent);
     for (pin, chain, is_good) in [
         (ca_key(), presenting_the_ca(), true),
@@ -367,7 +367,7 @@ fn a_guest_who_is_not_invited_any_more_is_cut_off() {
 }
 
 #[test]
-fn a_certificate_with_a_guests_key_is_no_way_in_for_whoever_lacks_the_key() {
+fn a_guests_certificate_without_its_key_is_refused() {
     // Mallory presents the guest's certificate, which was observed, with a key of her own.
     let guest = Pki::stranger().issue("agent", Role::Agent);
     let mallory = Identity::new(guest.chain(), Pki::stranger().issue("mallory", Role::Agent).key());

@@ -37,7 +37,7 @@ fn datagrams_that_overtake_the_end_of_the_handshake_are_received() {
 }
 
 #[test]
-fn empty_datagrams_that_nobody_fetches_are_limited() {
+fn unread_empty_datagrams_are_limited() {
     let small = Transport { datagram_receive_buffer: 6_400, ..Transport::default() };
     let mut pair =
         Pair::with(1, Conditions::default(), |agent| agent.transport(small), |connector| connector);

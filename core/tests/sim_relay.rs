@@ -203,7 +203,7 @@ fn without_a_direct_path_everything_goes_through_the_relay() {
 }
 
 #[test]
-fn a_node_with_a_relay_alone_leaves_at_once_when_it_is_asked_to() {
+fn a_node_with_only_a_relay_shuts_down_immediately() {
     let mut trio = Trio::new(90);
     let (agent, start) = (trio.agent, trio.world.now());
     let to_connector = trio.to_connector;

@@ -128,7 +128,7 @@ fn what_is_switched_off_asks_no_gateway() {
 }
 
 #[test]
-fn a_router_behind_another_one_maps_nothing_of_use_and_check_says_so() {
+fn check_explains_a_useless_mapping_behind_another_nat() {
     let Some(mut stage) = Stage::new() else { return };
     let site = stage.net.site_behind(0, Kind::PortRestricted, Kind::Symmetric);
     let gateway = Gateway::at(&site);

@@ -86,7 +86,7 @@ fn where_udp_is_blocked_no_datagram_passes_and_tcp_does() {
 }
 
 #[test]
-fn a_cut_stops_two_sites_and_nobody_else_until_it_is_mended() {
+fn a_cut_stops_only_two_sites_until_it_is_restored() {
     let Some(mut net) = Net::new() else { return };
     let (_server, observers) = server(&mut net);
     let (a, b) = (net.site(0, Kind::FullCone), net.site(1, Kind::FullCone));
@@ -117,7 +117,7 @@ fn a_host_is_reached_again_after_another_address_and_after_its_cable_was_out() {
 }
 
 #[test]
-fn a_wire_delays_and_loses_as_told_and_as_changed() {
+fn a_wire_delays_and_loses_as_configured_and_changed() {
     let Some(mut net) = Net::new() else { return };
     let (_server, observers) = server(&mut net);
     let link = Conditions { latency: 20 * MS, ..Conditions::default() };

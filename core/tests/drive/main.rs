@@ -42,7 +42,7 @@ fn a_handle_knows_where_its_socket_is_bound() {
 }
 
 #[test]
-fn a_refused_stream_whose_refusal_was_read_leaves_nothing_behind() {
+fn a_refused_stream_is_freed_once_its_refusal_is_read() {
     let mut world = World::new();
     let (dialled, accepted) = world.connect();
     let (mut stream, incoming) = world.run(async {
@@ -118,7 +118,7 @@ fn a_full_socket_does_not_keep_a_driver_from_receiving() {
 }
 
 #[test]
-fn a_node_that_says_it_has_shut_down_has_told_its_peers() {
+fn a_node_that_has_shut_down_has_notified_its_peers() {
     let mut world = World::new();
     let (dialled, accepted) = world.connect();
     world.connector.shutdown();
@@ -132,7 +132,7 @@ fn a_node_that_says_it_has_shut_down_has_told_its_peers() {
 }
 
 #[test]
-fn whoever_waits_to_open_a_stream_learns_at_once_that_this_side_is_leaving() {
+fn a_pending_open_fails_immediately_on_shutdown() {
     let mut world = World::new();
     let (dialled, accepted) = world.connect();
     let (agent, lan) = (world.agent.clone(), world.lan.clone());

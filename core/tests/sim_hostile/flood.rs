@@ -112,7 +112,7 @@ fn a_hundred_thousand_forged_first_packets_a_minute_cost_an_honest_peer_one_roun
 }
 
 #[test]
-fn forged_handshakes_under_way_take_no_peer_its_place() {
+fn forged_handshakes_occupy_no_peers_place() {
     let mut scene =
         Scene::with(25, |builder| builder.limits(Limits { peers: 3, ..Limits::default() }));
     let mut forger = Forger::new(&mut scene);

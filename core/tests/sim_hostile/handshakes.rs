@@ -31,7 +31,7 @@ fn no_certificate_that_is_wrong_gets_in_however_often_it_tries() {
 }
 
 #[test]
-fn handshakes_that_are_begun_and_abandoned_are_forgotten_and_lock_nobody_out() {
+fn abandoned_handshakes_are_freed_and_block_no_other_peer() {
     let mut scene = Scene::with(22, |builder| {
         builder.limits(Limits { handshakes_before_retry: 20, ..Limits::default() })
     });

@@ -36,7 +36,7 @@ fn a_peer_may_open_no_stream_of_one_direction() {
 }
 
 #[test]
-fn whoever_takes_a_connectors_address_without_its_key_resets_none_of_its_connections() {
+fn a_process_on_a_connectors_address_cannot_reset_its_connections() {
     for (name, expected) in [(CONNECTOR, Some(Code::Reset)), ("somebody", None)] {
         let mut pair = Pair::new(26);
         let (to_connector, _) = pair.connect();

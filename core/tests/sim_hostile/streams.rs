@@ -8,7 +8,7 @@ use adit_core::rng::Rng;
 use crate::scene::{SECOND, Scene, framed, request};
 
 #[test]
-fn first_frames_that_say_nonsense_are_refused_and_the_connection_stays() {
+fn invalid_first_frames_are_refused_and_the_connection_stays() {
     let deep = [b"{\"service\":".as_slice(), &b"{\"a\":".repeat(700)].concat();
     for (bytes, code) in [
         (framed(0x7f, b""), "protocol_violation"),
@@ -35,7 +35,7 @@ fn first_frames_that_say_nonsense_are_refused_and_the_connection_stays() {
 }
 
 #[test]
-fn a_first_frame_that_is_cut_short_ends_its_stream_and_nothing_else() {
+fn a_truncated_first_frame_ends_only_its_stream() {
     let mut scene = Scene::new(11);
     scene.control();
     let whole = framed(0x10, b"{\"service\":\"db\"}");
@@ -53,7 +53,7 @@ fn a_first_frame_that_is_cut_short_ends_its_stream_and_nothing_else() {
 }
 
 #[test]
-fn a_stream_has_its_time_to_say_what_it_is_for_and_no_more() {
+fn a_stream_without_a_first_frame_ends_at_its_deadline() {
     let mut scene = Scene::new(12);
     scene.control();
     let stream = scene.raw.open().unwrap();

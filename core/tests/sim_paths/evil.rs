@@ -171,7 +171,7 @@ impl FaultInjector for Crossed {
 }
 
 #[test]
-fn a_relay_that_leads_to_the_wrong_connector_leads_to_nobody() {
+fn a_relay_that_crosses_channels_connects_no_peers() {
     let hard = Rules::symmetric();
     let mut scene = Scene::attached(1, &Ground::behind(hard, hard));
     let relay = scene.relays[0];
@@ -206,7 +206,7 @@ impl FaultInjector for Liar {
 }
 
 #[test]
-fn a_relay_that_lies_about_addresses_draws_a_few_probes_to_them_and_nothing_else() {
+fn false_addresses_from_a_relay_get_few_probes_only() {
     let cone = Rules::port_restricted();
     let mut scene = Scene::attached(1, &Ground::behind(cone, cone));
     let relay = scene.relays[0];

@@ -49,7 +49,7 @@ fn across_the_switch(scene: &mut Scene, transfer: TransferId) -> (Duration, u64)
 }
 
 #[test]
-fn a_bulk_transfer_moves_to_the_direct_way_within_10_ms_and_loses_nothing() {
+fn bulk_moves_to_the_direct_path_within_10_ms_without_loss() {
     let mut scene = Scene::attached(1, &ground());
     scene.cut_both(true);
     scene.peer = scene.lab.find(scene.agent, "web", "connector");
@@ -64,7 +64,7 @@ fn a_bulk_transfer_moves_to_the_direct_way_within_10_ms_and_loses_nothing() {
 }
 
 #[test]
-fn a_bulk_transfer_moves_back_to_the_relay_within_40_ms_and_loses_nothing() {
+fn bulk_moves_to_the_relay_within_40_ms_without_loss() {
     let mut scene = Scene::direct(1, &ground());
     let transfer =
         scene.lab.start_upload((scene.agent, scene.peer), scene.connector, 1_000_000_000);
@@ -81,7 +81,7 @@ fn a_bulk_transfer_moves_back_to_the_relay_within_40_ms_and_loses_nothing() {
 }
 
 #[test]
-fn a_direct_way_that_slowly_gets_worse_is_left_by_both_ends_together_and_loses_nothing() {
+fn both_ends_leave_a_degrading_direct_path_without_loss() {
     for seed in 0..seeds_or(1) {
         gets_slowly_worse(seed);
     }
@@ -163,7 +163,7 @@ fn first_contact(seed: u64, ground: &Ground) -> Duration {
 }
 
 #[test]
-fn the_direct_way_is_in_use_within_500_ms_of_first_contact() {
+fn the_direct_path_is_used_within_500_ms() {
     let cone = Rules::port_restricted();
     let ground = Ground::behind(cone, cone);
     let mut times: Vec<Duration> =

@@ -157,7 +157,7 @@ fn play(seed: u64) -> (Seen, u64) {
 }
 
 #[test]
-fn whatever_happens_to_the_ways_traffic_goes_on_and_nobody_else_gets_it() {
+fn path_faults_neither_stop_nor_misdirect_traffic() {
     let (first, count) = (setting("ADIT_FIRST_SEED", 0), setting("ADIT_SEEDS", 60));
     let (held, failed) = sweep((first, count), |seed| play(seed).0);
     let mut all = Seen::default();
