@@ -23,7 +23,7 @@ const READ: (usize, usize) = (16 * 1024, 256 * 1024);
 /// Room that justifies another read into a used buffer.
 const WORTH_READING: usize = 4 * 1024;
 
-/// Most bytes and most pieces taken from the stream for one write to a socket.
+/// Maximum number of bytes and of pieces taken from the stream for one write to a socket.
 const WRITE: (usize, usize) = (256 * 1024, 64);
 
 /// Bytes that one connection copies before the others of its thread have a turn: a small request

@@ -5,7 +5,7 @@
 //! ~/.adit/                    0700; ADIT_HOME or --home names another
 //!   mesh/                     this machine's own certificate authority (crate::identity::mesh)
 //!   known/<name>.json         a service this machine was invited to (crate::identity::known)
-//!   identities/<ca>/          this machine's certificate in somebody's mesh
+//!   identities/<ca>/          this machine's certificate in another's mesh
 //!   relay/                    this machine's key as a relay (crate::roles::relay)
 //!   run/<process>.sock        a running adit (crate::control)
 //! ```

@@ -1,4 +1,4 @@
-//! This machine's membership in the mesh of somebody else: its key, and the certificate for it. It
+//! This machine's membership in another machine's mesh: its key, and the certificate for it. It
 //! decides when a key is kept and when it is replaced.
 //!
 //! ```text
@@ -17,7 +17,7 @@ use super::mesh::certificate;
 use crate::base::exit::{Exit, ExitError};
 use crate::homedir::{Home, store};
 
-/// This machine's certificate in somebody's mesh.
+/// This machine's certificate in another machine's mesh.
 #[derive(Debug, Clone)]
 pub(crate) struct Membership {
     directory: PathBuf,

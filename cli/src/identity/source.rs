@@ -26,7 +26,7 @@ pub(crate) enum CredentialSource {
     Files(TlsFiles),
     /// This machine's own mesh, as its connector.
     Mesh(Mesh),
-    /// This machine's certificate in the mesh of somebody else.
+    /// This machine's certificate in another machine's mesh.
     Member(Membership),
 }
 

@@ -1,6 +1,6 @@
 //! Two quinn-proto endpoints joined in memory: the floor under everything that the core adds.
 //!
-//! It decides how they are driven: batch by batch, each handed over whole and split by its
+//! It decides how they are driven: batch by batch, each passed on whole and split by its
 //! receiver, as a socket with segmentation offload would. It never loses, delays or reorders a
 //! datagram.
 
@@ -28,7 +28,7 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// Largest batch that one system call would take, in bytes.
 const BATCH: usize = 65_507;
-/// Most datagrams in a batch.
+/// Maximum number of datagrams in a batch.
 const SEGMENTS: usize = 44;
 /// Bytes of a stream that pass before the clock starts: slow start and path discovery end in them.
 pub(crate) const WARM_UP: u64 = 64 << 20;

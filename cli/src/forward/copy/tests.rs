@@ -42,7 +42,7 @@ impl Queue {
         result
     }
 
-    /// Gives bytes as the far end of the stream would.
+    /// Sends bytes as the far end of the stream would.
     async fn give(&mut self, bytes: impl Into<Bytes>) {
         let mut bytes = bytes.into();
         while !bytes.is_empty() {
