@@ -16,8 +16,8 @@ pub(crate) use self::relay_address::{
 /// The default UDP port of a connector or a relay.
 pub(crate) const PORT: u16 = 4433;
 
-/// The name in every relay's certificate. A relay is identified by its key (docs/protocol.md,
-/// "Relay addresses").
+/// The name in every relay's certificate. A relay is identified by its key
+/// (docs/protocol.md, "Relay addresses").
 pub(crate) const RELAY_NAME: &str = "relay";
 
 /// Maximum number of addresses of one connector in an invite and in a saved service: those of a

@@ -1,5 +1,6 @@
-//! The address of a relay, and the key that it must prove to hold (docs/protocol.md, "Relay
-//! addresses"). It decides how that is written; it neither resolves nor dials.
+//! The address of a relay, and the key that it must prove to hold
+//! (docs/protocol.md, "Relay addresses"). It decides how that is written; it neither resolves nor
+//! dials.
 
 use std::fmt;
 use std::str::FromStr;
