@@ -1,8 +1,8 @@
-//! The program against a minimal forwarder on quinn, or one way of it against another, over loopback,
-//! each in turn.
+//! The program against a minimal forwarder on quinn, or one path of it against another, over
+//! loopback, in alternation.
 //!
 //! It decides what is measured, how long, and in what order. It never judges: it prints medians and
-//! ratios, and docs/benchmarks.md says what they should be.
+//! ratios, and docs/benchmarks.md has the figures to expect.
 //!
 //! ```text
 //! cargo bench -p adit --bench program -- [FILTER] [--quick] [--json] [--systems ONE,OTHER]
@@ -31,7 +31,7 @@ const ROUNDS: usize = 3;
 #[derive(clap::Parser)]
 #[command(name = "program", about = "Measure adit against a minimal quinn forwarder")]
 struct Args {
-    /// Only measures whose name contains this
+    /// Select the measures with this text in their names
     filter: Option<String>,
     /// Shorter rounds: under a minute in all
     #[arg(long)]
@@ -42,10 +42,10 @@ struct Args {
     /// What is measured: one alone, or two and the ratio of the second by the first
     #[arg(long, value_enum, value_delimiter = ',', default_values = ["reference", "adit"])]
     systems: Vec<System>,
-    /// Given by `cargo bench`; without it nothing is measured
+    /// Passed by `cargo bench`; without it there is no measurement
     #[arg(long, hide = true)]
     bench: bool,
-    /// Given by some test runners: measure nothing
+    /// Passed by some test runners: no measurement
     #[arg(long, hide = true)]
     test: bool,
     /// Be the reference's accepting end, with the certificates in this directory
@@ -128,7 +128,7 @@ fn measure(args: &Args) -> Result<Report> {
     Ok(report)
 }
 
-/// Every measure there is, memory first while nothing has passed through the processes yet.
+/// Returns every measure, memory first, before any traffic has passed through the processes.
 fn cases(filter: Option<&str>) -> Vec<(String, Case)> {
     let mut cases = vec![("idle memory".to_owned(), Case::Memory)];
     for direction in [Direction::Download, Direction::Upload] {

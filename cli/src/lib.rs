@@ -1,5 +1,5 @@
-//! The program `adit`: parses the command line, runs one command, and exits with a code that scripts can
-//! use. It decides nothing about the tunnel: that is `adit-core`'s.
+//! The program `adit`: parses the command line, runs one command, and exits with a code that
+//! scripts can use. Decisions about the tunnel are `adit-core`'s.
 //!
 //! A module names only modules of lower layers, and modules of one layer do not know each other
 //! (`tests/layers.rs`).
@@ -20,8 +20,8 @@
 //! | 1 | `address` | how endpoints are written |
 //! | 0 | `base` | exit codes, output, units, tasks, signals, logging, random bytes |
 //!
-//! The library is the program's own: it promises nothing to other crates. What tests and fuzzers need
-//! of it is in `testing`.
+//! The library is internal to the program: it has no stable interface for other crates. `testing`
+//! has what tests and fuzzers need of it.
 
 mod address;
 mod base;
@@ -64,7 +64,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// One thread runs everything: measured, a tunnel on a runtime of several threads carries 0.74
+/// One thread runs everything: measured, a tunnel on a runtime of several threads transfers 0.74
 /// times as much at 1.3 times the processor time.
 fn runtime() -> Result<tokio::runtime::Runtime, ExitError> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {

@@ -1,7 +1,7 @@
-//! What must hold for any bytes: the bodies of the fuzz targets `config` and `invite`.
+//! Invariants for any bytes: the bodies of the fuzz targets `config` and `invite`.
 //!
-//! Decides what counts as a failure, and fails by panicking. Never makes up input: that comes from
-//! the fuzzer, or from the corpus that the tests replay.
+//! It decides what counts as a failure, and fails by panicking. It never makes up input: that comes
+//! from the fuzzer, or from the corpus that the tests replay.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -11,14 +11,14 @@ use crate::base::exit::{Exit, ExitError};
 use crate::config::{AgentConfig, AgentTarget, ConnectorConfig, MAX_RELAYS, TlsFiles};
 use crate::identity::invite::{Invite, seal};
 
-/// The path that a configuration is given; its paths are relative to it.
+/// The path of the configuration; the paths in it are relative to it.
 const FILE: &str = "/etc/adit/adit.toml";
 
 /// Where the secret is in the contents of an invite.
 const SECRET: std::ops::Range<usize> = 8..40;
 
-/// Configurations: any text is a connector's file, an agent's, or one sentence about what is wrong
-/// with it, and what was read can be used as it is.
+/// Configurations: any text is a connector's file, an agent's, or an error of one sentence, and a
+/// parsed file can be used as it is.
 pub fn config(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let path = Path::new(FILE);
@@ -68,7 +68,7 @@ fn check_files(files: &TlsFiles) {
     all.for_each(|path| assert!(path.is_absolute(), "{path:?}"));
 }
 
-/// One sentence about a file, with the place first.
+/// Checks one sentence about a file, with the place first.
 fn check_mistake(stop: &ExitError) {
     assert_eq!(stop.exit(), Exit::Usage);
     let said = stop.to_string();
@@ -77,10 +77,10 @@ fn check_mistake(stop: &ExitError) {
     assert!(!said.contains(char::is_control), "{said:?}");
 }
 
-/// Invites: any text is an invite or one sentence; an invite is the same when it was written and read
-/// again; and no message depends on its secret.
+/// Invites: any text is an invite or one sentence; an invite that is written and parsed again is
+/// the same; and no message depends on its secret.
 ///
-/// `data` is taken as the text, and as the contents of one whose checksum is right.
+/// `data` is used as the text, and as the contents of an invite with a correct checksum.
 pub fn invite(data: &[u8]) {
     if let Ok(text) = std::str::from_utf8(data) {
         check(text);
@@ -93,7 +93,7 @@ pub fn invite(data: &[u8]) {
     }
 }
 
-/// What messages and logs show of an invite.
+/// Returns what messages and logs show of an invite.
 fn check(text: &str) -> String {
     let invite = match Invite::parse(text) {
         Ok(invite) => invite,

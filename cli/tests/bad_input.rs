@@ -1,5 +1,5 @@
-//! What a person can get wrong and a system can refuse: one sentence with the cause and the next
-//! step, the right exit code, and nothing lost.
+//! Mistakes of a person and errors of a system: one sentence with the cause and the next step, the
+//! right exit code, and no loss of data.
 
 #![cfg(unix)]
 #![expect(clippy::unwrap_used, reason = "a failure here is a failure of the test")]
@@ -23,7 +23,7 @@ fn echo_service() -> String {
 const GOOD: &str =
     "listen = \"127.0.0.1:0\"\n[[service]]\nname = \"web\"\ntcp = \"127.0.0.1:80\"\n";
 
-/// The sentence about a configuration, which is the same whether it is run or verified.
+/// Returns the error for a configuration, which is the same whether it is run or checked.
 fn said_of(machine: &Machine, file: &Path) -> String {
     let file = file.to_str().unwrap();
     let said = machine.fails(&["connector", "-c", file], 2);
@@ -37,7 +37,7 @@ fn mode(path: &Path, mode: u32) {
 }
 
 #[test]
-fn a_configuration_that_cannot_be_used_is_told_as_what_it_is() {
+fn an_unusable_configuration_has_an_exact_error() {
     let machine = Machine::new();
     let write = |text: &str| machine.directory.write("connector.toml", text);
     let missing = machine.directory.path("missing.toml");
@@ -68,7 +68,7 @@ fn a_configuration_that_cannot_be_used_is_told_as_what_it_is() {
 }
 
 #[test]
-fn a_configuration_that_this_user_may_not_read_is_told_as_that() {
+fn an_unreadable_configuration_has_an_exact_error() {
     let machine = Machine::new();
     let file = machine.directory.write("connector.toml", GOOD);
     mode(&file, 0o000);
@@ -110,7 +110,7 @@ fn a_backend_that_refuses_resets_the_client_and_is_named() {
     exposing.says(&said);
 }
 
-/// A TCP port that is nobody else's, and on which nobody listens.
+/// Returns a TCP port that is bound, and on which no process listens.
 fn held() -> (Socket, String) {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
@@ -118,7 +118,7 @@ fn held() -> (Socket, String) {
     (socket, address.to_string())
 }
 
-/// A listening socket that takes no further connection.
+/// Returns a listening socket that accepts no further connection.
 fn full() -> (Socket, Vec<TcpStream>, String) {
     let (socket, address) = held();
     socket.listen(0).unwrap();
@@ -143,7 +143,7 @@ fn a_backend_that_stalls_is_given_up_after_ten_seconds() {
 }
 
 #[test]
-fn a_backend_that_ends_its_half_can_still_be_written_to_and_the_other_way_round() {
+fn either_half_of_a_backend_connection_outlives_the_other() {
     let (home, away) = (Machine::new(), Machine::new());
     let (heard, hears) = std::sync::mpsc::channel();
     let backend = service(move |mut tcp: TcpStream| {

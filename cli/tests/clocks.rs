@@ -1,5 +1,5 @@
 //! Clocks that are years off, on either side and in either direction, and clocks that are set while
-//! connected: the sentence names the clock, and when it is right again everything works.
+//! connected: the error names the clock, and when it is right again everything works.
 
 #![cfg(unix)]
 
@@ -16,14 +16,14 @@ fn echo_service() -> String {
     service(echo).to_string()
 }
 
-/// The sentence of a command at another time.
+/// Returns the error of a command at another time.
 fn said_at(clocks: &Clocks, by: &str, machine: &Machine, arguments: &[&str], code: i32) -> String {
     let mut command = machine.command(arguments);
     clocks.shift(&mut command, by);
     sentence(&finish(&mut command), code)
 }
 
-/// The sentence that `adit connect`, which offers its port first, ends with at another time.
+/// Returns the final error of `adit connect`, which prints its port first, at another time.
 fn ends_at(clocks: &Clocks, by: &str, machine: &Machine) -> String {
     let mut command = machine.command(&["connect", "web"]);
     clocks.shift(&mut command, by);
@@ -45,7 +45,7 @@ fn an_invite_is_not_lost_to_a_device_whose_clock_is_years_off() {
 }
 
 #[test]
-fn a_device_whose_clock_is_years_off_is_told_what_its_clock_says() {
+fn an_error_shows_the_time_of_a_wrong_clock() {
     let Some(clocks) = Clocks::of_this_machine() else { return };
     let (home, away) = (Machine::new(), Machine::new());
     let (_exposing, invite) = home.expose(&echo_service(), &[]);
@@ -77,7 +77,7 @@ fn a_connector_at_whose_time_its_ca_is_not_good_does_not_start_and_names_the_clo
 }
 
 #[test]
-fn a_connector_that_ran_years_ahead_is_believed_again_once_its_clock_is_set() {
+fn a_connector_is_trusted_again_after_its_clock_is_corrected() {
     let Some(clocks) = Clocks::of_this_machine() else { return };
     let (home, away, fresh) = (Machine::new(), Machine::new(), Machine::new());
     let listen = free_udp().to_string();
@@ -103,7 +103,7 @@ fn a_connector_that_ran_years_ahead_is_believed_again_once_its_clock_is_set() {
     fresh.connect(&invite, &[]);
 }
 
-/// A device whose clock is what a file says, connected.
+/// Starts a connected device with a clock that follows a file.
 fn with_a_clock(clocks: &Clocks, away: &Machine, invite: &str) -> (Running, SocketAddr) {
     let file = away.directory.write("clock", "+0");
     let mut command = away.command(&["connect", invite]);
@@ -115,7 +115,7 @@ fn with_a_clock(clocks: &Clocks, away: &Machine, invite: &str) -> (Running, Sock
 }
 
 #[test]
-fn a_clock_that_is_set_by_an_hour_while_connected_changes_nothing() {
+fn an_hours_clock_change_while_connected_has_no_effect() {
     let Some(clocks) = Clocks::of_this_machine() else { return };
     let (home, away) = (Machine::new(), Machine::new());
     let (_exposing, invite) = home.expose(&echo_service(), &[]);

@@ -1,5 +1,5 @@
-//! Mistakes in the command line and in configuration files: exit code 2, one sentence on stderr,
-//! nothing on stdout.
+//! Mistakes in the command line and in configuration files: exit code 2, one sentence on stderr, an
+//! empty stdout.
 
 #![expect(clippy::unwrap_used, reason = "a failure here is a failure of the test")]
 
@@ -7,7 +7,7 @@ mod common;
 
 use common::{Authority, Directory, Program, free_tcp, free_udp, run};
 
-/// The one sentence about a configuration.
+/// Returns the one error for a configuration.
 fn said(role: &str, text: &str) -> String {
     let directory = Directory::new();
     Authority::new().issue(&directory, "me");

@@ -25,7 +25,7 @@ const CHECKS: [&str; 14] = [
     "transfer",
 ];
 
-/// One demonstration at a time: each bounds its own steps, and they would slow each other down.
+/// One demonstration at a time: each bounds its own steps, and two would slow each other down.
 fn alone() -> MutexGuard<'static, ()> {
     static STAGE: Mutex<()> = Mutex::new(());
     STAGE.lock().unwrap_or_else(PoisonError::into_inner)

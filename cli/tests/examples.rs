@@ -1,4 +1,4 @@
-//! The core's examples, embedding it in loops of their own, against the program.
+//! The core's examples, which embed it in their own loops, against the program.
 
 mod common;
 
@@ -7,10 +7,11 @@ use std::process::Command;
 
 use common::{Tunnel, echo, service};
 
-/// Builds the core's examples and gives the folder they are in.
+/// Builds the core's examples. Returns the folder they are in.
 fn examples() -> PathBuf {
     let mut build = Command::new(env!("CARGO"));
-    // As the tests of the workspace were built, or most of what the core depends on is built again.
+    // With the features of the workspace's tests, or most of the core's dependencies are built
+    // again.
     build.args(["build", "--quiet", "--workspace", "--examples"]);
     assert!(build.status().expect("cargo runs").success(), "the examples do not build");
     PathBuf::from(env!("CARGO_BIN_EXE_adit")).with_file_name("examples")

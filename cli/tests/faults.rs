@@ -1,5 +1,5 @@
-//! Processes that die, stand still or move, under load: both sides find each other again by
-//! themselves. How soon is measured in virtual time, by the core's simulations.
+//! Processes that are killed, stopped or moved, under load: both sides reconnect by themselves. The
+//! core's simulations measure in virtual time how soon.
 
 #![cfg(unix)]
 
@@ -19,7 +19,7 @@ fn echo_service() -> String {
     service(echo).to_string()
 }
 
-/// Four clients that send and receive as fast as they can, and begin again when they are cut off.
+/// Four clients that send and receive at full rate, and start again when they are cut off.
 struct Load {
     stop: Arc<AtomicBool>,
     exchanged: Arc<AtomicUsize>,
@@ -72,7 +72,7 @@ impl Drop for Load {
     }
 }
 
-/// Waits until a byte comes back; how long after `start` that was is for people to read.
+/// Waits until a byte comes back, and prints how long after `start` that was.
 fn wait_for_first_byte(address: SocketAddr, start: Instant) {
     assert!(echoes_at_last(address), "it does not come back");
     eprintln!("the first byte came back after {:?}", start.elapsed());
@@ -116,7 +116,7 @@ fn a_connected_machine_killed_under_load_comes_back_by_name() {
     assert_eq!(home.devices().len(), 1);
 }
 
-/// Stops one side for as long as something takes that shows it is given up.
+/// Stops one side until a closure has observed that its peer gave it up.
 fn stand_still(tunnel: &Tunnel, stopped: &Program, until: impl FnOnce()) {
     stopped.signal("-STOP");
     until();
@@ -136,14 +136,14 @@ fn a_connector_that_stood_still_for_too_long_is_found_again() {
 #[test]
 fn an_agent_that_stood_still_for_too_long_comes_back() {
     let mut tunnel = Tunnel::start(&[("echo", service(echo), "")]);
-    // The connector waits longer, so that only time shows it: more than the agent's own heartbeat
-    // allows.
+    // The connector waits longer, so that only time can show it: more than the agent's own
+    // heartbeat allows.
     stand_still(&tunnel, &tunnel.agent, || std::thread::sleep(Duration::from_secs(4)));
     assert!(tunnel.agent.is_running() && tunnel.connector.is_running());
 }
 
 #[test]
-fn a_connector_that_moved_is_found_where_it_is_said_to_be_from_then_on() {
+fn a_moved_connector_is_found_at_its_new_address() {
     let (home, away) = (Machine::new(), Machine::new());
     let target = echo_service();
     let (exposing, invite) = home.expose(&target, &[]);

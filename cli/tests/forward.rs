@@ -15,7 +15,7 @@ fn reset(tcp: &TcpStream) -> io::Result<()> {
 }
 
 fn assert_refused(port: std::net::SocketAddr) {
-    // On a busy machine the reset is there before the call that connects has returned.
+    // On a busy machine the reset arrives before the call that connects has returned.
     let read = TcpStream::connect(port).and_then(|mut tcp| {
         tcp.set_read_timeout(Some(LIMIT))?;
         tcp.read(&mut [0])
@@ -43,7 +43,7 @@ fn bytes_come_back_as_they_were_sent() {
 }
 
 #[test]
-fn a_client_that_has_said_all_gets_its_answer() {
+fn a_half_closed_client_gets_its_answer() {
     let answer = |mut tcp: TcpStream| {
         let mut question = Vec::new();
         tcp.read_to_end(&mut question)?;
@@ -60,7 +60,7 @@ fn a_client_that_has_said_all_gets_its_answer() {
 }
 
 #[test]
-fn a_service_that_has_said_all_hears_the_rest() {
+fn a_half_closed_service_receives_the_rest() {
     let (heard, hearing) = mpsc::channel();
     let greet = move |mut tcp: TcpStream| {
         tcp.write_all(b"greeting")?;
@@ -114,7 +114,7 @@ fn a_reset_by_the_client_is_a_reset_for_the_service() {
 }
 
 #[test]
-fn a_slow_reader_pushes_back_to_the_source_and_disturbs_nobody() {
+fn a_slow_reader_slows_only_its_own_source() {
     let sleeper = |tcp: TcpStream| {
         std::thread::sleep(LIMIT);
         drop(tcp);
@@ -165,7 +165,7 @@ fn a_service_is_for_the_devices_it_allows() {
 }
 
 #[test]
-fn hundreds_of_connections_at_once_are_carried() {
+fn hundreds_of_concurrent_connections_are_forwarded() {
     let tunnel = Tunnel::start(&[("echo", service(echo), "")]);
     let mut all: Vec<_> = (0..300).map(|_| connect(tunnel.ports[0])).collect();
     for (index, tcp) in all.iter_mut().enumerate() {

@@ -1,5 +1,5 @@
-//! A home that cannot be written: read-only, full, or full for a while. Every command says so in one
-//! sentence, and what was there is there still.
+//! A home that cannot be written: read-only, full, or full for a while. Every command reports it in
+//! one sentence, and keeps the existing data.
 
 #![cfg(unix)]
 #![expect(clippy::unwrap_used, reason = "a failure here is a failure of the test")]
@@ -20,7 +20,7 @@ fn mode(path: &Path, mode: u32) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
 }
 
-/// Runs a command that is `adit` in a way of its own, at a machine's home.
+/// Runs `adit` through another command, at a machine's home.
 fn at(
     machine: &Machine,
     mut command: std::process::Command,
@@ -30,13 +30,13 @@ fn at(
     finish(&mut command)
 }
 
-/// Everything in a home but what says which process holds it.
+/// Returns everything in a home but the files that name the process that holds it.
 fn kept(machine: &Machine) -> Vec<(PathBuf, Vec<u8>)> {
     let is_lock = |path: &Path| ["running", "lock", "web.lock"].iter().any(|n| path.ends_with(n));
     machine.files().into_iter().filter(|(path, _)| !is_lock(path)).collect()
 }
 
-/// Commands that write, each with the machine at which it does; their failure loses nothing.
+/// Runs commands that write, each with the machine at which it does; their failure loses no data.
 fn fails_and_loses_nothing(
     fail: &dyn Fn(&Machine, &[&str]) -> std::process::Output,
     expected: &str,
@@ -73,14 +73,14 @@ fn fails_and_loses_nothing(
 }
 
 #[test]
-fn a_home_that_is_full_is_told_and_nothing_is_lost() {
+fn a_full_home_is_reported_without_loss() {
     let fail =
         |machine: &Machine, arguments: &[&str]| at(machine, system::on_a_full_disk(), arguments);
     fails_and_loses_nothing(&fail, "free some space and try again: nothing was lost");
 }
 
 #[test]
-fn a_home_that_is_read_only_is_told_and_nothing_is_lost() {
+fn a_read_only_home_is_reported_without_loss() {
     if system::as_a_plain_user().is_none() {
         return;
     }

@@ -1,5 +1,5 @@
-//! Who may do what, and for how long: roles, revocation and expiry while connected, renewal and
-//! rotation under traffic, and PEM files that somebody else looks after.
+//! Permissions and their duration: roles, revocation and expiry while connected, renewal and
+//! rotation under traffic, and PEM files that another program maintains.
 
 #![cfg(unix)]
 #![expect(clippy::unwrap_used, reason = "a failure here is a failure of the test")]
@@ -16,18 +16,18 @@ use common::{
     LIMIT, bounded, connect, echo, echoes, free_tcp, free_udp, is_cut_off, run, service, within,
 };
 
-/// What a revocation promises.
+/// The time within which a revocation takes effect.
 const A_SECOND: Duration = Duration::from_secs(1);
 
-/// Life of a certificate that ends within a test: its renewal is due a third of that before its end,
-/// which a busy machine needs for three looks of a second and for the exchange itself.
+/// Life of a certificate that ends within a test: its renewal is due a third of that before its
+/// end, which a busy machine needs for three polls of a second and for the exchange itself.
 const SHORT: Duration = Duration::from_secs(12);
 
 fn echo_service() -> String {
     service(echo).to_string()
 }
 
-/// A connection through the tunnel that has just carried a byte.
+/// Returns a connection through the tunnel that has just carried a byte.
 fn stream(address: SocketAddr) -> TcpStream {
     let mut tcp = connect(address);
     assert!(carries(&mut tcp));
@@ -39,8 +39,8 @@ fn carries(tcp: &mut TcpStream) -> bool {
     tcp.write_all(b"!").is_ok() && tcp.read_exact(&mut answer).is_ok() && answer == *b"!"
 }
 
-/// How much later than on an idle machine something may be: as long as twenty commands take here and
-/// now that do next to nothing.
+/// Returns how much later than on an idle machine something may be: as long as twenty trivial
+/// commands take now on this machine.
 fn lateness() -> Duration {
     let start = Instant::now();
     run(&["--version"]);
@@ -51,7 +51,7 @@ fn device_of(home: &Machine) -> String {
     home.devices()[0]["id"].as_str().unwrap().to_owned()
 }
 
-/// Starts an agent for a connector, with one forward; gives its local port.
+/// Starts an agent for a connector, with one forward. Returns its local port.
 fn agent(
     machine: &Machine,
     tls: &str,
@@ -68,7 +68,7 @@ fn agent(
     (machine.start(&["agent", "-c", path.to_str().unwrap()]), port)
 }
 
-/// The section that names the certificate of a mesh for what it is not.
+/// Returns a section that names the certificate of a mesh as an external one.
 fn tls_of(identity: &std::path::Path, ca: &std::path::Path) -> String {
     let (identity, ca) = (identity.display(), ca.display());
     format!("[tls]\nca = \"{ca}\"\ncertificate = \"{identity}\"\nkey = \"{identity}\"\n")
@@ -118,7 +118,7 @@ fn a_connectors_certificate_opens_no_service() {
     exposing.says("forbidden: \"web\" is for agents");
 }
 
-/// Revokes the only device, and sees that its stream ends, new ones do not begin, and its process
+/// Revokes the only device, and checks that its stream ends, new ones do not begin, and its process
 /// ends, all within a second.
 fn revoke(home: &Machine, connected: &mut Running, address: SocketAddr) -> String {
     let mut tcp = stream(address);
@@ -155,7 +155,7 @@ fn a_device_revoked_while_connected_is_cut_off_within_a_second() {
 }
 
 #[test]
-fn a_connector_that_cannot_be_told_of_a_revocation_sees_it_within_a_second() {
+fn an_unnotified_connector_applies_a_revocation_within_a_second() {
     let (home, away) = (Machine::new(), Machine::new());
     let (_exposing, invite) = home.expose(&echo_service(), &[]);
     let (mut connected, address) = away.connect(&invite, &[]);
@@ -170,7 +170,7 @@ fn a_connection_outlives_its_certificates_which_are_renewed_on_both_sides() {
     let life = format!("{}s", SHORT.as_secs());
     let (_exposing, invite) = home.expose(&echo_service(), &["--certificate-life", &life]);
     let (mut connected, address) = away.connect(&invite, &[]);
-    // The connector's own certificate is older than the wish for short ones.
+    // The connector's own certificate is older than the setting for short ones.
     home.told(&["id", "rotate"]);
     let serials = || {
         let own = |machine: &Machine, what: &str| {
@@ -195,7 +195,7 @@ fn a_connection_outlives_its_certificates_which_are_renewed_on_both_sides() {
 }
 
 #[test]
-fn a_device_whose_certificate_ends_and_is_not_renewed_is_cut_off_and_told_when() {
+fn a_device_with_an_expired_certificate_is_cut_off_with_the_time() {
     let (home, away) = (Machine::new(), Machine::new());
     let life = format!("{}s", SHORT.as_secs());
     let (_exposing, invite) = home.expose(&echo_service(), &["--certificate-life", &life]);

@@ -1,5 +1,5 @@
-//! Invites that are wrong, used, over or taken back, raced for, and interrupted at the worst moments:
-//! what each device is told, and that an invite makes one device and never none.
+//! Invites that are wrong, used, expired or cancelled, redeemed concurrently, and interrupted at
+//! the worst moments: the error that each device gets, and that an invite makes exactly one device.
 
 #![cfg(unix)]
 #![expect(clippy::unwrap_used, reason = "a failure here is a failure of the test")]
@@ -31,7 +31,7 @@ fn text(invite: &Value) -> &str {
 }
 
 #[test]
-fn what_is_no_whole_invite_is_told_apart_and_code_2() {
+fn each_kind_of_invalid_invite_has_its_error_and_code_2() {
     let (home, away) = (Machine::new(), Machine::new());
     let (_exposing, good) = home.expose(&echo_service(), &[]);
     let cut = &good[..good.len() - 9];
@@ -140,7 +140,7 @@ fn a_device_that_was_revoked_comes_back_as_another_when_it_is_invited_again() {
     assert!(devices[0]["revoked"].is_u64() && devices[1]["revoked"].is_null(), "{devices:?}");
 }
 
-/// Devices that follow one invite, each from a home of its own.
+/// Devices that redeem one invite, each from a home of its own.
 struct Crowd {
     directory: Directory,
     devices: Vec<Child>,
@@ -170,7 +170,7 @@ impl Crowd {
         std::fs::read_to_string(self.directory.path(&format!("{number}.log"))).unwrap()
     }
 
-    /// Waits until all but one have ended, and gives that one.
+    /// Waits until all but one have ended. Returns the index of that one.
     fn winner(&mut self) -> usize {
         let last = |devices: &mut Vec<Child>| {
             let mut running = devices.iter_mut().enumerate().filter_map(|(number, device)| {
@@ -184,7 +184,7 @@ impl Crowd {
         winner.flatten().unwrap_or_else(|| panic!("nobody won, or several: {}", all()))
     }
 
-    /// Every device but the winner was told that it came too late.
+    /// Checks that every device but the winner reported that it came too late.
     fn assert_refused(&mut self, winner: usize) {
         for number in (0..self.devices.len()).filter(|number| *number != winner) {
             let code = self.devices[number].wait().unwrap().code();
@@ -209,7 +209,7 @@ impl Drop for Crowd {
     }
 }
 
-/// The one device of a mesh, which an invite was spent on.
+/// Returns the one device of a mesh, which redeemed an invite.
 fn only_device(home: &Machine) -> String {
     let registry = home.registry();
     let devices = registry["devices"].as_array().unwrap();
@@ -218,7 +218,7 @@ fn only_device(home: &Machine) -> String {
     agents[0]["id"].as_str().unwrap().to_owned()
 }
 
-/// Who a home of the crowd is, once it has its certificate.
+/// Returns the id of a home of the crowd, once it has its certificate.
 fn id_of(home: &Path) -> String {
     let shown = || {
         let output = common::run_at(home, &["id", "show", "--json"]);
@@ -242,7 +242,7 @@ fn a_hundred_devices_race_for_one_invite_and_one_has_it() {
     assert_eq!(home.registry()["invites"][0]["used_by"], device.as_str());
 }
 
-/// Starts the connector that was killed again, on the same port.
+/// Starts the connector again that was killed, on the same port.
 fn again(home: &Machine, listen: &str, target: &str) -> Running {
     let exposing =
         home.start(&["expose", target, "--name", "web", "--listen", listen, "--no-invite"]);
@@ -253,7 +253,7 @@ fn again(home: &Machine, listen: &str, target: &str) -> Running {
 #[test]
 fn a_connector_killed_while_devices_race_loses_no_invite_and_gives_none_twice() {
     let target = echo_service();
-    // From the moment in which the first guest is there to the one in which all were answered.
+    // From the moment in which the first guest is there to the one in which all have an answer.
     std::thread::scope(|scope| {
         for delays in [[0, 12, 25, 40], [4, 8, 18, 30]] {
             let target = &target;

@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Every top-level module with its layer, lowest first. Modules of one layer do not know each other.
+/// Every top-level module with its layer, lowest first. Modules of one layer do not know each
+/// other.
 const LAYERS: &[(&str, u8)] = &[
     ("base", 0), // exit codes, output, units, tasks, signals, logging, random bytes, wall time
     ("address", 1), // how endpoints are written, and the default port
@@ -68,8 +69,8 @@ fn layer(module: &str) -> u8 {
     found.unwrap_or_else(|| panic!("{module} has no layer")).1
 }
 
-/// Returns every `crate::module` in code as (who names, what is named, where), without references of a
-/// module to itself.
+/// Returns every `crate::module` in code as (who names, what is named, where), without references
+/// of a module to itself.
 fn references() -> Vec<(String, String, String)> {
     let mut found = Vec::new();
     for (module, lines) in sources() {
@@ -110,8 +111,8 @@ fn named(path: &str) -> Vec<String> {
     modules.filter(|name| !name.is_empty()).collect()
 }
 
-/// Returns the lines of code of each top-level module: without comments, and without unit tests, which
-/// stand at the end of a file or in one of their own.
+/// Returns the lines of code of each top-level module: without comments, and without unit tests,
+/// which are at the end of a file or in one of their own.
 fn sources() -> BTreeMap<String, Vec<String>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut modules = BTreeMap::<_, Vec<_>>::new();

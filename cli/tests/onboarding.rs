@@ -1,5 +1,6 @@
-//! From nothing to the first byte in two commands, as two people with a machine each meet it: what
-//! the commands print, where an invite may stand, and what a device may do then.
+//! From an empty home to the first byte in two commands, as two people with a machine each
+//! experience it: what the commands print, where an invite may be given, and what a device may do
+//! then.
 
 #![cfg(unix)]
 #![expect(clippy::unwrap_used, reason = "a failure here is a failure of the test")]
@@ -18,7 +19,7 @@ fn echo_service() -> String {
     service(echo).to_string()
 }
 
-/// A connector with a file of its own, up.
+/// Starts a connector with a file of its own, and waits until it is up.
 fn connector(machine: &Machine, services: &str) -> Running {
     let text = format!("listen = \"{}\"\n{services}", free_udp());
     let path = machine.directory.write("connector.toml", &text);
@@ -31,7 +32,7 @@ fn invite(machine: &Machine, arguments: &[&str]) -> String {
     machine.told(&[&["invite", "new"], arguments].concat()).trim().to_owned()
 }
 
-/// Whether a connection to a local port is broken off before a byte came back.
+/// Returns true if a connection to a local port is broken off before a byte came back.
 fn is_refused(address: std::net::SocketAddr) -> bool {
     let mut tcp = TcpStream::connect(address).unwrap();
     tcp.set_read_timeout(Some(LIMIT)).unwrap();
@@ -40,7 +41,7 @@ fn is_refused(address: std::net::SocketAddr) -> bool {
 }
 
 #[test]
-fn two_commands_lead_from_nothing_to_bytes_and_afterwards_a_name_is_enough() {
+fn two_commands_connect_and_later_a_name_is_enough() {
     let (home, away) = (Machine::new(), Machine::new());
     let (exposing, invite) = home.expose(&echo_service(), &[]);
     let (connected, address) = away.connect(&invite, &[]);

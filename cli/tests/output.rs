@@ -1,4 +1,4 @@
-//! What the commands of onboarding print: for people, for programs, and never a private key.
+//! The output of the onboarding commands: for people, for programs, and never a private key.
 
 #![cfg(unix)]
 #![expect(clippy::unwrap_used, reason = "a failure here is a failure of the test")]
@@ -9,7 +9,7 @@ use common::people::{Machine, Running};
 use common::{echo, run, service};
 use serde_json::Value;
 
-/// Two machines, the one a device of the other's, and what runs there.
+/// Two machines, one a device of the other's mesh, and their running programs.
 struct Pair {
     home: Machine,
     away: Machine,
@@ -19,7 +19,7 @@ struct Pair {
     known: Value,
 }
 
-/// Both started with `more`, and asked for JSON.
+/// Starts both with `more` and `--json`.
 fn pair(more: &[&str]) -> Pair {
     let (home, away) = (Machine::new(), Machine::new());
     let target = service(echo).to_string();
@@ -90,7 +90,7 @@ fn what_commands_print_for_programs_has_a_shape_with_a_name_and_a_version() {
 }
 
 #[test]
-fn what_commands_print_for_people_says_what_stands_and_what_comes_next() {
+fn output_for_people_has_the_state_and_the_next_step() {
     let Pair { home, away, exposing, connected, .. } = pair(&[]);
     exposing.says("as \"web\"; Ctrl-C ends it.");
     connected.says("Enrolled; from now on: adit connect web");
@@ -128,7 +128,7 @@ fn what_commands_print_for_people_says_what_stands_and_what_comes_next() {
 }
 
 #[test]
-fn a_machine_without_an_identity_is_told_how_to_get_one() {
+fn a_machine_without_an_identity_gets_the_next_step() {
     let machine = Machine::new();
     let shown = machine.run(&["id", "show"]);
     assert!(shown.status.success() && shown.stdout.is_empty());
@@ -149,7 +149,7 @@ fn a_machine_without_an_identity_is_told_how_to_get_one() {
 }
 
 #[test]
-fn a_configuration_is_told_as_what_it_means() {
+fn a_verified_configuration_is_explained() {
     let Pair { home, away, .. } = pair(&[]);
     let text = "listen = \"0.0.0.0:0\"\n[[service]]\nname = \"web\"\ntcp = \"127.0.0.1:80\"\n\
                 [[service]]\nname = \"db\"\ntcp = \"127.0.0.1:81\"\nallow = [\"laptop\"]\n";
@@ -183,7 +183,7 @@ fn a_configuration_is_told_as_what_it_means() {
     assert_eq!(said, "nothing is known of \"wep\"; known here: web");
 }
 
-/// The words that a help lists under "Commands:".
+/// Returns the words that a help text lists under "Commands:".
 fn commands(help: &str) -> Vec<String> {
     let list = help.split("Commands:\n").nth(1).unwrap_or_default();
     let lines = list.lines().take_while(|line| !line.is_empty());
@@ -211,7 +211,7 @@ fn every_command_has_a_help_with_an_example() {
     assert!(seen >= 19, "{seen} commands");
 }
 
-/// Every line of the private keys in a machine's home.
+/// Returns every line of the private keys in a machine's home.
 fn secrets(machine: &Machine) -> Vec<String> {
     let mut all = Vec::new();
     for (_, contents) in machine.files() {

@@ -1,5 +1,5 @@
-//! `adit ping` and `adit bench` against a connector, each a process of its own: what is on stdout,
-//! what is on stderr, and with which code they end.
+//! `adit ping` and `adit bench` against a connector, each a process of its own: their stdout, their
+//! stderr, and their exit codes.
 
 #![expect(clippy::unwrap_used, reason = "a failure here is a failure of the test")]
 
@@ -12,7 +12,7 @@ use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use common::{Authority, Directory, Tunnel, echo, free_udp, run, service};
 use serde_json::Value;
 
-/// A tunnel that is up, and the file of its agent.
+/// Returns a tunnel that is up, and the file of its agent.
 fn tunnel() -> (Tunnel, PathBuf) {
     let tunnel = Tunnel::start(&[("echo", service(echo), "")]);
     let config = tunnel.directory.path("agent.toml");
@@ -23,7 +23,7 @@ fn ask(command: &str, config: &Path, more: &[&str]) -> Output {
     run(&[&[command, "-c", config.to_str().unwrap()], more].concat())
 }
 
-/// What is on stdout, when all went well and there is nothing on stderr.
+/// Returns stdout, after checking that the command succeeded and stderr is empty.
 fn data(output: Output) -> String {
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!((output.status.code(), said.as_str()), (Some(0), ""));
@@ -36,7 +36,8 @@ fn json(output: Output) -> Value {
     serde_json::from_str(&text).unwrap()
 }
 
-/// The one sentence on stderr, when it ends with `code` and there is nothing on stdout.
+/// Returns the one sentence on stderr, after checking that it ended with `code` and stdout is
+/// empty.
 fn sentence(output: Output, code: i32) -> String {
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(code), "{said}");
@@ -46,7 +47,7 @@ fn sentence(output: Output, code: i32) -> String {
     lines[0].strip_prefix("adit: ").unwrap().to_owned()
 }
 
-/// An agent's file for a connector at `address`, with a CA of its own.
+/// Returns an agent's file for a connector at `address`, with a CA of its own.
 fn stranger(directory: &Directory, address: std::net::SocketAddr) -> PathBuf {
     let tls = Authority::new().issue(directory, "stranger");
     let forward = "[[forward]]\nlisten = \"127.0.0.1:0\"\nservice = \"web\"\n";
@@ -110,7 +111,7 @@ fn a_connector_that_dies_is_a_ping_without_an_answer() {
     assert_eq!(ping.child.wait().unwrap().code(), Some(0));
 }
 
-/// A ping under way; killed when dropped.
+/// A running ping; killed when dropped.
 struct Pinging {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
@@ -185,7 +186,7 @@ fn a_bench_is_json_when_asked_for() {
 }
 
 #[test]
-fn nobody_there_ends_with_4_and_in_time() {
+fn an_absent_connector_ends_with_4_in_time() {
     let directory = Directory::new();
     let config = stranger(&directory, free_udp());
     for command in ["ping", "bench"] {

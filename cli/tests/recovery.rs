@@ -1,4 +1,4 @@
-//! What the program does when the other side dies, refuses, or was never there.
+//! What the program does when the other side is killed, refuses, or never existed.
 
 mod common;
 
@@ -13,7 +13,7 @@ use common::{
     free_udp, service,
 };
 
-/// The file of an agent of `authority` for a connector at `address`.
+/// Returns the file of an agent of `authority` for a connector at `address`.
 fn agent(
     directory: &Directory,
     authority: &Authority,
@@ -141,7 +141,7 @@ fn an_agent_whose_certificate_is_refused_ends_with_3() {
 }
 
 #[test]
-fn an_agent_told_to_give_up_ends_with_4() {
+fn an_agent_with_a_time_limit_ends_with_4() {
     let (directory, authority) = (Directory::new(), Authority::new());
     let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
     let config = agent(&directory, &authority, silent.local_addr().unwrap(), free_tcp());
@@ -163,7 +163,7 @@ fn both_end_with_0_when_asked_to() {
 
 #[cfg(unix)]
 #[test]
-fn an_agent_says_once_that_its_connector_shuts_down() {
+fn an_agent_logs_its_connectors_shutdown_once() {
     let mut tunnel = Tunnel::start(&[("echo", service(echo), "")]);
     tunnel.connector.terminate();
     assert_eq!(tunnel.connector.wait().code(), Some(0), "{}", tunnel.connector.log());
@@ -171,8 +171,8 @@ fn an_agent_says_once_that_its_connector_shuts_down() {
     let log = tunnel.agent.log();
     assert!(lost.is_some(), "{log}");
     let told = log.lines().filter(|l| l.contains("is shutting down") || l.contains("shuts down"));
-    // An idle connection is closed at once, with its reason: the announcement ahead of it is sent
-    // only while something is under way.
+    // An idle connection is closed immediately, with its reason: the announcement ahead of it is
+    // sent only while streams are open.
     assert!(told.count() <= 1 && log.contains("(shutting_down: "), "{log}");
     let log = tunnel.connector.log();
     assert!(log.contains("peer 0: laptop came from 127.0.0.1:"), "{log}");
@@ -180,7 +180,7 @@ fn an_agent_says_once_that_its_connector_shuts_down() {
 
 #[cfg(unix)]
 #[test]
-fn a_connection_under_way_may_finish_while_the_agent_ends() {
+fn an_open_connection_may_finish_while_the_agent_ends() {
     let mut tunnel = Tunnel::start(&[("echo", service(echo), "")]);
     let mut tcp = connect(tunnel.ports[0]);
     tcp.write_all(b"1").unwrap();

@@ -1,5 +1,5 @@
-//! Machines that meet at a relay, with real processes: onboarding in two commands, what is said of
-//! the path, what becomes of it when the relay restarts, and what is said of mistakes.
+//! Machines connected by a relay, with real processes: onboarding in two commands, how the path is
+//! reported, what happens when the relay restarts, and how mistakes are reported.
 
 #![cfg(unix)]
 #![expect(clippy::unwrap_used, reason = "a failure here is a failure of the test")]
@@ -15,20 +15,20 @@ use serde_json::Value;
 
 const KEY: &str = "CQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQk";
 
-/// A relay, up, and its address with its key.
+/// Starts a relay. Returns its address with its key.
 fn relay(machine: &Machine, at: &str) -> (Running, String) {
     let running = machine.start(&["relay", "--listen", at, "--discovery-port", "0", "--no-tcp"]);
     let line = running.line();
     (running, line)
 }
 
-/// A relay on a free port.
+/// Starts a relay on a free port.
 fn any_relay(machine: &Machine) -> (Running, String) {
     relay(machine, &free_udp().to_string())
 }
 
-/// A relay that takes TCP as well, and its address where UDP to it is blocked: the UDP port in it is
-/// that of the socket, which never answers.
+/// Starts a relay that accepts TCP as well. Returns its address where UDP to it is blocked: the UDP
+/// port in it is that of the socket, which never answers.
 fn relay_behind_a_wall(machine: &Machine) -> (Running, String, UdpSocket) {
     let listen = free_udp().to_string();
     let arguments = ["relay", "--listen", &listen, "--discovery-port", "0", "--tcp-port", "0"];
@@ -40,13 +40,13 @@ fn relay_behind_a_wall(machine: &Machine) -> (Running, String, UdpSocket) {
     (running, at, wall)
 }
 
-/// What carries the packets of a machine to its relay, as far as it is known.
+/// Returns what carries the packets of a machine to its relay, if that is known.
 fn carrier(machine: &Machine) -> Value {
     let all = peers(machine);
     all.iter().find(|p| p["is_relay"] == true).map_or(Value::Null, |p| p["carrier"].clone())
 }
 
-/// Exposes an echo by a relay alone: the address in the invite is one that nobody has.
+/// Exposes an echo by a relay alone: no machine has the address in the invite.
 fn expose(home: &Machine, relay: &str) -> (Running, String) {
     let nowhere = free_udp().to_string();
     let (running, invite) = home.expose(&service(echo).to_string(), &["--relay", relay]);
@@ -114,13 +114,13 @@ fn two_machines_meet_by_tcp_at_a_relay_that_no_udp_reaches() {
     assert!(observed.starts_with("[fd15:70a:510c:"), "{relay}");
     let told = away.told(&["why", "web"]);
     assert!(!told.contains("fd15:70a:510c:"), "{told}");
-    // What is remembered of the invite has the port as well.
+    // What is saved of the invite has the port as well.
     drop(connected);
     away.connect("web", &[]);
 }
 
 #[test]
-fn where_udp_is_open_no_tcp_is_used_and_status_says_so() {
+fn open_udp_is_used_and_shown_in_status() {
     let (public, home) = (Machine::new(), Machine::new());
     let listen = free_udp().to_string();
     let arguments = ["relay", "--listen", &listen, "--discovery-port", "0", "--tcp-port", "0"];
@@ -134,7 +134,7 @@ fn where_udp_is_open_no_tcp_is_used_and_status_says_so() {
 }
 
 #[test]
-fn a_network_without_udp_is_told_from_one_without_the_relay() {
+fn check_distinguishes_blocked_udp_from_an_absent_relay() {
     let (public, fresh) = (Machine::new(), Machine::new());
     let (relay, at, _wall) = relay_behind_a_wall(&public);
     let output = fresh.run(&["check", &at]);
@@ -167,7 +167,7 @@ fn a_tcp_port_that_was_named_and_is_taken_ends_the_relay_with_what_to_do() {
 }
 
 #[test]
-fn status_and_why_say_by_which_path_and_the_relay_says_whom_it_has() {
+fn status_and_why_show_the_path_and_the_relays_clients() {
     let (public, home, away) = (Machine::new(), Machine::new(), Machine::new());
     let (_relay, at) = any_relay(&public);
     let (exposing, invite) = expose(&home, &at);
@@ -218,7 +218,7 @@ fn an_agent_that_keeps_its_addresses_to_itself_stays_on_the_relay() {
 }
 
 #[test]
-fn why_is_answered_with_a_next_step_where_nothing_runs() {
+fn why_without_a_running_process_has_a_next_step() {
     let said = Machine::new().fails(&["why"], 4);
     assert!(said.contains("no adit runs here"), "{said}");
 }
@@ -335,7 +335,7 @@ fn a_relay_that_is_written_wrong_is_answered_with_what_is_missing() {
 }
 
 #[test]
-fn a_second_relay_with_the_same_key_is_told_of_the_first() {
+fn a_second_relay_with_the_same_key_names_the_first() {
     let public = Machine::new();
     let (running, _) = any_relay(&public);
     let said = public.fails(&["relay", "--listen", &free_udp().to_string()], 2);
@@ -343,7 +343,7 @@ fn a_second_relay_with_the_same_key_is_told_of_the_first() {
 }
 
 #[test]
-fn a_relay_for_one_mesh_takes_nobody_of_another() {
+fn a_relay_for_one_mesh_refuses_members_of_another() {
     let (public, home) = (Machine::new(), Machine::new());
     let other = "5e".repeat(32);
     let listen = free_udp().to_string();

@@ -1,8 +1,8 @@
-//! A stranger who has a relay end thousands of channels at a stroke, to clients that do not listen:
-//! the relay goes on, and answers the next one who comes.
+//! A stranger makes a relay close thousands of channels in one step, to clients that do not read:
+//! the relay continues, and serves the next client.
 //!
-//! The stranger speaks QUIC and the relay's control messages by hand, as no client of this program
-//! would: it takes nothing back, and resets what it is sent.
+//! The stranger speaks QUIC and the relay's control messages directly, as no client of this program
+//! would: it keeps every channel, and sends STOP_SENDING on control streams.
 
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a failure here is a failure of the test")]
@@ -31,17 +31,17 @@ use rcgen::{
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-/// Clients with a channel to the stranger's service: as many as a relay tells one connector of at
-/// once. Four times as many take half a minute more, and need four times the stack.
+/// Clients with a channel to the stranger's service: as many as a relay announces to one connector
+/// at the same time. Four times as many take half a minute more, and need four times the stack.
 const CLIENTS: usize = 500;
 
 /// KiB of stack that the relay has. Work that nests for each client needs more than twice as much.
 const STACK: usize = 1_024;
 
-/// Clients that come at the same time.
+/// Clients that connect at the same time.
 const AT_ONCE: usize = 16;
 
-/// Addresses that they come from: the relay takes 64 a second from each.
+/// Addresses that they connect from: the relay accepts 64 per second from each.
 const SOURCES: u8 = 16;
 
 /// Kinds of control messages (docs/protocol.md).
@@ -62,7 +62,7 @@ fn a_relay_outlives_many_clients_that_stop_their_control_streams() {
         let mut connector = stranger.come(at, 1).await;
         connector.register().await;
         let clients = take_channels(&stranger, at).await;
-        // What is sent first is read first: the relay knows of each client that it stopped.
+        // The first message is read first: the relay then knows of each client that it stopped.
         connector.register().await;
         connector.send(WITHDRAW, "{}").await;
         connector.register().await;
@@ -74,7 +74,7 @@ fn a_relay_outlives_many_clients_that_stop_their_control_streams() {
     assert_eq!(left, 0, "clients that do not listen are not kept");
 }
 
-/// A relay that is up, and where.
+/// Starts a relay. Returns its address once it is up.
 fn relay_with_a_small_stack(machine: &Machine) -> (Running, SocketAddr) {
     let listen = free_udp();
     let script = format!("ulimit -s {STACK} && exec \"$0\" \"$@\"");
@@ -87,7 +87,7 @@ fn relay_with_a_small_stack(machine: &Machine) -> (Running, SocketAddr) {
     (relay, listen)
 }
 
-/// Who the stranger is, which is the same for all of its connections, and from where it comes.
+/// The stranger's identity, which is the same for all of its connections, and its source addresses.
 struct Stranger {
     endpoints: Vec<Endpoint>,
 }
@@ -122,7 +122,7 @@ impl Stranger {
 }
 
 impl Client {
-    /// Offers the service, and waits until the relay has it.
+    /// Offers the service, and waits until the relay has registered it.
     async fn register(&mut self) {
         self.send(REGISTER, r#"{"name":"rogue","services":["web"],"takeover":true}"#).await;
         self.hear(REGISTERED).await;
@@ -134,7 +134,7 @@ impl Client {
         self.send.write_all(&frame).await.unwrap();
     }
 
-    /// Waits for a message of a kind; others are passed over.
+    /// Waits for a message of a kind, and skips others.
     async fn hear(&mut self, kind: u8) {
         let heard = async {
             let mut others = Vec::new();
@@ -158,13 +158,13 @@ impl Client {
         heard.unwrap_or_else(|end| panic!("instead of {kind:#x}: {end:?}"));
     }
 
-    /// Whether it has sent that it reads nothing more.
+    /// Returns true if the client has sent STOP_SENDING.
     fn has_stopped(&self) -> bool {
         self.connection.stats().frame_tx.stop_sending > 0
     }
 }
 
-/// Has all clients take a channel to the stranger's service, and stop reading.
+/// Lets all clients take a channel to the stranger's service, and stop reading.
 async fn take_channels(stranger: &Stranger, at: SocketAddr) -> Vec<Client> {
     let (mut coming, mut clients) = (JoinSet::new(), Vec::new());
     for number in 0..CLIENTS {
@@ -187,7 +187,7 @@ async fn take_channels(stranger: &Stranger, at: SocketAddr) -> Vec<Client> {
     clients
 }
 
-/// How many clients the relay has not cut off, once it had time for that.
+/// Returns the number of clients that the relay has not closed, after it had time to.
 async fn still_open_after_a_while(clients: &[Client]) -> usize {
     let left =
         || clients.iter().filter(|client| client.connection.close_reason().is_none()).count();
@@ -200,7 +200,7 @@ async fn still_open_after_a_while(clients: &[Client]) -> usize {
     left()
 }
 
-/// What the stranger shows: a certificate of a CA of its own. It does not care who the relay is.
+/// Returns the stranger's configuration: a certificate of a CA of its own. It accepts any relay.
 fn configuration() -> Quic {
     let mut ca = CertificateParams::default();
     ca.distinguished_name.push(DnType::CommonName, "rogue");
@@ -228,7 +228,7 @@ fn configuration() -> Quic {
     quic
 }
 
-/// Takes any relay for the right one.
+/// Accepts any relay as the right one.
 #[derive(Debug)]
 struct Anybody(Arc<CryptoProvider>);
 

@@ -1,5 +1,4 @@
-//! What nobody but its owner is to see is in no argument, no log and no answer, however much is
-//! asked for.
+//! Checks that no secret is in an argument, a log or an answer, with any output requested.
 
 #![expect(clippy::unwrap_used, reason = "a failure here is a failure of the test")]
 #![cfg(target_os = "linux")]
@@ -14,7 +13,7 @@ use std::process::{Child, Command};
 use common::{Directory, bounded, free_udp, run_at, service};
 use data_encoding::{BASE64, BASE64URL_NOPAD, HEXLOWER};
 
-/// A command with its home, killed when dropped; what it says is in files.
+/// A command with its home, killed when dropped; its output is in files.
 struct Person<'a> {
     child: Child,
     directory: &'a Directory,
@@ -42,7 +41,7 @@ impl<'a> Person<'a> {
         fs::read_to_string(self.directory.path(&format!("{}.{kind}", self.name))).unwrap()
     }
 
-    /// The first line on its stdout.
+    /// Returns the first line on its stdout.
     fn line(&self) -> String {
         let line = bounded(|| self.said("out").split_once('\n').map(|(line, _)| line.to_owned()));
         line.unwrap_or_else(|| panic!("{}", self.said("err")))
@@ -60,7 +59,7 @@ impl Drop for Person<'_> {
     }
 }
 
-/// Ways in which bytes are usually shown.
+/// Returns the usual text forms of bytes.
 fn shown(bytes: &[u8]) -> Vec<String> {
     let mut list = format!("{bytes:?}");
     list = list.trim_matches(['[', ']']).to_owned();
@@ -72,7 +71,8 @@ fn shown(bytes: &[u8]) -> Vec<String> {
     vec![list, escaped, hex.to_uppercase(), hex, BASE64.encode(bytes)]
 }
 
-/// Every private key below a directory, as it stands in its file and as its bytes would be shown.
+/// Returns every private key below a directory, as it is in its file and in the usual forms of its
+/// bytes.
 fn keys(directory: &Path) -> Vec<String> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory).unwrap() {

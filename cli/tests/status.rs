@@ -1,4 +1,4 @@
-//! What `adit status` shows of processes that run, and what becomes of their sockets.
+//! What `adit status` shows of running processes, and what becomes of their sockets.
 
 #![cfg(unix)]
 #![expect(clippy::unwrap_used, reason = "a failure here is a failure of the test")]
@@ -28,7 +28,7 @@ fn json(output: &Output) -> Value {
     value
 }
 
-/// The sockets that have been given their names.
+/// Returns the sockets that have their final names.
 fn sockets(home: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(home.join("run")).into_iter().flatten();
     let mut found: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
@@ -37,13 +37,13 @@ fn sockets(home: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The status once all are connected, which the side that was dialled learns last.
+/// Returns the status once all are connected, which the dialled side learns last.
 fn connected(home: &Path, arguments: &[&str]) -> Output {
     let output = bounded(|| Some(run_at(home, arguments)).filter(|o| o.status.code() == Some(0)));
     output.unwrap_or_else(|| panic!("{}", text(&run_at(home, arguments).stderr)))
 }
 
-/// An agent of a connector that is not there.
+/// Starts an agent of a connector that does not exist.
 fn lonely_agent(directory: &Directory, more: &[&str]) -> Program {
     let tls = Authority::new().issue(directory, "laptop");
     let config = format!(
@@ -90,7 +90,7 @@ fn a_tunnel_is_shown_to_people_and_to_programs() {
 }
 
 #[test]
-fn a_lost_connection_is_told_with_its_cause_the_next_step_and_code_5() {
+fn a_lost_connection_has_cause_next_step_and_code_5() {
     let mut tunnel = Tunnel::start(&[("echo", service(echo), "")]);
     let home = tunnel.directory.path("home");
     connected(&home, &["status"]);
@@ -120,7 +120,7 @@ fn a_process_that_never_met_its_peer_is_degraded() {
 }
 
 #[test]
-fn a_process_that_hangs_is_told_beside_the_others_and_code_5() {
+fn a_hanging_process_is_listed_with_code_5() {
     let tunnel = Tunnel::start(&[("echo", service(echo), "")]);
     let home = tunnel.directory.path("home");
     let signal = |name: &str| {
@@ -141,7 +141,7 @@ fn a_process_that_hangs_is_told_beside_the_others_and_code_5() {
 }
 
 #[test]
-fn nothing_running_is_code_4_and_a_sentence_about_how_to_start() {
+fn no_running_process_is_code_4_with_the_next_step() {
     let directory = Directory::new();
     let home = directory.path("home");
     let output = run_at(&home, &["status"]);
@@ -175,7 +175,7 @@ fn a_killed_process_is_cleared_away_by_the_next_that_starts_and_an_ended_one_by_
 }
 
 #[test]
-fn nobody_but_the_owner_can_reach_a_process() {
+fn only_the_owner_can_reach_a_process() {
     let directory = Directory::new();
     let home = directory.path("home");
     let _agent = lonely_agent(&directory, &[]);
@@ -185,7 +185,7 @@ fn nobody_but_the_owner_can_reach_a_process() {
 }
 
 #[test]
-fn the_socket_speaks_a_line_of_json_each_way() {
+fn the_socket_has_one_json_line_in_each_direction() {
     let tunnel = Tunnel::start(&[("echo", service(echo), "")]);
     let socket = sockets(&tunnel.directory.path("home")).remove(0);
     let mut stream = BufReader::new(UnixStream::connect(socket).unwrap());
@@ -203,7 +203,7 @@ fn the_socket_speaks_a_line_of_json_each_way() {
 }
 
 #[test]
-fn a_process_that_cannot_have_a_socket_says_so_once_and_works() {
+fn a_process_without_a_socket_logs_it_once_and_works() {
     let directory = Directory::new();
     let file = directory.write("file", "");
     let long = directory.path(&"x".repeat(100));

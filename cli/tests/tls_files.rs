@@ -1,5 +1,5 @@
-//! Certificates, keys and lists that somebody else looks after: of any usual form, exchanged while the
-//! program runs, ended while it is connected, and never believed beyond the leaf.
+//! Certificates, keys and lists that another program maintains: in any usual form, replaced while
+//! the program runs, expired while it is connected, and never trusted beyond the leaf.
 
 #![cfg(unix)]
 #![expect(clippy::unwrap_used, reason = "a failure here is a failure of the test")]
@@ -70,7 +70,7 @@ impl World {
 
 const A_DAY: Duration = Duration::from_secs(86_400);
 
-/// A life in which a busy machine has time to start a process that connects.
+/// A lifetime in which a busy machine has time to start a process that connects.
 const SHORT: Duration = Duration::from_secs(12);
 
 #[test]
@@ -87,7 +87,7 @@ fn certificates_beside_the_leaf_do_not_change_who_a_device_is() {
     agent.says("forbidden: laptop may not use \"secret\"");
 }
 
-/// Runs openssl; `None`, said loudly, where there is none.
+/// Runs openssl. Returns `None`, and prints so, where it is not installed.
 fn openssl(arguments: &[&str]) -> Option<String> {
     let Ok(output) = Command::new("openssl").args(arguments).output() else {
         eprintln!("SKIPPED: keys of all forms, because openssl is not installed");

@@ -1,5 +1,5 @@
-//! How fast one core encodes and decodes: frames per second when small, bytes per second when
-//! large. It measures; it fails nothing.
+//! Measures how fast one core encodes and decodes: frames per second when small, bytes per second
+//! when large. It has no pass or fail.
 
 use std::hint::black_box;
 
@@ -8,10 +8,10 @@ use adit_core::message::{ControlMessage, Heartbeat, Message};
 use bytes::{Bytes, BytesMut};
 use criterion::{Criterion, Throughput};
 
-/// A heartbeat's size.
+/// Size of a heartbeat in bytes.
 const SMALL: usize = 64;
 const LARGE: usize = 64 * 1024;
-/// What a full QUIC packet brings at once.
+/// Bytes that a full QUIC packet delivers in one batch.
 const PACKET: usize = 1200;
 const BATCH: usize = 1024;
 

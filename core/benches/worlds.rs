@@ -1,5 +1,5 @@
-//! How many simulated worlds one core plays in a second: a handshake, a transfer and a close with
-//! real TLS, and the random worlds of the sweep. It measures; it fails nothing.
+//! Measures how many simulated worlds one core plays in a second: a handshake, a transfer and a
+//! close with real TLS, and the random worlds of the sweep. It has no pass or fail.
 
 use std::hint::black_box;
 use std::time::Duration;

@@ -40,7 +40,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
 }
 
-/// Carries out everything the node wants.
+/// Carries out everything the node requests.
 fn drain(
     node: &mut Node,
     client: &mut EchoClient,
@@ -62,7 +62,7 @@ fn drain(
     Ok(())
 }
 
-/// How long the node can be left alone.
+/// Returns the time until the node's next deadline.
 fn time_left(node: &Node) -> Option<Duration> {
     node.deadline().map(|(due, _)| due.saturating_duration_since(Instant::now()))
 }
@@ -73,7 +73,7 @@ fn receive(
     buffer: &mut [u8],
     left: Option<Duration>,
 ) -> Result<Input, Box<dyn Error>> {
-    // A timeout of zero would mean none to the socket.
+    // The socket takes a timeout of zero to mean none.
     socket.set_read_timeout(left.map(|left| left.max(Duration::from_micros(1))))?;
     match socket.recv_from(buffer) {
         Ok((length, remote)) => Ok(Input::Datagram(Datagram {

@@ -24,7 +24,7 @@ use mio::{Events, Interest, Poll, Token};
 
 use echo_client::{Arguments, EchoClient};
 
-/// Datagrams taken in one turn, so that a fast sender cannot keep the node from its deadlines.
+/// Datagrams received in one turn, so that a fast sender cannot keep the node from its deadlines.
 const BUDGET: usize = 64;
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -43,9 +43,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         if client.is_over() {
             return Ok(());
         }
-        // Readiness is told once: what was left unread is not announced again.
+        // Readiness is edge-triggered: what was left unread is not announced again.
         if is_drained {
-            // A blocked socket says when it takes more; until then output would be due at once.
+            // A blocked socket reports when it takes more; until then output would be due
+            // immediately.
             let due = if outgoing.blocked.is_some() { None } else { node.deadline() };
             let left = due.map(|(due, _)| due.saturating_duration_since(Instant::now()));
             match poll.poll(&mut events, left) {
@@ -56,7 +57,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
 }
 
-/// Takes what the socket has; `true` when that was everything.
+/// Receives what the socket has. Returns true if that was everything.
 fn receive(socket: &UdpSocket, buffer: &mut [u8], node: &mut Node) -> Result<bool, Box<dyn Error>> {
     for _ in 0..BUDGET {
         match socket.recv_from(buffer) {
@@ -76,8 +77,8 @@ fn receive(socket: &UdpSocket, buffer: &mut [u8], node: &mut Node) -> Result<boo
     Ok(false)
 }
 
-/// The datagram on its way out. One that the socket does not take yet is kept, with its bytes, and
-/// the node is not asked for another until it is gone.
+/// The datagram being sent. If the socket does not take it yet, it is kept with its bytes, and the
+/// node is not polled for another until it is sent.
 #[derive(Default)]
 struct Outgoing {
     bytes: Vec<u8>,

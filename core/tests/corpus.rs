@@ -1,4 +1,4 @@
-//! Replays the committed fuzz corpora on stable: what a fuzzer once found stays found.
+//! Replays the committed fuzz corpora on stable: an input that once failed stays tested.
 
 use std::path::Path;
 

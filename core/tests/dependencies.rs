@@ -1,5 +1,7 @@
-//! What the crates may depend on: the core on no runtime and no socket, the system's part on no
-//! runtime, each adapter on its own, none on too much, twice the same, or a version with a known hole. It asks cargo; it never looks at code.
+//! Which crates each package may depend on: the core on no runtime and no socket, the system crate
+//! on no runtime, each adapter on its own runtime. None has too many dependencies, two versions of
+//! a crate that must exist once, or a version with a known vulnerability. It asks cargo; it never
+//! reads code.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -25,14 +27,14 @@ const IMPURE: &[&str] = &[
     "tokio",
 ];
 
-/// Most crates in the core's normal tree, itself included.
+/// Maximum number of crates in the core's normal tree, itself included.
 const CORE_BUDGET: usize = 45;
 
-/// Most crates in the program's normal tree, itself included.
+/// Maximum number of crates in the program's normal tree, itself included.
 const PROGRAM_BUDGET: usize = 260;
 
-/// Of these one version is enough: two would not understand each other's types, or double a
-/// large part of the program.
+/// Crates of which there is one version: two would have incompatible types, or double a large part
+/// of the program.
 const ONCE: &[&str] = &["rustls", "rand", "tokio", "hyper", "quinn-proto", "rustls-webpki"];
 
 /// Versions below these let a peer exhaust memory or pass a revoked certificate.
@@ -123,7 +125,7 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// The versions of each crate in a package's normal dependency tree, itself included.
+/// Returns the versions of each crate in a package's normal dependency tree, itself included.
 fn tree(package: &str, features: &[&str]) -> BTreeMap<String, BTreeSet<String>> {
     let mut cargo = Command::new(env!("CARGO"));
     cargo.current_dir(root()).args(["tree", "--locked", "-e", "normal", "--prefix", "none"]);
@@ -138,7 +140,7 @@ fn tree(package: &str, features: &[&str]) -> BTreeMap<String, BTreeSet<String>> 
     tree
 }
 
-/// The versions of a crate in a lock file, in its order.
+/// Returns the versions of a crate in a lock file, in its order.
 fn locked(lock: &str, name: &str) -> Vec<[u64; 3]> {
     let wanted = format!("name = \"{name}\"");
     let mut lines = lock.lines();

@@ -1,4 +1,4 @@
-//! What the documents say about this code is compared with it: tables with values, links with files.
+//! Compares the documents with the code: tables with values, links with files.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -195,7 +195,7 @@ fn every_threat_names_tests_and_every_test_it_names_exists() {
     assert!(missing.is_empty(), "these tests do not exist:\n{}", missing.join("\n"));
 }
 
-/// Whether there is a test that is named by its file and its function.
+/// Returns true if there is a test with this file and function.
 fn exists(test: &str) -> bool {
     let (file, name) = test.split_once("::").unwrap_or_default();
     let text = fs::read_to_string(root().join(file)).unwrap_or_default();
@@ -206,7 +206,7 @@ fn is_head(row: &str) -> bool {
     row.starts_with("|---") || row.ends_with("| shown by |")
 }
 
-/// Whether a source has a function of this name below an attribute that makes it a test.
+/// Returns true if a source has a function of this name below an attribute that makes it a test.
 fn is_test(text: &str, name: &str) -> bool {
     let declared = format!("fn {name}(");
     let mut is_attributed = false;
@@ -232,7 +232,7 @@ fn row(code: Code) -> String {
     )
 }
 
-/// 1250000 as 1,250,000.
+/// Returns 1250000 as 1,250,000.
 fn grouped(number: impl ToString) -> String {
     let digits = number.to_string();
     let mut out = String::new();
@@ -249,7 +249,7 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// The rows of all tables of a section, its subsections included.
+/// Returns the rows of all tables of a section, its subsections included.
 fn rows(document: &str, section: &str) -> Vec<String> {
     let text = fs::read_to_string(root().join(document)).unwrap();
     let start = text.find(&format!("\n## {section}\n")).unwrap_or_else(|| panic!("no {section}"));
@@ -272,7 +272,7 @@ fn documents() -> Vec<PathBuf> {
     found
 }
 
-/// The links of a document within the project, as file and heading.
+/// Returns the links of a document within the project, as file and heading.
 fn links_of(document: &Path) -> Vec<(String, Option<String>)> {
     let text = fs::read_to_string(document).unwrap();
     let targets = text.split("](").skip(1).filter_map(|part| part.split(')').next());
@@ -292,7 +292,7 @@ fn headings(document: &Path) -> BTreeSet<String> {
         .collect()
 }
 
-/// A heading as links name it.
+/// Returns a heading as links name it.
 fn anchor(heading: &str) -> String {
     let kept = |c: &char| c.is_alphanumeric() || *c == ' ' || *c == '-';
     heading.trim().to_lowercase().chars().filter(kept).collect::<String>().replace(' ', "-")

@@ -1,5 +1,5 @@
-//! The layer rule of `docs/architecture.md`, held by reading the source: which module may name
-//! which. It reads text, not types, so that it holds for code that nothing calls as well.
+//! Checks the layer rule of `docs/architecture.md` by reading the source: which module may name
+//! which. It reads text, not types, so that it holds for code without callers as well.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -43,8 +43,8 @@ const LAYERS: &[(&str, u8)] = &[
     ("testing", 6),
 ];
 
-/// What the plain values may name of the layers above: a configuration holds the configurations of
-/// the machines, an event the values they give.
+/// What the plain values may name of the layers above: a configuration contains the configurations
+/// of the machines, an event their values.
 const VALUES_OF_MACHINES: &[(&str, &str)] = &[
     ("config", "heartbeat"),
     ("config", "message"),
@@ -107,8 +107,8 @@ fn only_the_driver_knows_wakers_and_contexts() {
 
 #[test]
 fn only_the_driver_takes_a_lock() {
-    // The transport's provider of first destination ids is a shared closure by quinn-proto's
-    // signature: its generator is behind a lock that nobody contends for.
+    // quinn-proto's signature requires a shared closure for the provider of first destination ids:
+    // its generator is behind a lock without contention.
     only_in("Mutex", &["drive", "quic"]);
 }
 
@@ -128,7 +128,7 @@ fn layer(module: &str) -> u8 {
     LAYERS.iter().find(|(name, _)| *name == module).map_or(0, |(_, layer)| *layer)
 }
 
-/// Every `crate::module` in code, as (who, whom, where), references to itself aside.
+/// Returns every `crate::module` in code, as (from, to, where), references to itself aside.
 fn references() -> Vec<(String, String, String)> {
     let mut found = Vec::new();
     for (module, lines) in sources().into_iter().filter(|(module, _)| module != "lib") {
@@ -142,7 +142,7 @@ fn references() -> Vec<(String, String, String)> {
     found
 }
 
-/// The modules that a path names from behind its `crate::`: one, or each of a list in braces.
+/// Returns the modules that a path names after its `crate::`: one, or each of a list in braces.
 fn named(path: &str) -> Vec<String> {
     let mut starts = vec![0];
     let mut depth = 0;
@@ -167,8 +167,8 @@ fn named(path: &str) -> Vec<String> {
     modules.filter(|name| !name.is_empty()).collect()
 }
 
-/// The lines of code of each top-level module: without comments, and without unit tests, which
-/// stand at the end of a file or in one of their own.
+/// Returns the lines of code of each top-level module: without comments, and without unit tests,
+/// which are at the end of a file or in one of their own.
 fn sources() -> BTreeMap<String, Vec<String>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut modules = BTreeMap::<_, Vec<_>>::new();

@@ -1,4 +1,4 @@
-//! A node that lets anyone in, in virtual time: who its diallers are for it, and for how long.
+//! A node that accepts anyone, in virtual time: how it identifies its diallers, and for how long.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -18,7 +18,7 @@ fn builder(identity: Identity, trust: Trust) -> Builder {
     Config::builder(Tls::with_provider(identity, trust, SeededCrypto::new([7; 32]).provider()))
 }
 
-/// What a relay has: a certificate that nobody but itself vouches for.
+/// Returns a relay's identity: a self-signed certificate.
 fn own() -> Identity {
     Pki::stranger().issue(pair::CONNECTOR, Role::Connector).identity()
 }
@@ -27,7 +27,7 @@ fn key_of_own() -> KeyDigest {
     KeyDigest::of_certificate(&own().chain()[0]).unwrap()
 }
 
-/// A dialler that knows the relay by its key, and a relay that knows nobody.
+/// Returns a dialler that knows the relay by its key, and a relay that knows no peer.
 fn meeting(seed: u64, dialler: Identity) -> Pair {
     let change = |_| builder(dialler, Trust::pinned_leaf(key_of_own()));
     let serve = |_| builder(own(), Trust::anyone()).listening(true);
@@ -74,7 +74,7 @@ fn a_member_whose_certificate_ends_while_connected_does_not_stay_as_a_guest() {
 }
 
 #[test]
-fn a_node_that_knows_nobody_dials_nobody() {
+fn a_node_without_trust_anchors_cannot_dial() {
     let mut pair = meeting(3, own());
     let (node, now) = pair.world.node_mut(pair.connector);
     let to = "127.0.0.1:1".parse().unwrap();

@@ -1,5 +1,5 @@
-//! Certificates in virtual time: who is believed, for how long, and what a new identity or a new
-//! trust does to connections that exist.
+//! Certificates in virtual time: which are trusted, for how long, and what a new identity or new
+//! trust anchors do to connections that exist.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -22,7 +22,7 @@ use adit_core::tls::{Identity, KeyDigest, Standing, Tls, Trust};
 const SECOND: Duration = Duration::from_secs(1);
 const YEAR: Duration = Duration::from_secs(365 * 86_400);
 
-/// A configuration with another identity and another trust.
+/// Returns a configuration with another identity and other trust anchors.
 fn with(identity: Identity, trust: Trust) -> impl FnOnce(Builder) -> Builder {
     move |_| builder(identity, trust)
 }
@@ -39,13 +39,13 @@ fn issued(name: &str, role: Role) -> Issued {
     Pki::new().issue(name, role)
 }
 
-/// A certificate that ends this long after the world began.
+/// Returns a certificate that expires this long after the world began.
 fn ending(name: &str, role: Role, after: Duration) -> Issued {
     let validity = Validity { not_before: EPOCH - YEAR, not_after: EPOCH + after };
     Pki::new().issue_valid(name, role, validity)
 }
 
-/// The connector's identity with the CA's certificate behind its own.
+/// Returns the connector's identity with the CA's certificate behind its own.
 fn presenting_the_ca() -> Identity {
     let own = issued(pair::CONNECTOR, Role::Connector);
     Identity::new([own.chain(), vec![Pki::new().root()]].concat(), own.key())
@@ -70,7 +70,7 @@ fn failure_of(pair: &mut Pair, peer: PeerId) -> Failure {
     found.unwrap()
 }
 
-/// Waits until a host's peer is closed, and gives why and how long that took.
+/// Waits until a host's peer is closed. Returns the failure and how long that took.
 fn closed(pair: &mut Pair, host: HostId, peer: PeerId) -> (Failure, Duration) {
     let (start, mut found) = (pair.world.now(), None);
     pair.wait("the peer to be closed", |world| {
@@ -87,7 +87,7 @@ fn closed(pair: &mut Pair, host: HostId, peer: PeerId) -> (Failure, Duration) {
 }
 
 #[test]
-fn a_peer_is_who_the_leaf_says_whatever_else_is_in_its_chain() {
+fn a_peers_identity_is_the_leaf_of_its_chain() {
     let (leaf, other) = (issued("agent", Role::Agent), issued("admin", Role::Agent));
     let chain = [leaf.chain(), other.chain(), vec![Pki::new().root()]].concat();
     let identity = Identity::new(chain, leaf.key());
@@ -101,7 +101,7 @@ fn a_peer_is_who_the_leaf_says_whatever_else_is_in_its_chain() {
 }
 
 #[test]
-fn a_chain_whose_leaf_is_a_strangers_is_refused_whoever_stands_behind_it() {
+fn a_strangers_leaf_is_refused_with_any_chain() {
     let leaf = Pki::stranger().issue("agent", Role::Agent);
     let chain = [leaf.chain(), issued("agent", Role::Agent).chain()].concat();
     let change = with(Identity::new(chain, leaf.key()), Pki::new().trust());
@@ -132,7 +132,7 @@ fn a_revoked_device_is_refused_and_another_of_the_same_list_is_not() {
 }
 
 #[test]
-fn a_device_revoked_while_connected_is_cut_off_at_once_and_does_not_come_back() {
+fn revoking_a_connected_device_ends_it_immediately_and_permanently() {
     let mut pair = Pair::new(4);
     let (to_connector, to_agent) = pair.connect();
     let list = Pki::new().revoked_pem(&["agent"]);
@@ -185,12 +185,12 @@ fn a_certificate_that_ends_while_connected_ends_the_connection_in_that_second() 
 }
 
 #[test]
-fn an_acceptor_whose_certificate_ends_is_dialled_again_and_believed_with_its_next() {
+fn an_expired_acceptor_is_dialled_again_with_its_next_certificate() {
     let own = ending(pair::CONNECTOR, Role::Connector, Duration::from_secs(60)).identity();
     let change = |_| builder(own, Pki::new().trust()).listening(true);
     let mut pair = Pair::with(7, Conditions::default(), |a| a, change);
     let (to_connector, _) = pair.connect();
-    // Renewed in time, which a connection that exists does not show.
+    // A renewal in time: a connection that exists does not show it.
     let next = tls(issued(pair::CONNECTOR, Role::Connector).identity(), Pki::new().trust());
     let (node, now) = pair.world.node_mut(pair.connector);
     node.set_tls(next, now).unwrap();
@@ -201,7 +201,7 @@ fn an_acceptor_whose_certificate_ends_is_dialled_again_and_believed_with_its_nex
 }
 
 #[test]
-fn an_acceptor_whose_certificate_ended_is_left_at_once_and_tried_until_it_has_another() {
+fn an_expired_acceptor_is_retried_until_it_has_a_new_certificate() {
     let own = ending(pair::CONNECTOR, Role::Connector, Duration::from_secs(60)).identity();
     let change = |_| builder(own, Pki::new().trust()).listening(true);
     let mut pair = Pair::with(13, Conditions::default(), |a| a, change);
@@ -252,7 +252,7 @@ fn a_guest_does_not_become_a_member_by_a_certificate() {
 fn a_forged_refusal_does_not_end_a_link_that_had_been_up() {
     let mut pair = Pair::new(16);
     let (to_connector, _) = pair.connect();
-    // Whoever sits on the path takes the connector's address and answers with what it has.
+    // An attacker on the path takes the connector's address and answers with its own identity.
     pair.world.crash(pair.connector);
     let stranger = Pki::stranger().issue(pair::CONNECTOR, Role::Connector).identity();
     let forger = builder(stranger, Pki::new().trust()).listening(true).build().unwrap();
@@ -261,7 +261,7 @@ fn a_forged_refusal_does_not_end_a_link_that_had_been_up() {
     let state = pair.agent().state(to_connector).cloned();
     let Some(State::Reconnecting { last_error, .. }) = state else { panic!("{state:?}") };
     assert_eq!(last_error.category(), Category::Authentication);
-    // And goes away again.
+    // The attacker leaves.
     pair.world.crash(pair.connector);
     let own = issued(pair::CONNECTOR, Role::Connector).identity();
     let real = builder(own, Pki::new().trust()).listening(true).build().unwrap();
@@ -271,7 +271,7 @@ fn a_forged_refusal_does_not_end_a_link_that_had_been_up() {
 }
 
 #[test]
-fn a_wall_clock_set_years_ahead_ends_what_has_expired_by_it_and_one_set_back_ends_nothing() {
+fn only_a_wall_clock_set_ahead_expires_certificates() {
     let mut pair = Pair::new(8);
     let (_, to_agent) = pair.connect();
     pair.world.set_unix(pair.connector, EPOCH - 20 * SECOND);
@@ -284,7 +284,7 @@ fn a_wall_clock_set_years_ahead_ends_what_has_expired_by_it_and_one_set_back_end
 }
 
 #[test]
-fn a_pinned_ca_is_believed_when_it_is_presented_and_no_other() {
+fn only_a_pinned_ca_that_is_presented_is_trusted() {
     let own = issued("agent", Role::Agent);
     for (pin, chain, is_good) in [
         (ca_key(), presenting_the_ca(), true),
@@ -331,7 +331,7 @@ fn a_node_that_pins_a_ca_cannot_accept() {
 
 #[test]
 fn a_guest_is_let_in_by_its_key_without_a_name_and_until_its_time_is_over() {
-    // What the guest writes into its own certificate is its own business: here a member's name.
+    // A guest chooses the contents of its own certificate: here a member's name.
     let guest = Pki::stranger().issue("agent", Role::Agent);
     let until = EPOCH + Duration::from_secs(30);
     let trust = Pki::new().trust().with_guests(guests(&guest, until));
@@ -367,8 +367,8 @@ fn a_guest_who_is_not_invited_any_more_is_cut_off() {
 }
 
 #[test]
-fn a_certificate_with_a_guests_key_is_no_way_in_for_whoever_lacks_the_key() {
-    // Mallory presents the guest's certificate, which was seen somewhere, with a key of her own.
+fn a_guests_certificate_without_its_key_is_refused() {
+    // Mallory presents the guest's certificate, which was observed, with a key of her own.
     let guest = Pki::stranger().issue("agent", Role::Agent);
     let mallory = Identity::new(guest.chain(), Pki::stranger().issue("mallory", Role::Agent).key());
     let trust = Pki::new().trust().with_guests(guests(&guest, EPOCH + YEAR));
@@ -378,7 +378,7 @@ fn a_certificate_with_a_guests_key_is_no_way_in_for_whoever_lacks_the_key() {
         now: adit_core::testing::clock::origin(),
         unix: EPOCH,
     };
-    // rustls will not even present a certificate with a key that is not its own.
+    // rustls does not present a certificate with a key that is not its own.
     let made = adit_core::node::Node::new(config.build().unwrap(), start);
     assert!(made.unwrap_err().to_string().contains("certificate and key"));
 }

@@ -1,5 +1,5 @@
-//! Rare moments in virtual time, each once found to go wrong: handshakes that nearly fail, clocks
-//! that leap, limits that are met from two sides.
+//! Rare cases in virtual time, each of which failed once: handshakes that nearly fail, clocks that
+//! jump, limits that are reached from two sides.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ fn datagrams_that_overtake_the_end_of_the_handshake_are_received() {
             accepted.is_some()
         });
         for _ in 0..40 {
-            // The connection is lost only where the agent gives up, which takes longer.
+            // The connection is lost only once the agent gives up, which takes longer.
             pair.connector().send_datagram(accepted.unwrap(), b"early").unwrap();
             pair.world.run_for(SECOND / 20);
         }
@@ -37,7 +37,7 @@ fn datagrams_that_overtake_the_end_of_the_handshake_are_received() {
 }
 
 #[test]
-fn empty_datagrams_that_nobody_fetches_are_limited() {
+fn unread_empty_datagrams_are_limited() {
     let small = Transport { datagram_receive_buffer: 6_400, ..Transport::default() };
     let mut pair =
         Pair::with(1, Conditions::default(), |agent| agent.transport(small), |connector| connector);
@@ -130,14 +130,14 @@ fn a_dialled_peer_fails_after_ten_attempts_when_its_policy_is_interactive() {
     assert!(matches!(state, Some(State::Failed { .. })), "{state:?}");
 }
 
-/// Cuts the link of a pair in both directions, or mends it.
+/// Cuts the link of a pair in both directions, or restores it.
 fn cut(pair: &mut Pair, is_cut: bool) {
     let (agent, connector) = (pair.agent, pair.connector);
     pair.world.net_mut().set_cut(agent, connector, is_cut);
     pair.world.net_mut().set_cut(connector, agent, is_cut);
 }
 
-/// How many attempts of the agent failed and were followed by another.
+/// Returns how many attempts of the agent failed and were followed by another.
 fn failed_attempts(pair: &mut Pair) -> usize {
     let agent = pair.agent;
     let events = std::iter::from_fn(|| pair.world.poll_event(agent));

@@ -1,4 +1,5 @@
-//! Nodes behind NATs that dial public ones, in virtual time: what a user sees when the ground moves.
+//! Nodes behind NATs that dial public ones, in virtual time: what a user sees when addresses
+//! change.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -43,19 +44,19 @@ impl Home {
         Self::with(seed, rules, Conditions::default())
     }
 
-    /// Where the connector sees the agent.
+    /// Returns the agent's address as the connector sees it.
     fn seen(&self) -> SocketAddr {
         let peer = self.lab.accepted(self.connector).unwrap();
         self.lab.peer(self.connector, peer).remote
     }
 
-    /// Whether that is an address of this box.
+    /// Returns true if that is an address of this NAT.
     fn is_seen_at(&mut self, nat: NatId) -> bool {
         let seen = self.seen();
         self.lab.internet_mut().nat_mut(nat).owns(seen)
     }
 
-    /// Uploads while `change` happens after the first megabyte; the longest stall.
+    /// Uploads while `change` happens after the first megabyte. Returns the longest stall.
     fn upload_through(&mut self, change: impl FnOnce(&mut Self)) -> Duration {
         let length = 3 << 20;
         let transfer = self.lab.start_upload((self.agent, self.peer), self.connector, length);
@@ -70,7 +71,7 @@ impl Home {
     }
 }
 
-/// New ports whenever there is a new mapping.
+/// Returns the rules of a NAT with new ports for each new mapping.
 fn restless() -> Rules {
     Rules { ports: Ports::Random, ..Rules::port_restricted() }
 }
@@ -106,7 +107,7 @@ fn a_connector_behind_a_nat_that_it_sent_nothing_through_is_not_reached() {
 }
 
 #[test]
-fn where_udp_is_blocked_nothing_leaves() {
+fn blocked_udp_lets_no_packet_out() {
     let mut lab = Lab::new(3);
     let nat = lab.nat(Rules::blocks_udp(), Place::Public);
     let (agent, connector) = (lab.agent(Place::Behind(nat)), lab.connector("db", Place::Public));
@@ -131,7 +132,7 @@ fn two_nats_in_a_row_are_passed_like_one() {
 }
 
 #[test]
-fn a_mapping_that_ends_between_two_keepalives_moves_the_connection_and_loses_nothing() {
+fn an_expired_mapping_moves_the_connection_without_loss() {
     let rules = Rules { lifetime: 5 * SECOND, ..restless() };
     let mut home = Home::new(5, rules);
     let before = home.seen();
@@ -166,7 +167,7 @@ fn a_nat_that_gets_another_address_during_an_upload_costs_a_moment() {
 }
 
 #[test]
-fn a_host_that_moves_to_another_network_goes_on_there_whether_it_is_told_or_not() {
+fn a_host_that_changes_networks_continues_with_or_without_notice() {
     for is_told in [true, false] {
         let mut home = Home::new(8, Rules::port_restricted());
         let mobile = home.lab.nat(Rules::symmetric(), Place::Public);
@@ -196,13 +197,13 @@ fn datagrams_are_counted_as_lost_late_and_doubled() {
     let lost = flow.missing() as f64 / flow.sent as f64;
     assert!((0.01..0.15).contains(&lost), "expected about 0.8 * 0.02 / 0.52: {flow:?}");
     assert!(flow.reordered > 0, "{flow:?}");
-    // QUIC never takes a packet twice (RFC 9000 §12.3).
+    // QUIC never processes a packet twice (RFC 9000 §12.3).
     assert_eq!(flow.duplicated, 0, "{flow:?}");
     assert!(flow.longest_silence < SECOND, "{flow:?}");
 }
 
 #[test]
-fn a_cut_of_the_crossing_one_way_is_noticed_and_healed() {
+fn a_cut_in_one_direction_is_detected_and_healed() {
     let mut home = Home::new(10, Rules::port_restricted());
     let (agent, connector, peer) = (home.agent, home.connector, home.peer);
     home.lab.internet_mut().crossing_mut(connector, agent).is_cut = true;
@@ -229,7 +230,7 @@ fn a_global_address_behind_a_firewall_dials_by_ipv6() {
 }
 
 #[test]
-fn a_destination_of_a_family_that_the_host_does_not_have_fails_at_once() {
+fn a_destination_of_a_missing_address_family_fails_immediately() {
     let mut lab = Lab::new(12);
     let agent = lab.agent(Place::Public);
     lab.dial_with(agent, Dial::new("[2001:db8::9]:4433".parse().unwrap(), "db"));
@@ -253,7 +254,7 @@ fn a_restarted_connector_is_found_again() {
 }
 
 #[test]
-fn what_passes_at_a_host_is_captured_both_ways_and_shows_no_content() {
+fn captured_packets_in_both_directions_show_no_content() {
     let mut home = Home::new(14, Rules::port_restricted());
     home.lab.capture(home.connector);
     home.upload_through(|_| ());

@@ -49,7 +49,7 @@ fn the_age_of_a_state_is_as_of_when_it_is_looked_at() {
 }
 
 #[test]
-fn a_megabyte_goes_each_way_over_one_stream_and_the_stream_is_forgotten() {
+fn a_megabyte_in_each_direction_over_one_stream_frees_it() {
     let mut pair = Pair::new(2);
     let (to_connector, to_agent) = pair.connect();
     let (ours, theirs) = pair.open(to_connector, "db");
@@ -63,7 +63,7 @@ fn a_megabyte_goes_each_way_over_one_stream_and_the_stream_is_forgotten() {
 }
 
 #[test]
-fn a_refused_stream_says_why() {
+fn a_refused_stream_has_its_reason() {
     let mut pair = Pair::new(3);
     let (to_connector, to_agent) = pair.connect();
     let ours = pair.agent().open(to_connector, "nothing".parse().unwrap()).unwrap().unwrap();
@@ -149,7 +149,7 @@ fn a_request_made_before_the_connection_waits_for_it() {
 }
 
 #[test]
-fn a_request_without_an_answer_fails_at_its_deadline_and_the_responder_is_told() {
+fn an_unanswered_request_fails_at_its_deadline_on_both_sides() {
     let mut pair = Pair::new(7);
     let (to_connector, _) = pair.connect();
     let begin = pair.world.now();
@@ -262,7 +262,7 @@ fn a_partition_is_noticed_and_healed() {
 }
 
 #[test]
-fn a_disconnect_ends_the_peer_on_both_sides_and_nothing_is_left() {
+fn a_disconnect_removes_the_peer_on_both_sides() {
     let mut pair = Pair::new(12);
     let (to_connector, to_agent) = pair.connect();
     let (agent, connector) = (pair.agent, pair.connector);
@@ -326,7 +326,7 @@ fn an_agent_that_the_connector_does_not_trust_fails_and_is_reported() {
 }
 
 #[test]
-fn a_shutdown_lets_what_is_under_way_finish_and_tells_the_peer() {
+fn a_shutdown_drains_open_streams_and_notifies_the_peer() {
     let mut pair = Pair::new(15);
     let (to_connector, _) = pair.connect();
     let (ours, theirs) = pair.open(to_connector, "db");
@@ -380,7 +380,7 @@ fn a_handshake_that_completes_during_a_shutdown_makes_no_peer() {
 }
 
 #[test]
-fn a_deadline_later_than_time_can_be_told_is_refused() {
+fn a_deadline_beyond_the_range_of_time_is_refused() {
     let mut pair = Pair::new(24);
     let (to_connector, _) = pair.connect();
     let (node, now) = pair.world.node_mut(pair.agent);
@@ -390,7 +390,7 @@ fn a_deadline_later_than_time_can_be_told_is_refused() {
 }
 
 #[test]
-fn a_hundred_connections_leave_nothing_behind() {
+fn a_hundred_connections_leave_no_state() {
     let mut pair = Pair::new(17);
     let (agent, connector) = (pair.agent, pair.connector);
     for _ in 0..100 {
@@ -458,7 +458,7 @@ fn answer(pair: &mut Pair, id: RequestId) -> Result<Vec<Bytes>, Code> {
     result.map(|()| parts)
 }
 
-/// After a while no stream is left, and no byte of a body.
+/// Checks that after a while no stream is left, and no byte of a body.
 fn settled(pair: &mut Pair) {
     pair.world.run_for(SECOND);
     for host in [pair.agent, pair.connector] {
@@ -491,7 +491,7 @@ fn transitions(pair: &mut Pair, host: HostId, peer: PeerId) -> Vec<Kind> {
     kinds
 }
 
-/// How dialling a connector with this certificate fails.
+/// Returns how dialling a connector with this certificate fails.
 fn failure_of_dialling(issued: &Issued) -> (Code, Category) {
     let mut pair = Pair::new(13);
     let connector = pair.connector;

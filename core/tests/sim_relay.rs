@@ -1,5 +1,5 @@
-//! An agent, a connector and a relay between them, in virtual time: found through the relay, then
-//! directly, and back again when the direct path is cut.
+//! An agent, a connector and a relay between them, in virtual time: discovered through the relay,
+//! then direct, and relayed again when the direct path is cut.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -151,7 +151,8 @@ fn a_first_packet_that_overtakes_the_news_of_its_channel_is_not_waited_for_again
     let one_way = trio.world.net_mut().conditions_mut(relay, connector).latency;
     trio.world.settle();
     let dialled = trio.world.now();
-    // The relay tells the connector after one way, and has the first packet after three.
+    // The relay notifies the connector after one one-way delay, and has the first packet after
+    // three.
     trio.world.net_mut().set_cut(relay, connector, true);
     trio.world.run_for(2 * one_way);
     trio.world.net_mut().set_cut(relay, connector, false);
@@ -202,7 +203,7 @@ fn without_a_direct_path_everything_goes_through_the_relay() {
 }
 
 #[test]
-fn a_node_with_a_relay_alone_leaves_at_once_when_it_is_asked_to() {
+fn a_node_with_only_a_relay_shuts_down_immediately() {
     let mut trio = Trio::new(90);
     let (agent, start) = (trio.agent, trio.world.now());
     let to_connector = trio.to_connector;

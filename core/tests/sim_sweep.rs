@@ -1,7 +1,7 @@
-//! Thousands of random worlds, each with everything that can go wrong: what must hold, holds.
+//! Thousands of random worlds, each with everything that can go wrong, and their invariants.
 //!
-//! `ADIT_SEEDS` worlds are played (2,000 unless told otherwise), beginning at `ADIT_FIRST_SEED`, and
-//! the first `ADIT_TWINS` of them (50) twice. A world that fails names its seed.
+//! `ADIT_SEEDS` worlds are played (2,000 by default), beginning at `ADIT_FIRST_SEED`, and the first
+//! `ADIT_TWINS` of them (50) twice. A world that fails prints its seed.
 
 mod seeds;
 
@@ -16,7 +16,7 @@ use seeds::{replay, setting, sweep};
 const LENGTH: usize = 100;
 
 #[test]
-fn whatever_happens_to_two_nodes_the_tunnel_heals_and_nothing_is_left() {
+fn random_faults_heal_and_leave_no_state() {
     let (first, count) = (setting("ADIT_FIRST_SEED", 0), setting("ADIT_SEEDS", 2_000));
     let (held, failed) = sweep((first, count), |seed| play_random(seed, LENGTH).marks);
     let mut marks = Marks::new();
@@ -43,14 +43,14 @@ fn the_same_world_is_the_same_byte_for_byte() {
 }
 
 #[test]
-fn a_request_under_way_is_reported_when_its_peer_is_disconnected() {
+fn a_pending_request_is_reported_when_its_peer_is_disconnected() {
     let ask = Op::Request { side: Side::Connector, nth: 0, manner: 7 };
     let end = Op::Disconnect { side: Side::Connector, nth: 0 };
     let _ = play(1, &[Op::Dial, Op::Advance { power: 8 }, ask, end]);
 }
 
 #[test]
-fn a_world_in_which_nothing_happens_connects_and_ends() {
+fn a_world_without_faults_connects_and_ends() {
     assert!(play(0, &[]).fingerprint.1 > 0);
 }
 
@@ -63,7 +63,7 @@ proptest! {
         ..ProptestConfig::default()
     })]
 
-    /// A failure shrinks to few operations: from here it becomes a named test.
+    /// A failure shrinks to few operations, which become a named test.
     #[test]
     fn any_operations_leave_a_world_that_heals(
         seed in 0_u64..1_000,

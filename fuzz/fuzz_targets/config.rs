@@ -1,4 +1,4 @@
-//! libFuzzer's way into [`adit::testing::config`]; it decides nothing.
+//! The libFuzzer target of [`adit::testing::config`]. It has no checks of its own.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! libFuzzer's way into [`adit_core::testing::fuzz_demux::demux`]; it decides nothing.
+//! The libFuzzer target of [`adit_core::testing::fuzz_demux::demux`]. It has no checks of its own.
 
 #![no_main]
 

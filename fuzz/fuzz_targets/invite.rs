@@ -1,4 +1,4 @@
-//! libFuzzer's way into [`adit::testing::invite`]; it decides nothing.
+//! The libFuzzer target of [`adit::testing::invite`]. It has no checks of its own.
 
 #![no_main]
 

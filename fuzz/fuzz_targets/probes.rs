@@ -1,4 +1,4 @@
-//! libFuzzer's way into [`adit_core::testing::fuzz_probe::probes`]; it decides nothing.
+//! The libFuzzer target of [`adit_core::testing::fuzz_probe::probes`]. It has no checks of its own.
 
 #![no_main]
 

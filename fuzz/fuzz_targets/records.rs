@@ -1,4 +1,5 @@
-//! libFuzzer's way into [`adit_core::testing::fuzz_records::records`]; it decides nothing.
+//! The libFuzzer target of [`adit_core::testing::fuzz_records::records`].
+//! It has no checks of its own.
 
 #![no_main]
 

@@ -1,4 +1,5 @@
-//! libFuzzer's way into [`adit_core::testing::fuzz_records::trials`]; it decides nothing.
+//! The libFuzzer target of [`adit_core::testing::fuzz_records::trials`].
+//! It has no checks of its own.
 
 #![no_main]
 

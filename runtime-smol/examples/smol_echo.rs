@@ -20,10 +20,10 @@ use adit_smol::core::tls::Tls;
 use adit_smol::{Handle, Peer, Stream};
 use smol::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-/// The DNS name in the connector's certificate, which the agent asks for.
+/// The DNS name in the connector's certificate, which the agent requires.
 const CONNECTOR: &str = "connector.example";
 
-/// Any free port of this machine alone.
+/// Any free port of the loopback address.
 const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -62,7 +62,7 @@ async fn serve(node: Handle) {
     }
 }
 
-/// Returns what each stream to "echo" carries, and refuses every other service.
+/// Echoes each stream to "echo", and rejects every other service.
 async fn serve_peer(peer: Peer) {
     while let Some(incoming) = peer.accept_stream().await {
         if incoming.service().as_ref() != "echo" {
@@ -71,7 +71,7 @@ async fn serve_peer(peer: Peer) {
         }
         let (mut send, mut recv) = Stream::from(incoming.accept()).split();
         smol::spawn(async move {
-            // A copy that ends early has lost its peer, which needs no answer then.
+            // A copy that ends early has lost its peer, which then needs no answer.
             if smol::io::copy(&mut recv, &mut send).await.is_ok() {
                 let _ = send.close().await;
             }

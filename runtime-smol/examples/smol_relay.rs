@@ -1,9 +1,9 @@
-//! A relay embedded in a program on smol, and two nodes that meet there, with certificates that the
-//! example makes.
+//! A relay embedded in a program on smol, and two nodes that connect through it, with certificates
+//! that the example makes.
 //!
-//! The relay trusts any key and passes on packets that it cannot read. Its clients know it by the
-//! digest of its key, and each other by the authority of their mesh. Nodes that can reach each other
-//! go on without the relay as soon as a direct path is proven.
+//! The relay trusts any key and forwards packets that it cannot read. Its clients identify it by
+//! the digest of its key, and each other by the authority of their mesh. Nodes that can reach each
+//! other continue without the relay as soon as a direct path is validated.
 //!
 //! ```text
 //! cargo run -p adit-smol --example smol_relay
@@ -24,13 +24,13 @@ use adit_smol::core::tls::{KeyDigest, Tls, Trust};
 use adit_smol::{Handle, Stream};
 use smol::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-/// The DNS name in the connector's certificate, which the agent asks for.
+/// The DNS name in the connector's certificate, which the agent requires.
 const CONNECTOR: &str = "connector.example";
 
-/// The DNS name in the relay's certificate. Clients check its key and not who signed it.
+/// The DNS name in the relay's certificate. Clients verify its key and not its issuer.
 const RELAY: &str = "relay.example";
 
-/// Any free port of this machine alone.
+/// Any free port of the loopback address.
 const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -1,6 +1,7 @@
-//! A service that answers requests on smol, and its client, with certificates that the example makes.
+//! A service that answers requests on smol, and its client, with certificates that the example
+//! makes.
 //!
-//! A request is one body with one answer: whole, in parts, or a failure with its reason.
+//! A request is one body with one answer: complete, in parts, or a failure with its reason.
 //!
 //! ```text
 //! cargo run -p adit-smol --example smol_requests
@@ -20,10 +21,10 @@ use adit_smol::core::request::Request;
 use adit_smol::core::tls::Tls;
 use adit_smol::{Handle, Peer};
 
-/// The DNS name in the connector's certificate, which the agent asks for.
+/// The DNS name in the connector's certificate, which the agent requires.
 const CONNECTOR: &str = "connector.example";
 
-/// Any free port of this machine alone.
+/// Any free port of the loopback address.
 const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -82,7 +83,7 @@ async fn serve(node: Handle) {
     while let Some(peer) = node.accept().await {
         smol::spawn(async move {
             while let Some(request) = peer.accept_request().await {
-                // Only the peer that gave its request up misses the answer.
+                // An answer fails only if the peer has cancelled its request.
                 let _ = answer(request).await;
             }
         })

@@ -1,8 +1,8 @@
 //! adit on smol: the socket and the clock for the core's event loop, and its streams behind
 //! the traits of `futures-io`.
 //!
-//! It decides nothing about the tunnel; that is all in [`core`]. Nothing is spawned either: every
-//! function returns a [`Handle`] to talk to and a [`Driver`] to run, wherever the caller likes.
+//! All decisions about the tunnel are made in [`core`]. It spawns no task: every function returns a
+//! [`Handle`] to use and a [`Driver`] to run, wherever the caller chooses.
 //!
 //! ```no_run
 //! use adit_smol::core::config::{Config, Dial};
@@ -49,17 +49,17 @@ pub use crate::stream::{RecvStream, SendStream, Stream};
 /// The future that runs a node; it ends when the node has shut down.
 pub type Driver = adit_core::drive::Driver<SmolIo>;
 
-/// Makes a node on a new socket bound to `addr`; an IPv6 wildcard takes IPv4 as well.
+/// Makes a node on a new socket bound to `addr`; an IPv6 wildcard accepts IPv4 as well.
 ///
 /// # Errors
-/// What the system reports about the address or the socket; `InvalidInput` when the configuration
+/// What the system reports about the address or the socket; `InvalidInput` if the configuration
 /// cannot be used.
 pub fn bind(addr: SocketAddr, config: Config) -> Result<(Handle, Driver)> {
     with_io(SmolIo::bind(addr)?, config)
 }
 
-/// Makes a node on a new socket bound to `addr` that accepts connections, whether its configuration
-/// asks for that or not. With port 0, [`Handle::local_addr`] returns the port that the system chose.
+/// Makes a node on a new socket bound to `addr` that accepts connections, whatever its
+/// configuration sets. With port 0, [`Handle::local_addr`] returns the port that the system chose.
 ///
 /// # Errors
 /// As [`bind`].
@@ -67,7 +67,7 @@ pub fn listen(addr: SocketAddr, config: Config) -> Result<(Handle, Driver)> {
     bind(addr, config.accepting())
 }
 
-/// Makes a node on a socket of the caller's, inherited or with options of its own.
+/// Makes a node on the caller's socket, inherited or with options of its own.
 ///
 /// # Errors
 /// As [`bind`].
@@ -78,7 +78,7 @@ pub fn from_socket(socket: UdpSocket, config: Config) -> Result<(Handle, Driver)
 /// Makes a node on a new socket that can reach `dial`, and dials its first peer.
 ///
 /// # Errors
-/// As [`bind`]; `InvalidInput` also when the address or the name cannot be dialled.
+/// As [`bind`]; `InvalidInput` also if the address or the name cannot be dialled.
 pub fn connect(config: Config, dial: Dial) -> Result<(Handle, Peer, Driver)> {
     let (handle, driver) = bind(system::udp::wildcard_for(dial.address()), config)?;
     let peer = handle.dial(dial).map_err(|e| Error::new(ErrorKind::InvalidInput, e))?;

@@ -1,5 +1,5 @@
-//! The core's streams behind the traits of `futures-io`. Nothing is buffered here: bytes go straight between
-//! the caller's buffer and the core.
+//! The core's streams behind the traits of `futures-io`. There is no buffer here: bytes go directly
+//! between the caller's buffer and the core.
 
 use std::io;
 use std::pin::Pin;
@@ -21,7 +21,7 @@ pub struct SendStream(SendHalf);
 pub struct RecvStream(RecvHalf);
 
 impl Stream {
-    /// Both directions apart.
+    /// Splits the stream into its two directions.
     #[must_use]
     pub fn split(self) -> (SendStream, RecvStream) {
         let (send, recv) = self.0.split();
@@ -32,12 +32,13 @@ impl Stream {
 macro_rules! wraps {
     ($name:ident, $inner:ty) => {
         impl $name {
-            /// The core's own, borrowed: chunks of `Bytes` without a copy, resets and stops.
+            /// Returns the core's stream, borrowed: chunks of `Bytes` without a copy, resets and
+            /// stops.
             pub const fn inner(&mut self) -> &mut $inner {
                 &mut self.0
             }
 
-            /// The core's own.
+            /// Returns the core's stream.
             #[must_use]
             pub fn into_inner(self) -> $inner {
                 self.0
@@ -89,12 +90,13 @@ macro_rules! writes {
                 $half.poll_write(cx, bytes).map_err(Into::into)
             }
 
-            /// Ready at once: what is written is on its way, nothing waits for a flush.
+            /// Ready immediately: written bytes are sent without waiting for a flush.
             fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
                 Poll::Ready(Ok(()))
             }
 
-            /// Finishes the sending direction, without waiting until the peer has everything.
+            /// Finishes the sending direction, without waiting until the peer has received
+            /// everything.
             fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
                 let $stream = self.get_mut();
                 Poll::Ready($half.finish().map_err(Into::into))

@@ -1,4 +1,4 @@
-//! `listen` and `connect` meet.
+//! A node made by `listen` accepts one made by `connect`.
 
 use std::error::Error;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -10,10 +10,11 @@ use adit_core::tls::Tls;
 
 const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
-/// Longest wait for anything that ought to happen.
+/// Longest wait for an expected event.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// A configuration that does not say whether it listens, with a certificate of these decades.
+/// Returns a configuration without a setting for listening, with a certificate that is valid for
+/// decades.
 fn config(name: &str) -> Result<Config, Box<dyn Error>> {
     let validity = Validity {
         not_before: Duration::from_secs(1_700_000_000),

@@ -1,7 +1,7 @@
-//! What idle clients cost a relay: memory for each, and time, over loopback.
+//! Cost of idle clients to a relay: memory for each, and time, over loopback.
 //!
-//! It decides how many there are and what each of them offers. It never judges: it prints sizes. The
-//! aim is at most 40 KiB for each of 10,000.
+//! It decides how many there are and what each of them offers. It never judges: it prints sizes.
+//! The aim is at most 40 KiB for each of 10,000.
 //!
 //! ```text
 //! cargo bench -p adit-tokio --bench attached
@@ -24,12 +24,12 @@ use tokio::time::sleep;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// Clients in the end.
+/// Number of clients at the end.
 const CLIENTS: usize = 10_000;
-/// Clients that are attached at once, and after which the relay is looked at.
+/// Clients that connect concurrently, and after which the relay is measured.
 const BATCH: usize = 100;
 const ROW: usize = 2_500;
-/// How long they are idle: every one of them registers anew in it.
+/// How long they are idle: every one of them registers again within it.
 const IDLE: Duration = Duration::from_secs(60);
 
 fn main() -> Result<()> {
@@ -68,7 +68,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Starts the relay in a process of its own, whose memory is nobody else's.
+/// Starts the relay in a process of its own, to measure its memory alone.
 fn start() -> Result<(Child, SocketAddr)> {
     let mut command = Command::new(std::env::current_exe()?);
     command.arg("relay").stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -95,7 +95,7 @@ fn relay() -> Result<()> {
     })
 }
 
-/// Attaches a batch of clients, each a connector with a service of its own, and waits for them.
+/// Connects a batch of clients, each a connector with a service of its own, and waits for them.
 async fn attach(relay: SocketAddr, clients: &mut Vec<(Handle, Peer)>) -> Result<()> {
     let known = clients.len();
     for index in known..known + BATCH {
@@ -103,7 +103,7 @@ async fn attach(relay: SocketAddr, clients: &mut Vec<(Handle, Peer)>) -> Result<
         let identity = identity(&name, Role::Connector);
         let pki = Pki::new();
         let config = Config::builder(Tls::new(identity.clone(), pki.trust())).listening(true);
-        // One address has as many handshakes under way as one client may have, and no more.
+        // An address may have as many concurrent handshakes as one client, and no more.
         let host = Ipv4Addr::new(127, 9, 0, u8::try_from(index % BATCH + 1)?);
         let (handle, driver) = adit_tokio::bind((host, 0).into(), config.build()?)?;
         tokio::spawn(driver);
@@ -144,14 +144,14 @@ fn runtime() -> std::io::Result<Runtime> {
     Builder::new_current_thread().enable_all().build()
 }
 
-/// Resident memory in KiB.
+/// Returns the resident memory in KiB.
 fn resident(child: &Child) -> Result<f64> {
     let status = std::fs::read_to_string(format!("/proc/{}/status", child.id()))?;
     let line = status.lines().find(|line| line.starts_with("VmRSS")).ok_or("no VmRSS")?;
     Ok(line.split_whitespace().nth(1).ok_or("VmRSS is empty")?.parse()?)
 }
 
-/// Seconds of processor time, user and system, which Linux counts in hundredths.
+/// Returns the seconds of processor time, user and system, which Linux counts in hundredths.
 fn cpu(child: &Child) -> Result<f64> {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id()))?;
     let (_, fields) = stat.rsplit_once(") ").ok_or("no name in stat")?;

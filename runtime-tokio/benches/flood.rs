@@ -1,6 +1,6 @@
-//! What a flood of forged first packets costs an honest dialler and the acceptor, over loopback.
+//! Cost of a flood of forged first packets to an honest dialler and the acceptor, over loopback.
 //!
-//! It decides who floods, how fast, and how often somebody honest connects. It never judges: it
+//! It decides who floods, how fast, and how often an honest dialler connects. It never judges: it
 //! prints quantiles and sizes. The aims are that 99 in 100 connects take at most twice as long as
 //! without the flood, and that the acceptor grows by less than 32 MiB.
 //!
@@ -21,13 +21,13 @@ use adit_core::testing::pki::{Pki, Role, Validity};
 use adit_core::tls::Tls;
 use tokio::runtime::{Builder, Runtime};
 
-/// Handshakes begun a minute, each with its whole first flight.
+/// Handshakes begun per minute, each with its whole first flight.
 const FLOOD: u32 = 100_000;
 
-/// Different first flights; they come round every few seconds.
+/// Number of different first flights; they repeat every few seconds.
 const FLIGHTS: usize = 5_000;
 
-/// Addresses that the flood comes from: a loopback has as many as one likes.
+/// Source addresses of the flood: the loopback network has as many as needed.
 const SOURCES: u8 = 200;
 
 /// Honest connects of each measure, and the time from one to the next.
@@ -69,7 +69,7 @@ fn main() {
     child.wait().expect("the acceptor ends with its input");
 }
 
-/// Starts the acceptor in a process of its own, whose memory is nobody else's.
+/// Starts the acceptor in a process of its own, to measure its memory alone.
 fn start() -> (Child, SocketAddr) {
     let program = std::env::current_exe().expect("this program has a path");
     let mut child = Command::new(program)
@@ -106,7 +106,7 @@ fn acceptor() {
     });
 }
 
-/// How long each of a row of honest connects took, in order.
+/// Returns how long each of a series of honest connects took, in order.
 fn connects(address: SocketAddr) -> Vec<Duration> {
     let mut found = runtime().block_on(async {
         let mut found = Vec::new();
@@ -128,7 +128,7 @@ fn connects(address: SocketAddr) -> Vec<Duration> {
     found
 }
 
-/// First flights that nobody means to follow up.
+/// Returns first flights of handshakes that are never continued.
 fn flights(address: SocketAddr) -> Vec<Vec<Vec<u8>>> {
     let start = Start { seed: [7; 32], now: Instant::now(), unix: Duration::from_secs(1) };
     let mut node = Node::new(config("nobody", false), start).expect("a usable identity");
@@ -167,7 +167,7 @@ fn flood(address: SocketAddr, flights: &[Vec<Vec<u8>>], is_over: &AtomicBool, se
     }
 }
 
-/// Resident memory of the acceptor in MiB, where the system tells.
+/// Returns the resident memory of the acceptor in MiB, if the system reports it.
 fn resident(child: &Child) -> f64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", child.id()));
     let kib = status.ok().and_then(|text| {

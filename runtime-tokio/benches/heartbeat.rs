@@ -25,8 +25,8 @@ use bytes::Bytes;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
 
-/// Time from one heartbeat to the next, and within which an answer counts: a later one is a miss,
-/// and the quantiles take it for slower than any answer.
+/// Interval of heartbeats, and the time within which an answer counts: a later one is a miss, which
+/// the quantiles treat as slower than any answer.
 const BEAT: Duration = Duration::from_millis(60);
 
 /// Saturation before the clock starts: the window and the path's MTU settle.
@@ -35,11 +35,11 @@ const WARM_UP: Duration = Duration::from_secs(1);
 /// How long each measure lasts.
 const LASTING: Duration = Duration::from_secs(5);
 
-/// Bytes handed to a stream at a time.
+/// Bytes offered to a stream in one call.
 const CHUNK: usize = 256 * 1024;
 
-/// Which way the bulk goes, as the dialler sees it. Heartbeats are the dialler's, their answers the
-/// acceptor's: one of the two shares its direction with the bulk.
+/// The direction of the bulk, as the dialler sees it. Heartbeats are the dialler's, their answers
+/// the acceptor's: one of the two shares its direction with the bulk.
 #[derive(Debug, Clone, Copy)]
 enum Way {
     Up,
@@ -58,7 +58,7 @@ fn main() {
     }
 }
 
-/// One connection between two threads, and one line about it.
+/// Measures one connection between two threads, and prints one line.
 fn measure(way: Way, streams: usize) {
     let received = Arc::<AtomicU64>::default();
     let (address, listens) = mpsc::channel();
@@ -178,11 +178,11 @@ fn config(name: &str, listening: bool) -> Config {
         .expect("the defaults fit together")
 }
 
-/// What one measure found.
+/// The results of one measure.
 struct Figures {
     rate: f64,
     missed: usize,
-    /// Of the heartbeats that were answered in time, in order.
+    /// Latencies of the heartbeats that were answered in time, in order.
     latencies: Vec<Duration>,
 }
 

@@ -1,6 +1,6 @@
-//! Readiness and timers of tokio, as the core's event loop asks for them.
+//! Readiness and timers of tokio, for the core's event loop.
 //!
-//! It decides only what to wait for. What is sent, and when, is for the core to decide.
+//! It decides only what to wait for. The core decides what is sent, and when.
 
 use std::future::Future;
 use std::io::{self, ErrorKind};
@@ -28,7 +28,7 @@ pub struct TokioIo {
 }
 
 impl TokioIo {
-    /// Takes over a bound socket.
+    /// Takes ownership of a bound socket.
     ///
     /// # Errors
     /// What the system reports when it prepares the socket.
@@ -45,7 +45,7 @@ impl TokioIo {
         })
     }
 
-    /// Binds a new socket to `addr`; an IPv6 wildcard takes IPv4 as well.
+    /// Binds a new socket to `addr`; an IPv6 wildcard accepts IPv4 as well.
     ///
     /// # Errors
     /// What the system reports about the address or the socket.

@@ -1,5 +1,5 @@
-//! The TCP carrier with real sockets: UDP is blocked by an `Io` that drops, and the connection goes
-//! on by TCP and comes back.
+//! The TCP fallback with real sockets: an `Io` that drops datagrams blocks UDP, and the connection
+//! continues by TCP and returns to UDP.
 
 use std::error::Error;
 use std::io::Write as _;
@@ -25,7 +25,7 @@ type Outcome = Result<(), Box<dyn Error>>;
 const LOOPBACK: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 
-/// UDP that somebody blocks, in both directions.
+/// UDP that can be blocked, in both directions.
 struct Filter(TokioIo, Arc<AtomicBool>);
 
 impl Filter {
@@ -163,10 +163,10 @@ impl Client {
     }
 }
 
-/// Longest wait for anything that ought to happen.
+/// Longest wait for an expected event.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// Waits until it is so; how long that took is for people to read.
+/// Waits for a condition, and returns how long that took.
 async fn until(mut is_so: impl FnMut() -> bool) -> Duration {
     let start = Instant::now();
     while !is_so() {
@@ -238,7 +238,7 @@ async fn thousands_of_garbage_connections_keep_nobody_out() -> Outcome {
         let mut held = std::collections::VecDeque::new();
         for number in 0..3_000_u32 {
             let Ok(mut stream) = std::net::TcpStream::connect(tcp) else { continue };
-            // Silent ones, half a ClientHello, and no TLS at all.
+            // Silent connections, half a ClientHello, and no TLS at all.
             let _ = match number % 3 {
                 0 => Ok(()),
                 1 => stream.write_all(&[0x16, 3, 1, 2, 0, 1, 0]),
@@ -256,7 +256,7 @@ async fn thousands_of_garbage_connections_keep_nobody_out() -> Outcome {
     client.exchange(500_000).await?;
     let held = garbage.await?;
     client.exchange(500_000).await?;
-    // Even those who stay are gone after the time for a handshake.
+    // Those that stay open are closed after the time for a handshake.
     until(|| relay.streams.stats().open == 1).await;
     drop(held);
     let stats = relay.streams.stats();

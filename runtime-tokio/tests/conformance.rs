@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 
 struct Tokio;
 
-/// A task that does not outlive its owner.
+/// A task that is aborted with its owner.
 struct Task(JoinHandle<()>);
 
 impl Drop for Task {

@@ -1,15 +1,16 @@
 //! Monotonic time that counts a suspended machine, and wall time.
 //!
-//! `Instant` stands still while Linux or macOS sleeps. A node on such a clock would take a night for
-//! a moment and trust a connection that its peer dropped long ago. Here the elapsed time is read
-//! from a clock of the system that counts sleep. This file decides no deadline and waits for none.
+//! `Instant` does not advance while Linux or macOS sleeps. A node on such a clock would take a
+//! night for a moment and trust a connection that its peer dropped long ago. Here the elapsed time
+//! is read from a clock of the system that counts sleep. This file sets no deadline and waits for
+//! none.
 //!
 //! | system | clock |
 //! |---|---|
 //! | Linux, Android | `CLOCK_BOOTTIME` |
 //! | macOS, iOS and the other systems of Apple | `CLOCK_MONOTONIC`, which counts sleep there |
-//! | Windows | `Instant`, whose performance counter counts sleep |
-//! | others | `Instant`, which may stand still |
+//! | Windows | `Instant`, with a performance counter that counts sleep |
+//! | others | `Instant`, which may not advance during sleep |
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -72,7 +73,7 @@ const COUNTS_SLEEP: rustix::time::ClockId = rustix::time::ClockId::Monotonic;
 
 #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
 fn uptime(_anchor: Instant) -> Duration {
-    // A time before the start of the machine is none; the core clamps a clock that goes back.
+    // A negative time is treated as zero; the core clamps a clock that goes back.
     Duration::try_from(rustix::time::clock_gettime(COUNTS_SLEEP)).unwrap_or_default()
 }
 

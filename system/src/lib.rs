@@ -2,9 +2,9 @@
 //! seed.
 //!
 //! [`udp`] sends and receives batches (GSO, GRO, ECN), [`SystemClock`] counts the time during which
-//! the machine was suspended, and [`with_io`] seeds a node and joins it with an adapter. `adit-tokio`
-//! and `adit-smol` are this crate and the readiness and timers of their runtime; so is an adapter
-//! of your own. Nothing here waits, spawns or decides anything about the tunnel.
+//! the machine was suspended, and [`with_io`] seeds a node and joins it with an adapter.
+//! `adit-tokio` and `adit-smol` add the readiness and timers of their runtime, as an adapter of
+//! your own would. The crate never waits, spawns a task or makes a decision about the tunnel.
 
 #![forbid(unsafe_code)]
 
@@ -22,11 +22,11 @@ pub use adit_core as core;
 
 pub use crate::clock::SystemClock;
 
-/// Joins a new node with an adapter: returns the handle to talk to it and the driver to run.
+/// Joins a new node with an adapter. Returns the handle to use and the driver to run.
 ///
 /// # Errors
-/// `InvalidInput` when the configuration cannot be used; what the system reports when it has no
-/// random bytes.
+/// `InvalidInput` if the configuration cannot be used; what the system reports if it has no random
+/// bytes.
 pub fn with_io<I: Io>(io: I, config: Config) -> Result<(Handle, Driver<I>)> {
     drive(io, config, seed()?).map_err(|e| Error::new(ErrorKind::InvalidInput, e))
 }
@@ -34,7 +34,7 @@ pub fn with_io<I: Io>(io: I, config: Config) -> Result<(Handle, Driver<I>)> {
 /// Returns a seed that cannot be guessed, from the TLS provider's source of randomness.
 ///
 /// # Errors
-/// When the system has no random bytes.
+/// If the system has no random bytes.
 pub fn seed() -> Result<[u8; 32]> {
     let mut seed = [0; 32];
     adit_core::tls::default_provider()

@@ -1,7 +1,7 @@
 //! When a runtime's timer is set, and when a sleep of the driver is over.
 //!
-//! It decides that the clock has the last word: a timer that fires early is set again, and one that
-//! is set already is left alone. It never waits by itself.
+//! The clock decides: a timer that fires early is set again, and one that is set already is not
+//! changed. It never waits by itself.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use adit_core::drive::io::Clock;
 
 /// A timer of a runtime.
 pub trait Timer {
-    /// Sets it to fire after a time from now, in place of whatever it was set to.
+    /// Sets it to fire after a time from now, in place of its previous time.
     fn set(&mut self, after: Duration);
 
-    /// Ready when it has fired; otherwise the context's waker is called when it does.
+    /// Ready once it has fired; otherwise it wakes the context's waker when it fires.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 }
 

@@ -1,7 +1,7 @@
-//! A UDP socket without a runtime: how it is made, and what its batches look like to the core.
+//! A UDP socket without a runtime: how it is made, and how its batches appear to the core.
 //!
-//! It decides which errors concern one datagram alone and are therefore losses, as UDP has them.
-//! It never waits: what the socket cannot do without waiting is `WouldBlock`.
+//! It decides which errors concern one datagram alone and are therefore losses, as in UDP. It never
+//! waits: what the socket cannot do without waiting is `WouldBlock`.
 //!
 //! ```
 //! use adit_core::transmit::{Route, Transmit};
@@ -33,19 +33,20 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 pub use quinn_udp::UdpSockRef;
 
-/// Batches taken by one system call. Each buffer holds a whole GRO batch, so eight of them are up
-/// to 512 datagrams and half a megabyte per socket; quinn-udp's 32 would be two megabytes, and the
-/// kernel's receive buffer rarely holds that much.
+/// Batches received by one system call. Each buffer holds a whole GRO batch, so eight of them are
+/// up to 512 datagrams and half a megabyte per socket; quinn-udp's 32 would be two megabytes, and
+/// the kernel's receive buffer rarely holds that much.
 const BUFFERS: usize = 8;
 
 /// Largest UDP payload, and with it the largest GRO batch.
 const BUFFER_SIZE: usize = 65_535;
 
-/// Receive buffer asked of the kernel: 10 ms of 3 Gbit/s, so that a driver that was not scheduled
-/// for one time slice loses nothing. The kernel may grant less.
+/// Receive buffer requested from the kernel: 10 ms of 3 Gbit/s, so that a driver that was not
+/// scheduled for one time slice loses no datagram. The kernel may grant less.
 const RECV_SPACE: usize = 4 * 1024 * 1024;
 
-/// Send buffer asked of the kernel: sixteen of the largest GSO batches, about one turn's worth.
+/// Send buffer requested from the kernel: sixteen of the largest GSO batches, about one turn's
+/// worth.
 const SEND_SPACE: usize = 1024 * 1024;
 
 /// The system's error for a datagram that does not fit its interface (`EMSGSIZE`).
@@ -54,21 +55,22 @@ const TOO_LONG: i32 = rustix::io::Errno::MSGSIZE.raw_os_error();
 #[cfg(windows)]
 const TOO_LONG: i32 = 10_040;
 
-/// Binds a socket; an IPv6 wildcard address takes IPv4 as well.
+/// Binds a socket; an IPv6 wildcard address accepts IPv4 as well.
 ///
 /// # Errors
 /// What the system reports about the address.
 pub fn bind(addr: SocketAddr) -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
     if addr.is_ipv6() && addr.ip().is_unspecified() {
-        // Systems without dual-stack sockets refuse this, and IPv6 alone is then what there is.
+        // Systems without dual-stack sockets refuse this, and then only IPv6 is available.
         let _ = socket.set_only_v6(false);
     }
     socket.bind(&addr.into())?;
     Ok(socket.into())
 }
 
-/// Returns the wildcard address, any port, from which `remote` can be reached, or anything if there is none.
+/// Returns the wildcard address, any port, from which `remote` can be reached, or the default if
+/// there is none.
 pub fn wildcard_for(remote: Option<SocketAddr>) -> SocketAddr {
     let ip = match remote {
         Some(SocketAddr::V4(_)) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
@@ -77,7 +79,7 @@ pub fn wildcard_for(remote: Option<SocketAddr>) -> SocketAddr {
     SocketAddr::new(ip, 0)
 }
 
-/// What sending and receiving on one socket need besides the socket.
+/// State for sending and receiving on one socket, besides the socket.
 #[derive(Debug)]
 pub struct Udp {
     state: UdpSocketState,
@@ -92,7 +94,7 @@ impl Udp {
     /// What the system reports about the socket.
     pub fn new(socket: &UdpSocket) -> io::Result<Self> {
         let options = SockRef::from(socket);
-        // More space is a wish: a system that refuses it still carries datagrams.
+        // More space is optional: a system that refuses it still carries datagrams.
         if options.recv_buffer_size().is_ok_and(|size| size < RECV_SPACE) {
             let _ = options.set_recv_buffer_size(RECV_SPACE);
         }
@@ -106,15 +108,16 @@ impl Udp {
         })
     }
 
-    /// Returns how many datagrams one [`Udp::send`] takes; it falls to 1 when the system turns out to refuse GSO.
+    /// Returns how many datagrams one [`Udp::send`] takes. It falls to 1 when the system refuses
+    /// GSO.
     pub fn max_segments(&self) -> usize {
         self.state.max_gso_segments()
     }
 
-    /// Takes one system call's worth of datagrams.
+    /// Receives the datagrams of one system call.
     ///
     /// # Errors
-    /// `WouldBlock`, and what ends the socket.
+    /// `WouldBlock`, and errors that end the socket.
     pub fn recv(
         &mut self,
         socket: UdpSockRef<'_>,
@@ -135,8 +138,8 @@ impl Udp {
         Ok(())
     }
 
-    /// Sends one batch. A batch too large for the interface is lost, as it would be further on:
-    /// this is how path MTU discovery learns the limit (RFC 8899 §3).
+    /// Sends one batch. A batch that is too large for the interface is lost, as it would be further
+    /// on: this is how path MTU discovery finds the limit (RFC 8899 §3).
     ///
     /// # Errors
     /// `WouldBlock`, and what the system reports about the destination.
@@ -159,7 +162,7 @@ impl Udp {
         );
         match sent {
             Err(e) if e.raw_os_error() == Some(TOO_LONG) => Ok(()),
-            // The batch found out that this system cannot segment; the next ones are single.
+            // The batch showed that this system cannot segment; the next ones are single datagrams.
             Err(e)
                 if e.kind() != ErrorKind::WouldBlock
                     && transmit.segment_size.is_some()
@@ -171,7 +174,7 @@ impl Udp {
         }
     }
 
-    /// An address as this socket's family writes it: an IPv6 socket reaches IPv4 by mapped ones.
+    /// Returns an address in this socket's family: an IPv6 socket reaches IPv4 by mapped ones.
     fn native(&self, ip: IpAddr) -> IpAddr {
         match ip {
             IpAddr::V4(v4) if self.is_ipv6 => IpAddr::V6(v4.to_ipv6_mapped()),
@@ -180,8 +183,8 @@ impl Udp {
     }
 }
 
-/// A batch in memory of its own size. Handing over the whole buffer and clearing a new one takes
-/// as long as the copy, about 1 µs for 64 KiB, and would pin 64 KiB for every unread byte.
+/// Returns a batch in memory of its own size. Passing on the whole buffer and clearing a new one
+/// takes as long as the copy, about 1 µs for 64 KiB, and would pin 64 KiB for every unread byte.
 fn datagram(meta: &RecvMeta, buffer: &[u8]) -> Datagram {
     Datagram {
         route: Route {
@@ -194,8 +197,8 @@ fn datagram(meta: &RecvMeta, buffer: &[u8]) -> Datagram {
     }
 }
 
-/// ICMP errors about something sent earlier, which some systems report on the next receive. They
-/// concern one destination, and the core learns of the loss from silence.
+/// Returns true for ICMP errors about an earlier datagram, which some systems report on the next
+/// receive. They concern one destination, and the core detects the loss from silence.
 fn is_about_one_datagram(kind: ErrorKind) -> bool {
     matches!(
         kind,

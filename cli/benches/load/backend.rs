@@ -1,15 +1,15 @@
-//! The service behind both tunnels, in this process: what a connection does follows from the first
-//! byte that it brings.
+//! The service behind both tunnels, in this process. The first byte of a connection selects what it
+//! does.
 //!
 //! | first byte | service |
 //! |---|---|
-//! | [`SOURCE`] | writes until the other side goes away |
+//! | [`SOURCE`] | writes until the other side closes |
 //! | [`SINK`] | reads until the other side ends |
 //! | [`REQUEST`] | answers every [`REQUEST_BYTES`] with [`RESPONSE_BYTES`] |
 //! | any other | echoes, that byte included |
 //!
-//! Small messages are served by one event loop on one thread, bulk by a blocking thread for each
-//! connection, so that the two wait for each other in the scheduler only. It never measures.
+//! One event loop on one thread serves small messages, and a blocking thread for each connection
+//! serves bulk, so that the two compete in the scheduler only. It never measures.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -29,7 +29,7 @@ pub(super) const RESPONSE_BYTES: usize = 1024;
 
 /// Bytes moved by one system call of a bulk thread.
 const BULK: usize = 256 * 1024;
-/// Bytes read at once by the event loop; no message is longer.
+/// Bytes read in one call by the event loop; no message is longer.
 const SMALL: usize = 16 * 1024;
 /// How long bulk connections of one round may outlive it.
 const SETTLE: Duration = Duration::from_secs(3);
@@ -48,7 +48,7 @@ struct Shared {
 }
 
 impl Backend {
-    /// Serves on a port of its own for as long as the process lives.
+    /// Serves on a port of its own for the life of the process.
     pub(crate) fn start() -> Result<Self> {
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         listener.set_nonblocking(true)?;
@@ -68,7 +68,7 @@ impl Backend {
         self.addr
     }
 
-    /// Bytes that all sinks have read so far.
+    /// Returns the bytes that all sinks have read so far.
     pub(super) fn sunk(&self) -> u64 {
         self.shared.sunk.load(Ordering::Relaxed)
     }
@@ -103,7 +103,7 @@ async fn accept(listener: std::net::TcpListener, shared: Arc<Shared>) -> Result<
     }
 }
 
-/// Errors end the connection, and the load at its other end reports what that did to it.
+/// Errors end the connection, and the load at its other end reports the effect.
 async fn serve(mut stream: tokio::net::TcpStream, shared: Arc<Shared>) -> Result<()> {
     stream.set_nodelay(true)?;
     let mut buffer = [0; SMALL];

@@ -1,6 +1,6 @@
 //! Clients that move as much as they can, a blocking thread for each.
 //!
-//! It decides nothing but when a stream counts as stalled. Bytes count where they arrive.
+//! It decides only when a stream counts as stalled. Bytes count where they arrive.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -16,7 +16,7 @@ use super::{Direction, STALL};
 /// Bytes moved by one system call.
 const BLOCK: usize = 256 * 1024;
 
-/// Streams under way; dropping it ends them.
+/// Active streams; dropping it ends them.
 pub(super) struct Bulk<'a> {
     backend: &'a Backend,
     direction: Direction,
@@ -59,7 +59,7 @@ impl<'a> Bulk<'a> {
         Ok(bulk)
     }
 
-    /// Bytes that have arrived at their end since the start.
+    /// Returns the bytes that have arrived at their end since the start.
     pub(super) fn received(&self) -> u64 {
         match self.direction {
             Direction::Download => self.received.load(Ordering::Relaxed),
@@ -82,11 +82,11 @@ impl Drop for Bulk<'_> {
         // What has arrived can still be read after the shutdown, and more keeps arriving.
         self.stopping.store(true, Ordering::Relaxed);
         for stream in self.streams.drain(..) {
-            // Fails only where the stream has ended by itself, which `stop` reports.
+            // Fails only if the stream has already ended, which `stop` reports.
             let _ended = stream.shutdown(Shutdown::Both);
         }
         for thread in self.threads.drain(..) {
-            // Its error is this shutdown's doing, or has been counted by `stop`.
+            // This shutdown caused its error, or `stop` has counted it.
             let _ended = thread.join();
         }
     }

@@ -15,7 +15,7 @@ use bulk::Bulk;
 use crate::report::{Better, Figure};
 use crate::tunnel::Tunnel;
 
-/// How long a stream or a request may stand still before the measure fails.
+/// How long a stream or a request may make no progress before the measure fails.
 const STALL: Duration = Duration::from_secs(5);
 /// Pause between requests beside bulk.
 const PACE: Duration = Duration::from_millis(5);
@@ -24,7 +24,7 @@ const PACE: Duration = Duration::from_millis(5);
 pub(crate) enum Case {
     /// Resident memory without traffic.
     Memory,
-    /// Streams as fast as they go.
+    /// Streams at full rate.
     Bulk { streams: usize, direction: Direction },
     /// One connection, one message at a time.
     Echo { bytes: usize },
@@ -37,7 +37,7 @@ pub(crate) enum Case {
 }
 
 impl Case {
-    /// Whether one look is enough.
+    /// Returns true if one sample is enough.
     pub(crate) const fn is_steady(self) -> bool {
         matches!(self, Self::Memory)
     }
@@ -88,7 +88,7 @@ impl Length {
     };
 }
 
-/// One round of one case through one tunnel.
+/// Runs one round of one case through one tunnel.
 pub(crate) fn run(
     case: Case,
     tunnel: &Tunnel,
@@ -156,7 +156,7 @@ fn rate(tunnel: &Tunnel, before: Duration, done: u64, took: Duration) -> Result<
     ])
 }
 
-/// Median and tail in the unit of which a second has `scale`.
+/// Returns median and tail, in the unit of which a second has `scale`.
 fn percentiles(
     mut times: Vec<Duration>,
     [median, tail]: [&'static str; 2],

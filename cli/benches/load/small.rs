@@ -16,12 +16,12 @@ use tokio::task::JoinSet;
 use super::STALL;
 use super::backend::{ECHO, REQUEST, REQUEST_BYTES, RESPONSE_BYTES};
 
-/// Round trips of one echo at most.
+/// Maximum number of round trips of one echo.
 const ECHOES: usize = 5_000;
 /// Round trips before the clock starts.
 const WARM_UP: usize = 100;
 
-/// Round trips on one connection, until there are [`ECHOES`] or `within` is over.
+/// Returns the round trips on one connection, until there are [`ECHOES`] or `within` is over.
 pub(super) fn echo(entry: SocketAddr, bytes: usize, within: Duration) -> Result<Vec<Duration>> {
     let mut stream = connect(entry)?;
     let message = vec![ECHO; bytes];
@@ -37,8 +37,8 @@ pub(super) fn echo(entry: SocketAddr, bytes: usize, within: Duration) -> Result<
     Ok(times)
 }
 
-/// A request at every beat of `pace`, timed from when it is sent; a beat that finds the last one
-/// unanswered is left out.
+/// Sends a request at every beat of `pace`, timed from when it is sent. A beat at which the last
+/// one is unanswered is left out.
 pub(super) fn paced(entry: SocketAddr, pace: Duration, within: Duration) -> Result<Vec<Duration>> {
     let mut stream = connect(entry)?;
     let message = [REQUEST; REQUEST_BYTES];
@@ -58,7 +58,7 @@ pub(super) fn paced(entry: SocketAddr, pace: Duration, within: Duration) -> Resu
     Ok(times)
 }
 
-/// Messages echoed on all of `connections` in about `within`, and how long it took.
+/// Returns the messages echoed on all of `connections` in about `within`, and how long it took.
 pub(super) fn requests(
     entry: SocketAddr,
     connections: usize,
@@ -79,8 +79,8 @@ pub(super) fn requests(
     })
 }
 
-/// Connections opened, used for one byte and closed in about `within`, `at_once` at any time, and
-/// how long it took.
+/// Returns the connections opened, used for one byte and closed in about `within`, `at_once` at any
+/// time, and how long it took.
 pub(super) fn connections(
     entry: SocketAddr,
     at_once: usize,
@@ -98,7 +98,7 @@ pub(super) fn connections(
     })
 }
 
-/// Runs `clients` of a kind on this thread until the instant that each is given; any error of one
+/// Runs `clients` of a kind on this thread until the instant that each is given. Any error of one
 /// is the error of all.
 fn many<F>(
     clients: usize,

@@ -1,8 +1,8 @@
-//! The opponent: the least TCP forwarder that quinn makes possible, tuned within its public settings.
+//! The reference: the smallest TCP forwarder that quinn allows, tuned within its public settings.
 //!
 //! One QUIC connection, one bidirectional stream for each TCP connection, one thread for each end,
-//! mutual TLS 1.3, AES-128-GCM. It never does more than forward: no reconnecting, no limits, no
-//! allow list, no logs. What is tuned, and what difference it makes, is in docs/benchmarks.md.
+//! mutual TLS 1.3, AES-128-GCM. It only forwards: no reconnecting, no limits, no allow list, no
+//! logs. docs/benchmarks.md lists what is tuned, and the difference it makes.
 
 mod settings;
 
@@ -16,9 +16,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 
-/// What an agent writes first on each stream, so that the connector dials at once.
+/// First bytes of an agent on each stream, so that the connector dials immediately.
 const PREAMBLE: [u8; 5] = *b"\x04bulk";
-/// Bytes moved at once between a socket and a stream.
+/// Bytes moved in one call between a socket and a stream.
 const COPY: usize = 64 * 1024;
 
 /// Accepts streams on `quic` and dials `backend` for each.
@@ -74,14 +74,14 @@ async fn serve(send: SendStream, mut recv: RecvStream, backend: SocketAddr) -> R
     splice(tcp, send, recv).await
 }
 
-/// Copies both ways until both have ended; an error of either ends both.
+/// Copies in both directions until both have ended; an error of either ends both.
 async fn splice(mut tcp: TcpStream, mut send: SendStream, mut recv: RecvStream) -> Result<()> {
     tcp.set_nodelay(true)?;
     let (reader, writer) = tcp.split();
     let stopped = send.stopped();
     let to_stream = async {
-        // A write that waits for credit of the connection does not learn that the peer has stopped
-        // the stream, and may wait for ever.
+        // A write that waits for credit of the connection is not notified that the peer has stopped
+        // the stream, and may wait indefinitely.
         tokio::select! {
             biased;
             ended = to_stream(reader, &mut send) => ended,
@@ -90,7 +90,7 @@ async fn splice(mut tcp: TcpStream, mut send: SendStream, mut recv: RecvStream) 
     };
     let result = tokio::try_join!(to_stream, to_socket(&mut recv, writer));
     if result.is_err() {
-        // Either fails only if that direction has ended already, which is what is wanted.
+        // Either fails only if that direction has ended already, which is the intention.
         let _ = send.reset(VarInt::from_u32(1));
         let _ = recv.stop(VarInt::from_u32(1));
     }

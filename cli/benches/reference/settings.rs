@@ -1,7 +1,7 @@
-//! What is tuned of quinn and rustls, and what stays as it comes.
+//! Which settings of quinn and rustls are tuned, and which keep their defaults.
 //!
 //! It decides windows, socket buffers and the order of cipher suites. It never sets what would need
-//! a changed quinn: packets stay at the 1,452 bytes that path discovery finds by itself.
+//! a changed quinn: packets keep the 1,452 bytes that path discovery finds by itself.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -22,7 +22,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 const STREAM_WINDOW: u32 = 4 << 20;
 /// Credit for a connection, and the most it keeps unacknowledged, in bytes.
 const CONNECTION_WINDOW: u32 = 16 << 20;
-/// TCP connections at once.
+/// Concurrent TCP connections.
 const STREAMS: u32 = 4096;
 /// Kernel buffers of the UDP socket, in bytes; the kernel grants what its limits allow.
 const SOCKET_BUFFER: usize = 4 << 20;
@@ -75,7 +75,7 @@ fn transport() -> Result<Arc<TransportConfig>> {
     Ok(Arc::new(config))
 }
 
-/// The stock provider with AES-128-GCM first: it is the fastest of the three.
+/// Returns the stock provider with AES-128-GCM first: it is the fastest of the three.
 fn provider() -> Arc<CryptoProvider> {
     let mut provider = aws_lc_rs::default_provider();
     provider

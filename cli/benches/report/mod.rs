@@ -1,6 +1,6 @@
 //! Figures of all rounds: their medians, and the ratio of the two systems.
 //!
-//! It decides how figures are put together and printed. It never says whether they are good.
+//! It decides how figures are combined and printed. It never judges them.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -51,7 +51,8 @@ impl Row {
         self.samples.iter().map(|samples| median(samples.clone()))
     }
 
-    /// The median, over the rounds, of the second system's figure by that of the first.
+    /// Returns the median, over the rounds, of the second system's figure divided by that of the
+    /// first.
     fn ratio(&self) -> Option<f64> {
         let [first, second] = self.samples.as_slice() else { return None };
         Some(median(first.iter().zip(second).map(|(first, second)| second / first).collect()))
@@ -170,13 +171,13 @@ impl Better {
     }
 }
 
-/// The middle of an odd number of values, the upper of the two middle ones otherwise.
+/// Returns the middle of an odd number of values, the upper of the two middle ones otherwise.
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// About three significant digits.
+/// Returns a number with about three significant digits.
 fn digits(value: f64) -> String {
     match value {
         100.0.. => format!("{value:.0}"),

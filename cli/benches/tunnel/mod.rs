@@ -1,7 +1,7 @@
-//! What is measured, each as a few processes between a TCP port and the backend.
+//! The systems that are measured, each as a few processes between a TCP port and the backend.
 //!
 //! It decides how each is started, and when it counts as ready: when a byte sent to its port comes
-//! back, and by the path that is meant. It never measures anything but the processes' CPU time and memory.
+//! back over the intended path. It measures only the processes' CPU time and memory.
 
 mod pki;
 mod process;
@@ -20,10 +20,10 @@ use serde_json::Value;
 
 /// The relay's part in file names.
 const RELAY: &str = "relay";
-/// When a path that was found through a relay has its largest packets: they are asked for again
-/// after 10 s, since what asks on the way of a relay is lost.
+/// Time until a path that was discovered through a relay has its largest packets: the MTU is probed
+/// again after 10 s, since probes that pass the relay are lost.
 const WIDE_AFTER: Duration = Duration::from_secs(12);
-/// How long it may take until the first byte passes, and by the path that is meant.
+/// How long it may take until the first byte passes over the intended path.
 const READY_WITHIN: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -32,9 +32,9 @@ pub(crate) enum System {
     Reference,
     /// The program of this package.
     Adit,
-    /// The same, met at a relay and direct from there on.
+    /// The same, discovered through a relay and direct from then on.
     Direct,
-    /// The same, through a relay for good.
+    /// The same, always through a relay.
     Relayed,
 }
 
@@ -63,7 +63,7 @@ pub(crate) struct Tunnel {
 }
 
 impl Tunnel {
-    /// Starts both ends in front of the service at `backend`, and returns once a byte has passed.
+    /// Starts both ends in front of the service at `backend`. Returns once a byte has passed.
     pub(crate) fn start(system: System, backend: SocketAddr) -> Result<Self> {
         let directory = Directory::create(system.as_str())?;
         let entry = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
@@ -97,7 +97,7 @@ impl Tunnel {
         Ok(())
     }
 
-    /// A relay, and what the others' files say of it.
+    /// Starts a relay. Returns its section for the files of the others.
     fn start_relay(&mut self) -> Result<String> {
         let listen = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
         let mut relay = Command::new(env!("CARGO_BIN_EXE_adit"));
@@ -127,22 +127,22 @@ impl Tunnel {
         self.entry
     }
 
-    /// CPU time of all processes since their start, user and system.
+    /// Returns the CPU time of all processes since their start, user and system.
     pub(crate) fn cpu(&self) -> Result<Duration> {
         self.processes.iter().map(Process::cpu).sum()
     }
 
-    /// Resident memory of all processes, in bytes.
+    /// Returns the resident memory of all processes, in bytes.
     pub(crate) fn resident(&self) -> Result<u64> {
         self.processes.iter().map(Process::resident).sum()
     }
 
-    /// An error with its last words if any process has ended.
+    /// Returns an error with the end of its log if any process has ended.
     pub(crate) fn check(&mut self) -> Result<()> {
         self.processes.iter_mut().try_for_each(Process::check)
     }
 
-    /// An error unless packets take the path that is meant.
+    /// Returns an error unless packets take the intended path.
     pub(crate) fn check_path(&self) -> Result<()> {
         if !self.system.has_relay() {
             return Ok(());

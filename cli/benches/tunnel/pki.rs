@@ -39,7 +39,7 @@ impl Directory {
         self.0.join(name)
     }
 
-    /// Certificate and key of one end.
+    /// Returns the certificate and key of one end.
     pub(super) fn identity(&self, name: &str) -> (PathBuf, PathBuf) {
         (self.path(&format!("{name}.pem")), self.path(&format!("{name}.key")))
     }

@@ -1,4 +1,4 @@
-//! One child process: its CPU time, its memory, its last words.
+//! One child process: its CPU time, its memory, the end of its log.
 //!
 //! It decides how they are read from `/proc`. It ends its own child, by its handle, and no other.
 
@@ -50,7 +50,7 @@ impl Process {
         }
     }
 
-    /// User and system time of all its threads.
+    /// Returns the user and system time of all its threads.
     pub(super) fn cpu(&self) -> Result<Duration> {
         let stat = self.proc("stat")?;
         // The second field is the program's name in brackets, and may contain spaces.
@@ -60,7 +60,7 @@ impl Process {
         Ok(TICK * (ticks()? + ticks()?))
     }
 
-    /// Resident memory in bytes.
+    /// Returns the resident memory in bytes.
     pub(super) fn resident(&self) -> Result<u64> {
         let status = self.proc("status")?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));

@@ -1,5 +1,5 @@
-//! Where a service is, from the connector: a TCP port or a Unix socket. It decides how that is
-//! written in one piece of text; it never connects.
+//! Address of a service as the connector reaches it: a TCP port or a Unix socket. It decides how
+//! that is written in one text; it never connects.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -7,10 +7,10 @@ use std::str::FromStr;
 
 use super::HostPort;
 
-/// What is written before the path of a Unix socket.
+/// Prefix of the path of a Unix socket.
 const UNIX: &str = "unix:";
 
-/// The end that a service is reached at.
+/// The address at which a service is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Backend {
     /// Resolved for every connection.
@@ -21,7 +21,7 @@ pub(crate) enum Backend {
 }
 
 impl Backend {
-    /// A Unix socket, if this system has them and they can have this path.
+    /// Returns a Unix socket, if this system has them and they can have this path.
     ///
     /// # Errors
     /// One sentence with the next step.
@@ -37,7 +37,7 @@ impl Backend {
         Ok(Self::Unix(path))
     }
 
-    /// Refuses, since this system has none.
+    /// Returns an error, since this system has no Unix sockets.
     ///
     /// # Errors
     /// One sentence with the next step.
@@ -49,7 +49,7 @@ impl Backend {
 }
 
 impl Backend {
-    /// The port of a TCP service.
+    /// Returns the port of a TCP service.
     pub(crate) const fn port(&self) -> Option<u16> {
         match self {
             Self::Tcp(address) => Some(address.port()),

@@ -1,4 +1,5 @@
-//! Where somebody may be found, as a person writes it: a host, and a port or none. It asks nobody.
+//! The address of a connector as a person writes it: a host, and a port or none. It resolves no
+//! name.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -7,11 +8,11 @@ use serde::Deserialize;
 
 use super::HostPort;
 
-/// How a URL of ours begins (RFC 3986 §3.1).
+/// Scheme of the program's URLs (RFC 3986 §3.1).
 const SCHEME: &str = "adit://";
 
 /// `adit://host`, `adit://host:port`, or either without the scheme; a host is a name or an address.
-/// Without a port, SRV records say which (RFC 2782).
+/// Without a port, SRV records supply it (RFC 2782).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(try_from = "String")]
 pub(crate) struct HostAddress {
@@ -28,7 +29,7 @@ impl HostAddress {
         self.port
     }
 
-    /// The address, where the host is one; without a port at `otherwise`.
+    /// Returns the address, if the host is one; without a port at `otherwise`.
     pub(crate) fn literal(&self, otherwise: u16) -> Option<SocketAddr> {
         let ip: IpAddr = self.host.parse().ok()?;
         Some(SocketAddr::new(ip, self.port.unwrap_or(otherwise)))

@@ -1,5 +1,5 @@
-//! A host, by name or address, and a port. It is resolved where it is used, each time again, since
-//! what a name means changes.
+//! A host, by name or address, and a port. It is resolved at each use, since the addresses of a
+//! name change.
 
 use std::fmt;
 use std::io;
@@ -17,25 +17,25 @@ pub(crate) struct HostPort {
 }
 
 impl HostPort {
-    /// The host: a name, or an address without brackets.
+    /// Returns the host: a name, or an address without brackets.
     pub(crate) fn host(&self) -> &str {
         &self.host
     }
 
-    /// The port.
+    /// Returns the port.
     pub(crate) const fn port(&self) -> u16 {
         self.port
     }
 
-    /// Whether a text can be the name of a host, or an IPv4 address.
+    /// Returns true if a text can be the name of a host, or an IPv4 address.
     pub(crate) fn is_name(host: &str) -> bool {
         !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
     }
 
-    /// Every address that the name has now, at least one.
+    /// Returns every address that the name has now, at least one.
     ///
     /// # Errors
-    /// The error of the resolver, or that it knows no address.
+    /// The error of the resolver, or that it found no address.
     pub(crate) async fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
         if let Ok(address) = IpAddr::from_str(&self.host) {
             return Ok(vec![SocketAddr::new(address, self.port)]);

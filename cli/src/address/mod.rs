@@ -1,5 +1,5 @@
-//! How endpoints are written, and what is the same of all of them: the default port, the name of a
-//! relay, how many addresses a machine is known by.
+//! How endpoints are written, and what they have in common: the default port, the name of a relay,
+//! and the maximum number of addresses of a machine.
 
 mod backend;
 mod host_address;
@@ -13,13 +13,13 @@ pub(crate) use self::relay_address::{
     RelayAddress, RelayTarget, TCP_PORT, key_of, place, place_of,
 };
 
-/// The UDP port of a connector or a relay, unless another is given.
+/// The default UDP port of a connector or a relay.
 pub(crate) const PORT: u16 = 4433;
 
-/// The name in every relay's certificate, which is known by its key (docs/protocol.md, "Relay
-/// addresses").
+/// The name in every relay's certificate. A relay is identified by its key
+/// (docs/protocol.md, "Relay addresses").
 pub(crate) const RELAY_NAME: &str = "relay";
 
-/// Most addresses of one connector in an invite and in what is kept of it: those of a machine with a
-/// few networks.
+/// Maximum number of addresses of one connector in an invite and in a saved service: those of a
+/// machine with a few networks.
 pub(crate) const MAX_ADDRESSES: usize = 8;

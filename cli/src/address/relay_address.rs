@@ -1,5 +1,6 @@
-//! Where a relay is, and the key that it must prove to hold (docs/protocol.md, "Relay addresses").
-//! It decides how that is written; it resolves and dials nothing.
+//! The address of a relay, and the key that it must prove to hold
+//! (docs/protocol.md, "Relay addresses"). It decides how that is written; it neither resolves nor
+//! dials.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,22 +11,22 @@ use serde::{Deserialize, Serialize};
 
 use super::{HostPort, PORT};
 
-/// The TCP port of a relay, for networks without UDP, unless another is given.
+/// The default TCP port of a relay, for networks without UDP.
 pub(crate) const TCP_PORT: u16 = 443;
 
-/// What stands before a TCP port that is another.
+/// Prefix of a TCP port that is not the default.
 const TCP: &str = ",tcp=";
 
-/// What may stand before the host.
+/// Optional prefix of the host.
 const SCHEME: &str = "adit://";
 
-/// A relay: `host[:port][,tcp=port]#key`, with or without `adit://` before it.
+/// A relay: `host[:port][,tcp=port]#key`, with or without a preceding `adit://`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub(crate) struct RelayAddress {
     /// Where it listens.
     pub(crate) at: HostPort,
-    /// The port at which it takes TLS over TCP.
+    /// The port at which it accepts TLS over TCP.
     pub(crate) tcp: u16,
     /// The digest of its public key.
     pub(crate) key: KeyDigest,
@@ -51,7 +52,7 @@ impl FromStr for RelayAddress {
     }
 }
 
-/// A relay of which only the place may be known: enough to ask whether a network reaches it.
+/// A relay with or without its key: enough to check whether a network reaches it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RelayTarget {
     pub(crate) at: HostPort,
@@ -79,7 +80,7 @@ impl From<RelayAddress> for RelayTarget {
     }
 }
 
-/// A host with its UDP port and its TCP port, each unless it is the usual one.
+/// Reads a host with its UDP port and its TCP port, each unless it is the default.
 pub(crate) fn place_of(text: &str) -> Option<(HostPort, u16)> {
     let (text, tcp) = match text.split_once(TCP) {
         Some((text, port)) => (text, port.parse().ok().filter(|&port| port != 0)?),
@@ -88,7 +89,7 @@ pub(crate) fn place_of(text: &str) -> Option<(HostPort, u16)> {
     host_of(text).map(|at| (at, tcp))
 }
 
-/// Where a relay is, as [`place_of`] reads it.
+/// Returns the address of a relay, as [`place_of`] reads it.
 pub(crate) fn place(at: &HostPort, tcp: u16) -> String {
     match tcp {
         TCP_PORT => at.to_string(),
@@ -105,7 +106,7 @@ fn host_of(text: &str) -> Option<HostPort> {
     whole.or_else(|_| HostPort::try_from(format!("{text}:{PORT}"))).ok()
 }
 
-/// The digest in base64url without padding, or in hexadecimal.
+/// Reads the digest in base64url without padding, or in hexadecimal.
 pub(crate) fn key_of(text: &str) -> Option<KeyDigest> {
     let bytes = BASE64URL_NOPAD.decode(text.as_bytes());
     let bytes = match text.len() {

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use serde::{Deserialize as _, Deserializer};
 
-/// Reads `500ms`, `30s`, `5m` or `1h`; nothing is shorter than a millisecond.
+/// Reads `500ms`, `30s`, `5m` or `1h`; the minimum is a millisecond.
 ///
 /// # Errors
-/// A sentence about what is expected.
+/// A sentence about the expected form.
 pub(crate) fn parse(text: &str) -> Result<Duration, String> {
     let expected =
         || format!("\"{text}\" is not a time; write it like \"500ms\", \"30s\", \"5m\" or \"1h\"");

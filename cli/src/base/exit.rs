@@ -1,5 +1,5 @@
-//! Why the program stops: an exit code for scripts and a sentence for people. The mapping from
-//! the tunnel's failures to exit codes is here and nowhere else.
+//! Why the program stops: an exit code for scripts and a sentence for people. The mapping from the
+//! tunnel's failures to exit codes is only here.
 
 use std::fmt;
 use std::process::ExitCode;
@@ -11,11 +11,11 @@ use adit_tokio::core::error::{Category, Failure};
 pub(crate) enum Exit {
     /// The command line or the configuration has to change.
     Usage = 2,
-    /// A certificate was refused: retrying as is cannot help.
+    /// A certificate was rejected: retrying without a change cannot help.
     Authentication = 3,
-    /// Nobody answered: retrying later may help.
+    /// No answer: retrying later may help.
     Unreachable = 4,
-    /// It runs, or ran, and not everything works.
+    /// It runs, or ran, and some of it does not work.
     Degraded = 5,
 }
 
@@ -25,7 +25,7 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// The end of the program, other than by having succeeded.
+/// The end of the program, other than by success.
 #[derive(Debug, Clone)]
 pub(crate) struct ExitError {
     exit: Exit,
@@ -40,7 +40,7 @@ impl ExitError {
         Self { exit, sentence, about_file: false, about_clock: false }
     }
 
-    /// A mistake in the command line or the configuration.
+    /// Returns an error for a mistake in the command line or the configuration.
     pub(crate) fn usage(sentence: impl Into<String>) -> Self {
         Self::new(Exit::Usage, sentence)
     }
@@ -53,17 +53,17 @@ impl ExitError {
         self
     }
 
-    /// The same with a hint of how this command lets it be avoided.
+    /// Returns the same with a hint of how this command avoids it.
     pub(crate) fn or_next(self, next: &str) -> Self {
         Self { sentence: format!("{}; {next}", self.sentence), ..self }
     }
 
-    /// A mistake in a configuration, whichever file it came from.
+    /// Returns an error for a mistake in a configuration, whichever file it came from.
     pub(crate) fn in_file(sentence: impl Into<String>) -> Self {
         Self { about_file: true, ..Self::usage(sentence) }
     }
 
-    /// Whether one of the two clocks may be what is wrong.
+    /// Returns true if the cause may be one of the two clocks.
     pub(crate) const fn is_about_clock(&self) -> bool {
         self.about_clock
     }
@@ -73,7 +73,7 @@ impl ExitError {
     }
 }
 
-/// What a sentence quotes is somebody else's: it is not to move a terminal's cursor, nor to look like
+/// A message may quote input from others: that must not move a terminal's cursor, nor look like
 /// another line.
 fn one_line(sentence: String) -> String {
     if !sentence.contains(char::is_control) {
@@ -111,7 +111,7 @@ impl From<Failure> for ExitError {
     }
 }
 
-/// What to do about a failure.
+/// Returns the next step after a failure.
 pub(crate) fn next_step(failure: &Failure) -> &'static str {
     match is_about_clock(failure) {
         true => "set the clock that is wrong, or renew the certificate",

@@ -1,4 +1,4 @@
-//! Where logs go: to stderr, always, since stdout is for data. It never decides what is logged.
+//! Sends logs to stderr, always, since stdout is for data. It never decides what is logged.
 
 use std::io::IsTerminal as _;
 
@@ -7,7 +7,7 @@ use tracing_subscriber::EnvFilter;
 /// Starts logging; `RUST_LOG` takes precedence over `verbosity`.
 pub(crate) fn start(verbosity: u8) {
     let default = match verbosity {
-        // A target stands for all that begin with it. The program reports what the core has news of.
+        // A target includes all that begin with it. The program logs the core's events itself.
         0 => "warn,adit=info,adit_core=warn,adit_tokio=warn",
         1 => "info,adit=debug,adit_core=debug,adit_tokio=debug",
         _ => "debug,adit=trace,adit_core=trace,adit_tokio=trace",

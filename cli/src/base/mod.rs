@@ -1,4 +1,4 @@
-//! What every other module may use, and what names none of them: exit codes, output, units, tasks,
+//! What every other module may use, and which names none of them: exit codes, output, units, tasks,
 //! signals, logging, random bytes and the time.
 
 pub(crate) mod duration;

@@ -1,5 +1,5 @@
-//! What commands give on stdout: text for people, or one JSON object a line for programs; and what
-//! they print beside it on stderr.
+//! Output of commands on stdout: text for people, or one JSON object a line for programs; and
+//! messages on stderr.
 
 use std::io::{self, Write as _};
 
@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use super::exit::{Exit, ExitError};
 
-/// A shape of JSON with its name and version, such as `adit.invite/1`. Keys may be added to a shape;
-/// the meaning of one changes only with the number.
+/// JSON with the name and version of its schema, such as `adit.invite/1`. Keys may be added to a
+/// schema; the meaning of one changes only with the number.
 #[derive(Serialize)]
 struct Shaped<'a, T> {
     schema: &'a str,
@@ -19,7 +19,7 @@ struct Shaped<'a, T> {
 /// Prints a value as one line of JSON.
 ///
 /// # Errors
-/// When stdout takes no more.
+/// If stdout cannot be written.
 pub(crate) fn json<T: Serialize>(schema: &str, value: &T) -> Result<(), ExitError> {
     let text = serde_json::to_string(&Shaped { schema, value }).map_err(|error| {
         ExitError::new(Exit::Degraded, format!("the answer is no JSON: {error}"))
@@ -30,7 +30,7 @@ pub(crate) fn json<T: Serialize>(schema: &str, value: &T) -> Result<(), ExitErro
 /// Prints a line of text.
 ///
 /// # Errors
-/// When stdout takes no more.
+/// If stdout cannot be written.
 pub(crate) fn text_line(text: &str) -> Result<(), ExitError> {
     let mut stdout = io::stdout().lock();
     writeln!(stdout, "{text}").and_then(|()| stdout.flush()).map_err(|error| {

@@ -14,29 +14,29 @@ impl From<Vec<Duration>> for Samples {
 }
 
 impl Samples {
-    /// How many there are.
+    /// Returns their number.
     pub(crate) const fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// The shortest.
+    /// Returns the shortest.
     pub(crate) fn min(&self) -> Option<Duration> {
         self.0.first().copied()
     }
 
-    /// The longest.
+    /// Returns the longest.
     pub(crate) fn max(&self) -> Option<Duration> {
         self.0.last().copied()
     }
 
-    /// The arithmetic mean.
+    /// Returns the arithmetic mean.
     pub(crate) fn mean(&self) -> Option<Duration> {
         let sum: Duration = self.0.iter().sum();
         let count = u32::try_from(self.len()).unwrap_or(u32::MAX);
         sum.checked_div(count)
     }
 
-    /// The shortest time that `percent` of all do not exceed: the nearest rank.
+    /// Returns the shortest time that `percent` of all do not exceed: the nearest rank.
     pub(crate) fn percentile(&self, percent: usize) -> Option<Duration> {
         let rank = (self.len() * percent).div_ceil(100);
         self.0.get(rank.saturating_sub(1)).copied()

@@ -1,5 +1,5 @@
-//! How the program is asked to end: SIGINT or SIGTERM once for a graceful end, twice for an
-//! immediate one.
+//! Signals that end the program: SIGINT or SIGTERM once for a graceful end, twice for an immediate
+//! one.
 
 use std::future::Future;
 
@@ -8,7 +8,7 @@ use super::exit::ExitError;
 /// Completes at the first SIGINT or SIGTERM after the call.
 ///
 /// # Errors
-/// When the system would not deliver signals to this process.
+/// If the system does not deliver signals to this process.
 #[cfg(unix)]
 pub(crate) fn asked_to_end() -> Result<impl Future<Output = ()>, ExitError> {
     use tokio::signal::unix::{SignalKind, signal};

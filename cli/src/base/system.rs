@@ -6,10 +6,10 @@ use adit_tokio::core::tls::default_provider;
 
 use super::exit::{Exit, ExitError};
 
-/// Fills with bytes from the system.
+/// Fills a buffer with bytes from the system.
 ///
 /// # Errors
-/// When it has none.
+/// If the system has none.
 pub(crate) fn random(bytes: &mut [u8]) -> Result<(), ExitError> {
     default_provider()
         .secure_random

@@ -24,7 +24,7 @@ impl<T: 'static> Background<T> {
         (&mut self.0).await
     }
 
-    /// Ends the task where it is and waits until all it owned is gone.
+    /// Aborts the task and waits until all it owned is dropped.
     pub(crate) async fn abort(mut self) {
         self.0.abort();
         let _ = (&mut self.0).await;

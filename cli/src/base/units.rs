@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-/// An age in its two largest units, such as `3 h 12 min`.
+/// Returns an age in its two largest units, such as `3 h 12 min`.
 pub(crate) fn age(age: Duration) -> String {
     let seconds = age.as_secs();
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
@@ -17,7 +17,7 @@ pub(crate) fn age(age: Duration) -> String {
     }
 }
 
-/// A number of bytes, such as `1.5 MiB`.
+/// Returns a number of bytes, such as `1.5 MiB`.
 #[expect(clippy::cast_precision_loss, reason = "two digits are shown")]
 pub(crate) fn bytes(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
@@ -27,7 +27,7 @@ pub(crate) fn bytes(bytes: u64) -> String {
     let mut value = bytes as f64 / 1024.0;
     let mut unit = UNITS[0];
     for larger in &UNITS[1..] {
-        // What would be rounded to 1024.0 is 1.0 of the next.
+        // A value that would be rounded to 1024.0 is 1.0 of the next unit.
         if value < 1023.95 {
             break;
         }
@@ -37,13 +37,13 @@ pub(crate) fn bytes(bytes: u64) -> String {
     format!("{value:.1} {unit}")
 }
 
-/// A part of a whole in per cent, such as `0.5 %`; of nothing there is none.
+/// Returns a part of a whole in per cent, such as `0.5 %`, or `None` for an empty whole.
 #[expect(clippy::cast_precision_loss, reason = "two digits are shown")]
 pub(crate) fn percent(part: u64, whole: u64) -> Option<String> {
     (whole > 0).then(|| format!("{:.1} %", part as f64 / whole as f64 * 100.0))
 }
 
-/// How long until an instant, both since the Unix epoch: `364 days`, `5 h`, `ended`.
+/// Returns the time until an instant, both since the Unix epoch: `364 days`, `5 h`, `ended`.
 pub(crate) fn until(end: Duration, now: Duration) -> String {
     match end.checked_sub(now) {
         None => "ended".to_owned(),
@@ -52,7 +52,7 @@ pub(crate) fn until(end: Duration, now: Duration) -> String {
     }
 }
 
-/// An instant since the Unix epoch in UTC, to the second, as logs have it.
+/// Returns an instant since the Unix epoch in UTC, to the second, as in logs.
 pub(crate) fn instant(at: Duration) -> String {
     let at = i64::try_from(at.as_secs()).map(OffsetDateTime::from_unix_timestamp);
     let Ok(Ok(at)) = at else { return "an unknown time".to_owned() };
@@ -60,7 +60,8 @@ pub(crate) fn instant(at: Duration) -> String {
     format!("{date} {hour:02}:{minute:02}:{second:02} UTC")
 }
 
-/// A time span in the largest unit that is precise enough: `45 s`, `3 min`, `5 h`, `12 days`.
+/// Returns a time span in the largest unit that is precise enough: `45 s`, `3 min`, `5 h`, `12
+/// days`.
 pub(crate) fn span(time: Duration) -> String {
     match time.as_secs() {
         seconds @ 0..120 => format!("{seconds} s"),
@@ -70,7 +71,7 @@ pub(crate) fn span(time: Duration) -> String {
     }
 }
 
-/// A time since the Unix epoch as a date in UTC.
+/// Returns a time since the Unix epoch as a date in UTC.
 pub(crate) fn date(unix: u64) -> String {
     let seconds = i64::try_from(unix).unwrap_or(i64::MAX);
     OffsetDateTime::from_unix_timestamp(seconds).map_or_else(
@@ -83,12 +84,12 @@ pub(crate) fn date(unix: u64) -> String {
     )
 }
 
-/// Milliseconds, to the microsecond.
+/// Returns milliseconds, to the microsecond.
 pub(crate) fn millis(time: Duration) -> f64 {
     (time.as_secs_f64() * 1e6).round() / 1e3
 }
 
-/// Whole milliseconds.
+/// Returns whole milliseconds.
 pub(crate) fn as_ms(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

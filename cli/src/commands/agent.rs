@@ -1,4 +1,4 @@
-//! `adit agent`: local ports that lead to the services of a connector, as a file has them.
+//! `adit agent`: local ports that lead to the services of a connector, from a file.
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,6 +1,6 @@
-//! `adit check`: what this network allows, asked of it before anything depends on it. Each relay is
-//! resolved, dialled and asked for this machine's address, and where that shows a NAT the gateway is
-//! asked to map a port for a moment; nothing is registered and nothing kept.
+//! `adit check`: measures what this network allows, before anything depends on it. Each relay is
+//! resolved, dialled and asked for this machine's address, and where that shows a NAT the gateway
+//! is asked to map a port for a moment. It registers no service and saves no file.
 
 use std::collections::BTreeSet;
 
@@ -41,7 +41,7 @@ pub(crate) struct CheckArgs {
 /// Checks and prints.
 ///
 /// # Errors
-/// What does not work, or that no relay is known to ask.
+/// What does not work, or that there is no known relay to ask.
 pub(crate) async fn run(arguments: &CheckArgs, home: &Home) -> Result<(), ExitError> {
     let places = match &arguments.relay {
         Some(place) => vec![place.clone()],
@@ -71,7 +71,8 @@ pub(crate) async fn run(arguments: &CheckArgs, home: &Home) -> Result<(), ExitEr
     report.verdict()
 }
 
-/// The relays of this machine's own mesh, and of the services that are known here, each once.
+/// Returns the relays of this machine's own mesh, and of the services that are saved here, each
+/// once.
 fn known(home: &Home) -> Vec<RelayTarget> {
     let of_mesh = Mesh::open(home).map(|mesh| mesh.relays()).unwrap_or_default();
     let of_services = SavedService::names(home)

@@ -1,4 +1,5 @@
-//! `adit config verify`: a configuration file read with all that it names, without running it.
+//! `adit config verify`: reads a configuration file with all the files that it names, without
+//! running it.
 
 use std::path::{Path, PathBuf};
 
@@ -30,14 +31,14 @@ Examples:
     },
 }
 
-/// What a file means.
+/// The meaning of a file.
 #[derive(Debug, Serialize)]
 struct ConfigReport {
     file: String,
     role: &'static str,
-    /// Which certificate is used.
+    /// The certificate that is used.
     identity: &'static str,
-    /// What it does, a line each.
+    /// What it does, one entry per line.
     does: Vec<String>,
 }
 
@@ -61,8 +62,8 @@ fn verify(path: &Path, json: bool, home: &Home) -> Result<(), ExitError> {
     meaning.does.iter().try_for_each(|line| output::text_line(&format!("  {line}")))
 }
 
-/// Returns true if a file looks like a connector's: it names where to listen or what to serve. Reading it
-/// as one or the other shows the rest.
+/// Returns true if a file looks like a connector's: it names where to listen or what to serve.
+/// Reading it as one or the other shows the rest.
 fn is_connectors(path: &Path) -> bool {
     let text = std::fs::read_to_string(path).unwrap_or_default();
     let table: toml::Table = text.parse().unwrap_or_default();
@@ -78,7 +79,7 @@ fn connector(path: &Path, home: &Home) -> Result<ConfigReport, ExitError> {
         Some(files) => ("the files in [tls]", Some(CredentialSource::Files(files))),
         None => ("this machine's own mesh", Mesh::open(home).map(CredentialSource::Mesh)),
     };
-    // A mesh that is not there yet is made when the connector starts.
+    // A mesh that does not exist yet is made when the connector starts.
     source.map(|source| source.load()).transpose()?;
     let mut does = vec![format!("listens on {} (UDP)", config.listen)];
     let relays = config.relays.iter().flatten();

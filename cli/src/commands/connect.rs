@@ -1,5 +1,5 @@
-//! `adit connect`: follows an invite, or remembers one that was followed, and offers the service on a
-//! local port. The tunnel itself is the agent's.
+//! `adit connect`: redeems an invite, or uses a saved service, and offers the service on a local
+//! port. The tunnel itself is the agent's.
 
 use std::io::Read as _;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -123,7 +123,7 @@ pub(crate) async fn run(arguments: ConnectArgs, home: &Home) -> Result<(), ExitE
     agent::work(plan, Ok(home)).await.map_err(|stop| explain(stop, &membership))
 }
 
-/// What the person wants to connect to.
+/// The argument of the command.
 enum InviteOrName {
     Invite(Invite),
     Known(String),
@@ -161,7 +161,8 @@ fn read(from: impl std::io::Read, what: &str) -> Result<String, ExitError> {
     Ok(text)
 }
 
-/// The port that was asked for; or the one it had last, or its own, if that is free; or any.
+/// Returns the port that was requested; or the one it had last, or the service's own, if that is
+/// free; or any.
 fn open(
     asked: Option<SocketAddr>,
     last: Option<SocketAddr>,
@@ -180,7 +181,7 @@ fn open(
     forward::ingress::tcp::open(on_loopback(0), "end a program that holds ports")
 }
 
-/// What a refused certificate means here, and what to do about it.
+/// Returns the error for a rejected certificate, with its next step.
 fn explain(stop: ExitError, membership: &Membership) -> ExitError {
     if stop.exit() != Exit::Authentication {
         return stop;

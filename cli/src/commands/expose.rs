@@ -1,5 +1,5 @@
-//! `adit expose`: a service on this machine, and an invite to it. It makes the identity that takes,
-//! the first time; the serving itself is the connector's.
+//! `adit expose`: a service on this machine, and an invite to it. The first time, it makes the
+//! required identity; the serving itself is the connector's.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -109,14 +109,14 @@ pub(crate) async fn run(arguments: ExposeArgs, home: &Home) -> Result<(), ExitEr
     output::message(format_args!("Exposing {target} as \"{name}\"; Ctrl-C ends it."));
     if !arguments.no_invite {
         let made = invite::make(&mesh, &name, &arguments.invite)?;
-        // The key of the invite is to be let in before anybody has it.
+        // The key of the invite must be accepted before the invite is printed.
         running.credential_refresher().refresh().await;
         invite::print(&made, arguments.json)?;
     }
     running.until_asked_to_end().await
 }
 
-/// The relays that were named, or those of the last time.
+/// Returns the relays that were named, or those of the last time.
 fn relays(
     mesh: &Mesh,
     named: Vec<RelayAddress>,
@@ -134,7 +134,7 @@ fn relays(
     Ok(named)
 }
 
-/// What a service is called whose port is a usual one, and otherwise by its port or file.
+/// Returns the default name of a service: a usual one for its port, and otherwise its port or file.
 fn default_name(target: &Backend) -> ServiceName {
     let name = match target.port() {
         Some(22) => "ssh".to_owned(),

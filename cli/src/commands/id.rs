@@ -1,4 +1,4 @@
-//! `adit id`: who this machine is, and who its devices are; keys exchanged, devices revoked.
+//! `adit id`: this machine's identity, and its devices; rotates keys and revokes devices.
 
 use std::time::Duration;
 
@@ -103,11 +103,11 @@ pub(crate) async fn run(command: IdCommand, home: &Home) -> Result<(), ExitError
 struct IdentityReport {
     /// This machine as a connector of its own mesh.
     own: Option<CertificateDescription>,
-    /// The key of its mesh's CA, which relays know the mesh by.
+    /// The key of its mesh's CA, by which relays identify the mesh.
     mesh: Option<KeyDigest>,
     /// This machine in the meshes of others.
     memberships: Vec<CertificateDescription>,
-    /// The services known here.
+    /// The services saved here.
     known: Vec<String>,
     /// The devices of this machine's own mesh.
     devices: Vec<DeviceRow>,
@@ -237,7 +237,7 @@ async fn revoke(home: &Home, word: &str, json: bool) -> Result<(), ExitError> {
         }
     };
     let device = mesh.revoke(&id)?;
-    // A connector that does not hear this sees it by itself, as soon as it looks.
+    // A connector that is not notified finds the change at its next poll.
     let connectors = control::reload(home).await;
     if json {
         let printed = serde_json::json!({ "id": device.id, "revoked": device.revoked, "connectors": connectors });

@@ -1,4 +1,4 @@
-//! `adit invite`: makes, lists and revokes invites. The mesh decides what an invite is worth.
+//! `adit invite`: makes, lists and revokes invites. The mesh decides what an invite grants.
 
 use std::time::Duration;
 
@@ -78,7 +78,7 @@ pub(crate) async fn run(command: InviteCommand, home: &Home) -> Result<(), ExitE
         InviteCommand::New { service, options, json } => {
             let service = one_service(&mesh, service)?;
             let made = make(&mesh, &service, &options)?;
-            // The connector that runs here lets it in from now on; without this, in a moment.
+            // The connector that runs here accepts it from now on; without this, at its next poll.
             control::reload(home).await;
             print(&made, json)
         }
@@ -91,7 +91,7 @@ pub(crate) async fn run(command: InviteCommand, home: &Home) -> Result<(), ExitE
     }
 }
 
-/// A new invite, to be given away.
+/// A new invite, with its text.
 #[derive(Debug, Serialize)]
 pub(crate) struct NewInvite {
     pub(crate) invite: String,
@@ -163,7 +163,7 @@ pub(crate) fn make(
 /// Prints an invite on stdout, and on stderr what to do with it.
 ///
 /// # Errors
-/// When stdout takes no more.
+/// If stdout cannot be written.
 pub(crate) fn print(made: &NewInvite, json: bool) -> Result<(), ExitError> {
     if json {
         return output::json("adit.invite/1", made);
@@ -197,7 +197,7 @@ fn one_service(mesh: &Mesh, named: Option<ServiceName>) -> Result<ServiceName, E
     }
 }
 
-/// An invite as it is listed.
+/// An invite in a list.
 #[derive(Debug, Serialize)]
 struct InviteRow {
     id: String,

@@ -1,5 +1,5 @@
-//! The command line: one file for each command, with its arguments and what it does. It holds no secret:
-//! keys are named by path in the configuration file.
+//! The command line: one file for each command, with its arguments and what it does. It contains no
+//! secret: the configuration file names keys by path.
 
 mod agent;
 mod bench;

@@ -1,4 +1,4 @@
-//! How addresses are written on the command line, where a part of one may be left out.
+//! The forms of addresses on the command line, where a part of one may be left out.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 

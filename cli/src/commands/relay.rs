@@ -1,4 +1,4 @@
-//! `adit relay`: a relay as the command line or a file has it, and the line that clients are given.
+//! `adit relay`: a relay from the command line or a file, and the line that clients are given.
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;

@@ -1,5 +1,5 @@
-//! `adit status`: asks every `adit` that runs on this machine how it is, shows it, and judges it by
-//! its exit code. It changes nothing, except that it clears away the sockets of killed processes.
+//! `adit status`: asks every running `adit` on this machine for its status, shows it, and sets its
+//! exit code by it. It changes no state, except that it removes the sockets of killed processes.
 
 use std::time::{Duration, SystemTime};
 
@@ -33,10 +33,10 @@ pub(crate) struct StatusArgs {
     pub(crate) json: bool,
 }
 
-/// Time between two looks of somebody who watches.
+/// Interval of `--watch`.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(1);
 
-/// All that runs, as it was reported; also by a later version of `adit`, and in full.
+/// The reports of all running processes, complete, also of a later version of `adit`.
 #[derive(Debug, Serialize)]
 pub(super) struct Survey {
     processes: Vec<Map<String, Value>>,
@@ -53,7 +53,7 @@ struct Unanswered {
 /// Shows it once, or until asked to end.
 ///
 /// # Errors
-/// That nothing runs, that something is degraded, or that it cannot be printed.
+/// That no process runs, that something is degraded, or that it cannot be printed.
 pub(crate) async fn run(arguments: &StatusArgs, home: &Home) -> Result<(), ExitError> {
     match arguments.watch {
         false => once(arguments.json, home).await,
@@ -78,7 +78,7 @@ async fn once(json: bool, home: &Home) -> Result<(), ExitError> {
     verdict(&seen, &unanswered, home)
 }
 
-/// The name and version of the JSON shape.
+/// The name and version of the JSON schema.
 const SCHEMA: &str = "adit.status/1";
 
 async fn watch(json: bool, home: &Home) -> Result<(), ExitError> {
@@ -124,7 +124,8 @@ pub(super) async fn survey(home: &Home) -> Result<Survey, ExitError> {
 }
 
 impl Survey {
-    /// What of it is for people, with sentences about the processes that are not understood.
+    /// Returns the part of it for people, with sentences about the processes that are not
+    /// understood.
     pub(super) fn read(&self) -> (Vec<ProcessStatus>, Vec<String>) {
         let mut unanswered: Vec<_> =
             self.unanswered.iter().map(|u| format!("{}: {}", u.socket, u.error)).collect();

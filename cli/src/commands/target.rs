@@ -1,4 +1,4 @@
-//! Which connector a command dials that connects once: `adit ping`, `adit bench`.
+//! The connector to dial for a command that connects once: `adit ping`, `adit bench`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -25,10 +25,10 @@ pub(crate) struct TargetArgs {
 }
 
 impl TargetArgs {
-    /// Returns which connector to dial, and how.
+    /// Returns the connector to dial, and how.
     ///
     /// # Errors
-    /// What is wrong with the file, or that nothing is known of the peer.
+    /// What is wrong with the file, or that the peer is unknown.
     pub(crate) fn target(&self, home: Result<Home, ExitError>) -> Result<DialSettings, ExitError> {
         match (&self.config, &self.peer) {
             (Some(path), _) => DialSettings::from_file(path, home.as_ref()),

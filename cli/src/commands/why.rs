@@ -1,5 +1,5 @@
-//! `adit why`: by which path each peer is reached, what every other was found to be, and why it is
-//! this one. It asks the running processes and changes nothing.
+//! `adit why`: the path to each peer, the results for every other path, and the reason for this
+//! one. It asks the running processes and changes no state.
 
 use std::fmt::Write as _;
 
@@ -32,20 +32,20 @@ pub(crate) struct WhyArgs {
     pub(crate) json: bool,
 }
 
-/// What is printed of one peer.
+/// What is printed about one peer.
 #[derive(Debug, Serialize)]
 struct PeerReport<'a> {
     role: &'a str,
     pid: u32,
     name: &'a str,
-    /// The peer as `adit status --json` has it.
+    /// The peer as in `adit status --json`.
     peer: &'a PeerStatus,
 }
 
-/// Prints it for the peers that are meant.
+/// Prints it for the selected peers.
 ///
 /// # Errors
-/// That nothing runs, that there is no such peer, or that one has no path.
+/// That no process runs, that there is no such peer, or that one has no path.
 pub(crate) async fn run(arguments: &WhyArgs, home: &Home) -> Result<(), ExitError> {
     let survey = survey(home).await?;
     let (seen, unanswered) = survey.read();
@@ -53,7 +53,7 @@ pub(crate) async fn run(arguments: &WhyArgs, home: &Home) -> Result<(), ExitErro
         let first = unanswered.into_iter().next();
         return Err(ExitError::new(Exit::Unreachable, first.unwrap_or_else(|| nothing(home))));
     }
-    // A service that is known here means its connector.
+    // The name of a saved service stands for its connector.
     let remote = arguments.peer.as_deref().and_then(|name| SavedService::load(home, name).ok());
     let connector = remote.and_then(|known| known.remote().ok()).map(|remote| remote.name);
     let wanted = PeerFilter { name: arguments.peer.as_deref(), connector: connector.as_deref() };
@@ -84,7 +84,7 @@ pub(crate) async fn run(arguments: &WhyArgs, home: &Home) -> Result<(), ExitErro
     }
 }
 
-/// Which peers are meant.
+/// Selects peers.
 struct PeerFilter<'a> {
     name: Option<&'a str>,
     connector: Option<&'a str>,
@@ -115,7 +115,7 @@ fn missing(seen: &[ProcessStatus], name: Option<&str>) -> String {
     format!("there is no peer \"{name}\" here; {next}")
 }
 
-/// Returns what is printed of the peers that were found.
+/// Returns what is printed about the peers that were found.
 fn reports<'a>(found: &[(&'a ProcessStatus, &'a PeerStatus)]) -> Vec<PeerReport<'a>> {
     let of_peer = |&(process, peer): &(&'a ProcessStatus, &'a PeerStatus)| PeerReport {
         role: &process.role,
@@ -168,7 +168,7 @@ fn details(process: &ProcessStatus, path: &PathStatus) -> String {
     text
 }
 
-/// How an address came to be known, in words.
+/// Returns how an address was discovered, in words.
 fn kind_words(kind: &str) -> &str {
     if kind == "mapped" { "mapped by the gateway" } else { kind }
 }

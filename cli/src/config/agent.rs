@@ -1,4 +1,4 @@
-//! `agent.toml`, as it is written and as it is meant.
+//! `agent.toml`: its keys, and the checked values.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -16,7 +16,7 @@ use super::{
 use crate::address::RelayAddress;
 use crate::base::exit::ExitError;
 
-/// `agent.toml`: which connector, and what it offers on local ports.
+/// `agent.toml`: the connector, and its services on local ports.
 #[derive(Debug)]
 pub(crate) struct AgentConfig {
     pub(crate) target: AgentTarget,
@@ -28,7 +28,7 @@ pub(crate) struct AgentConfig {
     pub(crate) heartbeat: HeartbeatConfig,
 }
 
-/// The same as its keys stand in the file.
+/// The same as its keys in the file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct AgentKeys {
@@ -37,7 +37,7 @@ struct AgentKeys {
     /// Relays by which the connector is reached, beside those of its invite.
     #[serde(default)]
     relays: Vec<RelayAddress>,
-    /// Whether a connector that was met at a relay may be sent to directly.
+    /// True if packets to a connector that was found through a relay may be sent directly.
     #[serde(default = "yes")]
     direct: bool,
     /// As in `connector.toml`.

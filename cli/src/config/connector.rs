@@ -1,4 +1,4 @@
-//! `connector.toml`, as it is written and as it is meant.
+//! `connector.toml`: its keys, and the checked values.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -13,7 +13,7 @@ use super::{
 use crate::address::{HostPort, RelayAddress};
 use crate::base::exit::ExitError;
 
-/// `connector.toml`: what a connector exposes, where it listens, and who it is.
+/// `connector.toml`: what a connector exposes, where it listens, and its identity.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ConnectorConfig {
@@ -21,17 +21,17 @@ pub(crate) struct ConnectorConfig {
     pub(crate) listen: SocketAddr,
     /// Without it, the identity of this machine's own mesh.
     pub(crate) tls: Option<TlsFiles>,
-    /// Where else devices reach it than at its own addresses, for invites.
+    /// Addresses for invites at which devices reach it, beside its own.
     #[serde(default)]
     pub(crate) advertise: Vec<HostPort>,
-    /// Relays by which devices reach it that no address of its own leads to; without the key, those
-    /// that the mesh remembers.
+    /// Relays by which devices reach it when they cannot reach its own addresses; without the key,
+    /// those that the mesh remembers.
     pub(crate) relays: Option<Vec<RelayAddress>>,
-    /// Whether devices that were met at a relay may be sent to directly.
+    /// True if packets to devices that were found through a relay may be sent directly.
     #[serde(default = "yes")]
     pub(crate) direct: bool,
-    /// Whether the gateway of a home network is asked to lead devices here. On by default: it helps
-    /// where no NAT lets two peers meet, and costs a few packets.
+    /// True if the gateway of a home network is asked to map a port. On by default: it helps where
+    /// NATs prevent a direct path, and costs a few packets.
     #[serde(default = "yes")]
     pub(crate) port_mapping: bool,
     #[serde(default, rename = "service")]

@@ -1,8 +1,8 @@
-//! From a parser's complaint to a sentence: which key, which line, what is wrong, what to write.
+//! Turns a parser's error into a sentence: which key, which line, what is wrong, what to write.
 
 use serde::de::DeserializeOwned;
 
-/// How far a word may be from a known one and still be taken for a slip of the pen.
+/// Minimum similarity of a word to a known one to be taken for a typing error.
 const SIMILAR: f64 = 0.7;
 
 /// Parses TOML.
@@ -48,7 +48,7 @@ fn sentence(text: &str, path: &str, message: &str, span: Option<std::ops::Range<
     }
 }
 
-/// The words between backticks.
+/// Returns the words between backticks.
 fn quoted(message: &str) -> Vec<&str> {
     message.split('`').skip(1).step_by(2).collect()
 }

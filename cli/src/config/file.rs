@@ -1,6 +1,6 @@
-//! How a configuration file is read: only if nobody else could have written it.
+//! Reads a configuration file, only if no other user could have written it.
 //!
-//! It decides who may use what, so that anyone who can write it has all the access that it grants.
+//! The file controls access, so that anyone who can write it has all the access that it grants.
 
 use std::io;
 use std::path::Path;

@@ -1,8 +1,8 @@
-//! Configuration files: TOML text in, checked values out, and for a mistake one sentence that
-//! names the place, the cause and the next step.
+//! Configuration files: TOML text in, checked values out, and for a mistake one sentence that names
+//! the place, the cause and the next step.
 //!
-//! Unknown keys are mistakes. Paths in a file are relative to that file. Nothing is read here but
-//! the configuration file itself.
+//! Unknown keys are mistakes. Paths in a file are relative to that file. This module reads only the
+//! configuration file itself.
 
 mod agent;
 mod connector;
@@ -29,7 +29,8 @@ use crate::address::RelayAddress;
 use crate::base::duration;
 use crate::base::exit::ExitError;
 
-/// Most relays of one machine: two that fail over to each other, and as many again while moving.
+/// Maximum number of relays of one machine: two that fail over to each other, and as many again
+/// while moving.
 pub(crate) const MAX_RELAYS: usize = 4;
 
 /// The files of an identity and of its trust anchors, in PEM.
@@ -39,19 +40,21 @@ pub(crate) struct TlsFiles {
     pub(crate) ca: PathBuf,
     pub(crate) certificate: PathBuf,
     pub(crate) key: PathBuf,
-    /// Certificates that the CA took back, as a list that it signed (RFC 5280 §5).
+    /// Certificates that the CA revoked, as a list that it signed (RFC 5280 §5).
     pub(crate) revoked: Option<PathBuf>,
 }
 
-/// What forwarding may take.
+/// Limits of forwarding.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct ForwardLimits {
-    /// Forwarded connections at a time; further ones wait to be accepted (agent) or are refused
-    /// (connector). The default, 16,384, is half of what one address can hold towards another.
+    /// Maximum number of forwarded connections; further ones wait to be accepted (agent) or are
+    /// refused (connector). The default, 16,384, is half of what one address can hold towards
+    /// another.
     pub(crate) connections: usize,
-    /// How long a connection that one side has finished may stay without a byte. The default, an
-    /// hour, is longer than people wait for an answer; connections open both ways are never cut.
+    /// How long a connection that one side has finished may be idle. The default, an hour, is
+    /// longer than people wait for an answer; connections that are open in both directions are
+    /// never cut.
     #[serde(with = "duration")]
     pub(crate) half_open: Duration,
 }
@@ -62,7 +65,7 @@ impl Default for ForwardLimits {
     }
 }
 
-/// How soon a dead peer is noticed.
+/// How soon a dead peer is detected.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct HeartbeatConfig {
@@ -72,7 +75,7 @@ pub(crate) struct HeartbeatConfig {
     /// Time within which the answer to one counts.
     #[serde(with = "duration")]
     pub(crate) ack_within: Duration,
-    /// Silence after which the peer is taken for dead.
+    /// Silence after which the peer is considered dead.
     #[serde(with = "duration")]
     pub(crate) dead_after: Duration,
 }

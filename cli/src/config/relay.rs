@@ -1,4 +1,4 @@
-//! `relay.toml`: where a relay listens, what it is called, and whose members it serves.
+//! `relay.toml`: where a relay listens, how clients address it, and which meshes it serves.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -19,20 +19,21 @@ use crate::base::exit::ExitError;
 pub(crate) struct RelayConfig {
     /// The UDP address that clients reach.
     pub(crate) listen: SocketAddr,
-    /// The port of the second socket, for address discovery; the one after `listen`'s without it.
+    /// The port of the second socket, for address discovery. The default is the port after
+    /// `listen`'s.
     pub(crate) discovery_port: Option<u16>,
-    /// The TCP port for networks without UDP; 443 without it, where that can be had.
+    /// The TCP port for networks without UDP. The default is 443, if that is available.
     pub(crate) tcp_port: Option<u16>,
-    /// Whether it is left out.
+    /// True if there is no TCP port.
     #[serde(default)]
     pub(crate) no_tcp: bool,
-    /// Where clients reach it, if not at its own addresses.
+    /// Addresses at which clients reach it, if not at its own.
     #[serde(default)]
     pub(crate) advertise: Vec<HostPort>,
-    /// The meshes whose members may use it; without any, every mesh.
+    /// The meshes whose members may use it. The default is every mesh.
     #[serde(default)]
     pub(crate) allow_meshes: Vec<MeshKey>,
-    /// Megabits a second that one client may have passed on; a thousand without it.
+    /// Megabits a second that one client may have forwarded. The default is a thousand.
     pub(crate) mbits_per_client: Option<NonZeroU32>,
 }
 

@@ -1,4 +1,4 @@
-//! Which connector an agent's file means, and with what identity it is dialled: one that the file
+//! The connector that an agent's file names, and the identity to dial it with: one that the file
 //! describes, or one that this machine was invited to.
 
 use std::path::Path;
@@ -20,35 +20,35 @@ pub(super) struct RemoteKeys {
     known: Option<String>,
 }
 
-/// A connector by where it may be and who it must prove to be.
+/// A connector by its possible addresses and the identity that it must prove.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RemoteConnector {
-    /// Each may have several addresses, and any of them will do.
+    /// Each may have several addresses, and any of them is sufficient.
     pub(crate) addresses: Vec<HostAddress>,
-    /// Relays that it may be registered at, and any of them will do as well.
+    /// Relays that it may be registered at, and any of them is sufficient.
     pub(crate) relays: Vec<RelayAddress>,
-    /// What it is asked for at a relay.
+    /// The service to look up at a relay.
     pub(crate) service: Option<ServiceName>,
     /// The name that its certificate must carry.
     pub(crate) name: String,
 }
 
-/// Which connector an agent dials, and with what identity.
+/// The connector that an agent dials, and the identity to dial it with.
 #[derive(Debug, Clone)]
 pub(crate) enum AgentTarget {
-    /// The one of an invite that this machine followed, by the name it is known under.
+    /// The one of an invite that this machine redeemed, by its saved name.
     Known(String),
     /// One that the file describes.
     Given(RemoteConnector, TlsFiles),
 }
 
 impl RemoteConnector {
-    /// One that is reached at its own addresses.
+    /// Returns a connector that is reached at its own addresses.
     pub(crate) const fn at(addresses: Vec<HostAddress>, name: String) -> Self {
         Self { addresses, name, relays: Vec::new(), service: None }
     }
 
-    /// The same, also by these relays, where it is asked for `service`.
+    /// Returns the same, also by these relays, with `service` to look up.
     #[must_use]
     pub(crate) fn by(mut self, relays: &[RelayAddress], service: Option<&ServiceName>) -> Self {
         for relay in relays {
@@ -65,7 +65,7 @@ impl RemoteConnector {
 }
 
 impl RemoteKeys {
-    /// The target, which needs no address where there are relays.
+    /// Returns the target, which needs no address if there are relays.
     pub(super) fn target(
         self,
         tls: Option<TlsFiles>,

@@ -1,4 +1,4 @@
-//! One service of a connector, as it is written in a file and as it is meant.
+//! One service of a connector: its keys in a file, and the checked values.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use crate::address::{Backend, HostPort};
 
-/// How the names of the services begin that every connector has of its own.
+/// Prefix of the names of the built-in services of every connector.
 const RESERVED: &str = "adit.";
 
 /// One private service.
@@ -16,10 +16,10 @@ const RESERVED: &str = "adit.";
 #[serde(try_from = "ServiceKeys")]
 pub(crate) struct ServiceConfig {
     pub(crate) name: ServiceName,
-    /// Where the service is, from here.
+    /// The service's address as this machine reaches it.
     pub(crate) backend: Backend,
-    /// Names of the devices that may use it, as in their verified certificates. Without the
-    /// key every device of the CA may; with an empty list none.
+    /// Names of the devices that may use it, as in their verified certificates. Without the key
+    /// every device of the CA may; with an empty list none.
     pub(crate) allow: Option<BTreeSet<String>>,
 }
 
@@ -64,7 +64,7 @@ impl ServiceConfig {
     /// Makes a relative path one that is relative to the directory of the file.
     ///
     /// # Errors
-    /// When no socket can have the path that results.
+    /// If no socket can have the path that results.
     #[cfg(unix)]
     pub(super) fn resolve(&mut self, directory: &Path) -> Result<(), String> {
         if let Backend::Unix(path) = &self.backend {
@@ -73,7 +73,7 @@ impl ServiceConfig {
         Ok(())
     }
 
-    /// There is nothing to resolve on a system without Unix sockets.
+    /// Does no work: this system has no Unix sockets.
     ///
     /// # Errors
     /// None.

@@ -1,4 +1,4 @@
-//! What configuration files are accepted, and what is said about the others.
+//! Which configuration files are accepted, and the errors for the others.
 
 use super::*;
 use crate::address::Backend;

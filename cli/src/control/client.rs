@@ -1,5 +1,5 @@
-//! The asker's end of the control sockets of a home. It decides how long to wait for an answer and
-//! how much of one to read.
+//! The client of the control sockets of a home. It decides how long to wait for an answer and how
+//! much of one to read.
 
 use std::path::{Path, PathBuf};
 
@@ -11,13 +11,13 @@ use super::protocol::{self, ControlRequest, MAX_ANSWER};
 use super::{ControlAnswer, socket};
 use crate::base::exit::ExitError;
 
-/// Sockets asked at a time: fewer than the files that a process may have open anywhere.
+/// Sockets asked concurrently: fewer than the files that a process may have open on any system.
 const AT_ONCE: usize = 64;
 
 /// Asks every process that has a socket in the directory `run`.
 ///
 /// # Errors
-/// When it cannot be seen what is there.
+/// If the directory cannot be read.
 pub(super) async fn ask_all(
     run: &Path,
     request: ControlRequest,
@@ -40,7 +40,7 @@ pub(super) async fn ask_all(
     Ok(heard)
 }
 
-/// Asks one process; `None` if it is gone.
+/// Asks one process. Returns `None` if the process is gone.
 async fn ask(path: PathBuf, request: ControlRequest) -> Option<ControlAnswer> {
     let socket = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let patience = request.patience();

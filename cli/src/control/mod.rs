@@ -1,5 +1,5 @@
-//! How commands talk to an `adit` that runs on this machine: over a Unix socket of its own in its
-//! home's `run/`, one JSON object a line each way.
+//! How commands talk to a running `adit` on this machine: over a Unix socket of its own in its
+//! home's `run/`, one JSON object per line in each direction.
 //!
 //! | request | answer |
 //! |---|---|
@@ -7,9 +7,9 @@
 //! | `{"op":"reload"}` | `{"ok":true,…}` with what the role did |
 //! | anything else, or what failed | `{"ok":false,"error":"a sentence"}` |
 //!
-//! It decides who may ask, which is the user that runs the process and root, and how much. What is
-//! answered is the process's own ([`Controlled`]). No process needs its socket: one that cannot have it
-//! logs that once and runs on.
+//! It decides who may ask, which is the user that runs the process and root, and how much. The
+//! process itself supplies the answer ([`Controlled`]). No process needs its socket: if it cannot
+//! have one, it logs that once and continues.
 
 #[cfg(unix)]
 mod client;
@@ -28,7 +28,7 @@ pub(crate) use self::protocol::ControlRequest;
 use crate::base::exit::ExitError;
 use crate::homedir::Home;
 
-/// What a process answers with when it is asked over its socket.
+/// What a process answers over its socket.
 pub(crate) trait Controlled: Send + Sync + 'static {
     /// Returns the role of the process, which is a part of the socket's name.
     fn role(&self) -> &'static str;
@@ -36,15 +36,15 @@ pub(crate) trait Controlled: Send + Sync + 'static {
     /// Returns the status, as the JSON object that is sent.
     fn status(&self) -> impl Serialize;
 
-    /// Puts in force what the files of the process say now, and returns what the asker gets to know of
-    /// it. It runs to its end even if the asker leaves, and never twice at a time.
+    /// Applies the present contents of the process's files. Returns what the client is shown. It
+    /// runs to its end even if the client leaves, and never twice concurrently.
     ///
     /// # Errors
-    /// What went wrong, or that there is nothing to reload.
+    /// What went wrong, or that the process has no files to reload.
     fn reload(&self) -> impl Future<Output = Result<Map<String, Value>, ExitError>> + Send;
 }
 
-/// The socket of a running process; it is gone with this value.
+/// The socket of a running process, removed with this value.
 #[derive(Debug)]
 pub(crate) struct ControlSocket {
     #[cfg(unix)]
@@ -60,7 +60,7 @@ pub(crate) struct ControlAnswer {
     pub(crate) answer: Result<Map<String, Value>, String>,
 }
 
-/// Opens the socket of this process. Without one it is warned, and everything else works.
+/// Opens the socket of this process. If that fails, it logs a warning, and everything else works.
 #[cfg(unix)]
 pub(crate) async fn open(
     home: Result<&Home, &ExitError>,
@@ -92,7 +92,7 @@ pub(crate) async fn open(
 /// Asks every process of a home, all concurrently. Sockets that killed processes left are removed.
 ///
 /// # Errors
-/// When it cannot be seen what runs.
+/// If the directory of sockets cannot be read.
 #[cfg(unix)]
 pub(crate) async fn ask_all(
     home: &Home,
@@ -113,8 +113,8 @@ pub(crate) async fn ask_all(
     Err(ExitError::usage("a running adit can be asked on Unix alone; look at its log instead"))
 }
 
-/// Has every process of a home put in force what its files say now; returns how many did. One that
-/// does not hear it looks by itself.
+/// Makes every process of a home apply the present contents of its files. Returns how many did. A
+/// process that is not reached polls its files itself.
 pub(crate) async fn reload(home: &Home) -> usize {
     let heard = ask_all(home, ControlRequest::Reload).await.unwrap_or_default();
     heard.iter().filter(|heard| heard.answer.is_ok()).count()

@@ -1,31 +1,31 @@
-//! The lines of the control socket: what a request is, what an answer looks like, and how long
-//! either may be. Nothing here reads or writes.
+//! The lines of the control socket: the form of requests and answers, and the maximum length of
+//! either. It does no IO.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// The longest request, its end of line included: the known ones have 15 bytes.
+/// Longest request, its end of line included: the known ones have 15 bytes.
 pub(super) const MAX_REQUEST: usize = 1024;
 
-/// The longest answer that is read: a status takes about 1 KiB for each peer, of which a node has
-/// at most 16,384 unless it is configured to take more.
+/// Longest answer that is read: a status takes about 1 KiB for each peer, of which a node has at
+/// most 16,384 unless it is configured to accept more.
 pub(super) const MAX_ANSWER: u64 = 64 * 1024 * 1024;
 
-/// What can be asked of a process.
+/// A request to a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
 pub(crate) enum ControlRequest {
-    /// How it is doing.
+    /// Report the status.
     Status,
-    /// To read its certificates and trust anchors again.
+    /// Read the certificates and trust anchors again.
     Reload,
 }
 
 impl ControlRequest {
-    /// How long an answer is waited for. A process that takes longer for a status hangs; a reload
-    /// reads files.
+    /// Returns how long to wait for an answer. A process that takes longer for a status hangs; a
+    /// reload reads files.
     pub(super) const fn patience(self) -> Duration {
         match self {
             Self::Status => Duration::from_secs(2),
@@ -36,7 +36,7 @@ impl ControlRequest {
     /// Reads a line.
     ///
     /// # Errors
-    /// What is wrong with it, and what would be right.
+    /// What is wrong with it, and the right form.
     pub(super) fn parse(line: &[u8]) -> Result<Self, String> {
         serde_json::from_slice(line).map_err(|error| {
             format!("not a request: {error}; send {{\"op\":\"status\"}} or {{\"op\":\"reload\"}}")
@@ -61,12 +61,12 @@ struct RefusedAnswer<'a> {
     error: &'a str,
 }
 
-/// The line that answers a request.
+/// Returns the line that answers a request.
 pub(super) fn accepted<T: Serialize>(value: &T) -> Vec<u8> {
     line(&AcceptedAnswer { ok: true, value })
 }
 
-/// The line with the reason why there is no answer.
+/// Returns the line with the reason why there is no answer.
 pub(super) fn refused(error: &str) -> Vec<u8> {
     line(&RefusedAnswer { ok: false, error })
 }

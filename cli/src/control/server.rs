@@ -1,6 +1,6 @@
-//! The process's end of its control socket. It decides how many may ask at a time, how long they
-//! may take, and how much of the process's time answering gets: whatever they do, the tunnel that
-//! runs on the same thread does not wait for them.
+//! The server of a process's control socket. It decides how many clients may ask concurrently, how
+//! long they may take, and how much of the process's time goes into answers: whatever clients do,
+//! the tunnel on the same thread does not wait for them.
 
 use std::io::{self, Write as _};
 use std::path::Path;
@@ -19,18 +19,18 @@ use super::socket::{self, BoundSocket, SocketFile};
 use crate::base::exit::ExitError;
 use crate::base::task::Background;
 
-/// Clients at a time. A person watches in a window or two, and scripts ask and leave.
+/// Maximum number of clients. A person watches in a window or two, and scripts ask and leave.
 const CLIENTS: usize = 16;
 
 /// How long a client may take to send a request, the first and each later one, and to read an
-/// answer. One who watches asks every second.
+/// answer. A client that watches asks every second.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How many times as long as a status took to make until the next one is made: with 16,384 peers
-/// one takes a tenth of a second, and the tunnel is to have nine tenths of the time.
+/// Pause after a status, as a multiple of the time that it took: with 16,384 peers one takes a
+/// tenth of a second, and the tunnel is to have nine tenths of the time.
 const REST: u32 = 9;
 
-/// Pause after the system had no room for another client.
+/// Pause after the system could not accept another client.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// A socket, served as long as this lives.
@@ -43,7 +43,7 @@ pub(super) struct ServedSocket {
 /// Opens the socket of a process in the directory `run`, which is created.
 ///
 /// # Errors
-/// A sentence about what is in the way.
+/// A sentence about the obstacle.
 pub(super) async fn open(run: &Path, process: impl Controlled) -> Result<ServedSocket, ExitError> {
     socket::sweep(run).await;
     let name = format!("{}-{}.sock", process.role(), std::process::id());
@@ -78,7 +78,7 @@ async fn serve<P: Controlled>(
 }
 
 fn admit(client: &UnixStream, owner: u32, clients: usize) -> Result<(), &'static str> {
-    // The permissions keep others out already, unless somebody changed them.
+    // The permissions keep other users out already, unless they were changed.
     let is_trusted = client.peer_cred().is_ok_and(|who| may_ask(who.uid(), owner));
     match (is_trusted, clients < CLIENTS) {
         (false, _) => Err("this process is another user's; ask as that user"),
@@ -87,7 +87,7 @@ fn admit(client: &UnixStream, owner: u32, clients: usize) -> Result<(), &'static
     }
 }
 
-/// Sends the reason and hangs up, without waiting: a new connection has room for a line.
+/// Sends the reason and closes, without waiting: a new connection has room for a line.
 fn turn_away(client: UnixStream, sentence: &str) {
     let _ = client.into_std().and_then(|mut client| client.write(&protocol::refused(sentence)));
 }
@@ -97,7 +97,7 @@ const fn may_ask(user: u32, owner: u32) -> bool {
     user == owner || user == ROOT
 }
 
-/// Answers one client until it leaves, takes too long or sends what is no line.
+/// Answers one client until it leaves, takes too long or sends anything but a line.
 async fn attend<P: Controlled>(
     mut client: UnixStream,
     handler: Arc<ControlHandler<P>>,
@@ -117,7 +117,7 @@ async fn attend<P: Controlled>(
     }
 }
 
-/// The next line, or the first bytes of one that is too long.
+/// Reads the next line, or the first bytes of one that is too long.
 async fn next_line<R>(read: &mut BufReader<R>) -> io::Result<Option<Vec<u8>>>
 where
     R: tokio::io::AsyncRead + Unpin,
@@ -128,7 +128,7 @@ where
     Ok(Some(line).filter(|line| !line.is_empty()))
 }
 
-/// Answers the requests of all clients, one at a time of each kind.
+/// Answers the requests of all clients, one of each kind at a time.
 struct ControlHandler<P> {
     process: P,
     /// When the next status may be made.

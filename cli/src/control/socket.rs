@@ -1,5 +1,5 @@
-//! The files of control sockets: made so that nobody else can ever connect, gone with the process,
-//! and recognised when a process that was killed left its own behind.
+//! The files of control sockets: made so that no other user can ever connect, removed with the
+//! process, and recognised when a killed process left its own behind.
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -16,7 +16,7 @@ use crate::homedir::store;
 pub(super) struct BoundSocket {
     pub(super) listener: UnixListener,
     pub(super) place: SocketFile,
-    /// The user it belongs to.
+    /// The user who owns it.
     pub(super) owner: u32,
 }
 
@@ -39,11 +39,11 @@ impl Drop for SocketFile {
 
 /// Listens as `name` in the directory `run`, which is created.
 ///
-/// The socket gets its name only once it listens, so that a client that finds one that refuses knows that
-/// its process is gone.
+/// The socket gets its name only once it listens. A client that is refused can therefore conclude
+/// that the process is gone.
 ///
 /// # Errors
-/// A sentence about what is in the way.
+/// A sentence about the obstacle.
 pub(super) async fn bind(run: &Path, name: &str) -> Result<BoundSocket, ExitError> {
     let path = run.join(name);
     close_to_others(run)?;
@@ -75,7 +75,7 @@ pub(super) async fn bind(run: &Path, name: &str) -> Result<BoundSocket, ExitErro
     }
 }
 
-/// Creates the directory, and closes one that others can enter.
+/// Creates the directory, and removes other users' access to an existing one.
 fn close_to_others(run: &Path) -> Result<(), ExitError> {
     store::directory(run)?;
     let closed = fs::metadata(run).and_then(|found| match found.mode() & 0o077 {
@@ -96,7 +96,7 @@ fn cannot_listen(path: &Path, error: &io::Error) -> ExitError {
     store::cannot_write(path, error)
 }
 
-/// The sockets in a directory that may not be there, in the order of their names.
+/// Returns the sockets in a directory, which may be missing, in the order of their names.
 ///
 /// # Errors
 /// The error of the system about the directory.
@@ -119,10 +119,10 @@ pub(super) fn list(run: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Connects to a socket, and removes it if it was left behind; then there is none.
+/// Connects to a socket. Returns `None`, and removes the socket, if its process is gone.
 ///
 /// # Errors
-/// Why a socket that somebody may listen on cannot be connected to.
+/// Why a socket that may have a listener cannot be connected to.
 pub(super) async fn connect(path: &Path) -> io::Result<Option<UnixStream>> {
     match UnixStream::connect(path).await {
         Ok(stream) => Ok(Some(stream)),

@@ -1,4 +1,4 @@
-//! What a network allows, asked of it, and what is found.
+//! Measures what a network allows, and reports it.
 
 pub(crate) mod network;
 pub(crate) mod report;

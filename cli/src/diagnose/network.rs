@@ -1,5 +1,4 @@
-//! Asks one relay. It decides how long each question may take; `report` decides what the
-//! answers mean.
+//! Probes one relay. It decides how long each question may take; `report` interprets the answers.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -22,27 +21,27 @@ use crate::net::interfaces;
 use crate::net::node::{self, RunningNode};
 use crate::net::port_mapping::{self, PortMappingState};
 
-/// How long a name may take.
+/// How long a name may take to resolve.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a relay may take to answer: its first packet is sent again after 1 s and 3 s, and TCP is
-/// tried after 2 s.
+/// How long a relay may take to answer: its first packet is sent again after 1 s and 3 s, and TCP
+/// is tried after 2 s.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long the kind of NAT may take to be known once a relay is attached: probes are few and go to
-/// two of its ports.
+/// Time to determine the kind of NAT once a relay is connected: probes are few and go to two of its
+/// ports.
 const NAT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How long a relay is taken leave of.
+/// How long closing the connection to a relay may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// How often it is looked whether it is.
+/// Interval at which the kind of NAT is polled.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Everything about one relay.
+/// Returns everything about one relay.
 ///
 /// # Errors
-/// When this machine itself cannot ask.
+/// If this machine itself cannot send.
 pub(crate) async fn relay(place: &RelayTarget) -> Result<RelayReport, ExitError> {
     let began = Instant::now();
     let resolved = timeout(RESOLVE_TIMEOUT, place.at.resolve()).await;
@@ -52,7 +51,7 @@ pub(crate) async fn relay(place: &RelayTarget) -> Result<RelayReport, ExitError>
         Ok(Err(error)) => return Ok(found.unresolved(error.to_string())),
         Err(_) => return Ok(found.unresolved("no answer within 5 s".to_owned())),
     };
-    // The first of each family shows what the family does.
+    // The first of each family represents the family.
     let families = [SocketAddr::is_ipv4, SocketAddr::is_ipv6];
     let firsts = families.map(|is_it| addresses.iter().copied().find(is_it));
     for address in firsts.into_iter().flatten() {
@@ -63,7 +62,7 @@ pub(crate) async fn relay(place: &RelayTarget) -> Result<RelayReport, ExitError>
     Ok(found)
 }
 
-/// Whether the gateway maps the port of a socket, which is open for that long.
+/// Returns whether the gateway maps the port of a socket, which is open for that long.
 pub(crate) async fn gateway() -> PortMappingState {
     let socket = tokio::net::UdpSocket::bind((std::net::Ipv4Addr::UNSPECIFIED, 0)).await;
     match socket.as_ref().ok().and_then(|socket| socket.local_addr().ok()) {
@@ -80,7 +79,7 @@ async fn udp(place: &RelayTarget, address: SocketAddr) -> Result<UdpResult, Exit
         Err(stop) => return Ok(UdpResult::silent(address, stop.to_string())),
     };
     let answer = asker.ask(address, place.key.is_some()).await;
-    // The relay is notified immediately; there is no need to wait until nothing more is in flight.
+    // The relay is notified immediately; there is no need to wait until no packet is in flight.
     let _ = timeout(CLOSE_TIMEOUT, asker.node.end()).await;
     Ok(answer)
 }
@@ -100,7 +99,7 @@ impl RelayProbe {
         address: SocketAddr,
         identity: Identity,
     ) -> Result<Self, ExitError> {
-        // Where no key was given, no key is right, and the refusal is the answer.
+        // Without a given key no key is right, and the rejection is the answer.
         let trust = Trust::pinned_leaf(place.key.unwrap_or(KeyDigest([0; 32])));
         let tls = Tls::new(identity, trust);
         let wrong = |error: &dyn std::fmt::Display| ExitError::usage(format!("{address}: {error}"));
@@ -160,7 +159,7 @@ fn is_about_key(failure: &Failure) -> bool {
     failure.category() == Category::Authentication
 }
 
-/// Whether TLS over TCP gets to the relay's machine, where UDP does not.
+/// Returns true if TLS over TCP reaches the relay's machine, where UDP does not.
 async fn tcp(addresses: &[SocketAddr], port: u16) -> bool {
     for address in addresses {
         let to = SocketAddr::new(address.ip(), port);

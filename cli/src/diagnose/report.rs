@@ -1,4 +1,4 @@
-//! What was found of a network, in words, as JSON, and as an exit code. Values in, text out.
+//! The result of a network check, in words, as JSON, and as an exit code. Values in, text out.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -13,19 +13,19 @@ use crate::base::units::millis;
 use crate::net::port_mapping::{self, PortMappingState};
 use crate::observe::render::nat;
 
-/// Everything that was found.
+/// All results.
 #[derive(Debug, Serialize)]
 pub(crate) struct NetworkReport {
     relays: Vec<RelayReport>,
     /// The kind of NAT, as far as any relay has shown it.
     mapping: Mapping,
-    /// Whether a relay was reached over IPv6.
+    /// True if a relay was reached over IPv6.
     ipv6: bool,
     /// What the gateway of this network maps, if it was asked.
     port_mapping: PortMappingState,
 }
 
-/// What was found of one relay.
+/// The results for one relay.
 #[derive(Debug, Serialize)]
 pub(crate) struct RelayReport {
     relay: String,
@@ -34,13 +34,13 @@ pub(crate) struct RelayReport {
     /// Why the name has no address.
     unresolved: Option<String>,
     pub(crate) udp: Vec<UdpResult>,
-    /// The port at which it takes TLS over TCP.
+    /// The port at which it accepts TLS over TCP.
     tcp_port: u16,
-    /// Whether something takes connections there.
+    /// True if a process accepts connections there.
     pub(crate) tcp: bool,
 }
 
-/// What came of one address.
+/// The result for one address.
 #[derive(Debug, Serialize)]
 pub(crate) struct UdpResult {
     address: SocketAddr,
@@ -48,7 +48,7 @@ pub(crate) struct UdpResult {
     /// From the first packet to a connection.
     connected_ms: Option<f64>,
     rtt_ms: Option<f64>,
-    /// Where the relay sees this machine.
+    /// This machine's address as the relay sees it.
     observed: Option<SocketAddr>,
     mapping: Mapping,
     /// Why there is no answer.
@@ -60,11 +60,11 @@ pub(crate) struct UdpResult {
 enum UdpAnswer {
     /// It is the relay.
     Relay,
-    /// It is the relay, and only TCP reaches it.
+    /// It is the relay, and it is reachable only by TCP.
     Tcp,
-    /// Something answered, and no key was given to know it by.
+    /// A peer answered, and no key was given to verify it.
     Unverified,
-    /// Something answered with another key.
+    /// A peer answered with another key.
     OtherKey,
     None,
 }
@@ -109,7 +109,8 @@ impl UdpResult {
         Self { why: Some(why), ..Self::new(address, UdpAnswer::None) }
     }
 
-    /// The first round trips were those of a wait for UDP, and show nothing of TCP's.
+    /// Returns a result by TCP. Its first round trips include the wait for UDP, so that they do not
+    /// describe TCP.
     pub(crate) fn by_tcp(address: SocketAddr, connected: Duration) -> Self {
         Self { connected_ms: Some(millis(connected)), ..Self::new(address, UdpAnswer::Tcp) }
     }
@@ -140,21 +141,21 @@ impl NetworkReport {
         Self { mapping, ipv6, port_mapping, relays }
     }
 
-    /// Whether a relay sees this machine at another address than its own.
+    /// Returns true if a relay sees this machine at another address than its own.
     pub(crate) fn sees_nat(&self) -> bool {
         let seen = self.relays.iter().flat_map(|relay| &relay.udp).filter_map(|udp| udp.observed);
         self.mapping != Mapping::None && seen.into_iter().any(port_mapping::is_translated)
     }
 
-    /// The same with what came of asking the gateway.
+    /// Returns the same with the result for the gateway.
     pub(crate) fn with_port_mapping(self, port_mapping: PortMappingState) -> Self {
         Self { port_mapping, ..self }
     }
 
-    /// Whether it is good enough.
+    /// Checks that the network is good enough.
     ///
     /// # Errors
-    /// What is not, and what to do about it.
+    /// What is not good enough, and the next step.
     pub(crate) fn verdict(&self) -> Result<(), ExitError> {
         let any = |answer| self.relays.iter().any(|relay| relay.has(answer));
         if any(UdpAnswer::Relay) {

@@ -1,5 +1,5 @@
-//! The device's questions: it enrols with an invite, renews before its certificate ends, and gets
-//! itself a new key when asked to.
+//! The device's requests: it enrols with an invite, renews before its certificate expires, and gets
+//! itself a new key on request.
 
 use std::time::Duration;
 
@@ -25,14 +25,14 @@ use crate::net::dialer::Dialer;
 use crate::net::link::reach;
 use crate::net::node::CONNECT_TIMEOUT;
 
-/// How long one question may take once there is a connection.
+/// How long one request may take once there is a connection.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Follows an invite: gives the name under which its service is known here from now on. It asks
-/// for as long as the invite is good, or for `limit`.
+/// Redeems an invite. Returns the name under which its service is saved here. It retries until the
+/// invite expires, or for `limit`.
 ///
 /// # Errors
-/// Why it cannot be followed.
+/// Why it cannot be redeemed.
 pub(crate) async fn redeem(
     home: &Home,
     invite: &Invite,
@@ -40,7 +40,7 @@ pub(crate) async fn redeem(
 ) -> Result<String, ExitError> {
     let left = time_left(invite)?;
     let membership = Membership::of(home, invite.ca);
-    // Before anybody is asked: a home that cannot be written costs no invite.
+    // Before the connector is asked: a home that cannot be written costs no invite.
     membership.key()?;
     let (identity, _) = invite.secret.identity()?;
     let relay_identity = identity.clone();
@@ -105,7 +105,7 @@ fn time_left(invite: &Invite) -> Result<Duration, ExitError> {
     Ok(Duration::from_secs(left.max(1)))
 }
 
-/// What a refusal of the invite's key means to who holds it.
+/// Returns the error for a rejected key of an invite.
 fn if_refused(stop: ExitError, invite: &Invite) -> ExitError {
     if stop.exit() != Exit::Authentication || stop.is_about_clock() {
         return stop;
@@ -120,8 +120,8 @@ fn if_refused(stop: ExitError, invite: &Invite) -> ExitError {
     )
 }
 
-/// Asks for a certificate, and for one with a new key where the present one is refused: a device that
-/// was revoked stays so, and comes in as a new one when it is invited again.
+/// Requests a certificate, with a new key if the present one is rejected: a revoked device stays
+/// revoked, and becomes a new one when it is invited again.
 async fn enrol(
     peer: &Peer,
     membership: &Membership,
@@ -156,16 +156,16 @@ async fn enrol_with(
     Ok(ask(peer, &EnrolmentRequest::Enrol { csr, label: certificate::this_machine() }).await)
 }
 
-/// Gets the next certificate over a connection that is up, for the present key or a new one.
+/// Requests the next certificate over an existing connection, for the present key or a new one.
 ///
 /// # Errors
-/// Why there is none; the present one is still there.
+/// Why there is none; the present one is kept.
 pub(crate) async fn renew(
     peer: &Peer,
     membership: &Membership,
     rotate: bool,
 ) -> Result<(), ExitError> {
-    // On the disk before it is asked for: one that has no room costs nothing.
+    // On the disk before it is requested: a full disk costs no certificate.
     let key = if rotate { membership.next_key()? } else { membership.key()? };
     let csr = certificate::request_pem(&key)?;
     let answer = ask(peer, &EnrolmentRequest::Renew { csr }).await?;

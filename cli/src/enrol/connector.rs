@@ -1,5 +1,5 @@
 //! The connector's answers: it signs for guests who hold an unspent invite, and for members who are
-//! not revoked. The mesh decides who that is; this module reads who asks.
+//! not revoked. The mesh decides who that is; this module reads the identity of the requester.
 
 use adit_tokio::core::error::{Code, Failure};
 use adit_tokio::core::tls::Credential;
@@ -9,7 +9,7 @@ use crate::identity::mesh::certificate::CertificateRequest;
 use crate::identity::mesh::registry::id_among;
 use crate::identity::mesh::{Denied, Mesh};
 
-/// Answers one question, on the disk before it returns.
+/// Answers one request, on the disk before it returns.
 ///
 /// # Errors
 /// The failure that the peer gets instead.
@@ -41,7 +41,8 @@ pub(crate) fn answer(
     Ok(EnrolmentResponse { device: device.id, certificate: certified.pem, ca })
 }
 
-/// What the peer hears: why it is refused, and nothing of this machine's troubles.
+/// Returns the failure that the peer receives: why it is refused, without the internal errors of
+/// this machine.
 fn to_failure(denied: Denied) -> Failure {
     match denied {
         Denied::Refused(refusal) => {
@@ -55,7 +56,7 @@ fn to_failure(denied: Denied) -> Failure {
     }
 }
 
-/// A label for people's eyes: what it calls itself, without what a terminal would obey.
+/// Returns a label for people: what the device calls itself, without terminal control characters.
 fn sanitised(label: &str) -> String {
     label
         .chars()

@@ -1,8 +1,8 @@
-//! From an invite to a certificate, and from a certificate to the next one: the messages of the
-//! two sides (docs/protocol.md, "Operations of a connector"). Both travel as requests within the
+//! From an invite to a certificate, and from a certificate to the next one: the messages of the two
+//! sides (docs/protocol.md, "Operations of a connector"). Both travel as requests within the
 //! tunnel's own TLS session.
 //!
-//! `connector` answers, `agent` asks. That the asker holds the invite's secret was proven by TLS: it
+//! `connector` answers, `agent` asks. TLS proves that the requester holds the invite's secret: it
 //! is the key that the session was authenticated with.
 
 pub(crate) mod agent;
@@ -11,7 +11,7 @@ pub(crate) mod renewal;
 
 use serde::{Deserialize, Serialize};
 
-/// What a device asks of its connector.
+/// A request of a device to its connector.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
 pub(crate) enum EnrolmentRequest {
@@ -41,5 +41,5 @@ pub(crate) struct EnrolmentResponse {
     pub(crate) ca: String,
 }
 
-/// Longest label kept.
+/// Maximum length of a stored label.
 const MAX_LABEL: usize = 63;

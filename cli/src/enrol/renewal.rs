@@ -1,4 +1,4 @@
-//! A device's certificate, renewed before it ends over the connection that it has. It decides when;
+//! A device's certificate, renewed before it expires over the existing connection. It decides when;
 //! the connector decides whether.
 
 use std::time::Duration;
@@ -8,10 +8,10 @@ use crate::enrol;
 use crate::identity::member::Membership;
 use crate::net::link::Tunnel;
 
-/// Longest and shortest time between two looks at the certificate.
+/// Longest and shortest time between two checks of the certificate.
 const POLL_INTERVAL: (Duration, Duration) = (Duration::from_secs(3_600), Duration::from_secs(1));
 
-/// Looks after a membership, if there is one, for as long as the tunnel is kept up.
+/// Keeps a membership current, if there is one, for the life of the tunnel.
 pub(crate) async fn keep_current(membership: Option<Membership>, mut tunnel: Tunnel) {
     let Some(membership) = membership else { return };
     loop {
@@ -45,7 +45,7 @@ pub(crate) async fn keep_current(membership: Option<Membership>, mut tunnel: Tun
             }
             Err(stop) => {
                 tracing::warn!("this machine's certificate is not renewed: {stop}");
-                // Ten more tries in what is left, and no more than one an hour.
+                // Ten more attempts in the time that is left, and no more than one an hour.
                 let wait = Duration::from_secs(end.saturating_sub(now) / 10);
                 tokio::time::sleep(wait.clamp(POLL_INTERVAL.1, POLL_INTERVAL.0)).await;
             }

@@ -1,8 +1,8 @@
-//! One local connection and one stream of the tunnel, carried into each other.
+//! Copies one local connection and one stream of the tunnel into each other.
 //!
-//! An end of one direction is passed on as an end of that direction. A reset on either side
-//! resets the other. Nothing is read that there is no room for: a slow reader is felt by the
-//! writer at the other end. It holds no buffer while nothing moves.
+//! An end of one direction is passed on as an end of that direction. A reset on either side resets
+//! the other. It reads no more than there is room for, so that a slow reader slows the writer at
+//! the other end. An idle connection holds no buffer.
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
@@ -20,41 +20,41 @@ use super::socket::StreamSocket;
 /// loopback, more than 256 KiB carries no more.
 const READ: (usize, usize) = (16 * 1024, 256 * 1024);
 
-/// Room that makes a used buffer worth another read.
+/// Room that justifies another read into a used buffer.
 const WORTH_READING: usize = 4 * 1024;
 
-/// Most bytes and most pieces taken from the stream for one write to a socket.
+/// Maximum number of bytes and of pieces taken from the stream for one write to a socket.
 const WRITE: (usize, usize) = (256 * 1024, 64);
 
-/// Bytes one connection carries before the others of its thread have a turn: a small request waits
-/// for no more than this of each bulk transfer.
+/// Bytes that one connection copies before the others of its thread have a turn: a small request
+/// waits for no more than this of each bulk transfer.
 pub(super) const TURN: usize = 128 * 1024;
 
 /// The sending direction of a stream.
 pub(super) trait ByteSink {
-    /// Takes what there is room for from the front; ready once something was taken.
+    /// Takes what there is room for from the front; ready once some was taken.
     fn poll_give(
         &mut self,
         cx: &mut Context<'_>,
         chunk: &mut Bytes,
     ) -> Poll<Result<(), StreamError>>;
-    /// Everything was given.
+    /// Finishes the direction after what was given.
     fn finish(&mut self) -> Result<(), StreamError>;
-    /// What was given need not arrive.
+    /// Resets the direction; what was given need not arrive.
     fn reset(&mut self, code: Code);
 }
 
 /// The receiving direction of a stream.
 pub(super) trait ByteSource {
-    /// The next bytes in order, at most `max`; `None` at the end.
+    /// Returns the next bytes in order, at most `max`, or `None` at the end.
     fn poll_take(
         &mut self,
         cx: &mut Context<'_>,
         max: usize,
     ) -> Poll<Result<Option<Bytes>, StreamError>>;
-    /// Ready once the connection is gone, while nothing is taken.
+    /// Ready once the connection is lost, while no bytes are taken.
     fn poll_lost(&mut self, cx: &mut Context<'_>) -> Poll<StreamError>;
-    /// No more is wanted.
+    /// Stops the direction: no more bytes are wanted.
     fn stop(&mut self, code: Code);
 }
 
@@ -94,7 +94,7 @@ impl ByteSource for RecvHalf {
     }
 }
 
-/// Bytes carried, from the view of the local connection.
+/// Bytes copied, from the view of the local connection.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Totals {
     /// Read from the socket and given to the tunnel.
@@ -123,7 +123,7 @@ struct Progress {
     received_all: AtomicBool,
 }
 
-/// Carries both directions until both have ended, or one has broken, which ends the other. A
+/// Copies both directions until both have ended, or one has broken, which ends the other. A
 /// connection of which one direction has ended breaks when the other is silent for `half_open`.
 pub(super) async fn both_ways(
     socket: impl StreamSocket,
@@ -220,7 +220,7 @@ async fn write_socket(
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => tokio::select! {
                     biased;
                     result = socket.writable() => result?,
-                    // Who reads nothing any more must not hold on to a tunnel that is gone.
+                    // A client that no longer reads must not keep a tunnel that is lost.
                     error = poll_fn(|cx| source.poll_lost(cx)) => return Err(error.into()),
                 },
                 Err(error) => return Err(error.into()),
@@ -234,8 +234,8 @@ async fn write_socket(
     }
 }
 
-/// Pieces taken from the stream that one system call writes: a stream hands out what one packet
-/// brought, and a write for each would cost more than everything else here.
+/// Pieces taken from the stream that one system call writes: a stream returns the data of one
+/// packet at a time, and a write for each would cost more than everything else here.
 #[derive(Default)]
 struct Batch {
     pieces: Vec<Bytes>,
@@ -248,8 +248,7 @@ impl Batch {
         self.done == self.pieces.len()
     }
 
-    /// Takes all that is there, up to the limits; ready with something or with the end, which
-    /// is `true`.
+    /// Takes all that is there, up to the limits; ready with data or with the end, which is `true`.
     fn poll_fill(
         &mut self,
         source: &mut impl ByteSource,
@@ -309,9 +308,9 @@ impl Progress {
     }
 }
 
-/// Waits for what breaks a connection of which one direction has ended: silence for too long, or
-/// a reset that no read would report, since reading is over. It is polled after the two
-/// directions in the same task, so that it needs no waker to see what they did.
+/// Waits for what breaks a connection of which one direction has ended: silence for too long, or a
+/// reset that no read would report, since reading is over. It is polled after the two directions in
+/// the same task, so that it observes their progress without a waker.
 async fn linger(socket: &impl StreamSocket, progress: &Progress, half_open: Duration) -> Broken {
     poll_fn(|_| if progress.is_half_open() { Poll::Ready(()) } else { Poll::Pending }).await;
     let silence = async {

@@ -1,7 +1,7 @@
 //! TCP and Unix sockets over the tunnel: what an agent and a connector do with each connection.
 //!
-//! It decides about sockets, time limits and refusals. It knows nothing of how the tunnel is kept
-//! up, and it never looks at the bytes.
+//! It decides about sockets, time limits and rejections. It does not know how the tunnel is kept
+//! up, and never looks at the bytes.
 
 mod copy;
 pub(crate) mod egress;
@@ -17,13 +17,13 @@ use tokio::net::TcpStream;
 /// How long a new connection waits for the tunnel, or for the service behind it.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long the other end of a TCP connection may be silent before it is asked whether it is
-/// still there, and how often it is asked. A host that vanished holds a connection for about two
-/// minutes and a half, whatever the connection waits for.
+/// Silence of the other end of a TCP connection after which it is probed, and the interval of the
+/// probes. A connection to a host that vanished ends after about two and a half minutes, whatever
+/// it waits for.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(15));
 
-/// What every forwarded TCP connection is set to. A socket that refuses has died already, which
-/// the first read will show.
+/// Sets the options of every forwarded TCP connection. A socket that fails here is closed already,
+/// which the first read will show.
 fn prepare(tcp: &TcpStream) {
     let _ = tcp.set_nodelay(true);
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE.0).with_interval(KEEPALIVE.1);

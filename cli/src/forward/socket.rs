@@ -1,5 +1,5 @@
-//! What the two ends of a forwarded connection are made of: TCP, or a Unix stream socket. It
-//! defines how each is read, written, ended and broken off; it decides nothing.
+//! The two ends of a forwarded connection: TCP, or a Unix stream socket. It defines how each is
+//! read, written, ended and broken off; it makes no decision.
 
 use std::future::Future;
 use std::io::{self, IoSlice};
@@ -18,7 +18,7 @@ pub(super) trait StreamSocket {
     fn readable(&self) -> impl Future<Output = io::Result<()>> + Send;
     /// Completes when a write is worth trying.
     fn writable(&self) -> impl Future<Output = io::Result<()>> + Send;
-    /// Completes when the socket was broken by its other end, with why, if the system knows.
+    /// Completes when the other end broke the socket, with the reason, if the system has it.
     fn failed(&self) -> impl Future<Output = io::Result<Option<io::Error>>> + Send;
     /// Reads what is there into the room that `buffer` has; 0 is the end.
     fn try_read(&self, buffer: &mut BytesMut) -> io::Result<usize>;
@@ -26,7 +26,8 @@ pub(super) trait StreamSocket {
     fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize>;
     /// Ends this direction: the other end reads to the end.
     fn shutdown_write(&self) -> io::Result<()>;
-    /// Has the socket be reset instead of ended when it is dropped, where there is a difference.
+    /// Makes the socket send a reset instead of an end when it is dropped, where there is a
+    /// difference.
     fn break_off(&self);
 }
 

@@ -1,5 +1,5 @@
-//! Locks on files: one process at a time. The system lets go of a lock when its process ends, however
-//! that came about, so that a crash leaves none behind.
+//! Locks on files: one process at a time. The system releases a lock when its process ends for any
+//! reason, so that a crash leaves none behind.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
@@ -15,7 +15,7 @@ pub(crate) struct Lock {
 }
 
 impl Lock {
-    /// Waits for the lock of a file whose directory exists.
+    /// Waits for the lock of a file in an existing directory.
     ///
     /// # Errors
     /// A sentence about the file.
@@ -25,11 +25,11 @@ impl Lock {
         Ok(Self { _file: file })
     }
 
-    /// Takes the lock of a file whose directory exists, for the life of this process, unless
-    /// another has it; then `taken` makes the sentence of that one's process id.
+    /// Takes the lock of a file in an existing directory, for the life of this process, unless
+    /// another process has it; then `taken` makes the error from that process's id.
     ///
     /// # Errors
-    /// That sentence, or one about the file.
+    /// That error, or one about the file.
     pub(crate) fn claim(
         path: &Path,
         taken: impl FnOnce(&str) -> ExitError,
@@ -45,7 +45,7 @@ impl Lock {
             }
             Err(TryLockError::Error(error)) => return Err(store::cannot_write(path, &error)),
         }
-        // Who holds it is for people; a disk that takes no more bytes does not end the lock.
+        // The process id in the file is only for people; on a full disk the lock is still held.
         let _ = file.set_len(0).and_then(|()| file.rewind());
         let _ = write!(file, "{}", std::process::id());
         Ok(Self { _file: file })

@@ -1,11 +1,11 @@
-//! The home: one directory, its owner's alone, in which identities, what was issued and what is
-//! known live. It decides where a file is; its module decides what is in it.
+//! The home: one directory, accessible by its owner alone, with identities, what was issued and
+//! what was saved. It decides where a file is; the file's module decides its contents.
 //!
 //! ```text
 //! ~/.adit/                    0700; ADIT_HOME or --home names another
 //!   mesh/                     this machine's own certificate authority (crate::identity::mesh)
 //!   known/<name>.json         a service this machine was invited to (crate::identity::known)
-//!   identities/<ca>/          this machine's certificate in somebody's mesh
+//!   identities/<ca>/          this machine's certificate in another's mesh
 //!   relay/                    this machine's key as a relay (crate::roles::relay)
 //!   run/<process>.sock        a running adit (crate::control)
 //! ```
@@ -22,10 +22,11 @@ use crate::base::exit::ExitError;
 pub(crate) struct Home(PathBuf);
 
 impl Home {
-    /// The home that was named, or the one in the user's own directory. Nothing is created.
+    /// Returns the home that was named, or the one in the user's own directory. It creates no
+    /// directory.
     ///
     /// # Errors
-    /// When none was named and the user has no directory.
+    /// If none was named and the user has no directory.
     pub(crate) fn find(named: Option<&Path>) -> Result<Self, ExitError> {
         if let Some(path) = named {
             return Ok(Self(path.to_owned()));
@@ -36,32 +37,32 @@ impl Home {
         })
     }
 
-    /// Where everything is.
+    /// Returns the directory of everything.
     pub(crate) fn path(&self) -> &Path {
         &self.0
     }
 
-    /// The certificate authority of this machine.
+    /// Returns the directory of this machine's certificate authority.
     pub(crate) fn mesh(&self) -> PathBuf {
         self.0.join("mesh")
     }
 
-    /// What was learnt of services that this machine was invited to.
+    /// Returns the directory of saved services that this machine was invited to.
     pub(crate) fn known(&self) -> PathBuf {
         self.0.join("known")
     }
 
-    /// This machine's certificate in the mesh of a CA.
+    /// Returns the directory of this machine's certificate in the mesh of a CA.
     pub(crate) fn identity(&self, ca: &str) -> PathBuf {
         self.0.join("identities").join(ca)
     }
 
-    /// This machine's key as a relay.
+    /// Returns the directory of this machine's key as a relay.
     pub(crate) fn relay(&self) -> PathBuf {
         self.0.join("relay")
     }
 
-    /// The sockets of running processes.
+    /// Returns the directory of the sockets of running processes.
     pub(crate) fn run(&self) -> PathBuf {
         self.0.join("run")
     }
@@ -74,7 +75,7 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// A directory that goes with its owner.
+    /// A directory that is removed with its owner.
     pub(crate) struct Scratch(PathBuf);
 
     impl Scratch {

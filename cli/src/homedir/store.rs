@@ -1,8 +1,9 @@
-//! Files that must not be lost or seen: written whole or not at all, readable by their owner alone.
+//! Files that must not be lost or disclosed: written completely or not at all, readable by their
+//! owner alone.
 //!
-//! A file is written beside its place, flushed to the disk, and moved there in one step; then the
-//! directory is flushed, so that a crash leaves the old file or the new one. It never overwrites
-//! where it was asked to create.
+//! A file is written beside its place, flushed to the disk, and renamed; then the directory is
+//! flushed, so that a crash leaves the old file or the new one. It never overwrites a file that it
+//! is asked to create.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -10,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use crate::base::exit::ExitError;
 
-/// Creates a directory and those above it, its owner's alone.
+/// Creates a directory and its parents, accessible by the owner alone.
 ///
 /// # Errors
 /// A sentence about the directory.
@@ -28,7 +29,7 @@ pub(crate) fn directory(path: &Path) -> Result<(), ExitError> {
 /// Replaces a file, or creates it. Its directory exists.
 ///
 /// # Errors
-/// A sentence about the file; what was there is still there then.
+/// A sentence about the file; the old contents are kept then.
 pub(crate) fn replace(path: &Path, contents: &[u8]) -> Result<(), ExitError> {
     write_beside(path, contents, |beside| fs::rename(beside, path))
 }
@@ -36,9 +37,9 @@ pub(crate) fn replace(path: &Path, contents: &[u8]) -> Result<(), ExitError> {
 /// Creates a file, unless there is one. Its directory exists.
 ///
 /// # Errors
-/// A sentence about the file, also when there is one already, which stays as it is.
+/// A sentence about the file, also if there is one already, which is kept.
 pub(crate) fn create(path: &Path, contents: &[u8]) -> Result<(), ExitError> {
-    // A link, unlike a rename, fails where something is.
+    // A link, unlike a rename, fails if the destination exists.
     write_beside(path, contents, |beside| {
         fs::hard_link(beside, path)?;
         fs::remove_file(beside)
@@ -71,13 +72,14 @@ fn write(path: &Path, contents: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-/// A name that no other process and no other write of this one uses.
+/// Returns a name that no other process and no other write of this one uses.
 fn beside(path: &Path) -> PathBuf {
     use std::sync::atomic::{AtomicU64, Ordering};
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    // The time distinguishes a file of this process from one that a crashed one of the same id left behind.
+    // The time distinguishes a file of this process from one that a crashed process with the same
+    // id left behind.
     let time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let time = time.unwrap_or_default().as_nanos();
     path.with_file_name(format!(".{name}.{}.{number}.{time}", std::process::id()))
@@ -94,10 +96,10 @@ fn flush(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Reads a file that may not be there.
+/// Reads a file that may be missing.
 ///
 /// # Errors
-/// A sentence about a file that is there and cannot be read.
+/// A sentence about a file that exists and cannot be read.
 pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>, ExitError> {
     match fs::read(path) {
         Ok(contents) => Ok(Some(contents)),
@@ -109,7 +111,7 @@ pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>, ExitError> {
     }
 }
 
-/// The sentence about something that could not be written.
+/// Returns the error for a file that could not be written.
 pub(crate) fn cannot_write(path: &Path, error: &io::Error) -> ExitError {
     use io::ErrorKind as Kind;
     let is = |kinds: &[Kind]| kinds.contains(&error.kind());

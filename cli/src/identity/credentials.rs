@@ -1,5 +1,5 @@
-//! The credentials of a node: its identity and trust anchors for peers, and its identity for relays. It
-//! reads no file.
+//! The credentials of a node: its identity and trust anchors for peers, and its identity for
+//! relays. It reads no file.
 
 use adit_tokio::core::tls::{Identity, Tls, TlsError};
 
@@ -18,10 +18,10 @@ impl Credentials {
         Self { relay_identity: tls.identity().clone(), tls }
     }
 
-    /// Returns credentials whose chain for relays ends with this CA certificate.
+    /// Returns credentials with this CA certificate at the end of the chain for relays.
     ///
     /// # Errors
-    /// When the text is no certificate.
+    /// If the text is not a certificate.
     pub(crate) fn of(tls: Tls, ca: &[u8]) -> Result<Self, TlsError> {
         Ok(Self { relay_identity: tls.identity().clone().presenting(ca)?, tls })
     }

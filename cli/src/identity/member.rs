@@ -1,10 +1,10 @@
-//! This machine's membership in the mesh of somebody else: its key, and the certificate for it. It
+//! This machine's membership in another machine's mesh: its key, and the certificate for it. It
 //! decides when a key is kept and when it is replaced.
 //!
 //! ```text
 //! identities/<ca>/ca.pem       the CA of the mesh
 //! identities/<ca>/identity.pem this machine's key and certificate, 0600
-//! identities/<ca>/key.pem      a key whose certificate has not come yet, 0600
+//! identities/<ca>/key.pem      a key that has no certificate yet, 0600
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -17,24 +17,24 @@ use super::mesh::certificate;
 use crate::base::exit::{Exit, ExitError};
 use crate::homedir::{Home, store};
 
-/// This machine's certificate in somebody's mesh.
+/// This machine's certificate in another machine's mesh.
 #[derive(Debug, Clone)]
 pub(crate) struct Membership {
     directory: PathBuf,
 }
 
 impl Membership {
-    /// The membership in the mesh of a CA, whether there is one yet or not.
+    /// Returns the membership in the mesh of a CA, certified or not.
     pub(crate) fn of(home: &Home, ca: KeyDigest) -> Self {
         Self::named(home, &ca.to_string())
     }
 
-    /// The same by the digest of the CA's key in hexadecimal.
+    /// Returns the same by the digest of the CA's key in hexadecimal.
     pub(crate) fn named(home: &Home, ca: &str) -> Self {
         Self { directory: home.identity(ca) }
     }
 
-    /// All memberships of a home.
+    /// Returns all memberships of a home.
     pub(crate) fn all(home: &Home) -> Vec<Self> {
         let identities = home.identity("");
         let Ok(entries) = std::fs::read_dir(identities) else { return Vec::new() };
@@ -84,8 +84,8 @@ impl Membership {
             .map_err(|error| wrong(self.ca_path(), &error))
     }
 
-    /// The key to ask for a certificate with: the present one, or one that is kept until its
-    /// certificate comes, so that an answer that was lost can be asked for again.
+    /// Returns the key for a certificate request: the present one, or one that is kept until its
+    /// certificate arrives, so that a lost answer can be requested again.
     ///
     /// # Errors
     /// A sentence about a file.
@@ -96,7 +96,7 @@ impl Membership {
         }
     }
 
-    /// A key that no certificate came for yet, kept until one does.
+    /// Returns a key without a certificate, kept until one arrives.
     ///
     /// # Errors
     /// A sentence about a file.
@@ -111,12 +111,12 @@ impl Membership {
         Ok(key)
     }
 
-    /// Whether there is a certificate.
+    /// Returns true if there is a certificate.
     pub(crate) fn is_certified(&self) -> bool {
         self.identity_path().exists()
     }
 
-    /// Keeps a certificate that came, with its key, in one step.
+    /// Keeps a certificate that arrived, with its key, in one step.
     ///
     /// # Errors
     /// A sentence about a file, or about a certificate that is not for this key.
@@ -133,7 +133,7 @@ impl Membership {
         store::replace(&self.ca_path(), ca.as_bytes())?;
         let both = format!("{}{certificate}", key.serialize_pem());
         store::replace(&self.identity_path(), both.as_bytes())?;
-        // It has done its work; one that stays is not looked at any more.
+        // It is no longer needed; one that cannot be removed is ignored.
         let _ = std::fs::remove_file(self.directory.join("key.pem"));
         Ok(())
     }
@@ -150,10 +150,10 @@ fn read_key(path: &Path) -> Result<Option<KeyPair>, ExitError> {
     Ok(Some(key))
 }
 
-/// A new ECDSA P-256 key.
+/// Returns a new ECDSA P-256 key.
 ///
 /// # Errors
-/// When the system lacks what it takes.
+/// If the system cannot make one.
 fn new_key() -> Result<KeyPair, ExitError> {
     KeyPair::generate()
         .map_err(|error| ExitError::new(Exit::Degraded, format!("no key can be made: {error}")))

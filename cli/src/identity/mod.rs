@@ -1,5 +1,5 @@
-//! Who this machine is: its own mesh, its memberships in the meshes of others, the invites that lead
-//! to them, and the files of each that a running program follows.
+//! This machine's identity: its own mesh, its memberships in the meshes of others, the invites that
+//! lead to them, and the files of each that a running program watches.
 
 pub(crate) mod credentials;
 pub(crate) mod invite;

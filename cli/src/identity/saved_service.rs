@@ -1,4 +1,4 @@
-//! What this machine knows of services that it was invited to: where their connector may be, and the
+//! The saved services that this machine was invited to: the addresses of their connector, and the
 //! mesh that it belongs to. It decides what is kept, and under what name.
 //!
 //! ```text
@@ -26,7 +26,7 @@ const SCHEMA: &str = "adit.known/1";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SavedService {
     schema: String,
-    /// The digest of the CA's key, in hexadecimal: which membership is used.
+    /// The digest of the CA's key, in hexadecimal, which selects the membership.
     ca: String,
     /// The name in the connector's certificate.
     connector: String,
@@ -35,7 +35,7 @@ pub(crate) struct SavedService {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     relays: Vec<RelayAddress>,
     pub(crate) service: ServiceName,
-    /// Where it is offered here.
+    /// The local address at which it is offered.
     pub(crate) local: Option<SocketAddr>,
 }
 
@@ -58,16 +58,16 @@ impl SavedService {
         }
     }
 
-    /// The same, whose connector is reached by these relays as well.
+    /// Returns the same, with these relays as well.
     #[must_use]
     pub(crate) fn by(self, relays: &[RelayAddress]) -> Self {
         Self { relays: relays.to_vec(), ..self }
     }
 
-    /// Finds what is known under a name.
+    /// Returns the service that is saved under a name.
     ///
     /// # Errors
-    /// That nothing is, with what is known; or a sentence about the file.
+    /// That there is none, with the saved names; or a sentence about the file.
     pub(crate) fn load(home: &Home, name: &str) -> Result<Self, ExitError> {
         let path = path(home, name);
         let contents = if is_name(name) { store::read(&path)? } else { None };
@@ -89,7 +89,7 @@ impl SavedService {
         Ok(known)
     }
 
-    /// All names, in order.
+    /// Returns all names, in order.
     pub(crate) fn names(home: &Home) -> Vec<String> {
         let Ok(entries) = std::fs::read_dir(home.known()) else { return Vec::new() };
         let mut names: Vec<_> = entries
@@ -101,7 +101,7 @@ impl SavedService {
         names
     }
 
-    /// Keeps it under a name.
+    /// Saves it under a name.
     ///
     /// # Errors
     /// A sentence about the file.
@@ -112,8 +112,8 @@ impl SavedService {
         store::replace(&path(home, name), &text)
     }
 
-    /// The name to keep it under: the one it is known under already, or its service's, with a
-    /// number where another connector's has that.
+    /// Returns the name to save it under: its existing one, or its service's, with a number if
+    /// another connector's service has that.
     pub(crate) fn name_for(&self, home: &Home) -> String {
         let is_same = |name: &String| {
             Self::load(home, name).is_ok_and(|known| {
@@ -132,10 +132,10 @@ impl SavedService {
             .unwrap_or_else(|| base.to_owned())
     }
 
-    /// Takes it for this process, which is to offer it.
+    /// Claims it for this process, which is to offer it.
     ///
     /// # Errors
-    /// When another process does, with its id.
+    /// If another process has it, with its id.
     pub(crate) fn claim(home: &Home, name: &str) -> Result<Lock, ExitError> {
         Lock::claim(&home.known().join(format!("{name}.lock")), |holder| {
             ExitError::usage(format!(
@@ -145,10 +145,10 @@ impl SavedService {
         })
     }
 
-    /// The connector to dial.
+    /// Returns the connector to dial.
     ///
     /// # Errors
-    /// When the addresses cannot be used.
+    /// If the addresses cannot be used.
     pub(crate) fn remote(&self) -> Result<RemoteConnector, ExitError> {
         let parsed = |text: &String| HostAddress::try_from(text.clone()).map_err(ExitError::usage);
         let addresses = self.addresses.iter().map(parsed).collect::<Result<_, _>>()?;
@@ -156,7 +156,7 @@ impl SavedService {
         Ok(remote.by(&self.relays, Some(&self.service)))
     }
 
-    /// Puts an address before the others.
+    /// Moves an address before the others.
     pub(crate) fn prefer(&mut self, address: &HostPort) {
         let text = address.to_string();
         self.addresses.retain(|known| *known != text);
@@ -164,7 +164,7 @@ impl SavedService {
         self.addresses.truncate(MAX_ADDRESSES);
     }
 
-    /// This machine's membership in its mesh.
+    /// Returns this machine's membership in its mesh.
     pub(crate) fn membership(&self, home: &Home) -> Membership {
         Membership::named(home, &self.ca)
     }
@@ -174,7 +174,8 @@ fn path(home: &Home, name: &str) -> PathBuf {
     home.known().join(format!("{name}.json"))
 }
 
-/// Service names are the names that things are known under, so that none leads out of its folder.
+/// Returns true for a service name. Only these are names of files here, so that none leads out of
+/// the folder.
 fn is_name(name: &str) -> bool {
     name.parse::<ServiceName>().is_ok() && !name.starts_with('.')
 }

@@ -1,5 +1,5 @@
-//! Where credentials are read from, and how a running program watches their files: a renewed or rotated
-//! certificate, another CA and a new revocation list take effect without a restart.
+//! Where credentials are read from, and how a running program watches their files: a renewed or
+//! rotated certificate, another CA and a new revocation list take effect without a restart.
 //!
 //! Key material goes to the core and nowhere else, and is never shown.
 
@@ -15,8 +15,8 @@ use super::mesh::Mesh;
 use crate::base::exit::ExitError;
 use crate::config::TlsFiles;
 
-/// How often the files are checked. A revocation takes effect within this time and a little; a check
-/// costs one system call for each of a few files.
+/// How often the files are checked. A revocation takes effect within this time and a little; a
+/// check costs one system call for each of a few files.
 pub(crate) const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Where credentials are kept.
@@ -26,7 +26,7 @@ pub(crate) enum CredentialSource {
     Files(TlsFiles),
     /// This machine's own mesh, as its connector.
     Mesh(Mesh),
-    /// This machine's certificate in the mesh of somebody else.
+    /// This machine's certificate in another machine's mesh.
     Member(Membership),
 }
 

@@ -1,5 +1,5 @@
-//! Throwaway identities for the demonstration: a private CA, and device certificates that live
-//! for a day. Nothing is written to disk.
+//! Throwaway identities for the demonstration: a private CA, and device certificates that live for
+//! a day. They are never written to disk.
 
 use std::time::{Duration, SystemTime};
 
@@ -12,7 +12,7 @@ use rcgen::{
 
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// How far back certificates reach, for clocks that are not quite right.
+/// How far certificates are backdated, for clocks that are slightly wrong.
 const HOUR: Duration = Duration::from_secs(3_600);
 
 /// A certificate authority that this process alone knows.
@@ -23,7 +23,7 @@ pub(crate) struct ThrowawayAuthority {
 }
 
 impl ThrowawayAuthority {
-    /// A new one (ECDSA P-256).
+    /// Returns a new one (ECDSA P-256).
     pub(crate) fn new() -> anyhow::Result<Self> {
         let key = KeyPair::generate()?;
         let mut params = params("adit demo CA", Vec::new())?;
@@ -33,7 +33,8 @@ impl ThrowawayAuthority {
         Ok(Self { issuer: Issuer::new(params, key), certificate })
     }
 
-    /// The identity of a device of this name, and trust in this authority alone.
+    /// Returns the identity of a device with this name, and this authority as the only trust
+    /// anchor.
     pub(crate) fn device(&self, name: &str) -> anyhow::Result<Tls> {
         let key = KeyPair::generate()?;
         let mut params = params(name, vec![name.to_owned()])?;
@@ -46,12 +47,12 @@ impl ThrowawayAuthority {
         Ok(Tls::new(identity, self.trust()?))
     }
 
-    /// Its certificate in PEM.
+    /// Returns its certificate in PEM.
     pub(crate) fn pem(&self) -> &str {
         &self.certificate
     }
 
-    /// Trust in this authority alone.
+    /// Returns this authority as the only trust anchor.
     pub(crate) fn trust(&self) -> anyhow::Result<Trust> {
         Ok(Trust::from_pem(self.certificate.as_bytes())?)
     }

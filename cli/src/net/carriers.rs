@@ -1,6 +1,6 @@
-//! How a node's relays are reached: by UDP, or by TCP where UDP is blocked. It tells the node's socket
-//! where the relays take TCP, and tells people what carries now; when TCP is used is the core's to
-//! decide.
+//! The path of a node's packets to its relays: by UDP, or by TCP where UDP is blocked. It gives the
+//! node's socket the TCP addresses of the relays, and logs changes between the two; the core
+//! decides when TCP is used.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -22,13 +22,13 @@ pub(crate) struct Carriers {
     clock: Arc<dyn Clock>,
 }
 
-/// How one relay is reached.
+/// The path to one relay.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Carrier {
-    /// What the next packet goes by.
+    /// What carries the next packet.
     pub(crate) by: By,
     pub(crate) state: State,
-    /// How long that has been so.
+    /// How long this has been the case.
     pub(crate) age_ms: u64,
 }
 
@@ -44,15 +44,15 @@ impl Carriers {
         Self { relays, clock }
     }
 
-    /// The relay at this UDP address, with this key, takes TCP at a port of the same machine; for as
-    /// long as the value lives.
+    /// Registers TCP for the relay at this UDP address, with this key, at a port of the same
+    /// machine, for the life of the returned value.
     pub(crate) fn add(&self, relay: SocketAddr, port: u16, key: KeyDigest) -> TcpTargetGuard {
         let tcp = SocketAddr::new(relay.ip(), port);
         self.relays.add(Target { relay, tcp, name: RELAY_NAME.to_owned(), pin: Some(key) });
         TcpTargetGuard { relays: self.relays.clone(), relay }
     }
 
-    /// How each relay is reached.
+    /// Returns the path to each relay.
     pub(crate) fn told(&self) -> BTreeMap<SocketAddr, Carrier> {
         let now = self.clock.now();
         let told = |view: carrier::View| Carrier {
@@ -71,7 +71,7 @@ impl fmt::Debug for Carriers {
 }
 
 impl Carrier {
-    /// Returns the state as programs know it.
+    /// Returns the state's name for programs.
     pub(crate) const fn word(&self) -> &'static str {
         match self.state {
             State::Udp => "udp",
@@ -85,7 +85,7 @@ impl Carrier {
 }
 
 impl By {
-    /// Returns the word that programs know it by.
+    /// Returns its name for programs.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Udp => "udp",
@@ -101,7 +101,7 @@ impl By {
     }
 }
 
-/// A relay that may be reached by TCP; with this value it is forgotten.
+/// A relay that may be reached by TCP; it is deregistered with this value.
 #[derive(Debug)]
 pub(crate) struct TcpTargetGuard {
     relays: carrier::Relays,
@@ -109,7 +109,7 @@ pub(crate) struct TcpTargetGuard {
 }
 
 impl TcpTargetGuard {
-    /// What the relay is reached by now.
+    /// Returns what carries the relay's packets now.
     pub(crate) fn by(&self) -> By {
         let plain = SocketAddr::new(self.relay.ip().to_canonical(), self.relay.port());
         self.relays.views().get(&plain).map_or(By::Udp, |view| By::of(view.state))

@@ -1,8 +1,8 @@
-//! Dials a connector by its relays and at its own addresses, and keeps the first connection (RFC 8305).
-//! Relays go first, since a connection that begins there moves to a direct path and falls back; the
-//! connector's own addresses follow when no relay answers soon, in the order that
-//! [`names`](crate::net::names) returns. It decides how long each candidate is alone; what a connection
-//! is used for is the caller's.
+//! Dials a connector by its relays and at its own addresses, and keeps the first connection (RFC
+//! 8305). Relays go first, since a connection that begins there moves to a direct path and falls
+//! back; the connector's own addresses follow when no relay answers soon, in the order that
+//! [`names`](crate::net::names) returns. It decides how long each candidate is alone; the caller
+//! decides how a connection is used.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -22,8 +22,8 @@ use crate::base::exit::ExitError;
 use crate::config::RemoteConnector;
 use crate::identity::credentials::Credentials;
 
-/// How long relays are alone before the connector's own addresses are dialled as well: a relay on the
-/// other side of the earth answers, asks the connector and opens a channel within that time.
+/// How long relays are alone before the connector's own addresses are dialled as well: a relay on
+/// the other side of the earth answers, asks the connector and opens a channel within that time.
 const RELAYS_ALONE: Duration = Duration::from_millis(1_500);
 
 /// The identity and the settings to dial with.
@@ -32,7 +32,7 @@ pub(crate) struct Dialer {
     pub(crate) core: Config,
     /// The identity that relays are shown.
     pub(crate) relay_identity: Identity,
-    /// Whether a gateway is asked to map the socket.
+    /// True if a gateway is asked to map the socket.
     pub(crate) port_mapping: bool,
 }
 
@@ -52,7 +52,7 @@ impl Dialer {
 #[derive(Debug)]
 pub(crate) struct DialAttempt {
     pub(crate) node: RunningNode,
-    /// The relays that lead to the connector; none where its own address was dialled.
+    /// The relays that lead to the connector; `None` if its own address was dialled.
     pub(crate) relays: Option<AttachedRelays>,
     pub(crate) peer: Peer,
     pub(crate) events: Events,
@@ -113,9 +113,9 @@ fn dial_by_relay(
     Ok(DialAttempt { node, relays, peer, events, since })
 }
 
-/// Dials the known relays and these addresses until one is connected. A single candidate is returned
-/// while it is still being dialled. That this machine lacks an address family is no failure as long as
-/// another candidate is left.
+/// Dials the known relays and these addresses until one is connected. A single candidate is
+/// returned while it is still being dialled. If this machine lacks an address family, that is no
+/// failure as long as another candidate is left.
 ///
 /// # Errors
 /// Why none is connected.
@@ -142,10 +142,10 @@ pub(crate) async fn dial_any(
     won.map_err(|error| error.unwrap_or_else(nothing))
 }
 
-/// How a connector may be reached.
+/// An address or a relay by which a connector may be reached.
 #[derive(Debug)]
 enum DialCandidate<'a> {
-    /// By the relay that it is registered at, asked for a service.
+    /// By the relay that it is registered at, with the service to look up.
     Relays(&'a ServiceName),
     /// At an address of its own.
     Address(SocketAddr),
@@ -217,8 +217,8 @@ async fn run(mut pending: PendingAttempt, candidate: String) -> Result<DialAttem
     }
 }
 
-/// Picks the more actionable error: a refusal before silence, and either before a candidate that could
-/// not be dialled.
+/// Picks the more actionable error: a rejection before silence, and either before a candidate that
+/// could not be dialled.
 fn worse(before: DialError, now: DialError) -> DialError {
     match (&before, &now) {
         (_, DialError::Stopped(_)) => before,
@@ -235,7 +235,7 @@ mod tests {
 
     const SOON: Duration = Duration::from_secs(5);
 
-    /// A connector that listens on `address`, and what an agent of it dials with.
+    /// Returns a connector that listens on `address`, and the settings of an agent to dial it.
     fn pair(address: SocketAddr) -> (RunningNode, Dialer) {
         let authority = ThrowawayAuthority::new().unwrap();
         let config = |name, listening| {
@@ -251,7 +251,7 @@ mod tests {
         RemoteConnector::at(Vec::new(), "connector".into())
     }
 
-    /// Two addresses of which one has nobody behind it.
+    /// Returns two addresses of which one has no listener.
     fn addresses() -> (SocketAddr, SocketAddr) {
         let v4 = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         (v4, SocketAddr::new("::1".parse().unwrap(), v4.port()))

@@ -8,8 +8,8 @@ use adit_tokio::core::transmit::NextHop;
 
 use crate::base::exit::next_step;
 
-/// Logs what happens to the peers that come to a node, until it has shut down. Their transitions
-/// mean no more than that they came, which the role logs that serves them, and their end.
+/// Logs the events of the peers that connect to a node, until it has shut down. Their transitions
+/// to connected are left out: the role that serves them logs these, and their end.
 pub(crate) async fn log(handle: Handle) {
     let mut events = handle.events();
     while let Some(event) = events.next().await {
@@ -22,7 +22,7 @@ pub(crate) async fn log(handle: Handle) {
     }
 }
 
-/// One line about an event, for events that show how a node is doing.
+/// Returns one line about an event, if the event shows the state of a node.
 #[expect(
     clippy::wildcard_enum_match_arm,
     reason = "the core adds events without notice to this program, and most are not for people"
@@ -76,7 +76,7 @@ const fn is_another_attempt(transition: &Transition) -> bool {
     )
 }
 
-/// A transition in words.
+/// Returns a transition in words.
 pub(crate) fn describe(transition: &Transition) -> String {
     let from = transition.from.kind();
     match &transition.to {

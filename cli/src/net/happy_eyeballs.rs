@@ -1,6 +1,6 @@
-//! Several candidates, one connection: attempts start one after another, a head start apart, and the
-//! first that connects is kept (RFC 8305 §5). It decides when the next attempt starts; what an attempt
-//! is, and in which order they come, its callers decide.
+//! Several candidates, one connection: attempts start one after another, a head start apart, and
+//! the first that connects is kept (RFC 8305 §5). It decides when the next attempt starts; its
+//! callers decide what an attempt is, and their order.
 
 use std::future::Future;
 use std::time::Duration;
@@ -11,13 +11,13 @@ use tokio::time::sleep;
 /// How long an attempt is alone before the next starts beside it (RFC 8305 §5).
 pub(crate) const HEAD_START: Duration = Duration::from_millis(250);
 
-/// Returns the first connection. The attempts that have not ended by then are dropped.
+/// Returns the first connection. Attempts that have not ended by then are dropped.
 ///
-/// An attempt that fails, or cannot be started, makes the next one start immediately. `worse` picks the
-/// error to report from an earlier one and a later one.
+/// An attempt that fails, or cannot be started, makes the next one start immediately. `worse` picks
+/// the error to report from an earlier one and a later one.
 ///
 /// # Errors
-/// The picked error once all attempts have failed; `None` where there was no candidate.
+/// The picked error once all attempts have failed; `None` if there was no candidate.
 pub(crate) async fn first<C, F, T, E>(
     candidates: Vec<C>,
     head_start: impl Fn(&C) -> Duration,
@@ -52,7 +52,7 @@ where
         match ended {
             Some(Ok(Ok(connected))) => return Ok(connected),
             Some(Ok(Err(now))) => error = Some(merge(error, now, &worse)),
-            // A task that was aborted: nothing does that before the end.
+            // A task that was aborted: that does not happen before the end.
             Some(Err(_)) => {}
             None if is_last => return Err(error),
             None => {}
@@ -78,8 +78,8 @@ mod tests {
     /// When an attempt ends, and whether it connects.
     type Script = (Duration, bool);
 
-    /// Runs attempts by a script; returns the winner's number or the last failed one's, and when each
-    /// was started.
+    /// Runs attempts by a script. Returns the winner's number or the last failed one's, and when
+    /// each was started.
     async fn run(script: &[Script]) -> (Result<usize, Option<usize>>, Vec<Duration>) {
         let (began, started) = (Instant::now(), Arc::new(Mutex::new(Vec::new())));
         let noted = started.clone();

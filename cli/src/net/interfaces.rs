@@ -1,5 +1,5 @@
 //! The networks that this machine is on: its own addresses, and which of them another machine could
-//! reach. It decides which addresses are advertised; its callers decide to whom.
+//! reach. It decides which addresses are advertised; its callers decide to which peers.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::base::task::Background;
 
-/// Changes in the queue: each means no more than to read the addresses again.
+/// Length of the queue of changes: each only means that the addresses must be read again.
 const CHANGES: usize = 1;
 
 /// Returns every address of this machine.
@@ -26,12 +26,12 @@ pub(crate) fn addresses() -> Vec<IpAddr> {
     }
 }
 
-/// Returns the addresses that another machine could reach, global ones first; where there is none, the
-/// loopback addresses.
+/// Returns the addresses that another machine could reach, global ones first. If there is none, it
+/// returns the loopback addresses.
 pub(crate) fn reachable(all: Vec<IpAddr>, only_ipv4: bool) -> Vec<IpAddr> {
     let is_usable = |ip: &IpAddr| match ip {
         IpAddr::V4(v4) => !v4.is_unspecified() && !v4.is_link_local(),
-        // A link-local address means nothing without the name of an interface.
+        // A link-local address has no meaning without the name of an interface.
         IpAddr::V6(v6) => !only_ipv4 && !v6.is_unspecified() && !v6.is_unicast_link_local(),
     };
     let (own, mut others): (Vec<_>, Vec<_>) =
@@ -44,14 +44,15 @@ pub(crate) fn reachable(all: Vec<IpAddr>, only_ipv4: bool) -> Vec<IpAddr> {
     if others.is_empty() { own } else { others }
 }
 
-/// Returns where a socket that is bound to `local` is reached on the present networks.
+/// Returns the addresses at which a socket that is bound to `local` is reached on the present
+/// networks.
 pub(crate) fn of_socket(local: SocketAddr) -> Vec<SocketAddr> {
     let own = if local.ip().is_unspecified() { addresses() } else { vec![local.ip()] };
     let own = reachable(own, local.is_ipv4());
     own.into_iter().map(|ip| SocketAddr::new(ip, local.port())).collect()
 }
 
-/// Returns the wildcard address of both families, where this machine has both.
+/// Returns the wildcard address of both families, if this machine has both.
 pub(crate) fn wildcard(port: u16) -> SocketAddr {
     match UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)) {
         Ok(_) => (Ipv6Addr::UNSPECIFIED, port).into(),
@@ -59,7 +60,7 @@ pub(crate) fn wildcard(port: u16) -> SocketAddr {
     }
 }
 
-/// The IPv6 wildcard takes IPv4 as well, where this machine has IPv6.
+/// The IPv6 wildcard accepts IPv4 as well, if this machine has IPv6.
 pub(crate) fn dual(listen: SocketAddr) -> SocketAddr {
     if listen.is_ipv4() && listen.ip().is_unspecified() {
         return wildcard(listen.port());
@@ -67,8 +68,8 @@ pub(crate) fn dual(listen: SocketAddr) -> SocketAddr {
     listen
 }
 
-/// Keeps a node informed of where its socket, bound to `local`, is reached, and `others` of every
-/// change, for as long as the value lives.
+/// Updates a node with the addresses at which its socket, bound to `local`, is reached, and
+/// notifies `others` of every change, for the life of the returned value.
 pub(crate) fn track(
     handle: Handle,
     local: SocketAddr,
@@ -102,7 +103,7 @@ async fn advertise(handle: Handle, local: SocketAddr, others: watch::Sender<()>)
             advertised = now;
         }
     }
-    // Without a watch the advertised addresses stay.
+    // Without a watch the advertised addresses do not change.
     std::future::pending().await
 }
 

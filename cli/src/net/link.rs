@@ -1,6 +1,6 @@
-//! The agent's connection to its connector: it resolves the name, dials the candidates, keeps the first
-//! connection, and begins again when the core gives up. It decides when retrying makes no sense; while
-//! one address holds, the core decides when to retry.
+//! The agent's connection to its connector: it resolves the name, dials the candidates, keeps the
+//! first connection, and begins again when the core gives up. It decides when retrying makes no
+//! sense; as long as one address is used, the core decides when to retry.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -22,14 +22,15 @@ use crate::config::RemoteConnector;
 use crate::identity::credentials::Credentials;
 use crate::identity::source::CredentialWatcher;
 
-/// Pause before a name that did not resolve is looked up again, and before a connector that the core
-/// gave up is dialled again.
+/// Pause before a name that did not resolve is looked up again, and before a connector that the
+/// core gave up is dialled again.
 const RETRY_DELAY: Duration = Duration::from_secs(2);
 
-/// Pause after a rejection that is not authenticated, where a connection had been established before.
+/// Pause after a rejection that is not authenticated, where a connection had been established
+/// before.
 const UNPROVEN_RETRY_DELAY: Duration = Duration::from_secs(10);
 
-/// How long a name may take to resolve where there are relays that need not wait for it.
+/// How long a name may take to resolve if there are relays that need not wait for it.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The peer that streams are opened to. It changes when the connector is dialled again.
@@ -42,20 +43,21 @@ pub(crate) struct ConnectorLink {
     names: NameResolver,
     dialer: Dialer,
     current: watch::Sender<Option<Peer>>,
-    /// The node whose peer that is.
+    /// The handle of that peer's node.
     node_handle: watch::Sender<Option<NodeHandle>>,
     outage: OutageTimer,
     watcher: CredentialWatcher,
     node: Option<RunningNode>,
     relays: Option<AttachedRelays>,
-    /// Since when the present connection, or the last one, is established.
+    /// When the present connection, or the last one, was established.
     up_since: Option<Instant>,
-    /// Whether a connection was ever established.
+    /// True if a connection was ever established.
     was_up: bool,
 }
 
 impl ConnectorLink {
-    /// Returns a link that ends after an outage of `give_up_after`, and the tunnel that forwards use.
+    /// Returns a link that ends after an outage of `give_up_after`, and the tunnel that forwards
+    /// use.
     pub(crate) fn new(
         (remote, names): (RemoteConnector, NameResolver),
         (dialer, watcher): (Dialer, CredentialWatcher),
@@ -86,8 +88,8 @@ impl ConnectorLink {
         self.node_handle.subscribe()
     }
 
-    /// Closes the local ports, which follow the link, and returns the node, if there is one, with its
-    /// relays, to be shut down.
+    /// Closes the local ports, which follow the link, and returns the node, if there is one, with
+    /// its relays, to be shut down.
     pub(crate) fn end(self) -> Option<(RunningNode, Option<AttachedRelays>)> {
         self.node.map(|node| (node, self.relays))
     }
@@ -103,13 +105,13 @@ impl ConnectorLink {
             let lived = self.up_since.take().map(|since| since.elapsed());
             self.was_up |= lived.is_some();
             match (failure.category(), lived) {
-                // A certificate that expired while it was in use has a successor, on either side; one
-                // that was revoked will be refused by the next handshake.
+                // A certificate that expired in use has a successor, on either side; a revoked one
+                // will be rejected by the next handshake.
                 (Category::Authentication, Some(lived)) => {
                     tracing::info!(%failure, "dialling again with the present certificates");
                     tokio::time::sleep(RETRY_DELAY.saturating_sub(lived)).await;
                 }
-                // Anyone on the path could have sent it, and a wrong clock may be corrected.
+                // Any attacker on the path could have sent it, and a wrong clock may be corrected.
                 (Category::Authentication, None) if self.was_up && !failure.is_proven() => {
                     tracing::warn!(%failure, "retrying: the rejection was not authenticated");
                     tokio::time::sleep(UNPROVEN_RETRY_DELAY).await;
@@ -186,7 +188,7 @@ impl ConnectorLink {
         }
     }
 
-    /// Uses new credentials. The connection goes on, unless its peer is no longer trusted.
+    /// Uses new credentials. The connection continues, unless its peer is no longer trusted.
     fn set_credentials(&mut self, credentials: Credentials) {
         self.dialer = self.dialer.clone().with(credentials.clone());
         if let Some(relays) = &self.relays {
@@ -203,7 +205,7 @@ impl ConnectorLink {
 /// Dials a connector until it is connected, for a command that connects once.
 ///
 /// # Errors
-/// When it refuses, or nobody answers within `limit`.
+/// If it refuses, or there is no answer within `limit`.
 pub(crate) async fn reach(
     remote: &RemoteConnector,
     dialer: &Dialer,
@@ -237,7 +239,7 @@ pub(crate) async fn reach(
     }
 }
 
-/// Returns the connector's own addresses: as soon as there are any or, where there are relays as well,
+/// Returns the connector's own addresses: as soon as there are any or, if there are relays as well,
 /// those that are found soon.
 async fn addresses(names: &NameResolver, remote: &RemoteConnector) -> Vec<SocketAddr> {
     if remote.relays.is_empty() {
@@ -258,7 +260,7 @@ async fn resolve_at_last(names: &NameResolver, places: &[HostAddress]) -> Vec<So
     }
 }
 
-/// How long an outage may last.
+/// Measures how long an outage lasts.
 #[derive(Debug)]
 struct OutageTimer {
     limit: Option<Duration>,

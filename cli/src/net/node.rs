@@ -1,5 +1,5 @@
 //! Nodes as the program runs them: started on a socket, driven in the background, ended with the
-//! value that owns them. It decides nothing about peers.
+//! value that owns them. It makes no decision about peers.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -21,12 +21,12 @@ use crate::base::exit::{Exit, ExitError};
 use crate::base::task::Background;
 use crate::config::{ForwardLimits, HeartbeatConfig};
 
-/// How long one attempt to reach the connector may take. A handshake is retransmitted after 1 s, and
-/// then after twice the time each (RFC 9002 §6.2.2), so that a connector that has just started is
-/// reached within 4 s or by the next attempt; in 30 s the intervals grow to 16 s.
+/// How long one attempt to reach the connector may take. A handshake is retransmitted after 1 s,
+/// and then after twice the time each (RFC 9002 §6.2.2), so that a connector that has just started
+/// is reached within 4 s or by the next attempt; in 30 s the intervals grow to 16 s.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The event loop of a node, running.
+/// The running event loop of a node.
 pub(crate) type NodeDriver = Background<io::Result<()>>;
 
 impl NodeDriver {
@@ -125,7 +125,7 @@ pub(crate) fn start(address: SocketAddr, config: Config) -> Result<RunningNode, 
     })
 }
 
-/// The same for a node with relays, which are reached by TCP where UDP is blocked.
+/// Starts the same for a node with relays, which are reached by TCP if UDP is blocked.
 ///
 /// # Errors
 /// A sentence about the address.
@@ -142,7 +142,7 @@ pub(crate) fn start_with_relays(
     })
 }
 
-/// The same for a relay, which takes clients at a TCP port as well, if it has one.
+/// Starts the same for a relay, which accepts clients at a TCP port as well, if it has one.
 ///
 /// # Errors
 /// A sentence about the address.
@@ -159,7 +159,7 @@ pub(crate) fn start_relay(
     })
 }
 
-/// Binds a socket and has a node made of it.
+/// Binds a socket and makes a node on it.
 fn on(
     address: SocketAddr,
     make: impl FnOnce(TokioIo, SocketAddr) -> io::Result<RunningNode>,
@@ -176,7 +176,7 @@ fn on(
     })
 }
 
-/// Any free port of the family of `remote`.
+/// Returns any free port of the family of `remote`.
 pub(crate) fn local_for(remote: SocketAddr) -> SocketAddr {
     match remote {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
@@ -184,7 +184,7 @@ pub(crate) fn local_for(remote: SocketAddr) -> SocketAddr {
     }
 }
 
-/// The transport's defaults with room for as many streams as connections may be forwarded.
+/// Returns the transport's defaults with room for as many streams as connections may be forwarded.
 pub(crate) fn transport(limits: ForwardLimits) -> Transport {
     let max_streams = u32::try_from(limits.connections).unwrap_or(u32::MAX).clamp(2, 1 << 20);
     Transport { max_streams, ..Transport::default() }
@@ -193,7 +193,7 @@ pub(crate) fn transport(limits: ForwardLimits) -> Transport {
 /// Finishes a node's configuration.
 ///
 /// # Errors
-/// Which knob cannot work.
+/// Which setting cannot work.
 pub(crate) fn build(builder: Builder, beat: HeartbeatConfig) -> Result<Config, ExitError> {
     let wrong = |error: &dyn std::fmt::Display| {
         ExitError::in_file(format!("{error}; correct it or leave it out"))

@@ -1,6 +1,6 @@
-//! What a connector registers at its relays: its services, the keys of guests, and revoked certificates.
-//! It decides what of a registry fits into a registration; the relay does not judge it, and the
-//! connector checks every device again.
+//! What a connector registers at its relays: its services, the keys of guests, and revoked
+//! certificates. It decides which part of a registry fits into a registration; the relay does not
+//! judge it, and the connector checks every device again.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -26,7 +26,7 @@ impl RelayRegistration {
     /// Returns the registration of a connector with these services.
     ///
     /// # Errors
-    /// When its certificate has no name, by which relays distinguish the connectors of one mesh.
+    /// If its certificate has no name, by which relays distinguish the connectors of one mesh.
     pub(crate) fn new(identity: &Identity, services: &[ServiceConfig]) -> Result<Self, ExitError> {
         let services = services.iter().map(|service| service.name.clone());
         Ok(Self {
@@ -36,7 +36,7 @@ impl RelayRegistration {
         })
     }
 
-    /// Registers what is to be registered now, unless it is already.
+    /// Registers the present state, unless it is registered already.
     pub(crate) fn advertise(&self, handle: &Handle, roster: Option<&Roster>, now: u64) {
         let offer = match roster {
             Some(roster) => roster.with(|registry| self.offer(Some(registry), now)),
@@ -58,7 +58,7 @@ impl RelayRegistration {
             takeover: false,
         };
         if let Some(registry) = registry {
-            // Where there are more than a relay takes, those with the most time left.
+            // If there are more than a relay accepts, those with the most time left.
             let mut guests: Vec<_> = registry.guests(now).into_iter().collect();
             guests.sort_by_key(|(key, until)| (std::cmp::Reverse(*until), *key));
             offer.guests = guests.into_iter().map(|(key, _)| key).take(MAX_GUESTS).collect();
@@ -68,7 +68,8 @@ impl RelayRegistration {
     }
 }
 
-/// Returns the serial numbers of certificates that were revoked and have not expired, the latest first.
+/// Returns the serial numbers of certificates that were revoked and have not expired, the latest
+/// first.
 fn revoked(registry: &MeshRegistry, now: u64) -> Vec<String> {
     let mut all: Vec<_> = registry
         .devices

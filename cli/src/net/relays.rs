@@ -1,9 +1,9 @@
-//! A node's relays: each is resolved, dialled, and resolved again when it is lost for long. It decides
-//! which of a relay's addresses is used; the core decides what goes through a relay.
+//! A node's relays: each is resolved, dialled, and resolved again when it is lost for long. It
+//! decides which of a relay's addresses is used; the core decides what goes through a relay.
 //!
-//! The addresses are dialled as [`happy_eyeballs`] has it, in the order that
-//! [`names`](crate::net::names) returns. A node has each relay once: the slower addresses are
-//! disconnected as soon as one has answered.
+//! The addresses are dialled by [`happy_eyeballs`], in the order that [`names`](crate::net::names)
+//! returns. A node has each relay once: the slower addresses are disconnected as soon as one has
+//! answered.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -28,17 +28,19 @@ use crate::base::task::Background;
 /// How long the addresses of a relay are tried before its name is looked up again.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a relay may be lost at its address before its name is looked up again: it may have moved.
+/// How long a relay may be lost at its address before its name is looked up again: it may have
+/// moved.
 const LOST_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Pause before a name that did not resolve, or whose addresses do not answer, is tried again.
+/// Pause before a name that did not resolve is looked up again, and before addresses that do not
+/// answer are tried again.
 const RETRY_DELAY: Duration = Duration::from_secs(2);
 
-/// Pause after a relay that refuses this machine, or that has another key than the known one: its owner
-/// has to act.
+/// Pause after a relay that refuses this machine, or that has another key than the known one: its
+/// owner has to act.
 const REFUSED_RETRY_DELAY: Duration = Duration::from_secs(30);
 
-/// The relays of one node, attached for as long as this lives.
+/// The relays of one node, connected for as long as this lives.
 #[derive(Debug)]
 pub(crate) struct AttachedRelays {
     relay_identity: watch::Sender<Identity>,
@@ -47,8 +49,8 @@ pub(crate) struct AttachedRelays {
 }
 
 impl AttachedRelays {
-    /// Attaches a node to relays with this identity; with `port_mapping`, its gateway is asked to lead
-    /// peers to it.
+    /// Connects a node to relays with this identity; with `port_mapping`, its gateway is asked to
+    /// map its socket for peers.
     pub(crate) fn attach(
         node: &RunningNode,
         relays: &[RelayAddress],
@@ -75,7 +77,7 @@ impl AttachedRelays {
         Self { relay_identity, mapper, _tasks: tasks }
     }
 
-    /// Releases what the gateway maps, before the end of the program.
+    /// Releases the gateway's mapping, before the end of the program.
     pub(crate) async fn release(&self) {
         if let Some(mapper) = &self.mapper {
             mapper.release().await;
@@ -123,7 +125,7 @@ impl RelayDialer {
         Tls::new(self.identity.borrow().clone(), Trust::pinned_leaf(self.relay.key))
     }
 
-    /// Dials the addresses, a little apart, and returns the first that is connected.
+    /// Dials the addresses, a short time apart, and returns the first that is connected.
     async fn dial_first(&self, addresses: &[SocketAddr]) -> Result<DialledRelay, Option<Failure>> {
         let start = |address| Ok(answer(self.dial(address)));
         let latest = |before: Option<Failure>, now: Option<Failure>| now.or(before);
@@ -139,7 +141,7 @@ impl RelayDialer {
         Ok(DialledRelay { peer, _tcp_target: tcp_target })
     }
 
-    /// Follows a relay until it is lost for long, or for good.
+    /// Follows a relay until it is lost for long, or permanently.
     async fn follow_peer(&mut self, peer: &Peer) {
         let mut events = self.handle.events();
         let mut lost: Option<Instant> = None;

@@ -1,5 +1,5 @@
-//! From the core's snapshots to the schema of the status: a field for a field. It is the one place where
-//! a new name in the core meets the name that programs rely on.
+//! Converts the core's snapshots to the schema of the status, field by field. Only here does a new
+//! name in the core meet the name that programs rely on.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

@@ -1,5 +1,5 @@
-//! What a running role reports of itself, and what it can be asked to do. The role fills it in, and
-//! decides what a reload is.
+//! The status of a running role, and the requests to it. The role fills it in, and decides what a
+//! reload does.
 
 use std::fmt;
 use std::future::Future;
@@ -39,7 +39,8 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// A role that starts now, has no peers and nothing to reload. Its name is part of a file name.
+    /// Returns a role that starts now, without peers and without a reload. Its name is part of a
+    /// file name.
     pub(crate) fn new(role: &'static str) -> Self {
         Self {
             role,
@@ -54,31 +55,31 @@ impl Process {
         }
     }
 
-    /// It exposes a service that is at `address` from here.
+    /// Adds an exposed service, with its address from here.
     pub(crate) fn exposing(mut self, name: impl fmt::Display, address: impl fmt::Display) -> Self {
         self.services.push(ExposedService { name: name.to_string(), address: address.to_string() });
         self
     }
 
-    /// It leads from a local address to a service.
+    /// Adds a local address that leads to a service.
     pub(crate) fn forwarding(mut self, listen: SocketAddr, service: impl fmt::Display) -> Self {
         self.forwards.push(LocalForward { listen, service: service.to_string() });
         self
     }
 
-    /// It wants to be connected to somebody: while it has no peer at all, it is degraded.
+    /// Adds a peer that it dials: while it has no peer at all, it is degraded.
     pub(crate) fn dialling(mut self, name: impl fmt::Display, address: impl fmt::Display) -> Self {
         self.dials.push(DialTarget { name: name.to_string(), address: address.to_string() });
         self
     }
 
-    /// It is to be found at a relay.
+    /// Adds a relay at which it can be found.
     pub(crate) fn relayed_by(mut self, relay: impl fmt::Display) -> Self {
         self.relays.push(relay.to_string());
         self
     }
 
-    /// How its node, if it has one at the time, is seen.
+    /// Sets the source of snapshots of its node, if it has one at the time.
     pub(crate) fn with_snapshots(
         mut self,
         see: impl Fn() -> Option<NodeSnapshot> + Send + Sync + 'static,
@@ -87,8 +88,8 @@ impl Process {
         self
     }
 
-    /// What a reload does; it returns what the asker is shown, such as `{"closed":1}`. It runs to its
-    /// end even if the asker leaves, and never twice at a time.
+    /// Sets what a reload does. It returns what the client is shown, such as `{"closed":1}`. It
+    /// runs to its end even if the client leaves, and never twice concurrently.
     pub(crate) fn on_reload<F>(mut self, reload: impl Fn() -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = Result<Map<String, Value>, ExitError>> + Send + 'static,

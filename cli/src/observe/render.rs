@@ -1,5 +1,5 @@
-//! The status as people read it: a block for each process, with a table of its peers. Values in,
-//! text out; it decides columns and words, and nothing about what is good or bad.
+//! The status for people: a block for each process, with a table of its peers. Values in, text out;
+//! it decides columns and words, and makes no judgement.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use console::{Alignment, measure_text_width, pad_str};
 use super::schema::{PathStatus, PeerStatus, ProcessStatus, RegistrationStatus, RelayStatus};
 use crate::base::units;
 
-/// What stands where there is no figure.
+/// Placeholder for a missing figure.
 const NONE: &str = "–";
 
 /// Digits of a mesh's key that distinguish it from others at a glance.
@@ -30,7 +30,7 @@ const COLUMNS: [&str; 12] = [
     "CERTIFICATE",
 ];
 
-/// The whole text, without an end of line at its end; `now` is since the Unix epoch.
+/// Returns the whole text, without an end of line at its end; `now` is since the Unix epoch.
 pub(crate) fn text(processes: &[ProcessStatus], unanswered: &[String], now: Duration) -> String {
     let mut blocks: Vec<_> = processes.iter().map(|process| block(process, now)).collect();
     if !unanswered.is_empty() {
@@ -85,7 +85,7 @@ fn block(process: &ProcessStatus, now: Duration) -> String {
     text
 }
 
-/// Which path, since when, how good it is, and why it is this one.
+/// Returns the path, its age, its quality, and the reason for it.
 pub(crate) fn path_line(process: &ProcessStatus, path: &PathStatus) -> String {
     let (Some(class), Some(to)) = (&path.class, &path.to) else {
         return format!("no path: {}", path.sentence);
@@ -98,7 +98,7 @@ pub(crate) fn path_line(process: &ProcessStatus, path: &PathStatus) -> String {
     format!("{way} for {age}{latency}, {loss:.1} % lost; why: {}", path.sentence)
 }
 
-/// What a relay does for its clients.
+/// Returns what a relay does for its clients.
 fn relaying(relay: &RelayStatus) -> String {
     let RelayStatus { clients, guests, channels, forwarded_bytes, .. } = relay;
     let bytes = units::bytes(*forwarded_bytes);
@@ -150,7 +150,7 @@ fn row(process: &ProcessStatus, peer: &PeerStatus, now: Duration) -> [String; CO
         process.place(peer),
         peer.state.words(),
         or_none(peer.state.age_ms.map(|ms| units::age(Duration::from_millis(ms)))),
-        // The side that was dialled sends no heartbeats and has the transport's figure alone.
+        // The dialled side sends no heartbeats and has the transport's figure alone.
         millis(smoothed.or(peer.rtt_ms)),
         millis(peer.latency.as_ref().map(|latency| latency.p99_ms)),
         or_none(units::percent(transport.packets_lost, transport.packets_sent)),
@@ -162,7 +162,7 @@ fn row(process: &ProcessStatus, peer: &PeerStatus, now: Duration) -> [String; CO
     ]
 }
 
-/// A kind of NAT in words (RFC 4787 §4.1).
+/// Returns a kind of NAT in words (RFC 4787 §4.1).
 pub(crate) fn nat(mapping: &str) -> &str {
     match mapping {
         "none" => "none",
@@ -173,7 +173,8 @@ pub(crate) fn nat(mapping: &str) -> &str {
     }
 }
 
-/// The text without anything that moves a terminal's cursor: some of it is in a peer's words.
+/// Returns the text without control characters that move a terminal's cursor: some of it comes from
+/// peers.
 pub(crate) fn harmless(text: &str) -> String {
     let replace = |c: char| if c.is_control() && c != '\n' { '\u{fffd}' } else { c };
     text.chars().map(replace).collect()

@@ -1,10 +1,10 @@
-//! The status of a process, as it goes over the control socket and as `adit status --json` prints it
-//! (`adit.status/1`). It decides names and shapes, for the process that reports and for the command
-//! that shows.
+//! The status of a process, as it goes over the control socket and as `adit status --json` prints
+//! it (`adit.status/1`). It decides names and structure, for the process that reports and for the
+//! command that prints.
 //!
-//! Keys may be added; the meaning of one changes only with the number of the schema. Words of a fixed
-//! set are text here, and most keys may be missing, so that processes of an earlier or later version of
-//! `adit` are shown as well.
+//! Keys may be added; the meaning of one changes only with the number of the schema. Words of a
+//! fixed set are text here, and most keys may be missing, so that processes of an earlier or later
+//! version of `adit` are shown as well.
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
@@ -34,20 +34,20 @@ pub(crate) struct ProcessStatus {
     pub(crate) forwards: Vec<LocalForward>,
     #[serde(default)]
     pub(crate) dials: Vec<DialTarget>,
-    /// Where a connector is to be found.
+    /// Relays at which a connector can be found.
     #[serde(default)]
     pub(crate) relays: Vec<String>,
-    /// What the network does to the addresses of its packets.
+    /// How the network translates the source addresses of its packets.
     #[serde(default)]
     pub(crate) mapping: Word,
-    /// What its gateway maps.
+    /// The gateway's mapping.
     pub(crate) port_mapping: Option<PortMapping>,
-    /// What it does as a relay.
+    /// Its state as a relay.
     pub(crate) relay: Option<RelayStatus>,
     pub(crate) peers: Vec<PeerStatus>,
 }
 
-/// A service, and where it is.
+/// A service, and its address.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct ExposedService {
     pub(crate) name: String,
@@ -68,7 +68,7 @@ pub(crate) struct DialTarget {
     pub(crate) address: String,
 }
 
-/// What the gateway of this network maps.
+/// The gateway's mapping for this network.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct PortMapping {
     /// `mapped`, `none`, `not_needed`, or `not_asked`.
@@ -79,12 +79,12 @@ pub(crate) struct PortMapping {
     pub(crate) gateway: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) external: Option<SocketAddr>,
-    /// What came of each protocol, where nothing is mapped.
+    /// The result of each protocol, if no port is mapped.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) why: Vec<String>,
 }
 
-/// What a relay does for its clients.
+/// The state of a relay for its clients.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct RelayStatus {
     pub(crate) clients: usize,
@@ -163,7 +163,7 @@ pub(crate) struct PeerStatus {
     pub(crate) carrier: Option<FallbackStatus>,
 }
 
-/// Who a peer proved to be.
+/// The verified identity of a peer.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct CredentialStatus {
     /// `member` or `guest`.
@@ -181,7 +181,7 @@ pub(crate) struct CredentialStatus {
     pub(crate) mesh: Option<String>,
 }
 
-/// Where the lifecycle of a peer stands.
+/// The lifecycle state of a peer.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct LifecycleStatus {
     pub(crate) state: Word,
@@ -217,7 +217,7 @@ pub(crate) struct FailureStatus {
     pub(crate) retry_after: Option<Duration>,
 }
 
-/// How a relay is reached.
+/// The path of packets to a relay.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct FallbackStatus {
     /// `udp` or `tcp`.
@@ -226,10 +226,10 @@ pub(crate) struct FallbackStatus {
     pub(crate) age_ms: u64,
 }
 
-/// The path to a peer behind a relay, and what else was tried.
+/// The path to a peer behind a relay, and the other paths that were tried.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct PathStatus {
-    /// `direct` or `relayed`; nothing where there is no path.
+    /// `direct` or `relayed`; absent if there is no path.
     pub(crate) class: Option<Word>,
     pub(crate) to: Option<String>,
     pub(crate) age_ms: u64,
@@ -268,7 +268,7 @@ pub(crate) struct CandidateStatus {
     pub(crate) address: SocketAddr,
 }
 
-/// What the other end advertised of itself.
+/// What the other end advertised.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct RemoteEndStatus {
     #[serde(default)]
@@ -279,7 +279,7 @@ pub(crate) struct RemoteEndStatus {
     pub(crate) mapping: Word,
 }
 
-/// One candidate pair, and what its probes have shown.
+/// One candidate pair, and the results of its probes.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct CandidatePairStatus {
     pub(crate) class: Word,

@@ -1,5 +1,5 @@
-//! A status in words: what peers are called, where their packets go, and what does not work.
-//! It decides no columns and asks nobody.
+//! A status in words: the names of peers, where their packets go, and what does not work. It
+//! decides no columns and does no IO.
 
 use std::fmt::Display;
 
@@ -10,8 +10,8 @@ use super::schema::{
 };
 
 impl ProcessStatus {
-    /// Returns the name of a peer: the one in its certificate or, before it showed one, the one that was
-    /// dialled.
+    /// Returns the name of a peer: the one in its certificate or, before it presented one, the one
+    /// that was dialled.
     pub(crate) fn name<'a>(&'a self, peer: &'a PeerStatus) -> &'a str {
         match &peer.credential {
             Some(credential) if credential.standing == "guest" => "a guest",
@@ -27,7 +27,7 @@ impl ProcessStatus {
         }
     }
 
-    /// Where packets to a peer go: its address, or that of the relay which passes them on.
+    /// Returns where packets to a peer go: its address, or that of the relay which forwards them.
     pub(crate) fn place(&self, peer: &PeerStatus) -> String {
         match &peer.path {
             None => peer.remote.to_string(),
@@ -49,7 +49,7 @@ impl ProcessStatus {
         relay.map_or_else(|| to.to_owned(), |relay| format!("relay {}", relay.remote))
     }
 
-    /// A sentence about everything that does not work, with what can be done.
+    /// Returns a sentence about everything that does not work, with the next step.
     pub(crate) fn troubles(&self) -> impl Iterator<Item = String> {
         let who = |name: &str, address: &dyn Display| {
             format!("{} {}: {name} at {address}", self.role, self.pid)
@@ -100,7 +100,7 @@ impl LifecycleStatus {
 }
 
 impl FallbackStatus {
-    /// What carries, for how long and why.
+    /// Returns what carries the packets, for how long and why.
     pub(crate) fn sentence(&self, age: &str) -> String {
         let why = match &*self.state {
             "leaving" => "; it carries again",
@@ -115,7 +115,7 @@ impl FallbackStatus {
 }
 
 impl FailureStatus {
-    /// What happened and what can be done about it.
+    /// Returns what happened and the next step.
     pub(crate) fn sentence(&self) -> String {
         let known = Code::ALL.iter().find(|code| code.as_str() == self.code);
         let next = known.unwrap_or(&Code::Unknown).suggestion();
@@ -124,7 +124,7 @@ impl FailureStatus {
 }
 
 impl PortMapping {
-    /// Whether a gateway was asked.
+    /// Returns true if a gateway was asked.
     pub(crate) fn is_news(&self) -> bool {
         matches!(&*self.state, "mapped" | "none")
     }
@@ -154,7 +154,7 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// The status of a process with these peers.
+    /// Returns the status of a process with these peers.
     pub(crate) fn status(peers: &Value) -> ProcessStatus {
         serde_json::from_value(json!({
             "role": "agent", "pid": 42, "version": "0.1.0", "later": "unknown keys do not matter",
@@ -167,7 +167,7 @@ pub(crate) mod tests {
         .unwrap()
     }
 
-    /// A peer in a state, with what is particular to it.
+    /// Returns a peer in a state, with its other fields.
     pub(crate) fn peer(state: &Value, more: Value) -> Value {
         let mut peer = json!({
             "id": 1, "credential": null, "remote": "192.0.2.1:4433", "dialled": true,
@@ -180,7 +180,7 @@ pub(crate) mod tests {
         peer
     }
 
-    /// A connection to a relay.
+    /// Returns a connection to a relay.
     pub(crate) fn relay(more: Value) -> Value {
         let mut relay = peer(&json!({"state": "connected", "age_ms": 5}), more);
         (relay["id"], relay["is_relay"]) = (json!(2), json!(true));
@@ -188,7 +188,7 @@ pub(crate) mod tests {
         relay
     }
 
-    /// A path.
+    /// Returns a path.
     pub(crate) fn path(class: &str, to: &str) -> Value {
         json!({
             "class": class, "to": to, "age_ms": 182_000, "reason": "direct_proven",

@@ -1,8 +1,8 @@
-//! The agent: local ports that lead to the services of a connector, until asked to end. Which ones is
-//! a plan, from a file here or from what `adit connect` knows.
+//! The agent: local ports that lead to the services of a connector, until a signal. A plan names
+//! them, from a file or from a saved service of `adit connect`.
 //!
-//! It never exits because the network is away, unless a limit was set for that. It does
-//! when a certificate is refused: retrying cannot help then.
+//! It never exits because the network is down, unless a limit was set for that. It exits if a
+//! certificate is rejected: retrying cannot help then.
 
 use std::time::Duration;
 
@@ -28,10 +28,10 @@ use crate::net::names::NameResolver;
 use crate::net::node::NodeHandle;
 use crate::observe::process::Process;
 
-/// What an agent is to do.
+/// The plan of an agent.
 #[derive(Debug)]
 pub(crate) struct AgentPlan {
-    /// What `adit status` calls it.
+    /// Its name in `adit status`.
     pub(crate) role: &'static str,
     pub(crate) remote: RemoteConnector,
     pub(crate) source: CredentialSource,
@@ -41,14 +41,14 @@ pub(crate) struct AgentPlan {
     pub(crate) limits: ForwardLimits,
     pub(crate) heartbeat: HeartbeatConfig,
     pub(crate) give_up_after: Option<Duration>,
-    /// Whether a gateway is asked to map the socket.
+    /// True if a gateway is asked to map the socket.
     pub(crate) port_mapping: bool,
 }
 
-/// Works until a signal, or until retrying cannot help.
+/// Runs until a signal, or until retrying cannot help.
 ///
 /// # Errors
-/// Why it ended before it was asked to.
+/// Why it ended before a signal.
 pub(crate) async fn work(
     plan: AgentPlan,
     home: Result<&Home, &ExitError>,

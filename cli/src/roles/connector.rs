@@ -1,5 +1,5 @@
-//! The connector: one node that listens, and the services behind it, until asked to end. What it is
-//! to serve is a plan, from a file here or from `adit expose`'s own arguments.
+//! The connector: one node that listens, and the services behind it, until a signal. A plan names
+//! them, from a file or from `adit expose`'s own arguments.
 
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -34,23 +34,23 @@ use crate::net::relays::AttachedRelays;
 use crate::net::{event_log, interfaces};
 use crate::observe::process::Process;
 
-/// How often a connector looks whether its own certificate is due: it may have been exchanged, or the
-/// clock been set.
+/// Interval at which a connector checks whether its own certificate is due: it may have been
+/// replaced, or the clock been set.
 const RENEWAL_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Pause after it could not be renewed.
+/// Pause after a failed renewal.
 const RENEWAL_RETRY_DELAY: Duration = Duration::from_secs(60);
 
-/// What a connector is to do.
+/// The plan of a connector.
 #[derive(Debug)]
 pub(crate) struct ConnectorPlan {
-    /// What `adit status` calls it.
+    /// Its name in `adit status`.
     pub(crate) role: &'static str,
     pub(crate) listen: SocketAddr,
     pub(crate) services: Vec<ServiceConfig>,
     pub(crate) limits: ForwardLimits,
     pub(crate) heartbeat: HeartbeatConfig,
-    /// Where else devices reach it than at its own addresses.
+    /// Addresses at which devices reach it, beside its own.
     pub(crate) advertise: Vec<HostPort>,
     pub(crate) relays: Vec<RelayAddress>,
     pub(crate) paths: path::PathConfig,
@@ -59,7 +59,7 @@ pub(crate) struct ConnectorPlan {
     pub(crate) source: CredentialSource,
 }
 
-/// A connector at work.
+/// A running connector.
 pub(crate) struct RunningConnector {
     node: RunningNode,
     ended: Pin<Box<dyn Future<Output = ()> + Send>>,
@@ -72,7 +72,7 @@ pub(crate) struct RunningConnector {
 /// Starts a connector as planned.
 ///
 /// # Errors
-/// What of the plan cannot work.
+/// Which part of the plan cannot work.
 pub(crate) async fn start(
     plan: ConnectorPlan,
     home: Result<&Home, &ExitError>,
@@ -148,15 +148,15 @@ fn process(role: &'static str, services: &[ServiceConfig], node: NodeHandle) -> 
 }
 
 impl RunningConnector {
-    /// Returns what replaces its credentials on request, instead of at the next poll.
+    /// Returns the object that replaces its credentials on request, instead of at the next poll.
     pub(crate) fn credential_refresher(&self) -> Arc<CredentialRefresher> {
         self.identity.clone()
     }
 
-    /// Works until a signal.
+    /// Runs until a signal.
     ///
     /// # Errors
-    /// When the socket fails.
+    /// If the socket fails.
     pub(crate) async fn until_asked_to_end(mut self) -> Result<(), ExitError> {
         tokio::select! {
             stop = self.node.driver.ended() => Err(stop),
@@ -171,20 +171,20 @@ pub(crate) struct CredentialRefresher {
     handle: Handle,
     watcher: Mutex<CredentialWatcher>,
     roster: Option<Arc<Roster>>,
-    /// What is registered at its relays, if it has any.
+    /// Its registration at its relays, if it has any.
     registration: Option<RelayRegistration>,
     relays: Option<AttachedRelays>,
 }
 
 impl CredentialRefresher {
-    /// Has the relays know what changed, if anything did.
+    /// Updates the registration at the relays, if it changed.
     fn register(&self) {
         if let Some(registration) = &self.registration {
             registration.advertise(&self.handle, self.roster.as_deref(), unix_now());
         }
     }
 
-    /// Reads the files now and uses what they contain; returns how many connections ended by it.
+    /// Reads the files now and uses their contents. Returns how many connections this closed.
     pub(crate) async fn refresh(&self) -> usize {
         let credentials = self.watcher.lock().await.poll();
         if let Some(roster) = &self.roster {

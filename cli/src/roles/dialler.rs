@@ -1,5 +1,5 @@
-//! The connector that a dialling role means, and the settings to dial it with: the same for the agent and
-//! for the commands that connect once. It dials nothing.
+//! The connector that a dialling role names, and the settings to dial it with: the same for the
+//! agent and for the commands that connect once. It never dials.
 
 use adit_tokio::core::config::{Config, Transport};
 use adit_tokio::core::path;
@@ -14,10 +14,10 @@ use crate::identity::source::{CredentialSource, CredentialWatcher};
 use crate::net::dialer::Dialer;
 use crate::net::node;
 
-/// The connector that a file means, and who this machine is to it.
+/// Returns the connector that a file names, and this machine's identity towards it.
 ///
 /// # Errors
-/// When nothing is known of it.
+/// If it is unknown.
 pub(crate) fn target(
     config: &config::AgentConfig,
     home: Result<&Home, &ExitError>,
@@ -39,7 +39,7 @@ pub(crate) fn target(
 /// Returns the settings for the core, and the watcher of the credentials.
 ///
 /// # Errors
-/// What of it cannot work.
+/// Which setting cannot work.
 pub(crate) fn core(
     source: CredentialSource,
     paths: path::PathConfig,

@@ -1,5 +1,5 @@
-//! The connector that a command has something to ask of, once: dialled within a time limit,
-//! and closed cleanly. It never dials a second time.
+//! A connection to a connector for a command that connects once: dialled within a time limit, and
+//! closed cleanly. It never dials a second time.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -23,10 +23,10 @@ use crate::net::names::NameResolver;
 use crate::net::node::RunningNode;
 use crate::net::relays::AttachedRelays;
 
-/// How long a close may take. A connector that misses it notices the end by silence.
+/// How long a close may take. A connector that misses it detects the end by its heartbeat.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Which connector to dial, and with which credentials.
+/// The connector to dial, and the credentials.
 #[derive(Debug)]
 pub(crate) struct DialSettings {
     pub(crate) remote: RemoteConnector,
@@ -34,7 +34,7 @@ pub(crate) struct DialSettings {
 }
 
 impl DialSettings {
-    /// The connector that an agent's file means, for the device that it names.
+    /// Returns the settings for the connector that an agent's file names, with the file's identity.
     ///
     /// # Errors
     /// What is wrong with the file or its certificates.
@@ -49,10 +49,10 @@ impl DialSettings {
         Ok(Self { remote, dialer })
     }
 
-    /// The connector of a service that is known here.
+    /// Returns the settings for the connector of a saved service.
     ///
     /// # Errors
-    /// That it is not, or what is wrong with the certificate for it.
+    /// That it is unknown, or what is wrong with the certificate for it.
     pub(crate) fn known(name: &str, home: &Home) -> Result<Self, ExitError> {
         let known = SavedService::load(home, name)?;
         let source = CredentialSource::Member(known.membership(home));
@@ -74,7 +74,7 @@ impl DialSettings {
         check_names(&self.remote).await?;
         let attempt = reach(&self.remote, &self.dialer, limit).await?;
         let connected = attempt.since.elapsed();
-        // Behind a relay the address is the node's own affair, and it changes.
+        // Behind a relay the node chooses the address, and it changes.
         let address = attempt.peer.remote().filter(|_| attempt.relays.is_none());
         let reached = Reached { connector: name, address, connected };
         let DialAttempt { node, relays, peer, .. } = attempt;
@@ -82,7 +82,7 @@ impl DialSettings {
     }
 }
 
-/// Fails early for a name that does not resolve, such as one that is written wrong.
+/// Fails early for a name that does not resolve, such as one with a typing error.
 async fn check_names(remote: &RemoteConnector) -> Result<(), ExitError> {
     let mut wrong = None;
     let names = NameResolver::new();
@@ -98,7 +98,7 @@ async fn check_names(remote: &RemoteConnector) -> Result<(), ExitError> {
     Err(ExitError::new(Exit::Unreachable, format!("{wrong}; {next}")))
 }
 
-/// A connection that was made.
+/// An established connection.
 #[derive(Debug)]
 pub(crate) struct OneShotConnection {
     pub(crate) peer: Peer,
@@ -115,7 +115,7 @@ impl OneShotConnection {
     }
 }
 
-/// Who was reached, where, and how soon after this address was dialled.
+/// Which connector was reached, at which address, and how soon after it was dialled.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Reached {
     connector: String,

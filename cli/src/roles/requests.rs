@@ -1,5 +1,5 @@
-//! What a connector answers to requests: JSON in, JSON out, one operation each. It decides who may
-//! ask for what; it never delays a refusal.
+//! What a connector answers to requests: JSON in, JSON out, one operation each. It decides the
+//! permissions for each operation; it never delays a refusal.
 //!
 //! An operation is one arm of [`read`].
 
@@ -15,24 +15,24 @@ use crate::enrol::{self, EnrolmentRequest, EnrolmentResponse};
 use crate::forward::egress::access::ConnectedDevice;
 use crate::identity::mesh::roster::Roster;
 
-/// Longest body that is looked at: a certificate request has room in it, and nothing is as long.
+/// Longest body that is read: a certificate request fits in it, and no other body is as long.
 const LONGEST: usize = 64 * 1024;
 
-/// What every operation has. Further keys are the operation's own, or are ignored.
+/// The keys of every operation. Further keys are the operation's own, or are ignored.
 #[derive(Deserialize)]
 struct OperationName<'a> {
     #[serde(borrow)]
     op: Cow<'a, str>,
 }
 
-/// An operation, read.
+/// A parsed operation.
 #[derive(Debug)]
 enum Operation {
     Ping,
     Certificate(EnrolmentRequest),
 }
 
-/// Answers the requests of one peer in turn, until it is closed for good.
+/// Answers the requests of one peer in turn, until it is closed permanently.
 pub(crate) async fn serve(peer: &Peer, device: &ConnectedDevice, roster: Option<Arc<Roster>>) {
     while let Some(request) = peer.accept_request().await {
         let answered = match read(request.body()) {
@@ -51,7 +51,7 @@ pub(crate) async fn serve(peer: &Peer, device: &ConnectedDevice, roster: Option<
     }
 }
 
-/// Reads what is asked for.
+/// Parses a request.
 fn read(body: &[u8]) -> Result<Operation, Failure> {
     if body.len() > LONGEST {
         let why = format!("a request to a connector has at most {LONGEST} bytes");
@@ -81,7 +81,7 @@ fn ping(device: &ConnectedDevice) -> Result<Bytes, Failure> {
     Ok(Bytes::from_static(b"{}"))
 }
 
-/// Has a certificate issued. A member's connection lives as long as its latest one.
+/// Issues a certificate. A member's connection lives as long as its latest one.
 async fn certify(
     peer: &Peer,
     device: &ConnectedDevice,
@@ -97,7 +97,7 @@ async fn certify(
         .map_err(|error| Failure::new(Code::Unknown, error.to_string()))
 }
 
-/// Writes to the disk, which is not for the thread that carries everybody's bytes.
+/// Writes to the disk, which must not block the thread that carries all traffic.
 async fn issue(
     device: &ConnectedDevice,
     roster: Option<Arc<Roster>>,
@@ -109,7 +109,7 @@ async fn issue(
     let credential = device.credential().ok_or_else(gone)?.clone();
     let work = tokio::task::spawn_blocking(move || {
         let answered = enrol::connector::answer(roster.mesh(), &credential, ask);
-        // The device may come back immediately, and is to find what it was granted.
+        // The device may reconnect immediately, and must find what it was granted.
         roster.refresh();
         answered
     });

@@ -1,5 +1,5 @@
 //! What a connector does for each peer: it serves its streams and answers its requests. It decides
-//! neither what is served nor what is answered.
+//! neither the services nor the answers.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ pub(crate) async fn serve(handle: Handle, services: Arc<Services>, roster: Optio
     serve_each(handle, |peer| serve_peer(peer, services.clone(), roster.clone())).await;
 }
 
-/// Serves the streams and answers the requests of one peer, until it is closed for good.
+/// Serves the streams and answers the requests of one peer, until it is closed permanently.
 async fn serve_peer(peer: Peer, services: Arc<Services>, roster: Option<Arc<Roster>>) {
     let device = ConnectedDevice::of(&peer);
     let remote = peer.remote().map_or_else(String::new, |remote| format!(" from {remote}"));

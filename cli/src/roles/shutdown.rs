@@ -6,10 +6,10 @@ use crate::base::exit::{Exit, ExitError};
 use crate::base::signals;
 use crate::net::relays::AttachedRelays;
 
-/// Lets what is under way finish within the core's drain time; a second signal cuts it short.
+/// Lets open streams finish within the core's drain time; a second signal cuts it short.
 ///
 /// # Errors
-/// When a second signal did cut it short.
+/// If a second signal cut it short.
 pub(crate) async fn shut_down(
     handle: &Handle,
     relays: Option<&AttachedRelays>,

@@ -17,10 +17,10 @@ use crate::forward::egress::builtin::Builtin;
 use crate::identity::throwaway::ThrowawayAuthority;
 use crate::net::node::{self, RunningNode};
 
-/// Longest wait for what ought to happen.
+/// Longest wait for an expected event.
 pub(crate) const SOON: Duration = Duration::from_secs(10);
 
-/// A connector and who is connected to it.
+/// A connector and its connected peer.
 pub(crate) struct TestTunnel {
     pub(crate) peer: Peer,
     pub(crate) connector: RunningNode,
@@ -29,19 +29,19 @@ pub(crate) struct TestTunnel {
 }
 
 impl TestTunnel {
-    /// A connector that takes so many connections at a time.
+    /// Returns a connector that accepts this many connections at a time.
     pub(crate) async fn new(connections: usize) -> Self {
         Self::without_services().await.serving(connections)
     }
 
-    /// A connector that serves nothing.
+    /// Returns a connector without services.
     pub(crate) async fn without_services() -> Self {
         let authority = ThrowawayAuthority::new().unwrap();
         let device = |name| authority.device(name).unwrap();
         Self::between(device("connector"), device("member")).await
     }
 
-    /// A connector, and one that it has invited and knows nothing else of.
+    /// Returns a connector, and a guest that it has invited and knows only by the invite.
     pub(crate) async fn with_guest() -> Self {
         let (authority, stranger) =
             (ThrowawayAuthority::new().unwrap(), ThrowawayAuthority::new().unwrap());

@@ -1,5 +1,5 @@
-//! A certificate authority of the tests, whose certificates, keys and lists are files: of any length
-//! of life, for any key, and taken back.
+//! A certificate authority for tests, with certificates, keys and lists in files: with any
+//! lifetime, for any key, and revoked.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use rcgen::{
 
 use super::Directory;
 
-/// A CA whose certificates are files.
+/// A CA with its certificates in files.
 pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     pem: String,
@@ -29,12 +29,12 @@ impl Authority {
         Self { issuer: Issuer::new(params, key), pem }
     }
 
-    /// Writes an identity and gives the `[tls]` section that names it.
+    /// Writes an identity. Returns the `[tls]` section that names it.
     pub(crate) fn issue(&self, directory: &Directory, name: &str) -> String {
         self.issue_for(directory, name, Duration::from_secs(30 * 86_400))
     }
 
-    /// The same, good for so long, in whole seconds.
+    /// Issues the same with this lifetime, in whole seconds.
     pub(crate) fn issue_for(&self, directory: &Directory, name: &str, life: Duration) -> String {
         let key = KeyPair::generate().unwrap();
         let certificate = self.sign(name, &key, life);
@@ -42,7 +42,7 @@ impl Authority {
         self.section(directory, name, &certificate.pem(), &path)
     }
 
-    /// The same for a key in a file, of which only the public half, in PEM, is read.
+    /// Issues the same for a key in a file, of which only the public half, in PEM, is read.
     pub(crate) fn issue_to(
         &self,
         directory: &Directory,
@@ -63,7 +63,7 @@ impl Authority {
         format!("[tls]\nca = \"{name}-ca.pem\"\ncertificate = \"{name}.pem\"\nkey = \"{key}\"\n")
     }
 
-    /// A certificate with this name, which is its serial number as well.
+    /// Returns a certificate with this name, which is its serial number as well.
     fn sign(&self, name: &str, key: &impl PublicKeyData, life: Duration) -> Certificate {
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         params.serial_number = Some(SerialNumber::from_slice(name.as_bytes()));
@@ -74,7 +74,7 @@ impl Authority {
         params.signed_by(key, &self.issuer).unwrap()
     }
 
-    /// Writes the list of what is revoked: the certificates with these names.
+    /// Writes the revocation list: the certificates with these names.
     pub(crate) fn revoke(&self, directory: &Directory, file: &str, names: &[&str]) -> PathBuf {
         let now = rcgen::date_time_ymd(2020, 1, 1);
         let revoked = names.iter().map(|name| RevokedCertParams {

@@ -1,14 +1,14 @@
-//! Clocks that are off: a process that sees another time than its machine, by libfaketime. Where that
-//! is not installed, a test that needs it says so and does nothing.
+//! Clocks that are off: libfaketime gives a process another time than its machine's. Where it is
+//! not installed, a test that needs it prints so and is skipped.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A way to set the clock of single processes.
+/// The library that sets the clock of single processes.
 pub(crate) struct Clocks(PathBuf);
 
 impl Clocks {
-    /// The way that this machine has, if it has one.
+    /// Returns the library of this machine, if it has one.
     pub(crate) fn of_this_machine() -> Option<Self> {
         let places = std::fs::read_dir("/usr/lib").ok()?.filter_map(Result::ok);
         let mut found = places
@@ -21,12 +21,12 @@ impl Clocks {
         library.map(Self)
     }
 
-    /// Has a command run at another time, like `+3y` or `-1h` from now.
+    /// Makes a command run at another time, like `+3y` or `-1h` from now.
     pub(crate) fn shift(&self, command: &mut Command, by: &str) {
         self.load(command).env("FAKETIME", by);
     }
 
-    /// Has a command run at the time that a file says, at any moment.
+    /// Makes a command run at the time in a file, which may change.
     pub(crate) fn follow(&self, command: &mut Command, file: &Path) {
         self.load(command).env("FAKETIME_TIMESTAMP_FILE", file).env("FAKETIME_NO_CACHE", "1");
     }

@@ -1,5 +1,5 @@
-//! What the tests of the program share: certificates, configuration files, child processes that
-//! end with their owner, and small TCP services. Every wait is bounded.
+//! What the tests of the program share: certificates, configuration files, child processes that end
+//! with their owner, and small TCP services. Every wait is bounded.
 
 #![expect(dead_code, reason = "each test program uses its own part of this")]
 #![expect(clippy::unwrap_used, reason = "a failure here is a failure of the test")]
@@ -19,19 +19,19 @@ use std::time::{Duration, Instant};
 
 pub(crate) use self::authority::Authority;
 
-/// Longest wait for anything that ought to happen: no measure of how fast it is, only the end of a
-/// test that fails. A machine with four busy programs a core needs a tenth of it.
+/// Longest wait for anything that is expected: it measures no speed, and only ends a test that
+/// fails. A machine with four busy programs a core needs a tenth of it.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
-/// Longest wait for a command to end that takes its time by itself, such as the demonstration.
+/// Longest wait for a slow command, such as the demonstration.
 const COMMAND_LIMIT: Duration = Duration::from_secs(240);
 
-/// A heartbeat that notices a dead peer within a few seconds, and that takes no peer for dead which
+/// A heartbeat that detects a dead peer within a few seconds, and that does not suspect a peer that
 /// only waits for a processor.
 pub(crate) const QUICK: &str =
     "[heartbeat]\ninterval = \"1s\"\nack_within = \"1s\"\ndead_after = \"3s\"\n";
 
-/// A directory that goes with its owner.
+/// A directory that is removed with its owner.
 pub(crate) struct Directory(PathBuf);
 
 impl Directory {
@@ -60,7 +60,7 @@ impl Drop for Directory {
     }
 }
 
-/// The program, running; killed when dropped.
+/// The running program; killed when dropped.
 pub(crate) struct Program {
     child: Child,
     log: PathBuf,
@@ -92,15 +92,15 @@ impl Program {
         Self::launch(command, config.with_extension("log"))
     }
 
-    /// Starts a command whose stderr goes to the end of a file.
+    /// Starts a command and appends its stderr to a file.
     fn launch(command: &mut Command, log: PathBuf) -> Self {
         let file = File::options().create(true).append(true).open(&log).unwrap();
         Self { child: command.stderr(file).spawn().unwrap(), log }
     }
 
-    /// What it has said on stderr.
+    /// Returns what it has written to stderr.
     pub(crate) fn log(&self) -> String {
-        // A device that is no file has no end.
+        // A device that is not a file has no end.
         let is_file = self.log.metadata().is_ok_and(|metadata| metadata.is_file());
         if is_file { fs::read_to_string(&self.log).unwrap_or_default() } else { String::new() }
     }
@@ -121,13 +121,13 @@ impl Program {
         self.child.try_wait().unwrap().is_none()
     }
 
-    /// Ends it as a crash would.
+    /// Kills it, as a crash would.
     pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    /// Asks it to end.
+    /// Sends it the signal to terminate.
     #[cfg(unix)]
     pub(crate) fn terminate(&self) {
         self.signal("-TERM");
@@ -140,7 +140,7 @@ impl Program {
         assert!(Command::new("kill").args([name, &id]).status().unwrap().success());
     }
 
-    /// Waits until its log holds a text.
+    /// Waits until its log contains a text.
     pub(crate) fn says(&self, text: &str) {
         let said = bounded(|| self.log().contains(text).then_some(()));
         assert!(said.is_some(), "it does not say \"{text}\":\n{}", self.log());
@@ -157,7 +157,7 @@ impl Drop for Program {
     }
 }
 
-/// Runs the program to its end, without a home that anything is in.
+/// Runs the program to its end, with an empty home.
 pub(crate) fn run(arguments: &[&str]) -> Output {
     run_at(&Directory::new().path("home"), arguments)
 }
@@ -192,12 +192,12 @@ pub(crate) fn finish(command: &mut Command) -> Output {
     Output { status, stdout: out, stderr: err }
 }
 
-/// Asks again and again, for as long as [`LIMIT`].
+/// Polls until there is a result, for as long as [`LIMIT`].
 pub(crate) fn bounded<T>(ask: impl FnMut() -> Option<T>) -> Option<T> {
     within(LIMIT, ask)
 }
 
-/// Asks again and again, for as long as `limit`.
+/// Polls until there is a result, for as long as `limit`.
 pub(crate) fn within<T>(limit: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
     let start = Instant::now();
     loop {
@@ -208,21 +208,22 @@ pub(crate) fn within<T>(limit: Duration, mut ask: impl FnMut() -> Option<T>) -> 
     }
 }
 
-/// Ports below those that systems hand out by themselves (from 32,768 on Linux, from 49,152
+/// Ports below those that systems assign by themselves (from 32,768 on Linux, from 49,152
 /// elsewhere): no other socket gets one of them between its choice and its use.
 const PORTS: std::ops::Range<u32> = 10_000..30_000;
 
-/// A TCP port of this test's own.
+/// Returns a TCP port of this test's own.
 pub(crate) fn free_tcp() -> SocketAddr {
     free(|address| TcpListener::bind(address).is_ok())
 }
 
-/// A UDP port of this test's own.
+/// Returns a UDP port of this test's own.
 pub(crate) fn free_udp() -> SocketAddr {
     free(|address| UdpSocket::bind(address).is_ok())
 }
 
-/// The next port that can be bound. Each is chosen once in a process; processes begin far apart.
+/// Returns the next port that can be bound. Each is chosen once in a process; processes begin far
+/// apart.
 fn free(can_bind: impl Fn(SocketAddr) -> bool) -> SocketAddr {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let begin = std::process::id().wrapping_mul(101);
@@ -236,7 +237,7 @@ fn free(can_bind: impl Fn(SocketAddr) -> bool) -> SocketAddr {
     }
 }
 
-/// A TCP service that treats each connection as told, for as long as the test runs.
+/// Starts a TCP service that handles each connection with a closure, for the life of the test.
 pub(crate) fn service(
     treat: impl Fn(TcpStream) -> io::Result<()> + Clone + Send + 'static,
 ) -> SocketAddr {
@@ -251,7 +252,7 @@ pub(crate) fn service(
     address
 }
 
-/// A service on a Unix socket that treats one connection after another as told.
+/// Starts a service on a Unix socket that handles one connection after another with a closure.
 #[cfg(unix)]
 pub(crate) fn unix_service(
     path: &Path,
@@ -272,7 +273,7 @@ pub(crate) fn echo(mut tcp: TcpStream) -> io::Result<()> {
     }
 }
 
-/// A connection to a local port whose reads and writes end after [`LIMIT`].
+/// Returns a connection to a local port. Its reads and writes end after [`LIMIT`].
 pub(crate) fn connect(address: SocketAddr) -> TcpStream {
     let tcp = TcpStream::connect_timeout(&address, LIMIT).unwrap();
     tcp.set_read_timeout(Some(LIMIT)).unwrap();
@@ -280,7 +281,7 @@ pub(crate) fn connect(address: SocketAddr) -> TcpStream {
     tcp
 }
 
-/// Whether a connection was cut off: it is over, and did not merely stay silent.
+/// Returns true if a connection was cut off: it is over, and did not merely stay silent.
 pub(crate) fn is_cut_off(tcp: &mut TcpStream) -> bool {
     match tcp.read(&mut [0]) {
         Ok(count) => count == 0,
@@ -288,13 +289,13 @@ pub(crate) fn is_cut_off(tcp: &mut TcpStream) -> bool {
     }
 }
 
-/// Whether a byte comes back from an echo service, sooner or later.
+/// Returns true if a byte comes back from an echo service, sooner or later.
 pub(crate) fn echoes_at_last(address: SocketAddr) -> bool {
     bounded(|| echoes(address).then_some(())).is_some()
 }
 
-/// Whether a byte comes back from an echo service within a moment. That none does proves nothing on a
-/// busy machine: what ought to work is asked again, as by [`echoes_at_last`].
+/// Returns true if a byte comes back from an echo service within a moment. On a busy machine
+/// `false` is no proof of a failure: for what must work, poll as [`echoes_at_last`] does.
 pub(crate) fn echoes(address: SocketAddr) -> bool {
     let Ok(mut tcp) = TcpStream::connect_timeout(&address, Duration::from_secs(1)) else {
         return false;
@@ -326,8 +327,8 @@ impl Tunnel {
         Self::start_written(&services.collect::<Vec<_>>())
     }
 
-    /// The same with each `[[service]]` as it is written after its name, or without it where
-    /// nothing is written.
+    /// Starts the same with the text of each `[[service]]` after its name; a service with an empty
+    /// text has no section.
     pub(crate) fn start_written(services: &[(&str, String)]) -> Self {
         let (directory, authority) = (Directory::new(), Authority::new());
         let listen = free_udp();

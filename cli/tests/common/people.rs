@@ -1,5 +1,5 @@
-//! People as the tests know them: each has a machine of their own, which is a home directory, and
-//! starts `adit` there. What a command says on stdout is read line by line.
+//! People in the tests: each has a machine of their own, which is a home directory, and starts
+//! `adit` there. The stdout of a command is read line by line.
 
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
@@ -27,7 +27,7 @@ impl Machine {
         self.directory.path("home")
     }
 
-    /// `adit` with these arguments, at this home.
+    /// Returns `adit` with these arguments, at this home.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_adit"));
         command.args(arguments);
@@ -35,7 +35,7 @@ impl Machine {
         command
     }
 
-    /// Has a command that ends in `adit` find this home, and nothing of the tests' own environment.
+    /// Makes a command that ends in `adit` use this home, without the tests' own environment.
     pub(crate) fn at_home(&self, command: &mut Command) {
         command.env_remove("RUST_LOG").env_remove("ADIT_INVITE").env("ADIT_HOME", self.home());
     }
@@ -45,7 +45,7 @@ impl Machine {
         finish(&mut self.command(arguments))
     }
 
-    /// What is on stdout of a command that succeeds.
+    /// Returns the stdout of a command that succeeds.
     pub(crate) fn told(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
         let said = String::from_utf8_lossy(&output.stderr);
@@ -53,14 +53,14 @@ impl Machine {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// The one line of JSON on stdout of a command that succeeds.
+    /// Returns the one line of JSON on stdout of a command that succeeds.
     pub(crate) fn json(&self, arguments: &[&str]) -> Value {
         let text = self.told(arguments);
         assert_eq!(text.lines().count(), 1, "{text}");
         serde_json::from_str(&text).unwrap()
     }
 
-    /// The sentence of a command that fails with `code`.
+    /// Returns the error of a command that fails with `code`.
     pub(crate) fn fails(&self, arguments: &[&str], code: i32) -> String {
         sentence(&self.run(arguments), code)
     }
@@ -81,7 +81,7 @@ impl Machine {
         self.launch(command, None)
     }
 
-    /// The same with its log elsewhere than at this machine.
+    /// Starts the same with its log in another place.
     pub(crate) fn spawn_logging_to(&self, command: &mut Command, log: &Path) -> Running {
         command.stdin(Stdio::null());
         self.launch(command, Some(log))
@@ -93,13 +93,13 @@ impl Machine {
         Running::start(command, log.map_or_else(usual, Path::to_owned))
     }
 
-    /// Exposes a service on a free port, under the name "web"; gives the invite as well.
+    /// Exposes a service on a free port, under the name "web". Returns the invite as well.
     pub(crate) fn expose(&self, target: &str, more: &[&str]) -> (Running, String) {
         let listen = free_udp().to_string();
         self.expose_at(&listen, target, more)
     }
 
-    /// The same on a port that was chosen.
+    /// Exposes the same on a given port.
     pub(crate) fn expose_at(&self, at: &str, target: &str, more: &[&str]) -> (Running, String) {
         let arguments = ["expose", target, "--name", "web", "--listen", at];
         let running = self.start(&[&arguments, more].concat());
@@ -108,7 +108,8 @@ impl Machine {
         (running, invite)
     }
 
-    /// Follows an invite, or what is known by a name; gives the local address, which echoes.
+    /// Redeems an invite, or connects to a saved service by its name. Returns the local address,
+    /// which echoes.
     pub(crate) fn connect(&self, to: &str, more: &[&str]) -> (Running, SocketAddr) {
         let running = self.start(&[&["connect", to], more].concat());
         let address = running.address();
@@ -116,25 +117,25 @@ impl Machine {
         (running, address)
     }
 
-    /// What this machine's registry holds.
+    /// Returns the contents of this machine's registry.
     pub(crate) fn registry(&self) -> Value {
         let text = std::fs::read(self.home().join("mesh/registry.json")).unwrap();
         serde_json::from_slice(&text).unwrap()
     }
 
-    /// The devices of this machine's mesh, as `adit id show` lists them.
+    /// Returns the devices of this machine's mesh, as `adit id show` lists them.
     pub(crate) fn devices(&self) -> Vec<Value> {
         let shown = self.json(&["id", "show", "--json"]);
         shown["devices"].as_array().unwrap().clone()
     }
 
-    /// The file of this machine's certificate in the only mesh that it is a member of.
+    /// Returns the file of this machine's certificate in the only mesh that it is a member of.
     pub(crate) fn membership(&self) -> PathBuf {
         let mut all = std::fs::read_dir(self.home().join("identities")).unwrap();
         all.next().unwrap().unwrap().path().join("identity.pem")
     }
 
-    /// All files below the home, with what they hold, in order.
+    /// Returns all files below the home, with their contents, in order.
     pub(crate) fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
         let mut all = Vec::new();
         collect(&self.home(), &mut all);
@@ -155,8 +156,8 @@ fn collect(directory: &Path, all: &mut Vec<(PathBuf, Vec<u8>)>) {
     }
 }
 
-/// The one sentence on stderr of a command that ended with `code` and gave nothing on stdout; lines
-/// of the log may be before it.
+/// Returns the one sentence on stderr of a command that ended with `code` and an empty stdout;
+/// lines of the log may precede it.
 pub(crate) fn sentence(output: &Output, code: i32) -> String {
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{said}");
@@ -196,30 +197,30 @@ impl Running {
         Self { program, lines }
     }
 
-    /// The next line of stdout.
+    /// Returns the next line of stdout.
     pub(crate) fn line(&self) -> String {
         self.lines.recv_timeout(LIMIT).unwrap_or_else(|_| panic!("no line; log:\n{}", self.log()))
     }
 
-    /// The next line of stdout, as an address.
+    /// Returns the next line of stdout, as an address.
     pub(crate) fn address(&self) -> SocketAddr {
         self.line().parse().unwrap()
     }
 
-    /// Whether stdout holds nothing more for now.
+    /// Returns true if stdout has no more lines for now.
     pub(crate) fn is_silent(&self) -> bool {
         let more = self.lines.recv_timeout(std::time::Duration::from_millis(1));
         matches!(more, Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected))
     }
 
-    /// The sentence it ends with, and `code`.
+    /// Returns the error it ends with, and checks that its exit code is `code`.
     pub(crate) fn ends_with(&mut self, code: i32) -> String {
         let status = self.wait();
         assert_eq!(status.code(), Some(code), "{}", self.log());
         one_sentence(&self.log())
     }
 
-    /// Ends it in order.
+    /// Ends it gracefully.
     pub(crate) fn end(mut self) {
         self.terminate();
         assert!(self.wait().success(), "{}", self.log());

@@ -1,9 +1,10 @@
-//! What a system does to a program: files it may not touch, and disks that are full.
+//! Restrictions of a system: files that a program may not use, and disks that are full.
 
 use std::path::Path;
 use std::process::Command;
 
-/// `adit`, without what root has beyond other users. `None`, said loudly, where that cannot be had.
+/// Returns `adit` without root's privileges. Returns `None`, and prints so, where that is
+/// impossible.
 pub(crate) fn as_a_plain_user() -> Option<Command> {
     let adit = env!("CARGO_BIN_EXE_adit");
     if rustix::process::geteuid().as_raw() != 0 {
@@ -20,7 +21,7 @@ pub(crate) fn as_a_plain_user() -> Option<Command> {
     Some(command)
 }
 
-/// `adit` on a disk that takes no bytes: every write to a file fails.
+/// Returns `adit` on a full disk: every write to a file fails.
 pub(crate) fn on_a_full_disk() -> Command {
     let mut command = Command::new("sh");
     let script = "trap '' XFSZ; ulimit -f 0; exec \"$0\" \"$@\"";
@@ -28,7 +29,8 @@ pub(crate) fn on_a_full_disk() -> Command {
     command
 }
 
-/// A small file system in memory; gone with its owner. `None`, said loudly, where none can be had.
+/// A small file system in memory, removed with its owner. It is absent, and the test prints so,
+/// where none can be made.
 pub(crate) struct Disk<'a>(&'a Path);
 
 impl<'a> Disk<'a> {
@@ -44,7 +46,7 @@ impl<'a> Disk<'a> {
         Some(Self(path))
     }
 
-    /// Takes all the room that is left; giving it back is removing the file.
+    /// Fills all the space that is left; removing the file frees it.
     pub(crate) fn fill(&self) -> std::path::PathBuf {
         let filler = self.0.join("filler");
         let full = std::fs::write(&filler, vec![0; 512 * 1024]);

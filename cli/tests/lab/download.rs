@@ -1,6 +1,7 @@
-//! A large file from a web server to `curl`, and whether it arrived whole.
+//! A large file from a web server to `curl`, and whether it arrived complete.
 //!
-//! It decides how it is served and fetched, and at which pace; never what happens meanwhile.
+//! It decides how it is served and fetched, and at which pace; it never decides what happens
+//! meanwhile.
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -18,10 +19,10 @@ use super::stage::{SOON, free_port};
 /// Longest time that a download takes.
 const LIMIT: Duration = Duration::from_secs(600);
 
-/// Blocks a second that a throttle passes on.
+/// Blocks per second that a throttle passes on.
 const PER_SECOND: u64 = 50;
 
-/// Whether the programs that it takes are here; says so if not.
+/// Returns true if the programs that it needs are installed, and prints so if not.
 pub(crate) fn can_download() -> bool {
     let has = |program: &&str| {
         let asked = Command::new("sh").args(["-c", &format!("command -v {program}")]).output();
@@ -42,7 +43,7 @@ pub(crate) struct Nginx {
 }
 
 impl Nginx {
-    /// Starts it in a namespace; everything that it needs is in the directory.
+    /// Starts it in a namespace, with all its files in the directory.
     pub(crate) fn start(directory: &Directory, inside: &Namespace, bytes: u64) -> Self {
         let (port, original) = (free_port(inside), directory.path("original"));
         let mut random = File::open("/dev/urandom").unwrap().take(bytes);
@@ -67,16 +68,16 @@ impl Nginx {
     }
 }
 
-/// A TCP port that passes connections on to a server, and what comes back at a pace. It holds back
-/// all that is beyond a number of bytes, until it is released: however fast or slow the machine is, no
-/// download is over before its test has done what it is about.
+/// A TCP port that forwards connections to a server, and paces the responses. It holds back
+/// everything beyond a number of bytes until it is released: whatever the speed of the machine, no
+/// download is over before its test has acted.
 pub(crate) struct Throttle {
     pub(crate) port: u16,
     is_released: Arc<AtomicBool>,
 }
 
 impl Throttle {
-    /// Starts it in a namespace, before a server there, at so many bytes a second.
+    /// Starts it in a namespace, in front of a server there, at this rate in bytes per second.
     pub(crate) fn start(inside: &Namespace, server: u16, per_second: u64, held_from: u64) -> Self {
         let is_released = Arc::new(AtomicBool::new(false));
         let released = is_released.clone();
@@ -92,7 +93,7 @@ impl Throttle {
         Self { port: port.port(), is_released }
     }
 
-    /// Lets the rest pass, as fast as it comes.
+    /// Releases the rest, at full rate.
     pub(crate) fn release(&self) {
         self.is_released.store(true, Ordering::Relaxed);
     }
@@ -131,12 +132,12 @@ pub(crate) fn download(inside: &Namespace, from: SocketAddr, to: &Path) -> Proce
     Process(curl.spawn().unwrap())
 }
 
-/// How long a file is by now.
+/// Returns the current length of a file.
 pub(crate) fn length(file: &Path) -> u64 {
     std::fs::metadata(file).map_or(0, |metadata| metadata.len())
 }
 
-/// What `sha256sum` says of a file.
+/// Returns the output of `sha256sum` for a file.
 pub(crate) fn digest(path: &Path) -> Vec<u8> {
     let output = Command::new("sha256sum").arg(path).output().unwrap();
     assert!(output.status.success());
@@ -147,7 +148,7 @@ pub(crate) fn digest(path: &Path) -> Vec<u8> {
 pub(crate) struct Process(Child);
 
 impl Process {
-    /// Waits until a file that it writes is so long.
+    /// Waits until a file that it writes has this length.
     ///
     /// # Panics
     /// If it has ended before that.
@@ -159,7 +160,7 @@ impl Process {
         assert_eq!(reached, Some(false), "it has {} of {bytes} bytes", length(file));
     }
 
-    /// Waits for its end. Whether it was one in order.
+    /// Waits for its end. Returns true if it succeeded.
     pub(crate) fn succeeds(&mut self) -> bool {
         let status = within(LIMIT, || self.0.try_wait().unwrap());
         status.is_some_and(|status| status.success())

@@ -1,5 +1,5 @@
-//! Routers that map ports: one of our own that speaks NAT-PMP and has the packet filter do it, and
-//! miniupnpd where it is installed. And what the program makes of them.
+//! Routers that map ports: one of our own that speaks NAT-PMP and lets the packet filter do it, and
+//! miniupnpd where it is installed. It also tests the program's use of them.
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::process::{Child, Command, Stdio};
@@ -19,7 +19,7 @@ use super::stage::{Party, SOON, Stage, Way, connected};
 /// The port of PCP and NAT-PMP.
 const PORT: u16 = 5_351;
 
-/// What the router maps.
+/// The external port that the router maps.
 const OUTSIDE: u16 = 7_000;
 
 /// Speaks NAT-PMP (RFC 6886) on the inside of a site's router, with one mapping at a time.
@@ -31,7 +31,7 @@ struct Gateway {
 }
 
 impl Gateway {
-    /// Begins to answer.
+    /// Starts to answer.
     fn at(site: &Site) -> Self {
         let [a, b, c, _] = site.address().octets();
         let address = Ipv4Addr::new(a, b, c, 1);
@@ -59,7 +59,7 @@ impl Gateway {
                         let [p, q] = (if is_end { 0 } else { OUTSIDE }).to_be_bytes();
                         vec![0, 129, 0, 0, 0, 0, 0, 9, a, b, p, q, l1, l2, l3, l4]
                     }
-                    // PCP: not this version.
+                    // PCP: unsupported version.
                     _ => vec![0, 128, 0, 1, 0, 0, 0, 9],
                 };
                 let _ = socket.send_to(&answer, from);
@@ -128,7 +128,7 @@ fn what_is_switched_off_asks_no_gateway() {
 }
 
 #[test]
-fn a_router_behind_another_one_maps_nothing_of_use_and_check_says_so() {
+fn check_explains_a_useless_mapping_behind_another_nat() {
     let Some(mut stage) = Stage::new() else { return };
     let site = stage.net.site_behind(0, Kind::PortRestricted, Kind::Symmetric);
     let gateway = Gateway::at(&site);
@@ -148,7 +148,7 @@ fn without_a_gateway_that_maps_everything_is_as_before() {
     assert_eq!(mapping["why"].as_array().unwrap().len(), 3, "{mapping}");
 }
 
-/// What `adit check` tells of the gateway.
+/// Returns what `adit check` reports about the gateway.
 fn check(site: &Site, stage: &Stage) -> Value {
     let machine = Machine::new();
     let mut command = site.host.command(env!("CARGO_BIN_EXE_adit"));
@@ -161,7 +161,7 @@ fn check(site: &Site, stage: &Stage) -> Value {
 struct Miniupnpd(Child);
 
 impl Miniupnpd {
-    /// Starts it, or nothing, said loudly, where it is not installed.
+    /// Starts it. Returns `None`, and prints so, where it is not installed.
     fn start(site: &Site, directory: &Directory, more: &str) -> Option<Self> {
         if Command::new("miniupnpd").arg("--version").output().is_err() {
             eprintln!("SKIPPED: a real gateway, because miniupnpd is not installed");
@@ -174,7 +174,8 @@ impl Miniupnpd {
                chain postrouting_miniupnpd { }
              }",
         );
-        // It takes no address outside that is set aside for documentation; nothing is sent there.
+        // It rejects external addresses that are reserved for documentation; no packet is sent
+        // there.
         let text = format!("ext_ifname=wan\nlistening_ip=lan\next_ip=11.0.0.1\n{more}\n");
         let config = directory.write("miniupnpd.conf", &text);
         let id = directory.path("miniupnpd.pid");
@@ -201,7 +202,7 @@ fn miniupnpd_maps_by_pcp_and_where_that_is_off_by_upnp() {
     ] {
         let (site, directory) = (stage.net.site(0, Kind::Symmetric), Directory::new());
         let Some(_gateway) = Miniupnpd::start(&site, &directory, more) else { return };
-        // It takes a moment until it answers.
+        // It needs a moment until it answers.
         let mapped = || Some(check(&site, &stage)).filter(|told| told["protocol"] == protocol);
         let mapping = within(SOON, mapped).unwrap_or_else(|| panic!("{}", check(&site, &stage)));
         assert!(mapping["external"].as_str().unwrap().starts_with("11.0.0.1:"), "{mapping}");

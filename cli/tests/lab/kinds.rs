@@ -1,5 +1,5 @@
-//! That the lab is what it says: every kind of NAT maps and filters as it is named, links delay and
-//! lose as told, and nothing is left behind.
+//! Tests of the lab itself: every kind of NAT maps and filters as its name requires, links delay
+//! and lose as configured, and all is removed afterwards.
 
 use std::net::{Ipv4Addr, UdpSocket};
 use std::time::{Duration, Instant};
@@ -86,7 +86,7 @@ fn where_udp_is_blocked_no_datagram_passes_and_tcp_does() {
 }
 
 #[test]
-fn a_cut_stops_two_sites_and_nobody_else_until_it_is_mended() {
+fn a_cut_stops_only_two_sites_until_it_is_restored() {
     let Some(mut net) = Net::new() else { return };
     let (_server, observers) = server(&mut net);
     let (a, b) = (net.site(0, Kind::FullCone), net.site(1, Kind::FullCone));
@@ -117,7 +117,7 @@ fn a_host_is_reached_again_after_another_address_and_after_its_cable_was_out() {
 }
 
 #[test]
-fn a_wire_delays_and_loses_as_told_and_as_changed() {
+fn a_wire_delays_and_loses_as_configured_and_changed() {
     let Some(mut net) = Net::new() else { return };
     let (_server, observers) = server(&mut net);
     let link = Conditions { latency: 20 * MS, ..Conditions::default() };
@@ -125,7 +125,7 @@ fn a_wire_delays_and_loses_as_told_and_as_changed() {
     let echo = net.public("echo", &[12]);
     let far = socket(&echo.inside, echo.addresses[0], 7);
     let near = socket(&site.host, Ipv4Addr::UNSPECIFIED, 5_000);
-    // The first one waits for addresses of the links to be resolved.
+    // The first one waits for address resolution on the links.
     assert!(observers.see(&near)[0].is_some());
     let took = shortest_round_trip(&near, &far, 80 * MS);
     assert!((40 * MS..80 * MS).contains(&took), "{took:?}");
@@ -137,8 +137,8 @@ fn a_wire_delays_and_loses_as_told_and_as_changed() {
     assert_eq!(round_trip(&near, &far, 0), None);
 }
 
-/// The shortest of many round trips, or the first one below a limit: a busy machine makes some longer,
-/// and none shorter.
+/// Returns the shortest of many round trips, or the first one below a limit: a busy machine makes
+/// some longer, and none shorter.
 fn shortest_round_trip(near: &UdpSocket, far: &UdpSocket, limit: Duration) -> Duration {
     let mut shortest = Duration::MAX;
     for took in (0..100).filter_map(|number| round_trip(near, far, number)) {
@@ -150,8 +150,8 @@ fn shortest_round_trip(near: &UdpSocket, far: &UdpSocket, limit: Duration) -> Du
     shortest
 }
 
-/// The time of a round trip; nothing if it takes too long, or if what arrives is of an earlier one
-/// that did.
+/// Returns the time of a round trip. Returns `None` if it takes too long, or if what arrives
+/// belongs to an earlier one that did.
 fn round_trip(near: &UdpSocket, far: &UdpSocket, number: u8) -> Option<Duration> {
     let (began, mut there, mut back) = (Instant::now(), [0], [0]);
     near.send_to(&[number], far.local_addr().unwrap()).unwrap();

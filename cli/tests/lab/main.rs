@@ -1,8 +1,9 @@
-//! The real program behind real NATs: namespaces of the kernel, its own packet filter, and links that
-//! delay and lose. Needs root and `nft`; where that is missing it says so and tests nothing.
+//! The real program behind real NATs: namespaces of the kernel, its own packet filter, and links
+//! that delay and lose. Needs root and `nft`; where they are missing, it prints so and skips the
+//! tests.
 //!
-//! Everything is made by the test that uses it and goes with it. The kinds of NAT are tested
-//! themselves first, since a lab that is not what it says would make every other result worthless.
+//! Each test makes everything that it uses, and removes it. The kinds of NAT are tested themselves,
+//! since a lab with wrong NATs would make every other result worthless.
 
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a failure here is a failure of the test")]

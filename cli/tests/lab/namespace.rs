@@ -1,6 +1,6 @@
-//! A network namespace that goes with its owner.
+//! A network namespace that is removed with its owner.
 //!
-//! It decides names, and how things are done inside; never what stands in one.
+//! It decides names, and how code runs inside; it never decides what a namespace contains.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-/// Before the process id in the name of every namespace made here.
+/// Prefix of the process id in the name of every namespace made here.
 const PREFIX: &str = "adit-lab-";
 
 /// A network namespace.
@@ -19,7 +19,7 @@ pub(crate) struct Namespace {
     name: String,
 }
 
-/// Whether namespaces with NATs can be made here; if not, says why.
+/// Returns true if namespaces with NATs can be made here, and prints the reason if not.
 pub(crate) fn is_possible() -> bool {
     sweep();
     let probe = || {
@@ -37,7 +37,7 @@ pub(crate) fn is_possible() -> bool {
     }
 }
 
-/// Removes what processes left that did not come to their end.
+/// Removes what crashed processes left.
 fn sweep() {
     let Ok(entries) = std::fs::read_dir("/run/netns") else { return };
     for name in entries.map_while(Result::ok).map(|entry| entry.file_name()) {
@@ -50,7 +50,7 @@ fn sweep() {
 }
 
 impl Namespace {
-    /// A new namespace whose loopback is up.
+    /// Returns a new namespace with its loopback interface up.
     pub(crate) fn new(role: &str) -> Self {
         Self::make(role).unwrap_or_else(|why| panic!("{why}"))
     }
@@ -65,7 +65,7 @@ impl Namespace {
         Ok(namespace)
     }
 
-    /// Does what `ip` is told, inside.
+    /// Runs `ip` with these arguments, inside.
     pub(crate) fn ip(&self, arguments: &str) {
         let mut command = Command::new("ip");
         command.args(["-n", &self.name]).args(arguments.split_whitespace());
@@ -78,7 +78,7 @@ impl Namespace {
         self.enter(|| std::fs::write(&path, value)).unwrap();
     }
 
-    /// Gives the packet filter its rules, inside, beside those that it has.
+    /// Adds rules to the packet filter, inside.
     pub(crate) fn nft(&self, rules: &str) {
         let mut command = self.command("nft");
         let mut child = command.args(["-f", "-"]).stdin(Stdio::piped()).spawn().unwrap();
@@ -86,7 +86,7 @@ impl Namespace {
         assert!(child.wait().unwrap().success(), "nft does not take:\n{rules}");
     }
 
-    /// The same as [`Namespace::nft`] from another thread, for as long as the namespace is there.
+    /// Returns the same as [`Namespace::nft`] for another thread, for the life of the namespace.
     pub(crate) fn another(&self) -> impl Fn(&str) + Send + 'static {
         let name = self.name.clone();
         move |rules| {
@@ -96,14 +96,14 @@ impl Namespace {
         }
     }
 
-    /// A command that will run inside.
+    /// Returns a command that will run inside.
     pub(crate) fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.name]).arg(program);
         command
     }
 
-    /// Joins two namespaces by a cable; each end has its name inside.
+    /// Joins two namespaces by a cable; each end has its own name inside.
     pub(crate) fn join(&self, end: &str, other: &Self, other_end: &str) {
         let cable =
             format!("link add name {end} type veth peer name {other_end} netns {}", other.name);
@@ -112,14 +112,14 @@ impl Namespace {
         other.raise(other_end);
     }
 
-    /// Puts an end into use.
+    /// Brings an end up.
     pub(crate) fn raise(&self, end: &str) {
-        // Another router may have the address of one that is gone a moment later.
+        // Another router may get the address of a removed one a moment later.
         self.set(&format!("net/ipv4/neigh/{end}/locktime"), "0");
         self.ip(&format!("link set {end} up"));
     }
 
-    /// Does something inside: sockets that are made there stay there, whoever uses them.
+    /// Runs a closure inside: sockets that it makes stay in the namespace, also in other threads.
     pub(crate) fn enter<T: Send>(&self, act: impl FnOnce() -> T + Send) -> T {
         let file = File::open(Path::new("/run/netns").join(&self.name)).unwrap();
         std::thread::scope(|scope| {
@@ -138,7 +138,7 @@ impl Drop for Namespace {
     }
 }
 
-/// Runs a command to its end; what it said if it failed.
+/// Runs a command to its end. Returns its output if it failed.
 fn run(command: &mut Command) -> Result<(), String> {
     let output = command.stdin(Stdio::null()).output();
     let output = output.map_err(|error| format!("{command:?}: {error}"))?;

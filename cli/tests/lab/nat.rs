@@ -1,10 +1,11 @@
 //! The kinds of NAT, as rules of the kernel's packet filter (terms of RFC 4787).
 //!
-//! It decides the rules of a router between `lan` and `wan`, and which pairs of kinds let two peers
-//! meet directly; it never looks at a packet itself.
+//! It decides the rules of a router between `lan` and `wan`, and which pairs of kinds allow a
+//! direct path; it never reads a packet itself.
 //!
-//! A router drops what comes in uncalled: were it taken by the router itself, the kernel would keep
-//! the port for it, and the inside host, which wants that port a moment later, would get another one.
+//! A router drops unsolicited packets in the filter. If the router itself accepted one, the kernel
+//! would keep the port for it, and the inside host, which uses that port a moment later, would get
+//! another one.
 
 use std::net::Ipv4Addr;
 
@@ -13,17 +14,17 @@ use adit_core::testing::nat::Rules;
 /// A kind of router.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// One port for all, open to all.
+    /// One port for all destinations, open to all.
     FullCone,
-    /// One port for all, open to the addresses that were sent to.
+    /// One port for all destinations, open to the addresses that were sent to.
     AddressRestricted,
-    /// One port for all, open to the sockets that were sent to.
+    /// One port for all destinations, open to the sockets that were sent to.
     PortRestricted,
-    /// A port for each address that is sent to.
+    /// A port for each destination address.
     AddressDependent,
-    /// A port for each socket that is sent to.
+    /// A port for each destination socket.
     Symmetric,
-    /// No translation, only answers come in.
+    /// No translation; only answers come in.
     Firewall,
 }
 
@@ -38,7 +39,7 @@ impl Kind {
         Self::Firewall,
     ];
 
-    /// The same kind in the simulation.
+    /// Returns the same kind in the simulation.
     pub(crate) const fn rules(self) -> Rules {
         match self {
             Self::FullCone => Rules::full_cone(),
@@ -50,12 +51,12 @@ impl Kind {
         }
     }
 
-    /// Whether two peers behind these kinds can meet directly.
+    /// Returns true if two peers behind these kinds can reach each other directly.
     pub(crate) fn meets(self, other: Self) -> bool {
         self.rules().meets(&other.rules())
     }
 
-    /// The rules of a router of this kind whose address outside is `external`.
+    /// Returns the rules of a router of this kind with `external` as its external address.
     pub(crate) fn nft(self, external: Ipv4Addr) -> String {
         let translation = match self {
             Self::FullCone => cone(external, ""),
@@ -74,7 +75,8 @@ impl Kind {
     }
 }
 
-/// Answers come in, and what was translated on purpose; nothing else, and nothing to the router.
+/// Lets in answers and packets that were translated on purpose; drops everything else, and all to
+/// the router.
 const GUARD: &str = r#"
 table ip guard {
   chain input {
@@ -101,7 +103,7 @@ table ip nat {{
     )
 }
 
-/// Keeps ports, remembers whose they are, and sends back there what `is_let_in`.
+/// Keeps ports, remembers their inside hosts, and forwards to them what `is_let_in` allows.
 fn cone(external: Ipv4Addr, is_let_in: &str) -> String {
     format!(
         r#"

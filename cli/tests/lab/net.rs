@@ -16,7 +16,7 @@ use super::namespace::{Namespace, is_possible};
 use super::nat::Kind;
 use super::wire::Wire;
 
-/// Sites that a lab has room for.
+/// Maximum number of sites in a lab.
 const MAX_SITES: u8 = 4;
 
 /// A lab's internet.
@@ -35,7 +35,7 @@ pub(crate) struct Public {
 pub(crate) struct Site {
     pub(crate) host: Namespace,
     pub(crate) router: Namespace,
-    /// Where the router meets the internet, or its carrier's network.
+    /// External address of the router, on the internet or on its carrier's network.
     pub(crate) external: Ipv4Addr,
     number: u8,
     subnet: [u8; 3],
@@ -46,7 +46,7 @@ pub(crate) struct Site {
 }
 
 impl Net {
-    /// An empty internet, or nothing, said loudly, where none can be made.
+    /// Returns an empty internet. Returns `None`, and prints so, where none can be made.
     pub(crate) fn new() -> Option<Self> {
         if !is_possible() {
             return None;
@@ -57,7 +57,7 @@ impl Net {
         Some(Self { bridge, ends: 0 })
     }
 
-    /// A host on the internet with these addresses of 203.0.113.0/24.
+    /// Returns a host on the internet with these addresses of 203.0.113.0/24.
     pub(crate) fn public(&mut self, role: &str, last: &[u8]) -> Public {
         let inside = Namespace::new(role);
         self.plug(&inside, "wan");
@@ -69,12 +69,12 @@ impl Net {
         Public { inside, addresses }
     }
 
-    /// A host behind a router of this kind, by a cable.
+    /// Returns a host behind a router of this kind, by a cable.
     pub(crate) fn site(&mut self, number: u8, kind: Kind) -> Site {
         self.site_by(number, kind, None)
     }
 
-    /// The same by a link with conditions of its own, in both directions.
+    /// Returns the same by a link with conditions of its own, in both directions.
     pub(crate) fn site_by(&mut self, number: u8, kind: Kind, link: Option<&Conditions>) -> Site {
         let router = Namespace::new("router");
         let external = Ipv4Addr::new(203, 0, 113, 20 + number);
@@ -90,7 +90,7 @@ impl Net {
         self.finish_site(number, kind, router, external, (wire, None))
     }
 
-    /// A host behind a router of one kind, itself behind a carrier's of another.
+    /// Returns a host behind a router of one kind, itself behind a carrier's NAT of another.
     pub(crate) fn site_behind(&mut self, number: u8, kind: Kind, carrier: Kind) -> Site {
         let (outer, router) = (Namespace::new("carrier"), Namespace::new("router"));
         self.plug(&outer, "wan");
@@ -155,11 +155,11 @@ impl Net {
     }
 }
 
-/// The ways to what is behind firewalls.
+/// Sets the routes to networks behind firewalls.
 fn routes(namespace: &Namespace) {
     for number in 0..MAX_SITES {
         let own = Ipv4Addr::new(203, 0, 113, 20 + number);
-        // Its own site's is its cable's: a router does not send that to itself.
+        // The route to its own site is its cable's: a router does not send that to itself.
         let taken = namespace.enter(|| std::net::UdpSocket::bind((own, 0)).is_ok());
         if !taken {
             namespace.ip(&format!("route add 198.51.{}.0/24 via {own}", 100 + number));
@@ -169,7 +169,8 @@ fn routes(namespace: &Namespace) {
 
 impl Drop for Site {
     fn drop(&mut self) {
-        // Namespaces end a while after they were deleted; the address is free for another at once.
+        // Namespaces end a while after they were deleted; the address is free for another
+        // immediately.
         self.carrier.as_ref().unwrap_or(&self.router).ip("link set wan down");
     }
 }
@@ -180,7 +181,7 @@ impl Site {
         Ipv4Addr::new(a, b, c, last)
     }
 
-    /// The host's address in its own network.
+    /// Returns the host's address in its own network.
     pub(crate) fn address(&self) -> Ipv4Addr {
         self.inside(self.address)
     }
@@ -190,25 +191,25 @@ impl Site {
         self.host.ip(&format!("route add default via {}", self.inside(1)));
     }
 
-    /// Gives the host another address.
+    /// Changes the host's address.
     pub(crate) fn change_address(&mut self) {
         self.host.ip("addr flush dev eth");
         self.address += 1;
         self.configure_host();
     }
 
-    /// Pulls the host's cable.
+    /// Disconnects the host's cable.
     pub(crate) fn unplug(&self) {
         self.host.ip("link set eth down");
     }
 
-    /// Puts it back: the route that went with it is set again.
+    /// Connects the cable again, and restores the route that it removed.
     pub(crate) fn replug(&self) {
         self.host.ip("link set eth up");
         self.host.ip(&format!("route replace default via {}", self.inside(1)));
     }
 
-    /// Has the router drop everything to and from the public side of another site.
+    /// Makes the router drop everything to and from the public side of another site.
     pub(crate) fn cut(&self, other: &Self) {
         let (public, behind) = (other.public(), other.subnet);
         let [a, b, c] = behind;
@@ -223,12 +224,12 @@ impl Site {
         ));
     }
 
-    /// Takes back [`Site::cut`].
+    /// Reverts [`Site::cut`].
     pub(crate) fn mend(&self) {
         self.router.nft("delete table ip cut");
     }
 
-    /// Has the router let no UDP through.
+    /// Makes the router drop all UDP.
     pub(crate) fn block_udp(&self) {
         self.router.nft(
             "table ip tcponly {
@@ -240,12 +241,12 @@ impl Site {
         );
     }
 
-    /// Takes back [`Site::block_udp`].
+    /// Reverts [`Site::block_udp`].
     pub(crate) fn allow_udp(&self) {
         self.router.nft("delete table ip tcponly");
     }
 
-    /// Where the internet sees this site's router, or its carrier.
+    /// Returns the public address of this site's router, or of its carrier.
     pub(crate) fn public(&self) -> Ipv4Addr {
         Ipv4Addr::new(203, 0, 113, 20 + self.number)
     }

@@ -1,8 +1,8 @@
-//! What a router does to datagrams, found out from outside: its mapping and its filter as RFC 5780
-//! finds them, and whether two hosts can meet.
+//! What a router does to datagrams, measured from outside: its mapping and its filter by RFC 5780,
+//! and whether two hosts can reach each other.
 //!
-//! It decides by what arrives and what does not within a time; on one machine, even a busy one, little
-//! is late.
+//! It decides by which datagrams arrive within a time; on one machine, even a busy one, few are
+//! late.
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
@@ -13,14 +13,14 @@ use adit_core::testing::nat::Dependence;
 use super::namespace::Namespace;
 use super::net::{Public, Site};
 
-/// How long one datagram is waited for: the kernel hands it over within the call that sends it, unless
-/// it is so busy that it leaves that to a thread of its own.
+/// Longest wait for one datagram: the kernel delivers it within the call that sends it, unless it
+/// is so busy that it leaves that to another thread.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// How often two hosts try to meet: for a second if they do not.
+/// Number of attempts of two hosts to punch: one second if they fail.
 const ROUNDS: usize = 25;
 
-/// A socket of a namespace.
+/// Returns a socket of a namespace.
 pub(crate) fn socket(inside: &Namespace, address: Ipv4Addr, port: u16) -> UdpSocket {
     let socket = inside.enter(|| UdpSocket::bind((address, port)).unwrap());
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -38,13 +38,13 @@ impl Observers {
         Self(sockets.collect())
     }
 
-    /// Where each of them sees a socket, if what that sends reaches it.
+    /// Returns the address at which each of them sees a socket, if its packets reach it.
     pub(crate) fn see(&self, socket: &UdpSocket) -> Vec<Option<SocketAddr>> {
         self.0.iter().map(|observer| see(observer, socket)).collect()
     }
 
-    /// How the external port of a fresh socket depends on the destination, with all that was seen;
-    /// nothing if not all were reached.
+    /// Returns how the external port of a fresh socket depends on the destination, and prints what
+    /// was observed. Returns `None` if not all were reached.
     pub(crate) fn mapping(&self, inside: &Namespace, port: u16) -> Option<Dependence> {
         let host = socket(inside, Ipv4Addr::UNSPECIFIED, port);
         let seen: Vec<_> = self.see(&host).into_iter().collect::<Option<_>>()?;
@@ -56,7 +56,8 @@ impl Observers {
         })
     }
 
-    /// Who may send to a fresh socket that sent to the first of them; nothing if that one may not.
+    /// Returns which observers may send to a fresh socket that sent to the first of them, or `None`
+    /// if that one may not.
     pub(crate) fn filtering(&self, inside: &Namespace, port: u16) -> Option<Dependence> {
         let host = socket(inside, Ipv4Addr::UNSPECIFIED, port);
         let seen = see(&self.0[0], &host)?;
@@ -74,14 +75,14 @@ impl Observers {
     }
 }
 
-/// Where an observer sees a socket.
+/// Returns the address at which an observer sees a socket.
 fn see(observer: &UdpSocket, socket: &UdpSocket) -> Option<SocketAddr> {
     socket.send_to(b"question", observer.local_addr().unwrap()).ok()?;
     observer.recv_from(&mut [0; 64]).ok().map(|(_, from)| from)
 }
 
-/// Whether two hosts hear each other, when each sends to where the observers see the other one and
-/// then to wherever it hears the other one from.
+/// Returns true if two hosts receive from each other, when each sends to the address at which the
+/// observers see the other one and then to the address from which it received.
 pub(crate) fn punches(observers: &Observers, (a, b): (&Site, &Site), port: u16) -> bool {
     let sockets = [a, b].map(|site| socket(&site.host, Ipv4Addr::UNSPECIFIED, port));
     let seen = [0, 1].map(|n| see(&observers.0[0], &sockets[n]).unwrap());
@@ -98,7 +99,7 @@ pub(crate) fn punches(observers: &Observers, (a, b): (&Site, &Site), port: u16) 
         for n in [0, 1] {
             let mut buffer = [0; 64];
             while let Ok((_, from)) = sockets[n].recv_from(&mut buffer) {
-                // Heard: answered at once, from where it was heard.
+                // Received: answered immediately, to the source address.
                 (to[n], was_answered[n]) = (from, true);
             }
         }

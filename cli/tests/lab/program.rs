@@ -1,5 +1,5 @@
-//! The program across the lab's networks: direct wherever the NATs allow it, by the relay otherwise,
-//! and whatever happens to the networks meanwhile, the stream goes on.
+//! The program across the lab's networks: direct wherever the NATs allow it, otherwise by the
+//! relay, and whatever happens to the networks meanwhile, the stream continues.
 
 use std::time::Duration;
 
@@ -14,14 +14,14 @@ use super::stage::{Party, SOON, Stage, Way, connected, start_in};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// How long what must stay relayed is watched.
+/// How long a path that must stay relayed is observed.
 const WATCH: Duration = Duration::from_secs(2);
 
-/// Bytes of the large transfer, unless ADIT_LAB_BYTES says otherwise: the whole is 1 GiB.
+/// Bytes of the large transfer, unless ADIT_LAB_BYTES sets another size: the whole is 1 GiB.
 const BYTES: u64 = 48 << 20;
 
-/// Time that the large transfer would take if all of it was sent at one pace, so that there are
-/// always bytes under way while its path is cut and mended.
+/// Duration of the large transfer at a constant rate, so that there are always bytes in flight
+/// while its path is cut and restored.
 const LASTS: u64 = 90;
 
 #[test]
@@ -32,7 +32,7 @@ fn a_public_connector_is_reached_from_behind_every_kind_of_router() {
     let port = server.inside.enter(|| super::common::service(super::common::echo)).port();
     let expose = ["expose", &port.to_string(), "--name", "web", "--listen", "4433"];
     let connector = start_in(&server.inside, &web, &expose);
-    // Its own invite is told once the mesh is there to make others.
+    // Its own invite is printed once the mesh exists that makes others.
     connector.line();
     for kind in Kind::ALL {
         let mut agent = Party::at(net.site(0, kind));
@@ -53,7 +53,8 @@ fn a_download_from_a_public_connector_survives_a_cable_that_is_out_for_a_moment(
     let (directory, owner) = (Directory::new(), Machine::new());
     let bytes = 8 << 20;
     let web = Nginx::start(&directory, &server.inside, bytes);
-    // What is not sent yet cannot have arrived: a half is held back until the cable was out.
+    // Data that is not sent yet cannot have arrived: a half is held back until the cable has been
+    // disconnected.
     let throttle = Throttle::start(&server.inside, web.port, bytes / 6, bytes / 2);
     let expose = ["expose", &throttle.port.to_string(), "--name", "web", "--listen", "4433"];
     let connector = start_in(&server.inside, &owner, &expose);
@@ -213,7 +214,7 @@ fn a_download_goes_on_while_its_direct_path_is_cut_and_mended_three_times() {
 
     let copy = directory.path("copy");
     let mut curl = download(&agent.site.host, address, &copy);
-    // Each direct path that is lost is waited for: the later it is, the longer it is held off.
+    // Each lost direct path is waited for: the later it is lost, the longer it is held off.
     for share in 1..=3 {
         curl.reaches(&copy, bytes * share / 12);
         agent.site.cut(&connector.site);

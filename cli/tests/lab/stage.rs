@@ -1,7 +1,8 @@
 //! The program in the lab: a relay on the internet, a connector behind one router, an agent behind
-//! another, each started as people start it.
+//! another, each started as a person would start it.
 //!
-//! It decides the commands and what of `adit status` is read; tests decide what happens between.
+//! It decides the commands and the fields of `adit status` to read; tests decide what happens
+//! between.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::Command;
@@ -15,14 +16,14 @@ use super::namespace::Namespace;
 use super::nat::Kind;
 use super::net::{Net, Public, Site};
 
-/// Longest wait for a path to be found, or to be left: an idle machine needs two seconds, and a busy
-/// one several times as long.
+/// Longest wait for a path to be found, or to be left: an idle machine needs two seconds, and a
+/// busy one several times as long.
 pub(crate) const SOON: Duration = Duration::from_secs(30);
 
 /// The TCP and UDP port of the relay.
 const RELAY_PORT: &str = "4433";
 
-/// By which way two peers reach each other, as `adit status` calls it.
+/// The path between two peers, as `adit status` names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
     Direct,
@@ -35,18 +36,18 @@ pub(crate) struct Stage {
     pub(crate) server: Public,
     machine: Machine,
     relay: Option<Running>,
-    /// What the relay prints.
+    /// The address that the relay prints.
     pub(crate) address: String,
 }
 
-/// A site, with the machine of the person there and what runs on it.
+/// A site, with the machine of the person there and its running program.
 pub(crate) struct Party {
     running: Option<Running>,
     machine: Machine,
     pub(crate) site: Site,
 }
 
-/// Whether the program has relays yet; says so if not.
+/// Returns true if the program has relays, and prints so if not.
 fn has_relays() -> bool {
     let help = Command::new(env!("CARGO_BIN_EXE_adit")).args(["relay", "--help"]).output();
     let has = help.is_ok_and(|output| output.status.success());
@@ -57,7 +58,7 @@ fn has_relays() -> bool {
 }
 
 impl Stage {
-    /// A relay that runs, or nothing, said loudly, where that cannot be.
+    /// Returns a running relay. Returns `None`, and prints so, where that is impossible.
     pub(crate) fn new() -> Option<Self> {
         if !has_relays() {
             return None;
@@ -81,12 +82,12 @@ impl Stage {
         (self.address, self.relay) = (address, Some(relay));
     }
 
-    /// Ends the relay as a crash would.
+    /// Kills the relay, as a crash would.
     pub(crate) fn kill_relay(&mut self) {
         self.relay.take().unwrap().kill();
     }
 
-    /// What the relay has said on stderr.
+    /// Returns what the relay has written to stderr.
     pub(crate) fn relay_log(&self) -> String {
         self.relay.as_ref().map(|relay| relay.log()).unwrap_or_default()
     }
@@ -97,35 +98,35 @@ impl Party {
         Self { running: None, machine: Machine::new(), site }
     }
 
-    /// Exposes a local port under the name "web" by the relay; gives the invite.
+    /// Exposes a local port under the name "web" by the relay. Returns the invite.
     pub(crate) fn expose(&mut self, port: u16, stage: &Stage) -> String {
         self.expose_with(port, stage, &[])
     }
 
-    /// The same with more arguments.
+    /// Exposes the same with more arguments.
     pub(crate) fn expose_with(&mut self, port: u16, stage: &Stage, more: &[&str]) -> String {
         let target = port.to_string();
         let usual = ["expose", &target, "--name", "web", "--relay", &stage.address];
         self.start(&[&usual, more].concat())
     }
 
-    /// What a command at the site's machine says.
+    /// Returns the stdout of a command at the site's machine.
     pub(crate) fn told(&self, arguments: &[&str]) -> String {
         String::from_utf8(self.machine.run(arguments).stdout).unwrap()
     }
 
-    /// Ends what runs at the site as a person does.
+    /// Ends the site's program as a person does.
     pub(crate) fn end(&mut self) {
         self.running.take().unwrap().end();
     }
 
-    /// Follows an invite; gives the local address once it can be used.
+    /// Redeems an invite. Returns the local address once it can be used.
     pub(crate) fn connect(&mut self, invite: &str) -> SocketAddr {
         let said = self.start(&["connect", invite]);
         said.parse().unwrap_or_else(|_| panic!("no address: {said}"))
     }
 
-    /// Starts the program at the site; gives its first line.
+    /// Starts the program at the site. Returns its first line.
     fn start(&mut self, arguments: &[&str]) -> String {
         let running = start_in(&self.site.host, &self.machine, arguments);
         let line = running.line();
@@ -133,18 +134,18 @@ impl Party {
         line
     }
 
-    /// An echoing service at the site.
+    /// Starts an echo service at the site. Returns its port.
     pub(crate) fn serve_echo(&self) -> u16 {
         self.site.host.enter(|| super::common::service(echo)).port()
     }
 
-    /// Whether a byte comes back from the service within a time.
+    /// Returns true if a byte comes back from the service within a time.
     pub(crate) fn echoes_within(&self, address: SocketAddr, limit: Duration) -> bool {
         let once = || self.site.host.enter(|| echoes(address)).then_some(());
         within(limit, once).is_some()
     }
 
-    /// Its way to its peer, as `adit status --json` tells it.
+    /// Returns the path to its peer, as `adit status --json` reports it.
     pub(crate) fn way(&self) -> Option<Way> {
         let output = self.machine.run(&["status", "--json"]);
         let status: Value = serde_json::from_slice(&output.stdout).ok()?;
@@ -156,7 +157,7 @@ impl Party {
         })
     }
 
-    /// Waits until its way is this one.
+    /// Waits until its path is this one.
     ///
     /// # Panics
     /// If that takes too long.
@@ -174,7 +175,8 @@ pub(crate) fn start_in(inside: &Namespace, machine: &Machine, arguments: &[&str]
     machine.spawn(&mut command)
 }
 
-/// A connector behind one kind of router and an agent behind another, connected: bytes come back.
+/// Starts a connector behind one kind of router and an agent behind another, and waits until bytes
+/// come back.
 pub(crate) fn connected(stage: &mut Stage, kinds: [Kind; 2]) -> (Party, Party, SocketAddr) {
     let mut connector = Party::at(stage.net.site(0, kinds[0]));
     let mut agent = Party::at(stage.net.site(1, kinds[1]));
@@ -185,7 +187,7 @@ pub(crate) fn connected(stage: &mut Stage, kinds: [Kind; 2]) -> (Party, Party, S
     (connector, agent, address)
 }
 
-/// A free TCP port of a namespace.
+/// Returns a free TCP port of a namespace.
 pub(crate) fn free_port(inside: &Namespace) -> u16 {
     let listener = inside.enter(|| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
     listener.local_addr().unwrap().port()

@@ -1,7 +1,7 @@
 //! A link in user space between two namespaces: it delays, loses and reorders as the simulated ones
 //! do, in real time. The kernels that the lab runs on have no such queue of their own.
 //!
-//! It decides when each frame goes on, by [`adit_core::testing::link`], and never looks into one.
+//! [`adit_core::testing::link`] decides when each frame is forwarded; this never looks into one.
 
 use std::collections::BTreeMap;
 use std::os::fd::AsFd as _;
@@ -21,7 +21,7 @@ use super::namespace::Namespace;
 /// The longest frame: an Ethernet's, with its header.
 const FRAME: usize = 1_514;
 
-/// How long the pump sleeps at most.
+/// Longest sleep of the pump.
 const NAP: Duration = Duration::from_millis(50);
 
 /// A link that lives as long as its owner.
@@ -32,13 +32,13 @@ pub(crate) struct Wire {
 }
 
 impl Wire {
-    /// Makes a device in each namespace, and what enters one comes out of the other.
+    /// Makes a device in each namespace, and forwards frames between the two.
     pub(crate) fn between(
         one: (&Namespace, &str),
         other: (&Namespace, &str),
         conditions: &Conditions,
     ) -> Self {
-        // The longest frame is an Ethernet's, whatever the conditions say of datagrams.
+        // The longest frame is an Ethernet's, whatever limit the conditions have for datagrams.
         let conditions = Conditions { mtu: FRAME, ..conditions.clone() };
         let devices = [one, other].map(|(namespace, name)| device(namespace, name));
         let link = |n: u8| Link::new(conditions.clone(), Rng::new([n; 32], "wire"));
@@ -102,7 +102,7 @@ fn pump(devices: &[SyncDevice; 2], links: &Mutex<[Link; 2]>, is_over: &AtomicBoo
     }
 }
 
-/// Until a frame comes, or for so long.
+/// Waits until a frame comes, or for this long.
 fn sleep(devices: &[SyncDevice; 2], nap: Duration) {
     let [one, other] = devices;
     let mut ready =

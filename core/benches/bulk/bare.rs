@@ -1,7 +1,8 @@
 //! Two quinn-proto endpoints joined in memory: the floor under everything that the core adds.
 //!
-//! It decides how they are driven: batch by batch, each handed over whole and split by its receiver,
-//! as a socket with segmentation offload would. It never loses, delays or reorders a datagram.
+//! It decides how they are driven: batch by batch, each passed on whole and split by its
+//! receiver, as a socket with segmentation offload would. It never loses, delays or reorders a
+//! datagram.
 
 use std::error::Error;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -27,11 +28,11 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// Largest batch that one system call would take, in bytes.
 const BATCH: usize = 65_507;
-/// Most datagrams in a batch.
+/// Maximum number of datagrams in a batch.
 const SEGMENTS: usize = 44;
 /// Bytes of a stream that pass before the clock starts: slow start and path discovery end in them.
 pub(crate) const WARM_UP: u64 = 64 << 20;
-/// A run that moves nothing for this long has failed.
+/// A run without progress for this long has failed.
 pub(crate) const STALL: Duration = Duration::from_secs(5);
 
 /// What may differ between runs.
@@ -39,7 +40,7 @@ pub(crate) const STALL: Duration = Duration::from_secs(5);
 pub(crate) struct Config {
     /// Largest UDP payload that path discovery may find, in bytes.
     pub(crate) mtu: u16,
-    /// Most datagrams in a batch.
+    /// Maximum number of datagrams in a batch.
     pub(crate) segments: usize,
     /// Credit of the stream, in bytes.
     pub(crate) stream_window: u32,
@@ -48,7 +49,7 @@ pub(crate) struct Config {
 }
 
 impl Config {
-    /// The largest batches of packets of `mtu` bytes.
+    /// Returns the settings with the largest batches of packets of `mtu` bytes.
     pub(crate) fn of_mtu(mtu: u16) -> Self {
         Self {
             mtu,
@@ -59,8 +60,8 @@ impl Config {
     }
 }
 
-/// Moves `bytes` over one stream on which [`WARM_UP`] bytes have passed before: the time until the
-/// end of the stream has been read.
+/// Moves `bytes` over one stream on which [`WARM_UP`] bytes have passed before. Returns the time
+/// until the end of the stream has been read.
 pub(crate) fn bulk(bytes: u64, config: &Config) -> Result<Duration> {
     let (mut sender, mut receiver) = connected(config)?;
     let stream = sender.connection()?.streams().open(Dir::Uni).ok_or("no stream to open")?;
@@ -115,7 +116,7 @@ impl Side {
         self.connection.as_mut().map(|(_, it)| it).ok_or_else(|| "no connection yet".into())
     }
 
-    /// Gives one batch to `peer`, if there is one, after any timers that are due.
+    /// Passes one batch to `peer`, if there is one, after any timers that are due.
     fn hand_over(&mut self, peer: &mut Self, segments: usize, now: Instant) -> Result<bool> {
         let Some((handle, connection)) = &mut self.connection else { return Ok(false) };
         if connection.poll_timeout().is_some_and(|at| at <= now) {
@@ -155,7 +156,7 @@ impl Side {
     }
 }
 
-/// Gives the stream as much as it takes, and says what is still to send.
+/// Writes as much as the stream accepts. Returns the number of bytes still to send.
 fn write(connection: &mut Connection, id: StreamId, block: &Bytes, mut unsent: u64) -> Result<u64> {
     let mut stream = connection.send_stream(id);
     while unsent > 0 {
@@ -172,7 +173,7 @@ fn write(connection: &mut Connection, id: StreamId, block: &Bytes, mut unsent: u
     }
 }
 
-/// Takes what has arrived: how many bytes, and whether that was the end.
+/// Reads what has arrived. Returns the number of bytes, and true if that was the end.
 fn read(connection: &mut Connection, id: StreamId) -> Result<(u64, bool)> {
     let mut taken = 0;
     let mut stream = connection.recv_stream(id);
@@ -189,7 +190,7 @@ fn read(connection: &mut Connection, id: StreamId) -> Result<(u64, bool)> {
     Ok((taken, ended))
 }
 
-/// Two sides that have finished the handshake.
+/// Returns two sides that have finished the handshake.
 fn connected(config: &Config) -> Result<(Side, Side)> {
     let (client, server) = tls(config)?;
     let mut sender = Side::new(1, None)?;
@@ -250,7 +251,7 @@ fn tls(config: &Config) -> Result<(ClientConfig, ServerConfig)> {
     Ok((client, server))
 }
 
-/// AES-128-GCM first.
+/// Returns a provider that prefers AES-128-GCM.
 fn provider() -> Arc<CryptoProvider> {
     let mut provider = aws_lc_rs::default_provider();
     provider

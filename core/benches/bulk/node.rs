@@ -1,6 +1,6 @@
 //! Two nodes joined in memory, driven as [`super::bare`] drives two bare endpoints.
 //!
-//! It decides nothing of its own: sizes, windows and warm-up are those of the bare run.
+//! Sizes, windows and warm-up are those of the bare run; it chooses none of them.
 
 use std::error::Error;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -22,7 +22,7 @@ use super::stream::{self, CHUNK};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// One node, its address, and what its events said.
+/// One node, its address, and what its events reported.
 struct Side {
     addr: SocketAddr,
     node: Node,
@@ -50,7 +50,7 @@ impl Side {
         Ok(Self { addr, node, buffer: Vec::new(), offered: None, connected: false })
     }
 
-    /// Gives what there is to send to `peer`, after any timers that are due.
+    /// Passes the node's output to `peer`, after any timers that are due.
     fn hand_over(&mut self, peer: &mut Self, now: Instant) -> bool {
         if self.node.timer().is_some_and(|(at, _)| at <= now) {
             self.node.handle(Input::Tick, now);
@@ -83,7 +83,7 @@ impl Side {
     }
 }
 
-/// As [`bare::bulk`], between two nodes.
+/// Moves bytes as [`bare::bulk`] does, between two nodes.
 pub(crate) fn bulk(bytes: u64, config: &bare::Config) -> Result<Duration> {
     let mut sender = Side::new(1, "bench-agent", false, config)?;
     let mut receiver = Side::new(2, "bench", true, config)?;

@@ -1,5 +1,5 @@
-//! What the layer of paths costs, within one thread and without sockets: a relay's forwarding of
-//! packets, and bulk on the direct path beside the same between two nodes that know no paths.
+//! Measures the cost of the path layer, within one thread and without sockets: a relay's forwarding
+//! of packets, and bulk on the direct path compared with the same between two nodes without paths.
 //!
 //! It decides sizes and rounds, and prints medians. It never judges them.
 //!
@@ -35,7 +35,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Packets that a relay passes on in a second of its own time.
+/// Prints the packets that a relay forwards in a second of its own time.
 fn relayed() -> Result<(), Box<dyn Error>> {
     let mut rates = Vec::new();
     for _ in 0..ROUNDS {

@@ -1,4 +1,4 @@
-//! An agent, a connector and a relay joined in memory: batch by batch, each handed over whole.
+//! An agent, a connector and a relay joined in memory: batch by batch, each passed on whole.
 //!
 //! It decides how they are driven and whose time is counted. It never loses, delays or reorders a
 //! datagram, except that the direct path does not exist where it is not wanted.
@@ -26,22 +26,22 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// Bytes of a stream that pass before the clock starts.
 const WARM_UP: u64 = 64 << 20;
-/// Time after which a run that moves nothing has failed.
+/// Time after which a run without progress has failed.
 const STALL: Duration = Duration::from_secs(10);
-/// Quiet after which nothing more is to come: longer than any answer waits (RFC 9000 §18.2).
+/// Idle time after which all packets have arrived: longer than any delayed ACK (RFC 9000 §18.2).
 const REST: Duration = Duration::from_millis(100);
 /// Bytes and datagrams of the largest batch.
 const BATCH: usize = 65_000;
 const SEGMENTS: usize = 44;
 
-/// Which way the agent's packets are to take.
+/// The path that the agent's packets are to take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
-    /// The agent dials the connector's address: there are no paths.
+    /// The agent dials the connector's address, without path discovery.
     Plain,
     /// Through the relay alone.
     Relayed,
-    /// Found through the relay, and direct then.
+    /// Discovered through the relay, then direct.
     Direct,
 }
 
@@ -49,7 +49,7 @@ const AGENT: usize = 0;
 const CONNECTOR: usize = 1;
 const RELAY: usize = 2;
 
-/// One node, its address, and what its events said.
+/// One node, its address, and what its events reported.
 struct Side {
     addr: SocketAddr,
     node: Node,
@@ -111,7 +111,7 @@ impl Side {
 }
 
 impl Trio {
-    /// Joined, connected, and on the way that is wanted.
+    /// Joined, connected, and on the path that is wanted.
     pub(crate) fn new(way: Way, mtu: u16) -> Result<Self> {
         let transport = Transport {
             stream_window: 2 << 20,
@@ -182,8 +182,8 @@ impl Trio {
         self.settle()
     }
 
-    /// Until path MTU discovery has ended, which waits for turns without data, and for answers that
-    /// are not given at once.
+    /// Runs until path MTU discovery has ended. It needs turns without data, and acknowledgements
+    /// that are delayed.
     fn settle(&mut self) -> Result<()> {
         let (start, mut moved) = (now(), now());
         while now() < moved + REST {
@@ -208,7 +208,7 @@ impl Trio {
         Ok(())
     }
 
-    /// Every node gives one batch; true if any did.
+    /// Lets every node send one batch. Returns true if any did.
     fn turn(&mut self) -> bool {
         [AGENT, RELAY, CONNECTOR, RELAY].map(|from| self.hand_over(from)).contains(&true)
     }
@@ -246,8 +246,8 @@ impl Trio {
         true
     }
 
-    /// Moves `bytes` over one stream on which others have passed before: the time until the end of
-    /// the stream has been read.
+    /// Moves `bytes` over one stream on which others have passed before. Returns the time until the
+    /// end of the stream has been read.
     pub(crate) fn bulk(&mut self, bytes: u64) -> Result<Duration> {
         let peer = self.to_connector.ok_or("not connected")?;
         let stream = self.sides[AGENT].node.open(peer, "bulk".parse()?)?;
@@ -286,12 +286,12 @@ impl Trio {
         self.sides[RELAY].node.snapshot().relay.map_or(0, |view| view.forwarded_packets)
     }
 
-    /// Time the relay spent since the clock was started.
+    /// Returns the time the relay spent since the clock was started.
     pub(crate) fn relay_time(&self) -> Duration {
         self.sides[RELAY].time - self.before.0
     }
 
-    /// Packets the relay passed on since then.
+    /// Returns the packets the relay forwarded since then.
     pub(crate) fn forwarded(&self) -> Result<u64> {
         let count = self.forwarded_in_all() - self.before.1;
         if count == 0 { Err("nothing went through the relay".into()) } else { Ok(count) }

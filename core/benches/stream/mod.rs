@@ -1,6 +1,6 @@
-//! A node's stream of bytes that mean nothing, written and read as fast as it goes.
+//! A node's stream of meaningless bytes, written and read as fast as possible.
 //!
-//! It decides how much is given and taken at once. It never looks at a clock.
+//! It decides how much is written and read in one call. It never looks at a clock.
 
 use std::error::Error;
 use std::task::Poll;
@@ -11,10 +11,10 @@ use bytes::Bytes;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// Bytes given to the stream at once.
+/// Bytes offered to the stream in one call.
 pub(crate) const CHUNK: usize = 256 * 1024;
 
-/// Writes what is taken of so many bytes, and finishes the stream after the last: what is left.
+/// Writes up to this many bytes, and finishes the stream after the last. Returns what is left.
 pub(crate) fn write(
     node: &mut Node,
     stream: StreamId,
@@ -36,7 +36,7 @@ pub(crate) fn write(
     Ok(0)
 }
 
-/// Reads what is there: how many bytes, and whether that was the end.
+/// Reads what is there. Returns the number of bytes, and true if that was the end.
 pub(crate) fn read(node: &mut Node, stream: StreamId) -> Result<(u64, bool)> {
     let mut taken = 0;
     loop {

@@ -46,7 +46,7 @@ impl Arguments {
         })
     }
 
-    /// Where to bind to reach the address.
+    /// Returns the address to bind to reach the connector.
     pub(crate) fn local(&self) -> SocketAddr {
         let ip = match self.address {
             SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
@@ -67,7 +67,7 @@ pub(crate) struct EchoClient {
 }
 
 impl EchoClient {
-    /// A node that is dialling, and what is to happen on it.
+    /// Returns a node that is dialling, and its client.
     pub(crate) fn start(
         arguments: Arguments,
         now: Instant,
@@ -91,12 +91,12 @@ impl EchoClient {
         Ok((node, client))
     }
 
-    /// Whether the node has said its last word.
+    /// Returns true if the node has emitted its last event.
     pub(crate) const fn is_over(&self) -> bool {
         self.is_over
     }
 
-    /// Does what follows from an event.
+    /// Responds to an event.
     #[expect(clippy::wildcard_enum_match_arm, reason = "an application picks the events it needs")]
     pub(crate) fn on_event(
         &mut self,
@@ -154,7 +154,7 @@ impl EchoClient {
             self.expected = self.expected.slice(chunk.len()..);
             if self.expected.is_empty() {
                 println!("all messages came back");
-                // How the service ends its direction is its own affair from here on.
+                // The service ends its direction when it chooses.
                 node.stream(stream).finish()?;
                 node.stream(stream).stop(Code::Closed);
                 node.shutdown(now);

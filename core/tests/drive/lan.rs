@@ -1,5 +1,5 @@
 //! A network and an executor in virtual time for driven nodes. A task is polled only when it was
-//! woken, and time moves only when nobody is left to poll: a wake-up that is missing shows.
+//! woken, and time moves only when no task is left to poll, so that a missing wake-up is detected.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
@@ -19,7 +19,7 @@ use adit_core::transmit::{Datagram, Route, Transmit};
 
 const DELAY: Duration = Duration::from_millis(5);
 
-/// So many sends find a socket full that it never takes data again, nor wakes anybody.
+/// So many sends find a socket full that it never takes data again, nor wakes a task.
 pub(crate) const FOREVER: usize = usize::MAX;
 
 /// What all hosts share.
@@ -28,13 +28,13 @@ struct State {
     inboxes: BTreeMap<SocketAddr, VecDeque<(Instant, Datagram)>>,
     receivers: BTreeMap<SocketAddr, Waker>,
     sleeps: Vec<(Instant, Waker)>,
-    /// Sends that find the socket full, by host; and who waits for it not to be.
+    /// Number of sends that find the socket full, by host, and the tasks that wait for it.
     blocks: BTreeMap<SocketAddr, usize>,
     writers: Vec<Waker>,
-    /// Hosts that nothing leaves any more, though they do not notice.
+    /// Hosts from which no datagram leaves any more, though they are not notified.
     cut: Vec<SocketAddr>,
     sent: usize,
-    /// Datagrams from nobody that are always there to be received.
+    /// True if datagrams from an unknown sender are always there to be received.
     is_flooded: bool,
 }
 
@@ -61,34 +61,34 @@ impl Lan {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The socket of host number `host`.
+    /// Returns the socket of host number `host`.
     pub(crate) fn socket(&self, host: u8) -> Socket {
         Socket { lan: self.clone(), address: address(host) }
     }
 
-    /// The next `count` sends of a host find its socket full.
+    /// Makes the next `count` sends of a host find its socket full.
     pub(crate) fn block(&self, host: u8, count: usize) {
         self.lock().blocks.insert(address(host), count);
     }
 
-    /// Nothing of a host's arrives any more.
+    /// Drops everything that a host sends.
     pub(crate) fn cut(&self, host: u8) {
         self.lock().cut.push(address(host));
     }
 
-    /// From now on there is always a datagram to receive, of nobody's.
+    /// From now on there is always a datagram of an unknown sender to receive.
     pub(crate) fn flood(&self) {
         let mut state = self.lock();
         state.is_flooded = true;
         std::mem::take(&mut state.receivers).into_values().for_each(Waker::wake);
     }
 
-    /// Batches sent so far.
+    /// Returns the number of batches sent so far.
     pub(crate) fn sent(&self) -> usize {
         self.lock().sent
     }
 
-    /// Ready after a time.
+    /// Returns a future that is ready after a time.
     pub(crate) fn sleep(&self, time: Duration) -> impl Future<Output = ()> + use<> {
         let (lan, until) = (self.clone(), self.lock().now + time);
         std::future::poll_fn(move |cx| lan.poll_sleep(cx, until))
@@ -103,8 +103,7 @@ impl Lan {
         Poll::Pending
     }
 
-    /// Lets full sockets take data again or, if there are none, lets time pass until somebody
-    /// wakes.
+    /// Lets full sockets take data again or, if there are none, lets time pass until a task wakes.
     fn pass(&self) {
         let mut state = self.lock();
         let writers = std::mem::take(&mut state.writers);
@@ -225,7 +224,7 @@ struct Task {
     flag: Arc<Flag>,
 }
 
-/// Futures that run beside each other.
+/// Futures that run concurrently.
 pub(crate) struct Tasks {
     lan: Lan,
     tasks: Vec<Task>,
@@ -236,7 +235,7 @@ impl Tasks {
         Self { lan: lan.clone(), tasks: Vec::new() }
     }
 
-    /// Adds a future; says whether it has ended.
+    /// Adds a future. Returns a flag that is set once it has ended.
     pub(crate) fn spawn(&mut self, future: impl Future<Output = ()> + 'static) -> Rc<Cell<bool>> {
         let is_over = Rc::new(Cell::new(false));
         let over = is_over.clone();

@@ -1,5 +1,5 @@
-//! Driven nodes in virtual time: what a task that waits on a handle sees, whether it is woken, and
-//! whether the driver neither stalls nor spins.
+//! Driven nodes in virtual time: what a task that waits on a handle observes, whether it is woken,
+//! and whether the driver neither stalls nor spins.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -42,7 +42,7 @@ fn a_handle_knows_where_its_socket_is_bound() {
 }
 
 #[test]
-fn a_refused_stream_whose_refusal_was_read_leaves_nothing_behind() {
+fn a_refused_stream_is_freed_once_its_refusal_is_read() {
     let mut world = World::new();
     let (dialled, accepted) = world.connect();
     let (mut stream, incoming) = world.run(async {
@@ -118,7 +118,7 @@ fn a_full_socket_does_not_keep_a_driver_from_receiving() {
 }
 
 #[test]
-fn a_node_that_says_it_has_shut_down_has_told_its_peers() {
+fn a_node_that_has_shut_down_has_notified_its_peers() {
     let mut world = World::new();
     let (dialled, accepted) = world.connect();
     world.connector.shutdown();
@@ -132,11 +132,11 @@ fn a_node_that_says_it_has_shut_down_has_told_its_peers() {
 }
 
 #[test]
-fn whoever_waits_to_open_a_stream_learns_at_once_that_this_side_is_leaving() {
+fn a_pending_open_fails_immediately_on_shutdown() {
     let mut world = World::new();
     let (dialled, accepted) = world.connect();
     let (agent, lan) = (world.agent.clone(), world.lan.clone());
-    // More are allowed as they are used, until there are as many as the peer takes.
+    // The peer raises the limit as streams are used, up to its maximum.
     let all: Vec<_> = world.run(async {
         let mut all = Vec::new();
         for _ in 0..8 {
@@ -159,7 +159,7 @@ fn whoever_waits_to_open_a_stream_learns_at_once_that_this_side_is_leaving() {
     drop(accepted);
 }
 
-/// What a future comes to at once, if it does.
+/// Returns the output of a future that is ready on its first poll.
 async fn ready<T>(future: impl Future<Output = Option<T>>) -> Option<T> {
     let mut future = std::pin::pin!(future);
     std::future::poll_fn(|cx| match future.as_mut().poll(cx) {
@@ -190,7 +190,7 @@ impl World {
         self.tasks.run(main)
     }
 
-    /// The connector as the agent sees it, and the agent as the connector does.
+    /// Returns the connector as the agent's peer, and the agent as the connector's.
     fn connect(&mut self) -> (Peer, Peer) {
         let dialled = dial(&self.agent, 2);
         let connector = self.connector.clone();
@@ -222,7 +222,7 @@ fn node(
     host: u8,
     builder: impl FnOnce(&SeededCrypto) -> Builder,
 ) -> (Handle, Driver<Socket>) {
-    // Nothing else may draw from it while the node lives.
+    // It must have no other user while the node lives.
     let crypto = Box::leak(Box::new(SeededCrypto::new([host; 32])));
     let config = builder(crypto).build().unwrap();
     drive(lan.socket(host), config, [host; 32]).unwrap()

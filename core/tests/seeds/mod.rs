@@ -1,19 +1,19 @@
-//! How many worlds a sweep plays, and which of them failed: the same for every suite of random worlds.
+//! How many worlds a sweep plays, and which of them failed: shared by every suite of random worlds.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-/// Failures after which a thread has seen enough.
+/// Failures after which a thread stops.
 const ENOUGH: usize = 5;
 
-/// A number that whoever runs a sweep may set.
+/// Returns a number that the environment may set.
 #[expect(clippy::disallowed_methods, reason = "a sweep is as long as whoever runs it wants")]
 pub(crate) fn setting(name: &str, usual: u64) -> u64 {
     std::env::var(name).map_or(usual, |value| value.parse().expect("a number"))
 }
 
-/// Plays `count` worlds from `first` on, on all processors: what each that held came to, and the seeds
-/// of those that did not.
+/// Plays `count` worlds from `first` on, on all processors. Returns the results of those that held,
+/// and the seeds of those that did not.
 pub(crate) fn sweep<T: Send>(
     (first, count): (u64, u64),
     play: impl Fn(u64) -> T + Sync,
@@ -35,8 +35,8 @@ pub(crate) fn sweep<T: Send>(
     (held, failed)
 }
 
-/// Plays the worlds of a list of at least `least` seeds that failed once, and returns those that fail
-/// again. A package lacks the lists of the repository: there it plays none and prints so.
+/// Plays the worlds of a list of at least `least` seeds that failed once, and returns those that
+/// fail again. A package lacks the lists of the repository: there it plays none and prints so.
 pub(crate) fn replay<T>(file: &str, least: usize, play: impl Fn(u64) -> T) -> Vec<u64> {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
     if package.join("Cargo.toml.orig").exists() {

@@ -1,4 +1,4 @@
-//! Control streams and datagrams that say too much, too little or the wrong thing.
+//! Control streams and datagrams with too much, too little or wrong content.
 
 use std::time::Duration;
 
@@ -60,7 +60,7 @@ fn control_frames_of_unknown_kinds_are_counted_and_skipped() {
 }
 
 #[test]
-fn control_frames_that_say_nonsense_close_the_connection() {
+fn invalid_control_frames_close_the_connection() {
     let nested = |n: usize| [b"{\"vitals\":".as_slice(), &b"[".repeat(n), b"}"].concat();
     let mut open = BytesMut::new();
     Message::Stream(StreamMessage::Open(Open { service: "db".parse().unwrap() }))
@@ -92,7 +92,7 @@ fn a_control_stream_that_is_reset_closes_the_connection() {
 }
 
 #[test]
-fn a_stopped_control_stream_closes_the_connection_when_there_is_something_to_say() {
+fn a_stopped_control_stream_closes_the_connection_on_the_next_message() {
     let mut scene = Scene::new(7);
     let control = scene.control();
     scene.raw.stop(control);
@@ -126,7 +126,7 @@ fn heartbeats_in_datagrams_without_end_close_the_connection_of_a_peer_that_does_
 }
 
 #[test]
-fn a_thousand_control_frames_at_once_are_taken_and_one_more_closes_the_connection() {
+fn one_control_frame_beyond_a_thousand_closes_the_connection() {
     for (frames, is_taken) in [(1_000, true), (1_001, false)] {
         let mut scene = Scene::new(31);
         let control = scene.control();
@@ -183,7 +183,8 @@ fn a_control_frame_counts_as_one_for_each_kib_it_has_begun() {
 fn a_peer_that_falls_silent_is_lost_at_the_idle_timeout() {
     let mut scene = Scene::new(9);
     scene.control();
-    // The victim's own keep-alive, sent after ten seconds, is the last thing that counts.
+    // The victim's own keep-alive, sent after ten seconds, is the last packet that restarts the
+    // timer.
     scene.run_without(69 * SECOND);
     assert!(scene.peer().is_some());
     scene.run_without(2 * SECOND);
@@ -193,7 +194,7 @@ fn a_peer_that_falls_silent_is_lost_at_the_idle_timeout() {
 }
 
 #[test]
-fn empty_frames_without_end_cost_nothing_that_stays() {
+fn endless_empty_frames_leave_no_state() {
     let mut scene = Scene::new(19);
     let control = scene.control();
     for n in 0..10_000 {

@@ -17,7 +17,7 @@ use crate::scene::{SECOND, Scene};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 
-/// A host that sends under any address it likes.
+/// A host that sends from any source address.
 struct Forger {
     host: HostId,
     packets: Vec<Vec<u8>>,
@@ -33,7 +33,7 @@ impl Forger {
         Self { host, packets: (0..1_000).map(|_| first.make(now)).collect(), sent: 0 }
     }
 
-    /// One more first packet, from an address that sent nothing before.
+    /// Sends one more first packet, from an address that has not sent before.
     fn send(&mut self, scene: &mut Scene) {
         let [a, b, c, d] = (0x0b00_0000 + self.sent).to_be_bytes();
         scene.world.net_mut().set_address(self.host, SocketAddr::from(([a, b, c, d], 7)));
@@ -52,7 +52,7 @@ impl Forger {
     }
 }
 
-/// An honest agent at `address` dials; how long until both sides are connected.
+/// Lets an honest agent at `address` dial. Returns the time until both sides are connected.
 fn connect(scene: &mut Scene, address: [u8; 4], mut meanwhile: impl FnMut(&mut Scene)) -> Duration {
     let host = scene.world.add_host(SocketAddr::from((address, 4_001)));
     let config = pair::agent(scene.world.crypto(host)).build().unwrap();
@@ -67,7 +67,7 @@ fn connect(scene: &mut Scene, address: [u8; 4], mut meanwhile: impl FnMut(&mut S
     scene.world.now() - began
 }
 
-/// A handshake from `address` that answers a Retry and stops there.
+/// Starts a handshake from `address` that answers a Retry and stops there.
 fn stall(scene: &mut Scene, address: SocketAddr) -> Raw {
     let host = scene.world.add_host(address);
     let issued = Pki::new().issue("staller", Role::Agent);
@@ -99,7 +99,7 @@ fn a_hundred_thousand_forged_first_packets_a_minute_cost_an_honest_peer_one_roun
     }
     let stats = scene.world.node(scene.victim).snapshot().handshakes;
     assert!(forger.sent >= 100_000, "{}", forger.sent);
-    // The others repeat packets of handshakes under way.
+    // The others repeat packets of handshakes in progress.
     assert!(stats.retried > 80_000 && stats.accepted < 1_000, "{stats:?}");
     scene.run(30 * SECOND);
     let after = scene.world.node(scene.victim).snapshot();
@@ -112,7 +112,7 @@ fn a_hundred_thousand_forged_first_packets_a_minute_cost_an_honest_peer_one_roun
 }
 
 #[test]
-fn forged_handshakes_under_way_take_no_peer_its_place() {
+fn forged_handshakes_occupy_no_peers_place() {
     let mut scene =
         Scene::with(25, |builder| builder.limits(Limits { peers: 3, ..Limits::default() }));
     let mut forger = Forger::new(&mut scene);
@@ -138,7 +138,7 @@ fn a_source_that_stalls_its_handshakes_has_its_share_and_another_gets_in() {
     let stats = scene.world.node(scene.victim).snapshot().handshakes;
     assert_eq!((stats.under_way, stats.sources, stats.ignored), (5, 1, 5), "{stats:?}");
     connect(&mut scene, [10, 4, 0, 2], |scene| scene.run_without(MILLISECOND));
-    // Not ended by its own silence before the time is over, which here is the idle timeout's.
+    // The idle timeout would end it; here the time is over before that.
     scene.run(70 * SECOND);
     assert_eq!(scene.world.node(scene.victim).snapshot().handshakes.under_way, 0);
     connect(&mut scene, [10, 4, 0, 3], |scene| scene.run_without(MILLISECOND));
@@ -161,7 +161,7 @@ fn a_source_that_begins_too_many_handshakes_a_second_waits_and_another_does_not(
     assert_eq!((stats.under_way, stats.ignored), (2, 2), "{stats:?}");
     let other = connect(&mut scene, [10, 4, 0, 2], |scene| scene.run_without(MILLISECOND));
     assert!(other < SECOND / 2, "{other:?}");
-    // An honest agent of the same address is not refused: it asks again until there is room.
+    // An honest agent of the same address is not refused: it retries until there is room.
     let same = connect(&mut scene, [10, 4, 0, 1], |scene| scene.run_without(MILLISECOND));
     assert!((SECOND / 2..8 * SECOND).contains(&same), "{same:?}");
     scene.end();

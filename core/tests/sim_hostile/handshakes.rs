@@ -31,7 +31,7 @@ fn no_certificate_that_is_wrong_gets_in_however_often_it_tries() {
 }
 
 #[test]
-fn handshakes_that_are_begun_and_abandoned_are_forgotten_and_lock_nobody_out() {
+fn abandoned_handshakes_are_freed_and_block_no_other_peer() {
     let mut scene = Scene::with(22, |builder| {
         builder.limits(Limits { handshakes_before_retry: 20, ..Limits::default() })
     });
@@ -41,7 +41,7 @@ fn handshakes_that_are_begun_and_abandoned_are_forgotten_and_lock_nobody_out() {
         Raw::new(&mut scene.world, host, &agent);
     }
     scene.run(SECOND);
-    // Beyond the threshold an address has to prove itself before it takes any memory.
+    // Beyond the threshold an address must be validated before it uses any memory.
     let connections = scene.world.node(scene.victim).snapshot().connections;
     assert!(connections <= 2 + 20, "{connections}");
     let host = scene.add_host();
@@ -61,10 +61,10 @@ fn a_stranger_may_open_eight_streams_and_a_known_peer_as_many_as_it_may_and_not_
     let issued = Pki::new().issue("agent", Role::Agent);
     let mut raw = Raw::new(&mut scene.world, host, &issued);
     scene.run_without(SECOND / 50);
-    // The dialler has finished its part of the handshake, and the acceptor has not seen it.
+    // The dialler has finished its part of the handshake, and the acceptor has not received it.
     raw.pump(&mut scene.world);
     assert_eq!(std::iter::from_fn(|| raw.open()).count(), 8);
-    // From then on it has room for twice what it has open, up to the most.
+    // From then on it has room for twice what it has open, up to the maximum.
     let mut open = 8;
     for allowed in [128, 256, 512, 1_024, 1_024] {
         raw.run(&mut scene.world, SECOND / 10);

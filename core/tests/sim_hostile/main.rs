@@ -1,5 +1,5 @@
-//! Peers that mean harm, in virtual time against a real node: each is met by an event, a counter or
-//! a closed connection with its cause, within its own limits, and disturbs nobody else.
+//! Malicious peers, in virtual time against a real node: each causes an event, a counter or a
+//! closed connection with its cause, within its own limits, and disturbs no other peer.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 

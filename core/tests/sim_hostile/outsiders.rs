@@ -1,4 +1,4 @@
-//! What those get who never prove who they are, and what a peer may not even begin.
+//! What unauthenticated peers receive, and what a peer may not begin.
 
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ fn a_peer_may_open_no_stream_of_one_direction() {
 }
 
 #[test]
-fn whoever_takes_a_connectors_address_without_its_key_resets_none_of_its_connections() {
+fn a_process_on_a_connectors_address_cannot_reset_its_connections() {
     for (name, expected) in [(CONNECTOR, Some(Code::Reset)), ("somebody", None)] {
         let mut pair = Pair::new(26);
         let (to_connector, _) = pair.connect();
@@ -45,7 +45,7 @@ fn whoever_takes_a_connectors_address_without_its_key_resets_none_of_its_connect
         let crypto = pair.world.crypto(pair.connector);
         let config = pair::with_identity(crypto, &issued).listening(true).build().unwrap();
         pair.world.start(pair.connector, config, 1);
-        // The keep-alive meets whoever is there now.
+        // The keep-alive reaches the process that is there now.
         pair.world.run_for(Duration::from_secs(11));
         let agent = pair.agent;
         let lost = std::iter::from_fn(|| pair.world.poll_event(agent)).find_map(|event| {

@@ -1,5 +1,5 @@
-//! A peer that speaks QUIC and nothing else: it says whatever a test wants, and breaks any rule
-//! above QUIC's own.
+//! A peer that speaks only QUIC: it sends whatever a test wants, and breaks any rule above QUIC's
+//! own.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -50,7 +50,7 @@ impl Raw {
         raw
     }
 
-    /// Takes what arrived and sends what is to be sent.
+    /// Handles what arrived and sends what is to be sent.
     pub(crate) fn pump(&mut self, world: &mut World) {
         let now = world.now();
         let mut answer = Vec::new();
@@ -81,8 +81,8 @@ impl Raw {
         self.timeout = self.connection.poll_timeout();
     }
 
-    /// Lets the world go on to the next thing that happens, here or there, until `until`. Whether
-    /// anything happened.
+    /// Advances the world to the next event, here or there, until `until`. Returns true if there
+    /// was one.
     pub(crate) fn step(&mut self, world: &mut World, until: Instant) -> bool {
         self.pump(world);
         let mine = self.timeout.map_or(until, |at| at.max(world.now()).min(until));
@@ -137,7 +137,7 @@ impl Raw {
         self.connection.datagrams().send(Bytes::copy_from_slice(data), true).unwrap();
     }
 
-    /// Why the connection ended, if it did.
+    /// Returns why the connection ended, if it did.
     pub(crate) fn end(&self) -> Option<String> {
         self.events.iter().find_map(|event| {
             if let Event::ConnectionLost { reason } = event {
@@ -149,7 +149,7 @@ impl Raw {
     }
 }
 
-/// A client without any limit that would spare the connector.
+/// Returns a client without any limit that would protect the connector.
 pub(crate) fn client(
     world: &World,
     host: HostId,
@@ -178,21 +178,21 @@ pub(crate) fn client(
     config
 }
 
-/// First packets of handshakes that nobody means to finish.
+/// First packets of handshakes that are never finished.
 pub(crate) struct FirstPackets {
     endpoint: Endpoint,
     config: ClientConfig,
 }
 
 impl FirstPackets {
-    /// Of a host that runs no node.
+    /// Returns the packets of a host that runs no node.
     pub(crate) fn new(world: &World, host: HostId, issued: &Issued) -> Self {
         let endpoint =
             Endpoint::new(Arc::new(EndpointConfig::default()), None, true, Some([8; 32]));
         Self { endpoint, config: client(world, host, issued.chain(), issued.key()) }
     }
 
-    /// One that differs from every other.
+    /// Returns one that differs from every other.
     pub(crate) fn make(&mut self, now: Instant) -> Vec<u8> {
         let (config, mut bytes) = (self.config.clone(), Vec::new());
         let begun = self.endpoint.connect(now, config, CONNECTOR_ADDRESS, CONNECTOR);

@@ -1,5 +1,5 @@
-//! A node under attack: the victim, somebody honest beside the attacker, and what the victim's
-//! application does.
+//! A node under attack: the victim, an honest peer beside the attacker, and the victim's
+//! application.
 
 use std::net::SocketAddr;
 use std::task::Poll;
@@ -25,7 +25,7 @@ use crate::raw::Raw;
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 
-/// A connector, an agent that minds its own business, and somebody else.
+/// A connector, an honest agent, and the attacker.
 pub(crate) struct Scene {
     pub(crate) world: World,
     pub(crate) victim: HostId,
@@ -36,14 +36,14 @@ pub(crate) struct Scene {
     /// How the connection of the hostile peer ended, at the victim.
     pub(crate) closed: Option<Failure>,
     pub(crate) rejected: Vec<Failure>,
-    /// Streams to the service that reads nothing.
+    /// Streams to the service that does not read.
     sinks: Vec<StreamId>,
     /// Streams to the service that writes without end, and how much it wrote.
     sources: Vec<StreamId>,
     pub(crate) written: usize,
     /// Requests that were answered.
     pub(crate) requests: usize,
-    /// The stream of the honest peer, when it was offered.
+    /// The stream of the honest peer, once it was offered.
     honest: Option<StreamId>,
 }
 
@@ -93,7 +93,7 @@ impl Scene {
         self.world.add_host(SocketAddr::from(([10, 0, a, b], 666)))
     }
 
-    /// The hostile peer opens its control stream.
+    /// Opens the control stream of the hostile peer.
     pub(crate) fn control(&mut self) -> quinn_proto::StreamId {
         let control = self.raw.open().unwrap();
         self.raw.write(control, &heartbeat(0));
@@ -101,12 +101,12 @@ impl Scene {
         control
     }
 
-    /// The hostile peer as the victim sees it.
+    /// Returns the hostile peer as the victim sees it.
     pub(crate) fn peer(&self) -> Option<PeerSnapshot> {
         self.world.node(self.victim).peer_snapshot(self.raw_peer)
     }
 
-    /// Opens so many streams, each beginning with `first`, as the victim allows them.
+    /// Opens this many streams, each beginning with `first`, as the victim allows them.
     pub(crate) fn open_with(&mut self, count: usize, first: &[u8]) -> Vec<quinn_proto::StreamId> {
         let mut streams = Vec::new();
         for _ in 0..count {
@@ -128,7 +128,7 @@ impl Scene {
         self.act();
     }
 
-    /// Lets time pass in which the hostile peer does nothing at all.
+    /// Lets time pass while the hostile peer is silent.
     pub(crate) fn run_without(&mut self, time: Duration) {
         let until = self.world.now() + time;
         while self.world.step(until) {
@@ -136,7 +136,7 @@ impl Scene {
         }
     }
 
-    /// What the victim's application does.
+    /// Runs the victim's application.
     pub(crate) fn act(&mut self) {
         self.world.settle();
         while let Some(event) = self.world.poll_event(self.victim) {
@@ -156,7 +156,7 @@ impl Scene {
     fn on_event(&mut self, event: Event) {
         let (node, _) = self.world.node_mut(self.victim);
         if let Event::StreamOffered { stream, service } = event {
-            // It may have been broken off meanwhile.
+            // It may have been reset meanwhile.
             let _ = node.accept_stream(stream);
             match service.as_str() {
                 "sink" => self.sinks.push(stream),
@@ -170,7 +170,7 @@ impl Scene {
             }
         } else if let Event::RequestOffered { request, .. } = event {
             self.requests += 1;
-            // It may have been given up meanwhile.
+            // It may have been cancelled meanwhile.
             let _ = node.respond(request, "taken".into());
         } else if let Event::Closed { peer, failure } = event {
             if peer == self.raw_peer {
@@ -181,7 +181,7 @@ impl Scene {
         }
     }
 
-    /// Reads all there is; what ends is ended on this side too.
+    /// Reads all there is. A stream that ends is finished on this side too.
     fn read(&mut self, stream: StreamId) {
         let (node, _) = self.world.node_mut(self.victim);
         let mut stream = node.stream(stream);
@@ -203,7 +203,7 @@ impl Scene {
         }
     }
 
-    /// The hostile peer's connection was closed, for this reason, at both ends.
+    /// Checks that the hostile peer's connection was closed, for this reason, at both ends.
     pub(crate) fn is_closed(&mut self, code: Code) {
         self.run(SECOND);
         let failure = self.closed.clone().unwrap();
@@ -215,7 +215,7 @@ impl Scene {
         assert_eq!(self.world.node(self.victim).snapshot().connections, 1);
     }
 
-    /// Nothing of the hostile peer's is left but its connection.
+    /// Checks that the hostile peer has only its connection left.
     pub(crate) fn is_idle(&mut self) {
         self.run(15 * SECOND);
         assert_eq!(self.closed, None);
@@ -223,7 +223,7 @@ impl Scene {
         assert_eq!((peer.streams, peer.held_bytes), (0, 0), "{peer:?}");
     }
 
-    /// The honest peer is as well served as ever.
+    /// Checks that the honest peer is served as well as before.
     pub(crate) fn end(&mut self) {
         let (agent, honest) = self.bystander;
         let (node, _) = self.world.node_mut(agent);

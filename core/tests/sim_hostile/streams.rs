@@ -8,7 +8,7 @@ use adit_core::rng::Rng;
 use crate::scene::{SECOND, Scene, framed, request};
 
 #[test]
-fn first_frames_that_say_nonsense_are_refused_and_the_connection_stays() {
+fn invalid_first_frames_are_refused_and_the_connection_stays() {
     let deep = [b"{\"service\":".as_slice(), &b"{\"a\":".repeat(700)].concat();
     for (bytes, code) in [
         (framed(0x7f, b""), "protocol_violation"),
@@ -35,7 +35,7 @@ fn first_frames_that_say_nonsense_are_refused_and_the_connection_stays() {
 }
 
 #[test]
-fn a_first_frame_that_is_cut_short_ends_its_stream_and_nothing_else() {
+fn a_truncated_first_frame_ends_only_its_stream() {
     let mut scene = Scene::new(11);
     scene.control();
     let whole = framed(0x10, b"{\"service\":\"db\"}");
@@ -53,7 +53,7 @@ fn a_first_frame_that_is_cut_short_ends_its_stream_and_nothing_else() {
 }
 
 #[test]
-fn a_stream_has_its_time_to_say_what_it_is_for_and_no_more() {
+fn a_stream_without_a_first_frame_ends_at_its_deadline() {
     let mut scene = Scene::new(12);
     scene.control();
     let stream = scene.raw.open().unwrap();
@@ -127,8 +127,8 @@ fn a_hundred_thousand_streams_that_misbehave_leave_no_window_and_no_entry_behind
         assert!(scene.peer().unwrap().streams <= 1_024);
     }
     scene.is_idle();
-    // Nobody reads this service: what can be sent is the window that is left. The transport
-    // announces it again only when an eighth of it has come together.
+    // This service is not read: what can be sent is the window that is left. The transport
+    // announces it again only when an eighth of it is free.
     let open = framed(0x10, b"{\"service\":\"sink\"}");
     let streams: Vec<_> = (0..20).map(|_| scene.raw.open().unwrap()).collect();
     let mut sent = 0;
@@ -150,7 +150,7 @@ fn a_hundred_thousand_streams_that_misbehave_leave_no_window_and_no_entry_behind
     scene.end();
 }
 
-/// Opens streams in every way but the right one, and abandons them at random points.
+/// Opens malformed streams of every kind, and abandons them at random points.
 fn misbehave(scene: &mut Scene, rng: &mut Rng) -> usize {
     let open = framed(0x10, b"{\"service\":\"db\"}");
     let streams: Vec<_> = std::iter::from_fn(|| scene.raw.open()).take(900).collect();

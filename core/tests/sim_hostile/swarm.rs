@@ -1,7 +1,7 @@
 //! Thousands of clients of one relay that all misbehave in the same instant.
 //!
-//! Each test runs on a thread with a small stack: how deep a call goes must not depend on how many
-//! clients there are.
+//! Each test runs on a thread with a small stack: call depth must not depend on the number of
+//! clients.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -27,7 +27,7 @@ use crate::scene::SECOND;
 
 const RELAY: &str = "relay";
 
-/// A quarter of what a thread of a tokio runtime has, and an eighth of a main thread.
+/// Stack size: a quarter of that of a tokio worker thread, and an eighth of a main thread's.
 const STACK: usize = 256 << 10;
 
 #[test]
@@ -120,11 +120,11 @@ struct Client {
 }
 
 impl Client {
-    /// Reads what the relay sent on the control stream, and keeps nothing of it.
+    /// Reads what the relay sent on the control stream, and discards it.
     fn read(&mut self) {
         let Some(control) = self.control else { return };
         let mut stream = self.connection.recv_stream(control);
-        // It is gone once this side has stopped it.
+        // It does not exist once this side has stopped it.
         let Ok(mut chunks) = stream.read(true) else { return };
         while let Ok(Some(_)) = chunks.next(usize::MAX) {}
         let _ = chunks.finalize();
@@ -139,7 +139,7 @@ impl Swarm {
         let issued = Pki::new().issue(RELAY, Role::Connector);
         let provider = world.crypto(relay).provider();
         let tls = Tls::with_provider(issued.identity(), Trust::anyone(), provider);
-        // What keeps a swarm small is not what is tried here.
+        // The limits on the number of clients are not tested here.
         let limits = Limits {
             handshakes_per_source: 1_000,
             handshakes_per_second: 65_536,
@@ -159,7 +159,7 @@ impl Swarm {
         let mut chain = issued.chain();
         chain.push(Pki::new().root());
         let mut config = client(&world, host, chain, issued.key());
-        // The connector takes what an honest one does.
+        // The connector has the limits of an honest one.
         let mut transport = TransportConfig::default();
         transport.max_idle_timeout(None);
         config.transport_config(Arc::new(transport));
@@ -169,14 +169,14 @@ impl Swarm {
         Self { world, relay, host, config, endpoint, connections, timers, next_request: 0 }
     }
 
-    /// How many clients the relay has.
+    /// Returns the number of clients of the relay.
     fn peers(&self) -> usize {
         let node = self.world.node(self.relay);
         node.audit();
         node.snapshot().peers.len()
     }
 
-    /// A client that offers a service; it reads on.
+    /// Connects a client that registers a service and continues to read.
     fn register(&mut self) -> (ConnectionHandle, StreamId) {
         let connector = self.open();
         self.say(
@@ -193,7 +193,7 @@ impl Swarm {
         connector
     }
 
-    /// Clients that have a channel to the connector.
+    /// Connects clients that have a channel to the connector.
     fn connect(&mut self, count: usize) -> Vec<(ConnectionHandle, StreamId)> {
         let mut clients = Vec::new();
         for n in 0..count {
@@ -205,7 +205,7 @@ impl Swarm {
         self.run(SECOND / 10);
         for (n, &client) in clients.iter().enumerate() {
             if n % 32 == 31 {
-                // The connector has to read what the relay announces to it.
+                // The connector must read what the relay announces to it.
                 self.run(SECOND / 20);
             }
             let request = self.next_request;
@@ -224,7 +224,7 @@ impl Swarm {
         clients
     }
 
-    /// A connection with its control stream.
+    /// Opens a connection with its control stream.
     fn open(&mut self) -> (ConnectionHandle, StreamId) {
         let now = self.world.now();
         let remote = self.world.net().address(self.relay);
@@ -248,7 +248,7 @@ impl Swarm {
         self.pump(handle);
     }
 
-    /// Asks the relay to say nothing more on a control stream.
+    /// Sends STOP_SENDING to the relay on a control stream.
     fn stop(&mut self, handle: ConnectionHandle, control: StreamId) {
         let client = self.connections.get_mut(&handle).unwrap();
         client.connection.recv_stream(control).stop(VarInt::from_u32(0)).unwrap();

@@ -40,7 +40,7 @@ fn the_relay_never_sees_plaintext() {
 }
 
 #[test]
-fn strangers_who_knock_at_the_socket_change_nothing_and_get_no_answer() {
+fn probes_from_strangers_have_no_effect_and_no_answer() {
     let mut scene = Scene::direct(1, &Ground::default());
     let stranger = scene.lab.agent(adit_core::testing::lab::Place::Public);
     let target = scene.lab.address(scene.agent);
@@ -62,7 +62,7 @@ fn strangers_who_knock_at_the_socket_change_nothing_and_get_no_answer() {
 }
 
 #[test]
-fn recorded_probes_that_are_sent_again_from_elsewhere_move_nothing() {
+fn probes_replayed_from_another_address_change_no_path() {
     let mut scene = Scene::direct(1, &Ground::default());
     scene.lab.capture(scene.agent);
     scene.lab.run_for(30 * SECOND);
@@ -116,13 +116,13 @@ fn survives_a_bad_relay_path(seed: u64) {
 }
 
 #[test]
-fn a_transfer_did_not_stop_when_the_relay_took_the_way_to_its_receiver_for_narrower() {
+fn a_transfer_continues_when_the_relay_underestimates_the_mtu() {
     // Seed 167 of the test above, before the relay could split a packet.
     survives_a_bad_relay_path(167);
 }
 
 #[test]
-fn two_programs_with_one_identity_are_told_and_do_not_push_each_other_out() {
+fn two_programs_with_one_identity_are_reported_and_coexist() {
     let mut scene = Scene::direct(1, &Ground::default());
     let relay = scene.relays[0];
     let second = scene.lab.connector("connector", adit_core::testing::lab::Place::Public);

@@ -1,5 +1,5 @@
-//! A relay that does wrong on purpose: whatever it does with the packets it is given to pass on, and
-//! whatever it says of addresses, traffic goes on or stops, and never reaches the wrong peer.
+//! A malicious relay: whatever it does with the packets it forwards, and whatever it claims about
+//! addresses, traffic continues or stops, and never reaches the wrong peer.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -32,7 +32,7 @@ enum Deed {
     KeepBack,
     Alter,
     Cut,
-    /// To another channel, of whomever.
+    /// To another channel, of any client.
     Swap,
 }
 
@@ -100,7 +100,7 @@ impl FaultInjector for Evil {
     }
 }
 
-/// Another agent and another connector at the same relay.
+/// Adds another agent and another connector at the same relay.
 fn second_pair(scene: &mut Scene) -> (HostId, HostId, PeerId) {
     let relay = scene.relays[0];
     let hard = [0; 2].map(|_| scene.lab.nat(Rules::symmetric(), Place::Public));
@@ -122,7 +122,8 @@ fn whatever_a_relay_does_with_packets_each_transfer_arrives_whole_and_at_its_own
         let hard = Rules::symmetric();
         let mut scene = Scene::attached(seed, &Ground::behind(hard, hard));
         let relay = scene.relays[0];
-        // A first packet that is led to a stranger ends a first dial with a sentence, as it should.
+        // A first packet that is misdirected to a stranger ends a first dial with an error, as it
+        // should.
         let is_armed = Arc::new(AtomicBool::new(deed != Deed::Swap));
         scene.lab.node_mut(relay).0.take_over(Evil::new(seed, deed, &is_armed));
         let (agent, connector, peer) = second_pair(&mut scene);
@@ -138,13 +139,13 @@ fn whatever_a_relay_does_with_packets_each_transfer_arrives_whole_and_at_its_own
             transfers.push(scene.lab.start_upload((agent, peer), connector, 300_000));
             transfers.push(scene.lab.start_download((agent, peer), connector, 300_000));
         }
-        // Each carries other bytes, and a wrong one fails at once.
+        // Each carries other bytes, and a wrong one fails immediately.
         let is_done = |lab: &mut Lab| transfers.iter().all(|it| lab.transfer(*it).is_complete());
         assert!(scene.lab.run_until(is_done, 120 * SECOND), "seed {seed}, {deed:?}");
     }
 }
 
-/// Leads each of two pairs' agents to the other's connector.
+/// Forwards each of two pairs' agents to the other's connector.
 #[derive(Debug, Default)]
 struct Crossed {
     ends: Vec<End>,
@@ -153,11 +154,11 @@ struct Crossed {
 impl FaultInjector for Crossed {
     fn on_packet(&mut self, from: PeerId, datagram: &[u8]) -> Vec<(PeerId, Vec<u8>)> {
         let channel = u32::from_be_bytes(datagram[1..5].try_into().unwrap());
-        // The ends of a channel are told one after the other, the connector first.
+        // The ends of a channel are notified in order, the connector first.
         let Some(at) = self.ends.iter().position(|end| *end == (from, channel)) else {
             return vec![(from, datagram.to_vec())];
         };
-        // The packet of one pair's end goes as that of the same end of the other pair.
+        // The packet of one pair's end is sent as that of the same end of the other pair.
         let Some((as_whom, channel)) = self.ends.get(at ^ 2).copied() else { return Vec::new() };
         let mut bytes = datagram.to_vec();
         bytes[1..5].copy_from_slice(&channel.to_be_bytes());
@@ -170,7 +171,7 @@ impl FaultInjector for Crossed {
 }
 
 #[test]
-fn a_relay_that_leads_to_the_wrong_connector_leads_to_nobody() {
+fn a_relay_that_crosses_channels_connects_no_peers() {
     let hard = Rules::symmetric();
     let mut scene = Scene::attached(1, &Ground::behind(hard, hard));
     let relay = scene.relays[0];
@@ -191,7 +192,7 @@ fn a_relay_that_leads_to_the_wrong_connector_leads_to_nobody() {
     }
 }
 
-/// Says to everybody that they come from somebody else's address.
+/// Claims to all clients that they come from another client's address.
 #[derive(Debug)]
 struct Liar(SocketAddr);
 
@@ -205,7 +206,7 @@ impl FaultInjector for Liar {
 }
 
 #[test]
-fn a_relay_that_lies_about_addresses_draws_a_few_probes_to_them_and_nothing_else() {
+fn false_addresses_from_a_relay_get_few_probes_only() {
     let cone = Rules::port_restricted();
     let mut scene = Scene::attached(1, &Ground::behind(cone, cone));
     let relay = scene.relays[0];
@@ -213,7 +214,7 @@ fn a_relay_that_lies_about_addresses_draws_a_few_probes_to_them_and_nothing_else
     let lie = scene.lab.address(victim);
     scene.lab.capture(victim);
     scene.lab.node_mut(relay).0.take_over(Box::new(Liar(lie)));
-    // Their connections to the relay begin anew, and it lies from the first word on.
+    // Their connections to the relay start again, and it lies from the first message on.
     scene.lab.stop(relay, Power::Paused);
     scene.lab.run_for(90 * SECOND);
     scene.lab.resume(relay);

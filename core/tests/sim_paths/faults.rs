@@ -1,5 +1,5 @@
-//! Relays that die, addresses that change, ways that come and go: live traffic goes on, and nothing
-//! is dialled anew.
+//! Relays that fail, addresses that change, paths that flap: live traffic continues, and no
+//! connection is dialled again.
 
 use adit_core::testing::lab::Place;
 use adit_core::testing::link::Loss;
@@ -21,7 +21,7 @@ fn carries(scene: &mut Scene, limit: std::time::Duration) {
 }
 
 #[test]
-fn a_direct_way_that_is_cut_and_mended_is_found_again_by_itself() {
+fn a_direct_path_is_found_again_after_a_cut() {
     let mut scene = Scene::direct(1, &cones());
     for _ in 0..3 {
         scene.cut_both(true);
@@ -36,7 +36,7 @@ fn a_direct_way_that_is_cut_and_mended_is_found_again_by_itself() {
 }
 
 #[test]
-fn a_way_that_carries_in_one_direction_alone_is_left_and_never_chosen() {
+fn a_one_way_path_is_left_and_never_selected() {
     for from_agent in [true, false] {
         let mut scene = Scene::direct(1, &cones());
         scene.cut(from_agent, true);
@@ -94,7 +94,7 @@ fn the_other_relay_takes_over_from_one_that_dies() {
 }
 
 #[test]
-fn a_relay_that_is_frozen_is_left_for_the_direct_way_and_for_good() {
+fn a_frozen_relay_is_left_for_the_direct_path_permanently() {
     let mut scene = Scene::direct(1, &cones());
     let relay = scene.relays[0];
     scene.lab.stop(relay, adit_core::testing::host::Power::Paused);
@@ -124,7 +124,7 @@ fn nats_that_forget_their_mappings_under_load_cost_no_connection() {
 }
 
 #[test]
-fn both_change_their_addresses_at_once_and_find_each_other_again() {
+fn both_reconnect_after_a_simultaneous_address_change() {
     for is_told in [true, false] {
         let mut scene = Scene::direct(1, &cones());
         for (host, nat) in [(scene.agent, scene.nats[0]), (scene.connector, scene.nats[1])] {
@@ -141,7 +141,7 @@ fn both_change_their_addresses_at_once_and_find_each_other_again() {
 }
 
 #[test]
-fn a_bad_direct_way_does_not_flap() {
+fn a_bad_direct_path_does_not_flap() {
     for seed in 0..seeds_or(5) {
         let mut scene = Scene::direct(seed, &cones());
         let bursty = Loss::Bursty { worsen: 0.01, improve: 0.02, loss: 0.95 };
@@ -192,9 +192,9 @@ fn a_path_to_the_relay_that_becomes_narrow_under_a_transfer_is_noticed() {
 }
 
 #[test]
-fn when_one_relay_sees_an_end_elsewhere_the_other_hears_of_it_at_once() {
-    // Found by the sweep, seed 206: a relay came back, its client's box forgot before the two had
-    // found each other there again, and it called the client where it was no longer.
+fn an_address_change_seen_by_one_relay_reaches_the_other() {
+    // Found by the sweep, seed 206: a relay returned, its client's NAT lost its mappings before the
+    // two had found each other there again, and it called the client at its previous address.
     let hard = Rules::symmetric();
     let mut scene = Scene::connected(1, &Ground { relays: 2, ..Ground::behind(hard, hard) });
     let flow = scene.lab.start_datagrams((scene.agent, scene.peer), 50, 200);

@@ -1,4 +1,5 @@
-//! What is promised, at the ground it is promised for: a relay at 80 ms, 20 ms direct, 100 Mbit/s.
+//! The figures that are promised, with their conditions: a relay at 80 ms, 20 ms direct, 100
+//! Mbit/s.
 
 use std::num::NonZeroU64;
 use std::time::Duration;
@@ -12,12 +13,12 @@ use adit_core::transmit::NextHop;
 use super::scene::{Ground, Scene};
 use super::{SECOND, ms, seeds_or};
 
-/// 100 Mbit/s.
+/// Returns the conditions with 100 Mbit/s.
 fn ground() -> Ground {
     Ground { bandwidth: NonZeroU64::new(12_500_000), ..Ground::default() }
 }
 
-/// The longest time without progress from now on, over a while.
+/// Returns the longest time without progress from now on, within a period.
 fn stall_within(scene: &mut Scene, transfer: TransferId, time: Duration) -> Duration {
     let (mut last, mut stall) = ((scene.lab.transfer(transfer).read(), scene.lab.now()), ms(0));
     let until = scene.lab.now() + time;
@@ -31,13 +32,13 @@ fn stall_within(scene: &mut Scene, transfer: TransferId, time: Duration) -> Dura
     stall.max(scene.lab.now() - last.1)
 }
 
-/// Waits for the agent to change between direct and relayed: the longest stall of the transfer around
-/// that, and the packets that were taken for lost in it.
+/// Waits for the agent to change between direct and relayed. Returns the longest stall of the
+/// transfer around that, and the packets that were declared lost in it.
 fn across_the_switch(scene: &mut Scene, transfer: TransferId) -> (Duration, u64) {
     let was_direct = scene.is_direct();
     let (mut stall, mut waited, mut lost) = (ms(0), ms(0), 0);
     while scene.is_direct() == was_direct {
-        // What overflows a queue on the way is lost, whatever becomes of the way.
+        // What overflows a queue on the path is lost, whatever happens to the path.
         lost = scene.lost();
         stall = stall_within(scene, transfer, ms(100));
         waited += ms(100);
@@ -48,7 +49,7 @@ fn across_the_switch(scene: &mut Scene, transfer: TransferId) -> (Duration, u64)
 }
 
 #[test]
-fn a_bulk_transfer_moves_to_the_direct_way_within_10_ms_and_loses_nothing() {
+fn bulk_moves_to_the_direct_path_within_10_ms_without_loss() {
     let mut scene = Scene::attached(1, &ground());
     scene.cut_both(true);
     scene.peer = scene.lab.find(scene.agent, "web", "connector");
@@ -63,13 +64,13 @@ fn a_bulk_transfer_moves_to_the_direct_way_within_10_ms_and_loses_nothing() {
 }
 
 #[test]
-fn a_bulk_transfer_moves_back_to_the_relay_within_40_ms_and_loses_nothing() {
+fn bulk_moves_to_the_relay_within_40_ms_without_loss() {
     let mut scene = Scene::direct(1, &ground());
     let transfer =
         scene.lab.start_upload((scene.agent, scene.peer), scene.connector, 1_000_000_000);
-    // Until its window fills the way: a transfer that does not pauses of itself.
+    // Until its window fills the path: a transfer that does not has pauses of its own.
     scene.lab.run_for(14 * SECOND);
-    // Probes alone are lost: the way is worse by count, and the transfer in full flow.
+    // Probes alone are lost: the path looks lossy, and the transfer runs at full rate.
     let loss = Loss::Short { most: adit_core::probe::LEN, loss: 0.4 };
     scene.lab.internet_mut().crossing_mut(scene.agent, scene.connector).loss = loss;
     let (stall, lost) = across_the_switch(&mut scene, transfer);
@@ -80,7 +81,7 @@ fn a_bulk_transfer_moves_back_to_the_relay_within_40_ms_and_loses_nothing() {
 }
 
 #[test]
-fn a_direct_way_that_slowly_gets_worse_is_left_by_both_ends_together_and_loses_nothing() {
+fn both_ends_leave_a_degrading_direct_path_without_loss() {
     for seed in 0..seeds_or(1) {
         gets_slowly_worse(seed);
     }
@@ -128,7 +129,7 @@ fn traffic_goes_on_within_500_ms_of_a_black_hole_and_loses_no_byte() {
     }
 }
 
-/// A steady flow, of which what was sent after a black hole was noticed is looked at.
+/// Starts a steady flow, to examine what was sent after a black hole was detected.
 fn datagrams(scene: &mut Scene) -> DatagramsId {
     let from = (scene.agent, scene.peer);
     scene.lab.start_datagrams(from, 2_000, 1_000)
@@ -155,7 +156,7 @@ fn no_datagram_is_lost_that_was_sent_after_a_black_hole_was_noticed() {
     }
 }
 
-/// The time from looking for the service until both directions go directly.
+/// Returns the time from looking up the service until both directions are direct.
 fn first_contact(seed: u64, ground: &Ground) -> Duration {
     let mut scene = Scene::attached(seed, ground);
     let began = scene.lab.now();
@@ -165,7 +166,7 @@ fn first_contact(seed: u64, ground: &Ground) -> Duration {
 }
 
 #[test]
-fn the_direct_way_is_in_use_within_500_ms_of_first_contact() {
+fn the_direct_path_is_used_within_500_ms() {
     let cone = Rules::port_restricted();
     let ground = Ground::behind(cone, cone);
     let mut times: Vec<Duration> =
@@ -183,7 +184,7 @@ fn a_service_is_reached_through_the_relay_within_three_round_trips() {
     scene.peer = scene.lab.find(scene.agent, "web", "connector");
     scene.connect();
     let took = scene.lab.now() - began;
-    // One to the relay alone, which is half of one to the connector, and two of the handshake.
+    // Half a round trip to the connector for the relay alone, and two for the handshake.
     assert!(took <= 3 * ms(80), "{took:?}");
     let path = scene.lab.path(scene.agent, scene.peer);
     assert!(!path.sentence.is_empty());

@@ -1,14 +1,14 @@
-//! Agents and connectors behind NATs with relays between them, in virtual time: which way they find,
-//! how soon, and what live traffic notices of a change.
+//! Agents and connectors behind NATs with relays between them, in virtual time: which path they
+//! find, how soon, and what live traffic observes of a change.
 //!
 //! | file | what |
 //! |---|---|
-//! | `figures` | stalls at switches and failures, time to the direct way |
+//! | `figures` | stalls at switches and failures, time to the direct path |
 //! | `punching` | every pair of NATs |
-//! | `faults` | relays that die, addresses that change, ways that flap |
-//! | `evil` | a relay that does wrong on purpose |
+//! | `faults` | relays that fail, addresses that change, paths that flap |
+//! | `evil` | a malicious relay |
 //! | `attacks` | what a relay, a stranger and a peer cannot do |
-//! | `sweep`, `world`, `wires` | random worlds: what must hold, holds |
+//! | `sweep`, `world`, `wires` | random worlds and their invariants |
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -26,12 +26,12 @@ mod world;
 
 const SECOND: std::time::Duration = std::time::Duration::from_secs(1);
 
-/// So many milliseconds.
+/// Returns this many milliseconds.
 const fn ms(milliseconds: u64) -> std::time::Duration {
     std::time::Duration::from_millis(milliseconds)
 }
 
-/// How many seeds a scenario plays: more when it is asked for.
+/// Returns how many seeds a scenario plays: more if the environment sets it.
 fn seeds_or(usual: u64) -> u64 {
     seeds::setting("ADIT_SEEDS", usual)
 }

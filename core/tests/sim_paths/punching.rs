@@ -1,4 +1,5 @@
-//! Every pair of the NATs of RFC 4787: direct where theory allows it, on the relay at once elsewhere.
+//! Every pair of the NATs of RFC 4787: direct where theory allows it, otherwise on the relay from
+//! the start.
 
 use std::net::SocketAddr;
 
@@ -9,7 +10,7 @@ use adit_core::testing::nat::{Dependence, Ports, Rules};
 use super::scene::{Ground, Scene};
 use super::{SECOND, ms, seeds_or};
 
-/// The kinds, by mapping, filtering and choice of port.
+/// Returns all kinds, by mapping, filtering and choice of port.
 fn kinds() -> Vec<Rules> {
     let mut kinds = vec![Rules::firewall()];
     for mapping in Dependence::ALL {
@@ -22,9 +23,9 @@ fn kinds() -> Vec<Rules> {
     kinds
 }
 
-/// A NAT with another port for every destination. Two of them behind filters that let in everybody
-/// could exchange packets, but neither would ever be answered from where it asked, and such an answer
-/// proves nothing.
+/// Returns true for a NAT with another port for every destination. Two of them behind
+/// endpoint-independent filters could exchange packets, but neither would ever be answered from the
+/// address that it probed, and such an answer validates no path.
 fn is_strict(rules: &Rules) -> bool {
     rules.translates && rules.mapping == Dependence::AddressAndPort
 }
@@ -54,7 +55,7 @@ fn every_pair_of_nats_goes_direct_that_can_and_stays_on_the_relay_otherwise() {
 }
 
 #[test]
-fn those_who_cannot_meet_are_on_the_relay_within_a_second_and_say_why() {
+fn incompatible_nats_are_relayed_within_a_second_with_the_reason() {
     let hard = Rules::symmetric();
     let mut scene = Scene::attached(1, &Ground::behind(hard, hard));
     let began = scene.lab.now();
@@ -95,7 +96,7 @@ fn a_pair_behind_one_nat_meets_at_its_own_addresses() {
 }
 
 #[test]
-fn those_who_cannot_meet_go_direct_by_what_one_gateway_maps_and_are_on_the_relay_without_it() {
+fn incompatible_nats_go_direct_only_with_a_port_mapping() {
     let hard = Rules::symmetric();
     for seed in 1..=seeds_or(4) {
         let mut scene = Scene::connected(seed, &Ground::behind(hard, hard));
@@ -122,7 +123,7 @@ fn those_who_cannot_meet_go_direct_by_what_one_gateway_maps_and_are_on_the_relay
 }
 
 #[test]
-fn an_address_that_no_gateway_maps_is_knocked_at_a_few_times_and_never_used() {
+fn an_unmapped_gateway_address_gets_few_probes_and_no_use() {
     let hard = Rules::symmetric();
     let mut scene = Scene::connected(1, &Ground::behind(hard, hard));
     let lie = SocketAddr::from(([203, 0, 113, 250], 7_000));

@@ -15,25 +15,25 @@ use super::SECOND;
 const CONNECTOR: &str = "connector";
 const SERVICE: &str = "web";
 
-/// Who is where.
+/// The hosts and where they are.
 pub(crate) struct Scene {
     pub(crate) lab: Lab,
     pub(crate) agent: HostId,
     pub(crate) connector: HostId,
     pub(crate) relays: Vec<HostId>,
-    /// The boxes in front of the agent and of the connector.
+    /// The NATs in front of the agent and of the connector.
     pub(crate) nats: [Option<NatId>; 2],
     /// The connector, as a peer of the agent.
     pub(crate) peer: PeerId,
 }
 
-/// What the ways are like.
+/// The conditions of the paths.
 #[derive(Debug, Clone)]
 pub(crate) struct Ground {
     pub(crate) agent: Option<Rules>,
     pub(crate) connector: Option<Rules>,
     pub(crate) relays: usize,
-    /// One way, of each leg to a relay and of the direct way.
+    /// One-way delay of each leg to a relay and of the direct path.
     pub(crate) leg: Duration,
     pub(crate) direct: Duration,
     pub(crate) bandwidth: Option<NonZeroU64>,
@@ -42,7 +42,7 @@ pub(crate) struct Ground {
 }
 
 impl Default for Ground {
-    /// Relay round trip 80 ms, direct 20 ms, nothing in front of anybody.
+    /// Relay round trip 80 ms, direct 20 ms, no NAT.
     fn default() -> Self {
         Self {
             agent: None,
@@ -57,21 +57,21 @@ impl Default for Ground {
 }
 
 impl Ground {
-    /// The same with these boxes in front of the two.
+    /// Returns the same with these NATs in front of the two.
     pub(crate) fn behind(agent: Rules, connector: Rules) -> Self {
         Self { agent: Some(agent), connector: Some(connector), ..Self::default() }
     }
 }
 
 impl Scene {
-    /// Attached and registered, and the agent looks for the service.
+    /// Connected to the relay and registered, and the agent looks up the service.
     pub(crate) fn new(seed: u64, ground: &Ground) -> Self {
         let mut scene = Self::attached(seed, ground);
         scene.peer = scene.lab.find(scene.agent, SERVICE, CONNECTOR);
         scene
     }
 
-    /// Attached and registered; the agent has not looked yet.
+    /// Connected to the relay and registered; the agent has not looked up the service yet.
     pub(crate) fn attached(seed: u64, ground: &Ground) -> Self {
         let mut lab = Lab::with(seed, conditions(ground.leg, ground));
         let relays: Vec<HostId> = (0..ground.relays).map(|_| lab.relay()).collect();
@@ -106,7 +106,7 @@ impl Scene {
         Self { lab, agent, connector, relays, nats, peer }
     }
 
-    /// Connected, over whatever way.
+    /// Connected, over any path.
     pub(crate) fn connected(seed: u64, ground: &Ground) -> Self {
         let mut scene = Self::new(seed, ground);
         scene.connect();
@@ -127,7 +127,7 @@ impl Scene {
         assert!(is_up, "no connection through the relay");
     }
 
-    /// Whether both go direct within a time.
+    /// Returns true if both are direct within a time.
     pub(crate) fn goes_direct(&mut self, limit: Duration) -> bool {
         let (agent, connector, peer) = (self.agent, self.connector, self.peer);
         self.lab.run_until(
@@ -139,30 +139,30 @@ impl Scene {
         )
     }
 
-    /// Whether the agent's packets go direct now.
+    /// Returns true if the agent's packets are direct now.
     pub(crate) fn is_direct(&self) -> bool {
         self.lab.is_direct(self.agent, self.peer)
     }
 
-    /// Cuts the direct way, or mends it, in one direction.
+    /// Cuts the direct path, or restores it, in one direction.
     pub(crate) fn cut(&mut self, from_agent: bool, is_cut: bool) {
         let (agent, connector) = (self.agent, self.connector);
         let (from, to) = if from_agent { (agent, connector) } else { (connector, agent) };
         self.lab.internet_mut().crossing_mut(from, to).is_cut = is_cut;
     }
 
-    /// Cuts the direct way, or mends it, in both.
+    /// Cuts the direct path, or restores it, in both directions.
     pub(crate) fn cut_both(&mut self, is_cut: bool) {
         self.cut(true, is_cut);
         self.cut(false, is_cut);
     }
 
-    /// How often the agent dialled the connector anew.
+    /// Returns how often the agent dialled the connector again.
     pub(crate) fn reconnections(&self) -> u64 {
         self.lab.peer(self.agent, self.peer).reconnections
     }
 
-    /// Packets that the two took for lost.
+    /// Returns the packets that the two declared lost.
     pub(crate) fn lost(&self) -> u64 {
         let theirs = self.lab.accepted(self.connector).unwrap();
         self.lab.peer(self.agent, self.peer).transport.packets_lost

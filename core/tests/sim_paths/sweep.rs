@@ -1,8 +1,8 @@
-//! Random worlds: two peers behind any boxes, one relay or two, and everything that can happen to
-//! the ways between them while they talk.
+//! Random worlds: two peers behind any NATs, one relay or two, and everything that can happen to
+//! the paths between them while they exchange data.
 //!
-//! `ADIT_SEEDS` worlds are played (60 unless told otherwise), beginning at `ADIT_FIRST_SEED`. A world
-//! that fails names its seed.
+//! `ADIT_SEEDS` worlds are played (60 by default), beginning at `ADIT_FIRST_SEED`. A world that
+//! fails prints its seed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -15,22 +15,22 @@ use super::seeds::{replay, setting, sweep};
 use super::world::{World, between};
 use super::{SECOND, wires};
 
-/// Time after the last fault within which everything works again: mappings of 60 s have gone by
-/// then, and a round of knocking comes every 54 to 66 s.
+/// Time after the last fault within which everything works again: mappings of 60 s have expired by
+/// then, and a punching round comes every 54 to 66 s.
 const HEALED: Duration = Duration::from_secs(150);
 
-/// Changes of a way beyond those that faults bring: six a minute among ways that work.
+/// Path changes beyond those that faults cause: six a minute between paths that work.
 const CHANGES_A_MINUTE: u64 = 6;
 
-/// Changes that one fault may bring to one end: away, to another relay, and back.
+/// Path changes that one fault may cause at one end: away, to another relay, and back.
 const CHANGES_OF_A_FAULT: usize = 4;
 
-/// What worlds came to.
+/// The outcomes of worlds.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 struct Seen(BTreeMap<&'static str, u64>);
 
 impl Seen {
-    /// Everything that some world is to come to.
+    /// Every outcome that some world is to have.
     const ALL: [&'static str; 7] = [
         "went direct",
         "stayed on the relay",
@@ -47,7 +47,7 @@ impl Seen {
 }
 
 impl World {
-    /// The faults are over: without being told, the two carry data again.
+    /// Checks that after the faults the two carry data again, without a notification.
     fn heals(&mut self) {
         let (agent, peer) = (self.scene.agent, self.scene.peer);
         let is_up = self.scene.lab.run_until(|lab| lab.is_connected(agent, peer), HEALED);
@@ -61,7 +61,7 @@ impl World {
         assert!(came, "{} bytes came, {:?}", found.read(), found.broken());
     }
 
-    /// Who changed its way how often, and between what.
+    /// Checks how often each end changed its path, and between which.
     fn check_changes(&self, seen: &mut Seen) {
         let scene = &self.scene;
         let changes = scene.lab.changes(scene.agent, scene.peer);
@@ -95,7 +95,7 @@ impl World {
         }
     }
 
-    /// Nobody takes a path for wider than any link is.
+    /// Checks that no peer overestimates the MTU of a path.
     fn check_sizes(&self) {
         let Scene { lab, agent, connector, peer, .. } = &self.scene;
         let theirs = lab.accepted(*connector).expect("it is connected");
@@ -105,7 +105,7 @@ impl World {
         }
     }
 
-    /// What the two sent to whom, and what the relays could read.
+    /// Checks what the two sent to which addresses, and what the relays could read.
     fn check_wires(&mut self) {
         let Scene { lab, agent, connector, relays, .. } = &mut self.scene;
         for relay in relays.iter() {
@@ -122,7 +122,7 @@ impl World {
     }
 }
 
-/// Plays a world; what it came to, and a fingerprint of every byte of it.
+/// Plays a world. Returns its outcomes, and a fingerprint of every byte of it.
 fn play(seed: u64) -> (Seen, u64) {
     let mut world = World::new(seed);
     let mut seen = Seen::default();
@@ -158,7 +158,7 @@ fn play(seed: u64) -> (Seen, u64) {
 }
 
 #[test]
-fn whatever_happens_to_the_ways_traffic_goes_on_and_nobody_else_gets_it() {
+fn path_faults_neither_stop_nor_misdirect_traffic() {
     let (first, count) = (setting("ADIT_FIRST_SEED", 0), setting("ADIT_SEEDS", 60));
     let (held, failed) = sweep((first, count), |seed| play(seed).0);
     let mut all = Seen::default();

@@ -1,4 +1,4 @@
-//! What may be seen on the wires, and by a relay.
+//! What may be observed on the wire, and by a relay.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -15,15 +15,15 @@ use super::SECOND;
 /// Bit of the first byte of every QUIC packet (RFC 9000 §17), and of no probe.
 const FIXED_BIT: u8 = 0x40;
 
-/// Bytes that go within a minute to an address from which nothing has come: 16 rounds of nine probes.
+/// Bytes per minute to an address from which no packet has come: 16 rounds of nine probes.
 pub(crate) const UNHEARD_A_MINUTE: usize = 16 * 9 * 64;
 
-/// What relays were given to pass on, as they see it: out of the encryption between clients and them.
+/// What relays forward, as they see it: without the encryption between clients and relays.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Tap(Arc<Mutex<Vec<Vec<u8>>>>);
 
 impl Tap {
-    /// All of it.
+    /// Returns all of it.
     pub(crate) fn seen(&self) -> Vec<Vec<u8>> {
         self.0.lock().unwrap().clone()
     }
@@ -36,23 +36,23 @@ impl FaultInjector for Tap {
     }
 }
 
-/// Whether some bytes stand in a datagram.
+/// Returns true if a datagram contains these bytes.
 pub(crate) fn contains(datagram: &[u8], needle: &[u8]) -> bool {
     datagram.windows(needle.len()).any(|window| window == needle)
 }
 
-/// Whether any datagram shows how any of the first transfers begins.
+/// Returns true if any datagram shows how any of the first transfers begins.
 pub(crate) fn is_plain(datagrams: &[Vec<u8>]) -> bool {
     let canaries = [pattern(0, 48), pattern(1_013, 48), pattern(2 * 1_013, 48)];
     datagrams.iter().any(|it| canaries.iter().any(|canary| contains(it, canary)))
 }
 
-/// Whether it can be a probe, and not a packet of anybody's.
+/// Returns true if it can be a probe, and not a packet of a peer.
 pub(crate) fn is_probe(datagram: &[u8]) -> bool {
     datagram.len() == adit_core::probe::LEN && datagram[0] & FIXED_BIT == 0
 }
 
-/// What a host sent: packets to nobody whom it has not heard, and few probes.
+/// Checks what a host sent: no packets to addresses from which it has not received, and few probes.
 pub(crate) fn check(captured: &[Captured], trusted: &BTreeSet<SocketAddr>) {
     let mut heard = trusted.clone();
     let mut unheard: BTreeMap<SocketAddr, VecDeque<(Instant, usize)>> = BTreeMap::new();

@@ -1,5 +1,5 @@
-//! A random world: two peers behind any boxes, one relay or two, and what happens to the ways between
-//! them while they talk.
+//! A random world: two peers behind any NATs, one relay or two, and what happens to the paths
+//! between them while they exchange data.
 
 use std::time::Duration;
 
@@ -15,13 +15,13 @@ use super::scene::{Ground, Scene};
 use super::wires::Tap;
 use super::{SECOND, ms};
 
-/// The longest that nothing arrives where there is another way.
+/// Longest time without arrivals while there is another path.
 const RECOVERED: Duration = ms(2_000);
 
-/// The longest that nothing arrives after the only way is back.
+/// Longest time without arrivals after the only path is back.
 const RETURNED: Duration = ms(15_000);
 
-/// One of several, by luck.
+/// Returns one of several at random.
 fn any<T: Copy>(rng: &mut Rng, of: &[T]) -> T {
     of[(rng.u64() % of.len() as u64) as usize]
 }
@@ -50,21 +50,21 @@ fn rules(rng: &mut Rng) -> Option<Rules> {
     })
 }
 
-/// A world under way.
+/// A running world.
 pub(crate) struct World {
     pub(crate) scene: Scene,
     pub(crate) rng: Rng,
     pub(crate) faults: usize,
-    /// Whether theory allows a direct way.
+    /// True if theory allows a direct path.
     pub(crate) may_meet: bool,
-    /// What the relays were given to pass on.
+    /// What the relays were given to forward.
     pub(crate) tap: Tap,
-    /// There is a relay by which the two reach each other whatever happens to the direct way.
+    /// True if there is a relay that connects the two whatever happens to the direct path.
     is_certain: bool,
 }
 
 impl World {
-    /// The two are connected, whichever way.
+    /// Connected, over any path.
     pub(crate) fn new(seed: u64) -> Self {
         let mut rng = Rng::new(widen(seed), "world of paths");
         let ground = Ground {
@@ -97,8 +97,8 @@ impl World {
         Self { scene, rng, faults: 0, may_meet, tap, is_certain: true }
     }
 
-    /// Something happens, and after a while it is over, unless it is for good. Meanwhile a flow of
-    /// datagrams goes on by whatever way is left.
+    /// Injects a fault, which ends after a while unless it is permanent. Meanwhile a flow of
+    /// datagrams continues over any path that is left.
     pub(crate) fn fault(&mut self, flow: DatagramsId) {
         self.faults += 1;
         let (was_certain, was_direct) = (self.is_certain, self.scene.is_direct());
@@ -145,7 +145,7 @@ impl World {
         });
     }
 
-    /// Its box forgets, or it is somewhere else.
+    /// Makes the NAT of an end lose its mappings, or moves the end to another network.
     fn move_an_end(&mut self, kind: u64, pause: Duration) {
         let (rng, scene) = (&mut self.rng, &mut self.scene);
         let (host, nat) =
@@ -197,7 +197,7 @@ impl World {
         }
     }
 
-    /// A transfer, whichever of the two writes; `None` while there is no connection.
+    /// Starts a transfer in either direction. Returns `None` while there is no connection.
     pub(crate) fn transfer(&mut self, length: u64) -> Option<TransferId> {
         let scene = &mut self.scene;
         let from = (scene.agent, scene.peer);

@@ -1,5 +1,5 @@
 //! The measurements, each against a built-in service of the connector. They decide when the clock
-//! runs and what counts: bytes where they arrive, streams when they are closed.
+//! runs and what counts: bytes when they arrive, streams when they are closed.
 
 use std::time::Duration;
 
@@ -16,26 +16,26 @@ use crate::forward::egress::builtin::Builtin;
 /// Bytes of one write or read.
 const BLOCK: usize = 256 * 1024;
 
-/// Bytes of a message whose round trip is timed.
+/// Bytes of a message with a timed round trip.
 const MESSAGE: usize = 64;
 
 /// Round trips before the first that counts.
 const WARM_UP: usize = 10;
 
-/// Most round trips that are timed: further ones would not move the 99th percentile.
+/// Maximum number of timed round trips: further ones would not change the 99th percentile.
 const MOST: usize = 20_000;
 
-/// How long bulk runs before messages beside it are timed, in parts of the measurement's time.
+/// How long bulk runs before messages beside it are timed, as a part of the measurement's time.
 const RUN_UP: u32 = 5;
 
-/// Longest time that any answer takes before the connection counts as stalled.
+/// Time without an answer after which the connection counts as stalled.
 const STALL: Duration = Duration::from_secs(10);
 
-/// Bulk on so many streams at once. Downwards the time counts from the opening of the streams,
-/// upwards from when all of them were accepted.
+/// Measures bulk on this many concurrent streams. Downwards the time counts from the opening of the
+/// streams, upwards from when all of them were accepted.
 ///
 /// # Errors
-/// What ended a stream before its time.
+/// What ended a stream early.
 pub(crate) async fn throughput(
     peer: &Peer,
     direction: BulkDirection,
@@ -63,7 +63,7 @@ pub(crate) async fn throughput(
     while let Some(count) = running.join_next().await {
         bytes += count.map_err(|_| stalled())??;
     }
-    // What the sinks counted had arrived when they were reset, half a round trip after.
+    // The data that the sinks counted had arrived when they were reset, half a round trip later.
     let took = match direction {
         BulkDirection::Down => start.elapsed(),
         BulkDirection::Up => time,
@@ -71,7 +71,7 @@ pub(crate) async fn throughput(
     Ok(BenchFigure::Throughput { direction, streams, bytes, took })
 }
 
-/// Takes what a source gives until an instant, or until it gives no more.
+/// Reads from a source until an instant, or until it ends.
 async fn drain(peer: Peer, until: Instant) -> Result<u64, Failure> {
     let mut stream = open(&peer, Builtin::Source).await?;
     let mut count = 0;
@@ -87,7 +87,7 @@ async fn drain(peer: Peer, until: Instant) -> Result<u64, Failure> {
     }
 }
 
-/// Gives to a sink until an instant, and asks it how much has arrived.
+/// Writes to a sink until an instant, and asks it how much has arrived.
 async fn fill(sink: (SendHalf, RecvHalf), until: Instant) -> Result<u64, Failure> {
     let (mut send, mut recv) = sink;
     let block = Bytes::from(vec![0x5a; BLOCK]);
@@ -105,7 +105,7 @@ async fn fill(sink: (SendHalf, RecvHalf), until: Instant) -> Result<u64, Failure
     Ok(u64::from_be_bytes(count))
 }
 
-/// Messages there and back, one at a time.
+/// Measures messages there and back, one at a time.
 ///
 /// # Errors
 /// What ended the stream, or the bulk beside it.
@@ -145,10 +145,11 @@ async fn round_trip(send: &mut SendHalf, recv: &mut RecvHalf) -> Result<Duration
     Ok(start.elapsed())
 }
 
-/// Streams opened, used for one byte there and back, and closed, so many at any time.
+/// Measures streams that are opened, used for one byte there and back, and closed, with this many
+/// open at any time.
 ///
 /// # Errors
-/// What went wrong with the first stream that did.
+/// The failure of the first stream that failed.
 pub(crate) async fn new_streams(
     peer: &Peer,
     at_once: usize,

@@ -1,5 +1,5 @@
-//! `adit bench`: a tunnel measured against the connector itself. It decides what is measured and
-//! in which order; it never judges a figure.
+//! `adit bench`: measures a tunnel against the connector itself. It decides what is measured and in
+//! which order; it never judges a figure.
 
 mod measure;
 mod report;
@@ -41,16 +41,17 @@ pub(crate) struct BenchArgs {
     pub(crate) json: bool,
 }
 
-/// The name and version of the JSON's shape.
+/// The name and version of the JSON schema.
 const SCHEMA: &str = "adit.bench/1";
 
-/// Shortest and longest measurement: less shows nothing, and a connector gives a stream 60 s.
+/// Shortest and longest measurement: a shorter one is not significant, and a connector gives a
+/// stream 60 s.
 const SECONDS: (f64, f64) = (0.1, 30.0);
 
-/// Pause between two measurements, in which what the first left under way arrives.
+/// Pause between two measurements, in which what the first left in flight arrives.
 const SETTLE: Duration = Duration::from_millis(100);
 
-/// Streams that are opened, used and closed at the same time.
+/// Streams that are opened, used and closed concurrently.
 const AT_ONCE: usize = 16;
 
 /// The direction of bulk.
@@ -66,9 +67,9 @@ pub(crate) enum BulkDirection {
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Case {
-    /// Bulk, as fast as it goes.
+    /// Bulk at full rate.
     Throughput { direction: BulkDirection, streams: usize },
-    /// Small messages there and back, one at a time, beside so many streams of bulk from the
+    /// Small messages there and back, one at a time, beside this many streams of bulk from the
     /// connector.
     Latency { beside: usize },
     /// Streams opened, used for a byte and closed.
@@ -86,18 +87,18 @@ pub(crate) const CASES: [Case; 7] = [
     Case::NewStreams { at_once: AT_ONCE },
 ];
 
-/// What was found.
+/// A result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum BenchFigure {
     /// Bytes that arrived at their end.
     Throughput { direction: BulkDirection, streams: usize, bytes: u64, took: Duration },
-    /// Round trips of messages of so many bytes.
+    /// Round trips of messages with this many bytes.
     Latency { beside: usize, bytes: usize, times: Samples },
     /// Streams that were closed again.
     NewStreams { at_once: usize, count: u64, took: Duration },
 }
 
-/// Measures everything, or nothing more after a signal.
+/// Measures everything, or stops after the present measurement on a signal.
 ///
 /// # Errors
 /// Why there was no connection, or what ended a measurement.
@@ -121,7 +122,7 @@ pub(crate) async fn run(
     result
 }
 
-/// Measures and prints: each figure as text when it is there, or all as JSON at the end.
+/// Measures and prints: each figure as text when it is known, or all as JSON at the end.
 async fn all(connection: &OneShotConnection, arguments: &BenchArgs) -> Result<(), ExitError> {
     // It draws on stderr, and only if that is a terminal.
     let bar = ProgressBar::new_spinner();
@@ -149,7 +150,7 @@ async fn all(connection: &OneShotConnection, arguments: &BenchArgs) -> Result<()
 /// Measures one thing for about as long as `time`.
 ///
 /// # Errors
-/// What ended it before that.
+/// What ended it early.
 pub(crate) async fn measure(
     peer: &Peer,
     case: Case,

@@ -1,4 +1,4 @@
-//! The figures as text and as JSON. It measures nothing.
+//! The figures as text and as JSON. It takes no measurements.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,12 +9,12 @@ use super::{BenchFigure, BulkDirection, Case};
 use crate::base::units::millis;
 use crate::roles::one_shot::Reached;
 
-/// The shape of the JSON.
+/// The JSON schema.
 #[derive(Debug, Serialize)]
 pub(super) struct BenchJson<'a> {
     #[serde(flatten)]
     reached: &'a Reached,
-    /// What each measurement was given.
+    /// The settings of each measurement.
     seconds: f64,
     measurements: Vec<Measurement>,
 }
@@ -88,12 +88,12 @@ fn gbit(bytes: u64, took: Duration) -> f64 {
     per_second(bytes, took) * 8.0 / 1e9
 }
 
-/// To three places.
+/// Rounds to three decimal places.
 fn round(number: f64) -> f64 {
     (number * 1e3).round() / 1e3
 }
 
-/// The name of a measurement, which is the beginning of its line.
+/// The name of a measurement, at the beginning of its line.
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let streams = |count| if count == 1 { "stream" } else { "streams" };

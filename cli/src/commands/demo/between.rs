@@ -1,5 +1,5 @@
-//! What the second act plays with: a relay, and two peers that reach it and each other over paths
-//! of known latency. It starts them with the defaults, hurrying nothing; it verifies nothing.
+//! The parts of the second act: a relay, and two peers that reach it and each other over paths of
+//! known latency. It starts them with the default times; it verifies no result.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -21,13 +21,13 @@ use crate::base::task::Background;
 use crate::identity::throwaway::ThrowawayAuthority;
 use crate::net::node::{self, NodeDriver, RunningNode};
 
-/// One way between either peer and the relay: 80 ms there and back through it.
+/// One-way delay between either peer and the relay: 80 ms there and back through it.
 const TO_RELAY: Duration = Duration::from_millis(20);
 
-/// One way between the two peers: 20 ms there and back.
+/// One-way delay between the two peers: 20 ms there and back.
 const DIRECTLY: Duration = Duration::from_millis(10);
 
-/// The relay and the two peers, running, and what lies between them.
+/// The running relay and peers, and the paths between them.
 #[derive(Debug)]
 pub(super) struct RelayedPair {
     /// The agent's.
@@ -42,8 +42,8 @@ pub(super) struct RelayedPair {
 }
 
 impl RelayedPair {
-    /// Starts all; the peers find each other by themselves. Without `is_direct_open` there is
-    /// nothing but the relay between them.
+    /// Starts all; the peers discover each other by themselves. Without `is_direct_open` the relay
+    /// is the only path between them.
     pub(super) async fn start(
         authority: &ThrowawayAuthority,
         service: &DemoService,
@@ -71,7 +71,7 @@ impl RelayedPair {
         let direct =
             SimulatedPath::between(Some(at_agent.local), at_connector.local, DIRECTLY).await?;
         direct.block(!is_direct_open);
-        // Each is known where the other reaches it, and nowhere else.
+        // Each is advertised where the other reaches it, and at no other address.
         at_agent.handle.set_local_addresses(vec![direct.far()]);
         at_connector.handle.set_local_addresses(vec![direct.near()]);
 
@@ -99,7 +99,7 @@ impl RelayedPair {
         })
     }
 
-    /// Drops everything that goes directly, without a word to anybody, or nothing any more.
+    /// Drops everything on the direct path, without a notification, or restores it.
     pub(super) fn cut(&self, is_cut: bool) {
         self.direct.block(is_cut);
     }
@@ -119,14 +119,14 @@ impl RelayedPair {
             && self.path().is_some_and(|view| is_it(&view))
     }
 
-    /// Whose event it is: the agent has the relay for a peer as well.
+    /// Returns the name of the peer of an event: the agent has the relay as a peer as well.
     pub(super) fn who(&self, event: &Event) -> &'static str {
         let is_of_relay =
             matches!(event, Event::Transition { peer, .. } if *peer != self.peer.id());
         if is_of_relay { "relay" } else { "peer" }
     }
 
-    /// Connections made again between the two.
+    /// Returns the number of reconnections between the two.
     pub(super) fn reconnections(&self) -> u64 {
         self.peer.snapshot().map_or(0, |peer| peer.reconnections)
     }

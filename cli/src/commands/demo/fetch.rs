@@ -1,4 +1,4 @@
-//! An ordinary HTTP client that knows nothing of the tunnel: it is given a TCP port.
+//! An ordinary HTTP client that is unaware of the tunnel: it is given a TCP port.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -13,22 +13,22 @@ use tokio::net::TcpStream;
 
 use crate::base::task::Background;
 
-/// What arrived.
+/// The response.
 #[derive(Debug)]
 pub(super) struct Fetched {
     pub(super) hash: blake3::Hash,
     pub(super) bytes: u64,
-    /// From the call to the first byte of the answer.
+    /// From the call to the first byte of the response.
     pub(super) first_byte: Duration,
     /// From the call to the last byte.
     pub(super) total: Duration,
 }
 
-/// Fetches a path on a connection of its own, hashing the body and reporting its length as it
-/// comes.
+/// Fetches a path on a connection of its own. It hashes the body and reports its length as it
+/// arrives.
 ///
 /// # Errors
-/// When anything but a complete answer with status 200 arrived.
+/// If anything but a complete response with status 200 arrived.
 pub(super) async fn get(
     address: SocketAddr,
     path: &str,

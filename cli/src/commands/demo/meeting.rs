@@ -1,5 +1,6 @@
-//! The second act, in order: two peers meet at a relay, go direct, are cut, fall back and come back,
-//! during one transfer whose every byte is verified. It decides what is waited for, and measures it.
+//! The second act, in order: two peers discover each other through a relay, go direct, are cut,
+//! fall back and return to the direct path, during one transfer, of which every byte is verified.
+//! It decides what to wait for, and measures it.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -16,19 +17,19 @@ use super::report::{DemoReport, StepFigure};
 use super::service::{self, DemoService};
 use super::steps::{note, shown};
 
-/// No wait takes longer: a path that works is exchanged for a better one after 10 s at the latest.
+/// Maximum wait: a working path is replaced by a better one after 10 s at the latest.
 pub(super) const LIMIT: Duration = Duration::from_secs(15);
 
-/// How often it is looked whether what is waited for has come.
+/// Interval at which a condition is polled.
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
-/// How long the transfer goes on undisturbed after each change.
+/// How long the transfer continues undisturbed after each change.
 const QUIET: Duration = Duration::from_secs(1);
 
-/// How long the transfer may take to end once it is told to.
+/// How long the transfer may take to end after the request to end.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// How long the transfer stood still, at most.
+/// Longest pause of the transfer.
 #[derive(Debug)]
 struct Pauses {
     last: Cell<Instant>,
@@ -36,31 +37,31 @@ struct Pauses {
 }
 
 impl Pauses {
-    /// Counted from `now` on.
+    /// Returns a counter that starts at `now`.
     fn since(now: Instant) -> Self {
         Self { last: Cell::new(now), longest: Cell::default() }
     }
 
-    /// Counted from `now` on, and not what was before.
+    /// Restarts the counter at `now`.
     fn begin(&self, now: Instant) {
         self.last.set(now);
         self.longest.set(Duration::ZERO);
     }
 
-    /// A byte came.
+    /// Ends a pause, as a byte arrived.
     fn end_one(&self, now: Instant) {
         self.longest.set(self.longest(now));
         self.last.set(now);
     }
 
-    /// The longest without a byte, one that goes on included.
+    /// Returns the longest time without a byte, including one that continues.
     fn longest(&self, now: Instant) -> Duration {
         self.longest.get().max(now - self.last.get())
     }
 }
 
-/// Shows everything, as far as it comes: after a step that failed, the next ones have no meaning.
-/// No wait takes longer than `limit`.
+/// Runs all steps until one fails: after that, the next ones have no meaning. No wait takes longer
+/// than `limit`.
 pub(super) async fn all(
     between: &mut RelayedPair,
     service: &DemoService,
@@ -76,7 +77,7 @@ pub(super) async fn all(
             fetch::get(local, "/live", |_| pauses.end_one(Instant::now())).await
         };
         let too_late = async {
-            // Fails only when the sender is gone, which outlives this.
+            // Fails only if the sender, which outlives this, is dropped.
             let _ = is_over.wait_for(|is_over| *is_over).await;
             sleep(GRACE).await;
         };
@@ -195,7 +196,7 @@ fn verify(fetched: &Fetched, reconnections: u64) -> anyhow::Result<StepFigure> {
     Ok(StepFigure { text, value: mebibytes as f64, unit: "MiB" })
 }
 
-/// Waits until something is so, telling of every change meanwhile.
+/// Waits for a condition, and reports every change meanwhile.
 async fn until(
     between: &mut RelayedPair,
     report: &mut DemoReport,

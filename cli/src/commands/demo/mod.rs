@@ -1,10 +1,10 @@
 //! `adit demo`: a connector, an agent and what lies between them, in one process on loopback with
-//! throwaway identities, shown at work and recovering from what usually breaks tunnels; and two peers
-//! that meet at a relay, go direct, are cut and come back.
+//! throwaway identities, which work and recover from the usual failures of tunnels; and two peers
+//! that discover each other through a relay, go direct, are cut and return to the direct path.
 //!
-//! It verifies what it shows: every byte by hash, every answer by content. In the first act heartbeats
-//! and retries are much quicker than the defaults, so that the recoveries fit into half a minute; the
-//! second hurries nothing.
+//! It verifies what it shows: every byte by hash, every response by content. In the first act
+//! heartbeats and retries are much quicker than the defaults, so that the recoveries fit into half
+//! a minute; the second act uses the defaults.
 
 mod between;
 mod fetch;
@@ -42,10 +42,10 @@ pub(crate) struct DemoArgs {
 /// The whole demonstration ends within this time.
 const LIMIT: Duration = Duration::from_secs(75);
 
-/// Shows everything and reports on it.
+/// Runs the demonstration and reports on it.
 ///
 /// # Errors
-/// When anything did not hold, or nothing could be shown.
+/// If a step failed, or no step could run.
 pub(crate) async fn run(arguments: &DemoArgs) -> Result<(), ExitError> {
     let mut report = DemoReport::new();
     report.say(&format!("the first act hurries: {}", world::HURRY));

@@ -1,6 +1,6 @@
-//! A piece of network between two ends that takes its time and can be made to drop everything: a UDP
-//! forwarder on loopback. Each end sends to its own side, and sees the other's packets come from there.
-//! It never looks into a datagram, and lets nobody else through.
+//! A piece of network between two ends with a delay, which can drop everything: a UDP forwarder on
+//! loopback. Each end sends to its own side, and sees the other's packets come from there. It never
+//! looks into a datagram, and forwards from the two ends only.
 
 use std::collections::VecDeque;
 use std::future::pending;
@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::base::task::Background;
 
-/// Datagrams that are under way; those beyond are lost, as on any full queue.
+/// Maximum number of datagrams in flight; those beyond are lost, as on any full queue.
 const UNDER_WAY: usize = 4_096;
 
 /// A path between two ends, open at first.
@@ -28,12 +28,13 @@ pub(super) struct SimulatedPath {
 }
 
 impl SimulatedPath {
-    /// A path to `target` for whoever comes first.
+    /// Returns a path to `target` for the first client.
     pub(super) async fn to(target: SocketAddr) -> io::Result<Self> {
         Self::between(None, target, Duration::ZERO).await
     }
 
-    /// A path between two ends, or from whoever comes first, on which a datagram takes `latency`.
+    /// Returns a path between two ends, or from the first client, on which a datagram takes
+    /// `latency`.
     pub(super) async fn between(
         client: Option<SocketAddr>,
         target: SocketAddr,
@@ -55,23 +56,23 @@ impl SimulatedPath {
         })
     }
 
-    /// Where the client reaches the target.
+    /// Returns the address at which the client reaches the target.
     pub(super) const fn near(&self) -> SocketAddr {
         self.near
     }
 
-    /// Where the target reaches the client.
+    /// Returns the address at which the target reaches the client.
     pub(super) const fn far(&self) -> SocketAddr {
         self.far
     }
 
-    /// Drops everything from now on, both ways, or nothing.
+    /// Starts or stops dropping everything, in both directions.
     pub(super) fn block(&self, blocked: bool) {
         self.blocked.store(blocked, Ordering::Relaxed);
     }
 }
 
-/// What arrived at one side is sent from the other, to the end that belongs there.
+/// Sends what arrives at one side from the other, to that side's end.
 async fn forward(
     sides: [UdpSocket; 2],
     mut ends: [Option<SocketAddr>; 2],

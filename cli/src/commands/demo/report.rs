@@ -1,5 +1,5 @@
-//! What the demonstration found: shown live on stderr, and at the end as a table or as JSON on
-//! stdout. It judges nothing; it is told what held.
+//! The results of the demonstration: shown live on stderr, and at the end as a table or as JSON on
+//! stdout. It judges no result; the steps do.
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Write as _};
@@ -9,16 +9,16 @@ use console::{Style, measure_text_width, pad_str};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-/// The name and version of the JSON report's shape. A key's meaning changes only with the number.
+/// The name and version of the JSON schema. A key's meaning changes only with the number.
 const SCHEMA: &str = "adit.demo/1";
 
-/// What one step established.
+/// The result of one step.
 #[derive(Debug, Serialize)]
 pub(super) struct Check {
     id: &'static str,
     what: &'static str,
     ok: bool,
-    /// The figure for people, or what went wrong.
+    /// The figure for people, or the failure.
     figure: String,
     /// The figure for programs, when the step has one.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -27,7 +27,7 @@ pub(super) struct Check {
     unit: Option<&'static str>,
 }
 
-/// One lifecycle transition as it was seen.
+/// One observed lifecycle transition.
 #[derive(Debug, Serialize)]
 struct SeenTransition {
     at_ms: u64,
@@ -35,7 +35,7 @@ struct SeenTransition {
     what: String,
 }
 
-/// A figure that a step established.
+/// A figure that a step measured.
 #[derive(Debug)]
 pub(super) struct StepFigure {
     pub(super) text: String,
@@ -80,18 +80,18 @@ impl DemoReport {
         }
     }
 
-    /// Whether everything held, and something was asked.
+    /// Returns true if every step succeeded, and there was one.
     pub(super) fn is_ok(&self) -> bool {
         !self.checks.is_empty() && self.checks.iter().all(|check| check.ok)
     }
 
-    /// Says something on stderr.
+    /// Prints a line on stderr.
     pub(super) fn say(&self, line: &str) {
         let line = format!("{:7.3} s  {line}", self.start.elapsed().as_secs_f64());
         self.bars.suspend(|| eprintln!("{line}"));
     }
 
-    /// A progress bar for bytes, where somebody can see it move.
+    /// Returns a progress bar for bytes, visible if stderr is a terminal.
     pub(super) fn bar(&self, what: &str, bytes: u64) -> ProgressBar {
         if !self.live {
             return ProgressBar::hidden();
@@ -105,14 +105,14 @@ impl DemoReport {
         bar
     }
 
-    /// A node's lifecycle moved.
+    /// Records a lifecycle transition of a node.
     pub(super) fn on_transition(&mut self, who: &'static str, what: String) {
         self.say(&format!("{who}: {what}"));
         let at_ms = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.transitions.push(SeenTransition { at_ms, who, what });
     }
 
-    /// A step has ended; gives whether it held.
+    /// Records the end of a step. Returns true if it succeeded.
     pub(super) fn on_check(
         &mut self,
         id: &'static str,
@@ -136,7 +136,7 @@ impl DemoReport {
     /// Prints the report to stdout.
     ///
     /// # Errors
-    /// When stdout is closed.
+    /// If stdout is closed.
     pub(super) fn print(&self, json: bool) -> io::Result<()> {
         let text = if json { self.json()? } else { self.table(io::stdout().is_terminal()) };
         io::stdout().write_all(text.as_bytes())

@@ -1,5 +1,6 @@
 //! The private service of the demonstration: HTTP/1.1 on loopback with a small page, a large file,
-//! and one that goes on until it is told to end, all the same on every run, so that whoever fetches them knows what must arrive.
+//! and one that continues until it is ended, all the same on every run, so that a client knows what
+//! must arrive.
 
 use std::convert::Infallible;
 use std::io;
@@ -31,10 +32,10 @@ pub(super) const LARGE: u64 = 256 << 20;
 
 const BLOCK: usize = 1 << 20;
 
-/// Time between two blocks of the file that goes on: 67 Mbit/s.
+/// Time between two blocks of the file that continues: 67 Mbit/s.
 const PACE: Duration = Duration::from_millis(125);
 
-/// The service, running on a port of its own.
+/// The running service, on a port of its own.
 #[derive(Debug)]
 pub(super) struct DemoService {
     address: SocketAddr,
@@ -51,7 +52,7 @@ impl DemoService {
         Ok(Self { address, is_over, _serving: Background::spawn(serve(listener, over)) })
     }
 
-    /// Has the file that goes on end after the block that it is at.
+    /// Ends the file that continues after its present block.
     pub(super) fn end_live(&self) {
         self.is_over.send_replace(true);
     }
@@ -99,12 +100,12 @@ fn respond(
     Ok(response)
 }
 
-/// The hash of the large file, from its definition and not from any transfer.
+/// Returns the hash of the large file, from its definition and not from any transfer.
 pub(super) fn large_hash() -> blake3::Hash {
     hash_of(LARGE).expect("it is made of whole blocks")
 }
 
-/// The hash of a file of this many bytes; `None` if none ends there.
+/// Returns the hash of a file of this many bytes, or `None` if none ends there.
 pub(super) fn hash_of(bytes: u64) -> Option<blake3::Hash> {
     let mut hasher = blake3::Hasher::new();
     for index in 0..bytes / BLOCK as u64 {
@@ -113,8 +114,8 @@ pub(super) fn hash_of(bytes: u64) -> Option<blake3::Hash> {
     bytes.is_multiple_of(BLOCK as u64).then(|| hasher.finalize())
 }
 
-/// One MiB of the large file: the same noise each time, begun by its own number, so that a block
-/// that is missing, doubled or out of order changes the hash.
+/// Returns one MiB of the large file: the same noise each time, beginning with its own number, so
+/// that a block that is missing, doubled or out of order changes the hash.
 fn block(index: u64) -> Bytes {
     static NOISE: OnceLock<Vec<u8>> = OnceLock::new();
     let noise = NOISE.get_or_init(|| {
@@ -158,7 +159,7 @@ impl Body for Large {
     }
 }
 
-/// The body of the file that goes on: its blocks come one by one, until it is over.
+/// The body of the file that continues: its blocks come one by one, until it is ended.
 #[derive(Debug)]
 struct Live {
     next: u64,

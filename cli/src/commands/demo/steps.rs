@@ -1,5 +1,5 @@
-//! The steps of the demonstration, in order. Each verifies one thing and gives one figure; a step
-//! that fails does not keep the later ones from being tried.
+//! The steps of the demonstration, in order. Each verifies one fact and measures one figure; a step
+//! that fails does not prevent the later ones.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -18,13 +18,13 @@ use super::service::{LARGE, PAGE, large_hash};
 use super::world::{self, DemoAgent, DemoWorld};
 use crate::net::event_log;
 
-/// No step takes longer.
+/// Time limit of a step.
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// How long a fetch may take while the tunnel recovers, before it is tried again.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Pause between two fetches that failed.
+/// Pause after a failed fetch.
 const RETRY_DELAY: Duration = Duration::from_millis(10);
 
 /// How long the path drops everything.
@@ -36,7 +36,7 @@ const ECHOES: u32 = 200;
 /// Heartbeats waited for.
 const BEATS: u32 = 4;
 
-/// Shows everything.
+/// Runs all steps.
 pub(super) async fn all(world: &mut DemoWorld, report: &mut DemoReport) {
     let agent = &mut world.agent;
     let connected = limited(connect(agent)).await;
@@ -141,7 +141,7 @@ async fn heartbeats(events: &mut Events) -> anyhow::Result<StepFigure> {
     Ok(StepFigure::millis(least, format!("{BEATS} acknowledged, latency {}", shown(least))))
 }
 
-/// Kills the connector in the middle of a transfer, starts it anew at once, and measures how long
+/// Kills the connector in the middle of a transfer, restarts it immediately, and measures how long
 /// it takes until a page arrives again.
 async fn restart(world: &mut DemoWorld, report: &mut DemoReport) -> anyhow::Result<StepFigure> {
     let local = world.agent.local();
@@ -179,7 +179,7 @@ async fn blackout(world: &DemoWorld, report: &mut DemoReport) -> anyhow::Result<
     Ok(StepFigure::millis(took, format!("first byte again after {}", shown(took))))
 }
 
-/// Fetches the page until it arrives, telling of every transition meanwhile.
+/// Fetches the page until it arrives, and reports every transition meanwhile.
 async fn first_page(
     agent: &mut DemoAgent,
     who: &'static str,
@@ -208,7 +208,7 @@ async fn first_page(
 
 async fn shut_down(world: &DemoWorld) -> anyhow::Result<StepFigure> {
     let start = Instant::now();
-    // The agent stays for `--keep`; a connection of another one is what ends here.
+    // The agent lives for `--keep`; a connection of another one ends here.
     let agent = world.another_agent(world.connector.address)?;
     agent.peer.connected().await?;
     agent.handle.shutdown();
@@ -217,7 +217,7 @@ async fn shut_down(world: &DemoWorld) -> anyhow::Result<StepFigure> {
     Ok(StepFigure::millis(took, format!("connected, said goodbye and gone in {}", shown(took))))
 }
 
-/// Tells of the transitions that have been made already and of those within `time`.
+/// Reports the transitions so far and those within `time`.
 async fn tell(events: &mut Events, who: &'static str, report: &mut DemoReport, time: Duration) {
     let told = async {
         while let Some(event) = events.next().await {
@@ -228,7 +228,7 @@ async fn tell(events: &mut Events, who: &'static str, report: &mut DemoReport, t
     let _ = tokio::time::timeout(time, told).await;
 }
 
-/// Tells of a transition, or of another path.
+/// Reports a transition, or another path.
 pub(super) fn note(event: &Event, who: &'static str, report: &mut DemoReport) {
     if let Event::Transition { transition, .. } = event {
         report.on_transition(who, event_log::describe(transition));

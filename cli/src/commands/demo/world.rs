@@ -1,5 +1,5 @@
-//! What the demonstration plays with: the private service, the connector in front of it, the
-//! agents, and the identities of all. It starts, kills and restarts; it verifies nothing.
+//! The parts of the demonstration: the private service, the connector in front of it, the agents,
+//! and the identities of all. It starts, kills and restarts; it verifies no result.
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -23,26 +23,26 @@ use crate::forward;
 use crate::identity::throwaway::ThrowawayAuthority;
 use crate::net::node::{self, NodeDriver, RunningNode};
 
-/// What is quicker here than by default.
+/// The times that are shorter than the defaults.
 pub(super) const HURRY: &str = "a heartbeat every 250 ms instead of 30 s, a peer silent for 1 s \
 is taken for dead instead of 45 s, retries start at 100 ms instead of 1 s";
 
 /// The name in the connector's certificate.
 pub(super) const CONNECTOR: &str = "connector.demo";
 
-/// The name in the agents' certificates, which the connector's allow list holds.
+/// The name in the agents' certificates, which is in the connector's allow list.
 pub(super) const AGENT: &str = "agent.demo";
 
-/// Answers of this many chunks are given to requests that ask for a stream.
+/// Number of chunks in the response to a request for a stream.
 pub(super) const CHUNKS: u64 = 64;
 
-/// The request that asks for a streamed answer; any other is echoed.
+/// The request for a streamed response; any other is echoed.
 pub(super) const STREAM: &[u8] = b"stream";
 
-/// Bytes in a chunk of a streamed answer.
+/// Bytes in a chunk of a streamed response.
 const CHUNK: usize = 16 * 1024;
 
-/// Everything of the demonstration, running.
+/// The running demonstration.
 #[derive(Debug)]
 pub(super) struct DemoWorld {
     pub(super) authority: ThrowawayAuthority,
@@ -65,30 +65,30 @@ impl DemoWorld {
         Ok(Self { authority, identity, service, connector, agent })
     }
 
-    /// Another agent, which reaches the connector through `address`.
+    /// Returns another agent, which reaches the connector through `address`.
     pub(super) fn another_agent(&self, address: SocketAddr) -> anyhow::Result<DemoAgent> {
         DemoAgent::start(self.authority.device(AGENT)?, address)
     }
 
-    /// Ends the connector as a crash would, without a word to anybody.
+    /// Ends the connector as a crash would, without a notification.
     pub(super) async fn kill_connector(&mut self) {
         self.connector.kill().await;
     }
 
-    /// Starts the connector anew on the address it had.
+    /// Restarts the connector on its previous address.
     pub(super) fn restart_connector(&mut self) -> anyhow::Result<()> {
         let identity = self.identity.clone();
         self.connector = DemoConnector::start(self.connector.address, identity, &self.service)?;
         Ok(())
     }
 
-    /// Where a browser finds the private service.
+    /// Returns the URL of the private service for a browser.
     pub(super) fn url(&self) -> String {
         format!("http://{}/", self.agent.local())
     }
 }
 
-/// The connector, running.
+/// The running connector.
 #[derive(Debug)]
 pub(super) struct DemoConnector {
     pub(super) address: SocketAddr,
@@ -109,7 +109,7 @@ impl DemoConnector {
     }
 }
 
-/// An agent with one local port, running.
+/// A running agent with one local port.
 #[derive(Debug)]
 pub(super) struct DemoAgent {
     port: LocalPort,
@@ -129,7 +129,7 @@ impl DemoAgent {
         Ok(Self { port, handle, peer, events, _driver: driver })
     }
 
-    /// The local port's address.
+    /// Returns the local port's address.
     pub(super) const fn local(&self) -> SocketAddr {
         self.port.local
     }
@@ -210,7 +210,7 @@ async fn serve_peer(peer: Peer, services: Arc<forward::egress::Services>) {
 async fn answer(request: IncomingRequest) {
     if request.body().as_ref() != STREAM {
         let echo = request.body().clone();
-        // A requester that has given up meanwhile needs no answer.
+        // A requester that has given up meanwhile needs no response.
         let _ = request.respond(echo);
         return;
     }
@@ -226,7 +226,7 @@ async fn answer(request: IncomingRequest) {
     }
 }
 
-/// A chunk of the streamed answer, the same on every run.
+/// Returns a chunk of the streamed response, the same on every run.
 pub(super) fn chunk(index: u64) -> Bytes {
     let mut chunk = vec![0; CHUNK];
     let mut hasher = blake3::Hasher::new();

@@ -1,5 +1,5 @@
-//! `adit ping`: requests that a connector answers by itself, one after the other, each timed.
-//! It decides when to ask and for how long to wait; `report` formats the results.
+//! `adit ping`: requests that a connector answers by itself, one after the other, each timed. It
+//! decides when to ask and for how long to wait; `report` formats the results.
 
 mod report;
 
@@ -42,10 +42,10 @@ pub(crate) struct PingArgs {
     pub(crate) json: bool,
 }
 
-/// The name and version of the JSON's shape.
+/// The name and version of the JSON schema.
 const SCHEMA: &str = "adit.ping/1";
 
-/// How long the answer to one ping is waited for: five times as long as a satellite takes.
+/// How long to wait for the answer to one ping: five times as long as a satellite takes.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One ping.
@@ -57,7 +57,7 @@ pub(crate) struct Ping {
     pub(crate) result: Result<Duration, Failure>,
 }
 
-/// Pings until it has done so often enough, or a signal; a signal still gets a summary.
+/// Pings this many times, or until a signal; a signal still gets a summary.
 ///
 /// # Errors
 /// Why there was no connection, or no answer at all.
@@ -95,7 +95,7 @@ pub(crate) async fn run(
     }
 }
 
-/// Pings `count` times, the first time immediately, and passes each to `on_ping` as it is known.
+/// Pings `count` times, the first time immediately, and passes each result to `on_ping`.
 ///
 /// # Errors
 /// That of `on_ping`.
@@ -123,7 +123,8 @@ async fn once(peer: &Peer) -> Result<Duration, Failure> {
     Ok(start.elapsed())
 }
 
-/// Returns the error for no answer at all: unreachable, unless the failure shows that a retry cannot help.
+/// Returns the error for no answer at all: unreachable, unless the failure shows that a retry
+/// cannot help.
 fn unanswered(last: &Failure) -> ExitError {
     let exit = match last.category() {
         Category::Authentication => Exit::Authentication,

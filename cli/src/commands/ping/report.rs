@@ -1,4 +1,4 @@
-//! The results of pings as text and as JSON. It measures nothing.
+//! The results of pings as text and as JSON. It takes no measurements.
 
 use std::fmt;
 use std::time::Duration;
@@ -18,7 +18,7 @@ pub(super) struct PingReport {
     pings: Vec<Ping>,
 }
 
-/// The shape of the JSON. Times are in milliseconds.
+/// The JSON schema. Times are in milliseconds.
 #[derive(Debug, Serialize)]
 pub(super) struct PingJson<'a> {
     #[serde(flatten)]
@@ -63,7 +63,7 @@ impl PingReport {
         self.pings.push(ping);
     }
 
-    /// One line for people.
+    /// Returns one line for people.
     pub(super) fn summary(&self) -> String {
         let (sent, samples) = (self.pings.len(), self.samples());
         let lost = sent - samples.len();
@@ -89,7 +89,7 @@ impl PingReport {
         }
     }
 
-    /// The last failure, when pings were sent and none was answered.
+    /// Returns the last failure, if pings were sent and none was answered.
     pub(super) fn into_verdict(mut self) -> Option<Failure> {
         if self.pings.iter().any(|ping| ping.result.is_ok()) {
             return None;

@@ -9,7 +9,7 @@ use crate::observe::process::Process;
 
 const SOON: Duration = Duration::from_secs(5);
 
-/// A process that is served, and where.
+/// A process that is served, and its socket.
 struct Served {
     run: Scratch,
     _open: ServedSocket,
@@ -39,7 +39,7 @@ async fn ask(client: &mut BufReader<UnixStream>, line: &[u8]) -> Value {
     said(client).await
 }
 
-/// Whether the other end hung up, after whatever it said.
+/// Returns true if the other end closed the connection, after any output.
 async fn is_over(client: &mut BufReader<UnixStream>) -> bool {
     let mut rest = Vec::new();
     timeout(SOON, client.read_to_end(&mut rest)).await.is_ok()

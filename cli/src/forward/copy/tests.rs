@@ -42,7 +42,7 @@ impl Queue {
         result
     }
 
-    /// Gives bytes as the far end of the stream would.
+    /// Sends bytes as the far end of the stream would.
     async fn give(&mut self, bytes: impl Into<Bytes>) {
         let mut bytes = bytes.into();
         while !bytes.is_empty() {
@@ -50,7 +50,7 @@ impl Queue {
         }
     }
 
-    /// Everything until the end, as the far end of the stream would read it.
+    /// Reads everything until the end, as the far end of the stream would.
     async fn take_all(&mut self) -> Vec<u8> {
         let mut all = Vec::new();
         while let Some(piece) = poll_fn(|cx| self.poll_take(cx, usize::MAX)).await.unwrap() {
@@ -136,7 +136,7 @@ impl ByteSource for Queue {
 
 type Flow = JoinHandle<(Totals, Result<(), Broken>)>;
 
-/// A client, what it sends, what is sent to it, and the flow between.
+/// Returns a client, what it sends, what is sent to it, and the flow between.
 async fn flow(half_open: Duration) -> (TcpStream, Queue, Queue, Flow) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
@@ -293,7 +293,7 @@ async fn a_client_that_does_not_read_holds_on_to_no_tunnel_that_is_gone() {
             far.give(vec![7; ROOM]).await;
         }
     };
-    // The client takes nothing for so long that everything on the way to it is full.
+    // The client does not read for so long that everything on the path to it is full.
     assert!(timeout(SOON / 5, giving).await.is_err());
     received.with(|state| state.failure = Some(StreamError::Reset(Code::Cancelled)));
     assert!(matches!(end(flow).await.1, Err(Broken::Tunnel(_))));

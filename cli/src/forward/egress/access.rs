@@ -1,4 +1,4 @@
-//! Who a peer is, as far as its rights go: by its verified certificate and nothing else.
+//! A peer's identity for its rights: only its verified certificate counts.
 
 use std::fmt;
 
@@ -11,12 +11,12 @@ use adit_tokio::core::tls::{KeyDigest, Standing};
 use crate::identity::mesh::certificate::ROLE;
 use crate::identity::mesh::registry::id_among;
 
-/// A connected peer; one that is gone already has no credential, and may do nothing.
+/// A connected peer. One that is gone already has no credential, and has no rights.
 #[derive(Debug)]
 pub(crate) struct ConnectedDevice(Option<Credential>);
 
 impl ConnectedDevice {
-    /// Who is connected.
+    /// Returns the device that is connected.
     pub(crate) fn of(peer: &Peer) -> Self {
         Self(peer.credential())
     }
@@ -26,18 +26,18 @@ impl ConnectedDevice {
         self.0.as_ref()
     }
 
-    /// The DNS names of its certificate; none of a guest.
+    /// Returns the DNS names of its certificate; a guest has none.
     pub(crate) fn names(&self) -> &[String] {
         self.0.as_ref().map_or(&[], |credential| &credential.names)
     }
 
-    /// Its name in a mesh, if its certificate is of one.
+    /// Returns its name in a mesh, if its certificate is of one.
     pub(crate) fn id(&self) -> Option<&str> {
         id_among(self.names())
     }
 
-    /// Checks that it is a member, which has a certificate of the CA, and one for agents if it names
-    /// roles.
+    /// Checks that it is a member, which has a certificate of the CA, and one for agents if it
+    /// names roles.
     ///
     /// # Errors
     /// Why it may not do what it asked for.
@@ -84,7 +84,7 @@ impl ConnectedDevice {
         }))
     }
 
-    /// A member of these names.
+    /// Returns a member with these names.
     pub(crate) fn member(names: &[&str]) -> Self {
         Self::with(Standing::Member, names, &[])
     }

@@ -1,5 +1,5 @@
-//! The services that every connector has of its own, to measure a tunnel by. They touch nothing
-//! behind the connector. It decides how much of the connector one stream may take.
+//! The services that every connector has of its own, to measure a tunnel. They connect to no
+//! backend. It decides how much of the connector's resources one stream may use.
 
 use std::future::poll_fn;
 use std::sync::LazyLock;
@@ -12,19 +12,19 @@ use bytes::{Bytes, BytesMut};
 
 use crate::forward::copy::TURN;
 
-/// How long one stream may last: longer than any measurement, shorter than anyone's patience.
+/// How long one stream may last: longer than any measurement, shorter than people wait.
 const LIFE: Duration = Duration::from_secs(60);
 
-/// Bytes that one stream of [`Builtin::Source`] gives: what 10 Gbit/s carry in [`LIFE`].
+/// Bytes that one stream of [`Builtin::Source`] sends: what 10 Gbit/s carry in [`LIFE`].
 const MOST: u64 = 64 << 30;
 
-/// Bytes of one read, and those that an echo holds.
+/// Bytes of one read, and those that an echo buffers.
 const PIECE: usize = 16 * 1024;
 
 /// Bytes of one write.
 const BLOCK: usize = 256 * 1024;
 
-/// Noise that nothing on the path can compress, the same for every stream, which thus hold none.
+/// Incompressible noise, shared by all streams, which thus hold none of their own.
 static NOISE: LazyLock<Bytes> = LazyLock::new(|| {
     let mut noise = vec![0; BLOCK];
     blake3::Hasher::new().update(b"adit.source").finalize_xof().fill(&mut noise);
@@ -34,18 +34,18 @@ static NOISE: LazyLock<Bytes> = LazyLock::new(|| {
 /// One of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Builtin {
-    /// Gives back what it is given.
+    /// Sends back what it receives.
     Echo,
-    /// Gives noise until it is stopped.
+    /// Sends noise until it is stopped.
     Source,
-    /// Discards what it is given, and at its end or reset answers how many bytes that was.
+    /// Discards what it receives, and at its end or reset answers how many bytes that was.
     Sink,
 }
 
 impl Builtin {
     const ALL: [Self; 3] = [Self::Echo, Self::Source, Self::Sink];
 
-    /// The name of its service.
+    /// Returns the name of its service.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Echo => "adit.echo",
@@ -95,8 +95,8 @@ async fn echo(send: &mut SendHalf, recv: &mut RecvHalf) -> Result<(), StreamErro
     send.finish()
 }
 
-/// What is there, together and copied: handed on as it came, a byte would hold on to the packet it
-/// came in until it is acknowledged.
+/// Takes what is there as one copy: if a byte were passed on as it came, it would keep its packet
+/// in memory until it is acknowledged.
 fn poll_piece(
     recv: &mut RecvHalf,
     cx: &mut Context<'_>,
@@ -143,7 +143,7 @@ async fn sink(send: &mut SendHalf, recv: &mut RecvHalf) -> Result<(), StreamErro
     send.finish()
 }
 
-/// What one stream carries before the others of its thread come round.
+/// What one stream copies before the others of its thread have a turn.
 #[derive(Default)]
 struct TurnBudget(usize);
 

@@ -22,13 +22,13 @@ use crate::address::Backend;
 use crate::config::{ForwardLimits, ServiceConfig};
 use crate::identity::mesh::roster::Roster;
 
-/// The services of a connector, and how much it takes on.
+/// The services of a connector, and its limits.
 #[derive(Debug)]
 pub(crate) struct Services {
     by_name: BTreeMap<String, ServiceConfig>,
     slots: Arc<Semaphore>,
     half_open: Duration,
-    /// Who may use what, where a service has no list of its own.
+    /// The devices' permissions, where a service has no list of its own.
     roster: Option<Arc<Roster>>,
 }
 
@@ -42,14 +42,14 @@ impl Services {
         }
     }
 
-    /// The same as the services of a mesh: those without a list of their own are for the devices
-    /// that were invited to them.
+    /// Returns the same as the services of a mesh: those without a list of their own are for the
+    /// devices that were invited to them.
     pub(crate) fn of_mesh(mut self, roster: Arc<Roster>) -> Self {
         self.roster = Some(roster);
         self
     }
 
-    /// What is behind a service's name, for a device that may use it.
+    /// Returns what is behind a service's name, for a device that may use it.
     fn authorise(
         &self,
         service: &str,
@@ -82,8 +82,8 @@ enum AuthorisedService<'a> {
     Backend(&'a Backend),
 }
 
-/// Has every peer that connects served by a task of its own, until the node has shut down and
-/// all of them have ended. Dropping it ends every task.
+/// Serves every peer that connects with a task of its own, until the node has shut down and all of
+/// them have ended. Dropping it ends every task.
 pub(crate) async fn serve_each<F>(handle: Handle, serve: impl Fn(Peer) -> F)
 where
     F: Future<Output = ()> + Send + 'static,
@@ -101,7 +101,7 @@ where
     while peers.join_next().await.is_some() {}
 }
 
-/// Serves the streams of one peer, until it is closed for good.
+/// Serves the streams of one peer, until it is closed permanently.
 pub(crate) async fn serve_streams(peer: &Peer, services: Arc<Services>) {
     // An accepted peer is one connection, with one certificate.
     let device = Arc::new(ConnectedDevice::of(peer));

@@ -1,7 +1,7 @@
 //! The agent's side: each connection to a local port becomes a stream to a service.
 //!
-//! While the tunnel is down new connections wait for it, for as long as a connect may take, and
-//! are refused after that. A refusal by the connector is a reset for the local client.
+//! While the tunnel is down new connections wait for it, for as long as a connect may take, and are
+//! refused after that. A rejection by the connector is a reset for the local client.
 
 use std::io;
 use std::net::SocketAddr;
@@ -21,14 +21,14 @@ use crate::forward::copy::{self, Broken};
 use crate::forward::{CONNECT_TIMEOUT, prepare, refuse};
 use crate::net::link::Tunnel;
 
-/// Pause after the system had no room for another connection: it will not have any immediately.
+/// Pause after the system could not accept another connection: the next try would fail as well.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
-/// Connections that may wait to be accepted, as far as the system allows. With the usual 128 a
-/// burst overflows it, and each client that met the overflow waits a second before its next try.
+/// Length of the queue of incoming connections, as far as the system allows. With the usual 128 a
+/// burst overflows it, and each client that meets the overflow waits a second before its next try.
 const BACKLOG: u32 = 4_096;
 
-/// Pause before a stream is asked for again on a tunnel that just broke.
+/// Pause before a stream is requested again on a tunnel that just broke.
 const RETRY_DELAY: Duration = Duration::from_millis(20);
 
 /// What all forwards of an agent share.
@@ -56,8 +56,8 @@ pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
     };
-    // Connections of an earlier run that linger in TIME_WAIT do not hold the port, except on
-    // Windows, where the option means something else.
+    // Connections of an earlier run in TIME_WAIT do not block the port, except on Windows, where
+    // the option has another meaning.
     #[cfg(not(windows))]
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
@@ -74,8 +74,8 @@ pub(crate) fn open(address: SocketAddr, next: &str) -> Result<TcpListener, ExitE
     })
 }
 
-/// Accepts connections for a service until the tunnel's sender is gone, and then lets those under
-/// way finish. Dropping it ends every connection.
+/// Accepts connections for a service until the tunnel's sender is dropped, and then lets the open
+/// ones finish. Dropping it ends every connection.
 pub(crate) async fn serve(
     listener: TcpListener,
     service: ServiceName,
@@ -110,8 +110,8 @@ pub(crate) async fn serve(
     while flows.join_next().await.is_some() {}
 }
 
-/// A connection that its client aborted is ignored; anything else means that the system is out of
-/// something, which the next call would meet again.
+/// Ignores a connection that its client aborted. Any other error means that the system lacks a
+/// resource, which the next call would lack as well.
 async fn on_accept_error(error: &io::Error) {
     if error.kind() != io::ErrorKind::ConnectionAborted {
         tracing::warn!(%error, "cannot accept a connection; check the limit on open files");
@@ -162,7 +162,7 @@ async fn open_stream(tunnel: &mut Tunnel, service: &ServiceName) -> Result<Strea
     })
 }
 
-/// Whether waiting for the tunnel cannot help.
+/// Returns true if waiting for the tunnel cannot help.
 const fn is_final(failure: &Failure) -> bool {
     match failure.category() {
         Category::Authentication | Category::Configuration => true,

@@ -1,8 +1,8 @@
 //! The text of an invite: what a person copies from one machine to the other.
 //!
-//! It holds all that a new device needs to find a connector, to know it for the right one, and to
-//! prove that it was invited (docs/protocol.md, "Invites"). It decides how that is written and
-//! nothing of what it is worth: that is `mesh`'s.
+//! It contains all that a new device needs to find a connector, to verify it, and to prove that it
+//! was invited (docs/protocol.md, "Invites"). It decides the format alone; `mesh` decides what an
+//! invite grants.
 
 mod text;
 
@@ -18,8 +18,8 @@ use crate::address::{HostPort, RelayAddress};
 use crate::base::exit::{Exit, ExitError};
 use crate::base::system::random;
 
-/// The one-use secret: an Ed25519 private key, whose public key alone the connector keeps, hashed.
-/// It proves itself as a TLS client key, so that it never travels (RFC 8446 §4.4.3).
+/// The one-use secret: an Ed25519 private key. The connector keeps only the hash of its public key.
+/// It is proven as a TLS client key, so that it is never transmitted (RFC 8446 §4.4.3).
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Secret([u8; 32]);
 
@@ -30,21 +30,21 @@ impl fmt::Debug for Secret {
 }
 
 impl Secret {
-    /// A new one from the system's randomness.
+    /// Returns a new secret from the system's randomness.
     ///
     /// # Errors
-    /// When the system has none.
+    /// If the system has none.
     pub(crate) fn new() -> Result<Self, ExitError> {
         let mut bytes = [0; 32];
         random(&mut bytes)?;
         Ok(Self(bytes))
     }
 
-    /// The TLS identity that proves possession of the secret, and the digest that the connector
-    /// knows it by. The certificate around the key has no meaning.
+    /// Returns the TLS identity that proves possession of the secret, and the digest by which the
+    /// connector identifies it. The certificate around the key has no meaning.
     ///
     /// # Errors
-    /// When it cannot be made, which would be a bug.
+    /// If it cannot be made, which would be a bug.
     pub(crate) fn identity(&self) -> Result<(Identity, KeyDigest), ExitError> {
         let broken = |why: &dyn fmt::Display| {
             ExitError::new(Exit::Degraded, format!("the invite's key cannot be used: {why}"))
@@ -76,29 +76,30 @@ pub(crate) struct Invite {
     /// The name in the connector's certificate.
     pub(crate) connector: String,
     pub(crate) service: ServiceName,
-    /// The port that the service has at its own place, which is a good one to offer it on.
+    /// The port of the service at the connector, which is a good local port for it.
     pub(crate) port: Option<u16>,
-    /// Where the connector may be reached.
+    /// Addresses at which the connector may be reached.
     pub(crate) addresses: Vec<HostPort>,
-    /// By which relays it may be reached.
+    /// Relays by which it may be reached.
     pub(crate) relays: Vec<RelayAddress>,
-    /// Until when, in seconds since the Unix epoch.
+    /// When it expires, in seconds since the Unix epoch.
     pub(crate) expires: u64,
 }
 
 impl Invite {
-    /// Whether a word is meant as an invite, of this version or another, rather than as a name.
+    /// Returns true if a word is meant as an invite, of this version or another, rather than as a
+    /// name.
     pub(crate) fn is_meant_by(word: &str) -> bool {
         let version = word.trim_start().strip_prefix("adit").and_then(|rest| rest.split_once('_'));
         let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
         version.is_some_and(|(version, _)| is_number(version))
     }
 
-    /// Reads the text of an invite; white space around and within it, as terminals and mail add, is
-    /// no part of it.
+    /// Reads the text of an invite. White space around and within it, as terminals and mail add, is
+    /// ignored.
     ///
     /// # Errors
-    /// What is wrong with it, and what to do.
+    /// What is wrong with it, and the next step.
     pub(crate) fn parse(text: &str) -> Result<Self, ExitError> {
         text::read(text).map_err(|wrong| {
             ExitError::usage(format!(

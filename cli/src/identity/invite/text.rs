@@ -1,7 +1,7 @@
 //! An invite as bytes and as text (docs/protocol.md, "Invites").
 //!
-//! Reading takes anything and never panics. It distinguishes what is no invite from one that was cut, was
-//! changed, or is of a later version.
+//! Reading accepts any input and never panics. It distinguishes text that is no invite from an
+//! invite that was cut, was changed, or is of a later version.
 
 use adit_tokio::core::message::ServiceName;
 use adit_tokio::core::tls::KeyDigest;
@@ -12,13 +12,13 @@ use super::{Invite, Secret};
 use crate::address::{HostPort, MAX_ADDRESSES, RelayAddress, place, place_of};
 use crate::config::MAX_RELAYS;
 
-/// What every invite begins with.
+/// Prefix of every invite.
 pub(super) const PREFIX: &str = "adit1_";
 
-/// Bytes of the checksum at the end: enough to notice a slip, and no protection against intent.
+/// Bytes of the checksum at the end: enough to detect a mistake, and no protection against intent.
 const CHECKSUM: usize = 4;
 
-/// Longest text taken: eight addresses and four relays of the longest names.
+/// Longest text accepted: eight addresses and four relays of the longest names.
 const MAX_TEXT: usize = 8 * 1024;
 
 pub(super) fn write(invite: &Invite) -> String {
@@ -33,7 +33,7 @@ pub(super) fn write(invite: &Invite) -> String {
         put(&mut out, &address.to_string());
     }
     if !invite.relays.is_empty() {
-        // No address is empty: this ends them.
+        // No address is empty: an empty one ends the list.
         put(&mut out, "");
     }
     for relay in invite.relays.iter().take(MAX_RELAYS) {
@@ -92,7 +92,7 @@ fn fields(reader: &mut Reader<'_>) -> Option<Invite> {
     while !reader.0.is_empty() {
         let text = reader.text()?;
         if text.is_empty() {
-            // What ends the addresses begins the relays.
+            // The end of the addresses begins the relays.
             (!reader.0.is_empty()).then_some(())?;
             break;
         }
@@ -119,7 +119,7 @@ fn fields(reader: &mut Reader<'_>) -> Option<Invite> {
     })
 }
 
-/// Takes fields from the front.
+/// Reads fields from the front.
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {

@@ -1,8 +1,8 @@
-//! What stands in the certificates of a mesh, and how they are signed.
+//! The contents of the certificates of a mesh, and their signatures.
 //!
 //! A device's certificate has `CN=device-<id>, O=<mesh>`; its names are `device-<id>` and, if the
-//! inviter gave it one, that name; its URIs are its role and its services. It decides nothing about
-//! who gets one.
+//! inviter gave it one, that name; its URIs are its role and its services. It does not decide which
+//! device gets one.
 
 use std::path::Path;
 use std::time::Duration;
@@ -24,13 +24,13 @@ use crate::base::exit::{Exit, ExitError};
 use crate::base::system::random;
 use crate::homedir::store;
 
-/// How long the certificate of a CA is good: ten years. It is pinned by its key.
+/// Lifetime of a CA's certificate: ten years. It is pinned by its key.
 const CA_LIFE: Duration = Duration::from_secs(3_650 * 86_400);
 
-/// How long before its end a certificate is renewed, if it lives long enough for that.
+/// How long before its end a certificate is renewed, if its lifetime is long enough.
 const RENEWED_BEFORE: u64 = 30 * 86_400;
 
-/// How far back certificates reach, for clocks that are not quite right.
+/// How far certificates are backdated, for clocks that are slightly wrong.
 const LENIENCE: u64 = 3_600;
 
 /// The time within which a revocation list is current. Older lists are still used.
@@ -42,7 +42,7 @@ pub(crate) const ROLE: &str = "adit:role:";
 /// A service of a device, as a URI in its certificate.
 const SERVICE: &str = "adit:service:";
 
-/// Who a certificate is for.
+/// The subject of a certificate.
 #[derive(Debug, Clone)]
 pub(crate) struct Subject {
     id: String,
@@ -69,28 +69,27 @@ impl Subject {
     }
 }
 
-/// What a device asks with: a public key that it proved to hold.
+/// A certificate request: a public key with a proof of possession.
 #[derive(Debug)]
 pub(crate) struct CertificateRequest {
     params: CertificateSigningRequestParams,
 }
 
 impl CertificateRequest {
-    /// Reads a PKCS#10 request (RFC 2986) in PEM and checks its signature. All that is taken of it
-    /// is the key.
+    /// Reads a PKCS#10 request (RFC 2986) in PEM and checks its signature. Only its key is used.
     ///
     /// # Errors
-    /// Why it is none.
+    /// Why it is not one.
     pub(crate) fn from_pem(pem: &str) -> Result<Self, String> {
         let params = CertificateSigningRequestParams::from_pem(pem)
             .map_err(|error| format!("the certificate request cannot be used: {error}"))?;
         Ok(Self { params })
     }
 
-    /// A new ECDSA P-256 key in PEM, and the request for it.
+    /// Returns a new ECDSA P-256 key in PEM, and the request for it.
     ///
     /// # Errors
-    /// When the system lacks what it takes.
+    /// If the system cannot make one.
     pub(crate) fn new_key() -> Result<(String, Self), ExitError> {
         let key = KeyPair::generate().map_err(|error| broken(&error))?;
         let pem = request_pem(&key)?;
@@ -98,16 +97,16 @@ impl CertificateRequest {
         Ok((key.serialize_pem(), request))
     }
 
-    /// The digest of the key.
+    /// Returns the digest of the key.
     pub(crate) fn key(&self) -> KeyDigest {
         KeyDigest::of_spki(&self.params.public_key.subject_public_key_info())
     }
 }
 
-/// A request in PEM for a key.
+/// Returns a request in PEM for a key.
 ///
 /// # Errors
-/// When the key cannot sign, which would be a bug.
+/// If the key cannot sign, which would be a bug.
 pub(crate) fn request_pem(key: &KeyPair) -> Result<String, ExitError> {
     CertificateParams::default()
         .serialize_request(key)
@@ -160,7 +159,7 @@ impl CertificateAuthority {
         self.issuer.key().serialize_pem()
     }
 
-    /// Signs a certificate that begins now.
+    /// Signs a certificate that is valid from now on.
     pub(crate) fn sign(
         &self,
         subject: &Subject,
@@ -198,7 +197,7 @@ impl CertificateAuthority {
         Ok(SignedCertificate { pem: certificate.pem(), serial, not_after })
     }
 
-    /// Signs the list of what is revoked (RFC 5280 §5), in PEM.
+    /// Signs the revocation list (RFC 5280 §5), in PEM.
     pub(crate) fn list(&self, registry: &MeshRegistry, now: u64) -> Result<String, ExitError> {
         let mut revoked_certs = Vec::new();
         for device in &registry.devices {
@@ -227,7 +226,7 @@ impl CertificateAuthority {
     }
 }
 
-/// What all certificates have, and when it ends.
+/// Returns the parameters that all certificates have, and the end of the lifetime.
 fn params(now: u64, life: Duration) -> Result<(CertificateParams, u64), ExitError> {
     let not_after = now.saturating_add(life.as_secs());
     let mut params = CertificateParams::default();
@@ -237,7 +236,7 @@ fn params(now: u64, life: Duration) -> Result<(CertificateParams, u64), ExitErro
     Ok((params, not_after))
 }
 
-/// The last second that X.509 can write (RFC 5280 §4.1.2.5), in the year 9999.
+/// The last second of X.509 (RFC 5280 §4.1.2.5), in the year 9999.
 const LAST_SECOND: u64 = 253_402_300_799;
 
 fn date(unix: u64) -> Result<time::OffsetDateTime, ExitError> {
@@ -253,7 +252,7 @@ fn broken(why: &dyn std::fmt::Display) -> ExitError {
     ExitError::new(Exit::Degraded, format!("a certificate cannot be made: {why}"))
 }
 
-/// Reads a PEM file that has to be there.
+/// Reads a PEM file that must exist.
 ///
 /// # Errors
 /// A sentence about the file.
@@ -265,7 +264,7 @@ pub(crate) fn read_pem(path: &Path) -> Result<String, ExitError> {
     String::from_utf8(contents).map_err(|_| gone("this is no PEM file"))
 }
 
-/// The key of the first certificate in a PEM text.
+/// Returns the key of the first certificate in a PEM text.
 ///
 /// # Errors
 /// That there is none.
@@ -278,7 +277,7 @@ pub(crate) fn key_of_pem(pem: &str) -> Result<KeyDigest, ExitError> {
         })
 }
 
-/// What a person may want to know of a certificate.
+/// The fields of a certificate for people.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub(crate) struct CertificateDescription {
     pub(crate) subject: String,
@@ -292,8 +291,8 @@ pub(crate) struct CertificateDescription {
 }
 
 impl CertificateDescription {
-    /// When it is time for the next one: 30 days before the end, and not before two thirds of its
-    /// life are over, which began when it was signed.
+    /// Returns when it is to be renewed: 30 days before the end, and not before two thirds of its
+    /// lifetime are over, which began when it was signed.
     pub(crate) const fn due(&self) -> u64 {
         let signed = self.not_before.saturating_add(LENIENCE);
         let third = self.not_after.saturating_sub(signed) / 3;
@@ -301,7 +300,7 @@ impl CertificateDescription {
         self.not_after.saturating_sub(ahead)
     }
 
-    /// Whether it is time for the next one.
+    /// Returns true if it is to be renewed.
     pub(crate) const fn is_due(&self, now: u64) -> bool {
         now >= self.due()
     }
@@ -321,7 +320,7 @@ pub(crate) fn describe_file(path: &Path) -> Result<CertificateDescription, ExitE
     })
 }
 
-/// Describes the first certificate of a PEM text, if there is one.
+/// Describes the first certificate of a PEM text. Returns `None` if there is none.
 pub(crate) fn describe_pem(pem: &str) -> Option<CertificateDescription> {
     let der = CertificateDer::from_pem_slice(pem.as_bytes()).ok()?;
     let (_, parsed) = X509Certificate::from_der(&der).ok()?;
@@ -339,7 +338,7 @@ pub(crate) fn describe_pem(pem: &str) -> Option<CertificateDescription> {
     })
 }
 
-/// What this machine calls itself: its host name, as far as it is a plain one.
+/// Returns this machine's label: its host name, reduced to plain characters.
 pub(crate) fn this_machine() -> String {
     #[cfg(unix)]
     let name = rustix::system::uname().nodename().to_string_lossy().into_owned();

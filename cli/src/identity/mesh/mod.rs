@@ -1,8 +1,8 @@
 //! A mesh: one's own certificate authority, the devices that it certified, and its invites.
 //!
-//! It decides what is written where and in what order. Who may have a certificate is `registry`'s to
-//! say, what stands in one `certificate`'s. All that a mesh remembers is one file, replaced in one
-//! step under a lock: an invite is spent and its device known, or neither.
+//! It decides which file is written and in what order. `registry` decides who may have a
+//! certificate, `certificate` the contents of one. All state of a mesh is one file, replaced in one
+//! step under a lock: an invite is spent and its device registered, or neither.
 //!
 //! ```text
 //! mesh/ca.pem          the CA's certificate
@@ -36,14 +36,14 @@ use crate::base::units;
 use crate::homedir::lock::Lock;
 use crate::homedir::{Home, store};
 
-/// A new name for a device: forty-eight random bits.
+/// Returns a new id of a device: forty-eight random bits.
 fn fresh_id() -> Result<String, ExitError> {
     let mut bytes = [0; 6];
     random(&mut bytes)?;
     Ok(format!("{ID}{}", data_encoding::HEXLOWER.encode(&bytes)))
 }
 
-/// Why a device gets no certificate: it is not to have one, or this machine cannot give it.
+/// Why a device gets no certificate: it is refused, or this machine failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Denied {
     #[error(transparent)]
@@ -68,16 +68,16 @@ pub(crate) struct Mesh {
 }
 
 impl Mesh {
-    /// The mesh of a home, if it has one.
+    /// Returns the mesh of a home, if it has one.
     pub(crate) fn open(home: &Home) -> Option<Self> {
         let directory = home.mesh();
         directory.join("registry.json").exists().then_some(Self { directory })
     }
 
-    /// The mesh of a home, for a command that cannot do without.
+    /// Returns the mesh of a home, for a command that requires one.
     ///
     /// # Errors
-    /// That there is none, and what makes one.
+    /// That there is none, and how to make one.
     pub(crate) fn require(home: &Home) -> Result<Self, ExitError> {
         Self::open(home).ok_or_else(|| {
             ExitError::usage(format!(
@@ -87,8 +87,8 @@ impl Mesh {
         })
     }
 
-    /// The mesh of a home, made now if there is none: a CA, and a certificate of it for this
-    /// machine. It appears whole, and never in place of one that is there.
+    /// Returns the mesh of a home. If there is none, it makes a CA, and a certificate of it for
+    /// this machine. It appears complete, and never replaces an existing one.
     ///
     /// # Errors
     /// A sentence about what could not be written.
@@ -102,7 +102,7 @@ impl Mesh {
         let suffix = data_encoding::HEXLOWER.encode(&suffix);
         let beside = Self { directory: home.path().join(format!(".mesh-{suffix}")) };
         let made = beside.create(&format!("mesh-{suffix}")).and_then(|()| {
-            // A directory moves only to where nothing is, or nothing is in it.
+            // A directory can be renamed only to a missing or an empty one.
             match std::fs::rename(&beside.directory, home.mesh()) {
                 Err(error) if Self::open(home).is_none() => {
                     Err(store::cannot_write(&home.mesh(), &error))
@@ -132,7 +132,7 @@ impl Mesh {
         self.directory.join(name)
     }
 
-    /// The files whose change a running connector follows.
+    /// Returns the files that a running connector watches.
     pub(crate) fn watched(&self) -> Vec<PathBuf> {
         vec![self.path("registry.json"), self.path("identity.pem")]
     }
@@ -140,7 +140,7 @@ impl Mesh {
     /// Takes this identity for a connector, for the life of the process.
     ///
     /// # Errors
-    /// When another process has it, with its id.
+    /// If another process has it, with its id.
     pub(crate) fn claim(&self) -> Result<Lock, ExitError> {
         Lock::claim(&self.path("running"), |holder| {
             ExitError::usage(format!(
@@ -151,7 +151,7 @@ impl Mesh {
         })
     }
 
-    /// Everything the mesh remembers.
+    /// Returns the state of the mesh.
     ///
     /// # Errors
     /// A sentence about the file.
@@ -179,7 +179,7 @@ impl Mesh {
         store::replace(&self.path("registry.json"), &text)
     }
 
-    /// Changes what the mesh remembers; on the disk before this returns, or not changed at all.
+    /// Changes the state of the mesh: it is on the disk before this returns, or unchanged.
     fn transact<T>(
         &self,
         change: impl FnOnce(&mut MeshRegistry, u64) -> Result<T, Denied>,
@@ -198,7 +198,7 @@ impl Mesh {
         CertificateAuthority::open(&self.path("ca.pem"), &self.path("ca.key"))
     }
 
-    /// The CA's certificate in PEM.
+    /// Returns the CA's certificate in PEM.
     ///
     /// # Errors
     /// A sentence about the file.
@@ -206,7 +206,7 @@ impl Mesh {
         certificate::read_pem(&self.path("ca.pem"))
     }
 
-    /// The key of the CA, which an invite pins.
+    /// Returns the key of the CA, which an invite pins.
     ///
     /// # Errors
     /// A sentence about the file.
@@ -214,7 +214,8 @@ impl Mesh {
         certificate::key_of_pem(&self.ca_pem()?)
     }
 
-    /// Returns the identity of this machine as a connector, and its trust anchors and guests as of now.
+    /// Returns the identity of this machine as a connector, and its trust anchors and guests as of
+    /// now.
     ///
     /// # Errors
     /// A sentence about a file.
@@ -233,7 +234,7 @@ impl Mesh {
         Ok(Tls::new(identity, trust.with_guests(registry.guests(unix_now()))))
     }
 
-    /// What the connector that runs with this identity, or ran last, offers.
+    /// Returns the offer of the connector that runs with this identity, or ran last.
     ///
     /// # Errors
     /// That none ever ran.
@@ -244,7 +245,7 @@ impl Mesh {
         })
     }
 
-    /// Writes what a connector that starts now offers.
+    /// Writes the offer of a connector that starts now.
     ///
     /// # Errors
     /// A sentence about the file.
@@ -255,17 +256,18 @@ impl Mesh {
         store::replace(&self.path("offer.json"), &text)
     }
 
-    /// The relays of the connector that ran last, which the next one uses unless others are named.
+    /// Returns the relays of the connector that ran last, which the next one uses unless others are
+    /// named.
     pub(crate) fn relays(&self) -> Vec<RelayAddress> {
         self.offer().map(|offer| offer.relays).unwrap_or_default()
     }
 
-    /// Where this machine's own key and certificate are.
+    /// Returns the path of this machine's own key and certificate.
     pub(crate) fn identity_path(&self) -> PathBuf {
         self.path("identity.pem")
     }
 
-    /// Makes an invite to a service and remembers it.
+    /// Registers an invite to a service.
     ///
     /// # Errors
     /// Why not.
@@ -290,7 +292,7 @@ impl Mesh {
         })
     }
 
-    /// Gives a device another certificate, for the key of `request`.
+    /// Issues another certificate to a device, for the key of `request`.
     ///
     /// # Errors
     /// Why it gets none.
@@ -320,7 +322,7 @@ impl Mesh {
         Ok((device, certified))
     }
 
-    /// Revokes a device: no certificate of it is good from here on.
+    /// Revokes a device: its certificates are invalid from now on.
     ///
     /// # Errors
     /// Why not.
@@ -333,7 +335,7 @@ impl Mesh {
         })
     }
 
-    /// Takes back an invite that was not used.
+    /// Revokes an invite that was not used.
     ///
     /// # Errors
     /// Why not.
@@ -341,7 +343,7 @@ impl Mesh {
         self.transact(|registry, now| Ok(registry.revoke_invite(key, now)?))
     }
 
-    /// Sets how long certificates are good that are issued from here on.
+    /// Sets the lifetime of certificates that are issued from now on.
     ///
     /// # Errors
     /// A sentence about the file.
@@ -352,7 +354,7 @@ impl Mesh {
         })
     }
 
-    /// Gives this machine a new key and a new certificate.
+    /// Makes a new key and a new certificate for this machine.
     ///
     /// # Errors
     /// A sentence about a file.
@@ -360,15 +362,16 @@ impl Mesh {
         let authority = self.authority()?;
         let (certified, pem) =
             self.transact(|registry, now| self.certify_self(&authority, registry, now))?;
-        // Until this is written the old one is used, which stays good.
+        // Until this is written the old one is used, which remains valid.
         store::replace(&self.path("identity.pem"), pem.as_bytes())?;
         Ok(certified)
     }
 
-    /// Renews this machine's own certificate when it is due, or was signed while the clock was ahead.
+    /// Renews this machine's own certificate when it is due, or was signed while the clock was
+    /// ahead.
     ///
     /// # Errors
-    /// A sentence about a file, or about a clock at whose time nothing that the CA signed is good.
+    /// A sentence about a file, or about a clock at whose time no certificate of the CA is valid.
     pub(crate) fn keep_current(&self) -> Result<(), ExitError> {
         let now = unix_now();
         self.check_clock(now)?;
@@ -394,7 +397,7 @@ impl Mesh {
         )))
     }
 
-    /// A key and a certificate for this machine, as one PEM text.
+    /// Returns a key and a certificate for this machine, as one PEM text.
     fn certify_self(
         &self,
         authority: &CertificateAuthority,

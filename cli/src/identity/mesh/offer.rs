@@ -1,5 +1,5 @@
-//! What a connector of this mesh offers and where it is reached, as the one that ran last left it:
-//! so that an invite can be made beside a running connector.
+//! The services and addresses of a connector of this mesh, as the one that ran last wrote them, so
+//! that an invite can be made beside a running connector.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -9,20 +9,21 @@ use serde::{Deserialize, Serialize};
 use crate::address::{HostPort, MAX_ADDRESSES, RelayAddress};
 use crate::config::ServiceConfig;
 
-/// What is offered, and where.
+/// The services, and their addresses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ConnectorOffer {
-    /// Addresses that a device may reach the connector at, the likeliest first.
+    /// Addresses at which a device may reach the connector, the most likely first.
     pub(crate) addresses: Vec<String>,
     /// Relays by which a device may reach it as well.
     #[serde(default)]
     pub(crate) relays: Vec<RelayAddress>,
-    /// Services, each with the port that it has at its own place, if it has one.
+    /// Services, each with its port at the connector, if it has one.
     pub(crate) services: BTreeMap<String, Option<u16>>,
 }
 
 impl ConnectorOffer {
-    /// Offers `services` at what is advertised, at the connector's own addresses and by its relays.
+    /// Returns an offer of `services` at the advertised addresses, at the connector's own and by
+    /// its relays.
     pub(crate) fn new(
         own: &[SocketAddr],
         advertised: &[HostPort],

@@ -1,7 +1,7 @@
-//! Who belongs to a mesh and who is invited: plain data, and what may happen to it.
+//! The members and invites of a mesh: plain data, and its changes.
 //!
-//! Every change is a function of the data, what was asked and the time. It touches no file: the
-//! mesh writes it down in one step, so that what is decided here happens once or not at all.
+//! Every change is a function of the data, the request and the time. It accesses no file: the mesh
+//! writes it in one step, so that a decision made here takes effect once or not at all.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -9,23 +9,25 @@ use std::time::Duration;
 use adit_tokio::core::tls::KeyDigest;
 use serde::{Deserialize, Serialize};
 
-/// How long ended invites are remembered, so that `invite list` can show what became of them.
+/// How long ended invites are kept, so that `invite list` can show their result.
 const REMEMBERED: Duration = Duration::from_secs(86_400);
 
-/// Most invites that can be outstanding: a bound on what is let in by key alone.
+/// Maximum number of outstanding invites: a bound on what is accepted by key alone.
 const MAX_INVITES: usize = 1_024;
 
-/// Most certificates of one device that have not ended. One or two are usual, some more where keys are
-/// rotated or answers lost; one that asks without end is not to fill the disk.
+/// Maximum number of a device's certificates that have not expired. One or two are usual, some more
+/// where keys are rotated or answers lost; a device that requests without end must not fill the
+/// disk.
 const MAX_CERTIFICATES: usize = 256;
 
-/// How long a device's certificate is good, unless another time was set.
+/// Default lifetime of a device's certificate.
 const DEVICE_LIFE: Duration = Duration::from_secs(365 * 86_400);
 
-/// What the id of every device begins with, and no name that a person gives.
+/// Prefix of the id of every device, and of no name that a person gives.
 pub(crate) const ID: &str = "device-";
 
-/// The id among the DNS names of a verified certificate: who a device of a mesh is.
+/// Returns the id among the DNS names of a verified certificate, which identifies a device of a
+/// mesh.
 pub(crate) fn id_among(names: &[String]) -> Option<&str> {
     names.iter().map(String::as_str).find(|name| name.starts_with(ID))
 }
@@ -45,7 +47,7 @@ pub(crate) struct RegisteredDevice {
     pub(crate) id: String,
     /// The name that the inviter gave it, which is in its certificate too.
     pub(crate) name: Option<String>,
-    /// What it calls itself. Nothing is decided by it.
+    /// The device's own label. It has no effect on permissions.
     pub(crate) label: String,
     pub(crate) role: DeviceRole,
     /// The digest of its present public key.
@@ -58,7 +60,7 @@ pub(crate) struct RegisteredDevice {
     pub(crate) revoked: Option<u64>,
 }
 
-/// An invite as its issuer knows it: by the digest of its secret's public key.
+/// An invite as its issuer stores it: by the digest of its secret's public key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct IssuedInvite {
     #[serde(with = "hex")]
@@ -74,12 +76,12 @@ pub(crate) struct IssuedInvite {
 }
 
 impl IssuedInvite {
-    /// A short name of it, for people.
+    /// Returns its short name, for people.
     pub(crate) fn id(&self) -> String {
         self.key.to_string()[..8].to_owned()
     }
 
-    /// Where it stands.
+    /// Returns its state.
     pub(crate) const fn state(&self, now: u64) -> &'static str {
         match (self.revoked, &self.used_by) {
             (true, _) => "revoked",
@@ -121,7 +123,7 @@ pub(crate) enum Refusal {
     TooManyCertificates(usize),
 }
 
-/// Everything that a mesh remembers.
+/// The state of a mesh.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct MeshRegistry {
     pub(crate) schema: String,
@@ -131,15 +133,15 @@ pub(crate) struct MeshRegistry {
     /// The list of revoked certificates in PEM, as the CA signed it; empty before the first.
     #[serde(default)]
     pub(crate) revoked_pem: String,
-    /// How long certificates are good that are issued from now on, where it was set.
+    /// The lifetime of certificates that are issued from now on, if it was set.
     #[serde(default)]
     pub(crate) certificate_seconds: Option<u64>,
-    /// How many lists were signed.
+    /// Number of lists that were signed.
     #[serde(default)]
     pub(crate) lists: u64,
 }
 
-/// The name and version of the file's shape.
+/// The name and version of the file's schema.
 pub(crate) const SCHEMA: &str = "adit.mesh/1";
 
 impl MeshRegistry {
@@ -147,7 +149,7 @@ impl MeshRegistry {
         Self { schema: SCHEMA.to_owned(), mesh, ..Self::default() }
     }
 
-    /// Notes a new invite.
+    /// Adds a new invite.
     pub(crate) fn invite(&mut self, invite: IssuedInvite, now: u64) -> Result<(), Refusal> {
         self.forget(now);
         if let Some(name) = &invite.name {
@@ -161,8 +163,8 @@ impl MeshRegistry {
         Ok(())
     }
 
-    /// A name is nobody's, also not somebody's who was revoked: what allow lists hold of it is not
-    /// to pass to another device.
+    /// Checks that a name is free. The name of a revoked device is not: its entries in allow lists
+    /// must not pass to another device.
     fn check_name(&self, name: &str, now: u64) -> Result<(), Refusal> {
         let is_label = (1..=63).contains(&name.len())
             && name.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'))
@@ -178,9 +180,9 @@ impl MeshRegistry {
         if is_taken { Err(Refusal::NameTaken(name.to_owned())) } else { Ok(()) }
     }
 
-    /// Spends an invite on the device that holds `device_key`, which is `fresh_id` if it is new;
-    /// gives its id. The device that spent it may ask again, which changes nothing: its answer may
-    /// have been lost.
+    /// Spends an invite on the device that holds `device_key`, which is `fresh_id` if it is new.
+    /// Returns its id. The device that spent it may ask again, without effect on the state: its
+    /// answer may have been lost.
     pub(crate) fn redeem(
         &mut self,
         invite: KeyDigest,
@@ -233,7 +235,7 @@ impl MeshRegistry {
         Ok(id)
     }
 
-    /// A device that may have a new certificate, for `key`.
+    /// Returns a device that may have a new certificate, for `key`.
     pub(crate) fn renew(&mut self, id: &str, key: KeyDigest) -> Result<&RegisteredDevice, Refusal> {
         let taken = self.devices.iter().any(|d| d.key == key && d.id != id);
         let device = self.devices.iter_mut().find(|d| d.id == id).ok_or(Refusal::NoDevice)?;
@@ -247,7 +249,7 @@ impl MeshRegistry {
         Ok(device)
     }
 
-    /// A device that has room for another certificate.
+    /// Returns a device that has room for another certificate.
     pub(crate) fn certifiable(&mut self, id: &str, now: u64) -> Result<&RegisteredDevice, Refusal> {
         let device = self.devices.iter_mut().find(|d| d.id == id).ok_or(Refusal::NoDevice)?;
         device.forget(now);
@@ -257,7 +259,7 @@ impl MeshRegistry {
         }
     }
 
-    /// Notes a certificate of a device.
+    /// Adds a certificate of a device.
     pub(crate) fn certified(&mut self, id: &str, serial: String, not_after: u64, now: u64) {
         if let Some(device) = self.devices.iter_mut().find(|d| d.id == id) {
             device.forget(now);
@@ -265,14 +267,14 @@ impl MeshRegistry {
         }
     }
 
-    /// Takes a device's certificates back for good.
+    /// Revokes a device's certificates permanently.
     pub(crate) fn revoke(&mut self, id: &str, now: u64) -> Result<(), Refusal> {
         let device = self.devices.iter_mut().find(|d| d.id == id).ok_or(Refusal::NoDevice)?;
         device.revoked.get_or_insert(now);
         Ok(())
     }
 
-    /// Takes back an invite that nobody has used.
+    /// Revokes an unused invite.
     pub(crate) fn revoke_invite(&mut self, key: KeyDigest, now: u64) -> Result<(), Refusal> {
         let invite = self.invites.iter_mut().find(|i| i.key == key).ok_or(Refusal::Unknown)?;
         if let Some(device) = &invite.used_by {
@@ -285,7 +287,7 @@ impl MeshRegistry {
         Ok(())
     }
 
-    /// How long certificates are good that are issued from now on.
+    /// Returns the lifetime of certificates that are issued from now on.
     pub(crate) fn certificate_life(&self) -> Duration {
         self.certificate_seconds.map_or(DEVICE_LIFE, Duration::from_secs)
     }
@@ -294,7 +296,8 @@ impl MeshRegistry {
         self.devices.iter().find(|d| d.id == id)
     }
 
-    /// Devices that a person may mean by a word: an id, or the digits of one, a name or a label.
+    /// Returns the devices that a person may mean by a word: an id, or the digits of one, a name or
+    /// a label.
     pub(crate) fn meant_by(&self, word: &str) -> Vec<&RegisteredDevice> {
         let exact = |d: &&RegisteredDevice| d.id == word || d.name.as_deref() == Some(word);
         let loose = |d: &&RegisteredDevice| d.label == word || d.id.strip_prefix(ID) == Some(word);
@@ -302,8 +305,8 @@ impl MeshRegistry {
         if found.is_empty() { self.devices.iter().filter(loose).collect() } else { found }
     }
 
-    /// The keys that are let in without a certificate, and until when: those of invites that can
-    /// be used, and those of used ones, whose device may not have had its answer.
+    /// Returns the keys that are accepted without a certificate, with their end: those of invites
+    /// that can be used, and those of used ones, whose device may not have received its answer.
     pub(crate) fn guests(&self, now: u64) -> BTreeMap<KeyDigest, Duration> {
         self.invites
             .iter()
@@ -312,7 +315,7 @@ impl MeshRegistry {
             .collect()
     }
 
-    /// Whether a device may use a service.
+    /// Returns true if a device may use a service.
     pub(crate) fn grants(&self, id: &str, service: &str) -> bool {
         self.device(id).is_some_and(|d| d.revoked.is_none() && d.services.contains(service))
     }
@@ -323,14 +326,14 @@ impl MeshRegistry {
 }
 
 impl RegisteredDevice {
-    /// Forgets certificates that have ended, unless they are on the list of revoked ones.
+    /// Removes certificates that have expired, unless they are on the revocation list.
     fn forget(&mut self, now: u64) {
         if self.revoked.is_none() {
             self.serials.retain(|_, end| *end >= now);
         }
     }
 
-    /// What to call it in a sentence.
+    /// Returns its title in a sentence.
     pub(crate) fn title(&self) -> String {
         match &self.name {
             Some(name) => format!("{name} ({})", self.id),

@@ -23,7 +23,7 @@ impl Roster {
         Ok(Self { mesh, registry })
     }
 
-    /// Reads it again. One that cannot be read leaves what was known in force.
+    /// Reads it again. If it cannot be read, the previous state remains in force.
     pub(crate) fn refresh(&self) {
         match self.mesh.registry() {
             Ok(registry) => {
@@ -33,17 +33,17 @@ impl Roster {
         }
     }
 
-    /// Whether a device may use a service.
+    /// Returns true if a device may use a service.
     pub(crate) fn grants(&self, device: &str, service: &str) -> bool {
         self.with(|registry| registry.grants(device, service))
     }
 
-    /// What is made of the registry as it was looked at last.
+    /// Returns the result of a function of the registry as it was read last.
     pub(crate) fn with<T>(&self, make: impl FnOnce(&MeshRegistry) -> T) -> T {
         make(&self.registry.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The mesh itself, to change it.
+    /// Returns the mesh itself, to change it.
     pub(crate) const fn mesh(&self) -> &Mesh {
         &self.mesh
     }

@@ -1,4 +1,4 @@
-//! A mesh on the disk: created once, spent once, and whole after every failure.
+//! A mesh on the disk: created once, spent once, and complete after every failure.
 
 use std::sync::Barrier;
 use std::time::Duration;
@@ -11,7 +11,7 @@ fn mesh(scratch: &Scratch) -> Mesh {
     Mesh::open_or_create(&Home::find(Some(scratch.path())).unwrap()).unwrap()
 }
 
-/// An invite to `web`, by its digest.
+/// Makes an invite to `web`. Returns its digest.
 fn invite(mesh: &Mesh) -> KeyDigest {
     let (_, key) = Secret::new().unwrap().identity().unwrap();
     let now = unix_now();
@@ -117,7 +117,7 @@ fn a_registry_that_cannot_be_written_spends_nothing() {
     let mesh = mesh(&scratch);
     let key = invite(&mesh);
     let before = mesh.registry().unwrap();
-    // What a rename cannot replace stands for a disk that takes no more.
+    // A destination that a rename cannot replace stands for a full disk.
     let path = mesh.path("registry.json");
     let kept = std::fs::read(&path).unwrap();
     let result = mesh.transact(|registry, now| {

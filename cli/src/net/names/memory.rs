@@ -1,5 +1,5 @@
-//! The addresses that names had when they last resolved, in memory and, where there is a home, in a
-//! file of it. It decides what is kept; that a memory is to be used is its caller's decision.
+//! The last known addresses of names, in memory and, if there is a home, in a file of it. It
+//! decides what is kept; its caller decides when to use it.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -9,10 +9,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::address::HostAddress;
 use crate::homedir::store;
 
-/// Most places that are remembered: more than a machine is invited to.
+/// Maximum number of stored places: more than a machine is invited to.
 const MAX_PLACES: usize = 64;
 
-/// What is remembered, by the place as it is written.
+/// The addresses, by the place as it is written.
 type Addresses = BTreeMap<String, Vec<SocketAddr>>;
 
 /// The last known good addresses.
@@ -23,13 +23,13 @@ pub(super) struct AddressCache {
 }
 
 impl AddressCache {
-    /// One that outlasts the process in a file. One that cannot be read is taken for empty: it holds
-    /// nothing that cannot be learnt again.
+    /// Returns a cache that outlasts the process in a file. A file that cannot be read is treated
+    /// as empty: its contents can be looked up again.
     pub(super) const fn at(file: PathBuf) -> Self {
         Self { file: Some(file), known: Mutex::new(None) }
     }
 
-    /// Remembers what a place has now.
+    /// Stores the present addresses of a place.
     pub(super) fn keep(&self, place: &HostAddress, addresses: &[SocketAddr]) {
         let mut known = self.known();
         let known = known.get_or_insert_with(|| self.read());
@@ -50,7 +50,7 @@ impl AddressCache {
         }
     }
 
-    /// What a place had, if anything.
+    /// Returns the stored addresses of a place, if any.
     pub(super) fn recall(&self, place: &HostAddress) -> Vec<SocketAddr> {
         let mut known = self.known();
         let known = known.get_or_insert_with(|| self.read());

@@ -1,8 +1,8 @@
-//! From what a person writes to the addresses to dial: `adit://host`, SRV records, IPv4 and IPv6, and
-//! what was good the last time where nothing is to be learnt now.
+//! From what a person writes to the addresses to dial: `adit://host`, SRV records, IPv4 and IPv6,
+//! and the last known addresses if a lookup fails.
 //!
-//! It decides which names are asked for, in what order their addresses are dialled, and when an old
-//! answer has to do. It asks again every time: what a name means changes. It dials nothing.
+//! It decides which names are looked up, in what order their addresses are dialled, and when an old
+//! answer is used. It looks up a name every time, since its addresses change. It never dials.
 
 mod memory;
 mod order;
@@ -22,22 +22,22 @@ use crate::address::{HostAddress, PORT};
 use crate::base::system::random;
 use crate::homedir::Home;
 
-/// How long one question may take. Resolvers ask again after 5 s where an answer was lost; a
-/// connection attempt is better served by the last known good addresses.
+/// How long one lookup may take. Resolvers ask again after 5 s if an answer was lost; a connection
+/// attempt is better served by the last known good addresses.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(6);
 
-/// Most hosts of one SRV answer that are asked for.
+/// Maximum number of hosts of one SRV answer that are looked up.
 const MAX_HOSTS: usize = 8;
 
-/// Most addresses of one place. Each is raced for a quarter of a second.
+/// Maximum number of addresses of one place. Each has a head start of a quarter of a second.
 const MAX_ADDRESSES: usize = 16;
 
-/// Where answers come from.
+/// The source of answers.
 trait Resolver {
-    /// The SRV records of a name, none where there are none.
+    /// Returns the SRV records of a name; an empty list if there are none.
     fn services(&self, name: String) -> impl Future<Output = io::Result<Vec<SrvRecord>>> + Send;
 
-    /// The addresses of a host.
+    /// Returns the addresses of a host.
     fn hosts(
         &self,
         host: &str,
@@ -45,7 +45,7 @@ trait Resolver {
     ) -> impl Future<Output = io::Result<Vec<SocketAddr>>> + Send;
 }
 
-/// The names of one process.
+/// The name resolver of one process.
 #[derive(Debug)]
 pub(crate) struct NameResolver {
     system: SystemResolver,
@@ -53,26 +53,26 @@ pub(crate) struct NameResolver {
 }
 
 impl NameResolver {
-    /// With a memory that lasts as long as the process.
+    /// Returns a resolver with a cache in memory.
     pub(crate) fn new() -> Self {
         Self { system: SystemResolver::default(), memory: AddressCache::default() }
     }
 
-    /// With a memory that outlasts it.
+    /// Returns the same with a cache in a file of the home.
     pub(crate) fn at_home(mut self, home: &Home) -> Self {
         self.memory = AddressCache::at(home.path().join("addresses.json"));
         self
     }
 
-    /// Without asking any of these, which are ports of this program: they may lead through the very
-    /// tunnel that is to be dialled.
+    /// Returns the same without these nameservers, which are ports of this program: they may lead
+    /// through the very tunnel that is to be dialled.
     pub(crate) fn without(mut self, ours: Vec<SocketAddr>) -> Self {
         self.system.ours = ours;
         self
     }
 
-    /// Every address that the places have now, each once, in the order to dial them; a place that has
-    /// none is logged.
+    /// Returns every address that the places have now, each once, in the order to dial them; a
+    /// place without an address is logged.
     pub(crate) async fn resolve(&self, places: &[HostAddress]) -> Vec<SocketAddr> {
         let mut found = Vec::new();
         for place in places {
@@ -86,10 +86,10 @@ impl NameResolver {
         found
     }
 
-    /// The addresses of one place, now or as they were, at least one.
+    /// Returns the addresses of one place, now or as they were, at least one.
     ///
     /// # Errors
-    /// The error of the resolver, where there never was an address.
+    /// The error of the resolver, if no address was ever found.
     pub(crate) async fn resolve_one(&self, place: &HostAddress) -> io::Result<Vec<SocketAddr>> {
         let mut rng = Rng::new(seed()?, "names");
         let found = lookup(&self.system, place, &mut rng).await;
@@ -97,7 +97,7 @@ impl NameResolver {
     }
 }
 
-/// Asks about one place.
+/// Looks up one place.
 async fn lookup(
     source: &impl Resolver,
     place: &HostAddress,
@@ -125,7 +125,7 @@ async fn lookup(
     some(found)
 }
 
-/// The addresses of the hosts that SRV records name, in the records' order.
+/// Returns the addresses of the hosts that SRV records name, in the records' order.
 async fn resolve_services(
     source: &impl Resolver,
     services: Vec<SrvRecord>,
@@ -148,7 +148,7 @@ async fn resolve_services(
     }
 }
 
-/// What was found, or what was found the last time.
+/// Returns what was found, or the result of the last time.
 fn recall(
     found: io::Result<Vec<SocketAddr>>,
     place: &HostAddress,

@@ -1,5 +1,5 @@
 //! In what order addresses are dialled: by the priorities and weights of their records, and the
-//! families in turn. It is all pure; chance comes from the caller.
+//! families in turn. It is pure; the caller supplies the randomness.
 
 use std::net::SocketAddr;
 
@@ -11,22 +11,22 @@ pub(super) struct SrvRecord {
     pub(super) priority: u16,
     pub(super) weight: u16,
     pub(super) port: u16,
-    /// The host; empty where it is the root, which means that there is no such service.
+    /// The host; empty if it is the root, which means that there is no such service.
     pub(super) target: String,
 }
 
-/// The records by ascending priority; within one, drawn without replacement, each in proportion to
-/// its weight, as RFC 2782 has it ("Usage rules").
+/// Returns the records by ascending priority; within one, drawn without replacement, each in
+/// proportion to its weight, as RFC 2782 requires ("Usage rules").
 pub(super) fn by_weight(mut services: Vec<SrvRecord>, rng: &mut Rng) -> Vec<SrvRecord> {
     services.retain(|it| !it.target.is_empty());
-    // Those without weight first, so that they are drawn only when chance gives zero.
+    // Those without weight first, so that they are drawn only when the random number is zero.
     services.sort_by_key(|it| (it.priority, it.weight != 0));
     let mut ordered = Vec::with_capacity(services.len());
     while let Some(priority) = services.first().map(|it| it.priority) {
         let alike = services.iter().take_while(|it| it.priority == priority);
         let total: u64 = alike.map(|it| u64::from(it.weight)).sum();
         let mut left = rng.u64() % (total + 1);
-        // The first whose running sum reaches what was drawn.
+        // The first with a running sum that reaches the random number.
         let drawn = services.iter().take_while(|it| it.priority == priority).position(|it| {
             let is_it = u64::from(it.weight) >= left;
             left = left.saturating_sub(it.weight.into());
@@ -37,8 +37,8 @@ pub(super) fn by_weight(mut services: Vec<SrvRecord>, rng: &mut Rng) -> Vec<SrvR
     ordered
 }
 
-/// The families in turn, each in the order it was given, beginning with the first (RFC 8305 §4); each
-/// address once.
+/// Returns the families in turn, each in the order it was given, beginning with the first (RFC 8305
+/// §4); each address once.
 pub(super) fn in_turn(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
     let Some(first) = addresses.first() else { return Vec::new() };
     let (one, other): (Vec<_>, Vec<_>) =

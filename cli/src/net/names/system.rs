@@ -1,9 +1,9 @@
-//! The resolvers of this machine: its own for addresses, which knows the hosts file and whatever else
-//! the system is set up with; and, for SRV records, which it cannot be asked for, the nameservers that
-//! it uses, asked directly.
+//! The resolvers of this machine: its own for addresses, which reads the hosts file and the
+//! system's other sources; and, for SRV records, which it does not support, the nameservers that it
+//! uses, asked directly.
 //!
 //! It decides which nameservers are asked. One that is a port of this program is not: its answers
-//! might come through the tunnel that is to be dialled, and there would never be one.
+//! might come through the tunnel that is to be dialled, which could then never be established.
 
 use std::io;
 use std::net::SocketAddr;
@@ -52,7 +52,7 @@ async fn services(
     if servers.is_empty() {
         return Err(io::Error::new(io::ErrorKind::NotFound, "there is no nameserver to ask"));
     }
-    // Without the search list: the name is whole.
+    // Without the search list: the name is complete.
     let config = ResolverConfig::from_name_servers(servers);
     let provider = TokioRuntimeProvider::default();
     let mut builder = TokioResolver::builder_with_config(config, provider).with_options(options);
@@ -72,7 +72,7 @@ async fn services(
     Ok(records.collect())
 }
 
-/// Whether one of our ports would answer for a nameserver.
+/// Returns true if a port of this program is a nameserver.
 fn is_ours(server: &NameServerConfig, ours: &[SocketAddr]) -> bool {
     let is_here = |it: &SocketAddr| match it.ip().is_unspecified() {
         true => server.ip.is_loopback(),

@@ -1,5 +1,4 @@
-//! What is asked, in which order, and when an old answer has to do: against a source that answers as
-//! it is told.
+//! What is looked up, in which order, and when an old answer is used: against a scripted source.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;

@@ -1,9 +1,9 @@
-//! Asks the gateway itself, by PCP, NAT-PMP or UPnP. It decides how long each question may take; what
-//! an answer is worth is `rules`' to say.
+//! Asks the gateway itself, by PCP, NAT-PMP or UPnP. It decides how long each question may take;
+//! `rules` judges the answers.
 //!
-//! Every exchange is bounded in time here, and in size by the crates that make it: a datagram of PCP
-//! and NAT-PMP is read into a buffer of its longest, a document of UPnP to 1 MiB. Only the
-//! default gateway is asked to map by UPnP; of others that answer the search no more than their own
+//! Every exchange is bounded in time here, and in size by the crates that make it: a datagram of
+//! PCP and NAT-PMP is read into a buffer of its maximum length, a document of UPnP to 1 MiB. Only
+//! the default gateway is asked to map by UPnP; of others that answer the search only their own
 //! description is fetched, from the address that answered.
 
 use std::fmt::Display;
@@ -36,7 +36,7 @@ const PATIENCE: TimeoutConfig = TimeoutConfig {
     max_retry_timeout: None,
 };
 
-/// What the gateway's table of mappings calls this one.
+/// The name of this mapping in the gateway's table.
 const DESCRIPTION: &str = "adit";
 
 /// The gateway to ask, and the socket to map.
@@ -48,12 +48,12 @@ pub(super) struct MappingTarget {
 }
 
 impl MappingTarget {
-    /// Of the socket that is bound to `bound`, on the network of now; nothing where no mapping is of
-    /// use: without a gateway, or with an address that needs none.
+    /// Returns the target for the socket that is bound to `bound`, on the present network. Returns
+    /// `None` if a mapping is of no use: without a gateway, or with an address that needs none.
     pub(super) fn of(bound: SocketAddr) -> Option<Self> {
         let gateway = gateway()?;
         let port = NonZeroU16::new(bound.port())?;
-        // Connecting a UDP socket sends nothing, and shows which address the gateway would see.
+        // Connecting a UDP socket sends no packet, and shows which address the gateway would see.
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
         socket.connect((gateway, crab_nat::GATEWAY_PORT)).ok()?;
         let IpAddr::V4(local) = socket.local_addr().ok()?.ip() else { return None };
@@ -73,7 +73,7 @@ fn gateway() -> Option<Ipv4Addr> {
     netdev::get_default_gateway().ok()?.ipv4.first().copied()
 }
 
-/// A gateway that maps ports; the tests have one of their own.
+/// A gateway that maps ports; the tests have an implementation of their own.
 pub(super) trait PortMapper {
     /// What is needed to renew a mapping, or to end it.
     type Held: Send;
@@ -91,7 +91,7 @@ pub(super) trait PortMapper {
     /// Asks for more time.
     fn renew(&self, held: &mut Self::Held) -> impl Future<Output = Result<Grant, String>> + Send;
 
-    /// Gives it back.
+    /// Releases it.
     fn close(&self, held: Self::Held) -> impl Future<Output = ()> + Send;
 }
 
@@ -167,7 +167,7 @@ impl PortMapper for SystemGateway {
     }
 
     async fn close(&self, held: ActiveMapping) {
-        // It ends by itself where this does not get through.
+        // It expires by itself if this is lost.
         match held {
             ActiveMapping::Datagrams(mapping) => {
                 drop(timeout(ANSWER_TIMEOUT, mapping.try_drop()).await)
@@ -179,7 +179,7 @@ impl PortMapper for SystemGateway {
     }
 }
 
-/// What a mapping grants; NAT-PMP has a question of its own for the address.
+/// Returns what a mapping grants; NAT-PMP has a separate question for the address.
 async fn grant(mapping: &PortMapping) -> Result<Grant, String> {
     let ip = match mapping.mapping_type() {
         PortMappingType::Pcp { external_ip, .. } => external_ip,
@@ -193,7 +193,8 @@ async fn grant(mapping: &PortMapping) -> Result<Grant, String> {
 }
 
 async fn open_upnp(target: MappingTarget) -> Result<(ActiveMapping, Grant), String> {
-    // Gateways answer the question that is sent to them alone, and old ones that to all.
+    // Gateways answer a search that is sent to them alone, and old ones only one that is sent to
+    // all.
     let all = Ipv4Addr::new(239, 255, 255, 250);
     let gateway = match find(target, target.gateway).await {
         Ok(found) => found,
@@ -266,7 +267,8 @@ fn seconds(time: Duration) -> u32 {
     u32::try_from(time.as_secs()).unwrap_or(u32::MAX)
 }
 
-/// Whether an address at which a relay sees this socket is another than its own: there is a NAT.
+/// Returns true if an address at which a relay sees this socket is another than its own: there is a
+/// NAT.
 pub(crate) fn is_translated(seen: SocketAddr) -> bool {
     let ip = seen.ip().to_canonical();
     ip.is_ipv4() && !ip.is_loopback() && !interfaces::addresses().contains(&ip)
@@ -279,7 +281,7 @@ mod tests {
 
     use super::*;
 
-    /// Where the one that answers the search is. It is no gateway of this machine's.
+    /// The address of the device that answers the search. It is not a gateway of this machine.
     const HOST: Ipv4Addr = Ipv4Addr::new(127, 43, 19, 0);
 
     const DEVICE: &str = "<root><device><deviceList><device><serviceList><service>\
@@ -288,7 +290,7 @@ mod tests {
         </service></serviceList></device></deviceList></device></root>";
     const ACTIONS: &str = "<scpd><actionList></actionList></scpd>";
 
-    /// Answers searches, each with its own description, for as long as the process lives.
+    /// Answers searches, each with its own description, for the life of the process.
     fn answer_searches() {
         let socket = UdpSocket::bind((HOST, 1_900)).expect("the port of UPnP is free there");
         let pages = TcpListener::bind((HOST, 0)).expect("a port");

@@ -1,8 +1,9 @@
-//! Has the gateway of a home network map the node's socket (PCP, NAT-PMP, UPnP), so that peers reach
-//! it where no NAT lets them meet: asked for in the background, kept, and given back at the end.
+//! Makes the gateway of a home network map the node's socket (PCP, NAT-PMP, UPnP), so that peers
+//! reach it where NATs prevent a direct path: requested in the background, kept, and released at
+//! the end.
 //!
-//! It decides when a gateway is asked, and what its status is; nothing ever waits for it. A gateway is
-//! trusted with nothing: its answer is one more address that peers probe.
+//! It decides when a gateway is asked, and what its status is; no other part waits for it. A
+//! gateway is not trusted: its answer is one more address that peers probe.
 
 mod ask;
 mod rules;
@@ -23,24 +24,24 @@ use self::ask::{MappingTarget, PortMapper, SystemGateway};
 pub(crate) use self::rules::Protocol;
 use self::rules::{Grant, again, plain, renewal};
 
-/// How long a change of networks is waited out: addresses and routes come one after the other.
+/// How long to wait after a change of networks: addresses and routes change one after the other.
 const SETTLED: Duration = Duration::from_secs(1);
 
-/// How long the end of the program waits for the gateway to take a mapping back.
+/// How long the end of the program waits for the gateway to release a mapping.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What is known of the gateway.
+/// The state of the gateway.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub(crate) enum PortMappingState {
-    /// Nobody was asked: no relay has seen a NAT yet, or it was switched off.
+    /// No gateway was asked: no relay has seen a NAT yet, or it was switched off.
     #[default]
     NotAsked,
     /// This machine has no gateway, or no address that needs it.
     NotNeeded,
-    /// Nothing is mapped, and this is what came of each protocol.
+    /// No port is mapped; the result of each protocol.
     None { gateway: Ipv4Addr, why: Vec<String> },
-    /// Somebody outside reaches the socket there.
+    /// Peers outside reach the socket there.
     Mapped { protocol: Protocol, gateway: Ipv4Addr, external: SocketAddr },
 }
 
@@ -68,7 +69,7 @@ impl fmt::Display for PortMappingState {
     }
 }
 
-/// Where what is known of a node's gateway is looked up.
+/// The present state of a node's gateway.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct PortMappingStatus(Arc<Mutex<PortMappingState>>);
 
@@ -82,18 +83,18 @@ impl PortMappingStatus {
     }
 }
 
-/// Keeps a node's socket mapped for as long as this lives; what is mapped then is given back in the
+/// Keeps a node's socket mapped for as long as this lives, and then releases the mapping in the
 /// background.
 #[derive(Debug)]
 pub(crate) struct PortMappingTask {
     stop: watch::Sender<bool>,
-    /// Closed once there is nothing left to give back.
+    /// Closed once there is no mapping left to release.
     done: watch::Receiver<()>,
 }
 
 impl PortMappingTask {
-    /// Begins once a relay sees the node, whose socket is bound to `bound`, behind a NAT;
-    /// `changed` reports other networks.
+    /// Starts once a relay sees the node, with its socket bound to `bound`, behind a NAT; `changed`
+    /// reports other networks.
     pub(crate) fn start(
         (handle, bound): (Handle, SocketAddr),
         port_mapping: PortMappingStatus,
@@ -117,7 +118,7 @@ impl PortMappingTask {
         Self { stop, done }
     }
 
-    /// Has the gateway take back what it maps, for a moment at most.
+    /// Makes the gateway release its mapping, for a moment at most.
     pub(crate) async fn release(&self) {
         self.stop.send_replace(true);
         let mut done = self.done.clone();
@@ -126,7 +127,7 @@ impl PortMappingTask {
     }
 }
 
-/// Maps a socket for a moment, to find out whether the gateway would.
+/// Maps a socket for a moment, to determine whether the gateway would.
 pub(crate) async fn probe(bound: SocketAddr) -> PortMappingState {
     let mapper = SystemGateway { bound };
     let Some(target) = mapper.target() else { return PortMappingState::NotNeeded };
@@ -152,8 +153,8 @@ fn publish(handle: &Handle, port_mapping: &PortMappingStatus, state: PortMapping
     port_mapping.set(state);
 }
 
-/// Waits for a relay that sees the socket at an address that is not this machine's; gives whether one
-/// did before the node ended.
+/// Waits for a relay that sees the socket at an address that is not this machine's. Returns true if
+/// one did before the node ended.
 async fn is_behind_nat(mut events: Events) -> bool {
     while let Some(event) = events.next().await {
         if let Event::Observed { address, .. } = event
@@ -165,7 +166,7 @@ async fn is_behind_nat(mut events: Events) -> bool {
     false
 }
 
-/// What the loop is interrupted by.
+/// What interrupts the loop.
 struct Interrupts {
     stopped: watch::Receiver<bool>,
     changed: watch::Receiver<()>,
@@ -182,7 +183,7 @@ enum Wake {
 impl Interrupts {
     /// Completes when it is to end.
     async fn stop(&mut self) {
-        // A sender that is gone wants nothing any more.
+        // If the sender is dropped, it is to end as well.
         let _ = self.stopped.wait_for(|is_stopped| *is_stopped).await;
     }
 
@@ -212,7 +213,8 @@ impl Interrupts {
     }
 }
 
-/// Asks until something is mapped, keeps it, and begins again when it is lost or the network changes.
+/// Asks until a port is mapped, keeps the mapping, and begins again when it is lost or the network
+/// changes.
 async fn keep<A: PortMapper>(
     mapper: &A,
     signals: &mut Interrupts,
@@ -251,7 +253,7 @@ async fn keep<A: PortMapper>(
     }
 }
 
-/// The first protocol by which the gateway maps anything of use, or what came of each.
+/// Returns the mapping of the first protocol that grants a useful one, or the result of each.
 async fn first<A: PortMapper>(
     mapper: &A,
     target: MappingTarget,
@@ -281,7 +283,7 @@ async fn first<A: PortMapper>(
     Err(PortMappingState::None { gateway, why })
 }
 
-/// Renews a mapping until it is lost, the network is another, or it is to end; it is given back then.
+/// Renews a mapping until it is lost, the network changes, or it is to end; then it is released.
 async fn hold<A: PortMapper>(
     mapper: &A,
     target: MappingTarget,

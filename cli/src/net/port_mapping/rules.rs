@@ -1,7 +1,7 @@
-//! What is asked of a gateway, and what of its answers is taken: which protocols in which order, which
-//! addresses count, when a mapping is renewed, and when a gateway is asked again.
+//! Which questions a gateway gets, and which of its answers are used: which protocols in which
+//! order, which addresses count, when a mapping is renewed, and when a gateway is asked again.
 //!
-//! Values in, values out: it asks nobody and reads no clock. A gateway's word is a stranger's.
+//! Values in, values out: it does no IO and reads no clock. A gateway's answer is untrusted.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -9,18 +9,18 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-/// How long a mapping is asked for: what RFC 6886 recommends is twice that, and what a crash leaves
-/// behind goes sooner.
+/// Requested lifetime of a mapping: RFC 6886 recommends twice that, and what a crash leaves behind
+/// expires sooner.
 pub(super) const LIFETIME: Duration = Duration::from_secs(3_600);
 
-/// The shortest mapping that is kept: one that ends sooner is renewed more often than it is worth.
+/// The shortest mapping that is kept: one that expires sooner is renewed too often for its use.
 const SHORTEST: Duration = Duration::from_secs(60);
 
-/// Pause before a gateway that maps nothing is asked again, doubled up to the longest: most never
-/// will, and one that was restarted answers some day.
+/// Pause before a gateway without a mapping is asked again, doubled up to the longest: most never
+/// map a port, but one that was restarted may answer later.
 const RETRY_DELAY: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(3_600));
 
-/// Characters of a gateway's own words that are shown.
+/// Maximum number of characters shown of a gateway's own message.
 const LONGEST_WORDS: usize = 160;
 
 /// A protocol by which a gateway maps ports.
@@ -39,7 +39,7 @@ impl Protocol {
     /// From the most informative protocol to the most expensive one.
     pub(super) const ORDER: [Self; 3] = [Self::Pcp, Self::NatPmp, Self::Upnp];
 
-    /// Returns the word that programs know it by.
+    /// Returns its name for programs.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Pcp => "pcp",
@@ -67,7 +67,7 @@ pub(super) struct Grant {
 }
 
 impl Grant {
-    /// The same, if it is of use.
+    /// Returns the same, if it is of use.
     ///
     /// # Errors
     /// Why it is not.
@@ -88,30 +88,30 @@ impl Grant {
     }
 }
 
-/// When a mapping that is good for `left` is renewed: at half of it (RFC 6887 §11.2.1), and at half of
-/// what is left each time that fails. Nothing where it is too late.
+/// Returns when a mapping that is valid for `left` is renewed: at half of it (RFC 6887 §11.2.1),
+/// and at half of what is left each time that fails. Returns `None` if it is too late.
 pub(super) fn renewal(left: Duration) -> Option<Duration> {
     (left >= SHORTEST / 4).then(|| left / 2)
 }
 
-/// The pause after the gateway mapped nothing this many times in a row.
+/// Returns the pause after the gateway failed to map this many times in a row.
 pub(super) fn again(failures: u32) -> Duration {
     let (first, longest) = RETRY_DELAY;
     first.saturating_mul(2u32.saturating_pow(failures.saturating_sub(1))).min(longest)
 }
 
-/// Whether an address of this machine is one that only a NAT leads to.
+/// Returns true if an address of this machine is reachable only through a NAT.
 pub(super) fn is_behind_nat(local: Ipv4Addr) -> bool {
     local.is_private() || is_shared(local)
 }
 
-/// Shared by the customers of a carrier (RFC 6598).
+/// Returns true for the addresses that customers of a carrier share (RFC 6598).
 const fn is_shared(ip: Ipv4Addr) -> bool {
     let [a, b, ..] = ip.octets();
     a == 100 && b & 0xc0 == 64
 }
 
-/// Whether the internet leads to an address, as far as the address shows.
+/// Returns true if an address is reachable from the internet, as far as the address shows.
 fn is_global(ip: IpAddr) -> bool {
     let IpAddr::V4(ip) = ip.to_canonical() else { return false };
     let [first, ..] = ip.octets();
@@ -124,8 +124,8 @@ fn is_global(ip: IpAddr) -> bool {
         || first >= 240)
 }
 
-/// The message of a gateway or a library about a failure, without control characters and no longer than
-/// a line.
+/// Returns the message of a gateway or a library about a failure, without control characters and no
+/// longer than a line.
 pub(super) fn plain(said: &str) -> String {
     let replace = |c: char| if c.is_control() { '\u{fffd}' } else { c };
     said.chars().map(replace).take(LONGEST_WORDS).collect()
@@ -142,7 +142,7 @@ pub(super) fn default_gateway(routes: &str) -> Option<Ipv4Addr> {
         let [_, destination, gateway, _, _, _, metric, mask, ..] = words[..] else { return None };
         let number = |word: &str| u32::from_str_radix(word, 16).ok();
         let is_default = number(destination)? == 0 && number(mask)? == 0;
-        // The file has the bytes of the address as the machine reads them as a number.
+        // The file prints the address's bytes as a number in the machine's byte order.
         let gateway = Ipv4Addr::from(number(gateway)?.to_ne_bytes());
         let metric: u32 = metric.parse().ok()?;
         (is_default && !gateway.is_unspecified()).then_some((metric, gateway))

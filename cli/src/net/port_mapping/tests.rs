@@ -1,5 +1,5 @@
-//! The loop in virtual time, with a gateway that does as it is told; and the real protocols against a
-//! small responder on loopback.
+//! The loop in virtual time, with a scripted gateway; and the real protocols against a small
+//! responder on loopback.
 
 use std::collections::VecDeque;
 use std::num::NonZeroU16;
@@ -19,11 +19,11 @@ fn granted(external: &str) -> Result<Grant, String> {
     Ok(Grant { external: external.parse().unwrap(), lifetime: LIFETIME })
 }
 
-/// A gateway that answers by a list, and then not any more.
+/// A gateway that answers by a list, and then not at all.
 struct Scripted {
     target: Mutex<Option<MappingTarget>>,
     answers: Mutex<VecDeque<Result<Grant, String>>>,
-    /// What was asked, with the time in seconds.
+    /// The questions, with the time in seconds.
     asked: Mutex<Vec<(u64, String)>>,
     began: Instant,
 }
@@ -73,8 +73,8 @@ impl PortMapper for Scripted {
     }
 }
 
-/// Lets the loop run for some seconds, does something, lets it run on, and stops it. Gives what was
-/// told.
+/// Lets the loop run for some seconds, runs a closure, lets it run on, and stops it. Returns the
+/// states that it reported.
 async fn run(
     gateway: &Scripted,
     first: u64,
@@ -159,7 +159,7 @@ async fn a_gateway_behind_another_nat_is_refused_with_its_reason_and_asked_ever_
     let opened: Vec<u64> =
         asked.iter().filter(|(_, what)| what == "open PCP").map(|(at, _)| *at).collect();
     assert_eq!(opened, [0, 60, 180, 420]);
-    // What is of no use is not left there.
+    // A useless mapping is released.
     assert_eq!(asked.iter().filter(|(_, what)| what.starts_with("close")).count(), 3);
 }
 
@@ -188,8 +188,8 @@ async fn a_change_of_networks_ends_the_pause_and_an_address_that_needs_none_asks
     assert!(public.asked().is_empty());
 }
 
-/// Answers NAT-PMP on a loopback address of its own, as a gateway whose address outside is `external`;
-/// nothing where that address cannot be bound.
+/// Answers NAT-PMP on a loopback address of its own, as a gateway with the address `external`
+/// outside. Returns `None` if that address cannot be bound.
 #[cfg(target_os = "linux")]
 fn responder(at: Ipv4Addr, external: Ipv4Addr) -> Option<std::thread::JoinHandle<Vec<Vec<u8>>>> {
     let socket = std::net::UdpSocket::bind((at, crab_nat::GATEWAY_PORT)).ok()?;
@@ -201,14 +201,14 @@ fn responder(at: Ipv4Addr, external: Ipv4Addr) -> Option<std::thread::JoinHandle
             heard.push(asked.clone());
             let answer = match asked[..] {
                 [0, 0] => [&[0, 128, 0, 0, 0, 0, 0, 9][..], &external.octets()].concat(),
-                // The port inside is 7000 outside; a lifetime of 0 takes it back.
+                // The port inside is 7000 outside; a lifetime of 0 releases it.
                 [0, 1, _, _, a, b, _, _, l1, l2, l3, l4] => {
                     let is_end = [l1, l2, l3, l4] == [0; 4];
                     let port: u16 = if is_end { 0 } else { 7_000 };
                     let [p, q] = port.to_be_bytes();
                     vec![0, 129, 0, 0, 0, 0, 0, 9, a, b, p, q, l1, l2, l3, l4]
                 }
-                // PCP: not this version.
+                // PCP: unsupported version.
                 _ => vec![0, 128, 0, 1, 0, 0, 0, 9],
             };
             socket.send_to(&answer, from).unwrap();

@@ -1,6 +1,6 @@
-//! The relay's second socket: clients that ask at two ports of one relay learn whether their NAT gives
-//! every destination another address (RFC 4787 §4.1). The core decides what is answered; here
-//! datagrams go in and out, and each is forgotten.
+//! The relay's second socket: clients that ask at two ports of one relay learn whether their NAT
+//! maps them to another address for each destination (RFC 4787 §4.1). The core decides the answers;
+//! this file sends and receives datagrams, and keeps none.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use tokio::net::UdpSocket;
 use crate::base::exit::ExitError;
 use crate::base::task::Background;
 
-/// A socket that answers, for as long as it lives.
+/// A socket that answers for as long as it lives.
 #[derive(Debug)]
 pub(super) struct AddressDiscovery {
     pub(super) local: SocketAddr,
@@ -20,7 +20,7 @@ pub(super) struct AddressDiscovery {
 }
 
 impl AddressDiscovery {
-    /// Answers at `address`.
+    /// Starts answering at `address`.
     ///
     /// # Errors
     /// A sentence about the address.
@@ -40,7 +40,7 @@ impl AddressDiscovery {
     }
 }
 
-/// A socket of the address's family; an IPv6 wildcard takes IPv4 as well.
+/// Binds a socket of the address's family; an IPv6 wildcard accepts IPv4 as well.
 fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
     use socket2::{Domain, Protocol, Socket, Type};
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
@@ -53,29 +53,29 @@ fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
 }
 
 async fn answer(socket: UdpSocket, responder: Responder) {
-    // What is longer than a question is none.
+    // A datagram that is longer than a question is not one.
     let mut question = [0; LEN + 1];
     loop {
         match socket.recv_from(&mut question).await {
             Ok((length, source)) => {
                 let source = plain(source);
                 if let Some(answer) = responder.answer(&question[..length], source) {
-                    // One that cannot be sent now is lost, as on any network.
+                    // An answer that cannot be sent now is lost, as on any network.
                     let _ = socket.try_send_to(&answer, mapped(source, &socket));
                 }
             }
-            // An earlier answer came back as unreachable; the socket itself is well.
+            // An earlier answer was returned as unreachable; the socket itself works.
             Err(error) => tracing::trace!(%error, "address discovery"),
         }
     }
 }
 
-/// An IPv4 address as what it is, which sockets for both families write as IPv6.
+/// Returns an IPv4 address as such, which sockets for both families write as IPv6.
 fn plain(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// The same as this socket writes it.
+/// Returns an address as this socket writes it.
 fn mapped(address: SocketAddr, socket: &UdpSocket) -> SocketAddr {
     let is_v6 = socket.local_addr().is_ok_and(|local| local.is_ipv6());
     match address.ip() {

@@ -1,5 +1,5 @@
-//! A relay's key, and the certificate that it signs for itself: made once, and the same on every
-//! start, since clients know the relay by nothing else.
+//! A relay's key, and its self-signed certificate: made once, and the same on every start, since
+//! clients identify the relay by its key alone.
 //!
 //! ```text
 //! relay/identity.pem  the key and the certificate, 0600
@@ -24,13 +24,13 @@ pub(super) struct RelayIdentity {
     pub(super) identity: Identity,
     /// The same for TLS over TCP.
     pub(super) door: carrier::Identity,
-    /// What clients know it by.
+    /// The digest by which clients identify it.
     pub(super) key: KeyDigest,
     _claim: Lock,
 }
 
 impl RelayIdentity {
-    /// That of a home, made now if there is none.
+    /// Returns the key of a home, and makes one if there is none.
     ///
     /// # Errors
     /// A sentence about a file, or that another process has it, with its id.
@@ -67,8 +67,8 @@ fn read(path: &Path) -> Result<(Identity, carrier::Identity, KeyDigest), ExitErr
     key.map(|key| (identity, door, key)).ok_or_else(|| wrong(&"its certificate is none"))
 }
 
-/// A new key and its certificate, as one PEM text. Nobody looks at how long that is good: it is the
-/// key that is known.
+/// Returns a new key and its certificate, as one PEM text. Clients ignore its lifetime: they verify
+/// the key.
 fn make() -> Result<String, ExitError> {
     let broken = |error: rcgen::Error| {
         ExitError::new(Exit::Degraded, format!("no key can be made for the relay: {error}"))

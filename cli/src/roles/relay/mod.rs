@@ -1,6 +1,6 @@
-//! The relay: a node on a public address that brings agents and connectors together and passes on what
-//! they cannot send each other directly. It decides where it listens and what it calls itself;
-//! the core decides who may do what there, and nobody can read what is forwarded.
+//! The relay: a node on a public address that connects agents and connectors and forwards what they
+//! cannot send each other directly. It decides where it listens and how clients address it; the
+//! core decides the permissions, and the relay cannot read what it forwards.
 
 mod discovery;
 mod identity;
@@ -35,19 +35,19 @@ use crate::roles::shutdown::shut_down;
 /// Bytes in a megabit.
 const BYTES_PER_MBIT: u64 = 125_000;
 
-/// The part of a second's bytes that may come in one burst, beyond a gigabit a second.
+/// The part of a second's bytes that may come in one burst, above a gigabit a second.
 const AT_ONCE: u64 = 60;
 
-/// What a relay is to do.
+/// The plan of a relay.
 #[derive(Debug)]
 pub(crate) struct RelayPlan {
     pub(crate) listen: SocketAddr,
-    /// The port of the second socket; the one after the first's, if none was named.
+    /// The port of the second socket. The default is the port after the first.
     pub(crate) discovery_port: Option<u16>,
     pub(crate) tcp_port: TcpPort,
-    /// Where clients reach it, if not at its own addresses.
+    /// Addresses at which clients reach it, if not at its own.
     pub(crate) advertise: Vec<HostPort>,
-    /// The meshes whose members may use it; without any, every mesh.
+    /// The meshes whose members may use it. The default is every mesh.
     pub(crate) meshes: BTreeSet<KeyDigest>,
     pub(crate) mbits_per_client: Option<NonZeroU32>,
 }
@@ -56,15 +56,15 @@ pub(crate) struct RelayPlan {
 #[derive(Debug, Serialize)]
 pub(crate) struct RelayAnnouncement {
     pub(crate) relay: RelayAddress,
-    /// The same by each of its addresses.
+    /// The same at each of its addresses.
     addresses: Vec<RelayAddress>,
     listen: SocketAddr,
     discovery: SocketAddr,
-    /// Where it takes TLS over TCP, if it does.
+    /// The address at which it accepts TLS over TCP, if it does.
     tcp: Option<SocketAddr>,
 }
 
-/// A relay at work.
+/// A running relay.
 pub(crate) struct RunningRelay {
     node: RunningNode,
     ended: Pin<Box<dyn Future<Output = ()> + Send>>,
@@ -78,7 +78,7 @@ pub(crate) struct RunningRelay {
 /// Starts a relay as planned.
 ///
 /// # Errors
-/// What of the plan cannot work.
+/// Which part of the plan cannot work.
 pub(crate) async fn start(plan: RelayPlan, home: &Home) -> Result<RunningRelay, ExitError> {
     let own = RelayIdentity::open_or_create(home)?;
     let ended = Box::pin(signals::asked_to_end()?);
@@ -117,10 +117,10 @@ impl RunningRelay {
         &self.announcement
     }
 
-    /// Works until a signal.
+    /// Runs until a signal.
     ///
     /// # Errors
-    /// When the socket fails.
+    /// If the socket fails.
     pub(crate) async fn until_asked_to_end(mut self) -> Result<(), ExitError> {
         tokio::select! {
             stop = self.node.driver.ended() => Err(stop),
@@ -129,7 +129,7 @@ impl RunningRelay {
     }
 }
 
-/// The port after the first one, or any where the first is any.
+/// Returns the port after the first one, or any if the first is any.
 fn second_port(plan: &RelayPlan) -> u16 {
     let next = match plan.listen.port() {
         0 | u16::MAX => 0,
@@ -163,7 +163,7 @@ async fn settings(plan: &RelayPlan, port: u16, second: u16) -> relay::Config {
     relay::Config {
         meshes: (!plan.meshes.is_empty()).then(|| plan.meshes.clone()),
         discovery,
-        // As much time of it as by default, and no less: a burst is due to a window, not to a rate.
+        // At least the burst time of the default: a burst depends on a window, not on a rate.
         bytes_at_once: usual.bytes_at_once.max(bytes_per_second / AT_ONCE),
         bytes_per_second,
         ..usual

@@ -1,5 +1,5 @@
-//! The relay's TCP port, for clients whose network lets no UDP through. It decides whether a port that
-//! cannot be had ends the relay; what comes in there is the carrier's business.
+//! The relay's TCP port, for clients on networks that block UDP. It decides whether a port that
+//! cannot be bound ends the relay; the TCP fallback handles the connections.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
@@ -7,13 +7,13 @@ use std::net::{IpAddr, SocketAddr, TcpListener};
 use crate::address::TCP_PORT;
 use crate::base::exit::ExitError;
 
-/// Connections that may wait to be taken.
+/// Maximum number of connections that wait to be accepted.
 const BACKLOG: i32 = 1_024;
 
-/// Which port is wanted.
+/// The requested port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TcpPort {
-    /// The usual one, if it can be had.
+    /// The default, if it can be bound.
     Usual,
     /// This one; any for 0.
     Port(u16),
@@ -30,7 +30,8 @@ impl TcpPort {
     }
 }
 
-/// Listens at the port that is wanted. Without the usual one it is warned, and UDP works as ever.
+/// Listens at the requested port. If the default port is unavailable, it logs a warning, and UDP
+/// works as before.
 ///
 /// # Errors
 /// A sentence about a port that was named.
@@ -63,15 +64,15 @@ fn usual(address: SocketAddr) -> Option<TcpListener> {
     }
 }
 
-/// A listener of the address's family; an IPv6 wildcard takes IPv4 as well. A relay that has just ended
-/// does not hold the port.
+/// Returns a listener of the address's family; an IPv6 wildcard accepts IPv4 as well. A relay that
+/// has just ended does not block the port.
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     use socket2::{Domain, Protocol, Socket, Type};
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
     }
-    // Elsewhere this would share the port with whoever has it.
+    // On other systems this would share the port with another process.
     if cfg!(unix) {
         socket.set_reuse_address(true)?;
     }

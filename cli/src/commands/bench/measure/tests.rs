@@ -32,7 +32,7 @@ async fn round_trips_are_timed_alone_and_beside_bulk() {
 
 #[tokio::test]
 async fn streams_are_opened_and_closed_again() {
-    // A place may be given back a moment after the last byte.
+    // The connector may free a place a moment after the last byte.
     let world = TestTunnel::new(64).await;
     let figure = new_streams(&world.peer, 16, MOMENT).await.unwrap();
     let BenchFigure::NewStreams { count, took, .. } = figure else { panic!("{figure:?}") };

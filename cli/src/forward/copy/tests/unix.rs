@@ -1,10 +1,10 @@
-//! A Unix socket is carried as TCP is, except that it knows no reset: what breaks is closed.
+//! A Unix socket is copied as TCP is, except that it has no reset: what breaks is closed.
 
 use tokio::net::UnixStream;
 
 use super::*;
 
-/// A client, what it sends, what is sent to it, and the flow between.
+/// Returns a client, what it sends, what is sent to it, and the flow between.
 fn unix_flow() -> (UnixStream, Queue, Queue, Flow) {
     let (client, socket) = UnixStream::pair().unwrap();
     let (sent, received) = (Queue::default(), Queue::default());

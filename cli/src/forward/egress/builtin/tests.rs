@@ -1,4 +1,4 @@
-//! The built-in services as a member meets them.
+//! The built-in services as a member uses them.
 
 use adit_tokio::core::error::Failure;
 use adit_tokio::core::request::Request;
@@ -7,7 +7,7 @@ use tokio::time::timeout;
 use super::*;
 use crate::roles::world::{SOON, TestTunnel};
 
-/// Everything until the end.
+/// Reads everything until the end.
 async fn rest(recv: &mut RecvHalf) -> Result<Vec<u8>, StreamError> {
     let mut all = Vec::new();
     while let Some(chunk) = timeout(SOON, recv.read_chunk(usize::MAX)).await.unwrap()? {
@@ -43,7 +43,7 @@ async fn an_echo_that_nobody_reads_takes_no_more() {
         }
     };
     assert!(timeout(Duration::from_secs(1), endless).await.is_err());
-    // A stream window at each end, each way, is all there is room for.
+    // There is room for one stream window at each end, in each direction.
     assert!(taken < 6 << 20, "{taken} bytes were taken");
 }
 

@@ -1,4 +1,4 @@
-//! What may happen to a mesh's members and invites, and what may not.
+//! Which changes of a mesh's members and invites are allowed, and which are not.
 
 use super::*;
 

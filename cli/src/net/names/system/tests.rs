@@ -7,7 +7,8 @@ use tokio::net::UdpSocket;
 
 use super::*;
 
-/// A nameserver that answers every question with two SRV records, or with none such name.
+/// Starts a nameserver that answers every question with two SRV records, or that there is no such
+/// name.
 async fn nameserver(is_known: bool) -> SocketAddr {
     let socket = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
     let address = socket.local_addr().unwrap();
@@ -21,7 +22,7 @@ async fn nameserver(is_known: bool) -> SocketAddr {
     address
 }
 
-/// An answer by the letter of RFC 1035 §4 and RFC 2782.
+/// Returns an answer in the format of RFC 1035 §4 and RFC 2782.
 fn answer(question: &[u8], is_known: bool) -> Vec<u8> {
     let end = 12 + question[12..].iter().position(|byte| *byte == 0).unwrap() + 5;
     let (flags, count) = if is_known { (0x8180_u16, 2_u16) } else { (0x8183, 0) };
