@@ -211,7 +211,7 @@ fn a_device_whose_certificate_ends_and_is_not_renewed_is_cut_off_and_told_when()
         "{said}"
     );
     let log = connected.log();
-    assert!(log.contains("this machine's certificate is not renewed: overloaded: "), "{log}");
+    assert!(log.contains("this machine's certificate was not renewed: overloaded: "), "{log}");
 }
 
 #[test]

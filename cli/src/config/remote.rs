@@ -31,12 +31,14 @@ pub(crate) struct RemoteConnector {
     pub(crate) service: Option<ServiceName>,
     /// The name that its certificate must carry.
     pub(crate) name: String,
+    /// What people call it, where that is not its name.
+    pub(crate) title: Option<String>,
 }
 
 /// Which connector an agent dials, and with what identity.
 #[derive(Debug, Clone)]
 pub(crate) enum AgentTarget {
-    /// The one of an invite that this machine followed, by the name it is known under.
+    /// The one of an invite that this machine redeemed, by the name it is saved under.
     Known(String),
     /// One that the file describes.
     Given(RemoteConnector, TlsFiles),
@@ -45,7 +47,18 @@ pub(crate) enum AgentTarget {
 impl RemoteConnector {
     /// One that is reached at its own addresses.
     pub(crate) const fn at(addresses: Vec<HostAddress>, name: String) -> Self {
-        Self { addresses, name, relays: Vec::new(), service: None }
+        Self { addresses, name, relays: Vec::new(), service: None, title: None }
+    }
+
+    /// The same, as people call it.
+    #[must_use]
+    pub(crate) fn called(self, title: String) -> Self {
+        Self { title: Some(title), ..self }
+    }
+
+    /// Returns what to call it in a sentence.
+    pub(crate) fn title(&self) -> &str {
+        self.title.as_deref().unwrap_or(&self.name)
     }
 
     /// The same, also by these relays, where it is asked for `service`.
@@ -77,14 +90,14 @@ impl RemoteKeys {
         match (self.known, self.name, tls) {
             (Some(known), None, None) if self.address.is_empty() => Ok(AgentTarget::Known(known)),
             (Some(_), ..) => Err(wrong(
-                "\"known\" says all there is to say; remove \"address\", \"name\" and the section [tls]",
+                "\"known\" is enough; remove \"address\", \"name\" and the section [tls]",
             )),
             (None, Some(name), Some(mut tls)) if has_way => {
                 tls.resolve(path);
                 Ok(AgentTarget::Given(RemoteConnector::at(self.address, name), tls))
             }
             (None, None, None) if self.address.is_empty() => Err(wrong(
-                "nothing says which one; add known = \"web\" for one you were invited to, or address, \
+                "the connector is missing; add known = \"web\" for one you were invited to, or address, \
                  name and a section [tls]",
             )),
             (None, None, _) => Err(wrong(

@@ -230,8 +230,8 @@ fn worse(before: DialError, now: DialError) -> DialError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use adit_tokio::core::retry::Policy;
     use crate::identity::throwaway::ThrowawayAuthority;
+    use adit_tokio::core::retry::Policy;
 
     const SOON: Duration = Duration::from_secs(5);
 
