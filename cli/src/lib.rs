@@ -68,6 +68,6 @@ pub fn main() -> ExitCode {
 /// times as much at 1.3 times the processor time.
 fn runtime() -> Result<tokio::runtime::Runtime, ExitError> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
-        ExitError::new(Exit::Degraded, format!("the system gave no event queue: {error}"))
+        ExitError::new(Exit::Degraded, format!("cannot create the async runtime: {error}"))
     })
 }

@@ -179,7 +179,7 @@ fn two_programs_on_one_identity_are_one_too_many_and_the_first_is_named() {
     let said = away.fails(&["connect", "web"], 2);
     let id = connected.id();
     let expected =
-        format!("\"web\" is offered here already, by the adit of process {id}; use that ");
+        format!("\"web\" is forwarded here already, by the adit of process {id}; use that ");
     assert!(said.starts_with(&expected), "{said}");
     assert_echoes(address, &connected);
 }

@@ -211,7 +211,7 @@ fn a_device_with_an_expired_certificate_is_cut_off_with_the_time() {
         "{said}"
     );
     let log = connected.log();
-    assert!(log.contains("this machine's certificate is not renewed: overloaded: "), "{log}");
+    assert!(log.contains("this machine's certificate was not renewed: overloaded: "), "{log}");
 }
 
 #[test]

@@ -268,7 +268,7 @@ fn killed_while_devices_race(target: &str, delay: u64) {
     let (mut exposing, invite) = home.expose_at(&listen, target, &[]);
     let start = Instant::now();
     let mut crowd = Crowd::start(4, &invite);
-    while !exposing.log().contains("guest came") && start.elapsed() < CROWD {
+    while !exposing.log().contains("guest connected") && start.elapsed() < CROWD {
         std::thread::sleep(Duration::from_millis(1));
     }
     std::thread::sleep(Duration::from_millis(delay));

@@ -185,7 +185,7 @@ fn a_device_that_was_invited_to_one_service_cannot_use_another() {
     let service = |name| format!("[[service]]\nname = \"{name}\"\ntcp = \"{}\"\n", echo_service());
     let _connecting = connector(&home, &(service("web") + &service("db")));
     let said = home.fails(&["invite", "new"], 2);
-    assert!(said.contains("offered: db, web; say which: adit invite new SERVICE"), "{said}");
+    assert!(said.contains("exposed: db, web; name one: adit invite new SERVICE"), "{said}");
     away.connect(&invite(&home, &["web"]), &[]).0.end();
 
     let (web, db) = (free_tcp(), free_tcp());

@@ -106,18 +106,23 @@ fn output_for_people_has_the_state_and_the_next_step() {
         assert!(shown.contains(part), "{part}: {shown}");
     }
     let shown = away.told(&["id", "show"]);
-    for part in ["A device of another's mesh\n", ", adit:service:web\n", "Known services: web\n"] {
+    for part in [
+        "This machine as a device of another mesh\n",
+        ", adit:service:web\n",
+        "Saved services: web\n",
+    ] {
         assert!(shown.contains(part), "{part}: {shown}");
     }
     let made = home.run(&["invite", "new"]);
     assert!(made.stdout.starts_with(b"adit1_"));
     let said = String::from_utf8_lossy(&made.stderr);
     let expected =
-        "Invite to \"web\", good once and for 15 min; on the other machine: adit connect INVITE\n";
+        "Invite to \"web\", valid once and for 15 min; on the other machine: adit connect INVITE\n";
     assert_eq!(said, expected);
     let listed = home.told(&["invite", "list"]);
     let lines: Vec<_> = listed.lines().collect();
-    assert!(lines[0].ends_with(&format!("  web  used by {device}")), "{listed}");
+    assert!(lines[0].contains("  web  used by "), "{listed}");
+    assert!(lines[0].ends_with(&format!(" ({device})")), "{listed}");
     assert!(lines[1].contains("  web  open, until 20"), "{listed}");
     let id = lines[1].split(' ').next().unwrap();
     assert_eq!(home.told(&["invite", "revoke", id]), format!("{id} is revoked\n"));
@@ -144,7 +149,10 @@ fn a_machine_without_an_identity_gets_the_next_step() {
         );
     }
     let said = machine.fails(&["connect", "web"], 2);
-    assert_eq!(said, "nothing is known of \"web\"; ask its owner for an invite: adit invite new");
+    assert_eq!(
+        said,
+        "there is no saved service \"web\"; ask its owner for an invite: adit invite new"
+    );
     assert!(!machine.home().exists(), "asking creates nothing");
 }
 
@@ -180,7 +188,7 @@ fn a_verified_configuration_is_explained() {
     let text = text.replace("known = \"web\"", "known = \"wep\"");
     let file = away.directory.write("a.toml", &text);
     let said = away.fails(&["config", "verify", file.to_str().unwrap()], 2);
-    assert_eq!(said, "nothing is known of \"wep\"; known here: web");
+    assert_eq!(said, "there is no saved service \"wep\"; saved here: web");
 }
 
 /// Returns the words that a help text lists under "Commands:".

@@ -161,7 +161,7 @@ fn every_figure_of_a_bench_is_a_line() {
     for (line, begin) in text.lines().zip(begins) {
         assert!(line.starts_with(begin), "{line}");
     }
-    assert!(text.contains(" Gbit/s, ") && text.contains(" round trips of 64 bytes)"), "{text}");
+    assert!(text.contains(" Gbit/s, ") && text.contains(" × 64 bytes)"), "{text}");
 }
 
 #[test]

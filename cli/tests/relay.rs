@@ -178,7 +178,7 @@ fn status_and_why_show_the_path_and_the_relays_clients() {
     assert!(direct.is_some(), "it does not go direct: {:#?}", peers(&away));
     let told = away.told(&["why", "web"]);
     assert!(told.contains("directly at ") && told.contains("why: "), "{told}");
-    assert!(told.contains("this end told the other: ") && told.contains("NAT here: "), "{told}");
+    assert!(told.contains("this end advertised: ") && told.contains("NAT here: "), "{told}");
     let told = away.json(&["why", "--json"]);
     assert_eq!(told["schema"], "adit.why/1");
     let ways = told["peers"][0]["peer"]["path"]["ways"].as_array().unwrap();
@@ -190,7 +190,10 @@ fn status_and_why_show_the_path_and_the_relays_clients() {
     let told = home.told(&["status"]);
     assert!(told.contains("is found at the relay "), "{told}");
     let said = away.fails(&["why", "nobody"], 4);
-    assert!(said.starts_with("there is no peer \"nobody\" here; connected are: device-"), "{said}");
+    assert!(
+        said.starts_with("there is no peer \"nobody\" here; connected peers: the connector of "),
+        "{said}"
+    );
 }
 
 #[test]
@@ -306,7 +309,7 @@ fn a_network_is_checked_before_anything_is_configured() {
     assert_eq!(told["relays"][0]["udp"][0]["answer"], "relay");
     let (place, _) = at.split_once('#').unwrap();
     let told = fresh.told(&["check", place]);
-    assert!(told.contains("something answers; with its key more could be told"), "{told}");
+    assert!(told.contains("something answers; give the relay's key to verify it"), "{told}");
     let output = fresh.run(&["check", &format!("{place}#{KEY}")]);
     assert_eq!(output.status.code(), Some(3), "{output:?}");
     let output = fresh.run(&["check", &format!("{}#{KEY}", free_udp())]);

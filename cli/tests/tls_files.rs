@@ -133,7 +133,7 @@ fn files_that_were_replaced_are_used_without_a_restart_and_broken_ones_are_not()
     assert!(carries());
 
     world.machine.directory.write("laptop.pem", "no certificate");
-    agent.says("the identity is not exchanged: ");
+    agent.says("the new certificate cannot be used: ");
     assert!(carries(), "the old one is in use");
 
     world.issue("desk", A_DAY);
@@ -141,12 +141,12 @@ fn files_that_were_replaced_are_used_without_a_restart_and_broken_ones_are_not()
         let path = |name| world.machine.directory.path(name);
         std::fs::rename(path(new), path(old)).unwrap();
     }
-    agent.says("the identity was exchanged");
+    agent.says("the new certificate is in use");
     assert!(carries(), "the stream goes on under the old one");
     connector.kill();
     let connector = world.connector(&tls);
     assert_echoes(ports[0], &agent);
-    connector.says(": desk came from 127.0.0.1:");
+    connector.says("desk connected from 127.0.0.1:");
     assert!(agent.is_running());
 }
 
@@ -165,7 +165,7 @@ fn a_certificate_on_the_list_of_the_revoked_is_cut_off_once_it_is_there() {
     assert!(is_cut_off(&mut tcp));
     let said = agent.ends_with(3);
     assert!(said.starts_with("unauthenticated: ") && said.contains("revoked"), "{said}");
-    connector.says("closed: unauthenticated: the certificate was revoked");
+    connector.says("laptop disconnected: unauthenticated: the certificate was revoked");
 
     directory.write("crl.pem", "no list");
     let (_third, _) = world.agent(&world.issue("phone", A_DAY));
@@ -181,7 +181,7 @@ fn a_device_whose_certificate_ends_while_it_is_connected_is_cut_off() {
     let said = agent.ends_with(3);
     assert!(said.contains("not valid at the time of its clock"), "{said}");
     assert!(said.ends_with("; set the clock that is wrong, or renew the certificate"), "{said}");
-    connector.says("closed: unauthenticated: the certificate has expired");
+    connector.says("laptop disconnected: unauthenticated: the certificate has expired");
 }
 
 #[test]
@@ -191,7 +191,7 @@ fn a_connector_whose_certificate_ends_while_it_is_connected_is_left_until_it_has
     let (mut agent, ports) = world.agent(&world.issue("laptop", A_DAY));
     let mut tcp = connect(ports[0]);
     assert!(is_cut_off(&mut tcp));
-    agent.says("no connection: unauthenticated: the peer's certificate is not valid at the time");
+    agent.says("no connection to connector: unauthenticated: the peer's certificate is not valid at the time");
     agent.says("; set the clock that is wrong, or renew the certificate; attempt 2 in ");
     world.issue("connector", A_DAY);
     assert!(echoes_at_last(ports[0]) && agent.is_running(), "{}", agent.log());
@@ -207,7 +207,7 @@ fn a_certificate_that_was_renewed_in_its_file_carries_on_when_the_old_one_ends()
     for name in ["connector", "laptop"] {
         world.issue(name, A_DAY);
     }
-    agent.says("the identity was exchanged");
+    agent.says("the new certificate is in use");
     while Instant::now() < end {
         assert_echoes(ports[0], &agent);
         std::thread::sleep(Duration::from_millis(100));

@@ -29,7 +29,12 @@ impl HostAddress {
         self.port
     }
 
-    /// Returns the address, if the host is one; without a port at `otherwise`.
+    /// Returns the host, where it is a name.
+    pub(crate) fn name(&self) -> Option<&str> {
+        self.host.parse::<IpAddr>().is_err().then_some(&*self.host)
+    }
+
+    /// The address, where the host is one; without a port at `otherwise`.
     pub(crate) fn literal(&self, otherwise: u16) -> Option<SocketAddr> {
         let ip: IpAddr = self.host.parse().ok()?;
         Some(SocketAddr::new(ip, self.port.unwrap_or(otherwise)))

@@ -1,8 +1,8 @@
 //! Sends logs to stderr, always, since stdout is for data. It never decides what is logged.
 
-use std::io::IsTerminal as _;
-
 use tracing_subscriber::EnvFilter;
+
+use super::screen;
 
 /// Starts logging; `RUST_LOG` takes precedence over `verbosity`.
 pub(crate) fn start(verbosity: u8) {
@@ -16,7 +16,7 @@ pub(crate) fn start(verbosity: u8) {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
+        .with_ansi(screen::is_coloured(&std::io::stderr()))
         .with_target(verbosity > 0)
         // A line that cannot be written is lost; a report of it would be another.
         .log_internal_errors(false)

@@ -3,9 +3,11 @@
 
 pub(crate) mod duration;
 pub(crate) mod exit;
+pub(crate) mod layout;
 pub(crate) mod logging;
 pub(crate) mod output;
 pub(crate) mod samples;
+pub(crate) mod screen;
 pub(crate) mod signals;
 pub(crate) mod system;
 pub(crate) mod task;

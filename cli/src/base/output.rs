@@ -6,6 +6,7 @@ use std::io::{self, Write as _};
 use serde::Serialize;
 
 use super::exit::{Exit, ExitError};
+use super::layout;
 
 /// JSON with the name and version of its schema, such as `adit.invite/1`. Keys may be added to a
 /// schema; the meaning of one changes only with the number.
@@ -22,7 +23,7 @@ struct Shaped<'a, T> {
 /// If stdout cannot be written.
 pub(crate) fn json<T: Serialize>(schema: &str, value: &T) -> Result<(), ExitError> {
     let text = serde_json::to_string(&Shaped { schema, value }).map_err(|error| {
-        ExitError::new(Exit::Degraded, format!("the answer is no JSON: {error}"))
+        ExitError::new(Exit::Degraded, format!("the result cannot be written as JSON: {error}"))
     })?;
     text_line(&text)
 }
@@ -39,6 +40,14 @@ pub(crate) fn text_line(text: &str) -> Result<(), ExitError> {
             format!("stdout cannot be written: {error}; check where it goes"),
         )
     })
+}
+
+/// Prints text for people, wrapped to the width of the terminal.
+///
+/// # Errors
+/// When stdout takes no more.
+pub(crate) fn text(text: &str) -> Result<(), ExitError> {
+    text_line(&layout::wrap(text, layout::width()))
 }
 
 /// Prints a message on stderr. A failure is ignored: the log may be on a disk that is full.

@@ -37,7 +37,13 @@ pub(crate) fn bytes(bytes: u64) -> String {
     format!("{value:.1} {unit}")
 }
 
-/// Returns a part of a whole in per cent, such as `0.5 %`, or `None` for an empty whole.
+/// Returns a number of things, such as `1 service` and `2 services`.
+pub(crate) fn count(number: usize, thing: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {thing}{plural}")
+}
+
+/// A part of a whole in per cent, such as `0.5 %`; of nothing there is none.
 #[expect(clippy::cast_precision_loss, reason = "two digits are shown")]
 pub(crate) fn percent(part: u64, whole: u64) -> Option<String> {
     (whole > 0).then(|| format!("{:.1} %", part as f64 / whole as f64 * 100.0))
@@ -129,6 +135,11 @@ mod tests {
         ] {
             assert_eq!(bytes(count), text);
         }
+    }
+
+    #[test]
+    fn one_thing_is_not_a_plural() {
+        assert_eq!([0, 1, 2].map(|n| count(n, "peer")), ["0 peers", "1 peer", "2 peers"]);
     }
 
     #[test]

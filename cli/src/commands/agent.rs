@@ -34,12 +34,12 @@ pub(crate) struct AgentArgs {
     #[arg(short, long, value_name = "FILE")]
     pub(crate) config: PathBuf,
 
-    /// Do not ask the gateway of this network to lead peers here (PCP, NAT-PMP, UPnP)
+    /// Do not ask the gateway of this network for a port mapping (PCP, NAT-PMP, UPnP)
     #[arg(long)]
     pub(crate) no_port_mapping: bool,
 
-    /// Exit with code 4 when there was no connection for this long, like 30s or 5m;
-    /// without it, retry for ever
+    /// Exit with code 4 after this long without a connection, like 30s or 5m; without it, retry
+    /// indefinitely
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     pub(crate) give_up_after: Option<Duration>,
 }
@@ -57,7 +57,7 @@ pub(crate) async fn run(
     let mut ports = Vec::new();
     for forward in config.forwards {
         let listener = open(forward.listen, "choose another in [[forward]]")?;
-        tracing::info!(listen = %forward.listen, service = %forward.service, "forwarding");
+        tracing::info!("forwarding {} to \"{}\"", forward.listen, forward.service);
         ports.push((listener, forward.service));
     }
     let plan = AgentPlan {

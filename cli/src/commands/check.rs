@@ -16,24 +16,24 @@ use crate::identity::saved_service::SavedService;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  adit check                              the relays that are known here
-  adit check relay.example:4433#KEY       one that is not known yet
+  adit check                              the relays of this machine's services
+  adit check relay.example:4433#KEY       another relay
   adit check relay.example --json
 
 Exit codes:
-  0 all that is needed works   2 no relay is known and none was given
-  3 it is not the relay whose key was given   4 no relay can be reached
+  0 everything needed works   2 no relay is known and none was given
+  3 the relay has another key   4 no relay can be reached
   5 a relay can be reached, and direct paths are unlikely")]
 pub(crate) struct CheckArgs {
-    /// The relay, as adit relay printed it; its place alone tells less
+    /// The relay, as adit relay printed it; without #KEY it is not verified
     #[arg(value_name = "RELAY")]
     pub(crate) relay: Option<RelayTarget>,
 
-    /// Do not ask the gateway of this network whether it maps ports
+    /// Do not ask the gateway of this network for a port mapping
     #[arg(long)]
     pub(crate) no_port_mapping: bool,
 
-    /// Print it as JSON
+    /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -49,7 +49,7 @@ pub(crate) async fn run(arguments: &CheckArgs, home: &Home) -> Result<(), ExitEr
     };
     if places.is_empty() {
         return Err(ExitError::usage(
-            "no relay is known here, and the network is asked through one; name it: adit check \
+            "no relay is known here, and the check needs one; name it: adit check \
              relay.example:4433#KEY, as adit relay printed it on a machine with a public address",
         ));
     }
@@ -66,7 +66,7 @@ pub(crate) async fn run(arguments: &CheckArgs, home: &Home) -> Result<(), ExitEr
     if arguments.json {
         output::json("adit.check/1", &report)?;
     } else {
-        output::text_line(&report.to_string())?;
+        output::text(&report.to_string())?;
     }
     report.verdict()
 }

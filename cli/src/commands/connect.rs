@@ -26,19 +26,19 @@ use crate::{enrol, forward};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  adit connect adit1_...         follow an invite, and offer its service here
-  adit connect web               again later, without one
+  adit connect adit1_...         redeem an invite, and forward a local port to its service
+  adit connect web               the same later, without an invite
   adit connect web --local 8080
   echo \"$INVITE\" | adit connect -
   adit connect --invite-file invite.txt     also: ADIT_INVITE=adit1_... adit connect
 
-Stdout is the local address, in one line, once it can be used.")]
+Stdout has the local address, in one line, as soon as it can be used.")]
 pub(crate) struct ConnectArgs {
-    /// An invite, - to read one from standard input, or the name of a service that is known here
+    /// An invite, - to read one from standard input, or the name of a saved service
     #[arg(value_name = "INVITE|NAME", required_unless_present_any = ["invite_file", "invite"])]
     pub(crate) target: Option<String>,
 
-    /// A file that holds the invite
+    /// A file that contains the invite
     #[arg(long, value_name = "FILE", conflicts_with = "target")]
     pub(crate) invite_file: Option<PathBuf>,
 
@@ -46,20 +46,20 @@ pub(crate) struct ConnectArgs {
     #[arg(long, env = "ADIT_INVITE", hide = true, hide_env_values = true)]
     pub(crate) invite: Option<String>,
 
-    /// Where to offer the service, as [IP:]PORT; its own port if that is free, if not given
+    /// Local address, as [IP:]PORT; by default the port of the service, if it is free
     #[arg(long, value_name = "ADDR", value_parser = parse::local)]
     pub(crate) local: Option<SocketAddr>,
 
-    /// Where the connector is now, as HOST:PORT; it is remembered
+    /// New address of the connector, as HOST:PORT; it is saved
     #[arg(long, value_name = "HOST:PORT", value_parser = parse::host_port)]
     pub(crate) at: Option<HostPort>,
 
-    /// Do not ask the gateway of this network to lead peers here (PCP, NAT-PMP, UPnP)
+    /// Do not ask the gateway of this network for a port mapping (PCP, NAT-PMP, UPnP)
     #[arg(long)]
     pub(crate) no_port_mapping: bool,
 
-    /// Exit with code 4 when there was no connection for this long, like 30s or 5m;
-    /// without it, retry for ever
+    /// Exit with code 4 after this long without a connection, like 30s or 5m; without it, retry
+    /// indefinitely
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     pub(crate) give_up_after: Option<Duration>,
 
@@ -99,13 +99,13 @@ pub(crate) async fn run(arguments: ConnectArgs, home: &Home) -> Result<(), ExitE
     if known != before
         && let Err(error) = known.save(home, &name)
     {
-        tracing::warn!("the local port is not remembered: {error}");
+        tracing::warn!("the local port could not be saved: {error}");
     }
     if arguments.json {
         let printed = serde_json::json!({ "name": name, "service": known.service, "local": local });
         output::json("adit.connect/1", &printed)?;
     } else {
-        output::message(format_args!("\"{name}\" is offered here; Ctrl-C ends it."));
+        output::message(format_args!("Forwarding this address to \"{name}\"; Ctrl-C ends it."));
         output::text_line(&local.to_string())?;
     }
     let membership = known.membership(home);
@@ -146,7 +146,9 @@ fn wanted(arguments: &ConnectArgs) -> Result<InviteOrName, ExitError> {
             read(file, &what).and_then(|text| Invite::parse(&text))
         }
         (None, None, Some(text)) => Invite::parse(text),
-        (None, None, None) => Err(ExitError::usage("say what to connect to: an invite, or a name")),
+        (None, None, None) => {
+            Err(ExitError::usage("the invite or the name of a saved service is missing"))
+        }
     }
     .map(InviteOrName::Invite)
 }
@@ -191,7 +193,7 @@ fn explain(stop: ExitError, membership: &Membership) -> ExitError {
         Ok(own) if now > own.not_after => ExitError::new(
             Exit::Authentication,
             format!(
-                "this machine's certificate ended on {}, by its clock, which says {}; set the clock if it \
+                "this machine's certificate ended on {}, and its clock shows {}; set the clock if it \
                  is wrong, or ask for a new invite: adit invite new",
                 units::date(own.not_after),
                 units::date(now)
@@ -200,7 +202,7 @@ fn explain(stop: ExitError, membership: &Membership) -> ExitError {
         Ok(own) if now < own.not_before => ExitError::new(
             Exit::Authentication,
             format!(
-                "this machine's certificate begins on {}, and its clock says {}; set the clock",
+                "this machine's certificate begins on {}, and its clock shows {}; set the clock",
                 units::date(own.not_before),
                 units::date(now)
             ),

@@ -33,7 +33,7 @@ pub(crate) struct ConnectorArgs {
     #[arg(short, long, value_name = "FILE")]
     pub(crate) config: PathBuf,
 
-    /// Do not ask the gateway of this network to lead peers here (PCP, NAT-PMP, UPnP)
+    /// Do not ask the gateway of this network for a port mapping (PCP, NAT-PMP, UPnP)
     #[arg(long)]
     pub(crate) no_port_mapping: bool,
 }

@@ -25,19 +25,19 @@ Examples:
   adit expose 3000                         a web server on this machine; prints an invite
   adit expose 192.168.1.9:22 --name ssh    a service on another machine that this one reaches
   adit expose unix:/run/app.sock
-  adit expose 3000 --advertise home.example:4433    what a router forwards to this machine
-  adit expose 3000 --relay relay.example:4433#KEY   from behind any router; see adit relay
+  adit expose 3000 --advertise home.example:4433    the router forwards this port
+  adit expose 3000 --relay relay.example:4433#KEY   behind NAT; see adit relay
 
-The invite goes to the other machine, where it is good once and for 15 minutes:
+Run this on the other machine; the invite is valid once and for 15 minutes:
   adit connect adit1_...
 
-Stdout is the invite, in one line; everything else is on stderr.")]
+Stdout has the invite, in one line; everything else is on stderr.")]
 pub(crate) struct ExposeArgs {
     /// What to expose: a PORT of this machine, HOST:PORT, or unix:PATH
     #[arg(value_name = "TARGET")]
     pub(crate) target: Backend,
 
-    /// What the service is called; made from its port if not given
+    /// Name of the service; by default derived from its port
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<ServiceName>,
 
@@ -45,28 +45,28 @@ pub(crate) struct ExposeArgs {
     #[arg(long, value_name = "ADDR", default_value = "4433", value_parser = parse::listen)]
     pub(crate) listen: SocketAddr,
 
-    /// Another address at which devices reach this one, as HOST[:PORT]; may stand several times
+    /// Another address of this machine, as HOST[:PORT]; may be repeated
     #[arg(long, value_name = "HOST", value_parser = parse::advertised)]
     pub(crate) advertise: Vec<HostPort>,
 
-    /// A relay by which devices reach this machine behind any NAT, as adit relay printed it; may
-    /// stand several times, and is remembered
+    /// A relay for devices that cannot reach this machine directly, as adit relay printed it; may be
+    /// repeated, and is saved
     #[arg(long, value_name = "RELAY")]
     pub(crate) relay: Vec<RelayAddress>,
 
-    /// Use no relay, and forget those that were remembered
+    /// Use no relay, and remove the saved ones
     #[arg(long, conflicts_with = "relay")]
     pub(crate) no_relay: bool,
 
-    /// Do not ask the gateway of this network to lead peers here (PCP, NAT-PMP, UPnP)
+    /// Do not ask the gateway of this network for a port mapping (PCP, NAT-PMP, UPnP)
     #[arg(long)]
     pub(crate) no_port_mapping: bool,
 
-    /// How long certificates are good that are issued from now on, like 365d
+    /// Lifetime of certificates that are issued from now on, like 365d
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     pub(crate) certificate_life: Option<Duration>,
 
-    /// Print no invite: those that were here before come back without one
+    /// Print no invite: enrolled devices need none
     #[arg(long)]
     pub(crate) no_invite: bool,
 

@@ -8,6 +8,7 @@ use clap::Subcommand;
 use serde::Serialize;
 
 use crate::base::exit::ExitError;
+use crate::base::layout::{self, Table};
 use crate::base::system::unix_now;
 use crate::base::{output, units};
 use crate::config::{ForwardLimits, HeartbeatConfig};
@@ -24,39 +25,39 @@ use crate::{control, enrol};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum IdCommand {
-    /// Show who this machine is, and which devices have certificates of its mesh
+    /// Show the identity of this machine, and the devices of its mesh
     #[command(after_help = "\
 Examples:
   adit id show
   adit id show --json | jq '.devices[].id'")]
     Show {
-        /// Print it as JSON
+        /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// Give this machine a new key and certificate, while everything goes on
+    /// Replace this machine's key and certificate; connections stay open
     #[command(after_help = "\
 Examples:
-  adit id rotate          the connector's own, on the machine that exposes
-  adit id rotate web      this machine's as a device, on the one that connects")]
+  adit id rotate          the connector's key, on the machine that exposes
+  adit id rotate web      the device's key, on the machine that connects")]
     Rotate {
-        /// A service that is known here; without it, the identity of this machine's own mesh
+        /// A saved service; without it, the identity of this machine's own mesh
         #[arg(value_name = "NAME")]
         name: Option<String>,
-        /// Print it as JSON
+        /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// Take a device's certificates back: it loses access within a second, and for good
+    /// Revoke a device's certificates: it loses access within a second, permanently
     #[command(after_help = "\
 Examples:
   adit id revoke device-3f9a0c41d2b7
   adit id revoke laptop")]
     Revoke {
-        /// The device: its id, its name, or what it calls itself
+        /// Id, name or host name of the device
         #[arg(value_name = "DEVICE")]
         device: String,
-        /// Print it as JSON
+        /// Print JSON
         #[arg(long)]
         json: bool,
     },
@@ -149,25 +150,37 @@ fn show(home: &Home, json: bool) -> Result<(), ExitError> {
         );
         return Ok(());
     }
-    if let Some(own) = &shown.own {
-        output::text_line(&format!("This machine's own mesh\n{}", lines(own)))?;
-        if let Some(mesh) = shown.mesh {
-            output::text_line(&format!("  mesh    {mesh}"))?;
+    output::text_line(&shown.text(unix_now(), layout::width()))
+}
+
+impl IdentityReport {
+    /// Returns it for people, at most `width` columns wide; `now` is in seconds since the Unix epoch.
+    fn text(&self, now: u64, width: usize) -> String {
+        let mut parts = Vec::new();
+        if let Some(own) = &self.own {
+            parts.push(format!("This machine's own mesh\n{}", lines(own, now)));
         }
+        if let Some(mesh) = self.mesh {
+            parts.push(format!("  mesh    {mesh}"));
+        }
+        let joined = self.memberships.iter();
+        parts.extend(
+            joined
+                .map(|it| format!("This machine as a device of another mesh\n{}", lines(it, now))),
+        );
+        if !self.known.is_empty() {
+            parts.push(format!("Saved services: {}", self.known.join(", ")));
+        }
+        if self.own.is_some() {
+            let rows: Vec<_> = self.devices.iter().map(DeviceRow::cells).collect();
+            let devices = match rows.is_empty() {
+                true => "  none yet; invite one with: adit invite new".to_owned(),
+                false => Table::plain(rows).lines(2, width).join("\n"),
+            };
+            parts.push(format!("Devices\n{devices}"));
+        }
+        layout::wrap(&parts.join("\n"), width)
     }
-    for membership in &shown.memberships {
-        output::text_line(&format!("A device of another's mesh\n{}", lines(membership)))?;
-    }
-    if !shown.known.is_empty() {
-        output::text_line(&format!("Known services: {}", shown.known.join(", ")))?;
-    }
-    if shown.own.is_some() {
-        let devices: Vec<_> = shown.devices.iter().map(device_line).collect();
-        let none = "  none yet; invite one with: adit invite new".to_owned();
-        let devices = if devices.is_empty() { none } else { devices.join("\n") };
-        output::text_line(&format!("Devices\n{devices}"))?;
-    }
-    Ok(())
 }
 
 fn devices(registry: MeshRegistry) -> Vec<DeviceRow> {
@@ -185,18 +198,21 @@ fn devices(registry: MeshRegistry) -> Vec<DeviceRow> {
         .collect()
 }
 
-fn device_line(device: &DeviceRow) -> String {
-    let name = device.name.as_ref().unwrap_or(&device.label);
-    let stands = match (device.revoked, device.not_after) {
-        (Some(at), _) => format!("revoked on {}", units::date(at)),
-        (None, Some(end)) => format!("until {}", units::date(end)),
-        (None, None) => "without a certificate".to_owned(),
-    };
-    format!("  {}  {name}  {}  {stands}", device.id, device.services.join(","))
+impl DeviceRow {
+    /// Returns its row: what people call it, its id, its services and its certificate.
+    fn cells(&self) -> [String; 4] {
+        let name = self.name.as_ref().unwrap_or(&self.label);
+        let state = match (self.revoked, self.not_after) {
+            (Some(at), _) => format!("revoked on {}", units::date(at)),
+            (None, Some(end)) => format!("until {}", units::date(end)),
+            (None, None) => "without a certificate".to_owned(),
+        };
+        [name.clone(), self.id.clone(), self.services.join(", "), state]
+    }
 }
 
-fn lines(said: &CertificateDescription) -> String {
-    let left = Duration::from_secs(said.not_after.saturating_sub(unix_now()));
+fn lines(said: &CertificateDescription, now: u64) -> String {
+    let left = Duration::from_secs(said.not_after.saturating_sub(now));
     format!(
         "  {}\n  names   {}\n  for     {}\n  serial  {}\n  key     {}\n  until   {}, in {}",
         said.subject,
@@ -213,7 +229,7 @@ fn rotated(now: &CertificateDescription, json: bool) -> Result<(), ExitError> {
     if json {
         return output::json("adit.id-rotated/1", now);
     }
-    output::text_line(&format!("The new identity\n{}", lines(now)))
+    output::text(&format!("The new identity\n{}", lines(now, unix_now())))
 }
 
 async fn revoke(home: &Home, word: &str, json: bool) -> Result<(), ExitError> {
@@ -231,7 +247,7 @@ async fn revoke(home: &Home, word: &str, json: bool) -> Result<(), ExitError> {
         several => {
             let ids: Vec<_> = several.iter().map(|device| device.id.as_str()).collect();
             return Err(ExitError::usage(format!(
-                "several devices are called \"{word}\": {}; say which",
+                "several devices are called \"{word}\": {}; give the id of one",
                 ids.join(", ")
             )));
         }
@@ -243,6 +259,57 @@ async fn revoke(home: &Home, word: &str, json: bool) -> Result<(), ExitError> {
         let printed = serde_json::json!({ "id": device.id, "revoked": device.revoked, "connectors": connectors });
         return output::json("adit.id-revoked/1", &printed);
     }
-    let access = if connectors > 0 { "cut off" } else { "not let in any more" };
+    let access = if connectors > 0 { "cut off" } else { "no longer let in" };
     output::text_line(&format!("{} is revoked, and {access}", device.title()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::layout::tests::assert_fits;
+
+    const NOW: u64 = 1_800_000_000;
+
+    fn certificate(names: &[&str]) -> CertificateDescription {
+        CertificateDescription {
+            subject: "CN=device-b1ff400dcf4b, O=mesh-c7324bc4".into(),
+            issuer: "CN=mesh-c7324bc4".into(),
+            names: names.iter().map(ToString::to_string).collect(),
+            uris: (0..9).map(|n| format!("adit:service:a-service-{n}")).collect(),
+            serial: "7753725c2213955101ce3fe41e4dbfd7".into(),
+            key: KeyDigest([7; 32]),
+            not_before: NOW,
+            not_after: NOW + 86_400,
+        }
+    }
+
+    fn device(label: &str, services: usize) -> DeviceRow {
+        DeviceRow {
+            id: "device-390b8c599afc".into(),
+            name: None,
+            label: label.into(),
+            services: (0..services).map(|n| format!("a-service-{n}")).collect(),
+            enrolled: NOW,
+            not_after: Some(NOW),
+            revoked: None,
+        }
+    }
+
+    #[test]
+    fn long_names_and_many_services_fit_80_columns() {
+        let report = |devices| IdentityReport {
+            own: Some(certificate(&["device-b1ff400dcf4b"])),
+            mesh: Some(KeyDigest([9; 32])),
+            memberships: vec![certificate(&["device-b1ff400dcf4b", &"laptop-".repeat(9)])],
+            known: (0..20).map(|n| format!("a-saved-service-{n}")).collect(),
+            devices,
+        };
+        let long = report(vec![device(&"laptop-".repeat(9), 30)]).text(NOW, layout::WIDTH);
+        assert_fits(&long);
+        assert!(long.contains("\n    device-390b8c599afc\n    a-service-0, "), "{long}");
+        let short = report(vec![device("laptop", 1)]).text(NOW, layout::WIDTH);
+        assert_fits(&short);
+        let row = "\n  laptop  device-390b8c599afc  a-service-0  until 2027-01-15 08:00 UTC";
+        assert!(short.ends_with(row), "{short}");
+    }
 }

@@ -8,20 +8,21 @@ use serde::Serialize;
 
 use crate::address::{HostPort, RelayAddress};
 use crate::base::exit::ExitError;
+use crate::base::layout::{self, Table};
 use crate::base::system::unix_now;
 use crate::base::{duration, output, units};
 use crate::control;
 use crate::homedir::Home;
 use crate::identity::invite::{Invite, Secret};
 use crate::identity::mesh::Mesh;
-use crate::identity::mesh::registry::{DeviceRole, IssuedInvite};
+use crate::identity::mesh::registry::{DeviceRole, IssuedInvite, RegisteredDevice};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum InviteCommand {
-    /// Make an invite to a service of the connector that runs here, or ran here last
+    /// Create an invite to a service of the connector on this machine
     #[command(after_help = "\
 Examples:
-  adit invite new                    where there is one service
+  adit invite new                    if there is one service
   adit invite new web --device laptop --invite-for 1h")]
     New {
         /// The service
@@ -29,29 +30,29 @@ Examples:
         service: Option<ServiceName>,
         #[command(flatten)]
         options: InviteOptions,
-        /// Print the invite as JSON
+        /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// List invites and what became of them
+    /// List invites and their states
     #[command(after_help = "\
 Examples:
   adit invite list
   adit invite list --json")]
     List {
-        /// Print them as JSON
+        /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// Take back an invite that nobody has used
+    /// Revoke an invite that was not used
     #[command(after_help = "\
 Examples:
-  adit invite revoke 5e0c7a12       its first digits, as adit invite list shows them")]
+  adit invite revoke 5e0c7a12       the first digits, as adit invite list shows them")]
     Revoke {
         /// The first digits of its id
         #[arg(value_name = "ID")]
         id: String,
-        /// Print it as JSON
+        /// Print JSON
         #[arg(long)]
         json: bool,
     },
@@ -59,11 +60,11 @@ Examples:
 
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct InviteOptions {
-    /// The name that the invited device gets in its certificate, for allow lists
+    /// Name for the invited device in its certificate, for allow lists
     #[arg(long, value_name = "NAME")]
     pub(crate) device: Option<String>,
 
-    /// How long the invite is good
+    /// How long the invite is valid
     #[arg(long, value_name = "TIME", default_value = "15m", value_parser = duration::parse)]
     pub(crate) invite_for: Duration,
 }
@@ -86,7 +87,7 @@ pub(crate) async fn run(command: InviteCommand, home: &Home) -> Result<(), ExitE
         InviteCommand::Revoke { id, json } => {
             let revoked = revoke(&mesh, &id)?;
             control::reload(home).await;
-            tell_revoked(&revoked, json)
+            print_revoked(&revoked, json)
         }
     }
 }
@@ -121,7 +122,7 @@ pub(crate) fn make(
     let addresses: Vec<_> = offer.addresses.iter().map(parsed).collect::<Result<_, _>>()?;
     if addresses.is_empty() && offer.relays.is_empty() {
         return Err(ExitError::usage(
-            "this machine has no address that another could reach; name one with --advertise, or a \
+            "this machine has no address that others can reach; name one with --advertise, or a \
              relay with --relay",
         ));
     }
@@ -170,7 +171,7 @@ pub(crate) fn print(made: &NewInvite, json: bool) -> Result<(), ExitError> {
     }
     let left = Duration::from_secs(made.expires.saturating_sub(unix_now()));
     output::message(format_args!(
-        "Invite to \"{}\", good once and for {}; on the other machine: adit connect INVITE",
+        "Invite to \"{}\", valid once and for {}; on the other machine: adit connect INVITE",
         made.service,
         units::span(left)
     ));
@@ -182,15 +183,16 @@ fn one_service(mesh: &Mesh, named: Option<ServiceName>) -> Result<ServiceName, E
     let all = || offered.keys().cloned().collect::<Vec<_>>().join(", ");
     match named {
         Some(name) if offered.contains_key(name.as_str()) => Ok(name),
-        Some(name) => {
-            Err(ExitError::usage(format!("\"{name}\" is not offered here; offered are: {}", all())))
-        }
+        Some(name) => Err(ExitError::usage(format!(
+            "\"{name}\" is not exposed here; exposed services: {}",
+            all()
+        ))),
         None => match offered.keys().collect::<Vec<_>>().as_slice() {
             [only] => {
                 only.parse().map_err(|_| ExitError::usage(format!("\"{only}\" is no service name")))
             }
             _ => Err(ExitError::usage(format!(
-                "several services are offered: {}; say which: adit invite new SERVICE",
+                "several services are exposed: {}; name one: adit invite new SERVICE",
                 all()
             ))),
         },
@@ -211,10 +213,11 @@ struct InviteRow {
 
 fn list(mesh: &Mesh, json: bool) -> Result<(), ExitError> {
     let now = unix_now();
-    let listed: Vec<_> = mesh
-        .registry()?
+    let registry = mesh.registry()?;
+    let listed: Vec<_> = registry
         .invites
-        .into_iter()
+        .iter()
+        .cloned()
         .map(|issued| InviteRow {
             id: issued.id(),
             state: issued.state(now),
@@ -234,19 +237,29 @@ fn list(mesh: &Mesh, json: bool) -> Result<(), ExitError> {
     }
     if listed.is_empty() {
         output::message("There are no invites; make one with: adit invite new");
+        return Ok(());
     }
-    for invite in listed {
-        let until = match invite.state {
-            "open" => format!(", until {}", units::date(invite.expires)),
-            _ => invite.used_by.map_or_else(String::new, |device| format!(" by {device}")),
+    let title = |id: &str| {
+        registry.devices.iter().find(|device| device.id == id).map(RegisteredDevice::title)
+    };
+    output::text_line(&table(&listed, title, layout::width()))
+}
+
+/// Returns the invites for people, a row each; `title` is what people call a device.
+fn table(listed: &[InviteRow], title: impl Fn(&str) -> Option<String>, width: usize) -> String {
+    let row = |invite: &InviteRow| {
+        let used_by = invite.used_by.as_ref();
+        let state = match (invite.state, used_by) {
+            ("open", _) => format!("open, until {}", units::date(invite.expires)),
+            (state, Some(id)) => {
+                format!("{state} by {}", title(id).unwrap_or_else(|| id.clone()))
+            }
+            (state, None) => state.to_owned(),
         };
-        let device = invite.device.map_or_else(String::new, |name| format!(" for {name}"));
-        output::text_line(&format!(
-            "{}  {}{device}  {}{until}",
-            invite.id, invite.service, invite.state
-        ))?;
-    }
-    Ok(())
+        let device = invite.device.as_ref().map_or_else(String::new, |name| format!(" for {name}"));
+        [invite.id.clone(), format!("{}{device}", invite.service), state]
+    };
+    Table::plain(listed.iter().map(row).collect()).lines(0, width).join("\n")
 }
 
 fn revoke(mesh: &Mesh, id: &str) -> Result<String, ExitError> {
@@ -267,9 +280,44 @@ fn revoke(mesh: &Mesh, id: &str) -> Result<String, ExitError> {
     Ok(invite.id())
 }
 
-fn tell_revoked(id: &str, json: bool) -> Result<(), ExitError> {
+fn print_revoked(id: &str, json: bool) -> Result<(), ExitError> {
     if json {
         return output::json("adit.invite-revoked/1", &serde_json::json!({ "id": id }));
     }
     output::text_line(&format!("{id} is revoked"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::layout::tests::assert_fits;
+
+    fn row(service: &str, device: Option<String>, used_by: Option<&str>) -> InviteRow {
+        InviteRow {
+            id: "13d58ef4".into(),
+            service: service.into(),
+            device,
+            state: if used_by.is_some() { "used" } else { "open" },
+            issued: 1_800_000_000,
+            expires: 1_800_000_900,
+            used_by: used_by.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn invites_are_in_columns_and_devices_have_their_names() {
+        let rows = [row("web", None, None), row("postgres", None, Some("device-1"))];
+        let title = |id: &str| (id == "device-1").then(|| "laptop (device-1)".to_owned());
+        assert_eq!(
+            table(&rows, title, layout::WIDTH),
+            "13d58ef4  web       open, until 2027-01-15 08:15 UTC\n\
+             13d58ef4  postgres  used by laptop (device-1)"
+        );
+    }
+
+    #[test]
+    fn long_names_fit_80_columns() {
+        let rows = [row(&"service-".repeat(7), Some("laptop-".repeat(9)), Some("device-1"))];
+        assert_fits(&table(&rows, |_| Some("laptop-".repeat(12)), layout::WIDTH));
+    }
 }

@@ -41,17 +41,17 @@ use crate::homedir::Home;
 
 const EXAMPLES: &str = "\
 Examples:
-  adit demo                        see it work, on this machine alone
+  adit demo                        see it work, on this machine only
   adit expose 3000                 expose a service, and print an invite to it
-  adit connect adit1_...           on the other machine: follow the invite
-  adit relay                       on a public machine: bring the two together through any NAT
-  adit connector -c connector.toml expose the services named in the file
-  adit agent -c agent.toml         reach them from local ports
-  adit status                      what runs here, and how its connections are
-  adit check                       what this network allows
+  adit connect adit1_...           redeem the invite, on the other machine
+  adit relay                       run a relay for machines behind NAT
+  adit connector -c connector.toml expose the services in the file
+  adit agent -c agent.toml         forward local ports to them
+  adit status                      show running processes and their connections
+  adit check                       show what this network allows
 
 Exit codes:
-  0 all went well   2 usage or configuration   3 authentication (do not retry)
+  0 success   2 usage or configuration   3 authentication (do not retry)
   4 unreachable (retry later)   5 degraded";
 
 /// A self-healing, mutually authenticated QUIC tunnel.
@@ -62,11 +62,11 @@ pub(crate) struct Args {
     #[command(subcommand)]
     pub(crate) command: Command,
 
-    /// Say more on stderr: -v for state changes, -vv for packets (RUST_LOG overrides)
+    /// Log more on stderr: -v for state changes, -vv for packets (RUST_LOG overrides)
     #[arg(short, long, action = ArgAction::Count, global = true)]
     pub(crate) verbose: u8,
 
-    /// Where identities and running processes are found; by default .adit in your own directory
+    /// Directory of identities and of sockets of running processes; by default ~/.adit
     #[arg(long, value_name = "DIR", env = "ADIT_HOME", hide_env_values = true, global = true)]
     pub(crate) home: Option<PathBuf>,
 }
@@ -75,32 +75,32 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     /// Expose a service of this machine to devices that you invite
     Expose(ExposeArgs),
-    /// Follow an invite, and offer its service on a local port; afterwards by its name
+    /// Redeem an invite, or use a saved service, and forward a local port to it
     Connect(ConnectArgs),
-    /// Who this machine is, and who its devices are: show, rotate, revoke
+    /// Show, rotate and revoke the identities of this machine and of its devices
     #[command(subcommand, after_help = "Example:\n  adit id show")]
     Id(IdCommand),
-    /// Invites to the services of this machine: new, list, revoke
+    /// Create, list and revoke invites to the services of this machine
     #[command(subcommand, after_help = "Example:\n  adit invite new")]
     Invite(InviteCommand),
     /// Check a configuration file without running it
     #[command(subcommand, after_help = "Example:\n  adit config verify connector.toml")]
     Config(ConfigCommand),
-    /// Show a tunnel at work on this machine: transfers, requests, and recovery from failures
+    /// Run a tunnel on this machine: transfers, requests, and recovery from failures
     Demo(DemoArgs),
-    /// Expose private TCP services to the devices that may use them
+    /// Expose the services in a file to the devices that may use them
     Connector(ConnectorArgs),
-    /// Offer the services of a connector on local TCP ports
+    /// Forward local TCP ports to the services of a connector
     Agent(AgentArgs),
-    /// Ask a connector for signs of life, and how long they take
+    /// Measure round-trip time to a connector
     Ping(PingArgs),
-    /// Measure the tunnel to a connector: throughput, latency, new streams
+    /// Measure throughput, latency and new streams to a connector
     Bench(BenchArgs),
-    /// Bring machines together that have no public address, on one that has
+    /// Run a relay for machines behind NAT
     Relay(RelayArgs),
-    /// Show what runs on this machine: who is connected, how well, and what is wrong
+    /// Show running processes, their connections, and what is wrong
     Status(StatusArgs),
-    /// Show by which path a peer is reached, what was tried, and why it is this one
+    /// Show the path to a peer, the paths that were tried, and why this one is used
     Why(WhyArgs),
     /// Show what this network allows: names, UDP to a relay, direct paths
     Check(CheckArgs),

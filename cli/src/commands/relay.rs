@@ -17,53 +17,53 @@ use crate::roles::relay::{RelayPlan, TcpPort, start};
 #[command(after_help = "\
 Examples:
   adit relay                                    on a machine with a public address
-  adit relay --advertise relay.example          what clients are told to call it
-  adit relay --allow-mesh 5e0c7a12...           for the members of that mesh alone
+  adit relay --advertise relay.example          with this name in its address
+  adit relay --allow-mesh 5e0c7a12...           for the members of that mesh only
   adit relay -c relay.toml
 
-Both sides are told the line that it prints:
+The first machine takes the line that it prints:
   adit expose 3000 --relay relay.example:4433#KEY
-The invite carries it to the other side.
+The invite contains it for the other machine.
 
 A relay.toml:
   listen = \"0.0.0.0:4433\"
   advertise = [\"relay.example:4433\"]
   allow_meshes = []           # keys as adit id show prints them; without any, every mesh
-  mbits_per_client = 100      # of what is passed on; 1000 without it
-  tcp_port = 8443             # for networks without UDP; 443 without it, no_tcp = true for none
+  mbits_per_client = 100      # of forwarded traffic; by default 1000
+  tcp_port = 8443             # for networks without UDP; by default 443, no_tcp = true for none
 
-Stdout is the relay's address with its key, in one line.")]
+Stdout has the relay's address with its key, in one line.")]
 pub(crate) struct RelayArgs {
     /// UDP address to listen on, as [IP:]PORT
     #[arg(long, value_name = "ADDR", default_value = "4433", value_parser = parse::listen)]
     pub(crate) listen: SocketAddr,
 
-    /// Where clients reach it, as HOST[:PORT], if not at its own addresses; may stand several times
+    /// Address for clients, as HOST[:PORT], instead of its own addresses; may be repeated
     #[arg(long, value_name = "HOST", value_parser = parse::advertised)]
     pub(crate) advertise: Vec<HostPort>,
 
-    /// A mesh whose members may use it, by its key as adit id show prints it; may stand several
-    /// times. Without it, the members of every mesh may
+    /// Key of a mesh whose members may use it, as adit id show prints it; may be repeated. Without
+    /// it, the members of every mesh may use it
     #[arg(long, value_name = "KEY")]
     pub(crate) allow_mesh: Vec<MeshKey>,
 
-    /// The UDP port of its second socket, for address discovery; by default the next one
+    /// UDP port of its second socket, for address discovery; by default the next port
     #[arg(long, value_name = "PORT")]
     pub(crate) discovery_port: Option<u16>,
 
-    /// The TCP port for networks that let no UDP through; by default 443, where that can be had
+    /// TCP port for networks that block UDP; by default 443, if it is free
     #[arg(long, value_name = "PORT")]
     pub(crate) tcp_port: Option<u16>,
 
-    /// Take clients by UDP alone
+    /// Accept clients over UDP only
     #[arg(long, conflicts_with = "tcp_port")]
     pub(crate) no_tcp: bool,
 
-    /// Megabits a second that one client may have passed on; 1000 by default
+    /// Megabits per second that it forwards for one client; by default 1000
     #[arg(long, value_name = "MBITS")]
     pub(crate) mbits_per_client: Option<NonZeroU32>,
 
-    /// A file that says all this instead
+    /// A file with these settings
     #[arg(short, long, value_name = "FILE", conflicts_with_all =
         ["listen", "advertise", "allow_mesh", "discovery_port", "tcp_port", "no_tcp", "mbits_per_client"])]
     pub(crate) config: Option<PathBuf>,
@@ -85,7 +85,7 @@ pub(crate) async fn run(arguments: RelayArgs, home: &Home) -> Result<(), ExitErr
         output::json("adit.relay/1", announcement)?;
     } else {
         output::message(
-            "Give this line to both sides: adit expose 3000 --relay RELAY; Ctrl-C ends it.",
+            "Use this line on the machine that exposes: adit expose 3000 --relay RELAY; Ctrl-C ends it.",
         );
         output::text_line(&announcement.relay.to_string())?;
     }

@@ -3,12 +3,12 @@
 
 use std::time::{Duration, SystemTime};
 
-use console::Term;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::base::exit::{Exit, ExitError};
-use crate::base::{output, signals};
+use crate::base::screen::AlternateScreen;
+use crate::base::{layout, output, signals};
 use crate::control::{self, ControlRequest};
 use crate::homedir::Home;
 use crate::observe::render;
@@ -17,18 +17,18 @@ use crate::observe::schema::ProcessStatus;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  adit status                   every adit that runs here, and its connections
-  adit status --watch           the same, again every second, until Ctrl-C
+  adit status                   every running adit, and its connections
+  adit status --watch           the same, refreshed every second, until Ctrl-C
   adit status --json | jq '.processes[].peers[].state'
 
 Exit codes:
-  0 all are connected   4 nothing runs here   5 a connection is missing")]
+  0 all are connected   4 no adit runs here   5 a connection is missing")]
 pub(crate) struct StatusArgs {
-    /// Show it again every second, until Ctrl-C
+    /// Refresh every second, until Ctrl-C
     #[arg(long)]
     pub(crate) watch: bool,
 
-    /// Print it as one line of JSON, with --watch one every second
+    /// Print one line of JSON, with --watch one every second
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -73,7 +73,7 @@ async fn once(json: bool, home: &Home) -> Result<(), ExitError> {
     if json {
         output::json(SCHEMA, &survey)?;
     } else if !seen.is_empty() || !unanswered.is_empty() {
-        output::text_line(&render::text(&seen, &unanswered, now()))?;
+        output::text_line(&render::text(&seen, &unanswered, now(), layout::width()))?;
     }
     verdict(&seen, &unanswered, home)
 }
@@ -82,11 +82,13 @@ async fn once(json: bool, home: &Home) -> Result<(), ExitError> {
 const SCHEMA: &str = "adit.status/1";
 
 async fn watch(json: bool, home: &Home) -> Result<(), ExitError> {
-    let screen = Some(Term::stdout()).filter(|term| !json && term.is_term());
-    let unwritable = |error| ExitError::new(Exit::Degraded, format!("the screen is gone: {error}"));
-    if let Some(screen) = &screen {
-        screen.clear_screen().map_err(unwritable)?;
-    }
+    let unwritable =
+        |error| ExitError::new(Exit::Degraded, format!("the terminal cannot be written: {error}"));
+    let mut screen = match json {
+        true => None,
+        // Dropped at a signal as well, which brings back what the terminal showed before.
+        false => AlternateScreen::of_stdout().map_err(unwritable)?,
+    };
     let mut ticks = tokio::time::interval(REFRESH_INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -98,15 +100,11 @@ async fn watch(json: bool, home: &Home) -> Result<(), ExitError> {
         }
         let (seen, unanswered) = survey.read();
         let text = match seen.is_empty() && unanswered.is_empty() {
-            true => nothing(home),
-            false => render::text(&seen, &unanswered, now()),
+            true => layout::wrap(&nothing(home), layout::width()),
+            false => render::text(&seen, &unanswered, now(), layout::width()),
         };
-        match &screen {
-            Some(screen) => screen
-                .move_cursor_to(0, 0)
-                .and_then(|()| screen.clear_to_end_of_screen())
-                .and_then(|()| screen.write_line(&text))
-                .map_err(unwritable)?,
+        match &mut screen {
+            Some(screen) => screen.draw(&text).map_err(unwritable)?,
             None => output::text_line(&format!("{text}\n"))?,
         }
     }
@@ -134,7 +132,7 @@ impl Survey {
             match serde_json::from_value(Value::Object(process.clone())) {
                 Ok(process) => seen.push(process),
                 Err(error) => unanswered.push(format!(
-                    "its status is not understood: {error}; run the same version of adit"
+                    "its status cannot be read: {error}; run the same version of adit"
                 )),
             }
         }

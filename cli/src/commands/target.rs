@@ -11,15 +11,15 @@ use crate::roles::one_shot::DialSettings;
 /// Which connector, and how long it may take to reach it.
 #[derive(Debug, clap::Args)]
 pub(crate) struct TargetArgs {
-    /// A service that is known here: its connector is asked
+    /// A saved service, whose connector is measured
     #[arg(value_name = "PEER", required_unless_present = "config")]
     peer: Option<String>,
 
-    /// An agent's configuration file, which names the connector and this device's certificate
+    /// An agent's configuration file, with the connector and the device's certificate
     #[arg(short, long, value_name = "FILE", conflicts_with = "peer")]
     config: Option<PathBuf>,
 
-    /// Give up when there is no connection after this time
+    /// Give up after this long without a connection
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration::parse)]
     pub(crate) timeout: Duration,
 }
@@ -33,9 +33,9 @@ impl TargetArgs {
         match (&self.config, &self.peer) {
             (Some(path), _) => DialSettings::from_file(path, home.as_ref()),
             (None, Some(peer)) => DialSettings::known(peer, &home?),
-            (None, None) => {
-                Err(ExitError::usage("say whom to ask: a known service, or -c agent.toml"))
-            }
+            (None, None) => Err(ExitError::usage(
+                "the connector is missing: name a saved service, or use -c agent.toml",
+            )),
         }
     }
 }

@@ -16,18 +16,18 @@ use crate::observe::schema::{CandidateStatus, PathStatus, PeerStatus, ProcessSta
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  adit why                      every peer behind a relay, of every adit that runs here
-  adit why web                  the connector of a service that is known here
+  adit why                      every peer of every running adit
+  adit why web                  the connector of a saved service
   adit why device-3f9a0c41d2b7 --json
 
 Exit codes:
-  0 there is a path   4 nothing runs here, or there is no such peer   5 a peer has no path")]
+  0 there is a path   4 no adit runs here, or there is no such peer   5 a peer has no path")]
 pub(crate) struct WhyArgs {
-    /// A peer by its name, or a service that is known here; without it, all
+    /// Name of a peer, or of a saved service; without it, all peers
     #[arg(value_name = "PEER")]
     pub(crate) peer: Option<String>,
 
-    /// Print it as JSON
+    /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -69,11 +69,11 @@ pub(crate) async fn run(arguments: &WhyArgs, home: &Home) -> Result<(), ExitErro
         output::json("adit.why/1", &serde_json::json!({ "peers": reports(&found) }))?;
     } else {
         let texts: Vec<_> = found.iter().map(|(process, peer)| text(process, peer)).collect();
-        output::text_line(&harmless(&texts.join("\n\n")))?;
+        output::text(&harmless(&texts.join("\n\n")))?;
     }
     let is_lost = |(process, peer): &(&ProcessStatus, &PeerStatus)| {
-        let has_way = peer.path.as_ref().is_none_or(|path| path.class.is_some());
-        (!peer.state.is_connected() || !has_way).then(|| process.name(peer).to_owned())
+        let has_path = peer.path.as_ref().is_none_or(|path| path.class.is_some());
+        (!peer.state.is_connected() || !has_path).then(|| process.name(peer).to_owned())
     };
     match found.iter().find_map(is_lost) {
         Some(name) => {
@@ -101,7 +101,7 @@ impl PeerFilter<'_> {
 
 fn missing(seen: &[ProcessStatus], name: Option<&str>) -> String {
     let Some(name) = name else {
-        return "nobody is connected; see what is dialled: adit status".to_owned();
+        return "no peer is connected; see what is dialled: adit status".to_owned();
     };
     let peers = seen.iter().flat_map(|process| {
         let others = process.peers.iter().filter(|peer| !peer.is_relay);
@@ -109,8 +109,8 @@ fn missing(seen: &[ProcessStatus], name: Option<&str>) -> String {
     });
     let all: std::collections::BTreeSet<_> = peers.collect();
     let next = match all.is_empty() {
-        true => "nobody is connected: adit status".to_owned(),
-        false => format!("connected are: {}", all.into_iter().collect::<Vec<_>>().join(", ")),
+        true => "no peer is connected: adit status".to_owned(),
+        false => format!("connected peers: {}", all.into_iter().collect::<Vec<_>>().join(", ")),
     };
     format!("there is no peer \"{name}\" here; {next}")
 }
@@ -133,9 +133,9 @@ fn text(process: &ProcessStatus, peer: &PeerStatus) -> String {
         Some(path) => write!(text, "\n  {}{}", path_line(process, path), details(process, path)),
         None => write!(
             text,
-            "\n  at its own address {}, {}; no relay leads to it",
+            "\n  directly at {}, {}; no relay is used",
             peer.remote,
-            if peer.dialled { "which was dialled" } else { "from which it came" }
+            if peer.dialled { "the address that was dialled" } else { "from where it connected" }
         ),
     };
     text
@@ -143,28 +143,28 @@ fn text(process: &ProcessStatus, peer: &PeerStatus) -> String {
 
 fn details(process: &ProcessStatus, path: &PathStatus) -> String {
     let mut text = String::new();
-    for way in &path.ways {
-        let what = process.endpoint(&way.class, &way.to);
+    for pair in &path.ways {
+        let what = process.endpoint(&pair.class, &pair.to);
         let kind =
-            way.kind.as_deref().map_or_else(String::new, |it| format!(" ({})", kind_words(it)));
-        let latency = way.latency_ms.map_or_else(String::new, |ms| format!(", {ms:.1} ms"));
-        let mark = if way.in_use { '*' } else { ' ' };
-        let loss = way.loss * 100.0;
+            pair.kind.as_deref().map_or_else(String::new, |it| format!(" ({})", kind_words(it)));
+        let latency = pair.latency_ms.map_or_else(String::new, |ms| format!(", {ms:.1} ms"));
+        let mark = if pair.in_use { '*' } else { ' ' };
+        let loss = pair.loss * 100.0;
         let _ = write!(
             text,
             "\n  {mark} {what}{kind}: {} sent, {} answered{latency}, {loss:.1} % lost: {}",
-            way.sent, way.answered, way.sentence
+            pair.sent, pair.answered, pair.sentence
         );
     }
     let candidate = |c: &CandidateStatus| format!("{} ({})", c.address, kind_words(&c.kind));
     let own: Vec<_> = path.candidates.iter().map(candidate).collect();
     let own = if own.is_empty() { "nothing".to_owned() } else { own.join(", ") };
-    let _ = write!(text, "\n  this end told the other: {own}");
+    let _ = write!(text, "\n  this end advertised: {own}");
     if let Some(mapping) = &process.port_mapping {
         let _ = write!(text, "\n  port mapping here: {}", mapping.words());
     }
     let other = path.peer.as_ref().map_or("unknown", |peer| &*peer.mapping);
-    let _ = write!(text, "\n  NAT here: {}; there: {}", nat(&path.mapping), nat(other));
+    let _ = write!(text, "\n  NAT here: {}\n  NAT there: {}", nat(&path.mapping), nat(other));
     text
 }
 
@@ -178,6 +178,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::base::layout::{self, tests::assert_fits};
     use crate::observe::words::tests::{path, peer, relay, status};
 
     fn example() -> ProcessStatus {
@@ -190,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn every_way_is_told_with_what_was_sent_and_came_and_the_one_in_use_is_marked() {
+    fn every_path_has_its_probes_and_the_one_in_use_is_marked() {
         let seen = example();
         assert_eq!(
             text(&seen, &seen.peers[0]),
@@ -200,9 +201,25 @@ hub, of agent 42
   * 192.0.2.1:4433 (reflexive): 40 sent, 39 answered, 12.3 ms, 3.1 % lost: it answers
     relay 203.0.113.3:4433: 4 sent, 4 answered, 80.0 ms, 0.0 % lost: it answers
     10.0.0.9:4433 (host): 12 sent, 0 answered, 100.0 % lost: no answer ever came
-  this end told the other: 10.0.0.5:4433 (host)
-  NAT here: one address for all destinations, which can be met; there: another address for every destination, which is hard to meet"
+  this end advertised: 10.0.0.5:4433 (host)
+  NAT here: the same address for all destinations, so direct paths are likely
+  NAT there: another address for each destination, so direct paths are unlikely"
         );
+    }
+
+    #[test]
+    fn long_names_and_addresses_fit_80_columns() {
+        let up = json!({"state": "connected", "age_ms": 5});
+        let long = "[2001:db8:1234:5678:9abc:def0:1234:5678]:44330";
+        let mut way = path("direct", long);
+        way["ways"][0]["to"] = json!(long);
+        way["candidates"] =
+            serde_json::Value::from(vec![json!({"kind": "host", "address": long}); 8]);
+        let credential = json!({
+            "standing": "member", "names": ["a-very-long-name.".repeat(9)], "not_after": null,
+        });
+        let seen = status(&json!([peer(&up, json!({"path": way, "credential": credential}))]));
+        assert_fits(&layout::wrap(&text(&seen, &seen.peers[0]), layout::WIDTH));
     }
 
     #[test]
@@ -220,7 +237,7 @@ hub, of agent 42
         let text = text(&seen, &seen.peers[0]);
         for said in [
             "* 192.0.2.1:4433 (mapped by the gateway): 40 sent",
-            "this end told the other: 203.0.113.5:7000 (mapped by the gateway)",
+            "this end advertised: 203.0.113.5:7000 (mapped by the gateway)",
             "port mapping here: 203.0.113.5:7000 leads here, by NAT-PMP of the gateway 192.168.1.1",
         ] {
             assert!(text.contains(said), "{said}: {text}");
@@ -233,7 +250,7 @@ hub, of agent 42
         let seen = status(&json!([peer(&up, json!({}))]));
         assert_eq!(
             text(&seen, &seen.peers[0]),
-            "hub, of agent 42\n  at its own address 192.0.2.1:4433, which was dialled; no relay leads to it"
+            "hub, of agent 42\n  directly at 192.0.2.1:4433, the address that was dialled; no relay is used"
         );
     }
 
@@ -250,11 +267,11 @@ hub, of agent 42
     fn a_peer_that_is_not_there_is_answered_with_those_that_are() {
         assert_eq!(
             missing(&[example()], Some("web")),
-            "there is no peer \"web\" here; connected are: hub"
+            "there is no peer \"web\" here; connected peers: hub"
         );
         assert_eq!(
             missing(&[status(&json!([]))], Some("web")),
-            "there is no peer \"web\" here; nobody is connected: adit status"
+            "there is no peer \"web\" here; no peer is connected: adit status"
         );
     }
 }

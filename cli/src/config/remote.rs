@@ -31,6 +31,8 @@ pub(crate) struct RemoteConnector {
     pub(crate) service: Option<ServiceName>,
     /// The name that its certificate must carry.
     pub(crate) name: String,
+    /// What people call it, where that is not its name.
+    pub(crate) title: Option<String>,
 }
 
 /// The connector that an agent dials, and the identity to dial it with.
@@ -45,7 +47,18 @@ pub(crate) enum AgentTarget {
 impl RemoteConnector {
     /// Returns a connector that is reached at its own addresses.
     pub(crate) const fn at(addresses: Vec<HostAddress>, name: String) -> Self {
-        Self { addresses, name, relays: Vec::new(), service: None }
+        Self { addresses, name, relays: Vec::new(), service: None, title: None }
+    }
+
+    /// The same, as people call it.
+    #[must_use]
+    pub(crate) fn called(self, title: String) -> Self {
+        Self { title: Some(title), ..self }
+    }
+
+    /// Returns what to call it in a sentence.
+    pub(crate) fn title(&self) -> &str {
+        self.title.as_deref().unwrap_or(&self.name)
     }
 
     /// Returns the same, also by these relays, with `service` to look up.
@@ -77,14 +90,14 @@ impl RemoteKeys {
         match (self.known, self.name, tls) {
             (Some(known), None, None) if self.address.is_empty() => Ok(AgentTarget::Known(known)),
             (Some(_), ..) => Err(wrong(
-                "\"known\" says all there is to say; remove \"address\", \"name\" and the section [tls]",
+                "\"known\" is enough; remove \"address\", \"name\" and the section [tls]",
             )),
             (None, Some(name), Some(mut tls)) if has_way => {
                 tls.resolve(path);
                 Ok(AgentTarget::Given(RemoteConnector::at(self.address, name), tls))
             }
             (None, None, None) if self.address.is_empty() => Err(wrong(
-                "nothing says which one; add known = \"web\" for one you were invited to, or address, \
+                "the connector is missing; add known = \"web\" for one you were invited to, or address, \
                  name and a section [tls]",
             )),
             (None, None, _) => Err(wrong(

@@ -109,7 +109,7 @@ fn a_connector_is_known_or_described_and_not_both() {
     let target = with("known = \"web\"").unwrap().target;
     assert!(matches!(target, AgentTarget::Known(name) if name == "web"));
     for (keys, said) in [
-        ("", "nothing says which one"),
+        ("", "the connector is missing"),
         ("known = \"web\"\nname = \"x\"", "remove \"address\", \"name\""),
         ("address = \"a:1\"", "the key \"name\" is missing"),
         ("name = \"x\"", "the key \"address\" is missing"),

@@ -163,8 +163,8 @@ impl NetworkReport {
             if self.mapping == Mapping::Dependent && !self.ipv6 && !is_mapped {
                 return Err(ExitError::new(
                     Exit::Degraded,
-                    "the relay works, and direct paths are unlikely: the NAT here gives every \
-                     destination another address; IPv6, or forwarding a port, would help",
+                    "the relay works, and direct paths are unlikely: the NAT here uses another address \
+                     for each destination; IPv6, or forwarding a port, would help",
                 ));
             }
             return Ok(());
@@ -172,22 +172,22 @@ impl NetworkReport {
         if any(UdpAnswer::Tcp) {
             return Err(ExitError::new(
                 Exit::Degraded,
-                "the relay works by TCP alone, and direct paths are unlikely: UDP does not get \
-                 through; allowing it out of this network, and in at the relay, would help",
+                "the relay works over TCP only, and direct paths are unlikely: UDP is blocked; allow \
+                 it out of this network, and in at the relay",
             ));
         }
         if any(UdpAnswer::OtherKey) {
             return Err(ExitError::new(
                 Exit::Authentication,
-                "it answers, and is not the relay whose key was given; ask its owner for the line \
-                 that adit relay prints now",
+                "the relay answers with another key than the one given; ask its owner for the line that \
+                 adit relay prints now",
             ));
         }
         if any(UdpAnswer::Unverified) {
             return Ok(());
         }
         let next = match self.relays.iter().any(|relay| relay.unresolved.is_none()) {
-            true => "see that it runs, and that UDP gets out of this network and to its port",
+            true => "check that it runs, and that UDP leaves this network and reaches its port",
             false => "check how its name is written, and that this machine resolves names",
         };
         Err(ExitError::new(Exit::Unreachable, format!("no relay can be reached; {next}")))
@@ -237,16 +237,16 @@ impl fmt::Display for UdpResult {
                 if let Some(rtt) = self.rtt_ms {
                     write!(f, ", round trip {rtt:.1} ms")?;
                 }
-                self.observed.map_or(Ok(()), |at| write!(f, ", this machine is seen at {at}"))
+                self.observed.map_or(Ok(()), |at| write!(f, ", it sees this machine at {at}"))
             }
             UdpAnswer::Unverified => {
-                f.write_str("something answers; with its key more could be told")
+                f.write_str("something answers; give the relay's key to verify it")
             }
             UdpAnswer::OtherKey => {
                 f.write_str("something answers, with another key than the one given")
             }
             UdpAnswer::None => {
-                write!(f, "no answer: {}", self.why.as_deref().unwrap_or("nothing came"))
+                write!(f, "no answer: {}", self.why.as_deref().unwrap_or("no packet arrived"))
             }
         }
     }
@@ -255,6 +255,7 @@ impl fmt::Display for UdpResult {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::layout::{self, tests::assert_fits};
 
     fn found(udp: Vec<UdpResult>) -> RelayReport {
         let place = "relay.example".parse().unwrap();
@@ -284,12 +285,32 @@ mod tests {
             "\
 relay relay.example:4433
   name: 192.0.2.7 in 12 ms
-  UDP to 192.0.2.7:4433: works, connected in 41 ms, round trip 20.0 ms, this machine is seen at 198.51.100.9:40000
+  UDP to 192.0.2.7:4433: works, connected in 41 ms, round trip 20.0 ms, it sees this machine at 198.51.100.9:40000
   TCP to port 443: nothing answers
-NAT: one address for all destinations, which can be met
+NAT: the same address for all destinations, so direct paths are likely
 port mapping: not asked for: no relay sees a NAT here
 IPv6: reaches no relay"
         );
+    }
+
+    #[test]
+    fn long_names_and_addresses_fit_80_columns() {
+        let six = "[2001:db8:1234:5678:9abc:def0:1234:5678]:44330";
+        let place = format!("{}:4433", "a-very-long-name.".repeat(9)).parse().unwrap();
+        let new = RelayReport::new(&place, Duration::from_millis(12));
+        let observed = Some(at(six));
+        let udp = UdpResult::answered(
+            at(six),
+            Duration::from_millis(41),
+            Some(20.04),
+            observed,
+            Mapping::Dependent,
+        );
+        let relay = RelayReport { addresses: vec![at(six); 4], udp: vec![udp], ..new };
+        let why = vec!["PCP: no answer within the time allowed".to_owned(); 3];
+        let none = PortMappingState::None { gateway: [192, 168, 1, 1].into(), why };
+        let report = NetworkReport::new(vec![relay]).with_port_mapping(none);
+        assert_fits(&layout::wrap(&report.to_string(), layout::WIDTH));
     }
 
     #[test]

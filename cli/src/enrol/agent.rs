@@ -20,7 +20,7 @@ use crate::homedir::Home;
 use crate::identity::invite::Invite;
 use crate::identity::member::Membership;
 use crate::identity::mesh::certificate;
-use crate::identity::saved_service::SavedService;
+use crate::identity::saved_service::{SavedService, title};
 use crate::net::dialer::Dialer;
 use crate::net::link::reach;
 use crate::net::node::CONNECT_TIMEOUT;
@@ -52,8 +52,9 @@ pub(crate) async fn redeem(
         .build()
         .map_err(|error| ExitError::new(Exit::Degraded, error.to_string()))?;
     let dialer = Dialer { core, relay_identity, port_mapping: false };
-    let addresses = invite.addresses.iter().cloned().map(Into::into).collect();
-    let remote = RemoteConnector::at(addresses, invite.connector.clone())
+    let addresses: Vec<_> = invite.addresses.iter().cloned().map(Into::into).collect();
+    let remote = RemoteConnector::at(addresses.clone(), invite.connector.clone())
+        .called(title(&addresses, &invite.service))
         .by(&invite.relays, Some(&invite.service));
     let patience = limit.unwrap_or(left).min(left);
     let (reached, key, answer) = loop {
@@ -65,7 +66,9 @@ pub(crate) async fn redeem(
         match answered {
             Ok((key, answer)) => break (reached, key, answer),
             // The answer may have been lost: asked again, it is the same.
-            Err(stop) if stop.exit() == Exit::Unreachable => tracing::warn!("asking again: {stop}"),
+            Err(stop) if stop.exit() == Exit::Unreachable => {
+                tracing::warn!("no answer to the enrolment, trying again: {stop}")
+            }
             Err(stop) => return Err(stop),
         }
     };
@@ -85,7 +88,7 @@ pub(crate) async fn redeem(
         known.local = before.local;
     }
     known.save(home, &name)?;
-    tracing::info!(device = answer.device, "enrolled");
+    tracing::debug!(device = answer.device, "enrolled");
     Ok(name)
 }
 

@@ -37,7 +37,7 @@ pub(crate) fn answer(
     };
     let (device, certified) = done.map_err(to_failure)?;
     let ca = mesh.ca_pem().map_err(|stop| to_failure(Denied::Broken(stop)))?;
-    tracing::info!(device = device.title(), "a certificate was issued");
+    tracing::info!("issued a certificate to {}", device.title());
     Ok(EnrolmentResponse { device: device.id, certificate: certified.pem, ca })
 }
 

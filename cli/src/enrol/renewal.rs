@@ -44,8 +44,8 @@ pub(crate) async fn keep_current(membership: Option<Membership>, mut tunnel: Tun
                 tokio::time::sleep(POLL_INTERVAL.1).await;
             }
             Err(stop) => {
-                tracing::warn!("this machine's certificate is not renewed: {stop}");
-                // Ten more attempts in the time that is left, and no more than one an hour.
+                tracing::warn!("this machine's certificate was not renewed: {stop}");
+                // Ten more tries in what is left, and no more than one an hour.
                 let wait = Duration::from_secs(end.saturating_sub(now) / 10);
                 tokio::time::sleep(wait.clamp(POLL_INTERVAL.1, POLL_INTERVAL.0)).await;
             }

@@ -76,13 +76,13 @@ impl SavedService {
             let next = if all.is_empty() {
                 "ask its owner for an invite: adit invite new".to_owned()
             } else {
-                format!("known here: {}", all.join(", "))
+                format!("saved here: {}", all.join(", "))
             };
-            return Err(ExitError::usage(format!("nothing is known of \"{name}\"; {next}")));
+            return Err(ExitError::usage(format!("there is no saved service \"{name}\"; {next}")));
         };
         let known: Self = serde_json::from_slice(&contents).map_err(|error| {
             ExitError::usage(format!(
-                "{}: this is not what adit wrote: {error}; remove it and ask for a new invite",
+                "{}: adit did not write this file: {error}; remove it and ask for a new invite",
                 path.display()
             ))
         })?;
@@ -139,7 +139,7 @@ impl SavedService {
     pub(crate) fn claim(home: &Home, name: &str) -> Result<Lock, ExitError> {
         Lock::claim(&home.known().join(format!("{name}.lock")), |holder| {
             ExitError::usage(format!(
-                "\"{name}\" is offered here already, by the adit of process {holder}; use that one's \
+                "\"{name}\" is forwarded here already, by the adit of process {holder}; use that one's \
                  port (adit status), or end it"
             ))
         })
@@ -151,8 +151,10 @@ impl SavedService {
     /// If the addresses cannot be used.
     pub(crate) fn remote(&self) -> Result<RemoteConnector, ExitError> {
         let parsed = |text: &String| HostAddress::try_from(text.clone()).map_err(ExitError::usage);
-        let addresses = self.addresses.iter().map(parsed).collect::<Result<_, _>>()?;
-        let remote = RemoteConnector::at(addresses, self.connector.clone());
+        let addresses: Vec<_> = self.addresses.iter().map(parsed).collect::<Result<_, _>>()?;
+        // The name in its certificate is made of random digits.
+        let title = title(&addresses, &self.service);
+        let remote = RemoteConnector::at(addresses, self.connector.clone()).called(title);
         Ok(remote.by(&self.relays, Some(&self.service)))
     }
 
@@ -168,6 +170,13 @@ impl SavedService {
     pub(crate) fn membership(&self, home: &Home) -> Membership {
         Membership::named(home, &self.ca)
     }
+}
+
+/// Returns what people call the connector of a service: its host name or, where only addresses are known,
+/// its service.
+pub(crate) fn title(addresses: &[HostAddress], service: &ServiceName) -> String {
+    let host = addresses.iter().find_map(HostAddress::name);
+    host.map_or_else(|| format!("the connector of {service}"), str::to_owned)
 }
 
 fn path(home: &Home, name: &str) -> PathBuf {
@@ -239,12 +248,12 @@ mod tests {
         let said = SavedService::load(&home, "web").unwrap_err().to_string();
         assert_eq!(
             said,
-            "nothing is known of \"web\"; ask its owner for an invite: adit invite new"
+            "there is no saved service \"web\"; ask its owner for an invite: adit invite new"
         );
         known(1, "db").save(&home, "db").unwrap();
         for name in ["web", "../known/db", "", "."] {
             let said = SavedService::load(&home, name).unwrap_err().to_string();
-            assert!(said.ends_with("known here: db"), "{said}");
+            assert!(said.ends_with("saved here: db"), "{said}");
         }
     }
 
@@ -255,6 +264,9 @@ mod tests {
         known(1, "web").save(&home, "web").unwrap();
         let _first = SavedService::claim(&home, "web").unwrap();
         let said = SavedService::claim(&home, "web").unwrap_err().to_string();
-        assert!(said.contains("\"web\" is offered here already, by the adit of process"), "{said}");
+        assert!(
+            said.contains("\"web\" is forwarded here already, by the adit of process"),
+            "{said}"
+        );
     }
 }

@@ -108,7 +108,7 @@ impl CredentialWatcher {
         match self.source.load() {
             Ok(credentials) => Some(credentials),
             Err(error) => {
-                tracing::warn!("the identity is not exchanged: {error}");
+                tracing::warn!("the new certificate cannot be used: {error}");
                 None
             }
         }

@@ -1,7 +1,9 @@
-//! The log of a node's life for people: connections established, lost and restored, and why.
+//! A node's events as log lines. It decides which of them are sentences for people; all others are
+//! logged at DEBUG, with the peer's number.
 
 use adit_tokio::core::drive::Handle;
 use adit_tokio::core::event::Event;
+use adit_tokio::core::id::PeerId;
 use adit_tokio::core::lifecycle::{State, Transition};
 use adit_tokio::core::path::PathReason;
 use adit_tokio::core::transmit::NextHop;
@@ -13,11 +15,10 @@ use crate::base::exit::next_step;
 pub(crate) async fn log(handle: Handle) {
     let mut events = handle.events();
     while let Some(event) = events.next().await {
-        if matches!(event, Event::Transition { .. }) {
-            continue;
-        }
-        if let Some(line) = line(&event) {
-            tracing::info!("{line}");
+        if let Event::Rejected { remote, failure } = &event {
+            tracing::info!("a handshake from {remote} was rejected: {failure}");
+        } else if let Some(line) = line(&event) {
+            tracing::debug!("{line}");
         }
     }
 }
@@ -27,46 +28,86 @@ pub(crate) async fn log(handle: Handle) {
     clippy::wildcard_enum_match_arm,
     reason = "the core adds events without notice to this program, and most are not for people"
 )]
-pub(crate) fn line(event: &Event) -> Option<String> {
+pub(crate) fn sentence(event: &Event, title: &str) -> Option<String> {
     match event {
         // The attempt that failed has its own line.
         Event::Transition { transition, .. } if is_another_attempt(transition) => None,
-        Event::Transition { peer, transition } => Some(format!("{peer}: {}", describe(transition))),
-        Event::AttemptFailed { peer, failure, attempt, retry_in } => {
+        Event::Transition { transition, .. } => match &transition.to {
+            State::Connected { .. } => Some(format!("connected to {title}")),
+            State::Reconnecting { last_error, .. } => {
+                Some(format!("lost the connection to {title} ({last_error}); reconnecting"))
+            }
+            // What ends the program is its last line.
+            State::Disconnected | State::Connecting { .. } | State::Failed { .. } => None,
+        },
+        Event::AttemptFailed { failure, attempt, retry_in, .. } => {
             let (next, wait) = (next_step(failure), retry_in.as_secs_f64());
             Some(format!(
-                "{peer}: no connection: {failure}; {next}; attempt {attempt} in {wait:.1} s"
+                "no connection to {title}: {failure}; {next}; attempt {attempt} in {wait:.1} s"
             ))
+        }
+        Event::PathChanged { via, reason, .. } => {
+            Some(format!("{title} is now {}", describe_path(*via, *reason)))
+        }
+        Event::GoingAway { .. } => Some(format!("{title} is shutting down")),
+        _ => None,
+    }
+}
+
+/// Returns the peer that an event of a connection is about.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the core adds events without notice to this program"
+)]
+pub(crate) const fn peer_of(event: &Event) -> Option<PeerId> {
+    match event {
+        Event::Transition { peer, .. }
+        | Event::AttemptFailed { peer, .. }
+        | Event::PathChanged { peer, .. }
+        | Event::Registered { peer }
+        | Event::Unregistered { peer, .. }
+        | Event::GoingAway { peer } => Some(*peer),
+        _ => None,
+    }
+}
+
+/// Returns one line about an event, for events that show how a node is doing.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the core adds events without notice to this program, and most show nothing"
+)]
+pub(crate) fn line(event: &Event) -> Option<String> {
+    match event {
+        Event::Transition { transition, .. } if is_another_attempt(transition) => None,
+        Event::Transition { peer, transition } => Some(format!("{peer}: {}", describe(transition))),
+        Event::AttemptFailed { peer, failure, attempt, retry_in } => {
+            let wait = retry_in.as_secs_f64();
+            Some(format!("{peer}: no connection: {failure}; attempt {attempt} in {wait:.1} s"))
         }
         Event::Closed { peer, failure } => Some(format!("{peer}: closed: {failure}")),
         Event::Rejected { remote, failure } => Some(format!("{remote}: rejected: {failure}")),
-        Event::Registered { peer } => {
-            Some(format!("{peer}: the relay has this connector's services"))
-        }
+        Event::Registered { peer } => Some(format!("{peer}: registered at this relay")),
         Event::Unregistered { peer, failure } => {
-            let next = next_step(failure);
-            Some(format!("{peer}: the relay does not have the services: {failure}; {next}"))
+            Some(format!("{peer}: not registered at this relay: {failure}"))
         }
         Event::PathChanged { peer, via, reason } => {
-            Some(format!("{peer}: {}", describe_path(*via, *reason)))
+            Some(format!("{peer}: reached {}", describe_path(*via, *reason)))
         }
-        Event::Observed { peer, address } => Some(format!("{peer}: the relay sees {address} here")),
+        Event::Observed { peer, address } => {
+            Some(format!("{peer}: the relay sees this machine at {address}"))
+        }
         Event::GoingAway { peer } => Some(format!("{peer}: is shutting down")),
         _ => None,
     }
 }
 
-/// Another path in words.
+/// Returns a path in words, with the reason why it is this one.
 pub(crate) fn describe_path(via: NextHop, reason: PathReason) -> String {
-    format!("reached {} now: {}", way(via), reason.sentence())
-}
-
-/// A path in words.
-fn way(via: NextHop) -> String {
-    match via {
-        NextHop::Direct(route) => format!("directly at {}", route.remote),
-        NextHop::Relayed(channel) => format!("by {channel}"),
-    }
+    let path = match via {
+        NextHop::Direct(route) => format!("on a direct path to {}", route.remote),
+        NextHop::Relayed(_) => "on a path through a relay".to_owned(),
+    };
+    format!("{path}: {}", reason.sentence())
 }
 
 const fn is_another_attempt(transition: &Transition) -> bool {
@@ -87,5 +128,45 @@ pub(crate) fn describe(transition: &Transition) -> String {
             format!("{from} → reconnecting, attempt {attempt} ({last_error})")
         }
         State::Failed { error, .. } => format!("{from} → failed ({error})"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use adit_tokio::core::error::{Code, Failure};
+
+    use super::*;
+
+    fn peer() -> PeerId {
+        serde_json::from_str("0").unwrap()
+    }
+
+    #[test]
+    fn a_failed_attempt_names_the_peer_the_cause_and_what_to_do() {
+        let event = Event::AttemptFailed {
+            peer: peer(),
+            failure: Failure::new(Code::TimedOut, "no answer for 10 s"),
+            attempt: 2,
+            retry_in: Duration::from_millis(1_500),
+        };
+        assert_eq!(
+            sentence(&event, "hub.example").unwrap(),
+            "no connection to hub.example: timed_out: no answer for 10 s; check that the peer runs \
+             and that UDP reaches it; attempt 2 in 1.5 s"
+        );
+    }
+
+    #[test]
+    fn what_concerns_nobody_but_this_program_is_no_sentence() {
+        let peer = peer();
+        for event in [
+            Event::Registered { peer },
+            Event::Closed { peer, failure: Failure::new(Code::ShuttingDown, "shutting down") },
+        ] {
+            assert_eq!(sentence(&event, "hub.example"), None);
+            assert!(line(&event).is_some(), "{event:?}");
+        }
     }
 }

@@ -20,7 +20,9 @@ pub(crate) fn addresses() -> Vec<IpAddr> {
             all.into_iter().flat_map(|interface| interface.ips).map(|record| record.ip).collect()
         }
         Err(error) => {
-            tracing::warn!(%error, "the addresses of this machine cannot be read; name one with --advertise");
+            tracing::warn!(
+                "the addresses of this machine cannot be read: {error}; name one with --advertise"
+            );
             Vec::new()
         }
     }
@@ -87,7 +89,7 @@ async fn advertise(handle: Handle, local: SocketAddr, others: watch::Sender<()>)
     let _watch = match watched {
         Ok(watch) => Some(watch),
         Err(error) => {
-            tracing::warn!(%error, "changes of this machine's networks are not noticed");
+            tracing::warn!("changes of this machine's networks cannot be seen: {error}");
             None
         }
     };
@@ -96,7 +98,7 @@ async fn advertise(handle: Handle, local: SocketAddr, others: watch::Sender<()>)
     while changes.recv().await.is_some() {
         let now = of_socket(local);
         if now != advertised {
-            tracing::info!(addresses = now.len(), "this machine's networks changed");
+            tracing::info!("this machine's networks changed: it has {} addresses", now.len());
             handle.set_local_addresses(now.clone());
             handle.network_changed();
             others.send_replace(());

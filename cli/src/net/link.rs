@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use adit_tokio::core::drive::{Events, Peer};
 use adit_tokio::core::error::{Category, Failure};
+use adit_tokio::core::event::Event;
 use adit_tokio::core::lifecycle::State;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -108,12 +109,12 @@ impl ConnectorLink {
                 // A certificate that expired in use has a successor, on either side; a revoked one
                 // will be rejected by the next handshake.
                 (Category::Authentication, Some(lived)) => {
-                    tracing::info!(%failure, "dialling again with the present certificates");
+                    tracing::info!("reconnecting with the present certificates: {failure}");
                     tokio::time::sleep(RETRY_DELAY.saturating_sub(lived)).await;
                 }
                 // Any attacker on the path could have sent it, and a wrong clock may be corrected.
                 (Category::Authentication, None) if self.was_up && !failure.is_proven() => {
-                    tracing::warn!(%failure, "retrying: the rejection was not authenticated");
+                    tracing::warn!("retrying: the rejection was not authenticated: {failure}");
                     tokio::time::sleep(UNPROVEN_RETRY_DELAY).await;
                 }
                 (Category::Authentication | Category::Configuration, _) => return failure.into(),
@@ -121,7 +122,7 @@ impl ConnectorLink {
                     Category::Network | Category::Server | Category::Protocol | Category::Unknown,
                     _,
                 ) => {
-                    tracing::warn!(%failure, "dialling again");
+                    tracing::warn!("reconnecting to {}: {failure}", self.remote.title());
                     tokio::time::sleep(RETRY_DELAY).await;
                 }
             }
@@ -163,9 +164,7 @@ impl ConnectorLink {
             tokio::select! {
                 event = events.next() => {
                     let Some(event) = event else { break };
-                    if let Some(line) = event_log::line(&event) {
-                        tracing::info!("{line}");
-                    }
+                    self.log(&event, peer);
                     match peer.state() {
                         State::Failed { error, .. } => return Ok(error),
                         State::Connected { .. } => {
@@ -188,7 +187,20 @@ impl ConnectorLink {
         }
     }
 
-    /// Uses new credentials. The connection continues, unless its peer is no longer trusted.
+    /// Logs an event: of the connector as a sentence, of any other peer for debugging.
+    fn log(&self, event: &Event, peer: &Peer) {
+        let of_connector = event_log::peer_of(event) == Some(peer.id());
+        match of_connector.then(|| event_log::sentence(event, self.remote.title())).flatten() {
+            Some(sentence) => tracing::info!("{sentence}"),
+            None => {
+                if let Some(line) = event_log::line(event) {
+                    tracing::debug!("{line}");
+                }
+            }
+        }
+    }
+
+    /// Uses new credentials. The connection goes on, unless its peer is no longer trusted.
     fn set_credentials(&mut self, credentials: Credentials) {
         self.dialer = self.dialer.clone().with(credentials.clone());
         if let Some(relays) = &self.relays {
@@ -196,8 +208,8 @@ impl ConnectorLink {
         }
         let tls = credentials.tls;
         match self.node.as_ref().map_or(Ok(()), |node| node.handle.set_tls(tls)) {
-            Ok(()) => tracing::info!("the identity was exchanged"),
-            Err(error) => tracing::warn!("the identity is not exchanged: {error}"),
+            Ok(()) => tracing::info!("the new certificate is in use"),
+            Err(error) => tracing::warn!("the new certificate cannot be used: {error}"),
         }
     }
 }
@@ -227,7 +239,7 @@ pub(crate) async fn reach(
             match failure.category() {
                 Category::Authentication | Category::Configuration => return Err(failure.into()),
                 Category::Network | Category::Server | Category::Protocol | Category::Unknown => {
-                    tracing::info!(%failure, "no connection yet");
+                    tracing::info!("no connection to {} yet: {failure}", remote.title());
                 }
             }
             tokio::time::sleep(RETRY_DELAY).await;

@@ -9,20 +9,23 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use adit_tokio::core::config::Dial;
-use adit_tokio::core::drive::{Handle, Peer};
+use adit_tokio::core::drive::{Events, Handle, Peer};
 use adit_tokio::core::error::{Category, Code, Failure, Misuse};
+use adit_tokio::core::event::Event;
 use adit_tokio::core::lifecycle::State;
 use adit_tokio::core::tls::{Identity, Tls, Trust};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::carriers::{Carriers, TcpTargetGuard};
+use super::event_log::peer_of;
 use super::happy_eyeballs::{self, HEAD_START};
 use super::interfaces;
 use super::names::NameResolver;
 use super::node::RunningNode;
 use super::port_mapping::PortMappingTask;
 use crate::address::{RELAY_NAME, RelayAddress};
+use crate::base::exit::next_step;
 use crate::base::task::Background;
 
 /// How long the addresses of a relay are tried before its name is looked up again.
@@ -104,16 +107,18 @@ impl RelayDialer {
         let place = [self.relay.at.clone().into()];
         loop {
             let addresses = self.names.resolve(&place).await;
+            // Before the relay is dialled, so that its first answers are seen.
+            let events = self.handle.events();
             let pause = match timeout(CONNECT_TIMEOUT, self.dial_first(&addresses)).await {
                 Ok(Ok(dialled)) => {
-                    tracing::info!(relay = %self.relay.at, "attached to a relay");
-                    self.follow_peer(&dialled.peer).await;
+                    tracing::info!("connected to the relay {}", self.relay.at);
+                    self.follow_peer(&dialled.peer, events).await;
                     RETRY_DELAY
                 }
                 Ok(Err(Some(failure))) => self.log_refusal(&failure),
                 Ok(Err(None)) => RETRY_DELAY,
                 Err(_) => {
-                    tracing::warn!(relay = %self.relay.at, "the relay does not answer; retrying");
+                    tracing::warn!("the relay {} does not answer; retrying", self.relay.at);
                     RETRY_DELAY
                 }
             };
@@ -141,31 +146,57 @@ impl RelayDialer {
         Ok(DialledRelay { peer, _tcp_target: tcp_target })
     }
 
-    /// Follows a relay until it is lost for long, or permanently.
-    async fn follow_peer(&mut self, peer: &Peer) {
-        let mut events = self.handle.events();
+    /// Follows a relay until it is lost for long, or for good.
+    async fn follow_peer(&mut self, peer: &Peer, mut events: Events) {
         let mut lost: Option<Instant> = None;
         loop {
             match peer.state() {
-                State::Connected { .. } => lost = None,
+                State::Connected { .. } => {
+                    if lost.take().is_some() {
+                        tracing::info!("connected to the relay {} again", self.relay.at);
+                    }
+                }
                 State::Failed { error, .. } => {
                     self.log_refusal(&error);
                     return;
                 }
                 State::Disconnected => return,
                 State::Connecting { .. } | State::Reconnecting { .. } => {
+                    if lost.is_none() {
+                        let at = &self.relay.at;
+                        tracing::warn!("lost the connection to the relay {at}; reconnecting");
+                    }
                     lost.get_or_insert_with(Instant::now);
                 }
             }
             tokio::select! {
-                event = events.next() => if event.is_none() { return },
+                event = events.next() => match event {
+                    Some(event) if peer_of(&event) == Some(peer.id()) => self.log(&event),
+                    Some(_) => {}
+                    None => return,
+                },
                 () = until(lost.map(|since| since + LOST_TIMEOUT)) => return,
                 Ok(()) = self.identity.changed() => {
                     if let Err(error) = self.handle.set_dial_tls(peer, &self.tls()) {
-                        tracing::warn!(%error, "the relay does not get the new identity");
+                        tracing::warn!("the new certificate cannot be shown to the relay: {error}");
                     }
                 }
             }
+        }
+    }
+
+    /// Logs what the relay did with this machine's services.
+    fn log(&self, event: &Event) {
+        let relay = &self.relay.at;
+        if matches!(event, Event::Registered { .. }) {
+            tracing::info!("registered at the relay {relay}");
+        }
+        if let Event::Unregistered { failure, .. } = event
+            // A lost connection has its own line.
+            && failure.category() != Category::Network
+        {
+            let next = next_step(failure);
+            tracing::warn!("not registered at the relay {relay}: {failure}; {next}");
         }
     }
 
@@ -178,12 +209,12 @@ impl RelayDialer {
         }
         if failure.category() == Category::Authentication {
             tracing::warn!(
-                "{relay}: this is not the relay whose key is known ({failure}); ask its owner for the \
-                 line that adit relay prints now"
+                "{relay}: the relay has another key than the known one ({failure}); ask its owner for \
+                 the line that adit relay prints now"
             );
             return REFUSED_RETRY_DELAY;
         }
-        tracing::warn!(%relay, %failure, "no connection to the relay; retrying");
+        tracing::warn!("no connection to the relay {relay}: {failure}; retrying");
         RETRY_DELAY
     }
 }
@@ -206,7 +237,7 @@ async fn answer(dialled: Result<DialledRelay, Misuse>) -> Result<DialledRelay, O
         // The node is about to end, and this task with it.
         Err(Misuse::ShuttingDown) => std::future::pending().await,
         Err(error) => {
-            tracing::warn!(%error, "the relay cannot be dialled");
+            tracing::warn!("the relay cannot be dialled: {error}");
             Err(None)
         }
     }

@@ -28,6 +28,7 @@ impl PeerStatus {
         let carrier = carriers.get(&peer.remote).filter(|_| peer.is_relay).copied();
         Self {
             id: peer.id,
+            title: None,
             credential: peer.credential.map(CredentialStatus::from),
             remote: peer.remote,
             dialled: peer.dialled,

@@ -22,6 +22,7 @@ use crate::net::node::NodeSnapshot;
 use crate::net::port_mapping::PortMappingState;
 
 type See = Box<dyn Fn() -> Option<NodeSnapshot> + Send + Sync>;
+type TitleOf = Box<dyn Fn(&PeerStatus) -> Option<String> + Send + Sync>;
 type Reloaded = Pin<Box<dyn Future<Output = Result<Map<String, Value>, ExitError>> + Send>>;
 type Reload = Box<dyn Fn() -> Reloaded + Send + Sync>;
 
@@ -35,6 +36,7 @@ pub(crate) struct Process {
     dials: Vec<DialTarget>,
     relays: Vec<String>,
     see: See,
+    title_of: TitleOf,
     reload: Option<Reload>,
 }
 
@@ -51,6 +53,7 @@ impl Process {
             dials: Vec::new(),
             relays: Vec::new(),
             see: Box::new(|| None),
+            title_of: Box::new(|_| None),
             reload: None,
         }
     }
@@ -67,9 +70,24 @@ impl Process {
         self
     }
 
-    /// Adds a peer that it dials: while it has no peer at all, it is degraded.
-    pub(crate) fn dialling(mut self, name: impl fmt::Display, address: impl fmt::Display) -> Self {
-        self.dials.push(DialTarget { name: name.to_string(), address: address.to_string() });
+    /// It wants to be connected to this peer: while it has no peer at all, it is degraded.
+    pub(crate) fn dialling(
+        mut self,
+        name: impl fmt::Display,
+        title: Option<String>,
+        address: impl fmt::Display,
+    ) -> Self {
+        let (name, address) = (name.to_string(), address.to_string());
+        self.dials.push(DialTarget { name, title, address });
+        self
+    }
+
+    /// How people call its peers, where that is not by a name in a certificate.
+    pub(crate) fn with_titles(
+        mut self,
+        title_of: impl Fn(&PeerStatus) -> Option<String> + Send + Sync + 'static,
+    ) -> Self {
+        self.title_of = Box::new(title_of);
         self
     }
 
@@ -109,7 +127,10 @@ impl Controlled for Process {
         let (mapping, port_mapping, relay, peers) = match (self.see)() {
             Some(NodeSnapshot { snapshot, carriers, port_mapping }) => {
                 let Snapshot { mapping, relay, peers, .. } = snapshot;
-                let peers = peers.into_iter().map(|peer| PeerStatus::new(peer, &carriers));
+                let peers = peers.into_iter().map(|peer| {
+                    let peer = PeerStatus::new(peer, &carriers);
+                    PeerStatus { title: (self.title_of)(&peer), ..peer }
+                });
                 (mapping, port_mapping, relay.map(RelayStatus::from), peers.collect())
             }
             None => (Mapping::default(), PortMappingState::default(), None, Vec::new()),

@@ -4,9 +4,8 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use console::{Alignment, measure_text_width, pad_str};
-
 use super::schema::{PathStatus, PeerStatus, ProcessStatus, RegistrationStatus, RelayStatus};
+use crate::base::layout::{self, Table};
 use crate::base::units;
 
 /// Placeholder for a missing figure.
@@ -30,16 +29,25 @@ const COLUMNS: [&str; 12] = [
     "CERTIFICATE",
 ];
 
-/// Returns the whole text, without an end of line at its end; `now` is since the Unix epoch.
-pub(crate) fn text(processes: &[ProcessStatus], unanswered: &[String], now: Duration) -> String {
-    let mut blocks: Vec<_> = processes.iter().map(|process| block(process, now)).collect();
+/// The columns that a narrow terminal does without, the least important one first. `--json` has all.
+const DROPPABLE: [usize; 9] = [10, 9, 5, 8, 7, 6, 11, 4, 3];
+
+/// Returns the whole text, at most `width` columns wide and without an end of line at its end; `now` is
+/// since the Unix epoch.
+pub(crate) fn text(
+    processes: &[ProcessStatus],
+    unanswered: &[String],
+    now: Duration,
+    width: usize,
+) -> String {
+    let mut blocks: Vec<_> = processes.iter().map(|process| block(process, now, width)).collect();
     if !unanswered.is_empty() {
         blocks.push(unanswered.join("\n"));
     }
-    harmless(&blocks.join("\n\n"))
+    layout::wrap(&harmless(&blocks.join("\n\n")), width)
 }
 
-fn block(process: &ProcessStatus, now: Duration) -> String {
+fn block(process: &ProcessStatus, now: Duration, width: usize) -> String {
     let ProcessStatus { role, pid, version, .. } = process;
     let up = units::age(Duration::from_millis(process.uptime_ms));
     let since = units::instant(Duration::from_millis(process.started_at_ms));
@@ -52,7 +60,7 @@ fn block(process: &ProcessStatus, now: Duration) -> String {
         let _ = write!(text, "\n  forwards {} to {}", forward.listen, forward.service);
     }
     for dial in &process.dials {
-        let _ = write!(text, "\n  dials {} at {}", dial.name, dial.address);
+        let _ = write!(text, "\n  dials {} at {}", dial.title(), dial.address);
     }
     for relay in &process.relays {
         let _ = write!(text, "\n  is found at the relay {relay}");
@@ -64,9 +72,9 @@ fn block(process: &ProcessStatus, now: Duration) -> String {
         let _ = write!(text, "\n  port mapping: {}", mapping.words());
     }
     if process.peers.is_empty() {
-        text += "\n  nobody is connected";
+        text += "\n  no peer is connected";
     } else {
-        text += &table(process, now);
+        text += &table(process, now, width);
     }
     for peer in &process.peers {
         if let Some(carrier) = &peer.carrier {
@@ -90,12 +98,15 @@ pub(crate) fn path_line(process: &ProcessStatus, path: &PathStatus) -> String {
     let (Some(class), Some(to)) = (&path.class, &path.to) else {
         return format!("no path: {}", path.sentence);
     };
-    let way = process.endpoint(class, to);
-    let way = if class == "direct" { format!("directly at {way}") } else { format!("by {way}") };
+    let hop = process.endpoint(class, to);
+    let path_words = match &**class {
+        "direct" => format!("directly at {hop}"),
+        _ => format!("by {hop}"),
+    };
     let age = units::age(Duration::from_millis(path.age_ms));
     let latency = path.latency_ms.map_or_else(String::new, |ms| format!(", {ms:.1} ms"));
     let loss = path.loss * 100.0;
-    format!("{way} for {age}{latency}, {loss:.1} % lost; why: {}", path.sentence)
+    format!("{path_words} for {age}{latency}, {loss:.1} % lost; why: {}", path.sentence)
 }
 
 /// Returns what a relay does for its clients.
@@ -121,22 +132,10 @@ fn relaying(relay: &RelayStatus) -> String {
     text
 }
 
-fn table(process: &ProcessStatus, now: Duration) -> String {
-    let mut rows = vec![COLUMNS.map(str::to_owned)];
-    rows.extend(process.peers.iter().map(|peer| row(process, peer, now)));
-    let widths: [usize; COLUMNS.len()] = std::array::from_fn(|column| {
-        rows.iter().map(|row| measure_text_width(&row[column])).max().unwrap_or(0)
-    });
-    let mut text = String::new();
-    for row in &rows {
-        let cells = row.iter().zip(widths);
-        let line: String = cells
-            .map(|(cell, width)| format!("  {}", pad_str(cell, width, Alignment::Left, None)))
-            .collect();
-        text.push('\n');
-        text += line.trim_end();
-    }
-    text
+fn table(process: &ProcessStatus, now: Duration, width: usize) -> String {
+    let rows = process.peers.iter().map(|peer| row(process, peer, now)).collect();
+    let lines = Table::with_header(COLUMNS, rows, &DROPPABLE).lines(2, width);
+    lines.iter().fold(String::new(), |text, line| text + "\n" + line)
 }
 
 fn row(process: &ProcessStatus, peer: &PeerStatus, now: Duration) -> [String; COLUMNS.len()] {
@@ -166,8 +165,8 @@ fn row(process: &ProcessStatus, peer: &PeerStatus, now: Duration) -> [String; CO
 pub(crate) fn nat(mapping: &str) -> &str {
     match mapping {
         "none" => "none",
-        "independent" => "one address for all destinations, which can be met",
-        "dependent" => "another address for every destination, which is hard to meet",
+        "independent" => "the same address for all destinations, so direct paths are likely",
+        "dependent" => "another address for each destination, so direct paths are unlikely",
         "unknown" | "" => "not known",
         other => other,
     }
@@ -185,12 +184,16 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::base::layout::tests::assert_fits;
     use crate::observe::words::tests::{peer, status};
 
     const NOW: Duration = Duration::from_secs(1_770_113_472);
 
+    /// On a terminal that is wide enough for all columns.
+    const WIDE: usize = 200;
+
     fn shown(peers: &Value) -> String {
-        text(&[status(peers)], &[], NOW)
+        text(&[status(peers)], &[], NOW, WIDE)
     }
 
     fn connected() -> Value {
@@ -258,14 +261,22 @@ agent, pid 42, up 3 h 12 min since 2026-02-03 10:11:12 UTC, adit 0.1.0
     }
 
     #[test]
-    fn what_carries_a_relays_packets_is_told_below_the_table() {
+    fn what_carries_a_relays_packets_is_below_the_table() {
         use crate::observe::words::tests::relay;
         for (by, state, sentence) in [
             ("udp", "udp", "by UDP for 3 min 2 s"),
-            ("udp", "leaving", "by UDP for 3 min 2 s; it carries again"),
-            ("udp", "opening", "by UDP for 3 min 2 s; it is silent, and TCP is being opened"),
-            ("udp", "waiting", "by UDP for 3 min 2 s; it is silent, and TCP could not be opened"),
-            ("tcp", "opened", "by TCP for 3 min 2 s; nothing has come by it yet"),
+            ("udp", "leaving", "by UDP for 3 min 2 s; it works again"),
+            (
+                "udp",
+                "opening",
+                "by UDP for 3 min 2 s; it does not answer, and a TCP connection is being opened",
+            ),
+            (
+                "udp",
+                "waiting",
+                "by UDP for 3 min 2 s; it does not answer, and no TCP connection could be opened",
+            ),
+            ("tcp", "opened", "by TCP for 3 min 2 s; no packet has arrived yet"),
             ("tcp", "tcp", "by TCP for 3 min 2 s; UDP is blocked"),
             ("tcp", "of a later version", "by TCP for 3 min 2 s"),
         ] {
@@ -277,7 +288,7 @@ agent, pid 42, up 3 h 12 min since 2026-02-03 10:11:12 UTC, adit 0.1.0
     }
 
     #[test]
-    fn a_path_is_told_below_the_table_with_its_reason() {
+    fn a_path_is_below_the_table_with_its_reason() {
         use crate::observe::words::tests::{path, relay};
         let mut behind = connected();
         behind["path"] = path("relayed", "channel 7 of peer 2");
@@ -295,7 +306,7 @@ agent, pid 42, up 3 h 12 min since 2026-02-03 10:11:12 UTC, adit 0.1.0
     }
 
     #[test]
-    fn a_relay_tells_whom_it_has() {
+    fn a_relay_shows_its_registrations() {
         let relay = json!({
             "clients": 3, "guests": 1, "channels": 2, "forwarded_bytes": 2_048, "registrations": [{
                 "mesh": "0123456789abcdef", "name": "device-1", "observed": "192.0.2.1:9",
@@ -303,7 +314,8 @@ agent, pid 42, up 3 h 12 min since 2026-02-03 10:11:12 UTC, adit 0.1.0
             }],
         });
         let relay = serde_json::from_value(relay).unwrap();
-        let told = text(&[ProcessStatus { relay: Some(relay), ..status(&json!([])) }], &[], NOW);
+        let told =
+            text(&[ProcessStatus { relay: Some(relay), ..status(&json!([])) }], &[], NOW, WIDE);
         assert!(
             told.contains(
                 "\n  relays for 3 clients, 1 of them guests, on 2 channels; 2.0 KiB so far\n  has \
@@ -317,9 +329,9 @@ agent, pid 42, up 3 h 12 min since 2026-02-03 10:11:12 UTC, adit 0.1.0
     fn a_process_without_peers_says_so_and_silent_ones_come_last() {
         let idle = ProcessStatus { forwards: Vec::new(), dials: Vec::new(), ..status(&json!([])) };
         assert_eq!(
-            text(&[idle], &["agent-7.sock: no answer".into()], NOW),
+            text(&[idle], &["agent-7.sock: no answer".into()], NOW, WIDE),
             "agent, pid 42, up 3 h 12 min since 2026-02-03 10:11:12 UTC, adit 0.1.0\n  \
-             nobody is connected\n\nagent-7.sock: no answer"
+             no peer is connected\n\nagent-7.sock: no answer"
         );
     }
 
@@ -332,5 +344,45 @@ agent, pid 42, up 3 h 12 min since 2026-02-03 10:11:12 UTC, adit 0.1.0
         let shown = shown(&json!([down]));
         assert!(shown.contains("\u{fffd}[2J\u{fffd}gone\u{fffd}1A"), "{shown}");
         assert!(!shown.chars().any(|c| c.is_control() && c != '\n'));
+    }
+
+    #[test]
+    fn a_terminal_of_80_columns_gets_fewer_columns_and_no_wider_line() {
+        let narrow = text(&[status(&json!([connected()]))], &[], NOW, layout::WIDTH);
+        assert_fits(&narrow);
+        let lines: Vec<_> = narrow.lines().skip(3).collect();
+        assert_eq!(
+            lines,
+            [
+                "  PEER  ADDRESS         STATE      FOR        LATENCY  LOSS   CERTIFICATE",
+                "  hub   192.0.2.1:4433  connected  2 min 5 s  12.3 ms  0.5 %  30 days",
+            ]
+        );
+    }
+
+    #[test]
+    fn long_names_and_addresses_fit_80_columns_as_stacked_rows() {
+        use crate::observe::words::tests::{path, relay};
+        let mut peer = connected();
+        peer["remote"] = json!("[2001:db8:1234:5678:9abc:def0:1234:5678]:44330");
+        peer["credential"]["names"] = json!(["a-device-with-a-very-long-name.".repeat(4)]);
+        peer["state"] = json!({"state": "reconnecting", "age_ms": 86_400_000, "attempt": 1_000});
+        peer["last_failure"] = json!({"code": "heartbeat_lost", "detail": "no answer ".repeat(12)});
+        peer["path"] = path("direct", "[2001:db8:1234:5678:9abc:def0:1234:5678]:44330");
+        let relaying = json!({
+            "clients": 4_096, "guests": 1_024, "channels": 65_536, "forwarded_bytes": u64::MAX,
+            "registrations": [{
+                "mesh": "0123456789abcdef", "name": "device-b1ff400dcf4b",
+                "observed": "[2001:db8:1234:5678:9abc:def0:1234:5678]:44330",
+                "services": ["a-service", "another-service", "one-more-service"],
+                "age_ms": 61_000, "channels": 2,
+            }],
+        });
+        let mut process = status(&json!([peer, relay(json!({}))]));
+        process.relay = Some(serde_json::from_value(relaying).unwrap());
+        process.relays = vec!["a-relay-with-a-very-long-name.example.".repeat(3)];
+        let shown = text(&[process], &["agent-7.sock: no answer ".repeat(6)], NOW, layout::WIDTH);
+        assert_fits(&shown);
+        assert!(shown.contains("\n    state: reconnecting, attempt 1000\n"), "{shown}");
     }
 }

@@ -65,6 +65,9 @@ pub(crate) struct LocalForward {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct DialTarget {
     pub(crate) name: String,
+    /// What people call it, where that is not its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) title: Option<String>,
     pub(crate) address: String,
 }
 
@@ -131,6 +134,9 @@ pub(crate) struct RegistrationStatus {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct PeerStatus {
     pub(crate) id: PeerId,
+    /// What people call it, where that is not a name in its certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) title: Option<String>,
     pub(crate) credential: Option<CredentialStatus>,
     pub(crate) remote: SocketAddr,
     pub(crate) dialled: bool,

@@ -6,13 +6,17 @@ use std::fmt::Display;
 use adit_tokio::core::error::Code;
 
 use super::schema::{
-    FailureStatus, FallbackStatus, LifecycleStatus, PeerStatus, PortMapping, ProcessStatus,
+    DialTarget, FailureStatus, FallbackStatus, LifecycleStatus, PeerStatus, PortMapping,
+    ProcessStatus,
 };
 
 impl ProcessStatus {
     /// Returns the name of a peer: the one in its certificate or, before it presented one, the one
     /// that was dialled.
     pub(crate) fn name<'a>(&'a self, peer: &'a PeerStatus) -> &'a str {
+        if let Some(title) = &peer.title {
+            return title;
+        }
         match &peer.credential {
             Some(credential) if credential.standing == "guest" => "a guest",
             Some(credential) => credential.names.first().map_or("without a name", String::as_str),
@@ -20,7 +24,7 @@ impl ProcessStatus {
             // It may be dialled at several addresses, under one name.
             None => match &self.dials[..] {
                 [dial, rest @ ..] if peer.dialled && rest.iter().all(|d| d.name == dial.name) => {
-                    &dial.name
+                    dial.title()
                 }
                 _ => "unknown",
             },
@@ -57,7 +61,7 @@ impl ProcessStatus {
         let is_waiting = self.peers.is_empty();
         let missing = self.dials.iter().filter(move |_| is_waiting).map(move |dial| {
             let next = "see its log for what it waits for";
-            format!("{} has no connection yet; {next}", who(&dial.name, &dial.address))
+            format!("{} has no connection yet; {next}", who(dial.title(), &dial.address))
         });
         let lost = self.peers.iter().filter(|peer| !peer.state.is_connected()).map(move |peer| {
             let who = who(self.name(peer), &peer.remote);
@@ -80,9 +84,16 @@ impl ProcessStatus {
         let unattached = is_unattached.then(|| {
             let all = self.relays.join(", ");
             let who = format!("{} {}", self.role, self.pid);
-            format!("{who}: it is attached to none of its relays ({all}); see its log for why")
+            format!("{who}: it is connected to none of its relays ({all}); see its log for why")
         });
         missing.chain(lost).chain(unregistered).chain(unattached)
+    }
+}
+
+impl DialTarget {
+    /// Returns what people call it.
+    pub(crate) fn title(&self) -> &str {
+        self.title.as_deref().unwrap_or(&self.name)
     }
 }
 
@@ -103,10 +114,10 @@ impl FallbackStatus {
     /// Returns what carries the packets, for how long and why.
     pub(crate) fn sentence(&self, age: &str) -> String {
         let why = match &*self.state {
-            "leaving" => "; it carries again",
-            "opening" => "; it is silent, and TCP is being opened",
-            "waiting" => "; it is silent, and TCP could not be opened",
-            "opened" => "; nothing has come by it yet",
+            "leaving" => "; it works again",
+            "opening" => "; it does not answer, and a TCP connection is being opened",
+            "waiting" => "; it does not answer, and no TCP connection could be opened",
+            "opened" => "; no packet has arrived yet",
             "tcp" => "; UDP is blocked",
             _ => "",
         };
@@ -288,7 +299,7 @@ pub(crate) mod tests {
         assert!(troubles(&[], json!({})).is_empty());
         let lonely =
             ProcessStatus { relays: vec!["relay.example:4433".into()], ..status(&json!([])) };
-        let said = "agent 42: it is attached to none of its relays (relay.example:4433); see its \
+        let said = "agent 42: it is connected to none of its relays (relay.example:4433); see its \
                     log for why";
         assert_eq!(lonely.troubles().last().as_deref(), Some(said));
     }

@@ -62,11 +62,14 @@ pub(crate) async fn work(
     let ended = signals::asked_to_end()?;
     let mut process = Process::new(plan.role);
     for address in &plan.remote.addresses {
-        process = process.dialling(&plan.remote.name, address);
+        process = process.dialling(&plan.remote.name, plan.remote.title.clone(), address);
     }
     for relay in &plan.remote.relays {
-        process = process.dialling(&plan.remote.name, format_args!("the relay {}", relay.at));
+        let address = format_args!("the relay {}", relay.at);
+        process = process.dialling(&plan.remote.name, plan.remote.title.clone(), address);
     }
+    let title = plan.remote.title.clone();
+    process = process.with_titles(move |peer| title.clone().filter(|_| !peer.is_relay));
     let ours = plan.ports.iter().filter_map(|(listener, _)| listener.local_addr().ok()).collect();
     let names =
         home.iter().fold(NameResolver::new().without(ours), |names, home| names.at_home(home));

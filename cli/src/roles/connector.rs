@@ -19,6 +19,7 @@ use crate::base::exit::ExitError;
 use crate::base::signals;
 use crate::base::system::unix_now;
 use crate::base::task::Background;
+use crate::base::units;
 use crate::config::{ForwardLimits, HeartbeatConfig, ServiceConfig};
 use crate::control::{self, ControlSocket};
 use crate::forward::egress::Services;
@@ -101,7 +102,7 @@ pub(crate) async fn start(
         false => node::start_with_relays(plan.listen, core)?,
     };
     let (listen, count) = (node.local, plan.services.len());
-    let mut process = process(plan.role, &plan.services, node.to_handle());
+    let mut process = process(plan.role, &plan.services, node.to_handle(), roster.clone());
     for relay in &plan.relays {
         process = process.relayed_by(&relay.at);
     }
@@ -135,13 +136,24 @@ pub(crate) async fn start(
     });
     let ended = Box::pin(signals::asked_to_end()?);
     let control = control::open(home, process).await;
-    tracing::info!(%listen, services = count, "the connector is up");
+    tracing::info!("the connector is up on UDP {listen}, with {}", units::count(count, "service"));
     Ok(RunningConnector { node, ended, identity, _tasks: tasks, _claim: claim, _control: control })
 }
 
 /// Returns what `adit status` shows of it.
-fn process(role: &'static str, services: &[ServiceConfig], node: NodeHandle) -> Process {
+fn process(
+    role: &'static str,
+    services: &[ServiceConfig],
+    node: NodeHandle,
+    roster: Option<Arc<Roster>>,
+) -> Process {
     let process = Process::new(role).with_snapshots(move || Some(node.snapshot()));
+    let process = match roster {
+        Some(roster) => {
+            process.with_titles(move |peer| roster.title(&peer.credential.as_ref()?.names))
+        }
+        None => process,
+    };
     services
         .iter()
         .fold(process, |process, service| process.exposing(&service.name, &service.backend))
@@ -200,11 +212,17 @@ impl CredentialRefresher {
         match self.handle.set_tls(tls) {
             Ok(()) => {
                 let ended = before.saturating_sub(self.handle.snapshot().peers.len());
-                tracing::info!(ended, "the identity and the list of devices were exchanged");
+                match ended {
+                    0 => tracing::debug!("the certificate and the list of devices were replaced"),
+                    _ => tracing::info!(
+                        "closed {}: the device may no longer connect",
+                        units::count(ended, "connection")
+                    ),
+                }
                 ended
             }
             Err(error) => {
-                tracing::warn!("the identity is not exchanged: {error}");
+                tracing::warn!("the new certificate cannot be used: {error}");
                 0
             }
         }
@@ -226,8 +244,8 @@ async fn keep_current(roster: Option<Arc<Roster>>) {
         let mut wait = RENEWAL_RETRY_DELAY;
         match tokio::task::spawn_blocking(move || mesh.keep_current()).await {
             Ok(Ok(())) => wait = RENEWAL_POLL_INTERVAL,
-            Ok(Err(stop)) => tracing::warn!("this machine's certificate is not renewed: {stop}"),
-            Err(error) => tracing::warn!(%error, "this machine's certificate is not renewed"),
+            Ok(Err(stop)) => tracing::warn!("this machine's certificate was not renewed: {stop}"),
+            Err(error) => tracing::warn!("this machine's certificate was not renewed: {error}"),
         }
         tokio::time::sleep(wait).await;
     }

@@ -44,7 +44,7 @@ pub(crate) async fn serve(peer: &Peer, device: &ConnectedDevice, roster: Option<
         let _ = match answered {
             Ok(body) => request.respond(body),
             Err(failure) => {
-                tracing::info!(%device, %failure, "refused a request");
+                tracing::info!("refused a request of {device}: {failure}");
                 request.fail(&failure)
             }
         };

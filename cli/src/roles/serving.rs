@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use adit_tokio::core::drive::{Handle, Peer};
+use adit_tokio::core::error::Code;
 
 use super::requests;
 use crate::forward::egress::access::ConnectedDevice;
@@ -18,7 +19,22 @@ pub(crate) async fn serve(handle: Handle, services: Arc<Services>, roster: Optio
 /// Serves the streams and answers the requests of one peer, until it is closed permanently.
 async fn serve_peer(peer: Peer, services: Arc<Services>, roster: Option<Arc<Roster>>) {
     let device = ConnectedDevice::of(&peer);
-    let remote = peer.remote().map_or_else(String::new, |remote| format!(" from {remote}"));
-    tracing::info!("{}: {device} came{remote}", peer.id());
+    let title = roster.as_ref().and_then(|roster| roster.title(device.names()));
+    let title = title.unwrap_or_else(|| device.to_string());
+    tracing::info!("{title} connected{}", origin(&peer));
     tokio::join!(serve_streams(&peer, services), requests::serve(&peer, &device, roster));
+    let failure = peer.closed().await;
+    if matches!(failure.code(), Code::Closed | Code::ShuttingDown) {
+        tracing::info!("{title} disconnected");
+    } else {
+        tracing::info!("{title} disconnected: {failure}");
+    }
+}
+
+/// Returns where a peer is, in words. The address of one behind a relay is of this program's making.
+fn origin(peer: &Peer) -> String {
+    match peer.snapshot() {
+        Some(snapshot) if snapshot.path.is_some() => " through a relay".to_owned(),
+        _ => peer.remote().map_or_else(String::new, |remote| format!(" from {remote}")),
+    }
 }

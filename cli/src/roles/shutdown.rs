@@ -14,7 +14,7 @@ pub(crate) async fn shut_down(
     handle: &Handle,
     relays: Option<&AttachedRelays>,
 ) -> Result<(), ExitError> {
-    tracing::info!("ending: connections under way may finish; a second signal ends them now");
+    tracing::info!("shutting down: open connections may finish; a second signal closes them now");
     let again = signals::asked_to_end()?;
     handle.shutdown();
     let released = async {

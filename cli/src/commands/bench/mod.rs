@@ -23,16 +23,16 @@ use crate::roles::one_shot::OneShotConnection;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  adit bench web                               all of it, in half a minute
-  adit bench web --seconds 0.5                 rougher and sooner
-  adit bench -c agent.toml --json > now.json   for programs
+  adit bench web                               everything, in half a minute
+  adit bench web --seconds 0.5                 shorter and less precise
+  adit bench -c agent.toml --json > now.json   as JSON
 
-The connector itself is the other end: no service behind it is used.")]
+The connector itself is the other end; no service behind it is used.")]
 pub(crate) struct BenchArgs {
     #[command(flatten)]
     pub(crate) to: TargetArgs,
 
-    /// How long each measurement takes, 0.1 to 30 seconds
+    /// Seconds for each measurement, 0.1 to 30
     #[arg(long, value_name = "NUMBER", default_value = "3", value_parser = seconds)]
     pub(crate) seconds: Duration,
 
@@ -128,7 +128,7 @@ async fn all(connection: &OneShotConnection, arguments: &BenchArgs) -> Result<()
     let bar = ProgressBar::new_spinner();
     let tell = |line: String| match arguments.json {
         true => Ok(()),
-        false => bar.suspend(|| output::text_line(&line)),
+        false => bar.suspend(|| output::text(&line)),
     };
     tell(connection.reached.to_string())?;
     let mut figures = Vec::with_capacity(CASES.len());

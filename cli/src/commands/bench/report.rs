@@ -130,7 +130,7 @@ impl fmt::Display for BenchFigure {
                     [50, 99].map(|percent| times.percentile(percent).map_or(f64::NAN, millis));
                 let count = times.len();
                 write!(f, "{name:<26}p50 {p50:.3} ms, p99 {p99:.3} ms")?;
-                write!(f, " ({count} round trips of {bytes} bytes)")
+                write!(f, " ({count} × {bytes} bytes)")
             }
             &Self::NewStreams { at_once, count, took } => {
                 let name = Case::NewStreams { at_once }.to_string();
@@ -146,6 +146,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::base::layout::{self, tests::assert_fits};
 
     fn figures() -> [BenchFigure; 3] {
         let times: Vec<_> = (1..=100).map(|n| Duration::from_micros(10 * n)).collect();
@@ -166,19 +167,19 @@ mod tests {
     }
 
     #[test]
-    fn people_are_told_each_figure_and_of_how_much_it_is() {
+    fn people_see_each_figure_and_its_amount() {
         assert_eq!(
             figures().map(|figure| figure.to_string()),
             [
                 "up, 8 streams             4.00 Gbit/s, 500.0 MB/s (1500.0 MB in 3.00 s)",
-                "latency, beside 1 bulk    p50 0.500 ms, p99 0.990 ms (100 round trips of 64 bytes)",
+                "latency, beside 1 bulk    p50 0.500 ms, p99 0.990 ms (100 × 64 bytes)",
                 "new streams, 16 at once   9997 per second (30000 in 3.00 s)",
             ]
         );
     }
 
     #[test]
-    fn programs_are_told_the_same() {
+    fn programs_get_the_same() {
         let (reached, figures) = (Reached::example(), figures());
         let json = BenchJson::new(&reached, Duration::from_secs(3), &figures);
         let expected = json!({
@@ -214,6 +215,24 @@ mod tests {
             ],
         });
         assert_eq!(serde_json::to_value(json).unwrap(), expected);
+    }
+
+    #[test]
+    fn large_figures_fit_80_columns() {
+        let [mut bulk, mut latency, mut streams] = figures();
+        if let BenchFigure::Throughput { bytes, took, .. } = &mut bulk {
+            (*bytes, *took) = (1_500_000_000_000, Duration::from_secs(30));
+        }
+        if let BenchFigure::Latency { times, .. } = &mut latency {
+            *times = vec![Duration::from_millis(12_345); 100_000].into();
+        }
+        if let BenchFigure::NewStreams { count, .. } = &mut streams {
+            *count = 30_000_000;
+        }
+        for figure in [bulk, latency, streams] {
+            assert_fits(&figure.to_string());
+        }
+        assert_fits(&layout::wrap(&Reached::example().to_string(), layout::WIDTH));
     }
 
     #[test]

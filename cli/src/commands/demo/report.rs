@@ -9,7 +9,9 @@ use console::{Style, measure_text_width, pad_str};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-/// The name and version of the JSON schema. A key's meaning changes only with the number.
+use crate::base::screen;
+
+/// The name and version of the JSON report's shape. A key's meaning changes only with the number.
 const SCHEMA: &str = "adit.demo/1";
 
 /// The result of one step.
@@ -138,7 +140,7 @@ impl DemoReport {
     /// # Errors
     /// If stdout is closed.
     pub(super) fn print(&self, json: bool) -> io::Result<()> {
-        let text = if json { self.json()? } else { self.table(io::stdout().is_terminal()) };
+        let text = if json { self.json()? } else { self.table(screen::is_coloured(&io::stdout())) };
         io::stdout().write_all(text.as_bytes())
     }
 

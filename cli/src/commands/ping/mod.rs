@@ -23,17 +23,17 @@ Examples:
   adit ping web                          five pings, a second apart, and a summary
   adit ping -c agent.toml -n 1 --json    a single one, as JSON
 
-It ends with 0 when any ping was answered, and with 4 when none was.")]
+The exit code is 0 if any ping was answered, and 4 if none was.")]
 pub(crate) struct PingArgs {
     #[command(flatten)]
     pub(crate) to: TargetArgs,
 
-    /// How many pings
+    /// Number of pings
     #[arg(short = 'n', long, value_name = "NUMBER", default_value_t = 5,
           value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) count: u32,
 
-    /// Time from one ping to the next
+    /// Time between two pings
     #[arg(short, long, value_name = "TIME", default_value = "1s", value_parser = duration::parse)]
     pub(crate) interval: Duration,
 
@@ -73,7 +73,7 @@ pub(crate) async fn run(
         () = &mut ended => return Err(ExitError::new(Exit::Degraded, "ended by a signal")),
     };
     let mut report = PingReport::new(connection.reached.clone());
-    let tell = |line: String| if arguments.json { Ok(()) } else { output::text_line(&line) };
+    let tell = |line: String| if arguments.json { Ok(()) } else { output::text(&line) };
     tell(connection.reached.to_string())?;
     let result = tokio::select! {
         result = pings(&connection.peer, arguments.count, arguments.interval, |ping| {

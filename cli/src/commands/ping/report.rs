@@ -144,6 +144,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::base::layout::{self, tests::assert_fits};
 
     fn report(results: impl IntoIterator<Item = Option<u64>>) -> PingReport {
         let mut report = PingReport::new(Reached::example());
@@ -156,7 +157,16 @@ mod tests {
     }
 
     #[test]
-    fn people_are_told_of_each_ping_and_of_all() {
+    fn long_times_and_failures_fit_80_columns() {
+        let mut slow = report([Some(4_999_999_999), None, Some(1)]);
+        let failure = Failure::new(Code::BackendUnavailable, "no answer ".repeat(20));
+        slow.on_ping(Ping { sequence: 100_000, result: Err(failure) });
+        let lines = slow.pings.iter().map(ToString::to_string).chain([slow.summary()]);
+        lines.for_each(|line| assert_fits(&layout::wrap(&line, layout::WIDTH)));
+    }
+
+    #[test]
+    fn people_see_each_ping_and_a_summary() {
         let report = report([Some(400), None, Some(1_000), Some(700)]);
         let lines: Vec<_> = report.pings.iter().map(ToString::to_string).collect();
         assert_eq!(lines[0], "1: 0.40 ms");
@@ -168,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn programs_are_told_the_same() {
+    fn programs_get_the_same() {
         let report = report([Some(400), None]);
         let json = serde_json::to_value(report.to_json()).unwrap();
         let expected = json!({

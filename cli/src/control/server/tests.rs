@@ -48,7 +48,7 @@ async fn is_over(client: &mut BufReader<UnixStream>) -> bool {
 #[tokio::test]
 async fn a_status_says_what_the_process_is_and_what_it_serves() {
     let process = Process::new("connector").exposing("web", "127.0.0.1:80");
-    let served = Served::new(process.dialling("hub", "hub.example:4433")).await;
+    let served = Served::new(process.dialling("hub", None, "hub.example:4433")).await;
     let mut client = served.connect().await;
     for _ in 0..2 {
         let status = ask(&mut client, b"{\"op\":\"status\"}\n").await;

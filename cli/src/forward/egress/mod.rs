@@ -163,7 +163,7 @@ async fn carry<S: StreamSocket>(
 }
 
 fn refuse(incoming: Incoming, failure: &Failure) {
-    tracing::info!(service = incoming.service().as_str(), %failure, "refused a connection");
+    tracing::info!("refused a connection to \"{}\": {failure}", incoming.service());
     incoming.refuse(failure);
 }
 

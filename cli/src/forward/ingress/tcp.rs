@@ -114,7 +114,7 @@ pub(crate) async fn serve(
 /// resource, which the next call would lack as well.
 async fn on_accept_error(error: &io::Error) {
     if error.kind() != io::ErrorKind::ConnectionAborted {
-        tracing::warn!(%error, "cannot accept a connection; check the limit on open files");
+        tracing::warn!("cannot accept a connection: {error}; check the limit on open files");
         tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
     }
 }
@@ -130,7 +130,7 @@ async fn forward(tcp: TcpStream, service: ServiceName, mut tunnel: Tunnel, half_
     match result {
         Ok(()) => tracing::debug!(%service, ?totals, "a connection ended"),
         Err(Broken::Tunnel(StreamError::Refused(failure))) => {
-            tracing::info!(%service, %failure, "the connector refused a connection");
+            tracing::info!("the connector refused a connection to \"{service}\": {failure}");
         }
         Err(error) => tracing::debug!(%service, ?totals, %error, "a connection broke"),
     }

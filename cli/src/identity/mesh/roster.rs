@@ -3,7 +3,7 @@
 use std::sync::{PoisonError, RwLock};
 
 use super::Mesh;
-use super::registry::MeshRegistry;
+use super::registry::{MeshRegistry, id_among};
 use crate::base::exit::ExitError;
 
 /// The mesh, and a copy of its registry in memory.
@@ -29,7 +29,7 @@ impl Roster {
             Ok(registry) => {
                 *self.registry.write().unwrap_or_else(PoisonError::into_inner) = registry;
             }
-            Err(error) => tracing::warn!("the registry cannot be read again: {error}"),
+            Err(error) => tracing::warn!("the list of devices cannot be read again: {error}"),
         }
     }
 
@@ -38,7 +38,18 @@ impl Roster {
         self.with(|registry| registry.grants(device, service))
     }
 
-    /// Returns the result of a function of the registry as it was read last.
+    /// Returns what people call the device with these names in its certificate: the name that its invite
+    /// gave it or, without that, its host name.
+    pub(crate) fn title(&self, names: &[String]) -> Option<String> {
+        let id = id_among(names)?;
+        self.with(|registry| {
+            let device = registry.devices.iter().find(|device| device.id == id)?;
+            let label = Some(&device.label).filter(|label| !label.is_empty());
+            device.name.as_ref().or(label).cloned()
+        })
+    }
+
+    /// What is made of the registry as it was looked at last.
     pub(crate) fn with<T>(&self, make: impl FnOnce(&MeshRegistry) -> T) -> T {
         make(&self.registry.read().unwrap_or_else(PoisonError::into_inner))
     }

@@ -78,7 +78,7 @@ impl NameResolver {
         for place in places {
             match self.resolve_one(place).await {
                 Ok(addresses) => found.extend(addresses),
-                Err(error) => tracing::warn!(%place, %error, "the name does not resolve; retrying"),
+                Err(error) => tracing::warn!("{place} does not resolve: {error}; retrying"),
             }
         }
         let mut seen = std::collections::BTreeSet::new();
@@ -167,7 +167,7 @@ fn recall(
     if known.is_empty() {
         return Err(error);
     }
-    tracing::warn!(%place, %error, "the name does not resolve; dialling what it last was");
+    tracing::warn!("{place} does not resolve: {error}; using its last addresses");
     Ok(known)
 }
 

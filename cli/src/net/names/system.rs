@@ -47,7 +47,7 @@ async fn services(
     let (own, servers): (Vec<_>, Vec<_>) =
         servers.into_iter().partition(|server| is_ours(server, ours));
     for server in &own {
-        tracing::warn!(nameserver = %server.ip, "not asked: it is a port that this program forwards");
+        tracing::warn!("the nameserver {} is not used: this program forwards its port", server.ip);
     }
     if servers.is_empty() {
         return Err(io::Error::new(io::ErrorKind::NotFound, "there is no nameserver to ask"));

@@ -99,7 +99,11 @@ pub(crate) async fn start(plan: RelayPlan, home: &Home) -> Result<RunningRelay, 
     let process = Process::new("relay").with_snapshots(move || Some(handle.snapshot()));
     let control = control::open(Ok(home), process).await;
     let log = Background::spawn(event_log::log(node.handle.clone()));
-    tracing::info!(listen = %node.local, discovery = %discovery.local, ?tcp, "the relay is up");
+    match tcp {
+        Some(tcp) => tracing::info!("the relay is up on UDP {} and TCP {tcp}", node.local),
+        None => tracing::info!("the relay is up on UDP {}", node.local),
+    }
+    tracing::debug!("address discovery is up on UDP {}", discovery.local);
     Ok(RunningRelay {
         node,
         ended,
@@ -144,7 +148,7 @@ async fn settings(plan: &RelayPlan, port: u16, second: u16) -> relay::Config {
     for name in &plan.advertise {
         match name.resolve().await {
             Ok(addresses) => known.extend(addresses.into_iter().map(|address| address.ip())),
-            Err(error) => tracing::warn!(%name, %error, "what is advertised does not resolve"),
+            Err(error) => tracing::warn!("the advertised name {name} does not resolve: {error}"),
         }
     }
     if known.is_empty() {
@@ -183,8 +187,7 @@ fn announcement(
         places.into_iter().map(|at| RelayAddress { at, tcp: port, key }).collect();
     let relay = addresses.first().cloned().ok_or_else(|| {
         ExitError::usage(
-            "this machine has no address that another could reach; say where clients reach it with \
-             --advertise",
+            "this machine has no address that others can reach; name one with --advertise",
         )
     })?;
     Ok(RelayAnnouncement { relay, addresses, listen, discovery, tcp })

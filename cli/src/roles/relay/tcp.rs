@@ -43,7 +43,7 @@ pub(super) fn open(ip: IpAddr, wanted: TcpPort) -> Result<Option<TcpListener>, E
         TcpPort::Port(port) => listen(address(port)).map(Some).map_err(|error| {
             ExitError::usage(format!(
                 "{}: cannot listen on this TCP address: {error}; choose another port with \
-                 --tcp-port, or leave it out with --no-tcp",
+                 --tcp-port, or use none with --no-tcp",
                 address(port)
             ))
         }),
@@ -55,9 +55,9 @@ fn usual(address: SocketAddr) -> Option<TcpListener> {
         Ok(listener) => Some(listener),
         Err(error) => {
             tracing::warn!(
-                "{address}: cannot listen on this TCP address: {error}; clients without UDP will not \
-                 reach this relay: name a free port with --tcp-port, allow the program this one, or \
-                 say --no-tcp"
+                "{address}: cannot listen on this TCP address: {error}; clients without UDP cannot use \
+                 this relay: choose a free port with --tcp-port, give the program permission for \
+                 this one, or use --no-tcp"
             );
             None
         }
