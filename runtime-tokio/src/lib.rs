@@ -1,9 +1,8 @@
 //! adit on tokio: the socket and the clock for the core's event loop, and its streams behind
 //! tokio's traits.
 //!
-//! It decides nothing about the tunnel; that is all in [`core`]. Nothing is spawned either, the
-//! streams of a [`carrier`] aside: every function returns a [`Handle`] to talk to and a [`Driver`]
-//! to run, wherever the caller likes.
+//! It decides nothing about the tunnel; that is all in [`core`]. Nothing is spawned either: every
+//! function returns a [`Handle`] to talk to and a [`Driver`] to run, wherever the caller likes.
 //!
 //! ```no_run
 //! use adit_tokio::core::config::{Config, Dial};
@@ -31,7 +30,7 @@
 
 #![forbid(unsafe_code)]
 
-pub mod carrier;
+mod byte_streams;
 mod io;
 mod stream;
 
@@ -42,7 +41,7 @@ use adit_core::config::{Config, Dial};
 use adit_system as system;
 
 pub use adit_core as core;
-pub use adit_core::drive::{Handle, Peer};
+pub use adit_core::drive::{Handle, Peer, TcpFallback};
 pub use adit_system::{SystemClock, with_io};
 
 pub use crate::io::TokioIo;

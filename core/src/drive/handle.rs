@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 
 use super::peer::Peer;
 use super::shared::{Shared, Subscriber};
+use super::tcp_fallback::TcpFallback;
 use crate::config::Dial;
 use crate::error::Misuse;
 use crate::event::Event;
@@ -91,6 +92,12 @@ impl Handle {
         inner.next_subscriber += 1;
         inner.subscribers.insert(key, Subscriber::default());
         Events { shared: self.shared.clone(), key }
+    }
+
+    /// Returns the handle of the TCP fallback, for relays and their clients where UDP is blocked.
+    #[must_use]
+    pub fn tcp_fallback(&self) -> TcpFallback {
+        TcpFallback::new(self.shared.clone())
     }
 
     /// All statistics as they are now.

@@ -36,50 +36,50 @@ use crate::rng::Rng;
 
 /// How long the first datagrams may go unanswered by UDP: two of a handshake's, which repeats its
 /// first after a second.
-pub const FIRST_SILENCE: Duration = Duration::from_secs(2);
+pub(super) const FIRST_SILENCE: Duration = Duration::from_secs(2);
 
 /// How long nothing may be heard, though something was sent that wants an answer: several
 /// retransmissions, and far less than the 60 s after which the connection is lost.
-pub const SILENCE: Duration = Duration::from_secs(5);
+pub(super) const SILENCE: Duration = Duration::from_secs(5);
 
 /// What is sent so soon after something was heard is taken for its acknowledgement, which nobody
 /// answers. The delay of acknowledgements is 25 ms (RFC 9000 §18.2); a retransmission that
 /// is mistaken for one is followed by others.
-pub const ACKNOWLEDGING: Duration = Duration::from_millis(250);
+pub(super) const ACKNOWLEDGING: Duration = Duration::from_millis(250);
 
 /// How long something may be unanswered before what follows is kept for a stream: by then its sender
 /// has used up its window, and what it sends is a probe from time to time (RFC 9002 §6.2).
-pub const DOUBT: Duration = Duration::from_millis(500);
+pub(super) const DOUBT: Duration = Duration::from_millis(500);
 
 /// How soon UDP has to be heard after it was chosen again.
-pub const PROOF: Duration = Duration::from_secs(2);
+pub(super) const PROOF: Duration = Duration::from_secs(2);
 
 /// How long the TCP stream stays open for what is under way in it after UDP was chosen again.
-pub const LINGER: Duration = Duration::from_secs(3);
+pub(super) const LINGER: Duration = Duration::from_secs(3);
 
 /// How long a stream may be open and nothing be heard, before it is opened anew.
-pub const STUCK: Duration = Duration::from_secs(10);
+pub(super) const STUCK: Duration = Duration::from_secs(10);
 
 /// The least time between two trials before TCP carries: the answer makes the stream needless.
-pub const TRIAL_SOON: Duration = Duration::from_secs(1);
+pub(super) const TRIAL_SOON: Duration = Duration::from_secs(1);
 
 /// The least time between two trials while TCP carries: 1,200 bytes per keep-alive of the connection.
 /// It doubles whenever UDP failed within [`STEADY`] of being chosen again.
-pub const TRIAL_GAP: Duration = Duration::from_secs(10);
+pub(super) const TRIAL_GAP: Duration = Duration::from_secs(10);
 
 /// The longest that [`TRIAL_GAP`] becomes.
-pub const LONGEST_GAP: Duration = Duration::from_secs(300);
+pub(super) const LONGEST_GAP: Duration = Duration::from_secs(300);
 
 /// How long UDP has to work for its earlier failures to be forgotten.
-pub const STEADY: Duration = Duration::from_secs(60);
+pub(super) const STEADY: Duration = Duration::from_secs(60);
 
 /// Without anything to send for so long, the stream is closed: the node has given up this relay, or
 /// waits longer than it does between two attempts.
-pub const REST: Duration = Duration::from_secs(90);
+pub(super) const REST: Duration = Duration::from_secs(90);
 
 /// Where things stand with one relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum State {
+pub enum FallbackState {
     /// UDP carries.
     Udp,
     /// UDP carries again; the stream is open for what is under way in it.
@@ -96,7 +96,7 @@ pub enum State {
 
 /// What was heard from the relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Heard {
+pub(super) enum Heard {
     /// A datagram by UDP.
     Udp,
     /// A datagram by TCP.
@@ -107,32 +107,17 @@ pub enum Heard {
 
 /// What is to be done with the TCP stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action {
-    /// Open one; say [`Switch::handle_up`] or [`Switch::handle_down`] in the end.
+pub(super) enum Action {
+    /// Open one; report [`Switch::handle_up`] or [`Switch::handle_down`] in the end.
     Open,
-    /// Close it, or stop opening it; nothing is to be said of it any more.
+    /// Close it, or stop opening it; nothing is reported of it any more.
     Close,
 }
 
 /// The decisions for one relay.
-///
-/// ```
-/// use adit_core::{fallback::{Action, Switch, FIRST_SILENCE, Heard}, rng::Rng};
-/// use std::time::Instant;
-/// let now = Instant::now();
-/// let mut switch = Switch::new(Rng::new([0; 32], "switch"));
-/// switch.handle_sent(now);
-/// assert_eq!(switch.deadline(), Some(now + FIRST_SILENCE));
-/// let later = now + FIRST_SILENCE;
-/// assert_eq!(switch.handle_timeout(later), Some(Action::Open));
-/// switch.handle_up(later);
-/// assert!(switch.is_by_tcp());
-/// switch.handle_heard(Heard::Trial, later);
-/// assert!(!switch.is_by_tcp());
-/// ```
 #[derive(Debug, Clone)]
-pub struct Switch {
-    state: State,
+pub(super) struct Switch {
+    state: FallbackState,
     /// When the state ends by itself.
     until: Option<Instant>,
     /// When the first datagram was sent that wants an answer and has none.
@@ -155,10 +140,10 @@ pub struct Switch {
 impl Switch {
     /// A relay to which nothing was sent, with jitter from this generator.
     #[must_use]
-    pub fn new(rng: Rng) -> Self {
+    pub(super) fn new(rng: Rng) -> Self {
         let delays = backoff::Config::builder().initial(Duration::from_millis(500)).build();
         Self {
-            state: State::Udp,
+            state: FallbackState::Udp,
             until: None,
             unanswered: None,
             sent: None,
@@ -175,36 +160,39 @@ impl Switch {
 
     /// Where things stand.
     #[must_use]
-    pub const fn state(&self) -> State {
+    pub(super) const fn state(&self) -> FallbackState {
         self.state
     }
 
     /// Whether the next datagram goes by TCP; or else by UDP.
     #[must_use]
-    pub const fn is_by_tcp(&self) -> bool {
+    pub(super) const fn is_by_tcp(&self) -> bool {
         match self.state {
-            State::Udp | State::Leaving | State::Opening | State::Waiting => false,
-            State::Opened | State::Tcp => true,
+            FallbackState::Udp
+            | FallbackState::Leaving
+            | FallbackState::Opening
+            | FallbackState::Waiting => false,
+            FallbackState::Opened | FallbackState::Tcp => true,
         }
     }
 
     /// Whether what is sent now by UDP may well be lost: it is worth keeping for a stream that may
     /// follow. By then it is little, a handshake's first flight or probes.
     #[must_use]
-    pub fn is_doubtful(&self, now: Instant) -> bool {
+    pub(super) fn is_doubtful(&self, now: Instant) -> bool {
         match self.state {
-            State::Udp => {
+            FallbackState::Udp => {
                 !self.is_known || self.unanswered.is_some_and(|at| is_over(at, DOUBT, now))
             }
-            State::Opening | State::Waiting => true,
-            State::Leaving | State::Opened | State::Tcp => false,
+            FallbackState::Opening | FallbackState::Waiting => true,
+            FallbackState::Leaving | FallbackState::Opened | FallbackState::Tcp => false,
         }
     }
 
     /// A datagram was sent by what [`Switch::is_by_tcp`] said. Says whether a [`Trial`](super::Trial) is to be sent
     /// along by UDP.
-    pub fn handle_sent(&mut self, now: Instant) -> bool {
-        if self.state == State::Udp && self.sent.is_some_and(|at| is_over(at, REST, now)) {
+    pub(super) fn handle_sent(&mut self, now: Instant) -> bool {
+        if self.state == FallbackState::Udp && self.sent.is_some_and(|at| is_over(at, REST, now)) {
             self.forget();
         }
         self.sent = Some(now);
@@ -212,9 +200,9 @@ impl Switch {
             self.unanswered.get_or_insert(now);
         }
         let gap = match self.state {
-            State::Udp | State::Leaving => return false,
-            State::Opening | State::Waiting | State::Opened => TRIAL_SOON,
-            State::Tcp => self.gap(),
+            FallbackState::Udp | FallbackState::Leaving => return false,
+            FallbackState::Opening | FallbackState::Waiting | FallbackState::Opened => TRIAL_SOON,
+            FallbackState::Tcp => self.gap(),
         };
         let is_due = self.next_trial.is_none_or(|at| at <= now);
         if is_due {
@@ -224,78 +212,90 @@ impl Switch {
     }
 
     /// UDP refused to send: a local firewall, or no route.
-    pub fn handle_refused(&mut self, now: Instant) -> Option<Action> {
+    pub(super) fn handle_refused(&mut self, now: Instant) -> Option<Action> {
         match self.state {
-            State::Udp | State::Leaving => self.on_silence(now),
-            State::Opening | State::Waiting | State::Opened | State::Tcp => None,
+            FallbackState::Udp | FallbackState::Leaving => self.on_silence(now),
+            FallbackState::Opening
+            | FallbackState::Waiting
+            | FallbackState::Opened
+            | FallbackState::Tcp => None,
         }
     }
 
     /// Something was heard from the relay.
-    pub fn handle_heard(&mut self, heard: Heard, now: Instant) -> Option<Action> {
+    pub(super) fn handle_heard(&mut self, heard: Heard, now: Instant) -> Option<Action> {
         match (self.state, heard) {
-            (State::Udp | State::Leaving, Heard::Udp) => {
+            (FallbackState::Udp | FallbackState::Leaving, Heard::Udp) => {
                 self.is_known = true;
                 self.on_heard(now);
                 None
             }
-            (State::Opening | State::Waiting, Heard::Udp | Heard::Trial) => {
+            (FallbackState::Opening | FallbackState::Waiting, Heard::Udp | Heard::Trial) => {
                 self.is_known |= heard == Heard::Udp;
                 self.on_heard(now);
                 self.left = Some(now);
-                self.move_to(State::Udp, None);
+                self.move_to(FallbackState::Udp, None);
                 Some(Action::Close)
             }
-            (State::Opened, Heard::Udp) | (State::Opened | State::Tcp, Heard::Trial) => {
+            (FallbackState::Opened, Heard::Udp)
+            | (FallbackState::Opened | FallbackState::Tcp, Heard::Trial) => {
                 self.unanswered = None;
                 // What comes next by TCP was sent before: acknowledging it by UDP wants proof.
                 self.heard = None;
                 self.left = Some(now);
-                self.move_to(State::Leaving, Some(now + LINGER));
+                self.move_to(FallbackState::Leaving, Some(now + LINGER));
                 None
             }
-            (State::Opened | State::Tcp, Heard::Tcp) => {
+            (FallbackState::Opened | FallbackState::Tcp, Heard::Tcp) => {
                 self.on_heard(now);
-                if self.state == State::Opened {
+                if self.state == FallbackState::Opened {
                     self.next_trial = Some(now + self.gap());
-                    self.move_to(State::Tcp, None);
+                    self.move_to(FallbackState::Tcp, None);
                 }
                 None
             }
             // Underway before it was left, or before it was chosen; neither proves anything.
-            (State::Udp | State::Leaving | State::Opening | State::Waiting, Heard::Tcp)
-            | (State::Udp | State::Leaving, Heard::Trial)
-            | (State::Tcp, Heard::Udp) => None,
+            (
+                FallbackState::Udp
+                | FallbackState::Leaving
+                | FallbackState::Opening
+                | FallbackState::Waiting,
+                Heard::Tcp,
+            )
+            | (FallbackState::Udp | FallbackState::Leaving, Heard::Trial)
+            | (FallbackState::Tcp, Heard::Udp) => None,
         }
     }
 
     /// The stream is open.
-    pub fn handle_up(&mut self, now: Instant) -> Option<Action> {
+    pub(super) fn handle_up(&mut self, now: Instant) -> Option<Action> {
         match self.state {
-            State::Opening => {
+            FallbackState::Opening => {
                 self.up = Some(now);
-                self.move_to(State::Opened, Some(now + STUCK));
+                self.move_to(FallbackState::Opened, Some(now + STUCK));
                 None
             }
-            State::Udp | State::Waiting => Some(Action::Close),
-            State::Leaving | State::Opened | State::Tcp => None,
+            FallbackState::Udp | FallbackState::Waiting => Some(Action::Close),
+            FallbackState::Leaving | FallbackState::Opened | FallbackState::Tcp => None,
         }
     }
 
     /// The stream could not be opened, or was lost.
-    pub fn handle_down(&mut self, now: Instant) {
+    pub(super) fn handle_down(&mut self, now: Instant) {
         match self.state {
-            State::Opening | State::Opened | State::Tcp => self.on_lost(now),
-            State::Leaving => self.move_to(State::Udp, None),
-            State::Udp | State::Waiting => {}
+            FallbackState::Opening | FallbackState::Opened | FallbackState::Tcp => {
+                self.on_lost(now)
+            }
+            FallbackState::Leaving => self.move_to(FallbackState::Udp, None),
+            FallbackState::Udp | FallbackState::Waiting => {}
         }
     }
 
     /// Time has passed. Call it again while [`Switch::deadline`] is not later than `now`.
-    pub fn handle_timeout(&mut self, now: Instant) -> Option<Action> {
+    pub(super) fn handle_timeout(&mut self, now: Instant) -> Option<Action> {
         if self.rest().is_some_and(|at| at <= now) {
             self.forget();
-            self.move_to(State::Udp, None);
+            self.move_to(FallbackState::Udp, None);
             return Some(Action::Close);
         }
         if self.silence().is_some_and(|at| at <= now) {
@@ -305,44 +305,46 @@ impl Switch {
             return None;
         }
         match self.state {
-            State::Leaving => {
-                self.move_to(State::Udp, None);
+            FallbackState::Leaving => {
+                self.move_to(FallbackState::Udp, None);
                 Some(Action::Close)
             }
-            State::Waiting => {
-                self.move_to(State::Opening, None);
+            FallbackState::Waiting => {
+                self.move_to(FallbackState::Opening, None);
                 Some(Action::Open)
             }
-            State::Opened => {
+            FallbackState::Opened => {
                 self.on_lost(now);
                 Some(Action::Close)
             }
-            State::Udp | State::Opening | State::Tcp => None,
+            FallbackState::Udp | FallbackState::Opening | FallbackState::Tcp => None,
         }
     }
 
     /// When [`Switch::handle_timeout`] is to be called.
     #[must_use]
-    pub fn deadline(&self) -> Option<Instant> {
+    pub(super) fn deadline(&self) -> Option<Instant> {
         [self.rest(), self.silence(), self.until].into_iter().flatten().min()
     }
 
     fn rest(&self) -> Option<Instant> {
         match self.state {
-            State::Udp => None,
-            State::Leaving | State::Opening | State::Waiting | State::Opened | State::Tcp => {
-                self.sent.map(|at| at + REST)
-            }
+            FallbackState::Udp => None,
+            FallbackState::Leaving
+            | FallbackState::Opening
+            | FallbackState::Waiting
+            | FallbackState::Opened
+            | FallbackState::Tcp => self.sent.map(|at| at + REST),
         }
     }
 
     /// When silence decides.
     fn silence(&self) -> Option<Instant> {
         let allowed = match self.state {
-            State::Udp if !self.is_known => FIRST_SILENCE,
-            State::Udp | State::Tcp => SILENCE,
-            State::Leaving => PROOF,
-            State::Opening | State::Waiting | State::Opened => return None,
+            FallbackState::Udp if !self.is_known => FIRST_SILENCE,
+            FallbackState::Udp | FallbackState::Tcp => SILENCE,
+            FallbackState::Leaving => PROOF,
+            FallbackState::Opening | FallbackState::Waiting | FallbackState::Opened => return None,
         };
         self.unanswered.map(|at| at + allowed)
     }
@@ -355,19 +357,19 @@ impl Switch {
     /// What carries is not heard.
     fn on_silence(&mut self, now: Instant) -> Option<Action> {
         match self.state {
-            State::Udp | State::Leaving => {
+            FallbackState::Udp | FallbackState::Leaving => {
                 let has_relapsed = self.left.is_some_and(|at| !is_over(at, STEADY, now));
                 self.relapses = if has_relapsed { self.relapses.saturating_add(1) } else { 0 };
                 self.next_trial = has_relapsed.then(|| now + self.gap());
             }
-            State::Tcp => self.next_trial = None,
-            State::Opening | State::Waiting | State::Opened => return None,
+            FallbackState::Tcp => self.next_trial = None,
+            FallbackState::Opening | FallbackState::Waiting | FallbackState::Opened => return None,
         }
-        if self.state == State::Udp {
-            self.move_to(State::Opening, None);
+        if self.state == FallbackState::Udp {
+            self.move_to(FallbackState::Opening, None);
             return Some(Action::Open);
         }
-        self.move_to(State::Opened, Some(now + STUCK));
+        self.move_to(FallbackState::Opened, Some(now + STUCK));
         None
     }
 
@@ -379,7 +381,7 @@ impl Switch {
             self.next_trial = None;
         }
         let delay = self.backoff.delay(self.failures);
-        self.move_to(State::Waiting, Some(now + delay));
+        self.move_to(FallbackState::Waiting, Some(now + delay));
     }
 
     /// The next datagram is the first.
@@ -393,7 +395,7 @@ impl Switch {
         TRIAL_GAP.saturating_mul(2_u32.saturating_pow(self.relapses)).min(LONGEST_GAP)
     }
 
-    const fn move_to(&mut self, state: State, until: Option<Instant>) {
+    const fn move_to(&mut self, state: FallbackState, until: Option<Instant>) {
         self.state = state;
         self.until = until;
     }

@@ -1,9 +1,10 @@
 //! Who a node is: a certificate chain and its private key, read from PEM. It reads no files.
 
+use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
-use super::TlsError;
+use super::{TlsError, default_provider};
 
 /// A certificate chain, leaf first, and its private key. It is never shown: `Debug` names no key.
 pub struct Identity {
@@ -40,6 +41,16 @@ impl Identity {
         Self { chain, key }
     }
 
+    /// Checks that the key is of a supported kind and fits the first certificate.
+    ///
+    /// # Errors
+    /// [`TlsError::Identity`] when it does not.
+    pub fn check(&self) -> Result<(), TlsError> {
+        CertifiedKey::from_der(self.chain.clone(), self.key.clone_key(), &default_provider())
+            .map(|_| ())
+            .map_err(TlsError::Identity)
+    }
+
     /// The same, and these certificates (PEM) are presented after its own: a node shows a relay
     /// the CA of its mesh this way, and a device that has pinned the CA needs to see it.
     ///
@@ -48,6 +59,11 @@ impl Identity {
     pub fn presenting(mut self, authorities: &[u8]) -> Result<Self, TlsError> {
         self.chain.extend(certificates(authorities)?);
         Ok(self)
+    }
+
+    /// Returns a copy of the private key, for a TLS configuration.
+    pub(crate) fn clone_key(&self) -> PrivateKeyDer<'static> {
+        self.key.clone_key()
     }
 
     /// The certificates, leaf first.

@@ -76,6 +76,11 @@ impl Tls {
         Self { identity, trust, provider }
     }
 
+    /// Returns the provider of cryptography.
+    pub(crate) fn provider(&self) -> Arc<CryptoProvider> {
+        self.provider.clone()
+    }
+
     /// Who the node is.
     #[must_use]
     pub const fn identity(&self) -> &Identity {

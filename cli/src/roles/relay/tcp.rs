@@ -1,5 +1,5 @@
 //! The relay's TCP port, for clients whose network lets no UDP through. It decides whether a port that
-//! cannot be had ends the relay; what comes in there is the carrier's business.
+//! cannot be had ends the relay; what comes in there is the TCP fallback's business.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};

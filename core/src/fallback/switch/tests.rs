@@ -13,22 +13,22 @@ fn switch() -> Switch {
 }
 
 /// A switch in each state, with what is due next in the far future.
-fn in_state(state: State, now: Instant) -> Switch {
+fn in_state(state: FallbackState, now: Instant) -> Switch {
     let mut it = switch();
     it.handle_sent(now);
-    if state == State::Udp {
+    if state == FallbackState::Udp {
         return it;
     }
     assert_eq!(it.handle_refused(now), Some(Action::Open));
     match state {
-        State::Udp | State::Opening => {}
-        State::Waiting => it.handle_down(now),
-        State::Opened | State::Tcp | State::Leaving => {
+        FallbackState::Udp | FallbackState::Opening => {}
+        FallbackState::Waiting => it.handle_down(now),
+        FallbackState::Opened | FallbackState::Tcp | FallbackState::Leaving => {
             assert_eq!(it.handle_up(now), None);
-            if state != State::Opened {
+            if state != FallbackState::Opened {
                 it.handle_heard(Heard::Tcp, now);
             }
-            if state == State::Leaving {
+            if state == FallbackState::Leaving {
                 it.handle_heard(Heard::Trial, now);
             }
         }
@@ -41,9 +41,14 @@ fn in_state(state: State, now: Instant) -> Switch {
 fn every_state_has_an_answer_to_every_input() {
     let now = anchor();
     let mut table = String::new();
-    for state in
-        [State::Udp, State::Leaving, State::Opening, State::Waiting, State::Opened, State::Tcp]
-    {
+    for state in [
+        FallbackState::Udp,
+        FallbackState::Leaving,
+        FallbackState::Opening,
+        FallbackState::Waiting,
+        FallbackState::Opened,
+        FallbackState::Tcp,
+    ] {
         type Input = (&'static str, fn(&mut Switch, Instant) -> Option<Action>);
         let inputs: [Input; 7] = [
             ("udp", |it, now| it.handle_heard(Heard::Udp, now)),
@@ -74,7 +79,7 @@ fn two_seconds_of_silence_are_allowed_at_the_start_and_no_more() {
     assert_eq!(it.deadline(), Some(now + FIRST_SILENCE));
     assert_eq!(it.handle_timeout(now + FIRST_SILENCE - MS), None);
     assert_eq!(it.handle_timeout(now + FIRST_SILENCE), Some(Action::Open));
-    assert_eq!(it.state(), State::Opening);
+    assert_eq!(it.state(), FallbackState::Opening);
 }
 
 #[test]
@@ -131,20 +136,26 @@ fn a_trial_goes_along_at_once_and_then_once_a_second_until_tcp_carries() {
 
 #[test]
 fn a_node_that_sends_nothing_more_has_no_stream_for_long() {
-    for state in [State::Leaving, State::Opening, State::Waiting, State::Opened, State::Tcp] {
+    for state in [
+        FallbackState::Leaving,
+        FallbackState::Opening,
+        FallbackState::Waiting,
+        FallbackState::Opened,
+        FallbackState::Tcp,
+    ] {
         let now = anchor();
         let mut it = in_state(state, now);
         let mut steps = 0;
         while let Some(at) = it.deadline() {
             assert!(at <= now + REST, "{state:?}");
             it.handle_timeout(at);
-            if it.state() == State::Opening && at < now + REST {
+            if it.state() == FallbackState::Opening && at < now + REST {
                 it.handle_down(at);
             }
             steps += 1;
             assert!(steps < 100, "{state:?} does not come to rest");
         }
-        assert_eq!(it.state(), State::Udp);
+        assert_eq!(it.state(), FallbackState::Udp);
     }
 }
 
@@ -173,7 +184,11 @@ fn where_udp_is_blocked_the_first_answer_comes_by_tcp() {
         world.net.udp_down = seed % 2 == 1;
         world.net.trials = false;
         world.run(120 * SECOND);
-        assert_eq!(world.states_only(), [State::Opening, State::Opened, State::Tcp], "{seed}");
+        assert_eq!(
+            world.states_only(),
+            [FallbackState::Opening, FallbackState::Opened, FallbackState::Tcp],
+            "{seed}"
+        );
         assert!(world.answers[0] < FIRST_SILENCE + 2 * SECOND, "{seed}");
     }
 }
@@ -184,11 +199,11 @@ fn tcp_is_left_once_udp_is_open_and_taken_again_once_it_is_not() {
         let mut world = World::new(seed, Traffic::Bulk);
         world.block(true);
         world.run(20 * SECOND);
-        assert_eq!(world.switch.state(), State::Tcp);
+        assert_eq!(world.switch.state(), FallbackState::Tcp);
         let so_far = world.answers.len();
         world.block(false);
         world.run(TRIAL_GAP + LINGER + SECOND);
-        assert_eq!(world.switch.state(), State::Udp);
+        assert_eq!(world.switch.state(), FallbackState::Udp);
         assert!(!world.has_stream(), "the stream is closed");
         assert!(world.longest_stall_since(so_far) < SECOND, "{seed}: leaving is not felt");
 
@@ -196,7 +211,7 @@ fn tcp_is_left_once_udp_is_open_and_taken_again_once_it_is_not() {
         let so_far = world.answers.len();
         world.block(true);
         world.run(10 * SECOND);
-        assert_eq!(world.switch.state(), State::Tcp);
+        assert_eq!(world.switch.state(), FallbackState::Tcp);
         assert!(world.longest_stall_since(so_far - 1) < SILENCE + 2 * SECOND, "{seed}");
     }
 }
@@ -207,7 +222,7 @@ fn udp_that_answers_trials_alone_is_tried_less_and_less() {
     world.block(true);
     world.net.trials = true;
     world.run(3_600 * SECOND);
-    let left = world.states_only().iter().filter(|it| **it == State::Leaving).count();
+    let left = world.states_only().iter().filter(|it| **it == FallbackState::Leaving).count();
     assert!((5..=18).contains(&left), "{left} times in an hour");
     let first = world.answers[0];
     assert!(first < 2 * FIRST_SILENCE + 2 * SECOND, "{first:?}");
@@ -224,7 +239,7 @@ fn with_nothing_to_be_reached_streams_are_tried_at_most_about_once_a_minute() {
     world.block(true);
     world.net.tcp = false;
     world.run(3_600 * SECOND);
-    let opened = world.states_only().iter().filter(|it| **it == State::Opening).count();
+    let opened = world.states_only().iter().filter(|it| **it == FallbackState::Opening).count();
     assert!((40..=120).contains(&opened), "{opened}");
 }
 
@@ -238,7 +253,7 @@ fn a_relay_that_hangs_behind_an_open_stream_gets_another() {
     assert!(world.opened > 1);
     world.net.hangs = false;
     world.run(60 * SECOND);
-    assert_eq!(world.switch.state(), State::Tcp);
+    assert_eq!(world.switch.state(), FallbackState::Tcp);
 }
 
 #[test]
@@ -315,7 +330,7 @@ struct World {
     stream: Option<u64>,
     is_up: bool,
     opened: u64,
-    states: Vec<(Duration, State)>,
+    states: Vec<(Duration, FallbackState)>,
     answers: Vec<Duration>,
 }
 
@@ -481,7 +496,7 @@ impl World {
         self.now - self.start
     }
 
-    fn states_only(&self) -> Vec<State> {
+    fn states_only(&self) -> Vec<FallbackState> {
         self.states.iter().map(|(_, state)| *state).collect()
     }
 
