@@ -42,6 +42,8 @@ pub enum Reason {
     Relay,
     /// A registration at a relay ends, unless it is refreshed.
     Registration,
+    /// The TCP fallback: UDP is suspected or probed, or a byte stream has used up its time.
+    Fallback,
 }
 
 impl Reason {
@@ -64,6 +66,7 @@ impl Reason {
             Self::Certificate => "certificate",
             Self::Relay => "relay",
             Self::Registration => "registration",
+            Self::Fallback => "fallback",
         }
     }
 }
@@ -214,6 +217,7 @@ mod tests {
             Reason::Header,
             Reason::Drain,
             Reason::Registration,
+            Reason::Fallback,
         ] {
             assert_eq!(serde_json::to_value(reason).unwrap(), reason.as_str());
             assert_eq!(reason.to_string(), reason.as_str());

@@ -4,24 +4,28 @@
 
 use std::future::Future;
 use std::io::{self, ErrorKind};
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use adit_core::drive::io::{Clock, Io};
+use adit_core::fallback::ByteStreamId;
 use adit_core::transmit::{Datagram, Transmit};
 use adit_system::SystemClock;
 use adit_system::timer::{Alarm, Timer};
 use adit_system::udp::{self, Udp};
 use smol::Async;
 
-/// A UDP socket and a clock for the core's event loop, on smol.
+use crate::byte_streams::ByteStreams;
+
+/// A UDP socket, TCP streams and a clock for the core's event loop, on smol.
 #[derive(Debug)]
 pub struct SmolIo {
     socket: Async<UdpSocket>,
     udp: Udp,
+    byte_streams: ByteStreams,
     alarm: Alarm<SmolTimer>,
 }
 
@@ -36,6 +40,7 @@ impl SmolIo {
         Ok(Self {
             socket: Async::new(socket)?,
             udp,
+            byte_streams: ByteStreams::default(),
             alarm: Alarm::new(Arc::new(SystemClock::new()), timer),
         })
     }
@@ -46,6 +51,15 @@ impl SmolIo {
     /// What the system reports about the address or the socket.
     pub fn bind(addr: SocketAddr) -> io::Result<Self> {
         Self::new(udp::bind(addr)?)
+    }
+
+    /// Takes clients of the TCP fallback from a listener as well
+    /// ([`TcpFallback::listen`](adit_core::drive::TcpFallback::listen)).
+    ///
+    /// # Errors
+    /// What the system reports when it prepares the listener.
+    pub fn listen_tcp(&mut self, listener: TcpListener) -> io::Result<()> {
+        self.byte_streams.listen(listener)
     }
 
     /// Returns the address that the socket is bound to.
@@ -101,6 +115,49 @@ impl Io for SmolIo {
 
     fn max_segments(&self) -> usize {
         self.udp.max_segments()
+    }
+
+    fn poll_connect(
+        &mut self,
+        cx: &mut Context<'_>,
+        id: ByteStreamId,
+        to: SocketAddr,
+    ) -> Poll<io::Result<()>> {
+        self.byte_streams.poll_connect(cx, id, to)
+    }
+
+    fn poll_accept(
+        &mut self,
+        cx: &mut Context<'_>,
+        id: ByteStreamId,
+    ) -> Poll<io::Result<SocketAddr>> {
+        self.byte_streams.poll_accept(cx, id)
+    }
+
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        id: ByteStreamId,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        self.byte_streams.poll_read(cx, id, buffer)
+    }
+
+    fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        id: ByteStreamId,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.byte_streams.poll_write(cx, id, bytes)
+    }
+
+    fn poll_shutdown(&mut self, _: &mut Context<'_>, id: ByteStreamId) -> Poll<io::Result<()>> {
+        Poll::Ready(self.byte_streams.shutdown(id))
+    }
+
+    fn close(&mut self, id: ByteStreamId) {
+        self.byte_streams.close(id);
     }
 }
 

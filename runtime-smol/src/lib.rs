@@ -30,6 +30,7 @@
 
 #![forbid(unsafe_code)]
 
+mod byte_streams;
 mod io;
 mod stream;
 
@@ -40,7 +41,7 @@ use adit_core::config::{Config, Dial};
 use adit_system as system;
 
 pub use adit_core as core;
-pub use adit_core::drive::{Handle, Peer};
+pub use adit_core::drive::{Handle, Peer, TcpFallback};
 pub use adit_system::{SystemClock, with_io};
 
 pub use crate::io::SmolIo;

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io::Result;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::time::Duration;
 
 use adit_core::config::Config;
@@ -33,6 +33,10 @@ impl Runtime for Smol {
         let socket = UdpSocket::bind(addr)?;
         let addr = socket.local_addr()?;
         Ok((SmolIo::new(socket)?, addr))
+    }
+
+    fn listen_tcp(io: &mut SmolIo, listener: TcpListener) -> Result<()> {
+        io.listen_tcp(listener)
     }
 
     fn bind(addr: SocketAddr, config: Config) -> Result<(Handle, SocketAddr, Driver)> {

@@ -11,6 +11,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use adit_core::drive::io::{Clock, Io};
+use adit_core::fallback::ByteStreamId;
 use adit_core::transmit::{Datagram, Transmit};
 use adit_system::SystemClock;
 use adit_system::timer::{Alarm, Timer};
@@ -19,11 +20,14 @@ use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::time::Sleep;
 
-/// A UDP socket and a clock for the core's event loop, on tokio.
+use crate::byte_streams::ByteStreams;
+
+/// A UDP socket, TCP streams and a clock for the core's event loop, on tokio.
 #[derive(Debug)]
 pub struct TokioIo {
     socket: UdpSocket,
     udp: Udp,
+    byte_streams: ByteStreams,
     alarm: Alarm<TokioTimer>,
 }
 
@@ -41,6 +45,7 @@ impl TokioIo {
         Ok(Self {
             socket: UdpSocket::from_std(socket)?,
             udp,
+            byte_streams: ByteStreams::default(),
             alarm: Alarm::new(Arc::new(SystemClock::new()), timer),
         })
     }
@@ -54,6 +59,18 @@ impl TokioIo {
     /// As [`TokioIo::new`].
     pub fn bind(addr: SocketAddr) -> io::Result<Self> {
         Self::new(udp::bind(addr)?)
+    }
+
+    /// Takes clients of the TCP fallback from a listener as well
+    /// ([`TcpFallback::listen`](adit_core::drive::TcpFallback::listen)).
+    ///
+    /// # Errors
+    /// What the system reports when it prepares the listener.
+    ///
+    /// # Panics
+    /// As [`TokioIo::new`].
+    pub fn listen_tcp(&mut self, listener: std::net::TcpListener) -> io::Result<()> {
+        self.byte_streams.listen(listener)
     }
 
     /// Returns the address that the socket is bound to.
@@ -112,6 +129,49 @@ impl Io for TokioIo {
 
     fn max_segments(&self) -> usize {
         self.udp.max_segments()
+    }
+
+    fn poll_connect(
+        &mut self,
+        cx: &mut Context<'_>,
+        id: ByteStreamId,
+        to: SocketAddr,
+    ) -> Poll<io::Result<()>> {
+        self.byte_streams.poll_connect(cx, id, to)
+    }
+
+    fn poll_accept(
+        &mut self,
+        cx: &mut Context<'_>,
+        id: ByteStreamId,
+    ) -> Poll<io::Result<SocketAddr>> {
+        self.byte_streams.poll_accept(cx, id)
+    }
+
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        id: ByteStreamId,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        self.byte_streams.poll_read(cx, id, buffer)
+    }
+
+    fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        id: ByteStreamId,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.byte_streams.poll_write(cx, id, bytes)
+    }
+
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>, id: ByteStreamId) -> Poll<io::Result<()>> {
+        self.byte_streams.poll_shutdown(cx, id)
+    }
+
+    fn close(&mut self, id: ByteStreamId) {
+        self.byte_streams.close(id);
     }
 }
 

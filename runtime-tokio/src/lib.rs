@@ -31,7 +31,7 @@
 
 #![forbid(unsafe_code)]
 
-pub mod carrier;
+mod byte_streams;
 mod io;
 mod stream;
 
@@ -42,7 +42,7 @@ use adit_core::config::{Config, Dial};
 use adit_system as system;
 
 pub use adit_core as core;
-pub use adit_core::drive::{Handle, Peer};
+pub use adit_core::drive::{Handle, Peer, TcpFallback};
 pub use adit_system::{SystemClock, with_io};
 
 pub use crate::io::TokioIo;

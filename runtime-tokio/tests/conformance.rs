@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io::Result;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::time::Duration;
 
 use adit_core::config::Config;
@@ -48,6 +48,10 @@ impl Runtime for Tokio {
         let socket = UdpSocket::bind(addr)?;
         let addr = socket.local_addr()?;
         Ok((TokioIo::new(socket)?, addr))
+    }
+
+    fn listen_tcp(io: &mut TokioIo, listener: TcpListener) -> Result<()> {
+        io.listen_tcp(listener)
     }
 
     fn bind(addr: SocketAddr, config: Config) -> Result<(Handle, SocketAddr, Driver)> {

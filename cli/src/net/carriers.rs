@@ -7,9 +7,9 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use adit_tokio::carrier::{self, Target};
+use adit_tokio::TcpFallback;
 use adit_tokio::core::drive::io::Clock;
-use adit_tokio::core::fallback::State;
+use adit_tokio::core::fallback::{FallbackState, FallbackStatus, FallbackTarget};
 use adit_tokio::core::tls::KeyDigest;
 
 use crate::address::RELAY_NAME;
@@ -18,7 +18,7 @@ use crate::base::units::as_ms;
 /// The relays that a node may reach by TCP.
 #[derive(Clone)]
 pub(crate) struct Carriers {
-    relays: carrier::Relays,
+    relays: TcpFallback,
     clock: Arc<dyn Clock>,
 }
 
@@ -27,8 +27,8 @@ pub(crate) struct Carriers {
 pub(crate) struct Carrier {
     /// What carries the next packet.
     pub(crate) by: By,
-    pub(crate) state: State,
-    /// How long this has been the case.
+    pub(crate) state: FallbackState,
+    /// How long that has been so.
     pub(crate) age_ms: u64,
 }
 
@@ -40,7 +40,7 @@ pub(crate) enum By {
 }
 
 impl Carriers {
-    pub(crate) const fn new(relays: carrier::Relays, clock: Arc<dyn Clock>) -> Self {
+    pub(crate) const fn new(relays: TcpFallback, clock: Arc<dyn Clock>) -> Self {
         Self { relays, clock }
     }
 
@@ -48,19 +48,19 @@ impl Carriers {
     /// machine, for the life of the returned value.
     pub(crate) fn add(&self, relay: SocketAddr, port: u16, key: KeyDigest) -> TcpTargetGuard {
         let tcp = SocketAddr::new(relay.ip(), port);
-        self.relays.add(Target { relay, tcp, name: RELAY_NAME.to_owned(), pin: Some(key) });
+        self.relays.add(FallbackTarget { relay, tcp, name: RELAY_NAME.to_owned(), pin: Some(key) });
         TcpTargetGuard { relays: self.relays.clone(), relay }
     }
 
     /// Returns the path to each relay.
     pub(crate) fn told(&self) -> BTreeMap<SocketAddr, Carrier> {
         let now = self.clock.now();
-        let told = |view: carrier::View| Carrier {
+        let told = |view: FallbackStatus| Carrier {
             by: By::of(view.state),
             state: view.state,
             age_ms: as_ms(now.saturating_duration_since(view.since)),
         };
-        self.relays.views().into_iter().map(|(relay, view)| (relay, told(view))).collect()
+        self.relays.statuses().into_iter().map(|(relay, view)| (relay, told(view))).collect()
     }
 }
 
@@ -74,12 +74,12 @@ impl Carrier {
     /// Returns the state's name for programs.
     pub(crate) const fn word(&self) -> &'static str {
         match self.state {
-            State::Udp => "udp",
-            State::Leaving => "leaving",
-            State::Opening => "opening",
-            State::Waiting => "waiting",
-            State::Opened => "opened",
-            State::Tcp => "tcp",
+            FallbackState::Udp => "udp",
+            FallbackState::Leaving => "leaving",
+            FallbackState::Opening => "opening",
+            FallbackState::Waiting => "waiting",
+            FallbackState::Opened => "opened",
+            FallbackState::Tcp => "tcp",
         }
     }
 }
@@ -93,10 +93,13 @@ impl By {
         }
     }
 
-    const fn of(state: State) -> Self {
+    const fn of(state: FallbackState) -> Self {
         match state {
-            State::Udp | State::Leaving | State::Opening | State::Waiting => Self::Udp,
-            State::Opened | State::Tcp => Self::Tcp,
+            FallbackState::Udp
+            | FallbackState::Leaving
+            | FallbackState::Opening
+            | FallbackState::Waiting => Self::Udp,
+            FallbackState::Opened | FallbackState::Tcp => Self::Tcp,
         }
     }
 }
@@ -104,7 +107,7 @@ impl By {
 /// A relay that may be reached by TCP; it is deregistered with this value.
 #[derive(Debug)]
 pub(crate) struct TcpTargetGuard {
-    relays: carrier::Relays,
+    relays: TcpFallback,
     relay: SocketAddr,
 }
 
@@ -112,7 +115,7 @@ impl TcpTargetGuard {
     /// Returns what carries the relay's packets now.
     pub(crate) fn by(&self) -> By {
         let plain = SocketAddr::new(self.relay.ip().to_canonical(), self.relay.port());
-        self.relays.views().get(&plain).map_or(By::Udp, |view| By::of(view.state))
+        self.relays.statuses().get(&plain).map_or(By::Udp, |view| By::of(view.state))
     }
 }
 

@@ -8,12 +8,13 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::time::Duration;
 
 use adit_tokio::TokioIo;
-use adit_tokio::carrier;
 use adit_tokio::core::config::{Builder, Config, Transport};
 use adit_tokio::core::drive::Handle;
 use adit_tokio::core::drive::io::Io as _;
+use adit_tokio::core::fallback::ListenerLimits;
 use adit_tokio::core::heartbeat;
 use adit_tokio::core::node::Snapshot;
+use adit_tokio::core::tls::Identity;
 
 use super::carriers::{Carrier, Carriers};
 use super::port_mapping::{PortMappingState, PortMappingStatus};
@@ -135,9 +136,8 @@ pub(crate) fn start_with_relays(
 ) -> Result<RunningNode, ExitError> {
     on(address, |io, local| {
         let clock = io.clock();
-        let (io, relays) = carrier::client(io)?;
         let (handle, driver) = adit_tokio::with_io(io, config)?;
-        let carriers = Some(Carriers::new(relays, clock));
+        let carriers = Some(Carriers::new(handle.tcp_fallback(), clock));
         Ok(RunningNode::new(handle, driver, local, carriers))
     })
 }
@@ -149,12 +149,14 @@ pub(crate) fn start_with_relays(
 pub(crate) fn start_relay(
     address: SocketAddr,
     config: Config,
-    door: Option<(TcpListener, carrier::Identity)>,
+    door: Option<(TcpListener, Identity)>,
 ) -> Result<RunningNode, ExitError> {
     let Some((listener, identity)) = door else { return start(address, config) };
-    on(address, |io, local| {
-        let (io, _) = carrier::server(io, [listener], &identity, carrier::Limits::default())?;
+    on(address, |mut io, local| {
+        io.listen_tcp(listener)?;
         let (handle, driver) = adit_tokio::with_io(io, config)?;
+        let listening = handle.tcp_fallback().listen(&identity, ListenerLimits::default());
+        listening.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         Ok(RunningNode::new(handle, driver, local, None))
     })
 }

@@ -10,14 +10,18 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
+use super::byte_streams::ByteStreams;
 use super::handle::Handle;
 use super::io::Io;
 use super::shared::{Inner, Shared};
 use crate::config::Config;
 use crate::error::{Code, Failure};
+use crate::fallback::Fallback;
 use crate::node::{Input, Node, Start};
+use crate::timer::earliest;
 use crate::tls::TlsError;
 use crate::transmit::{Datagram, Transmit};
 
@@ -38,14 +42,18 @@ pub fn drive<I: Io>(
     let clock = io.clock();
     let local = io.local_addr().map_err(|error| error.kind());
     let start = Start { seed, now: clock.now(), unix: clock.unix() };
-    let shared = Arc::new(Shared::new(Inner::new(Node::new(config, start)?), clock, local));
+    let fallback = Fallback::new(config.tls.provider(), seed);
+    let inner = Inner::new(Node::new(config, start)?);
+    let shared = Arc::new(Shared::new(inner, fallback, clock, local));
     let driver = Driver {
         io,
         shared: shared.clone(),
         inbox: Vec::new(),
         outbox: VecDeque::new(),
         spare: Vec::new(),
+        byte_streams: ByteStreams::new(),
         has_left: false,
+        has_finished: false,
     };
     Ok((Handle::new(shared), driver))
 }
@@ -62,8 +70,11 @@ pub struct Driver<I> {
     outbox: VecDeque<(Transmit, Vec<u8>)>,
     /// Buffers to use again.
     spare: Vec<Vec<u8>>,
-    /// The node has shut down: only its remaining output is still to be sent, and input is ignored.
+    byte_streams: ByteStreams,
+    /// The node has shut down: only what it has to send is left, whatever still arrives.
     has_left: bool,
+    /// The node has sent all: what its byte streams hold is left.
+    has_finished: bool,
 }
 
 impl<I> std::fmt::Debug for Driver<I> {
@@ -89,7 +100,7 @@ impl<I: Io> Driver<I> {
     }
 
     fn turn(&mut self, cx: &mut Context<'_>) -> io::Result<Turn> {
-        let may_receive_more = !self.has_left && self.receive(cx)?;
+        let may_receive_more = self.receive(cx)?;
         let clock = self.shared.clock.clone();
         let now = clock.now();
         let mut inner = self.shared.lock();
@@ -115,8 +126,8 @@ impl<I: Io> Driver<I> {
                 }
             }
         }
-        // The node was not asked for output beyond the batches that had to wait.
-        let may_send_more = was_blocked || self.outbox.len() == BATCHES;
+        // What the node has to send beyond the batches that had to wait was not asked for.
+        let mut may_send_more = was_blocked || self.outbox.len() == BATCHES;
         if !inner.driver.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
             inner.driver = Some(cx.waker().clone());
         }
@@ -125,13 +136,16 @@ impl<I: Io> Driver<I> {
         let deadline = inner.node.timer();
         drop(inner);
         let is_blocked = self.send(cx);
-        if is_over && self.outbox.is_empty() && !may_send_more {
+        if is_over && self.outbox.is_empty() && !may_send_more && self.has_finished(now) {
             return Ok(Turn::Over);
         }
-        if may_receive_more || (may_send_more && !is_blocked) {
+        may_send_more &= !is_blocked;
+        may_send_more |= self.byte_streams.send(&mut self.io, &self.shared);
+        if may_receive_more || may_send_more {
             return Ok(Turn::Again);
         }
-        match deadline {
+        let deadline = deadline.filter(|_| !self.has_finished);
+        match earliest([deadline, self.shared.fallback_deadline()]) {
             Some((at, _)) if at <= clock.now() => Ok(Turn::Again),
             Some((at, _)) if self.io.poll_sleep(cx, at).is_ready() => Ok(Turn::Again),
             Some(_) | None => Ok(Turn::Rest),
@@ -141,18 +155,30 @@ impl<I: Io> Driver<I> {
     /// Fills the inbox; returns whether there may be more. Once a turn: together with the adapter's
     /// batch this bounds how long a small request can wait behind bulk that arrives.
     fn receive(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
-        let inbox = &mut self.inbox;
-        match self.io.poll_recv(cx, &mut |datagram| inbox.push(datagram)) {
-            Poll::Ready(Ok(())) => Ok(true),
-            Poll::Ready(Err(error)) => Err(error),
-            Poll::Pending => Ok(false),
+        let Self { io, shared, inbox, byte_streams, .. } = self;
+        let mut is_more = byte_streams.receive(io, cx, shared, inbox);
+        if self.has_left {
+            self.inbox.clear();
+            return Ok(is_more);
         }
+        let (now, uses_fallback) = (shared.clock.now(), shared.uses_fallback());
+        let received = io.poll_recv(cx, &mut |datagram| {
+            if !uses_fallback || shared.fallback().handle_datagram(&datagram, now) {
+                inbox.push(datagram);
+            }
+        });
+        match received {
+            Poll::Ready(Ok(())) => is_more = true,
+            Poll::Ready(Err(error)) => return Err(error),
+            Poll::Pending => {}
+        }
+        Ok(is_more)
     }
 
     /// Empties the outbox; returns whether the socket is full.
     fn send(&mut self, cx: &mut Context<'_>) -> bool {
         while let Some((transmit, bytes)) = self.outbox.front() {
-            match self.io.poll_send(cx, transmit, &bytes[..transmit.size]) {
+            match send_batch(&mut self.io, cx, &self.shared, transmit, &bytes[..transmit.size]) {
                 Poll::Pending => return true,
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(error)) => {
@@ -167,6 +193,49 @@ impl<I: Io> Driver<I> {
         }
         false
     }
+
+    /// The node has sent all. Returns whether its byte streams have, too.
+    fn has_finished(&mut self, now: Instant) -> bool {
+        if !self.shared.uses_fallback() {
+            return true;
+        }
+        let mut fallback = self.shared.fallback();
+        if !std::mem::replace(&mut self.has_finished, true) {
+            fallback.finish(now);
+        }
+        fallback.is_idle()
+    }
+}
+
+/// Sends one batch by UDP, or hands it to the TCP fallback.
+fn send_batch<I: Io>(
+    io: &mut I,
+    cx: &mut Context<'_>,
+    shared: &Shared,
+    transmit: &Transmit,
+    bytes: &[u8],
+) -> Poll<io::Result<()>> {
+    if !shared.uses_fallback() {
+        return io.poll_send(cx, transmit, bytes);
+    }
+    let remote = transmit.route.remote;
+    let is_by_tcp = shared.fallback().is_by_tcp(remote);
+    if !is_by_tcp {
+        let sent = ready!(io.poll_send(cx, transmit, bytes));
+        if let Err(error) = sent
+            && !shared.fallback().handle_refused(remote, shared.clock.now())
+        {
+            return Poll::Ready(Err(error));
+        }
+    }
+    let question = shared.fallback().handle_sent(transmit, bytes, shared.clock.now());
+    if let Some(question) = question {
+        let (size, route) = (question.len(), transmit.route);
+        let trial = Transmit { route, ecn: None, segment_size: None, size };
+        // One that is not sent is one that is not answered.
+        let _ = io.poll_send(cx, &trial, &question);
+    }
+    Poll::Ready(Ok(()))
 }
 
 impl<I: Io + Unpin> Future for Driver<I> {

@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 
 use super::peer::Peer;
 use super::shared::{Shared, Subscriber};
+use super::tcp_fallback::TcpFallback;
 use crate::config::Dial;
 use crate::error::Misuse;
 use crate::event::Event;
@@ -93,7 +94,13 @@ impl Handle {
         Events { shared: self.shared.clone(), key }
     }
 
-    /// Returns all statistics as they are now.
+    /// Returns the handle of the TCP fallback, for relays and their clients where UDP is blocked.
+    #[must_use]
+    pub fn tcp_fallback(&self) -> TcpFallback {
+        TcpFallback::new(self.shared.clone())
+    }
+
+    /// All statistics as they are now.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         self.shared.lock().node.snapshot_at(self.shared.clock.now())

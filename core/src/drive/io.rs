@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use crate::fallback::ByteStreamId;
 use crate::transmit::{Datagram, Transmit};
 
 /// The time of one runtime, shared between the driver and its handles.
@@ -20,7 +21,10 @@ pub trait Clock: Send + Sync {
     fn unix(&self) -> Duration;
 }
 
-/// The socket of one runtime.
+/// The sockets of one runtime.
+///
+/// Each byte stream has a context of its own, whose waker names it: one that woke is asked again,
+/// the others are not. A stream is read and written with the same waker.
 ///
 /// The contract is that of `std::task`: a method that returns `Pending` has arranged for the waker
 /// of its latest context to be called. The driver polls all methods from one task and never trusts
@@ -259,4 +263,70 @@ pub trait Io {
     /// Returns the largest number of datagrams that one [`Io::poll_send`] takes (GSO); 1 where the
     /// system does not support it.
     fn max_segments(&self) -> usize;
+
+    /// Connects a byte stream to a relay's TCP address. The first call with an id begins; it is
+    /// called again with the same until it is ready. An adapter without TCP leaves this and what
+    /// follows as it is: its node uses UDP alone.
+    ///
+    /// # Errors
+    /// What the system reports; the stream is closed then.
+    fn poll_connect(
+        &mut self,
+        _cx: &mut Context<'_>,
+        _id: ByteStreamId,
+        _to: SocketAddr,
+    ) -> Poll<io::Result<()>> {
+        Poll::Ready(Err(io::ErrorKind::Unsupported.into()))
+    }
+
+    /// Accepts a connection of any listener that the adapter was given, as the stream `id`, and
+    /// returns where it comes from. The id is new in every call.
+    ///
+    /// # Errors
+    /// What the system reports; the driver tries again a moment later.
+    fn poll_accept(
+        &mut self,
+        _cx: &mut Context<'_>,
+        _id: ByteStreamId,
+    ) -> Poll<io::Result<SocketAddr>> {
+        Poll::Ready(Err(io::ErrorKind::Unsupported.into()))
+    }
+
+    /// Reads from a byte stream. Zero bytes are its end.
+    ///
+    /// # Errors
+    /// What the system reports; the stream is closed then.
+    fn poll_read(
+        &mut self,
+        _cx: &mut Context<'_>,
+        _id: ByteStreamId,
+        _buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        Poll::Ready(Err(io::ErrorKind::Unsupported.into()))
+    }
+
+    /// Writes some of these bytes to a byte stream, without delay (`TCP_NODELAY`). After `Pending`
+    /// the same bytes are offered again.
+    ///
+    /// # Errors
+    /// What the system reports; the stream is closed then.
+    fn poll_write(
+        &mut self,
+        _cx: &mut Context<'_>,
+        _id: ByteStreamId,
+        _bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Poll::Ready(Err(io::ErrorKind::Unsupported.into()))
+    }
+
+    /// Shuts down the writing direction of a byte stream, behind all that was written.
+    ///
+    /// # Errors
+    /// What the system reports; the stream is closed then.
+    fn poll_shutdown(&mut self, _cx: &mut Context<'_>, _id: ByteStreamId) -> Poll<io::Result<()>> {
+        Poll::Ready(Err(io::ErrorKind::Unsupported.into()))
+    }
+
+    /// Drops a byte stream. It may be unknown: refused, or never begun.
+    fn close(&mut self, _id: ByteStreamId) {}
 }

@@ -1,9 +1,10 @@
-//! One event loop for every runtime, over `std::task` and a trait of five methods.
+//! One event loop for every runtime, over `std::task` and the trait [`Io`](io::Io) of an adapter.
 //!
 //! [`drive`] makes a [`Driver`], a plain future that owns the socket, and a [`Handle`], through
 //! which the rest of a program uses it. No task is spawned: the caller decides where the driver
 //! runs. The driver makes no decision about the tunnel; the node does.
 
+mod byte_streams;
 mod driver;
 mod handle;
 pub mod io;
@@ -11,6 +12,7 @@ mod peer;
 mod requests;
 mod shared;
 mod stream;
+mod tcp_fallback;
 mod wakers;
 
 pub use crate::node::StreamError;
@@ -19,3 +21,4 @@ pub use handle::{Events, Handle};
 pub use peer::{Incoming, Peer};
 pub use requests::{IncomingRequest, Responder, Response};
 pub use stream::{RecvHalf, SendHalf, Stream};
+pub use tcp_fallback::TcpFallback;

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io::ErrorKind;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
@@ -14,10 +15,12 @@ use super::io::Clock;
 use super::wakers::Wakers;
 use crate::error::{Code, Failure};
 use crate::event::Event;
+use crate::fallback::Fallback;
 use crate::id::{PeerId, RequestId, StreamId};
 use crate::lifecycle::State;
 use crate::message::ServiceName;
 use crate::node::{Node, Output};
+use crate::timer::Deadline;
 
 /// Lifecycle events kept for a subscriber that does not fetch them; beyond it the oldest are
 /// dropped.
@@ -228,6 +231,9 @@ const fn is_lifecycle(event: &Event) -> bool {
 /// The shared state and its clock.
 pub(super) struct Shared {
     inner: Mutex<Inner>,
+    fallback: Mutex<Fallback>,
+    /// The fallback has a relay or a listener, or had one: most nodes have neither, and pay nothing.
+    uses_fallback: AtomicBool,
     pub(super) clock: Arc<dyn Clock>,
     /// The address of the socket, as far as the adapter knows.
     pub(super) local: Result<SocketAddr, ErrorKind>,
@@ -236,10 +242,38 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn new(
         inner: Inner,
+        fallback: Fallback,
         clock: Arc<dyn Clock>,
         local: Result<SocketAddr, ErrorKind>,
     ) -> Self {
-        Self { inner: Mutex::new(inner), clock, local }
+        Self {
+            inner: Mutex::new(inner),
+            fallback: Mutex::new(fallback),
+            uses_fallback: AtomicBool::new(false),
+            clock,
+            local,
+        }
+    }
+
+    /// Returns whether the fallback has anything to do.
+    pub(super) fn uses_fallback(&self) -> bool {
+        self.uses_fallback.load(Ordering::Acquire)
+    }
+
+    /// From now on the driver asks the fallback.
+    pub(super) fn use_fallback(&self) {
+        self.uses_fallback.store(true, Ordering::Release);
+        self.lock().wake_driver();
+    }
+
+    /// Returns when the fallback is due.
+    pub(super) fn fallback_deadline(&self) -> Option<Deadline> {
+        if self.uses_fallback() { self.fallback().deadline() } else { None }
+    }
+
+    /// Returns the TCP fallback, which stands beside the node.
+    pub(super) fn fallback(&self) -> MutexGuard<'_, Fallback> {
+        self.fallback.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {

@@ -1,10 +1,11 @@
 //! The identity of a node: a certificate chain and its private key, read from PEM. It reads no
 //! files.
 
+use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
-use super::TlsError;
+use super::{TlsError, default_provider};
 
 /// A certificate chain, leaf first, and its private key. The key is never logged: `Debug` does not
 /// show it.
@@ -42,8 +43,18 @@ impl Identity {
         Self { chain, key }
     }
 
-    /// Returns the same identity, which presents these certificates (PEM) after its own. A node
-    /// thus shows a relay the CA of its mesh, and a device that has pinned the CA requires it.
+    /// Checks that the key is of a supported kind and fits the first certificate.
+    ///
+    /// # Errors
+    /// [`TlsError::Identity`] when it does not.
+    pub fn check(&self) -> Result<(), TlsError> {
+        CertifiedKey::from_der(self.chain.clone(), self.key.clone_key(), &default_provider())
+            .map(|_| ())
+            .map_err(TlsError::Identity)
+    }
+
+    /// The same, and these certificates (PEM) are presented after its own: a node shows a relay
+    /// the CA of its mesh this way, and a device that has pinned the CA needs to see it.
     ///
     /// # Errors
     /// [`TlsError::Pem`] when there is none, or one is malformed.
@@ -52,7 +63,12 @@ impl Identity {
         Ok(self)
     }
 
-    /// Returns the certificates, leaf first.
+    /// Returns a copy of the private key, for a TLS configuration.
+    pub(crate) fn clone_key(&self) -> PrivateKeyDer<'static> {
+        self.key.clone_key()
+    }
+
+    /// The certificates, leaf first.
     #[must_use]
     pub fn chain(&self) -> &[CertificateDer<'static>] {
         &self.chain

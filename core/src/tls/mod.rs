@@ -76,7 +76,12 @@ impl Tls {
         Self { identity, trust, provider }
     }
 
-    /// Returns the identity of the node.
+    /// Returns the provider of cryptography.
+    pub(crate) fn provider(&self) -> Arc<CryptoProvider> {
+        self.provider.clone()
+    }
+
+    /// Who the node is.
     #[must_use]
     pub const fn identity(&self) -> &Identity {
         &self.identity

@@ -14,8 +14,12 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use adit_core::drive::io::{Clock, Io};
+use adit_core::fallback::ByteStreamId;
+use adit_core::rng::Rng;
 use adit_core::testing::clock;
 use adit_core::transmit::{Datagram, Route, Transmit};
+
+use super::tcp::{End, Tcp, Weather};
 
 const DELAY: Duration = Duration::from_millis(5);
 
@@ -36,6 +40,23 @@ struct State {
     sent: usize,
     /// True if datagrams from an unknown sender are always there to be received.
     is_flooded: bool,
+    udp: Udp,
+    chance: Rng,
+    tcp: Tcp,
+}
+
+/// What the network does to datagrams, by the direction seen from the first host.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Udp {
+    pub(crate) is_up_blocked: bool,
+    pub(crate) is_down_blocked: bool,
+    /// Of those that are not blocked, this part is lost.
+    pub(crate) loss: f64,
+}
+
+impl Udp {
+    pub(crate) const OPEN: Self = Self { is_up_blocked: false, is_down_blocked: false, loss: 0.0 };
+    pub(crate) const BLOCKED: Self = Self { is_up_blocked: true, is_down_blocked: true, loss: 0.0 };
 }
 
 /// The network.
@@ -54,6 +75,9 @@ impl Lan {
             cut: Vec::new(),
             sent: 0,
             is_flooded: false,
+            udp: Udp::OPEN,
+            chance: Rng::new([0; 32], "lan"),
+            tcp: Tcp::new(),
         })))
     }
 
@@ -83,7 +107,38 @@ impl Lan {
         std::mem::take(&mut state.receivers).into_values().for_each(Waker::wake);
     }
 
-    /// Returns the number of batches sent so far.
+    /// What the network does to datagrams from now on.
+    pub(crate) fn set_udp(&self, udp: Udp) {
+        self.lock().udp = udp;
+    }
+
+    /// What it does to connections from now on.
+    pub(crate) fn set_tcp(&self, weather: Weather) {
+        self.lock().tcp.set_weather(weather);
+    }
+
+    /// A host takes connections.
+    pub(crate) fn listen(&self, host: u8) {
+        self.lock().tcp.listen(address(host));
+    }
+
+    /// Connects to a host without a node, and writes these bytes.
+    pub(crate) fn knock(&self, host: u8, bytes: &[u8]) -> End {
+        let mut state = self.lock();
+        let now = state.now;
+        state.tcp.knock(address(host), bytes, now).expect("the host listens")
+    }
+
+    pub(crate) fn hang_up(&self, end: End) {
+        self.lock().tcp.hang_up(end);
+    }
+
+    /// Connections that both ends have.
+    pub(crate) fn connections(&self) -> usize {
+        self.lock().tcp.open()
+    }
+
+    /// Batches sent so far.
     pub(crate) fn sent(&self) -> usize {
         self.lock().sent
     }
@@ -188,6 +243,12 @@ impl Io for Socket {
         if state.cut.contains(&self.address) {
             return Poll::Ready(Ok(()));
         }
+        let is_up = self.address == address(1);
+        let is_blocked = if is_up { state.udp.is_up_blocked } else { state.udp.is_down_blocked };
+        let loss = state.udp.loss;
+        if is_blocked || state.chance.unit() < loss {
+            return Poll::Ready(Ok(()));
+        }
         let datagram = Datagram {
             route: Route::to(self.address),
             ecn: transmit.ecn,
@@ -208,6 +269,61 @@ impl Io for Socket {
 
     fn max_segments(&self) -> usize {
         4
+    }
+
+    fn poll_connect(
+        &mut self,
+        cx: &mut Context<'_>,
+        id: ByteStreamId,
+        to: SocketAddr,
+    ) -> Poll<io::Result<()>> {
+        let State { tcp, now, sleeps, .. } = &mut *self.lan.lock();
+        tcp.poll_connect((self.address, id), to, cx, *now, sleeps)
+    }
+
+    fn poll_accept(
+        &mut self,
+        cx: &mut Context<'_>,
+        id: ByteStreamId,
+    ) -> Poll<io::Result<SocketAddr>> {
+        let State { tcp, now, sleeps, .. } = &mut *self.lan.lock();
+        tcp.poll_accept((self.address, id), cx, *now, sleeps)
+    }
+
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        id: ByteStreamId,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let State { tcp, now, sleeps, .. } = &mut *self.lan.lock();
+        tcp.poll_read((self.address, id), buffer, cx, *now, sleeps)
+    }
+
+    fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        id: ByteStreamId,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let State { tcp, now, sleeps, .. } = &mut *self.lan.lock();
+        tcp.poll_write((self.address, id), bytes, cx, *now, sleeps)
+    }
+
+    fn poll_shutdown(&mut self, _: &mut Context<'_>, id: ByteStreamId) -> Poll<io::Result<()>> {
+        let State { tcp, now, sleeps, .. } = &mut *self.lan.lock();
+        tcp.finish((self.address, id), *now, sleeps);
+        Poll::Ready(Ok(()))
+    }
+
+    fn close(&mut self, id: ByteStreamId) {
+        self.lan.lock().tcp.close((self.address, id));
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        self.lan.lock().tcp.close_host(self.address);
     }
 }
 

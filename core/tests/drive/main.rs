@@ -3,7 +3,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+mod fallback;
 mod lan;
+mod tcp;
 
 use std::task::Poll;
 use std::time::Duration;

@@ -8,7 +8,6 @@
 
 use std::path::Path;
 
-use adit_tokio::carrier;
 use adit_tokio::core::tls::{Identity, KeyDigest};
 use rcgen::{CertificateParams, DnType, KeyPair};
 
@@ -22,9 +21,7 @@ use crate::identity::mesh::certificate;
 #[derive(Debug)]
 pub(super) struct RelayIdentity {
     pub(super) identity: Identity,
-    /// The same for TLS over TCP.
-    pub(super) door: carrier::Identity,
-    /// The digest by which clients identify it.
+    /// What clients know it by.
     pub(super) key: KeyDigest,
     _claim: Lock,
 }
@@ -48,12 +45,12 @@ impl RelayIdentity {
         if store::read(&path)?.is_none() {
             store::create(&path, make()?.as_bytes())?;
         }
-        let (identity, door, key) = read(&path)?;
-        Ok(Self { identity, door, key, _claim: claim })
+        let (identity, key) = read(&path)?;
+        Ok(Self { identity, key, _claim: claim })
     }
 }
 
-fn read(path: &Path) -> Result<(Identity, carrier::Identity, KeyDigest), ExitError> {
+fn read(path: &Path) -> Result<(Identity, KeyDigest), ExitError> {
     let wrong = |error: &dyn std::fmt::Display| {
         let next = "restore it from a backup; with a new one every client has to be told anew";
         ExitError::usage(format!("{}: {error}; {next}", path.display()))
@@ -61,10 +58,9 @@ fn read(path: &Path) -> Result<(Identity, carrier::Identity, KeyDigest), ExitErr
     let pem = certificate::read_pem(path)?;
     let identity =
         Identity::from_pem(pem.as_bytes(), pem.as_bytes()).map_err(|error| wrong(&error))?;
-    let door = carrier::Identity::from_pem(pem.as_bytes(), pem.as_bytes())
-        .map_err(|error| wrong(&error))?;
+    identity.check().map_err(|error| wrong(&error))?;
     let key = identity.chain().first().and_then(KeyDigest::of_certificate);
-    key.map(|key| (identity, door, key)).ok_or_else(|| wrong(&"its certificate is none"))
+    key.map(|key| (identity, key)).ok_or_else(|| wrong(&"its certificate is none"))
 }
 
 /// Returns a new key and its certificate, as one PEM text. Clients ignore its lifetime: they verify

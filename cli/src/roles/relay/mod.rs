@@ -92,7 +92,7 @@ pub(crate) async fn start(plan: RelayPlan, home: &Home) -> Result<RunningRelay, 
     let core = node::build(builder, config::HeartbeatConfig::default())?;
     let tcp_port = tcp::open(plan.listen.ip(), plan.tcp_port)?;
     let tcp = tcp_port.as_ref().and_then(|tcp_port| tcp_port.local_addr().ok());
-    let tcp_port = tcp_port.map(|listener| (listener, own.door.clone()));
+    let tcp_port = tcp_port.map(|listener| (listener, own.identity.clone()));
     let node = node::start_relay(plan.listen, core, tcp_port)?;
     let announcement = announcement(&plan, own.key, (node.local, discovery.local, tcp))?;
     let handle = node.to_handle();

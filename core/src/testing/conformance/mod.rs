@@ -4,6 +4,7 @@
 //! The cases use real sockets on loopback and real time, each wait bounded. They decide the correct
 //! results; the adapter decides how its runtime reaches them.
 
+mod fallback;
 mod forwarder;
 mod identities;
 mod lifecycle;
@@ -13,7 +14,7 @@ mod streams;
 
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
@@ -27,6 +28,7 @@ use crate::message::ServiceName;
 
 use identities::{Identities, SERVER_NAME};
 
+pub use fallback::*;
 pub use lifecycle::*;
 pub use requests::*;
 pub use socket::*;
@@ -58,7 +60,13 @@ pub trait Runtime: 'static {
     /// The error of the system.
     fn io(addr: SocketAddr) -> io::Result<(Self::Io, SocketAddr)>;
 
-    /// Returns a node at an address, made by the adapter, and where it is bound.
+    /// Gives an adapter a listener for the TCP fallback.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn listen_tcp(io: &mut Self::Io, listener: TcpListener) -> io::Result<()>;
+
+    /// A node at an address, made by the adapter, and where it is bound.
     ///
     /// # Errors
     /// The error of the system.
@@ -104,6 +112,11 @@ macro_rules! conformance {
             a_failed_request_tells_its_caller_why
             a_request_ends_at_its_deadline
             a_streamed_response_waits_for_its_reader
+            a_connection_moves_to_tcp_and_back_as_udp_is_blocked_and_opened
+            a_relay_that_shows_another_key_on_tcp_is_not_used
+            thousands_of_half_open_connections_keep_nobody_out
+            with_udp_open_no_stream_is_opened
+            a_shutdown_reaches_the_peer_by_tcp
         }
     };
     ($runtime:ty: $($case:ident)*) => {

@@ -8,27 +8,27 @@ use crate::timer::anchor;
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 
-fn carrier() -> Carrier {
-    Carrier::new(Rng::new([3; 32], "carrier"))
+fn switch() -> Switch {
+    Switch::new(Rng::new([3; 32], "switch"))
 }
 
-/// A carrier in each state, with what is due next in the far future.
-fn in_state(state: State, now: Instant) -> Carrier {
-    let mut it = carrier();
+/// A switch in each state, with what is due next in the far future.
+fn in_state(state: FallbackState, now: Instant) -> Switch {
+    let mut it = switch();
     it.handle_sent(now);
-    if state == State::Udp {
+    if state == FallbackState::Udp {
         return it;
     }
     assert_eq!(it.handle_refused(now), Some(Action::Open));
     match state {
-        State::Udp | State::Opening => {}
-        State::Waiting => it.handle_down(now),
-        State::Opened | State::Tcp | State::Leaving => {
+        FallbackState::Udp | FallbackState::Opening => {}
+        FallbackState::Waiting => it.handle_down(now),
+        FallbackState::Opened | FallbackState::Tcp | FallbackState::Leaving => {
             assert_eq!(it.handle_up(now), None);
-            if state != State::Opened {
+            if state != FallbackState::Opened {
                 it.handle_heard(Heard::Tcp, now);
             }
-            if state == State::Leaving {
+            if state == FallbackState::Leaving {
                 it.handle_heard(Heard::Trial, now);
             }
         }
@@ -41,10 +41,15 @@ fn in_state(state: State, now: Instant) -> Carrier {
 fn every_state_has_an_answer_to_every_input() {
     let now = anchor();
     let mut table = String::new();
-    for state in
-        [State::Udp, State::Leaving, State::Opening, State::Waiting, State::Opened, State::Tcp]
-    {
-        type Input = (&'static str, fn(&mut Carrier, Instant) -> Option<Action>);
+    for state in [
+        FallbackState::Udp,
+        FallbackState::Leaving,
+        FallbackState::Opening,
+        FallbackState::Waiting,
+        FallbackState::Opened,
+        FallbackState::Tcp,
+    ] {
+        type Input = (&'static str, fn(&mut Switch, Instant) -> Option<Action>);
         let inputs: [Input; 7] = [
             ("udp", |it, now| it.handle_heard(Heard::Udp, now)),
             ("tcp", |it, now| it.handle_heard(Heard::Tcp, now)),
@@ -68,18 +73,18 @@ fn every_state_has_an_answer_to_every_input() {
 
 #[test]
 fn two_seconds_of_silence_are_allowed_at_the_start_and_no_more() {
-    let (now, mut it) = (anchor(), carrier());
+    let (now, mut it) = (anchor(), switch());
     it.handle_sent(now);
     it.handle_sent(now + SECOND);
     assert_eq!(it.deadline(), Some(now + FIRST_SILENCE));
     assert_eq!(it.handle_timeout(now + FIRST_SILENCE - MS), None);
     assert_eq!(it.handle_timeout(now + FIRST_SILENCE), Some(Action::Open));
-    assert_eq!(it.state(), State::Opening);
+    assert_eq!(it.state(), FallbackState::Opening);
 }
 
 #[test]
 fn five_seconds_are_allowed_once_udp_was_heard() {
-    let (now, mut it) = (anchor(), carrier());
+    let (now, mut it) = (anchor(), switch());
     it.handle_sent(now);
     it.handle_heard(Heard::Udp, now);
     let later = now + SECOND;
@@ -90,7 +95,7 @@ fn five_seconds_are_allowed_once_udp_was_heard() {
 
 #[test]
 fn the_first_datagrams_and_those_after_half_a_second_without_an_answer_are_worth_keeping() {
-    let (now, mut it) = (anchor(), carrier());
+    let (now, mut it) = (anchor(), switch());
     assert!(it.is_doubtful(now));
     it.handle_sent(now);
     it.handle_heard(Heard::Udp, now);
@@ -105,7 +110,7 @@ fn the_first_datagrams_and_those_after_half_a_second_without_an_answer_are_worth
 
 #[test]
 fn an_acknowledgement_wants_no_answer_and_anything_later_does() {
-    let (now, mut it) = (anchor(), carrier());
+    let (now, mut it) = (anchor(), switch());
     it.handle_sent(now);
     it.handle_heard(Heard::Udp, now);
     it.handle_sent(now + ACKNOWLEDGING);
@@ -116,7 +121,7 @@ fn an_acknowledgement_wants_no_answer_and_anything_later_does() {
 
 #[test]
 fn a_trial_goes_along_at_once_and_then_once_a_second_until_tcp_carries() {
-    let (now, mut it) = (anchor(), carrier());
+    let (now, mut it) = (anchor(), switch());
     assert!(!it.handle_sent(now));
     it.handle_timeout(now + FIRST_SILENCE);
     let doubted = now + FIRST_SILENCE;
@@ -131,20 +136,26 @@ fn a_trial_goes_along_at_once_and_then_once_a_second_until_tcp_carries() {
 
 #[test]
 fn a_node_that_sends_nothing_more_has_no_stream_for_long() {
-    for state in [State::Leaving, State::Opening, State::Waiting, State::Opened, State::Tcp] {
+    for state in [
+        FallbackState::Leaving,
+        FallbackState::Opening,
+        FallbackState::Waiting,
+        FallbackState::Opened,
+        FallbackState::Tcp,
+    ] {
         let now = anchor();
         let mut it = in_state(state, now);
         let mut steps = 0;
         while let Some(at) = it.deadline() {
             assert!(at <= now + REST, "{state:?}");
             it.handle_timeout(at);
-            if it.state() == State::Opening && at < now + REST {
+            if it.state() == FallbackState::Opening && at < now + REST {
                 it.handle_down(at);
             }
             steps += 1;
             assert!(steps < 100, "{state:?} does not come to rest");
         }
-        assert_eq!(it.state(), State::Udp);
+        assert_eq!(it.state(), FallbackState::Udp);
     }
 }
 
@@ -173,7 +184,11 @@ fn where_udp_is_blocked_the_first_answer_comes_by_tcp() {
         world.net.udp_down = seed % 2 == 1;
         world.net.trials = false;
         world.run(120 * SECOND);
-        assert_eq!(world.states_only(), [State::Opening, State::Opened, State::Tcp], "{seed}");
+        assert_eq!(
+            world.states_only(),
+            [FallbackState::Opening, FallbackState::Opened, FallbackState::Tcp],
+            "{seed}"
+        );
         assert!(world.answers[0] < FIRST_SILENCE + 2 * SECOND, "{seed}");
     }
 }
@@ -184,11 +199,11 @@ fn tcp_is_left_once_udp_is_open_and_taken_again_once_it_is_not() {
         let mut world = World::new(seed, Traffic::Bulk);
         world.block(true);
         world.run(20 * SECOND);
-        assert_eq!(world.carrier.state(), State::Tcp);
+        assert_eq!(world.switch.state(), FallbackState::Tcp);
         let so_far = world.answers.len();
         world.block(false);
         world.run(TRIAL_GAP + LINGER + SECOND);
-        assert_eq!(world.carrier.state(), State::Udp);
+        assert_eq!(world.switch.state(), FallbackState::Udp);
         assert!(!world.has_stream(), "the stream is closed");
         assert!(world.longest_stall_since(so_far) < SECOND, "{seed}: leaving is not felt");
 
@@ -196,7 +211,7 @@ fn tcp_is_left_once_udp_is_open_and_taken_again_once_it_is_not() {
         let so_far = world.answers.len();
         world.block(true);
         world.run(10 * SECOND);
-        assert_eq!(world.carrier.state(), State::Tcp);
+        assert_eq!(world.switch.state(), FallbackState::Tcp);
         assert!(world.longest_stall_since(so_far - 1) < SILENCE + 2 * SECOND, "{seed}");
     }
 }
@@ -207,7 +222,7 @@ fn udp_that_answers_trials_alone_is_tried_less_and_less() {
     world.block(true);
     world.net.trials = true;
     world.run(3_600 * SECOND);
-    let left = world.states_only().iter().filter(|it| **it == State::Leaving).count();
+    let left = world.states_only().iter().filter(|it| **it == FallbackState::Leaving).count();
     assert!((5..=18).contains(&left), "{left} times in an hour");
     let first = world.answers[0];
     assert!(first < 2 * FIRST_SILENCE + 2 * SECOND, "{first:?}");
@@ -224,7 +239,7 @@ fn with_nothing_to_be_reached_streams_are_tried_at_most_about_once_a_minute() {
     world.block(true);
     world.net.tcp = false;
     world.run(3_600 * SECOND);
-    let opened = world.states_only().iter().filter(|it| **it == State::Opening).count();
+    let opened = world.states_only().iter().filter(|it| **it == FallbackState::Opening).count();
     assert!((40..=120).contains(&opened), "{opened}");
 }
 
@@ -238,7 +253,7 @@ fn a_relay_that_hangs_behind_an_open_stream_gets_another() {
     assert!(world.opened > 1);
     world.net.hangs = false;
     world.run(60 * SECOND);
-    assert_eq!(world.carrier.state(), State::Tcp);
+    assert_eq!(world.switch.state(), FallbackState::Tcp);
 }
 
 #[test]
@@ -304,7 +319,7 @@ enum Happens {
 struct World {
     start: Instant,
     now: Instant,
-    carrier: Carrier,
+    switch: Switch,
     net: Net,
     traffic: Traffic,
     agenda: BTreeMap<(Instant, u64), Happens>,
@@ -315,7 +330,7 @@ struct World {
     stream: Option<u64>,
     is_up: bool,
     opened: u64,
-    states: Vec<(Duration, State)>,
+    states: Vec<(Duration, FallbackState)>,
     answers: Vec<Duration>,
 }
 
@@ -328,7 +343,7 @@ impl World {
         let mut world = Self {
             start,
             now: start,
-            carrier: Carrier::new(Rng::new(bytes, "carrier")),
+            switch: Switch::new(Rng::new(bytes, "switch")),
             net: Net::OPEN,
             traffic,
             agenda: BTreeMap::new(),
@@ -357,19 +372,19 @@ impl World {
     fn run(&mut self, length: Duration) {
         let end = self.now + length;
         loop {
-            let before = self.carrier.state();
+            let before = self.switch.state();
             let next = self.agenda.first_key_value().map(|(&(at, _), _)| at);
-            let due = self.carrier.deadline();
+            let due = self.switch.deadline();
             let Some(at) = next.into_iter().chain(due).min().filter(|at| *at <= end) else { break };
             self.now = at.max(self.now);
             if due.is_some_and(|due| due <= self.now) {
-                let action = self.carrier.handle_timeout(self.now);
+                let action = self.switch.handle_timeout(self.now);
                 self.act(action);
             } else if let Some((_, happens)) = self.agenda.pop_first() {
                 self.happen(happens);
             }
-            if self.carrier.state() != before {
-                self.states.push((self.elapsed(), self.carrier.state()));
+            if self.switch.state() != before {
+                self.states.push((self.elapsed(), self.switch.state()));
             }
         }
         self.now = end;
@@ -389,7 +404,7 @@ impl World {
                 }
             }
             Happens::Answer(by) => {
-                let action = self.carrier.handle_heard(by, self.now);
+                let action = self.switch.handle_heard(by, self.now);
                 self.act(action);
                 if by != Heard::Trial {
                     self.answers.push(self.elapsed());
@@ -401,12 +416,12 @@ impl World {
             }
             Happens::Up(stream) if self.stream == Some(stream) => {
                 self.is_up = true;
-                let action = self.carrier.handle_up(self.now);
+                let action = self.switch.handle_up(self.now);
                 self.act(action);
             }
             Happens::Down(stream) if self.stream == Some(stream) => {
                 self.stream = None;
-                self.carrier.handle_down(self.now);
+                self.switch.handle_down(self.now);
             }
             Happens::Up(_) | Happens::Down(_) => {}
         }
@@ -414,14 +429,14 @@ impl World {
 
     fn send(&mut self) {
         self.number += 1;
-        let by_tcp = self.carrier.is_by_tcp();
+        let by_tcp = self.switch.is_by_tcp();
         if !by_tcp && self.net.udp_up {
             self.after(Self::HALF, Happens::AtRelay(self.number, Heard::Udp));
         }
         if by_tcp && self.net.tcp && self.has_stream() {
             self.after(Self::HALF + MS, Happens::AtRelay(self.number, Heard::Tcp));
         }
-        if self.carrier.handle_sent(self.now) && self.net.trials && !self.net.hangs {
+        if self.switch.handle_sent(self.now) && self.net.trials && !self.net.hangs {
             self.after(2 * Self::HALF, Happens::Answer(Heard::Trial));
         }
         match self.traffic {
@@ -481,7 +496,7 @@ impl World {
         self.now - self.start
     }
 
-    fn states_only(&self) -> Vec<State> {
+    fn states_only(&self) -> Vec<FallbackState> {
         self.states.iter().map(|(_, state)| *state).collect()
     }
 
