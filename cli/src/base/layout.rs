@@ -44,7 +44,7 @@ fn wrap_line(out: &mut String, line: &str, width: usize) {
     let hanging = indent + HANGING_INDENT;
     out.push_str(&" ".repeat(indent));
     let (mut column, mut is_first) = (indent, true);
-    for word in words.split(' ') {
+    for word in words_of(words) {
         let wide = measure_text_width(word);
         let space = usize::from(!is_first);
         if !is_first && column + space + wide > width {
@@ -61,6 +61,21 @@ fn wrap_line(out: &mut String, line: &str, width: usize) {
         is_first = false;
     }
     out.truncate(out.trim_end_matches(' ').len());
+}
+
+/// Returns the words of a line. A figure and its unit are one word.
+fn words_of(line: &str) -> Vec<&str> {
+    let mut words = Vec::new();
+    let mut start = 0;
+    for (end, _) in line.match_indices(' ') {
+        let word = &line[start..end];
+        if word.parse::<f64>().is_err() {
+            words.push(word);
+            start = end + 1;
+        }
+    }
+    words.push(&line[start..]);
+    words
 }
 
 /// Appends a word at `column`, cut where it is wider than a line, and returns the column behind it.
@@ -185,6 +200,11 @@ pub(crate) mod tests {
         assert_eq!(wrap("  one two three", 15), "  one two three");
         assert_eq!(wrap("  one two three", 14), "  one two\n      three");
         assert_eq!(wrap("a\n\n  b  c", 8), "a\n\n  b  c");
+    }
+
+    #[test]
+    fn a_figure_stays_with_its_unit() {
+        assert_eq!(wrap("took 12.5 ms, max 3 ms", 12), "took\n    12.5 ms,\n    max 3 ms");
     }
 
     #[test]

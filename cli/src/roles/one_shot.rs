@@ -70,13 +70,13 @@ impl DialSettings {
     /// # Errors
     /// Why there is no connection, or none within `limit`.
     pub(crate) async fn connect(self, limit: Duration) -> Result<OneShotConnection, ExitError> {
-        let name = self.remote.name.clone();
+        let (name, title) = (self.remote.name.clone(), self.remote.title().to_owned());
         check_names(&self.remote).await?;
         let attempt = reach(&self.remote, &self.dialer, limit).await?;
         let connected = attempt.since.elapsed();
         // Behind a relay the node chooses the address, and it changes.
         let address = attempt.peer.remote().filter(|_| attempt.relays.is_none());
-        let reached = Reached { connector: name, address, connected };
+        let reached = Reached { connector: name, title, address, connected };
         let DialAttempt { node, relays, peer, .. } = attempt;
         Ok(OneShotConnection { peer, reached, node, _relays: relays })
     }
@@ -119,6 +119,9 @@ impl OneShotConnection {
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Reached {
     connector: String,
+    /// What people call it.
+    #[serde(skip)]
+    title: String,
     address: Option<SocketAddr>,
     #[serde(rename = "connected_ms", serialize_with = "as_millis")]
     connected: Duration,
@@ -130,7 +133,7 @@ fn as_millis<S: serde::Serializer>(time: &Duration, to: S) -> Result<S::Ok, S::E
 
 impl fmt::Display for Reached {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "connected to {}", self.connector)?;
+        write!(f, "connected to {}", self.title)?;
         if let Some(address) = self.address {
             write!(f, " ({address})")?;
         }
@@ -143,6 +146,8 @@ impl Reached {
     /// For tests of texts.
     pub(crate) fn example() -> Self {
         let address = Some(([192, 0, 2, 7], 4433).into());
-        Self { connector: "connector".into(), address, connected: Duration::from_micros(3250) }
+        let name = "connector".to_owned();
+        let connected = Duration::from_micros(3250);
+        Self { title: name.clone(), connector: name, address, connected }
     }
 }
