@@ -161,7 +161,7 @@ fn an_unnotified_connector_applies_a_revocation_within_a_second() {
     let (mut connected, address) = away.connect(&invite, &[]);
     std::fs::remove_dir_all(home.home().join("run")).unwrap();
     let told = revoke(&home, &mut connected, address);
-    assert!(told.ends_with(" is revoked, and not let in any more\n"), "{told}");
+    assert!(told.ends_with(" is revoked, and no longer let in\n"), "{told}");
 }
 
 #[test]

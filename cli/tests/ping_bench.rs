@@ -67,7 +67,7 @@ fn a_ping_is_a_line_each_and_a_summary() {
         let time = line.strip_prefix(&format!("{sequence}: ")).unwrap();
         assert!(time.strip_suffix(" ms").unwrap().parse::<f64>().unwrap() > 0.0, "{line}");
     }
-    let summary = "3 sent, 3 answered, 0 % lost; round trip min ";
+    let summary = "3 sent, 3 answered, 0 % lost; RTT min ";
     assert!(lines[4].starts_with(summary) && lines[4].contains(", p50 "), "{text}");
 }
 

@@ -70,9 +70,9 @@ impl PingReport {
         let percent = if sent == 0 { 0.0 } else { 100.0 * lost as f64 / sent as f64 };
         let counts = format!("{sent} sent, {} answered, {percent:.0} % lost", samples.len());
         match RoundTrip::of(&samples) {
-            Some(RoundTrip { min, avg, p50, max }) => format!(
-                "{counts}; round trip min {min:.2}, avg {avg:.2}, p50 {p50:.2}, max {max:.2} ms"
-            ),
+            Some(RoundTrip { min, avg, p50, max }) => {
+                format!("{counts}; RTT min {min:.2}, avg {avg:.2}, p50 {p50:.2}, max {max:.2} ms")
+            }
             None => counts,
         }
     }
@@ -173,7 +173,7 @@ mod tests {
         assert_eq!(lines[1], "2: no answer: deadline_exceeded: no answer within 5 s");
         assert_eq!(
             report.summary(),
-            "4 sent, 3 answered, 25 % lost; round trip min 0.40, avg 0.70, p50 0.70, max 1.00 ms"
+            "4 sent, 3 answered, 25 % lost; RTT min 0.40, avg 0.70, p50 0.70, max 1.00 ms"
         );
     }
 
