@@ -233,7 +233,7 @@ mod tests {
     use crate::identity::throwaway::ThrowawayAuthority;
     use adit_tokio::core::retry::Policy;
 
-    const SOON: Duration = Duration::from_secs(5);
+    const SOON: Duration = Duration::from_secs(60);
 
     /// Returns a connector that listens on `address`, and the settings of an agent to dial it.
     fn pair(address: SocketAddr) -> (RunningNode, Dialer) {

@@ -302,7 +302,7 @@ impl OutageTimer {
 mod tests {
     use super::*;
 
-    const SOON: Duration = Duration::from_secs(5);
+    const SOON: Duration = Duration::from_secs(60);
 
     #[tokio::test]
     async fn patience_ends_after_its_limit_without_a_connection_and_not_with_one() {

@@ -303,7 +303,7 @@ impl World {
     }
 
     fn reconnections(&self) -> u64 {
-        u64::from(self.peer.snapshot().expect("it is not closed").reconnections)
+        self.peer.snapshot().expect("it is not closed").reconnections
     }
 
     fn stats(&self) -> ListenerStats {

@@ -40,7 +40,7 @@ pub(crate) struct DemoArgs {
 }
 
 /// The whole demonstration ends within this time.
-const LIMIT: Duration = Duration::from_secs(75);
+const LIMIT: Duration = Duration::from_secs(170);
 
 /// Runs the demonstration and reports on it.
 ///

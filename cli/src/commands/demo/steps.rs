@@ -19,7 +19,7 @@ use super::world::{self, DemoAgent, DemoWorld};
 use crate::net::event_log;
 
 /// Time limit of a step.
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// How long a fetch may take while the tunnel recovers, before it is tried again.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(2);

@@ -7,7 +7,7 @@ use super::*;
 use crate::homedir::tests::Scratch;
 use crate::observe::process::Process;
 
-const SOON: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(60);
 
 /// A process that is served, and its socket.
 struct Served {

@@ -14,7 +14,7 @@ use super::*;
 #[cfg(unix)]
 mod unix;
 
-const SOON: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(60);
 const LONG: Duration = Duration::from_secs(3600);
 const ROOM: usize = 64 * 1024;
 
@@ -146,6 +146,17 @@ async fn flow(half_open: Duration) -> (TcpStream, Queue, Queue, Flow) {
     (client, sent, received, flow)
 }
 
+/// Waits until an unread queue has passed as much as it holds.
+async fn until_full(sent: &Queue) {
+    let full = async {
+        while sent.with(|state| state.passed) < ROOM {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(SOON, full).await.expect("the queue fills");
+    assert_eq!(sent.with(|state| state.passed), ROOM);
+}
+
 async fn end(flow: Flow) -> (Totals, Result<(), Broken>) {
     timeout(SOON, flow).await.expect("the flow ends").unwrap()
 }
@@ -253,7 +264,7 @@ async fn a_slow_reader_of_the_stream_is_felt_by_the_client() {
         }
         assert!(written < 64 << 20, "nothing pushes back");
     }
-    assert_eq!(sent.with(|state| state.passed), ROOM);
+    until_full(&sent).await;
     drop(client);
     assert_eq!(timeout(SOON, sent.take_all()).await.unwrap().len(), written);
     flow.abort();
@@ -302,10 +313,10 @@ async fn a_client_that_does_not_read_holds_on_to_no_tunnel_that_is_gone() {
 
 #[tokio::test]
 async fn a_half_open_connection_is_reaped_when_it_is_silent() {
-    let (mut client, _sent, mut received, flow) = flow(Duration::from_millis(150)).await;
+    let (mut client, _sent, mut received, flow) = flow(Duration::from_secs(2)).await;
     client.shutdown().await.unwrap();
     for _ in 0..4 {
-        tokio::time::sleep(Duration::from_millis(60)).await;
+        tokio::time::sleep(Duration::from_millis(600)).await;
         received.give("alive").await;
     }
     assert!(!flow.is_finished(), "it was not silent");

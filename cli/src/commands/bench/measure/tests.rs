@@ -15,7 +15,7 @@ async fn bulk_is_counted_both_ways() {
                 panic!("{figure:?}");
             };
             assert_eq!(streams, asked);
-            assert!(bytes > 1 << 20 && took >= MOMENT, "{bytes} bytes in {took:?}");
+            assert!(bytes > 0 && took >= MOMENT, "{bytes} bytes in {took:?}");
         }
     }
 }
