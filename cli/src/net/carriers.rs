@@ -95,7 +95,10 @@ impl By {
 
     const fn of(state: FallbackState) -> Self {
         match state {
-            FallbackState::Udp | FallbackState::Leaving | FallbackState::Opening | FallbackState::Waiting => Self::Udp,
+            FallbackState::Udp
+            | FallbackState::Leaving
+            | FallbackState::Opening
+            | FallbackState::Waiting => Self::Udp,
             FallbackState::Opened | FallbackState::Tcp => Self::Tcp,
         }
     }
