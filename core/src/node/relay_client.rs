@@ -4,6 +4,7 @@
 //! answers.
 
 use std::collections::BTreeMap;
+use std::iter;
 use std::time::{Duration, Instant};
 
 use super::io::{Effect, Io};
@@ -216,7 +217,9 @@ impl RelayClient {
 
     /// Does the work that is due by now.
     pub(super) fn advance(&mut self, now: Instant, overlay: &Overlay, io: &mut Io) {
-        while let Some((id, _)) = self.registration_timers.pop_due(now) {
+        // Each relay once: one that does not answer is due until its connection is closed.
+        let due = iter::from_fn(|| self.registration_timers.pop_due(now)).collect::<Vec<_>>();
+        for (id, _) in due {
             let action = self.relays.get_mut(&id).and_then(|it| it.registration.poll(now));
             self.on_registration(id, action, io);
         }
