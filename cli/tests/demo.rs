@@ -44,8 +44,8 @@ fn the_demonstration_verifies_all_it_shows() {
     assert!(stderr.contains("connected → reconnecting"), "{stderr}");
     assert!(stderr.contains("reconnecting → connected"), "{stderr}");
     let reached = |what| stderr.matches(what).count();
-    assert!(reached("peer: reached directly at 127.0.0.1:") >= 2, "{stderr}");
-    assert!(reached("peer: reached by channel ") >= 1, "{stderr}");
+    assert!(reached("peer: on a direct path to 127.0.0.1:") >= 2, "{stderr}");
+    assert!(reached("peer: on a path through a relay") >= 1, "{stderr}");
 }
 
 #[test]

@@ -189,7 +189,8 @@ impl Fallback {
 
     /// A connection was accepted under this id. It is closed by an action where a limit refuses it.
     pub fn handle_accepted(&mut self, id: ByteStreamId, real: SocketAddr, now: Instant) {
-        let Some(listener) = &mut self.listener else { return self.streams.refuse(id) };
+        let listener = self.listener.as_mut().filter(|_| !self.is_finished);
+        let Some(listener) = listener else { return self.streams.refuse(id) };
         let Some(admitted) = listener.admit(id, real) else { return self.streams.refuse(id) };
         let limits = listener.limits;
         match tls::accept(listener.config.clone()) {

@@ -175,7 +175,7 @@ fn play(seed: u64) -> [u64; 6] {
     let queue = if rng.unit() < 0.5 { 8 * 1024 } else { 256 * 1024 };
     let limits = ListenerLimits {
         streams: 24,
-        per_source: 16,
+        per_source: 6,
         opening: 8,
         queue,
         ..ListenerLimits::default()
@@ -313,6 +313,7 @@ impl World {
     /// Sends and gets back so many bytes.
     fn exchange(&mut self, length: usize) {
         let peer = self.peer.clone();
+        self.run(peer.connected()).expect("the relay is reached");
         self.run(exchange(&peer, length)).expect("the connection lives");
     }
 

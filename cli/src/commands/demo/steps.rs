@@ -214,7 +214,7 @@ async fn shut_down(world: &DemoWorld) -> anyhow::Result<StepFigure> {
     agent.handle.shutdown();
     agent.handle.closed().await;
     let took = start.elapsed();
-    Ok(StepFigure::millis(took, format!("connected, said goodbye and gone in {}", shown(took))))
+    Ok(StepFigure::millis(took, format!("connected, closed and gone in {}", shown(took))))
 }
 
 /// Reports the transitions so far and those within `time`.
