@@ -67,7 +67,10 @@ fn a_relay_outlives_many_clients_that_stop_their_control_streams() {
         connector.send(WITHDRAW, "{}").await;
         connector.register().await;
         let left = still_open_after_a_while(&clients).await;
-        stranger.come(at, 2).await.hear(WELCOME).await;
+        let mut late = stranger.come(at, 2).await;
+        // The relay answers on the control stream, which begins with the client's first message.
+        late.send(CONNECT, r#"{"request":1,"service":"web"}"#).await;
+        late.hear(WELCOME).await;
         left
     });
     assert!(relay.is_running(), "{}", relay.log());
