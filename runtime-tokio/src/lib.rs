@@ -1,9 +1,8 @@
 //! adit on tokio: the socket and the clock for the core's event loop, and its streams behind
 //! tokio's traits.
 //!
-//! All decisions about the tunnel are made in [`core`]. It spawns no task, except for the streams
-//! of a [`carrier`]: every function returns a [`Handle`] to use and a [`Driver`] to run, wherever
-//! the caller chooses.
+//! All decisions about the tunnel are made in [`core`]. It spawns no task: every function returns a
+//! [`Handle`] to use and a [`Driver`] to run, wherever the caller chooses.
 //!
 //! ```no_run
 //! use adit_tokio::core::config::{Config, Dial};
