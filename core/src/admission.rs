@@ -17,7 +17,7 @@ use crate::token_bucket::{Bucket, Rate};
 /// Most sources remembered. A source without handshakes in progress is remembered while its bucket
 /// fills, two seconds at most; beyond this many the one that would expire first is removed, which
 /// only gives it a full bucket. 4,096 take half a megabyte.
-pub const MAX_SOURCES: usize = 4_096;
+pub(crate) const MAX_SOURCES: usize = 4_096;
 
 /// The largest burst, in seconds' worth of handshakes: a network of devices that lost its link
 /// comes back together.
@@ -26,21 +26,12 @@ const BURST_SECONDS: u32 = 2;
 /// The unit that is counted as one source: an IPv4 address, or the 64 bits of an IPv6 address that
 /// name a network, since a host with one address of a network can use them all (RFC 4291 §2.5.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Source(u64);
+pub(crate) struct Source(u64);
 
 impl Source {
     /// Returns the source of a packet.
-    ///
-    /// ```
-    /// use adit_core::admission::Source;
-    /// let of = |text: &str| Source::of(text.parse().unwrap());
-    /// assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:2"));
-    /// assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
-    /// assert_eq!(of("192.0.2.1"), of("::ffff:192.0.2.1"));
-    /// assert_ne!(of("192.0.2.1"), of("192.0.2.2"));
-    /// ```
     #[must_use]
-    pub const fn of(address: IpAddr) -> Self {
+    pub(crate) const fn of(address: IpAddr) -> Self {
         match address.to_canonical() {
             // Under the prefix ::/32, which is reserved, so that it belongs to no network.
             IpAddr::V4(v4) => Self(v4.to_bits() as u64),
@@ -51,7 +42,7 @@ impl Source {
 
 /// The verdict on a first packet.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// Accept it.
     Accept(Ticket),
     /// Answer with a Retry and keep no state.
@@ -65,7 +56,7 @@ pub enum Verdict {
 /// The right to one handshake, until [`Admission::release`].
 #[derive(Debug, PartialEq, Eq)]
 #[must_use]
-pub struct Ticket(Option<Source>);
+pub(crate) struct Ticket(Option<Source>);
 
 /// Counts of the verdicts on first packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
@@ -95,7 +86,7 @@ struct Entry {
 /// Unproven addresses count together as one source: they may begin as many handshakes a second as
 /// any other source, while few are in progress. Above that each address has to be proven.
 #[derive(Debug)]
-pub struct Admission {
+pub(crate) struct Admission {
     limits: Limits,
     rate: Rate,
     unproven: Bucket,
@@ -108,7 +99,7 @@ pub struct Admission {
 impl Admission {
     /// Returns a limiter without any sources.
     #[must_use]
-    pub fn new(limits: &Limits) -> Self {
+    pub(crate) fn new(limits: &Limits) -> Self {
         let per_second = limits.handshakes_per_second;
         Self {
             limits: limits.clone(),
@@ -122,7 +113,7 @@ impl Admission {
 
     /// Returns the verdict on a first packet, while `connections` connections have passed
     /// admission.
-    pub fn decide(
+    pub(crate) fn decide(
         &mut self,
         address: IpAddr,
         is_proven: bool,
@@ -150,7 +141,7 @@ impl Admission {
 
     /// Ends a handshake, regardless of its result.
     #[expect(clippy::needless_pass_by_value, reason = "a ticket is used once")]
-    pub fn release(&mut self, ticket: Ticket, now: Instant) {
+    pub(crate) fn release(&mut self, ticket: Ticket, now: Instant) {
         self.stats.under_way -= 1;
         let Some(source) = ticket.0 else { return };
         if let Some(entry) = self.sources.get_mut(&source) {
@@ -164,7 +155,7 @@ impl Admission {
 
     /// Returns what came of first packets so far.
     #[must_use]
-    pub fn stats(&self) -> Stats {
+    pub(crate) fn stats(&self) -> Stats {
         Stats { sources: self.sources.len(), ..self.stats }
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 /// The longest delay that can be configured: a longer one is better expressed as "do not try
 /// again".
-pub const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+pub(crate) const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// An error in a [`Config`].
 #[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
@@ -25,7 +25,7 @@ pub enum ConfigError {
         /// The requested cap.
         max: Duration,
     },
-    /// The cap is longer than [`LONGEST`].
+    /// The cap is longer than a day.
     #[error("the maximum delay {0:?} is longer than a day")]
     MaxTooLong(Duration),
     /// The factor is below 1, infinite or not a number: delays would shrink.
@@ -159,16 +159,8 @@ impl Builder {
 ///
 /// The cap holds before jitter: the longest delay is `max * (1 + jitter)`. Were it to hold after,
 /// half of all clients at the cap would return at exactly the same time.
-///
-/// ```
-/// use adit_core::{backoff::{Backoff, Config}, rng::Rng};
-/// use std::time::Duration;
-/// let mut backoff = Backoff::new(Config::default(), Rng::new([0; 32], "backoff"));
-/// let third = backoff.delay(3);
-/// assert!(third >= Duration::from_millis(2_800) && third <= Duration::from_millis(5_200));
-/// ```
 #[derive(Debug, Clone)]
-pub struct Backoff {
+pub(crate) struct Backoff {
     config: Config,
     rng: Rng,
 }
@@ -176,27 +168,27 @@ pub struct Backoff {
 impl Backoff {
     /// Delays of these parameters, with jitter from this generator.
     #[must_use]
-    pub const fn new(config: Config, rng: Rng) -> Self {
+    pub(crate) const fn new(config: Config, rng: Rng) -> Self {
         Self { config, rng }
     }
 
     /// Returns the delay before attempt number `attempt`, counted from 1 (0 is taken as 1):
     /// `min(max, initial * multiplier^(attempt - 1)) * (1 ± jitter)`.
-    pub fn delay(&mut self, attempt: u32) -> Duration {
+    pub(crate) fn delay(&mut self, attempt: u32) -> Duration {
         let stray = self.config.jitter * (2.0 * self.rng.unit() - 1.0);
         self.base(attempt).mul_f64(1.0 + stray)
     }
 
     /// Returns a delay of at least `told`, increased by up to the jitter: for a time that a peer
     /// named to many clients together. `told` counts as [`LONGEST`] at most.
-    pub fn at_least(&mut self, told: Duration) -> Duration {
+    pub(crate) fn at_least(&mut self, told: Duration) -> Duration {
         let stray = self.config.jitter * self.rng.unit();
         let told = told.min(LONGEST);
         told.saturating_add(told.mul_f64(stray))
     }
 
     /// Returns a delay anywhere from zero up to, not including, `span`.
-    pub fn within(&mut self, span: Duration) -> Duration {
+    pub(crate) fn within(&mut self, span: Duration) -> Duration {
         let at = span.mul_f64(self.rng.unit());
         at.min(span.saturating_sub(Duration::from_nanos(1)))
     }

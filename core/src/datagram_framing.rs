@@ -52,6 +52,7 @@ pub const fn header(length: usize) -> Result<[u8; HEADER_LEN], Unfit> {
 ///
 /// # Errors
 /// [`Unfit`] when it is empty or over [`MAX_LEN`]; `out` is unchanged.
+#[cfg(any(test, feature = "testing"))]
 pub fn encode(datagram: &[u8], out: &mut impl BufMut) -> Result<(), Unfit> {
     out.put_slice(&header(datagram.len())?);
     out.put_slice(datagram);
@@ -98,6 +99,7 @@ impl Decoder {
     }
 
     /// Returns the bytes of a record that has not arrived as a whole.
+    #[cfg(any(test, feature = "testing"))]
     #[must_use]
     pub fn buffered(&self) -> usize {
         let header = match (self.first, self.missing) {
@@ -109,6 +111,7 @@ impl Decoder {
     }
 
     /// Returns the bytes of memory held for it, used or not.
+    #[cfg(any(test, feature = "testing"))]
     #[must_use]
     pub fn capacity(&self) -> usize {
         self.datagram.capacity()

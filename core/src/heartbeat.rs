@@ -12,18 +12,18 @@ use std::time::{Duration, Instant};
 
 /// A call that comes later than this after its deadline means that the host slept or starved:
 /// the answers that did not arrive may be waiting in a buffer, or were sent to a sleeper.
-pub const LEAP: Duration = Duration::from_secs(1);
+pub(crate) const LEAP: Duration = Duration::from_secs(1);
 
 /// How often in a row, without a sign of the peer, a verdict is put off because of a leap. A host
 /// that is always late would otherwise never notice a dead peer.
-pub const MAX_GRACES: u32 = 3;
+pub(crate) const MAX_GRACES: u32 = 3;
 
 /// The least time between a heartbeat and a probe requested by [`Heartbeat::on_resume`], unless the
 /// interval is shorter: a host that wakes ten times a second sends one, not ten.
-pub const PROBE_SPACING: Duration = Duration::from_secs(1);
+pub(crate) const PROBE_SPACING: Duration = Duration::from_secs(1);
 
 /// The longest time that can be configured.
-pub const LONGEST: Duration = Duration::from_secs(60 * 60);
+pub(crate) const LONGEST: Duration = Duration::from_secs(60 * 60);
 
 /// An error in a [`Config`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -53,7 +53,7 @@ pub enum ConfigError {
         /// The shortest that works.
         least: Duration,
     },
-    /// A time is longer than [`LONGEST`].
+    /// A time is longer than an hour.
     #[error("{0:?} is longer than an hour")]
     TooLong(Duration),
 }
@@ -184,7 +184,7 @@ impl Builder {
 
 /// An action that is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action {
+pub(crate) enum Action {
     /// Send a heartbeat with this sequence number.
     Send {
         /// From 1, rising by 1, never reused, also across [`Heartbeat::stop`].
@@ -196,7 +196,7 @@ pub enum Action {
 
 /// Why a peer counts as dead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// This many heartbeats in a row were unanswered.
     Missed(u32),
     /// No packet arrived for this long.
@@ -245,20 +245,8 @@ struct Running {
 /// passes without one, and a peer that falls silent is declared dead between `t` and `t + interval`
 /// after its last sign, where `t` is the smaller of `dead_after` and `(max_missed - 1) * interval +
 /// ack_within`.
-///
-/// ```
-/// use adit_core::heartbeat::{Action, Config, Heartbeat};
-/// use std::time::{Duration, Instant};
-/// let now = Instant::now();
-/// let mut heartbeat = Heartbeat::new(Config::default());
-/// heartbeat.start(now);
-/// assert_eq!(heartbeat.poll(now), Some(Action::Send { sequence: 1 }));
-/// assert_eq!(heartbeat.poll(now), None);
-/// let later = now + Duration::from_millis(20);
-/// assert_eq!(heartbeat.on_ack(1, later), Some(Duration::from_millis(20)));
-/// ```
 #[derive(Debug, Clone)]
-pub struct Heartbeat {
+pub(crate) struct Heartbeat {
     config: Config,
     running: Option<Running>,
     stats: Stats,
@@ -267,14 +255,14 @@ pub struct Heartbeat {
 impl Heartbeat {
     /// Returns a machine at rest.
     #[must_use]
-    pub const fn new(config: Config) -> Self {
+    pub(crate) const fn new(config: Config) -> Self {
         let stats = Stats { sent: 0, acked: 0, missed: 0, ignored: 0 };
         Self { config, running: None, stats }
     }
 
     /// Starts watching: the connection is up, which is a first sign of the peer. The first
     /// heartbeat is due immediately. Starts again when already running.
-    pub const fn start(&mut self, now: Instant) {
+    pub(crate) const fn start(&mut self, now: Instant) {
         self.running = Some(Running {
             last_heard: now,
             next_send: now,
@@ -287,12 +275,12 @@ impl Heartbeat {
     }
 
     /// Stops the heartbeats: the connection is lost, or no longer watched.
-    pub const fn stop(&mut self) {
+    pub(crate) const fn stop(&mut self) {
         self.running = None;
     }
 
     /// Returns the due action. Call it until `None`.
-    pub fn poll(&mut self, now: Instant) -> Option<Action> {
+    pub(crate) fn poll(&mut self, now: Instant) -> Option<Action> {
         let run = self.running.as_mut()?;
         if now.saturating_duration_since(run.due(&self.config).0) > LEAP && run.graces < MAX_GRACES
         {
@@ -321,7 +309,7 @@ impl Heartbeat {
 
     /// Handles an answer. Returns the round-trip time when it answers the outstanding heartbeat, in
     /// time; any other answer is counted and only shows that the peer is alive.
-    pub fn on_ack(&mut self, sequence: u64, now: Instant) -> Option<Duration> {
+    pub(crate) fn on_ack(&mut self, sequence: u64, now: Instant) -> Option<Duration> {
         self.on_heard(now);
         let under_way = self.running.as_mut().and_then(|run| {
             let (_, sent) = run.outstanding.take_if(|&mut (number, _)| number == sequence)?;
@@ -346,7 +334,7 @@ impl Heartbeat {
 
     /// Handles an authenticated packet from the peer: it is alive, even if it leaves heartbeats
     /// unanswered.
-    pub fn on_heard(&mut self, now: Instant) {
+    pub(crate) fn on_heard(&mut self, now: Instant) {
         if let Some(run) = &mut self.running {
             run.last_heard = now;
             run.missed_in_a_row = 0;
@@ -354,10 +342,10 @@ impl Heartbeat {
         }
     }
 
-    /// Handles a wake-up of the host, or a leap of its clock. Sends a heartbeat before any verdict,
+    /// Handles a change of the network, or a wake-up of the host. Sends a heartbeat before any verdict,
     /// and allows the peer the full time to answer it. Happens at most once every
     /// [`PROBE_SPACING`], and [`MAX_GRACES`] times without a sign of the peer.
-    pub fn on_resume(&mut self, now: Instant) {
+    pub(crate) fn on_resume(&mut self, now: Instant) {
         let spacing = PROBE_SPACING.min(self.config.interval);
         if let Some(run) = &mut self.running
             && run.graces < MAX_GRACES
@@ -370,19 +358,20 @@ impl Heartbeat {
 
     /// Returns when [`Heartbeat::poll`] is to be called.
     #[must_use]
-    pub fn deadline(&self) -> Option<Deadline> {
+    pub(crate) fn deadline(&self) -> Option<Deadline> {
         self.running.as_ref().map(|run| run.due(&self.config))
     }
 
     /// Returns the counts so far.
     #[must_use]
-    pub const fn stats(&self) -> Stats {
+    pub(crate) const fn stats(&self) -> Stats {
         self.stats
     }
 
     /// Returns true if the peer is being watched.
+    #[cfg(test)]
     #[must_use]
-    pub const fn is_running(&self) -> bool {
+    pub(crate) const fn is_running(&self) -> bool {
         self.running.is_some()
     }
 

@@ -7,33 +7,19 @@ use std::time::Duration;
 
 /// How many samples the minimum and the percentiles look back over: two hours of heartbeats, and
 /// enough for a 99th percentile that is not simply the worst sample.
-pub const WINDOW: usize = 256;
+pub(crate) const WINDOW: usize = 256;
 
 /// Samples above this are counted as this: an hour, so that no sum can overflow.
-pub const LONGEST_SAMPLE: Duration = Duration::from_secs(60 * 60);
+pub(crate) const LONGEST_SAMPLE: Duration = Duration::from_secs(60 * 60);
 
 /// Round-trip times: smoothed indefinitely, exact over the last [`WINDOW`].
-///
-/// ```
-/// use adit_core::latency::Latency;
-/// use std::time::Duration;
-/// let mut latency = Latency::new();
-/// assert_eq!(latency.summary(), None);
-/// for ms in [20, 30, 100] {
-///     latency.record(Duration::from_millis(ms));
-/// }
-/// let summary = latency.summary().unwrap();
-/// assert_eq!(summary.min, Duration::from_millis(20));
-/// assert_eq!(summary.p50, Duration::from_millis(30));
-/// assert_eq!(summary.last, Duration::from_millis(100));
-/// ```
 #[derive(Debug, Clone, Default)]
-pub struct Latency {
+pub(crate) struct Latency {
     smoothed: Option<Duration>,
     samples: VecDeque<Duration>,
 }
 
-/// Figures of a [`Latency`]; serialised in milliseconds.
+/// Figures of a `Latency`; serialised in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct Summary {
     /// Smoothed as in RFC 6298 §2: each sample counts for one eighth.
@@ -61,13 +47,14 @@ fn as_ms<S: serde::Serializer>(time: &Duration, s: S) -> Result<S::Ok, S::Error>
 
 impl Latency {
     /// Returns figures without any sample.
+    #[cfg(test)]
     #[must_use]
-    pub const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self { smoothed: None, samples: VecDeque::new() }
     }
 
     /// Takes one round trip time.
-    pub fn record(&mut self, sample: Duration) {
+    pub(crate) fn record(&mut self, sample: Duration) {
         let sample = sample.min(LONGEST_SAMPLE);
         self.smoothed = Some(self.smoothed.map_or(sample, |old| (old * 7 + sample) / 8));
         if self.samples.len() == WINDOW {
@@ -78,13 +65,13 @@ impl Latency {
 
     /// Returns the smoothed round trip time.
     #[must_use]
-    pub const fn smoothed(&self) -> Option<Duration> {
+    pub(crate) const fn smoothed(&self) -> Option<Duration> {
         self.smoothed
     }
 
     /// Returns all figures; `None` before the first sample. Sorts the window.
     #[must_use]
-    pub fn summary(&self) -> Option<Summary> {
+    pub(crate) fn summary(&self) -> Option<Summary> {
         let (smoothed, last) = (self.smoothed?, *self.samples.back()?);
         let mut sorted: Vec<_> = self.samples.iter().copied().collect();
         sorted.sort_unstable();
@@ -258,5 +245,20 @@ mod tests {
             let smoothed = summary.smoothed.as_nanos() as u64;
             prop_assert!(smoothed + 8 >= *least && smoothed <= *most);
         }
+    }
+
+    #[test]
+    fn a_summary_of_three_samples() {
+        use crate::latency::Latency;
+        use std::time::Duration;
+        let mut latency = Latency::new();
+        assert_eq!(latency.summary(), None);
+        for ms in [20, 30, 100] {
+            latency.record(Duration::from_millis(ms));
+        }
+        let summary = latency.summary().unwrap();
+        assert_eq!(summary.min, Duration::from_millis(20));
+        assert_eq!(summary.p50, Duration::from_millis(30));
+        assert_eq!(summary.last, Duration::from_millis(100));
     }
 }

@@ -67,8 +67,17 @@
 //! | L4 | [`node`] | the composition root: a router of values between the machines |
 //! | L3 | `quic` | the only place that names quinn-proto |
 //! | L2 | [`lifecycle`], [`heartbeat`], [`retry`], [`request`], [`history`], [`latency`], [`admission`], [`path`], [`relay`], [`fallback`], `relay_client` | leaf machines |
-//! | L1 | [`frame`], [`message`], [`probe`], [`datagram_framing`], `encapsulation`, [`backoff`], [`token_bucket`], [`timer`] | bytes, probes, delays, rates, deadlines |
+//! | L1 | `frame`, `message`, `probe`, `datagram_framing`, `encapsulation`, [`backoff`], `token_bucket`, [`timer`] | bytes, probes, delays, rates, deadlines |
 //! | L0 | [`config`], [`error`], [`event`], [`transmit`], [`id`], [`rng`], [`clock`] | plain values |
+
+#![cfg_attr(
+    not(any(test, feature = "testing")),
+    allow(
+        unreachable_pub,
+        unused_imports,
+        reason = "the modules of the wire format are public to this project's own tests only"
+    )
+)]
 
 #[cfg(not(any(feature = "aws-lc-rs", feature = "ring")))]
 compile_error!("adit-core needs a TLS provider: enable the feature \"aws-lc-rs\" or \"ring\"");
@@ -77,24 +86,36 @@ pub mod admission;
 pub mod backoff;
 pub mod clock;
 pub mod config;
+#[cfg(any(test, feature = "testing"))]
 pub mod datagram_framing;
+#[cfg(not(any(test, feature = "testing")))]
+mod datagram_framing;
 pub mod drive;
 mod encapsulation;
 pub mod error;
 pub mod event;
 pub mod fallback;
+#[cfg(any(test, feature = "testing"))]
 pub mod frame;
+#[cfg(not(any(test, feature = "testing")))]
+mod frame;
 pub mod heartbeat;
 pub mod history;
 pub mod id;
 pub mod latency;
 pub mod lifecycle;
+#[cfg(any(test, feature = "testing"))]
 pub mod message;
+#[cfg(not(any(test, feature = "testing")))]
+mod message;
 pub mod node;
 pub mod path;
 #[cfg(feature = "pki")]
 pub mod pki;
+#[cfg(any(test, feature = "testing"))]
 pub mod probe;
+#[cfg(not(any(test, feature = "testing")))]
+mod probe;
 mod quic;
 pub mod relay;
 mod relay_client;
@@ -105,11 +126,15 @@ pub mod rng;
 pub mod testing;
 pub mod timer;
 pub mod tls;
+#[cfg(any(test, feature = "testing"))]
 pub mod token_bucket;
+#[cfg(not(any(test, feature = "testing")))]
+mod token_bucket;
 pub mod transmit;
 
 pub use config::{Config, Dial};
 pub use event::Event;
+pub use message::{InvalidServiceName, ServiceName};
 pub use node::{Input, Node, Output, Start};
 
 // These crates are in the public signatures: a caller uses them here rather than add versions that

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 /// A connected peer is healthy while its smoothed latency is below this: above it a person at a
 /// prompt waits for every key, however well the connection holds.
-pub const HEALTHY_BELOW: Duration = Duration::from_millis(500);
+pub(crate) const HEALTHY_BELOW: Duration = Duration::from_millis(500);
 
 //                      connect                       fail
 //   ┌──────────────┐ ───────────> ┌────────────┐ ───────────> ┌────────┐
@@ -139,17 +139,6 @@ impl State {
 }
 
 /// A [`State`] that can be serialised: instants have become ages in milliseconds.
-///
-/// ```
-/// use adit_core::lifecycle::Lifecycle;
-/// use std::time::{Duration, Instant};
-/// let now = Instant::now();
-/// let mut lifecycle = Lifecycle::new();
-/// lifecycle.connect(now)?;
-/// let view = lifecycle.state().view(now + Duration::from_secs(2));
-/// assert_eq!(serde_json::to_string(&view).unwrap(), r#"{"state":"connecting","age_ms":2000}"#);
-/// # Ok::<(), adit_core::lifecycle::Refused>(())
-/// ```
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum View {
@@ -192,7 +181,7 @@ fn age_ms(since: Instant, now: Instant) -> u64 {
 /// An event of a [`Lifecycle`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Event {
+pub(crate) enum Event {
     /// See [`Lifecycle::connect`].
     Connect,
     /// See [`Lifecycle::connected`].
@@ -210,7 +199,7 @@ pub enum Event {
 impl Event {
     /// Returns the stable text of the event.
     #[must_use]
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Connect => "connect",
             Self::Connected => "connected",
@@ -231,7 +220,7 @@ impl fmt::Display for Event {
 /// A transition that is not legal; the state is unchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{event} is not possible while {state}")]
-pub struct Refused {
+pub(crate) struct Refused {
     /// The refused event.
     pub event: Event,
     /// The state that does not allow it.
@@ -273,51 +262,40 @@ pub struct TransitionView {
 }
 
 /// The lifecycle of one peer. Its state changes only by these methods.
-///
-/// ```
-/// use adit_core::lifecycle::{Event, Kind, Lifecycle};
-/// use std::time::Instant;
-/// let now = Instant::now();
-/// let mut lifecycle = Lifecycle::new();
-/// assert_eq!(lifecycle.connected(now).unwrap_err().event, Event::Connected);
-/// lifecycle.connect(now)?;
-/// let made = lifecycle.connected(now)?;
-/// assert_eq!((made.from.kind(), made.to.kind()), (Kind::Connecting, Kind::Connected));
-/// # Ok::<(), adit_core::lifecycle::Refused>(())
-/// ```
 #[derive(Debug, Clone)]
-pub struct Lifecycle {
+pub(crate) struct Lifecycle {
     state: State,
 }
 
 impl Lifecycle {
     /// Returns a peer that is disconnected.
     #[must_use]
-    pub const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self { state: State::Disconnected }
     }
 
     /// Returns the present state.
     #[must_use]
-    pub const fn state(&self) -> &State {
+    pub(crate) const fn state(&self) -> &State {
         &self.state
     }
 
     /// Returns true if the connection is up.
+    #[cfg(any(test, feature = "testing"))]
     #[must_use]
-    pub const fn is_connected(&self) -> bool {
+    pub(crate) const fn is_connected(&self) -> bool {
         matches!(self.state, State::Connected { .. })
     }
 
     /// Returns true if the connection is up and its smoothed latency is known and below
     /// [`HEALTHY_BELOW`].
     #[must_use]
-    pub fn is_healthy(&self) -> bool {
+    pub(crate) fn is_healthy(&self) -> bool {
         matches!(self.state, State::Connected { latency: Some(latency), .. } if latency < HEALTHY_BELOW)
     }
 
     /// Notes the smoothed round trip time. No transition; without effect unless connected.
-    pub const fn set_latency(&mut self, smoothed: Duration) {
+    pub(crate) const fn set_latency(&mut self, smoothed: Duration) {
         if let State::Connected { latency, .. } = &mut self.state {
             *latency = Some(smoothed);
         }
@@ -327,7 +305,7 @@ impl Lifecycle {
     ///
     /// # Errors
     /// Returned in every other state.
-    pub fn connect(&mut self, now: Instant) -> Result<Transition, Refused> {
+    pub(crate) fn connect(&mut self, now: Instant) -> Result<Transition, Refused> {
         match self.state {
             State::Disconnected | State::Failed { .. } => {
                 Ok(self.go(State::Connecting { since: now }, now))
@@ -342,7 +320,7 @@ impl Lifecycle {
     ///
     /// # Errors
     /// Returned in every other state.
-    pub fn connected(&mut self, now: Instant) -> Result<Transition, Refused> {
+    pub(crate) fn connected(&mut self, now: Instant) -> Result<Transition, Refused> {
         match self.state {
             State::Connecting { .. } | State::Reconnecting { .. } => {
                 Ok(self.go(State::Connected { since: now, latency: None }, now))
@@ -359,7 +337,7 @@ impl Lifecycle {
     ///
     /// # Errors
     /// Returned in every other state.
-    pub fn lost(
+    pub(crate) fn lost(
         &mut self,
         failure: Failure,
         attempt: u32,
@@ -381,7 +359,7 @@ impl Lifecycle {
     ///
     /// # Errors
     /// Returned in every other state.
-    pub fn attempt_failed(
+    pub(crate) fn attempt_failed(
         &mut self,
         failure: Failure,
         now: Instant,
@@ -402,7 +380,7 @@ impl Lifecycle {
     ///
     /// # Errors
     /// Returned in every other state.
-    pub fn fail(&mut self, failure: Failure, now: Instant) -> Result<Transition, Refused> {
+    pub(crate) fn fail(&mut self, failure: Failure, now: Instant) -> Result<Transition, Refused> {
         match self.state {
             State::Connecting { .. } | State::Reconnecting { .. } => {
                 Ok(self.go(State::Failed { error: failure, at: now }, now))
@@ -418,7 +396,7 @@ impl Lifecycle {
     ///
     /// # Errors
     /// When already Disconnected.
-    pub fn disconnect(&mut self, now: Instant) -> Result<Transition, Refused> {
+    pub(crate) fn disconnect(&mut self, now: Instant) -> Result<Transition, Refused> {
         match self.state {
             State::Connecting { .. }
             | State::Connected { .. }

@@ -11,23 +11,23 @@ use std::time::{Duration, Instant};
 
 /// The longest "retry after" of a peer that is honoured: a longer one, wrong or hostile, would
 /// disable the service.
-pub const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60 * 60);
+pub(crate) const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60 * 60);
 
 /// The wait after a peer reported that it is at its limit, without a time.
-pub const OVERLOADED_WAIT: Duration = Duration::from_secs(60);
+pub(crate) const OVERLOADED_WAIT: Duration = Duration::from_secs(60);
 
 /// The least time between two attempts brought forward by network changes: an interface that
 /// flaps reports a change every second, and each would otherwise become an attempt.
-pub const NETWORK_CHANGE_INTERVAL: Duration = Duration::from_secs(5);
+pub(crate) const NETWORK_CHANGE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The span over which attempts are spread after a network change: all clients behind an access
 /// point that returns see the change together, and the new address may need a moment to work.
-pub const NETWORK_CHANGE_SPREAD: Duration = Duration::from_millis(250);
+pub(crate) const NETWORK_CHANGE_SPREAD: Duration = Duration::from_millis(250);
 
 /// The span over which clients return after a reset, when the link was stable before: the peer is
 /// up, since it answered, and only lost its state. A thousand clients that are reset together
 /// spread over it.
-pub const RESET_SPREAD: Duration = Duration::from_millis(100);
+pub(crate) const RESET_SPREAD: Duration = Duration::from_millis(100);
 
 /// An error in a [`Policy`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -37,7 +37,7 @@ pub enum ConfigError {
     /// drops without end would be retried without back-off.
     #[error("the time after which a link counts as stable must be longer than zero")]
     StableAfterZero,
-    /// The time to become stable is longer than [`backoff::LONGEST`].
+    /// The time to become stable is longer than `backoff::LONGEST`.
     #[error("the time after which a link counts as stable, {0:?}, is longer than a day")]
     StableAfterTooLong(Duration),
 }
@@ -176,7 +176,7 @@ impl Builder {
 
 /// The reaction to a failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// Try again, not before `until`.
     Wait {
         /// The number of the coming attempt, from 1 within one outage.
@@ -190,7 +190,7 @@ pub enum Verdict {
 
 /// A wait that is over: make one attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Attempt {
+pub(crate) struct Attempt {
     /// Its number, from 1 within one outage.
     pub number: u32,
 }
@@ -218,24 +218,8 @@ enum Phase {
 /// Attempts are counted per outage: a link that does not stay up for
 /// [`Policy::stable_after`] continues the count. A first dial is the caller's own; when it fails,
 /// [`Retry::on_attempt_failed`] starts the count.
-///
-/// ```
-/// use adit_core::error::{Code, Failure};
-/// use adit_core::retry::{Attempt, Policy, Retry, Verdict};
-/// use adit_core::rng::Rng;
-/// use std::time::Instant;
-/// let now = Instant::now();
-/// let mut retry = Retry::new(Policy::interactive(), Rng::new([0; 32], "retry"));
-/// retry.on_up(now);
-/// let Verdict::Wait { attempt: 1, until } = retry.on_down(&Failure::new(Code::Reset, ""), now)
-/// else { panic!("a reset is repaired") };
-/// assert_eq!(retry.poll(now), None);
-/// assert_eq!(retry.poll(until), Some(Attempt { number: 1 }));
-/// let refused = Failure::new(Code::Unauthenticated, "certificate expired");
-/// assert_eq!(retry.on_attempt_failed(&refused, until), Verdict::GiveUp(refused));
-/// ```
 #[derive(Debug, Clone)]
-pub struct Retry {
+pub(crate) struct Retry {
     policy: Policy,
     backoff: Backoff,
     phase: Phase,
@@ -249,7 +233,7 @@ pub struct Retry {
 impl Retry {
     /// Returns a policy at rest.
     #[must_use]
-    pub fn new(policy: Policy, rng: Rng) -> Self {
+    pub(crate) fn new(policy: Policy, rng: Rng) -> Self {
         let backoff = Backoff::new(policy.backoff, rng);
         Self {
             policy,
@@ -263,7 +247,7 @@ impl Retry {
     }
 
     /// Handles an established connection.
-    pub fn on_up(&mut self, now: Instant) {
+    pub(crate) fn on_up(&mut self, now: Instant) {
         self.was_up = true;
         match self.phase {
             Phase::Up { .. } => {}
@@ -275,13 +259,13 @@ impl Retry {
 
     /// Handles the loss of the connection. During a wait, this leaves the wait as it is and returns
     /// it again.
-    pub fn on_down(&mut self, failure: &Failure, now: Instant) -> Verdict {
+    pub(crate) fn on_down(&mut self, failure: &Failure, now: Instant) -> Verdict {
         self.on_failure(failure, now)
     }
 
     /// Handles a failed attempt, or a failed first dial. During a wait, this leaves the wait as it
     /// is and returns it again: the failure belongs to an attempt that is over.
-    pub fn on_attempt_failed(&mut self, failure: &Failure, now: Instant) -> Verdict {
+    pub(crate) fn on_attempt_failed(&mut self, failure: &Failure, now: Instant) -> Verdict {
         self.on_failure(failure, now)
     }
 
@@ -289,7 +273,7 @@ impl Retry {
     /// now. Moves the wait forward and returns its new end, or `None` when it is unchanged. A time
     /// that the peer asked for is kept, and attempts that were moved forward are
     /// [`NETWORK_CHANGE_INTERVAL`] apart.
-    pub fn on_network_change(&mut self, now: Instant) -> Option<Instant> {
+    pub(crate) fn on_network_change(&mut self, now: Instant) -> Option<Instant> {
         let Phase::Waiting { until, not_before } = self.phase else { return None };
         let allowed = self.hurried.map_or(now, |last| now.max(last + NETWORK_CHANGE_INTERVAL));
         let sooner = allowed + self.backoff.within(NETWORK_CHANGE_SPREAD);
@@ -303,7 +287,7 @@ impl Retry {
     }
 
     /// Returns the attempt with an expired wait: one for each wait.
-    pub fn poll(&mut self, now: Instant) -> Option<Attempt> {
+    pub(crate) fn poll(&mut self, now: Instant) -> Option<Attempt> {
         self.settle(now);
         match self.phase {
             Phase::Waiting { until, .. } if until <= now => {
@@ -315,7 +299,7 @@ impl Retry {
     }
 
     /// Discards the outage and any wait: the connection is no longer wanted.
-    pub fn cancel(&mut self) {
+    pub(crate) fn cancel(&mut self) {
         self.phase = Phase::Idle;
         self.attempts = 0;
         self.unavailable = 0;
@@ -324,7 +308,7 @@ impl Retry {
 
     /// Returns when [`Retry::poll`] is to be called.
     #[must_use]
-    pub const fn deadline(&self) -> Option<Deadline> {
+    pub(crate) const fn deadline(&self) -> Option<Deadline> {
         match self.phase {
             Phase::Waiting { until, .. } => Some((until, Reason::Reconnect)),
             Phase::Up { stable_at: Some(at) } => Some((at, Reason::Stable)),
@@ -333,14 +317,16 @@ impl Retry {
     }
 
     /// Returns how many attempts the present outage has taken; 0 once the link is stable.
+    #[cfg(test)]
     #[must_use]
-    pub const fn attempts(&self) -> u32 {
+    pub(crate) const fn attempts(&self) -> u32 {
         self.attempts
     }
 
     /// Returns true if a wait is on.
+    #[cfg(test)]
     #[must_use]
-    pub const fn is_waiting(&self) -> bool {
+    pub(crate) const fn is_waiting(&self) -> bool {
         matches!(self.phase, Phase::Waiting { .. })
     }
 

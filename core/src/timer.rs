@@ -82,37 +82,15 @@ pub type Deadline = (Instant, Reason);
 
 /// Returns the earliest of several deadlines; at the same instant, the first in the order of
 /// [`Reason`].
-///
-/// ```
-/// use adit_core::timer::{Reason, earliest};
-/// use std::time::{Duration, Instant};
-/// let now = Instant::now();
-/// let ack = Some((now + Duration::from_secs(10), Reason::HeartbeatAck));
-/// let next = Some((now + Duration::from_secs(30), Reason::Heartbeat));
-/// assert_eq!(earliest([next, None, ack]), ack);
-/// assert_eq!(earliest([]), None);
-/// ```
 #[must_use]
-pub fn earliest(deadlines: impl IntoIterator<Item = Option<Deadline>>) -> Option<Deadline> {
+pub(crate) fn earliest(deadlines: impl IntoIterator<Item = Option<Deadline>>) -> Option<Deadline> {
     deadlines.into_iter().flatten().min()
 }
 
 /// At most one deadline per key, indexed by time: setting, clearing and taking cost `O(log n)`,
 /// reading the next one does not depend on how many there are.
-///
-/// ```
-/// use adit_core::timer::{Reason, Timers};
-/// use std::time::{Duration, Instant};
-/// let (now, second) = (Instant::now(), Duration::from_secs(1));
-/// let mut timers = Timers::new();
-/// timers.set("slow", Some((now + 2 * second, Reason::Transport)));
-/// timers.set("quick", Some((now + second, Reason::Request)));
-/// assert_eq!(timers.next(), Some((now + second, Reason::Request)));
-/// assert_eq!(timers.pop_due(now), None);
-/// assert_eq!(timers.pop_due(now + second), Some(("quick", Reason::Request)));
-/// ```
 #[derive(Debug, Clone)]
-pub struct Timers<K> {
+pub(crate) struct Timers<K> {
     order: BTreeSet<(Deadline, K)>,
     by_key: BTreeMap<K, Deadline>,
 }
@@ -120,12 +98,12 @@ pub struct Timers<K> {
 impl<K: Ord + Copy> Timers<K> {
     /// Returns timers without deadlines.
     #[must_use]
-    pub const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self { order: BTreeSet::new(), by_key: BTreeMap::new() }
     }
 
     /// Replaces the deadline of `key`; `None` clears it.
-    pub fn set(&mut self, key: K, deadline: Option<Deadline>) {
+    pub(crate) fn set(&mut self, key: K, deadline: Option<Deadline>) {
         let old = match deadline {
             Some(new) => self.by_key.insert(key, new),
             None => self.by_key.remove(&key),
@@ -143,13 +121,13 @@ impl<K: Ord + Copy> Timers<K> {
 
     /// Returns the earliest deadline.
     #[must_use]
-    pub fn next(&self) -> Option<Deadline> {
+    pub(crate) fn next(&self) -> Option<Deadline> {
         self.order.first().map(|&(deadline, _)| deadline)
     }
 
     /// Takes the earliest deadline that has been reached: at `now` or before it. Its key has no
     /// deadline then, until one is set.
-    pub fn pop_due(&mut self, now: Instant) -> Option<(K, Reason)> {
+    pub(crate) fn pop_due(&mut self, now: Instant) -> Option<(K, Reason)> {
         let &((at, reason), key) = self.order.first()?;
         if at > now {
             return None;
@@ -160,14 +138,16 @@ impl<K: Ord + Copy> Timers<K> {
     }
 
     /// Returns how many keys have a deadline.
+    #[cfg(any(test, feature = "testing"))]
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.by_key.len()
     }
 
     /// Returns true if no key has a deadline.
+    #[cfg(any(test, feature = "testing"))]
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.by_key.is_empty()
     }
 }
@@ -284,5 +264,29 @@ mod tests {
                 prop_assert_eq!(timers.order.len(), model.len());
             }
         }
+    }
+
+    #[test]
+    fn the_earliest_of_several_deadlines() {
+        use crate::timer::{Reason, earliest};
+        use std::time::{Duration, Instant};
+        let now = Instant::now();
+        let ack = Some((now + Duration::from_secs(10), Reason::HeartbeatAck));
+        let next = Some((now + Duration::from_secs(30), Reason::Heartbeat));
+        assert_eq!(earliest([next, None, ack]), ack);
+        assert_eq!(earliest([]), None);
+    }
+
+    #[test]
+    fn timers_are_popped_when_due() {
+        use crate::timer::{Reason, Timers};
+        use std::time::{Duration, Instant};
+        let (now, second) = (Instant::now(), Duration::from_secs(1));
+        let mut timers = Timers::new();
+        timers.set("slow", Some((now + 2 * second, Reason::Transport)));
+        timers.set("quick", Some((now + second, Reason::Request)));
+        assert_eq!(timers.next(), Some((now + second, Reason::Request)));
+        assert_eq!(timers.pop_due(now), None);
+        assert_eq!(timers.pop_due(now + second), Some(("quick", Reason::Request)));
     }
 }

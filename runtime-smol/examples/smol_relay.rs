@@ -17,9 +17,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use adit_smol::core::config::{Config, Dial};
 use adit_smol::core::event::Event;
-use adit_smol::core::message::Register;
 use adit_smol::core::pki::{Authority, Issued, Role};
 use adit_smol::core::relay;
+use adit_smol::core::relay::Register;
 use adit_smol::core::tls::{KeyDigest, Tls, Trust};
 use adit_smol::{Handle, Stream};
 use smol::io::{AsyncReadExt as _, AsyncWriteExt as _};

@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 
 use adit_core::config::{Config, Dial};
 use adit_core::drive::{Handle, Peer};
-use adit_core::message::Register;
 use adit_core::relay;
+use adit_core::relay::Register;
 use adit_core::testing::pki::{Pki, Role, Validity};
 use adit_core::tls::{Identity, KeyDigest, Tls, Trust};
 use tokio::runtime::{Builder, Runtime};

@@ -17,9 +17,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use adit_tokio::core::config::{Config, Dial};
 use adit_tokio::core::event::Event;
-use adit_tokio::core::message::Register;
 use adit_tokio::core::pki::{Authority, Issued, Role};
 use adit_tokio::core::relay;
+use adit_tokio::core::relay::Register;
 use adit_tokio::core::tls::{KeyDigest, Tls, Trust};
 use adit_tokio::{Handle, Stream};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use adit_tokio::core::message::ServiceName;
+use adit_tokio::core::ServiceName;
 use adit_tokio::core::path;
 
 use super::invite::{self, InviteOptions};

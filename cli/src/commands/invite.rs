@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use adit_tokio::core::message::ServiceName;
+use adit_tokio::core::ServiceName;
 use clap::Subcommand;
 use serde::Serialize;
 

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use adit_tokio::core::message::ServiceName;
+use adit_tokio::core::ServiceName;
 use serde::Deserialize;
 
 use super::{MAX_RELAYS, TlsFiles};

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use adit_tokio::core::message::ServiceName;
+use adit_tokio::core::ServiceName;
 use serde::Deserialize;
 
 use crate::address::{Backend, HostPort};

@@ -9,7 +9,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use adit_tokio::core::message::ServiceName;
+use adit_tokio::core::ServiceName;
 use adit_tokio::core::tls::KeyDigest;
 use serde::{Deserialize, Serialize};
 

@@ -8,10 +8,10 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use adit_tokio::core::ServiceName;
 use adit_tokio::core::config::{Config, Dial};
 use adit_tokio::core::drive::{Events, Peer};
 use adit_tokio::core::error::{Category, Failure};
-use adit_tokio::core::message::ServiceName;
 use adit_tokio::core::tls::Identity;
 
 use super::happy_eyeballs::{self, HEAD_START};

@@ -4,8 +4,9 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use adit_tokio::core::ServiceName;
 use adit_tokio::core::drive::Handle;
-use adit_tokio::core::message::{MAX_GUESTS, MAX_REVOKED, MAX_SERVICES, Register, ServiceName};
+use adit_tokio::core::relay::{MAX_GUESTS, MAX_REVOKED, MAX_SERVICES, Register};
 use adit_tokio::core::tls::Identity;
 
 use crate::base::exit::ExitError;

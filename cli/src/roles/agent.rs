@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use adit_tokio::core::message::ServiceName;
+use adit_tokio::core::ServiceName;
 use adit_tokio::core::path;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;

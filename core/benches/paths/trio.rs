@@ -11,9 +11,9 @@ use adit_core::config::{Config, Dial, Transport};
 use adit_core::event::Event;
 use adit_core::id::{PeerId, StreamId};
 use adit_core::lifecycle::State;
-use adit_core::message::Register;
 use adit_core::node::{Input, Node, Output, Start};
 use adit_core::relay;
+use adit_core::relay::Register;
 use adit_core::testing::clock::EPOCH;
 use adit_core::testing::pki::{Pki, Role};
 use adit_core::tls::{KeyDigest, Tls, Trust};
@@ -156,7 +156,7 @@ impl Trio {
     }
 
     fn connect(&mut self) -> Result<()> {
-        let service: adit_core::message::ServiceName = "bulk".parse()?;
+        let service: adit_core::ServiceName = "bulk".parse()?;
         let offer = Register {
             name: "connector".into(),
             services: vec![service.clone()],

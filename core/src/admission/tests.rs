@@ -203,3 +203,13 @@ proptest! {
         prop_assert_eq!((gate.sources.len(), gate.idle.len()), (0, 0));
     }
 }
+
+#[test]
+fn sources_are_addresses_and_ipv6_networks() {
+    use crate::admission::Source;
+    let of = |text: &str| Source::of(text.parse().unwrap());
+    assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:2"));
+    assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
+    assert_eq!(of("192.0.2.1"), of("::ffff:192.0.2.1"));
+    assert_ne!(of("192.0.2.1"), of("192.0.2.2"));
+}

@@ -156,3 +156,15 @@ proptest! {
         prop_assert_eq!(backoff.within(Duration::ZERO), Duration::ZERO);
     }
 }
+
+#[test]
+fn the_third_delay_is_four_seconds_with_jitter() {
+    use crate::{
+        backoff::{Backoff, Config},
+        rng::Rng,
+    };
+    use std::time::Duration;
+    let mut backoff = Backoff::new(Config::default(), Rng::new([0; 32], "backoff"));
+    let third = backoff.delay(3);
+    assert!(third >= Duration::from_millis(2_800) && third <= Duration::from_millis(5_200));
+}

@@ -18,7 +18,7 @@ const PREFIX: [u16; 3] = [0xfd15, 0x070a, 0x510c];
 /// # Ok::<(), std::net::AddrParseError>(())
 /// ```
 #[must_use]
-pub fn carried(source: u16, stream: u64) -> SocketAddr {
+pub(super) fn carried(source: u16, stream: u64) -> SocketAddr {
     let [a, b, c] = PREFIX;
     let word = |shift: u32| (stream >> shift) as u16;
     (IpAddr::from([a, b, c, source, word(48), word(32), word(16), word(0)]), 1).into()

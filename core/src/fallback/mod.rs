@@ -31,11 +31,12 @@ mod switch;
 mod tls;
 mod udp_probe;
 
-pub use address::{carried, is_carried};
+pub use address::is_carried;
 pub use listener::{ListenerLimits, ListenerStats};
 pub use machine::Fallback;
 pub use relay::{FallbackStatus, FallbackTarget};
 pub use session::StreamOutput;
 pub use streams::{ByteStreamId, StreamAction};
 pub use switch::FallbackState;
-pub use udp_probe::{TRIAL_LEN, Trial};
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use udp_probe::{TRIAL_LEN, Trial};

@@ -8,7 +8,7 @@
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 /// Bytes of a question: a server answers no shorter one (RFC 9000 §14.1).
-pub const TRIAL_LEN: usize = 1_200;
+pub(crate) const TRIAL_LEN: usize = 1_200;
 
 /// A version reserved to be answered by Version Negotiation (RFC 9000 §15).
 const VERSION: [u8; 4] = [0x5a, 0x4a, 0x3a, 0x2a];
@@ -18,7 +18,7 @@ const ID_LEN: u8 = 8;
 
 /// One question with its two random ids: who cannot see it cannot answer it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Trial {
+pub(crate) struct Trial {
     ours: [u8; 8],
     theirs: [u8; 8],
 }
@@ -26,7 +26,7 @@ pub struct Trial {
 impl Trial {
     /// The question with these random bytes for its ids.
     #[must_use]
-    pub const fn new(ids: [u8; 16]) -> Self {
+    pub(crate) const fn new(ids: [u8; 16]) -> Self {
         let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = ids;
         Self { ours: [a, b, c, d, e, f, g, h], theirs: [i, j, k, l, m, n, o, p] }
     }
@@ -39,7 +39,7 @@ impl Trial {
     /// assert_eq!(trial.question()[..6], [0xc0, 0x5a, 0x4a, 0x3a, 0x2a, 8]);
     /// ```
     #[must_use]
-    pub fn question(&self) -> Vec<u8> {
+    pub(crate) fn question(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(TRIAL_LEN);
         out.push(0xc0);
         out.extend_from_slice(&VERSION);
@@ -54,7 +54,7 @@ impl Trial {
     /// Whether a datagram is the answer: a Version Negotiation packet with both ids, each where the
     /// other was (RFC 9000 §17.2.1).
     #[must_use]
-    pub fn is_answered_by(&self, datagram: &[u8]) -> bool {
+    pub(crate) fn is_answered_by(&self, datagram: &[u8]) -> bool {
         let [first, 0, 0, 0, 0, ID_LEN, rest @ ..] = datagram else { return false };
         let Some((to, [ID_LEN, rest @ ..])) = rest.split_first_chunk::<8>() else { return false };
         let Some((from, versions)) = rest.split_first_chunk::<8>() else { return false };

@@ -114,6 +114,7 @@ impl Decoder {
     }
 
     /// Returns the bytes allocated for an unfinished frame: at most its declared length.
+    #[cfg(any(test, feature = "testing"))]
     #[must_use]
     pub const fn capacity(&self) -> usize {
         match &self.state {

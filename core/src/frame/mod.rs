@@ -129,6 +129,7 @@ pub const fn encode_header(kind: u8, length: usize) -> Result<[u8; HEADER_LEN], 
 ///
 /// # Errors
 /// [`TooLarge`] when the payload is over [`MAX_PAYLOAD`]; `out` is unchanged.
+#[cfg(any(test, feature = "testing"))]
 pub fn encode(kind: u8, payload: &[u8], out: &mut BytesMut) -> Result<(), TooLarge> {
     let header = encode_header(kind, payload.len())?;
     out.reserve(HEADER_LEN.saturating_add(payload.len()));

@@ -473,3 +473,16 @@ fn run_until_dead(heartbeat: &mut Heartbeat) -> Option<(Instant, Verdict)> {
     }
     None
 }
+
+#[test]
+fn a_heartbeat_and_its_answer() {
+    use crate::heartbeat::{Action, Config, Heartbeat};
+    use std::time::{Duration, Instant};
+    let now = Instant::now();
+    let mut heartbeat = Heartbeat::new(Config::default());
+    heartbeat.start(now);
+    assert_eq!(heartbeat.poll(now), Some(Action::Send { sequence: 1 }));
+    assert_eq!(heartbeat.poll(now), None);
+    let later = now + Duration::from_millis(20);
+    assert_eq!(heartbeat.on_ack(1, later), Some(Duration::from_millis(20)));
+}

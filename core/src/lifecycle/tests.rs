@@ -223,3 +223,28 @@ fn describe(state: &State) -> String {
         | State::Failed { .. } => state.kind().to_string(),
     }
 }
+
+#[test]
+fn a_view_serialises_with_its_age() -> Result<(), Refused> {
+    use crate::lifecycle::Lifecycle;
+    use std::time::{Duration, Instant};
+    let now = Instant::now();
+    let mut lifecycle = Lifecycle::new();
+    lifecycle.connect(now)?;
+    let view = lifecycle.state().view(now + Duration::from_secs(2));
+    assert_eq!(serde_json::to_string(&view).unwrap(), r#"{"state":"connecting","age_ms":2000}"#);
+    Ok(())
+}
+
+#[test]
+fn a_peer_that_connects() -> Result<(), Refused> {
+    use crate::lifecycle::{Event, Kind, Lifecycle};
+    use std::time::Instant;
+    let now = Instant::now();
+    let mut lifecycle = Lifecycle::new();
+    assert_eq!(lifecycle.connected(now).unwrap_err().event, Event::Connected);
+    lifecycle.connect(now)?;
+    let made = lifecycle.connected(now)?;
+    assert_eq!((made.from.kind(), made.to.kind()), (Kind::Connecting, Kind::Connected));
+    Ok(())
+}

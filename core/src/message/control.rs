@@ -76,32 +76,6 @@ pub enum ServerStatus {
     Unknown,
 }
 
-/// The sender's GPU is busy: it may soon escalate.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct PrewarmSignal {
-    /// The sender: 1 to [`MAX_ID`] bytes.
-    pub device_id: String,
-    /// When it was sent, in milliseconds since the Unix epoch.
-    pub timestamp: u64,
-    /// Usage of the GPU in per cent, 0 to 100.
-    pub gpu_usage: f32,
-    /// Temperature of the GPU in degrees Celsius, -273 to 1,000.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub gpu_temp: Option<f32>,
-    /// Why it was sent, for a person: up to [`MAX_SENTENCE`] bytes.
-    pub reason: String,
-}
-
-impl JsonBody for PrewarmSignal {
-    fn check(&self) -> Result<(), OutOfRange> {
-        id(&self.device_id, "device_id")?;
-        OutOfRange::unless((0.0..=100.0).contains(&self.gpu_usage), "gpu_usage")?;
-        let temp = self.gpu_temp.unwrap_or(0.0);
-        OutOfRange::unless((-273.0..=1000.0).contains(&temp), "gpu_temp")?;
-        OutOfRange::unless(self.reason.len() <= MAX_SENTENCE, "reason")
-    }
-}
-
 /// A refusal or a failure, in answer to an earlier message on the stream.
 ///
 /// ```

@@ -28,8 +28,8 @@
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 mod candidates;
+pub mod cloud;
 mod control;
-mod escalation;
 mod json;
 mod relay;
 mod request;
@@ -41,16 +41,13 @@ mod text;
 
 use bytes::{Bytes, BytesMut};
 
+use cloud::{EscalationRequest, EscalationResponse, PrewarmSignal, StreamChunk, StreamEnd};
+
 use crate::frame::{self, TooLarge};
 
 pub use candidates::{Candidate, CandidateKind, Candidates, MAX_CANDIDATES, Mapping};
 pub use control::{
-    ErrorMessage, Goaway, Heartbeat, HeartbeatAck, MAX_CODE, MAX_ID, MAX_SENTENCE, PrewarmSignal,
-    ServerStatus,
-};
-pub use escalation::{
-    Context, EscalationRequest, EscalationResponse, FinishReason, KnowledgeChunk, MAX_LIST,
-    MAX_QUERY_CHARS, Preferences, Role, StreamChunk, StreamEnd, Turn, Usage, Verbosity,
+    ErrorMessage, Goaway, Heartbeat, HeartbeatAck, MAX_CODE, MAX_ID, MAX_SENTENCE, ServerStatus,
 };
 pub use json::{MAX_OBJECT, MAX_OBJECT_DEPTH, Object};
 pub use relay::{
@@ -79,6 +76,7 @@ macro_rules! messages {
 
         impl Kind {
             /// Every kind there is, group by group.
+            #[cfg(any(test, feature = "testing"))]
             pub const ALL: &'static [Self] = &[$($(Self::$name,)*)*];
 
             /// Returns the first byte of a frame of this kind.

@@ -88,7 +88,7 @@ impl<'de> Deserialize<'de> for DiscoveryKey {
 }
 
 /// Client to relay: this client offers services, or refreshes that offer. Sent again before the
-/// time in [`Registered`] is over.
+/// time in `Registered` is over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Register {
     /// The connector's name within its mesh, which only one key holds at a time: 1 to 128 bytes of
@@ -101,7 +101,7 @@ pub struct Register {
     #[serde(default)]
     pub guests: Vec<KeyDigest>,
     /// Serial numbers of certificates of the mesh that may not connect, each in 1 to
-    /// [`MAX_SERIAL`] lowercase hexadecimal digits: up to [`MAX_REVOKED`].
+    /// `MAX_SERIAL` lowercase hexadecimal digits: up to [`MAX_REVOKED`].
     #[serde(default)]
     pub revoked: Vec<String>,
     /// Whether to replace another connection of the same key.

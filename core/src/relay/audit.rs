@@ -12,7 +12,7 @@ impl Relay {
     ///
     /// # Panics
     /// When that is not so.
-    pub fn audit(&self) {
+    pub(crate) fn audit(&self) {
         let mut ends = 0;
         for (id, client) in &self.clients {
             ends += client.channels.len();
@@ -46,7 +46,7 @@ impl Relay {
 
     /// Returns true if no state of any client is left.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.clients.is_empty()
             && self.registry.len() == 0
             && self.queues.bytes() == 0

@@ -12,7 +12,7 @@ use crate::token_bucket::Bucket;
 
 /// The proven identity of a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Client {
+pub(crate) struct Client {
     /// The key that it holds.
     pub key: KeyDigest,
     /// The key of the CA that certified it; `None` for a guest, which has no mesh.

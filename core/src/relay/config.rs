@@ -10,7 +10,7 @@ use crate::tls::KeyDigest;
 use crate::token_bucket::Rate;
 
 /// Refresh intervals without a registration after which it ends: two refreshes may be lost.
-pub const REFRESHES_UNTIL_EXPIRY: u32 = 3;
+pub(super) const REFRESHES_UNTIL_EXPIRY: u32 = 3;
 
 /// Connectors of one mesh that may offer one service, and connectors that may admit one guest: a
 /// lookup checks each of them.

@@ -63,7 +63,7 @@ impl Responder {
         u64::from_be_bytes([a, b, c, d, e, f, g, h])
     }
 
-    /// Returns the secret bytes of the key of a session, as [`Welcome`](crate::message::Welcome)
+    /// Returns the secret bytes of the key of a session, as `Welcome`(crate::message::Welcome)
     /// carries them to the client.
     #[must_use]
     pub fn secret_for(&self, session: u64) -> [u8; 32] {

@@ -12,7 +12,7 @@ impl Relay {
     /// Forwards a datagram of a client to the other end of one of its channels (docs/protocol.md,
     /// "Relayed packets"). It is queued with the number that the channel has there, or dropped and
     /// counted; the payload is not inspected.
-    pub fn forward(&mut self, client: PeerId, datagram: &[u8], now: Instant) {
+    pub(crate) fn forward(&mut self, client: PeerId, datagram: &[u8], now: Instant) {
         let Some(Head { context, channel, rest }) = Head::parse(datagram) else {
             self.counters.drops.malformed += 1;
             return;
@@ -39,19 +39,19 @@ impl Relay {
     /// Returns a client that was given packets since this last returned it. The caller fetches them
     /// with [`Relay::poll_packet`] while its connection has room; the caller remembers the clients
     /// without room and continues with them when they have it.
-    pub fn poll_ready(&mut self) -> Option<PeerId> {
+    pub(crate) fn poll_ready(&mut self) -> Option<PeerId> {
         self.queues.poll_ready()
     }
 
     /// Returns the length of the datagram that [`Relay::poll_packet`] would return.
-    pub fn peek_packet(&mut self, client: PeerId) -> Option<usize> {
+    pub(crate) fn peek_packet(&mut self, client: PeerId) -> Option<usize> {
         self.queues.peek(client)
     }
 
     /// Returns the next packet for a client, in as many datagrams as needed so that none is larger
     /// than `room`: its path may carry less than the sender's. Returns none if it still does not
     /// fit.
-    pub fn poll_packet(
+    pub(crate) fn poll_packet(
         &mut self,
         client: PeerId,
         room: usize,

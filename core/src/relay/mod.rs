@@ -5,7 +5,7 @@
 //! and keeps no clock; it grants a channel for ciphertext, and the two ends still have to
 //! authenticate each other.
 //!
-//! The life of a client, each call followed by draining [`Relay::poll`]:
+//! The life of a client, each call followed by draining `Relay::poll`:
 //!
 //! ```text
 //!   on_attached ──▶ Welcome            (or Break: no room, or not its mesh)
@@ -48,15 +48,19 @@ use crate::message::{DiscoveryKey, Message, RelayMessage, Welcome};
 use crate::timer::{Deadline, Timers};
 use crate::tls::KeyDigest;
 
-pub use self::client::Client;
-pub use self::config::{Config, MAX_OFFERS, REFRESHES_UNTIL_EXPIRY};
+pub(crate) use self::client::Client;
+pub use self::config::{Config, MAX_OFFERS};
 pub use self::discovery::Responder;
 pub(crate) use self::discovery::secret_of;
 pub use self::view::{Drops, RegistrationView, View};
+pub use crate::message::{MAX_DISCOVERY, MAX_GUESTS, MAX_REVOKED, MAX_SERVICES, Register};
+
+/// Length of a question to a [`Responder`] and of its answer, in bytes.
+pub const DISCOVERY_LEN: usize = crate::probe::LEN;
 
 /// An action for the caller.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Action {
+pub(crate) enum Action {
     /// Send this message on the control stream of a client.
     Say {
         /// The receiving client.
@@ -76,7 +80,7 @@ pub enum Action {
 
 /// A relay, less its connections.
 #[derive(Debug)]
-pub struct Relay {
+pub(crate) struct Relay {
     config: Config,
     discovery: Responder,
     clients: BTreeMap<PeerId, Attached>,
@@ -107,7 +111,7 @@ impl Relay {
     /// Returns a relay without clients. The keys of discovery are derived from `secret`, which
     /// should be different at every start.
     #[must_use]
-    pub fn new(config: Config, secret: [u8; 32]) -> Self {
+    pub(crate) fn new(config: Config, secret: [u8; 32]) -> Self {
         let queues = Queues::new(queue::Limits {
             of_a_receiver: config.queue_bytes,
             of_a_source: config.queue_bytes_of_a_source,
@@ -130,24 +134,25 @@ impl Relay {
 
     /// Returns its configuration.
     #[must_use]
-    pub const fn config(&self) -> &Config {
+    pub(crate) const fn config(&self) -> &Config {
         &self.config
     }
 
     /// Returns true if a client is attached, not refused and not disconnected.
+    #[cfg(any(test, feature = "testing"))]
     #[must_use]
-    pub fn is_attached(&self, client: PeerId) -> bool {
+    pub(crate) fn is_attached(&self, client: PeerId) -> bool {
         self.clients.contains_key(&client)
     }
 
     /// Returns the responder to the probes with which clients ask for their address.
     #[must_use]
-    pub const fn discovery(&self) -> &Responder {
+    pub(crate) const fn discovery(&self) -> &Responder {
         &self.discovery
     }
 
     /// Handles a connected client, which has proven its identity.
-    pub fn on_attached(&mut self, client: PeerId, who: &Client, observed: SocketAddr) {
+    pub(crate) fn on_attached(&mut self, client: PeerId, who: &Client, observed: SocketAddr) {
         self.on_detached(client);
         let is_listed = self.registry.is_guest(who.key);
         let is_allowed = |mesh: &KeyDigest| {
@@ -177,7 +182,7 @@ impl Relay {
     }
 
     /// Handles a new source address of a client's packets.
-    pub fn on_moved(&mut self, client: PeerId, observed: SocketAddr) {
+    pub(crate) fn on_moved(&mut self, client: PeerId, observed: SocketAddr) {
         let Some(attached) = self.clients.get_mut(&client) else { return };
         let observed = plain(observed);
         if attached.observed != observed {
@@ -187,7 +192,7 @@ impl Relay {
     }
 
     /// Handles the end of a client's connection.
-    pub fn on_detached(&mut self, client: PeerId) {
+    pub(crate) fn on_detached(&mut self, client: PeerId) {
         if !self.clients.contains_key(&client) {
             return;
         }
@@ -201,7 +206,7 @@ impl Relay {
     }
 
     /// Handles a message from the control stream of a client.
-    pub fn handle_message(&mut self, client: PeerId, message: &Message, now: Instant) {
+    pub(crate) fn handle_message(&mut self, client: PeerId, message: &Message, now: Instant) {
         if !self.clients.contains_key(&client) {
             return;
         }
@@ -221,7 +226,7 @@ impl Relay {
     }
 
     /// Returns the next action for the caller. Work that is due by `now` is done here.
-    pub fn poll(&mut self, now: Instant) -> Option<Action> {
+    pub(crate) fn poll(&mut self, now: Instant) -> Option<Action> {
         while let Some((client, _)) = self.timers.pop_due(now) {
             self.expire(client);
         }
@@ -237,26 +242,26 @@ impl Relay {
 
     /// Returns true if [`Relay::poll`] has an action now.
     #[must_use]
-    pub fn has_actions(&self) -> bool {
+    pub(crate) fn has_actions(&self) -> bool {
         !self.actions.is_empty()
     }
 
     /// Returns the next deadline of [`Relay::poll`]: a registration expires then.
     #[must_use]
-    pub fn deadline(&self) -> Option<Deadline> {
+    pub(crate) fn deadline(&self) -> Option<Deadline> {
         self.timers.next()
     }
 
     /// Prepares for the relay's shutdown: no further client is admitted, registered or matched, and
     /// each is asked to come back after this time. Existing channels go on. The caller sends the
     /// closing [`Goaway`](crate::message::Goaway) itself.
-    pub const fn drain(&mut self, come_back_after: Duration) {
+    pub(crate) const fn drain(&mut self, come_back_after: Duration) {
         self.draining = Some(come_back_after);
     }
 
     /// Returns true if a client is an end of a channel.
     #[must_use]
-    pub fn has_channels(&self, client: PeerId) -> bool {
+    pub(crate) fn has_channels(&self, client: PeerId) -> bool {
         self.clients.get(&client).is_some_and(|attached| !attached.channels.is_empty())
     }
 

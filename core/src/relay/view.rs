@@ -86,7 +86,7 @@ pub struct RegistrationView {
 impl Relay {
     /// Returns the whole status, with ages as of `now`.
     #[must_use]
-    pub fn view(&self, now: Instant) -> View {
+    pub(crate) fn view(&self, now: Instant) -> View {
         let counters = self.counters;
         let registrations = self.registry.iter();
         View {

@@ -1,10 +1,10 @@
 //! Requests and responses: opaque bytes, one stream each.
 //!
-//! [`queue`] orders the waiting requests. `Outgoing` and `Incoming` are the two ends of one
+//! `queue` orders the waiting requests. `Outgoing` and `Incoming` are the two ends of one
 //! exchange: they turn bodies into frames and frames into bodies. They have no stream and no clock;
 //! the node moves the bytes and keeps the deadlines.
 
-pub mod queue;
+pub(crate) mod queue;
 
 mod incoming;
 mod outgoing;

@@ -12,54 +12,14 @@ use std::time::Instant;
 /// Most items that may overtake the head of a waiting class, plus one when both lower classes have
 /// waited that long. Without a bound, a steady stream of urgent requests would let others pass
 /// their deadlines unsent; with 16, urgent ones keep nine tenths of the turns.
-pub const MAX_OVERTAKES: u32 = 16;
+pub(crate) const MAX_OVERTAKES: u32 = 16;
 
-/// An error in [`Limits`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConfigError {
-    /// A queue for no items would refuse everything.
-    #[error("a queue must have room for at least one item")]
-    NoItems,
-    /// A queue for no bytes would refuse every item that has any.
-    #[error("a queue must have room for at least one byte")]
-    NoBytes,
-}
-
-/// How much a [`Queue`] holds; every value of this type is usable.
+/// How much a [`Queue`] holds: 100 items by default, which a reconnect sends immediately, and
+/// 32 MiB, which is three requests of the largest size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub(crate) struct Limits {
     items: usize,
     bytes: usize,
-}
-
-impl Limits {
-    /// Limits in items and in bytes. The defaults are 100 items, which a reconnect sends
-    /// immediately, and 32 MiB, which is three requests of the largest size.
-    ///
-    /// # Errors
-    /// When either is zero.
-    pub const fn new(items: usize, bytes: usize) -> Result<Self, ConfigError> {
-        if items == 0 {
-            return Err(ConfigError::NoItems);
-        }
-        if bytes == 0 {
-            return Err(ConfigError::NoBytes);
-        }
-        Ok(Self { items, bytes })
-    }
-
-    /// Returns how many items.
-    #[must_use]
-    pub const fn items(&self) -> usize {
-        self.items
-    }
-
-    /// Returns how many bytes.
-    #[must_use]
-    pub const fn bytes(&self) -> usize {
-        self.bytes
-    }
 }
 
 impl Default for Limits {
@@ -71,7 +31,7 @@ impl Default for Limits {
 /// Whether the caller that pushes should slow down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Pressure {
+pub(crate) enum Pressure {
     /// Less than 80 % of both limits is in use.
     Relaxed,
     /// At least 80 % of a limit is in use.
@@ -80,11 +40,11 @@ pub enum Pressure {
 
 /// The id of an item in its queue; never reused within the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Slot(u64);
+pub(crate) struct Slot(u64);
 
 /// An accepted item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Accepted {
+pub(crate) struct Accepted {
     /// Its name, for [`Queue::remove`].
     pub slot: Slot,
     /// The pressure of the queue including it.
@@ -93,7 +53,7 @@ pub struct Accepted {
 
 /// The limit that an item would exceed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Limit {
+pub(crate) enum Limit {
     /// The number of items.
     Items,
     /// The number of bytes.
@@ -102,7 +62,7 @@ pub enum Limit {
 
 /// There is no room for the item, which is returned to the caller. The queue is unchanged.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Full<T> {
+pub(crate) struct Full<T> {
     /// The item that did not fit.
     pub item: T,
     /// The limit that it would exceed.
@@ -128,7 +88,7 @@ impl<T> std::error::Error for Full<T> {}
 
 /// An item taken from the queue in its turn.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Popped<T> {
+pub(crate) struct Popped<T> {
     /// The name it had.
     pub slot: Slot,
     /// How urgent it is.
@@ -143,7 +103,7 @@ pub struct Popped<T> {
 
 /// The fates of the items. `accepted` is always the sum of the others and of the queued ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
-pub struct Counts {
+pub(crate) struct Counts {
     /// Taken in.
     pub accepted: u64,
     /// Taken out in turn.
@@ -170,20 +130,8 @@ struct Class {
 
 /// A bounded queue: high before normal before low, first come first served within each, and no
 /// class waits for more than [`MAX_OVERTAKES`] + 1 items of others.
-///
-/// ```
-/// use adit_core::request::queue::{Limits, Pressure, Priority, Queue};
-/// let mut queue = Queue::new(Limits::new(2, 1024)?);
-/// let later = queue.push(Priority::Low, "later", 5, None).unwrap();
-/// assert_eq!(later.pressure, Pressure::Relaxed);
-/// queue.push(Priority::High, "now", 3, None).unwrap();
-/// assert_eq!(queue.push(Priority::High, "too many", 8, None).unwrap_err().item, "too many");
-/// assert_eq!(queue.pop().map(|popped| popped.item), Some("now"));
-/// assert_eq!(queue.remove(later.slot), Some("later"));
-/// # Ok::<(), adit_core::request::queue::ConfigError>(())
-/// ```
 #[derive(Debug, Clone)]
-pub struct Queue<T> {
+pub(crate) struct Queue<T> {
     limits: Limits,
     entries: BTreeMap<Slot, Entry<T>>,
     classes: [Class; 3],
@@ -195,7 +143,7 @@ pub struct Queue<T> {
 impl<T> Queue<T> {
     /// Returns an empty queue.
     #[must_use]
-    pub fn new(limits: Limits) -> Self {
+    pub(crate) fn new(limits: Limits) -> Self {
         Self {
             limits,
             entries: BTreeMap::new(),
@@ -211,7 +159,7 @@ impl<T> Queue<T> {
     ///
     /// # Errors
     /// When the item would exceed a limit; it is returned.
-    pub fn push(
+    pub(crate) fn push(
         &mut self,
         priority: Priority,
         item: T,
@@ -234,7 +182,7 @@ impl<T> Queue<T> {
     }
 
     /// Removes the item that is next. Deadlines are not checked: call [`Queue::expire`] first.
-    pub fn pop(&mut self) -> Option<Popped<T>> {
+    pub(crate) fn pop(&mut self) -> Option<Popped<T>> {
         let turn = self.turn()?;
         let slot = *self.class(turn).waiting.first()?;
         let Entry { priority, item, bytes, deadline } = self.take(slot)?;
@@ -252,14 +200,14 @@ impl<T> Queue<T> {
 
     /// Returns the item that is next.
     #[must_use]
-    pub fn peek(&self) -> Option<&T> {
+    pub(crate) fn peek(&self) -> Option<&T> {
         let slot = self.classes[self.turn()? as usize].waiting.first()?;
         self.entries.get(slot).map(|entry| &entry.item)
     }
 
     /// Removes the items with a deadline at `now` or before it, earliest first. Items that the
     /// caller does not take from the iterator stay.
-    pub fn expire(&mut self, now: Instant) -> impl Iterator<Item = T> {
+    pub(crate) fn expire(&mut self, now: Instant) -> impl Iterator<Item = T> {
         std::iter::from_fn(move || {
             let &(at, slot) = self.deadlines.first()?;
             if at > now {
@@ -272,7 +220,7 @@ impl<T> Queue<T> {
     }
 
     /// Removes one item by its slot, at any position; `None` when it has left.
-    pub fn remove(&mut self, slot: Slot) -> Option<T> {
+    pub(crate) fn remove(&mut self, slot: Slot) -> Option<T> {
         let entry = self.take(slot)?;
         self.counts.removed += 1;
         Some(entry.item)
@@ -280,13 +228,13 @@ impl<T> Queue<T> {
 
     /// Returns the earliest deadline of the items.
     #[must_use]
-    pub fn deadline(&self) -> Option<Deadline> {
+    pub(crate) fn deadline(&self) -> Option<Deadline> {
         self.deadlines.first().map(|&(at, _)| (at, Reason::Request))
     }
 
     /// Returns true if at least 80 % of the items or of the bytes is in use.
     #[must_use]
-    pub fn is_pressured(&self) -> bool {
+    pub(crate) fn is_pressured(&self) -> bool {
         let four_fifths = |limit: usize| limit - limit / 5;
         self.entries.len() >= four_fifths(self.limits.items)
             || self.bytes >= four_fifths(self.limits.bytes)
@@ -294,37 +242,34 @@ impl<T> Queue<T> {
 
     /// Returns [`Queue::is_pressured`] as a value.
     #[must_use]
-    pub fn pressure(&self) -> Pressure {
+    pub(crate) fn pressure(&self) -> Pressure {
         if self.is_pressured() { Pressure::Pressured } else { Pressure::Relaxed }
     }
 
     /// Returns how many items wait.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
 
     /// Returns true if no item waits.
+    #[cfg(test)]
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
     /// Returns how many bytes the waiting items count as.
+    #[cfg(test)]
     #[must_use]
-    pub const fn bytes(&self) -> usize {
+    pub(crate) const fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Returns the limits.
-    #[must_use]
-    pub const fn limits(&self) -> Limits {
-        self.limits
-    }
-
     /// Returns where the items went.
+    #[cfg(test)]
     #[must_use]
-    pub const fn counts(&self) -> Counts {
+    pub(crate) const fn counts(&self) -> Counts {
         self.counts
     }
 

@@ -491,3 +491,22 @@ fn an_unproven_refusal_ends_a_first_dial_and_no_link_that_had_been_up() {
     assert_eq!(retry.on_attempt_failed(&proven, until), Verdict::GiveUp(proven));
     assert_eq!(retry.on_attempt_failed(&unproven, until), Verdict::GiveUp(unproven));
 }
+
+#[test]
+fn a_reset_is_repaired_and_a_bad_certificate_is_not() {
+    use crate::error::{Code, Failure};
+    use crate::retry::{Attempt, Policy, Retry, Verdict};
+    use crate::rng::Rng;
+    use std::time::Instant;
+    let now = Instant::now();
+    let mut retry = Retry::new(Policy::interactive(), Rng::new([0; 32], "retry"));
+    retry.on_up(now);
+    let Verdict::Wait { attempt: 1, until } = retry.on_down(&Failure::new(Code::Reset, ""), now)
+    else {
+        panic!("a reset is repaired")
+    };
+    assert_eq!(retry.poll(now), None);
+    assert_eq!(retry.poll(until), Some(Attempt { number: 1 }));
+    let refused = Failure::new(Code::Unauthenticated, "certificate expired");
+    assert_eq!(retry.on_attempt_failed(&refused, until), Verdict::GiveUp(refused));
+}

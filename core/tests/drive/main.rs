@@ -10,12 +10,12 @@ mod tcp;
 use std::task::Poll;
 use std::time::Duration;
 
+use adit_core::ServiceName;
 use adit_core::config::{Builder, Dial};
 use adit_core::drive::io::Clock as _;
 use adit_core::drive::{Driver, Handle, Peer, drive};
 use adit_core::error::{Code, Failure};
 use adit_core::lifecycle::State;
-use adit_core::message::ServiceName;
 use adit_core::node::StreamError;
 use adit_core::testing::crypto::SeededCrypto;
 use adit_core::testing::pair;

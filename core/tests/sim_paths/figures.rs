@@ -71,7 +71,7 @@ fn bulk_moves_to_the_relay_within_40_ms_without_loss() {
     // Until its window fills the path: a transfer that does not has pauses of its own.
     scene.lab.run_for(14 * SECOND);
     // Probes alone are lost: the path looks lossy, and the transfer runs at full rate.
-    let loss = Loss::Short { most: adit_core::probe::LEN, loss: 0.4 };
+    let loss = Loss::Short { most: adit_core::relay::DISCOVERY_LEN, loss: 0.4 };
     scene.lab.internet_mut().crossing_mut(scene.agent, scene.connector).loss = loss;
     let (stall, lost) = across_the_switch(&mut scene, transfer);
     let changes = scene.lab.changes(scene.agent, scene.peer);

@@ -49,7 +49,7 @@ pub(crate) fn is_plain(datagrams: &[Vec<u8>]) -> bool {
 
 /// Returns true if it can be a probe, and not a packet of a peer.
 pub(crate) fn is_probe(datagram: &[u8]) -> bool {
-    datagram.len() == adit_core::probe::LEN && datagram[0] & FIXED_BIT == 0
+    datagram.len() == adit_core::relay::DISCOVERY_LEN && datagram[0] & FIXED_BIT == 0
 }
 
 /// Checks what a host sent: no packets to addresses from which it has not received, and few probes.

@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
+use adit_tokio::core::ServiceName;
 use adit_tokio::core::drive::{Peer, RecvHalf, SendHalf, Stream, StreamError};
 use adit_tokio::core::error::{Code, Failure};
-use adit_tokio::core::message::ServiceName;
 use bytes::Bytes;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};

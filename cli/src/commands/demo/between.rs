@@ -7,9 +7,9 @@ use std::time::Duration;
 use adit_tokio::core::config::{Config, Dial};
 use adit_tokio::core::drive::{Events, Handle, Peer};
 use adit_tokio::core::event::Event;
-use adit_tokio::core::message::Register;
 use adit_tokio::core::path::{PathClass, PathsView};
 use adit_tokio::core::relay;
+use adit_tokio::core::relay::Register;
 use adit_tokio::core::tls::{KeyDigest, Tls, Trust};
 use anyhow::Context as _;
 

@@ -5,11 +5,11 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
+use adit_tokio::core::ServiceName;
 use adit_tokio::core::backoff;
 use adit_tokio::core::config::{Config, Dial};
 use adit_tokio::core::drive::{Events, Handle, IncomingRequest, Peer};
 use adit_tokio::core::heartbeat;
-use adit_tokio::core::message::ServiceName;
 use adit_tokio::core::retry;
 use adit_tokio::core::tls::Tls;
 use bytes::Bytes;

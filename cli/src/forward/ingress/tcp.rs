@@ -8,9 +8,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use adit_tokio::core::ServiceName;
 use adit_tokio::core::drive::{Peer, Stream, StreamError};
 use adit_tokio::core::error::{Category, Code, Failure};
-use adit_tokio::core::message::ServiceName;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;

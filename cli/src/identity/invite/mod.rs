@@ -8,7 +8,7 @@ mod text;
 
 use std::fmt;
 
-use adit_tokio::core::message::ServiceName;
+use adit_tokio::core::ServiceName;
 use adit_tokio::core::tls::{Identity, KeyDigest};
 use rcgen::{CertificateParams, KeyPair, PKCS_ED25519};
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};

@@ -3,7 +3,7 @@
 //! Reading accepts any input and never panics. It distinguishes text that is no invite from an
 //! invite that was cut, was changed, or is of a later version.
 
-use adit_tokio::core::message::ServiceName;
+use adit_tokio::core::ServiceName;
 use adit_tokio::core::tls::KeyDigest;
 use data_encoding::BASE64URL_NOPAD;
 use rustls_pki_types::DnsName;

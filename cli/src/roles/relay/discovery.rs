@@ -5,7 +5,7 @@
 use std::io;
 use std::net::SocketAddr;
 
-use adit_tokio::core::probe::LEN;
+use adit_tokio::core::relay::DISCOVERY_LEN;
 use adit_tokio::core::relay::Responder;
 use tokio::net::UdpSocket;
 
@@ -54,7 +54,7 @@ fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
 
 async fn answer(socket: UdpSocket, responder: Responder) {
     // A datagram that is longer than a question is not one.
-    let mut question = [0; LEN + 1];
+    let mut question = [0; DISCOVERY_LEN + 1];
     loop {
         match socket.recv_from(&mut question).await {
             Ok((length, source)) => {

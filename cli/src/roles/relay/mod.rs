@@ -12,7 +12,7 @@ use std::num::NonZeroU32;
 use std::pin::Pin;
 
 use adit_tokio::core::config::Config;
-use adit_tokio::core::message::MAX_DISCOVERY;
+use adit_tokio::core::relay::MAX_DISCOVERY;
 use adit_tokio::core::relay::{self, Responder};
 use adit_tokio::core::tls::{KeyDigest, Tls, Trust};
 use serde::Serialize;

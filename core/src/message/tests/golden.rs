@@ -8,13 +8,15 @@ use bytes::{Bytes, BytesMut};
 
 use crate::error::{Code, Failure};
 use crate::frame::Decoder;
+use crate::message::cloud::{
+    Context, EscalationRequest, EscalationResponse, FinishReason, KnowledgeChunk, Preferences,
+    PrewarmSignal, Role, StreamChunk, StreamEnd, Turn, Usage, Verbosity,
+};
 use crate::message::{
-    Candidate, CandidateKind, Candidates, CloudMessage, Connect, Context, ControlMessage,
-    DiscoveryKey, ErrorMessage, EscalationRequest, EscalationResponse, FinishReason, Goaway,
-    Hangup, Heartbeat, HeartbeatAck, Incoming, Kind, KnowledgeChunk, Mapping, Matched, Message,
-    Open, Opened, Preferences, PrewarmSignal, Priority, Register, Registered, RelayMessage,
-    Request, Response, ResponseChunk, Role, ServerStatus, StreamChunk, StreamEnd, StreamMessage,
-    Turn, Unmatched, Unregistered, Usage, Verbosity, Welcome, Withdraw,
+    Candidate, CandidateKind, Candidates, CloudMessage, Connect, ControlMessage, DiscoveryKey,
+    ErrorMessage, Goaway, Hangup, Heartbeat, HeartbeatAck, Incoming, Kind, Mapping, Matched,
+    Message, Open, Opened, Priority, Register, Registered, RelayMessage, Request, Response,
+    ResponseChunk, ServerStatus, StreamMessage, Unmatched, Unregistered, Welcome, Withdraw,
 };
 use crate::tls::KeyDigest;
 

@@ -4,12 +4,14 @@ use bytes::{Bytes, BytesMut};
 
 use super::{decode, payload_of};
 use crate::frame::MAX_PAYLOAD;
+use crate::message::cloud::{
+    EscalationRequest, KnowledgeChunk, MAX_LIST, MAX_QUERY_CHARS, PrewarmSignal,
+};
 use crate::message::{
-    CloudMessage, ControlMessage, EncodeError, ErrorMessage, EscalationRequest, Heartbeat,
-    InvalidServiceName, KnowledgeChunk, MAX_CODE, MAX_ID, MAX_LIST, MAX_OBJECT, MAX_OBJECT_DEPTH,
-    MAX_QUERY_CHARS, MAX_SENTENCE, Message, MessageError, Object, OutOfRange, PrewarmSignal,
-    Priority, RelayMessage, Request, Response, ResponseChunk, ServerStatus, ServiceName,
-    StreamMessage,
+    CloudMessage, ControlMessage, EncodeError, ErrorMessage, Heartbeat, InvalidServiceName,
+    MAX_CODE, MAX_ID, MAX_OBJECT, MAX_OBJECT_DEPTH, MAX_SENTENCE, Message, MessageError, Object,
+    OutOfRange, Priority, RelayMessage, Request, Response, ResponseChunk, ServerStatus,
+    ServiceName, StreamMessage,
 };
 
 const GOOD: &str = r#"{"device_id":"d","timestamp":1,"sequence":2}"#;

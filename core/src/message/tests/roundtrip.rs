@@ -9,14 +9,16 @@ use proptest::test_runner::FileFailurePersistence;
 use super::{decode, payload_of};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use crate::message::cloud::{
+    Context, EscalationRequest, EscalationResponse, FinishReason, KnowledgeChunk, Preferences,
+    PrewarmSignal, Role, StreamChunk, StreamEnd, Turn, Usage, Verbosity,
+};
 use crate::message::{
-    Candidate, CandidateKind, Candidates, CloudMessage, Connect, Context, ControlMessage,
-    DiscoveryKey, ErrorMessage, EscalationRequest, EscalationResponse, FinishReason, Goaway,
-    Hangup, Heartbeat, HeartbeatAck, Incoming, Kind, KnowledgeChunk, Mapping, Matched, Message,
-    Object, Open, Opened, Preferences, PrewarmSignal, Priority, REFRESH_MS, Register, Registered,
-    RelayMessage, Request, Response, ResponseChunk, Role, ServerStatus, ServiceName, StreamChunk,
-    StreamEnd, StreamMessage, Text, Turn, Unmatched, Unregistered, Usage, Verbosity, Welcome,
-    Withdraw,
+    Candidate, CandidateKind, Candidates, CloudMessage, Connect, ControlMessage, DiscoveryKey,
+    ErrorMessage, Goaway, Hangup, Heartbeat, HeartbeatAck, Incoming, Kind, Mapping, Matched,
+    Message, Object, Open, Opened, Priority, REFRESH_MS, Register, Registered, RelayMessage,
+    Request, Response, ResponseChunk, ServerStatus, ServiceName, StreamMessage, Text, Unmatched,
+    Unregistered, Welcome, Withdraw,
 };
 use crate::tls::KeyDigest;
 

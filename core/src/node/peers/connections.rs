@@ -359,6 +359,7 @@ impl Peers {
             let Some(peer) = self.all.get_mut(&id) else { continue };
             if let Some(dialled) = &mut peer.dialled {
                 dialled.retry.on_network_change(now);
+                dialled.heartbeat.on_resume(now);
             }
             let link = peer.link.as_ref().map(|link| link.connection);
             // An overlay connection has a constant address: its paths change.

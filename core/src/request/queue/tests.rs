@@ -1,8 +1,6 @@
 //! Tests of the order, limits, deadlines and accounting of the queue.
 
-use super::{
-    Accepted, ConfigError, Counts, Limit, Limits, MAX_OVERTAKES, Pressure, Priority, Queue, Slot,
-};
+use super::{Accepted, Counts, Limit, Limits, MAX_OVERTAKES, Pressure, Priority, Queue, Slot};
 use crate::timer::{Reason, anchor};
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence::Direct;
@@ -59,7 +57,7 @@ fn pressure_begins_at_four_fifths_of_the_items() {
 
 #[test]
 fn pressure_begins_at_four_fifths_of_the_bytes() {
-    let mut queue = Queue::new(Limits::new(100, 1_000).unwrap());
+    let mut queue = Queue::new(Limits { items: 100, bytes: 1_000 });
     assert_eq!(queue.push(Priority::Low, (), 799, None).unwrap().pressure, Pressure::Relaxed);
     assert_eq!(queue.push(Priority::Low, (), 1, None).unwrap().pressure, Pressure::Pressured);
 }
@@ -67,7 +65,7 @@ fn pressure_begins_at_four_fifths_of_the_bytes() {
 #[test]
 fn a_small_queue_is_pressured_only_from_four_fifths_on() {
     for (items, at) in [(1, 1), (3, 3), (4, 4), (5, 4), (9, 8)] {
-        let mut queue = Queue::new(Limits::new(items, 1).unwrap());
+        let mut queue = Queue::new(Limits { items, bytes: 1 });
         let first = (1..=items).find(|_| {
             queue.push(Priority::Low, (), 0, None).unwrap().pressure == Pressure::Pressured
         });
@@ -167,17 +165,8 @@ fn an_item_leaves_once_by_whichever_way() {
 }
 
 #[test]
-fn limits_of_zero_are_refused() {
-    assert_eq!(Limits::new(0, 1), Err(ConfigError::NoItems));
-    assert_eq!(Limits::new(1, 0), Err(ConfigError::NoBytes));
-    let least = Limits::new(1, 1).unwrap();
-    assert_eq!((least.items(), least.bytes()), (1, 1));
-    assert_eq!(Queue::<()>::new(least).limits(), least);
-}
-
-#[test]
 fn a_refusal_says_which_limit_and_shows_no_item() {
-    let mut queue = Queue::new(Limits::new(1, 1).unwrap());
+    let mut queue = Queue::new(Limits { items: 1, bytes: 1 });
     let bytes = queue.push(Priority::Low, "secret", 2, None).unwrap_err();
     queue.push(Priority::Low, "", 1, None).unwrap();
     let items = queue.push(Priority::Low, "secret", 0, None).unwrap_err();
@@ -236,7 +225,7 @@ proptest! {
     #[test]
     fn nothing_is_lost_starved_or_out_of_order(ops in ops()) {
         let mut now = anchor();
-        let limits = Limits::new(30, 500).unwrap();
+        let limits = Limits { items: 30, bytes: 500 };
         let mut queue = Queue::new(limits);
         let mut model: Vec<Waiting> = Vec::new();
         let mut slots = Vec::new();
@@ -308,4 +297,16 @@ fn push(queue: &mut Queue<&'static str>, item: &'static str) -> Accepted {
 
 fn drain(queue: &mut Queue<&'static str>) -> Vec<&'static str> {
     std::iter::from_fn(|| queue.pop()).map(|popped| popped.item).collect()
+}
+
+#[test]
+fn a_full_queue_and_its_order() {
+    use crate::request::queue::{Limits, Pressure, Priority, Queue};
+    let mut queue = Queue::new(Limits { items: 2, bytes: 1024 });
+    let later = queue.push(Priority::Low, "later", 5, None).unwrap();
+    assert_eq!(later.pressure, Pressure::Relaxed);
+    queue.push(Priority::High, "now", 3, None).unwrap();
+    assert_eq!(queue.push(Priority::High, "too many", 8, None).unwrap_err().item, "too many");
+    assert_eq!(queue.pop().map(|popped| popped.item), Some("now"));
+    assert_eq!(queue.remove(later.slot), Some("later"));
 }

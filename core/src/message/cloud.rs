@@ -1,4 +1,5 @@
-//! Escalation: a query to a model of the edge, and its answer, whole or streamed.
+//! Messages between a device and an edge that runs a model for it: a query with its answer, whole or
+//! streamed, and the notice that queries may follow soon.
 //!
 //! Decides the fields and their ranges. Never decides which model answers, or what it costs.
 
@@ -6,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::control::id;
 use super::json::JsonBody;
-use super::{MAX_ID, OutOfRange, Text};
+use super::{MAX_ID, MAX_SENTENCE, OutOfRange, Text};
 
 /// Longest query, in characters.
 pub const MAX_QUERY_CHARS: usize = 100_000;
@@ -40,6 +41,7 @@ pub struct EscalationRequest {
 
 impl EscalationRequest {
     /// Returns a query with every default.
+    #[cfg(any(test, feature = "testing"))]
     #[must_use]
     pub fn new(request_id: impl Into<String>, query: impl Into<Text>) -> Self {
         Self {
@@ -251,5 +253,31 @@ pub struct StreamEnd {
 impl JsonBody for StreamEnd {
     fn check(&self) -> Result<(), OutOfRange> {
         id(&self.request_id, "request_id")
+    }
+}
+
+/// The sender's GPU is busy: it may soon escalate.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PrewarmSignal {
+    /// The sender: 1 to [`MAX_ID`] bytes.
+    pub device_id: String,
+    /// When it was sent, in milliseconds since the Unix epoch.
+    pub timestamp: u64,
+    /// Usage of the GPU in per cent, 0 to 100.
+    pub gpu_usage: f32,
+    /// Temperature of the GPU in degrees Celsius, -273 to 1,000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu_temp: Option<f32>,
+    /// Why it was sent, for a person: up to [`MAX_SENTENCE`] bytes.
+    pub reason: String,
+}
+
+impl JsonBody for PrewarmSignal {
+    fn check(&self) -> Result<(), OutOfRange> {
+        id(&self.device_id, "device_id")?;
+        OutOfRange::unless((0.0..=100.0).contains(&self.gpu_usage), "gpu_usage")?;
+        let temp = self.gpu_temp.unwrap_or(0.0);
+        OutOfRange::unless((-273.0..=1000.0).contains(&temp), "gpu_temp")?;
+        OutOfRange::unless(self.reason.len() <= MAX_SENTENCE, "reason")
     }
 }
