@@ -141,11 +141,11 @@ pub struct Config {
     pub(crate) tls: Tls,
     pub(crate) device_id: String,
     pub(crate) listening: bool,
-    pub(crate) relay: Option<relay::Config>,
+    pub(crate) relay: Option<relay::RelayConfig>,
     pub(crate) path: path::PathConfig,
     pub(crate) transport: Transport,
     pub(crate) limits: Limits,
-    pub(crate) heartbeat: heartbeat::Config,
+    pub(crate) heartbeat: heartbeat::HeartbeatConfig,
     pub(crate) retry: retry::Policy,
     pub(crate) request_timeout: Duration,
     pub(crate) drain: Duration,
@@ -162,7 +162,7 @@ impl Config {
             path: path::PathConfig::default(),
             transport: Transport::default(),
             limits: Limits::default(),
-            heartbeat: heartbeat::Config::default(),
+            heartbeat: heartbeat::HeartbeatConfig::default(),
             retry: retry::Policy::default(),
             request_timeout: Duration::from_secs(60),
             drain: Duration::from_secs(5),
@@ -205,7 +205,7 @@ impl Builder {
 
     /// Makes the node a relay, which accepts every client that its trust admits and passes packets
     /// between them. Default: not a relay.
-    pub fn relay(mut self, relay: relay::Config) -> Self {
+    pub fn relay(mut self, relay: relay::RelayConfig) -> Self {
         self.0.relay = Some(relay);
         self.0.listening = true;
         self
@@ -230,7 +230,7 @@ impl Builder {
     }
 
     /// Sets the heartbeat schedule.
-    pub fn heartbeat(mut self, heartbeat: heartbeat::Config) -> Self {
+    pub fn heartbeat(mut self, heartbeat: heartbeat::HeartbeatConfig) -> Self {
         self.0.heartbeat = heartbeat;
         self
     }

@@ -43,7 +43,7 @@ impl Trio {
         let issued = Pki::new().issue(RELAY, Role::Connector);
         let provider = world.crypto(relay).provider();
         let tls = Tls::with_provider(issued.identity(), Trust::anyone(), provider);
-        let config = Config::builder(tls).relay(relay::Config::default()).build().unwrap();
+        let config = Config::builder(tls).relay(relay::RelayConfig::default()).build().unwrap();
         world.start(relay, config, 1);
         for (host, name, role) in
             [(agent, "agent", Role::Agent), (connector, CONNECTOR, Role::Connector)]

@@ -169,7 +169,8 @@ fn runtime() -> Runtime {
 fn config(name: &str, listening: bool) -> Config {
     let day = Duration::from_secs(86_400);
     let always = Validity { not_before: day, not_after: day * 365 * 100 };
-    let (pki, beat) = (Pki::new(), heartbeat::Config::builder().interval(BEAT).ack_within(BEAT));
+    let (pki, beat) =
+        (Pki::new(), heartbeat::HeartbeatConfig::builder().interval(BEAT).ack_within(BEAT));
     let identity = pki.issue_valid(name, Role::Connector, always).identity();
     Config::builder(Tls::new(identity, pki.trust()))
         .listening(listening)

@@ -200,7 +200,7 @@ pub(crate) fn build(builder: Builder, beat: HeartbeatConfig) -> Result<Config, E
     let wrong = |error: &dyn std::fmt::Display| {
         ExitError::in_file(format!("{error}; correct it or leave it out"))
     };
-    let heartbeat = heartbeat::Config::builder()
+    let heartbeat = heartbeat::HeartbeatConfig::builder()
         .interval(beat.interval)
         .ack_within(beat.ack_within)
         .dead_after(beat.dead_after)

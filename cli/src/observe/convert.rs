@@ -71,10 +71,10 @@ impl From<Credential> for CredentialStatus {
     }
 }
 
-impl From<lifecycle::View> for LifecycleStatus {
-    fn from(view: lifecycle::View) -> Self {
-        use lifecycle::{Kind, View};
-        let in_state = |kind: Kind, age_ms| Self {
+impl From<lifecycle::StateView> for LifecycleStatus {
+    fn from(view: lifecycle::StateView) -> Self {
+        use lifecycle::{StateKind, StateView};
+        let in_state = |kind: StateKind, age_ms| Self {
             state: kind.as_str().into(),
             age_ms,
             latency_ms: None,
@@ -83,18 +83,18 @@ impl From<lifecycle::View> for LifecycleStatus {
             error: None,
         };
         match view {
-            View::Disconnected => in_state(Kind::Disconnected, None),
-            View::Connecting { age_ms } => in_state(Kind::Connecting, Some(age_ms)),
-            View::Connected { age_ms, latency_ms } => {
-                Self { latency_ms, ..in_state(Kind::Connected, Some(age_ms)) }
+            StateView::Disconnected => in_state(StateKind::Disconnected, None),
+            StateView::Connecting { age_ms } => in_state(StateKind::Connecting, Some(age_ms)),
+            StateView::Connected { age_ms, latency_ms } => {
+                Self { latency_ms, ..in_state(StateKind::Connected, Some(age_ms)) }
             }
-            View::Reconnecting { age_ms, attempt, last_error } => Self {
+            StateView::Reconnecting { age_ms, attempt, last_error } => Self {
                 attempt: Some(attempt),
                 last_error: Some((&last_error).into()),
-                ..in_state(Kind::Reconnecting, Some(age_ms))
+                ..in_state(StateKind::Reconnecting, Some(age_ms))
             },
-            View::Failed { age_ms, error } => {
-                Self { error: Some((&error).into()), ..in_state(Kind::Failed, Some(age_ms)) }
+            StateView::Failed { age_ms, error } => {
+                Self { error: Some((&error).into()), ..in_state(StateKind::Failed, Some(age_ms)) }
             }
         }
     }
@@ -197,8 +197,8 @@ impl From<PathView> for CandidatePairStatus {
     }
 }
 
-impl From<relay::View> for RelayStatus {
-    fn from(view: relay::View) -> Self {
+impl From<relay::RelayView> for RelayStatus {
+    fn from(view: relay::RelayView) -> Self {
         Self {
             clients: view.clients,
             guests: view.guests,

@@ -151,7 +151,7 @@ pub(crate) struct PeerStatus {
     pub(crate) healthy: bool,
     pub(crate) latency: Option<LatencyStatus>,
     #[serde(default)]
-    pub(crate) heartbeats: heartbeat::Stats,
+    pub(crate) heartbeats: heartbeat::HeartbeatStats,
     pub(crate) transport: Statistics,
     pub(crate) rtt_ms: Option<f64>,
     #[serde(default)]

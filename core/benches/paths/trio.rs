@@ -122,7 +122,7 @@ impl Trio {
         };
         let relay = Pki::new().issue("relay", Role::Connector);
         let key = KeyDigest::of_certificate(&relay.chain()[0]).ok_or("no certificate")?;
-        let free = relay::Config {
+        let free = relay::RelayConfig {
             bytes_per_second: 1 << 40,
             bytes_at_once: 1 << 30,
             ..Default::default()

@@ -11,10 +11,12 @@ fn address(number: u32) -> IpAddr {
     IpAddr::V4(number.into())
 }
 
-fn ticket(verdict: Verdict) -> Ticket {
+fn ticket(verdict: AdmissionDecision) -> Ticket {
     match verdict {
-        Verdict::Accept(ticket) => ticket,
-        other @ (Verdict::Retry | Verdict::Refuse | Verdict::Ignore) => panic!("{other:?}"),
+        AdmissionDecision::Accept(ticket) => ticket,
+        other @ (AdmissionDecision::Retry
+        | AdmissionDecision::Refuse
+        | AdmissionDecision::Ignore) => panic!("{other:?}"),
     }
 }
 
@@ -29,7 +31,7 @@ fn an_address_need_not_prove_itself_while_few_handshakes_are_under_way() {
     let mut gate = Admission::new(&Limits { handshakes_before_retry: 3, ..Limits::default() });
     let mut tickets: Vec<_> =
         (0..3).map(|n| ticket(gate.decide(address(n), false, 0, now))).collect();
-    assert_eq!(gate.decide(address(9), false, 0, now), Verdict::Retry);
+    assert_eq!(gate.decide(address(9), false, 0, now), AdmissionDecision::Retry);
     gate.release(tickets.remove(0), now);
     tickets.push(ticket(gate.decide(address(9), false, 0, now)));
     assert_eq!(gate.stats().under_way, 3);
@@ -42,9 +44,9 @@ fn addresses_that_are_not_proven_have_one_rate_together() {
         let ticket = ticket(gate.decide(address(n), false, 0, now));
         gate.release(ticket, now);
     }
-    assert_eq!(gate.decide(address(128), false, 0, now), Verdict::Retry);
+    assert_eq!(gate.decide(address(128), false, 0, now), AdmissionDecision::Retry);
     let back = now + SECOND / 64;
-    assert_eq!(gate.decide(address(129), false, 0, back - TICK), Verdict::Retry);
+    assert_eq!(gate.decide(address(129), false, 0, back - TICK), AdmissionDecision::Retry);
     let _ = ticket(gate.decide(address(129), false, 0, back));
     // A source that proves its address is not subject to this limit.
     let _ = ticket(gate.decide(address(130), true, 0, back));
@@ -55,11 +57,11 @@ fn a_proven_source_may_have_its_share_under_way_and_not_one_more() {
     let (now, mut gate) = (anchor(), Admission::new(&Limits::default()));
     let mut tickets: Vec<_> =
         (0..32).map(|_| ticket(gate.decide(address(1), true, 0, now))).collect();
-    assert_eq!(gate.decide(address(1), true, 0, now), Verdict::Ignore);
+    assert_eq!(gate.decide(address(1), true, 0, now), AdmissionDecision::Ignore);
     let _ = ticket(gate.decide(address(2), true, 0, now));
     gate.release(tickets.remove(0), now);
     let _ = ticket(gate.decide(address(1), true, 0, now));
-    assert_eq!(gate.decide(address(1), true, 0, now), Verdict::Ignore);
+    assert_eq!(gate.decide(address(1), true, 0, now), AdmissionDecision::Ignore);
 }
 
 #[test]
@@ -69,11 +71,11 @@ fn a_proven_source_may_begin_as_many_a_second_as_its_rate_and_not_one_more() {
         let ticket = ticket(gate.decide(address(1), true, 0, now));
         gate.release(ticket, now);
     }
-    assert_eq!(gate.decide(address(1), true, 0, now), Verdict::Ignore);
+    assert_eq!(gate.decide(address(1), true, 0, now), AdmissionDecision::Ignore);
     let other = ticket(gate.decide(address(2), true, 0, now));
     gate.release(other, now);
     let back = now + SECOND / 64;
-    assert_eq!(gate.decide(address(1), true, 0, back - TICK), Verdict::Ignore);
+    assert_eq!(gate.decide(address(1), true, 0, back - TICK), AdmissionDecision::Ignore);
     let _ = ticket(gate.decide(address(1), true, 0, back));
 }
 
@@ -84,7 +86,7 @@ fn the_share_of_a_source_shrinks_with_what_is_free_and_is_never_nothing() {
         let mut gate = Admission::new(&Limits::default());
         let _held = fill(&mut gate, taken, now);
         let mut began = 0;
-        while let Verdict::Accept(_) = gate.decide(address(1), true, 0, now) {
+        while let AdmissionDecision::Accept(_) = gate.decide(address(1), true, 0, now) {
             began += 1;
         }
         assert_eq!(began, share, "with {taken} of others under way");
@@ -96,8 +98,8 @@ fn nothing_is_taken_up_beyond_the_handshakes_in_all() {
     let (now, mut gate) = (anchor(), Admission::new(&Limits::default()));
     let mut held = fill(&mut gate, 511, now);
     held.push(ticket(gate.decide(address(1), true, 0, now)));
-    assert_eq!(gate.decide(address(2), true, 0, now), Verdict::Ignore);
-    assert_eq!(gate.decide(address(3), false, 0, now), Verdict::Retry);
+    assert_eq!(gate.decide(address(2), true, 0, now), AdmissionDecision::Ignore);
+    assert_eq!(gate.decide(address(3), false, 0, now), AdmissionDecision::Retry);
     gate.release(held.remove(0), now);
     let _ = ticket(gate.decide(address(2), true, 0, now));
 }
@@ -107,7 +109,7 @@ fn connections_at_the_limit_of_peers_leave_no_room_for_another() {
     let (now, mut gate) = (anchor(), Admission::new(&Limits { peers: 5, ..Limits::default() }));
     let _ = ticket(gate.decide(address(1), false, 4, now));
     for is_proven in [false, true] {
-        assert_eq!(gate.decide(address(1), is_proven, 5, now), Verdict::Refuse);
+        assert_eq!(gate.decide(address(1), is_proven, 5, now), AdmissionDecision::Refuse);
     }
 }
 
@@ -117,7 +119,7 @@ fn forged_addresses_fill_no_table() {
     let mut held = Vec::new();
     for n in 0..100_000 {
         now += Duration::from_micros(600);
-        if let Verdict::Accept(ticket) = gate.decide(address(n), false, 0, now) {
+        if let AdmissionDecision::Accept(ticket) = gate.decide(address(n), false, 0, now) {
             held.push(ticket);
         }
     }
@@ -153,8 +155,8 @@ fn the_source_that_would_be_forgotten_first_goes_when_there_are_too_many() {
         gate.release(ticket, later);
         assert!(gate.stats().sources < MAX_SOURCES);
     }
-    assert!(!gate.sources.contains_key(&Source::of(second)));
-    assert!(gate.sources.contains_key(&Source::of(address(70_199))));
+    assert!(!gate.sources.contains_key(&SourceNetwork::of(second)));
+    assert!(gate.sources.contains_key(&SourceNetwork::of(address(70_199))));
 }
 
 proptest! {
@@ -181,8 +183,8 @@ proptest! {
             now += Duration::from_millis(wait);
             if ends && !held.is_empty() {
                 gate.release(held.swap_remove(who as usize % held.len()), now);
-            } else if let Verdict::Accept(ticket) = gate.decide(address(who), is_proven, 0, now) {
-                prop_assert_eq!(ticket.0, is_proven.then(|| Source::of(address(who))));
+            } else if let AdmissionDecision::Accept(ticket) = gate.decide(address(who), is_proven, 0, now) {
+                prop_assert_eq!(ticket.0, is_proven.then(|| SourceNetwork::of(address(who))));
                 held.push(ticket);
             }
             prop_assert_eq!(gate.stats().under_way, held.len());

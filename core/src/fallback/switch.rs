@@ -141,7 +141,7 @@ impl Switch {
     /// A relay to which nothing was sent, with jitter from this generator.
     #[must_use]
     pub(super) fn new(rng: Rng) -> Self {
-        let delays = backoff::Config::builder().initial(Duration::from_millis(500)).build();
+        let delays = backoff::BackoffConfig::builder().initial(Duration::from_millis(500)).build();
         Self {
             state: FallbackState::Udp,
             until: None,

@@ -75,9 +75,9 @@ macro_rules! messages {
         /// The kinds of message this version knows.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[non_exhaustive]
-        pub enum Kind { $($($(#[$doc])* $name,)*)* }
+        pub enum MessageKind { $($($(#[$doc])* $name,)*)* }
 
-        impl Kind {
+        impl MessageKind {
             /// Every kind there is, group by group.
             pub const ALL: &'static [Self] = &[$($(Self::$name,)*)*];
 
@@ -103,8 +103,8 @@ macro_rules! messages {
             impl $enum {
                 /// Returns the kind of the message.
                 #[must_use]
-                pub const fn kind(&self) -> Kind {
-                    match self { $(Self::$name(_) => Kind::$name,)* }
+                pub const fn kind(&self) -> MessageKind {
+                    match self { $(Self::$name(_) => MessageKind::$name,)* }
                 }
 
                 fn write(&self, out: &mut BytesMut) -> Result<(), EncodeError> {
@@ -121,7 +121,7 @@ macro_rules! messages {
         impl Message {
             /// Returns the kind of the message.
             #[must_use]
-            pub const fn kind(&self) -> Kind {
+            pub const fn kind(&self) -> MessageKind {
                 match self { $(Self::$group(message) => message.kind(),)* }
             }
 
@@ -131,8 +131,8 @@ macro_rules! messages {
             /// # Errors
             /// [`MessageError`] names the place in the payload, and quotes none of it.
             pub fn decode(kind: u8, payload: Bytes) -> Result<Option<Self>, MessageError> {
-                Ok(match Kind::from_wire(kind) {
-                    $($(Some(Kind::$name) => {
+                Ok(match MessageKind::from_wire(kind) {
+                    $($(Some(MessageKind::$name) => {
                         Some(Self::$group($enum::$name(Body::read(payload)?)))
                     })*)*
                     None => None,

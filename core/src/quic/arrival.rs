@@ -9,7 +9,7 @@ use std::time::Instant;
 use quinn_proto::{EndpointEvent, Incoming};
 
 use super::{Connection, ConnectionId, Endpoint, Event, Layer, Outgoing, ours};
-use crate::admission::{Ticket, Verdict};
+use crate::admission::{AdmissionDecision, Ticket};
 use crate::error::{Code, Failure};
 use crate::transmit;
 
@@ -51,8 +51,8 @@ impl Endpoint {
         let passed = self.connections.len() - self.admission.stats().under_way;
         let is_proven = incoming.remote_address_validated();
         match self.admission.decide(address, is_proven, passed, now) {
-            Verdict::Accept(ticket) => self.accept(incoming, ticket, size, now),
-            Verdict::Retry => {
+            AdmissionDecision::Accept(ticket) => self.accept(incoming, ticket, size, now),
+            AdmissionDecision::Retry => {
                 // Err would mean that it already carries a token.
                 if let Ok(transmit) = self.inner.retry(incoming, &mut answer) {
                     self.respond(&transmit, answer);
@@ -61,12 +61,12 @@ impl Endpoint {
                 drop(self.issued.take());
                 None
             }
-            Verdict::Refuse => {
+            AdmissionDecision::Refuse => {
                 let transmit = self.inner.refuse(incoming, &mut answer);
                 self.respond(&transmit, answer);
                 None
             }
-            Verdict::Ignore => {
+            AdmissionDecision::Ignore => {
                 self.inner.ignore(incoming);
                 None
             }

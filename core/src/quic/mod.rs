@@ -226,7 +226,7 @@ impl Endpoint {
     }
 
     /// Returns the results of the handshakes that others began.
-    pub(crate) fn admission(&self) -> admission::Stats {
+    pub(crate) fn admission(&self) -> admission::AdmissionStats {
         self.admission.stats()
     }
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::Relay;
-use super::client::End;
+use super::client::ChannelEnd;
 use super::shutting_down;
 use crate::error::{Code, Failure};
 use crate::id::PeerId;
@@ -97,9 +97,9 @@ impl Relay {
         let key = self.clients.get(&caller)?.key;
         let there = self.clients.get_mut(&connector)?.next_channel();
         let here = self.clients.get_mut(&caller)?.next_channel();
-        let end = End { partner: connector, number: there, is_caller: true };
+        let end = ChannelEnd { partner: connector, number: there, is_caller: true };
         self.clients.get_mut(&caller)?.insert(here, end);
-        let end = End { partner: caller, number: here, is_caller: false };
+        let end = ChannelEnd { partner: caller, number: here, is_caller: false };
         self.clients.get_mut(&connector)?.insert(there, end);
         self.channels += 1;
         let incoming = Incoming { channel: there, service: service.clone(), key };
@@ -121,7 +121,7 @@ impl Relay {
         &mut self,
         client: PeerId,
         why: &Failure,
-        which: impl Fn(&End) -> bool,
+        which: impl Fn(&ChannelEnd) -> bool,
     ) {
         let Some(attached) = self.clients.get(&client) else { return };
         let ends = attached.channels.iter().filter(|(_, end)| which(end));
@@ -142,7 +142,7 @@ impl Relay {
         let Some(registration) = self.registry.get(connector) else { return };
         let Some(attached) = self.clients.get(&connector) else { return };
         let ends = attached.channels.iter().filter(|(_, end)| !end.is_caller);
-        let refused: Vec<(u32, End)> = ends
+        let refused: Vec<(u32, ChannelEnd)> = ends
             .filter(|(_, end)| {
                 let caller = self.clients.get(&end.partner);
                 !caller.is_some_and(|it| registration.admits(it.key, it.mesh, it.serial))
@@ -162,7 +162,7 @@ impl Relay {
     }
 
     /// Removes both ends of a channel; returns the one that was here.
-    fn close(&mut self, client: PeerId, number: u32) -> Option<End> {
+    fn close(&mut self, client: PeerId, number: u32) -> Option<ChannelEnd> {
         let end = self.clients.get_mut(&client)?.remove(number)?;
         if let Some(partner) = self.clients.get_mut(&end.partner) {
             partner.remove(end.number);

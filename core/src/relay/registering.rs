@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::Relay;
-use super::registry::Registration;
+use super::registry::ConnectorRegistration;
 use super::shutting_down;
 use crate::error::{Code, Failure};
 use crate::id::PeerId;
@@ -20,7 +20,7 @@ impl Relay {
                 if let Some(ghost) = ghost {
                     self.evict(ghost, client);
                 }
-                self.install(client, Registration::new(mesh, register, now), now);
+                self.install(client, ConnectorRegistration::new(mesh, register, now), now);
                 let registered = Registered { refresh_ms: self.config.refresh_ms() };
                 self.say(client, Message::Relay(RelayMessage::Registered(registered)));
             }
@@ -98,7 +98,7 @@ impl Relay {
         self.counters.evicted += 1;
     }
 
-    fn install(&mut self, client: PeerId, registration: Registration, now: Instant) {
+    fn install(&mut self, client: PeerId, registration: ConnectorRegistration, now: Instant) {
         let before = self.registry.get(client).map(|it| it.name.clone());
         if before.is_some_and(|name| name != registration.name) {
             let gone = Failure::new(Code::PeerGone, "the connector has another name now");

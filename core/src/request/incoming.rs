@@ -9,7 +9,7 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 
 use crate::error::{Code, Failure, Misuse};
 use crate::frame::{self, MAX_PAYLOAD};
-use crate::message::{ErrorMessage, Kind, Message, StreamMessage};
+use crate::message::{ErrorMessage, Message, MessageKind, StreamMessage};
 
 /// Bytes of a streamed answer that may wait to be written before its producer must pause.
 pub(crate) const STREAM_BUFFER: usize = 256 << 10;
@@ -41,7 +41,7 @@ impl Incoming {
         if self.state != State::Offered {
             return Err(Misuse::WrongState);
         }
-        self.push(Kind::Response, &[], body)?;
+        self.push(MessageKind::Response, &[], body)?;
         self.state = State::Answered;
         Ok(())
     }
@@ -60,7 +60,7 @@ impl Incoming {
         let mut head = [0; 9];
         head[..8].copy_from_slice(&sequence.to_be_bytes());
         head[8] = is_final.into();
-        self.push(Kind::ResponseChunk, &head, body)?;
+        self.push(MessageKind::ResponseChunk, &head, body)?;
         self.state = if is_final { State::Answered } else { State::Streaming(sequence + 1) };
         Ok(true)
     }
@@ -82,7 +82,7 @@ impl Incoming {
         Ok(())
     }
 
-    fn push(&mut self, kind: Kind, head: &[u8], body: Bytes) -> Result<(), Misuse> {
+    fn push(&mut self, kind: MessageKind, head: &[u8], body: Bytes) -> Result<(), Misuse> {
         let length = head.len() + body.len();
         if length > MAX_PAYLOAD {
             return Err(Misuse::OverLimit);

@@ -14,10 +14,10 @@ use std::time::Instant;
 /// their deadlines unsent; with 16, urgent ones keep nine tenths of the turns.
 pub const MAX_OVERTAKES: u32 = 16;
 
-/// An error in [`Limits`].
+/// An error in [`QueueLimits`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum ConfigError {
+pub enum QueueLimitsError {
     /// A queue for no items would refuse everything.
     #[error("a queue must have room for at least one item")]
     NoItems,
@@ -26,25 +26,25 @@ pub enum ConfigError {
     NoBytes,
 }
 
-/// How much a [`Queue`] holds; every value of this type is usable.
+/// How much a [`PriorityQueue`] holds; every value of this type is usable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub struct QueueLimits {
     items: usize,
     bytes: usize,
 }
 
-impl Limits {
+impl QueueLimits {
     /// Limits in items and in bytes. The defaults are 100 items, which a reconnect sends
     /// immediately, and 32 MiB, which is three requests of the largest size.
     ///
     /// # Errors
     /// When either is zero.
-    pub const fn new(items: usize, bytes: usize) -> Result<Self, ConfigError> {
+    pub const fn new(items: usize, bytes: usize) -> Result<Self, QueueLimitsError> {
         if items == 0 {
-            return Err(ConfigError::NoItems);
+            return Err(QueueLimitsError::NoItems);
         }
         if bytes == 0 {
-            return Err(ConfigError::NoBytes);
+            return Err(QueueLimitsError::NoBytes);
         }
         Ok(Self { items, bytes })
     }
@@ -62,7 +62,7 @@ impl Limits {
     }
 }
 
-impl Default for Limits {
+impl Default for QueueLimits {
     fn default() -> Self {
         Self { items: 100, bytes: 32 * 1024 * 1024 }
     }
@@ -85,7 +85,7 @@ pub struct Slot(u64);
 /// An accepted item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Accepted {
-    /// Its name, for [`Queue::remove`].
+    /// Its name, for [`PriorityQueue::remove`].
     pub slot: Slot,
     /// The pressure of the queue including it.
     pub pressure: Pressure,
@@ -155,7 +155,7 @@ pub struct Counts {
 }
 
 #[derive(Debug, Clone)]
-struct Entry<T> {
+struct QueuedItem<T> {
     priority: Priority,
     item: T,
     bytes: usize,
@@ -163,7 +163,7 @@ struct Entry<T> {
 }
 
 #[derive(Debug, Clone, Default)]
-struct Class {
+struct ClassQueue {
     waiting: BTreeSet<Slot>,
     overtaken: u32,
 }
@@ -172,30 +172,30 @@ struct Class {
 /// class waits for more than [`MAX_OVERTAKES`] + 1 items of others.
 ///
 /// ```
-/// use adit_core::request::queue::{Limits, Pressure, Priority, Queue};
-/// let mut queue = Queue::new(Limits::new(2, 1024)?);
+/// use adit_core::request::queue::{QueueLimits, Pressure, Priority, PriorityQueue};
+/// let mut queue = PriorityQueue::new(QueueLimits::new(2, 1024)?);
 /// let later = queue.push(Priority::Low, "later", 5, None).unwrap();
 /// assert_eq!(later.pressure, Pressure::Relaxed);
 /// queue.push(Priority::High, "now", 3, None).unwrap();
 /// assert_eq!(queue.push(Priority::High, "too many", 8, None).unwrap_err().item, "too many");
 /// assert_eq!(queue.pop().map(|popped| popped.item), Some("now"));
 /// assert_eq!(queue.remove(later.slot), Some("later"));
-/// # Ok::<(), adit_core::request::queue::ConfigError>(())
+/// # Ok::<(), adit_core::request::queue::QueueLimitsError>(())
 /// ```
 #[derive(Debug, Clone)]
-pub struct Queue<T> {
-    limits: Limits,
-    entries: BTreeMap<Slot, Entry<T>>,
-    classes: [Class; 3],
+pub struct PriorityQueue<T> {
+    limits: QueueLimits,
+    entries: BTreeMap<Slot, QueuedItem<T>>,
+    classes: [ClassQueue; 3],
     deadlines: BTreeSet<(Instant, Slot)>,
     bytes: usize,
     counts: Counts,
 }
 
-impl<T> Queue<T> {
+impl<T> PriorityQueue<T> {
     /// Returns an empty queue.
     #[must_use]
-    pub fn new(limits: Limits) -> Self {
+    pub fn new(limits: QueueLimits) -> Self {
         Self {
             limits,
             entries: BTreeMap::new(),
@@ -207,7 +207,7 @@ impl<T> Queue<T> {
     }
 
     /// Adds an item that counts as `bytes`. A `deadline` in the past is accepted too, and expires
-    /// with the next [`Queue::expire`].
+    /// with the next [`PriorityQueue::expire`].
     ///
     /// # Errors
     /// When the item would exceed a limit; it is returned.
@@ -229,15 +229,15 @@ impl<T> Queue<T> {
         self.bytes += bytes;
         self.class(priority).waiting.insert(slot);
         self.deadlines.extend(deadline.map(|at| (at, slot)));
-        self.entries.insert(slot, Entry { priority, item, bytes, deadline });
+        self.entries.insert(slot, QueuedItem { priority, item, bytes, deadline });
         Ok(Accepted { slot, pressure: self.pressure() })
     }
 
-    /// Removes the item that is next. Deadlines are not checked: call [`Queue::expire`] first.
+    /// Removes the item that is next. Deadlines are not checked: call [`PriorityQueue::expire`] first.
     pub fn pop(&mut self) -> Option<Popped<T>> {
         let turn = self.turn()?;
         let slot = *self.class(turn).waiting.first()?;
-        let Entry { priority, item, bytes, deadline } = self.take(slot)?;
+        let QueuedItem { priority, item, bytes, deadline } = self.take(slot)?;
         self.counts.delivered += 1;
         for other in Priority::ALL {
             let class = self.class(other);
@@ -292,7 +292,7 @@ impl<T> Queue<T> {
             || self.bytes >= four_fifths(self.limits.bytes)
     }
 
-    /// Returns [`Queue::is_pressured`] as a value.
+    /// Returns [`PriorityQueue::is_pressured`] as a value.
     #[must_use]
     pub fn pressure(&self) -> Pressure {
         if self.is_pressured() { Pressure::Pressured } else { Pressure::Relaxed }
@@ -318,7 +318,7 @@ impl<T> Queue<T> {
 
     /// Returns the limits.
     #[must_use]
-    pub const fn limits(&self) -> Limits {
+    pub const fn limits(&self) -> QueueLimits {
         self.limits
     }
 
@@ -338,11 +338,11 @@ impl<T> Queue<T> {
             .or_else(|| Priority::ALL.into_iter().find(waits))
     }
 
-    const fn class(&mut self, priority: Priority) -> &mut Class {
+    const fn class(&mut self, priority: Priority) -> &mut ClassQueue {
         &mut self.classes[priority as usize]
     }
 
-    fn take(&mut self, slot: Slot) -> Option<Entry<T>> {
+    fn take(&mut self, slot: Slot) -> Option<QueuedItem<T>> {
         let entry = self.entries.remove(&slot)?;
         self.bytes -= entry.bytes;
         let class = self.class(entry.priority);
@@ -357,9 +357,9 @@ impl<T> Queue<T> {
     }
 }
 
-impl<T> Default for Queue<T> {
+impl<T> Default for PriorityQueue<T> {
     fn default() -> Self {
-        Self::new(Limits::default())
+        Self::new(QueueLimits::default())
     }
 }
 

@@ -14,7 +14,7 @@ use crate::error::{Code, Failure};
 use crate::id::PeerId;
 use crate::message::{Connect, Hangup, Message, Register, RelayMessage, ServiceName, Withdraw};
 use crate::probe::LEN;
-use crate::relay::{Action, Client, Config, Relay};
+use crate::relay::{Client, Relay, RelayAction, RelayConfig};
 use crate::tls::KeyDigest;
 
 /// Most actions in one run: more make it slower, not more varied.
@@ -39,7 +39,7 @@ struct Table {
 ///
 /// Every four bytes of `data` are one action; payloads take their bytes from the rest.
 pub fn relay(data: &[u8]) {
-    let config = Config {
+    let config = RelayConfig {
         clients: 7,
         guests: 2,
         channels: 5,
@@ -52,7 +52,7 @@ pub fn relay(data: &[u8]) {
         queue_bytes: 32 << 10,
         queue_bytes_of_a_source: 16 << 10,
         queue_bytes_in_all: 64 << 10,
-        ..Config::default()
+        ..RelayConfig::default()
     };
     config.check().expect("it can work");
     let relay = Relay::new(config, [3; 32]);
@@ -177,9 +177,9 @@ impl Table {
     fn drain(&mut self) {
         while let Some(action) = self.relay.poll(self.now) {
             match action {
-                Action::Say { client, message } => self.on_said(client, &message),
+                RelayAction::Say { client, message } => self.on_said(client, &message),
                 // The program would end its connection; here it goes on, which is worse.
-                Action::Break { client, failure } => drop((client, failure)),
+                RelayAction::Break { client, failure } => drop((client, failure)),
             }
         }
         assert!(self.relay.deadline().is_none_or(|(at, _)| at > self.now), "something is due");
@@ -228,7 +228,7 @@ mod tests {
     #[test]
     fn the_deeds_match_clients_so_that_the_target_judges_something() {
         relay(MATCHED.as_flattened());
-        let relay = Relay::new(Config::default(), [3; 32]);
+        let relay = Relay::new(RelayConfig::default(), [3; 32]);
         let mut table = Table { relay, now: origin(), channels: BTreeMap::new(), incoming: None };
         for deed in MATCHED.into_iter().chain([[8, 2, 1, 1], [8, 1, 1, 1]]) {
             table.act(deed, &[]);
@@ -242,7 +242,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "a packet of another channel")]
     fn a_packet_of_another_channel_is_noticed() {
-        let relay = Relay::new(Config::default(), [3; 32]);
+        let relay = Relay::new(RelayConfig::default(), [3; 32]);
         let mut table = Table { relay, now: origin(), channels: BTreeMap::new(), incoming: None };
         for deed in MATCHED.into_iter().chain([[8, 2, 1, 1]]) {
             table.act(deed, &[]);

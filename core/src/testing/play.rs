@@ -27,7 +27,7 @@ use super::world::World;
 use crate::config::{Builder, Config, Dial, Limits};
 use crate::event::Event;
 use crate::id::PeerId;
-use crate::lifecycle::{Kind, State};
+use crate::lifecycle::{State, StateKind};
 use crate::node::Input;
 use crate::rng::Rng;
 use crate::transmit::Route;
@@ -378,10 +378,10 @@ impl Play {
         match event {
             Event::Transition { peer, transition } => {
                 self.lives.on_transition((side, start, peer), &transition, marks);
-                if transition.from.kind() == Kind::Connected {
+                if transition.from.kind() == StateKind::Connected {
                     self.flows.on_lost(side, start, peer);
                 }
-                if self.is_healing && transition.to.kind() == Kind::Failed {
+                if self.is_healing && transition.to.kind() == StateKind::Failed {
                     // Refused where its end has come meanwhile.
                     let _ = node.reconnect(peer, now);
                 }

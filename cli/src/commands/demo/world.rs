@@ -171,12 +171,12 @@ pub(super) fn web() -> ServiceName {
 }
 
 fn hurried(tls: Tls, listening: bool) -> anyhow::Result<Config> {
-    let heartbeat = heartbeat::Config::builder()
+    let heartbeat = heartbeat::HeartbeatConfig::builder()
         .interval(Duration::from_millis(250))
         .ack_within(Duration::from_millis(250))
         .dead_after(Duration::from_secs(1))
         .build()?;
-    let backoff = backoff::Config::builder()
+    let backoff = backoff::BackoffConfig::builder()
         .initial(Duration::from_millis(100))
         .max(Duration::from_millis(500))
         .build()?;

@@ -13,7 +13,7 @@ use std::pin::Pin;
 
 use adit_tokio::core::config::Config;
 use adit_tokio::core::message::MAX_DISCOVERY;
-use adit_tokio::core::relay::{self, Responder};
+use adit_tokio::core::relay::{self, ProbeResponder};
 use adit_tokio::core::tls::{KeyDigest, Tls, Trust};
 use serde::Serialize;
 
@@ -83,7 +83,7 @@ pub(crate) async fn start(plan: RelayPlan, home: &Home) -> Result<RunningRelay, 
     let own = RelayIdentity::open_or_create(home)?;
     let ended = Box::pin(signals::asked_to_end()?);
     let tls = Tls::new(own.identity.clone(), Trust::anyone());
-    let responder = Responder::of(&tls);
+    let responder = ProbeResponder::of(&tls);
     // Before the first client gets its address: the second socket's port may be any.
     let second = SocketAddr::new(plan.listen.ip(), second_port(&plan));
     let discovery = AddressDiscovery::start(second, responder).await?;
@@ -143,7 +143,7 @@ fn second_port(plan: &RelayPlan) -> u16 {
 }
 
 /// Returns the settings for the core.
-async fn settings(plan: &RelayPlan, port: u16, second: u16) -> relay::Config {
+async fn settings(plan: &RelayPlan, port: u16, second: u16) -> relay::RelayConfig {
     let mut known = Vec::new();
     for name in &plan.advertise {
         match name.resolve().await {
@@ -160,11 +160,11 @@ async fn settings(plan: &RelayPlan, port: u16, second: u16) -> relay::Config {
         .collect();
     discovery.retain(|address| address.port() != 0);
     discovery.truncate(MAX_DISCOVERY);
-    let usual = relay::Config::default();
+    let usual = relay::RelayConfig::default();
     let bytes_per_second = plan
         .mbits_per_client
         .map_or(usual.bytes_per_second, |mbits| u64::from(mbits.get()) * BYTES_PER_MBIT);
-    relay::Config {
+    relay::RelayConfig {
         meshes: (!plan.meshes.is_empty()).then(|| plan.meshes.clone()),
         discovery,
         // At least the burst time of the default: a burst depends on a window, not on a rate.
@@ -246,7 +246,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_a_client_may_have_passed_on_is_as_it_was_asked_for() {
-        let usual = relay::Config::default();
+        let usual = relay::RelayConfig::default();
         let limit = |mbits| async move {
             let plan = RelayPlan {
                 mbits_per_client: NonZeroU32::new(mbits),

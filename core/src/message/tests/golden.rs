@@ -11,10 +11,10 @@ use crate::frame::Decoder;
 use crate::message::{
     Candidate, CandidateKind, Candidates, CloudMessage, Connect, Context, ControlMessage,
     DiscoveryKey, ErrorMessage, EscalationRequest, EscalationResponse, FinishReason, Goaway,
-    Hangup, Heartbeat, HeartbeatAck, Incoming, Kind, KnowledgeChunk, Mapping, Matched, Message,
-    Open, Opened, Preferences, PrewarmSignal, Priority, Register, Registered, RelayMessage,
-    Request, Response, ResponseChunk, Role, ServerStatus, StreamChunk, StreamEnd, StreamMessage,
-    Turn, Unmatched, Unregistered, Usage, Verbosity, Welcome, Withdraw,
+    Hangup, Heartbeat, HeartbeatAck, Incoming, KnowledgeChunk, Mapping, Matched, Message,
+    MessageKind, Open, Opened, Preferences, PrewarmSignal, Priority, Register, Registered,
+    RelayMessage, Request, Response, ResponseChunk, Role, ServerStatus, StreamChunk, StreamEnd,
+    StreamMessage, Turn, Unmatched, Unregistered, Usage, Verbosity, Welcome, Withdraw,
 };
 use crate::tls::KeyDigest;
 
@@ -38,8 +38,8 @@ fn every_kind_has_the_bytes_that_the_protocol_document_shows() {
 }
 
 /// Every kind, as the document lists them.
-fn in_wire_order() -> Vec<Kind> {
-    let mut kinds = Kind::ALL.to_vec();
+fn in_wire_order() -> Vec<MessageKind> {
+    let mut kinds = MessageKind::ALL.to_vec();
     kinds.sort_by_key(|kind| kind.to_wire());
     kinds
 }
@@ -59,8 +59,8 @@ fn the_protocol_document_lists_every_kind_and_no_other() {
 #[test]
 fn every_kind_survives_the_wire_and_no_other_byte_is_one() {
     for wire in 0..=u8::MAX {
-        let known = Kind::ALL.iter().find(|kind| kind.to_wire() == wire);
-        assert_eq!(Kind::from_wire(wire), known.copied());
+        let known = MessageKind::ALL.iter().find(|kind| kind.to_wire() == wire);
+        assert_eq!(MessageKind::from_wire(wire), known.copied());
     }
 }
 

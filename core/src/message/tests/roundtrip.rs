@@ -12,11 +12,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use crate::message::{
     Candidate, CandidateKind, Candidates, CloudMessage, Connect, Context, ControlMessage,
     DiscoveryKey, ErrorMessage, EscalationRequest, EscalationResponse, FinishReason, Goaway,
-    Hangup, Heartbeat, HeartbeatAck, Incoming, Kind, KnowledgeChunk, Mapping, Matched, Message,
-    Object, Open, Opened, Preferences, PrewarmSignal, Priority, REFRESH_MS, Register, Registered,
-    RelayMessage, Request, Response, ResponseChunk, Role, ServerStatus, ServiceName, StreamChunk,
-    StreamEnd, StreamMessage, Text, Turn, Unmatched, Unregistered, Usage, Verbosity, Welcome,
-    Withdraw,
+    Hangup, Heartbeat, HeartbeatAck, Incoming, KnowledgeChunk, Mapping, Matched, Message,
+    MessageKind, Object, Open, Opened, Preferences, PrewarmSignal, Priority, REFRESH_MS, Register,
+    Registered, RelayMessage, Request, Response, ResponseChunk, Role, ServerStatus, ServiceName,
+    StreamChunk, StreamEnd, StreamMessage, Text, Turn, Unmatched, Unregistered, Usage, Verbosity,
+    Welcome, Withdraw,
 };
 use crate::tls::KeyDigest;
 
@@ -66,7 +66,7 @@ proptest! {
 
     #[test]
     fn arbitrary_bytes_of_any_kind_are_read_or_refused(kind in any::<u8>(), body in vec(any::<u8>(), 0..200)) {
-        let known = Kind::from_wire(kind).is_some();
+        let known = MessageKind::from_wire(kind).is_some();
         prop_assert_eq!(decode(kind, body) == Ok(None), !known);
     }
 }

@@ -8,16 +8,16 @@ use std::time::Instant;
 
 use super::Peers;
 use super::control::Control;
-use super::peer::{Attempt, Dialled, Link, Own, Peer};
+use super::peer::{ConnectAttempt, Dialled, Link, Own, Peer};
 use crate::config::{Destination, Dial};
 use crate::error::{Code, Failure, Misuse};
 use crate::event::Event;
-use crate::heartbeat::Heartbeat;
+use crate::heartbeat::HeartbeatMonitor;
 use crate::id::PeerId;
 use crate::lifecycle::State;
 use crate::node::io::{Effect, Io};
 use crate::quic::{self, ConnectionId};
-use crate::retry::{Retry, Verdict};
+use crate::retry::{Retry, RetryDecision};
 use crate::tls::{Tls, TlsError};
 use crate::transmit::Route;
 
@@ -46,7 +46,7 @@ impl Peers {
             dial,
             own,
             retry: Retry::new(policy, io.rng("retry")),
-            heartbeat: Heartbeat::new(io.config.heartbeat),
+            heartbeat: HeartbeatMonitor::new(io.config.heartbeat),
             attempt: Some(attempt(connection, io)),
         };
         self.by_connection.extend(connection.map(|connection| (connection, id)));
@@ -245,10 +245,10 @@ impl Peers {
         };
         dialled.heartbeat.stop();
         match dialled.retry.on_down(&failure, now) {
-            Verdict::Wait { attempt, .. } => {
+            RetryDecision::Wait { attempt, .. } => {
                 self.transition(id, io, |lifecycle| lifecycle.lost(failure, attempt, now));
             }
-            Verdict::GiveUp(reason) => {
+            RetryDecision::GiveUp(reason) => {
                 self.transition(id, io, |lifecycle| lifecycle.lost(failure, 1, now));
                 io.effect(Effect::GaveUp { peer: id, failure: reason });
             }
@@ -265,7 +265,7 @@ impl Peers {
         dialled.attempt = None;
         io.effect(Effect::AttemptFailed { peer: id });
         match dialled.retry.on_attempt_failed(&failure, now) {
-            Verdict::Wait { attempt, until } => {
+            RetryDecision::Wait { attempt, until } => {
                 io.emit(Event::AttemptFailed {
                     peer: id,
                     failure: failure.clone(),
@@ -276,7 +276,7 @@ impl Peers {
                     self.transition(id, io, |lifecycle| lifecycle.attempt_failed(failure, now));
                 }
             }
-            Verdict::GiveUp(failure) => io.effect(Effect::GaveUp { peer: id, failure }),
+            RetryDecision::GiveUp(failure) => io.effect(Effect::GaveUp { peer: id, failure }),
         }
         self.reindex(id);
     }
@@ -382,9 +382,9 @@ impl Peers {
     }
 }
 
-fn attempt(connection: Option<ConnectionId>, io: &Io) -> Attempt {
+fn attempt(connection: Option<ConnectionId>, io: &Io) -> ConnectAttempt {
     let due: Instant = io.now() + io.config.transport.connect_timeout;
-    Attempt { connection, due }
+    ConnectAttempt { connection, due }
 }
 
 /// Begins a connection, if the address is known.

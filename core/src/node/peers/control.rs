@@ -12,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 
 use crate::error::{Code, Failure};
 use crate::frame::{Decoder, Frame};
-use crate::message::{Kind, Message};
+use crate::message::{Message, MessageKind};
 use crate::token_bucket::{Bucket, Rate};
 
 /// Largest control frame accepted: vitals and sentences are far smaller.
@@ -87,7 +87,8 @@ impl Control {
             tracing::error!("a control message of ours cannot be encoded");
             return Ok(());
         }
-        let as_datagram = matches!(message.kind(), Kind::Heartbeat | Kind::HeartbeatAck);
+        let as_datagram =
+            matches!(message.kind(), MessageKind::Heartbeat | MessageKind::HeartbeatAck);
         self.waiting.push_back(Waiting { bytes: out.freeze(), as_datagram });
         Ok(())
     }
@@ -134,7 +135,8 @@ impl Control {
         let mut whole = Decoder::with_limit(MAX_CONTROL_PAYLOAD);
         let frame = whole.poll_frame(&mut bytes).ok().flatten();
         let message = frame.and_then(|frame| self.decode(frame).ok().flatten());
-        Ok(message.filter(|m| matches!(m.kind(), Kind::Heartbeat | Kind::HeartbeatAck)))
+        Ok(message
+            .filter(|m| matches!(m.kind(), MessageKind::Heartbeat | MessageKind::HeartbeatAck)))
     }
 
     /// Counts a frame that arrived.

@@ -42,7 +42,7 @@ impl Peers {
         }
         match dialled.heartbeat.poll(now) {
             None => {}
-            Some(heartbeat::Action::Send { sequence }) => {
+            Some(heartbeat::HeartbeatAction::Send { sequence }) => {
                 let beat = Heartbeat {
                     device_id: io.config.device_id.clone(),
                     timestamp: millis(io.unix()),
@@ -51,7 +51,7 @@ impl Peers {
                 };
                 io.send(id, Message::Control(ControlMessage::Heartbeat(beat)));
             }
-            Some(heartbeat::Action::Dead(verdict)) => {
+            Some(heartbeat::HeartbeatAction::Dead(verdict)) => {
                 io.effect(Effect::Close { peer: id, failure: Failure::from(verdict) });
             }
         }

@@ -22,7 +22,7 @@ use super::io::Io;
 use super::snapshot::{Parts, PeerSnapshot};
 use crate::error::Misuse;
 use crate::event::Event;
-use crate::history::{History, Kind, Record};
+use crate::history::{History, Record, RecordKind};
 use crate::id::PeerId;
 use crate::lifecycle::{Lifecycle, Refused, State, Transition};
 use crate::message::ServiceName;
@@ -218,11 +218,11 @@ impl Peers {
 
 fn record(peer: PeerId, transition: &Transition, io: &Io) -> Record {
     let (kind, cause) = match &transition.to {
-        State::Disconnected => (Kind::Disconnected, None),
-        State::Connecting { .. } => (Kind::Connecting, None),
-        State::Connected { .. } => (Kind::Connected, None),
-        State::Reconnecting { last_error, .. } => (Kind::Reconnecting, Some(last_error)),
-        State::Failed { error, .. } => (Kind::Failed, Some(error)),
+        State::Disconnected => (RecordKind::Disconnected, None),
+        State::Connecting { .. } => (RecordKind::Connecting, None),
+        State::Connected { .. } => (RecordKind::Connected, None),
+        State::Reconnecting { last_error, .. } => (RecordKind::Reconnecting, Some(last_error)),
+        State::Failed { error, .. } => (RecordKind::Failed, Some(error)),
     };
     Record { at: io.unix(), peer, kind, cause: cause.cloned() }
 }

@@ -12,7 +12,7 @@ use rustls_pki_types::CertificateDer;
 use super::control::Control;
 use crate::config::{Destination, Dial};
 use crate::error::Failure;
-use crate::heartbeat::Heartbeat;
+use crate::heartbeat::HeartbeatMonitor;
 use crate::id::PeerId;
 use crate::latency::Latency;
 use crate::lifecycle::Lifecycle;
@@ -23,7 +23,7 @@ use crate::tls::{Credential, Verifiers};
 
 /// A connection being made.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Attempt {
+pub(super) struct ConnectAttempt {
     /// `None` until a relay has found the service.
     pub(super) connection: Option<ConnectionId>,
     /// The end of its time limit.
@@ -65,8 +65,8 @@ pub(super) struct Dialled {
     /// The dial's own identity and trust, used instead of the node's.
     pub(super) own: Option<Own>,
     pub(super) retry: Retry,
-    pub(super) heartbeat: Heartbeat,
-    pub(super) attempt: Option<Attempt>,
+    pub(super) heartbeat: HeartbeatMonitor,
+    pub(super) attempt: Option<ConnectAttempt>,
 }
 
 /// An identity and a trust for one peer.

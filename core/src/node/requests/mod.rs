@@ -23,7 +23,7 @@ use crate::event::{Event, RequestCounts};
 use crate::frame::MAX_PAYLOAD;
 use crate::id::{PeerId, RequestId, StreamId};
 use crate::quic::Write;
-use crate::request::queue::{Queue, Slot};
+use crate::request::queue::{PriorityQueue, Slot};
 use crate::request::{Incoming, Offer, Outgoing, Request, abandoned};
 use crate::timer::{Deadline, Timers, earliest};
 
@@ -66,7 +66,7 @@ impl Exchange {
 #[derive(Debug, Default)]
 struct OfPeer {
     /// Requests that wait for a connection or a stream.
-    queue: Queue<RequestId>,
+    queue: PriorityQueue<RequestId>,
     counts: RequestCounts,
     /// Requests, in both directions, that are on a stream of the present connection.
     on_streams: BTreeSet<RequestId>,

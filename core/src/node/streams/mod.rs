@@ -18,7 +18,7 @@ use super::io::{Effect, Io};
 use crate::error::{Code, Failure};
 use crate::event::Event;
 use crate::id::{PeerId, RequestId, StreamId};
-use crate::message::Kind;
+use crate::message::MessageKind;
 use crate::quic::{ConnectionId, Read, Write};
 use crate::timer::{Deadline, Reason, Timers};
 pub use api::{StreamError, StreamRef};
@@ -207,7 +207,7 @@ impl Streams {
         let Some(stream) = link.table.get_mut(id.index) else { return false };
         let Receiving::Header(decoder) = &stream.receiving else { return false };
         let Some(header) = decoder.header() else { return false };
-        if stream.charged > 0 || Kind::from_wire(header.kind) != Some(Kind::Request) {
+        if stream.charged > 0 || MessageKind::from_wire(header.kind) != Some(MessageKind::Request) {
             return false;
         }
         let length = header.length as usize;

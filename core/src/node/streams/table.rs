@@ -11,7 +11,7 @@ use bytes::Bytes;
 use crate::error::{Code, Failure};
 use crate::frame::{Decoder, Frame, Header};
 use crate::id::RequestId;
-use crate::message::{Kind, Message, ServiceName, StreamMessage};
+use crate::message::{Message, MessageKind, ServiceName, StreamMessage};
 use crate::quic::Class;
 
 /// Largest first frame of a forwarded stream and largest answer to it.
@@ -244,7 +244,7 @@ pub(super) enum Opening {
 /// body, which is charged against a budget; every other frame has to be small, since no budget
 /// bounds it.
 pub(super) fn excess(header: Header) -> Option<Failure> {
-    let is_request = Kind::from_wire(header.kind) == Some(Kind::Request);
+    let is_request = MessageKind::from_wire(header.kind) == Some(MessageKind::Request);
     let detail = || format!("a first frame of {} bytes", header.length);
     (!is_request && header.length as usize > MAX_HEADER)
         .then(|| Failure::new(Code::TooLarge, detail()))
@@ -285,8 +285,8 @@ mod tests {
     #[test]
     fn only_a_request_may_begin_a_stream_with_a_large_frame() {
         let excess = |kind, length: usize| excess(Header { kind, length: length as u32 });
-        assert_eq!(excess(Kind::Request.to_wire(), MAX_PAYLOAD), None);
-        for kind in [Kind::Open.to_wire(), Kind::Response.to_wire(), 0xff] {
+        assert_eq!(excess(MessageKind::Request.to_wire(), MAX_PAYLOAD), None);
+        for kind in [MessageKind::Open.to_wire(), MessageKind::Response.to_wire(), 0xff] {
             assert_eq!(excess(kind, MAX_HEADER), None);
             assert_eq!(excess(kind, MAX_HEADER + 1).unwrap().code(), Code::TooLarge);
         }

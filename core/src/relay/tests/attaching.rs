@@ -152,8 +152,8 @@ fn a_relay_that_is_about_to_stop_goes_on_with_what_there_is_and_takes_nothing_ne
 
 #[test]
 fn a_configuration_is_taken_at_its_limits_and_refused_one_past_them() {
-    let with = |change: &dyn Fn(&mut Config)| {
-        let mut config = Config::default();
+    let with = |change: &dyn Fn(&mut RelayConfig)| {
+        let mut config = RelayConfig::default();
         change(&mut config);
         config.check().is_ok()
     };
