@@ -6,13 +6,13 @@
 //! A record is `length: u16` big-endian, then as many bytes (docs/protocol.md, "TCP fallback").
 //!
 //! ```
-//! use adit_core::datagram_framing::{self, Decoder};
+//! use adit_core::datagram_framing::{self, DatagramDecoder};
 //!
 //! let mut wire = Vec::new();
 //! datagram_framing::encode(b"first", &mut wire)?;
 //! datagram_framing::encode(b"second", &mut wire)?;
 //!
-//! let (mut decoder, mut chunk) = (Decoder::new(), &wire[..]);
+//! let (mut decoder, mut chunk) = (DatagramDecoder::new(), &wire[..]);
 //! assert_eq!(decoder.poll_record(&mut chunk).as_deref(), Some(&b"first"[..]));
 //! assert_eq!(decoder.poll_record(&mut chunk).as_deref(), Some(&b"second"[..]));
 //! assert_eq!(decoder.poll_record(&mut chunk), None);
@@ -61,7 +61,7 @@ pub fn encode(datagram: &[u8], out: &mut impl BufMut) -> Result<(), Unfit> {
 /// Cuts a stream into datagrams, chunk by chunk. It holds what has arrived of one record, never
 /// more than [`HEADER_LEN`] and [`MAX_LEN`] bytes, and never memory for what has yet to arrive.
 #[derive(Debug, Default)]
-pub struct Decoder {
+pub struct DatagramDecoder {
     /// The first byte of a header while the second has not arrived.
     first: Option<u8>,
     /// Bytes of the datagram that have not arrived; none between two records.
@@ -69,7 +69,7 @@ pub struct Decoder {
     datagram: BytesMut,
 }
 
-impl Decoder {
+impl DatagramDecoder {
     /// Returns a decoder at the start of a stream.
     #[must_use]
     pub fn new() -> Self {
@@ -146,7 +146,7 @@ mod tests {
     fn records_are_found_however_the_stream_is_cut() {
         let wire = [record(b"first"), vec![0, 0], record(&[5; MAX_LEN]), record(b"x")].concat();
         for size in [1, 2, 3, 7, 1_000, wire.len()] {
-            let (mut decoder, mut lengths) = (Decoder::new(), Vec::new());
+            let (mut decoder, mut lengths) = (DatagramDecoder::new(), Vec::new());
             for mut chunk in wire.chunks(size) {
                 while let Some(datagram) = decoder.poll_record(&mut chunk) {
                     lengths.push(datagram.len());
@@ -160,7 +160,7 @@ mod tests {
 
     #[test]
     fn a_length_alone_takes_no_memory() {
-        let mut decoder = Decoder::new();
+        let mut decoder = DatagramDecoder::new();
         assert_eq!(decoder.poll_record(&mut &[0xff, 0xff][..]), None);
         assert_eq!((decoder.buffered(), decoder.capacity()), (HEADER_LEN, 0));
         assert_eq!(decoder.poll_record(&mut &[1, 2, 3][..]), None);
@@ -170,7 +170,7 @@ mod tests {
 
     #[test]
     fn half_a_header_waits_for_its_other_half() {
-        let mut decoder = Decoder::new();
+        let mut decoder = DatagramDecoder::new();
         assert_eq!(decoder.poll_record(&mut &[0][..]), None);
         assert_eq!(decoder.buffered(), 1);
         assert_eq!(decoder.poll_record(&mut &[1, 9][..]).as_deref(), Some(&[9][..]));

@@ -33,7 +33,7 @@ const ACCEPTS: usize = 32;
 #[derive(Debug)]
 pub(super) struct ByteStreams {
     awake: Arc<Awake>,
-    streams: BTreeMap<ByteStreamId, Stream>,
+    streams: BTreeMap<ByteStreamId, ByteStream>,
     /// Those that took nothing when they were last written to.
     blocked: BTreeSet<ByteStreamId>,
     accepting: Arc<Sleeper>,
@@ -41,7 +41,7 @@ pub(super) struct ByteStreams {
 }
 
 #[derive(Debug)]
-struct Stream {
+struct ByteStream {
     sleeper: Arc<Sleeper>,
     /// Where it connects to, until it has.
     connecting: Option<SocketAddr>,
@@ -173,7 +173,7 @@ impl ByteStreams {
     fn add(&mut self, id: ByteStreamId, connecting: Option<SocketAddr>) {
         let sleeper = Sleeper::new(Some(id), &self.awake);
         sleeper.rouse();
-        self.streams.insert(id, Stream { sleeper, connecting });
+        self.streams.insert(id, ByteStream { sleeper, connecting });
     }
 
     /// Returns whether there may be more connections.

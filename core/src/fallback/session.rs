@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 use bytes::{Buf as _, Bytes, BytesMut};
 use rustls::Connection;
 
-use super::queue::Queue;
-use crate::datagram_framing::Decoder;
+use super::queue::RecordQueue;
+use crate::datagram_framing::DatagramDecoder;
 
 /// Plaintext read in one step: the most that one TLS record holds (RFC 8446 §5.1).
 const CHUNK: usize = 16 * 1024;
@@ -84,8 +84,8 @@ pub enum StreamOutput {
 #[derive(Debug)]
 pub(super) struct Session {
     tls: Connection,
-    decoder: Decoder,
-    queue: Queue,
+    decoder: DatagramDecoder,
+    queue: RecordQueue,
     /// TLS bytes that the stream has yet to take.
     out: Bytes,
     phase: Phase,
@@ -122,8 +122,8 @@ impl Session {
         tls.set_buffer_limit(None);
         Self {
             tls,
-            decoder: Decoder::new(),
-            queue: Queue::new(queue),
+            decoder: DatagramDecoder::new(),
+            queue: RecordQueue::new(queue),
             out: Bytes::new(),
             phase,
             until: Some(until),

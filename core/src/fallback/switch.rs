@@ -107,8 +107,8 @@ pub(super) enum Heard {
 
 /// What is to be done with the TCP stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Action {
-    /// Open one; report [`Switch::handle_up`] or [`Switch::handle_down`] in the end.
+pub(super) enum SwitchAction {
+    /// Open one; report [`TransportSwitch::handle_up`] or [`TransportSwitch::handle_down`] in the end.
     Open,
     /// Close it, or stop opening it; nothing is reported of it any more.
     Close,
@@ -116,7 +116,7 @@ pub(super) enum Action {
 
 /// The decisions for one relay.
 #[derive(Debug, Clone)]
-pub(super) struct Switch {
+pub(super) struct TransportSwitch {
     state: FallbackState,
     /// When the state ends by itself.
     until: Option<Instant>,
@@ -137,7 +137,7 @@ pub(super) struct Switch {
     backoff: Backoff,
 }
 
-impl Switch {
+impl TransportSwitch {
     /// A relay to which nothing was sent, with jitter from this generator.
     #[must_use]
     pub(super) fn new(rng: Rng) -> Self {
@@ -189,7 +189,7 @@ impl Switch {
         }
     }
 
-    /// A datagram was sent by what [`Switch::is_by_tcp`] said. Says whether a [`Trial`](super::Trial) is to be sent
+    /// A datagram was sent by what [`TransportSwitch::is_by_tcp`] said. Says whether a [`Trial`](super::Trial) is to be sent
     /// along by UDP.
     pub(super) fn handle_sent(&mut self, now: Instant) -> bool {
         if self.state == FallbackState::Udp && self.sent.is_some_and(|at| is_over(at, REST, now)) {
@@ -212,7 +212,7 @@ impl Switch {
     }
 
     /// UDP refused to send: a local firewall, or no route.
-    pub(super) fn handle_refused(&mut self, now: Instant) -> Option<Action> {
+    pub(super) fn handle_refused(&mut self, now: Instant) -> Option<SwitchAction> {
         match self.state {
             FallbackState::Udp | FallbackState::Leaving => self.on_silence(now),
             FallbackState::Opening
@@ -223,7 +223,7 @@ impl Switch {
     }
 
     /// Something was heard from the relay.
-    pub(super) fn handle_heard(&mut self, heard: Heard, now: Instant) -> Option<Action> {
+    pub(super) fn handle_heard(&mut self, heard: Heard, now: Instant) -> Option<SwitchAction> {
         match (self.state, heard) {
             (FallbackState::Udp | FallbackState::Leaving, Heard::Udp) => {
                 self.is_known = true;
@@ -235,7 +235,7 @@ impl Switch {
                 self.on_heard(now);
                 self.left = Some(now);
                 self.move_to(FallbackState::Udp, None);
-                Some(Action::Close)
+                Some(SwitchAction::Close)
             }
             (FallbackState::Opened, Heard::Udp)
             | (FallbackState::Opened | FallbackState::Tcp, Heard::Trial) => {
@@ -268,14 +268,14 @@ impl Switch {
     }
 
     /// The stream is open.
-    pub(super) fn handle_up(&mut self, now: Instant) -> Option<Action> {
+    pub(super) fn handle_up(&mut self, now: Instant) -> Option<SwitchAction> {
         match self.state {
             FallbackState::Opening => {
                 self.up = Some(now);
                 self.move_to(FallbackState::Opened, Some(now + STUCK));
                 None
             }
-            FallbackState::Udp | FallbackState::Waiting => Some(Action::Close),
+            FallbackState::Udp | FallbackState::Waiting => Some(SwitchAction::Close),
             FallbackState::Leaving | FallbackState::Opened | FallbackState::Tcp => None,
         }
     }
@@ -291,12 +291,12 @@ impl Switch {
         }
     }
 
-    /// Time has passed. Call it again while [`Switch::deadline`] is not later than `now`.
-    pub(super) fn handle_timeout(&mut self, now: Instant) -> Option<Action> {
+    /// Time has passed. Call it again while [`TransportSwitch::deadline`] is not later than `now`.
+    pub(super) fn handle_timeout(&mut self, now: Instant) -> Option<SwitchAction> {
         if self.rest().is_some_and(|at| at <= now) {
             self.forget();
             self.move_to(FallbackState::Udp, None);
-            return Some(Action::Close);
+            return Some(SwitchAction::Close);
         }
         if self.silence().is_some_and(|at| at <= now) {
             return self.on_silence(now);
@@ -307,21 +307,21 @@ impl Switch {
         match self.state {
             FallbackState::Leaving => {
                 self.move_to(FallbackState::Udp, None);
-                Some(Action::Close)
+                Some(SwitchAction::Close)
             }
             FallbackState::Waiting => {
                 self.move_to(FallbackState::Opening, None);
-                Some(Action::Open)
+                Some(SwitchAction::Open)
             }
             FallbackState::Opened => {
                 self.on_lost(now);
-                Some(Action::Close)
+                Some(SwitchAction::Close)
             }
             FallbackState::Udp | FallbackState::Opening | FallbackState::Tcp => None,
         }
     }
 
-    /// When [`Switch::handle_timeout`] is to be called.
+    /// When [`TransportSwitch::handle_timeout`] is to be called.
     #[must_use]
     pub(super) fn deadline(&self) -> Option<Instant> {
         [self.rest(), self.silence(), self.until].into_iter().flatten().min()
@@ -355,7 +355,7 @@ impl Switch {
     }
 
     /// What carries is not heard.
-    fn on_silence(&mut self, now: Instant) -> Option<Action> {
+    fn on_silence(&mut self, now: Instant) -> Option<SwitchAction> {
         match self.state {
             FallbackState::Udp | FallbackState::Leaving => {
                 let has_relapsed = self.left.is_some_and(|at| !is_over(at, STEADY, now));
@@ -367,7 +367,7 @@ impl Switch {
         }
         if self.state == FallbackState::Udp {
             self.move_to(FallbackState::Opening, None);
-            return Some(Action::Open);
+            return Some(SwitchAction::Open);
         }
         self.move_to(FallbackState::Opened, Some(now + STUCK));
         None

@@ -9,7 +9,7 @@
 //! decoded, so that our senders never produce a message that our receivers refuse.
 //!
 //! ```
-//! use adit_core::frame::Decoder;
+//! use adit_core::frame::FrameDecoder;
 //! use adit_core::message::{Message, Open, StreamMessage};
 //! use bytes::BytesMut;
 //!
@@ -19,7 +19,7 @@
 //! open.encode(&mut wire)?;
 //! assert_eq!(&wire[5..], br#"{"service":"db.primary"}"#);
 //!
-//! let frame = Decoder::new().poll_frame(&mut wire.freeze())?.expect("one whole frame");
+//! let frame = FrameDecoder::new().poll_frame(&mut wire.freeze())?.expect("one whole frame");
 //! assert_eq!(Message::decode(frame.kind, frame.payload)?, Some(open));
 //! assert_eq!(Message::decode(0xff, "from a later version".into())?, None);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -49,8 +49,8 @@ pub use control::{
     ServerStatus,
 };
 pub use escalation::{
-    Context, EscalationRequest, EscalationResponse, FinishReason, KnowledgeChunk, MAX_LIST,
-    MAX_QUERY_CHARS, Preferences, Role, StreamChunk, StreamEnd, Turn, Usage, Verbosity,
+    Context, ConversationTurn, EscalationRequest, EscalationResponse, FinishReason, KnowledgeChunk,
+    MAX_LIST, MAX_QUERY_CHARS, Preferences, Speaker, StreamChunk, StreamEnd, Usage, Verbosity,
 };
 pub use json::{MAX_OBJECT, MAX_OBJECT_DEPTH, Object};
 pub use relay::{

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use quinn_proto::{EndpointEvent, Incoming};
 
-use super::{Connection, ConnectionId, Endpoint, Event, Layer, Outgoing, ours};
+use super::{Connection, ConnectionEvent, ConnectionId, Endpoint, Layer, TransmitBatch, ours};
 use crate::admission::{AdmissionDecision, Ticket};
 use crate::error::{Code, Failure};
 use crate::transmit;
@@ -136,10 +136,10 @@ impl Endpoint {
     }
 
     /// Returns the next answer.
-    pub(super) fn poll_response(&mut self, out: &mut Vec<u8>) -> Option<Outgoing> {
+    pub(super) fn poll_response(&mut self, out: &mut Vec<u8>) -> Option<TransmitBatch> {
         let (transmit, bytes) = self.responses.pop_front()?;
         out.extend_from_slice(&bytes);
-        Some(Outgoing { transmit, is_mtu_probe: false })
+        Some(TransmitBatch { transmit, is_mtu_probe: false })
     }
 
     /// Ends a handshake that a peer began and did not finish in time.
@@ -166,7 +166,7 @@ impl Endpoint {
         // No answer to it is expected.
         let _ = self.inner.handle_event(handle, EndpointEvent::drained());
         if is_news {
-            self.events.push_back((id, Event::Rejected(remote, failure)));
+            self.events.push_back((id, ConnectionEvent::Rejected(remote, failure)));
         }
         self.remove(id, now);
     }

@@ -24,9 +24,9 @@ pub(super) type Cid = [u8; CID_LEN];
 
 /// The ids generated since the last call that took them.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Issued(Arc<Mutex<Vec<Cid>>>);
+pub(super) struct IssuedCids(Arc<Mutex<Vec<Cid>>>);
 
-impl Issued {
+impl IssuedCids {
     /// Takes the generated ids.
     pub(super) fn take(&self) -> Vec<Cid> {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
@@ -76,10 +76,10 @@ impl Known {
 }
 
 #[derive(Debug)]
-pub(super) struct SeededCids(Rng, Issued);
+pub(super) struct SeededCids(Rng, IssuedCids);
 
 impl SeededCids {
-    pub(super) const fn new(rng: Rng, issued: Issued) -> Self {
+    pub(super) const fn new(rng: Rng, issued: IssuedCids) -> Self {
         Self(rng, issued)
     }
 }

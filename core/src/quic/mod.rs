@@ -28,9 +28,9 @@ mod convert;
 mod setup;
 
 use arrival::Unproven;
-use cid::Issued;
+use cid::IssuedCids;
 use connection::Allowance;
-pub(crate) use connection::{Class, Connection, Read, Write};
+pub(crate) use connection::{Connection, Read, Write, WriteClass};
 use setup::{OUTER_DATAGRAMS, Setup};
 
 /// A connection of this endpoint; never reused.
@@ -50,18 +50,18 @@ pub(crate) enum Layer {
 
 /// How a connection is made: its identity, its trust, and its kind.
 #[derive(Debug, Clone)]
-pub(crate) struct Client {
+pub(crate) struct ClientConfig {
     config: quinn_proto::ClientConfig,
     layer: Layer,
 }
 
 /// Settings of the connections that a node makes as itself.
-struct Clients {
-    plain: Client,
-    inner: Client,
+struct ClientConfigs {
+    plain: ClientConfig,
+    inner: ClientConfig,
 }
 
-impl Clients {
+impl ClientConfigs {
     fn new(setup: &Setup, tls: &Tls, verifiers: &Verifiers) -> Result<Option<Self>, TlsError> {
         if !tls.trust().may_dial() {
             return Ok(None);
@@ -73,7 +73,7 @@ impl Clients {
 
 /// A batch to send.
 #[derive(Debug)]
-pub(crate) struct Outgoing {
+pub(crate) struct TransmitBatch {
     pub(crate) transmit: Transmit,
     /// Larger than the present packet size of the path: the connection probes for a larger one.
     pub(crate) is_mtu_probe: bool,
@@ -88,7 +88,7 @@ pub(crate) struct Received {
 
 /// An event of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Event {
+pub(crate) enum ConnectionEvent {
     /// The handshake is complete and both sides know it.
     Connected,
     /// The peer has another address, and the transport has proven it.
@@ -122,10 +122,10 @@ pub(crate) struct Endpoint {
     setup: Setup,
     /// Configurations for dialling, direct and end to end; none where the trust is for accepting
     /// alone.
-    clients: Option<Clients>,
+    clients: Option<ClientConfigs>,
     /// How end-to-end connections are accepted.
     inner_server: Option<Arc<quinn_proto::ServerConfig>>,
-    issued: Issued,
+    issued: IssuedCids,
     known_cids: cid::Known,
     config: Config,
     /// Whether handshakes of others are accepted.
@@ -135,7 +135,7 @@ pub(crate) struct Endpoint {
     next_id: u64,
     admission: Admission,
     timers: Timers<ConnectionId>,
-    events: VecDeque<(ConnectionId, Event)>,
+    events: VecDeque<(ConnectionId, ConnectionEvent)>,
     sending: VecDeque<ConnectionId>,
     responses: VecDeque<(Transmit, Vec<u8>)>,
     /// Whether the last batch was such an answer.
@@ -151,9 +151,9 @@ impl Endpoint {
         rng: &mut Rng,
     ) -> Result<Self, TlsError> {
         let setup = Setup::new(config, wall, rng);
-        let issued = Issued::default();
+        let issued = IssuedCids::default();
         let endpoint = Arc::new(setup::endpoint(config, issued.clone(), rng));
-        let clients = Clients::new(&setup, &config.tls, verifiers)?;
+        let clients = ClientConfigs::new(&setup, &config.tls, verifiers)?;
         let mut new = Self {
             inner: quinn_proto::Endpoint::new(endpoint, None, true, None),
             setup,
@@ -195,7 +195,7 @@ impl Endpoint {
         tls: &Tls,
         verifiers: &Verifiers,
         layer: Layer,
-    ) -> Result<Client, TlsError> {
+    ) -> Result<ClientConfig, TlsError> {
         self.setup.client(tls, verifiers, layer)
     }
 
@@ -212,7 +212,7 @@ impl Endpoint {
 
     /// Sets the identity and the trust for further handshakes; existing connections go on.
     pub(crate) fn set_tls(&mut self, tls: &Tls, verifiers: &Verifiers) -> Result<(), TlsError> {
-        let clients = Clients::new(&self.setup, tls, verifiers)?;
+        let clients = ClientConfigs::new(&self.setup, tls, verifiers)?;
         if self.accepting {
             self.accept_with(tls, verifiers)?;
         }
@@ -235,7 +235,7 @@ impl Endpoint {
         &mut self,
         route: Route,
         server_name: &str,
-        client: Option<&Client>,
+        client: Option<&ClientConfig>,
         now: Instant,
     ) -> Result<ConnectionId, Misuse> {
         let own = self.clients.as_ref().map(|clients| &clients.plain);
@@ -256,12 +256,12 @@ impl Endpoint {
 
     fn begin(
         &mut self,
-        client: Client,
+        client: ClientConfig,
         remote: SocketAddr,
         server_name: &str,
         now: Instant,
     ) -> Result<ConnectionId, Misuse> {
-        let Client { config, layer } = client;
+        let ClientConfig { config, layer } = client;
         let (handle, connection) = self
             .inner
             .connect(now, config, remote, server_name)
@@ -303,7 +303,7 @@ impl Endpoint {
         if let Some(connection) = self.connections.get_mut(&id) {
             is_authentic = connection.note_heard(now);
             if let Some(remote) = connection.note_moved() {
-                self.events.push_back((id, Event::Moved(remote)));
+                self.events.push_back((id, ConnectionEvent::Moved(remote)));
             }
         }
         self.pump(id, now);
@@ -430,14 +430,18 @@ impl Endpoint {
     }
 
     /// Returns the events since the last call.
-    pub(crate) fn poll_event(&mut self) -> Option<(ConnectionId, Event)> {
+    pub(crate) fn poll_event(&mut self) -> Option<(ConnectionId, ConnectionEvent)> {
         self.events.pop_front()
     }
 
     /// Returns the next batch, its bytes appended to the empty `out`. Connections take turns, and
     /// answers to strangers take turns with them, so that a flood of questions does not delay the
     /// data of connections.
-    pub(crate) fn poll_transmit(&mut self, out: &mut Vec<u8>, now: Instant) -> Option<Outgoing> {
+    pub(crate) fn poll_transmit(
+        &mut self,
+        out: &mut Vec<u8>,
+        now: Instant,
+    ) -> Option<TransmitBatch> {
         if !std::mem::take(&mut self.has_answered)
             && let Some(answer) = self.poll_response(out)
         {
@@ -459,7 +463,7 @@ impl Endpoint {
                     transmit.ecn = None;
                 }
                 let is_mtu_probe = transmit.segment_size.is_none() && transmit.size > mtu;
-                return Some(Outgoing { transmit, is_mtu_probe });
+                return Some(TransmitBatch { transmit, is_mtu_probe });
             }
             self.settle(id, now);
         }
@@ -506,13 +510,13 @@ impl Endpoint {
         while let Some(event) = connection.inner.poll() {
             connection.proven |= matches!(event, quinn_proto::Event::Connected);
             let Some(mut event) = translate(event) else { continue };
-            if let Event::Lost(failure) = &mut event {
+            if let ConnectionEvent::Lost(failure) = &mut event {
                 connection.lost = true;
                 if !connection.proven {
                     *failure = failure.clone().unproven();
                 }
                 if connection.establishing && connection.inner.side().is_server() {
-                    event = Event::Rejected(connection.remote(), failure.clone());
+                    event = ConnectionEvent::Rejected(connection.remote(), failure.clone());
                 }
             }
             self.events.push_back((id, event));
@@ -522,7 +526,7 @@ impl Endpoint {
                 connection.establishing = false;
             } else if connection.is_confirmed() {
                 connection.establishing = false;
-                self.events.push_back((id, Event::Connected));
+                self.events.push_back((id, ConnectionEvent::Connected));
                 if let Some(unproven) = connection.unproven.take() {
                     self.admission.release(unproven.ticket, now);
                 }
@@ -555,24 +559,26 @@ impl Endpoint {
     }
 }
 
-fn translate(event: quinn_proto::Event) -> Option<Event> {
+fn translate(event: quinn_proto::Event) -> Option<ConnectionEvent> {
     Some(match event {
         quinn_proto::Event::HandshakeDataReady
         | quinn_proto::Event::Connected
         | quinn_proto::Event::DatagramsUnblocked => return None,
-        quinn_proto::Event::ConnectionLost { reason } => Event::Lost(convert::failure(&reason)),
-        quinn_proto::Event::DatagramReceived => Event::Datagrams,
+        quinn_proto::Event::ConnectionLost { reason } => {
+            ConnectionEvent::Lost(convert::failure(&reason))
+        }
+        quinn_proto::Event::DatagramReceived => ConnectionEvent::Datagrams,
         quinn_proto::Event::Stream(event) => match event {
-            StreamEvent::Opened { dir: Dir::Bi } => Event::Opened,
-            StreamEvent::Available { dir: Dir::Bi } => Event::Available,
+            StreamEvent::Opened { dir: Dir::Bi } => ConnectionEvent::Opened,
+            StreamEvent::Available { dir: Dir::Bi } => ConnectionEvent::Available,
             StreamEvent::Opened { dir: Dir::Uni } | StreamEvent::Available { dir: Dir::Uni } => {
                 return None;
             }
-            StreamEvent::Readable { id } => Event::Readable(id.into()),
-            StreamEvent::Writable { id } => Event::Writable(id.into()),
-            StreamEvent::Finished { id } => Event::Finished(id.into()),
+            StreamEvent::Readable { id } => ConnectionEvent::Readable(id.into()),
+            StreamEvent::Writable { id } => ConnectionEvent::Writable(id.into()),
+            StreamEvent::Finished { id } => ConnectionEvent::Finished(id.into()),
             StreamEvent::Stopped { id, error_code } => {
-                Event::Stopped(id.into(), Code::from_wire(error_code.into_inner()))
+                ConnectionEvent::Stopped(id.into(), Code::from_wire(error_code.into_inner()))
             }
         },
     })

@@ -12,9 +12,9 @@ use quinn_proto::{
     TransportConfig, VarInt,
 };
 
-use super::cid::{self, Issued, SeededCids};
+use super::cid::{self, IssuedCids, SeededCids};
 use super::congestion::{BoundedCubic, Unbounded};
-use super::{Client, Layer};
+use super::{ClientConfig, Layer};
 use crate::clock::WallClock;
 use crate::config::{Config, Transport};
 use crate::rng::Rng;
@@ -104,7 +104,7 @@ const RESET_LABEL: &[u8] = b"adit/1 stateless reset";
 /// The same for the tokens of a Retry.
 const TOKEN_LABEL: &[u8] = b"adit/1 retry token";
 
-pub(super) fn endpoint(config: &Config, issued: Issued, rng: &mut Rng) -> EndpointConfig {
+pub(super) fn endpoint(config: &Config, issued: IssuedCids, rng: &mut Rng) -> EndpointConfig {
     let t = &config.transport;
     // From the identity and not from the seed: a node that was killed and restarted can immediately
     // notify its peers that their connections are gone (RFC 9000 §10.3.2).
@@ -176,7 +176,7 @@ impl Setup {
             .incoming_buffer_size(INCOMING_BUFFER)
             .incoming_buffer_size_total(INCOMING_BUFFER_TOTAL)
             .retry_token_lifetime(RETRY_TOKEN_LIFETIME)
-            .time_source(Arc::new(Wall(self.wall.clone())));
+            .time_source(Arc::new(WallTimeSource(self.wall.clone())));
         // No tokens for later connections: they would remain valid after the certificate checks.
         let mut tokens = quinn_proto::ValidationTokenConfig::default();
         tokens.sent(0);
@@ -189,7 +189,7 @@ impl Setup {
         tls: &Tls,
         verifiers: &Verifiers,
         layer: Layer,
-    ) -> Result<Client, TlsError> {
+    ) -> Result<ClientConfig, TlsError> {
         let crypto = QuicClientConfig::try_from(tls.client(verifiers, &self.wall)?)
             .map_err(|e| TlsError::Provider(e.to_string()))?;
         let mut client = quinn_proto::ClientConfig::new(Arc::new(crypto));
@@ -197,14 +197,14 @@ impl Setup {
             .transport_config(self.transport(layer))
             .token_store(Arc::new(NoneTokenStore))
             .initial_dst_cid_provider(self.dst_cids.clone());
-        Ok(Client { config: client, layer })
+        Ok(ClientConfig { config: client, layer })
     }
 }
 
 #[derive(Debug)]
-struct Wall(WallClock);
+struct WallTimeSource(WallClock);
 
-impl TimeSource for Wall {
+impl TimeSource for WallTimeSource {
     fn now(&self) -> SystemTime {
         UNIX_EPOCH + self.0.unix()
     }

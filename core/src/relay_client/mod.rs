@@ -10,7 +10,7 @@ mod registration;
 
 pub(crate) use early::Early;
 pub(crate) use lookup::Search;
-pub(crate) use registration::{Action, Registration};
+pub(crate) use registration::{Registration, RegistrationAction};
 
 #[cfg(test)]
 mod tests;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::registration::{AGAIN, ANSWER};
-use super::{Action, Registration, Search, lookup};
+use super::{Registration, RegistrationAction, Search, lookup};
 use crate::error::{Code, Failure};
 use crate::id::PeerId;
 use crate::testing::clock::origin;
@@ -11,8 +11,8 @@ use crate::tls::KeyDigest;
 
 const TICK: Duration = Duration::from_nanos(1);
 const REFRESH: Duration = Duration::from_secs(30);
-const TAKE: Option<Action> = Some(Action::Register { takeover: true });
-const YIELD: Option<Action> = Some(Action::Register { takeover: false });
+const TAKE: Option<RegistrationAction> = Some(RegistrationAction::Register { takeover: true });
+const YIELD: Option<RegistrationAction> = Some(RegistrationAction::Register { takeover: false });
 
 fn held() -> (Registration, Instant) {
     let (mut registration, now) = (Registration::new(), origin());
@@ -36,7 +36,7 @@ fn a_relay_that_does_not_acknowledge_is_given_up() {
     registration.on_up(true, now);
     assert!(!registration.is_held());
     assert_eq!(registration.poll(now + ANSWER - TICK), None);
-    assert_eq!(registration.poll(now + ANSWER), Some(Action::Dead));
+    assert_eq!(registration.poll(now + ANSWER), Some(RegistrationAction::Dead));
 }
 
 #[test]
@@ -69,7 +69,7 @@ fn nothing_is_registered_that_is_not_offered() {
     assert_eq!(registration.on_up(false, now), None);
     assert_eq!((registration.deadline(), registration.set(true, now)), (None, TAKE));
     registration.on_registered(REFRESH, now);
-    assert_eq!(registration.set(false, now), Some(Action::Withdraw));
+    assert_eq!(registration.set(false, now), Some(RegistrationAction::Withdraw));
     assert_eq!((registration.deadline(), registration.set(false, now)), (None, None));
 }
 

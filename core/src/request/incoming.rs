@@ -15,7 +15,7 @@ use crate::message::{ErrorMessage, Message, MessageKind, StreamMessage};
 pub(crate) const STREAM_BUFFER: usize = 256 << 10;
 
 #[derive(Debug, PartialEq, Eq)]
-enum State {
+enum ResponseState {
     /// No answer yet.
     Offered,
     /// A streamed answer is in progress; this is the number of the next chunk.
@@ -26,23 +26,23 @@ enum State {
 
 /// One request of a peer.
 #[derive(Debug)]
-pub(crate) struct Incoming {
+pub(crate) struct ReceivedRequest {
     unsent: VecDeque<Bytes>,
-    state: State,
+    state: ResponseState,
 }
 
-impl Incoming {
+impl ReceivedRequest {
     pub(crate) const fn new() -> Self {
-        Self { unsent: VecDeque::new(), state: State::Offered }
+        Self { unsent: VecDeque::new(), state: ResponseState::Offered }
     }
 
     /// Answers whole.
     pub(crate) fn respond(&mut self, body: Bytes) -> Result<(), Misuse> {
-        if self.state != State::Offered {
+        if self.state != ResponseState::Offered {
             return Err(Misuse::WrongState);
         }
         self.push(MessageKind::Response, &[], body)?;
-        self.state = State::Answered;
+        self.state = ResponseState::Answered;
         Ok(())
     }
 
@@ -50,9 +50,9 @@ impl Incoming {
     /// read first.
     pub(crate) fn respond_chunk(&mut self, body: Bytes, is_final: bool) -> Result<bool, Misuse> {
         let sequence = match self.state {
-            State::Offered => 0,
-            State::Streaming(sequence) => sequence,
-            State::Answered => return Err(Misuse::WrongState),
+            ResponseState::Offered => 0,
+            ResponseState::Streaming(sequence) => sequence,
+            ResponseState::Answered => return Err(Misuse::WrongState),
         };
         if self.unsent_bytes() >= STREAM_BUFFER {
             return Ok(false);
@@ -61,13 +61,14 @@ impl Incoming {
         head[..8].copy_from_slice(&sequence.to_be_bytes());
         head[8] = is_final.into();
         self.push(MessageKind::ResponseChunk, &head, body)?;
-        self.state = if is_final { State::Answered } else { State::Streaming(sequence + 1) };
+        self.state =
+            if is_final { ResponseState::Answered } else { ResponseState::Streaming(sequence + 1) };
         Ok(true)
     }
 
     /// Refuses a request, or ends a streamed answer with a failure.
     pub(crate) fn fail(&mut self, failure: &Failure) -> Result<(), Misuse> {
-        if self.state == State::Answered {
+        if self.state == ResponseState::Answered {
             return Err(Misuse::WrongState);
         }
         let message = Message::Stream(StreamMessage::Error(ErrorMessage {
@@ -78,7 +79,7 @@ impl Incoming {
         let mut frame = BytesMut::new();
         message.encode(&mut frame).map_err(|_| Misuse::OverLimit)?;
         self.unsent.push_back(frame.freeze());
-        self.state = State::Answered;
+        self.state = ResponseState::Answered;
         Ok(())
     }
 
@@ -109,7 +110,7 @@ impl Incoming {
 
     /// Returns true if the answer is complete and written.
     pub(crate) fn is_done(&self) -> bool {
-        self.state == State::Answered && self.unsent.is_empty()
+        self.state == ResponseState::Answered && self.unsent.is_empty()
     }
 
     /// Returns true if a chunk would be accepted now.

@@ -180,7 +180,7 @@ impl Rules {
 type Key = (SocketAddr, Seen);
 
 #[derive(Debug)]
-struct Mapping {
+struct NatMapping {
     external: SocketAddr,
     refreshed: Instant,
     /// The destinations it was used for, and when each permission was refreshed.
@@ -207,7 +207,7 @@ pub struct Nat {
     external: IpAddr,
     rng: Rng,
     next_port: u16,
-    mappings: BTreeMap<Key, Mapping>,
+    mappings: BTreeMap<Key, NatMapping>,
     /// External addresses that always lead to one inside socket, for any sender.
     forwards: BTreeMap<SocketAddr, SocketAddr>,
     /// Senders admitted by a forward, as (inside, remote): answers leave from the same external
@@ -309,7 +309,7 @@ impl Nat {
         if !self.mappings.contains_key(&key) {
             let external = self.allocate(src)?;
             let permitted = BTreeMap::new();
-            self.mappings.insert(key, Mapping { external, refreshed: now, permitted });
+            self.mappings.insert(key, NatMapping { external, refreshed: now, permitted });
         }
         let mapping = self.mappings.get_mut(&key)?;
         mapping.refreshed = now;

@@ -21,7 +21,7 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use super::TlsError;
 use super::anyone::Anyone;
 use super::credential::Credential;
-use super::pinned::{Pin, Pinned};
+use super::pinned::{Pin, PinnedVerifier};
 use super::trust::{Anchors, KeyDigest, Trust};
 use crate::error::{Code, Failure};
 
@@ -47,7 +47,7 @@ enum Diallers {
 impl Verifiers {
     pub(super) fn new(trust: &Trust, provider: &Arc<CryptoProvider>) -> Result<Self, TlsError> {
         let pinned = |pin| {
-            let pinned = Pinned { pin, trust: trust.clone(), provider: provider.clone() };
+            let pinned = PinnedVerifier { pin, trust: trust.clone(), provider: provider.clone() };
             (Some(Arc::new(pinned) as Arc<dyn ServerCertVerifier>), Diallers::Nobody)
         };
         let (acceptors, diallers) = match &trust.anchors {

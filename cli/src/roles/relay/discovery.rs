@@ -14,12 +14,12 @@ use crate::base::task::Background;
 
 /// A socket that answers for as long as it lives.
 #[derive(Debug)]
-pub(super) struct AddressDiscovery {
+pub(super) struct DiscoveryResponder {
     pub(super) local: SocketAddr,
     _answering: Background<()>,
 }
 
-impl AddressDiscovery {
+impl DiscoveryResponder {
     /// Starts answering at `address`.
     ///
     /// # Errors

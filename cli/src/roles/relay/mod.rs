@@ -17,7 +17,7 @@ use adit_tokio::core::relay::{self, ProbeResponder};
 use adit_tokio::core::tls::{KeyDigest, Tls, Trust};
 use serde::Serialize;
 
-use self::discovery::AddressDiscovery;
+use self::discovery::DiscoveryResponder;
 use self::identity::RelayIdentity;
 pub(crate) use self::tcp::TcpPort;
 use crate::address::{HostPort, RelayAddress, TCP_PORT};
@@ -69,7 +69,7 @@ pub(crate) struct RunningRelay {
     node: RunningNode,
     ended: Pin<Box<dyn Future<Output = ()> + Send>>,
     announcement: RelayAnnouncement,
-    _discovery: AddressDiscovery,
+    _discovery: DiscoveryResponder,
     _own: RelayIdentity,
     _control: Option<ControlSocket>,
     _log: Background<()>,
@@ -86,7 +86,7 @@ pub(crate) async fn start(plan: RelayPlan, home: &Home) -> Result<RunningRelay, 
     let responder = ProbeResponder::of(&tls);
     // Before the first client gets its address: the second socket's port may be any.
     let second = SocketAddr::new(plan.listen.ip(), second_port(&plan));
-    let discovery = AddressDiscovery::start(second, responder).await?;
+    let discovery = DiscoveryResponder::start(second, responder).await?;
     let settings = settings(&plan, plan.listen.port(), discovery.local.port()).await;
     let builder = Config::builder(tls).device_id("relay").relay(settings);
     let core = node::build(builder, config::HeartbeatConfig::default())?;

@@ -8,18 +8,18 @@ use crate::timer::anchor;
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 
-fn switch() -> Switch {
-    Switch::new(Rng::new([3; 32], "switch"))
+fn switch() -> TransportSwitch {
+    TransportSwitch::new(Rng::new([3; 32], "switch"))
 }
 
 /// A switch in each state, with what is due next in the far future.
-fn in_state(state: FallbackState, now: Instant) -> Switch {
+fn in_state(state: FallbackState, now: Instant) -> TransportSwitch {
     let mut it = switch();
     it.handle_sent(now);
     if state == FallbackState::Udp {
         return it;
     }
-    assert_eq!(it.handle_refused(now), Some(Action::Open));
+    assert_eq!(it.handle_refused(now), Some(SwitchAction::Open));
     match state {
         FallbackState::Udp | FallbackState::Opening => {}
         FallbackState::Waiting => it.handle_down(now),
@@ -49,7 +49,7 @@ fn every_state_has_an_answer_to_every_input() {
         FallbackState::Opened,
         FallbackState::Tcp,
     ] {
-        type Input = (&'static str, fn(&mut Switch, Instant) -> Option<Action>);
+        type Input = (&'static str, fn(&mut TransportSwitch, Instant) -> Option<SwitchAction>);
         let inputs: [Input; 7] = [
             ("udp", |it, now| it.handle_heard(Heard::Udp, now)),
             ("tcp", |it, now| it.handle_heard(Heard::Tcp, now)),
@@ -78,7 +78,7 @@ fn two_seconds_of_silence_are_allowed_at_the_start_and_no_more() {
     it.handle_sent(now + SECOND);
     assert_eq!(it.deadline(), Some(now + FIRST_SILENCE));
     assert_eq!(it.handle_timeout(now + FIRST_SILENCE - MS), None);
-    assert_eq!(it.handle_timeout(now + FIRST_SILENCE), Some(Action::Open));
+    assert_eq!(it.handle_timeout(now + FIRST_SILENCE), Some(SwitchAction::Open));
     assert_eq!(it.state(), FallbackState::Opening);
 }
 
@@ -90,7 +90,7 @@ fn five_seconds_are_allowed_once_udp_was_heard() {
     let later = now + SECOND;
     it.handle_sent(later);
     assert_eq!(it.handle_timeout(later + SILENCE - MS), None);
-    assert_eq!(it.handle_timeout(later + SILENCE), Some(Action::Open));
+    assert_eq!(it.handle_timeout(later + SILENCE), Some(SwitchAction::Open));
 }
 
 #[test]
@@ -319,7 +319,7 @@ enum Happens {
 struct World {
     start: Instant,
     now: Instant,
-    switch: Switch,
+    switch: TransportSwitch,
     net: Net,
     traffic: Traffic,
     agenda: BTreeMap<(Instant, u64), Happens>,
@@ -343,7 +343,7 @@ impl World {
         let mut world = Self {
             start,
             now: start,
-            switch: Switch::new(Rng::new(bytes, "switch")),
+            switch: TransportSwitch::new(Rng::new(bytes, "switch")),
             net: Net::OPEN,
             traffic,
             agenda: BTreeMap::new(),
@@ -464,9 +464,9 @@ impl World {
         }
     }
 
-    fn act(&mut self, action: Option<Action>) {
+    fn act(&mut self, action: Option<SwitchAction>) {
         match action {
-            Some(Action::Open) => {
+            Some(SwitchAction::Open) => {
                 self.opened += 1;
                 self.stream = Some(self.opened);
                 self.is_up = false;
@@ -475,7 +475,7 @@ impl World {
                     false => self.after(2 * Self::HALF, Happens::Down(self.opened)),
                 }
             }
-            Some(Action::Close) => {
+            Some(SwitchAction::Close) => {
                 self.stream = None;
                 self.is_up = false;
             }

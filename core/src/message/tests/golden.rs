@@ -7,14 +7,14 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 
 use crate::error::{Code, Failure};
-use crate::frame::Decoder;
+use crate::frame::FrameDecoder;
 use crate::message::{
     Candidate, CandidateKind, Candidates, CloudMessage, Connect, Context, ControlMessage,
-    DiscoveryKey, ErrorMessage, EscalationRequest, EscalationResponse, FinishReason, Goaway,
-    Hangup, Heartbeat, HeartbeatAck, Incoming, KnowledgeChunk, Mapping, Matched, Message,
-    MessageKind, Open, Opened, Preferences, PrewarmSignal, Priority, Register, Registered,
-    RelayMessage, Request, Response, ResponseChunk, Role, ServerStatus, StreamChunk, StreamEnd,
-    StreamMessage, Turn, Unmatched, Unregistered, Usage, Verbosity, Welcome, Withdraw,
+    ConversationTurn, DiscoveryKey, ErrorMessage, EscalationRequest, EscalationResponse,
+    FinishReason, Goaway, Hangup, Heartbeat, HeartbeatAck, Incoming, KnowledgeChunk, Mapping,
+    Matched, Message, MessageKind, Open, Opened, Preferences, PrewarmSignal, Priority, Register,
+    Registered, RelayMessage, Request, Response, ResponseChunk, ServerStatus, Speaker, StreamChunk,
+    StreamEnd, StreamMessage, Unmatched, Unregistered, Usage, Verbosity, Welcome, Withdraw,
 };
 use crate::tls::KeyDigest;
 
@@ -28,7 +28,7 @@ fn every_kind_has_the_bytes_that_the_protocol_document_shows() {
         let text = |bytes: &[u8]| bytes.escape_ascii().to_string();
         assert_eq!(text(&wire), text(bytes), "{:?}", message.kind());
 
-        let frame = Decoder::new().poll_frame(&mut bytes.clone()).unwrap().unwrap();
+        let frame = FrameDecoder::new().poll_frame(&mut bytes.clone()).unwrap().unwrap();
         let read = Message::decode(frame.kind, frame.payload);
         assert_eq!(read.as_ref(), Ok(&Some(message.clone())));
     }
@@ -168,7 +168,10 @@ fn escalation() -> Vec<Message> {
                     source: Some("almanac".into()),
                     text: "Some polar bears do.".into(),
                 }],
-                conversation_history: vec![Turn { role: Role::User, content: "earlier".into() }],
+                conversation_history: vec![ConversationTurn {
+                    role: Speaker::User,
+                    content: "earlier".into(),
+                }],
             },
             preferences: Preferences {
                 verbosity: Verbosity::Brief,

@@ -11,12 +11,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::message::{
     Candidate, CandidateKind, Candidates, CloudMessage, Connect, Context, ControlMessage,
-    DiscoveryKey, ErrorMessage, EscalationRequest, EscalationResponse, FinishReason, Goaway,
-    Hangup, Heartbeat, HeartbeatAck, Incoming, KnowledgeChunk, Mapping, Matched, Message,
-    MessageKind, Object, Open, Opened, Preferences, PrewarmSignal, Priority, REFRESH_MS, Register,
-    Registered, RelayMessage, Request, Response, ResponseChunk, Role, ServerStatus, ServiceName,
-    StreamChunk, StreamEnd, StreamMessage, Text, Turn, Unmatched, Unregistered, Usage, Verbosity,
-    Welcome, Withdraw,
+    ConversationTurn, DiscoveryKey, ErrorMessage, EscalationRequest, EscalationResponse,
+    FinishReason, Goaway, Hangup, Heartbeat, HeartbeatAck, Incoming, KnowledgeChunk, Mapping,
+    Matched, Message, MessageKind, Object, Open, Opened, Preferences, PrewarmSignal, Priority,
+    REFRESH_MS, Register, Registered, RelayMessage, Request, Response, ResponseChunk, ServerStatus,
+    ServiceName, Speaker, StreamChunk, StreamEnd, StreamMessage, Text, Unmatched, Unregistered,
+    Usage, Verbosity, Welcome, Withdraw,
 };
 use crate::tls::KeyDigest;
 
@@ -254,11 +254,11 @@ fn name() -> impl Strategy<Value = String> {
 }
 
 fn escalation_request() -> impl Strategy<Value = Message> {
-    let role = prop_oneof![Just(Role::System), Just(Role::User), Just(Role::Assistant)];
+    let role = prop_oneof![Just(Speaker::System), Just(Speaker::User), Just(Speaker::Assistant)];
     let verbosity =
         prop_oneof![Just(Verbosity::Brief), Just(Verbosity::Normal), Just(Verbosity::Detailed)];
     let chunk = (of(text()), text()).prop_map(|(source, text)| KnowledgeChunk { source, text });
-    let turn = (role, text()).prop_map(|(role, content)| Turn { role, content });
+    let turn = (role, text()).prop_map(|(role, content)| ConversationTurn { role, content });
     let context = (of(text()), vec(chunk, 0..3), vec(turn, 0..3)).prop_map(
         |(framing, knowledge_chunks, conversation_history)| Context {
             framing,

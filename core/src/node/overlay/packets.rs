@@ -12,7 +12,7 @@ use crate::message::{ControlMessage, Message};
 use crate::node::io::Io;
 use crate::path::{self, Dispatch};
 use crate::probe::{self, Probe};
-use crate::quic::{self, Outgoing};
+use crate::quic::{self, TransmitBatch};
 use crate::transmit::{Datagram, Ecn, NextHop, Route, Transmit, overlay_address};
 
 impl Overlay {
@@ -122,11 +122,11 @@ impl Overlay {
     pub(in crate::node) fn dispatch(
         &mut self,
         id: OverlayId,
-        batch: Outgoing,
+        batch: TransmitBatch,
         bytes: &[u8],
         io: &mut Io,
     ) -> Option<Transmit> {
-        let Outgoing { mut transmit, is_mtu_probe } = batch;
+        let TransmitBatch { mut transmit, is_mtu_probe } = batch;
         let overlaid = self.all.get_mut(&id)?;
         if is_mtu_probe {
             transmit.route = overlaid.paths.dispatch_mtu_probe()?;

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use super::Peers;
 use super::control::Control;
-use super::peer::{ConnectAttempt, Dialled, Link, Own, Peer};
+use super::peer::{ConnectAttempt, Dialled, Own, PeerConnection, PeerEntry};
 use crate::config::{Destination, Dial};
 use crate::error::{Code, Failure, Misuse};
 use crate::event::Event;
@@ -50,7 +50,7 @@ impl Peers {
             attempt: Some(attempt(connection, io)),
         };
         self.by_connection.extend(connection.map(|connection| (connection, id)));
-        self.all.insert(id, Peer::new(id, Some(dialled), remote));
+        self.all.insert(id, PeerEntry::new(id, Some(dialled), remote));
         let now = io.now();
         self.transition(id, io, |lifecycle| lifecycle.connect(now));
         io.effect(Effect::AttemptStarted { peer: id });
@@ -147,7 +147,7 @@ impl Peers {
         peer.reconnections += u64::from(reconnected);
         peer.credential = Some(credential);
         let control = if is_relay { Control::of_relay(control) } else { Control::new(control) };
-        peer.link = Some(Link::new(connection, control));
+        peer.link = Some(PeerConnection::new(connection, control));
         if let Some(dialled) = &mut peer.dialled {
             dialled.attempt = None;
             dialled.retry.on_up(now);
@@ -180,9 +180,9 @@ impl Peers {
         };
         let (id, now) = (self.new_id(), io.now());
         self.expiries.set(id, credential.not_after);
-        let mut peer = Peer::new(id, None, remote);
+        let mut peer = PeerEntry::new(id, None, remote);
         peer.credential = Some(credential);
-        peer.link = Some(Link::new(connection, Control::new(None)));
+        peer.link = Some(PeerConnection::new(connection, Control::new(None)));
         self.by_connection.insert(connection, id);
         self.all.insert(id, peer);
         self.transition(id, io, |lifecycle| lifecycle.connect(now));
@@ -372,7 +372,7 @@ impl Peers {
 
     /// Handles a failed send to an address: attempts that go there have failed.
     pub(in crate::node) fn on_send_failed(&mut self, route: Route, detail: &str, io: &mut Io) {
-        let fails = |p: &&Peer| {
+        let fails = |p: &&PeerEntry| {
             p.remote == route.remote && p.dialled.as_ref().is_some_and(|d| d.attempt.is_some())
         };
         for peer in self.all.values().filter(fails) {

@@ -15,7 +15,7 @@ use crate::id::PeerId;
 use crate::message::{ControlMessage, Goaway, Heartbeat, HeartbeatAck, Message, ServerStatus};
 use crate::node::framed;
 use crate::node::io::{Effect, Io};
-use crate::quic::{self, Class, Read, Write};
+use crate::quic::{self, Read, Write, WriteClass};
 
 /// First byte of a datagram that carries a control frame.
 pub(in crate::node) const CONTEXT_CONTROL: u8 = 0;
@@ -167,7 +167,8 @@ impl Peers {
             let Some(link) = self.link_mut(id).filter(|link| !link.is_closing) else { return };
             let (connection, Some(index)) = (link.connection, link.control.stream) else { return };
             let Some(front) = link.control.front() else { return };
-            let wrote = io.on(connection, |c| c.write(index, &mut front.bytes, Class::Control));
+            let wrote =
+                io.on(connection, |c| c.write(index, &mut front.bytes, WriteClass::Control));
             match wrote.unwrap_or(Write::Gone) {
                 Write::Taken(_) => {
                     front.as_datagram = false;

@@ -115,7 +115,7 @@ impl<I: Io> Io for Filter<I> {
 }
 
 /// A node that accepts by UDP and by TCP, and echoes; and a client that knows both.
-struct World<R: Runtime> {
+struct FallbackWorld<R: Runtime> {
     relay: Handle,
     client: Handle,
     /// The relay, as the client sees it.
@@ -126,7 +126,7 @@ struct World<R: Runtime> {
     tasks: Vec<R::Task>,
 }
 
-impl<R: Runtime> World<R> {
+impl<R: Runtime> FallbackWorld<R> {
     fn new(limits: ListenerLimits, is_blocked: bool, pin: Option<KeyDigest>) -> Self {
         let is_blocked = Arc::new(AtomicBool::new(is_blocked));
         let (mut io, udp) = R::io(loopback()).expect("a loopback port is free");
@@ -235,7 +235,7 @@ fn run<R: Runtime>(case: impl Future<Output = ()>) {
 /// one connection.
 pub fn a_connection_moves_to_tcp_and_back_as_udp_is_blocked_and_opened<R: Runtime>() {
     run::<R>(async {
-        let world = World::<R>::new(ListenerLimits::default(), true, None);
+        let world = FallbackWorld::<R>::new(ListenerLimits::default(), true, None);
         within::<R, _>(LIMIT, world.peer.connected()).await.expect("TCP is open");
         world.exchange(1_000_000, || {}).await;
         assert_eq!(world.state(), FallbackState::Tcp);
@@ -264,7 +264,7 @@ pub fn a_connection_moves_to_tcp_and_back_as_udp_is_blocked_and_opened<R: Runtim
 pub fn a_relay_that_shows_another_key_on_tcp_is_not_used<R: Runtime>() {
     run::<R>(async {
         let pin = Some(KeyDigest([7; 32]));
-        let world = World::<R>::new(ListenerLimits::default(), true, pin);
+        let world = FallbackWorld::<R>::new(ListenerLimits::default(), true, pin);
         let opened = || world.client.tcp_fallback().statuses()[&world.udp].opened;
         until::<R, _>(|| (opened() >= 2).then_some(())).await;
         assert_eq!(world.stats().opened, 0);
@@ -306,7 +306,7 @@ pub fn thousands_of_half_open_connections_keep_nobody_out<R: Runtime>() {
             open_within,
             ..ListenerLimits::default()
         };
-        let world = World::<R>::new(limits, true, None);
+        let world = FallbackWorld::<R>::new(limits, true, None);
         let flood = flood(world.tcp);
         within::<R, _>(LIMIT, world.peer.connected()).await.expect("there is room");
         world.exchange(500_000, || {}).await;
@@ -326,7 +326,7 @@ pub fn thousands_of_half_open_connections_keep_nobody_out<R: Runtime>() {
 /// UDP that works is all that is used.
 pub fn with_udp_open_no_stream_is_opened<R: Runtime>() {
     run::<R>(async {
-        let world = World::<R>::new(ListenerLimits::default(), false, None);
+        let world = FallbackWorld::<R>::new(ListenerLimits::default(), false, None);
         world.peer.connected().await.expect("UDP is open");
         world.exchange(1_000_000, || {}).await;
         R::sleep(Duration::from_secs(3)).await;
@@ -339,7 +339,7 @@ pub fn with_udp_open_no_stream_is_opened<R: Runtime>() {
 /// What a node says when it leaves arrives by TCP as well.
 pub fn a_shutdown_reaches_the_peer_by_tcp<R: Runtime>() {
     run::<R>(async {
-        let world = World::<R>::new(ListenerLimits::default(), true, None);
+        let world = FallbackWorld::<R>::new(ListenerLimits::default(), true, None);
         world.peer.connected().await.expect("TCP is open");
         world.relay.shutdown();
         within::<R, _>(LIMIT, world.relay.closed()).await;

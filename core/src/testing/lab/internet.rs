@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use crate::rng::Rng;
 use crate::testing::agenda::Agenda;
-use crate::testing::link::{Conditions, Fate, Link};
+use crate::testing::link::{Conditions, Link, PacketFate};
 use crate::testing::marks::Marks;
 use crate::testing::nat::{Nat, Rules};
 use crate::testing::net::{HostId, Packet};
@@ -336,13 +336,13 @@ impl Internet {
         }
     }
 
-    fn go_on(&mut self, fate: Fate, hop: Hop) {
+    fn go_on(&mut self, fate: PacketFate, hop: Hop) {
         match fate {
-            Fate::Dropped(mark) => {
+            PacketFate::Dropped(mark) => {
                 self.marks.hit(mark);
                 self.fates.lost += 1;
             }
-            Fate::Arrives(at, again) => {
+            PacketFate::Arrives(at, again) => {
                 if let Some(again) = again {
                     self.under_way.push(hop.clone(), again);
                 }

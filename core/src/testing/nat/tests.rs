@@ -118,7 +118,7 @@ fn no_port_is_given_out_twice_and_when_none_is_left_nothing_passes() {
         for port in FIRST_PORT..=65_535 {
             nat.mappings.insert(
                 (inside(2, port), None),
-                Mapping {
+                NatMapping {
                     external: SocketAddr::new(outside(), port),
                     refreshed: origin(),
                     permitted: BTreeMap::new(),
