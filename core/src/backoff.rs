@@ -187,12 +187,12 @@ impl Backoff {
         self.base(attempt).mul_f64(1.0 + stray)
     }
 
-    /// Returns a delay of at least `told`, increased by up to the jitter: for a time that a peer
-    /// named to many clients together. `told` counts as [`LONGEST`] at most.
-    pub fn at_least(&mut self, told: Duration) -> Duration {
+    /// Returns a delay of at least `requested`, increased by up to the jitter: for a time that a peer
+    /// named to many clients together. `requested` counts as [`LONGEST`] at most.
+    pub fn at_least(&mut self, requested: Duration) -> Duration {
         let stray = self.config.jitter * self.rng.unit();
-        let told = told.min(LONGEST);
-        told.saturating_add(told.mul_f64(stray))
+        let requested = requested.min(LONGEST);
+        requested.saturating_add(requested.mul_f64(stray))
     }
 
     /// Returns a delay anywhere from zero up to, not including, `span`.

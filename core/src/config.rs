@@ -116,7 +116,7 @@ pub struct Limits {
     /// the largest. Above it further bodies stay unread, and QUIC's flow control holds them back.
     pub request_bytes: usize,
     /// Time a peer has to send the header of a stream it opened: 10 s.
-    pub preface_timeout: Duration,
+    pub header_timeout: Duration,
 }
 
 impl Default for Limits {
@@ -130,7 +130,7 @@ impl Default for Limits {
             handshake_timeout: Duration::from_secs(10),
             handshake_bytes: 64 << 10,
             request_bytes: 32 << 20,
-            preface_timeout: Duration::from_secs(10),
+            header_timeout: Duration::from_secs(10),
         }
     }
 }
@@ -271,7 +271,7 @@ impl Builder {
             ("keep_alive", t.keep_alive),
             ("connect_timeout", t.connect_timeout),
             ("handshake_timeout", c.limits.handshake_timeout),
-            ("preface_timeout", c.limits.preface_timeout),
+            ("header_timeout", c.limits.header_timeout),
             ("request_timeout", c.request_timeout),
         ] {
             let millis = usize::try_from(time.as_millis()).unwrap_or(usize::MAX);

@@ -293,7 +293,7 @@ impl Retry {
         let RetryPhase::Waiting { until, not_before } = self.phase else { return None };
         let allowed = self.hurried.map_or(now, |last| now.max(last + NETWORK_CHANGE_INTERVAL));
         let sooner = allowed + self.backoff.within(NETWORK_CHANGE_SPREAD);
-        let sooner = not_before.map_or(sooner, |told| sooner.max(told));
+        let sooner = not_before.map_or(sooner, |least| sooner.max(least));
         if sooner >= until {
             return None;
         }
@@ -390,9 +390,9 @@ impl Retry {
         } else {
             self.backoff.delay(self.attempts)
         };
-        let told = told(failure).map(|told| self.backoff.at_least(told));
-        let until = now + told.map_or(delay, |told| told.max(delay));
-        self.phase = RetryPhase::Waiting { until, not_before: told.map(|told| now + told) };
+        let requested = requested_delay(failure).map(|delay| self.backoff.at_least(delay));
+        let until = now + requested.map_or(delay, |requested| requested.max(delay));
+        self.phase = RetryPhase::Waiting { until, not_before: requested.map(|delay| now + delay) };
         RetryDecision::Wait { attempt: self.attempts, until }
     }
 }
@@ -408,9 +408,9 @@ fn is_unavailable(code: Code) -> bool {
     code.category() == Category::Server && code != Code::Overloaded
 }
 
-fn told(failure: &Failure) -> Option<Duration> {
+fn requested_delay(failure: &Failure) -> Option<Duration> {
     match failure.retry_after() {
-        Some(told) => Some(told.min(LONGEST_RETRY_AFTER)),
+        Some(delay) => Some(delay.min(LONGEST_RETRY_AFTER)),
         None => (failure.code() == Code::Overloaded).then_some(OVERLOADED_WAIT),
     }
 }

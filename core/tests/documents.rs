@@ -32,7 +32,7 @@ fn the_protocol_states_the_times_that_are_the_defaults() {
         ("answer to a heartbeat", heartbeat.ack_within()),
         ("silence", heartbeat.dead_after()),
         ("handshake, at the acceptor", limits.handshake_timeout),
-        ("first frame of a stream", limits.preface_timeout),
+        ("first frame of a stream", limits.header_timeout),
         ("stable", policy.stable_after()),
     ] {
         let row = format!("| {what} | {} s |", time.as_secs());

@@ -210,6 +210,6 @@ fn a_node_with_only_a_relay_shuts_down_immediately() {
     let (node, now) = trio.world.node_mut(agent);
     node.disconnect(to_connector.unwrap(), now).unwrap();
     node.shutdown(now);
-    trio.wait("the agent to be gone", |world| world.node(agent).has_taken_leave());
+    trio.wait("the agent to be gone", |world| world.node(agent).is_drained());
     assert!(trio.world.now() - start < SECOND);
 }

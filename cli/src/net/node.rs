@@ -149,9 +149,9 @@ pub(crate) fn start_with_relays(
 pub(crate) fn start_relay(
     address: SocketAddr,
     config: Config,
-    door: Option<(TcpListener, Identity)>,
+    tcp: Option<(TcpListener, Identity)>,
 ) -> Result<RunningNode, ExitError> {
-    let Some((listener, identity)) = door else { return start(address, config) };
+    let Some((listener, identity)) = tcp else { return start(address, config) };
     on(address, |mut io, local| {
         io.listen_tcp(listener)?;
         let (handle, driver) = adit_tokio::with_io(io, config)?;

@@ -143,10 +143,10 @@ proptest! {
     }
 
     #[test]
-    fn what_a_peer_asked_for_is_never_cut_short(told in 0u64..86_400_000, seed: [u8; 32]) {
-        let told = Duration::from_millis(told);
-        let delay = Backoff::new(BackoffConfig::default(), Rng::new(seed, "backoff")).at_least(told);
-        prop_assert!(delay >= told && delay <= told.mul_f64(1.3) + NANO);
+    fn what_a_peer_asked_for_is_never_cut_short(requested in 0u64..86_400_000, seed: [u8; 32]) {
+        let requested = Duration::from_millis(requested);
+        let delay = Backoff::new(BackoffConfig::default(), Rng::new(seed, "backoff")).at_least(requested);
+        prop_assert!(delay >= requested && delay <= requested.mul_f64(1.3) + NANO);
     }
 
     #[test]

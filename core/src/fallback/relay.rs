@@ -143,7 +143,7 @@ impl FallbackRelay {
                 streams.push_batch(id, payload, transmit.segment_size, now);
             }
             Some(_) | None if is_by_tcp => self.dropped += 1,
-            Some(_) | None if self.switch.is_doubtful(now) => self.keep(payload, longest),
+            Some(_) | None if self.switch.is_suspect(now) => self.keep(payload, longest),
             Some(_) | None => self.kept.clear(),
         }
         if !self.switch.handle_sent(now) {

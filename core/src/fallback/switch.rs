@@ -1,6 +1,6 @@
 //! What carries the datagrams to one relay: UDP, or TCP while UDP is blocked.
 //!
-//! It decides when UDP is doubted, when a TCP stream is opened and closed, and which of the two the
+//! It decides when UDP is suspected, when a TCP stream is opened and closed, and which of the two the
 //! next datagram takes. It never sends, never opens, and never looks into a datagram: the connection
 //! above it sees one address and lives through every change, as it does through a change of network
 //! (RFC 9000 §9).
@@ -49,7 +49,7 @@ pub(super) const ACKNOWLEDGING: Duration = Duration::from_millis(250);
 
 /// How long something may be unanswered before what follows is kept for a stream: by then its sender
 /// has used up its window, and what it sends is a probe from time to time (RFC 9002 §6.2).
-pub(super) const DOUBT: Duration = Duration::from_millis(500);
+pub(super) const SUSPECT_AFTER: Duration = Duration::from_millis(500);
 
 /// How soon UDP has to be heard after it was chosen again.
 pub(super) const PROOF: Duration = Duration::from_secs(2);
@@ -61,7 +61,7 @@ pub(super) const LINGER: Duration = Duration::from_secs(3);
 pub(super) const STUCK: Duration = Duration::from_secs(10);
 
 /// The least time between two trials before TCP carries: the answer makes the stream needless.
-pub(super) const TRIAL_SOON: Duration = Duration::from_secs(1);
+pub(super) const OPENING_TRIAL_GAP: Duration = Duration::from_secs(1);
 
 /// The least time between two trials while TCP carries: 1,200 bytes per keep-alive of the connection.
 /// It doubles whenever UDP failed within [`STEADY`] of being chosen again.
@@ -179,10 +179,10 @@ impl TransportSwitch {
     /// Whether what is sent now by UDP may well be lost: it is worth keeping for a stream that may
     /// follow. By then it is little, a handshake's first flight or probes.
     #[must_use]
-    pub(super) fn is_doubtful(&self, now: Instant) -> bool {
+    pub(super) fn is_suspect(&self, now: Instant) -> bool {
         match self.state {
             FallbackState::Udp => {
-                !self.is_known || self.unanswered.is_some_and(|at| is_over(at, DOUBT, now))
+                !self.is_known || self.unanswered.is_some_and(|at| is_over(at, SUSPECT_AFTER, now))
             }
             FallbackState::Opening | FallbackState::Waiting => true,
             FallbackState::Leaving | FallbackState::Opened | FallbackState::Tcp => false,
@@ -201,7 +201,9 @@ impl TransportSwitch {
         }
         let gap = match self.state {
             FallbackState::Udp | FallbackState::Leaving => return false,
-            FallbackState::Opening | FallbackState::Waiting | FallbackState::Opened => TRIAL_SOON,
+            FallbackState::Opening | FallbackState::Waiting | FallbackState::Opened => {
+                OPENING_TRIAL_GAP
+            }
             FallbackState::Tcp => self.gap(),
         };
         let is_due = self.next_trial.is_none_or(|at| at <= now);

@@ -44,7 +44,7 @@ pub(super) fn split_run(
         if packet.first().is_some_and(|first| probe::FIRST_BYTES.contains(first)) {
             return DatagramClass::Probe;
         }
-        let connection = quic.inner_of(packet);
+        let connection = quic.overlay_connection(packet);
         let id = connection.and_then(|connection| overlay.by_connection(connection));
         id.map_or(DatagramClass::Direct, DatagramClass::Overlay)
     };

@@ -534,7 +534,7 @@ impl Node {
     /// Returns true if the shutdown is complete and every peer was notified, as far as this side
     /// can do so. The driver can stop then.
     #[must_use]
-    pub fn has_taken_leave(&self) -> bool {
+    pub fn is_drained(&self) -> bool {
         self.is_shut_down() && !self.io.quic.is_sending() && !self.io.quic.is_closing()
     }
 

@@ -17,7 +17,7 @@ use crate::message::{
     Unregistered, Withdraw,
 };
 use crate::quic::ConnectionId;
-use crate::relay_client::{Registration, RegistrationAction, Search};
+use crate::relay_client::{LookupState, Registration, RegistrationAction};
 use crate::timer::{Deadline, Timers, earliest};
 use crate::tls::KeyDigest;
 
@@ -31,7 +31,7 @@ struct KnownRelay {
 /// A peer behind relays, by its service.
 #[derive(Debug)]
 struct Lookup {
-    search: Search,
+    search: LookupState,
     service: ServiceName,
     /// Its connection, established or not.
     connection: Option<ConnectionId>,
@@ -123,7 +123,7 @@ impl RelayClient {
         io: &mut Io,
     ) {
         let lookup = self.lookups.entry(peer).or_insert_with(|| Lookup {
-            search: Search::default(),
+            search: LookupState::default(),
             service: service.clone(),
             connection: None,
             is_active: false,

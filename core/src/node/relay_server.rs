@@ -136,7 +136,7 @@ impl RelayServer {
         for _ in 0..ACTIONS {
             let Some(action) = self.relay.poll(io.now()) else { return };
             match action {
-                RelayAction::Say { client, message } => {
+                RelayAction::Send { client, message } => {
                     #[cfg(any(test, feature = "testing"))]
                     let message = self.inject(client, message);
                     io.send(client, message);

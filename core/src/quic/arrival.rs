@@ -82,11 +82,11 @@ impl Endpoint {
     ) -> Option<ConnectionId> {
         let mut answer = Vec::new();
         let (layer, server) = if transmit::overlay_id(&incoming.remote_address()).is_some() {
-            (Layer::Inner, self.inner_server.clone())
+            (Layer::Overlay, self.overlay_server.clone())
         } else if self.config.relay.is_some() {
-            (Layer::Outer, None)
+            (Layer::Underlay, None)
         } else {
-            (Layer::Plain, None)
+            (Layer::Direct, None)
         };
         match self.inner.accept(incoming, now, &mut answer, server) {
             Ok((handle, connection)) => {

@@ -35,12 +35,12 @@ impl IssuedCids {
 
 /// The connection ids of end-to-end connections.
 #[derive(Debug, Default)]
-pub(super) struct Known {
+pub(super) struct KnownCids {
     connections: BTreeMap<Cid, ConnectionId>,
     of: BTreeMap<ConnectionId, VecDeque<Cid>>,
 }
 
-impl Known {
+impl KnownCids {
     /// Records ids of a connection; beyond the number that a connection can have in use, the oldest
     /// are dropped.
     pub(super) fn insert(&mut self, connection: ConnectionId, issued: Vec<Cid>) {
@@ -127,7 +127,7 @@ mod tests {
 
     #[test]
     fn a_short_header_names_its_connection_and_a_long_one_does_not() {
-        let (mut known, id) = (Known::default(), ConnectionId(7));
+        let (mut known, id) = (KnownCids::default(), ConnectionId(7));
         known.insert(id, vec![[1; CID_LEN]]);
         assert_eq!(known.find(&packet(0x40, [1; CID_LEN])), Some(id));
         assert_eq!(known.find(&packet(0xc0, [1; CID_LEN])), None);
@@ -137,7 +137,7 @@ mod tests {
 
     #[test]
     fn a_peer_that_retires_ids_without_end_makes_none_pile_up() {
-        let (mut known, id) = (Known::default(), ConnectionId(7));
+        let (mut known, id) = (KnownCids::default(), ConnectionId(7));
         for i in 0..1_000_u64 {
             known.insert(id, vec![i.to_be_bytes()]);
         }

@@ -108,7 +108,7 @@ impl Connection {
 
     /// Returns true if it is an end-to-end connection, over any path.
     pub(crate) fn is_overlay(&self) -> bool {
-        self.layer == Layer::Inner
+        self.layer == Layer::Overlay
     }
 
     /// Returns the transport's own smoothed round trip.
@@ -167,10 +167,10 @@ impl Connection {
     pub(crate) fn datagrams_waiting(&mut self) -> usize {
         match self.layer {
             // The room of an empty buffer is reduced by a datagram's overhead.
-            Layer::Outer => super::OUTER_DATAGRAMS
+            Layer::Underlay => super::UNDERLAY_DATAGRAMS
                 .saturating_sub(self.datagram_room())
                 .saturating_sub(size_of::<Bytes>()),
-            Layer::Plain | Layer::Inner => 0,
+            Layer::Direct | Layer::Overlay => 0,
         }
     }
 

@@ -31,7 +31,7 @@ use arrival::Unproven;
 use cid::IssuedCids;
 use connection::Allowance;
 pub(crate) use connection::{Connection, Read, Write, WriteClass};
-use setup::{OUTER_DATAGRAMS, Setup};
+use setup::{Setup, UNDERLAY_DATAGRAMS};
 
 /// A connection of this endpoint; never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,11 +41,11 @@ pub(crate) struct ConnectionId(pub(crate) u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Layer {
     /// Between two addresses; it carries only its own packets.
-    Plain,
+    Direct,
     /// To or on a relay: it carries packets of others.
-    Outer,
+    Underlay,
     /// End to end, over any path: its address is a name that never changes.
-    Inner,
+    Overlay,
 }
 
 /// How a connection is made: its identity, its trust, and its kind.
@@ -57,8 +57,8 @@ pub(crate) struct ClientConfig {
 
 /// Settings of the connections that a node makes as itself.
 struct ClientConfigs {
-    plain: ClientConfig,
-    inner: ClientConfig,
+    direct: ClientConfig,
+    overlay: ClientConfig,
 }
 
 impl ClientConfigs {
@@ -66,8 +66,8 @@ impl ClientConfigs {
         if !tls.trust().may_dial() {
             return Ok(None);
         }
-        let plain = setup.client(tls, verifiers, Layer::Plain)?;
-        Ok(Some(Self { plain, inner: setup.client(tls, verifiers, Layer::Inner)? }))
+        let direct = setup.client(tls, verifiers, Layer::Direct)?;
+        Ok(Some(Self { direct, overlay: setup.client(tls, verifiers, Layer::Overlay)? }))
     }
 }
 
@@ -124,9 +124,9 @@ pub(crate) struct Endpoint {
     /// alone.
     clients: Option<ClientConfigs>,
     /// How end-to-end connections are accepted.
-    inner_server: Option<Arc<quinn_proto::ServerConfig>>,
+    overlay_server: Option<Arc<quinn_proto::ServerConfig>>,
     issued: IssuedCids,
-    known_cids: cid::Known,
+    known_cids: cid::KnownCids,
     config: Config,
     /// Whether handshakes of others are accepted.
     accepting: bool,
@@ -158,9 +158,9 @@ impl Endpoint {
             inner: quinn_proto::Endpoint::new(endpoint, None, true, None),
             setup,
             clients,
-            inner_server: None,
+            overlay_server: None,
             issued,
-            known_cids: cid::Known::default(),
+            known_cids: cid::KnownCids::default(),
             config: config.clone(),
             accepting: config.listening,
             connections: BTreeMap::new(),
@@ -182,9 +182,9 @@ impl Endpoint {
 
     /// Accepts handshakes with this identity.
     fn accept_with(&mut self, tls: &Tls, verifiers: &Verifiers) -> Result<(), TlsError> {
-        let layer = if self.config.relay.is_some() { Layer::Outer } else { Layer::Plain };
+        let layer = if self.config.relay.is_some() { Layer::Underlay } else { Layer::Direct };
         let server = self.setup.server(tls, verifiers, layer)?;
-        self.inner_server = Some(self.setup.server(tls, verifiers, Layer::Inner)?);
+        self.overlay_server = Some(self.setup.server(tls, verifiers, Layer::Overlay)?);
         self.inner.set_server_config(Some(server));
         Ok(())
     }
@@ -238,20 +238,20 @@ impl Endpoint {
         client: Option<&ClientConfig>,
         now: Instant,
     ) -> Result<ConnectionId, Misuse> {
-        let own = self.clients.as_ref().map(|clients| &clients.plain);
+        let own = self.clients.as_ref().map(|clients| &clients.direct);
         let client = client.or(own).ok_or(Misuse::NotDialling)?.clone();
         self.begin(client, route.remote, server_name, now)
     }
 
     /// Starts an end-to-end handshake with a peer that this node names `address`.
-    pub(crate) fn connect_inner(
+    pub(crate) fn connect_overlay(
         &mut self,
         address: SocketAddr,
         server_name: &str,
         now: Instant,
     ) -> Result<ConnectionId, Misuse> {
         let clients = self.clients.as_ref().ok_or(Misuse::NotDialling)?;
-        self.begin(clients.inner.clone(), address, server_name, now)
+        self.begin(clients.overlay.clone(), address, server_name, now)
     }
 
     fn begin(
@@ -273,7 +273,7 @@ impl Endpoint {
 
     /// Returns the end-to-end connection that a packet belongs to, regardless of its source
     /// address.
-    pub(crate) fn inner_of(&self, packet: &[u8]) -> Option<ConnectionId> {
+    pub(crate) fn overlay_connection(&self, packet: &[u8]) -> Option<ConnectionId> {
         self.known_cids.find(packet)
     }
 
@@ -346,7 +346,7 @@ impl Endpoint {
         let id = ConnectionId(self.next_id);
         self.next_id += 1;
         let issued = self.issued.take();
-        if layer == Layer::Inner {
+        if layer == Layer::Overlay {
             self.known_cids.insert(id, issued);
         }
         self.by_handle.insert(handle.0, id);
@@ -455,10 +455,10 @@ impl Endpoint {
             let transmit = connection.inner.poll_transmit(now, segments, out);
             connection.queued = transmit.is_some();
             if let Some(transmit) = transmit {
-                let is_outer = connection.layer == Layer::Outer;
+                let is_underlay = connection.layer == Layer::Underlay;
                 self.sending.push_back(id);
                 let mut transmit = ours(&transmit);
-                if is_outer {
+                if is_underlay {
                     // It carries packets of another connection, which would have to be notified.
                     transmit.ecn = None;
                 }
@@ -502,7 +502,7 @@ impl Endpoint {
             if let Some(event) = self.inner.handle_event(connection.handle, event) {
                 connection.inner.handle_event(event);
                 let issued = self.issued.take();
-                if connection.layer == Layer::Inner {
+                if connection.layer == Layer::Overlay {
                     self.known_cids.insert(id, issued);
                 }
             }
@@ -531,7 +531,7 @@ impl Endpoint {
                     self.admission.release(unproven.ticket, now);
                 }
                 // A relay only needs the control stream, and has ten thousand clients.
-                if connection.layer != Layer::Outer {
+                if connection.layer != Layer::Underlay {
                     connection.allow_streams(setup::STREAMS_OF_A_PEER);
                 }
             }

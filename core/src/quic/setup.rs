@@ -45,34 +45,34 @@ use ring::{hkdf, hmac};
 
 /// Largest packet to and from a relay: every path that carries IPv6 carries it (RFC 8200 §5), and
 /// an overlay packet of 1,200 bytes fits into it whole.
-const OUTER_PAYLOAD: u16 = 1_280;
+const UNDERLAY_PAYLOAD: u16 = 1_280;
 
 /// How soon an end-to-end connection probes again for its packet size: its path may have changed
 /// meanwhile, and the transport is not notified of that.
-const INNER_MTU_INTERVAL: Duration = Duration::from_secs(10);
+const OVERLAY_MTU_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Bytes of datagrams that wait to be sent to a relay, or by one: a batch of the largest, twice.
-pub(super) const OUTER_DATAGRAMS: usize = 1 << 20;
+pub(super) const UNDERLAY_DATAGRAMS: usize = 1 << 20;
 
 fn transport(t: &Transport, layer: Layer) -> Arc<TransportConfig> {
     let mut config = common(t);
     let mut mtu = MtuDiscoveryConfig::default();
     match layer {
-        Layer::Plain => {
+        Layer::Direct => {
             mtu.upper_bound(t.max_udp_payload);
         }
-        Layer::Outer => {
-            mtu.upper_bound(OUTER_PAYLOAD.min(t.max_udp_payload));
+        Layer::Underlay => {
+            mtu.upper_bound(UNDERLAY_PAYLOAD.min(t.max_udp_payload));
             // The carried packets are under congestion control end to end, and a second control
             // below would only delay the signals of the first one (RFC 9298 §6). A relay polices
             // each client's rate.
             config
                 .congestion_controller_factory(Arc::new(Unbounded))
-                .datagram_receive_buffer_size(Some(OUTER_DATAGRAMS))
-                .datagram_send_buffer_size(OUTER_DATAGRAMS);
+                .datagram_receive_buffer_size(Some(UNDERLAY_DATAGRAMS))
+                .datagram_send_buffer_size(UNDERLAY_DATAGRAMS);
         }
-        Layer::Inner => {
-            mtu.upper_bound(t.max_udp_payload).interval(INNER_MTU_INTERVAL);
+        Layer::Overlay => {
+            mtu.upper_bound(t.max_udp_payload).interval(OVERLAY_MTU_INTERVAL);
         }
     }
     config.mtu_discovery_config(Some(mtu));
@@ -126,9 +126,9 @@ pub(super) fn endpoint(config: &Config, issued: IssuedCids, rng: &mut Rng) -> En
 
 /// The state that an endpoint keeps when its identity or its trust is replaced.
 pub(super) struct Setup {
-    plain: Arc<TransportConfig>,
-    outer: Arc<TransportConfig>,
-    inner: Arc<TransportConfig>,
+    direct: Arc<TransportConfig>,
+    underlay: Arc<TransportConfig>,
+    overlay: Arc<TransportConfig>,
     wall: WallClock,
     dst_cids: Arc<dyn Fn() -> ConnectionId + Send + Sync>,
     /// Seed of the keys of Retry tokens, which stay valid after the identity is replaced, and after
@@ -141,9 +141,9 @@ impl Setup {
         let max_streams = config.transport.max_streams.min(STREAMS_BEFORE_KNOWN);
         let t = Transport { max_streams, ..config.transport.clone() };
         Self {
-            plain: transport(&t, Layer::Plain),
-            outer: transport(&t, Layer::Outer),
-            inner: transport(&t, Layer::Inner),
+            direct: transport(&t, Layer::Direct),
+            underlay: transport(&t, Layer::Underlay),
+            overlay: transport(&t, Layer::Overlay),
             wall: wall.clone(),
             dst_cids: cid::initial_dst_cids(Rng::new(rng.seed(), "dst cid")),
             token_seed: config.tls.derive(TOKEN_LABEL),
@@ -152,9 +152,9 @@ impl Setup {
 
     fn transport(&self, layer: Layer) -> Arc<TransportConfig> {
         match layer {
-            Layer::Plain => self.plain.clone(),
-            Layer::Outer => self.outer.clone(),
-            Layer::Inner => self.inner.clone(),
+            Layer::Direct => self.direct.clone(),
+            Layer::Underlay => self.underlay.clone(),
+            Layer::Overlay => self.overlay.clone(),
         }
     }
 
@@ -171,7 +171,7 @@ impl Setup {
         server
             .transport_config(self.transport(layer))
             // The address of an end-to-end connection is a name that never changes.
-            .migration(layer != Layer::Inner)
+            .migration(layer != Layer::Overlay)
             .max_incoming(MAX_INCOMING)
             .incoming_buffer_size(INCOMING_BUFFER)
             .incoming_buffer_size_total(INCOMING_BUFFER_TOTAL)
@@ -216,7 +216,7 @@ mod tests {
 
     #[test]
     fn no_transport_default_that_a_peer_could_abuse_is_left() {
-        let shown = format!("{:?}", transport(&Transport::default(), Layer::Plain));
+        let shown = format!("{:?}", transport(&Transport::default(), Layer::Direct));
         for set in [
             "max_concurrent_bidi_streams: 1024",
             "max_concurrent_uni_streams: 0",

@@ -38,7 +38,7 @@ impl Relay {
                 Message::Relay(RelayMessage::Unmatched(Unmatched::new(connect.request, &failure)))
             }
         };
-        self.say(client, answer);
+        self.send(client, answer);
     }
 
     /// Returns the connector that a client is matched with: of those that offer the service to it,
@@ -72,10 +72,10 @@ impl Relay {
         offers.retain(|id| self.has_room(client, *id));
         offers.sort_by_cached_key(|id| (self.clients.get(id).map_or(0, |it| it.served()), *id));
         let incoming = self.config.incoming();
-        let mut is_told = |id: &PeerId| {
-            self.registry.get_mut(*id).is_some_and(|it| it.told.take(1, incoming, now))
+        let mut may_notify = |id: &PeerId| {
+            self.registry.get_mut(*id).is_some_and(|it| it.notifications.take(1, incoming, now))
         };
-        offers.into_iter().find(|id| is_told(id)).ok_or_else(|| busy("the connector is busy"))
+        offers.into_iter().find(|id| may_notify(id)).ok_or_else(|| busy("the connector is busy"))
     }
 
     fn has_room(&self, client: PeerId, connector: PeerId) -> bool {
@@ -103,7 +103,7 @@ impl Relay {
         self.clients.get_mut(&connector)?.insert(there, end);
         self.channels += 1;
         let incoming = Incoming { channel: there, service: service.clone(), key };
-        self.say(connector, Message::Relay(RelayMessage::Incoming(incoming)));
+        self.send(connector, Message::Relay(RelayMessage::Incoming(incoming)));
         Some((here, connector))
     }
 
@@ -112,7 +112,7 @@ impl Relay {
     pub(super) fn on_hangup(&mut self, client: PeerId, hangup: &Hangup) {
         if let Some(end) = self.close(client, hangup.channel) {
             let hangup = Hangup { channel: end.number, ..hangup.clone() };
-            self.say(end.partner, Message::Relay(RelayMessage::Hangup(hangup)));
+            self.send(end.partner, Message::Relay(RelayMessage::Hangup(hangup)));
         }
     }
 
@@ -128,8 +128,8 @@ impl Relay {
         let numbers: Vec<u32> = ends.map(|(number, _)| *number).collect();
         for number in numbers {
             if let Some(end) = self.close(client, number) {
-                self.say(client, Message::Relay(RelayMessage::Hangup(Hangup::new(number, why))));
-                self.say(
+                self.send(client, Message::Relay(RelayMessage::Hangup(Hangup::new(number, why))));
+                self.send(
                     end.partner,
                     Message::Relay(RelayMessage::Hangup(Hangup::new(end.number, why))),
                 );
@@ -153,8 +153,8 @@ impl Relay {
             Failure::new(Code::Forbidden, "the connector does not let this device in any more");
         for (number, end) in refused {
             self.close(connector, number);
-            self.say(connector, Message::Relay(RelayMessage::Hangup(Hangup::new(number, &why))));
-            self.say(
+            self.send(connector, Message::Relay(RelayMessage::Hangup(Hangup::new(number, &why))));
+            self.send(
                 end.partner,
                 Message::Relay(RelayMessage::Hangup(Hangup::new(end.number, &why))),
             );

@@ -58,7 +58,7 @@ pub use self::view::{Drops, RegistrationView, RelayView};
 #[derive(Debug, Clone, PartialEq)]
 pub enum RelayAction {
     /// Send this message on the control stream of a client.
-    Say {
+    Send {
         /// The receiving client.
         client: PeerId,
         /// The message.
@@ -229,8 +229,8 @@ impl Relay {
             let action = self.actions.pop_front()?;
             match &action {
                 // Messages to a client that left are dropped.
-                RelayAction::Say { client, .. } if !self.clients.contains_key(client) => {}
-                RelayAction::Say { .. } | RelayAction::Break { .. } => return Some(action),
+                RelayAction::Send { client, .. } if !self.clients.contains_key(client) => {}
+                RelayAction::Send { .. } | RelayAction::Break { .. } => return Some(action),
             }
         }
     }
@@ -269,11 +269,11 @@ impl Relay {
             session,
             key: DiscoveryKey(self.discovery.secret_for(session)),
         };
-        self.say(client, Message::Relay(RelayMessage::Welcome(welcome)));
+        self.send(client, Message::Relay(RelayMessage::Welcome(welcome)));
     }
 
-    fn say(&mut self, client: PeerId, message: Message) {
-        self.actions.push_back(RelayAction::Say { client, message });
+    fn send(&mut self, client: PeerId, message: Message) {
+        self.actions.push_back(RelayAction::Send { client, message });
     }
 }
 

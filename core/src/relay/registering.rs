@@ -22,12 +22,12 @@ impl Relay {
                 }
                 self.install(client, ConnectorRegistration::new(mesh, register, now), now);
                 let registered = Registered { refresh_ms: self.config.refresh_ms() };
-                self.say(client, Message::Relay(RelayMessage::Registered(registered)));
+                self.send(client, Message::Relay(RelayMessage::Registered(registered)));
             }
             Err(failure) => {
                 let gone = Failure::new(Code::PeerGone, "the connector is not registered any more");
                 self.end_registration(client, &gone);
-                self.say(
+                self.send(
                     client,
                     Message::Relay(RelayMessage::Unregistered(Unregistered::from(&failure))),
                 );
@@ -94,7 +94,7 @@ impl Relay {
         self.end_registration(ghost, &gone);
         let words = format!("this identity registered again from {observed}");
         let failure = Failure::new(Code::Replaced, words);
-        self.say(ghost, Message::Relay(RelayMessage::Unregistered(Unregistered::from(&failure))));
+        self.send(ghost, Message::Relay(RelayMessage::Unregistered(Unregistered::from(&failure))));
         self.counters.evicted += 1;
     }
 
@@ -119,7 +119,7 @@ impl Relay {
         self.end_registration(client, &gone);
         let words = format!("not registered again within {:?}", self.config.expiry());
         let failure = Failure::new(Code::TimedOut, words);
-        self.say(client, Message::Relay(RelayMessage::Unregistered(Unregistered::from(&failure))));
+        self.send(client, Message::Relay(RelayMessage::Unregistered(Unregistered::from(&failure))));
         self.counters.expired += 1;
     }
 

@@ -23,20 +23,20 @@ pub(super) struct ConnectorRegistration {
     pub(super) revoked: BTreeSet<Serial>,
     pub(super) since: Instant,
     /// Limits the channels that are offered to it.
-    pub(super) told: Bucket,
+    pub(super) notifications: Bucket,
 }
 
 impl ConnectorRegistration {
-    pub(super) fn new(mesh: KeyDigest, said: &Register, now: Instant) -> Self {
+    pub(super) fn new(mesh: KeyDigest, register: &Register, now: Instant) -> Self {
         Self {
             mesh,
-            name: said.name.as_str().into(),
-            services: said.services.iter().cloned().collect(),
-            guests: said.guests.iter().copied().collect(),
+            name: register.name.as_str().into(),
+            services: register.services.iter().cloned().collect(),
+            guests: register.guests.iter().copied().collect(),
             // A message with invalid serial numbers was refused when it was read.
-            revoked: said.revoked.iter().filter_map(|text| Serial::parse(text)).collect(),
+            revoked: register.revoked.iter().filter_map(|text| Serial::parse(text)).collect(),
             since: now,
-            told: Bucket::new(),
+            notifications: Bucket::new(),
         }
     }
 
@@ -94,9 +94,12 @@ impl Registry {
 
     /// Returns how many services, guests and serial numbers there would be if `client` registered
     /// with `said`.
-    pub(super) fn entries_with(&self, client: PeerId, said: &Register) -> usize {
+    pub(super) fn entries_with(&self, client: PeerId, register: &Register) -> usize {
         let before = self.get(client).map_or(0, ConnectorRegistration::entries);
-        self.entries - before + said.services.len() + said.guests.len() + said.revoked.len()
+        self.entries - before
+            + register.services.len()
+            + register.guests.len()
+            + register.revoked.len()
     }
 
     /// Returns a service that already has too many connectors for `client` to be another.
@@ -122,7 +125,7 @@ impl Registry {
             && before.name == registration.name
         {
             registration.since = before.since;
-            registration.told = before.told;
+            registration.notifications = before.notifications;
         }
         let mesh = registration.mesh;
         self.names.entry(mesh).or_default().insert(registration.name.clone(), client);

@@ -9,7 +9,7 @@ mod lookup;
 mod registration;
 
 pub(crate) use early::Early;
-pub(crate) use lookup::Search;
+pub(crate) use lookup::LookupState;
 pub(crate) use registration::{Registration, RegistrationAction};
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use crate::timer::{Deadline, Reason};
 pub(crate) const ANSWER: Duration = Duration::from_secs(10);
 
 /// Pause after a refusal that names no time.
-pub(crate) const AGAIN: Duration = Duration::from_secs(60);
+pub(crate) const RETRY_DELAY: Duration = Duration::from_secs(60);
 
 /// An action that is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +45,7 @@ enum RegistrationState {
     /// It was acknowledged.
     Held { refresh: Instant },
     /// It was refused, or ended.
-    Refused { again: Instant },
+    Refused { retry_at: Instant },
 }
 
 /// The registration of one node at one relay.
@@ -133,15 +133,16 @@ impl Registration {
         }
         self.is_replaced |= failure.code() == Code::Replaced;
         self.is_known = false;
-        let again = now + failure.retry_after().unwrap_or(AGAIN);
-        self.state = RegistrationState::Refused { again };
+        let retry_at = now + failure.retry_after().unwrap_or(RETRY_DELAY);
+        self.state = RegistrationState::Refused { retry_at };
     }
 
     /// Returns the due action.
     pub(crate) fn poll(&mut self, now: Instant) -> Option<RegistrationAction> {
         match self.state {
             RegistrationState::Asked { due } if due <= now => Some(RegistrationAction::Dead),
-            RegistrationState::Held { refresh: at } | RegistrationState::Refused { again: at }
+            RegistrationState::Held { refresh: at }
+            | RegistrationState::Refused { retry_at: at }
                 if at <= now =>
             {
                 Some(self.ask(now))
@@ -160,7 +161,7 @@ impl Registration {
             RegistrationState::Away | RegistrationState::Silent => return None,
             RegistrationState::Asked { due: at }
             | RegistrationState::Held { refresh: at }
-            | RegistrationState::Refused { again: at } => at,
+            | RegistrationState::Refused { retry_at: at } => at,
         };
         Some((at, Reason::Relay))
     }

@@ -30,7 +30,7 @@ const EDGES: [(StateKind, StateKind); 12] = [
 ];
 
 /// A peer at the n-th start of a node.
-pub(super) type Who = (Side, u64, PeerId);
+pub(super) type StartedPeer = (Side, u64, PeerId);
 
 #[derive(Debug)]
 struct Life {
@@ -44,7 +44,7 @@ struct Life {
 /// All of them.
 #[derive(Debug)]
 pub(super) struct Lives {
-    lives: BTreeMap<Who, Life>,
+    lives: BTreeMap<StartedPeer, Life>,
     /// The transitions of each node, in order.
     seen: BTreeMap<(Side, u64), Vec<(PeerId, StateKind)>>,
     /// Whether a peer may be given up for another reason than its certificate or configuration.
@@ -56,7 +56,12 @@ impl Lives {
         Self { lives: BTreeMap::new(), seen: BTreeMap::new(), gives_up }
     }
 
-    pub(super) fn on_transition(&mut self, who: Who, transition: &Transition, marks: &mut Marks) {
+    pub(super) fn on_transition(
+        &mut self,
+        who: StartedPeer,
+        transition: &Transition,
+        marks: &mut Marks,
+    ) {
         let life = self.lives.entry(who).or_insert(Life {
             state: StateKind::Disconnected,
             at: None,
@@ -123,7 +128,7 @@ impl Lives {
         assert!((least..=most).contains(&wait), "attempt {attempt} in {wait} s: {failure}");
     }
 
-    pub(super) fn on_closed(&mut self, who: Who) {
+    pub(super) fn on_closed(&mut self, who: StartedPeer) {
         let life = self.lives.get_mut(&who).expect("a peer begins before it ends");
         assert!(!life.is_closed, "{who:?} is closed twice");
         assert_eq!(life.state, StateKind::Disconnected, "{who:?} is closed in mid-life");
@@ -141,7 +146,7 @@ impl Lives {
 
     /// Returns the peers of one node that are not closed, in order of their ids.
     pub(super) fn of(&self, side: Side, start: u64) -> Vec<PeerId> {
-        let open = |(who, life): (&Who, &Life)| {
+        let open = |(who, life): (&StartedPeer, &Life)| {
             (who.0 == side && who.1 == start && !life.is_closed).then_some(who.2)
         };
         self.lives.iter().filter_map(open).collect()

@@ -149,13 +149,13 @@ impl Rules {
     /// and each answers to the source of the packets that arrive. Neither guesses a port.
     #[must_use]
     pub fn meets(&self, other: &Self) -> bool {
-        let begins = |a: &Self, b: &Self| a.knocks_at(b) && b.answers(a);
+        let begins = |a: &Self, b: &Self| a.punch_reaches(b) && b.answers(a);
         self.passes_udp && other.passes_udp && (begins(self, other) || begins(other, self))
     }
 
     /// Returns true if a punch from behind this box reaches the port that was advertised for the
     /// other.
-    fn knocks_at(&self, other: &Self) -> bool {
+    fn punch_reaches(&self, other: &Self) -> bool {
         if other.keeps_its_port() {
             // It has sent to this address, and to the port that was advertised for this one.
             other.filtering <= Dependence::Address || self.keeps_its_port()

@@ -194,7 +194,7 @@ impl Net {
         self.counters.sent_bytes += payload.len() as u64;
         let mut packet = Packet { from: self.address(from), to, ecn, payload: payload.to_vec() };
         let link = self.owner(to).and_then(|owner| self.links.get_mut(&(from, owner)));
-        let Some(link) = link else { return self.drop_for(Mark::NobodyThere) };
+        let Some(link) = link else { return self.drop_for(Mark::NoHost) };
         match link.carry(&mut packet.payload, &mut packet.ecn, &mut self.marks, now) {
             PacketFate::Dropped(mark) => self.drop_for(mark),
             PacketFate::Arrives(at, again) => {
@@ -217,7 +217,7 @@ impl Net {
     pub fn poll(&mut self, now: Instant) -> Option<(HostId, Packet)> {
         while let Some(packet) = self.under_way.pop(now) {
             match self.owner(packet.to) {
-                None => self.drop_for(Mark::NobodyThere),
+                None => self.drop_for(Mark::NoHost),
                 Some(host) => {
                     self.counters.delivered += 1;
                     self.counters.delivered_bytes += packet.payload.len() as u64;
@@ -378,7 +378,7 @@ mod tests {
         let (mut net, a, _) = two(Conditions::default());
         net.send(a, address(9), None, b"x", origin());
         net.send(a, address(1), None, b"x", origin());
-        assert_eq!((net.marks().count(Mark::NobodyThere), net.under_way()), (2, 0));
+        assert_eq!((net.marks().count(Mark::NoHost), net.under_way()), (2, 0));
     }
 
     #[test]

@@ -145,7 +145,7 @@ impl Play {
     pub(super) fn apply(&mut self, op: Op) {
         match op {
             Op::Advance { power } => self.advance(Duration::from_millis(1 << (power % 18))),
-            Op::Cut { ways } => self.cut(ways),
+            Op::Cut { directions } => self.cut(directions),
             Op::Weather { which } => {
                 let [a, c] = self.hosts;
                 self.world.net_mut().set_conditions(a, c, &weather(which));
@@ -279,10 +279,10 @@ impl Play {
         }
     }
 
-    fn cut(&mut self, ways: u8) {
+    fn cut(&mut self, directions: u8) {
         let [a, c] = self.hosts;
-        self.world.net_mut().set_cut(a, c, ways & 1 != 0);
-        self.world.net_mut().set_cut(c, a, ways & 2 != 0);
+        self.world.net_mut().set_cut(a, c, directions & 1 != 0);
+        self.world.net_mut().set_cut(c, a, directions & 2 != 0);
     }
 
     pub(super) fn crash(&mut self, side: Side) {

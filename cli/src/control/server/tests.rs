@@ -7,7 +7,7 @@ use super::*;
 use crate::homedir::tests::Scratch;
 use crate::observe::process::Process;
 
-const SOON: Duration = Duration::from_secs(60);
+const TEST_LIMIT: Duration = Duration::from_secs(60);
 
 /// A process that is served, and its socket.
 struct Served {
@@ -30,7 +30,7 @@ impl Served {
 
 async fn said(client: &mut BufReader<UnixStream>) -> Value {
     let mut line = String::new();
-    timeout(SOON, client.read_line(&mut line)).await.unwrap().unwrap();
+    timeout(TEST_LIMIT, client.read_line(&mut line)).await.unwrap().unwrap();
     serde_json::from_str(&line).unwrap()
 }
 
@@ -42,7 +42,7 @@ async fn ask(client: &mut BufReader<UnixStream>, line: &[u8]) -> Value {
 /// Returns true if the other end closed the connection, after any output.
 async fn is_over(client: &mut BufReader<UnixStream>) -> bool {
     let mut rest = Vec::new();
-    timeout(SOON, client.read_to_end(&mut rest)).await.is_ok()
+    timeout(TEST_LIMIT, client.read_to_end(&mut rest)).await.is_ok()
 }
 
 #[tokio::test]
@@ -119,7 +119,7 @@ async fn a_request_may_be_as_long_as_its_limit_and_one_byte_more_ends_it() {
 async fn a_line_that_never_ends_is_not_read_on() {
     let served = Served::new(Process::new("agent")).await;
     let mut client = served.connect().await;
-    let sent = timeout(SOON, client.write_all(&vec![b'x'; 8 << 20])).await.unwrap();
+    let sent = timeout(TEST_LIMIT, client.write_all(&vec![b'x'; 8 << 20])).await.unwrap();
     assert!(sent.is_err(), "8 MiB were taken");
 }
 
@@ -139,7 +139,7 @@ async fn one_client_more_than_there_may_be_is_turned_away_until_one_leaves() {
     let again = async {
         while ask(&mut served.connect().await, b"{\"op\":\"status\"}\n").await["ok"] != true {}
     };
-    timeout(SOON, again).await.unwrap();
+    timeout(TEST_LIMIT, again).await.unwrap();
 }
 
 #[tokio::test]
@@ -149,7 +149,7 @@ async fn a_client_that_says_nothing_or_only_half_a_line_is_hung_up_on() {
         let (mut client, server) = UnixStream::pair().unwrap();
         client.write_all(half).await.unwrap();
         let idle = Duration::from_millis(50);
-        timeout(SOON, attend(server, handler.clone(), idle)).await.unwrap();
+        timeout(TEST_LIMIT, attend(server, handler.clone(), idle)).await.unwrap();
     }
 }
 
@@ -160,8 +160,8 @@ async fn a_client_that_does_not_read_holds_up_nobody_and_is_hung_up_on() {
     let (mut client, server) = UnixStream::pair().unwrap();
     client.write_all(b"{\"op\":\"status\"}\n").await.unwrap();
     let attending = tokio::spawn(attend(server, handler.clone(), Duration::from_millis(200)));
-    timeout(SOON, handler.answer(b"{\"op\":\"reload\"}")).await.unwrap();
-    timeout(SOON, attending).await.unwrap().unwrap();
+    timeout(TEST_LIMIT, handler.answer(b"{\"op\":\"reload\"}")).await.unwrap();
+    timeout(TEST_LIMIT, attending).await.unwrap().unwrap();
     drop(client);
 }
 

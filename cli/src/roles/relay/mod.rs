@@ -222,12 +222,12 @@ mod tests {
     fn a_relay_is_called_what_it_advertises_and_otherwise_by_its_address() {
         let (key, at) = (KeyDigest([9; 32]), "127.0.0.1:4433".parse().unwrap());
         let mut plan = example("127.0.0.1:4433", None);
-        let told_of = |plan: &RelayPlan| {
+        let address_of = |plan: &RelayPlan| {
             announcement(plan, key, (at, at, None)).unwrap().relay.at.to_string()
         };
-        assert_eq!(told_of(&plan), "127.0.0.1:4433");
+        assert_eq!(address_of(&plan), "127.0.0.1:4433");
         plan.advertise = vec![HostPort::try_from("relay.example:9".to_owned()).unwrap()];
-        assert_eq!(told_of(&plan), "relay.example:9");
+        assert_eq!(address_of(&plan), "relay.example:9");
         let at_tcp = |port| {
             let tcp = Some(SocketAddr::new(at.ip(), port));
             announcement(&plan, key, (at, at, tcp)).unwrap().relay.to_string()

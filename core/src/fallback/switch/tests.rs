@@ -96,16 +96,16 @@ fn five_seconds_are_allowed_once_udp_was_heard() {
 #[test]
 fn the_first_datagrams_and_those_after_half_a_second_without_an_answer_are_worth_keeping() {
     let (now, mut it) = (anchor(), switch());
-    assert!(it.is_doubtful(now));
+    assert!(it.is_suspect(now));
     it.handle_sent(now);
     it.handle_heard(Heard::Udp, now);
-    assert!(!it.is_doubtful(now));
+    assert!(!it.is_suspect(now));
     let later = now + SECOND;
     it.handle_sent(later);
-    assert!(!it.is_doubtful(later + DOUBT));
-    assert!(it.is_doubtful(later + DOUBT + MS));
+    assert!(!it.is_suspect(later + SUSPECT_AFTER));
+    assert!(it.is_suspect(later + SUSPECT_AFTER + MS));
     it.handle_heard(Heard::Udp, later + SECOND);
-    assert!(!it.is_doubtful(later + 2 * SECOND));
+    assert!(!it.is_suspect(later + 2 * SECOND));
 }
 
 #[test]
@@ -124,14 +124,14 @@ fn a_trial_goes_along_at_once_and_then_once_a_second_until_tcp_carries() {
     let (now, mut it) = (anchor(), switch());
     assert!(!it.handle_sent(now));
     it.handle_timeout(now + FIRST_SILENCE);
-    let doubted = now + FIRST_SILENCE;
-    assert!(it.handle_sent(doubted));
-    assert!(!it.handle_sent(doubted + TRIAL_SOON - MS));
-    assert!(it.handle_sent(doubted + TRIAL_SOON));
-    it.handle_up(doubted + TRIAL_SOON);
-    it.handle_heard(Heard::Tcp, doubted + TRIAL_SOON);
-    assert!(!it.handle_sent(doubted + TRIAL_SOON + TRIAL_GAP - MS));
-    assert!(it.handle_sent(doubted + TRIAL_SOON + TRIAL_GAP));
+    let suspected = now + FIRST_SILENCE;
+    assert!(it.handle_sent(suspected));
+    assert!(!it.handle_sent(suspected + OPENING_TRIAL_GAP - MS));
+    assert!(it.handle_sent(suspected + OPENING_TRIAL_GAP));
+    it.handle_up(suspected + OPENING_TRIAL_GAP);
+    it.handle_heard(Heard::Tcp, suspected + OPENING_TRIAL_GAP);
+    assert!(!it.handle_sent(suspected + OPENING_TRIAL_GAP + TRIAL_GAP - MS));
+    assert!(it.handle_sent(suspected + OPENING_TRIAL_GAP + TRIAL_GAP));
 }
 
 #[test]

@@ -149,7 +149,7 @@ impl Overlay {
         io: &mut Io,
     ) -> Result<ConnectionId, Misuse> {
         let (id, now) = (self.begin(PathRole::Dialler, channel, io), io.now());
-        match io.quic.connect_inner(overlay_address(id), server_name, now) {
+        match io.quic.connect_overlay(overlay_address(id), server_name, now) {
             Ok(connection) => {
                 self.set_connection(id, connection);
                 if let Some(overlaid) = self.all.get_mut(&id) {

@@ -5,7 +5,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::Overlay;
 use super::candidates::advertised;
-use crate::encapsulation::{self, Content, Envelope, Head, RELAY_IDS};
+use crate::encapsulation::{self, Content, Head, RELAY_IDS, RelayDatagram};
 use crate::event::Event;
 use crate::id::{Channel, OverlayId, PeerId};
 use crate::message::{ControlMessage, Message};
@@ -34,7 +34,7 @@ impl Overlay {
             return;
         };
         let Some(overlaid) = self.all.get_mut(&id) else { return };
-        let Some(Envelope { content, .. }) = Envelope::parse(datagram) else { return };
+        let Some(RelayDatagram { content, .. }) = RelayDatagram::parse(datagram) else { return };
         let packet = match content {
             Content::Whole(packet) => BytesMut::from(&packet[..]),
             Content::Part(part) => match overlaid.reassembly.push(part) {

@@ -400,8 +400,8 @@ fn begin(dial: &Dial, own: Option<&Own>, io: &mut Io) -> Result<Option<Connectio
 
 fn own(tls: &Tls, to: &Destination, io: &Io) -> Result<Own, Misuse> {
     let layer = match to {
-        Destination::Relay(_) => quic::Layer::Outer,
-        Destination::Address(_) | Destination::Service(_) => quic::Layer::Plain,
+        Destination::Relay(_) => quic::Layer::Underlay,
+        Destination::Address(_) | Destination::Service(_) => quic::Layer::Direct,
     };
     let unusable = |error: TlsError| {
         tracing::warn!(%error, "the identity or the trust of a dial cannot be used");

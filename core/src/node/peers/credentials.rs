@@ -72,7 +72,7 @@ impl Peers {
         self.verifiers = verifiers;
         // A check costs a signature or two; an invite must not make ten thousand members pay for
         // that.
-        let only_guests = tls.trust().believes_the_same(io.config.tls.trust());
+        let only_guests = tls.trust().trusts_same_as(io.config.tls.trust());
         io.config.tls = tls;
         let has_own = |p: &PeerEntry| p.dialled.as_ref().is_some_and(|d| d.own.is_some());
         let is_guest = |p: &PeerEntry| p.credential.as_ref().is_some_and(Credential::is_guest);

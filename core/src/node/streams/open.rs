@@ -41,7 +41,7 @@ impl Streams {
     /// Handles a stream the peer opened.
     pub(in crate::node) fn on_opened(&mut self, peer: PeerId, index: u64, io: &mut Io) {
         let Some(link) = self.links.get_mut(&peer) else { return };
-        let due = io.now() + io.config.limits.preface_timeout;
+        let due = io.now() + io.config.limits.header_timeout;
         link.table.insert_arrived(index, due, io.now());
         self.on_readable(peer, index, io);
         self.reindex(peer);

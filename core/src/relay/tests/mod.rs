@@ -110,7 +110,7 @@ impl Table {
     fn drain(&mut self) {
         while let Some(action) = self.relay.poll(self.now) {
             match action {
-                RelayAction::Say { client, message } => {
+                RelayAction::Send { client, message } => {
                     message.encode(&mut bytes::BytesMut::new()).expect("it can be said");
                     self.said.push((client, message));
                 }

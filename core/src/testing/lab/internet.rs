@@ -87,7 +87,7 @@ pub struct Fates {
     /// Not let through by a box.
     pub filtered: u64,
     /// Sent to an address without a host.
-    pub nobody_there: u64,
+    pub unreachable: u64,
 }
 
 /// All networks, boxes and links of a lab.
@@ -265,7 +265,7 @@ impl Internet {
                         self.fates.delivered += 1;
                         return Some((host, packet));
                     }
-                    self.fates.nobody_there += 1;
+                    self.fates.unreachable += 1;
                 }
             }
         }
@@ -280,11 +280,11 @@ impl Internet {
             if let Some(next) = self.neighbour(place, packet.to) {
                 return match place {
                     Place::Public if next != edge => self.cross(edge, next, packet, now),
-                    Place::Public => self.fates.nobody_there += 1,
+                    Place::Public => self.fates.unreachable += 1,
                     Place::Behind(_) => self.enter(next, packet, now),
                 };
             }
-            let Place::Behind(id) = place else { return self.fates.nobody_there += 1 };
+            let Place::Behind(id) = place else { return self.fates.unreachable += 1 };
             let Boxed { nat, outside } = &mut self.boxes[id.0];
             if nat.owns(packet.to) {
                 let Some((from, to)) = nat.hairpin(packet.from, packet.to, now) else {
@@ -293,7 +293,7 @@ impl Internet {
                 (packet.from, packet.to) = (from, to);
                 return match self.neighbour(place, to) {
                     Some(next) => self.enter(next, packet, now),
-                    None => self.fates.nobody_there += 1,
+                    None => self.fates.unreachable += 1,
                 };
             }
             let Some(from) = nat.outbound(packet.from, packet.to, now) else {
@@ -328,7 +328,7 @@ impl Internet {
                     };
                     packet.to = to;
                     let Some(next) = self.neighbour(Place::Behind(id), to) else {
-                        return self.fates.nobody_there += 1;
+                        return self.fates.unreachable += 1;
                     };
                     edge = next;
                 }

@@ -89,12 +89,12 @@ impl Lab {
         let trust = Trust::pinned_leaf(key.expect("it is a certificate"));
         let provider = self.crypto(host).provider();
         let tls = Tls::with_provider(identity.expect("the CA is one"), trust, provider);
-        self.tell_addresses(host);
+        self.advertise_addresses(host);
         self.dial_with(host, Dial::relay(self.address(relay), RELAY, tls))
     }
 
     /// Sets the addresses that a node's host has now.
-    pub fn tell_addresses(&mut self, host: HostId) {
+    pub fn advertise_addresses(&mut self, host: HostId) {
         let addresses = self.internet.addresses(host).to_vec();
         self.handle(host, Input::LocalAddresses(addresses));
     }

@@ -214,7 +214,7 @@ fn the_same_trust_is_the_same_and_any_other_is_not() {
     ];
     for (i, a) in all.iter().enumerate() {
         for (j, b) in all.iter().enumerate() {
-            assert_eq!(a.believes_the_same(b), i == j, "{i} and {j}");
+            assert_eq!(a.trusts_same_as(b), i == j, "{i} and {j}");
         }
     }
 }

@@ -17,11 +17,11 @@ async fn a_unix_client_that_has_said_all_still_gets_its_answer() {
     let (mut client, mut sent, mut received, flow) = unix_flow();
     client.write_all(b"question").await.unwrap();
     client.shutdown().await.unwrap();
-    assert_eq!(timeout(SOON, sent.take_all()).await.unwrap(), b"question");
+    assert_eq!(timeout(TEST_LIMIT, sent.take_all()).await.unwrap(), b"question");
     received.give("answer").await;
     received.finish().unwrap();
     let mut answer = Vec::new();
-    timeout(SOON, client.read_to_end(&mut answer)).await.unwrap().unwrap();
+    timeout(TEST_LIMIT, client.read_to_end(&mut answer)).await.unwrap().unwrap();
     assert_eq!(answer, b"answer");
     let (totals, result) = end(flow).await;
     assert!(result.is_ok());
@@ -38,7 +38,7 @@ async fn a_large_upload_through_a_unix_socket_arrives_whole() {
         client.write_all(&given).await.unwrap();
         client.shutdown().await.unwrap();
     });
-    assert!(timeout(SOON, sent.take_all()).await.unwrap() == expected);
+    assert!(timeout(TEST_LIMIT, sent.take_all()).await.unwrap() == expected);
     assert!(end(flow).await.1.is_ok());
 }
 
@@ -46,7 +46,7 @@ async fn a_large_upload_through_a_unix_socket_arrives_whole() {
 async fn a_stream_reset_closes_a_unix_socket() {
     let (mut client, _sent, received, flow) = unix_flow();
     received.with(|state| state.failure = Some(StreamError::Reset(Code::Cancelled)));
-    assert_eq!(timeout(SOON, client.read(&mut [0])).await.unwrap().unwrap(), 0);
+    assert_eq!(timeout(TEST_LIMIT, client.read(&mut [0])).await.unwrap().unwrap(), 0);
     assert!(client.write_all(b"?").await.is_err());
     assert!(matches!(end(flow).await.1, Err(Broken::Tunnel(_))));
 }

@@ -165,7 +165,7 @@ fn a_moved_host_is_not_reached_where_it_was() {
     let home = net.add_nat(Rules::full_cone(), ip("203.0.113.1"), Place::Public);
     send(&mut net, a, "198.51.100.1:1", at("198.51.100.2:1"), origin());
     net.move_host(b, Place::Behind(home), vec![at("192.168.0.1:1")]);
-    assert_eq!((next(&mut net, origin()), net.fates().nobody_there), (None, 1));
+    assert_eq!((next(&mut net, origin()), net.fates().unreachable), (None, 1));
     send(&mut net, b, "192.168.0.1:1", at("198.51.100.1:1"), origin());
     assert_eq!(next(&mut net, origin()).unwrap().2, at("203.0.113.1:1"));
 }
@@ -177,7 +177,7 @@ fn nobody_is_reached_at_an_unknown_address_or_at_ones_own() {
     for to in ["198.51.100.9:1", "198.51.100.1:1", "192.168.0.1:1"] {
         send(&mut net, a, "198.51.100.1:1", at(to), origin());
     }
-    assert_eq!((next(&mut net, origin()), net.fates().nobody_there), (None, 3));
+    assert_eq!((next(&mut net, origin()), net.fates().unreachable), (None, 3));
 }
 
 #[test]
@@ -202,8 +202,8 @@ fn every_datagram_ends_in_exactly_one_way() {
     while next(&mut net, origin()).is_some() {}
     let fates = net.fates();
     assert!(fates.delivered > 0 && fates.lost > 0 && fates.filtered > 0);
-    assert_eq!(fates.nobody_there, 200);
-    let ended = fates.delivered + fates.lost + fates.filtered + fates.nobody_there;
+    assert_eq!(fates.unreachable, 200);
+    let ended = fates.delivered + fates.lost + fates.filtered + fates.unreachable;
     assert_eq!((fates.sent, ended), (600, 600));
 }
 
