@@ -145,7 +145,7 @@ pub(crate) async fn dial_any(
 /// An address or a relay by which a connector may be reached.
 #[derive(Debug)]
 enum DialCandidate<'a> {
-    /// By the relay that it is registered at, with the service to look up.
+    /// Transport the relay that it is registered at, with the service to look up.
     Relays(&'a ServiceName),
     /// At an address of its own.
     Address(SocketAddr),

@@ -103,7 +103,7 @@ pub(super) struct SystemGateway {
 
 /// A mapping that the gateway has.
 pub(super) enum ActiveMapping {
-    /// By PCP or NAT-PMP.
+    /// Transport PCP or NAT-PMP.
     Datagrams(Box<PortMapping>),
     Upnp {
         gateway: Box<Gateway<Tokio>>,

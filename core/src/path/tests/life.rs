@@ -242,9 +242,9 @@ fn the_view_is_plain_and_has_what_why_needs() {
     assert_eq!(json["reason"], "direct_proven");
     assert_eq!(json["latency_ms"], 20.0);
     assert_eq!(json["peer"]["sends"], "direct");
-    assert_eq!(json["ways"][0]["verdict"], "answers");
-    assert_eq!(json["ways"][0]["sentence"], "answers in 20 ms");
-    assert_eq!(json["ways"][0]["observed"], "198.51.100.1:4000");
-    assert_eq!(json["ways"][1]["to"], "channel 0 of peer 1");
+    assert_eq!(json["candidate_pairs"][0]["verdict"], "answers");
+    assert_eq!(json["candidate_pairs"][0]["sentence"], "answers in 20 ms");
+    assert_eq!(json["candidate_pairs"][0]["observed"], "198.51.100.1:4000");
+    assert_eq!(json["candidate_pairs"][1]["to"], "channel 0 of peer 1");
     assert_eq!(view.loss, 0.0);
 }
