@@ -16,7 +16,7 @@
 //! assert_eq!(decoder.poll_record(&mut chunk).as_deref(), Some(&b"first"[..]));
 //! assert_eq!(decoder.poll_record(&mut chunk).as_deref(), Some(&b"second"[..]));
 //! assert_eq!(decoder.poll_record(&mut chunk), None);
-//! # Ok::<(), adit_core::datagram_framing::Unfit>(())
+//! # Ok::<(), adit_core::datagram_framing::InvalidLength>(())
 //! ```
 
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
@@ -32,7 +32,7 @@ pub const MAX_LEN: usize = 65_535;
 /// The datagram offered for encoding is empty, or longer than [`MAX_LEN`]; no bytes were written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a datagram of {length} bytes is no record: 1 to {MAX_LEN} are")]
-pub struct Unfit {
+pub struct InvalidLength {
     /// The length of the datagram, in bytes.
     pub length: usize,
 }
@@ -40,10 +40,10 @@ pub struct Unfit {
 /// Returns the header of a record for a datagram of `length` bytes, which follows it.
 ///
 /// # Errors
-/// [`Unfit`] when `length` is zero or over [`MAX_LEN`].
-pub const fn header(length: usize) -> Result<[u8; HEADER_LEN], Unfit> {
+/// [`InvalidLength`] when `length` is zero or over [`MAX_LEN`].
+pub const fn header(length: usize) -> Result<[u8; HEADER_LEN], InvalidLength> {
     if length == 0 || length > MAX_LEN {
-        return Err(Unfit { length });
+        return Err(InvalidLength { length });
     }
     Ok((length as u16).to_be_bytes())
 }
@@ -51,8 +51,8 @@ pub const fn header(length: usize) -> Result<[u8; HEADER_LEN], Unfit> {
 /// Appends a datagram as a record to `out`.
 ///
 /// # Errors
-/// [`Unfit`] when it is empty or over [`MAX_LEN`]; `out` is unchanged.
-pub fn encode(datagram: &[u8], out: &mut impl BufMut) -> Result<(), Unfit> {
+/// [`InvalidLength`] when it is empty or over [`MAX_LEN`]; `out` is unchanged.
+pub fn encode(datagram: &[u8], out: &mut impl BufMut) -> Result<(), InvalidLength> {
     out.put_slice(&header(datagram.len())?);
     out.put_slice(datagram);
     Ok(())
@@ -137,8 +137,8 @@ mod tests {
         assert_eq!(record(&[1]).len(), HEADER_LEN + 1);
         assert_eq!(record(&[0; MAX_LEN]).len(), HEADER_LEN + MAX_LEN);
         let mut out = vec![9];
-        assert_eq!(encode(&[], &mut out), Err(Unfit { length: 0 }));
-        assert_eq!(encode(&[0; MAX_LEN + 1], &mut out), Err(Unfit { length: MAX_LEN + 1 }));
+        assert_eq!(encode(&[], &mut out), Err(InvalidLength { length: 0 }));
+        assert_eq!(encode(&[0; MAX_LEN + 1], &mut out), Err(InvalidLength { length: MAX_LEN + 1 }));
         assert_eq!(out, [9]);
     }
 

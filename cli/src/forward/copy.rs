@@ -21,7 +21,7 @@ use super::socket::StreamSocket;
 const READ: (usize, usize) = (16 * 1024, 256 * 1024);
 
 /// Room that justifies another read into a used buffer.
-const WORTH_READING: usize = 4 * 1024;
+const MIN_READ: usize = 4 * 1024;
 
 /// Maximum number of bytes and of pieces taken from the stream for one write to a socket.
 const WRITE: (usize, usize) = (256 * 1024, 64);
@@ -167,7 +167,7 @@ async fn read_socket(
             tokio::task::yield_now().await;
         }
         socket.readable().await?;
-        if buffer.capacity() < WORTH_READING {
+        if buffer.capacity() < MIN_READ {
             buffer.reserve(size);
         }
         let room = buffer.capacity();

@@ -129,7 +129,7 @@ impl Wakers {
     }
 
     /// Wakes every task because the driver has ended: no further event will come.
-    pub(super) fn wake_everybody(&mut self) {
+    pub(super) fn wake_all_tasks(&mut self) {
         wake(&mut self.accept);
         for (_, waker) in std::mem::take(&mut self.streams) {
             waker.wake();

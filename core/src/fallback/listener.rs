@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustls::ServerConfig;
 
-use super::address::carried;
+use super::address::tcp_client_address;
 use super::streams::ByteStreamId;
 
 /// How long no connection is accepted after one could not be: when the system has no more
@@ -132,7 +132,7 @@ impl Listener {
         }
         let number = self.next_number;
         self.next_number += 1;
-        let address = carried(self.claim(source), number);
+        let address = tcp_client_address(self.claim(source), number);
         self.clients.insert(address, FallbackClient { stream, real, number, is_open: false });
         self.opening.insert((number, stream));
         let is_beyond = self.opening.len() > self.limits.opening;

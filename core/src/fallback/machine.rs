@@ -9,7 +9,7 @@ use std::time::Instant;
 use bytes::BytesMut;
 use rustls::crypto::CryptoProvider;
 
-use super::address::is_carried;
+use super::address::is_tcp_client_address;
 use super::listener::{Listener, ListenerLimits, ListenerStats};
 use super::relay::{FallbackRelay, FallbackStatus, FallbackTarget, canonical};
 use super::session::{Disuse, Ended, Session, StreamOutput};
@@ -124,7 +124,7 @@ impl Fallback {
     /// Takes note of a batch that came by UDP. Returns whether it is for the node.
     pub fn handle_datagram(&mut self, batch: &Datagram, now: Instant) -> bool {
         // Nobody is there: the source is forged, and its answer would go to a stream.
-        if self.listener.is_some() && is_carried(batch.route.remote) {
+        if self.listener.is_some() && is_tcp_client_address(batch.route.remote) {
             return false;
         }
         if self.relays.is_empty() {
@@ -137,7 +137,7 @@ impl Fallback {
     /// Returns whether the next batch to this address goes by TCP; or else by UDP.
     #[must_use]
     pub fn is_by_tcp(&self, remote: SocketAddr) -> bool {
-        if self.listener.is_some() && is_carried(remote) {
+        if self.listener.is_some() && is_tcp_client_address(remote) {
             return true;
         }
         !self.relays.is_empty()
@@ -153,7 +153,7 @@ impl Fallback {
         now: Instant,
     ) -> Option<Vec<u8>> {
         let remote = transmit.route.remote;
-        if let Some(listener) = self.listener.as_mut().filter(|_| is_carried(remote)) {
+        if let Some(listener) = self.listener.as_mut().filter(|_| is_tcp_client_address(remote)) {
             let id = listener.stream_of(remote)?;
             self.streams.push_batch(id, payload, transmit.segment_size, now);
             return None;

@@ -33,7 +33,7 @@ const TRIALS: usize = 4;
 /// The longest datagram that TCP carries, unless UDP has carried longer ones. The discovery of the
 /// path's limit would find none in TCP, and UDP would then swallow what it sends. An Ethernet of
 /// 1,500 bytes, less the headers of IPv6 and UDP.
-const USUAL: usize = 1_452;
+const ETHERNET_DATAGRAM: usize = 1_452;
 
 /// One relay and where it takes TCP.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,7 +94,7 @@ impl FallbackRelay {
             opened: 0,
             trials: VecDeque::new(),
             kept: VecDeque::new(),
-            longest: USUAL,
+            longest: ETHERNET_DATAGRAM,
             dropped: 0,
             since: now,
         }

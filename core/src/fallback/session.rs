@@ -26,7 +26,7 @@ const CHUNK: usize = 16 * 1024;
 pub(super) const STANDSTILL: Duration = Duration::from_secs(30);
 
 /// How long the other side may take to close a stream that this side has finished.
-pub(super) const FAREWELL: Duration = Duration::from_secs(2);
+pub(super) const CLOSING_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Where a stream stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -208,9 +208,9 @@ impl Session {
         }
     }
 
-    /// Shortens what is left of the stream to [`FAREWELL`].
-    pub(super) fn hurry(&mut self, now: Instant) {
-        let end = now + FAREWELL;
+    /// Shortens what is left of the stream to [`CLOSING_TIMEOUT`].
+    pub(super) fn shorten_closing(&mut self, now: Instant) {
+        let end = now + CLOSING_TIMEOUT;
         self.until = Some(self.until.map_or(end, |until| until.min(end)));
     }
 
@@ -266,7 +266,7 @@ impl Session {
     pub(super) fn handle_shut_down(&mut self, now: Instant) {
         if self.phase == Phase::Draining {
             self.phase = Phase::Finished;
-            let end = now + FAREWELL;
+            let end = now + CLOSING_TIMEOUT;
             self.until = Some(self.until.map_or(end, |until| until.min(end)));
         }
     }

@@ -213,7 +213,7 @@ impl FallbackStreams {
         for id in all {
             self.close(id, now);
             if let Some(stream) = self.streams.get_mut(&id) {
-                stream.session.hurry(now);
+                stream.session.shorten_closing(now);
                 self.settle(id);
             }
         }

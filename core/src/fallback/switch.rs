@@ -25,7 +25,7 @@
 //!
 //! While TCP carries, only an answered [`Trial`](super::Trial) proves UDP: it shows that both directions work
 //! without moving the connection there. A middlebox that answers trials and swallows the rest costs
-//! [`PROOF`] at a time, less and less often.
+//! [`CONFIRM_TIMEOUT`] at a time, less and less often.
 //!
 //! Source: docs/protocol.md, "TCP fallback".
 
@@ -52,30 +52,30 @@ pub(super) const ACKNOWLEDGING: Duration = Duration::from_millis(250);
 pub(super) const SUSPECT_AFTER: Duration = Duration::from_millis(500);
 
 /// How soon UDP has to be heard after it was chosen again.
-pub(super) const PROOF: Duration = Duration::from_secs(2);
+pub(super) const CONFIRM_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long the TCP stream stays open for what is under way in it after UDP was chosen again.
 pub(super) const LINGER: Duration = Duration::from_secs(3);
 
 /// How long a stream may be open and nothing be heard, before it is opened anew.
-pub(super) const STUCK: Duration = Duration::from_secs(10);
+pub(super) const OPENED_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The least time between two trials before TCP carries: the answer makes the stream needless.
 pub(super) const OPENING_TRIAL_GAP: Duration = Duration::from_secs(1);
 
 /// The least time between two trials while TCP carries: 1,200 bytes per keep-alive of the connection.
-/// It doubles whenever UDP failed within [`STEADY`] of being chosen again.
+/// It doubles whenever UDP failed within [`STABLE_AFTER`] of being chosen again.
 pub(super) const TRIAL_GAP: Duration = Duration::from_secs(10);
 
 /// The longest that [`TRIAL_GAP`] becomes.
 pub(super) const LONGEST_GAP: Duration = Duration::from_secs(300);
 
 /// How long UDP has to work for its earlier failures to be forgotten.
-pub(super) const STEADY: Duration = Duration::from_secs(60);
+pub(super) const STABLE_AFTER: Duration = Duration::from_secs(60);
 
 /// Without anything to send for so long, the stream is closed: the node has given up this relay, or
 /// waits longer than it does between two attempts.
-pub(super) const REST: Duration = Duration::from_secs(90);
+pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// Where things stand with one relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -192,7 +192,9 @@ impl TransportSwitch {
     /// A datagram was sent by what [`TransportSwitch::is_by_tcp`] said. Says whether a [`Trial`](super::Trial) is to be sent
     /// along by UDP.
     pub(super) fn handle_sent(&mut self, now: Instant) -> bool {
-        if self.state == FallbackState::Udp && self.sent.is_some_and(|at| is_over(at, REST, now)) {
+        if self.state == FallbackState::Udp
+            && self.sent.is_some_and(|at| is_over(at, IDLE_TIMEOUT, now))
+        {
             self.forget();
         }
         self.sent = Some(now);
@@ -274,7 +276,7 @@ impl TransportSwitch {
         match self.state {
             FallbackState::Opening => {
                 self.up = Some(now);
-                self.move_to(FallbackState::Opened, Some(now + STUCK));
+                self.move_to(FallbackState::Opened, Some(now + OPENED_TIMEOUT));
                 None
             }
             FallbackState::Udp | FallbackState::Waiting => Some(SwitchAction::Close),
@@ -336,7 +338,7 @@ impl TransportSwitch {
             | FallbackState::Opening
             | FallbackState::Waiting
             | FallbackState::Opened
-            | FallbackState::Tcp => self.sent.map(|at| at + REST),
+            | FallbackState::Tcp => self.sent.map(|at| at + IDLE_TIMEOUT),
         }
     }
 
@@ -345,7 +347,7 @@ impl TransportSwitch {
         let allowed = match self.state {
             FallbackState::Udp if !self.is_known => FIRST_SILENCE,
             FallbackState::Udp | FallbackState::Tcp => SILENCE,
-            FallbackState::Leaving => PROOF,
+            FallbackState::Leaving => CONFIRM_TIMEOUT,
             FallbackState::Opening | FallbackState::Waiting | FallbackState::Opened => return None,
         };
         self.unanswered.map(|at| at + allowed)
@@ -360,7 +362,7 @@ impl TransportSwitch {
     fn on_silence(&mut self, now: Instant) -> Option<SwitchAction> {
         match self.state {
             FallbackState::Udp | FallbackState::Leaving => {
-                let has_relapsed = self.left.is_some_and(|at| !is_over(at, STEADY, now));
+                let has_relapsed = self.left.is_some_and(|at| !is_over(at, STABLE_AFTER, now));
                 self.relapses = if has_relapsed { self.relapses.saturating_add(1) } else { 0 };
                 self.next_trial = has_relapsed.then(|| now + self.gap());
             }
@@ -371,13 +373,13 @@ impl TransportSwitch {
             self.move_to(FallbackState::Opening, None);
             return Some(SwitchAction::Open);
         }
-        self.move_to(FallbackState::Opened, Some(now + STUCK));
+        self.move_to(FallbackState::Opened, Some(now + OPENED_TIMEOUT));
         None
     }
 
     /// There is no stream.
     fn on_lost(&mut self, now: Instant) {
-        let has_lasted = self.up.take().is_some_and(|at| is_over(at, STUCK, now));
+        let has_lasted = self.up.take().is_some_and(|at| is_over(at, OPENED_TIMEOUT, now));
         self.failures = if has_lasted { 1 } else { self.failures.saturating_add(1) };
         if self.relapses == 0 {
             self.next_trial = None;

@@ -1007,10 +1007,10 @@ impl Node {
     }
 
     fn is_quiet(&self, peer: PeerId) -> bool {
-        let is_carried = |relay: &RelayServer| relay.has_channels(peer);
+        let is_forwarded = |relay: &RelayServer| relay.has_channels(peer);
         self.requests.queued(peer) == 0
             && self.streams.count(peer) == 0
-            && !self.relay_server.as_ref().is_some_and(is_carried)
+            && !self.relay_server.as_ref().is_some_and(is_forwarded)
     }
 }
 

@@ -28,7 +28,7 @@ const INCOMING_BUFFER: u64 = 64 << 10;
 const INCOMING_BUFFER_TOTAL: u64 = 8 << 20;
 /// Streams that each side may open before the other knows it. The transport keeps a place for each,
 /// 70 bytes: 1,024 of them would be most of the memory of a handshake.
-const STREAMS_BEFORE_KNOWN: u32 = 8;
+const UNAUTHENTICATED_STREAMS: u32 = 8;
 /// Streams that an authenticated peer may open first; the number doubles whenever more than half of
 /// it is open, up to the configured limit: an idle connection uses 9 KiB for them.
 pub(super) const STREAMS_OF_A_PEER: u32 = 128;
@@ -138,7 +138,7 @@ pub(super) struct Setup {
 
 impl Setup {
     pub(super) fn new(config: &Config, wall: &WallClock, rng: &mut Rng) -> Self {
-        let max_streams = config.transport.max_streams.min(STREAMS_BEFORE_KNOWN);
+        let max_streams = config.transport.max_streams.min(UNAUTHENTICATED_STREAMS);
         let t = Transport { max_streams, ..config.transport.clone() };
         Self {
             direct: transport(&t, Layer::Direct),

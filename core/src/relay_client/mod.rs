@@ -8,7 +8,7 @@ mod early;
 mod lookup;
 mod registration;
 
-pub(crate) use early::Early;
+pub(crate) use early::EarlyDatagrams;
 pub(crate) use lookup::LookupState;
 pub(crate) use registration::{Registration, RegistrationAction};
 

@@ -34,7 +34,7 @@ const BLOCKED: Duration = Duration::from_secs(3);
 const ECHOES: u32 = 200;
 
 /// Heartbeats waited for.
-const BEATS: u32 = 4;
+const HEARTBEATS: u32 = 4;
 
 /// Runs all steps.
 pub(super) async fn all(world: &mut DemoWorld, report: &mut DemoReport) {
@@ -130,7 +130,7 @@ async fn stream(peer: &Peer) -> anyhow::Result<StepFigure> {
 
 async fn heartbeats(events: &mut Events) -> anyhow::Result<StepFigure> {
     let mut times = Vec::new();
-    while times.len() < BEATS as usize {
+    while times.len() < HEARTBEATS as usize {
         match events.next().await {
             Some(Event::HeartbeatAcked { latency, .. }) => times.push(latency),
             Some(_) => {}
@@ -138,7 +138,7 @@ async fn heartbeats(events: &mut Events) -> anyhow::Result<StepFigure> {
         }
     }
     let least = times.into_iter().min().unwrap_or_default();
-    Ok(StepFigure::millis(least, format!("{BEATS} acknowledged, latency {}", shown(least))))
+    Ok(StepFigure::millis(least, format!("{HEARTBEATS} acknowledged, latency {}", shown(least))))
 }
 
 /// Kills the connector in the middle of a transfer, restarts it immediately, and measures how long

@@ -24,7 +24,7 @@ use crate::identity::throwaway::ThrowawayAuthority;
 use crate::net::node::{self, NodeDriver, RunningNode};
 
 /// The times that are shorter than the defaults.
-pub(super) const HURRY: &str = "a heartbeat every 250 ms instead of 30 s, a peer silent for 1 s \
+pub(super) const SHORTENED_TIMES: &str = "a heartbeat every 250 ms instead of 30 s, a peer silent for 1 s \
 is taken for dead instead of 45 s, retries start at 100 ms instead of 1 s";
 
 /// The name in the connector's certificate.

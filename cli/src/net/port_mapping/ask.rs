@@ -30,7 +30,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 const SEARCH_TIMEOUT: Duration = Duration::from_millis(1_500);
 
 /// A datagram is sent again after 250 and 750 ms, and given up after 1.75 s.
-const PATIENCE: TimeoutConfig = TimeoutConfig {
+const REQUEST_TIMEOUTS: TimeoutConfig = TimeoutConfig {
     initial_timeout: Duration::from_millis(250),
     max_retries: 2,
     max_retry_timeout: None,
@@ -129,7 +129,7 @@ impl PortMapper for SystemGateway {
         let options = PortMappingOptions {
             external_port: Some(target.port),
             lifetime_seconds: Some(seconds(LIFETIME)),
-            timeout_config: Some(PATIENCE),
+            timeout_config: Some(REQUEST_TIMEOUTS),
         };
         let (udp, local) = (InternetProtocol::Udp, IpAddr::V4(target.local));
         let mapping = match protocol {
@@ -184,7 +184,7 @@ async fn grant(mapping: &PortMapping) -> Result<Grant, String> {
     let ip = match mapping.mapping_type() {
         PortMappingType::Pcp { external_ip, .. } => external_ip,
         PortMappingType::NatPmp => {
-            let address = natpmp::external_address(mapping.gateway(), Some(PATIENCE));
+            let address = natpmp::external_address(mapping.gateway(), Some(REQUEST_TIMEOUTS));
             IpAddr::V4(within(address).await?)
         }
     };

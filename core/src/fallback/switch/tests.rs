@@ -147,9 +147,9 @@ fn a_node_that_sends_nothing_more_has_no_stream_for_long() {
         let mut it = in_state(state, now);
         let mut steps = 0;
         while let Some(at) = it.deadline() {
-            assert!(at <= now + REST, "{state:?}");
+            assert!(at <= now + IDLE_TIMEOUT, "{state:?}");
             it.handle_timeout(at);
-            if it.state() == FallbackState::Opening && at < now + REST {
+            if it.state() == FallbackState::Opening && at < now + IDLE_TIMEOUT {
                 it.handle_down(at);
             }
             steps += 1;
@@ -207,7 +207,7 @@ fn tcp_is_left_once_udp_is_open_and_taken_again_once_it_is_not() {
         assert!(!world.has_stream(), "the stream is closed");
         assert!(world.longest_stall_since(so_far) < SECOND, "{seed}: leaving is not felt");
 
-        world.run(STEADY + SECOND);
+        world.run(STABLE_AFTER + SECOND);
         let so_far = world.answers.len();
         world.block(true);
         world.run(10 * SECOND);
@@ -227,7 +227,7 @@ fn udp_that_answers_trials_alone_is_tried_less_and_less() {
     let first = world.answers[0];
     assert!(first < 2 * FIRST_SILENCE + 2 * SECOND, "{first:?}");
     assert!(
-        world.longest_stall_since(1) < PROOF + 2 * SECOND,
+        world.longest_stall_since(1) < CONFIRM_TIMEOUT + 2 * SECOND,
         "{:?}",
         world.longest_stall_since(1)
     );

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use super::Peers;
 use super::control::Control;
-use super::peer::{ConnectAttempt, Dialled, Own, PeerConnection, PeerEntry};
+use super::peer::{ConnectAttempt, DialCredentials, Dialled, PeerConnection, PeerEntry};
 use crate::config::{Destination, Dial};
 use crate::error::{Code, Failure, Misuse};
 use crate::event::Event;
@@ -22,7 +22,7 @@ use crate::tls::{Tls, TlsError};
 use crate::transmit::Route;
 
 /// The address of a peer while its path is not known.
-const NOWHERE: SocketAddr =
+const UNKNOWN_ADDRESS: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED), 0);
 
 impl Peers {
@@ -40,7 +40,7 @@ impl Peers {
         let policy = dial.retry.unwrap_or(io.config.retry);
         let remote = match dial.to {
             Destination::Address(address) | Destination::Relay(address) => address,
-            Destination::Service(_) => NOWHERE,
+            Destination::Service(_) => UNKNOWN_ADDRESS,
         };
         let dialled = Dialled {
             dial,
@@ -388,7 +388,11 @@ fn attempt(connection: Option<ConnectionId>, io: &Io) -> ConnectAttempt {
 }
 
 /// Begins a connection, if the address is known.
-fn begin(dial: &Dial, own: Option<&Own>, io: &mut Io) -> Result<Option<ConnectionId>, Misuse> {
+fn begin(
+    dial: &Dial,
+    own: Option<&DialCredentials>,
+    io: &mut Io,
+) -> Result<Option<ConnectionId>, Misuse> {
     match dial.to {
         Destination::Address(address) | Destination::Relay(address) => {
             let (route, client, now) = (Route::to(address), own.map(|own| &own.client), io.now());
@@ -398,7 +402,7 @@ fn begin(dial: &Dial, own: Option<&Own>, io: &mut Io) -> Result<Option<Connectio
     }
 }
 
-fn own(tls: &Tls, to: &Destination, io: &Io) -> Result<Own, Misuse> {
+fn own(tls: &Tls, to: &Destination, io: &Io) -> Result<DialCredentials, Misuse> {
     let layer = match to {
         Destination::Relay(_) => quic::Layer::Underlay,
         Destination::Address(_) | Destination::Service(_) => quic::Layer::Direct,
@@ -409,5 +413,5 @@ fn own(tls: &Tls, to: &Destination, io: &Io) -> Result<Own, Misuse> {
     };
     let verifiers = tls.verifiers().map_err(unusable)?;
     let client = io.quic.client(tls, &verifiers, layer).map_err(unusable)?;
-    Ok(Own { client, verifiers })
+    Ok(DialCredentials { client, verifiers })
 }

@@ -63,7 +63,7 @@ impl PeerConnection {
 pub(super) struct Dialled {
     pub(super) dial: Dial,
     /// The dial's own identity and trust, used instead of the node's.
-    pub(super) own: Option<Own>,
+    pub(super) own: Option<DialCredentials>,
     pub(super) retry: Retry,
     pub(super) heartbeat: HeartbeatMonitor,
     pub(super) attempt: Option<ConnectAttempt>,
@@ -71,7 +71,7 @@ pub(super) struct Dialled {
 
 /// An identity and a trust for one peer.
 #[derive(Debug, Clone)]
-pub(super) struct Own {
+pub(super) struct DialCredentials {
     pub(super) client: ClientConfig,
     pub(super) verifiers: Verifiers,
 }

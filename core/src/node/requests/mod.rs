@@ -64,7 +64,7 @@ impl RequestState {
 
 /// The requests to and from one peer.
 #[derive(Debug, Default)]
-struct OfPeer {
+struct PeerRequests {
     /// Requests that wait for a connection or a stream.
     queue: PriorityQueue<RequestId>,
     counts: RequestCounts,
@@ -76,7 +76,7 @@ struct OfPeer {
 #[derive(Debug, Default)]
 pub(super) struct Requests {
     exchanges: BTreeMap<RequestId, RequestState>,
-    peers: BTreeMap<PeerId, OfPeer>,
+    peers: BTreeMap<PeerId, PeerRequests>,
     next: u64,
     /// Deadlines of this node's requests that were sent.
     timers: Timers<RequestId>,

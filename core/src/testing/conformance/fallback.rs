@@ -13,7 +13,8 @@ use crate::config::{Config, Dial};
 use crate::drive::io::{Clock, Io};
 use crate::drive::{Handle, Peer, drive};
 use crate::fallback::{
-    ByteStreamId, FallbackState, FallbackTarget, ListenerLimits, ListenerStats, is_carried,
+    ByteStreamId, FallbackState, FallbackTarget, ListenerLimits, ListenerStats,
+    is_tcp_client_address,
 };
 use crate::lifecycle::State;
 use crate::testing::pki::{Issued, Pki, Role, Validity};
@@ -240,7 +241,7 @@ pub fn a_connection_moves_to_tcp_and_back_as_udp_is_blocked_and_opened<R: Runtim
         world.exchange(1_000_000, || {}).await;
         assert_eq!(world.state(), FallbackState::Tcp);
         let address = world.seen();
-        assert!(is_carried(address), "{address}");
+        assert!(is_tcp_client_address(address), "{address}");
         let real = world.relay.tcp_fallback().real_address(address).expect("its stream lives");
         assert!(real.ip().is_loopback());
 
@@ -248,11 +249,11 @@ pub fn a_connection_moves_to_tcp_and_back_as_udp_is_blocked_and_opened<R: Runtim
         world.reaches(FallbackState::Udp).await;
         until::<R, _>(|| (world.stats().open == 0).then_some(())).await;
         world.exchange(4_000_000, || {}).await;
-        assert!(!is_carried(world.seen()));
+        assert!(!is_tcp_client_address(world.seen()));
 
         world.exchange(16_000_000, || world.block(true)).await;
         world.reaches(FallbackState::Tcp).await;
-        assert!(is_carried(world.seen()));
+        assert!(is_tcp_client_address(world.seen()));
         assert_eq!(world.stats().opened, 2);
         let lost = world.peer.snapshot().expect("it is not closed").reconnections;
         assert_eq!(lost, 0, "the connection was never lost");
