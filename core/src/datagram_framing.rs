@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_datagram_has_one_byte_at_least_and_as_many_as_two_bytes_can_say_at_most() {
+    fn a_record_has_1_to_65535_bytes() {
         assert_eq!(record(&[1]).len(), HEADER_LEN + 1);
         assert_eq!(record(&[0; MAX_LEN]).len(), HEADER_LEN + MAX_LEN);
         let mut out = vec![9];

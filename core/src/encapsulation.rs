@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_of_another_shape_starts_its_packet_anew() {
+    fn a_part_of_another_shape_restarts_its_packet() {
         let mut reassembly = Reassembly::default();
         assert_eq!(reassembly.push(part(1, 0, 3)), None);
         assert_eq!(reassembly.push(part(1, 1, 2)), None);

@@ -326,7 +326,7 @@ agent, pid 42, up 3 h 12 min since 2026-02-03 10:11:12 UTC, adit 0.1.0
     }
 
     #[test]
-    fn a_process_without_peers_says_so_and_silent_ones_come_last() {
+    fn processes_without_peers_are_shown_and_silent_ones_last() {
         let idle = ProcessStatus { forwards: Vec::new(), dials: Vec::new(), ..status(&json!([])) };
         assert_eq!(
             text(&[idle], &["agent-7.sock: no answer".into()], NOW, WIDE),

@@ -231,7 +231,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_process_that_has_nobody_yet_is_in_trouble_when_it_wants_somebody() {
+    fn a_process_without_its_wanted_peers_is_in_trouble() {
         let said = "agent 42: hub at hub.example:4433 has no connection yet; \
                     see its log for what it waits for";
         assert_eq!(troubles(&json!([])), [said]);

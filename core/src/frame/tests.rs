@@ -162,7 +162,7 @@ proptest! {
     }
 
     #[test]
-    fn a_stream_cut_short_gives_the_whole_frames_and_says_that_more_was_begun(
+    fn a_truncated_stream_yields_whole_frames_and_an_error(
         frames in proptest::collection::vec(frame(), 1..4),
         cut in any::<prop::sample::Index>(),
     ) {

@@ -14,7 +14,7 @@ const NANO: Duration = Duration::from_nanos(1);
 const SECOND: Duration = Duration::from_secs(1);
 
 #[test]
-fn the_first_heartbeat_goes_out_at_once_and_alone() {
+fn the_first_heartbeat_is_immediate_and_alone() {
     let now = anchor();
     let mut heartbeat = HeartbeatMonitor::new(HeartbeatConfig::default());
     assert_eq!((heartbeat.poll(now), heartbeat.deadline()), (None, None));
@@ -96,7 +96,7 @@ fn the_last_allowed_miss_is_death_before_silence_is() {
 }
 
 #[test]
-fn a_sign_of_the_peer_starts_the_count_of_misses_anew() {
+fn a_packet_of_the_peer_resets_the_misses() {
     let (mut heartbeat, start) = started(quick().build().unwrap());
     drive_to(&mut heartbeat, start + 22 * SECOND);
     heartbeat.on_heard(start + 22 * SECOND);
@@ -115,7 +115,7 @@ fn an_interval_that_ends_with_the_answer_time_still_comes_to_a_verdict() {
 }
 
 #[test]
-fn a_host_that_slept_asks_before_it_judges() {
+fn a_resumed_host_probes_before_its_verdict() {
     let (mut heartbeat, start) = started(HeartbeatConfig::default());
     let woke = start + Duration::from_secs(8 * 60 * 60);
     assert_eq!(heartbeat.poll(woke), Some(HeartbeatAction::Send { sequence: 2 }));
@@ -226,7 +226,7 @@ fn a_probe_is_not_later_than_the_heartbeat_that_was_due() {
 }
 
 #[test]
-fn resuming_for_ever_does_not_keep_a_dead_peer_alive() {
+fn endless_resumes_do_not_keep_a_dead_peer_alive() {
     let (mut heartbeat, start) = started(HeartbeatConfig::default());
     for second in 0..120 {
         let now = start + second * SECOND;
@@ -250,7 +250,7 @@ fn sequence_numbers_go_on_across_connections() {
 }
 
 #[test]
-fn every_verdict_is_a_network_failure_that_says_why() {
+fn every_death_cause_is_a_network_failure_with_detail() {
     let texts = [DeathCause::Missed(1), DeathCause::Missed(3), DeathCause::Silent(45 * SECOND)]
         .map(|v| {
             let failure = Failure::from(v);

@@ -132,7 +132,7 @@ fn a_view_from_before_the_state_shows_no_age() {
 }
 
 #[test]
-fn a_refusal_says_what_was_asked_and_where() {
+fn a_refusal_names_the_event_and_the_state() {
     let refused = Lifecycle::default().fail(failure(), anchor()).unwrap_err();
     assert_eq!(refused.to_string(), "fail is not possible while disconnected");
 }

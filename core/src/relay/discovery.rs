@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_is_told_where_its_ping_came_from() {
+    fn a_pong_contains_the_observed_address() {
         let responder = ProbeResponder::new([1; 32]);
         let session = responder.session_for(PeerId(5), &KeyDigest([0; 32]));
         let key = responder.key_for(session);

@@ -54,7 +54,7 @@ fn one_that_was_replaced_asks_again_and_never_takes_the_place_back() {
 }
 
 #[test]
-fn a_refusal_is_asked_about_again_when_the_relay_said() {
+fn a_refused_registration_is_repeated_after_the_requested_time() {
     let (mut registration, now) = held();
     let wait = Duration::from_secs(7);
     let failure = Failure::new(Code::Overloaded, "full").with_retry_after(wait);
@@ -74,7 +74,7 @@ fn nothing_is_registered_that_is_not_offered() {
 }
 
 #[test]
-fn a_search_fails_when_the_last_relay_has_said_no() {
+fn a_lookup_fails_once_the_last_relay_refuses() {
     let (mut search, now) = (LookupState::default(), origin());
     let no = |what| Failure::new(Code::UnknownService, what);
     search.on_asked(PeerId(1), 1);
@@ -100,7 +100,7 @@ fn a_second_relay_has_to_find_the_same_connector() {
 }
 
 #[test]
-fn a_relay_is_asked_again_three_times_soon_and_then_every_five_seconds_until_it_is_lost_again() {
+fn lookups_repeat_three_times_quickly_then_every_five_seconds() {
     let (mut search, mut now) = (LookupState::default(), origin());
     assert!(search.on_matched(PeerId(1), KeyDigest([1; 32]), now));
     for _ in 0..2 {

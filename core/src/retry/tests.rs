@@ -31,7 +31,7 @@ fn a_lost_link_is_tried_again_after_the_first_delay_and_once() {
 }
 
 #[test]
-fn a_first_reset_is_followed_at_once_and_a_second_backs_off() {
+fn a_first_reset_retries_immediately_and_a_second_backs_off() {
     let now = anchor();
     let mut retry = exact(limited());
     let reset = Failure::new(Code::Reset, "");
@@ -82,7 +82,7 @@ fn a_persistent_link_never_gives_up_on_the_network() {
 }
 
 #[test]
-fn no_attempt_allowed_means_giving_up_at_once() {
+fn no_attempt_allowed_means_giving_up_immediately() {
     let mut retry = exact(limited().max_attempts(Some(0)));
     assert_eq!(retry.on_down(&silence(), anchor()), RetryDecision::GiveUp(silence()));
 }
@@ -125,7 +125,7 @@ fn an_unavailable_peer_is_asked_five_times_more_and_no_sixth() {
 }
 
 #[test]
-fn an_overloaded_peer_is_left_alone_as_told_or_for_a_minute() {
+fn an_overloaded_peer_is_retried_as_requested_or_after_a_minute() {
     let now = anchor();
     let overloaded = Failure::new(Code::Overloaded, "");
     assert_eq!(wait(&mut exact(limited()), &overloaded, now), OVERLOADED_WAIT);
@@ -134,7 +134,7 @@ fn an_overloaded_peer_is_left_alone_as_told_or_for_a_minute() {
 }
 
 #[test]
-fn answers_that_the_peer_cannot_serve_count_anew_after_a_stable_link_or_a_cancel() {
+fn a_stable_link_resets_the_unavailable_count() {
     let away = Failure::new(Code::ShuttingDown, "");
     for cancelled in [false, true] {
         let mut now = anchor();
@@ -184,7 +184,7 @@ fn a_peers_request_is_honoured_for_an_hour_and_no_longer() {
 }
 
 #[test]
-fn a_thousand_clients_told_the_same_time_do_not_return_together() {
+fn clients_with_one_retry_after_return_spread_out() {
     let now = anchor();
     let told = Failure::new(Code::Overloaded, "").with_retry_after(30 * SECOND);
     let mut per_window = std::collections::BTreeMap::<u128, u32>::new();

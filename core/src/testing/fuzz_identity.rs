@@ -229,7 +229,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_cast_is_accepted_and_refused_as_it_should_be_so_that_the_target_judges_something() {
+    fn the_fuzz_target_sees_accepted_and_refused_chains() {
         let cast = Cast::new();
         let accepted = |time, as_acceptor| {
             let of = |made: &Made| {

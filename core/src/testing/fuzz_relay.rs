@@ -226,7 +226,7 @@ mod tests {
     const MATCHED: [[u8; 4]; 4] = [[0, 1, 1, 1], [0, 2, 1, 2], [3, 1, 1 << 2, 0], [5, 2, 0, 0]];
 
     #[test]
-    fn the_deeds_match_clients_so_that_the_target_judges_something() {
+    fn the_fuzz_target_matches_clients() {
         relay(MATCHED.as_flattened());
         let relay = Relay::new(RelayConfig::default(), [3; 32]);
         let mut table = Table { relay, now: origin(), channels: BTreeMap::new(), incoming: None };

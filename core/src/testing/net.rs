@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_reached_at_an_unknown_address_or_at_ones_own() {
+    fn unknown_and_own_addresses_are_unreachable() {
         let (mut net, a, _) = two(Conditions::default());
         net.send(a, address(9), None, b"x", origin());
         net.send(a, address(1), None, b"x", origin());

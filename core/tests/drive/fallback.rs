@@ -124,7 +124,7 @@ fn reads_and_writes_of_one_byte_carry_all() {
 }
 
 #[test]
-fn a_node_that_shuts_down_tells_its_peer_by_tcp() {
+fn a_shutdown_notifies_the_peer_by_tcp() {
     let mut world = World::new(Udp::BLOCKED, ListenerLimits::default());
     world.exchange(1_000);
     world.relay.shutdown();

@@ -225,7 +225,7 @@ mod tests {
     use crate::identity::throwaway::ThrowawayAuthority;
 
     #[tokio::test]
-    async fn an_act_whose_direct_path_never_comes_fails_and_says_so_and_its_transfer_is_whole() {
+    async fn a_demo_without_a_direct_path_fails_with_its_transfer_complete() {
         let (authority, service) =
             (ThrowawayAuthority::new().unwrap(), DemoService::start().await.unwrap());
         let mut between = RelayedPair::start(&authority, &service, false).await.unwrap();

@@ -162,7 +162,7 @@ async fn end(flow: Flow) -> (Totals, Result<(), Broken>) {
 }
 
 #[tokio::test]
-async fn a_client_that_has_said_all_still_gets_its_answer() {
+async fn a_half_closed_client_still_gets_its_answer() {
     let (mut client, mut sent, mut received, flow) = flow(LONG).await;
     client.write_all(b"question").await.unwrap();
     client.shutdown().await.unwrap();
@@ -178,7 +178,7 @@ async fn a_client_that_has_said_all_still_gets_its_answer() {
 }
 
 #[tokio::test]
-async fn a_service_that_has_said_all_still_hears_the_client() {
+async fn a_half_closed_service_still_receives() {
     let (mut client, mut sent, mut received, flow) = flow(LONG).await;
     received.finish().unwrap();
     let mut nothing = Vec::new();
@@ -232,7 +232,7 @@ async fn a_tcp_reset_resets_the_stream_both_ways() {
 }
 
 #[tokio::test]
-async fn a_tcp_reset_is_noticed_when_the_client_had_said_all() {
+async fn a_tcp_reset_after_half_close_is_noticed() {
     let (mut client, sent, _received, flow) = flow(LONG).await;
     client.shutdown().await.unwrap();
     timeout(TEST_LIMIT, sent.clone().take_all()).await.unwrap();

@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_answers_the_search_and_is_not_the_gateway_is_not_asked_for_a_mapping() {
+    async fn a_foreign_answer_to_the_gateway_search_is_ignored() {
         answer_searches();
         let port = NonZeroU16::new(4_433).expect("a port");
         let target = |gateway| MappingTarget { gateway, local: Ipv4Addr::LOCALHOST, port };

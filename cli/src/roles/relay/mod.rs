@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn clients_are_told_of_both_ports_by_address() {
+    async fn clients_receive_both_discovery_addresses() {
         let plan = example("127.0.0.1:4433", None);
         let found = settings(&plan, 4433, 4434).await;
         let both = ["127.0.0.1:4433", "127.0.0.1:4434"].map(|text| text.parse().unwrap());

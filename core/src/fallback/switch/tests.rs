@@ -120,7 +120,7 @@ fn an_acknowledgement_wants_no_answer_and_anything_later_does() {
 }
 
 #[test]
-fn a_trial_goes_along_at_once_and_then_once_a_second_until_tcp_carries() {
+fn trials_go_immediately_and_each_second_until_tcp_is_in_use() {
     let (now, mut it) = (anchor(), switch());
     assert!(!it.handle_sent(now));
     it.handle_timeout(now + FIRST_SILENCE);

@@ -103,7 +103,7 @@ fn when_two_classes_have_waited_long_both_have_their_turn() {
 }
 
 #[test]
-fn a_class_that_empties_otherwise_begins_to_wait_anew() {
+fn an_emptied_class_restarts_its_wait() {
     let mut queue = PriorityQueue::default();
     let low = push(&mut queue, "l");
     for _ in 0..MAX_OVERTAKES {
@@ -154,7 +154,7 @@ fn what_is_not_asked_of_the_expired_stays() {
 }
 
 #[test]
-fn an_item_leaves_once_by_whichever_way() {
+fn an_item_leaves_the_queue_exactly_once() {
     let now = anchor();
     let mut queue = PriorityQueue::default();
     let slot = queue.push(Priority::Normal, (), 3, Some(now)).unwrap().slot;
@@ -177,7 +177,7 @@ fn limits_of_zero_are_refused() {
 }
 
 #[test]
-fn a_refusal_says_which_limit_and_shows_no_item() {
+fn a_refusal_names_the_limit_without_the_item() {
     let mut queue = PriorityQueue::new(QueueLimits::new(1, 1).unwrap());
     let bytes = queue.push(Priority::Low, "secret", 2, None).unwrap_err();
     queue.push(Priority::Low, "", 1, None).unwrap();

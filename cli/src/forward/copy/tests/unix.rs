@@ -13,7 +13,7 @@ fn unix_flow() -> (UnixStream, Queue, Queue, Flow) {
 }
 
 #[tokio::test]
-async fn a_unix_client_that_has_said_all_still_gets_its_answer() {
+async fn a_half_closed_unix_client_still_gets_its_answer() {
     let (mut client, mut sent, mut received, flow) = unix_flow();
     client.write_all(b"question").await.unwrap();
     client.shutdown().await.unwrap();
@@ -52,7 +52,7 @@ async fn a_stream_reset_closes_a_unix_socket() {
 }
 
 #[tokio::test]
-async fn a_unix_socket_that_nobody_reads_any_more_breaks_the_stream() {
+async fn a_unix_socket_closed_for_reading_breaks_the_stream() {
     let (client, sent, mut received, flow) = unix_flow();
     drop(client);
     received.give("for whom?").await;

@@ -32,7 +32,7 @@ async fn an_echo_gives_back_everything_and_ends_after_it() {
 }
 
 #[tokio::test]
-async fn an_echo_that_nobody_reads_takes_no_more() {
+async fn an_unread_echo_applies_backpressure() {
     let world = TestTunnel::new(1).await;
     let (mut send, _recv) = world.open(Builtin::Echo).await.split();
     let mut taken = 0;
@@ -72,7 +72,7 @@ async fn a_source_gives_until_it_is_stopped_and_gives_its_place_back() {
 }
 
 #[tokio::test]
-async fn a_sink_says_how_much_it_was_given() {
+async fn a_sink_returns_its_byte_count() {
     let world = TestTunnel::new(1).await;
     let (mut send, mut recv) = world.open(Builtin::Sink).await.split();
     send.write_all(vec![7; 3_000_000]).await.unwrap();
@@ -81,7 +81,7 @@ async fn a_sink_says_how_much_it_was_given() {
 }
 
 #[tokio::test]
-async fn a_sink_says_how_much_came_before_a_reset() {
+async fn a_sink_counts_bytes_before_a_reset() {
     let world = TestTunnel::new(1).await;
     let (mut send, mut recv) = world.open(Builtin::Sink).await.split();
     send.write_all(vec![7; 3_000_000]).await.unwrap();

@@ -84,7 +84,7 @@ fn two_boxes_one_behind_the_other_translate_twice_each_way() {
 }
 
 #[test]
-fn behind_one_carrier_two_homes_meet_by_its_hairpin_or_by_their_outer_addresses() {
+fn two_homes_behind_one_carrier_connect_by_hairpin_or_outside_address() {
     let mut net = internet();
     let rules = Rules { hairpins: true, ..Rules::full_cone() };
     let carrier = net.add_nat(rules, ip("203.0.113.1"), Place::Public);
@@ -171,7 +171,7 @@ fn a_moved_host_is_not_reached_where_it_was() {
 }
 
 #[test]
-fn nobody_is_reached_at_an_unknown_address_or_at_ones_own() {
+fn unknown_and_own_addresses_are_unreachable() {
     let mut net = internet();
     let a = net.add_host(Place::Public, vec![at("198.51.100.1:1")]);
     for to in ["198.51.100.9:1", "198.51.100.1:1", "192.168.0.1:1"] {
@@ -181,7 +181,7 @@ fn nobody_is_reached_at_an_unknown_address_or_at_ones_own() {
 }
 
 #[test]
-fn every_datagram_ends_in_exactly_one_way() {
+fn every_datagram_has_exactly_one_fate() {
     let mut net = Internet::new(
         [4; 32],
         Conditions { loss: crate::testing::link::Loss::Random(0.3), ..Conditions::default() },
@@ -208,7 +208,7 @@ fn every_datagram_ends_in_exactly_one_way() {
 }
 
 #[test]
-fn two_hosts_come_to_hear_each_other_exactly_where_their_boxes_are_said_to_let_them() {
+fn two_hosts_connect_exactly_where_their_nats_allow() {
     let mut all = vec![Rules::firewall(), Rules::blocks_udp()];
     for mapping in Dependence::ALL {
         for filtering in Dependence::ALL {
