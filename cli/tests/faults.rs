@@ -46,8 +46,9 @@ impl Load {
     /// Waits until the tunnel carries it.
     fn wait_until_carried(&self) {
         let before = self.exchanged.load(Ordering::Relaxed);
-        let is_carried = || (self.exchanged.load(Ordering::Relaxed) >= before + 100).then_some(());
-        bounded(is_carried).expect("the load is carried");
+        let is_exchanged =
+            || (self.exchanged.load(Ordering::Relaxed) >= before + 100).then_some(());
+        bounded(is_exchanged).expect("the load is carried");
     }
 }
 

@@ -41,9 +41,9 @@ fn relay_behind_a_wall(machine: &Machine) -> (Running, String, UdpSocket) {
 }
 
 /// Returns what carries the packets of a machine to its relay, if that is known.
-fn carrier(machine: &Machine) -> Value {
+fn transport(machine: &Machine) -> Value {
     let all = peers(machine);
-    all.iter().find(|p| p["is_relay"] == true).map_or(Value::Null, |p| p["carrier"].clone())
+    all.iter().find(|p| p["is_relay"] == true).map_or(Value::Null, |p| p["relay_transport"].clone())
 }
 
 /// Exposes an echo by a relay alone: no machine has the address in the invite.
@@ -98,11 +98,11 @@ fn two_machines_meet_by_tcp_at_a_relay_that_no_udp_reaches() {
     registered(&home, &exposing);
     let (connected, _) = away.connect(&invite, &[]);
     for machine in [&home, &away] {
-        let carrier = carrier(machine);
+        let transport = transport(machine);
         assert_eq!(
-            (&carrier["by"], &carrier["state"]),
+            (&transport["transport"], &transport["state"]),
             (&"tcp".into(), &"tcp".into()),
-            "{carrier}"
+            "{transport}"
         );
         let told = machine.told(&["status"]);
         assert!(told.contains(": by TCP for ") && told.contains("; UDP is blocked"), "{told}");
@@ -127,8 +127,12 @@ fn open_udp_is_used_and_shown_in_status() {
     let relay = public.start(&arguments);
     let (exposing, _) = expose(&home, &relay.line());
     registered(&home, &exposing);
-    let carrier = carrier(&home);
-    assert_eq!((&carrier["by"], &carrier["state"]), (&"udp".into(), &"udp".into()), "{carrier}");
+    let transport = transport(&home);
+    assert_eq!(
+        (&transport["transport"], &transport["state"]),
+        (&"udp".into(), &"udp".into()),
+        "{transport}"
+    );
     let told = home.told(&["status"]);
     assert!(told.contains(&format!("relay {listen}: by UDP for ")), "{told}");
 }
@@ -181,8 +185,8 @@ fn status_and_why_show_the_path_and_the_relays_clients() {
     assert!(told.contains("this end advertised: ") && told.contains("NAT here: "), "{told}");
     let told = away.json(&["why", "--json"]);
     assert_eq!(told["schema"], "adit.why/1");
-    let ways = told["peers"][0]["peer"]["path"]["ways"].as_array().unwrap();
-    assert!(ways.iter().any(|way| way["class"] == "relayed"), "{ways:#?}");
+    let pairs = told["peers"][0]["peer"]["path"]["candidate_pairs"].as_array().unwrap();
+    assert!(pairs.iter().any(|pair| pair["class"] == "relayed"), "{pairs:#?}");
     let told = away.told(&["status"]);
     assert!(told.contains(": directly at "), "{told}");
     // A line that is wider than a terminal is wrapped.
@@ -217,8 +221,8 @@ fn an_agent_that_keeps_its_addresses_to_itself_stays_on_the_relay() {
     let [path] = paths[..] else { panic!("{all:#?}") };
     assert_eq!(path["class"], "relayed", "{path:#}");
     assert_eq!(path["candidates"], Value::Array(Vec::new()), "{path:#}");
-    let ways = path["ways"].as_array().unwrap();
-    assert!(ways.iter().all(|way| way["class"] == "relayed"), "{ways:#?}");
+    let pairs = path["candidate_pairs"].as_array().unwrap();
+    assert!(pairs.iter().all(|pair| pair["class"] == "relayed"), "{pairs:#?}");
 }
 
 #[test]

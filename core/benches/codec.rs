@@ -3,7 +3,7 @@
 
 use std::hint::black_box;
 
-use adit_core::frame::{self, Decoder, HEADER_LEN};
+use adit_core::frame::{self, FrameDecoder, HEADER_LEN};
 use adit_core::message::{ControlMessage, Heartbeat, Message};
 use bytes::{Bytes, BytesMut};
 use criterion::{Criterion, Throughput};
@@ -96,7 +96,7 @@ fn encode(count: usize, payload: &[u8], out: &mut BytesMut) {
 }
 
 fn decode(wire: &Bytes, size: usize) {
-    let (mut decoder, mut rest) = (Decoder::new(), wire.clone());
+    let (mut decoder, mut rest) = (FrameDecoder::new(), wire.clone());
     while !rest.is_empty() {
         let mut chunk = rest.split_to(size.min(rest.len()));
         while let Some(frame) = decoder.poll_frame(&mut chunk).expect("within the limit") {

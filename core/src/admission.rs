@@ -26,9 +26,9 @@ const BURST_SECONDS: u32 = 2;
 /// The unit that is counted as one source: an IPv4 address, or the 64 bits of an IPv6 address that
 /// name a network, since a host with one address of a network can use them all (RFC 4291 §2.5.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct Source(u64);
+pub(crate) struct SourceNetwork(u64);
 
-impl Source {
+impl SourceNetwork {
     /// Returns the source of a packet.
     #[must_use]
     pub(crate) const fn of(address: IpAddr) -> Self {
@@ -42,7 +42,7 @@ impl Source {
 
 /// The verdict on a first packet.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum AdmissionDecision {
     /// Accept it.
     Accept(Ticket),
     /// Answer with a Retry and keep no state.
@@ -56,11 +56,11 @@ pub(crate) enum Verdict {
 /// The right to one handshake, until [`Admission::release`].
 #[derive(Debug, PartialEq, Eq)]
 #[must_use]
-pub(crate) struct Ticket(Option<Source>);
+pub(crate) struct Ticket(Option<SourceNetwork>);
 
 /// Counts of the verdicts on first packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
-pub struct Stats {
+pub struct AdmissionStats {
     /// Handshakes that others began and that are not over.
     pub under_way: usize,
     /// Proven sources of them, and of those of the last seconds.
@@ -90,10 +90,10 @@ pub(crate) struct Admission {
     limits: Limits,
     rate: Rate,
     unproven: Bucket,
-    sources: BTreeMap<Source, Entry>,
+    sources: BTreeMap<SourceNetwork, Entry>,
     /// Sources without handshakes in progress, by when their buckets are full.
-    idle: BTreeSet<(Instant, Source)>,
-    stats: Stats,
+    idle: BTreeSet<(Instant, SourceNetwork)>,
+    stats: AdmissionStats,
 }
 
 impl Admission {
@@ -107,7 +107,7 @@ impl Admission {
             unproven: Bucket::new(),
             sources: BTreeMap::new(),
             idle: BTreeSet::new(),
-            stats: Stats::default(),
+            stats: AdmissionStats::default(),
         }
     }
 
@@ -119,24 +119,24 @@ impl Admission {
         is_proven: bool,
         connections: usize,
         now: Instant,
-    ) -> Verdict {
+    ) -> AdmissionDecision {
         self.forget(now);
         if connections >= self.limits.peers {
             self.stats.refused += 1;
-            return Verdict::Refuse;
+            return AdmissionDecision::Refuse;
         }
         if !is_proven && !self.takes_unproven(now) {
             self.stats.retried += 1;
-            return Verdict::Retry;
+            return AdmissionDecision::Retry;
         }
-        let source = is_proven.then(|| Source::of(address));
+        let source = is_proven.then(|| SourceNetwork::of(address));
         if !self.has_room() || !source.is_none_or(|source| self.takes(source, now)) {
             self.stats.ignored += 1;
-            return Verdict::Ignore;
+            return AdmissionDecision::Ignore;
         }
         self.stats.accepted += 1;
         self.stats.under_way += 1;
-        Verdict::Accept(Ticket(source))
+        AdmissionDecision::Accept(Ticket(source))
     }
 
     /// Ends a handshake, regardless of its result.
@@ -155,8 +155,8 @@ impl Admission {
 
     /// Returns what came of first packets so far.
     #[must_use]
-    pub(crate) fn stats(&self) -> Stats {
-        Stats { sources: self.sources.len(), ..self.stats }
+    pub(crate) fn stats(&self) -> AdmissionStats {
+        AdmissionStats { sources: self.sources.len(), ..self.stats }
     }
 
     const fn has_room(&self) -> bool {
@@ -169,7 +169,7 @@ impl Admission {
     }
 
     /// Returns true if a proven source may begin another handshake; if so, it has.
-    fn takes(&mut self, source: Source, now: Instant) -> bool {
+    fn takes(&mut self, source: SourceNetwork, now: Instant) -> bool {
         let limits = &self.limits;
         let entry = self.sources.entry(source).or_default();
         // A part of the free room, so that many sources that come together never take all of it; at

@@ -10,10 +10,10 @@ use std::time::Duration;
 /// again".
 pub(crate) const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// An error in a [`Config`].
+/// An error in a [`BackoffConfig`].
 #[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
 #[non_exhaustive]
-pub enum ConfigError {
+pub enum BackoffConfigError {
     /// The first delay is zero: attempts would follow each other without a pause.
     #[error("the initial delay must be longer than zero")]
     InitialZero,
@@ -39,25 +39,25 @@ pub enum ConfigError {
 /// Parameters of the delays; every value of this type is usable.
 ///
 /// ```
-/// use adit_core::backoff::Config;
+/// use adit_core::backoff::BackoffConfig;
 /// use std::time::Duration;
-/// let config = Config::builder().max(Duration::from_secs(30)).build()?;
+/// let config = BackoffConfig::builder().max(Duration::from_secs(30)).build()?;
 /// assert_eq!(config.max(), Duration::from_secs(30));
-/// assert!(Config::builder().jitter(1.0).build().is_err());
-/// # Ok::<(), adit_core::backoff::ConfigError>(())
+/// assert!(BackoffConfig::builder().jitter(1.0).build().is_err());
+/// # Ok::<(), adit_core::backoff::BackoffConfigError>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Config {
+pub struct BackoffConfig {
     initial: Duration,
     multiplier: f64,
     max: Duration,
     jitter: f64,
 }
 
-impl Config {
+impl BackoffConfig {
     /// Returns a builder that holds the defaults.
-    pub const fn builder() -> Builder {
-        Builder(Self {
+    pub const fn builder() -> BackoffConfigBuilder {
+        BackoffConfigBuilder(Self {
             initial: Duration::from_secs(1),
             multiplier: 2.0,
             max: Duration::from_secs(60),
@@ -90,18 +90,18 @@ impl Config {
     }
 }
 
-impl Default for Config {
+impl Default for BackoffConfig {
     fn default() -> Self {
         Self::builder().0
     }
 }
 
-/// Collects the parameters of a [`Config`].
+/// Collects the parameters of a [`BackoffConfig`].
 #[derive(Debug, Clone, Copy)]
 #[must_use]
-pub struct Builder(Config);
+pub struct BackoffConfigBuilder(BackoffConfig);
 
-impl Builder {
+impl BackoffConfigBuilder {
     /// Sets the delay before the first attempt. Default 1 s: longer than the round trips that a
     /// handshake needs, short enough that a person who watches waits.
     pub const fn initial(mut self, initial: Duration) -> Self {
@@ -134,22 +134,22 @@ impl Builder {
     ///
     /// # Errors
     /// When a parameter is out of its range, or the first delay is longer than the cap.
-    pub fn build(self) -> Result<Config, ConfigError> {
-        let Config { initial, multiplier, max, jitter } = self.0;
+    pub fn build(self) -> Result<BackoffConfig, BackoffConfigError> {
+        let BackoffConfig { initial, multiplier, max, jitter } = self.0;
         if initial.is_zero() {
-            return Err(ConfigError::InitialZero);
+            return Err(BackoffConfigError::InitialZero);
         }
         if max > LONGEST {
-            return Err(ConfigError::MaxTooLong(max));
+            return Err(BackoffConfigError::MaxTooLong(max));
         }
         if initial > max {
-            return Err(ConfigError::InitialAboveMax { initial, max });
+            return Err(BackoffConfigError::InitialAboveMax { initial, max });
         }
         if !multiplier.is_finite() || multiplier < 1.0 {
-            return Err(ConfigError::Multiplier(multiplier));
+            return Err(BackoffConfigError::Multiplier(multiplier));
         }
         if !(0.0..1.0).contains(&jitter) {
-            return Err(ConfigError::Jitter(jitter));
+            return Err(BackoffConfigError::Jitter(jitter));
         }
         Ok(self.0)
     }
@@ -161,14 +161,14 @@ impl Builder {
 /// half of all clients at the cap would return at exactly the same time.
 #[derive(Debug, Clone)]
 pub(crate) struct Backoff {
-    config: Config,
+    config: BackoffConfig,
     rng: Rng,
 }
 
 impl Backoff {
     /// Delays of these parameters, with jitter from this generator.
     #[must_use]
-    pub(crate) const fn new(config: Config, rng: Rng) -> Self {
+    pub(crate) const fn new(config: BackoffConfig, rng: Rng) -> Self {
         Self { config, rng }
     }
 
@@ -179,12 +179,12 @@ impl Backoff {
         self.base(attempt).mul_f64(1.0 + stray)
     }
 
-    /// Returns a delay of at least `told`, increased by up to the jitter: for a time that a peer
-    /// named to many clients together. `told` counts as [`LONGEST`] at most.
-    pub(crate) fn at_least(&mut self, told: Duration) -> Duration {
+    /// Returns a delay of at least `requested`, increased by up to the jitter: for a time that a peer
+    /// named to many clients together. `requested` counts as [`LONGEST`] at most.
+    pub(crate) fn at_least(&mut self, requested: Duration) -> Duration {
         let stray = self.config.jitter * self.rng.unit();
-        let told = told.min(LONGEST);
-        told.saturating_add(told.mul_f64(stray))
+        let requested = requested.min(LONGEST);
+        requested.saturating_add(requested.mul_f64(stray))
     }
 
     /// Returns a delay anywhere from zero up to, not including, `span`.

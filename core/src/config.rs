@@ -116,7 +116,7 @@ pub struct Limits {
     /// the largest. Above it further bodies stay unread, and QUIC's flow control holds them back.
     pub request_bytes: usize,
     /// Time a peer has to send the header of a stream it opened: 10 s.
-    pub preface_timeout: Duration,
+    pub header_timeout: Duration,
 }
 
 impl Default for Limits {
@@ -130,7 +130,7 @@ impl Default for Limits {
             handshake_timeout: Duration::from_secs(10),
             handshake_bytes: 64 << 10,
             request_bytes: 32 << 20,
-            preface_timeout: Duration::from_secs(10),
+            header_timeout: Duration::from_secs(10),
         }
     }
 }
@@ -141,11 +141,11 @@ pub struct Config {
     pub(crate) tls: Tls,
     pub(crate) device_id: String,
     pub(crate) listening: bool,
-    pub(crate) relay: Option<relay::Config>,
+    pub(crate) relay: Option<relay::RelayConfig>,
     pub(crate) path: path::PathConfig,
     pub(crate) transport: Transport,
     pub(crate) limits: Limits,
-    pub(crate) heartbeat: heartbeat::Config,
+    pub(crate) heartbeat: heartbeat::HeartbeatConfig,
     pub(crate) retry: retry::Policy,
     pub(crate) request_timeout: Duration,
     pub(crate) drain: Duration,
@@ -162,7 +162,7 @@ impl Config {
             path: path::PathConfig::default(),
             transport: Transport::default(),
             limits: Limits::default(),
-            heartbeat: heartbeat::Config::default(),
+            heartbeat: heartbeat::HeartbeatConfig::default(),
             retry: retry::Policy::default(),
             request_timeout: Duration::from_secs(60),
             drain: Duration::from_secs(5),
@@ -205,7 +205,7 @@ impl Builder {
 
     /// Makes the node a relay, which accepts every client that its trust admits and passes packets
     /// between them. Default: not a relay.
-    pub fn relay(mut self, relay: relay::Config) -> Self {
+    pub fn relay(mut self, relay: relay::RelayConfig) -> Self {
         self.0.relay = Some(relay);
         self.0.listening = true;
         self
@@ -230,7 +230,7 @@ impl Builder {
     }
 
     /// Sets the heartbeat schedule.
-    pub fn heartbeat(mut self, heartbeat: heartbeat::Config) -> Self {
+    pub fn heartbeat(mut self, heartbeat: heartbeat::HeartbeatConfig) -> Self {
         self.0.heartbeat = heartbeat;
         self
     }
@@ -271,7 +271,7 @@ impl Builder {
             ("keep_alive", t.keep_alive),
             ("connect_timeout", t.connect_timeout),
             ("handshake_timeout", c.limits.handshake_timeout),
-            ("preface_timeout", c.limits.preface_timeout),
+            ("header_timeout", c.limits.header_timeout),
             ("request_timeout", c.request_timeout),
         ] {
             let millis = usize::try_from(time.as_millis()).unwrap_or(usize::MAX);

@@ -6,17 +6,17 @@
 //! A record is `length: u16` big-endian, then as many bytes (docs/protocol.md, "TCP fallback").
 //!
 //! ```
-//! use adit_core::datagram_framing::{self, Decoder};
+//! use adit_core::datagram_framing::{self, DatagramDecoder};
 //!
 //! let mut wire = Vec::new();
 //! datagram_framing::encode(b"first", &mut wire)?;
 //! datagram_framing::encode(b"second", &mut wire)?;
 //!
-//! let (mut decoder, mut chunk) = (Decoder::new(), &wire[..]);
+//! let (mut decoder, mut chunk) = (DatagramDecoder::new(), &wire[..]);
 //! assert_eq!(decoder.poll_record(&mut chunk).as_deref(), Some(&b"first"[..]));
 //! assert_eq!(decoder.poll_record(&mut chunk).as_deref(), Some(&b"second"[..]));
 //! assert_eq!(decoder.poll_record(&mut chunk), None);
-//! # Ok::<(), adit_core::datagram_framing::Unfit>(())
+//! # Ok::<(), adit_core::datagram_framing::InvalidLength>(())
 //! ```
 
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
@@ -32,7 +32,7 @@ pub const MAX_LEN: usize = 65_535;
 /// The datagram offered for encoding is empty, or longer than [`MAX_LEN`]; no bytes were written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a datagram of {length} bytes is no record: 1 to {MAX_LEN} are")]
-pub struct Unfit {
+pub struct InvalidLength {
     /// The length of the datagram, in bytes.
     pub length: usize,
 }
@@ -40,10 +40,10 @@ pub struct Unfit {
 /// Returns the header of a record for a datagram of `length` bytes, which follows it.
 ///
 /// # Errors
-/// [`Unfit`] when `length` is zero or over [`MAX_LEN`].
-pub const fn header(length: usize) -> Result<[u8; HEADER_LEN], Unfit> {
+/// [`InvalidLength`] when `length` is zero or over [`MAX_LEN`].
+pub const fn header(length: usize) -> Result<[u8; HEADER_LEN], InvalidLength> {
     if length == 0 || length > MAX_LEN {
-        return Err(Unfit { length });
+        return Err(InvalidLength { length });
     }
     Ok((length as u16).to_be_bytes())
 }
@@ -51,9 +51,9 @@ pub const fn header(length: usize) -> Result<[u8; HEADER_LEN], Unfit> {
 /// Appends a datagram as a record to `out`.
 ///
 /// # Errors
-/// [`Unfit`] when it is empty or over [`MAX_LEN`]; `out` is unchanged.
+/// [`InvalidLength`] when it is empty or over [`MAX_LEN`]; `out` is unchanged.
 #[cfg(any(test, feature = "testing"))]
-pub fn encode(datagram: &[u8], out: &mut impl BufMut) -> Result<(), Unfit> {
+pub fn encode(datagram: &[u8], out: &mut impl BufMut) -> Result<(), InvalidLength> {
     out.put_slice(&header(datagram.len())?);
     out.put_slice(datagram);
     Ok(())
@@ -62,7 +62,7 @@ pub fn encode(datagram: &[u8], out: &mut impl BufMut) -> Result<(), Unfit> {
 /// Cuts a stream into datagrams, chunk by chunk. It holds what has arrived of one record, never
 /// more than [`HEADER_LEN`] and [`MAX_LEN`] bytes, and never memory for what has yet to arrive.
 #[derive(Debug, Default)]
-pub struct Decoder {
+pub struct DatagramDecoder {
     /// The first byte of a header while the second has not arrived.
     first: Option<u8>,
     /// Bytes of the datagram that have not arrived; none between two records.
@@ -70,7 +70,7 @@ pub struct Decoder {
     datagram: BytesMut,
 }
 
-impl Decoder {
+impl DatagramDecoder {
     /// Returns a decoder at the start of a stream.
     #[must_use]
     pub fn new() -> Self {
@@ -136,12 +136,12 @@ mod tests {
     }
 
     #[test]
-    fn a_datagram_has_one_byte_at_least_and_as_many_as_two_bytes_can_say_at_most() {
+    fn a_record_has_1_to_65535_bytes() {
         assert_eq!(record(&[1]).len(), HEADER_LEN + 1);
         assert_eq!(record(&[0; MAX_LEN]).len(), HEADER_LEN + MAX_LEN);
         let mut out = vec![9];
-        assert_eq!(encode(&[], &mut out), Err(Unfit { length: 0 }));
-        assert_eq!(encode(&[0; MAX_LEN + 1], &mut out), Err(Unfit { length: MAX_LEN + 1 }));
+        assert_eq!(encode(&[], &mut out), Err(InvalidLength { length: 0 }));
+        assert_eq!(encode(&[0; MAX_LEN + 1], &mut out), Err(InvalidLength { length: MAX_LEN + 1 }));
         assert_eq!(out, [9]);
     }
 
@@ -149,7 +149,7 @@ mod tests {
     fn records_are_found_however_the_stream_is_cut() {
         let wire = [record(b"first"), vec![0, 0], record(&[5; MAX_LEN]), record(b"x")].concat();
         for size in [1, 2, 3, 7, 1_000, wire.len()] {
-            let (mut decoder, mut lengths) = (Decoder::new(), Vec::new());
+            let (mut decoder, mut lengths) = (DatagramDecoder::new(), Vec::new());
             for mut chunk in wire.chunks(size) {
                 while let Some(datagram) = decoder.poll_record(&mut chunk) {
                     lengths.push(datagram.len());
@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn a_length_alone_takes_no_memory() {
-        let mut decoder = Decoder::new();
+        let mut decoder = DatagramDecoder::new();
         assert_eq!(decoder.poll_record(&mut &[0xff, 0xff][..]), None);
         assert_eq!((decoder.buffered(), decoder.capacity()), (HEADER_LEN, 0));
         assert_eq!(decoder.poll_record(&mut &[1, 2, 3][..]), None);
@@ -173,7 +173,7 @@ mod tests {
 
     #[test]
     fn half_a_header_waits_for_its_other_half() {
-        let mut decoder = Decoder::new();
+        let mut decoder = DatagramDecoder::new();
         assert_eq!(decoder.poll_record(&mut &[0][..]), None);
         assert_eq!(decoder.buffered(), 1);
         assert_eq!(decoder.poll_record(&mut &[1, 9][..]).as_deref(), Some(&[9][..]));

@@ -79,7 +79,7 @@ pub(crate) fn refit(
 
 /// A datagram from a relay.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Envelope {
+pub(crate) struct RelayDatagram {
     /// Which channel it came by.
     pub(crate) channel: u32,
     /// Its content.
@@ -129,7 +129,7 @@ impl<'a> Head<'a> {
     }
 }
 
-impl Envelope {
+impl RelayDatagram {
     /// Reads a datagram; `None` if it is none of these, or broken.
     pub(crate) fn parse(mut datagram: Bytes) -> Option<Self> {
         let Head { context, channel, .. } = Head::parse(&datagram)?;
@@ -203,8 +203,8 @@ mod tests {
 
     const ROOM: usize = 1_162;
 
-    fn parse(datagrams: impl Iterator<Item = Bytes>) -> Vec<Envelope> {
-        datagrams.map(|d| Envelope::parse(d).expect("it was wrapped here")).collect()
+    fn parse(datagrams: impl Iterator<Item = Bytes>) -> Vec<RelayDatagram> {
+        datagrams.map(|d| RelayDatagram::parse(d).expect("it was wrapped here")).collect()
     }
 
     fn part(id: u16, index: u8, count: u8) -> Part {
@@ -215,7 +215,7 @@ mod tests {
     fn a_packet_that_fits_goes_whole_and_one_byte_more_goes_in_two() {
         let fits = vec![7; ROOM - WHOLE_HEADER];
         let whole = parse(wrap(9, 1, &fits, ROOM));
-        assert_eq!(whole, [Envelope { channel: 9, content: Content::Whole(fits.into()) }]);
+        assert_eq!(whole, [RelayDatagram { channel: 9, content: Content::Whole(fits.into()) }]);
         let more = vec![7; ROOM - WHOLE_HEADER + 1];
         let parts: Vec<_> = wrap(9, 1, &more, ROOM).collect();
         assert_eq!(parts.len(), 2);
@@ -276,7 +276,7 @@ mod tests {
             b"\x03\0\0\0\x01\0\x01\0\x02",
             b"\x04\0\0\0\x01x",
         ] {
-            assert_eq!(Envelope::parse(Bytes::from_static(bytes)), None, "{bytes:?}");
+            assert_eq!(RelayDatagram::parse(Bytes::from_static(bytes)), None, "{bytes:?}");
         }
     }
 
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_of_another_shape_starts_its_packet_anew() {
+    fn a_part_of_another_shape_restarts_its_packet() {
         let mut reassembly = Reassembly::default();
         assert_eq!(reassembly.push(part(1, 0, 3)), None);
         assert_eq!(reassembly.push(part(1, 1, 2)), None);

@@ -18,17 +18,17 @@ pub(crate) const LEAP: Duration = Duration::from_secs(1);
 /// that is always late would otherwise never notice a dead peer.
 pub(crate) const MAX_GRACES: u32 = 3;
 
-/// The least time between a heartbeat and a probe requested by [`Heartbeat::on_resume`], unless the
+/// The least time between a heartbeat and a probe requested by [`HeartbeatMonitor::on_resume`], unless the
 /// interval is shorter: a host that wakes ten times a second sends one, not ten.
 pub(crate) const PROBE_SPACING: Duration = Duration::from_secs(1);
 
 /// The longest time that can be configured.
 pub(crate) const LONGEST: Duration = Duration::from_secs(60 * 60);
 
-/// An error in a [`Config`].
+/// An error in a [`HeartbeatConfig`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum ConfigError {
+pub enum HeartbeatConfigError {
     /// A heartbeat needs time to be answered.
     #[error("the time for an answer must be longer than zero")]
     AckWithinZero,
@@ -61,28 +61,28 @@ pub enum ConfigError {
 /// Parameters of the heartbeats; every value of this type is usable.
 ///
 /// ```
-/// use adit_core::heartbeat::Config;
+/// use adit_core::heartbeat::HeartbeatConfig;
 /// use std::time::Duration;
-/// let config = Config::builder()
+/// let config = HeartbeatConfig::builder()
 ///     .interval(Duration::from_secs(5))
 ///     .ack_within(Duration::from_secs(2))
 ///     .build()?;
 /// assert_eq!(config.dead_after(), Duration::from_secs(45));
-/// assert!(Config::builder().dead_after(Duration::from_secs(39)).build().is_err());
-/// # Ok::<(), adit_core::heartbeat::ConfigError>(())
+/// assert!(HeartbeatConfig::builder().dead_after(Duration::from_secs(39)).build().is_err());
+/// # Ok::<(), adit_core::heartbeat::HeartbeatConfigError>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Config {
+pub struct HeartbeatConfig {
     interval: Duration,
     ack_within: Duration,
     max_missed: u32,
     dead_after: Duration,
 }
 
-impl Config {
+impl HeartbeatConfig {
     /// Returns a builder that holds the defaults.
-    pub const fn builder() -> Builder {
-        Builder(Self {
+    pub const fn builder() -> HeartbeatConfigBuilder {
+        HeartbeatConfigBuilder(Self {
             interval: Duration::from_secs(30),
             ack_within: Duration::from_secs(10),
             max_missed: 3,
@@ -115,18 +115,18 @@ impl Config {
     }
 }
 
-impl Default for Config {
+impl Default for HeartbeatConfig {
     fn default() -> Self {
         Self::builder().0
     }
 }
 
-/// Collects the parameters of a [`Config`].
+/// Collects the parameters of a [`HeartbeatConfig`].
 #[derive(Debug, Clone, Copy)]
 #[must_use]
-pub struct Builder(Config);
+pub struct HeartbeatConfigBuilder(HeartbeatConfig);
 
-impl Builder {
+impl HeartbeatConfigBuilder {
     /// Sets the time from one heartbeat to the next. Default 30 s: QUIC's own keep-alive holds NAT
     /// bindings; this asks whether the peer's program still answers, which costs both sides work.
     pub const fn interval(mut self, interval: Duration) -> Self {
@@ -160,23 +160,23 @@ impl Builder {
     /// # Errors
     /// When an answer may come after the next heartbeat, no miss is allowed for, silence would
     /// mean death before a question was left unanswered, or a time is out of its range.
-    pub fn build(self) -> Result<Config, ConfigError> {
-        let Config { interval, ack_within, max_missed, dead_after } = self.0;
+    pub fn build(self) -> Result<HeartbeatConfig, HeartbeatConfigError> {
+        let HeartbeatConfig { interval, ack_within, max_missed, dead_after } = self.0;
         if let Some(long) = [interval, ack_within, dead_after].into_iter().find(|&t| t > LONGEST) {
-            return Err(ConfigError::TooLong(long));
+            return Err(HeartbeatConfigError::TooLong(long));
         }
         if ack_within.is_zero() {
-            return Err(ConfigError::AckWithinZero);
+            return Err(HeartbeatConfigError::AckWithinZero);
         }
         if ack_within > interval {
-            return Err(ConfigError::AckWithinAboveInterval { ack_within, interval });
+            return Err(HeartbeatConfigError::AckWithinAboveInterval { ack_within, interval });
         }
         if max_missed == 0 {
-            return Err(ConfigError::MaxMissedZero);
+            return Err(HeartbeatConfigError::MaxMissedZero);
         }
         let least = interval + ack_within;
         if dead_after < least {
-            return Err(ConfigError::DeadAfterTooShort { dead_after, least });
+            return Err(HeartbeatConfigError::DeadAfterTooShort { dead_after, least });
         }
         Ok(self.0)
     }
@@ -184,31 +184,31 @@ impl Builder {
 
 /// An action that is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Action {
+pub(crate) enum HeartbeatAction {
     /// Send a heartbeat with this sequence number.
     Send {
-        /// From 1, rising by 1, never reused, also across [`Heartbeat::stop`].
+        /// From 1, rising by 1, never reused, also across [`HeartbeatMonitor::stop`].
         sequence: u64,
     },
     /// The peer is dead. Comes once, and the heartbeats have stopped.
-    Dead(Verdict),
+    Dead(DeathCause),
 }
 
 /// Why a peer counts as dead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum DeathCause {
     /// This many heartbeats in a row were unanswered.
     Missed(u32),
     /// No packet arrived for this long.
     Silent(Duration),
 }
 
-impl From<Verdict> for Failure {
-    fn from(verdict: Verdict) -> Self {
+impl From<DeathCause> for Failure {
+    fn from(verdict: DeathCause) -> Self {
         let detail = match verdict {
-            Verdict::Missed(1) => "a heartbeat went unanswered".to_owned(),
-            Verdict::Missed(count) => format!("{count} heartbeats in a row went unanswered"),
-            Verdict::Silent(time) => format!("nothing heard for {:.1} s", time.as_secs_f64()),
+            DeathCause::Missed(1) => "a heartbeat went unanswered".to_owned(),
+            DeathCause::Missed(count) => format!("{count} heartbeats in a row went unanswered"),
+            DeathCause::Silent(time) => format!("nothing heard for {:.1} s", time.as_secs_f64()),
         };
         Self::new(Code::HeartbeatLost, detail)
     }
@@ -217,7 +217,7 @@ impl From<Verdict> for Failure {
 /// Counts since the machine was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(default)]
-pub struct Stats {
+pub struct HeartbeatStats {
     /// Heartbeats sent.
     pub sent: u64,
     /// Heartbeats answered in time.
@@ -246,17 +246,17 @@ struct Running {
 /// after its last sign, where `t` is the smaller of `dead_after` and `(max_missed - 1) * interval +
 /// ack_within`.
 #[derive(Debug, Clone)]
-pub(crate) struct Heartbeat {
-    config: Config,
+pub(crate) struct HeartbeatMonitor {
+    config: HeartbeatConfig,
     running: Option<Running>,
-    stats: Stats,
+    stats: HeartbeatStats,
 }
 
-impl Heartbeat {
+impl HeartbeatMonitor {
     /// Returns a machine at rest.
     #[must_use]
-    pub(crate) const fn new(config: Config) -> Self {
-        let stats = Stats { sent: 0, acked: 0, missed: 0, ignored: 0 };
+    pub(crate) const fn new(config: HeartbeatConfig) -> Self {
+        let stats = HeartbeatStats { sent: 0, acked: 0, missed: 0, ignored: 0 };
         Self { config, running: None, stats }
     }
 
@@ -280,7 +280,7 @@ impl Heartbeat {
     }
 
     /// Returns the due action. Call it until `None`.
-    pub(crate) fn poll(&mut self, now: Instant) -> Option<Action> {
+    pub(crate) fn poll(&mut self, now: Instant) -> Option<HeartbeatAction> {
         let run = self.running.as_mut()?;
         if now.saturating_duration_since(run.due(&self.config).0) > LEAP && run.graces < MAX_GRACES
         {
@@ -297,12 +297,12 @@ impl Heartbeat {
             }
             if run.missed_in_a_row >= self.config.max_missed {
                 let missed = run.missed_in_a_row;
-                return Some(self.declare_dead(Verdict::Missed(missed)));
+                return Some(self.declare_dead(DeathCause::Missed(missed)));
             }
         }
         let silence = now.saturating_duration_since(run.last_heard);
         if silence >= self.config.dead_after && !run.probing {
-            return Some(self.declare_dead(Verdict::Silent(silence)));
+            return Some(self.declare_dead(DeathCause::Silent(silence)));
         }
         (now >= run.next_send).then(|| self.send(now))
     }
@@ -356,7 +356,7 @@ impl Heartbeat {
         }
     }
 
-    /// Returns when [`Heartbeat::poll`] is to be called.
+    /// Returns when [`HeartbeatMonitor::poll`] is to be called.
     #[must_use]
     pub(crate) fn deadline(&self) -> Option<Deadline> {
         self.running.as_ref().map(|run| run.due(&self.config))
@@ -364,7 +364,7 @@ impl Heartbeat {
 
     /// Returns the counts so far.
     #[must_use]
-    pub(crate) const fn stats(&self) -> Stats {
+    pub(crate) const fn stats(&self) -> HeartbeatStats {
         self.stats
     }
 
@@ -375,7 +375,7 @@ impl Heartbeat {
         self.running.is_some()
     }
 
-    fn send(&mut self, now: Instant) -> Action {
+    fn send(&mut self, now: Instant) -> HeartbeatAction {
         self.stats.sent += 1;
         let sequence = self.stats.sent;
         if let Some(run) = &mut self.running {
@@ -384,12 +384,12 @@ impl Heartbeat {
             run.next_send = now + self.config.interval;
             run.probing = false;
         }
-        Action::Send { sequence }
+        HeartbeatAction::Send { sequence }
     }
 
-    const fn declare_dead(&mut self, verdict: Verdict) -> Action {
+    const fn declare_dead(&mut self, verdict: DeathCause) -> HeartbeatAction {
         self.running = None;
-        Action::Dead(verdict)
+        HeartbeatAction::Dead(verdict)
     }
 }
 
@@ -401,7 +401,7 @@ impl Running {
         self.graces += 1;
     }
 
-    fn due(&self, config: &Config) -> Deadline {
+    fn due(&self, config: &HeartbeatConfig) -> Deadline {
         if let Some((_, sent)) = self.outstanding {
             return (sent + config.ack_within, Reason::HeartbeatAck);
         }

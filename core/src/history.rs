@@ -14,7 +14,7 @@ pub const CAPACITY: usize = 100;
 /// The kind of event of a [`Record`]: the state that a peer entered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Kind {
+pub enum RecordKind {
     /// A first connection is being made.
     Connecting,
     /// The connection is up.
@@ -27,7 +27,7 @@ pub enum Kind {
     Disconnected,
 }
 
-impl Kind {
+impl RecordKind {
     /// Returns the stable text of the kind, as logs and `--json` carry it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -50,7 +50,7 @@ pub struct Record {
     /// The peer.
     pub peer: PeerId,
     /// The kind of event.
-    pub kind: Kind,
+    pub kind: RecordKind,
     /// Why, where there is a why.
     pub cause: Option<Failure>,
 }
@@ -61,16 +61,16 @@ fn as_ms<S: serde::Serializer>(time: &Duration, s: S) -> Result<S::Ok, S::Error>
 
 /// The criteria for records; by default all match.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Filter {
+pub struct RecordFilter {
     /// Only this kind.
-    pub kind: Option<Kind>,
+    pub kind: Option<RecordKind>,
     /// Only from this time on, since the Unix epoch.
     pub from: Option<Duration>,
     /// Only before this time, since the Unix epoch.
     pub until: Option<Duration>,
 }
 
-impl Filter {
+impl RecordFilter {
     /// Returns true if a record is wanted.
     #[must_use]
     pub fn is_match(&self, record: &Record) -> bool {
@@ -83,9 +83,9 @@ impl Filter {
 /// The last [`CAPACITY`] records, oldest first.
 ///
 /// ```
-/// use adit_core::history::{Filter, History, Kind};
+/// use adit_core::history::{RecordFilter, History, RecordKind};
 /// let history = History::new();
-/// let lost = Filter { kind: Some(Kind::Reconnecting), ..Filter::default() };
+/// let lost = RecordFilter { kind: Some(RecordKind::Reconnecting), ..RecordFilter::default() };
 /// assert_eq!(history.filter(lost).count(), 0);
 /// assert_eq!(history.to_json(), "[]");
 /// ```
@@ -116,7 +116,7 @@ impl History {
 
     /// Returns the records that a filter lets through, in the same order. Wall time may be set back
     /// between two records, so a window can leave gaps.
-    pub fn filter(&self, filter: Filter) -> impl DoubleEndedIterator<Item = &Record> {
+    pub fn filter(&self, filter: RecordFilter) -> impl DoubleEndedIterator<Item = &Record> {
         self.records.iter().filter(move |record| filter.is_match(record))
     }
 
@@ -150,21 +150,21 @@ mod tests {
     fn the_capacity_is_kept_and_one_more_pushes_out_the_oldest() {
         let mut history = History::default();
         assert!(history.is_empty());
-        (0..CAPACITY as u64).for_each(|at| history.push(record(at, Kind::Connected)));
+        (0..CAPACITY as u64).for_each(|at| history.push(record(at, RecordKind::Connected)));
         assert_eq!((history.len(), first(&history)), (100, Duration::from_millis(0)));
-        history.push(record(1_000, Kind::Failed));
+        history.push(record(1_000, RecordKind::Failed));
         assert_eq!((history.len(), first(&history)), (100, Duration::from_millis(1)));
-        assert_eq!(history.iter().next_back().map(|record| record.kind), Some(Kind::Failed));
+        assert_eq!(history.iter().next_back().map(|record| record.kind), Some(RecordKind::Failed));
     }
 
     #[test]
     fn a_window_includes_its_beginning_and_not_its_end() {
         let mut history = History::new();
-        (0..10).for_each(|at| history.push(record(at, Kind::Connected)));
-        let filter = Filter {
+        (0..10).for_each(|at| history.push(record(at, RecordKind::Connected)));
+        let filter = RecordFilter {
             from: Some(Duration::from_millis(3)),
             until: Some(Duration::from_millis(6)),
-            ..Filter::default()
+            ..RecordFilter::default()
         };
         let found: Vec<_> = history.filter(filter).map(|record| record.at.as_millis()).collect();
         assert_eq!(found, [3, 4, 5]);
@@ -177,10 +177,10 @@ mod tests {
             history.push(record(at, kind));
         }
         for kind in KINDS {
-            let only = Filter { kind: Some(kind), ..Filter::default() };
+            let only = RecordFilter { kind: Some(kind), ..RecordFilter::default() };
             assert!(history.filter(only).map(|record| record.kind).eq([kind]));
         }
-        assert_eq!(history.filter(Filter::default()).count(), KINDS.len());
+        assert_eq!(history.filter(RecordFilter::default()).count(), KINDS.len());
     }
 
     #[test]
@@ -196,13 +196,20 @@ mod tests {
         insta::assert_json_snapshot!(value);
     }
 
-    const KINDS: [Kind; 5] =
-        [Kind::Connecting, Kind::Connected, Kind::Reconnecting, Kind::Failed, Kind::Disconnected];
+    const KINDS: [RecordKind; 5] = [
+        RecordKind::Connecting,
+        RecordKind::Connected,
+        RecordKind::Reconnecting,
+        RecordKind::Failed,
+        RecordKind::Disconnected,
+    ];
 
-    fn record(at_ms: u64, kind: Kind) -> Record {
+    fn record(at_ms: u64, kind: RecordKind) -> Record {
         let cause = match kind {
-            Kind::Reconnecting | Kind::Failed => Some(Failure::new(Code::TimedOut, "no answer")),
-            Kind::Connecting | Kind::Connected | Kind::Disconnected => None,
+            RecordKind::Reconnecting | RecordKind::Failed => {
+                Some(Failure::new(Code::TimedOut, "no answer"))
+            }
+            RecordKind::Connecting | RecordKind::Connected | RecordKind::Disconnected => None,
         };
         Record { at: Duration::from_millis(at_ms), peer: PeerId(7), kind, cause }
     }

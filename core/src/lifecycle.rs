@@ -70,7 +70,7 @@ pub enum State {
 /// A [`State`] without its contents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Kind {
+pub enum StateKind {
     /// See [`State::Disconnected`].
     Disconnected,
     /// See [`State::Connecting`].
@@ -83,7 +83,7 @@ pub enum Kind {
     Failed,
 }
 
-impl Kind {
+impl StateKind {
     /// Returns the stable text of the kind, as logs and `--json` carry it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -97,7 +97,7 @@ impl Kind {
     }
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for StateKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
@@ -106,33 +106,33 @@ impl fmt::Display for Kind {
 impl State {
     /// Returns which state it is.
     #[must_use]
-    pub const fn kind(&self) -> Kind {
+    pub const fn kind(&self) -> StateKind {
         match self {
-            Self::Disconnected => Kind::Disconnected,
-            Self::Connecting { .. } => Kind::Connecting,
-            Self::Connected { .. } => Kind::Connected,
-            Self::Reconnecting { .. } => Kind::Reconnecting,
-            Self::Failed { .. } => Kind::Failed,
+            Self::Disconnected => StateKind::Disconnected,
+            Self::Connecting { .. } => StateKind::Connecting,
+            Self::Connected { .. } => StateKind::Connected,
+            Self::Reconnecting { .. } => StateKind::Reconnecting,
+            Self::Failed { .. } => StateKind::Failed,
         }
     }
 
     /// Returns the state as plain data, with ages in place of instants.
     #[must_use]
-    pub fn view(&self, now: Instant) -> View {
+    pub fn view(&self, now: Instant) -> StateView {
         match self {
-            Self::Disconnected => View::Disconnected,
-            Self::Connecting { since } => View::Connecting { age_ms: age_ms(*since, now) },
-            Self::Connected { since, latency } => View::Connected {
+            Self::Disconnected => StateView::Disconnected,
+            Self::Connecting { since } => StateView::Connecting { age_ms: age_ms(*since, now) },
+            Self::Connected { since, latency } => StateView::Connected {
                 age_ms: age_ms(*since, now),
                 latency_ms: latency.map(|latency| latency.as_secs_f64() * 1e3),
             },
-            Self::Reconnecting { attempt, last_error, since } => View::Reconnecting {
+            Self::Reconnecting { attempt, last_error, since } => StateView::Reconnecting {
                 age_ms: age_ms(*since, now),
                 attempt: *attempt,
                 last_error: last_error.clone(),
             },
             Self::Failed { error, at } => {
-                View::Failed { age_ms: age_ms(*at, now), error: error.clone() }
+                StateView::Failed { age_ms: age_ms(*at, now), error: error.clone() }
             }
         }
     }
@@ -141,7 +141,7 @@ impl State {
 /// A [`State`] that can be serialised: instants have become ages in milliseconds.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
-pub enum View {
+pub enum StateView {
     /// See [`State::Disconnected`].
     Disconnected,
     /// See [`State::Connecting`].
@@ -181,7 +181,7 @@ fn age_ms(since: Instant, now: Instant) -> u64 {
 /// An event of a [`Lifecycle`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Event {
+pub(crate) enum LifecycleEvent {
     /// See [`Lifecycle::connect`].
     Connect,
     /// See [`Lifecycle::connected`].
@@ -196,7 +196,7 @@ pub(crate) enum Event {
     Disconnect,
 }
 
-impl Event {
+impl LifecycleEvent {
     /// Returns the stable text of the event.
     #[must_use]
     pub(crate) const fn as_str(self) -> &'static str {
@@ -211,7 +211,7 @@ impl Event {
     }
 }
 
-impl fmt::Display for Event {
+impl fmt::Display for LifecycleEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
@@ -222,9 +222,9 @@ impl fmt::Display for Event {
 #[error("{event} is not possible while {state}")]
 pub(crate) struct Refused {
     /// The refused event.
-    pub event: Event,
+    pub event: LifecycleEvent,
     /// The state that does not allow it.
-    pub state: Kind,
+    pub state: StateKind,
 }
 
 /// A transition that has been made.
@@ -254,9 +254,9 @@ impl Transition {
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct TransitionView {
     /// The state before.
-    pub from: Kind,
+    pub from: StateKind,
     /// The state since.
-    pub to: View,
+    pub to: StateView,
     /// Time since it was made.
     pub age_ms: u64,
 }
@@ -311,7 +311,7 @@ impl Lifecycle {
                 Ok(self.go(State::Connecting { since: now }, now))
             }
             State::Connecting { .. } | State::Connected { .. } | State::Reconnecting { .. } => {
-                Err(self.refuse(Event::Connect))
+                Err(self.refuse(LifecycleEvent::Connect))
             }
         }
     }
@@ -326,7 +326,7 @@ impl Lifecycle {
                 Ok(self.go(State::Connected { since: now, latency: None }, now))
             }
             State::Disconnected | State::Connected { .. } | State::Failed { .. } => {
-                Err(self.refuse(Event::Connected))
+                Err(self.refuse(LifecycleEvent::Connected))
             }
         }
     }
@@ -351,7 +351,7 @@ impl Lifecycle {
             State::Disconnected
             | State::Connecting { .. }
             | State::Reconnecting { .. }
-            | State::Failed { .. } => Err(self.refuse(Event::Lost)),
+            | State::Failed { .. } => Err(self.refuse(LifecycleEvent::Lost)),
         }
     }
 
@@ -372,7 +372,7 @@ impl Lifecycle {
             State::Disconnected
             | State::Connecting { .. }
             | State::Connected { .. }
-            | State::Failed { .. } => Err(self.refuse(Event::AttemptFailed)),
+            | State::Failed { .. } => Err(self.refuse(LifecycleEvent::AttemptFailed)),
         }
     }
 
@@ -386,7 +386,7 @@ impl Lifecycle {
                 Ok(self.go(State::Failed { error: failure, at: now }, now))
             }
             State::Disconnected | State::Connected { .. } | State::Failed { .. } => {
-                Err(self.refuse(Event::Fail))
+                Err(self.refuse(LifecycleEvent::Fail))
             }
         }
     }
@@ -402,7 +402,7 @@ impl Lifecycle {
             | State::Connected { .. }
             | State::Reconnecting { .. }
             | State::Failed { .. } => Ok(self.go(State::Disconnected, now)),
-            State::Disconnected => Err(self.refuse(Event::Disconnect)),
+            State::Disconnected => Err(self.refuse(LifecycleEvent::Disconnect)),
         }
     }
 
@@ -411,7 +411,7 @@ impl Lifecycle {
         Transition { from, to, at }
     }
 
-    const fn refuse(&self, event: Event) -> Refused {
+    const fn refuse(&self, event: LifecycleEvent) -> Refused {
         Refused { event, state: self.state.kind() }
     }
 }

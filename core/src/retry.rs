@@ -32,7 +32,7 @@ pub(crate) const RESET_SPREAD: Duration = Duration::from_millis(100);
 /// An error in a [`Policy`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum ConfigError {
+pub enum PolicyError {
     /// A link that counts as stable immediately would restart every wait: one that comes up and
     /// drops without end would be retried without back-off.
     #[error("the time after which a link counts as stable must be longer than zero")]
@@ -55,20 +55,20 @@ pub enum ConfigError {
 /// assert_eq!(policy.max_attempts(), Some(20));
 /// assert_eq!(policy.stable_after(), Duration::from_secs(10));
 /// assert_eq!(Policy::interactive().max_attempts(), Some(10));
-/// # Ok::<(), adit_core::retry::ConfigError>(())
+/// # Ok::<(), adit_core::retry::PolicyError>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Policy {
     max_attempts: Option<u32>,
     max_unavailable: Option<u32>,
     stable_after: Duration,
-    backoff: backoff::Config,
+    backoff: backoff::BackoffConfig,
 }
 
 impl Policy {
     /// Returns a builder that holds the defaults, which are those of [`Policy::persistent`].
-    pub fn builder() -> Builder {
-        Builder(Self::persistent())
+    pub fn builder() -> PolicyBuilder {
+        PolicyBuilder(Self::persistent())
     }
 
     /// Returns the policy of an agent that a person watches: 10 attempts, about 5 minutes, or 5
@@ -86,7 +86,7 @@ impl Policy {
             max_attempts: None,
             max_unavailable: None,
             stable_after: Duration::from_secs(10),
-            backoff: backoff::Config::default(),
+            backoff: backoff::BackoffConfig::default(),
         }
     }
 
@@ -111,7 +111,7 @@ impl Policy {
 
     /// Returns the delays between attempts.
     #[must_use]
-    pub const fn backoff(&self) -> &backoff::Config {
+    pub const fn backoff(&self) -> &backoff::BackoffConfig {
         &self.backoff
     }
 }
@@ -125,9 +125,9 @@ impl Default for Policy {
 /// Collects the parameters of a [`Policy`].
 #[derive(Debug, Clone, Copy)]
 #[must_use]
-pub struct Builder(Policy);
+pub struct PolicyBuilder(Policy);
 
-impl Builder {
+impl PolicyBuilder {
     /// Sets how many attempts one outage may take; `None` is unlimited, `Some(0)` never tries
     /// again. Default `None`: an outage may last longer than any number of attempts. 10 take about
     /// 5 minutes, after which a person prefers an error to more waiting.
@@ -153,8 +153,8 @@ impl Builder {
         self
     }
 
-    /// Sets the delays between attempts. Default: those of [`backoff::Config`].
-    pub const fn backoff(mut self, backoff: backoff::Config) -> Self {
+    /// Sets the delays between attempts. Default: those of [`backoff::BackoffConfig`].
+    pub const fn backoff(mut self, backoff: backoff::BackoffConfig) -> Self {
         self.0.backoff = backoff;
         self
     }
@@ -163,12 +163,12 @@ impl Builder {
     ///
     /// # Errors
     /// When the time to become stable is zero or longer than a day.
-    pub fn build(self) -> Result<Policy, ConfigError> {
+    pub fn build(self) -> Result<Policy, PolicyError> {
         if self.0.stable_after.is_zero() {
-            return Err(ConfigError::StableAfterZero);
+            return Err(PolicyError::StableAfterZero);
         }
         if self.0.stable_after > backoff::LONGEST {
-            return Err(ConfigError::StableAfterTooLong(self.0.stable_after));
+            return Err(PolicyError::StableAfterTooLong(self.0.stable_after));
         }
         Ok(self.0)
     }
@@ -176,7 +176,7 @@ impl Builder {
 
 /// The reaction to a failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum RetryDecision {
     /// Try again, not before `until`.
     Wait {
         /// The number of the coming attempt, from 1 within one outage.
@@ -206,7 +206,7 @@ pub(crate) struct Attempt {
 //         on_attempt_failed└─────────┘ <───────── └────────────┘
 //                                  on_attempt_failed
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
+enum RetryPhase {
     Idle,
     Up { stable_at: Option<Instant> },
     Waiting { until: Instant, not_before: Option<Instant> },
@@ -222,7 +222,7 @@ enum Phase {
 pub(crate) struct Retry {
     policy: Policy,
     backoff: Backoff,
-    phase: Phase,
+    phase: RetryPhase,
     attempts: u32,
     unavailable: u32,
     hurried: Option<Instant>,
@@ -238,7 +238,7 @@ impl Retry {
         Self {
             policy,
             backoff,
-            phase: Phase::Idle,
+            phase: RetryPhase::Idle,
             attempts: 0,
             unavailable: 0,
             hurried: None,
@@ -250,22 +250,22 @@ impl Retry {
     pub(crate) fn on_up(&mut self, now: Instant) {
         self.was_up = true;
         match self.phase {
-            Phase::Up { .. } => {}
-            Phase::Idle | Phase::Waiting { .. } | Phase::Attempting => {
-                self.phase = Phase::Up { stable_at: Some(now + self.policy.stable_after) };
+            RetryPhase::Up { .. } => {}
+            RetryPhase::Idle | RetryPhase::Waiting { .. } | RetryPhase::Attempting => {
+                self.phase = RetryPhase::Up { stable_at: Some(now + self.policy.stable_after) };
             }
         }
     }
 
     /// Handles the loss of the connection. During a wait, this leaves the wait as it is and returns
     /// it again.
-    pub(crate) fn on_down(&mut self, failure: &Failure, now: Instant) -> Verdict {
+    pub(crate) fn on_down(&mut self, failure: &Failure, now: Instant) -> RetryDecision {
         self.on_failure(failure, now)
     }
 
     /// Handles a failed attempt, or a failed first dial. During a wait, this leaves the wait as it
     /// is and returns it again: the failure belongs to an attempt that is over.
-    pub(crate) fn on_attempt_failed(&mut self, failure: &Failure, now: Instant) -> Verdict {
+    pub(crate) fn on_attempt_failed(&mut self, failure: &Failure, now: Instant) -> RetryDecision {
         self.on_failure(failure, now)
     }
 
@@ -274,15 +274,15 @@ impl Retry {
     /// that the peer asked for is kept, and attempts that were moved forward are
     /// [`NETWORK_CHANGE_INTERVAL`] apart.
     pub(crate) fn on_network_change(&mut self, now: Instant) -> Option<Instant> {
-        let Phase::Waiting { until, not_before } = self.phase else { return None };
+        let RetryPhase::Waiting { until, not_before } = self.phase else { return None };
         let allowed = self.hurried.map_or(now, |last| now.max(last + NETWORK_CHANGE_INTERVAL));
         let sooner = allowed + self.backoff.within(NETWORK_CHANGE_SPREAD);
-        let sooner = not_before.map_or(sooner, |told| sooner.max(told));
+        let sooner = not_before.map_or(sooner, |least| sooner.max(least));
         if sooner >= until {
             return None;
         }
         self.hurried = Some(sooner);
-        self.phase = Phase::Waiting { until: sooner, not_before };
+        self.phase = RetryPhase::Waiting { until: sooner, not_before };
         Some(sooner)
     }
 
@@ -290,17 +290,20 @@ impl Retry {
     pub(crate) fn poll(&mut self, now: Instant) -> Option<Attempt> {
         self.settle(now);
         match self.phase {
-            Phase::Waiting { until, .. } if until <= now => {
-                self.phase = Phase::Attempting;
+            RetryPhase::Waiting { until, .. } if until <= now => {
+                self.phase = RetryPhase::Attempting;
                 Some(Attempt { number: self.attempts })
             }
-            Phase::Idle | Phase::Up { .. } | Phase::Waiting { .. } | Phase::Attempting => None,
+            RetryPhase::Idle
+            | RetryPhase::Up { .. }
+            | RetryPhase::Waiting { .. }
+            | RetryPhase::Attempting => None,
         }
     }
 
     /// Discards the outage and any wait: the connection is no longer wanted.
     pub(crate) fn cancel(&mut self) {
-        self.phase = Phase::Idle;
+        self.phase = RetryPhase::Idle;
         self.attempts = 0;
         self.unavailable = 0;
         self.was_up = false;
@@ -310,9 +313,9 @@ impl Retry {
     #[must_use]
     pub(crate) const fn deadline(&self) -> Option<Deadline> {
         match self.phase {
-            Phase::Waiting { until, .. } => Some((until, Reason::Reconnect)),
-            Phase::Up { stable_at: Some(at) } => Some((at, Reason::Stable)),
-            Phase::Idle | Phase::Up { stable_at: None } | Phase::Attempting => None,
+            RetryPhase::Waiting { until, .. } => Some((until, Reason::Reconnect)),
+            RetryPhase::Up { stable_at: Some(at) } => Some((at, Reason::Stable)),
+            RetryPhase::Idle | RetryPhase::Up { stable_at: None } | RetryPhase::Attempting => None,
         }
     }
 
@@ -327,14 +330,14 @@ impl Retry {
     #[cfg(test)]
     #[must_use]
     pub(crate) const fn is_waiting(&self) -> bool {
-        matches!(self.phase, Phase::Waiting { .. })
+        matches!(self.phase, RetryPhase::Waiting { .. })
     }
 
     fn settle(&mut self, now: Instant) {
-        if let Phase::Up { stable_at: Some(at) } = self.phase
+        if let RetryPhase::Up { stable_at: Some(at) } = self.phase
             && at <= now
         {
-            self.phase = Phase::Up { stable_at: None };
+            self.phase = RetryPhase::Up { stable_at: None };
             self.attempts = 0;
             self.unavailable = 0;
         }
@@ -351,10 +354,10 @@ impl Retry {
         }
     }
 
-    fn on_failure(&mut self, failure: &Failure, now: Instant) -> Verdict {
+    fn on_failure(&mut self, failure: &Failure, now: Instant) -> RetryDecision {
         self.settle(now);
-        if let Phase::Waiting { until, .. } = self.phase {
-            return Verdict::Wait { attempt: self.attempts, until };
+        if let RetryPhase::Waiting { until, .. } = self.phase {
+            return RetryDecision::Wait { attempt: self.attempts, until };
         }
         if is_unavailable(failure.code()) {
             self.unavailable = self.unavailable.saturating_add(1);
@@ -366,17 +369,17 @@ impl Retry {
             || used_up(self.unavailable, self.policy.max_unavailable)
         {
             self.cancel();
-            return Verdict::GiveUp(failure.clone());
+            return RetryDecision::GiveUp(failure.clone());
         }
         let delay = if self.attempts == 1 && is_repaired_at_once(failure) {
             self.backoff.within(RESET_SPREAD)
         } else {
             self.backoff.delay(self.attempts)
         };
-        let told = told(failure).map(|told| self.backoff.at_least(told));
-        let until = now + told.map_or(delay, |told| told.max(delay));
-        self.phase = Phase::Waiting { until, not_before: told.map(|told| now + told) };
-        Verdict::Wait { attempt: self.attempts, until }
+        let requested = requested_delay(failure).map(|delay| self.backoff.at_least(delay));
+        let until = now + requested.map_or(delay, |requested| requested.max(delay));
+        self.phase = RetryPhase::Waiting { until, not_before: requested.map(|delay| now + delay) };
+        RetryDecision::Wait { attempt: self.attempts, until }
     }
 }
 
@@ -391,9 +394,9 @@ fn is_unavailable(code: Code) -> bool {
     code.category() == Category::Server && code != Code::Overloaded
 }
 
-fn told(failure: &Failure) -> Option<Duration> {
+fn requested_delay(failure: &Failure) -> Option<Duration> {
     match failure.retry_after() {
-        Some(told) => Some(told.min(LONGEST_RETRY_AFTER)),
+        Some(delay) => Some(delay.min(LONGEST_RETRY_AFTER)),
         None => (failure.code() == Code::Overloaded).then_some(OVERLOADED_WAIT),
     }
 }

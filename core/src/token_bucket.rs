@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn as_many_tokens_as_there_are_can_be_taken_at_once_and_not_one_more() {
+    fn a_burst_takes_all_tokens_and_no_more() {
         let (now, rate) = (anchor(), Rate::per_second(10, 5));
         let mut bucket = Bucket::new();
         assert!(!bucket.take(6, rate, now));

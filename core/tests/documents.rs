@@ -22,7 +22,7 @@ fn the_protocol_lists_every_code_as_it_is() {
 #[test]
 fn the_protocol_states_the_times_that_are_the_defaults() {
     let (transport, limits) = (Transport::default(), Limits::default());
-    let (heartbeat, policy) = (heartbeat::Config::default(), Policy::interactive());
+    let (heartbeat, policy) = (heartbeat::HeartbeatConfig::default(), Policy::interactive());
     let table = rows("docs/protocol.md", "Times").join("\n");
     for (what, time) in [
         ("handshake", transport.connect_timeout),
@@ -32,7 +32,7 @@ fn the_protocol_states_the_times_that_are_the_defaults() {
         ("answer to a heartbeat", heartbeat.ack_within()),
         ("silence", heartbeat.dead_after()),
         ("handshake, at the acceptor", limits.handshake_timeout),
-        ("first frame of a stream", limits.preface_timeout),
+        ("first frame of a stream", limits.header_timeout),
         ("stable", policy.stable_after()),
     ] {
         let row = format!("| {what} | {} s |", time.as_secs());
@@ -100,7 +100,7 @@ fn the_protocol_and_the_operations_state_the_sizes_that_are_the_defaults() {
 
 #[test]
 fn the_protocol_states_the_limits_of_a_relay_that_are_the_defaults() {
-    let relay = relay::Config::default();
+    let relay = relay::RelayConfig::default();
     let text = fs::read_to_string(root().join("docs/protocol.md")).unwrap();
     let section =
         text.split("\n## Through a relay\n").nth(1).unwrap().split("\n## ").next().unwrap();

@@ -14,7 +14,7 @@ const FOLDERS: &[&str] = &["node", "path", "relay", "relay_client", "request", "
 type Method = (String, String);
 
 #[test]
-fn no_method_reaches_itself_by_way_of_others() {
+fn no_method_reaches_itself_through_others() {
     let calls = calls();
     assert!(calls.len() > 400, "only {} methods were found", calls.len());
     let cycles: Vec<String> = calls

@@ -168,14 +168,14 @@ fn a_nat_that_gets_another_address_during_an_upload_costs_a_moment() {
 
 #[test]
 fn a_host_that_changes_networks_continues_with_or_without_notice() {
-    for is_told in [true, false] {
+    for is_notified in [true, false] {
         let mut home = Home::new(8, Rules::port_restricted());
         let mobile = home.lab.nat(Rules::symmetric(), Place::Public);
         let stall = home.upload_through(|home| {
-            home.lab.roam(home.agent, Place::Behind(mobile), is_told);
+            home.lab.roam(home.agent, Place::Behind(mobile), is_notified);
         });
         assert!(home.is_seen_at(mobile));
-        assert!(stall < 2 * SECOND, "told {is_told}: {stall:?}");
+        assert!(stall < 2 * SECOND, "notified {is_notified}: {stall:?}");
     }
 }
 

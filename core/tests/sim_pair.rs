@@ -10,7 +10,7 @@ use adit_core::config::Transport;
 use adit_core::error::{Category, Code, Misuse};
 use adit_core::event::Event;
 use adit_core::id::{PeerId, RequestId};
-use adit_core::lifecycle::{Kind, State, View};
+use adit_core::lifecycle::{State, StateKind, StateView};
 use adit_core::node::{PeerSnapshot, StreamError};
 use adit_core::request::Request;
 use adit_core::testing::link::Conditions;
@@ -39,7 +39,9 @@ fn the_age_of_a_state_is_as_of_when_it_is_looked_at() {
     let mut pair = Pair::new(14);
     let (to_connector, _) = pair.connect();
     let age = |snapshot: &PeerSnapshot| {
-        let View::Connected { age_ms, .. } = snapshot.state else { panic!("{:?}", snapshot.state) };
+        let StateView::Connected { age_ms, .. } = snapshot.state else {
+            panic!("{:?}", snapshot.state)
+        };
         age_ms
     };
     let (agent, now) = pair.world.node_mut(pair.agent);
@@ -255,8 +257,8 @@ fn a_partition_is_noticed_and_healed() {
     set_cut(&mut pair, false);
     pair.wait("the agent to come back", |world| is_connected(world, agent, to_connector));
     let kinds = transitions(&mut pair, agent, to_connector);
-    assert_eq!(kinds[..3], [Kind::Connecting, Kind::Connected, Kind::Reconnecting]);
-    assert_eq!(kinds.last(), Some(&Kind::Connected));
+    assert_eq!(kinds[..3], [StateKind::Connecting, StateKind::Connected, StateKind::Reconnecting]);
+    assert_eq!(kinds.last(), Some(&StateKind::Connected));
     pair.world.run_for(70 * SECOND);
     assert_eq!(pair.world.node(connector).snapshot().peers.len(), 1);
 }
@@ -479,7 +481,7 @@ fn set_cut(pair: &mut Pair, is_cut: bool) {
     pair.world.net_mut().set_cut(c, a, is_cut);
 }
 
-fn transitions(pair: &mut Pair, host: HostId, peer: PeerId) -> Vec<Kind> {
+fn transitions(pair: &mut Pair, host: HostId, peer: PeerId) -> Vec<StateKind> {
     let mut kinds = Vec::new();
     while let Some(event) = pair.world.poll_event(host) {
         if let Event::Transition { peer: whose, transition } = event

@@ -43,7 +43,7 @@ impl Trio {
         let issued = Pki::new().issue(RELAY, Role::Connector);
         let provider = world.crypto(relay).provider();
         let tls = Tls::with_provider(issued.identity(), Trust::anyone(), provider);
-        let config = Config::builder(tls).relay(relay::Config::default()).build().unwrap();
+        let config = Config::builder(tls).relay(relay::RelayConfig::default()).build().unwrap();
         world.start(relay, config, 1);
         for (host, name, role) in
             [(agent, "agent", Role::Agent), (connector, CONNECTOR, Role::Connector)]
@@ -210,6 +210,6 @@ fn a_node_with_only_a_relay_shuts_down_immediately() {
     let (node, now) = trio.world.node_mut(agent);
     node.disconnect(to_connector.unwrap(), now).unwrap();
     node.shutdown(now);
-    trio.wait("the agent to be gone", |world| world.node(agent).has_taken_leave());
+    trio.wait("the agent to be gone", |world| world.node(agent).is_drained());
     assert!(trio.world.now() - start < SECOND);
 }

@@ -77,7 +77,7 @@ impl Relay {
         let issued = Authority::new("relay operator", now)?.issue(RELAY, Role::Relay, now)?;
         let key = KeyDigest::of_certificate(&issued.chain()[0]).ok_or("no certificate")?;
         let tls = Tls::new(issued.identity(), Trust::anyone());
-        let config = Config::builder(tls).relay(relay::Config::default()).build()?;
+        let config = Config::builder(tls).relay(relay::RelayConfig::default()).build()?;
         let (handle, driver) = adit_smol::listen(LOOPBACK, config)?;
         smol::spawn(driver).detach();
         Ok(Self { handle, key })

@@ -16,10 +16,10 @@ use smol::io::{AsyncRead as _, AsyncWrite as _};
 #[derive(Default)]
 pub(crate) struct ByteStreams {
     listeners: Vec<Async<TcpListener>>,
-    streams: BTreeMap<ByteStreamId, Stream>,
+    streams: BTreeMap<ByteStreamId, SystemStream>,
 }
 
-enum Stream {
+enum SystemStream {
     Connecting(Pin<Box<dyn Future<Output = io::Result<Async<TcpStream>>> + Send>>),
     Open(Async<TcpStream>),
 }
@@ -42,12 +42,12 @@ impl ByteStreams {
         id: ByteStreamId,
         to: SocketAddr,
     ) -> Poll<io::Result<()>> {
-        let begin = || Stream::Connecting(Box::pin(Async::<TcpStream>::connect(to)));
+        let begin = || SystemStream::Connecting(Box::pin(Async::<TcpStream>::connect(to)));
         let stream = self.streams.entry(id).or_insert_with(begin);
-        if let Stream::Connecting(connecting) = stream {
+        if let SystemStream::Connecting(connecting) = stream {
             let connected = ready!(connecting.as_mut().poll(cx))?;
             connected.get_ref().set_nodelay(true)?;
-            *stream = Stream::Open(connected);
+            *stream = SystemStream::Open(connected);
         }
         Poll::Ready(Ok(()))
     }
@@ -66,7 +66,7 @@ impl ByteStreams {
             // Each record is a packet that somebody waits for. A connection that is gone already
             // refuses this, and shows it when it is read.
             let _ = stream.get_ref().set_nodelay(true);
-            self.streams.insert(id, Stream::Open(stream));
+            self.streams.insert(id, SystemStream::Open(stream));
             return Poll::Ready(Ok(from));
         }
         Poll::Pending
@@ -100,8 +100,8 @@ impl ByteStreams {
 
     fn open(&mut self, id: ByteStreamId) -> io::Result<&mut Async<TcpStream>> {
         match self.streams.get_mut(&id) {
-            Some(Stream::Open(stream)) => Ok(stream),
-            Some(Stream::Connecting(_)) | None => Err(io::ErrorKind::NotConnected.into()),
+            Some(SystemStream::Open(stream)) => Ok(stream),
+            Some(SystemStream::Connecting(_)) | None => Err(io::ErrorKind::NotConnected.into()),
         }
     }
 }

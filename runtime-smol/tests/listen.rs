@@ -44,7 +44,7 @@ fn listen_accepts_what_connect_dials() -> Result<(), Box<dyn Error>> {
 }
 
 #[test]
-fn who_leaves_as_soon_as_it_is_connected_is_gone_at_once() -> Result<(), Box<dyn Error>> {
+fn a_peer_that_leaves_on_connecting_is_gone_immediately() -> Result<(), Box<dyn Error>> {
     smol::block_on(async {
         let (server, driver) = adit_smol::listen(LOOPBACK, config("connector")?)?;
         let address = server.local_addr()?;

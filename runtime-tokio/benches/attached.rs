@@ -84,7 +84,7 @@ fn relay() -> Result<()> {
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
         let port = socket.local_addr()?.port();
         let tls = Tls::new(identity("relay", Role::Connector), Trust::anyone());
-        let config = Config::builder(tls).relay(relay::Config::default()).build()?;
+        let config = Config::builder(tls).relay(relay::RelayConfig::default()).build()?;
         let (_handle, driver) = adit_tokio::from_socket(socket, config)?;
         tokio::spawn(driver);
         println!("127.0.0.1:{port}");

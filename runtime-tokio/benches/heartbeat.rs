@@ -41,7 +41,7 @@ const CHUNK: usize = 256 * 1024;
 /// The direction of the bulk, as the dialler sees it. Heartbeats are the dialler's, their answers
 /// the acceptor's: one of the two shares its direction with the bulk.
 #[derive(Debug, Clone, Copy)]
-enum Way {
+enum Direction {
     Up,
     Down,
 }
@@ -51,15 +51,15 @@ fn main() {
         return;
     }
     println!("bulk  streams   GB/s  beats  missed  p50 ms  p99 ms  max ms");
-    for way in [Way::Up, Way::Down] {
+    for direction in [Direction::Up, Direction::Down] {
         for streams in [1, 8] {
-            measure(way, streams);
+            measure(direction, streams);
         }
     }
 }
 
 /// Measures one connection between two threads, and prints one line.
-fn measure(way: Way, streams: usize) {
+fn measure(direction: Direction, streams: usize) {
     let received = Arc::<AtomicU64>::default();
     let (address, listens) = mpsc::channel();
     let (over, until_over) = tokio::sync::oneshot::channel::<()>();
@@ -70,7 +70,7 @@ fn measure(way: Way, streams: usize) {
                 let (handle, here) = listen();
                 address.send(here).expect("the dialler waits for it");
                 let peer = handle.accept().await.expect("the dialler comes");
-                let _flows = accept(&peer, way, streams, &received).await;
+                let _flows = accept(&peer, direction, streams, &received).await;
                 until_over.await.expect("the dialler says when it has measured");
             });
         }
@@ -82,13 +82,13 @@ fn measure(way: Way, streams: usize) {
             adit_tokio::connect(config("dialler", false), dial).expect("a usable socket");
         tokio::spawn(driver);
         peer.connected().await.expect("loopback answers");
-        let _flows = open(&peer, way, streams, &received).await;
+        let _flows = open(&peer, direction, streams, &received).await;
         tokio::time::sleep(WARM_UP).await;
         watch(&handle, &peer, &received).await
     });
     over.send(()).expect("the acceptor waits for it");
     acceptor.join().expect("the acceptor does not panic");
-    figures.print(way, streams);
+    figures.print(direction, streams);
 }
 
 fn listen() -> (Handle, SocketAddr) {
@@ -100,26 +100,36 @@ fn listen() -> (Handle, SocketAddr) {
     (handle, here)
 }
 
-async fn accept(peer: &Peer, way: Way, streams: usize, received: &Arc<AtomicU64>) -> JoinSet<()> {
+async fn accept(
+    peer: &Peer,
+    direction: Direction,
+    streams: usize,
+    received: &Arc<AtomicU64>,
+) -> JoinSet<()> {
     let mut flows = JoinSet::new();
     for _ in 0..streams {
         let stream = peer.accept_stream().await.expect("the dialler opens them all").accept();
-        match way {
-            Way::Up => flows.spawn(drain(stream, received.clone())),
-            Way::Down => flows.spawn(fill(stream)),
+        match direction {
+            Direction::Up => flows.spawn(drain(stream, received.clone())),
+            Direction::Down => flows.spawn(fill(stream)),
         };
     }
     flows
 }
 
-async fn open(peer: &Peer, way: Way, streams: usize, received: &Arc<AtomicU64>) -> JoinSet<()> {
+async fn open(
+    peer: &Peer,
+    direction: Direction,
+    streams: usize,
+    received: &Arc<AtomicU64>,
+) -> JoinSet<()> {
     let mut flows = JoinSet::new();
     for _ in 0..streams {
         let service = "bulk".parse().expect("a service name");
         let stream = peer.open(service).await.expect("the acceptor allows so many");
-        match way {
-            Way::Up => flows.spawn(fill(stream)),
-            Way::Down => flows.spawn(drain(stream, received.clone())),
+        match direction {
+            Direction::Up => flows.spawn(fill(stream)),
+            Direction::Down => flows.spawn(drain(stream, received.clone())),
         };
     }
     flows
@@ -169,7 +179,8 @@ fn runtime() -> Runtime {
 fn config(name: &str, listening: bool) -> Config {
     let day = Duration::from_secs(86_400);
     let always = Validity { not_before: day, not_after: day * 365 * 100 };
-    let (pki, beat) = (Pki::new(), heartbeat::Config::builder().interval(BEAT).ack_within(BEAT));
+    let (pki, beat) =
+        (Pki::new(), heartbeat::HeartbeatConfig::builder().interval(BEAT).ack_within(BEAT));
     let identity = pki.issue_valid(name, Role::Connector, always).identity();
     Config::builder(Tls::new(identity, pki.trust()))
         .listening(listening)
@@ -187,7 +198,7 @@ struct Figures {
 }
 
 impl Figures {
-    fn print(&self, way: Way, streams: usize) {
+    fn print(&self, direction: Direction, streams: usize) {
         let beats = self.latencies.len() + self.missed;
         let quantile = |percent: usize| {
             let rank = (beats * percent).div_ceil(100).max(1);
@@ -198,7 +209,7 @@ impl Figures {
         };
         println!(
             "{:<5} {streams:>7} {:>6.2} {beats:>6} {:>7} {:>7} {:>7} {:>7}",
-            format!("{way:?}").to_lowercase(),
+            format!("{direction:?}").to_lowercase(),
             self.rate,
             self.missed,
             quantile(50),

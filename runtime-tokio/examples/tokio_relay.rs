@@ -78,7 +78,7 @@ impl Relay {
         let issued = Authority::new("relay operator", now)?.issue(RELAY, Role::Relay, now)?;
         let key = KeyDigest::of_certificate(&issued.chain()[0]).ok_or("no certificate")?;
         let tls = Tls::new(issued.identity(), Trust::anyone());
-        let config = Config::builder(tls).relay(relay::Config::default()).build()?;
+        let config = Config::builder(tls).relay(relay::RelayConfig::default()).build()?;
         let (handle, driver) = adit_tokio::listen(LOOPBACK, config)?;
         tokio::spawn(driver);
         Ok(Self { handle, key })

@@ -16,10 +16,10 @@ use tokio::net::{TcpListener, TcpStream};
 #[derive(Default)]
 pub(crate) struct ByteStreams {
     listeners: Vec<TcpListener>,
-    streams: BTreeMap<ByteStreamId, Stream>,
+    streams: BTreeMap<ByteStreamId, SystemStream>,
 }
 
-enum Stream {
+enum SystemStream {
     Connecting(Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>),
     Open(TcpStream),
 }
@@ -43,12 +43,12 @@ impl ByteStreams {
         id: ByteStreamId,
         to: SocketAddr,
     ) -> Poll<io::Result<()>> {
-        let begin = || Stream::Connecting(Box::pin(TcpStream::connect(to)));
+        let begin = || SystemStream::Connecting(Box::pin(TcpStream::connect(to)));
         let stream = self.streams.entry(id).or_insert_with(begin);
-        if let Stream::Connecting(connecting) = stream {
+        if let SystemStream::Connecting(connecting) = stream {
             let connected = ready!(connecting.as_mut().poll(cx))?;
             connected.set_nodelay(true)?;
-            *stream = Stream::Open(connected);
+            *stream = SystemStream::Open(connected);
         }
         Poll::Ready(Ok(()))
     }
@@ -67,7 +67,7 @@ impl ByteStreams {
             // Each record is a packet that somebody waits for. A connection that is gone already
             // refuses this, and shows it when it is read.
             let _ = stream.set_nodelay(true);
-            self.streams.insert(id, Stream::Open(stream));
+            self.streams.insert(id, SystemStream::Open(stream));
             return Poll::Ready(Ok(from));
         }
         Poll::Pending
@@ -107,8 +107,8 @@ impl ByteStreams {
 
     fn open(&mut self, id: ByteStreamId) -> io::Result<Pin<&mut TcpStream>> {
         match self.streams.get_mut(&id) {
-            Some(Stream::Open(stream)) => Ok(Pin::new(stream)),
-            Some(Stream::Connecting(_)) | None => Err(io::ErrorKind::NotConnected.into()),
+            Some(SystemStream::Open(stream)) => Ok(Pin::new(stream)),
+            Some(SystemStream::Connecting(_)) | None => Err(io::ErrorKind::NotConnected.into()),
         }
     }
 }

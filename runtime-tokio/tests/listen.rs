@@ -39,7 +39,7 @@ async fn listen_accepts_what_connect_dials() -> Result<(), Box<dyn Error>> {
 }
 
 #[tokio::test]
-async fn who_leaves_as_soon_as_it_is_connected_is_gone_at_once() -> Result<(), Box<dyn Error>> {
+async fn a_peer_that_leaves_on_connecting_is_gone_immediately() -> Result<(), Box<dyn Error>> {
     let (server, driver) = adit_tokio::listen(LOOPBACK, config("connector")?)?;
     let address = server.local_addr()?;
     tokio::spawn(driver);

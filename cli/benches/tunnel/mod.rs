@@ -170,7 +170,7 @@ impl Tunnel {
             };
             self.check()?;
             if Instant::now() > deadline {
-                let words: Vec<String> = self.processes.iter().map(Process::last_words).collect();
+                let words: Vec<String> = self.processes.iter().map(Process::log_tail).collect();
                 bail!(
                     "{} was not ready within {READY_WITHIN:?}: {cause}\n{}",
                     self.system.as_str(),

@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, bail};
 const TICK: Duration = Duration::from_millis(10);
 
 /// How much of its log is shown when a process fails, in bytes.
-const LAST_WORDS: usize = 4096;
+const LOG_TAIL: usize = 4096;
 
 pub(super) struct Process {
     name: String,
@@ -37,13 +37,13 @@ impl Process {
     pub(super) fn check(&mut self) -> Result<()> {
         match self.child.try_wait()? {
             None => Ok(()),
-            Some(status) => bail!("the {} has ended, {status}\n{}", self.name, self.last_words()),
+            Some(status) => bail!("the {} has ended, {status}\n{}", self.name, self.log_tail()),
         }
     }
 
-    pub(super) fn last_words(&self) -> String {
+    pub(super) fn log_tail(&self) -> String {
         let log = std::fs::read(&self.log).unwrap_or_default();
-        let tail = String::from_utf8_lossy(&log[log.len().saturating_sub(LAST_WORDS)..]);
+        let tail = String::from_utf8_lossy(&log[log.len().saturating_sub(LOG_TAIL)..]);
         match tail.trim() {
             "" => format!("the {} has said nothing", self.name),
             words => format!("the {} says:\n{words}", self.name),

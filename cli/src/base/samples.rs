@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_said_of_nothing() {
+    fn no_samples_give_no_summary() {
         let none = Samples::default();
         assert_eq!((none.min(), none.mean(), none.percentile(50)), (None, None, None));
     }

@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_is_told_in_days_until_it_is_near() {
+    fn an_expiry_is_shown_in_days_until_it_is_near() {
         let now = Duration::from_secs(20_000 * DAY);
         let ahead = |seconds| until(now + Duration::from_secs(seconds), now);
         assert_eq!(ahead(365 * DAY - 1), "364 days");
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn spans_are_told_in_the_largest_unit_that_says_enough() {
+    fn spans_use_the_largest_sufficient_unit() {
         let told = [0, 119, 120, 7_199, 7_200, 172_799, 172_800]
             .map(|seconds| span(Duration::from_secs(seconds)));
         assert_eq!(told, ["0 s", "119 s", "2 min", "119 min", "2 h", "47 h", "2 days"]);
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn milliseconds_are_told_to_the_microsecond() {
+    fn milliseconds_are_shown_to_the_microsecond() {
         assert_eq!(millis(Duration::from_nanos(1_234_567)), 1.235);
         assert_eq!(millis(Duration::from_secs(2)), 2000.0);
     }

@@ -51,7 +51,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_advertised_has_the_usual_port_unless_told() {
+    fn an_advertised_address_has_the_usual_port_by_default() {
         assert_eq!(advertised("home.example").unwrap().to_string(), "home.example:4433");
         assert_eq!(advertised("2001:db8::7").unwrap().to_string(), "[2001:db8::7]:4433");
         assert_eq!(advertised("192.0.2.7:9").unwrap().to_string(), "192.0.2.7:9");

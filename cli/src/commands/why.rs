@@ -143,7 +143,7 @@ fn text(process: &ProcessStatus, peer: &PeerStatus) -> String {
 
 fn details(process: &ProcessStatus, path: &PathStatus) -> String {
     let mut text = String::new();
-    for pair in &path.ways {
+    for pair in &path.candidate_pairs {
         let what = process.endpoint(&pair.class, &pair.to);
         let kind =
             pair.kind.as_deref().map_or_else(String::new, |it| format!(" ({})", kind_words(it)));
@@ -197,7 +197,7 @@ mod tests {
             text(&seen, &seen.peers[0]),
             "\
 hub, of agent 42
-  directly at 192.0.2.1:4433 for 3 min 2 s, 12.3 ms, 3.1 % lost; why: a direct way answered in both directions
+  directly at 192.0.2.1:4433 for 3 min 2 s, 12.3 ms, 3.1 % lost; why: a direct path answered in both directions
   * 192.0.2.1:4433 (reflexive): 40 sent, 39 answered, 12.3 ms, 3.1 % lost: it answers
     relay 203.0.113.3:4433: 4 sent, 4 answered, 80.0 ms, 0.0 % lost: it answers
     10.0.0.9:4433 (host): 12 sent, 0 answered, 100.0 % lost: no answer ever came
@@ -212,7 +212,7 @@ hub, of agent 42
         let up = json!({"state": "connected", "age_ms": 5});
         let long = "[2001:db8:1234:5678:9abc:def0:1234:5678]:44330";
         let mut way = path("direct", long);
-        way["ways"][0]["to"] = json!(long);
+        way["candidate_pairs"][0]["to"] = json!(long);
         way["candidates"] =
             serde_json::Value::from(vec![json!({"kind": "host", "address": long}); 8]);
         let credential = json!({
@@ -226,7 +226,7 @@ hub, of agent 42
     fn what_a_gateway_maps_is_called_so_and_the_gateway_is_named() {
         let up = json!({"state": "connected", "age_ms": 5});
         let mut way = path("direct", "192.0.2.1:4433");
-        way["ways"][0]["kind"] = json!("mapped");
+        way["candidate_pairs"][0]["kind"] = json!("mapped");
         way["candidates"] = json!([{"kind": "mapped", "address": "203.0.113.5:7000"}]);
         let mut seen = status(&json!([peer(&up, json!({"path": way}))]));
         let mapping = json!({

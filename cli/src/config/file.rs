@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_and_nothing_are_said_to_be_unreadable() {
+    fn a_directory_and_a_missing_file_are_unreadable() {
         let scratch = Scratch::new();
         assert!(said(scratch.path()).contains("cannot be read"));
         let none = scratch.path().join("none.toml");

@@ -82,7 +82,7 @@ pub(crate) struct HeartbeatConfig {
 
 impl Default for HeartbeatConfig {
     fn default() -> Self {
-        let core = heartbeat::Config::default();
+        let core = heartbeat::HeartbeatConfig::default();
         Self {
             interval: core.interval(),
             ack_within: core.ack_within(),

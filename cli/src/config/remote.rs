@@ -85,14 +85,14 @@ impl RemoteKeys {
         has_relays: bool,
         path: &Path,
     ) -> Result<AgentTarget, ExitError> {
-        let has_way = has_relays || !self.address.is_empty();
+        let has_place = has_relays || !self.address.is_empty();
         let wrong = |what: &str| ExitError::usage(format!("{}: connector: {what}", path.display()));
         match (self.known, self.name, tls) {
             (Some(known), None, None) if self.address.is_empty() => Ok(AgentTarget::Known(known)),
             (Some(_), ..) => Err(wrong(
                 "\"known\" is enough; remove \"address\", \"name\" and the section [tls]",
             )),
-            (None, Some(name), Some(mut tls)) if has_way => {
+            (None, Some(name), Some(mut tls)) if has_place => {
                 tls.resolve(path);
                 Ok(AgentTarget::Given(RemoteConnector::at(self.address, name), tls))
             }
@@ -103,7 +103,7 @@ impl RemoteKeys {
             (None, None, _) => Err(wrong(
                 "the key \"name\" is missing; add it like name = \"connector\", as the certificate says",
             )),
-            (None, Some(_), _) if !has_way => Err(wrong(
+            (None, Some(_), _) if !has_place => Err(wrong(
                 "the key \"address\" is missing; add it like address = \"connector.example:4433\"",
             )),
             (None, Some(_), _) => Err(ExitError::usage(format!(

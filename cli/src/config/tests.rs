@@ -238,7 +238,7 @@ fn a_file_that_is_not_there_is_named() {
 }
 
 #[test]
-fn gateways_are_asked_unless_a_file_says_no() {
+fn port_mapping_is_on_unless_switched_off() {
     assert!(connector(CONNECTOR).unwrap().port_mapping && agent(AGENT).unwrap().port_mapping);
     let off = |text: &str| format!("port_mapping = false\n{text}");
     assert!(!connector(&off(CONNECTOR)).unwrap().port_mapping);

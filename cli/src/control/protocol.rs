@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_say_whether_it_went_well() {
+    fn answers_contain_success_or_failure() {
         let closed = Map::from_iter([("closed".to_owned(), Value::from(2))]);
         let line = accepted(&closed);
         assert_eq!(line, b"{\"ok\":true,\"closed\":2}\n");

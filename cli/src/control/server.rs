@@ -28,7 +28,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Pause after a status, as a multiple of the time that it took: with 16,384 peers one takes a
 /// tenth of a second, and the tunnel is to have nine tenths of the time.
-const REST: u32 = 9;
+const PAUSE_FACTOR: u32 = 9;
 
 /// Pause after the system could not accept another client.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_secs(1);
@@ -160,7 +160,7 @@ impl<P: Controlled> ControlHandler<P> {
         sleep_until(*next).await;
         let began = Instant::now();
         let answer = protocol::accepted(&self.process.status());
-        *next = Instant::now() + REST * began.elapsed();
+        *next = Instant::now() + PAUSE_FACTOR * began.elapsed();
         answer
     }
 }

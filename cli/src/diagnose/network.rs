@@ -16,10 +16,10 @@ use super::report::{RelayReport, UdpResult};
 use crate::address::{RELAY_NAME, RelayTarget};
 use crate::base::exit::ExitError;
 use crate::identity::invite::Secret;
-use crate::net::carriers::{By, TcpTargetGuard};
 use crate::net::interfaces;
 use crate::net::node::{self, RunningNode};
 use crate::net::port_mapping::{self, PortMappingState};
+use crate::net::relay_transports::{TcpTargetGuard, TransportProtocol};
 
 /// How long a name may take to resolve.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -105,8 +105,9 @@ impl RelayProbe {
         let wrong = |error: &dyn std::fmt::Display| ExitError::usage(format!("{address}: {error}"));
         let core = Config::builder(tls.clone()).build().map_err(|error| wrong(&error))?;
         let node = node::start_with_relays(node::local_for(address), core)?;
-        let by_tcp = node.carriers.as_ref().zip(place.key);
-        let tcp_target = by_tcp.map(|(carriers, key)| carriers.add(address, place.tcp, key));
+        let by_tcp = node.relay_transports.as_ref().zip(place.key);
+        let tcp_target =
+            by_tcp.map(|(relay_transports, key)| relay_transports.add(address, place.tcp, key));
         let addresses = interfaces::of_socket(node.local);
         node.handle.set_local_addresses(addresses);
         let began = Instant::now();
@@ -126,7 +127,11 @@ impl RelayProbe {
             Err(_) => return UdpResult::silent(address, "no answer within 5 s".to_owned()),
         }
         let connected = self.began.elapsed();
-        if self.tcp_target.as_ref().is_some_and(|tcp_target| tcp_target.by() == By::Tcp) {
+        if self
+            .tcp_target
+            .as_ref()
+            .is_some_and(|tcp_target| tcp_target.transport() == TransportProtocol::Tcp)
+        {
             return UdpResult::by_tcp(address, connected);
         }
         let observed = timeout(NAT_TIMEOUT, observed(&mut events)).await.ok().flatten();

@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn a_report_says_what_works_and_how_well() {
+    fn a_report_lists_results_with_latency() {
         let relay = found(vec![works("192.0.2.7:4433", Mapping::Independent)]);
         assert_eq!(
             NetworkReport::new(vec![relay]).to_string(),
@@ -326,7 +326,7 @@ IPv6: reaches no relay"
     }
 
     #[test]
-    fn a_gateway_that_maps_makes_up_for_a_nat_that_cannot_be_met_and_one_that_does_not_says_why() {
+    fn a_gateway_mapping_makes_a_dependent_nat_reachable() {
         let report =
             || NetworkReport::new(vec![found(vec![works("192.0.2.7:4433", Mapping::Dependent)])]);
         let gateway = [192, 168, 1, 1].into();
@@ -372,7 +372,7 @@ IPv6: reaches no relay"
     }
 
     #[test]
-    fn a_name_without_an_address_is_told_from_a_relay_that_is_silent() {
+    fn a_name_without_address_differs_from_a_silent_relay() {
         let lost = found(Vec::new()).unresolved("no such host".into());
         let report = NetworkReport::new(vec![lost]);
         assert!(report.to_string().contains("  name: no address: no such host\n"), "{report}");

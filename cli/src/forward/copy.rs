@@ -21,7 +21,7 @@ use super::socket::StreamSocket;
 const READ: (usize, usize) = (16 * 1024, 256 * 1024);
 
 /// Room that justifies another read into a used buffer.
-const WORTH_READING: usize = 4 * 1024;
+const MIN_READ: usize = 4 * 1024;
 
 /// Maximum number of bytes and of pieces taken from the stream for one write to a socket.
 const WRITE: (usize, usize) = (256 * 1024, 64);
@@ -116,7 +116,7 @@ pub(super) enum Broken {
 
 /// What the two directions have done, for each other and for the log.
 #[derive(Default)]
-struct Progress {
+struct CopyProgress {
     sent: AtomicU64,
     received: AtomicU64,
     sent_all: AtomicBool,
@@ -131,7 +131,7 @@ pub(super) async fn both_ways(
     mut source: impl ByteSource,
     half_open: Duration,
 ) -> (Totals, Result<(), Broken>) {
-    let progress = Progress::default();
+    let progress = CopyProgress::default();
     let result = {
         let there = read_socket(&socket, &mut sink, &progress);
         let back = write_socket(&socket, &mut source, &progress);
@@ -156,7 +156,7 @@ pub(super) async fn both_ways(
 async fn read_socket(
     socket: &impl StreamSocket,
     sink: &mut impl ByteSink,
-    progress: &Progress,
+    progress: &CopyProgress,
 ) -> Result<(), Broken> {
     let mut size = READ.0;
     let mut buffer = BytesMut::new();
@@ -167,7 +167,7 @@ async fn read_socket(
             tokio::task::yield_now().await;
         }
         socket.readable().await?;
-        if buffer.capacity() < WORTH_READING {
+        if buffer.capacity() < MIN_READ {
             buffer.reserve(size);
         }
         let room = buffer.capacity();
@@ -201,7 +201,7 @@ async fn read_socket(
 async fn write_socket(
     socket: &impl StreamSocket,
     source: &mut impl ByteSource,
-    progress: &Progress,
+    progress: &CopyProgress,
 ) -> Result<(), Broken> {
     let mut batch = Batch::default();
     let mut turn = 0;
@@ -298,7 +298,7 @@ impl Batch {
     }
 }
 
-impl Progress {
+impl CopyProgress {
     fn totals(&self) -> Totals {
         Totals { sent: self.sent.load(Relaxed), received: self.received.load(Relaxed) }
     }
@@ -311,7 +311,11 @@ impl Progress {
 /// Waits for what breaks a connection of which one direction has ended: silence for too long, or a
 /// reset that no read would report, since reading is over. It is polled after the two directions in
 /// the same task, so that it observes their progress without a waker.
-async fn linger(socket: &impl StreamSocket, progress: &Progress, half_open: Duration) -> Broken {
+async fn linger(
+    socket: &impl StreamSocket,
+    progress: &CopyProgress,
+    half_open: Duration,
+) -> Broken {
     poll_fn(|_| if progress.is_half_open() { Poll::Ready(()) } else { Poll::Pending }).await;
     let silence = async {
         loop {

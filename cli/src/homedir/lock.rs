@@ -69,7 +69,7 @@ mod tests {
     use crate::homedir::tests::Scratch;
 
     #[test]
-    fn a_second_claim_is_told_who_has_it_and_a_third_gets_it_once_it_is_free() {
+    fn a_second_claim_names_the_holder_of_the_lock() {
         let scratch = Scratch::new();
         let path = scratch.path().join("lock");
         let claim = || Lock::claim(&path, |holder| ExitError::usage(format!("held by {holder}")));

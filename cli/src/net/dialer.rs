@@ -145,7 +145,7 @@ pub(crate) async fn dial_any(
 /// An address or a relay by which a connector may be reached.
 #[derive(Debug)]
 enum DialCandidate<'a> {
-    /// By the relay that it is registered at, with the service to look up.
+    /// Transport the relay that it is registered at, with the service to look up.
     Relays(&'a ServiceName),
     /// At an address of its own.
     Address(SocketAddr),
@@ -233,7 +233,7 @@ mod tests {
     use crate::identity::throwaway::ThrowawayAuthority;
     use adit_tokio::core::retry::Policy;
 
-    const SOON: Duration = Duration::from_secs(60);
+    const TEST_LIMIT: Duration = Duration::from_secs(60);
 
     /// Returns a connector that listens on `address`, and the settings of an agent to dial it.
     fn pair(address: SocketAddr) -> (RunningNode, Dialer) {
@@ -260,8 +260,8 @@ mod tests {
     async fn winner(core: &Dialer, addresses: &[SocketAddr]) -> SocketAddr {
         let remote = remote();
         let dialled = dial_any(core, &remote, addresses);
-        let attempt = tokio::time::timeout(SOON, dialled).await.unwrap().unwrap();
-        tokio::time::timeout(SOON, attempt.peer.connected()).await.unwrap().unwrap();
+        let attempt = tokio::time::timeout(TEST_LIMIT, dialled).await.unwrap().unwrap();
+        tokio::time::timeout(TEST_LIMIT, attempt.peer.connected()).await.unwrap().unwrap();
         attempt.peer.remote().unwrap()
     }
 
@@ -306,7 +306,7 @@ mod tests {
         let core = core.with(Credentials::alone(authority.device("agent").unwrap()));
         let remote = remote();
         let both = [one, other];
-        let lost = tokio::time::timeout(SOON, dial_any(&core, &remote, &both)).await.unwrap();
+        let lost = tokio::time::timeout(TEST_LIMIT, dial_any(&core, &remote, &both)).await.unwrap();
         let Err(DialError::Failed(failure)) = lost else { panic!("somebody won") };
         assert_eq!(failure.category(), Category::Authentication);
     }
@@ -318,6 +318,6 @@ mod tests {
         connector.driver.abort().await;
         let (only, remote) = ([v4], remote());
         let dialled = dial_any(&core, &remote, &only);
-        assert!(tokio::time::timeout(SOON, dialled).await.unwrap().is_ok());
+        assert!(tokio::time::timeout(TEST_LIMIT, dialled).await.unwrap().is_ok());
     }
 }

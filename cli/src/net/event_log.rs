@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn what_concerns_nobody_but_this_program_is_no_sentence() {
+    fn internal_events_have_no_sentence() {
         let peer = peer();
         for event in [
             Event::Registered { peer },

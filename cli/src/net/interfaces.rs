@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn global_addresses_go_first_and_those_that_nobody_reaches_not_at_all() {
+    fn global_addresses_go_first_and_unreachable_ones_are_dropped() {
         let all =
             ips(&["127.0.0.1", "10.0.0.5", "fe80::1", "169.254.1.1", "198.51.100.7", "fd00::5"]);
         assert_eq!(reachable(all.clone(), false), ips(&["198.51.100.7", "10.0.0.5", "fd00::5"]));

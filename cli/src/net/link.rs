@@ -302,13 +302,13 @@ impl OutageTimer {
 mod tests {
     use super::*;
 
-    const SOON: Duration = Duration::from_secs(60);
+    const TEST_LIMIT: Duration = Duration::from_secs(60);
 
     #[tokio::test]
     async fn patience_ends_after_its_limit_without_a_connection_and_not_with_one() {
         let limit = Duration::from_millis(50);
         let mut outage = OutageTimer { limit: Some(limit), since: Some(Instant::now()) };
-        let stop = tokio::time::timeout(SOON, outage.lost()).await.unwrap();
+        let stop = tokio::time::timeout(TEST_LIMIT, outage.lost()).await.unwrap();
         assert_eq!(stop.exit(), Exit::Unreachable);
         outage.on_state(true);
         assert!(tokio::time::timeout(2 * limit, outage.lost()).await.is_err());

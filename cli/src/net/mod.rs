@@ -1,6 +1,5 @@
 //! How this machine reaches others: nodes, names, dialling, relays, the TCP fallback, port mapping.
 
-pub(crate) mod carriers;
 pub(crate) mod dialer;
 pub(crate) mod event_log;
 mod happy_eyeballs;
@@ -10,4 +9,5 @@ pub(crate) mod names;
 pub(crate) mod node;
 pub(crate) mod port_mapping;
 pub(crate) mod registration;
+pub(crate) mod relay_transports;
 pub(crate) mod relays;

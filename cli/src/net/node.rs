@@ -16,8 +16,8 @@ use adit_tokio::core::heartbeat;
 use adit_tokio::core::node::Snapshot;
 use adit_tokio::core::tls::Identity;
 
-use super::carriers::{Carrier, Carriers};
 use super::port_mapping::{PortMappingState, PortMappingStatus};
+use super::relay_transports::{RelayTransport, RelayTransports};
 use crate::base::exit::{Exit, ExitError};
 use crate::base::task::Background;
 use crate::config::{ForwardLimits, HeartbeatConfig};
@@ -51,7 +51,7 @@ pub(crate) struct RunningNode {
     /// The address its socket is bound to.
     pub(crate) local: SocketAddr,
     /// The TCP fallback to its relays, if it may have relays.
-    pub(crate) carriers: Option<Carriers>,
+    pub(crate) relay_transports: Option<RelayTransports>,
     /// What its gateway maps.
     pub(crate) port_mapping: PortMappingStatus,
 }
@@ -61,16 +61,16 @@ impl RunningNode {
         handle: Handle,
         driver: impl Future<Output = io::Result<()>> + Send + 'static,
         local: SocketAddr,
-        carriers: Option<Carriers>,
+        relay_transports: Option<RelayTransports>,
     ) -> Self {
         let (driver, port_mapping) = (Background::spawn(driver), PortMappingStatus::default());
-        Self { handle, driver, local, carriers, port_mapping }
+        Self { handle, driver, local, relay_transports, port_mapping }
     }
 
     /// Returns what a status needs of this node.
     pub(crate) fn to_handle(&self) -> NodeHandle {
-        let (handle, carriers) = (self.handle.clone(), self.carriers.clone());
-        NodeHandle { handle, carriers, port_mapping: self.port_mapping.clone() }
+        let (handle, relay_transports) = (self.handle.clone(), self.relay_transports.clone());
+        NodeHandle { handle, relay_transports, port_mapping: self.port_mapping.clone() }
     }
 
     /// Closes the node, and waits until its peers have been notified.
@@ -89,8 +89,8 @@ impl RunningNode {
 #[derive(Debug)]
 pub(crate) struct NodeSnapshot {
     pub(crate) snapshot: Snapshot,
-    /// By the UDP addresses of the relays.
-    pub(crate) carriers: BTreeMap<SocketAddr, Carrier>,
+    /// Transport the UDP addresses of the relays.
+    pub(crate) relay_transports: BTreeMap<SocketAddr, RelayTransport>,
     /// What its gateway maps.
     pub(crate) port_mapping: PortMappingState,
 }
@@ -99,17 +99,18 @@ pub(crate) struct NodeSnapshot {
 #[derive(Debug, Clone)]
 pub(crate) struct NodeHandle {
     pub(crate) handle: Handle,
-    pub(crate) carriers: Option<Carriers>,
+    pub(crate) relay_transports: Option<RelayTransports>,
     pub(crate) port_mapping: PortMappingStatus,
 }
 
 impl NodeHandle {
     /// Returns the state of the node, its relays and its gateway at this instant.
     pub(crate) fn snapshot(&self) -> NodeSnapshot {
-        let carriers = self.carriers.as_ref().map(Carriers::told).unwrap_or_default();
+        let relay_transports =
+            self.relay_transports.as_ref().map(RelayTransports::statuses).unwrap_or_default();
         NodeSnapshot {
             snapshot: self.handle.snapshot(),
-            carriers,
+            relay_transports,
             port_mapping: self.port_mapping.get(),
         }
     }
@@ -137,8 +138,8 @@ pub(crate) fn start_with_relays(
     on(address, |io, local| {
         let clock = io.clock();
         let (handle, driver) = adit_tokio::with_io(io, config)?;
-        let carriers = Some(Carriers::new(handle.tcp_fallback(), clock));
-        Ok(RunningNode::new(handle, driver, local, carriers))
+        let relay_transports = Some(RelayTransports::new(handle.tcp_fallback(), clock));
+        Ok(RunningNode::new(handle, driver, local, relay_transports))
     })
 }
 
@@ -149,9 +150,9 @@ pub(crate) fn start_with_relays(
 pub(crate) fn start_relay(
     address: SocketAddr,
     config: Config,
-    door: Option<(TcpListener, Identity)>,
+    tcp: Option<(TcpListener, Identity)>,
 ) -> Result<RunningNode, ExitError> {
-    let Some((listener, identity)) = door else { return start(address, config) };
+    let Some((listener, identity)) = tcp else { return start(address, config) };
     on(address, |mut io, local| {
         io.listen_tcp(listener)?;
         let (handle, driver) = adit_tokio::with_io(io, config)?;
@@ -200,7 +201,7 @@ pub(crate) fn build(builder: Builder, beat: HeartbeatConfig) -> Result<Config, E
     let wrong = |error: &dyn std::fmt::Display| {
         ExitError::in_file(format!("{error}; correct it or leave it out"))
     };
-    let heartbeat = heartbeat::Config::builder()
+    let heartbeat = heartbeat::HeartbeatConfig::builder()
         .interval(beat.interval)
         .ack_within(beat.ack_within)
         .dead_after(beat.dead_after)

@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connector_is_named_as_its_certificate_says_and_offers_its_services() {
+    fn a_registration_has_the_certificate_name_and_services() {
         let offer = registration().offer(None, 0);
         assert_eq!(
             (offer.name.as_str(), offer.services),

@@ -17,13 +17,13 @@ use adit_tokio::core::tls::{Identity, Tls, Trust};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::carriers::{Carriers, TcpTargetGuard};
 use super::event_log::peer_of;
 use super::happy_eyeballs::{self, HEAD_START};
 use super::interfaces;
 use super::names::NameResolver;
 use super::node::RunningNode;
 use super::port_mapping::PortMappingTask;
+use super::relay_transports::{RelayTransports, TcpTargetGuard};
 use crate::address::{RELAY_NAME, RelayAddress};
 use crate::base::exit::next_step;
 use crate::base::task::Background;
@@ -72,9 +72,14 @@ impl AttachedRelays {
         let mut tasks = vec![interfaces::track(node.handle.clone(), node.local, change)];
         tasks.extend(relays.iter().map(|relay| {
             let (handle, relay) = (node.handle.clone(), relay.clone());
-            let (carriers, identity) = (node.carriers.clone(), identity.clone());
-            let dialer =
-                RelayDialer { handle, carriers, relay, identity, names: NameResolver::new() };
+            let (relay_transports, identity) = (node.relay_transports.clone(), identity.clone());
+            let dialer = RelayDialer {
+                handle,
+                relay_transports,
+                relay,
+                identity,
+                names: NameResolver::new(),
+            };
             Background::spawn(dialer.run())
         }));
         Self { relay_identity, mapper, _tasks: tasks }
@@ -96,7 +101,7 @@ impl AttachedRelays {
 /// One relay of one node.
 struct RelayDialer {
     handle: Handle,
-    carriers: Option<Carriers>,
+    relay_transports: Option<RelayTransports>,
     relay: RelayAddress,
     identity: watch::Receiver<Identity>,
     names: NameResolver,
@@ -139,9 +144,9 @@ impl RelayDialer {
     }
 
     fn dial(&self, address: SocketAddr) -> Result<DialledRelay, Misuse> {
-        let carriers = self.carriers.as_ref();
-        let tcp_target =
-            carriers.map(|carriers| carriers.add(address, self.relay.tcp, self.relay.key));
+        let relay_transports = self.relay_transports.as_ref();
+        let tcp_target = relay_transports
+            .map(|relay_transports| relay_transports.add(address, self.relay.tcp, self.relay.key));
         let peer = self.handle.dial(Dial::relay(address, RELAY_NAME, self.tls()))?;
         Ok(DialledRelay { peer, _tcp_target: tcp_target })
     }

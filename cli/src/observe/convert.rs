@@ -14,18 +14,21 @@ use adit_tokio::core::relay::{self, RegistrationView};
 use adit_tokio::core::tls::{Credential, Standing};
 
 use super::schema::{
-    CandidatePairStatus, CandidateStatus, CredentialStatus, FailureStatus, FallbackStatus,
-    LatencyStatus, LifecycleStatus, PathStatus, PeerStatus, PortMapping, RegistrationStatus,
-    RelayStatus, RemoteEndStatus,
+    CandidatePairStatus, CandidateStatus, CredentialStatus, FailureStatus, LatencyStatus,
+    LifecycleStatus, PathStatus, PeerStatus, PortMapping, RegistrationStatus, RelayStatus,
+    RelayTransportStatus, RemoteEndStatus,
 };
 use crate::base::units::millis;
-use crate::net::carriers::Carrier;
 use crate::net::port_mapping::PortMappingState;
+use crate::net::relay_transports::RelayTransport;
 
 impl PeerStatus {
     /// Returns the status of a peer, with what carries its packets if it is a relay.
-    pub(crate) fn new(peer: PeerSnapshot, carriers: &BTreeMap<SocketAddr, Carrier>) -> Self {
-        let carrier = carriers.get(&peer.remote).filter(|_| peer.is_relay).copied();
+    pub(crate) fn new(
+        peer: PeerSnapshot,
+        relay_transports: &BTreeMap<SocketAddr, RelayTransport>,
+    ) -> Self {
+        let transport = relay_transports.get(&peer.remote).filter(|_| peer.is_relay).copied();
         Self {
             id: peer.id,
             title: None,
@@ -48,7 +51,7 @@ impl PeerStatus {
             unknown_frames: peer.unknown_frames,
             held_bytes: peer.held_bytes,
             last_failure: peer.last_failure.as_ref().map(FailureStatus::from),
-            carrier: carrier.map(FallbackStatus::from),
+            relay_transport: transport.map(RelayTransportStatus::from),
         }
     }
 }
@@ -71,10 +74,10 @@ impl From<Credential> for CredentialStatus {
     }
 }
 
-impl From<lifecycle::View> for LifecycleStatus {
-    fn from(view: lifecycle::View) -> Self {
-        use lifecycle::{Kind, View};
-        let in_state = |kind: Kind, age_ms| Self {
+impl From<lifecycle::StateView> for LifecycleStatus {
+    fn from(view: lifecycle::StateView) -> Self {
+        use lifecycle::{StateKind, StateView};
+        let in_state = |kind: StateKind, age_ms| Self {
             state: kind.as_str().into(),
             age_ms,
             latency_ms: None,
@@ -83,18 +86,18 @@ impl From<lifecycle::View> for LifecycleStatus {
             error: None,
         };
         match view {
-            View::Disconnected => in_state(Kind::Disconnected, None),
-            View::Connecting { age_ms } => in_state(Kind::Connecting, Some(age_ms)),
-            View::Connected { age_ms, latency_ms } => {
-                Self { latency_ms, ..in_state(Kind::Connected, Some(age_ms)) }
+            StateView::Disconnected => in_state(StateKind::Disconnected, None),
+            StateView::Connecting { age_ms } => in_state(StateKind::Connecting, Some(age_ms)),
+            StateView::Connected { age_ms, latency_ms } => {
+                Self { latency_ms, ..in_state(StateKind::Connected, Some(age_ms)) }
             }
-            View::Reconnecting { age_ms, attempt, last_error } => Self {
+            StateView::Reconnecting { age_ms, attempt, last_error } => Self {
                 attempt: Some(attempt),
                 last_error: Some((&last_error).into()),
-                ..in_state(Kind::Reconnecting, Some(age_ms))
+                ..in_state(StateKind::Reconnecting, Some(age_ms))
             },
-            View::Failed { age_ms, error } => {
-                Self { error: Some((&error).into()), ..in_state(Kind::Failed, Some(age_ms)) }
+            StateView::Failed { age_ms, error } => {
+                Self { error: Some((&error).into()), ..in_state(StateKind::Failed, Some(age_ms)) }
             }
         }
     }
@@ -123,12 +126,12 @@ impl From<&Failure> for FailureStatus {
     }
 }
 
-impl From<Carrier> for FallbackStatus {
-    fn from(carrier: Carrier) -> Self {
+impl From<RelayTransport> for RelayTransportStatus {
+    fn from(transport: RelayTransport) -> Self {
         Self {
-            by: carrier.by.as_str().into(),
-            state: carrier.word().into(),
-            age_ms: carrier.age_ms,
+            transport: transport.transport.as_str().into(),
+            state: transport.word().into(),
+            age_ms: transport.age_ms,
         }
     }
 }
@@ -154,7 +157,7 @@ impl From<path::PathsView> for PathStatus {
             kept_bytes: view.kept_bytes,
             dropped: view.dropped,
             counters: view.counters,
-            ways: view.paths.into_iter().map(CandidatePairStatus::from).collect(),
+            candidate_pairs: view.paths.into_iter().map(CandidatePairStatus::from).collect(),
         }
     }
 }
@@ -169,7 +172,7 @@ impl From<PeerView> for RemoteEndStatus {
     fn from(view: PeerView) -> Self {
         Self {
             sends: view.sends.as_str().into(),
-            is_deaf: view.has_one_way_loss,
+            has_one_way_loss: view.has_one_way_loss,
             mapping: view.mapping.as_str().into(),
         }
     }
@@ -197,8 +200,8 @@ impl From<PathView> for CandidatePairStatus {
     }
 }
 
-impl From<relay::View> for RelayStatus {
-    fn from(view: relay::View) -> Self {
+impl From<relay::RelayView> for RelayStatus {
+    fn from(view: relay::RelayView) -> Self {
         Self {
             clients: view.clients,
             guests: view.guests,

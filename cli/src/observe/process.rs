@@ -125,10 +125,10 @@ impl Controlled for Process {
     fn status(&self) -> impl Serialize {
         let since_epoch = self.started_at.duration_since(SystemTime::UNIX_EPOCH);
         let (mapping, port_mapping, relay, peers) = match (self.see)() {
-            Some(NodeSnapshot { snapshot, carriers, port_mapping }) => {
+            Some(NodeSnapshot { snapshot, relay_transports, port_mapping }) => {
                 let Snapshot { mapping, relay, peers, .. } = snapshot;
                 let peers = peers.into_iter().map(|peer| {
-                    let peer = PeerStatus::new(peer, &carriers);
+                    let peer = PeerStatus::new(peer, &relay_transports);
                     PeerStatus { title: (self.title_of)(&peer), ..peer }
                 });
                 (mapping, port_mapping, relay.map(RelayStatus::from), peers.collect())

@@ -77,9 +77,9 @@ fn block(process: &ProcessStatus, now: Duration, width: usize) -> String {
         text += &table(process, now, width);
     }
     for peer in &process.peers {
-        if let Some(carrier) = &peer.carrier {
-            let age = units::age(Duration::from_millis(carrier.age_ms));
-            let _ = write!(text, "\n  relay {}: {}", peer.remote, carrier.sentence(&age));
+        if let Some(transport) = &peer.relay_transport {
+            let age = units::age(Duration::from_millis(transport.age_ms));
+            let _ = write!(text, "\n  relay {}: {}", peer.remote, transport.sentence(&age));
         }
         if let Some(path) = &peer.path {
             let _ = write!(text, "\n  {}: {}", process.name(peer), path_line(process, path));
@@ -280,8 +280,8 @@ agent, pid 42, up 3 h 12 min since 2026-02-03 10:11:12 UTC, adit 0.1.0
             ("tcp", "tcp", "by TCP for 3 min 2 s; UDP is blocked"),
             ("tcp", "of a later version", "by TCP for 3 min 2 s"),
         ] {
-            let carrier = json!({"by": by, "state": state, "age_ms": 182_000});
-            let told = shown(&json!([relay(json!({ "carrier": carrier }))]));
+            let transport = json!({"transport": by, "state": state, "age_ms": 182_000});
+            let told = shown(&json!([relay(json!({ "relay_transport": transport }))]));
             let last = told.lines().last().unwrap();
             assert_eq!(last, format!("  relay 203.0.113.3:4433: {sentence}"));
         }
@@ -297,7 +297,7 @@ agent, pid 42, up 3 h 12 min since 2026-02-03 10:11:12 UTC, adit 0.1.0
         let last = told.lines().last().unwrap();
         assert_eq!(
             last,
-            "  hub: by relay 203.0.113.3:4433 for 3 min 2 s, 12.3 ms, 3.1 % lost; why: a direct way \
+            "  hub: by relay 203.0.113.3:4433 for 3 min 2 s, 12.3 ms, 3.1 % lost; why: a direct path \
              answered in both directions"
         );
         behind["path"] = path("direct", "192.0.2.1:4433");
@@ -326,7 +326,7 @@ agent, pid 42, up 3 h 12 min since 2026-02-03 10:11:12 UTC, adit 0.1.0
     }
 
     #[test]
-    fn a_process_without_peers_says_so_and_silent_ones_come_last() {
+    fn processes_without_peers_are_shown_and_silent_ones_last() {
         let idle = ProcessStatus { forwards: Vec::new(), dials: Vec::new(), ..status(&json!([])) };
         assert_eq!(
             text(&[idle], &["agent-7.sock: no answer".into()], NOW, WIDE),

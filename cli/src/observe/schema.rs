@@ -151,7 +151,7 @@ pub(crate) struct PeerStatus {
     pub(crate) healthy: bool,
     pub(crate) latency: Option<LatencyStatus>,
     #[serde(default)]
-    pub(crate) heartbeats: heartbeat::Stats,
+    pub(crate) heartbeats: heartbeat::HeartbeatStats,
     pub(crate) transport: Statistics,
     pub(crate) rtt_ms: Option<f64>,
     #[serde(default)]
@@ -165,8 +165,8 @@ pub(crate) struct PeerStatus {
     #[serde(default)]
     pub(crate) held_bytes: usize,
     pub(crate) last_failure: Option<FailureStatus>,
-    /// What carries the packets of a relay that may be reached by TCP.
-    pub(crate) carrier: Option<FallbackStatus>,
+    /// The transport of packets to a relay that may be reached by TCP.
+    pub(crate) relay_transport: Option<RelayTransportStatus>,
 }
 
 /// The verified identity of a peer.
@@ -223,11 +223,11 @@ pub(crate) struct FailureStatus {
     pub(crate) retry_after: Option<Duration>,
 }
 
-/// The path of packets to a relay.
+/// The transport of packets to a relay.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct FallbackStatus {
+pub(crate) struct RelayTransportStatus {
     /// `udp` or `tcp`.
-    pub(crate) by: Word,
+    pub(crate) transport: Word,
     pub(crate) state: Word,
     pub(crate) age_ms: u64,
 }
@@ -264,7 +264,7 @@ pub(crate) struct PathStatus {
     #[serde(default)]
     pub(crate) counters: PathCounters,
     #[serde(default)]
-    pub(crate) ways: Vec<CandidatePairStatus>,
+    pub(crate) candidate_pairs: Vec<CandidatePairStatus>,
 }
 
 /// An address of this end.
@@ -280,7 +280,7 @@ pub(crate) struct RemoteEndStatus {
     #[serde(default)]
     pub(crate) sends: Word,
     #[serde(default)]
-    pub(crate) is_deaf: bool,
+    pub(crate) has_one_way_loss: bool,
     #[serde(default)]
     pub(crate) mapping: Word,
 }

@@ -6,8 +6,8 @@ use std::fmt::Display;
 use adit_tokio::core::error::Code;
 
 use super::schema::{
-    DialTarget, FailureStatus, FallbackStatus, LifecycleStatus, PeerStatus, PortMapping,
-    ProcessStatus,
+    DialTarget, FailureStatus, LifecycleStatus, PeerStatus, PortMapping, ProcessStatus,
+    RelayTransportStatus,
 };
 
 impl ProcessStatus {
@@ -110,7 +110,7 @@ impl LifecycleStatus {
     }
 }
 
-impl FallbackStatus {
+impl RelayTransportStatus {
     /// Returns what carries the packets, for how long and why.
     pub(crate) fn sentence(&self, age: &str) -> String {
         let why = match &*self.state {
@@ -121,7 +121,7 @@ impl FallbackStatus {
             "tcp" => "; UDP is blocked",
             _ => "",
         };
-        format!("by {} for {age}{why}", self.by.to_uppercase())
+        format!("by {} for {age}{why}", self.transport.to_uppercase())
     }
 }
 
@@ -203,10 +203,10 @@ pub(crate) mod tests {
     pub(crate) fn path(class: &str, to: &str) -> Value {
         json!({
             "class": class, "to": to, "age_ms": 182_000, "reason": "direct_proven",
-            "sentence": "a direct way answered in both directions", "latency_ms": 12.34,
+            "sentence": "a direct path answered in both directions", "latency_ms": 12.34,
             "loss": 0.031_25, "mapping": "independent", "peer": {"mapping": "dependent"},
             "candidates": [{"kind": "host", "address": "10.0.0.5:4433"}],
-            "ways": [
+            "candidate_pairs": [
                 {"class": "direct", "to": "192.0.2.1:4433", "kind": "reflexive", "in_use": true,
                  "sent": 40, "answered": 39, "latency_ms": 12.34, "loss": 0.031_25,
                  "verdict": "answers", "sentence": "it answers"},
@@ -231,7 +231,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_process_that_has_nobody_yet_is_in_trouble_when_it_wants_somebody() {
+    fn a_process_without_its_wanted_peers_is_in_trouble() {
         let said = "agent 42: hub at hub.example:4433 has no connection yet; \
                     see its log for what it waits for";
         assert_eq!(troubles(&json!([])), [said]);

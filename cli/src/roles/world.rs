@@ -18,7 +18,7 @@ use crate::identity::throwaway::ThrowawayAuthority;
 use crate::net::node::{self, RunningNode};
 
 /// Longest wait for an expected event.
-pub(crate) const SOON: Duration = Duration::from_secs(10);
+pub(crate) const TEST_LIMIT: Duration = Duration::from_secs(10);
 
 /// A connector and its connected peer.
 pub(crate) struct TestTunnel {
@@ -62,7 +62,7 @@ impl TestTunnel {
         let address = UdpSocket::bind(any).unwrap().local_addr().unwrap();
         let (connector, member) = (start(address, connector, true), start(any, member, false));
         let peer = member.handle.dial(Dial::new(address, "connector")).unwrap();
-        timeout(SOON, peer.connected()).await.unwrap().unwrap();
+        timeout(TEST_LIMIT, peer.connected()).await.unwrap().unwrap();
         Self { peer, connector, _member: member, _serving: None }
     }
 

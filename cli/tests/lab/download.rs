@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use super::common::{Directory, service, within};
 use super::namespace::Namespace;
-use super::stage::{SOON, free_port};
+use super::stage::{USUAL_LIMIT, free_port};
 
 /// Longest time that a download takes.
 const LIMIT: Duration = Duration::from_secs(600);
@@ -63,7 +63,7 @@ impl Nginx {
         command.args(["-e", "stderr", "-c"]).arg(config).stdin(Stdio::null());
         let process = Process(command.spawn().unwrap());
         let listens = || inside.enter(|| TcpStream::connect(("127.0.0.1", port)).ok().map(|_| ()));
-        assert!(within(SOON, listens).is_some(), "nginx does not listen");
+        assert!(within(USUAL_LIMIT, listens).is_some(), "nginx does not listen");
         Self { port, original, _process: process }
     }
 }

@@ -14,7 +14,7 @@ use super::common::within;
 use super::common::{Directory, finish, people::Machine};
 use super::nat::Kind;
 use super::net::Site;
-use super::stage::{Party, SOON, Stage, Way, connected};
+use super::stage::{Party, PathClass, Stage, USUAL_LIMIT, connected};
 
 /// The port of PCP and NAT-PMP.
 const PORT: u16 = 5_351;
@@ -100,10 +100,10 @@ fn two_routers_that_cannot_be_met_are_met_where_one_maps_a_port_and_it_is_given_
     let gateway = Gateway::at(&connector.site);
     let port = connector.serve_echo();
     let invite = connector.expose(port, &stage);
-    assert!(within(SOON, || gateway.maps().then_some(())).is_some(), "nothing was mapped");
+    assert!(within(USUAL_LIMIT, || gateway.maps().then_some(())).is_some(), "nothing was mapped");
     let address = agent.connect(&invite);
-    assert!(agent.echoes_within(address, SOON));
-    agent.goes(Way::Direct, SOON);
+    assert!(agent.echoes_within(address, USUAL_LIMIT));
+    agent.goes(PathClass::Direct, USUAL_LIMIT);
     let why = agent.told(&["why"]);
     let way = format!("{}:{OUTSIDE} (mapped by the gateway)", connector.site.external);
     assert!(why.contains(&way), "{why}");
@@ -142,7 +142,7 @@ fn check_explains_a_useless_mapping_behind_another_nat() {
 fn without_a_gateway_that_maps_everything_is_as_before() {
     let Some(mut stage) = Stage::new() else { return };
     let (_connector, agent, _) = connected(&mut stage, [Kind::Symmetric; 2]);
-    agent.goes(Way::Relayed, SOON);
+    agent.goes(PathClass::Relayed, USUAL_LIMIT);
     let mapping = check(&agent.site, &stage);
     assert_eq!(mapping["state"], "none", "{mapping}");
     assert_eq!(mapping["why"].as_array().unwrap().len(), 3, "{mapping}");
@@ -204,7 +204,8 @@ fn miniupnpd_maps_by_pcp_and_where_that_is_off_by_upnp() {
         let Some(_gateway) = Miniupnpd::start(&site, &directory, more) else { return };
         // It needs a moment until it answers.
         let mapped = || Some(check(&site, &stage)).filter(|told| told["protocol"] == protocol);
-        let mapping = within(SOON, mapped).unwrap_or_else(|| panic!("{}", check(&site, &stage)));
+        let mapping =
+            within(USUAL_LIMIT, mapped).unwrap_or_else(|| panic!("{}", check(&site, &stage)));
         assert!(mapping["external"].as_str().unwrap().starts_with("11.0.0.1:"), "{mapping}");
     }
 }

@@ -57,7 +57,7 @@ fn two_routers_in_a_row_are_as_strict_as_the_stricter_one() {
 }
 
 #[test]
-fn two_hosts_meet_exactly_where_their_routers_let_them() {
+fn two_hosts_connect_exactly_where_their_routers_allow() {
     let Some(mut net) = Net::new() else { return };
     let (_server, observers) = server(&mut net);
     for (n, one) in Kind::ALL.into_iter().enumerate() {

@@ -10,7 +10,7 @@ use super::common::people::Machine;
 use super::download::{Nginx, Throttle, can_download, digest, download, length};
 use super::nat::Kind;
 use super::net::Net;
-use super::stage::{Party, SOON, Stage, Way, connected, start_in};
+use super::stage::{Party, PathClass, Stage, USUAL_LIMIT, connected, start_in};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -37,9 +37,9 @@ fn a_public_connector_is_reached_from_behind_every_kind_of_router() {
     for kind in Kind::ALL {
         let mut agent = Party::at(net.site(0, kind));
         let address = agent.connect(web.told(&["invite", "new", "web"]).trim_end());
-        assert!(agent.echoes_within(address, SOON), "{kind:?}");
+        assert!(agent.echoes_within(address, USUAL_LIMIT), "{kind:?}");
         agent.site.change_address();
-        assert!(agent.echoes_within(address, 3 * SOON), "{kind:?} from another address");
+        assert!(agent.echoes_within(address, 3 * USUAL_LIMIT), "{kind:?} from another address");
     }
 }
 
@@ -78,8 +78,8 @@ fn every_pair_of_nats_goes_direct_where_it_can_and_by_the_relay_where_not() {
     for one in Kind::ALL {
         for other in Kind::ALL {
             let (_connector, agent, address) = connected(&mut stage, [one, other]);
-            check_way(&agent, one.meets(other), &format!("{one:?} {other:?}"));
-            assert!(agent.echoes_within(address, SOON), "{one:?} {other:?}");
+            check_path(&agent, one.meets(other), &format!("{one:?} {other:?}"));
+            assert!(agent.echoes_within(address, USUAL_LIMIT), "{one:?} {other:?}");
         }
     }
 }
@@ -97,18 +97,18 @@ fn behind_two_routers_each_it_is_as_behind_the_stricter_one() {
         let port = connector.serve_echo();
         let invite = connector.expose(port, &stage);
         let address = agent.connect(&invite);
-        assert!(agent.echoes_within(address, SOON));
-        check_way(&agent, meets, &format!("{home:?} behind {carrier:?}, {other:?}"));
+        assert!(agent.echoes_within(address, USUAL_LIMIT));
+        check_path(&agent, meets, &format!("{home:?} behind {carrier:?}, {other:?}"));
     }
 }
 
-fn check_way(agent: &Party, meets: bool, what: &str) {
+fn check_path(agent: &Party, meets: bool, what: &str) {
     if meets {
-        agent.goes(Way::Direct, SOON);
+        agent.goes(PathClass::Direct, USUAL_LIMIT);
     } else {
-        agent.goes(Way::Relayed, SOON);
+        agent.goes(PathClass::Relayed, USUAL_LIMIT);
         std::thread::sleep(WATCH);
-        assert_eq!(agent.way(), Some(Way::Relayed), "{what}");
+        assert_eq!(agent.path_class(), Some(PathClass::Relayed), "{what}");
     }
 }
 
@@ -116,46 +116,46 @@ fn check_way(agent: &Party, meets: bool, what: &str) {
 fn another_address_of_either_side_is_survived() {
     let Some(mut stage) = Stage::new() else { return };
     let (mut connector, mut agent, address) = connected(&mut stage, [Kind::PortRestricted; 2]);
-    agent.goes(Way::Direct, SOON);
+    agent.goes(PathClass::Direct, USUAL_LIMIT);
     agent.site.change_address();
-    assert!(agent.echoes_within(address, SOON), "after the agent's");
-    agent.goes(Way::Direct, 3 * SOON);
+    assert!(agent.echoes_within(address, USUAL_LIMIT), "after the agent's");
+    agent.goes(PathClass::Direct, 3 * USUAL_LIMIT);
     connector.site.change_address();
-    assert!(agent.echoes_within(address, SOON), "after the connector's");
-    agent.goes(Way::Direct, 3 * SOON);
+    assert!(agent.echoes_within(address, USUAL_LIMIT), "after the connector's");
+    agent.goes(PathClass::Direct, 3 * USUAL_LIMIT);
 }
 
 #[test]
 fn a_cable_that_was_out_for_a_while_is_survived() {
     let Some(mut stage) = Stage::new() else { return };
     let (_connector, agent, address) = connected(&mut stage, [Kind::PortRestricted; 2]);
-    agent.goes(Way::Direct, SOON);
+    agent.goes(PathClass::Direct, USUAL_LIMIT);
     agent.site.unplug();
     std::thread::sleep(5 * SECOND);
     agent.site.replug();
-    assert!(agent.echoes_within(address, 2 * SOON));
-    agent.goes(Way::Direct, 3 * SOON);
+    assert!(agent.echoes_within(address, 2 * USUAL_LIMIT));
+    agent.goes(PathClass::Direct, 3 * USUAL_LIMIT);
 }
 
 #[test]
 fn a_relay_that_dies_is_not_missed_by_direct_peers_and_serves_again_when_it_is_back() {
     let Some(mut stage) = Stage::new() else { return };
     let (_connector, agent, address) = connected(&mut stage, [Kind::PortRestricted; 2]);
-    agent.goes(Way::Direct, SOON);
+    agent.goes(PathClass::Direct, USUAL_LIMIT);
     stage.kill_relay();
     std::thread::sleep(WATCH);
-    assert!(agent.echoes_within(address, SOON), "the direct path needed the relay");
+    assert!(agent.echoes_within(address, USUAL_LIMIT), "the direct path needed the relay");
     stage.start_relay();
     let mut late = Party::at(stage.net.site(2, Kind::Symmetric));
     let mut other = Party::at(stage.net.site(3, Kind::Symmetric));
     let port = other.serve_echo();
     let invite = other.expose(port, &stage);
     let address = late.connect(&invite);
-    assert!(late.echoes_within(address, SOON));
+    assert!(late.echoes_within(address, USUAL_LIMIT));
     stage.kill_relay();
     std::thread::sleep(WATCH);
     stage.start_relay();
-    assert!(late.echoes_within(address, 6 * SOON), "{}", stage.relay_log());
+    assert!(late.echoes_within(address, 6 * USUAL_LIMIT), "{}", stage.relay_log());
 }
 
 #[test]
@@ -167,11 +167,11 @@ fn where_udp_is_blocked_the_relay_is_reached_by_tcp_and_left_for_udp_by_itself()
     let port = connector.serve_echo();
     let invite = connector.expose(port, &stage);
     let address = agent.connect(&invite);
-    assert!(agent.echoes_within(address, 3 * SOON));
-    agent.goes(Way::Relayed, SOON);
+    assert!(agent.echoes_within(address, 3 * USUAL_LIMIT));
+    agent.goes(PathClass::Relayed, USUAL_LIMIT);
     agent.site.allow_udp();
-    agent.goes(Way::Direct, 6 * SOON);
-    assert!(agent.echoes_within(address, SOON));
+    agent.goes(PathClass::Direct, 6 * USUAL_LIMIT);
+    assert!(agent.echoes_within(address, USUAL_LIMIT));
 }
 
 #[test]
@@ -189,10 +189,10 @@ fn a_slow_and_lossy_access_network_is_survived() {
     let port = connector.serve_echo();
     let invite = connector.expose(port, &stage);
     let address = agent.connect(&invite);
-    assert!(agent.echoes_within(address, SOON));
-    agent.goes(Way::Direct, SOON);
+    assert!(agent.echoes_within(address, USUAL_LIMIT));
+    agent.goes(PathClass::Direct, USUAL_LIMIT);
     for _ in 0..10 {
-        assert!(agent.echoes_within(address, SOON));
+        assert!(agent.echoes_within(address, USUAL_LIMIT));
     }
 }
 
@@ -210,7 +210,7 @@ fn a_download_goes_on_while_its_direct_path_is_cut_and_mended_three_times() {
     let throttle = Throttle::start(&connector.site.host, web.port, bytes / LASTS, bytes / 2);
     let invite = connector.expose(throttle.port, &stage);
     let address = agent.connect(&invite);
-    agent.goes(Way::Direct, SOON);
+    agent.goes(PathClass::Direct, USUAL_LIMIT);
 
     let copy = directory.path("copy");
     let mut curl = download(&agent.site.host, address, &copy);
@@ -218,9 +218,9 @@ fn a_download_goes_on_while_its_direct_path_is_cut_and_mended_three_times() {
     for share in 1..=3 {
         curl.reaches(&copy, bytes * share / 12);
         agent.site.cut(&connector.site);
-        agent.goes(Way::Relayed, SOON);
+        agent.goes(PathClass::Relayed, USUAL_LIMIT);
         agent.site.mend();
-        agent.goes(Way::Direct, 6 * SOON);
+        agent.goes(PathClass::Direct, 6 * USUAL_LIMIT);
     }
     throttle.release();
     assert!(curl.succeeds(), "{}", stage.relay_log());
@@ -239,7 +239,10 @@ fn an_end_behind_a_link_that_carries_no_full_packet_is_reached_through_the_relay
         let port = connector.serve_echo();
         let invite = connector.expose(port, &stage);
         let address = agent.connect(&invite);
-        assert!(agent.echoes_within(address, SOON), "narrow at {narrow}: nothing comes back");
-        agent.goes(Way::Relayed, SOON);
+        assert!(
+            agent.echoes_within(address, USUAL_LIMIT),
+            "narrow at {narrow}: nothing comes back"
+        );
+        agent.goes(PathClass::Relayed, USUAL_LIMIT);
     }
 }

@@ -18,14 +18,14 @@ use super::net::{Net, Public, Site};
 
 /// Longest wait for a path to be found, or to be left: an idle machine needs two seconds, and a
 /// busy one several times as long.
-pub(crate) const SOON: Duration = Duration::from_secs(30);
+pub(crate) const USUAL_LIMIT: Duration = Duration::from_secs(30);
 
 /// The TCP and UDP port of the relay.
 const RELAY_PORT: &str = "4433";
 
 /// The path between two peers, as `adit status` names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Way {
+pub(crate) enum PathClass {
     Direct,
     Relayed,
 }
@@ -146,14 +146,14 @@ impl Party {
     }
 
     /// Returns the path to its peer, as `adit status --json` reports it.
-    pub(crate) fn way(&self) -> Option<Way> {
+    pub(crate) fn path_class(&self) -> Option<PathClass> {
         let output = self.machine.run(&["status", "--json"]);
         let status: Value = serde_json::from_slice(&output.stdout).ok()?;
         let processes = status["processes"].as_array()?;
         let mut peers = processes.iter().filter_map(|p| p["peers"].as_array()).flatten();
         peers.find_map(|peer| match peer["path"]["class"].as_str()? {
-            "direct" => Some(Way::Direct),
-            _ => Some(Way::Relayed),
+            "direct" => Some(PathClass::Direct),
+            _ => Some(PathClass::Relayed),
         })
     }
 
@@ -161,10 +161,10 @@ impl Party {
     ///
     /// # Panics
     /// If that takes too long.
-    pub(crate) fn goes(&self, way: Way, limit: Duration) {
-        let goes = within(limit, || (self.way() == Some(way)).then_some(()));
+    pub(crate) fn goes(&self, class: PathClass, limit: Duration) {
+        let goes = within(limit, || (self.path_class() == Some(class)).then_some(()));
         let why = || self.machine.run(&["why"]).stdout;
-        assert!(goes.is_some(), "not {way:?}: {}", String::from_utf8_lossy(&why()));
+        assert!(goes.is_some(), "not {class:?}: {}", String::from_utf8_lossy(&why()));
     }
 }
 
@@ -183,7 +183,7 @@ pub(crate) fn connected(stage: &mut Stage, kinds: [Kind; 2]) -> (Party, Party, S
     let port = connector.serve_echo();
     let invite = connector.expose(port, stage);
     let address = agent.connect(&invite);
-    assert!(agent.echoes_within(address, SOON), "{kinds:?}: nothing comes back");
+    assert!(agent.echoes_within(address, USUAL_LIMIT), "{kinds:?}: nothing comes back");
     (connector, agent, address)
 }
 

@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use adit_core::rng::Rng;
-use adit_core::testing::link::{Conditions, Fate, Link};
+use adit_core::testing::link::{Conditions, Link, PacketFate};
 use adit_core::testing::marks::Marks;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tun_rs::{DeviceBuilder, Layer, SyncDevice};
@@ -86,7 +86,7 @@ fn pump(devices: &[SyncDevice; 2], links: &Mutex<[Link; 2]>, is_over: &AtomicBoo
                 let now = Instant::now();
                 let link = &mut links.lock().unwrap()[from];
                 let fate = link.carry(&mut bytes, &mut None, &mut Marks::new(), now);
-                let Fate::Arrives(at, again) = fate else { continue };
+                let PacketFate::Arrives(at, again) = fate else { continue };
                 for at in again.into_iter().chain([at]) {
                     waiting.insert((at, count), (1 - from, bytes.clone()));
                     count += 1;

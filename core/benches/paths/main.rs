@@ -14,7 +14,7 @@ mod trio;
 use std::error::Error;
 use std::time::Duration;
 
-use trio::{Trio, Way};
+use trio::{PathKind, Trio};
 
 /// Bytes moved in one round.
 const BYTES: u64 = 256 << 20;
@@ -39,7 +39,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn relayed() -> Result<(), Box<dyn Error>> {
     let mut rates = Vec::new();
     for _ in 0..ROUNDS {
-        let mut trio = Trio::new(Way::Relayed, 1_452)?;
+        let mut trio = Trio::new(PathKind::Relayed, 1_452)?;
         trio.bulk(RELAYED)?;
         let seconds = trio.relay_time().as_secs_f64();
         rates.push(trio.forwarded()? as f64 / seconds);
@@ -52,8 +52,8 @@ fn relayed() -> Result<(), Box<dyn Error>> {
 fn direct(mtu: u16) -> Result<(), Box<dyn Error>> {
     let (mut plain, mut direct, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
-        let without = Trio::new(Way::Plain, mtu)?.bulk(BYTES)?;
-        let with = Trio::new(Way::Direct, mtu)?.bulk(BYTES)?;
+        let without = Trio::new(PathKind::Plain, mtu)?.bulk(BYTES)?;
+        let with = Trio::new(PathKind::Direct, mtu)?.bulk(BYTES)?;
         ratios.push(without.as_secs_f64() / with.as_secs_f64());
         plain.push(without);
         direct.push(with);

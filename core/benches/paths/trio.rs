@@ -36,7 +36,7 @@ const SEGMENTS: usize = 44;
 
 /// The path that the agent's packets are to take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Way {
+pub(crate) enum PathKind {
     /// The agent dials the connector's address, without path discovery.
     Plain,
     /// Through the relay alone.
@@ -65,7 +65,7 @@ struct Side {
 /// The three.
 pub(crate) struct Trio {
     sides: [Side; 3],
-    way: Way,
+    kind: PathKind,
     to_connector: Option<PeerId>,
     /// The relay's time and count when the clock was started.
     before: (Duration, u64),
@@ -112,7 +112,7 @@ impl Side {
 
 impl Trio {
     /// Joined, connected, and on the path that is wanted.
-    pub(crate) fn new(way: Way, mtu: u16) -> Result<Self> {
+    pub(crate) fn new(kind: PathKind, mtu: u16) -> Result<Self> {
         let transport = Transport {
             stream_window: 2 << 20,
             connection_window: 8 << 20,
@@ -122,7 +122,7 @@ impl Trio {
         };
         let relay = Pki::new().issue("relay", Role::Connector);
         let key = KeyDigest::of_certificate(&relay.chain()[0]).ok_or("no certificate")?;
-        let free = relay::Config {
+        let free = relay::RelayConfig {
             bytes_per_second: 1 << 40,
             bytes_at_once: 1 << 30,
             ..Default::default()
@@ -135,7 +135,7 @@ impl Trio {
             let tls = Tls::new(issued.identity(), Pki::new().trust());
             let builder = Config::builder(tls).transport(transport.clone());
             let mut side = Side::new(index, builder.listening(index == CONNECTOR).build()?, mtu)?;
-            if way == Way::Direct {
+            if kind == PathKind::Direct {
                 side.node.handle(Input::LocalAddresses(vec![side.addr]), now());
             }
             let identity = issued.identity().presenting(Pki::new().root_pem().as_bytes())?;
@@ -147,7 +147,7 @@ impl Trio {
         let connector = member(CONNECTOR, "connector", Role::Connector)?;
         let mut trio = Self {
             sides: [agent, connector, third],
-            way,
+            kind,
             to_connector: None,
             before: (Duration::ZERO, 0),
         };
@@ -168,16 +168,16 @@ impl Trio {
         self.run_until(|sides| {
             sides[CONNECTOR].is_registered && !sides[AGENT].connected.is_empty()
         })?;
-        let dial = match self.way {
-            Way::Plain => Dial::new(self.sides[CONNECTOR].addr, "connector"),
-            Way::Relayed | Way::Direct => Dial::service(service, "connector"),
+        let dial = match self.kind {
+            PathKind::Plain => Dial::new(self.sides[CONNECTOR].addr, "connector"),
+            PathKind::Relayed | PathKind::Direct => Dial::service(service, "connector"),
         };
         let peer = self.sides[AGENT].node.dial(dial, now())?;
         self.to_connector = Some(peer);
-        let way = self.way;
+        let kind = self.kind;
         self.run_until(|sides| {
             let both = sides[AGENT].is_direct && sides[CONNECTOR].is_direct;
-            sides[AGENT].connected.contains(&peer) && (way != Way::Direct || both)
+            sides[AGENT].connected.contains(&peer) && (kind != PathKind::Direct || both)
         })?;
         self.settle()
     }
@@ -235,7 +235,7 @@ impl Trio {
         let remote = transmit.route.remote;
         let Some(to) = self.sides.iter().position(|side| side.addr == remote) else { return true };
         let is_direct = from != RELAY && to != RELAY;
-        if is_direct && self.way == Way::Relayed {
+        if is_direct && self.kind == PathKind::Relayed {
             return true;
         }
         let segment_size = transmit.segment_size.unwrap_or(0);

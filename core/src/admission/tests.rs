@@ -11,80 +11,82 @@ fn address(number: u32) -> IpAddr {
     IpAddr::V4(number.into())
 }
 
-fn ticket(verdict: Verdict) -> Ticket {
+fn ticket(verdict: AdmissionDecision) -> Ticket {
     match verdict {
-        Verdict::Accept(ticket) => ticket,
-        other @ (Verdict::Retry | Verdict::Refuse | Verdict::Ignore) => panic!("{other:?}"),
+        AdmissionDecision::Accept(ticket) => ticket,
+        other @ (AdmissionDecision::Retry
+        | AdmissionDecision::Refuse
+        | AdmissionDecision::Ignore) => panic!("{other:?}"),
     }
 }
 
 /// Begins a handshake from each of `count` different sources that have proven their addresses.
-fn fill(gate: &mut Admission, count: u32, now: Instant) -> Vec<Ticket> {
-    (0..count).map(|n| ticket(gate.decide(address(1_000_000 + n), true, 0, now))).collect()
+fn fill(admission: &mut Admission, count: u32, now: Instant) -> Vec<Ticket> {
+    (0..count).map(|n| ticket(admission.decide(address(1_000_000 + n), true, 0, now))).collect()
 }
 
 #[test]
 fn an_address_need_not_prove_itself_while_few_handshakes_are_under_way() {
     let now = anchor();
-    let mut gate = Admission::new(&Limits { handshakes_before_retry: 3, ..Limits::default() });
+    let mut admission = Admission::new(&Limits { handshakes_before_retry: 3, ..Limits::default() });
     let mut tickets: Vec<_> =
-        (0..3).map(|n| ticket(gate.decide(address(n), false, 0, now))).collect();
-    assert_eq!(gate.decide(address(9), false, 0, now), Verdict::Retry);
-    gate.release(tickets.remove(0), now);
-    tickets.push(ticket(gate.decide(address(9), false, 0, now)));
-    assert_eq!(gate.stats().under_way, 3);
+        (0..3).map(|n| ticket(admission.decide(address(n), false, 0, now))).collect();
+    assert_eq!(admission.decide(address(9), false, 0, now), AdmissionDecision::Retry);
+    admission.release(tickets.remove(0), now);
+    tickets.push(ticket(admission.decide(address(9), false, 0, now)));
+    assert_eq!(admission.stats().under_way, 3);
 }
 
 #[test]
 fn addresses_that_are_not_proven_have_one_rate_together() {
-    let (now, mut gate) = (anchor(), Admission::new(&Limits::default()));
+    let (now, mut admission) = (anchor(), Admission::new(&Limits::default()));
     for n in 0..128 {
-        let ticket = ticket(gate.decide(address(n), false, 0, now));
-        gate.release(ticket, now);
+        let ticket = ticket(admission.decide(address(n), false, 0, now));
+        admission.release(ticket, now);
     }
-    assert_eq!(gate.decide(address(128), false, 0, now), Verdict::Retry);
+    assert_eq!(admission.decide(address(128), false, 0, now), AdmissionDecision::Retry);
     let back = now + SECOND / 64;
-    assert_eq!(gate.decide(address(129), false, 0, back - TICK), Verdict::Retry);
-    let _ = ticket(gate.decide(address(129), false, 0, back));
+    assert_eq!(admission.decide(address(129), false, 0, back - TICK), AdmissionDecision::Retry);
+    let _ = ticket(admission.decide(address(129), false, 0, back));
     // A source that proves its address is not subject to this limit.
-    let _ = ticket(gate.decide(address(130), true, 0, back));
+    let _ = ticket(admission.decide(address(130), true, 0, back));
 }
 
 #[test]
 fn a_proven_source_may_have_its_share_under_way_and_not_one_more() {
-    let (now, mut gate) = (anchor(), Admission::new(&Limits::default()));
+    let (now, mut admission) = (anchor(), Admission::new(&Limits::default()));
     let mut tickets: Vec<_> =
-        (0..32).map(|_| ticket(gate.decide(address(1), true, 0, now))).collect();
-    assert_eq!(gate.decide(address(1), true, 0, now), Verdict::Ignore);
-    let _ = ticket(gate.decide(address(2), true, 0, now));
-    gate.release(tickets.remove(0), now);
-    let _ = ticket(gate.decide(address(1), true, 0, now));
-    assert_eq!(gate.decide(address(1), true, 0, now), Verdict::Ignore);
+        (0..32).map(|_| ticket(admission.decide(address(1), true, 0, now))).collect();
+    assert_eq!(admission.decide(address(1), true, 0, now), AdmissionDecision::Ignore);
+    let _ = ticket(admission.decide(address(2), true, 0, now));
+    admission.release(tickets.remove(0), now);
+    let _ = ticket(admission.decide(address(1), true, 0, now));
+    assert_eq!(admission.decide(address(1), true, 0, now), AdmissionDecision::Ignore);
 }
 
 #[test]
 fn a_proven_source_may_begin_as_many_a_second_as_its_rate_and_not_one_more() {
-    let (now, mut gate) = (anchor(), Admission::new(&Limits::default()));
+    let (now, mut admission) = (anchor(), Admission::new(&Limits::default()));
     for _ in 0..128 {
-        let ticket = ticket(gate.decide(address(1), true, 0, now));
-        gate.release(ticket, now);
+        let ticket = ticket(admission.decide(address(1), true, 0, now));
+        admission.release(ticket, now);
     }
-    assert_eq!(gate.decide(address(1), true, 0, now), Verdict::Ignore);
-    let other = ticket(gate.decide(address(2), true, 0, now));
-    gate.release(other, now);
+    assert_eq!(admission.decide(address(1), true, 0, now), AdmissionDecision::Ignore);
+    let other = ticket(admission.decide(address(2), true, 0, now));
+    admission.release(other, now);
     let back = now + SECOND / 64;
-    assert_eq!(gate.decide(address(1), true, 0, back - TICK), Verdict::Ignore);
-    let _ = ticket(gate.decide(address(1), true, 0, back));
+    assert_eq!(admission.decide(address(1), true, 0, back - TICK), AdmissionDecision::Ignore);
+    let _ = ticket(admission.decide(address(1), true, 0, back));
 }
 
 #[test]
 fn the_share_of_a_source_shrinks_with_what_is_free_and_is_never_nothing() {
     let now = anchor();
     for (taken, share) in [(0, 32), (16, 31), (256, 16), (448, 4), (495, 2), (496, 1), (511, 1)] {
-        let mut gate = Admission::new(&Limits::default());
-        let _held = fill(&mut gate, taken, now);
+        let mut admission = Admission::new(&Limits::default());
+        let _held = fill(&mut admission, taken, now);
         let mut began = 0;
-        while let Verdict::Accept(_) = gate.decide(address(1), true, 0, now) {
+        while let AdmissionDecision::Accept(_) = admission.decide(address(1), true, 0, now) {
             began += 1;
         }
         assert_eq!(began, share, "with {taken} of others under way");
@@ -93,68 +95,69 @@ fn the_share_of_a_source_shrinks_with_what_is_free_and_is_never_nothing() {
 
 #[test]
 fn nothing_is_taken_up_beyond_the_handshakes_in_all() {
-    let (now, mut gate) = (anchor(), Admission::new(&Limits::default()));
-    let mut held = fill(&mut gate, 511, now);
-    held.push(ticket(gate.decide(address(1), true, 0, now)));
-    assert_eq!(gate.decide(address(2), true, 0, now), Verdict::Ignore);
-    assert_eq!(gate.decide(address(3), false, 0, now), Verdict::Retry);
-    gate.release(held.remove(0), now);
-    let _ = ticket(gate.decide(address(2), true, 0, now));
+    let (now, mut admission) = (anchor(), Admission::new(&Limits::default()));
+    let mut held = fill(&mut admission, 511, now);
+    held.push(ticket(admission.decide(address(1), true, 0, now)));
+    assert_eq!(admission.decide(address(2), true, 0, now), AdmissionDecision::Ignore);
+    assert_eq!(admission.decide(address(3), false, 0, now), AdmissionDecision::Retry);
+    admission.release(held.remove(0), now);
+    let _ = ticket(admission.decide(address(2), true, 0, now));
 }
 
 #[test]
 fn connections_at_the_limit_of_peers_leave_no_room_for_another() {
-    let (now, mut gate) = (anchor(), Admission::new(&Limits { peers: 5, ..Limits::default() }));
-    let _ = ticket(gate.decide(address(1), false, 4, now));
+    let (now, mut admission) =
+        (anchor(), Admission::new(&Limits { peers: 5, ..Limits::default() }));
+    let _ = ticket(admission.decide(address(1), false, 4, now));
     for is_proven in [false, true] {
-        assert_eq!(gate.decide(address(1), is_proven, 5, now), Verdict::Refuse);
+        assert_eq!(admission.decide(address(1), is_proven, 5, now), AdmissionDecision::Refuse);
     }
 }
 
 #[test]
 fn forged_addresses_fill_no_table() {
-    let (mut now, mut gate) = (anchor(), Admission::new(&Limits::default()));
+    let (mut now, mut admission) = (anchor(), Admission::new(&Limits::default()));
     let mut held = Vec::new();
     for n in 0..100_000 {
         now += Duration::from_micros(600);
-        if let Verdict::Accept(ticket) = gate.decide(address(n), false, 0, now) {
+        if let AdmissionDecision::Accept(ticket) = admission.decide(address(n), false, 0, now) {
             held.push(ticket);
         }
     }
-    let stats = gate.stats();
+    let stats = admission.stats();
     assert_eq!((held.len(), stats.under_way, stats.sources), (128, 128, 0));
     assert_eq!(stats.retried, 100_000 - 128);
 }
 
 #[test]
 fn a_source_is_remembered_until_its_bucket_is_full() {
-    let (now, mut gate) = (anchor(), Admission::new(&Limits::default()));
-    let ticket = ticket(gate.decide(address(1), true, 0, now));
+    let (now, mut admission) = (anchor(), Admission::new(&Limits::default()));
+    let ticket = ticket(admission.decide(address(1), true, 0, now));
     let full = now + SECOND / 64;
-    gate.release(ticket, full - TICK);
-    assert_eq!(gate.stats().sources, 1);
-    let _ = gate.decide(address(2), false, 0, full - TICK);
-    assert_eq!(gate.stats().sources, 1);
-    let _ = gate.decide(address(2), false, 0, full);
-    assert_eq!(gate.stats().sources, 0);
+    admission.release(ticket, full - TICK);
+    assert_eq!(admission.stats().sources, 1);
+    let _ = admission.decide(address(2), false, 0, full - TICK);
+    assert_eq!(admission.stats().sources, 1);
+    let _ = admission.decide(address(2), false, 0, full);
+    assert_eq!(admission.stats().sources, 0);
 }
 
 #[test]
 fn the_source_that_would_be_forgotten_first_goes_when_there_are_too_many() {
-    let (now, mut gate) = (anchor(), Admission::new(&Limits::default()));
+    let (now, mut admission) = (anchor(), Admission::new(&Limits::default()));
     for n in 0..MAX_SOURCES as u32 {
-        let ticket = ticket(gate.decide(address(n), true, 0, now + TICK * n));
-        gate.release(ticket, now + TICK * n);
+        let ticket = ticket(admission.decide(address(n), true, 0, now + TICK * n));
+        admission.release(ticket, now + TICK * n);
     }
     let (second, later) = (address(1), now + SECOND / 128);
-    assert_eq!(gate.stats().sources, MAX_SOURCES - 1);
+    assert_eq!(admission.stats().sources, MAX_SOURCES - 1);
     for n in 0..200 {
-        let ticket = ticket(gate.decide(address(70_000 + n), true, 0, later));
-        gate.release(ticket, later);
-        assert!(gate.stats().sources < MAX_SOURCES);
+        let ticket = ticket(admission.decide(address(70_000 + n), true, 0, later));
+        admission.release(ticket, later);
+        assert!(admission.stats().sources < MAX_SOURCES);
     }
-    assert!(!gate.sources.contains_key(&Source::of(second)));
-    assert!(gate.sources.contains_key(&Source::of(address(70_199))));
+    assert!(!admission.sources.contains_key(&SourceNetwork::of(second)));
+    assert!(admission.sources.contains_key(&SourceNetwork::of(address(70_199))));
 }
 
 proptest! {
@@ -176,38 +179,38 @@ proptest! {
             handshakes_per_second: 10,
             ..Limits::default()
         };
-        let (mut gate, mut now, mut held) = (Admission::new(&limits), anchor(), Vec::new());
+        let (mut admission, mut now, mut held) = (Admission::new(&limits), anchor(), Vec::new());
         for (who, is_proven, ends, wait) in ops {
             now += Duration::from_millis(wait);
             if ends && !held.is_empty() {
-                gate.release(held.swap_remove(who as usize % held.len()), now);
-            } else if let Verdict::Accept(ticket) = gate.decide(address(who), is_proven, 0, now) {
-                prop_assert_eq!(ticket.0, is_proven.then(|| Source::of(address(who))));
+                admission.release(held.swap_remove(who as usize % held.len()), now);
+            } else if let AdmissionDecision::Accept(ticket) = admission.decide(address(who), is_proven, 0, now) {
+                prop_assert_eq!(ticket.0, is_proven.then(|| SourceNetwork::of(address(who))));
                 held.push(ticket);
             }
-            prop_assert_eq!(gate.stats().under_way, held.len());
+            prop_assert_eq!(admission.stats().under_way, held.len());
             prop_assert!(held.len() <= limits.handshakes);
-            for (source, entry) in &gate.sources {
+            for (source, entry) in &admission.sources {
                 let under_way = held.iter().filter(|ticket| ticket.0 == Some(*source)).count();
                 prop_assert_eq!(entry.under_way, under_way);
                 prop_assert!(under_way <= limits.handshakes_per_source);
-                let is_idle = gate.idle.iter().any(|(_, idle)| idle == source);
+                let is_idle = admission.idle.iter().any(|(_, idle)| idle == source);
                 prop_assert_eq!(is_idle, under_way == 0);
             }
-            prop_assert!(gate.idle.iter().all(|(_, source)| gate.sources.contains_key(source)));
+            prop_assert!(admission.idle.iter().all(|(_, source)| admission.sources.contains_key(source)));
         }
         for ticket in held {
-            gate.release(ticket, now);
+            admission.release(ticket, now);
         }
-        gate.forget(now + 3 * SECOND);
-        prop_assert_eq!((gate.sources.len(), gate.idle.len()), (0, 0));
+        admission.forget(now + 3 * SECOND);
+        prop_assert_eq!((admission.sources.len(), admission.idle.len()), (0, 0));
     }
 }
 
 #[test]
 fn sources_are_addresses_and_ipv6_networks() {
-    use crate::admission::Source;
-    let of = |text: &str| Source::of(text.parse().unwrap());
+    use crate::admission::SourceNetwork;
+    let of = |text: &str| SourceNetwork::of(text.parse().unwrap());
     assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:2"));
     assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
     assert_eq!(of("192.0.2.1"), of("::ffff:192.0.2.1"));

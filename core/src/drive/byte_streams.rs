@@ -33,7 +33,7 @@ const ACCEPTS: usize = 32;
 #[derive(Debug)]
 pub(super) struct ByteStreams {
     awake: Arc<Awake>,
-    streams: BTreeMap<ByteStreamId, Stream>,
+    streams: BTreeMap<ByteStreamId, ByteStream>,
     /// Those that took nothing when they were last written to.
     blocked: BTreeSet<ByteStreamId>,
     accepting: Arc<Sleeper>,
@@ -41,7 +41,7 @@ pub(super) struct ByteStreams {
 }
 
 #[derive(Debug)]
-struct Stream {
+struct ByteStream {
     sleeper: Arc<Sleeper>,
     /// Where it connects to, until it has.
     connecting: Option<SocketAddr>,
@@ -82,7 +82,7 @@ impl Sleeper {
     }
 
     /// Puts it among those that are awake, once.
-    fn rouse(&self) -> bool {
+    fn mark_awake(&self) -> bool {
         if self.is_awake.swap(true, Ordering::AcqRel) {
             return false;
         }
@@ -104,7 +104,7 @@ impl Wake for Sleeper {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        if self.rouse() {
+        if self.mark_awake() {
             let driver = self.awake.lock().driver.clone();
             if let Some(driver) = driver {
                 driver.wake();
@@ -118,7 +118,7 @@ impl ByteStreams {
         let awake = Arc::new(Awake::default());
         let accepting = Sleeper::new(None, &awake);
         // Nobody has asked the listeners yet.
-        accepting.rouse();
+        accepting.mark_awake();
         Self {
             awake,
             streams: BTreeMap::new(),
@@ -172,8 +172,8 @@ impl ByteStreams {
 
     fn add(&mut self, id: ByteStreamId, connecting: Option<SocketAddr>) {
         let sleeper = Sleeper::new(Some(id), &self.awake);
-        sleeper.rouse();
-        self.streams.insert(id, Stream { sleeper, connecting });
+        sleeper.mark_awake();
+        self.streams.insert(id, ByteStream { sleeper, connecting });
     }
 
     /// Returns whether there may be more connections.
@@ -204,7 +204,7 @@ impl ByteStreams {
                     shared.fallback().handle_accept_failed(now);
                 }
             }
-            self.accepting.rouse();
+            self.accepting.mark_awake();
         }
         true
     }
@@ -251,7 +251,7 @@ impl ByteStreams {
             Poll::Ready(Ok(count)) => {
                 let sink = &mut |datagram| inbox.push(datagram);
                 shared.fallback().handle_bytes(id, &self.buffer[..count], now, sink);
-                stream.sleeper.rouse();
+                stream.sleeper.mark_awake();
             }
             Poll::Ready(Err(error)) => {
                 shared.fallback().handle_ended(id, Some(&error.to_string()), now);

@@ -132,7 +132,7 @@ impl<I: Io> Driver<I> {
             inner.driver = Some(cx.waker().clone());
         }
         self.has_left = inner.node.is_shut_down();
-        let is_over = inner.node.has_taken_leave();
+        let is_over = inner.node.is_drained();
         let deadline = inner.node.timer();
         drop(inner);
         let is_blocked = self.send(cx);

@@ -18,7 +18,7 @@ mod wakers;
 pub use crate::node::StreamError;
 pub use driver::{Driver, drive};
 pub use handle::{Events, Handle};
-pub use peer::{Incoming, Peer};
+pub use peer::{IncomingStream, Peer};
 pub use requests::{IncomingRequest, Responder, Response};
 pub use stream::{RecvHalf, SendHalf, Stream};
 pub use tcp_fallback::TcpFallback;

@@ -163,7 +163,7 @@ impl Peer {
     }
 
     /// Returns the next stream that the peer opened; `None` once it is closed.
-    pub async fn accept_stream(&self) -> Option<Incoming> {
+    pub async fn accept_stream(&self) -> Option<IncomingStream> {
         let offer = poll_fn(|cx| {
             let mut inner = self.shared.lock();
             let verdict = match inner.offers.get_mut(&self.id) {
@@ -173,7 +173,7 @@ impl Peer {
             self.or_wait(&mut inner, verdict, Interest::Stream, cx)
         })
         .await?;
-        Some(Incoming { shared: self.shared.clone(), id: Some(offer.0), service: offer.1 })
+        Some(IncomingStream { shared: self.shared.clone(), id: Some(offer.0), service: offer.1 })
     }
 
     /// Makes a request and waits until the first part of its answer has arrived. Without a
@@ -338,19 +338,19 @@ fn closed_because(inner: &Inner, id: PeerId) -> Failure {
 }
 
 /// A stream the peer opened, not accepted yet. Dropping it refuses it.
-pub struct Incoming {
+pub struct IncomingStream {
     shared: Arc<Shared>,
     id: Option<StreamId>,
     service: ServiceName,
 }
 
-impl fmt::Debug for Incoming {
+impl fmt::Debug for IncomingStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Incoming").field("service", &self.service).finish_non_exhaustive()
+        f.debug_struct("IncomingStream").field("service", &self.service).finish_non_exhaustive()
     }
 }
 
-impl Incoming {
+impl IncomingStream {
     /// Returns the service the peer asked for.
     #[must_use]
     pub const fn service(&self) -> &ServiceName {
@@ -384,7 +384,7 @@ impl Incoming {
     }
 }
 
-impl Drop for Incoming {
+impl Drop for IncomingStream {
     fn drop(&mut self) {
         self.answer_no(&Failure::new(Code::Cancelled, "nobody accepted the stream"));
     }

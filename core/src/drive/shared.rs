@@ -181,7 +181,7 @@ impl Inner {
     pub(super) fn end(&mut self, failure: Failure) {
         self.over.get_or_insert(failure);
         self.has_driver_ended = true;
-        self.wakers.wake_everybody();
+        self.wakers.wake_all_tasks();
         for subscriber in self.subscribers.values_mut() {
             if let Some(waker) = subscriber.waker.take() {
                 waker.wake();

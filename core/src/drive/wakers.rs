@@ -129,7 +129,7 @@ impl Wakers {
     }
 
     /// Wakes every task because the driver has ended: no further event will come.
-    pub(super) fn wake_everybody(&mut self) {
+    pub(super) fn wake_all_tasks(&mut self) {
         wake(&mut self.accept);
         for (_, waker) in std::mem::take(&mut self.streams) {
             waker.wake();
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn tasks_that_gave_up_waiting_are_let_go_of_with_the_next_failed_attempt() {
+    fn cancelled_waiters_are_dropped_with_the_next_failed_attempt() {
         let (mut wakers, peer) = (Wakers::default(), PeerId(0));
         let tasks: Vec<_> = (0..100).map(|_| Arc::new(Task)).collect();
         for task in &tasks {

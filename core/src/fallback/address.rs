@@ -11,14 +11,14 @@ const PREFIX: [u16; 3] = [0xfd15, 0x070a, 0x510c];
 /// share a /64, so that what the node grants to each source of handshakes holds for these as well.
 ///
 /// ```
-/// use adit_core::fallback::{carried, is_carried};
-/// assert_eq!(carried(3, 0x10_0002).to_string(), "[fd15:70a:510c:3::10:2]:1");
-/// assert!(is_carried(carried(3, 2)));
-/// assert!(!is_carried("[fd15:70a:510b::2]:1".parse()?));
+/// use adit_core::fallback::{tcp_client_address, is_tcp_client_address};
+/// assert_eq!(tcp_client_address(3, 0x10_0002).to_string(), "[fd15:70a:510c:3::10:2]:1");
+/// assert!(is_tcp_client_address(tcp_client_address(3, 2)));
+/// assert!(!is_tcp_client_address("[fd15:70a:510b::2]:1".parse()?));
 /// # Ok::<(), std::net::AddrParseError>(())
 /// ```
 #[must_use]
-pub(super) fn carried(source: u16, stream: u64) -> SocketAddr {
+pub(super) fn tcp_client_address(source: u16, stream: u64) -> SocketAddr {
     let [a, b, c] = PREFIX;
     let word = |shift: u32| (stream >> shift) as u16;
     (IpAddr::from([a, b, c, source, word(48), word(32), word(16), word(0)]), 1).into()
@@ -26,7 +26,7 @@ pub(super) fn carried(source: u16, stream: u64) -> SocketAddr {
 
 /// Whether an address is that of a client on TCP, as this relay has given it.
 #[must_use]
-pub fn is_carried(address: SocketAddr) -> bool {
+pub fn is_tcp_client_address(address: SocketAddr) -> bool {
     match address.ip() {
         IpAddr::V6(ip) => ip.segments().starts_with(&PREFIX),
         IpAddr::V4(_) => false,
@@ -40,12 +40,12 @@ mod tests {
     #[test]
     fn every_number_has_an_address_of_its_own_within_the_prefix_and_nothing_else_is_in_it() {
         for (source, stream) in [(0, 0), (u16::MAX, u64::MAX), (1, 0), (0, 1)] {
-            assert!(is_carried(carried(source, stream)));
+            assert!(is_tcp_client_address(tcp_client_address(source, stream)));
         }
-        assert_ne!(carried(1, 0), carried(0, 1));
-        assert_ne!(carried(0, 1 << 63), carried(0, 0));
+        assert_ne!(tcp_client_address(1, 0), tcp_client_address(0, 1));
+        assert_ne!(tcp_client_address(0, 1 << 63), tcp_client_address(0, 0));
         for other in ["[fd15:70a:510b::1]:1", "[fd15:70b:510c::1]:1", "253.21.7.10:1"] {
-            assert!(!is_carried(other.parse().unwrap()), "{other}");
+            assert!(!is_tcp_client_address(other.parse().unwrap()), "{other}");
         }
     }
 }

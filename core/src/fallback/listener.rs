@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustls::ServerConfig;
 
-use super::address::carried;
+use super::address::tcp_client_address;
 use super::streams::ByteStreamId;
 
 /// How long no connection is accepted after one could not be: when the system has no more
@@ -68,7 +68,7 @@ pub struct ListenerStats {
 
 /// One client.
 #[derive(Debug, Clone, Copy)]
-struct Client {
+struct FallbackClient {
     stream: ByteStreamId,
     real: SocketAddr,
     number: u64,
@@ -77,7 +77,7 @@ struct Client {
 
 /// A source that has streams.
 #[derive(Debug)]
-struct Source {
+struct SourceStreams {
     number: u16,
     streams: usize,
 }
@@ -96,8 +96,8 @@ pub(super) struct Admitted {
 pub(super) struct Listener {
     pub(super) limits: ListenerLimits,
     pub(super) config: Arc<ServerConfig>,
-    clients: BTreeMap<SocketAddr, Client>,
-    sources: BTreeMap<IpAddr, Source>,
+    clients: BTreeMap<SocketAddr, FallbackClient>,
+    sources: BTreeMap<IpAddr, SourceStreams>,
     /// Those whose handshake is under way, the oldest first.
     opening: BTreeSet<(u64, ByteStreamId)>,
     next_number: u64,
@@ -132,8 +132,8 @@ impl Listener {
         }
         let number = self.next_number;
         self.next_number += 1;
-        let address = carried(self.claim(source), number);
-        self.clients.insert(address, Client { stream, real, number, is_open: false });
+        let address = tcp_client_address(self.claim(source), number);
+        self.clients.insert(address, FallbackClient { stream, real, number, is_open: false });
         self.opening.insert((number, stream));
         let is_beyond = self.opening.len() > self.limits.opening;
         let evicted = self.opening.first().filter(|_| is_beyond).map(|(_, stream)| *stream);
@@ -218,7 +218,7 @@ impl Listener {
                 break;
             }
         }
-        self.sources.insert(source, Source { number: self.next_source, streams: 1 });
+        self.sources.insert(source, SourceStreams { number: self.next_source, streams: 1 });
         self.next_source
     }
 }

@@ -9,11 +9,11 @@ use std::time::Instant;
 use bytes::BytesMut;
 use rustls::crypto::CryptoProvider;
 
-use super::address::is_carried;
+use super::address::is_tcp_client_address;
 use super::listener::{Listener, ListenerLimits, ListenerStats};
-use super::relay::{FallbackStatus, FallbackTarget, Relay, canonical};
+use super::relay::{FallbackRelay, FallbackStatus, FallbackTarget, canonical};
 use super::session::{Disuse, Ended, Session, StreamOutput};
-use super::streams::{ByteStreamId, Owner, StreamAction, Streams};
+use super::streams::{ByteStreamId, FallbackStreams, Owner, StreamAction};
 use super::tls;
 use crate::rng::Rng;
 use crate::timer::{Deadline, Reason, earliest};
@@ -50,8 +50,8 @@ use crate::transmit::{Datagram, Route, Transmit};
 pub struct Fallback {
     provider: Arc<CryptoProvider>,
     rng: Rng,
-    streams: Streams,
-    relays: BTreeMap<SocketAddr, Relay>,
+    streams: FallbackStreams,
+    relays: BTreeMap<SocketAddr, FallbackRelay>,
     listener: Option<Listener>,
     is_finished: bool,
 }
@@ -64,7 +64,7 @@ impl Fallback {
         Self {
             provider,
             rng: Rng::new(seed, "tcp fallback"),
-            streams: Streams::new(),
+            streams: FallbackStreams::new(),
             relays: BTreeMap::new(),
             listener: None,
             is_finished: false,
@@ -78,7 +78,8 @@ impl Fallback {
             Some(relay) => relay.retarget(target),
             None => {
                 let rng = Rng::new(self.rng.seed(), "relay");
-                self.relays.insert(key, Relay::new(target, rng, self.provider.clone(), now));
+                self.relays
+                    .insert(key, FallbackRelay::new(target, rng, self.provider.clone(), now));
             }
         }
     }
@@ -123,7 +124,7 @@ impl Fallback {
     /// Takes note of a batch that came by UDP. Returns whether it is for the node.
     pub fn handle_datagram(&mut self, batch: &Datagram, now: Instant) -> bool {
         // Nobody is there: the source is forged, and its answer would go to a stream.
-        if self.listener.is_some() && is_carried(batch.route.remote) {
+        if self.listener.is_some() && is_tcp_client_address(batch.route.remote) {
             return false;
         }
         if self.relays.is_empty() {
@@ -136,10 +137,11 @@ impl Fallback {
     /// Returns whether the next batch to this address goes by TCP; or else by UDP.
     #[must_use]
     pub fn is_by_tcp(&self, remote: SocketAddr) -> bool {
-        if self.listener.is_some() && is_carried(remote) {
+        if self.listener.is_some() && is_tcp_client_address(remote) {
             return true;
         }
-        !self.relays.is_empty() && self.relays.get(&canonical(remote)).is_some_and(Relay::is_by_tcp)
+        !self.relays.is_empty()
+            && self.relays.get(&canonical(remote)).is_some_and(FallbackRelay::is_by_tcp)
     }
 
     /// Takes a batch that goes by TCP, or notes one that is on its way by UDP. Returns a datagram
@@ -151,7 +153,7 @@ impl Fallback {
         now: Instant,
     ) -> Option<Vec<u8>> {
         let remote = transmit.route.remote;
-        if let Some(listener) = self.listener.as_mut().filter(|_| is_carried(remote)) {
+        if let Some(listener) = self.listener.as_mut().filter(|_| is_tcp_client_address(remote)) {
             let id = listener.stream_of(remote)?;
             self.streams.push_batch(id, payload, transmit.segment_size, now);
             return None;
@@ -330,7 +332,7 @@ impl Fallback {
     /// Returns when [`Fallback::handle_timeout`] is to be called.
     #[must_use]
     pub fn deadline(&self) -> Option<Deadline> {
-        let relays = self.relays.values().filter_map(Relay::deadline);
+        let relays = self.relays.values().filter_map(FallbackRelay::deadline);
         let listener = self.listener.as_ref().and_then(Listener::deadline);
         let own = relays.chain(listener).min().map(|at| (at, Reason::Fallback));
         earliest([own, self.streams.deadline()])

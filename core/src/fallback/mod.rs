@@ -31,7 +31,7 @@ mod switch;
 mod tls;
 mod udp_probe;
 
-pub use address::is_carried;
+pub use address::is_tcp_client_address;
 pub use listener::{ListenerLimits, ListenerStats};
 pub use machine::Fallback;
 pub use relay::{FallbackStatus, FallbackTarget};

@@ -11,14 +11,14 @@ const BURST: usize = 16 * 1024;
 
 /// A bounded queue of records.
 #[derive(Debug)]
-pub(super) struct Queue {
+pub(super) struct RecordQueue {
     limit: usize,
     /// Whole records, back to back.
     bytes: VecDeque<u8>,
     dropped: u64,
 }
 
-impl Queue {
+impl RecordQueue {
     /// Returns an empty queue of at most `limit` bytes.
     pub(super) const fn new(limit: usize) -> Self {
         Self { limit, bytes: VecDeque::new(), dropped: 0 }
@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn a_batch_becomes_records_and_its_last_may_be_shorter() {
-        let mut queue = Queue::new(100);
+        let mut queue = RecordQueue::new(100);
         assert!(queue.push_batch(b"aabbc", Some(2)));
         assert!(queue.push_batch(b"whole", None));
         assert_eq!(queue.take_burst(), b"\0\x02aa\0\x02bb\0\x01c\0\x05whole");
@@ -100,7 +100,7 @@ mod tests {
 
     #[test]
     fn a_full_queue_drops_the_oldest_and_counts_it() {
-        let mut queue = Queue::new(12);
+        let mut queue = RecordQueue::new(12);
         for datagram in [b"1111", b"2222"] {
             queue.push_batch(datagram, None);
         }
@@ -112,19 +112,19 @@ mod tests {
 
     #[test]
     fn what_can_never_fit_is_dropped_alone() {
-        let mut queue = Queue::new(12);
+        let mut queue = RecordQueue::new(12);
         assert!(!queue.push_batch(&[1; 11], None));
         assert_eq!(queue.dropped(), 1);
         queue.push_batch(&[1; 10], None);
         assert_eq!((queue.dropped(), queue.take_burst().len()), (1, 12));
-        let mut roomy = Queue::new(1 << 20);
+        let mut roomy = RecordQueue::new(1 << 20);
         assert!(!roomy.push_batch(&[1; datagram_framing::MAX_LEN + 1], None));
         assert!(roomy.is_empty(), "nothing that is no record");
     }
 
     #[test]
     fn a_burst_is_bounded_and_whole() {
-        let mut queue = Queue::new(1 << 20);
+        let mut queue = RecordQueue::new(1 << 20);
         queue.push_batch(&[7; 40 * 1_200], Some(1_200));
         let mut lengths = Vec::new();
         while !queue.is_empty() {

@@ -1,5 +1,5 @@
 //! One relay of a client: by what its datagrams travel, its byte stream, and what waits for one. It
-//! carries out what [`Switch`] decides.
+//! carries out what [`TransportSwitch`] decides.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use rustls::crypto::CryptoProvider;
 
 use super::session::{Ended, Session};
-use super::streams::{ByteStreamId, Owner, Streams};
-use super::switch::{Action, FallbackState, Heard, Switch};
+use super::streams::{ByteStreamId, FallbackStreams, Owner};
+use super::switch::{FallbackState, Heard, SwitchAction, TransportSwitch};
 use super::tls;
 use super::udp_probe::Trial;
 use crate::rng::Rng;
@@ -33,7 +33,7 @@ const TRIALS: usize = 4;
 /// The longest datagram that TCP carries, unless UDP has carried longer ones. The discovery of the
 /// path's limit would find none in TCP, and UDP would then swallow what it sends. An Ethernet of
 /// 1,500 bytes, less the headers of IPv6 and UDP.
-const USUAL: usize = 1_452;
+const ETHERNET_DATAGRAM: usize = 1_452;
 
 /// One relay and where it takes TCP.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,9 +63,9 @@ pub struct FallbackStatus {
 
 /// One relay.
 #[derive(Debug)]
-pub(super) struct Relay {
+pub(super) struct FallbackRelay {
     target: FallbackTarget,
-    switch: Switch,
+    switch: TransportSwitch,
     rng: Rng,
     provider: Arc<CryptoProvider>,
     stream: Option<ByteStreamId>,
@@ -78,7 +78,7 @@ pub(super) struct Relay {
     since: Instant,
 }
 
-impl Relay {
+impl FallbackRelay {
     pub(super) fn new(
         target: FallbackTarget,
         mut rng: Rng,
@@ -87,14 +87,14 @@ impl Relay {
     ) -> Self {
         Self {
             target,
-            switch: Switch::new(Rng::new(rng.seed(), "backoff")),
+            switch: TransportSwitch::new(Rng::new(rng.seed(), "backoff")),
             rng,
             provider,
             stream: None,
             opened: 0,
             trials: VecDeque::new(),
             kept: VecDeque::new(),
-            longest: USUAL,
+            longest: ETHERNET_DATAGRAM,
             dropped: 0,
             since: now,
         }
@@ -116,7 +116,7 @@ impl Relay {
     }
 
     /// UDP did not take a datagram. Returns whether TCP may, so that the node need not know.
-    pub(super) fn handle_refused(&mut self, streams: &mut Streams, now: Instant) -> bool {
+    pub(super) fn handle_refused(&mut self, streams: &mut FallbackStreams, now: Instant) -> bool {
         self.step(streams, now, |switch| switch.handle_refused(now));
         match self.switch.state() {
             FallbackState::Opening | FallbackState::Opened | FallbackState::Tcp => true,
@@ -130,7 +130,7 @@ impl Relay {
         &mut self,
         transmit: &Transmit,
         payload: &[u8],
-        streams: &mut Streams,
+        streams: &mut FallbackStreams,
         now: Instant,
     ) -> Option<Vec<u8>> {
         let longest = transmit.segment_size.unwrap_or(payload.len());
@@ -143,7 +143,7 @@ impl Relay {
                 streams.push_batch(id, payload, transmit.segment_size, now);
             }
             Some(_) | None if is_by_tcp => self.dropped += 1,
-            Some(_) | None if self.switch.is_doubtful(now) => self.keep(payload, longest),
+            Some(_) | None if self.switch.is_suspect(now) => self.keep(payload, longest),
             Some(_) | None => self.kept.clear(),
         }
         if !self.switch.handle_sent(now) {
@@ -168,7 +168,7 @@ impl Relay {
     pub(super) fn handle_udp(
         &mut self,
         batch: &Datagram,
-        streams: &mut Streams,
+        streams: &mut FallbackStreams,
         now: Instant,
     ) -> bool {
         let size = match batch.segment_size {
@@ -193,14 +193,24 @@ impl Relay {
     }
 
     /// Datagrams came by a stream.
-    pub(super) fn handle_tcp(&mut self, id: ByteStreamId, streams: &mut Streams, now: Instant) {
+    pub(super) fn handle_tcp(
+        &mut self,
+        id: ByteStreamId,
+        streams: &mut FallbackStreams,
+        now: Instant,
+    ) {
         if self.is_current(id) {
             self.step(streams, now, |switch| switch.handle_heard(Heard::Tcp, now));
         }
     }
 
     /// A stream is open.
-    pub(super) fn handle_opened(&mut self, id: ByteStreamId, streams: &mut Streams, now: Instant) {
+    pub(super) fn handle_opened(
+        &mut self,
+        id: ByteStreamId,
+        streams: &mut FallbackStreams,
+        now: Instant,
+    ) {
         if !self.is_current(id) {
             return;
         }
@@ -217,7 +227,7 @@ impl Relay {
         id: ByteStreamId,
         dropped: u64,
         ended: &Ended,
-        streams: &mut Streams,
+        streams: &mut FallbackStreams,
         now: Instant,
     ) {
         if !self.is_current(id) {
@@ -233,7 +243,7 @@ impl Relay {
         });
     }
 
-    pub(super) fn handle_timeout(&mut self, streams: &mut Streams, now: Instant) {
+    pub(super) fn handle_timeout(&mut self, streams: &mut FallbackStreams, now: Instant) {
         while self.deadline().is_some_and(|at| at <= now) {
             self.step(streams, now, |switch| switch.handle_timeout(now));
         }
@@ -244,7 +254,7 @@ impl Relay {
     }
 
     /// Returns how it is reached.
-    pub(super) fn status(&self, streams: &Streams) -> FallbackStatus {
+    pub(super) fn status(&self, streams: &FallbackStreams) -> FallbackStatus {
         let waiting = self.stream.map_or(0, |id| streams.dropped(id));
         FallbackStatus {
             state: self.switch.state(),
@@ -255,7 +265,7 @@ impl Relay {
     }
 
     /// Ends the stream, if there is one.
-    pub(super) fn close(&mut self, streams: &mut Streams, now: Instant) {
+    pub(super) fn close(&mut self, streams: &mut FallbackStreams, now: Instant) {
         if let Some(id) = self.stream.take() {
             self.dropped += streams.dropped(id);
             streams.close(id, now);
@@ -269,9 +279,9 @@ impl Relay {
     /// Lets the switch take one input, and does what it decides.
     fn step(
         &mut self,
-        streams: &mut Streams,
+        streams: &mut FallbackStreams,
         now: Instant,
-        input: impl FnOnce(&mut Switch) -> Option<Action>,
+        input: impl FnOnce(&mut TransportSwitch) -> Option<SwitchAction>,
     ) {
         let before = self.switch.state();
         let action = input(&mut self.switch);
@@ -279,13 +289,13 @@ impl Relay {
             self.since = now;
         }
         match action {
-            Some(Action::Open) => self.open(streams, now),
-            Some(Action::Close) => self.close(streams, now),
+            Some(SwitchAction::Open) => self.open(streams, now),
+            Some(SwitchAction::Close) => self.close(streams, now),
             None => {}
         }
     }
 
-    fn open(&mut self, streams: &mut Streams, now: Instant) {
+    fn open(&mut self, streams: &mut FallbackStreams, now: Instant) {
         self.close(streams, now);
         self.opened += 1;
         let FallbackTarget { relay, tcp, name, pin } = &self.target;

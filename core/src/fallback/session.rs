@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 use bytes::{Buf as _, Bytes, BytesMut};
 use rustls::Connection;
 
-use super::queue::Queue;
-use crate::datagram_framing::Decoder;
+use super::queue::RecordQueue;
+use crate::datagram_framing::DatagramDecoder;
 
 /// Plaintext read in one step: the most that one TLS record holds (RFC 8446 §5.1).
 const CHUNK: usize = 16 * 1024;
@@ -26,7 +26,7 @@ const CHUNK: usize = 16 * 1024;
 pub(super) const STANDSTILL: Duration = Duration::from_secs(30);
 
 /// How long the other side may take to close a stream that this side has finished.
-pub(super) const FAREWELL: Duration = Duration::from_secs(2);
+pub(super) const CLOSING_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Where a stream stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,8 +84,8 @@ pub enum StreamOutput {
 #[derive(Debug)]
 pub(super) struct Session {
     tls: Connection,
-    decoder: Decoder,
-    queue: Queue,
+    decoder: DatagramDecoder,
+    queue: RecordQueue,
     /// TLS bytes that the stream has yet to take.
     out: Bytes,
     phase: Phase,
@@ -122,8 +122,8 @@ impl Session {
         tls.set_buffer_limit(None);
         Self {
             tls,
-            decoder: Decoder::new(),
-            queue: Queue::new(queue),
+            decoder: DatagramDecoder::new(),
+            queue: RecordQueue::new(queue),
             out: Bytes::new(),
             phase,
             until: Some(until),
@@ -208,9 +208,9 @@ impl Session {
         }
     }
 
-    /// Shortens what is left of the stream to [`FAREWELL`].
-    pub(super) fn hurry(&mut self, now: Instant) {
-        let end = now + FAREWELL;
+    /// Shortens what is left of the stream to [`CLOSING_TIMEOUT`].
+    pub(super) fn shorten_closing(&mut self, now: Instant) {
+        let end = now + CLOSING_TIMEOUT;
         self.until = Some(self.until.map_or(end, |until| until.min(end)));
     }
 
@@ -266,7 +266,7 @@ impl Session {
     pub(super) fn handle_shut_down(&mut self, now: Instant) {
         if self.phase == Phase::Draining {
             self.phase = Phase::Finished;
-            let end = now + FAREWELL;
+            let end = now + CLOSING_TIMEOUT;
             self.until = Some(self.until.map_or(end, |until| until.min(end)));
         }
     }

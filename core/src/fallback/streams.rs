@@ -41,14 +41,14 @@ pub(super) enum Owner {
 
 /// What bytes that were read have come to.
 #[derive(Debug)]
-pub(super) struct Progress {
+pub(super) struct ReadProgress {
     pub(super) owner: Owner,
     pub(super) is_opened: bool,
     pub(super) ended: Option<Ended>,
 }
 
 #[derive(Debug)]
-struct Stream {
+struct FallbackStream {
     owner: Owner,
     session: Session,
     is_listed: bool,
@@ -56,8 +56,8 @@ struct Stream {
 
 /// The streams by their ids.
 #[derive(Debug)]
-pub(super) struct Streams {
-    streams: BTreeMap<ByteStreamId, Stream>,
+pub(super) struct FallbackStreams {
+    streams: BTreeMap<ByteStreamId, FallbackStream>,
     /// Those that may have something to write, each once, in turn.
     writable: VecDeque<ByteStreamId>,
     timers: Timers<ByteStreamId>,
@@ -65,7 +65,7 @@ pub(super) struct Streams {
     next: u64,
 }
 
-impl Streams {
+impl FallbackStreams {
     pub(super) const fn new() -> Self {
         Self {
             streams: BTreeMap::new(),
@@ -98,7 +98,7 @@ impl Streams {
 
     /// Adds a stream that is connected already.
     pub(super) fn insert(&mut self, id: ByteStreamId, owner: Owner, session: Session) {
-        self.streams.insert(id, Stream { owner, session, is_listed: false });
+        self.streams.insert(id, FallbackStream { owner, session, is_listed: false });
         self.settle(id);
     }
 
@@ -145,7 +145,7 @@ impl Streams {
         bytes: &[u8],
         now: Instant,
         datagrams: &mut Vec<BytesMut>,
-    ) -> Option<Progress> {
+    ) -> Option<ReadProgress> {
         let stream = self.streams.get_mut(&id)?;
         let owner = stream.owner;
         let (is_opened, ended) = match stream.session.handle_bytes(bytes, now, datagrams) {
@@ -154,7 +154,7 @@ impl Streams {
         };
         self.mark_writable(id);
         self.settle(id);
-        Some(Progress { owner, is_opened, ended })
+        Some(ReadProgress { owner, is_opened, ended })
     }
 
     pub(super) fn push_batch(
@@ -213,7 +213,7 @@ impl Streams {
         for id in all {
             self.close(id, now);
             if let Some(stream) = self.streams.get_mut(&id) {
-                stream.session.hurry(now);
+                stream.session.shorten_closing(now);
                 self.settle(id);
             }
         }

@@ -1,6 +1,6 @@
 //! What carries the datagrams to one relay: UDP, or TCP while UDP is blocked.
 //!
-//! It decides when UDP is doubted, when a TCP stream is opened and closed, and which of the two the
+//! It decides when UDP is suspected, when a TCP stream is opened and closed, and which of the two the
 //! next datagram takes. It never sends, never opens, and never looks into a datagram: the connection
 //! above it sees one address and lives through every change, as it does through a change of network
 //! (RFC 9000 §9).
@@ -25,7 +25,7 @@
 //!
 //! While TCP carries, only an answered [`Trial`](super::Trial) proves UDP: it shows that both directions work
 //! without moving the connection there. A middlebox that answers trials and swallows the rest costs
-//! [`PROOF`] at a time, less and less often.
+//! [`CONFIRM_TIMEOUT`] at a time, less and less often.
 //!
 //! Source: docs/protocol.md, "TCP fallback".
 
@@ -49,33 +49,33 @@ pub(super) const ACKNOWLEDGING: Duration = Duration::from_millis(250);
 
 /// How long something may be unanswered before what follows is kept for a stream: by then its sender
 /// has used up its window, and what it sends is a probe from time to time (RFC 9002 §6.2).
-pub(super) const DOUBT: Duration = Duration::from_millis(500);
+pub(super) const SUSPECT_AFTER: Duration = Duration::from_millis(500);
 
 /// How soon UDP has to be heard after it was chosen again.
-pub(super) const PROOF: Duration = Duration::from_secs(2);
+pub(super) const CONFIRM_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long the TCP stream stays open for what is under way in it after UDP was chosen again.
 pub(super) const LINGER: Duration = Duration::from_secs(3);
 
 /// How long a stream may be open and nothing be heard, before it is opened anew.
-pub(super) const STUCK: Duration = Duration::from_secs(10);
+pub(super) const OPENED_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The least time between two trials before TCP carries: the answer makes the stream needless.
-pub(super) const TRIAL_SOON: Duration = Duration::from_secs(1);
+pub(super) const OPENING_TRIAL_GAP: Duration = Duration::from_secs(1);
 
 /// The least time between two trials while TCP carries: 1,200 bytes per keep-alive of the connection.
-/// It doubles whenever UDP failed within [`STEADY`] of being chosen again.
+/// It doubles whenever UDP failed within [`STABLE_AFTER`] of being chosen again.
 pub(super) const TRIAL_GAP: Duration = Duration::from_secs(10);
 
 /// The longest that [`TRIAL_GAP`] becomes.
 pub(super) const LONGEST_GAP: Duration = Duration::from_secs(300);
 
 /// How long UDP has to work for its earlier failures to be forgotten.
-pub(super) const STEADY: Duration = Duration::from_secs(60);
+pub(super) const STABLE_AFTER: Duration = Duration::from_secs(60);
 
 /// Without anything to send for so long, the stream is closed: the node has given up this relay, or
 /// waits longer than it does between two attempts.
-pub(super) const REST: Duration = Duration::from_secs(90);
+pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// Where things stand with one relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -107,8 +107,8 @@ pub(super) enum Heard {
 
 /// What is to be done with the TCP stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Action {
-    /// Open one; report [`Switch::handle_up`] or [`Switch::handle_down`] in the end.
+pub(super) enum SwitchAction {
+    /// Open one; report [`TransportSwitch::handle_up`] or [`TransportSwitch::handle_down`] in the end.
     Open,
     /// Close it, or stop opening it; nothing is reported of it any more.
     Close,
@@ -116,7 +116,7 @@ pub(super) enum Action {
 
 /// The decisions for one relay.
 #[derive(Debug, Clone)]
-pub(super) struct Switch {
+pub(super) struct TransportSwitch {
     state: FallbackState,
     /// When the state ends by itself.
     until: Option<Instant>,
@@ -137,11 +137,11 @@ pub(super) struct Switch {
     backoff: Backoff,
 }
 
-impl Switch {
+impl TransportSwitch {
     /// A relay to which nothing was sent, with jitter from this generator.
     #[must_use]
     pub(super) fn new(rng: Rng) -> Self {
-        let delays = backoff::Config::builder().initial(Duration::from_millis(500)).build();
+        let delays = backoff::BackoffConfig::builder().initial(Duration::from_millis(500)).build();
         Self {
             state: FallbackState::Udp,
             until: None,
@@ -179,20 +179,22 @@ impl Switch {
     /// Whether what is sent now by UDP may well be lost: it is worth keeping for a stream that may
     /// follow. By then it is little, a handshake's first flight or probes.
     #[must_use]
-    pub(super) fn is_doubtful(&self, now: Instant) -> bool {
+    pub(super) fn is_suspect(&self, now: Instant) -> bool {
         match self.state {
             FallbackState::Udp => {
-                !self.is_known || self.unanswered.is_some_and(|at| is_over(at, DOUBT, now))
+                !self.is_known || self.unanswered.is_some_and(|at| is_over(at, SUSPECT_AFTER, now))
             }
             FallbackState::Opening | FallbackState::Waiting => true,
             FallbackState::Leaving | FallbackState::Opened | FallbackState::Tcp => false,
         }
     }
 
-    /// A datagram was sent by what [`Switch::is_by_tcp`] said. Says whether a [`Trial`](super::Trial) is to be sent
+    /// A datagram was sent by what [`TransportSwitch::is_by_tcp`] said. Says whether a [`Trial`](super::Trial) is to be sent
     /// along by UDP.
     pub(super) fn handle_sent(&mut self, now: Instant) -> bool {
-        if self.state == FallbackState::Udp && self.sent.is_some_and(|at| is_over(at, REST, now)) {
+        if self.state == FallbackState::Udp
+            && self.sent.is_some_and(|at| is_over(at, IDLE_TIMEOUT, now))
+        {
             self.forget();
         }
         self.sent = Some(now);
@@ -201,7 +203,9 @@ impl Switch {
         }
         let gap = match self.state {
             FallbackState::Udp | FallbackState::Leaving => return false,
-            FallbackState::Opening | FallbackState::Waiting | FallbackState::Opened => TRIAL_SOON,
+            FallbackState::Opening | FallbackState::Waiting | FallbackState::Opened => {
+                OPENING_TRIAL_GAP
+            }
             FallbackState::Tcp => self.gap(),
         };
         let is_due = self.next_trial.is_none_or(|at| at <= now);
@@ -212,7 +216,7 @@ impl Switch {
     }
 
     /// UDP refused to send: a local firewall, or no route.
-    pub(super) fn handle_refused(&mut self, now: Instant) -> Option<Action> {
+    pub(super) fn handle_refused(&mut self, now: Instant) -> Option<SwitchAction> {
         match self.state {
             FallbackState::Udp | FallbackState::Leaving => self.on_silence(now),
             FallbackState::Opening
@@ -223,7 +227,7 @@ impl Switch {
     }
 
     /// Something was heard from the relay.
-    pub(super) fn handle_heard(&mut self, heard: Heard, now: Instant) -> Option<Action> {
+    pub(super) fn handle_heard(&mut self, heard: Heard, now: Instant) -> Option<SwitchAction> {
         match (self.state, heard) {
             (FallbackState::Udp | FallbackState::Leaving, Heard::Udp) => {
                 self.is_known = true;
@@ -235,7 +239,7 @@ impl Switch {
                 self.on_heard(now);
                 self.left = Some(now);
                 self.move_to(FallbackState::Udp, None);
-                Some(Action::Close)
+                Some(SwitchAction::Close)
             }
             (FallbackState::Opened, Heard::Udp)
             | (FallbackState::Opened | FallbackState::Tcp, Heard::Trial) => {
@@ -268,14 +272,14 @@ impl Switch {
     }
 
     /// The stream is open.
-    pub(super) fn handle_up(&mut self, now: Instant) -> Option<Action> {
+    pub(super) fn handle_up(&mut self, now: Instant) -> Option<SwitchAction> {
         match self.state {
             FallbackState::Opening => {
                 self.up = Some(now);
-                self.move_to(FallbackState::Opened, Some(now + STUCK));
+                self.move_to(FallbackState::Opened, Some(now + OPENED_TIMEOUT));
                 None
             }
-            FallbackState::Udp | FallbackState::Waiting => Some(Action::Close),
+            FallbackState::Udp | FallbackState::Waiting => Some(SwitchAction::Close),
             FallbackState::Leaving | FallbackState::Opened | FallbackState::Tcp => None,
         }
     }
@@ -291,12 +295,12 @@ impl Switch {
         }
     }
 
-    /// Time has passed. Call it again while [`Switch::deadline`] is not later than `now`.
-    pub(super) fn handle_timeout(&mut self, now: Instant) -> Option<Action> {
+    /// Time has passed. Call it again while [`TransportSwitch::deadline`] is not later than `now`.
+    pub(super) fn handle_timeout(&mut self, now: Instant) -> Option<SwitchAction> {
         if self.rest().is_some_and(|at| at <= now) {
             self.forget();
             self.move_to(FallbackState::Udp, None);
-            return Some(Action::Close);
+            return Some(SwitchAction::Close);
         }
         if self.silence().is_some_and(|at| at <= now) {
             return self.on_silence(now);
@@ -307,21 +311,21 @@ impl Switch {
         match self.state {
             FallbackState::Leaving => {
                 self.move_to(FallbackState::Udp, None);
-                Some(Action::Close)
+                Some(SwitchAction::Close)
             }
             FallbackState::Waiting => {
                 self.move_to(FallbackState::Opening, None);
-                Some(Action::Open)
+                Some(SwitchAction::Open)
             }
             FallbackState::Opened => {
                 self.on_lost(now);
-                Some(Action::Close)
+                Some(SwitchAction::Close)
             }
             FallbackState::Udp | FallbackState::Opening | FallbackState::Tcp => None,
         }
     }
 
-    /// When [`Switch::handle_timeout`] is to be called.
+    /// When [`TransportSwitch::handle_timeout`] is to be called.
     #[must_use]
     pub(super) fn deadline(&self) -> Option<Instant> {
         [self.rest(), self.silence(), self.until].into_iter().flatten().min()
@@ -334,7 +338,7 @@ impl Switch {
             | FallbackState::Opening
             | FallbackState::Waiting
             | FallbackState::Opened
-            | FallbackState::Tcp => self.sent.map(|at| at + REST),
+            | FallbackState::Tcp => self.sent.map(|at| at + IDLE_TIMEOUT),
         }
     }
 
@@ -343,7 +347,7 @@ impl Switch {
         let allowed = match self.state {
             FallbackState::Udp if !self.is_known => FIRST_SILENCE,
             FallbackState::Udp | FallbackState::Tcp => SILENCE,
-            FallbackState::Leaving => PROOF,
+            FallbackState::Leaving => CONFIRM_TIMEOUT,
             FallbackState::Opening | FallbackState::Waiting | FallbackState::Opened => return None,
         };
         self.unanswered.map(|at| at + allowed)
@@ -355,10 +359,10 @@ impl Switch {
     }
 
     /// What carries is not heard.
-    fn on_silence(&mut self, now: Instant) -> Option<Action> {
+    fn on_silence(&mut self, now: Instant) -> Option<SwitchAction> {
         match self.state {
             FallbackState::Udp | FallbackState::Leaving => {
-                let has_relapsed = self.left.is_some_and(|at| !is_over(at, STEADY, now));
+                let has_relapsed = self.left.is_some_and(|at| !is_over(at, STABLE_AFTER, now));
                 self.relapses = if has_relapsed { self.relapses.saturating_add(1) } else { 0 };
                 self.next_trial = has_relapsed.then(|| now + self.gap());
             }
@@ -367,15 +371,15 @@ impl Switch {
         }
         if self.state == FallbackState::Udp {
             self.move_to(FallbackState::Opening, None);
-            return Some(Action::Open);
+            return Some(SwitchAction::Open);
         }
-        self.move_to(FallbackState::Opened, Some(now + STUCK));
+        self.move_to(FallbackState::Opened, Some(now + OPENED_TIMEOUT));
         None
     }
 
     /// There is no stream.
     fn on_lost(&mut self, now: Instant) {
-        let has_lasted = self.up.take().is_some_and(|at| is_over(at, STUCK, now));
+        let has_lasted = self.up.take().is_some_and(|at| is_over(at, OPENED_TIMEOUT, now));
         self.failures = if has_lasted { 1 } else { self.failures.saturating_add(1) };
         if self.relapses == 0 {
             self.next_trial = None;

@@ -56,7 +56,7 @@ pub(super) fn connect(
     let mut config = ClientConfig::builder_with_details(provider.clone(), Arc::new(NoTime))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Pinned { pin, provider }))
+        .with_custom_certificate_verifier(Arc::new(PinnedKeyVerifier { pin, provider }))
         .with_no_client_auth();
     config.resumption = rustls::client::Resumption::disabled();
     let name = ServerName::try_from(name.to_owned()).unwrap_or_else(|_| ServerName::from(address));
@@ -75,12 +75,12 @@ impl TimeProvider for NoTime {
 
 /// Checks the key alone: neither names, nor times, nor who signed.
 #[derive(Debug)]
-struct Pinned {
+struct PinnedKeyVerifier {
     pin: Option<KeyDigest>,
     provider: Arc<CryptoProvider>,
 }
 
-impl ServerCertVerifier for Pinned {
+impl ServerCertVerifier for PinnedKeyVerifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,

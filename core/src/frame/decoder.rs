@@ -19,12 +19,12 @@ const FIRST_ALLOCATION: usize = 64;
 /// gathered in memory that grows with what has arrived: at most twice that, and never more than the
 /// frame declares. So a peer must send every byte of the memory that it uses, and many tiny chunks
 /// do not keep alive the packets that carried them.
-pub struct Decoder {
+pub struct FrameDecoder {
     limit: usize,
-    state: State,
+    state: DecoderState,
 }
 
-enum State {
+enum DecoderState {
     /// Fewer than five bytes of a header, none at a frame boundary.
     Header { bytes: [u8; HEADER_LEN], filled: usize },
     /// A whole header and less than its payload.
@@ -33,9 +33,9 @@ enum State {
     Failed(DecodeError),
 }
 
-const BOUNDARY: State = State::Header { bytes: [0; HEADER_LEN], filled: 0 };
+const BOUNDARY: DecoderState = DecoderState::Header { bytes: [0; HEADER_LEN], filled: 0 };
 
-impl Decoder {
+impl FrameDecoder {
     /// Returns a decoder that takes payloads of up to [`MAX_PAYLOAD`] bytes.
     #[must_use]
     pub const fn new() -> Self {
@@ -57,17 +57,17 @@ impl Decoder {
     /// # Errors
     /// The peer's error. Every later call returns the same error and takes no bytes.
     pub fn poll_frame(&mut self, chunk: &mut Bytes) -> Result<Option<Frame>, DecodeError> {
-        if let State::Header { bytes, filled } = &mut self.state {
+        if let DecoderState::Header { bytes, filled } = &mut self.state {
             let Some(bytes) = take_header(bytes, filled, chunk) else { return Ok(None) };
             self.state = match Header::decode(bytes, self.limit) {
-                Ok(header) => State::Payload { header, received: Vec::new() },
-                Err(error) => State::Failed(error),
+                Ok(header) => DecoderState::Payload { header, received: Vec::new() },
+                Err(error) => DecoderState::Failed(error),
             };
         }
         match &mut self.state {
-            State::Header { .. } => Ok(None),
-            State::Failed(error) => Err(*error),
-            State::Payload { header, received } => {
+            DecoderState::Header { .. } => Ok(None),
+            DecoderState::Failed(error) => Err(*error),
+            DecoderState::Payload { header, received } => {
                 let kind = header.kind;
                 let payload = take_payload(header.length as usize, received, chunk);
                 Ok(payload.map(|payload| {
@@ -82,8 +82,8 @@ impl Decoder {
     #[must_use]
     pub const fn header(&self) -> Option<Header> {
         match &self.state {
-            State::Payload { header, .. } => Some(*header),
-            State::Header { .. } | State::Failed(_) => None,
+            DecoderState::Payload { header, .. } => Some(*header),
+            DecoderState::Header { .. } | DecoderState::Failed(_) => None,
         }
     }
 
@@ -93,11 +93,11 @@ impl Decoder {
     #[must_use]
     pub const fn wanted(&self) -> usize {
         match &self.state {
-            State::Header { filled, .. } => HEADER_LEN.saturating_sub(*filled),
-            State::Payload { header, received } => {
+            DecoderState::Header { filled, .. } => HEADER_LEN.saturating_sub(*filled),
+            DecoderState::Payload { header, received } => {
                 (header.length as usize).saturating_sub(received.len())
             }
-            State::Failed(_) => 0,
+            DecoderState::Failed(_) => 0,
         }
     }
 
@@ -107,9 +107,9 @@ impl Decoder {
     #[must_use]
     pub const fn buffered(&self) -> usize {
         match &self.state {
-            State::Header { filled, .. } => *filled,
-            State::Payload { received, .. } => HEADER_LEN.saturating_add(received.len()),
-            State::Failed(_) => 0,
+            DecoderState::Header { filled, .. } => *filled,
+            DecoderState::Payload { received, .. } => HEADER_LEN.saturating_add(received.len()),
+            DecoderState::Failed(_) => 0,
         }
     }
 
@@ -118,23 +118,23 @@ impl Decoder {
     #[must_use]
     pub const fn capacity(&self) -> usize {
         match &self.state {
-            State::Payload { received, .. } => received.capacity(),
-            State::Header { .. } | State::Failed(_) => 0,
+            DecoderState::Payload { received, .. } => received.capacity(),
+            DecoderState::Header { .. } | DecoderState::Failed(_) => 0,
         }
     }
 }
 
-impl Default for Decoder {
+impl Default for FrameDecoder {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl fmt::Debug for Decoder {
+impl fmt::Debug for FrameDecoder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let failed = match &self.state {
-            State::Failed(error) => Some(error),
-            State::Header { .. } | State::Payload { .. } => None,
+            DecoderState::Failed(error) => Some(error),
+            DecoderState::Header { .. } | DecoderState::Payload { .. } => None,
         };
         f.debug_struct("Decoder")
             .field("limit", &self.limit)

@@ -7,7 +7,7 @@
 //! (docs/protocol.md, "Frames").
 //!
 //! ```
-//! use adit_core::frame::{self, Decoder};
+//! use adit_core::frame::{self, FrameDecoder};
 //! use bytes::BytesMut;
 //!
 //! let mut wire = BytesMut::new();
@@ -15,7 +15,7 @@
 //! frame::encode(0x02, b"second", &mut wire)?;
 //!
 //! let mut chunk = wire.freeze();
-//! let mut decoder = Decoder::new();
+//! let mut decoder = FrameDecoder::new();
 //! while let Some(frame) = decoder.poll_frame(&mut chunk)? {
 //!     println!("{:#04x}: {} bytes", frame.kind, frame.payload.len());
 //! }
@@ -34,7 +34,7 @@ use std::fmt;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-pub use decoder::Decoder;
+pub use decoder::FrameDecoder;
 
 /// Bytes before every payload: the kind and the length.
 pub const HEADER_LEN: usize = 5;

@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 
-use super::{DecodeError, Decoder, Frame, HEADER_LEN, Header, MAX_PAYLOAD, TooLarge};
+use super::{DecodeError, Frame, FrameDecoder, HEADER_LEN, Header, MAX_PAYLOAD, TooLarge};
 use super::{encode, encode_header, encode_with};
 
 const REGRESSIONS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../proptest-regressions/frame.txt");
@@ -59,7 +59,7 @@ fn a_header_at_the_limit_is_taken_and_one_past_it_refused() {
 
 #[test]
 fn a_declared_length_alone_allocates_nothing() {
-    let mut decoder = Decoder::new();
+    let mut decoder = FrameDecoder::new();
     let mut header = Bytes::from_static(&[1, 0x00, 0xa0, 0x00, 0x00]);
     assert_eq!(decoder.poll_frame(&mut header), Ok(None));
     assert_eq!((decoder.buffered(), decoder.capacity()), (HEADER_LEN, 0));
@@ -69,7 +69,7 @@ fn a_declared_length_alone_allocates_nothing() {
 
 #[test]
 fn a_length_of_four_gibibytes_poisons_the_decoder_for_good() {
-    let mut decoder = Decoder::new();
+    let mut decoder = FrameDecoder::new();
     let mut chunk = Bytes::from_static(&[1, 0xff, 0xff, 0xff, 0xff, 1, 0, 0, 0, 0]);
     let refused = Err(DecodeError::TooLarge { declared: u32::MAX });
     assert_eq!(decoder.poll_frame(&mut chunk), refused);
@@ -83,11 +83,11 @@ fn a_length_of_four_gibibytes_poisons_the_decoder_for_good() {
 #[test]
 fn a_smaller_limit_holds_and_a_larger_one_does_not_lift_the_maximum() {
     let mut chunk = Bytes::from_static(&[1, 0, 0, 0, 4, 1, 2, 3, 4, 1, 0, 0, 0, 5]);
-    let mut decoder = Decoder::with_limit(4);
+    let mut decoder = FrameDecoder::with_limit(4);
     assert_eq!(decoder.poll_frame(&mut chunk).unwrap().unwrap().payload.len(), 4);
     assert_eq!(decoder.poll_frame(&mut chunk), Err(DecodeError::TooLarge { declared: 5 }));
 
-    let mut decoder = Decoder::with_limit(usize::MAX);
+    let mut decoder = FrameDecoder::with_limit(usize::MAX);
     let mut chunk = Bytes::from_static(&[1, 0x00, 0xa0, 0x00, 0x01]);
     let declared = MAX_PAYLOAD as u32 + 1;
     assert_eq!(decoder.poll_frame(&mut chunk), Err(DecodeError::TooLarge { declared }));
@@ -99,7 +99,7 @@ fn a_frame_within_one_chunk_is_not_copied() {
     encode(1, b"first", &mut wire).unwrap();
     encode(2, b"second", &mut wire).unwrap();
     let whole = wire.freeze();
-    let (mut decoder, mut chunk) = (Decoder::new(), whole.clone());
+    let (mut decoder, mut chunk) = (FrameDecoder::new(), whole.clone());
     for at in [HEADER_LEN, HEADER_LEN + 5 + HEADER_LEN] {
         let frame = decoder.poll_frame(&mut chunk).unwrap().unwrap();
         assert_eq!(frame.payload.as_ptr(), whole[at..].as_ptr());
@@ -115,7 +115,7 @@ fn ten_mebibytes_in_chunks_of_one_byte_are_gathered_with_few_allocations() {
     let mut wire = BytesMut::new();
     encode(1, &vec![0xa5; MAX_PAYLOAD], &mut wire).unwrap();
     let mut wire = wire.freeze();
-    let (mut decoder, mut allocations, mut last) = (Decoder::new(), 0, 0);
+    let (mut decoder, mut allocations, mut last) = (FrameDecoder::new(), 0, 0);
     let frame = loop {
         assert!(!wire.is_empty(), "the frame never ends");
         if let Some(frame) = decoder.poll_frame(&mut wire.split_to(1)).unwrap() {
@@ -135,7 +135,7 @@ fn ten_mebibytes_in_chunks_of_one_byte_are_gathered_with_few_allocations() {
 fn debug_shows_no_payload() {
     let frame = Frame { kind: 0x12, payload: Bytes::from_static(b"secret") };
     assert_eq!(format!("{frame:?}"), "Frame { kind: 0x12, payload: 6 bytes }");
-    let mut decoder = Decoder::new();
+    let mut decoder = FrameDecoder::new();
     let _ = decoder.poll_frame(&mut Bytes::from_static(b"\x01\0\0\0\x09secret"));
     assert_eq!(format!("{decoder:?}"), "Decoder { limit: 10485760, buffered: 11, failed: None }");
 }
@@ -152,7 +152,7 @@ proptest! {
         cuts in proptest::collection::vec(0usize..300, 0..40),
     ) {
         let mut wire = wire_of(&frames).freeze();
-        let (mut decoder, mut seen) = (Decoder::new(), Vec::new());
+        let (mut decoder, mut seen) = (FrameDecoder::new(), Vec::new());
         for cut in cuts.into_iter().chain([usize::MAX]) {
             let mut chunk = wire.split_to(cut.min(wire.len()));
             seen.extend(drain(&mut decoder, &mut chunk).unwrap());
@@ -162,7 +162,7 @@ proptest! {
     }
 
     #[test]
-    fn a_stream_cut_short_gives_the_whole_frames_and_says_that_more_was_begun(
+    fn a_truncated_stream_yields_whole_frames_and_an_error(
         frames in proptest::collection::vec(frame(), 1..4),
         cut in any::<prop::sample::Index>(),
     ) {
@@ -175,7 +175,7 @@ proptest! {
         let whole = ends.iter().filter(|end| **end <= cut).count();
         let boundary = if whole == 0 { 0 } else { ends[whole - 1] };
 
-        let mut decoder = Decoder::new();
+        let mut decoder = FrameDecoder::new();
         let seen = drain(&mut decoder, &mut wire.freeze().slice(..cut)).unwrap();
         prop_assert_eq!(&seen[..], &frames[..whole]);
         prop_assert_eq!(decoder.buffered(), cut - boundary);
@@ -187,7 +187,7 @@ proptest! {
         size in 1usize..40,
         limit in 0usize..600,
     ) {
-        let (mut decoder, mut taken) = (Decoder::with_limit(limit), 0);
+        let (mut decoder, mut taken) = (FrameDecoder::with_limit(limit), 0);
         for piece in bytes.chunks(size) {
             let mut chunk = Bytes::copy_from_slice(piece);
             loop {
@@ -228,7 +228,7 @@ fn wire_of(frames: &[Frame]) -> BytesMut {
     wire
 }
 
-fn drain(decoder: &mut Decoder, chunk: &mut Bytes) -> Result<Vec<Frame>, DecodeError> {
+fn drain(decoder: &mut FrameDecoder, chunk: &mut Bytes) -> Result<Vec<Frame>, DecodeError> {
     let mut frames = Vec::new();
     while let Some(frame) = decoder.poll_frame(chunk)? {
         frames.push(frame);

@@ -7,13 +7,13 @@ use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence::Direct;
 use std::fmt::Write as _;
 
-const EVENTS: [Event; 6] = [
-    Event::Connect,
-    Event::Connected,
-    Event::Lost,
-    Event::AttemptFailed,
-    Event::Fail,
-    Event::Disconnect,
+const EVENTS: [LifecycleEvent; 6] = [
+    LifecycleEvent::Connect,
+    LifecycleEvent::Connected,
+    LifecycleEvent::Lost,
+    LifecycleEvent::AttemptFailed,
+    LifecycleEvent::Fail,
+    LifecycleEvent::Disconnect,
 ];
 
 #[test]
@@ -85,11 +85,14 @@ fn a_latency_is_kept_only_while_connected() {
         let mut lifecycle = Lifecycle { state: state.clone() };
         lifecycle.set_latency(Duration::from_millis(7));
         match state.kind() {
-            Kind::Connected => {
+            StateKind::Connected => {
                 let latency = Some(Duration::from_millis(7));
                 assert_eq!(lifecycle.state, State::Connected { since: now, latency });
             }
-            Kind::Disconnected | Kind::Connecting | Kind::Reconnecting | Kind::Failed => {
+            StateKind::Disconnected
+            | StateKind::Connecting
+            | StateKind::Reconnecting
+            | StateKind::Failed => {
                 assert_eq!(lifecycle.state, state);
             }
         }
@@ -125,11 +128,11 @@ fn states_and_transitions_have_a_form_for_json() {
 fn a_view_from_before_the_state_shows_no_age() {
     let now = anchor();
     let state = State::Connecting { since: now + Duration::from_secs(1) };
-    assert_eq!(state.view(now), View::Connecting { age_ms: 0 });
+    assert_eq!(state.view(now), StateView::Connecting { age_ms: 0 });
 }
 
 #[test]
-fn a_refusal_says_what_was_asked_and_where() {
+fn a_refusal_names_the_event_and_the_state() {
     let refused = Lifecycle::default().fail(failure(), anchor()).unwrap_err();
     assert_eq!(refused.to_string(), "fail is not possible while disconnected");
 }
@@ -161,25 +164,25 @@ proptest! {
                 Err(_) => prop_assert_eq!(&before, lifecycle.state()),
             }
         }
-        if lifecycle.state().kind() != Kind::Disconnected {
+        if lifecycle.state().kind() != StateKind::Disconnected {
             prop_assert!(lifecycle.disconnect(now).is_ok(), "stop is one step from anywhere");
         }
     }
 }
 
-const LEGAL: [(Kind, Kind); 12] = [
-    (Kind::Disconnected, Kind::Connecting),
-    (Kind::Connecting, Kind::Connected),
-    (Kind::Connecting, Kind::Failed),
-    (Kind::Connecting, Kind::Disconnected),
-    (Kind::Connected, Kind::Reconnecting),
-    (Kind::Connected, Kind::Disconnected),
-    (Kind::Reconnecting, Kind::Connected),
-    (Kind::Reconnecting, Kind::Reconnecting),
-    (Kind::Reconnecting, Kind::Failed),
-    (Kind::Reconnecting, Kind::Disconnected),
-    (Kind::Failed, Kind::Connecting),
-    (Kind::Failed, Kind::Disconnected),
+const LEGAL: [(StateKind, StateKind); 12] = [
+    (StateKind::Disconnected, StateKind::Connecting),
+    (StateKind::Connecting, StateKind::Connected),
+    (StateKind::Connecting, StateKind::Failed),
+    (StateKind::Connecting, StateKind::Disconnected),
+    (StateKind::Connected, StateKind::Reconnecting),
+    (StateKind::Connected, StateKind::Disconnected),
+    (StateKind::Reconnecting, StateKind::Connected),
+    (StateKind::Reconnecting, StateKind::Reconnecting),
+    (StateKind::Reconnecting, StateKind::Failed),
+    (StateKind::Reconnecting, StateKind::Disconnected),
+    (StateKind::Failed, StateKind::Connecting),
+    (StateKind::Failed, StateKind::Disconnected),
 ];
 
 fn failure() -> Failure {
@@ -203,14 +206,18 @@ fn states(now: Instant) -> [State; 5] {
     ]
 }
 
-fn apply(lifecycle: &mut Lifecycle, event: Event, now: Instant) -> Result<Transition, Refused> {
+fn apply(
+    lifecycle: &mut Lifecycle,
+    event: LifecycleEvent,
+    now: Instant,
+) -> Result<Transition, Refused> {
     match event {
-        Event::Connect => lifecycle.connect(now),
-        Event::Connected => lifecycle.connected(now),
-        Event::Lost => lifecycle.lost(failure(), 1, now),
-        Event::AttemptFailed => lifecycle.attempt_failed(failure(), now),
-        Event::Fail => lifecycle.fail(failure(), now),
-        Event::Disconnect => lifecycle.disconnect(now),
+        LifecycleEvent::Connect => lifecycle.connect(now),
+        LifecycleEvent::Connected => lifecycle.connected(now),
+        LifecycleEvent::Lost => lifecycle.lost(failure(), 1, now),
+        LifecycleEvent::AttemptFailed => lifecycle.attempt_failed(failure(), now),
+        LifecycleEvent::Fail => lifecycle.fail(failure(), now),
+        LifecycleEvent::Disconnect => lifecycle.disconnect(now),
     }
 }
 
@@ -238,13 +245,13 @@ fn a_view_serialises_with_its_age() -> Result<(), Refused> {
 
 #[test]
 fn a_peer_that_connects() -> Result<(), Refused> {
-    use crate::lifecycle::{Event, Kind, Lifecycle};
+    use crate::lifecycle::{Lifecycle, LifecycleEvent, StateKind};
     use std::time::Instant;
     let now = Instant::now();
     let mut lifecycle = Lifecycle::new();
-    assert_eq!(lifecycle.connected(now).unwrap_err().event, Event::Connected);
+    assert_eq!(lifecycle.connected(now).unwrap_err().event, LifecycleEvent::Connected);
     lifecycle.connect(now)?;
     let made = lifecycle.connected(now)?;
-    assert_eq!((made.from.kind(), made.to.kind()), (Kind::Connecting, Kind::Connected));
+    assert_eq!((made.from.kind(), made.to.kind()), (StateKind::Connecting, StateKind::Connected));
     Ok(())
 }

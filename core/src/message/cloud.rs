@@ -85,7 +85,7 @@ pub struct Context {
     pub knowledge_chunks: Vec<KnowledgeChunk>,
     /// The earlier turns, oldest first: up to [`MAX_LIST`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub conversation_history: Vec<Turn>,
+    pub conversation_history: Vec<ConversationTurn>,
 }
 
 impl Context {
@@ -107,9 +107,9 @@ pub struct KnowledgeChunk {
 
 /// One turn of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Turn {
+pub struct ConversationTurn {
     /// The speaker.
-    pub role: Role,
+    pub role: Speaker,
     /// The content.
     pub content: Text,
 }
@@ -117,7 +117,7 @@ pub struct Turn {
 /// The role of a speaker in a conversation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Role {
+pub enum Speaker {
     /// The author of the rules.
     System,
     /// The person who asks.

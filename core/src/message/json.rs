@@ -48,7 +48,7 @@ pub(super) fn read<T: JsonBody>(body: &[u8]) -> Result<T, MessageError> {
 pub(super) fn put<T: Serialize>(value: &T, out: &mut BytesMut) -> Result<(), EncodeError> {
     let room = MAX_PAYLOAD;
     // Only the writer can fail, at its limit: keys are strings and floats are finite.
-    serde_json::to_writer(Bounded { out, room }, value).map_err(|_| EncodeError::TooLarge)
+    serde_json::to_writer(BoundedBuffer { out, room }, value).map_err(|_| EncodeError::TooLarge)
 }
 
 impl From<serde_json::Error> for MessageError {
@@ -62,12 +62,12 @@ impl From<serde_json::Error> for MessageError {
 }
 
 /// Appends to a buffer until its room is used up.
-struct Bounded<'a> {
+struct BoundedBuffer<'a> {
     out: &'a mut BytesMut,
     room: usize,
 }
 
-impl io::Write for Bounded<'_> {
+impl io::Write for BoundedBuffer<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.room = self.room.checked_sub(bytes.len()).ok_or(io::ErrorKind::FileTooLarge)?;
         self.out.extend_from_slice(bytes);

@@ -9,7 +9,7 @@
 //! decoded, so that our senders never produce a message that our receivers refuse.
 //!
 //! ```
-//! use adit_core::frame::Decoder;
+//! use adit_core::frame::FrameDecoder;
 //! use adit_core::message::{Message, Open, StreamMessage};
 //! use bytes::BytesMut;
 //!
@@ -19,7 +19,7 @@
 //! open.encode(&mut wire)?;
 //! assert_eq!(&wire[5..], br#"{"service":"db.primary"}"#);
 //!
-//! let frame = Decoder::new().poll_frame(&mut wire.freeze())?.expect("one whole frame");
+//! let frame = FrameDecoder::new().poll_frame(&mut wire.freeze())?.expect("one whole frame");
 //! assert_eq!(Message::decode(frame.kind, frame.payload)?, Some(open));
 //! assert_eq!(Message::decode(0xff, "from a later version".into())?, None);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -72,9 +72,9 @@ macro_rules! messages {
         /// The kinds of message this version knows.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[non_exhaustive]
-        pub enum Kind { $($($(#[$doc])* $name,)*)* }
+        pub enum MessageKind { $($($(#[$doc])* $name,)*)* }
 
-        impl Kind {
+        impl MessageKind {
             /// Every kind there is, group by group.
             #[cfg(any(test, feature = "testing"))]
             pub const ALL: &'static [Self] = &[$($(Self::$name,)*)*];
@@ -101,8 +101,8 @@ macro_rules! messages {
             impl $enum {
                 /// Returns the kind of the message.
                 #[must_use]
-                pub const fn kind(&self) -> Kind {
-                    match self { $(Self::$name(_) => Kind::$name,)* }
+                pub const fn kind(&self) -> MessageKind {
+                    match self { $(Self::$name(_) => MessageKind::$name,)* }
                 }
 
                 fn write(&self, out: &mut BytesMut) -> Result<(), EncodeError> {
@@ -119,7 +119,7 @@ macro_rules! messages {
         impl Message {
             /// Returns the kind of the message.
             #[must_use]
-            pub const fn kind(&self) -> Kind {
+            pub const fn kind(&self) -> MessageKind {
                 match self { $(Self::$group(message) => message.kind(),)* }
             }
 
@@ -129,8 +129,8 @@ macro_rules! messages {
             /// # Errors
             /// [`MessageError`] names the place in the payload, and quotes none of it.
             pub fn decode(kind: u8, payload: Bytes) -> Result<Option<Self>, MessageError> {
-                Ok(match Kind::from_wire(kind) {
-                    $($(Some(Kind::$name) => {
+                Ok(match MessageKind::from_wire(kind) {
+                    $($(Some(MessageKind::$name) => {
                         Some(Self::$group($enum::$name(Body::read(payload)?)))
                     })*)*
                     None => None,

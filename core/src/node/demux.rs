@@ -13,7 +13,7 @@ use crate::transmit::Datagram;
 
 /// The class of a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Class {
+pub(super) enum DatagramClass {
     Probe,
     /// A packet of an end-to-end connection.
     Overlay(OverlayId),
@@ -39,14 +39,14 @@ pub(super) fn split_run(
     datagram: &mut Datagram,
     quic: &Endpoint,
     overlay: &Overlay,
-) -> Option<(Class, BytesMut)> {
+) -> Option<(DatagramClass, BytesMut)> {
     let class = |packet: &[u8]| {
         if packet.first().is_some_and(|first| probe::FIRST_BYTES.contains(first)) {
-            return Class::Probe;
+            return DatagramClass::Probe;
         }
-        let connection = quic.inner_of(packet);
+        let connection = quic.overlay_connection(packet);
         let id = connection.and_then(|connection| overlay.by_connection(connection));
-        id.map_or(Class::Direct, Class::Overlay)
+        id.map_or(DatagramClass::Direct, DatagramClass::Overlay)
     };
     let (class, length) = first_run(&datagram.payload, segment(datagram), class)?;
     Some((class, datagram.payload.split_to(length)))

@@ -47,7 +47,7 @@ pub use fault_injection::FaultInjector;
 pub use snapshot::{PeerSnapshot, Snapshot};
 pub use streams::{StreamError, StreamRef};
 
-use crate::clock::Clock;
+use crate::clock::NodeClock;
 use crate::config::{Config, Dial};
 use crate::error::{Code, Failure, Misuse};
 use crate::event::Event;
@@ -63,7 +63,7 @@ use crate::rng::Rng;
 use crate::timer::{Deadline, Reason, earliest};
 use crate::tls::{Tls, TlsError};
 use crate::transmit::{self, Datagram, NextHop, Route, Transmit};
-use demux::Class;
+use demux::DatagramClass;
 use io::{Effect, Io};
 use overlay::Overlay;
 use peers::{CONTEXT_APPLICATION, CONTEXT_CONTROL, Peers};
@@ -149,7 +149,7 @@ impl Node {
     /// [`TlsError`] when the identity, the trust or the provider cannot be used.
     pub fn new(config: Config, start: Start) -> Result<Self, TlsError> {
         let mut rng = Rng::new(start.seed, "node");
-        let clock = Clock::new(start.now, start.unix);
+        let clock = NodeClock::new(start.now, start.unix);
         let verifiers = config.tls.verifiers()?;
         let quic = Endpoint::new(&config, &verifiers, clock.wall(), &mut rng)?;
         let discovery = Rng::new(rng.seed(), "discovery");
@@ -534,7 +534,7 @@ impl Node {
     /// Returns true if the shutdown is complete and every peer was notified, as far as this side
     /// can do so. The driver can stop then.
     #[must_use]
-    pub fn has_taken_leave(&self) -> bool {
+    pub fn is_drained(&self) -> bool {
         self.is_shut_down() && !self.io.quic.is_sending() && !self.io.quic.is_closing()
     }
 
@@ -589,11 +589,13 @@ impl Node {
             demux::split_run(&mut datagram, &self.io.quic, &self.overlay)
         {
             match class {
-                Class::Probe => payload.chunks(size).for_each(|one| self.on_probe(route, one)),
-                Class::Overlay(id) => {
+                DatagramClass::Probe => {
+                    payload.chunks(size).for_each(|one| self.on_probe(route, one))
+                }
+                DatagramClass::Overlay(id) => {
                     self.overlay.on_packets(id, via, (payload, segment_size, ecn), &mut self.io);
                 }
-                Class::Direct => {
+                DatagramClass::Direct => {
                     let (batch, now) =
                         (Datagram { route, ecn, segment_size, payload }, self.io.now());
                     self.io.quic.handle_datagram(batch, now);
@@ -711,63 +713,65 @@ impl Node {
 
     /// Passes an event of the transport to the owner that it concerns. A connection has no owner
     /// before its handshake is confirmed, and after this side closed it.
-    fn on_transport_event(&mut self, connection: ConnectionId, event: quic::Event) {
+    fn on_transport_event(&mut self, connection: ConnectionId, event: quic::ConnectionEvent) {
         let io = &mut self.io;
         let Some(peer) = self.peers.on(connection) else {
             match event {
-                quic::Event::Connected => self.peers.on_accepted(connection, io),
-                quic::Event::Rejected(remote, failure) => {
+                quic::ConnectionEvent::Connected => self.peers.on_accepted(connection, io),
+                quic::ConnectionEvent::Rejected(remote, failure) => {
                     self.on_rejected(connection, remote, failure)
                 }
-                quic::Event::Lost(_) => self.overlay.on_gone(connection, io),
-                quic::Event::Opened
-                | quic::Event::Available
-                | quic::Event::Readable(_)
-                | quic::Event::Writable(_)
-                | quic::Event::Finished(_)
-                | quic::Event::Stopped(..)
-                | quic::Event::Moved(_)
-                | quic::Event::Datagrams => {}
+                quic::ConnectionEvent::Lost(_) => self.overlay.on_gone(connection, io),
+                quic::ConnectionEvent::Opened
+                | quic::ConnectionEvent::Available
+                | quic::ConnectionEvent::Readable(_)
+                | quic::ConnectionEvent::Writable(_)
+                | quic::ConnectionEvent::Finished(_)
+                | quic::ConnectionEvent::Stopped(..)
+                | quic::ConnectionEvent::Moved(_)
+                | quic::ConnectionEvent::Datagrams => {}
             }
             return;
         };
         match event {
-            quic::Event::Connected => self.peers.on_dialled(peer, connection, io),
-            quic::Event::Rejected(remote, failure) => self.on_rejected(connection, remote, failure),
-            quic::Event::Lost(failure) => {
+            quic::ConnectionEvent::Connected => self.peers.on_dialled(peer, connection, io),
+            quic::ConnectionEvent::Rejected(remote, failure) => {
+                self.on_rejected(connection, remote, failure)
+            }
+            quic::ConnectionEvent::Lost(failure) => {
                 self.peers.on_gone(connection);
                 self.peers.on_lost(peer, connection, failure, io);
                 self.overlay.on_gone(connection, io);
             }
-            quic::Event::Moved(remote) => {
+            quic::ConnectionEvent::Moved(remote) => {
                 if let Some(relay) = &mut self.relay_server {
                     relay.on_moved(peer, remote);
                 }
             }
-            quic::Event::Opened => self.on_streams_opened(peer),
-            quic::Event::Available => {
+            quic::ConnectionEvent::Opened => self.on_streams_opened(peer),
+            quic::ConnectionEvent::Available => {
                 self.flush_requests(peer);
                 self.io.emit(Event::StreamsAvailable { peer });
             }
-            quic::Event::Readable(index) if self.peers.is_control(peer, index) => {
+            quic::ConnectionEvent::Readable(index) if self.peers.is_control(peer, index) => {
                 self.read_control(peer);
             }
-            quic::Event::Readable(index) => self.streams.on_readable(peer, index, io),
-            quic::Event::Writable(index) if self.peers.is_control(peer, index) => {
+            quic::ConnectionEvent::Readable(index) => self.streams.on_readable(peer, index, io),
+            quic::ConnectionEvent::Writable(index) if self.peers.is_control(peer, index) => {
                 self.peers.flush_control(peer, io);
             }
-            quic::Event::Writable(index) => {
+            quic::ConnectionEvent::Writable(index) => {
                 if let Some(request) = self.streams.on_writable(peer, index, io) {
                     self.requests.write(request, &mut self.streams, io);
                 }
             }
-            quic::Event::Finished(index) => self.streams.on_finished(peer, index, io),
-            quic::Event::Stopped(index, code) => {
+            quic::ConnectionEvent::Finished(index) => self.streams.on_finished(peer, index, io),
+            quic::ConnectionEvent::Stopped(index, code) => {
                 if let Some(request) = self.streams.on_stopped(peer, index, code, io) {
                     self.requests.on_stopped(request, &mut self.streams, io);
                 }
             }
-            quic::Event::Datagrams => self.on_datagrams(peer),
+            quic::ConnectionEvent::Datagrams => self.on_datagrams(peer),
         }
     }
 
@@ -1003,10 +1007,10 @@ impl Node {
     }
 
     fn is_quiet(&self, peer: PeerId) -> bool {
-        let is_carried = |relay: &RelayServer| relay.has_channels(peer);
+        let is_forwarded = |relay: &RelayServer| relay.has_channels(peer);
         self.requests.queued(peer) == 0
             && self.streams.count(peer) == 0
-            && !self.relay_server.as_ref().is_some_and(is_carried)
+            && !self.relay_server.as_ref().is_some_and(is_forwarded)
     }
 }
 

@@ -17,13 +17,13 @@ use crate::message::{
     Unregistered, Withdraw,
 };
 use crate::quic::ConnectionId;
-use crate::relay_client::{Action, Registration, Search};
+use crate::relay_client::{LookupState, Registration, RegistrationAction};
 use crate::timer::{Deadline, Timers, earliest};
 use crate::tls::KeyDigest;
 
 /// A relay that this node has been connected to.
 #[derive(Debug)]
-struct Relay {
+struct KnownRelay {
     registration: Registration,
     is_up: bool,
 }
@@ -31,7 +31,7 @@ struct Relay {
 /// A peer behind relays, by its service.
 #[derive(Debug)]
 struct Lookup {
-    search: Search,
+    search: LookupState,
     service: ServiceName,
     /// Its connection, established or not.
     connection: Option<ConnectionId>,
@@ -45,7 +45,7 @@ pub(super) struct RelayClient {
     /// Its offer, the same for every relay.
     offer: Option<Register>,
     next_request: u64,
-    relays: BTreeMap<PeerId, Relay>,
+    relays: BTreeMap<PeerId, KnownRelay>,
     lookups: BTreeMap<PeerId, Lookup>,
     registration_timers: Timers<PeerId>,
     lookup_timers: Timers<PeerId>,
@@ -81,7 +81,7 @@ impl RelayClient {
         let relay = self
             .relays
             .entry(id)
-            .or_insert_with(|| Relay { registration: Registration::new(), is_up: false });
+            .or_insert_with(|| KnownRelay { registration: Registration::new(), is_up: false });
         relay.is_up = true;
         let action = relay.registration.on_up(is_wanted, io.now());
         self.on_registration(id, action, io);
@@ -123,7 +123,7 @@ impl RelayClient {
         io: &mut Io,
     ) {
         let lookup = self.lookups.entry(peer).or_insert_with(|| Lookup {
-            search: Search::default(),
+            search: LookupState::default(),
             service: service.clone(),
             connection: None,
             is_active: false,
@@ -245,10 +245,10 @@ impl RelayClient {
         self.lookups.iter().filter(|(_, lookup)| lookup.is_active).map(|(id, _)| *id).collect()
     }
 
-    fn on_registration(&mut self, relay: PeerId, action: Option<Action>, io: &mut Io) {
+    fn on_registration(&mut self, relay: PeerId, action: Option<RegistrationAction>, io: &mut Io) {
         match action {
             None => {}
-            Some(Action::Register { takeover }) => {
+            Some(RegistrationAction::Register { takeover }) => {
                 if let Some(offer) = self.offer.clone() {
                     io.send(
                         relay,
@@ -256,10 +256,10 @@ impl RelayClient {
                     );
                 }
             }
-            Some(Action::Withdraw) => {
+            Some(RegistrationAction::Withdraw) => {
                 io.send(relay, Message::Relay(RelayMessage::Withdraw(Withdraw {})))
             }
-            Some(Action::Dead) => {
+            Some(RegistrationAction::Dead) => {
                 let sentence = "the relay does not answer a registration";
                 let failure = Failure::new(Code::TimedOut, sentence);
                 io.effect(Effect::Close { peer: relay, failure });

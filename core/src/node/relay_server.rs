@@ -15,7 +15,7 @@ use crate::encapsulation::COST_OF_PARTS;
 use crate::id::PeerId;
 use crate::message::Message;
 use crate::quic::{self, ConnectionId};
-use crate::relay::{self, Action, Client, Relay, View};
+use crate::relay::{self, Client, Relay, RelayAction, RelayView};
 use crate::timer::{Deadline, Reason};
 use crate::tls::Credential;
 use crate::transmit::Route;
@@ -56,7 +56,7 @@ impl RelayServer {
         self.relay.deadline()
     }
 
-    pub(super) fn view(&self, now: Instant) -> View {
+    pub(super) fn view(&self, now: Instant) -> RelayView {
         self.relay.view(now)
     }
 
@@ -136,12 +136,12 @@ impl RelayServer {
         for _ in 0..ACTIONS {
             let Some(action) = self.relay.poll(io.now()) else { return };
             match action {
-                Action::Say { client, message } => {
+                RelayAction::Send { client, message } => {
                     #[cfg(any(test, feature = "testing"))]
                     let message = self.inject(client, message);
                     io.send(client, message);
                 }
-                Action::Break { client, failure } => {
+                RelayAction::Break { client, failure } => {
                     io.effect(Effect::Close { peer: client, failure });
                 }
             }

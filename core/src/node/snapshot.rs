@@ -10,7 +10,7 @@ use crate::event::{RequestCounts, Statistics};
 use crate::heartbeat;
 use crate::id::PeerId;
 use crate::latency::Summary;
-use crate::lifecycle::View;
+use crate::lifecycle::StateView;
 use crate::path::{self, Mapping};
 use crate::relay;
 use crate::tls::Credential;
@@ -21,11 +21,11 @@ pub struct Snapshot {
     /// Connections that exist, including those being established or closed.
     pub connections: usize,
     /// The results of handshakes that others began.
-    pub handshakes: admission::Stats,
+    pub handshakes: admission::AdmissionStats,
     /// How the network maps the addresses of this node's packets, as far as relays have shown it.
     pub mapping: Mapping,
     /// Its status as a relay, if it is one.
-    pub relay: Option<relay::View>,
+    pub relay: Option<relay::RelayView>,
     /// Every peer, in order of arrival.
     pub peers: Vec<PeerSnapshot>,
 }
@@ -48,13 +48,13 @@ pub struct PeerSnapshot {
     /// By which path it is reached and why, if it is behind a relay.
     pub path: Option<path::PathsView>,
     /// Where its lifecycle stands.
-    pub state: View,
+    pub state: StateView,
     /// Connected, and smoothed latency below 500 ms.
     pub healthy: bool,
     /// Round trips of heartbeats; `None` before the first.
     pub latency: Option<Summary>,
     /// Heartbeats of a dialled peer.
-    pub heartbeats: heartbeat::Stats,
+    pub heartbeats: heartbeat::HeartbeatStats,
     /// The transport's counters of the present connection.
     pub transport: Statistics,
     /// The transport's own smoothed round trip, in milliseconds.

@@ -15,14 +15,14 @@ pub(super) const MAX_ACTIONS: usize = 256;
 
 /// The surroundings of one connection's paths.
 #[derive(Debug)]
-pub(super) struct Context {
+pub(super) struct PathContext {
     pub(super) config: PathConfig,
     pub(super) role: PathRole,
     pub(super) rng: Rng,
     actions: VecDeque<PathAction>,
 }
 
-impl Context {
+impl PathContext {
     pub(super) const fn new(config: PathConfig, role: PathRole, rng: Rng) -> Self {
         Self { config, role, rng, actions: VecDeque::new() }
     }

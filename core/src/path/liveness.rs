@@ -38,7 +38,7 @@ const HOLD_OFF: [u64; 6] = [0, 5, 10, 20, 40, 60];
 #[cfg(test)]
 pub(super) const MAX_SWITCHES: u32 = 12;
 /// A direct path that has held this long has no past: twice the longest time that it can be held off.
-const FORGIVEN_AFTER: Duration = Duration::from_secs(120);
+const FLAPPING_CLEARED_AFTER: Duration = Duration::from_secs(120);
 
 /// Whether the active path answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -264,7 +264,7 @@ impl ActivePath {
 
     /// The active path, which is direct, has failed.
     pub(super) fn on_failure(&mut self, now: Instant) {
-        if now.saturating_duration_since(self.since) >= FORGIVEN_AFTER {
+        if now.saturating_duration_since(self.since) >= FLAPPING_CLEARED_AFTER {
             self.failures = 0;
         }
         let seconds = HOLD_OFF[self.failures.min(HOLD_OFF.len() - 1)];
@@ -401,7 +401,7 @@ mod tests {
             now = until + Duration::from_secs(1);
             active.move_to(active.hop(), PathReason::First, now);
         }
-        let forgiven = now + FORGIVEN_AFTER;
+        let forgiven = now + FLAPPING_CLEARED_AFTER;
         let mut late = active.clone();
         late.on_failure(forgiven - NANO);
         assert!(late.held_off_until(forgiven).is_some());

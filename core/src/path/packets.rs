@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::action::{Dispatch, PathAction};
 use super::config::PathConfig;
-use super::context::Context;
+use super::context::PathContext;
 use super::liveness::ActivePath;
 use super::reorder::ReorderBuffer;
 use super::resend::{ANSWER_SLACK, ResendBuffer};
@@ -85,7 +85,7 @@ impl PacketBuffers {
     }
 
     /// Sends the packets that waited, if it is time.
-    pub(super) fn release(&mut self, active: &mut ActivePath, cx: &mut Context, now: Instant) {
+    pub(super) fn release(&mut self, active: &mut ActivePath, cx: &mut PathContext, now: Instant) {
         let Some(via) = active.hop() else { return };
         for batch in self.reorder.take_due(now) {
             active.on_sent(false, now);
@@ -103,7 +103,7 @@ impl PacketBuffers {
         rtt: Duration,
         backup: Option<NextHop>,
         is_suspect: bool,
-        cx: &mut Context,
+        cx: &mut PathContext,
     ) {
         self.answer = rtt + ANSWER_SLACK;
         self.resend.set_on(backup.is_some());

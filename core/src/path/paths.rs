@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::action::{Dispatch, PathAction, PathRole};
 use super::candidate::{CandidateAddress, CandidateOffer};
 use super::config::PathConfig;
-use super::context::Context;
+use super::context::PathContext;
 use super::liveness::{ActivePath, LivenessStep, SilenceLimits};
 use super::nat::Mapping;
 use super::packets::PacketBuffers;
@@ -19,7 +19,7 @@ use super::probe_flags::ProbeFlags;
 use super::prober::{ProbeOutcome, Prober};
 use super::punching::PunchingRounds;
 use super::replay_window::Freshness;
-use super::selection::{Selection, Switch};
+use super::selection::{PathSwitch, Selection};
 use super::view::{self, PathCounters, PathReason, PathsView};
 use crate::id::Channel;
 use crate::probe::{Probe, ProbeKey, ProbeKind};
@@ -35,7 +35,7 @@ const UNKNOWN_RTT: Duration = Duration::from_millis(333);
 /// Times never go back: a caller's earlier `now` counts as the latest.
 #[derive(Debug)]
 pub(crate) struct Paths {
-    pub(super) cx: Context,
+    pub(super) cx: PathContext,
     pub(super) paths: PathSet,
     pub(super) active: ActivePath,
     packets: PacketBuffers,
@@ -69,7 +69,7 @@ impl Paths {
             packets: PacketBuffers::new(&config, UNKNOWN_RTT),
             prober: Prober::new(now),
             rounds: PunchingRounds::default(),
-            cx: Context::new(config, role, rng),
+            cx: PathContext::new(config, role, rng),
             counters: PathCounters::default(),
             srtt: None,
             now,
@@ -195,7 +195,7 @@ impl Paths {
             path.pull_probe(now);
         }
         if self.active.hop().is_none() {
-            self.switch(Switch { to, reason: PathReason::OnlyPath, planned: false }, now);
+            self.switch(PathSwitch { to, reason: PathReason::OnlyPath, planned: false }, now);
         }
         self.refresh(now);
     }
@@ -453,7 +453,7 @@ impl Paths {
 
     /// Makes another path the active one. At a planned change, packets wait until those before them have
     /// arrived; otherwise those that may be lost are sent again first.
-    fn switch(&mut self, Switch { to, reason, planned }: Switch, now: Instant) {
+    fn switch(&mut self, PathSwitch { to, reason, planned }: PathSwitch, now: Instant) {
         let from = self.active.hop();
         if planned {
             let most = self.cx.config.reorder_wait;

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 pub(super) const PUNCHES: [u64; 9] = [0, 33, 66, 133, 266, 533, 1066, 2133, 4000];
 
 /// How many of them are sent where success is unlikely.
-const BRIEF: usize = 3;
+const UNLIKELY_PUNCHES: usize = 3;
 
 /// Good answers in a row before a path may be selected: the second shows that the first was no chance.
 pub(super) const PROVEN: u32 = 2;
@@ -92,7 +92,7 @@ impl ProbeTrack {
 
     /// Shortens the rest of the round: success has become unlikely.
     pub(super) const fn shorten(&mut self) {
-        self.punches = BRIEF;
+        self.punches = UNLIKELY_PUNCHES;
     }
 
     /// Ends the round, and sends no further probe.

@@ -8,7 +8,7 @@
 use std::time::{Duration, Instant};
 
 use super::action::PathAction;
-use super::context::Context;
+use super::context::PathContext;
 use super::liveness::ActivePath;
 use super::path_state::PathState;
 use super::probe_flags::ProbeFlags;
@@ -138,7 +138,7 @@ impl Prober {
         &mut self,
         path: &mut PathState,
         active: &mut ActivePath,
-        cx: &mut Context,
+        cx: &mut PathContext,
         now: Instant,
     ) {
         let flags = self.flags(path, active).to_byte();
@@ -195,7 +195,7 @@ impl Prober {
         (path, via): (&mut PathState, NextHop),
         ping: &Probe,
         active: &mut ActivePath,
-        cx: &mut Context,
+        cx: &mut PathContext,
         now: Instant,
     ) -> bool {
         if cx.is_full() || !self.answers.take(1, self.answer_rate, now) {
@@ -229,7 +229,7 @@ impl Prober {
         path: &mut PathState,
         pong: &Probe,
         active: &ActivePath,
-        cx: &mut Context,
+        cx: &mut PathContext,
         now: Instant,
     ) -> Option<bool> {
         let took = path.on_answer(pong.transaction, now)?;

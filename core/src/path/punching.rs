@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::MAX_CANDIDATES;
 use super::action::{PathAction, PathRole};
 use super::candidate::{CandidateAddress, CandidateOffer};
-use super::context::Context;
+use super::context::PathContext;
 use super::nat::Mapping;
 use super::path_set::PathSet;
 use super::probe_pacing::between;
@@ -98,7 +98,12 @@ impl PunchingRounds {
 
     /// This end's addresses have changed, and there are keys: they are sent, in a new round if the ones
     /// before were sent.
-    pub(super) fn on_local_changed(&mut self, paths: &mut PathSet, cx: &mut Context, now: Instant) {
+    pub(super) fn on_local_changed(
+        &mut self,
+        paths: &mut PathSet,
+        cx: &mut PathContext,
+        now: Instant,
+    ) {
         if self.is_sent {
             self.number = self.number.saturating_add(1);
         }
@@ -106,7 +111,7 @@ impl PunchingRounds {
     }
 
     /// The connection has keys from now on: addresses that are known are sent.
-    pub(super) fn on_keys(&mut self, paths: &mut PathSet, cx: &mut Context, now: Instant) {
+    pub(super) fn on_keys(&mut self, paths: &mut PathSet, cx: &mut PathContext, now: Instant) {
         if self.is_known {
             self.send_offer(paths, cx, now);
         }
@@ -130,7 +135,7 @@ impl PunchingRounds {
         round: u32,
         has_keys: bool,
         paths: &mut PathSet,
-        cx: &mut Context,
+        cx: &mut PathContext,
         now: Instant,
     ) {
         let is_newer = round > self.number;
@@ -152,7 +157,7 @@ impl PunchingRounds {
         &mut self,
         wanted: bool,
         paths: &mut PathSet,
-        cx: &mut Context,
+        cx: &mut PathContext,
         now: Instant,
     ) {
         if self.next.is_none_or(|at| at > now) {
@@ -186,7 +191,7 @@ impl PunchingRounds {
     }
 
     /// Sends this end's addresses.
-    fn send_offer(&mut self, paths: &mut PathSet, cx: &mut Context, now: Instant) {
+    fn send_offer(&mut self, paths: &mut PathSet, cx: &mut PathContext, now: Instant) {
         if !cx.config.direct {
             return;
         }

@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn the_clocks_tell_a_queue_there_from_one_back() {
+    fn one_way_delays_separate_queues_by_direction() {
         let wait = |there| {
             wait(sample(280, Some(there)), sample(80, Some(40_000)), ms(280), ms(280), ms(300))
         };

@@ -116,7 +116,7 @@ mod tests {
         })]
 
         #[test]
-        fn it_says_what_a_set_of_all_numbers_would(
+        fn the_window_agrees_with_a_set_of_all_numbers(
             numbers in prop::collection::vec(prop_oneof![0u64..64, 900u64..4000], 1..300)
         ) {
             let (mut window, mut seen) = (ReplayWindow::default(), BTreeSet::new());

@@ -13,7 +13,7 @@ const QUICKER_SHARE: u32 = 5;
 
 /// Whether a path depends on what may have failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Fate {
+pub(super) enum FateSharing {
     /// It does not.
     Independent,
     /// A direct path, asked for as a backup: what ends one direct path most often ends them all.
@@ -65,7 +65,7 @@ pub(super) enum Agreement {
 /// How good a path is for its purpose; less is better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Score {
-    pub(super) fate: Fate,
+    pub(super) fate: FateSharing,
     pub(super) health: PathHealth,
     pub(super) class: PathClass,
     pub(super) agreed: Agreement,
@@ -118,7 +118,7 @@ mod tests {
 
     const fn score(class: PathClass, latency: Duration) -> Score {
         Score {
-            fate: Fate::Independent,
+            fate: FateSharing::Independent,
             health: PathHealth::Sound,
             class,
             agreed: Agreement::No,
@@ -144,7 +144,7 @@ mod tests {
     fn a_backup_shares_no_fate_then_answers_then_is_quick() {
         let relayed = score(PathClass::Relayed, ms(80));
         let silent = Score { health: PathHealth::Silent, ..score(PathClass::Relayed, ms(10)) };
-        let direct = Score { fate: Fate::Shared, ..score(PathClass::Direct, ms(1)) };
+        let direct = Score { fate: FateSharing::Shared, ..score(PathClass::Direct, ms(1)) };
         let mut all = [direct, silent, relayed];
         all.sort();
         assert_eq!(all, [relayed, silent, direct]);

@@ -1,7 +1,7 @@
 //! Which path is best, which is the backup, and when moving is worth it.
 //!
 //! It decides from what the owners know, and changes none of them: [`Paths`](super::Paths) carries a
-//! [`Switch`] out. The order of paths is that of [`Score`].
+//! [`PathSwitch`] out. The order of paths is that of [`Score`].
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use super::candidate::CandidateType;
 use super::liveness::ActivePath;
 use super::path_set::PathSet;
 use super::path_state::PathState;
-use super::score::{Agreement, Fate, PathClass, PathHealth, Score};
+use super::score::{Agreement, FateSharing, PathClass, PathHealth, Score};
 use super::view::PathReason;
 use crate::transmit::NextHop;
 
@@ -28,7 +28,7 @@ enum Purpose {
 
 /// A change of the active path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Switch {
+pub(super) struct PathSwitch {
     pub(super) to: NextHop,
     pub(super) reason: PathReason,
     /// Whether the path before still works.
@@ -47,7 +47,7 @@ pub(super) struct Selection<'a> {
 
 impl Selection<'_> {
     /// Returns the move to a path that is better than the active one, if there is one now.
-    pub(super) fn upgrade(&self, now: Instant) -> Option<Switch> {
+    pub(super) fn upgrade(&self, now: Instant) -> Option<PathSwitch> {
         let present = self.paths.get(self.active.hop()?)?;
         let present_score = self.score(present, Purpose::Active);
         let (score, to) = self.best(Purpose::Active, |path| self.is_selectable(path, now))?;
@@ -69,13 +69,13 @@ impl Selection<'_> {
         if !is_urgent && now.saturating_duration_since(self.active.since()) < DWELL {
             return None;
         }
-        Some(Switch { to, reason, planned: reason != PathReason::Silent })
+        Some(PathSwitch { to, reason, planned: reason != PathReason::Silent })
     }
 
     /// Returns the move to where the peer's packets come from since its address has changed: an address
     /// that was unknown when the active path was selected, from which packets come and where it has
     /// answered, while nothing came on the active path.
-    pub(super) fn follow_peer(&self) -> Option<Switch> {
+    pub(super) fn follow_peer(&self) -> Option<PathSwitch> {
         let Some(NextHop::Direct(_)) = self.active.hop() else { return None };
         let is_new = |path: &&PathState| {
             path.kind() == Some(CandidateType::PeerReflexive)
@@ -86,7 +86,7 @@ impl Selection<'_> {
             path.moved_here().is_some_and(|at| self.active.heard().is_none_or(|heard| heard < at))
         };
         let to = self.paths.iter().filter(is_new).find(is_moved)?.hop();
-        Some(Switch { to, reason: PathReason::PeerMoved, planned: false })
+        Some(PathSwitch { to, reason: PathReason::PeerMoved, planned: false })
     }
 
     /// Returns the backup path: a relayed one where there is one, one that answers first.
@@ -98,12 +98,12 @@ impl Selection<'_> {
     }
 
     /// Returns the move away from the active path, which has failed, if there is a path to move to.
-    pub(super) fn failover(&self, reason: PathReason) -> Option<Switch> {
+    pub(super) fn failover(&self, reason: PathReason) -> Option<PathSwitch> {
         let to = self.backup()?;
         // From a silent relay to one that never answered would be no better.
         let is_answering = self.paths.get(to).is_some_and(|path| path.track().is_answering());
         let is_hopeless = reason == PathReason::Silent && !self.active.is_direct() && !is_answering;
-        (!is_hopeless).then_some(Switch { to, reason, planned: false })
+        (!is_hopeless).then_some(PathSwitch { to, reason, planned: false })
     }
 
     /// Returns the first of the best paths that `may` be taken for a purpose.
@@ -148,7 +148,7 @@ impl Selection<'_> {
                     PathHealth::Sound
                 };
                 Score {
-                    fate: Fate::Independent,
+                    fate: FateSharing::Independent,
                     health,
                     class: path.class(),
                     agreed: if is_agreed { Agreement::Yes } else { Agreement::No },
@@ -158,7 +158,11 @@ impl Selection<'_> {
             Purpose::Backup => {
                 let is_answering = path.track().is_answering();
                 Score {
-                    fate: if path.is_direct() { Fate::Shared } else { Fate::Independent },
+                    fate: if path.is_direct() {
+                        FateSharing::Shared
+                    } else {
+                        FateSharing::Independent
+                    },
                     health: if is_answering { PathHealth::Sound } else { PathHealth::Silent },
                     class: path.class(),
                     agreed: Agreement::No,

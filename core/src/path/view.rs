@@ -255,7 +255,7 @@ pub struct PathsView {
     /// Counters.
     pub counters: PathCounters,
     /// Every path, the active one first.
-    #[serde(rename = "ways")]
+    #[serde(rename = "candidate_pairs")]
     pub paths: Vec<PathView>,
 }
 

@@ -8,8 +8,8 @@ use std::time::Instant;
 
 use quinn_proto::{EndpointEvent, Incoming};
 
-use super::{Connection, ConnectionId, Endpoint, Event, Layer, Outgoing, ours};
-use crate::admission::{Ticket, Verdict};
+use super::{Connection, ConnectionEvent, ConnectionId, Endpoint, Layer, TransmitBatch, ours};
+use crate::admission::{AdmissionDecision, Ticket};
 use crate::error::{Code, Failure};
 use crate::transmit;
 
@@ -51,8 +51,8 @@ impl Endpoint {
         let passed = self.connections.len() - self.admission.stats().under_way;
         let is_proven = incoming.remote_address_validated();
         match self.admission.decide(address, is_proven, passed, now) {
-            Verdict::Accept(ticket) => self.accept(incoming, ticket, size, now),
-            Verdict::Retry => {
+            AdmissionDecision::Accept(ticket) => self.accept(incoming, ticket, size, now),
+            AdmissionDecision::Retry => {
                 // Err would mean that it already carries a token.
                 if let Ok(transmit) = self.inner.retry(incoming, &mut answer) {
                     self.respond(&transmit, answer);
@@ -61,12 +61,12 @@ impl Endpoint {
                 drop(self.issued.take());
                 None
             }
-            Verdict::Refuse => {
+            AdmissionDecision::Refuse => {
                 let transmit = self.inner.refuse(incoming, &mut answer);
                 self.respond(&transmit, answer);
                 None
             }
-            Verdict::Ignore => {
+            AdmissionDecision::Ignore => {
                 self.inner.ignore(incoming);
                 None
             }
@@ -82,11 +82,11 @@ impl Endpoint {
     ) -> Option<ConnectionId> {
         let mut answer = Vec::new();
         let (layer, server) = if transmit::overlay_id(&incoming.remote_address()).is_some() {
-            (Layer::Inner, self.inner_server.clone())
+            (Layer::Overlay, self.overlay_server.clone())
         } else if self.config.relay.is_some() {
-            (Layer::Outer, None)
+            (Layer::Underlay, None)
         } else {
-            (Layer::Plain, None)
+            (Layer::Direct, None)
         };
         match self.inner.accept(incoming, now, &mut answer, server) {
             Ok((handle, connection)) => {
@@ -136,10 +136,10 @@ impl Endpoint {
     }
 
     /// Returns the next answer.
-    pub(super) fn poll_response(&mut self, out: &mut Vec<u8>) -> Option<Outgoing> {
+    pub(super) fn poll_response(&mut self, out: &mut Vec<u8>) -> Option<TransmitBatch> {
         let (transmit, bytes) = self.responses.pop_front()?;
         out.extend_from_slice(&bytes);
-        Some(Outgoing { transmit, is_mtu_probe: false })
+        Some(TransmitBatch { transmit, is_mtu_probe: false })
     }
 
     /// Ends a handshake that a peer began and did not finish in time.
@@ -166,7 +166,7 @@ impl Endpoint {
         // No answer to it is expected.
         let _ = self.inner.handle_event(handle, EndpointEvent::drained());
         if is_news {
-            self.events.push_back((id, Event::Rejected(remote, failure)));
+            self.events.push_back((id, ConnectionEvent::Rejected(remote, failure)));
         }
         self.remove(id, now);
     }

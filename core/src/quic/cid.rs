@@ -24,9 +24,9 @@ pub(super) type Cid = [u8; CID_LEN];
 
 /// The ids generated since the last call that took them.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Issued(Arc<Mutex<Vec<Cid>>>);
+pub(super) struct IssuedCids(Arc<Mutex<Vec<Cid>>>);
 
-impl Issued {
+impl IssuedCids {
     /// Takes the generated ids.
     pub(super) fn take(&self) -> Vec<Cid> {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
@@ -35,12 +35,12 @@ impl Issued {
 
 /// The connection ids of end-to-end connections.
 #[derive(Debug, Default)]
-pub(super) struct Known {
+pub(super) struct KnownCids {
     connections: BTreeMap<Cid, ConnectionId>,
     of: BTreeMap<ConnectionId, VecDeque<Cid>>,
 }
 
-impl Known {
+impl KnownCids {
     /// Records ids of a connection; beyond the number that a connection can have in use, the oldest
     /// are dropped.
     pub(super) fn insert(&mut self, connection: ConnectionId, issued: Vec<Cid>) {
@@ -76,10 +76,10 @@ impl Known {
 }
 
 #[derive(Debug)]
-pub(super) struct SeededCids(Rng, Issued);
+pub(super) struct SeededCids(Rng, IssuedCids);
 
 impl SeededCids {
-    pub(super) const fn new(rng: Rng, issued: Issued) -> Self {
+    pub(super) const fn new(rng: Rng, issued: IssuedCids) -> Self {
         Self(rng, issued)
     }
 }
@@ -127,7 +127,7 @@ mod tests {
 
     #[test]
     fn a_short_header_names_its_connection_and_a_long_one_does_not() {
-        let (mut known, id) = (Known::default(), ConnectionId(7));
+        let (mut known, id) = (KnownCids::default(), ConnectionId(7));
         known.insert(id, vec![[1; CID_LEN]]);
         assert_eq!(known.find(&packet(0x40, [1; CID_LEN])), Some(id));
         assert_eq!(known.find(&packet(0xc0, [1; CID_LEN])), None);
@@ -137,7 +137,7 @@ mod tests {
 
     #[test]
     fn a_peer_that_retires_ids_without_end_makes_none_pile_up() {
-        let (mut known, id) = (Known::default(), ConnectionId(7));
+        let (mut known, id) = (KnownCids::default(), ConnectionId(7));
         for i in 0..1_000_u64 {
             known.insert(id, vec![i.to_be_bytes()]);
         }

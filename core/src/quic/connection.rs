@@ -46,7 +46,7 @@ pub(crate) enum Write {
 
 /// The priority class of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Class {
+pub(crate) enum WriteClass {
     /// The send window.
     Bulk,
     /// The send window and the reserve for small writes.
@@ -55,7 +55,7 @@ pub(crate) enum Class {
     Control,
 }
 
-impl Class {
+impl WriteClass {
     /// Returns the order in which streams with data are sent.
     pub(super) const fn priority(self) -> i32 {
         match self {
@@ -108,7 +108,7 @@ impl Connection {
 
     /// Returns true if it is an end-to-end connection, over any path.
     pub(crate) fn is_overlay(&self) -> bool {
-        self.layer == Layer::Inner
+        self.layer == Layer::Overlay
     }
 
     /// Returns the transport's own smoothed round trip.
@@ -167,10 +167,10 @@ impl Connection {
     pub(crate) fn datagrams_waiting(&mut self) -> usize {
         match self.layer {
             // The room of an empty buffer is reduced by a datagram's overhead.
-            Layer::Outer => super::OUTER_DATAGRAMS
+            Layer::Underlay => super::UNDERLAY_DATAGRAMS
                 .saturating_sub(self.datagram_room())
                 .saturating_sub(size_of::<Bytes>()),
-            Layer::Plain | Layer::Inner => 0,
+            Layer::Direct | Layer::Overlay => 0,
         }
     }
 
@@ -237,12 +237,12 @@ impl Connection {
     }
 
     /// Writes as much from the front of `data` as the windows allow.
-    pub(crate) fn write(&mut self, stream: u64, data: &mut Bytes, class: Class) -> Write {
+    pub(crate) fn write(&mut self, stream: u64, data: &mut Bytes, class: WriteClass) -> Write {
         let Some(id) = stream_id(stream) else { return Write::Gone };
         let reserve = match class {
-            Class::Bulk => 0,
-            Class::Interactive => self.interactive_reserve,
-            Class::Control => self.interactive_reserve + CONTROL_RESERVE,
+            WriteClass::Bulk => 0,
+            WriteClass::Interactive => self.interactive_reserve,
+            WriteClass::Control => self.interactive_reserve + CONTROL_RESERVE,
         };
         self.inner.set_send_window(self.send_window + reserve);
         let mut send = self.inner.send_stream(id);

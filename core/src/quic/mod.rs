@@ -28,10 +28,10 @@ mod convert;
 mod setup;
 
 use arrival::Unproven;
-use cid::Issued;
+use cid::IssuedCids;
 use connection::Allowance;
-pub(crate) use connection::{Class, Connection, Read, Write};
-use setup::{OUTER_DATAGRAMS, Setup};
+pub(crate) use connection::{Connection, Read, Write, WriteClass};
+use setup::{Setup, UNDERLAY_DATAGRAMS};
 
 /// A connection of this endpoint; never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,39 +41,39 @@ pub(crate) struct ConnectionId(pub(crate) u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Layer {
     /// Between two addresses; it carries only its own packets.
-    Plain,
+    Direct,
     /// To or on a relay: it carries packets of others.
-    Outer,
+    Underlay,
     /// End to end, over any path: its address is a name that never changes.
-    Inner,
+    Overlay,
 }
 
 /// How a connection is made: its identity, its trust, and its kind.
 #[derive(Debug, Clone)]
-pub(crate) struct Client {
+pub(crate) struct ClientConfig {
     config: quinn_proto::ClientConfig,
     layer: Layer,
 }
 
 /// Settings of the connections that a node makes as itself.
-struct Clients {
-    plain: Client,
-    inner: Client,
+struct ClientConfigs {
+    direct: ClientConfig,
+    overlay: ClientConfig,
 }
 
-impl Clients {
+impl ClientConfigs {
     fn new(setup: &Setup, tls: &Tls, verifiers: &Verifiers) -> Result<Option<Self>, TlsError> {
         if !tls.trust().may_dial() {
             return Ok(None);
         }
-        let plain = setup.client(tls, verifiers, Layer::Plain)?;
-        Ok(Some(Self { plain, inner: setup.client(tls, verifiers, Layer::Inner)? }))
+        let direct = setup.client(tls, verifiers, Layer::Direct)?;
+        Ok(Some(Self { direct, overlay: setup.client(tls, verifiers, Layer::Overlay)? }))
     }
 }
 
 /// A batch to send.
 #[derive(Debug)]
-pub(crate) struct Outgoing {
+pub(crate) struct TransmitBatch {
     pub(crate) transmit: Transmit,
     /// Larger than the present packet size of the path: the connection probes for a larger one.
     pub(crate) is_mtu_probe: bool,
@@ -88,7 +88,7 @@ pub(crate) struct Received {
 
 /// An event of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Event {
+pub(crate) enum ConnectionEvent {
     /// The handshake is complete and both sides know it.
     Connected,
     /// The peer has another address, and the transport has proven it.
@@ -122,11 +122,11 @@ pub(crate) struct Endpoint {
     setup: Setup,
     /// Configurations for dialling, direct and end to end; none where the trust is for accepting
     /// alone.
-    clients: Option<Clients>,
+    clients: Option<ClientConfigs>,
     /// How end-to-end connections are accepted.
-    inner_server: Option<Arc<quinn_proto::ServerConfig>>,
-    issued: Issued,
-    known_cids: cid::Known,
+    overlay_server: Option<Arc<quinn_proto::ServerConfig>>,
+    issued: IssuedCids,
+    known_cids: cid::KnownCids,
     config: Config,
     /// Whether handshakes of others are accepted.
     accepting: bool,
@@ -135,7 +135,7 @@ pub(crate) struct Endpoint {
     next_id: u64,
     admission: Admission,
     timers: Timers<ConnectionId>,
-    events: VecDeque<(ConnectionId, Event)>,
+    events: VecDeque<(ConnectionId, ConnectionEvent)>,
     sending: VecDeque<ConnectionId>,
     responses: VecDeque<(Transmit, Vec<u8>)>,
     /// Whether the last batch was such an answer.
@@ -151,16 +151,16 @@ impl Endpoint {
         rng: &mut Rng,
     ) -> Result<Self, TlsError> {
         let setup = Setup::new(config, wall, rng);
-        let issued = Issued::default();
+        let issued = IssuedCids::default();
         let endpoint = Arc::new(setup::endpoint(config, issued.clone(), rng));
-        let clients = Clients::new(&setup, &config.tls, verifiers)?;
+        let clients = ClientConfigs::new(&setup, &config.tls, verifiers)?;
         let mut new = Self {
             inner: quinn_proto::Endpoint::new(endpoint, None, true, None),
             setup,
             clients,
-            inner_server: None,
+            overlay_server: None,
             issued,
-            known_cids: cid::Known::default(),
+            known_cids: cid::KnownCids::default(),
             config: config.clone(),
             accepting: config.listening,
             connections: BTreeMap::new(),
@@ -182,9 +182,9 @@ impl Endpoint {
 
     /// Accepts handshakes with this identity.
     fn accept_with(&mut self, tls: &Tls, verifiers: &Verifiers) -> Result<(), TlsError> {
-        let layer = if self.config.relay.is_some() { Layer::Outer } else { Layer::Plain };
+        let layer = if self.config.relay.is_some() { Layer::Underlay } else { Layer::Direct };
         let server = self.setup.server(tls, verifiers, layer)?;
-        self.inner_server = Some(self.setup.server(tls, verifiers, Layer::Inner)?);
+        self.overlay_server = Some(self.setup.server(tls, verifiers, Layer::Overlay)?);
         self.inner.set_server_config(Some(server));
         Ok(())
     }
@@ -195,7 +195,7 @@ impl Endpoint {
         tls: &Tls,
         verifiers: &Verifiers,
         layer: Layer,
-    ) -> Result<Client, TlsError> {
+    ) -> Result<ClientConfig, TlsError> {
         self.setup.client(tls, verifiers, layer)
     }
 
@@ -212,7 +212,7 @@ impl Endpoint {
 
     /// Sets the identity and the trust for further handshakes; existing connections go on.
     pub(crate) fn set_tls(&mut self, tls: &Tls, verifiers: &Verifiers) -> Result<(), TlsError> {
-        let clients = Clients::new(&self.setup, tls, verifiers)?;
+        let clients = ClientConfigs::new(&self.setup, tls, verifiers)?;
         if self.accepting {
             self.accept_with(tls, verifiers)?;
         }
@@ -226,7 +226,7 @@ impl Endpoint {
     }
 
     /// Returns the results of the handshakes that others began.
-    pub(crate) fn admission(&self) -> admission::Stats {
+    pub(crate) fn admission(&self) -> admission::AdmissionStats {
         self.admission.stats()
     }
 
@@ -235,33 +235,33 @@ impl Endpoint {
         &mut self,
         route: Route,
         server_name: &str,
-        client: Option<&Client>,
+        client: Option<&ClientConfig>,
         now: Instant,
     ) -> Result<ConnectionId, Misuse> {
-        let own = self.clients.as_ref().map(|clients| &clients.plain);
+        let own = self.clients.as_ref().map(|clients| &clients.direct);
         let client = client.or(own).ok_or(Misuse::NotDialling)?.clone();
         self.begin(client, route.remote, server_name, now)
     }
 
     /// Starts an end-to-end handshake with a peer that this node names `address`.
-    pub(crate) fn connect_inner(
+    pub(crate) fn connect_overlay(
         &mut self,
         address: SocketAddr,
         server_name: &str,
         now: Instant,
     ) -> Result<ConnectionId, Misuse> {
         let clients = self.clients.as_ref().ok_or(Misuse::NotDialling)?;
-        self.begin(clients.inner.clone(), address, server_name, now)
+        self.begin(clients.overlay.clone(), address, server_name, now)
     }
 
     fn begin(
         &mut self,
-        client: Client,
+        client: ClientConfig,
         remote: SocketAddr,
         server_name: &str,
         now: Instant,
     ) -> Result<ConnectionId, Misuse> {
-        let Client { config, layer } = client;
+        let ClientConfig { config, layer } = client;
         let (handle, connection) = self
             .inner
             .connect(now, config, remote, server_name)
@@ -273,7 +273,7 @@ impl Endpoint {
 
     /// Returns the end-to-end connection that a packet belongs to, regardless of its source
     /// address.
-    pub(crate) fn inner_of(&self, packet: &[u8]) -> Option<ConnectionId> {
+    pub(crate) fn overlay_connection(&self, packet: &[u8]) -> Option<ConnectionId> {
         self.known_cids.find(packet)
     }
 
@@ -303,7 +303,7 @@ impl Endpoint {
         if let Some(connection) = self.connections.get_mut(&id) {
             is_authentic = connection.note_heard(now);
             if let Some(remote) = connection.note_moved() {
-                self.events.push_back((id, Event::Moved(remote)));
+                self.events.push_back((id, ConnectionEvent::Moved(remote)));
             }
         }
         self.pump(id, now);
@@ -346,7 +346,7 @@ impl Endpoint {
         let id = ConnectionId(self.next_id);
         self.next_id += 1;
         let issued = self.issued.take();
-        if layer == Layer::Inner {
+        if layer == Layer::Overlay {
             self.known_cids.insert(id, issued);
         }
         self.by_handle.insert(handle.0, id);
@@ -430,14 +430,18 @@ impl Endpoint {
     }
 
     /// Returns the events since the last call.
-    pub(crate) fn poll_event(&mut self) -> Option<(ConnectionId, Event)> {
+    pub(crate) fn poll_event(&mut self) -> Option<(ConnectionId, ConnectionEvent)> {
         self.events.pop_front()
     }
 
     /// Returns the next batch, its bytes appended to the empty `out`. Connections take turns, and
     /// answers to strangers take turns with them, so that a flood of questions does not delay the
     /// data of connections.
-    pub(crate) fn poll_transmit(&mut self, out: &mut Vec<u8>, now: Instant) -> Option<Outgoing> {
+    pub(crate) fn poll_transmit(
+        &mut self,
+        out: &mut Vec<u8>,
+        now: Instant,
+    ) -> Option<TransmitBatch> {
         if !std::mem::take(&mut self.has_answered)
             && let Some(answer) = self.poll_response(out)
         {
@@ -451,15 +455,15 @@ impl Endpoint {
             let transmit = connection.inner.poll_transmit(now, segments, out);
             connection.queued = transmit.is_some();
             if let Some(transmit) = transmit {
-                let is_outer = connection.layer == Layer::Outer;
+                let is_underlay = connection.layer == Layer::Underlay;
                 self.sending.push_back(id);
                 let mut transmit = ours(&transmit);
-                if is_outer {
+                if is_underlay {
                     // It carries packets of another connection, which would have to be notified.
                     transmit.ecn = None;
                 }
                 let is_mtu_probe = transmit.segment_size.is_none() && transmit.size > mtu;
-                return Some(Outgoing { transmit, is_mtu_probe });
+                return Some(TransmitBatch { transmit, is_mtu_probe });
             }
             self.settle(id, now);
         }
@@ -498,7 +502,7 @@ impl Endpoint {
             if let Some(event) = self.inner.handle_event(connection.handle, event) {
                 connection.inner.handle_event(event);
                 let issued = self.issued.take();
-                if connection.layer == Layer::Inner {
+                if connection.layer == Layer::Overlay {
                     self.known_cids.insert(id, issued);
                 }
             }
@@ -506,13 +510,13 @@ impl Endpoint {
         while let Some(event) = connection.inner.poll() {
             connection.proven |= matches!(event, quinn_proto::Event::Connected);
             let Some(mut event) = translate(event) else { continue };
-            if let Event::Lost(failure) = &mut event {
+            if let ConnectionEvent::Lost(failure) = &mut event {
                 connection.lost = true;
                 if !connection.proven {
                     *failure = failure.clone().unproven();
                 }
                 if connection.establishing && connection.inner.side().is_server() {
-                    event = Event::Rejected(connection.remote(), failure.clone());
+                    event = ConnectionEvent::Rejected(connection.remote(), failure.clone());
                 }
             }
             self.events.push_back((id, event));
@@ -522,12 +526,12 @@ impl Endpoint {
                 connection.establishing = false;
             } else if connection.is_confirmed() {
                 connection.establishing = false;
-                self.events.push_back((id, Event::Connected));
+                self.events.push_back((id, ConnectionEvent::Connected));
                 if let Some(unproven) = connection.unproven.take() {
                     self.admission.release(unproven.ticket, now);
                 }
                 // A relay only needs the control stream, and has ten thousand clients.
-                if connection.layer != Layer::Outer {
+                if connection.layer != Layer::Underlay {
                     connection.allow_streams(setup::STREAMS_OF_A_PEER);
                 }
             }
@@ -555,24 +559,26 @@ impl Endpoint {
     }
 }
 
-fn translate(event: quinn_proto::Event) -> Option<Event> {
+fn translate(event: quinn_proto::Event) -> Option<ConnectionEvent> {
     Some(match event {
         quinn_proto::Event::HandshakeDataReady
         | quinn_proto::Event::Connected
         | quinn_proto::Event::DatagramsUnblocked => return None,
-        quinn_proto::Event::ConnectionLost { reason } => Event::Lost(convert::failure(&reason)),
-        quinn_proto::Event::DatagramReceived => Event::Datagrams,
+        quinn_proto::Event::ConnectionLost { reason } => {
+            ConnectionEvent::Lost(convert::failure(&reason))
+        }
+        quinn_proto::Event::DatagramReceived => ConnectionEvent::Datagrams,
         quinn_proto::Event::Stream(event) => match event {
-            StreamEvent::Opened { dir: Dir::Bi } => Event::Opened,
-            StreamEvent::Available { dir: Dir::Bi } => Event::Available,
+            StreamEvent::Opened { dir: Dir::Bi } => ConnectionEvent::Opened,
+            StreamEvent::Available { dir: Dir::Bi } => ConnectionEvent::Available,
             StreamEvent::Opened { dir: Dir::Uni } | StreamEvent::Available { dir: Dir::Uni } => {
                 return None;
             }
-            StreamEvent::Readable { id } => Event::Readable(id.into()),
-            StreamEvent::Writable { id } => Event::Writable(id.into()),
-            StreamEvent::Finished { id } => Event::Finished(id.into()),
+            StreamEvent::Readable { id } => ConnectionEvent::Readable(id.into()),
+            StreamEvent::Writable { id } => ConnectionEvent::Writable(id.into()),
+            StreamEvent::Finished { id } => ConnectionEvent::Finished(id.into()),
             StreamEvent::Stopped { id, error_code } => {
-                Event::Stopped(id.into(), Code::from_wire(error_code.into_inner()))
+                ConnectionEvent::Stopped(id.into(), Code::from_wire(error_code.into_inner()))
             }
         },
     })

@@ -12,9 +12,9 @@ use quinn_proto::{
     TransportConfig, VarInt,
 };
 
-use super::cid::{self, Issued, SeededCids};
+use super::cid::{self, IssuedCids, SeededCids};
 use super::congestion::{BoundedCubic, Unbounded};
-use super::{Client, Layer};
+use super::{ClientConfig, Layer};
 use crate::clock::WallClock;
 use crate::config::{Config, Transport};
 use crate::rng::Rng;
@@ -28,7 +28,7 @@ const INCOMING_BUFFER: u64 = 64 << 10;
 const INCOMING_BUFFER_TOTAL: u64 = 8 << 20;
 /// Streams that each side may open before the other knows it. The transport keeps a place for each,
 /// 70 bytes: 1,024 of them would be most of the memory of a handshake.
-const STREAMS_BEFORE_KNOWN: u32 = 8;
+const UNAUTHENTICATED_STREAMS: u32 = 8;
 /// Streams that an authenticated peer may open first; the number doubles whenever more than half of
 /// it is open, up to the configured limit: an idle connection uses 9 KiB for them.
 pub(super) const STREAMS_OF_A_PEER: u32 = 128;
@@ -45,34 +45,34 @@ use ring::{hkdf, hmac};
 
 /// Largest packet to and from a relay: every path that carries IPv6 carries it (RFC 8200 §5), and
 /// an overlay packet of 1,200 bytes fits into it whole.
-const OUTER_PAYLOAD: u16 = 1_280;
+const UNDERLAY_PAYLOAD: u16 = 1_280;
 
 /// How soon an end-to-end connection probes again for its packet size: its path may have changed
 /// meanwhile, and the transport is not notified of that.
-const INNER_MTU_INTERVAL: Duration = Duration::from_secs(10);
+const OVERLAY_MTU_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Bytes of datagrams that wait to be sent to a relay, or by one: a batch of the largest, twice.
-pub(super) const OUTER_DATAGRAMS: usize = 1 << 20;
+pub(super) const UNDERLAY_DATAGRAMS: usize = 1 << 20;
 
 fn transport(t: &Transport, layer: Layer) -> Arc<TransportConfig> {
     let mut config = common(t);
     let mut mtu = MtuDiscoveryConfig::default();
     match layer {
-        Layer::Plain => {
+        Layer::Direct => {
             mtu.upper_bound(t.max_udp_payload);
         }
-        Layer::Outer => {
-            mtu.upper_bound(OUTER_PAYLOAD.min(t.max_udp_payload));
+        Layer::Underlay => {
+            mtu.upper_bound(UNDERLAY_PAYLOAD.min(t.max_udp_payload));
             // The carried packets are under congestion control end to end, and a second control
             // below would only delay the signals of the first one (RFC 9298 §6). A relay polices
             // each client's rate.
             config
                 .congestion_controller_factory(Arc::new(Unbounded))
-                .datagram_receive_buffer_size(Some(OUTER_DATAGRAMS))
-                .datagram_send_buffer_size(OUTER_DATAGRAMS);
+                .datagram_receive_buffer_size(Some(UNDERLAY_DATAGRAMS))
+                .datagram_send_buffer_size(UNDERLAY_DATAGRAMS);
         }
-        Layer::Inner => {
-            mtu.upper_bound(t.max_udp_payload).interval(INNER_MTU_INTERVAL);
+        Layer::Overlay => {
+            mtu.upper_bound(t.max_udp_payload).interval(OVERLAY_MTU_INTERVAL);
         }
     }
     config.mtu_discovery_config(Some(mtu));
@@ -104,7 +104,7 @@ const RESET_LABEL: &[u8] = b"adit/1 stateless reset";
 /// The same for the tokens of a Retry.
 const TOKEN_LABEL: &[u8] = b"adit/1 retry token";
 
-pub(super) fn endpoint(config: &Config, issued: Issued, rng: &mut Rng) -> EndpointConfig {
+pub(super) fn endpoint(config: &Config, issued: IssuedCids, rng: &mut Rng) -> EndpointConfig {
     let t = &config.transport;
     // From the identity and not from the seed: a node that was killed and restarted can immediately
     // notify its peers that their connections are gone (RFC 9000 §10.3.2).
@@ -126,9 +126,9 @@ pub(super) fn endpoint(config: &Config, issued: Issued, rng: &mut Rng) -> Endpoi
 
 /// The state that an endpoint keeps when its identity or its trust is replaced.
 pub(super) struct Setup {
-    plain: Arc<TransportConfig>,
-    outer: Arc<TransportConfig>,
-    inner: Arc<TransportConfig>,
+    direct: Arc<TransportConfig>,
+    underlay: Arc<TransportConfig>,
+    overlay: Arc<TransportConfig>,
     wall: WallClock,
     dst_cids: Arc<dyn Fn() -> ConnectionId + Send + Sync>,
     /// Seed of the keys of Retry tokens, which stay valid after the identity is replaced, and after
@@ -138,12 +138,12 @@ pub(super) struct Setup {
 
 impl Setup {
     pub(super) fn new(config: &Config, wall: &WallClock, rng: &mut Rng) -> Self {
-        let max_streams = config.transport.max_streams.min(STREAMS_BEFORE_KNOWN);
+        let max_streams = config.transport.max_streams.min(UNAUTHENTICATED_STREAMS);
         let t = Transport { max_streams, ..config.transport.clone() };
         Self {
-            plain: transport(&t, Layer::Plain),
-            outer: transport(&t, Layer::Outer),
-            inner: transport(&t, Layer::Inner),
+            direct: transport(&t, Layer::Direct),
+            underlay: transport(&t, Layer::Underlay),
+            overlay: transport(&t, Layer::Overlay),
             wall: wall.clone(),
             dst_cids: cid::initial_dst_cids(Rng::new(rng.seed(), "dst cid")),
             token_seed: config.tls.derive(TOKEN_LABEL),
@@ -152,9 +152,9 @@ impl Setup {
 
     fn transport(&self, layer: Layer) -> Arc<TransportConfig> {
         match layer {
-            Layer::Plain => self.plain.clone(),
-            Layer::Outer => self.outer.clone(),
-            Layer::Inner => self.inner.clone(),
+            Layer::Direct => self.direct.clone(),
+            Layer::Underlay => self.underlay.clone(),
+            Layer::Overlay => self.overlay.clone(),
         }
     }
 
@@ -171,12 +171,12 @@ impl Setup {
         server
             .transport_config(self.transport(layer))
             // The address of an end-to-end connection is a name that never changes.
-            .migration(layer != Layer::Inner)
+            .migration(layer != Layer::Overlay)
             .max_incoming(MAX_INCOMING)
             .incoming_buffer_size(INCOMING_BUFFER)
             .incoming_buffer_size_total(INCOMING_BUFFER_TOTAL)
             .retry_token_lifetime(RETRY_TOKEN_LIFETIME)
-            .time_source(Arc::new(Wall(self.wall.clone())));
+            .time_source(Arc::new(WallTimeSource(self.wall.clone())));
         // No tokens for later connections: they would remain valid after the certificate checks.
         let mut tokens = quinn_proto::ValidationTokenConfig::default();
         tokens.sent(0);
@@ -189,7 +189,7 @@ impl Setup {
         tls: &Tls,
         verifiers: &Verifiers,
         layer: Layer,
-    ) -> Result<Client, TlsError> {
+    ) -> Result<ClientConfig, TlsError> {
         let crypto = QuicClientConfig::try_from(tls.client(verifiers, &self.wall)?)
             .map_err(|e| TlsError::Provider(e.to_string()))?;
         let mut client = quinn_proto::ClientConfig::new(Arc::new(crypto));
@@ -197,14 +197,14 @@ impl Setup {
             .transport_config(self.transport(layer))
             .token_store(Arc::new(NoneTokenStore))
             .initial_dst_cid_provider(self.dst_cids.clone());
-        Ok(Client { config: client, layer })
+        Ok(ClientConfig { config: client, layer })
     }
 }
 
 #[derive(Debug)]
-struct Wall(WallClock);
+struct WallTimeSource(WallClock);
 
-impl TimeSource for Wall {
+impl TimeSource for WallTimeSource {
     fn now(&self) -> SystemTime {
         UNIX_EPOCH + self.0.unix()
     }
@@ -216,7 +216,7 @@ mod tests {
 
     #[test]
     fn no_transport_default_that_a_peer_could_abuse_is_left() {
-        let shown = format!("{:?}", transport(&Transport::default(), Layer::Plain));
+        let shown = format!("{:?}", transport(&Transport::default(), Layer::Direct));
         for set in [
             "max_concurrent_bidi_streams: 1024",
             "max_concurrent_uni_streams: 0",

@@ -3,7 +3,7 @@
 //! It only reads; a broken invariant is a bug of this relay, and panics.
 
 use super::Relay;
-use super::client::End;
+use super::client::ChannelEnd;
 
 impl Relay {
     /// Checks that every channel has two live ends which name each other and are allowed to have
@@ -22,7 +22,7 @@ impl Relay {
             assert!(client.served() <= self.config.channels_of_a_connector, "{id}");
             for (number, end) in &client.channels {
                 let partner = &self.clients[&end.partner];
-                let back = End { partner: *id, number: *number, is_caller: !end.is_caller };
+                let back = ChannelEnd { partner: *id, number: *number, is_caller: !end.is_caller };
                 assert_eq!(partner.channels.get(&end.number), Some(&back), "{id} {number}");
                 assert_ne!(end.partner, *id, "a channel to itself");
                 if end.is_caller {

@@ -28,7 +28,7 @@ pub(super) struct Attached {
     pub(super) mesh: Option<KeyDigest>,
     pub(super) serial: Serial,
     pub(super) observed: SocketAddr,
-    pub(super) channels: BTreeMap<u32, End>,
+    pub(super) channels: BTreeMap<u32, ChannelEnd>,
     /// How many of them it requested; of the rest it is the connector.
     pub(super) called: usize,
     last_channel: u32,
@@ -40,7 +40,7 @@ pub(super) struct Attached {
 
 /// One end of a channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct End {
+pub(super) struct ChannelEnd {
     /// The client at the other end.
     pub(super) partner: PeerId,
     /// The number of the channel at the other end.
@@ -81,12 +81,12 @@ impl Attached {
         }
     }
 
-    pub(super) fn insert(&mut self, number: u32, end: End) {
+    pub(super) fn insert(&mut self, number: u32, end: ChannelEnd) {
         self.called += usize::from(end.is_caller);
         self.channels.insert(number, end);
     }
 
-    pub(super) fn remove(&mut self, number: u32) -> Option<End> {
+    pub(super) fn remove(&mut self, number: u32) -> Option<ChannelEnd> {
         let end = self.channels.remove(&number)?;
         self.called -= usize::from(end.is_caller);
         Some(end)
@@ -106,9 +106,9 @@ mod tests {
     fn a_number_that_is_in_use_is_not_given_again() {
         let who = Client { key: KeyDigest([1; 32]), mesh: None, serial: String::new() };
         let mut client = Attached::new(&who, "192.0.2.1:9".parse().unwrap());
-        let end = End { partner: PeerId(2), number: 7, is_caller: true };
+        let end = ChannelEnd { partner: PeerId(2), number: 7, is_caller: true };
         client.insert(0, end);
-        client.insert(1, End { is_caller: false, ..end });
+        client.insert(1, ChannelEnd { is_caller: false, ..end });
         client.last_channel = u32::MAX - 1;
         assert_eq!((client.next_channel(), client.next_channel()), (u32::MAX, 2));
         assert_eq!((client.called, client.served()), (1, 1));

@@ -18,7 +18,7 @@ pub const MAX_OFFERS: usize = 64;
 
 /// The limits of a relay for its clients, and how long a client may be silent.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Config {
+pub struct RelayConfig {
     /// The meshes with access to the relay, each by the key of its CA; `None` admits any, since a
     /// relay reads no payload and grants only the forwarding of packets. Guests come with a mesh:
     /// they are those that a registered connector lists.
@@ -71,7 +71,7 @@ pub struct Config {
     pub come_back_after: Duration,
 }
 
-impl Default for Config {
+impl Default for RelayConfig {
     fn default() -> Self {
         Self {
             meshes: None,
@@ -97,7 +97,7 @@ impl Default for Config {
     }
 }
 
-impl Config {
+impl RelayConfig {
     /// Checks whether it can work.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::Relay;
-use super::client::End;
+use super::client::ChannelEnd;
 use super::shutting_down;
 use crate::error::{Code, Failure};
 use crate::id::PeerId;
@@ -38,7 +38,7 @@ impl Relay {
                 Message::Relay(RelayMessage::Unmatched(Unmatched::new(connect.request, &failure)))
             }
         };
-        self.say(client, answer);
+        self.send(client, answer);
     }
 
     /// Returns the connector that a client is matched with: of those that offer the service to it,
@@ -72,10 +72,10 @@ impl Relay {
         offers.retain(|id| self.has_room(client, *id));
         offers.sort_by_cached_key(|id| (self.clients.get(id).map_or(0, |it| it.served()), *id));
         let incoming = self.config.incoming();
-        let mut is_told = |id: &PeerId| {
-            self.registry.get_mut(*id).is_some_and(|it| it.told.take(1, incoming, now))
+        let mut may_notify = |id: &PeerId| {
+            self.registry.get_mut(*id).is_some_and(|it| it.notifications.take(1, incoming, now))
         };
-        offers.into_iter().find(|id| is_told(id)).ok_or_else(|| busy("the connector is busy"))
+        offers.into_iter().find(|id| may_notify(id)).ok_or_else(|| busy("the connector is busy"))
     }
 
     fn has_room(&self, client: PeerId, connector: PeerId) -> bool {
@@ -97,13 +97,13 @@ impl Relay {
         let key = self.clients.get(&caller)?.key;
         let there = self.clients.get_mut(&connector)?.next_channel();
         let here = self.clients.get_mut(&caller)?.next_channel();
-        let end = End { partner: connector, number: there, is_caller: true };
+        let end = ChannelEnd { partner: connector, number: there, is_caller: true };
         self.clients.get_mut(&caller)?.insert(here, end);
-        let end = End { partner: caller, number: here, is_caller: false };
+        let end = ChannelEnd { partner: caller, number: here, is_caller: false };
         self.clients.get_mut(&connector)?.insert(there, end);
         self.channels += 1;
         let incoming = Incoming { channel: there, service: service.clone(), key };
-        self.say(connector, Message::Relay(RelayMessage::Incoming(incoming)));
+        self.send(connector, Message::Relay(RelayMessage::Incoming(incoming)));
         Some((here, connector))
     }
 
@@ -112,7 +112,7 @@ impl Relay {
     pub(super) fn on_hangup(&mut self, client: PeerId, hangup: &Hangup) {
         if let Some(end) = self.close(client, hangup.channel) {
             let hangup = Hangup { channel: end.number, ..hangup.clone() };
-            self.say(end.partner, Message::Relay(RelayMessage::Hangup(hangup)));
+            self.send(end.partner, Message::Relay(RelayMessage::Hangup(hangup)));
         }
     }
 
@@ -121,15 +121,15 @@ impl Relay {
         &mut self,
         client: PeerId,
         why: &Failure,
-        which: impl Fn(&End) -> bool,
+        which: impl Fn(&ChannelEnd) -> bool,
     ) {
         let Some(attached) = self.clients.get(&client) else { return };
         let ends = attached.channels.iter().filter(|(_, end)| which(end));
         let numbers: Vec<u32> = ends.map(|(number, _)| *number).collect();
         for number in numbers {
             if let Some(end) = self.close(client, number) {
-                self.say(client, Message::Relay(RelayMessage::Hangup(Hangup::new(number, why))));
-                self.say(
+                self.send(client, Message::Relay(RelayMessage::Hangup(Hangup::new(number, why))));
+                self.send(
                     end.partner,
                     Message::Relay(RelayMessage::Hangup(Hangup::new(end.number, why))),
                 );
@@ -142,7 +142,7 @@ impl Relay {
         let Some(registration) = self.registry.get(connector) else { return };
         let Some(attached) = self.clients.get(&connector) else { return };
         let ends = attached.channels.iter().filter(|(_, end)| !end.is_caller);
-        let refused: Vec<(u32, End)> = ends
+        let refused: Vec<(u32, ChannelEnd)> = ends
             .filter(|(_, end)| {
                 let caller = self.clients.get(&end.partner);
                 !caller.is_some_and(|it| registration.admits(it.key, it.mesh, it.serial))
@@ -153,8 +153,8 @@ impl Relay {
             Failure::new(Code::Forbidden, "the connector does not let this device in any more");
         for (number, end) in refused {
             self.close(connector, number);
-            self.say(connector, Message::Relay(RelayMessage::Hangup(Hangup::new(number, &why))));
-            self.say(
+            self.send(connector, Message::Relay(RelayMessage::Hangup(Hangup::new(number, &why))));
+            self.send(
                 end.partner,
                 Message::Relay(RelayMessage::Hangup(Hangup::new(end.number, &why))),
             );
@@ -162,7 +162,7 @@ impl Relay {
     }
 
     /// Removes both ends of a channel; returns the one that was here.
-    fn close(&mut self, client: PeerId, number: u32) -> Option<End> {
+    fn close(&mut self, client: PeerId, number: u32) -> Option<ChannelEnd> {
         let end = self.clients.get_mut(&client)?.remove(number)?;
         if let Some(partner) = self.clients.get_mut(&end.partner) {
             partner.remove(end.number);

@@ -32,15 +32,15 @@ pub(crate) fn secret_of(tls: &Tls) -> [u8; 32] {
 }
 
 /// Answers discovery probes.
-pub struct Responder(hmac::Key);
+pub struct ProbeResponder(hmac::Key);
 
-impl fmt::Debug for Responder {
+impl fmt::Debug for ProbeResponder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Responder(..)")
     }
 }
 
-impl Responder {
+impl ProbeResponder {
     /// Returns a responder that derives names and keys from `secret`.
     #[must_use]
     pub fn new(secret: [u8; 32]) -> Self {
@@ -111,8 +111,8 @@ mod tests {
     }
 
     #[test]
-    fn a_client_is_told_where_its_ping_came_from() {
-        let responder = Responder::new([1; 32]);
+    fn a_pong_contains_the_observed_address() {
+        let responder = ProbeResponder::new([1; 32]);
         let session = responder.session_for(PeerId(5), &KeyDigest([0; 32]));
         let key = responder.key_for(session);
         for (source, seen) in [
@@ -138,7 +138,7 @@ mod tests {
 
     #[test]
     fn only_the_holder_of_the_key_of_its_session_is_answered() {
-        let responder = Responder::new([1; 32]);
+        let responder = ProbeResponder::new([1; 32]);
         let source = "192.0.2.1:5".parse().unwrap();
         let [one, two] =
             [1, 2].map(|client| responder.session_for(PeerId(client), &KeyDigest([0; 32])));
@@ -147,7 +147,7 @@ mod tests {
         let question = ping(one).encode(&responder.key_for(one));
         assert!(responder.answer(&question, source).is_some());
         assert!(responder.answer(&question, source).is_some(), "a replay is answered as well");
-        assert_eq!(Responder::new([2; 32]).answer(&question, source), None);
+        assert_eq!(ProbeResponder::new([2; 32]).answer(&question, source), None);
         for at in 0..LEN {
             let mut forged = question;
             forged[at] ^= 1;
@@ -159,6 +159,6 @@ mod tests {
 
     #[test]
     fn the_secret_is_not_shown() {
-        assert_eq!(format!("{:?}", Responder::new([0x5a; 32])), "Responder(..)");
+        assert_eq!(format!("{:?}", ProbeResponder::new([0x5a; 32])), "Responder(..)");
     }
 }

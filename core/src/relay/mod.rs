@@ -16,7 +16,7 @@
 //!   on_detached ──▶ Hangup to every other
 //! ```
 //!
-//! Every collection has a bound in [`Config`]. An idle client is a few hundred bytes.
+//! Every collection has a bound in [`RelayConfig`]. An idle client is a few hundred bytes.
 //!
 //! Source: docs/protocol.md, "Through a relay".
 
@@ -49,20 +49,20 @@ use crate::timer::{Deadline, Timers};
 use crate::tls::KeyDigest;
 
 pub(crate) use self::client::Client;
-pub use self::config::{Config, MAX_OFFERS};
-pub use self::discovery::Responder;
+pub use self::config::{MAX_OFFERS, RelayConfig};
+pub use self::discovery::ProbeResponder;
 pub(crate) use self::discovery::secret_of;
-pub use self::view::{Drops, RegistrationView, View};
+pub use self::view::{Drops, RegistrationView, RelayView};
 pub use crate::message::{MAX_DISCOVERY, MAX_GUESTS, MAX_REVOKED, MAX_SERVICES, Register};
 
-/// Length of a question to a [`Responder`] and of its answer, in bytes.
+/// Length of a question to a [`ProbeResponder`] and of its answer, in bytes.
 pub const DISCOVERY_LEN: usize = crate::probe::LEN;
 
 /// An action for the caller.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Action {
+pub(crate) enum RelayAction {
     /// Send this message on the control stream of a client.
-    Say {
+    Send {
         /// The receiving client.
         client: PeerId,
         /// The message.
@@ -81,23 +81,23 @@ pub(crate) enum Action {
 /// A relay, less its connections.
 #[derive(Debug)]
 pub(crate) struct Relay {
-    config: Config,
-    discovery: Responder,
+    config: RelayConfig,
+    discovery: ProbeResponder,
     clients: BTreeMap<PeerId, Attached>,
     /// Clients without a mesh.
     guests: usize,
     registry: Registry,
     queues: Queues,
     timers: Timers<PeerId>,
-    actions: VecDeque<Action>,
+    actions: VecDeque<RelayAction>,
     draining: Option<Duration>,
     channels: usize,
-    counters: Counters,
+    counters: RelayCounters,
 }
 
 /// Counts of events since the start.
 #[derive(Debug, Clone, Copy, Default)]
-struct Counters {
+struct RelayCounters {
     packets: u64,
     bytes: u64,
     drops: Drops,
@@ -111,15 +111,15 @@ impl Relay {
     /// Returns a relay without clients. The keys of discovery are derived from `secret`, which
     /// should be different at every start.
     #[must_use]
-    pub(crate) fn new(config: Config, secret: [u8; 32]) -> Self {
-        let queues = Queues::new(queue::Limits {
+    pub(crate) fn new(config: RelayConfig, secret: [u8; 32]) -> Self {
+        let queues = Queues::new(queue::QueueCapacity {
             of_a_receiver: config.queue_bytes,
             of_a_source: config.queue_bytes_of_a_source,
             in_all: config.queue_bytes_in_all,
         });
         Self {
             config,
-            discovery: Responder::new(secret),
+            discovery: ProbeResponder::new(secret),
             clients: BTreeMap::new(),
             guests: 0,
             registry: Registry::default(),
@@ -128,13 +128,13 @@ impl Relay {
             actions: VecDeque::new(),
             draining: None,
             channels: 0,
-            counters: Counters::default(),
+            counters: RelayCounters::default(),
         }
     }
 
     /// Returns its configuration.
     #[must_use]
-    pub(crate) const fn config(&self) -> &Config {
+    pub(crate) const fn config(&self) -> &RelayConfig {
         &self.config
     }
 
@@ -147,7 +147,7 @@ impl Relay {
 
     /// Returns the responder to the probes with which clients ask for their address.
     #[must_use]
-    pub(crate) const fn discovery(&self) -> &Responder {
+    pub(crate) const fn discovery(&self) -> &ProbeResponder {
         &self.discovery
     }
 
@@ -171,7 +171,7 @@ impl Relay {
             None
         };
         if let Some(failure) = refusal {
-            self.actions.push_back(Action::Break { client, failure });
+            self.actions.push_back(RelayAction::Break { client, failure });
             return;
         }
         self.guests += usize::from(mesh.is_none());
@@ -220,13 +220,13 @@ impl Relay {
             Message::Relay(_) | Message::Control(_) | Message::Stream(_) | Message::Cloud(_) => {
                 let sentence = "a message that no client sends to a relay";
                 let failure = Failure::new(Code::ProtocolViolation, sentence);
-                self.actions.push_back(Action::Break { client, failure });
+                self.actions.push_back(RelayAction::Break { client, failure });
             }
         }
     }
 
     /// Returns the next action for the caller. Work that is due by `now` is done here.
-    pub(crate) fn poll(&mut self, now: Instant) -> Option<Action> {
+    pub(crate) fn poll(&mut self, now: Instant) -> Option<RelayAction> {
         while let Some((client, _)) = self.timers.pop_due(now) {
             self.expire(client);
         }
@@ -234,8 +234,8 @@ impl Relay {
             let action = self.actions.pop_front()?;
             match &action {
                 // Messages to a client that left are dropped.
-                Action::Say { client, .. } if !self.clients.contains_key(client) => {}
-                Action::Say { .. } | Action::Break { .. } => return Some(action),
+                RelayAction::Send { client, .. } if !self.clients.contains_key(client) => {}
+                RelayAction::Send { .. } | RelayAction::Break { .. } => return Some(action),
             }
         }
     }
@@ -274,11 +274,11 @@ impl Relay {
             session,
             key: DiscoveryKey(self.discovery.secret_for(session)),
         };
-        self.say(client, Message::Relay(RelayMessage::Welcome(welcome)));
+        self.send(client, Message::Relay(RelayMessage::Welcome(welcome)));
     }
 
-    fn say(&mut self, client: PeerId, message: Message) {
-        self.actions.push_back(Action::Say { client, message });
+    fn send(&mut self, client: PeerId, message: Message) {
+        self.actions.push_back(RelayAction::Send { client, message });
     }
 }
 

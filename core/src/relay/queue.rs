@@ -23,7 +23,7 @@ const QUANTUM: usize = 1_500;
 
 /// Bytes that may wait.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Limits {
+pub(super) struct QueueCapacity {
     /// Bytes for one receiver.
     pub(super) of_a_receiver: usize,
     /// Bytes for one receiver from one sender.
@@ -35,30 +35,30 @@ pub(super) struct Limits {
 /// The packets that wait for every client. A client without waiting packets takes no room.
 #[derive(Debug)]
 pub(super) struct Queues {
-    limits: Limits,
-    receivers: BTreeMap<PeerId, Queue>,
+    limits: QueueCapacity,
+    receivers: BTreeMap<PeerId, ReceiverQueue>,
     /// Receivers that were given packets since they were last returned.
     ready: BTreeSet<PeerId>,
     bytes: usize,
 }
 
 #[derive(Debug, Default)]
-struct Queue {
-    flows: BTreeMap<PeerId, Flow>,
+struct ReceiverQueue {
+    flows: BTreeMap<PeerId, SourceQueue>,
     /// The senders in their order of turns, each with a packet waiting once.
     turns: VecDeque<PeerId>,
     bytes: usize,
 }
 
 #[derive(Debug)]
-struct Flow {
+struct SourceQueue {
     packets: VecDeque<Bytes>,
     bytes: usize,
     credit: usize,
 }
 
 impl Queues {
-    pub(super) const fn new(limits: Limits) -> Self {
+    pub(super) const fn new(limits: QueueCapacity) -> Self {
         Self { limits, receivers: BTreeMap::new(), ready: BTreeSet::new(), bytes: 0 }
     }
 
@@ -142,7 +142,7 @@ impl Queues {
     }
 }
 
-impl Queue {
+impl ReceiverQueue {
     /// Returns the sender with the most bytes waiting once `source` has `own` bytes; `source` among
     /// equals.
     fn heaviest(&self, source: PeerId, own: usize) -> PeerId {
@@ -156,7 +156,7 @@ impl Queue {
         let turns = &mut self.turns;
         let flow = self.flows.entry(source).or_insert_with(|| {
             turns.push_back(source);
-            Flow { packets: VecDeque::new(), bytes: 0, credit: QUANTUM }
+            SourceQueue { packets: VecDeque::new(), bytes: 0, credit: QUANTUM }
         });
         flow.bytes += cost;
         flow.packets.push_back(packet);

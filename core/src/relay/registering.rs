@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::Relay;
-use super::registry::Registration;
+use super::registry::ConnectorRegistration;
 use super::shutting_down;
 use crate::error::{Code, Failure};
 use crate::id::PeerId;
@@ -20,14 +20,14 @@ impl Relay {
                 if let Some(ghost) = ghost {
                     self.evict(ghost, client);
                 }
-                self.install(client, Registration::new(mesh, register, now), now);
+                self.install(client, ConnectorRegistration::new(mesh, register, now), now);
                 let registered = Registered { refresh_ms: self.config.refresh_ms() };
-                self.say(client, Message::Relay(RelayMessage::Registered(registered)));
+                self.send(client, Message::Relay(RelayMessage::Registered(registered)));
             }
             Err(failure) => {
                 let gone = Failure::new(Code::PeerGone, "the connector is not registered any more");
                 self.end_registration(client, &gone);
-                self.say(
+                self.send(
                     client,
                     Message::Relay(RelayMessage::Unregistered(Unregistered::from(&failure))),
                 );
@@ -94,11 +94,11 @@ impl Relay {
         self.end_registration(ghost, &gone);
         let words = format!("this identity registered again from {observed}");
         let failure = Failure::new(Code::Replaced, words);
-        self.say(ghost, Message::Relay(RelayMessage::Unregistered(Unregistered::from(&failure))));
+        self.send(ghost, Message::Relay(RelayMessage::Unregistered(Unregistered::from(&failure))));
         self.counters.evicted += 1;
     }
 
-    fn install(&mut self, client: PeerId, registration: Registration, now: Instant) {
+    fn install(&mut self, client: PeerId, registration: ConnectorRegistration, now: Instant) {
         let before = self.registry.get(client).map(|it| it.name.clone());
         if before.is_some_and(|name| name != registration.name) {
             let gone = Failure::new(Code::PeerGone, "the connector has another name now");
@@ -119,7 +119,7 @@ impl Relay {
         self.end_registration(client, &gone);
         let words = format!("not registered again within {:?}", self.config.expiry());
         let failure = Failure::new(Code::TimedOut, words);
-        self.say(client, Message::Relay(RelayMessage::Unregistered(Unregistered::from(&failure))));
+        self.send(client, Message::Relay(RelayMessage::Unregistered(Unregistered::from(&failure))));
         self.counters.expired += 1;
     }
 

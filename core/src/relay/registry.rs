@@ -15,7 +15,7 @@ use crate::token_bucket::Bucket;
 
 /// The registration of one connector.
 #[derive(Debug)]
-pub(super) struct Registration {
+pub(super) struct ConnectorRegistration {
     pub(super) mesh: KeyDigest,
     pub(super) name: Box<str>,
     pub(super) services: BTreeSet<ServiceName>,
@@ -23,20 +23,20 @@ pub(super) struct Registration {
     pub(super) revoked: BTreeSet<Serial>,
     pub(super) since: Instant,
     /// Limits the channels that are offered to it.
-    pub(super) told: Bucket,
+    pub(super) notifications: Bucket,
 }
 
-impl Registration {
-    pub(super) fn new(mesh: KeyDigest, said: &Register, now: Instant) -> Self {
+impl ConnectorRegistration {
+    pub(super) fn new(mesh: KeyDigest, register: &Register, now: Instant) -> Self {
         Self {
             mesh,
-            name: said.name.as_str().into(),
-            services: said.services.iter().cloned().collect(),
-            guests: said.guests.iter().copied().collect(),
+            name: register.name.as_str().into(),
+            services: register.services.iter().cloned().collect(),
+            guests: register.guests.iter().copied().collect(),
             // A message with invalid serial numbers was refused when it was read.
-            revoked: said.revoked.iter().filter_map(|text| Serial::parse(text)).collect(),
+            revoked: register.revoked.iter().filter_map(|text| Serial::parse(text)).collect(),
             since: now,
-            told: Bucket::new(),
+            notifications: Bucket::new(),
         }
     }
 
@@ -56,7 +56,7 @@ impl Registration {
 /// All registrations, and indices by name, service and guest.
 #[derive(Debug, Default)]
 pub(super) struct Registry {
-    registrations: BTreeMap<PeerId, Registration>,
+    registrations: BTreeMap<PeerId, ConnectorRegistration>,
     names: BTreeMap<KeyDigest, BTreeMap<Box<str>, PeerId>>,
     services: BTreeMap<(KeyDigest, ServiceName), BTreeSet<PeerId>>,
     guests: BTreeMap<KeyDigest, BTreeSet<PeerId>>,
@@ -65,11 +65,11 @@ pub(super) struct Registry {
 }
 
 impl Registry {
-    pub(super) fn get(&self, client: PeerId) -> Option<&Registration> {
+    pub(super) fn get(&self, client: PeerId) -> Option<&ConnectorRegistration> {
         self.registrations.get(&client)
     }
 
-    pub(super) fn get_mut(&mut self, client: PeerId) -> Option<&mut Registration> {
+    pub(super) fn get_mut(&mut self, client: PeerId) -> Option<&mut ConnectorRegistration> {
         self.registrations.get_mut(&client)
     }
 
@@ -78,7 +78,7 @@ impl Registry {
         self.registrations.len()
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (PeerId, &Registration)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (PeerId, &ConnectorRegistration)> {
         self.registrations.iter().map(|(id, registration)| (*id, registration))
     }
 
@@ -94,9 +94,12 @@ impl Registry {
 
     /// Returns how many services, guests and serial numbers there would be if `client` registered
     /// with `said`.
-    pub(super) fn entries_with(&self, client: PeerId, said: &Register) -> usize {
-        let before = self.get(client).map_or(0, Registration::entries);
-        self.entries - before + said.services.len() + said.guests.len() + said.revoked.len()
+    pub(super) fn entries_with(&self, client: PeerId, register: &Register) -> usize {
+        let before = self.get(client).map_or(0, ConnectorRegistration::entries);
+        self.entries - before
+            + register.services.len()
+            + register.guests.len()
+            + register.revoked.len()
     }
 
     /// Returns a service that already has too many connectors for `client` to be another.
@@ -117,12 +120,12 @@ impl Registry {
     ///
     /// A guest that too many connectors list already gains no reachability from another, so that it
     /// is not listed again.
-    pub(super) fn insert(&mut self, client: PeerId, mut registration: Registration) {
+    pub(super) fn insert(&mut self, client: PeerId, mut registration: ConnectorRegistration) {
         if let Some(before) = self.remove(client)
             && before.name == registration.name
         {
             registration.since = before.since;
-            registration.told = before.told;
+            registration.notifications = before.notifications;
         }
         let mesh = registration.mesh;
         self.names.entry(mesh).or_default().insert(registration.name.clone(), client);
@@ -138,7 +141,7 @@ impl Registry {
     }
 
     /// Ends the registration of a client.
-    pub(super) fn remove(&mut self, client: PeerId) -> Option<Registration> {
+    pub(super) fn remove(&mut self, client: PeerId) -> Option<ConnectorRegistration> {
         let registration = self.registrations.remove(&client)?;
         self.entries -= registration.entries();
         let mesh = registration.mesh;
@@ -192,7 +195,7 @@ impl Registry {
     pub(super) fn audit(&self) {
         let names: usize = self.names.values().map(BTreeMap::len).sum();
         assert_eq!(names, self.registrations.len(), "a name is held twice, or by nobody");
-        let entries: usize = self.registrations.values().map(Registration::entries).sum();
+        let entries: usize = self.registrations.values().map(ConnectorRegistration::entries).sum();
         assert_eq!(self.entries, entries);
         let (mut services, mut guests) = (0, 0);
         for (id, it) in &self.registrations {

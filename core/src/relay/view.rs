@@ -6,7 +6,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use super::Relay;
-use super::registry::Registration;
+use super::registry::ConnectorRegistration;
 use crate::id::PeerId;
 use crate::message::ServiceName;
 use crate::tls::KeyDigest;
@@ -31,7 +31,7 @@ pub struct Drops {
 
 /// A relay at one instant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct View {
+pub struct RelayView {
     /// Clients attached.
     pub clients: usize,
     /// The clients among them without a mesh.
@@ -86,10 +86,10 @@ pub struct RegistrationView {
 impl Relay {
     /// Returns the whole status, with ages as of `now`.
     #[must_use]
-    pub(crate) fn view(&self, now: Instant) -> View {
+    pub(crate) fn view(&self, now: Instant) -> RelayView {
         let counters = self.counters;
         let registrations = self.registry.iter();
-        View {
+        RelayView {
             clients: self.clients.len(),
             guests: self.guests,
             channels: self.channels,
@@ -111,7 +111,7 @@ impl Relay {
     fn describe(
         &self,
         client: PeerId,
-        registration: &Registration,
+        registration: &ConnectorRegistration,
         now: Instant,
     ) -> Option<RegistrationView> {
         let attached = self.clients.get(&client)?;

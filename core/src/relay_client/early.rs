@@ -20,11 +20,11 @@ const MOST: usize = 16;
 
 /// Those that wait.
 #[derive(Debug, Default)]
-pub(crate) struct Early {
+pub(crate) struct EarlyDatagrams {
     kept: VecDeque<(Instant, Channel, Bytes)>,
 }
 
-impl Early {
+impl EarlyDatagrams {
     /// Keeps a datagram, unless the limit of this relay is reached.
     pub(crate) fn push(&mut self, channel: Channel, datagram: &Bytes, now: Instant) {
         self.expire(now);
@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn what_came_early_is_given_once_and_in_order_to_its_own_channel() {
-        let (now, mut early) = (anchor(), Early::default());
+        let (now, mut early) = (anchor(), EarlyDatagrams::default());
         for (of, byte) in [(channel(0, 1), 1), (channel(1, 1), 2), (channel(0, 1), 3)] {
             early.push(of, &datagram(byte), now);
         }
@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn one_relay_fills_its_own_room_and_no_more() {
-        let (now, mut early) = (anchor(), Early::default());
+        let (now, mut early) = (anchor(), EarlyDatagrams::default());
         for number in 0..100 {
             early.push(channel(0, number), &datagram(0), now);
         }
@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn it_is_early_for_a_second_at_most() {
-        let (now, mut early) = (anchor(), Early::default());
+        let (now, mut early) = (anchor(), EarlyDatagrams::default());
         early.push(channel(0, 1), &datagram(1), now);
         early.push(channel(0, 2), &datagram(2), now);
         assert_eq!(early.take(channel(0, 1), now + KEPT - NANO), [datagram(1)]);

@@ -10,11 +10,11 @@ use crate::tls::KeyDigest;
 
 /// Pause before a relay is asked again that has no channel to a peer which is connected through
 /// another relay: a relay that was restarted has its clients back within a second or two.
-pub(crate) const SOON: Duration = Duration::from_secs(1);
+pub(crate) const FIRST_RETRY_DELAY: Duration = Duration::from_secs(1);
 /// The same pause after it has been asked three times.
-pub(crate) const AGAIN: Duration = Duration::from_secs(5);
+pub(crate) const RETRY_DELAY: Duration = Duration::from_secs(5);
 /// How often the short pause is used.
-const ASKED_SOON: u32 = 3;
+const FIRST_RETRIES: u32 = 3;
 
 /// Connectors excluded from a search, since they turned out not to be the one that is connected;
 /// beyond this the oldest are asked for again.
@@ -22,18 +22,18 @@ const MAX_EXCLUDED: usize = 16;
 
 /// One peer's search.
 #[derive(Debug, Default)]
-pub(crate) struct Search {
+pub(crate) struct LookupState {
     asked: BTreeMap<PeerId, u64>,
     excluded: Vec<KeyDigest>,
     /// The key of the connector that was found.
     found: Option<KeyDigest>,
     refusal: Option<Failure>,
-    again: Option<Instant>,
+    retry_at: Option<Instant>,
     /// How often relays were asked again since the last channel was lost.
     repeated: u32,
 }
 
-impl Search {
+impl LookupState {
     /// Begins a new attempt: a peer that was found before need not be found again.
     pub(crate) fn restart(&mut self) {
         *self = Self::default();
@@ -64,7 +64,7 @@ impl Search {
                 self.excluded.remove(0);
             }
             self.excluded.push(key);
-            self.ask_again(now);
+            self.schedule_retry(now);
         }
         is_wanted
     }
@@ -85,7 +85,7 @@ impl Search {
     ) -> Option<Failure> {
         self.asked.remove(&relay);
         if self.found.is_some() {
-            self.ask_again(now);
+            self.schedule_retry(now);
             return None;
         }
         let refusal = self.refusal.get_or_insert(failure).clone();
@@ -96,19 +96,19 @@ impl Search {
     pub(crate) fn on_lost(&mut self, relay: PeerId, now: Instant) {
         self.asked.remove(&relay);
         self.repeated = 0;
-        self.ask_again(now);
+        self.schedule_retry(now);
     }
 
-    fn ask_again(&mut self, now: Instant) {
-        let wait = if self.repeated < ASKED_SOON { SOON } else { AGAIN };
-        self.again.get_or_insert(now + wait);
+    fn schedule_retry(&mut self, now: Instant) {
+        let wait = if self.repeated < FIRST_RETRIES { FIRST_RETRY_DELAY } else { RETRY_DELAY };
+        self.retry_at.get_or_insert(now + wait);
     }
 
     /// Returns true if relays without a channel to the peer are to be asked again.
     pub(crate) fn poll(&mut self, now: Instant) -> bool {
-        let is_due = self.again.is_some_and(|again| again <= now);
+        let is_due = self.retry_at.is_some_and(|again| again <= now);
         if is_due {
-            self.again = None;
+            self.retry_at = None;
             self.repeated = self.repeated.saturating_add(1);
         }
         is_due
@@ -116,7 +116,7 @@ impl Search {
 
     /// Returns when they will be.
     pub(crate) fn deadline(&self) -> Option<Deadline> {
-        self.again.map(|at| (at, Reason::Relay))
+        self.retry_at.map(|at| (at, Reason::Relay))
     }
 
     /// Returns the connectors to exclude.

@@ -8,9 +8,9 @@ mod early;
 mod lookup;
 mod registration;
 
-pub(crate) use early::Early;
-pub(crate) use lookup::Search;
-pub(crate) use registration::{Action, Registration};
+pub(crate) use early::EarlyDatagrams;
+pub(crate) use lookup::LookupState;
+pub(crate) use registration::{Registration, RegistrationAction};
 
 #[cfg(test)]
 mod tests;

@@ -18,11 +18,11 @@ use crate::timer::{Deadline, Reason};
 pub(crate) const ANSWER: Duration = Duration::from_secs(10);
 
 /// Pause after a refusal that names no time.
-pub(crate) const AGAIN: Duration = Duration::from_secs(60);
+pub(crate) const RETRY_DELAY: Duration = Duration::from_secs(60);
 
 /// An action that is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Action {
+pub(crate) enum RegistrationAction {
     /// Send the registration.
     Register {
         /// Whether another connection of the same key is to be replaced.
@@ -35,7 +35,7 @@ pub(crate) enum Action {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum RegistrationState {
     /// There is no connection.
     Away,
     /// Connected, without an offer.
@@ -45,13 +45,13 @@ enum State {
     /// It was acknowledged.
     Held { refresh: Instant },
     /// It was refused, or ended.
-    Refused { again: Instant },
+    Refused { retry_at: Instant },
 }
 
 /// The registration of one node at one relay.
 #[derive(Debug)]
 pub(crate) struct Registration {
-    state: State,
+    state: RegistrationState,
     /// There is something to register.
     is_wanted: bool,
     /// Whether it was acknowledged since the connection is established.
@@ -63,35 +63,54 @@ pub(crate) struct Registration {
 impl Registration {
     /// Returns the state for a relay that is not connected.
     pub(crate) const fn new() -> Self {
-        Self { state: State::Away, is_wanted: false, is_known: false, is_replaced: false }
+        Self {
+            state: RegistrationState::Away,
+            is_wanted: false,
+            is_known: false,
+            is_replaced: false,
+        }
     }
 
     /// Returns true if the relay has registered it.
     pub(crate) const fn is_held(&self) -> bool {
-        self.is_known && matches!(self.state, State::Held { .. } | State::Asked { .. })
+        self.is_known
+            && matches!(
+                self.state,
+                RegistrationState::Held { .. } | RegistrationState::Asked { .. }
+            )
     }
 
     /// Handles a connected relay.
-    pub(crate) fn on_up(&mut self, is_wanted: bool, now: Instant) -> Option<Action> {
-        (self.state, self.is_known) = (State::Silent, false);
+    pub(crate) fn on_up(&mut self, is_wanted: bool, now: Instant) -> Option<RegistrationAction> {
+        (self.state, self.is_known) = (RegistrationState::Silent, false);
         self.set(is_wanted, now)
     }
 
     /// Handles the lost connection, and with it the lost registration.
     pub(crate) const fn on_down(&mut self) {
-        (self.state, self.is_known) = (State::Away, false);
+        (self.state, self.is_known) = (RegistrationState::Away, false);
     }
 
     /// Handles a changed or withdrawn offer.
-    pub(crate) fn set(&mut self, is_wanted: bool, now: Instant) -> Option<Action> {
+    pub(crate) fn set(&mut self, is_wanted: bool, now: Instant) -> Option<RegistrationAction> {
         let was_wanted = std::mem::replace(&mut self.is_wanted, is_wanted);
         match (self.state, is_wanted) {
             // A refusal stands until its time is over, regardless of the offer.
-            (State::Away | State::Refused { .. }, _) => None,
-            (State::Silent | State::Asked { .. } | State::Held { .. }, true) => Some(self.ask(now)),
-            (State::Silent | State::Asked { .. } | State::Held { .. }, false) => {
-                (self.state, self.is_known) = (State::Silent, false);
-                was_wanted.then_some(Action::Withdraw)
+            (RegistrationState::Away | RegistrationState::Refused { .. }, _) => None,
+            (
+                RegistrationState::Silent
+                | RegistrationState::Asked { .. }
+                | RegistrationState::Held { .. },
+                true,
+            ) => Some(self.ask(now)),
+            (
+                RegistrationState::Silent
+                | RegistrationState::Asked { .. }
+                | RegistrationState::Held { .. },
+                false,
+            ) => {
+                (self.state, self.is_known) = (RegistrationState::Silent, false);
+                was_wanted.then_some(RegistrationAction::Withdraw)
             }
         }
     }
@@ -99,53 +118,56 @@ impl Registration {
     /// Handles the relay's acknowledgement, with the time until the next refresh. Returns true if
     /// the registration is new.
     pub(crate) fn on_registered(&mut self, refresh: Duration, now: Instant) -> bool {
-        if !matches!(self.state, State::Asked { .. }) {
+        if !matches!(self.state, RegistrationState::Asked { .. }) {
             return false;
         }
-        self.state = State::Held { refresh: now + refresh };
+        self.state = RegistrationState::Held { refresh: now + refresh };
         self.is_replaced = false;
         !std::mem::replace(&mut self.is_known, true)
     }
 
     /// Handles a relay that does not have the registration, or not any more.
     pub(crate) fn on_unregistered(&mut self, failure: &Failure, now: Instant) {
-        if matches!(self.state, State::Away) {
+        if matches!(self.state, RegistrationState::Away) {
             return;
         }
         self.is_replaced |= failure.code() == Code::Replaced;
         self.is_known = false;
-        let again = now + failure.retry_after().unwrap_or(AGAIN);
-        self.state = State::Refused { again };
+        let retry_at = now + failure.retry_after().unwrap_or(RETRY_DELAY);
+        self.state = RegistrationState::Refused { retry_at };
     }
 
     /// Returns the due action.
-    pub(crate) fn poll(&mut self, now: Instant) -> Option<Action> {
+    pub(crate) fn poll(&mut self, now: Instant) -> Option<RegistrationAction> {
         match self.state {
-            State::Asked { due } if due <= now => Some(Action::Dead),
-            State::Held { refresh: at } | State::Refused { again: at } if at <= now => {
+            RegistrationState::Asked { due } if due <= now => Some(RegistrationAction::Dead),
+            RegistrationState::Held { refresh: at }
+            | RegistrationState::Refused { retry_at: at }
+                if at <= now =>
+            {
                 Some(self.ask(now))
             }
-            State::Asked { .. }
-            | State::Held { .. }
-            | State::Refused { .. }
-            | State::Away
-            | State::Silent => None,
+            RegistrationState::Asked { .. }
+            | RegistrationState::Held { .. }
+            | RegistrationState::Refused { .. }
+            | RegistrationState::Away
+            | RegistrationState::Silent => None,
         }
     }
 
     /// Returns when something will be.
     pub(crate) fn deadline(&self) -> Option<Deadline> {
         let at = match self.state {
-            State::Away | State::Silent => return None,
-            State::Asked { due: at }
-            | State::Held { refresh: at }
-            | State::Refused { again: at } => at,
+            RegistrationState::Away | RegistrationState::Silent => return None,
+            RegistrationState::Asked { due: at }
+            | RegistrationState::Held { refresh: at }
+            | RegistrationState::Refused { retry_at: at } => at,
         };
         Some((at, Reason::Relay))
     }
 
-    fn ask(&mut self, now: Instant) -> Action {
-        self.state = State::Asked { due: now + ANSWER };
-        Action::Register { takeover: !self.is_replaced }
+    fn ask(&mut self, now: Instant) -> RegistrationAction {
+        self.state = RegistrationState::Asked { due: now + ANSWER };
+        RegistrationAction::Register { takeover: !self.is_replaced }
     }
 }

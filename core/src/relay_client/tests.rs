@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::registration::{AGAIN, ANSWER};
-use super::{Action, Registration, Search, lookup};
+use super::registration::{ANSWER, RETRY_DELAY};
+use super::{LookupState, Registration, RegistrationAction, lookup};
 use crate::error::{Code, Failure};
 use crate::id::PeerId;
 use crate::testing::clock::origin;
@@ -11,8 +11,8 @@ use crate::tls::KeyDigest;
 
 const TICK: Duration = Duration::from_nanos(1);
 const REFRESH: Duration = Duration::from_secs(30);
-const TAKE: Option<Action> = Some(Action::Register { takeover: true });
-const YIELD: Option<Action> = Some(Action::Register { takeover: false });
+const TAKE: Option<RegistrationAction> = Some(RegistrationAction::Register { takeover: true });
+const YIELD: Option<RegistrationAction> = Some(RegistrationAction::Register { takeover: false });
 
 fn held() -> (Registration, Instant) {
     let (mut registration, now) = (Registration::new(), origin());
@@ -36,7 +36,7 @@ fn a_relay_that_does_not_acknowledge_is_given_up() {
     registration.on_up(true, now);
     assert!(!registration.is_held());
     assert_eq!(registration.poll(now + ANSWER - TICK), None);
-    assert_eq!(registration.poll(now + ANSWER), Some(Action::Dead));
+    assert_eq!(registration.poll(now + ANSWER), Some(RegistrationAction::Dead));
 }
 
 #[test]
@@ -45,8 +45,8 @@ fn one_that_was_replaced_asks_again_and_never_takes_the_place_back() {
     registration.on_unregistered(&Failure::new(Code::Replaced, "elsewhere"), now);
     assert!(!registration.is_held());
     assert_eq!(registration.set(true, now), None, "the refusal stands");
-    assert_eq!(registration.poll(now + AGAIN - TICK), None);
-    assert_eq!(registration.poll(now + AGAIN), YIELD);
+    assert_eq!(registration.poll(now + RETRY_DELAY - TICK), None);
+    assert_eq!(registration.poll(now + RETRY_DELAY), YIELD);
     registration.on_down();
     assert_eq!(registration.on_up(true, now), YIELD, "and not by dialling anew either");
     assert!(registration.on_registered(REFRESH, now));
@@ -54,7 +54,7 @@ fn one_that_was_replaced_asks_again_and_never_takes_the_place_back() {
 }
 
 #[test]
-fn a_refusal_is_asked_about_again_when_the_relay_said() {
+fn a_refused_registration_is_repeated_after_the_requested_time() {
     let (mut registration, now) = held();
     let wait = Duration::from_secs(7);
     let failure = Failure::new(Code::Overloaded, "full").with_retry_after(wait);
@@ -69,13 +69,13 @@ fn nothing_is_registered_that_is_not_offered() {
     assert_eq!(registration.on_up(false, now), None);
     assert_eq!((registration.deadline(), registration.set(true, now)), (None, TAKE));
     registration.on_registered(REFRESH, now);
-    assert_eq!(registration.set(false, now), Some(Action::Withdraw));
+    assert_eq!(registration.set(false, now), Some(RegistrationAction::Withdraw));
     assert_eq!((registration.deadline(), registration.set(false, now)), (None, None));
 }
 
 #[test]
-fn a_search_fails_when_the_last_relay_has_said_no() {
-    let (mut search, now) = (Search::default(), origin());
+fn a_lookup_fails_once_the_last_relay_refuses() {
+    let (mut search, now) = (LookupState::default(), origin());
     let no = |what| Failure::new(Code::UnknownService, what);
     search.on_asked(PeerId(1), 1);
     search.on_asked(PeerId(2), 2);
@@ -86,23 +86,32 @@ fn a_search_fails_when_the_last_relay_has_said_no() {
 
 #[test]
 fn a_second_relay_has_to_find_the_same_connector() {
-    let (mut search, now) = (Search::default(), origin());
+    let (mut search, now) = (LookupState::default(), origin());
     let (one, other) = (KeyDigest([1; 32]), KeyDigest([2; 32]));
     assert!(search.on_matched(PeerId(1), one, now));
     assert!(!search.on_matched(PeerId(2), other, now));
     assert_eq!(search.excluded(), [other]);
-    assert!(!search.poll(now + lookup::SOON - TICK));
-    assert!(search.poll(now + lookup::SOON) && !search.poll(now + lookup::SOON));
+    assert!(!search.poll(now + lookup::FIRST_RETRY_DELAY - TICK));
+    assert!(
+        search.poll(now + lookup::FIRST_RETRY_DELAY)
+            && !search.poll(now + lookup::FIRST_RETRY_DELAY)
+    );
     assert!(search.on_matched(PeerId(2), one, now));
 }
 
 #[test]
-fn a_relay_is_asked_again_three_times_soon_and_then_every_five_seconds_until_it_is_lost_again() {
-    let (mut search, mut now) = (Search::default(), origin());
+fn lookups_repeat_three_times_quickly_then_every_five_seconds() {
+    let (mut search, mut now) = (LookupState::default(), origin());
     assert!(search.on_matched(PeerId(1), KeyDigest([1; 32]), now));
     for _ in 0..2 {
         search.on_lost(PeerId(2), now);
-        for wait in [lookup::SOON, lookup::SOON, lookup::SOON, lookup::AGAIN, lookup::AGAIN] {
+        for wait in [
+            lookup::FIRST_RETRY_DELAY,
+            lookup::FIRST_RETRY_DELAY,
+            lookup::FIRST_RETRY_DELAY,
+            lookup::RETRY_DELAY,
+            lookup::RETRY_DELAY,
+        ] {
             assert!(!search.poll(now + wait - TICK));
             now += wait;
             assert!(search.poll(now));
@@ -110,7 +119,7 @@ fn a_relay_is_asked_again_three_times_soon_and_then_every_five_seconds_until_it_
             let why = Failure::new(Code::UnknownService, "not yet");
             assert_eq!(search.on_unmatched(PeerId(2), why, now), None);
         }
-        now += lookup::AGAIN;
+        now += lookup::RETRY_DELAY;
         assert!(search.poll(now));
     }
 }

@@ -9,13 +9,13 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 
 use crate::error::{Code, Failure, Misuse};
 use crate::frame::{self, MAX_PAYLOAD};
-use crate::message::{ErrorMessage, Kind, Message, StreamMessage};
+use crate::message::{ErrorMessage, Message, MessageKind, StreamMessage};
 
 /// Bytes of a streamed answer that may wait to be written before its producer must pause.
 pub(crate) const STREAM_BUFFER: usize = 256 << 10;
 
 #[derive(Debug, PartialEq, Eq)]
-enum State {
+enum ResponseState {
     /// No answer yet.
     Offered,
     /// A streamed answer is in progress; this is the number of the next chunk.
@@ -26,23 +26,23 @@ enum State {
 
 /// One request of a peer.
 #[derive(Debug)]
-pub(crate) struct Incoming {
+pub(crate) struct ReceivedRequest {
     unsent: VecDeque<Bytes>,
-    state: State,
+    state: ResponseState,
 }
 
-impl Incoming {
+impl ReceivedRequest {
     pub(crate) const fn new() -> Self {
-        Self { unsent: VecDeque::new(), state: State::Offered }
+        Self { unsent: VecDeque::new(), state: ResponseState::Offered }
     }
 
     /// Answers whole.
     pub(crate) fn respond(&mut self, body: Bytes) -> Result<(), Misuse> {
-        if self.state != State::Offered {
+        if self.state != ResponseState::Offered {
             return Err(Misuse::WrongState);
         }
-        self.push(Kind::Response, &[], body)?;
-        self.state = State::Answered;
+        self.push(MessageKind::Response, &[], body)?;
+        self.state = ResponseState::Answered;
         Ok(())
     }
 
@@ -50,9 +50,9 @@ impl Incoming {
     /// read first.
     pub(crate) fn respond_chunk(&mut self, body: Bytes, is_final: bool) -> Result<bool, Misuse> {
         let sequence = match self.state {
-            State::Offered => 0,
-            State::Streaming(sequence) => sequence,
-            State::Answered => return Err(Misuse::WrongState),
+            ResponseState::Offered => 0,
+            ResponseState::Streaming(sequence) => sequence,
+            ResponseState::Answered => return Err(Misuse::WrongState),
         };
         if self.unsent_bytes() >= STREAM_BUFFER {
             return Ok(false);
@@ -60,14 +60,15 @@ impl Incoming {
         let mut head = [0; 9];
         head[..8].copy_from_slice(&sequence.to_be_bytes());
         head[8] = is_final.into();
-        self.push(Kind::ResponseChunk, &head, body)?;
-        self.state = if is_final { State::Answered } else { State::Streaming(sequence + 1) };
+        self.push(MessageKind::ResponseChunk, &head, body)?;
+        self.state =
+            if is_final { ResponseState::Answered } else { ResponseState::Streaming(sequence + 1) };
         Ok(true)
     }
 
     /// Refuses a request, or ends a streamed answer with a failure.
     pub(crate) fn fail(&mut self, failure: &Failure) -> Result<(), Misuse> {
-        if self.state == State::Answered {
+        if self.state == ResponseState::Answered {
             return Err(Misuse::WrongState);
         }
         let message = Message::Stream(StreamMessage::Error(ErrorMessage {
@@ -78,11 +79,11 @@ impl Incoming {
         let mut frame = BytesMut::new();
         message.encode(&mut frame).map_err(|_| Misuse::OverLimit)?;
         self.unsent.push_back(frame.freeze());
-        self.state = State::Answered;
+        self.state = ResponseState::Answered;
         Ok(())
     }
 
-    fn push(&mut self, kind: Kind, head: &[u8], body: Bytes) -> Result<(), Misuse> {
+    fn push(&mut self, kind: MessageKind, head: &[u8], body: Bytes) -> Result<(), Misuse> {
         let length = head.len() + body.len();
         if length > MAX_PAYLOAD {
             return Err(Misuse::OverLimit);
@@ -109,7 +110,7 @@ impl Incoming {
 
     /// Returns true if the answer is complete and written.
     pub(crate) fn is_done(&self) -> bool {
-        self.state == State::Answered && self.unsent.is_empty()
+        self.state == ResponseState::Answered && self.unsent.is_empty()
     }
 
     /// Returns true if a chunk would be accepted now.

@@ -1,6 +1,6 @@
 //! Requests and responses: opaque bytes, one stream each.
 //!
-//! `queue` orders the waiting requests. `Outgoing` and `Incoming` are the two ends of one
+//! `queue` orders the waiting requests. `SentRequest` and `ReceivedRequest` are the two ends of one
 //! exchange: they turn bodies into frames and frames into bodies. They have no stream and no clock;
 //! the node moves the bytes and keeps the deadlines.
 
@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-pub(crate) use incoming::{Incoming, abandoned};
-pub(crate) use outgoing::{Outgoing, Step};
+pub(crate) use incoming::{ReceivedRequest, abandoned};
+pub(crate) use outgoing::{SentRequest, Step};
 pub use queue::Priority;
 
 /// A request to make.

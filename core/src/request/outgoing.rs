@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::Request;
 use crate::error::{Code, Failure};
-use crate::frame::Decoder;
+use crate::frame::FrameDecoder;
 use crate::message::{EncodeError, Message, Request as Wire, StreamMessage};
 
 /// The effect of a piece of the answer.
@@ -35,13 +35,13 @@ enum Expect {
 
 /// One request of ours.
 #[derive(Debug)]
-pub(crate) struct Outgoing {
+pub(crate) struct SentRequest {
     unsent: VecDeque<Bytes>,
-    decoder: Decoder,
+    decoder: FrameDecoder,
     expect: Expect,
 }
 
-impl Outgoing {
+impl SentRequest {
     pub(crate) fn new(
         correlation: String,
         request: Request,
@@ -57,7 +57,7 @@ impl Outgoing {
         wire.encode(&mut frame)?;
         Ok(Self {
             unsent: VecDeque::from([frame.freeze()]),
-            decoder: Decoder::new(),
+            decoder: FrameDecoder::new(),
             expect: Expect::Anything,
         })
     }
@@ -77,7 +77,7 @@ impl Outgoing {
         self.decoder.wanted().max(1)
     }
 
-    /// Handles bytes of the answer: at most [`Outgoing::wanted`] of them.
+    /// Handles bytes of the answer: at most [`SentRequest::wanted`] of them.
     pub(crate) fn handle_chunk(&mut self, mut chunk: Bytes) -> Option<Step> {
         let frame = match self.decoder.poll_frame(&mut chunk) {
             Ok(frame) => frame?,

@@ -14,15 +14,15 @@ use std::time::Instant;
 /// their deadlines unsent; with 16, urgent ones keep nine tenths of the turns.
 pub(crate) const MAX_OVERTAKES: u32 = 16;
 
-/// How much a [`Queue`] holds: 100 items by default, which a reconnect sends immediately, and
+/// How much a [`PriorityQueue`] holds: 100 items by default, which a reconnect sends immediately, and
 /// 32 MiB, which is three requests of the largest size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Limits {
+pub(crate) struct QueueLimits {
     items: usize,
     bytes: usize,
 }
 
-impl Default for Limits {
+impl Default for QueueLimits {
     fn default() -> Self {
         Self { items: 100, bytes: 32 * 1024 * 1024 }
     }
@@ -45,7 +45,7 @@ pub(crate) struct Slot(u64);
 /// An accepted item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Accepted {
-    /// Its name, for [`Queue::remove`].
+    /// Its name, for [`PriorityQueue::remove`].
     pub slot: Slot,
     /// The pressure of the queue including it.
     pub pressure: Pressure,
@@ -131,8 +131,8 @@ struct Class {
 /// A bounded queue: high before normal before low, first come first served within each, and no
 /// class waits for more than [`MAX_OVERTAKES`] + 1 items of others.
 #[derive(Debug, Clone)]
-pub(crate) struct Queue<T> {
-    limits: Limits,
+pub(crate) struct PriorityQueue<T> {
+    limits: QueueLimits,
     entries: BTreeMap<Slot, Entry<T>>,
     classes: [Class; 3],
     deadlines: BTreeSet<(Instant, Slot)>,
@@ -140,10 +140,10 @@ pub(crate) struct Queue<T> {
     counts: Counts,
 }
 
-impl<T> Queue<T> {
+impl<T> PriorityQueue<T> {
     /// Returns an empty queue.
     #[must_use]
-    pub(crate) fn new(limits: Limits) -> Self {
+    pub(crate) fn new(limits: QueueLimits) -> Self {
         Self {
             limits,
             entries: BTreeMap::new(),
@@ -155,7 +155,7 @@ impl<T> Queue<T> {
     }
 
     /// Adds an item that counts as `bytes`. A `deadline` in the past is accepted too, and expires
-    /// with the next [`Queue::expire`].
+    /// with the next [`PriorityQueue::expire`].
     ///
     /// # Errors
     /// When the item would exceed a limit; it is returned.
@@ -181,7 +181,7 @@ impl<T> Queue<T> {
         Ok(Accepted { slot, pressure: self.pressure() })
     }
 
-    /// Removes the item that is next. Deadlines are not checked: call [`Queue::expire`] first.
+    /// Removes the item that is next. Deadlines are not checked: call [`PriorityQueue::expire`] first.
     pub(crate) fn pop(&mut self) -> Option<Popped<T>> {
         let turn = self.turn()?;
         let slot = *self.class(turn).waiting.first()?;
@@ -240,7 +240,7 @@ impl<T> Queue<T> {
             || self.bytes >= four_fifths(self.limits.bytes)
     }
 
-    /// Returns [`Queue::is_pressured`] as a value.
+    /// Returns [`PriorityQueue::is_pressured`] as a value.
     #[must_use]
     pub(crate) fn pressure(&self) -> Pressure {
         if self.is_pressured() { Pressure::Pressured } else { Pressure::Relaxed }
@@ -302,9 +302,9 @@ impl<T> Queue<T> {
     }
 }
 
-impl<T> Default for Queue<T> {
+impl<T> Default for PriorityQueue<T> {
     fn default() -> Self {
-        Self::new(Limits::default())
+        Self::new(QueueLimits::default())
     }
 }
 

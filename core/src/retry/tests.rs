@@ -2,8 +2,8 @@
 //! changes.
 
 use super::{
-    Attempt, ConfigError, LONGEST_RETRY_AFTER, NETWORK_CHANGE_INTERVAL, NETWORK_CHANGE_SPREAD,
-    OVERLOADED_WAIT, Policy, Retry, Verdict,
+    Attempt, LONGEST_RETRY_AFTER, NETWORK_CHANGE_INTERVAL, NETWORK_CHANGE_SPREAD, OVERLOADED_WAIT,
+    Policy, PolicyError, Retry, RetryDecision,
 };
 use crate::backoff;
 use crate::error::{Category, Code, Failure};
@@ -22,7 +22,7 @@ fn a_lost_link_is_tried_again_after_the_first_delay_and_once() {
     let mut retry = exact(limited());
     retry.on_up(now);
     let until = now + SECOND;
-    assert_eq!(retry.on_down(&silence(), now), Verdict::Wait { attempt: 1, until });
+    assert_eq!(retry.on_down(&silence(), now), RetryDecision::Wait { attempt: 1, until });
     assert_eq!(retry.deadline(), Some((until, Reason::Reconnect)));
     assert_eq!(retry.poll(until - NANO), None);
     assert_eq!(retry.poll(until), Some(Attempt { number: 1 }));
@@ -31,7 +31,7 @@ fn a_lost_link_is_tried_again_after_the_first_delay_and_once() {
 }
 
 #[test]
-fn a_first_reset_is_followed_at_once_and_a_second_backs_off() {
+fn a_first_reset_retries_immediately_and_a_second_backs_off() {
     let now = anchor();
     let mut retry = exact(limited());
     let reset = Failure::new(Code::Reset, "");
@@ -48,13 +48,15 @@ fn an_interactive_agent_gives_up_after_its_tenth_attempt_and_not_before() {
     let mut retry = exact(limited());
     let mut verdict = retry.on_attempt_failed(&silence(), now);
     for number in 1..=10 {
-        let Verdict::Wait { attempt, until } = verdict else { panic!("gave up before {number}") };
+        let RetryDecision::Wait { attempt, until } = verdict else {
+            panic!("gave up before {number}")
+        };
         assert_eq!(attempt, number);
         now = until;
         assert_eq!(retry.poll(now), Some(Attempt { number }));
         verdict = retry.on_attempt_failed(&silence(), now);
     }
-    assert_eq!(verdict, Verdict::GiveUp(silence()));
+    assert_eq!(verdict, RetryDecision::GiveUp(silence()));
     assert_eq!((retry.attempts(), retry.deadline(), retry.poll(now)), (0, None, None));
 }
 
@@ -73,16 +75,16 @@ fn a_persistent_link_never_gives_up_on_the_network() {
     let mut retry = Retry::new(Policy::persistent(), Rng::new([3; 32], "retry"));
     for code in [Code::TimedOut, Code::ShuttingDown].iter().cycle().take(1_000) {
         let verdict = retry.on_attempt_failed(&Failure::new(*code, ""), now);
-        let Verdict::Wait { until, .. } = verdict else { panic!("gave up") };
+        let RetryDecision::Wait { until, .. } = verdict else { panic!("gave up") };
         now = until;
         assert!(retry.poll(now).is_some());
     }
 }
 
 #[test]
-fn no_attempt_allowed_means_giving_up_at_once() {
+fn no_attempt_allowed_means_giving_up_immediately() {
     let mut retry = exact(limited().max_attempts(Some(0)));
-    assert_eq!(retry.on_down(&silence(), anchor()), Verdict::GiveUp(silence()));
+    assert_eq!(retry.on_down(&silence(), anchor()), RetryDecision::GiveUp(silence()));
 }
 
 #[test]
@@ -94,10 +96,14 @@ fn every_cause_has_its_verdict() {
             Retry::new(Policy::persistent(), Rng::new([0; 32], "retry")).on_down(&failure, now);
         match code.category() {
             Category::Authentication | Category::Configuration => {
-                assert_eq!(verdict, Verdict::GiveUp(failure));
+                assert_eq!(verdict, RetryDecision::GiveUp(failure));
             }
             Category::Network | Category::Server | Category::Protocol | Category::Unknown => {
-                assert!(matches!(verdict, Verdict::Wait { attempt: 1, .. }), "{}", code.as_str());
+                assert!(
+                    matches!(verdict, RetryDecision::Wait { attempt: 1, .. }),
+                    "{}",
+                    code.as_str()
+                );
             }
         }
     }
@@ -109,17 +115,17 @@ fn an_unavailable_peer_is_asked_five_times_more_and_no_sixth() {
     let mut retry = exact(limited());
     let away = Failure::new(Code::BackendUnavailable, "");
     for _ in 0..5 {
-        let Verdict::Wait { until, .. } = retry.on_attempt_failed(&away, now) else {
+        let RetryDecision::Wait { until, .. } = retry.on_attempt_failed(&away, now) else {
             panic!("gave up early")
         };
         now = until;
         retry.poll(now).unwrap();
     }
-    assert_eq!(retry.on_attempt_failed(&away, now), Verdict::GiveUp(away));
+    assert_eq!(retry.on_attempt_failed(&away, now), RetryDecision::GiveUp(away));
 }
 
 #[test]
-fn an_overloaded_peer_is_left_alone_as_told_or_for_a_minute() {
+fn an_overloaded_peer_is_retried_as_requested_or_after_a_minute() {
     let now = anchor();
     let overloaded = Failure::new(Code::Overloaded, "");
     assert_eq!(wait(&mut exact(limited()), &overloaded, now), OVERLOADED_WAIT);
@@ -128,7 +134,7 @@ fn an_overloaded_peer_is_left_alone_as_told_or_for_a_minute() {
 }
 
 #[test]
-fn answers_that_the_peer_cannot_serve_count_anew_after_a_stable_link_or_a_cancel() {
+fn a_stable_link_resets_the_unavailable_count() {
     let away = Failure::new(Code::ShuttingDown, "");
     for cancelled in [false, true] {
         let mut now = anchor();
@@ -178,7 +184,7 @@ fn a_peers_request_is_honoured_for_an_hour_and_no_longer() {
 }
 
 #[test]
-fn a_thousand_clients_told_the_same_time_do_not_return_together() {
+fn clients_with_one_retry_after_return_spread_out() {
     let now = anchor();
     let told = Failure::new(Code::Overloaded, "").with_retry_after(30 * SECOND);
     let mut per_window = std::collections::BTreeMap::<u128, u32>::new();
@@ -205,7 +211,7 @@ fn a_link_is_stable_exactly_after_its_time_and_not_before() {
         retry.on_up(up);
         assert_eq!(retry.deadline(), Some((up + 10 * SECOND, Reason::Stable)));
         let verdict = retry.on_down(&silence(), up + up_for);
-        assert!(matches!(verdict, Verdict::Wait { attempt, .. } if attempt == next));
+        assert!(matches!(verdict, RetryDecision::Wait { attempt, .. } if attempt == next));
     }
 }
 
@@ -250,7 +256,7 @@ fn a_cancelled_wait_yields_no_attempt_and_a_fresh_count() {
     assert_eq!((retry.poll(now + 60 * SECOND), retry.deadline()), (None, None));
     assert_eq!(
         retry.on_attempt_failed(&silence(), now),
-        Verdict::Wait { attempt: 1, until: now + SECOND }
+        RetryDecision::Wait { attempt: 1, until: now + SECOND }
     );
 }
 
@@ -307,11 +313,11 @@ fn a_network_change_outside_a_wait_does_nothing() {
 #[test]
 fn the_time_to_become_stable_lies_above_zero_and_within_a_day() {
     let build = |after| Policy::builder().stable_after(after).build();
-    assert_eq!(build(Duration::ZERO), Err(ConfigError::StableAfterZero));
+    assert_eq!(build(Duration::ZERO), Err(PolicyError::StableAfterZero));
     assert!(build(NANO).is_ok());
     assert!(build(backoff::LONGEST).is_ok());
     let too_long = backoff::LONGEST + NANO;
-    assert_eq!(build(too_long), Err(ConfigError::StableAfterTooLong(too_long)));
+    assert_eq!(build(too_long), Err(PolicyError::StableAfterTooLong(too_long)));
 }
 
 #[derive(Debug, Clone)]
@@ -391,7 +397,7 @@ proptest! {
                 }
             };
             match verdict {
-                Some(Verdict::Wait { attempt, until }) => {
+                Some(RetryDecision::Wait { attempt, until }) => {
                     prop_assert!((1..=10).contains(&attempt));
                     match standing {
                         Some(standing) => prop_assert_eq!((attempt, until), standing),
@@ -399,7 +405,7 @@ proptest! {
                     }
                     standing = Some((attempt, until));
                 }
-                Some(Verdict::GiveUp(_)) => {
+                Some(RetryDecision::GiveUp(_)) => {
                     prop_assert_eq!(standing, None);
                     prop_assert_eq!(retry.deadline(), None);
                 }
@@ -443,7 +449,7 @@ proptest! {
 }
 
 /// Returns the limits of an interactive agent, to change or to build.
-fn limited() -> super::Builder {
+fn limited() -> super::PolicyBuilder {
     let policy = Policy::interactive();
     Policy::builder().max_attempts(policy.max_attempts()).max_unavailable(policy.max_unavailable())
 }
@@ -452,20 +458,21 @@ fn silence() -> Failure {
     Failure::new(Code::TimedOut, "")
 }
 
-fn exact(policy: super::Builder) -> Retry {
-    let backoff = backoff::Config::builder().jitter(0.0).build().unwrap();
+fn exact(policy: super::PolicyBuilder) -> Retry {
+    let backoff = backoff::BackoffConfig::builder().jitter(0.0).build().unwrap();
     Retry::new(policy.backoff(backoff).build().unwrap(), Rng::new([0; 32], "retry"))
 }
 
 fn wait(retry: &mut Retry, failure: &Failure, now: Instant) -> Duration {
     match retry.on_attempt_failed(failure, now) {
-        Verdict::Wait { until, .. } => until.duration_since(now),
-        Verdict::GiveUp(failure) => panic!("gave up: {failure}"),
+        RetryDecision::Wait { until, .. } => until.duration_since(now),
+        RetryDecision::GiveUp(failure) => panic!("gave up: {failure}"),
     }
 }
 
 fn waiting_long(now: Instant) -> Retry {
-    let backoff = backoff::Config::builder().initial(60 * SECOND).jitter(0.0).build().unwrap();
+    let backoff =
+        backoff::BackoffConfig::builder().initial(60 * SECOND).jitter(0.0).build().unwrap();
     let policy = Policy::builder().backoff(backoff).build().unwrap();
     let mut retry = Retry::new(policy, Rng::new([0; 32], "retry"));
     wait(&mut retry, &silence(), now);
@@ -477,36 +484,38 @@ fn an_unproven_refusal_ends_a_first_dial_and_no_link_that_had_been_up() {
     let (mut retry, now) = (exact(limited()), anchor());
     let proven = Failure::new(Code::Unauthenticated, "unknown CA");
     let unproven = proven.clone().unproven();
-    assert_eq!(retry.on_attempt_failed(&unproven, now), Verdict::GiveUp(unproven.clone()));
+    assert_eq!(retry.on_attempt_failed(&unproven, now), RetryDecision::GiveUp(unproven.clone()));
     retry.on_up(now);
-    let Verdict::Wait { attempt: 1, until } = retry.on_down(&unproven, now) else {
+    let RetryDecision::Wait { attempt: 1, until } = retry.on_down(&unproven, now) else {
         panic!("it is tried again")
     };
     assert!(until <= now + super::RESET_SPREAD, "the next certificate may be there by now");
     retry.poll(until).unwrap();
-    let Verdict::Wait { attempt: 2, until } = retry.on_attempt_failed(&unproven, until) else {
+    let RetryDecision::Wait { attempt: 2, until } = retry.on_attempt_failed(&unproven, until)
+    else {
         panic!("it is tried again")
     };
     retry.poll(until).unwrap();
-    assert_eq!(retry.on_attempt_failed(&proven, until), Verdict::GiveUp(proven));
-    assert_eq!(retry.on_attempt_failed(&unproven, until), Verdict::GiveUp(unproven));
+    assert_eq!(retry.on_attempt_failed(&proven, until), RetryDecision::GiveUp(proven));
+    assert_eq!(retry.on_attempt_failed(&unproven, until), RetryDecision::GiveUp(unproven));
 }
 
 #[test]
 fn a_reset_is_repaired_and_a_bad_certificate_is_not() {
     use crate::error::{Code, Failure};
-    use crate::retry::{Attempt, Policy, Retry, Verdict};
+    use crate::retry::{Attempt, Policy, Retry, RetryDecision};
     use crate::rng::Rng;
     use std::time::Instant;
     let now = Instant::now();
     let mut retry = Retry::new(Policy::interactive(), Rng::new([0; 32], "retry"));
     retry.on_up(now);
-    let Verdict::Wait { attempt: 1, until } = retry.on_down(&Failure::new(Code::Reset, ""), now)
+    let RetryDecision::Wait { attempt: 1, until } =
+        retry.on_down(&Failure::new(Code::Reset, ""), now)
     else {
         panic!("a reset is repaired")
     };
     assert_eq!(retry.poll(now), None);
     assert_eq!(retry.poll(until), Some(Attempt { number: 1 }));
     let refused = Failure::new(Code::Unauthenticated, "certificate expired");
-    assert_eq!(retry.on_attempt_failed(&refused, until), Verdict::GiveUp(refused));
+    assert_eq!(retry.on_attempt_failed(&refused, until), RetryDecision::GiveUp(refused));
 }

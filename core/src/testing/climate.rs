@@ -40,7 +40,7 @@ pub(super) fn configure(
     }
     let mut builder = builder.transport(transport).limits(limits(small));
     if quick {
-        let beats = heartbeat::Config::builder()
+        let beats = heartbeat::HeartbeatConfig::builder()
             .interval(Duration::from_secs(2))
             .ack_within(Duration::from_secs(1))
             .dead_after(Duration::from_secs(4));

@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn providers_in_use_at_once_do_not_share_a_stream() {
+    fn concurrent_providers_do_not_share_a_stream() {
         let draw = |crypto: &SeededCrypto| {
             let mut out = [0; 32];
             crypto.provider().secure_random.fill(&mut out).unwrap();

@@ -5,7 +5,7 @@
 
 use bytes::{Bytes, BytesMut};
 
-use crate::frame::{self, DecodeError, Decoder, Frame, HEADER_LEN, MAX_PAYLOAD};
+use crate::frame::{self, DecodeError, Frame, FrameDecoder, HEADER_LEN, MAX_PAYLOAD};
 use crate::message::{EncodeError, Message};
 
 /// Frames: any split of the bytes gives the same result as a simple parser of the whole, within the
@@ -31,7 +31,7 @@ pub fn frames(data: &[u8]) {
 }
 
 fn split_into(stream: &[u8], sizes: &[usize], limit: usize) -> (Vec<Frame>, Option<DecodeError>) {
-    let (mut decoder, mut frames) = (Decoder::with_limit(limit), Vec::new());
+    let (mut decoder, mut frames) = (FrameDecoder::with_limit(limit), Vec::new());
     let mut rest = Bytes::copy_from_slice(stream);
     for &size in sizes.iter().cycle() {
         let mut chunk = rest.split_to(size.min(rest.len()));
@@ -90,7 +90,7 @@ pub fn messages(data: &[u8]) {
         Err(EncodeError::TooLarge) if payload.len() > MAX_PAYLOAD / 2 => return,
         Err(error) => panic!("what was read cannot be sent: {error}"),
     }
-    let frame = Decoder::new().poll_frame(&mut wire.freeze());
+    let frame = FrameDecoder::new().poll_frame(&mut wire.freeze());
     let frame = frame.expect("within the limit").expect("one whole frame");
     assert_eq!(Message::decode(frame.kind, frame.payload), Ok(Some(message)));
 }

@@ -67,9 +67,9 @@ pub fn identity(data: &[u8]) {
         change(&mut chain, *edit, &cast.made);
     }
     let chain: Vec<_> = chain.into_iter().map(CertificateDer::from).collect();
-    cast.judge_dialler(&chain, unix);
-    cast.judge_acceptor(&cast.verifiers, &chain, unix);
-    cast.judge_acceptor(&cast.pinned, &chain, unix);
+    cast.verify_dialler(&chain, unix);
+    cast.verify_acceptor(&cast.verifiers, &chain, unix);
+    cast.verify_acceptor(&cast.pinned, &chain, unix);
 }
 
 /// Returns an instant close to the begin or the end of a validity.
@@ -174,7 +174,7 @@ impl Cast {
         self.made.iter().find(|made| made.certificate == *certificate)
     }
 
-    fn judge_dialler(&self, chain: &[CertificateDer<'_>], unix: Duration) {
+    fn verify_dialler(&self, chain: &[CertificateDer<'_>], unix: Duration) {
         let found = self.verifiers.dialler(chain, unix);
         let leaf = chain.first().and_then(|leaf| self.find(leaf));
         let may = leaf.is_some_and(|made| made.is_good_at(unix));
@@ -198,7 +198,7 @@ impl Cast {
         }
     }
 
-    fn judge_acceptor(&self, verifiers: &Verifiers, chain: &[CertificateDer<'_>], unix: Duration) {
+    fn verify_acceptor(&self, verifiers: &Verifiers, chain: &[CertificateDer<'_>], unix: Duration) {
         let Ok(credential) = verifiers.acceptor(chain, CONNECTOR, unix) else { return };
         let leaf = chain.first().and_then(|leaf| self.find(leaf));
         let may = |made: &Made| {
@@ -229,7 +229,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_cast_is_accepted_and_refused_as_it_should_be_so_that_the_target_judges_something() {
+    fn the_fuzz_target_sees_accepted_and_refused_chains() {
         let cast = Cast::new();
         let accepted = |time, as_acceptor| {
             let of = |made: &Made| {

@@ -221,6 +221,6 @@ impl Run {
         }
         let late = self.paths.deadline().is_some_and(|(at, _)| at <= self.now);
         assert!(!late, "a deadline in the past");
-        assert!(self.paths.view(self.now).paths.len() <= 28, "more ways than are kept");
+        assert!(self.paths.view(self.now).paths.len() <= 28, "more paths than are kept");
     }
 }

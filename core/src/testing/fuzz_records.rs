@@ -4,7 +4,7 @@
 //! Decides what counts as a failure, and fails by panicking. Never makes up input: that comes from
 //! the fuzzer, or from the corpus that the tests replay.
 
-use crate::datagram_framing::{self, Decoder, HEADER_LEN, MAX_LEN};
+use crate::datagram_framing::{self, DatagramDecoder, HEADER_LEN, MAX_LEN};
 use crate::fallback::{TRIAL_LEN, Trial};
 
 /// Records: any split of the bytes gives the same result as a simple parser of the whole, within
@@ -16,7 +16,7 @@ pub fn records(data: &[u8]) {
     let (expected, rest) = naive(stream);
     let sizes = [1 + usize::from(*split), 1 + usize::from(*split >> 4), 1];
     for sizes in [&[usize::MAX][..], &sizes, &[1]] {
-        let (mut decoder, mut found) = (Decoder::new(), Vec::new());
+        let (mut decoder, mut found) = (DatagramDecoder::new(), Vec::new());
         let mut left = stream;
         for &size in sizes.iter().cycle() {
             let (mut chunk, after) = left.split_at(size.min(left.len()));

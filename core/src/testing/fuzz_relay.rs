@@ -14,7 +14,7 @@ use crate::error::{Code, Failure};
 use crate::id::PeerId;
 use crate::message::{Connect, Hangup, Message, Register, RelayMessage, ServiceName, Withdraw};
 use crate::probe::LEN;
-use crate::relay::{Action, Client, Config, Relay};
+use crate::relay::{Client, Relay, RelayAction, RelayConfig};
 use crate::tls::KeyDigest;
 
 /// Most actions in one run: more make it slower, not more varied.
@@ -39,7 +39,7 @@ struct Table {
 ///
 /// Every four bytes of `data` are one action; payloads take their bytes from the rest.
 pub fn relay(data: &[u8]) {
-    let config = Config {
+    let config = RelayConfig {
         clients: 7,
         guests: 2,
         channels: 5,
@@ -52,7 +52,7 @@ pub fn relay(data: &[u8]) {
         queue_bytes: 32 << 10,
         queue_bytes_of_a_source: 16 << 10,
         queue_bytes_in_all: 64 << 10,
-        ..Config::default()
+        ..RelayConfig::default()
     };
     config.check().expect("it can work");
     let relay = Relay::new(config, [3; 32]);
@@ -80,12 +80,12 @@ impl Table {
             5 | 6 => {
                 let exclude = (0..4).filter(|bit| b >> bit & 1 == 1).map(key).collect();
                 let connect = Connect { request: b.into(), service: service(a), exclude };
-                self.say(client, &Message::Relay(RelayMessage::Connect(connect)));
+                self.send(client, &Message::Relay(RelayMessage::Connect(connect)));
             }
             7 => {
                 let failure = Failure::new(Code::Closed, "done");
                 self.forget(client, a.into());
-                self.say(
+                self.send(
                     client,
                     &Message::Relay(RelayMessage::Hangup(Hangup::new(a.into(), &failure))),
                 );
@@ -93,7 +93,7 @@ impl Table {
             8 => self.forward(client, a, usize::from(b) * 64),
             9 => self.fetch(client, usize::from(a)),
             10 => self.now += Duration::from_millis(500 * u64::from(a)),
-            _ => return self.meddle(client, a, b, rest),
+            _ => return self.inject_fault(client, a, b, rest),
         }
         rest
     }
@@ -114,12 +114,12 @@ impl Table {
             revoked: bits(b >> 4).map(|it| format!("{it:02x}")).collect(),
             takeover: a & 0x80 != 0,
         };
-        self.say(client, &Message::Relay(RelayMessage::Register(register)));
+        self.send(client, &Message::Relay(RelayMessage::Register(register)));
     }
 
-    fn meddle<'a>(&mut self, client: PeerId, a: u8, b: u8, rest: &'a [u8]) -> &'a [u8] {
+    fn inject_fault<'a>(&mut self, client: PeerId, a: u8, b: u8, rest: &'a [u8]) -> &'a [u8] {
         match a % 5 {
-            0 => self.say(client, &Message::Relay(RelayMessage::Withdraw(Withdraw {}))),
+            0 => self.send(client, &Message::Relay(RelayMessage::Withdraw(Withdraw {}))),
             1 => self.relay.on_moved(client, ([192, 0, 2, b], 1).into()),
             2 => self.relay.drain(Duration::from_secs(b.into())),
             3 => {
@@ -140,7 +140,7 @@ impl Table {
         rest
     }
 
-    fn say(&mut self, client: PeerId, message: &Message) {
+    fn send(&mut self, client: PeerId, message: &Message) {
         self.relay.handle_message(client, message, self.now);
     }
 
@@ -177,9 +177,9 @@ impl Table {
     fn drain(&mut self) {
         while let Some(action) = self.relay.poll(self.now) {
             match action {
-                Action::Say { client, message } => self.on_said(client, &message),
+                RelayAction::Send { client, message } => self.on_sent(client, &message),
                 // The program would end its connection; here it goes on, which is worse.
-                Action::Break { client, failure } => drop((client, failure)),
+                RelayAction::Break { client, failure } => drop((client, failure)),
             }
         }
         assert!(self.relay.deadline().is_none_or(|(at, _)| at > self.now), "something is due");
@@ -192,8 +192,8 @@ impl Table {
         assert_eq!(self.channels.len(), 2 * self.relay.view(self.now).channels);
     }
 
-    fn on_said(&mut self, client: PeerId, message: &Message) {
-        message.encode(&mut BytesMut::new()).expect("it can be said");
+    fn on_sent(&mut self, client: PeerId, message: &Message) {
+        message.encode(&mut BytesMut::new()).expect("it can be encoded");
         if let Message::Relay(RelayMessage::Incoming(incoming)) = message {
             self.incoming = Some((client, incoming.channel));
         } else if let Message::Relay(RelayMessage::Matched(matched)) = message {
@@ -226,9 +226,9 @@ mod tests {
     const MATCHED: [[u8; 4]; 4] = [[0, 1, 1, 1], [0, 2, 1, 2], [3, 1, 1 << 2, 0], [5, 2, 0, 0]];
 
     #[test]
-    fn the_deeds_match_clients_so_that_the_target_judges_something() {
+    fn the_fuzz_target_matches_clients() {
         relay(MATCHED.as_flattened());
-        let relay = Relay::new(Config::default(), [3; 32]);
+        let relay = Relay::new(RelayConfig::default(), [3; 32]);
         let mut table = Table { relay, now: origin(), channels: BTreeMap::new(), incoming: None };
         for deed in MATCHED.into_iter().chain([[8, 2, 1, 1], [8, 1, 1, 1]]) {
             table.act(deed, &[]);
@@ -242,7 +242,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "a packet of another channel")]
     fn a_packet_of_another_channel_is_noticed() {
-        let relay = Relay::new(Config::default(), [3; 32]);
+        let relay = Relay::new(RelayConfig::default(), [3; 32]);
         let mut table = Table { relay, now: origin(), channels: BTreeMap::new(), incoming: None };
         for deed in MATCHED.into_iter().chain([[8, 2, 1, 1]]) {
             table.act(deed, &[]);

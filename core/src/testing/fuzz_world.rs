@@ -43,7 +43,7 @@ pub fn wire(data: &[u8]) {
     let mut rest = data;
     for _ in 0..MAX_OPS {
         let Some((&deed, after)) = rest.split_first_chunk() else { break };
-        rest = meddle(&mut pair, to_connector, deed, after);
+        rest = inject_fault(&mut pair, to_connector, deed, after);
         for host in [pair.agent, pair.connector] {
             pair.world.node(host).audit();
         }
@@ -51,7 +51,7 @@ pub fn wire(data: &[u8]) {
     heal(&mut pair, to_connector);
 }
 
-fn meddle<'a>(
+fn inject_fault<'a>(
     pair: &mut Pair,
     peer: PeerId,
     [what, which, at, with]: [u8; 4],

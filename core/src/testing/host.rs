@@ -58,7 +58,7 @@ pub struct Host {
     ticks: Option<(Instant, u32)>,
     out: Vec<u8>,
     /// Whether its socket reports at which of its addresses a datagram arrived.
-    pub(super) tells_local_ip: bool,
+    pub(super) reports_local_ip: bool,
     /// Last, so that its source is free again when everything made from it is dropped.
     pub(super) crypto: SeededCrypto,
 }
@@ -78,7 +78,7 @@ impl Host {
             segments: 1,
             ticks: None,
             out: Vec::new(),
-            tells_local_ip: false,
+            reports_local_ip: false,
             crypto,
         }
     }
@@ -152,7 +152,7 @@ impl Host {
         }
         let Some(first) = batch.first() else { return };
         self.ticks = None;
-        let local_ip = self.tells_local_ip.then(|| first.to.ip());
+        let local_ip = self.reports_local_ip.then(|| first.to.ip());
         let route = Route { remote: first.from, local_ip };
         let (ecn, segment_size) = (first.ecn, first.payload.len());
         let mut payload = BytesMut::new();

@@ -105,7 +105,7 @@ impl Default for Conditions {
 
 /// The fate of one datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fate {
+pub enum PacketFate {
     /// It arrives at the first instant and, if there is one, again at the second.
     Arrives(Instant, Option<Instant>),
     /// It does not arrive, for this reason.
@@ -174,19 +174,19 @@ impl Link {
         ecn: &mut Option<Ecn>,
         marks: &mut Marks,
         now: Instant,
-    ) -> Fate {
+    ) -> PacketFate {
         let mut luck = Luck::draw(&mut self.rng);
         if self.conditions.is_cut {
-            return Fate::Dropped(Mark::Cut);
+            return PacketFate::Dropped(Mark::Cut);
         }
         if payload.len() > self.conditions.mtu {
-            return Fate::Dropped(Mark::TooLong);
+            return PacketFate::Dropped(Mark::TooLong);
         }
         if let Some(mark) = self.lose(&luck, payload.len()) {
-            return Fate::Dropped(mark);
+            return PacketFate::Dropped(mark);
         }
         let Some(sent) = self.queue(payload.len(), now) else {
-            return Fate::Dropped(Mark::QueueFull);
+            return PacketFate::Dropped(Mark::QueueFull);
         };
         if !sent.waited.is_zero() {
             marks.hit(Mark::Queued);
@@ -213,7 +213,7 @@ impl Link {
             marks.hit(Mark::Duplicated);
             first + hold
         });
-        Fate::Arrives(first, again)
+        PacketFate::Arrives(first, again)
     }
 
     fn lose(&mut self, luck: &Luck, len: usize) -> Option<Mark> {
@@ -278,38 +278,38 @@ mod tests {
         Link::new(conditions, Rng::new([1; 32], "link"))
     }
 
-    fn carry(link: &mut Link, len: usize, now: Instant) -> Fate {
+    fn carry(link: &mut Link, len: usize, now: Instant) -> PacketFate {
         link.carry(&mut vec![0; len], &mut None, &mut Marks::new(), now)
     }
 
-    fn arrivals(link: &mut Link, count: u32, every: Duration) -> Vec<Fate> {
+    fn arrivals(link: &mut Link, count: u32, every: Duration) -> Vec<PacketFate> {
         (0..count).map(|n| carry(link, 100, origin() + n * every)).collect()
     }
 
-    fn share(fates: &[Fate], mark: Mark) -> f64 {
-        let hits = fates.iter().filter(|&&fate| fate == Fate::Dropped(mark)).count();
+    fn share(fates: &[PacketFate], mark: Mark) -> f64 {
+        let hits = fates.iter().filter(|&&fate| fate == PacketFate::Dropped(mark)).count();
         hits as f64 / fates.len() as f64
     }
 
     #[test]
     fn a_plain_link_delivers_once_after_its_latency() {
         let mut link = link(Conditions::default());
-        assert_eq!(carry(&mut link, 100, origin()), Fate::Arrives(origin() + 10 * MS, None));
+        assert_eq!(carry(&mut link, 100, origin()), PacketFate::Arrives(origin() + 10 * MS, None));
     }
 
     #[test]
     fn a_datagram_as_long_as_the_mtu_passes_and_one_byte_more_does_not() {
         let mut link = link(Conditions { mtu: 1200, ..Conditions::default() });
-        assert!(matches!(carry(&mut link, 1200, origin()), Fate::Arrives(..)));
-        assert_eq!(carry(&mut link, 1201, origin()), Fate::Dropped(Mark::TooLong));
+        assert!(matches!(carry(&mut link, 1200, origin()), PacketFate::Arrives(..)));
+        assert_eq!(carry(&mut link, 1201, origin()), PacketFate::Dropped(Mark::TooLong));
     }
 
     #[test]
     fn a_cut_link_carries_nothing_until_it_is_healed() {
         let mut link = link(Conditions { is_cut: true, ..Conditions::default() });
-        assert_eq!(carry(&mut link, 1, origin()), Fate::Dropped(Mark::Cut));
+        assert_eq!(carry(&mut link, 1, origin()), PacketFate::Dropped(Mark::Cut));
         link.conditions_mut().is_cut = false;
-        assert!(matches!(carry(&mut link, 1, origin()), Fate::Arrives(..)));
+        assert!(matches!(carry(&mut link, 1, origin()), PacketFate::Arrives(..)));
     }
 
     #[test]
@@ -323,8 +323,8 @@ mod tests {
     fn a_link_that_loses_short_ones_loses_none_that_is_a_byte_longer() {
         let loss = Loss::Short { most: 99, loss: 1.0 };
         let mut link = link(Conditions { loss, ..Conditions::default() });
-        assert_eq!(carry(&mut link, 99, origin()), Fate::Dropped(Mark::LostAlone));
-        assert!(matches!(carry(&mut link, 100, origin()), Fate::Arrives(..)));
+        assert_eq!(carry(&mut link, 99, origin()), PacketFate::Dropped(Mark::LostAlone));
+        assert!(matches!(carry(&mut link, 100, origin()), PacketFate::Arrives(..)));
     }
 
     #[test]
@@ -334,7 +334,7 @@ mod tests {
         let fates = arrivals(&mut link, 20_000, MS);
         let lost = share(&fates, Mark::LostInBurst);
         assert!((0.05..0.10).contains(&lost), "expected 0.02 / 0.27: {lost}");
-        let is_lost = |fate: &Fate| *fate == Fate::Dropped(Mark::LostInBurst);
+        let is_lost = |fate: &PacketFate| *fate == PacketFate::Dropped(Mark::LostInBurst);
         let runs = fates.chunk_by(|a, b| is_lost(a) == is_lost(b));
         let runs = runs.filter(|run| is_lost(&run[0])).count() as f64;
         let mean = lost * fates.len() as f64 / runs;
@@ -348,7 +348,7 @@ mod tests {
         let mut delays = std::collections::BTreeSet::new();
         for n in 0..1000 {
             let sent = origin() + n * MS;
-            let Fate::Arrives(at, None) = carry(&mut link, 100, sent) else { panic!("lost") };
+            let PacketFate::Arrives(at, None) = carry(&mut link, 100, sent) else { panic!("lost") };
             assert!(at >= last && at >= sent + 10 * MS && at <= sent + 60 * MS);
             delays.insert(at - sent);
             last = at;
@@ -363,8 +363,8 @@ mod tests {
         let times: Vec<_> = fates
             .iter()
             .map(|fate| match *fate {
-                Fate::Arrives(at, None) => at,
-                Fate::Arrives(_, Some(_)) | Fate::Dropped(_) => panic!("{fate:?}"),
+                PacketFate::Arrives(at, None) => at,
+                PacketFate::Arrives(_, Some(_)) | PacketFate::Dropped(_) => panic!("{fate:?}"),
             })
             .collect();
         assert!(times.windows(2).any(|pair| pair[1] < pair[0]));
@@ -378,7 +378,7 @@ mod tests {
     fn a_duplicate_arrives_no_sooner_than_the_first() {
         let mut link = link(Conditions { duplicate: 1.0, ..Conditions::default() });
         for fate in arrivals(&mut link, 100, MS) {
-            let Fate::Arrives(first, Some(again)) = fate else { panic!("{fate:?}") };
+            let PacketFate::Arrives(first, Some(again)) = fate else { panic!("{fate:?}") };
             assert!(again >= first && again <= first + 20 * MS);
         }
     }
@@ -405,9 +405,9 @@ mod tests {
             ..Conditions::default()
         });
         let sent: Vec<_> = (0..5).map(|_| carry(&mut link, 100, origin())).collect();
-        let at = |n| Fate::Arrives(origin() + n * MS, None);
-        assert_eq!(sent, [at(1), at(2), at(3), Fate::Dropped(Mark::QueueFull), sent[4]]);
-        assert_eq!(sent[4], Fate::Dropped(Mark::QueueFull));
+        let at = |n| PacketFate::Arrives(origin() + n * MS, None);
+        assert_eq!(sent, [at(1), at(2), at(3), PacketFate::Dropped(Mark::QueueFull), sent[4]]);
+        assert_eq!(sent[4], PacketFate::Dropped(Mark::QueueFull));
         assert_eq!(carry(&mut link, 100, origin() + MS), at(4));
     }
 
@@ -433,8 +433,8 @@ mod tests {
     fn a_datagram_longer_than_the_queue_passes_an_idle_bottleneck() {
         let bandwidth = NonZeroU64::new(1);
         let mut link = link(Conditions { bandwidth, queue: 0, ..Conditions::default() });
-        assert!(matches!(carry(&mut link, 100, origin()), Fate::Arrives(..)));
-        assert_eq!(carry(&mut link, 100, origin()), Fate::Dropped(Mark::QueueFull));
+        assert!(matches!(carry(&mut link, 100, origin()), PacketFate::Arrives(..)));
+        assert_eq!(carry(&mut link, 100, origin()), PacketFate::Dropped(Mark::QueueFull));
     }
 
     #[test]
@@ -443,7 +443,7 @@ mod tests {
         let wild = Conditions { corrupt: 0.5, reorder: 0.5, duplicate: 0.5, ..calm.clone() };
         let losses = |conditions| {
             let fates = arrivals(&mut link(conditions), 200, MS);
-            fates.iter().map(|fate| matches!(fate, Fate::Dropped(_))).collect::<Vec<_>>()
+            fates.iter().map(|fate| matches!(fate, PacketFate::Dropped(_))).collect::<Vec<_>>()
         };
         assert_eq!(losses(calm), losses(wild));
     }

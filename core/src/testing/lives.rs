@@ -11,30 +11,30 @@ use super::op::Side;
 use crate::error::{Category, Code, Failure};
 use crate::history::{self, History};
 use crate::id::PeerId;
-use crate::lifecycle::{Kind, State, Transition};
+use crate::lifecycle::{State, StateKind, Transition};
 
 /// Every edge there is.
-const EDGES: [(Kind, Kind); 12] = [
-    (Kind::Disconnected, Kind::Connecting),
-    (Kind::Connecting, Kind::Connected),
-    (Kind::Connecting, Kind::Failed),
-    (Kind::Connecting, Kind::Disconnected),
-    (Kind::Connected, Kind::Reconnecting),
-    (Kind::Connected, Kind::Disconnected),
-    (Kind::Reconnecting, Kind::Reconnecting),
-    (Kind::Reconnecting, Kind::Connected),
-    (Kind::Reconnecting, Kind::Failed),
-    (Kind::Reconnecting, Kind::Disconnected),
-    (Kind::Failed, Kind::Connecting),
-    (Kind::Failed, Kind::Disconnected),
+const EDGES: [(StateKind, StateKind); 12] = [
+    (StateKind::Disconnected, StateKind::Connecting),
+    (StateKind::Connecting, StateKind::Connected),
+    (StateKind::Connecting, StateKind::Failed),
+    (StateKind::Connecting, StateKind::Disconnected),
+    (StateKind::Connected, StateKind::Reconnecting),
+    (StateKind::Connected, StateKind::Disconnected),
+    (StateKind::Reconnecting, StateKind::Reconnecting),
+    (StateKind::Reconnecting, StateKind::Connected),
+    (StateKind::Reconnecting, StateKind::Failed),
+    (StateKind::Reconnecting, StateKind::Disconnected),
+    (StateKind::Failed, StateKind::Connecting),
+    (StateKind::Failed, StateKind::Disconnected),
 ];
 
 /// A peer at the n-th start of a node.
-pub(super) type Who = (Side, u64, PeerId);
+pub(super) type StartedPeer = (Side, u64, PeerId);
 
 #[derive(Debug)]
 struct Life {
-    state: Kind,
+    state: StateKind,
     at: Option<Instant>,
     since: Option<Instant>,
     is_closed: bool,
@@ -44,9 +44,9 @@ struct Life {
 /// All of them.
 #[derive(Debug)]
 pub(super) struct Lives {
-    lives: BTreeMap<Who, Life>,
+    lives: BTreeMap<StartedPeer, Life>,
     /// The transitions of each node, in order.
-    seen: BTreeMap<(Side, u64), Vec<(PeerId, Kind)>>,
+    seen: BTreeMap<(Side, u64), Vec<(PeerId, StateKind)>>,
     /// Whether a peer may be given up for another reason than its certificate or configuration.
     gives_up: bool,
 }
@@ -56,9 +56,14 @@ impl Lives {
         Self { lives: BTreeMap::new(), seen: BTreeMap::new(), gives_up }
     }
 
-    pub(super) fn on_transition(&mut self, who: Who, transition: &Transition, marks: &mut Marks) {
+    pub(super) fn on_transition(
+        &mut self,
+        who: StartedPeer,
+        transition: &Transition,
+        marks: &mut Marks,
+    ) {
         let life = self.lives.entry(who).or_insert(Life {
-            state: Kind::Disconnected,
+            state: StateKind::Disconnected,
             at: None,
             since: None,
             is_closed: false,
@@ -77,7 +82,7 @@ impl Lives {
                 life.was_up = true;
             }
             State::Reconnecting { attempt, last_error, since } => {
-                if from == Kind::Reconnecting {
+                if from == StateKind::Reconnecting {
                     assert_eq!(life.since, Some(*since), "{who:?}: the loss has moved");
                 } else {
                     assert_eq!(*since, transition.at);
@@ -101,7 +106,7 @@ impl Lives {
                 }
             }
             State::Connecting { .. } => {
-                if from == Kind::Failed {
+                if from == StateKind::Failed {
                     marks.hit(Mark::DialledAgain);
                 }
             }
@@ -123,10 +128,10 @@ impl Lives {
         assert!((least..=most).contains(&wait), "attempt {attempt} in {wait} s: {failure}");
     }
 
-    pub(super) fn on_closed(&mut self, who: Who) {
+    pub(super) fn on_closed(&mut self, who: StartedPeer) {
         let life = self.lives.get_mut(&who).expect("a peer begins before it ends");
         assert!(!life.is_closed, "{who:?} is closed twice");
-        assert_eq!(life.state, Kind::Disconnected, "{who:?} is closed in mid-life");
+        assert_eq!(life.state, StateKind::Disconnected, "{who:?} is closed in mid-life");
         life.is_closed = true;
     }
 
@@ -141,7 +146,7 @@ impl Lives {
 
     /// Returns the peers of one node that are not closed, in order of their ids.
     pub(super) fn of(&self, side: Side, start: u64) -> Vec<PeerId> {
-        let open = |(who, life): (&Who, &Life)| {
+        let open = |(who, life): (&StartedPeer, &Life)| {
             (who.0 == side && who.1 == start && !life.is_closed).then_some(who.2)
         };
         self.lives.iter().filter_map(open).collect()

@@ -43,7 +43,7 @@ marks! {
     /// A link was cut in one direction while the other still carried.
     CutOneWay,
     /// A datagram was sent to, or arrived at, an address without a host.
-    NobodyThere,
+    NoHost,
     /// A host got another address.
     AddressChanged,
     /// A peer was connected for the first time.

@@ -149,13 +149,13 @@ impl Rules {
     /// and each answers to the source of the packets that arrive. Neither guesses a port.
     #[must_use]
     pub fn meets(&self, other: &Self) -> bool {
-        let begins = |a: &Self, b: &Self| a.knocks_at(b) && b.answers(a);
+        let begins = |a: &Self, b: &Self| a.punch_reaches(b) && b.answers(a);
         self.passes_udp && other.passes_udp && (begins(self, other) || begins(other, self))
     }
 
     /// Returns true if a punch from behind this box reaches the port that was advertised for the
     /// other.
-    fn knocks_at(&self, other: &Self) -> bool {
+    fn punch_reaches(&self, other: &Self) -> bool {
         if other.keeps_its_port() {
             // It has sent to this address, and to the port that was advertised for this one.
             other.filtering <= Dependence::Address || self.keeps_its_port()
@@ -180,7 +180,7 @@ impl Rules {
 type Key = (SocketAddr, Seen);
 
 #[derive(Debug)]
-struct Mapping {
+struct NatMapping {
     external: SocketAddr,
     refreshed: Instant,
     /// The destinations it was used for, and when each permission was refreshed.
@@ -207,7 +207,7 @@ pub struct Nat {
     external: IpAddr,
     rng: Rng,
     next_port: u16,
-    mappings: BTreeMap<Key, Mapping>,
+    mappings: BTreeMap<Key, NatMapping>,
     /// External addresses that always lead to one inside socket, for any sender.
     forwards: BTreeMap<SocketAddr, SocketAddr>,
     /// Senders admitted by a forward, as (inside, remote): answers leave from the same external
@@ -309,7 +309,7 @@ impl Nat {
         if !self.mappings.contains_key(&key) {
             let external = self.allocate(src)?;
             let permitted = BTreeMap::new();
-            self.mappings.insert(key, Mapping { external, refreshed: now, permitted });
+            self.mappings.insert(key, NatMapping { external, refreshed: now, permitted });
         }
         let mapping = self.mappings.get_mut(&key)?;
         mapping.refreshed = now;

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::agenda::Agenda;
-use super::link::{Conditions, Fate, Link};
+use super::link::{Conditions, Link, PacketFate};
 use super::marks::{Mark, Marks};
 use crate::rng::Rng;
 use crate::transmit::Ecn;
@@ -45,7 +45,7 @@ pub struct Packet {
 /// How many datagrams met which end. Of all that were sent or duplicated, each was delivered,
 /// dropped, or is still in transit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Counters {
+pub struct NetCounters {
     /// Given to the network by hosts.
     pub sent: u64,
     /// Bytes of payload of those.
@@ -84,7 +84,7 @@ pub struct Net {
     addresses: Vec<SocketAddr>,
     links: BTreeMap<(HostId, HostId), Link>,
     under_way: Agenda<Packet>,
-    counters: Counters,
+    counters: NetCounters,
     marks: Marks,
 }
 
@@ -98,7 +98,7 @@ impl Net {
             addresses: Vec::new(),
             links: BTreeMap::new(),
             under_way: Agenda::new(),
-            counters: Counters::default(),
+            counters: NetCounters::default(),
             marks: Marks::new(),
         }
     }
@@ -194,10 +194,10 @@ impl Net {
         self.counters.sent_bytes += payload.len() as u64;
         let mut packet = Packet { from: self.address(from), to, ecn, payload: payload.to_vec() };
         let link = self.owner(to).and_then(|owner| self.links.get_mut(&(from, owner)));
-        let Some(link) = link else { return self.drop_for(Mark::NobodyThere) };
+        let Some(link) = link else { return self.drop_for(Mark::NoHost) };
         match link.carry(&mut packet.payload, &mut packet.ecn, &mut self.marks, now) {
-            Fate::Dropped(mark) => self.drop_for(mark),
-            Fate::Arrives(at, again) => {
+            PacketFate::Dropped(mark) => self.drop_for(mark),
+            PacketFate::Arrives(at, again) => {
                 if let Some(again) = again {
                     self.counters.duplicated += 1;
                     self.under_way.push(packet.clone(), again);
@@ -217,7 +217,7 @@ impl Net {
     pub fn poll(&mut self, now: Instant) -> Option<(HostId, Packet)> {
         while let Some(packet) = self.under_way.pop(now) {
             match self.owner(packet.to) {
-                None => self.drop_for(Mark::NobodyThere),
+                None => self.drop_for(Mark::NoHost),
                 Some(host) => {
                     self.counters.delivered += 1;
                     self.counters.delivered_bytes += packet.payload.len() as u64;
@@ -241,7 +241,7 @@ impl Net {
 
     /// Returns what became of every datagram so far.
     #[must_use]
-    pub const fn counters(&self) -> Counters {
+    pub const fn counters(&self) -> NetCounters {
         self.counters
     }
 
@@ -374,11 +374,11 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_reached_at_an_unknown_address_or_at_ones_own() {
+    fn unknown_and_own_addresses_are_unreachable() {
         let (mut net, a, _) = two(Conditions::default());
         net.send(a, address(9), None, b"x", origin());
         net.send(a, address(1), None, b"x", origin());
-        assert_eq!((net.marks().count(Mark::NobodyThere), net.under_way()), (2, 0));
+        assert_eq!((net.marks().count(Mark::NoHost), net.under_way()), (2, 0));
     }
 
     #[test]

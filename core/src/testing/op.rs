@@ -64,7 +64,7 @@ pub enum Op {
     /// Time passes: two to the power of this modulo 18, in milliseconds.
     Advance { power: u8 },
     /// The link is cut in the directions with a set bit, and restored in the others.
-    Cut { ways: u8 },
+    Cut { directions: u8 },
     /// The link gets the conditions of this number.
     Weather { which: u8 },
     /// A host gets another address.
@@ -112,7 +112,7 @@ impl Op {
             138..=141 => Self::Cancel { side, nth: b },
             142..=151 => Self::Datagram { side, nth, size: b },
             152..=195 => Self::Advance { power: a },
-            196..=203 => Self::Cut { ways: a },
+            196..=203 => Self::Cut { directions: a },
             204..=211 => Self::Weather { which: a },
             212..=216 => Self::Move { side, port: b },
             217..=219 => Self::Crash { side },

@@ -52,16 +52,16 @@ impl Validity {
 /// assert_ne!(issued.chain(), Pki::stranger().issue("connector", Role::Connector).chain());
 /// ```
 #[derive(Debug, Clone, Copy)]
-pub struct Pki(&'static Authority);
+pub struct Pki(&'static TestAuthority);
 
-struct Authority {
+struct TestAuthority {
     seed: [u8; 32],
     own: pki::Authority,
     roots: Arc<RootCertStore>,
     issued: Mutex<BTreeMap<(String, Role, Validity), Issued>>,
 }
 
-impl std::fmt::Debug for Authority {
+impl std::fmt::Debug for TestAuthority {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Authority").field("own", &self.own).finish_non_exhaustive()
     }
@@ -77,15 +77,15 @@ impl Pki {
     /// Returns the authority that every node in a world trusts.
     #[must_use]
     pub fn new() -> Self {
-        static TRUSTED: OnceLock<Authority> = OnceLock::new();
-        Self(TRUSTED.get_or_init(|| Authority::new([1; 32])))
+        static TRUSTED: OnceLock<TestAuthority> = OnceLock::new();
+        Self(TRUSTED.get_or_init(|| TestAuthority::new([1; 32])))
     }
 
     /// Returns another authority of the same name, which no node trusts.
     #[must_use]
     pub fn stranger() -> Self {
-        static STRANGER: OnceLock<Authority> = OnceLock::new();
-        Self(STRANGER.get_or_init(|| Authority::new([2; 32])))
+        static STRANGER: OnceLock<TestAuthority> = OnceLock::new();
+        Self(STRANGER.get_or_init(|| TestAuthority::new([2; 32])))
     }
 
     /// Returns the root certificate.
@@ -203,7 +203,7 @@ impl Pki {
     }
 }
 
-impl Authority {
+impl TestAuthority {
     fn new(seed: [u8; 32]) -> Self {
         let validity = Validity { not_before: Duration::ZERO, not_after: EPOCH + 20_000 * DAY };
         let name = "adit simulation";

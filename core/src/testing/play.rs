@@ -27,7 +27,7 @@ use super::world::World;
 use crate::config::{Builder, Config, Dial, Limits};
 use crate::event::Event;
 use crate::id::PeerId;
-use crate::lifecycle::{Kind, State};
+use crate::lifecycle::{State, StateKind};
 use crate::node::Input;
 use crate::rng::Rng;
 use crate::transmit::Route;
@@ -145,7 +145,7 @@ impl Play {
     pub(super) fn apply(&mut self, op: Op) {
         match op {
             Op::Advance { power } => self.advance(Duration::from_millis(1 << (power % 18))),
-            Op::Cut { ways } => self.cut(ways),
+            Op::Cut { directions } => self.cut(directions),
             Op::Weather { which } => {
                 let [a, c] = self.hosts;
                 self.world.net_mut().set_conditions(a, c, &weather(which));
@@ -279,10 +279,10 @@ impl Play {
         }
     }
 
-    fn cut(&mut self, ways: u8) {
+    fn cut(&mut self, directions: u8) {
         let [a, c] = self.hosts;
-        self.world.net_mut().set_cut(a, c, ways & 1 != 0);
-        self.world.net_mut().set_cut(c, a, ways & 2 != 0);
+        self.world.net_mut().set_cut(a, c, directions & 1 != 0);
+        self.world.net_mut().set_cut(c, a, directions & 2 != 0);
     }
 
     pub(super) fn crash(&mut self, side: Side) {
@@ -378,10 +378,10 @@ impl Play {
         match event {
             Event::Transition { peer, transition } => {
                 self.lives.on_transition((side, start, peer), &transition, marks);
-                if transition.from.kind() == Kind::Connected {
+                if transition.from.kind() == StateKind::Connected {
                     self.flows.on_lost(side, start, peer);
                 }
-                if self.is_healing && transition.to.kind() == Kind::Failed {
+                if self.is_healing && transition.to.kind() == StateKind::Failed {
                     // Refused where its end has come meanwhile.
                     let _ = node.reconnect(peer, now);
                 }

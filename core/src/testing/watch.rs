@@ -32,9 +32,9 @@ impl Subscriber for NoErrors {
     fn record_follows_from(&self, _: &Id, _: &Id) {}
 
     fn event(&self, event: &Event<'_>) {
-        let mut said = Said(String::new());
-        event.record(&mut said);
-        panic!("logged as an error: {}: {}", event.metadata().target(), said.0);
+        let mut text = EventText(String::new());
+        event.record(&mut text);
+        panic!("logged as an error: {}: {}", event.metadata().target(), text.0);
     }
 
     fn enter(&self, _: &Id) {}
@@ -42,9 +42,9 @@ impl Subscriber for NoErrors {
     fn exit(&self, _: &Id) {}
 }
 
-struct Said(String);
+struct EventText(String);
 
-impl Visit for Said {
+impl Visit for EventText {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         self.0 += &format!("{field}={value:?} ");
     }

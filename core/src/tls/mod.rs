@@ -115,7 +115,7 @@ impl Tls {
         verifiers: &Verifiers,
         wall: &WallClock,
     ) -> Result<rustls::ClientConfig, TlsError> {
-        let nobody = || TlsError::Trust("trust in anyone is for accepting alone".into());
+        let unavailable = || TlsError::Trust("trust in anyone is for accepting alone".into());
         let mut config = rustls::ClientConfig::builder_with_details(
             self.provider.clone(),
             Arc::new(NodeTime(wall.clone())),
@@ -124,7 +124,7 @@ impl Tls {
         .map_err(|e| TlsError::Provider(e.to_string()))?
         // Not the verifier of rustls itself, but one that wraps it: see `verify.rs`.
         .dangerous()
-        .with_custom_certificate_verifier(verifiers.of_acceptors().ok_or_else(nobody)?)
+        .with_custom_certificate_verifier(verifiers.of_acceptors().ok_or_else(unavailable)?)
         .with_client_auth_cert(self.identity.chain.clone(), self.identity.key.clone_key())
         .map_err(TlsError::Identity)?;
         config.alpn_protocols = vec![ALPN.to_vec()];
@@ -138,14 +138,14 @@ impl Tls {
         verifiers: &Verifiers,
         wall: &WallClock,
     ) -> Result<rustls::ServerConfig, TlsError> {
-        let nobody = || TlsError::Trust("a pinned key is for dialling alone".into());
+        let unavailable = || TlsError::Trust("a pinned key is for dialling alone".into());
         let mut config = rustls::ServerConfig::builder_with_details(
             self.provider.clone(),
             Arc::new(NodeTime(wall.clone())),
         )
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|e| TlsError::Provider(e.to_string()))?
-        .with_client_cert_verifier(verifiers.of_diallers().ok_or_else(nobody)?)
+        .with_client_cert_verifier(verifiers.of_diallers().ok_or_else(unavailable)?)
         .with_single_cert(self.identity.chain.clone(), self.identity.key.clone_key())
         .map_err(TlsError::Identity)?;
         config.alpn_protocols = vec![ALPN.to_vec()];

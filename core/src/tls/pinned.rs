@@ -28,13 +28,13 @@ pub(super) enum Pin {
 
 /// Accepts acceptors with the pinned key, or with a certificate of the CA that has it.
 #[derive(Debug)]
-pub(super) struct Pinned {
+pub(super) struct PinnedVerifier {
     pub(super) pin: Pin,
     pub(super) trust: Trust,
     pub(super) provider: Arc<CryptoProvider>,
 }
 
-impl Pinned {
+impl PinnedVerifier {
     fn issued(
         &self,
         pin: KeyDigest,
@@ -69,7 +69,7 @@ fn known(
     Ok(ServerCertVerified::assertion())
 }
 
-impl ServerCertVerifier for Pinned {
+impl ServerCertVerifier for PinnedVerifier {
     fn verify_server_cert(
         &self,
         leaf: &CertificateDer<'_>,

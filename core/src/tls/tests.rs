@@ -11,13 +11,13 @@ use rustls::{ClientConfig, Error, HandshakeKind, NamedGroup, ServerConfig};
 use rustls_pki_types::ServerName;
 
 use super::*;
-use crate::clock::Clock;
+use crate::clock::NodeClock;
 use crate::testing::clock::{EPOCH, origin};
 use crate::testing::crypto::SeededCrypto;
 use crate::testing::pki::{Issued, Pki, Role};
 
 fn wall() -> WallClock {
-    Clock::new(origin(), EPOCH).wall().clone()
+    NodeClock::new(origin(), EPOCH).wall().clone()
 }
 
 fn node(name: &str, role: Role) -> Tls {
@@ -76,7 +76,7 @@ fn two_nodes_of_one_ca_meet_and_a_dialler_without_a_certificate_is_refused() {
 }
 
 #[test]
-fn whoever_speaks_another_protocol_or_names_none_is_refused() {
+fn another_or_no_application_protocol_is_refused() {
     let agent = Pki::new().issue("agent", Role::Agent);
     for protocols in [vec![b"h3".to_vec()], vec![]] {
         let mut other = stranger(Some(&agent));
@@ -89,7 +89,7 @@ fn whoever_speaks_another_protocol_or_names_none_is_refused() {
 }
 
 #[test]
-fn a_certificate_for_dialling_accepts_nobody() {
+fn a_dialling_certificate_cannot_accept() {
     let tls = node("connector", Role::Agent);
     let acceptor = tls.server(&tls.verifiers().unwrap(), &wall()).unwrap();
     let refused = meet(&Arc::new(dialler()), &Arc::new(acceptor)).unwrap_err();

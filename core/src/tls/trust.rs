@@ -187,7 +187,7 @@ impl Trust {
     }
 
     /// Returns true if both trust the same certificates, guests aside.
-    pub(crate) fn believes_the_same(&self, other: &Self) -> bool {
+    pub(crate) fn trusts_same_as(&self, other: &Self) -> bool {
         let same_anchors = match (&self.anchors, &other.anchors) {
             (Anchors::Roots(one), Anchors::Roots(two)) => one.roots == two.roots,
             (Anchors::Pin(one), Anchors::Pin(two)) | (Anchors::Leaf(one), Anchors::Leaf(two)) => {

@@ -21,7 +21,7 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use super::TlsError;
 use super::anyone::Anyone;
 use super::credential::Credential;
-use super::pinned::{Pin, Pinned};
+use super::pinned::{Pin, PinnedVerifier};
 use super::trust::{Anchors, KeyDigest, Trust};
 use crate::error::{Code, Failure};
 
@@ -39,7 +39,7 @@ pub(crate) struct Verifiers {
 /// Which dialers are accepted.
 #[derive(Debug, Clone)]
 enum Diallers {
-    Nobody,
+    Rejected,
     Members(Arc<Members>),
     Anyone(Arc<Anyone>),
 }
@@ -47,8 +47,8 @@ enum Diallers {
 impl Verifiers {
     pub(super) fn new(trust: &Trust, provider: &Arc<CryptoProvider>) -> Result<Self, TlsError> {
         let pinned = |pin| {
-            let pinned = Pinned { pin, trust: trust.clone(), provider: provider.clone() };
-            (Some(Arc::new(pinned) as Arc<dyn ServerCertVerifier>), Diallers::Nobody)
+            let pinned = PinnedVerifier { pin, trust: trust.clone(), provider: provider.clone() };
+            (Some(Arc::new(pinned) as Arc<dyn ServerCertVerifier>), Diallers::Rejected)
         };
         let (acceptors, diallers) = match &trust.anchors {
             Anchors::Roots(roots) => {
@@ -70,7 +70,7 @@ impl Verifiers {
 
     pub(super) fn of_diallers(&self) -> Option<Arc<dyn ClientCertVerifier>> {
         match &self.diallers {
-            Diallers::Nobody => None,
+            Diallers::Rejected => None,
             Diallers::Members(members) => Some(members.clone()),
             Diallers::Anyone(anyone) => Some(anyone.clone()),
         }
@@ -105,7 +105,7 @@ impl Verifiers {
     ) -> Result<Credential, Failure> {
         let (leaf, rest) = chain.split_first().ok_or_else(nothing_presented)?;
         match &self.diallers {
-            Diallers::Nobody => {
+            Diallers::Rejected => {
                 Err(Failure::new(Code::Unauthenticated, "nobody may dial this node"))
             }
             Diallers::Members(members) => members.credential(leaf, rest, unix),

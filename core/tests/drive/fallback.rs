@@ -13,7 +13,7 @@ use adit_core::drive::io::Clock as _;
 use adit_core::drive::{Handle, Peer, Stream, StreamError};
 use adit_core::error::{Code, Failure};
 use adit_core::fallback::{
-    FallbackState, FallbackTarget, ListenerLimits, ListenerStats, is_carried,
+    FallbackState, FallbackTarget, ListenerLimits, ListenerStats, is_tcp_client_address,
 };
 use adit_core::lifecycle::State;
 use adit_core::retry::Policy;
@@ -41,14 +41,14 @@ fn a_connection_begins_by_tcp_and_returns_once_udp_is_open() {
     assert!(world.lan.now() - start < 4 * SECOND);
     world.exchange(1_000_000);
     assert_eq!(world.state(), FallbackState::Tcp);
-    assert!(is_carried(world.remote_of_agent()));
+    assert!(is_tcp_client_address(world.remote_of_agent()));
     let real = world.relay.tcp_fallback().real_address(world.remote_of_agent());
-    assert!(real.is_some_and(|real| !is_carried(real)));
+    assert!(real.is_some_and(|real| !is_tcp_client_address(real)));
 
     world.lan.set_udp(Udp::OPEN);
     world.until(FallbackState::Udp, 30 * SECOND);
     world.exchange(1_000_000);
-    assert!(!is_carried(world.remote_of_agent()));
+    assert!(!is_tcp_client_address(world.remote_of_agent()));
     assert_eq!((world.stats().open, world.stats().opened), (0, 1));
     assert_eq!(world.reconnections(), 0);
 }
@@ -124,7 +124,7 @@ fn reads_and_writes_of_one_byte_carry_all() {
 }
 
 #[test]
-fn a_node_that_shuts_down_tells_its_peer_by_tcp() {
+fn a_shutdown_notifies_the_peer_by_tcp() {
     let mut world = World::new(Udp::BLOCKED, ListenerLimits::default());
     world.exchange(1_000);
     world.relay.shutdown();

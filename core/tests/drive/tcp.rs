@@ -52,7 +52,7 @@ struct Flow {
     /// Its writer will write no more.
     is_finished: bool,
     /// Its reader is gone.
-    is_deaf: bool,
+    is_unread: bool,
     reader: Option<Waker>,
     writer: Option<Waker>,
 }
@@ -99,7 +99,7 @@ impl Tcp {
 
     /// Connections that both ends have.
     pub(crate) fn open(&self) -> usize {
-        self.wires.iter().filter(|wire| wire.iter().all(|flow| !flow.is_deaf)).count()
+        self.wires.iter().filter(|wire| wire.iter().all(|flow| !flow.is_unread)).count()
     }
 
     /// Connects without a node: to write junk, or nothing.
@@ -217,7 +217,7 @@ impl Tcp {
     ) -> Poll<io::Result<usize>> {
         let (weather, end) = (self.weather, self.ends[&key]);
         let flow = &mut self.wires[end.wire][end.side];
-        if flow.is_deaf {
+        if flow.is_unread {
             return Poll::Ready(Err(ErrorKind::BrokenPipe.into()));
         }
         assert!(!flow.is_finished, "a write behind the end");
@@ -266,7 +266,7 @@ impl Tcp {
         let wire = &mut self.wires[end.wire];
         wire[end.side].is_finished = true;
         let flow = &mut wire[1 - end.side];
-        flow.is_deaf = true;
+        flow.is_unread = true;
         flow.chunks.clear();
         for flow in wire {
             flow.reader.take().into_iter().chain(flow.writer.take()).for_each(Waker::wake);

@@ -146,12 +146,12 @@ impl Swarm {
             handshakes_before_retry: 500,
             ..Limits::default()
         };
-        let allowed = relay::Config {
+        let allowed = relay::RelayConfig {
             channels_of_a_connector: 8_192,
             incoming_per_second: 65_536,
             incoming_at_once: 65_536,
             refresh: Duration::from_secs(3_600),
-            ..relay::Config::default()
+            ..relay::RelayConfig::default()
         };
         let config = Config::builder(tls).relay(allowed).limits(limits).build().unwrap();
         world.start(relay, config, 1);

@@ -125,18 +125,18 @@ fn nats_that_forget_their_mappings_under_load_cost_no_connection() {
 
 #[test]
 fn both_reconnect_after_a_simultaneous_address_change() {
-    for is_told in [true, false] {
+    for is_notified in [true, false] {
         let mut scene = Scene::direct(1, &cones());
         for (host, nat) in [(scene.agent, scene.nats[0]), (scene.connector, scene.nats[1])] {
-            scene.lab.roam(host, Place::Behind(nat.unwrap()), is_told);
-            if is_told {
-                scene.lab.tell_addresses(host);
+            scene.lab.roam(host, Place::Behind(nat.unwrap()), is_notified);
+            if is_notified {
+                scene.lab.advertise_addresses(host);
             }
         }
         scene.lab.run_for(15 * SECOND);
         carries(&mut scene, 10 * SECOND);
-        assert!(scene.goes_direct(90 * SECOND), "{is_told}");
-        assert_eq!(scene.reconnections(), 0, "{is_told}");
+        assert!(scene.goes_direct(90 * SECOND), "{is_notified}");
+        assert_eq!(scene.reconnections(), 0, "{is_notified}");
     }
 }
 

@@ -161,7 +161,7 @@ fn first_contact(seed: u64, ground: &Ground) -> Duration {
     let mut scene = Scene::attached(seed, ground);
     let began = scene.lab.now();
     scene.peer = scene.lab.find(scene.agent, "web", "connector");
-    assert!(scene.goes_direct(10 * SECOND), "seed {seed}: no direct way");
+    assert!(scene.goes_direct(10 * SECOND), "seed {seed}: no direct path");
     scene.lab.now() - began
 }
 

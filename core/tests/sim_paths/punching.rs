@@ -106,7 +106,7 @@ fn incompatible_nats_go_direct_only_with_a_port_mapping() {
         let now = scene.lab.now();
         let external = scene.lab.internet_mut().nat_mut(nat).forward(7_000, inside);
         scene.lab.handle(connector, Input::MappedAddresses(vec![external]));
-        assert!(scene.goes_direct(8 * SECOND), "seed {seed}: no direct way");
+        assert!(scene.goes_direct(8 * SECOND), "seed {seed}: no direct path");
         println!("seed {seed}: direct after {:?}", scene.lab.now() - now);
         let path = scene.lab.path(scene.agent, scene.peer);
         let used = path.paths.iter().find(|way| way.in_use).unwrap();

@@ -116,7 +116,7 @@ impl Scene {
     /// Connected, and direct in both directions.
     pub(crate) fn direct(seed: u64, ground: &Ground) -> Self {
         let mut scene = Self::connected(seed, ground);
-        assert!(scene.goes_direct(10 * SECOND), "seed {seed}: no direct way");
+        assert!(scene.goes_direct(10 * SECOND), "seed {seed}: no direct path");
         scene.lab.run_for(2 * SECOND);
         scene
     }

@@ -34,11 +34,11 @@ impl Seen {
     const ALL: [&'static str; 7] = [
         "went direct",
         "stayed on the relay",
-        "left the direct way",
+        "left the direct path",
         "came back",
         "used the other relay",
         "a transfer outlived a fault",
-        "theory allows no direct way",
+        "theory allows no direct path",
     ];
 
     fn mark(&mut self, what: &'static str) {
@@ -85,7 +85,7 @@ impl World {
             false => seen.mark("stayed on the relay"),
         }
         if is_direct.windows(2).any(|two| two == [true, false]) {
-            seen.mark("left the direct way");
+            seen.mark("left the direct path");
         }
         if is_direct.windows(3).any(|three| three == [true, false, true]) {
             seen.mark("came back");
@@ -127,7 +127,7 @@ fn play(seed: u64) -> (Seen, u64) {
     let mut world = World::new(seed);
     let mut seen = Seen::default();
     if !world.may_meet {
-        seen.mark("theory allows no direct way");
+        seen.mark("theory allows no direct path");
     }
     let early = world.transfer(2_000_000).expect("it is connected");
     let flow = {
@@ -148,7 +148,7 @@ fn play(seed: u64) -> (Seen, u64) {
     }
     world.scene.lab.stop_datagrams(flow);
     world.heals();
-    assert_eq!(world.scene.reconnections(), 0, "the connection outlives what befalls its ways");
+    assert_eq!(world.scene.reconnections(), 0, "the connection outlives what befalls its paths");
     world.check_sizes();
     let found = world.scene.lab.transfer(early);
     assert!(found.is_complete(), "{} bytes, {:?}", found.read(), found.broken());

@@ -89,8 +89,8 @@ impl World {
             scene.lab.node_mut(*relay).0.take_over(Box::new(tap.clone()));
         }
         if is_lucky(&mut rng, 0.5) {
-            scene.lab.tell_addresses(scene.agent);
-            scene.lab.tell_addresses(scene.connector);
+            scene.lab.advertise_addresses(scene.agent);
+            scene.lab.advertise_addresses(scene.connector);
         }
         scene.peer = scene.lab.find(scene.agent, "web", "connector");
         scene.connect();
@@ -155,10 +155,11 @@ impl World {
                 scene.lab.internet_mut().nat_mut(nat).reboot();
             }
         } else {
-            let (is_told, place) = (is_lucky(rng, 0.5), nat.map_or(Place::Public, Place::Behind));
-            scene.lab.roam(host, place, is_told);
-            if is_told {
-                scene.lab.tell_addresses(host);
+            let (is_notified, place) =
+                (is_lucky(rng, 0.5), nat.map_or(Place::Public, Place::Behind));
+            scene.lab.roam(host, place, is_notified);
+            if is_notified {
+                scene.lab.advertise_addresses(host);
             }
         }
         scene.lab.run_for(pause);

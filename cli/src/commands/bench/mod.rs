@@ -52,7 +52,7 @@ const SECONDS: (f64, f64) = (0.1, 30.0);
 const SETTLE: Duration = Duration::from_millis(100);
 
 /// Streams that are opened, used and closed concurrently.
-const AT_ONCE: usize = 16;
+const CONCURRENT_STREAMS: usize = 16;
 
 /// The direction of bulk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -84,7 +84,7 @@ pub(crate) const CASES: [Case; 7] = [
     Case::Throughput { direction: BulkDirection::Up, streams: 8 },
     Case::Latency { beside: 0 },
     Case::Latency { beside: 1 },
-    Case::NewStreams { at_once: AT_ONCE },
+    Case::NewStreams { at_once: CONCURRENT_STREAMS },
 ];
 
 /// A result.

@@ -53,7 +53,7 @@ impl RelayedPair {
         let key = own.identity().chain().first().and_then(KeyDigest::of_certificate);
         let trust = Trust::pinned_leaf(key.context("the relay's certificate cannot be read")?);
         let own = Tls::new(own.identity().clone(), Trust::anyone());
-        let builder = Config::builder(own).device_id("relay").relay(relay::Config::default());
+        let builder = Config::builder(own).device_id("relay").relay(relay::RelayConfig::default());
         let at_relay = node::start(loopback(), builder.build()?)?;
 
         let (agent, connector) = (authority.device(AGENT)?, authority.device(CONNECTOR)?);

@@ -102,7 +102,9 @@ async fn show(
     report: &mut DemoReport,
     limit: Duration,
 ) {
-    report.say("two peers that know only each other's names connect through a relay, 80 ms away");
+    report.print_line(
+        "two peers that know only each other's names connect through a relay, 80 ms away",
+    );
     let met = meet(between, report, limit).await;
     if !report.on_check("relayed", "met at a relay", met) {
         return;
@@ -112,12 +114,12 @@ async fn show(
         return;
     }
     sleep(QUIET).await;
-    report.say("dropping all packets on the direct path, without notice to either peer");
+    report.print_line("dropping all packets on the direct path, without notice to either peer");
     let back = fall_back(between, pauses, report, limit).await;
     if !report.on_check("cut", "the direct path cut", back) {
         return;
     }
-    report.say("the direct path is open again, without notice to either peer");
+    report.print_line("the direct path is open again, without notice to either peer");
     let again = come_back(between, report, limit).await;
     report.on_check("open", "the direct path open again", again);
     sleep(QUIET).await;
@@ -223,7 +225,7 @@ mod tests {
     use crate::identity::throwaway::ThrowawayAuthority;
 
     #[tokio::test]
-    async fn an_act_whose_direct_path_never_comes_fails_and_says_so_and_its_transfer_is_whole() {
+    async fn a_demo_without_a_direct_path_fails_with_its_transfer_complete() {
         let (authority, service) =
             (ThrowawayAuthority::new().unwrap(), DemoService::start().await.unwrap());
         let mut between = RelayedPair::start(&authority, &service, false).await.unwrap();

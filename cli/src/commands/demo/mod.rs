@@ -48,7 +48,7 @@ const LIMIT: Duration = Duration::from_secs(170);
 /// If a step failed, or no step could run.
 pub(crate) async fn run(arguments: &DemoArgs) -> Result<(), ExitError> {
     let mut report = DemoReport::new();
-    report.say(&format!("shorter timers in the first act: {}", world::HURRY));
+    report.print_line(&format!("shorter timers in the first act: {}", world::SHORTENED_TIMES));
     let ended = signals::asked_to_end()?;
     tokio::pin!(ended);
     let shown = async {

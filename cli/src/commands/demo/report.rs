@@ -88,7 +88,7 @@ impl DemoReport {
     }
 
     /// Prints a line on stderr.
-    pub(super) fn say(&self, line: &str) {
+    pub(super) fn print_line(&self, line: &str) {
         let line = format!("{:7.3} s  {line}", self.start.elapsed().as_secs_f64());
         self.bars.suspend(|| eprintln!("{line}"));
     }
@@ -109,7 +109,7 @@ impl DemoReport {
 
     /// Records a lifecycle transition of a node.
     pub(super) fn on_transition(&mut self, who: &'static str, what: String) {
-        self.say(&format!("{who}: {what}"));
+        self.print_line(&format!("{who}: {what}"));
         let at_ms = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.transitions.push(SeenTransition { at_ms, who, what });
     }
@@ -130,7 +130,7 @@ impl DemoReport {
                 Check { id, what, ok: false, figure: format!("{error:#}"), value: None, unit: None }
             }
         };
-        self.say(&format!("{} {what}: {}", if check.ok { "✓" } else { "✗" }, check.figure));
+        self.print_line(&format!("{} {what}: {}", if check.ok { "✓" } else { "✗" }, check.figure));
         self.checks.push(check);
         ok
     }

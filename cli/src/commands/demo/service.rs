@@ -83,7 +83,7 @@ async fn answer(tcp: TcpStream, over: watch::Receiver<bool>) {
     }
 }
 
-type HttpAnswer = Response<Either<Full<Bytes>, Either<Large, Live>>>;
+type HttpAnswer = Response<Either<Full<Bytes>, Either<LargeBody, LiveBody>>>;
 
 fn respond(
     request: &Request<Incoming>,
@@ -91,8 +91,8 @@ fn respond(
 ) -> Result<HttpAnswer, Infallible> {
     let (status, body) = match request.uri().path() {
         "/" => (StatusCode::OK, Either::Left(Full::from(PAGE))),
-        "/large" => (StatusCode::OK, Either::Right(Either::Left(Large::default()))),
-        "/live" => (StatusCode::OK, Either::Right(Either::Right(Live::new(over.clone())))),
+        "/large" => (StatusCode::OK, Either::Right(Either::Left(LargeBody::default()))),
+        "/live" => (StatusCode::OK, Either::Right(Either::Right(LiveBody::new(over.clone())))),
         _ => (StatusCode::NOT_FOUND, Either::Left(Full::from("There is no such page.\n"))),
     };
     let mut response = Response::new(body);
@@ -130,11 +130,11 @@ fn block(index: u64) -> Bytes {
 
 /// The body of the large file, made as it is sent.
 #[derive(Debug, Default)]
-struct Large {
+struct LargeBody {
     next: u64,
 }
 
-impl Body for Large {
+impl Body for LargeBody {
     type Data = Bytes;
     type Error = Infallible;
 
@@ -161,13 +161,13 @@ impl Body for Large {
 
 /// The body of the file that continues: its blocks come one by one, until it is ended.
 #[derive(Debug)]
-struct Live {
+struct LiveBody {
     next: u64,
     pace: Interval,
     over: watch::Receiver<bool>,
 }
 
-impl Live {
+impl LiveBody {
     fn new(over: watch::Receiver<bool>) -> Self {
         let mut pace = interval(PACE);
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -175,7 +175,7 @@ impl Live {
     }
 }
 
-impl Body for Live {
+impl Body for LiveBody {
     type Data = Bytes;
     type Error = Infallible;
 

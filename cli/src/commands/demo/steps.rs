@@ -34,20 +34,20 @@ const BLOCKED: Duration = Duration::from_secs(3);
 const ECHOES: u32 = 200;
 
 /// Heartbeats waited for.
-const BEATS: u32 = 4;
+const HEARTBEATS: u32 = 4;
 
 /// Runs all steps.
 pub(super) async fn all(world: &mut DemoWorld, report: &mut DemoReport) {
     let agent = &mut world.agent;
     let connected = limited(connect(agent)).await;
-    tell(&mut agent.events, "agent", report, Duration::ZERO).await;
+    note_for(&mut agent.events, "agent", report, Duration::ZERO).await;
     report.on_check("connect", "mutual TLS handshake", connected);
     report.on_check("page", "a page through the tunnel", limited(page(agent.local())).await);
     let fetched = limited(large(agent.local(), report)).await;
     report.on_check("large", "256 MiB through the tunnel", fetched);
     report.on_check("echo", "requests answered", limited(echo(&agent.peer)).await);
     report.on_check("stream", "a streamed answer", limited(stream(&agent.peer)).await);
-    tell(&mut agent.events, "agent", report, Duration::ZERO).await;
+    note_for(&mut agent.events, "agent", report, Duration::ZERO).await;
     report.on_check("heartbeat", "heartbeats", limited(heartbeats(&mut agent.events)).await);
     let restarted = restart(world, report).await;
     report.on_check("restart", "connector killed and restarted", restarted);
@@ -130,7 +130,7 @@ async fn stream(peer: &Peer) -> anyhow::Result<StepFigure> {
 
 async fn heartbeats(events: &mut Events) -> anyhow::Result<StepFigure> {
     let mut times = Vec::new();
-    while times.len() < BEATS as usize {
+    while times.len() < HEARTBEATS as usize {
         match events.next().await {
             Some(Event::HeartbeatAcked { latency, .. }) => times.push(latency),
             Some(_) => {}
@@ -138,7 +138,7 @@ async fn heartbeats(events: &mut Events) -> anyhow::Result<StepFigure> {
         }
     }
     let least = times.into_iter().min().unwrap_or_default();
-    Ok(StepFigure::millis(least, format!("{BEATS} acknowledged, latency {}", shown(least))))
+    Ok(StepFigure::millis(least, format!("{HEARTBEATS} acknowledged, latency {}", shown(least))))
 }
 
 /// Kills the connector in the middle of a transfer, restarts it immediately, and measures how long
@@ -151,7 +151,7 @@ async fn restart(world: &mut DemoWorld, report: &mut DemoReport) -> anyhow::Resu
         () = tokio::time::sleep(Duration::from_millis(100)) => None,
     };
     ensure!(cut.is_none(), "256 MiB arrived before the connector could be killed");
-    report.say("killing the connector under load, and starting another on its port");
+    report.print_line("killing the connector under load, and starting another on its port");
     let start = Instant::now();
     world.kill_connector().await;
     world.restart_connector()?;
@@ -168,10 +168,10 @@ async fn blackout(world: &DemoWorld, report: &mut DemoReport) -> anyhow::Result<
     let mut agent = world.another_agent(path.near())?;
     limited(async { Ok(agent.peer.connected().await?) }).await?;
     limited(fetch_page(agent.local())).await?;
-    report.say("dropping everything between a second agent and the connector for 3 s");
+    report.print_line("dropping everything between a second agent and the connector for 3 s");
     path.block(true);
-    tell(&mut agent.events, "second agent", report, BLOCKED).await;
-    report.say("the path is open again");
+    note_for(&mut agent.events, "second agent", report, BLOCKED).await;
+    report.print_line("the path is open again");
     path.block(false);
     let start = Instant::now();
     let took = limited(first_page(&mut agent, "second agent", report, start)).await?;
@@ -218,14 +218,14 @@ async fn shut_down(world: &DemoWorld) -> anyhow::Result<StepFigure> {
 }
 
 /// Reports the transitions so far and those within `time`.
-async fn tell(events: &mut Events, who: &'static str, report: &mut DemoReport, time: Duration) {
-    let told = async {
+async fn note_for(events: &mut Events, who: &'static str, report: &mut DemoReport, time: Duration) {
+    let notes = async {
         while let Some(event) = events.next().await {
             note(&event, who, report);
         }
         std::future::pending::<()>().await;
     };
-    let _ = tokio::time::timeout(time, told).await;
+    let _ = tokio::time::timeout(time, notes).await;
 }
 
 /// Reports a transition, or another path.

@@ -24,7 +24,7 @@ use crate::identity::throwaway::ThrowawayAuthority;
 use crate::net::node::{self, NodeDriver, RunningNode};
 
 /// The times that are shorter than the defaults.
-pub(super) const HURRY: &str = "a heartbeat every 250 ms instead of 30 s, a peer silent for 1 s \
+pub(super) const SHORTENED_TIMES: &str = "a heartbeat every 250 ms instead of 30 s, a peer silent for 1 s \
 is taken for dead instead of 45 s, retries start at 100 ms instead of 1 s";
 
 /// The name in the connector's certificate.
@@ -171,12 +171,12 @@ pub(super) fn web() -> ServiceName {
 }
 
 fn hurried(tls: Tls, listening: bool) -> anyhow::Result<Config> {
-    let heartbeat = heartbeat::Config::builder()
+    let heartbeat = heartbeat::HeartbeatConfig::builder()
         .interval(Duration::from_millis(250))
         .ack_within(Duration::from_millis(250))
         .dead_after(Duration::from_secs(1))
         .build()?;
-    let backoff = backoff::Config::builder()
+    let backoff = backoff::BackoffConfig::builder()
         .initial(Duration::from_millis(100))
         .max(Duration::from_millis(500))
         .build()?;

@@ -144,7 +144,7 @@ mod tests {
     use crate::roles::world::TestTunnel;
 
     #[tokio::test]
-    async fn as_many_pings_as_asked_for_come_back_the_first_one_at_once() {
+    async fn all_pings_are_answered_the_first_immediately() {
         let (world, interval) = (TestTunnel::new(1).await, Duration::from_millis(100));
         let (start, mut seen) = (Instant::now(), Vec::new());
         let on_ping = |ping: Ping| {

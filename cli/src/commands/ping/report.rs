@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_report_that_a_signal_cut_short_before_the_first_answer_says_so() {
+    fn an_interrupted_report_without_answers_is_named() {
         assert_eq!(report([]).summary(), "0 sent, 0 answered, 0 % lost");
         assert_eq!(report([]).into_verdict(), None);
     }

@@ -7,7 +7,7 @@ use super::*;
 use crate::homedir::tests::Scratch;
 use crate::observe::process::Process;
 
-const SOON: Duration = Duration::from_secs(60);
+const TEST_LIMIT: Duration = Duration::from_secs(60);
 
 /// A process that is served, and its socket.
 struct Served {
@@ -30,7 +30,7 @@ impl Served {
 
 async fn said(client: &mut BufReader<UnixStream>) -> Value {
     let mut line = String::new();
-    timeout(SOON, client.read_line(&mut line)).await.unwrap().unwrap();
+    timeout(TEST_LIMIT, client.read_line(&mut line)).await.unwrap().unwrap();
     serde_json::from_str(&line).unwrap()
 }
 
@@ -42,11 +42,11 @@ async fn ask(client: &mut BufReader<UnixStream>, line: &[u8]) -> Value {
 /// Returns true if the other end closed the connection, after any output.
 async fn is_over(client: &mut BufReader<UnixStream>) -> bool {
     let mut rest = Vec::new();
-    timeout(SOON, client.read_to_end(&mut rest)).await.is_ok()
+    timeout(TEST_LIMIT, client.read_to_end(&mut rest)).await.is_ok()
 }
 
 #[tokio::test]
-async fn a_status_says_what_the_process_is_and_what_it_serves() {
+async fn a_status_names_the_role_and_the_services() {
     let process = Process::new("connector").exposing("web", "127.0.0.1:80");
     let served = Served::new(process.dialling("hub", None, "hub.example:4433")).await;
     let mut client = served.connect().await;
@@ -62,7 +62,7 @@ async fn a_status_says_what_the_process_is_and_what_it_serves() {
 }
 
 #[tokio::test]
-async fn a_reload_runs_the_roles_hook_and_tells_what_came_of_it() {
+async fn a_reload_returns_the_result_of_the_hook() {
     let calls = Arc::new(AtomicUsize::new(0));
     let process = Process::new("connector").on_reload(move || {
         let call = calls.fetch_add(1, Ordering::Relaxed);
@@ -82,7 +82,7 @@ async fn a_reload_runs_the_roles_hook_and_tells_what_came_of_it() {
 }
 
 #[tokio::test]
-async fn a_process_without_anything_to_reload_says_so() {
+async fn reload_without_files_is_reported() {
     let served = Served::new(Process::new("agent")).await;
     let answer = ask(&mut served.connect().await, b"{\"op\":\"reload\"}\n").await;
     assert_eq!(answer["ok"], false);
@@ -119,7 +119,7 @@ async fn a_request_may_be_as_long_as_its_limit_and_one_byte_more_ends_it() {
 async fn a_line_that_never_ends_is_not_read_on() {
     let served = Served::new(Process::new("agent")).await;
     let mut client = served.connect().await;
-    let sent = timeout(SOON, client.write_all(&vec![b'x'; 8 << 20])).await.unwrap();
+    let sent = timeout(TEST_LIMIT, client.write_all(&vec![b'x'; 8 << 20])).await.unwrap();
     assert!(sent.is_err(), "8 MiB were taken");
 }
 
@@ -139,29 +139,29 @@ async fn one_client_more_than_there_may_be_is_turned_away_until_one_leaves() {
     let again = async {
         while ask(&mut served.connect().await, b"{\"op\":\"status\"}\n").await["ok"] != true {}
     };
-    timeout(SOON, again).await.unwrap();
+    timeout(TEST_LIMIT, again).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_client_that_says_nothing_or_only_half_a_line_is_hung_up_on() {
+async fn a_client_without_a_whole_line_is_disconnected() {
     let handler = Arc::new(ControlHandler::new(Process::new("agent")));
     for half in [&b""[..], b"{\"op\":"] {
         let (mut client, server) = UnixStream::pair().unwrap();
         client.write_all(half).await.unwrap();
         let idle = Duration::from_millis(50);
-        timeout(SOON, attend(server, handler.clone(), idle)).await.unwrap();
+        timeout(TEST_LIMIT, attend(server, handler.clone(), idle)).await.unwrap();
     }
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_read_holds_up_nobody_and_is_hung_up_on() {
+async fn a_client_that_does_not_read_is_disconnected() {
     let long = "x".repeat(16 << 20);
     let handler = Arc::new(ControlHandler::new(Process::new("agent").exposing("web", long)));
     let (mut client, server) = UnixStream::pair().unwrap();
     client.write_all(b"{\"op\":\"status\"}\n").await.unwrap();
     let attending = tokio::spawn(attend(server, handler.clone(), Duration::from_millis(200)));
-    timeout(SOON, handler.answer(b"{\"op\":\"reload\"}")).await.unwrap();
-    timeout(SOON, attending).await.unwrap().unwrap();
+    timeout(TEST_LIMIT, handler.answer(b"{\"op\":\"reload\"}")).await.unwrap();
+    timeout(TEST_LIMIT, attending).await.unwrap().unwrap();
     drop(client);
 }
 
@@ -175,7 +175,7 @@ async fn a_request_without_an_end_of_line_is_one_when_the_client_has_no_more() {
 }
 
 #[test]
-fn the_owner_and_root_may_ask_and_nobody_else() {
+fn only_the_owner_and_root_may_connect() {
     assert!(may_ask(1000, 1000) && may_ask(0, 1000) && may_ask(0, 0));
     assert!(!may_ask(1001, 1000) && !may_ask(1000, 0));
 }

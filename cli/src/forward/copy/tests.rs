@@ -14,7 +14,7 @@ use super::*;
 #[cfg(unix)]
 mod unix;
 
-const SOON: Duration = Duration::from_secs(60);
+const TEST_LIMIT: Duration = Duration::from_secs(60);
 const LONG: Duration = Duration::from_secs(3600);
 const ROOM: usize = 64 * 1024;
 
@@ -153,24 +153,24 @@ async fn until_full(sent: &Queue) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    timeout(SOON, full).await.expect("the queue fills");
+    timeout(TEST_LIMIT, full).await.expect("the queue fills");
     assert_eq!(sent.with(|state| state.passed), ROOM);
 }
 
 async fn end(flow: Flow) -> (Totals, Result<(), Broken>) {
-    timeout(SOON, flow).await.expect("the flow ends").unwrap()
+    timeout(TEST_LIMIT, flow).await.expect("the flow ends").unwrap()
 }
 
 #[tokio::test]
-async fn a_client_that_has_said_all_still_gets_its_answer() {
+async fn a_half_closed_client_still_gets_its_answer() {
     let (mut client, mut sent, mut received, flow) = flow(LONG).await;
     client.write_all(b"question").await.unwrap();
     client.shutdown().await.unwrap();
-    assert_eq!(timeout(SOON, sent.take_all()).await.unwrap(), b"question");
+    assert_eq!(timeout(TEST_LIMIT, sent.take_all()).await.unwrap(), b"question");
     received.give("answer").await;
     received.finish().unwrap();
     let mut answer = Vec::new();
-    timeout(SOON, client.read_to_end(&mut answer)).await.unwrap().unwrap();
+    timeout(TEST_LIMIT, client.read_to_end(&mut answer)).await.unwrap().unwrap();
     assert_eq!(answer, b"answer");
     let (totals, result) = end(flow).await;
     assert!(result.is_ok());
@@ -178,14 +178,14 @@ async fn a_client_that_has_said_all_still_gets_its_answer() {
 }
 
 #[tokio::test]
-async fn a_service_that_has_said_all_still_hears_the_client() {
+async fn a_half_closed_service_still_receives() {
     let (mut client, mut sent, mut received, flow) = flow(LONG).await;
     received.finish().unwrap();
     let mut nothing = Vec::new();
-    timeout(SOON, client.read_to_end(&mut nothing)).await.unwrap().unwrap();
+    timeout(TEST_LIMIT, client.read_to_end(&mut nothing)).await.unwrap().unwrap();
     client.write_all(b"later").await.unwrap();
     client.shutdown().await.unwrap();
-    assert_eq!(timeout(SOON, sent.take_all()).await.unwrap(), b"later");
+    assert_eq!(timeout(TEST_LIMIT, sent.take_all()).await.unwrap(), b"later");
     assert!(end(flow).await.1.is_ok());
 }
 
@@ -202,7 +202,7 @@ async fn many_small_pieces_arrive_whole_and_in_order() {
     });
     client.shutdown().await.unwrap();
     let mut arrived = Vec::new();
-    timeout(SOON, client.read_to_end(&mut arrived)).await.unwrap().unwrap();
+    timeout(TEST_LIMIT, client.read_to_end(&mut arrived)).await.unwrap().unwrap();
     assert!(arrived == expected);
     assert!(end(flow).await.1.is_ok());
 }
@@ -217,7 +217,7 @@ async fn a_large_upload_arrives_whole() {
         client.write_all(&given).await.unwrap();
         client.shutdown().await.unwrap();
     });
-    assert!(timeout(SOON, sent.take_all()).await.unwrap() == expected);
+    assert!(timeout(TEST_LIMIT, sent.take_all()).await.unwrap() == expected);
     assert!(end(flow).await.1.is_ok());
 }
 
@@ -232,10 +232,10 @@ async fn a_tcp_reset_resets_the_stream_both_ways() {
 }
 
 #[tokio::test]
-async fn a_tcp_reset_is_noticed_when_the_client_had_said_all() {
+async fn a_tcp_reset_after_half_close_is_noticed() {
     let (mut client, sent, _received, flow) = flow(LONG).await;
     client.shutdown().await.unwrap();
-    timeout(SOON, sent.clone().take_all()).await.unwrap();
+    timeout(TEST_LIMIT, sent.clone().take_all()).await.unwrap();
     client.set_zero_linger().unwrap();
     drop(client);
     assert!(matches!(end(flow).await.1, Err(Broken::Socket(_))));
@@ -245,7 +245,7 @@ async fn a_tcp_reset_is_noticed_when_the_client_had_said_all() {
 async fn a_stream_reset_resets_tcp() {
     let (mut client, _sent, received, flow) = flow(LONG).await;
     received.with(|state| state.failure = Some(StreamError::Reset(Code::Cancelled)));
-    let error = timeout(SOON, client.read_u8()).await.unwrap().unwrap_err();
+    let error = timeout(TEST_LIMIT, client.read_u8()).await.unwrap().unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
     assert!(matches!(end(flow).await.1, Err(Broken::Tunnel(_))));
 }
@@ -266,7 +266,7 @@ async fn a_slow_reader_of_the_stream_is_felt_by_the_client() {
     }
     until_full(&sent).await;
     drop(client);
-    assert_eq!(timeout(SOON, sent.take_all()).await.unwrap().len(), written);
+    assert_eq!(timeout(TEST_LIMIT, sent.take_all()).await.unwrap().len(), written);
     flow.abort();
 }
 
@@ -305,7 +305,7 @@ async fn a_client_that_does_not_read_holds_on_to_no_tunnel_that_is_gone() {
         }
     };
     // The client does not read for so long that everything on the path to it is full.
-    assert!(timeout(SOON / 5, giving).await.is_err());
+    assert!(timeout(TEST_LIMIT / 5, giving).await.is_err());
     received.with(|state| state.failure = Some(StreamError::Reset(Code::Cancelled)));
     assert!(matches!(end(flow).await.1, Err(Broken::Tunnel(_))));
     drop(client);

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use adit_tokio::core::drive::{Handle, Incoming, Peer};
+use adit_tokio::core::drive::{Handle, IncomingStream, Peer};
 use adit_tokio::core::error::{Code, Failure};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -120,7 +120,11 @@ pub(crate) async fn serve_streams(peer: &Peer, services: Arc<Services>) {
     while flows.join_next().await.is_some() {}
 }
 
-async fn serve_stream(incoming: Incoming, device: Arc<ConnectedDevice>, services: Arc<Services>) {
+async fn serve_stream(
+    incoming: IncomingStream,
+    device: Arc<ConnectedDevice>,
+    services: Arc<Services>,
+) {
     let found = match services.authorise(incoming.service().as_str(), &device) {
         Ok(found) => found,
         Err(failure) => return refuse(incoming, &failure),
@@ -147,7 +151,7 @@ async fn serve_stream(incoming: Incoming, device: Arc<ConnectedDevice>, services
 }
 
 async fn carry<S: StreamSocket>(
-    incoming: Incoming,
+    incoming: IncomingStream,
     connected: Result<S, Failure>,
     device: &ConnectedDevice,
     half_open: Duration,
@@ -162,7 +166,7 @@ async fn carry<S: StreamSocket>(
     tracing::debug!(%service, %device, ?totals, ?result, "a connection ended");
 }
 
-fn refuse(incoming: Incoming, failure: &Failure) {
+fn refuse(incoming: IncomingStream, failure: &Failure) {
     tracing::info!("refused a connection to \"{}\": {failure}", incoming.service());
     incoming.refuse(failure);
 }

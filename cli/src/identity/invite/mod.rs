@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_invite_of_any_version_is_told_from_a_name() {
+    fn an_invite_of_any_version_differs_from_a_name() {
         for (word, is_invite) in [
             ("adit1_AA", true),
             (" adit1_", true),

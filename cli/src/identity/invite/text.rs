@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_was_cut_anywhere_is_said_to_be_damaged() {
+    fn an_invite_truncated_anywhere_is_damaged() {
         let text = write(&invite());
         for end in PREFIX.len()..text.len() {
             let wrong = read(&text[..end]).unwrap_err();
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn other_texts_are_told_apart() {
+    fn other_texts_have_errors_of_their_own() {
         assert!(read("adit2_AAAA").unwrap_err().contains("another version"));
         assert!(read("web").unwrap_err().contains("no invite"));
         assert!(read("").unwrap_err().contains("no invite"));

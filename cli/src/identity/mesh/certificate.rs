@@ -31,7 +31,7 @@ const CA_LIFE: Duration = Duration::from_secs(3_650 * 86_400);
 const RENEWED_BEFORE: u64 = 30 * 86_400;
 
 /// How far certificates are backdated, for clocks that are slightly wrong.
-const LENIENCE: u64 = 3_600;
+const BACKDATED_BY: u64 = 3_600;
 
 /// The time within which a revocation list is current. Older lists are still used.
 const LIST_LIFE: Duration = Duration::from_secs(365 * 86_400);
@@ -231,7 +231,7 @@ fn params(now: u64, life: Duration) -> Result<(CertificateParams, u64), ExitErro
     let not_after = now.saturating_add(life.as_secs());
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
-    params.not_before = date(now.saturating_sub(LENIENCE))?;
+    params.not_before = date(now.saturating_sub(BACKDATED_BY))?;
     params.not_after = date(not_after)?;
     Ok((params, not_after))
 }
@@ -294,7 +294,7 @@ impl CertificateDescription {
     /// Returns when it is to be renewed: 30 days before the end, and not before two thirds of its
     /// lifetime are over, which began when it was signed.
     pub(crate) const fn due(&self) -> u64 {
-        let signed = self.not_before.saturating_add(LENIENCE);
+        let signed = self.not_before.saturating_add(BACKDATED_BY);
         let third = self.not_after.saturating_sub(signed) / 3;
         let ahead = if third < RENEWED_BEFORE { third } else { RENEWED_BEFORE };
         self.not_after.saturating_sub(ahead)

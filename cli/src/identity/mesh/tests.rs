@@ -33,7 +33,7 @@ fn request() -> CertificateRequest {
 }
 
 #[test]
-fn a_home_gets_one_mesh_however_many_make_it_at_once() {
+fn concurrent_creation_gives_one_mesh() {
     let scratch = Scratch::new();
     let home = Home::find(Some(&scratch.path().join("home"))).unwrap();
     let barrier = Barrier::new(8);
@@ -67,7 +67,7 @@ fn keys_are_their_owners_alone() {
 }
 
 #[test]
-fn a_certificate_says_who_where_and_what_for() {
+fn a_certificate_has_subject_addresses_and_usage() {
     let scratch = Scratch::new();
     let mesh = mesh(&scratch);
     let request = request();
@@ -85,7 +85,7 @@ fn a_certificate_says_who_where_and_what_for() {
 }
 
 #[test]
-fn of_a_hundred_at_once_one_wins() {
+fn of_a_hundred_concurrent_claims_one_wins() {
     let scratch = Scratch::new();
     let mesh = mesh(&scratch);
     let (key, barrier) = (invite(&mesh), Barrier::new(100));
@@ -144,7 +144,7 @@ fn what_a_crash_left_beside_the_registry_is_not_read() {
 }
 
 #[test]
-fn a_damaged_registry_is_said_to_be_and_is_not_overwritten() {
+fn a_damaged_registry_is_reported_and_not_overwritten() {
     let scratch = Scratch::new();
     let mesh = mesh(&scratch);
     for text in

@@ -69,7 +69,7 @@ async fn with_a_port_no_records_are_asked_for() {
 }
 
 #[tokio::test]
-async fn without_a_port_the_records_say_where_by_their_priority() {
+async fn without_a_port_srv_records_apply_by_priority() {
     let source = answers(
         &[(20, 2, "second.example"), (10, 1, "first.example"), (30, 3, "gone.example")],
         &[
@@ -101,7 +101,7 @@ async fn a_nameserver_that_hangs_costs_its_time_and_no_more() {
 }
 
 #[tokio::test]
-async fn a_record_without_a_target_says_that_there_is_nothing() {
+async fn a_record_without_a_target_means_no_service() {
     let source = answers(&[(0, 0, "")], &[("home.example", &["192.0.2.1"])]);
     assert!(found(&source, "home.example").await.unwrap_err().contains("no such service"));
 }

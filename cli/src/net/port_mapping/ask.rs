@@ -30,7 +30,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 const SEARCH_TIMEOUT: Duration = Duration::from_millis(1_500);
 
 /// A datagram is sent again after 250 and 750 ms, and given up after 1.75 s.
-const PATIENCE: TimeoutConfig = TimeoutConfig {
+const REQUEST_TIMEOUTS: TimeoutConfig = TimeoutConfig {
     initial_timeout: Duration::from_millis(250),
     max_retries: 2,
     max_retry_timeout: None,
@@ -103,7 +103,7 @@ pub(super) struct SystemGateway {
 
 /// A mapping that the gateway has.
 pub(super) enum ActiveMapping {
-    /// By PCP or NAT-PMP.
+    /// Transport PCP or NAT-PMP.
     Datagrams(Box<PortMapping>),
     Upnp {
         gateway: Box<Gateway<Tokio>>,
@@ -129,7 +129,7 @@ impl PortMapper for SystemGateway {
         let options = PortMappingOptions {
             external_port: Some(target.port),
             lifetime_seconds: Some(seconds(LIFETIME)),
-            timeout_config: Some(PATIENCE),
+            timeout_config: Some(REQUEST_TIMEOUTS),
         };
         let (udp, local) = (InternetProtocol::Udp, IpAddr::V4(target.local));
         let mapping = match protocol {
@@ -184,7 +184,7 @@ async fn grant(mapping: &PortMapping) -> Result<Grant, String> {
     let ip = match mapping.mapping_type() {
         PortMappingType::Pcp { external_ip, .. } => external_ip,
         PortMappingType::NatPmp => {
-            let address = natpmp::external_address(mapping.gateway(), Some(PATIENCE));
+            let address = natpmp::external_address(mapping.gateway(), Some(REQUEST_TIMEOUTS));
             IpAddr::V4(within(address).await?)
         }
     };
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_answers_the_search_and_is_not_the_gateway_is_not_asked_for_a_mapping() {
+    async fn a_foreign_answer_to_the_gateway_search_is_ignored() {
         answer_searches();
         let port = NonZeroU16::new(4_433).expect("a port");
         let target = |gateway| MappingTarget { gateway, local: Ipv4Addr::LOCALHOST, port };

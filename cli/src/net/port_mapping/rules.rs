@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mapping_that_ends_at_once_is_refused_and_one_for_ever_is_renewed_all_the_same() {
+    fn zero_lifetime_is_refused_and_infinite_is_renewed() {
         assert!(grant("203.0.113.5:1", 59).is_err());
         assert!(grant("203.0.113.5:1", 60).is_ok());
         assert_eq!(grant("203.0.113.5:1", u64::from(u32::MAX)).unwrap().lifetime, LIFETIME);

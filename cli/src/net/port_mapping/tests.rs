@@ -125,7 +125,7 @@ async fn the_protocols_are_asked_in_order_and_a_mapping_is_renewed_at_half_its_t
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_mapping_that_cannot_be_renewed_is_taken_away_when_it_ends_and_asked_for_anew() {
+async fn an_expired_mapping_is_withdrawn_and_requested_again() {
     let at = "203.0.113.5:4433";
     let gateway = Scripted::new([granted(at)]);
     let told = run(&gateway, 3_601, || {}, 0).await;
@@ -164,7 +164,7 @@ async fn a_gateway_behind_another_nat_is_refused_with_its_reason_and_asked_ever_
 }
 
 #[tokio::test(start_paused = true)]
-async fn on_another_network_the_mapping_is_taken_away_and_its_gateway_asked_at_once() {
+async fn a_network_change_withdraws_and_renews_the_mapping() {
     let gateway = Scripted::new([granted("203.0.113.5:4433"), granted("198.51.100.5:7")]);
     let other = MappingTarget { gateway: Ipv4Addr::new(10, 0, 0, 1), ..target() };
     let told = run(&gateway, 10, || *gateway.target.lock().unwrap() = Some(other), 10).await;
@@ -177,7 +177,7 @@ async fn on_another_network_the_mapping_is_taken_away_and_its_gateway_asked_at_o
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_change_of_networks_ends_the_pause_and_an_address_that_needs_none_asks_nobody() {
+async fn a_network_change_ends_the_pause_before_mapping() {
     let gateway = Scripted::new([]);
     run(&gateway, 10, || {}, 5).await;
     let opened = gateway.asked().iter().filter(|(_, what)| what == "open PCP").count();

@@ -6,7 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use adit_tokio::core::relay::DISCOVERY_LEN;
-use adit_tokio::core::relay::Responder;
+use adit_tokio::core::relay::ProbeResponder;
 use tokio::net::UdpSocket;
 
 use crate::base::exit::ExitError;
@@ -14,19 +14,19 @@ use crate::base::task::Background;
 
 /// A socket that answers for as long as it lives.
 #[derive(Debug)]
-pub(super) struct AddressDiscovery {
+pub(super) struct DiscoveryResponder {
     pub(super) local: SocketAddr,
     _answering: Background<()>,
 }
 
-impl AddressDiscovery {
+impl DiscoveryResponder {
     /// Starts answering at `address`.
     ///
     /// # Errors
     /// A sentence about the address.
     pub(super) async fn start(
         address: SocketAddr,
-        responder: Responder,
+        responder: ProbeResponder,
     ) -> Result<Self, ExitError> {
         let wrong = |error: io::Error| {
             ExitError::usage(format!(
@@ -52,7 +52,7 @@ fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
     UdpSocket::from_std(socket.into())
 }
 
-async fn answer(socket: UdpSocket, responder: Responder) {
+async fn answer(socket: UdpSocket, responder: ProbeResponder) {
     // A datagram that is longer than a question is not one.
     let mut question = [0; DISCOVERY_LEN + 1];
     loop {

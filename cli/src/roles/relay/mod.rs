@@ -13,11 +13,11 @@ use std::pin::Pin;
 
 use adit_tokio::core::config::Config;
 use adit_tokio::core::relay::MAX_DISCOVERY;
-use adit_tokio::core::relay::{self, Responder};
+use adit_tokio::core::relay::{self, ProbeResponder};
 use adit_tokio::core::tls::{KeyDigest, Tls, Trust};
 use serde::Serialize;
 
-use self::discovery::AddressDiscovery;
+use self::discovery::DiscoveryResponder;
 use self::identity::RelayIdentity;
 pub(crate) use self::tcp::TcpPort;
 use crate::address::{HostPort, RelayAddress, TCP_PORT};
@@ -69,7 +69,7 @@ pub(crate) struct RunningRelay {
     node: RunningNode,
     ended: Pin<Box<dyn Future<Output = ()> + Send>>,
     announcement: RelayAnnouncement,
-    _discovery: AddressDiscovery,
+    _discovery: DiscoveryResponder,
     _own: RelayIdentity,
     _control: Option<ControlSocket>,
     _log: Background<()>,
@@ -83,10 +83,10 @@ pub(crate) async fn start(plan: RelayPlan, home: &Home) -> Result<RunningRelay, 
     let own = RelayIdentity::open_or_create(home)?;
     let ended = Box::pin(signals::asked_to_end()?);
     let tls = Tls::new(own.identity.clone(), Trust::anyone());
-    let responder = Responder::of(&tls);
+    let responder = ProbeResponder::of(&tls);
     // Before the first client gets its address: the second socket's port may be any.
     let second = SocketAddr::new(plan.listen.ip(), second_port(&plan));
-    let discovery = AddressDiscovery::start(second, responder).await?;
+    let discovery = DiscoveryResponder::start(second, responder).await?;
     let settings = settings(&plan, plan.listen.port(), discovery.local.port()).await;
     let builder = Config::builder(tls).device_id("relay").relay(settings);
     let core = node::build(builder, config::HeartbeatConfig::default())?;
@@ -143,7 +143,7 @@ fn second_port(plan: &RelayPlan) -> u16 {
 }
 
 /// Returns the settings for the core.
-async fn settings(plan: &RelayPlan, port: u16, second: u16) -> relay::Config {
+async fn settings(plan: &RelayPlan, port: u16, second: u16) -> relay::RelayConfig {
     let mut known = Vec::new();
     for name in &plan.advertise {
         match name.resolve().await {
@@ -160,11 +160,11 @@ async fn settings(plan: &RelayPlan, port: u16, second: u16) -> relay::Config {
         .collect();
     discovery.retain(|address| address.port() != 0);
     discovery.truncate(MAX_DISCOVERY);
-    let usual = relay::Config::default();
+    let usual = relay::RelayConfig::default();
     let bytes_per_second = plan
         .mbits_per_client
         .map_or(usual.bytes_per_second, |mbits| u64::from(mbits.get()) * BYTES_PER_MBIT);
-    relay::Config {
+    relay::RelayConfig {
         meshes: (!plan.meshes.is_empty()).then(|| plan.meshes.clone()),
         discovery,
         // At least the burst time of the default: a burst depends on a window, not on a rate.
@@ -222,12 +222,12 @@ mod tests {
     fn a_relay_is_called_what_it_advertises_and_otherwise_by_its_address() {
         let (key, at) = (KeyDigest([9; 32]), "127.0.0.1:4433".parse().unwrap());
         let mut plan = example("127.0.0.1:4433", None);
-        let told_of = |plan: &RelayPlan| {
+        let address_of = |plan: &RelayPlan| {
             announcement(plan, key, (at, at, None)).unwrap().relay.at.to_string()
         };
-        assert_eq!(told_of(&plan), "127.0.0.1:4433");
+        assert_eq!(address_of(&plan), "127.0.0.1:4433");
         plan.advertise = vec![HostPort::try_from("relay.example:9".to_owned()).unwrap()];
-        assert_eq!(told_of(&plan), "relay.example:9");
+        assert_eq!(address_of(&plan), "relay.example:9");
         let at_tcp = |port| {
             let tcp = Some(SocketAddr::new(at.ip(), port));
             announcement(&plan, key, (at, at, tcp)).unwrap().relay.to_string()
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn clients_are_told_of_both_ports_by_address() {
+    async fn clients_receive_both_discovery_addresses() {
         let plan = example("127.0.0.1:4433", None);
         let found = settings(&plan, 4433, 4434).await;
         let both = ["127.0.0.1:4433", "127.0.0.1:4434"].map(|text| text.parse().unwrap());
@@ -246,7 +246,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_a_client_may_have_passed_on_is_as_it_was_asked_for() {
-        let usual = relay::Config::default();
+        let usual = relay::RelayConfig::default();
         let limit = |mbits| async move {
             let plan = RelayPlan {
                 mbits_per_client: NonZeroU32::new(mbits),

@@ -90,7 +90,7 @@ mod tests {
     const HOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
     #[test]
-    fn a_port_that_was_named_is_had_or_said_to_be_taken() {
+    fn a_named_port_is_bound_or_reported_as_taken() {
         let any = open(HOST, TcpPort::of(Some(0), false)).unwrap().unwrap();
         let port = any.local_addr().unwrap().port();
         let said = open(HOST, TcpPort::of(Some(port), false)).unwrap_err().to_string();

@@ -1,7 +1,7 @@
 //! Admission alone: every limit at it and one past it.
 
 use super::*;
-use crate::fallback::streams::Streams;
+use crate::fallback::streams::FallbackStreams;
 use crate::fallback::tls;
 use crate::testing::pki::{Pki, Role};
 use crate::timer::anchor;
@@ -9,14 +9,14 @@ use crate::tls::default_provider;
 
 struct Rig {
     listener: Listener,
-    streams: Streams,
+    streams: FallbackStreams,
 }
 
 impl Rig {
     fn new(limits: ListenerLimits) -> Self {
         let identity = Pki::new().issue("relay", Role::Connector).identity();
         let config = tls::server_config(&identity, default_provider()).unwrap();
-        Self { listener: Listener::new(config, limits), streams: Streams::new() }
+        Self { listener: Listener::new(config, limits), streams: FallbackStreams::new() }
     }
 
     fn admit(&mut self, real: &str) -> Option<Admitted> {

@@ -210,7 +210,7 @@ fn lost_udp_falls_to_tcp_and_returns_to_udp() {
     // What was sent before is sent again.
     let (address, first) = rig.at_relay.pop_front().unwrap();
     assert_eq!(first, b"hello");
-    assert!(is_carried(address));
+    assert!(is_tcp_client_address(address));
     assert_eq!(rig.relay.real_address(address), "198.51.100.1:50000".parse().ok());
     rig.answer(address, b"welcome");
     assert_eq!(

@@ -139,8 +139,8 @@ fn a_closed_stream_ends_behind_its_last_record_and_takes_no_more() {
     assert_eq!(client.poll_output(now).unwrap(), Some(StreamOutput::Shutdown));
     client.handle_shut_down(now);
     assert_eq!(client.poll_output(now).unwrap(), None);
-    assert_eq!(client.deadline(), Some(now + FAREWELL));
-    assert!(matches!(client.handle_timeout(now + FAREWELL), Some(Ended::Closed)));
+    assert_eq!(client.deadline(), Some(now + CLOSING_TIMEOUT));
+    assert!(matches!(client.handle_timeout(now + CLOSING_TIMEOUT), Some(Ended::Closed)));
 }
 
 #[test]

@@ -8,18 +8,18 @@ use crate::timer::anchor;
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 
-fn switch() -> Switch {
-    Switch::new(Rng::new([3; 32], "switch"))
+fn switch() -> TransportSwitch {
+    TransportSwitch::new(Rng::new([3; 32], "switch"))
 }
 
 /// A switch in each state, with what is due next in the far future.
-fn in_state(state: FallbackState, now: Instant) -> Switch {
+fn in_state(state: FallbackState, now: Instant) -> TransportSwitch {
     let mut it = switch();
     it.handle_sent(now);
     if state == FallbackState::Udp {
         return it;
     }
-    assert_eq!(it.handle_refused(now), Some(Action::Open));
+    assert_eq!(it.handle_refused(now), Some(SwitchAction::Open));
     match state {
         FallbackState::Udp | FallbackState::Opening => {}
         FallbackState::Waiting => it.handle_down(now),
@@ -49,7 +49,7 @@ fn every_state_has_an_answer_to_every_input() {
         FallbackState::Opened,
         FallbackState::Tcp,
     ] {
-        type Input = (&'static str, fn(&mut Switch, Instant) -> Option<Action>);
+        type Input = (&'static str, fn(&mut TransportSwitch, Instant) -> Option<SwitchAction>);
         let inputs: [Input; 7] = [
             ("udp", |it, now| it.handle_heard(Heard::Udp, now)),
             ("tcp", |it, now| it.handle_heard(Heard::Tcp, now)),
@@ -78,7 +78,7 @@ fn two_seconds_of_silence_are_allowed_at_the_start_and_no_more() {
     it.handle_sent(now + SECOND);
     assert_eq!(it.deadline(), Some(now + FIRST_SILENCE));
     assert_eq!(it.handle_timeout(now + FIRST_SILENCE - MS), None);
-    assert_eq!(it.handle_timeout(now + FIRST_SILENCE), Some(Action::Open));
+    assert_eq!(it.handle_timeout(now + FIRST_SILENCE), Some(SwitchAction::Open));
     assert_eq!(it.state(), FallbackState::Opening);
 }
 
@@ -90,22 +90,22 @@ fn five_seconds_are_allowed_once_udp_was_heard() {
     let later = now + SECOND;
     it.handle_sent(later);
     assert_eq!(it.handle_timeout(later + SILENCE - MS), None);
-    assert_eq!(it.handle_timeout(later + SILENCE), Some(Action::Open));
+    assert_eq!(it.handle_timeout(later + SILENCE), Some(SwitchAction::Open));
 }
 
 #[test]
 fn the_first_datagrams_and_those_after_half_a_second_without_an_answer_are_worth_keeping() {
     let (now, mut it) = (anchor(), switch());
-    assert!(it.is_doubtful(now));
+    assert!(it.is_suspect(now));
     it.handle_sent(now);
     it.handle_heard(Heard::Udp, now);
-    assert!(!it.is_doubtful(now));
+    assert!(!it.is_suspect(now));
     let later = now + SECOND;
     it.handle_sent(later);
-    assert!(!it.is_doubtful(later + DOUBT));
-    assert!(it.is_doubtful(later + DOUBT + MS));
+    assert!(!it.is_suspect(later + SUSPECT_AFTER));
+    assert!(it.is_suspect(later + SUSPECT_AFTER + MS));
     it.handle_heard(Heard::Udp, later + SECOND);
-    assert!(!it.is_doubtful(later + 2 * SECOND));
+    assert!(!it.is_suspect(later + 2 * SECOND));
 }
 
 #[test]
@@ -120,18 +120,18 @@ fn an_acknowledgement_wants_no_answer_and_anything_later_does() {
 }
 
 #[test]
-fn a_trial_goes_along_at_once_and_then_once_a_second_until_tcp_carries() {
+fn trials_go_immediately_and_each_second_until_tcp_is_in_use() {
     let (now, mut it) = (anchor(), switch());
     assert!(!it.handle_sent(now));
     it.handle_timeout(now + FIRST_SILENCE);
-    let doubted = now + FIRST_SILENCE;
-    assert!(it.handle_sent(doubted));
-    assert!(!it.handle_sent(doubted + TRIAL_SOON - MS));
-    assert!(it.handle_sent(doubted + TRIAL_SOON));
-    it.handle_up(doubted + TRIAL_SOON);
-    it.handle_heard(Heard::Tcp, doubted + TRIAL_SOON);
-    assert!(!it.handle_sent(doubted + TRIAL_SOON + TRIAL_GAP - MS));
-    assert!(it.handle_sent(doubted + TRIAL_SOON + TRIAL_GAP));
+    let suspected = now + FIRST_SILENCE;
+    assert!(it.handle_sent(suspected));
+    assert!(!it.handle_sent(suspected + OPENING_TRIAL_GAP - MS));
+    assert!(it.handle_sent(suspected + OPENING_TRIAL_GAP));
+    it.handle_up(suspected + OPENING_TRIAL_GAP);
+    it.handle_heard(Heard::Tcp, suspected + OPENING_TRIAL_GAP);
+    assert!(!it.handle_sent(suspected + OPENING_TRIAL_GAP + TRIAL_GAP - MS));
+    assert!(it.handle_sent(suspected + OPENING_TRIAL_GAP + TRIAL_GAP));
 }
 
 #[test]
@@ -147,9 +147,9 @@ fn a_node_that_sends_nothing_more_has_no_stream_for_long() {
         let mut it = in_state(state, now);
         let mut steps = 0;
         while let Some(at) = it.deadline() {
-            assert!(at <= now + REST, "{state:?}");
+            assert!(at <= now + IDLE_TIMEOUT, "{state:?}");
             it.handle_timeout(at);
-            if it.state() == FallbackState::Opening && at < now + REST {
+            if it.state() == FallbackState::Opening && at < now + IDLE_TIMEOUT {
                 it.handle_down(at);
             }
             steps += 1;
@@ -207,7 +207,7 @@ fn tcp_is_left_once_udp_is_open_and_taken_again_once_it_is_not() {
         assert!(!world.has_stream(), "the stream is closed");
         assert!(world.longest_stall_since(so_far) < SECOND, "{seed}: leaving is not felt");
 
-        world.run(STEADY + SECOND);
+        world.run(STABLE_AFTER + SECOND);
         let so_far = world.answers.len();
         world.block(true);
         world.run(10 * SECOND);
@@ -227,7 +227,7 @@ fn udp_that_answers_trials_alone_is_tried_less_and_less() {
     let first = world.answers[0];
     assert!(first < 2 * FIRST_SILENCE + 2 * SECOND, "{first:?}");
     assert!(
-        world.longest_stall_since(1) < PROOF + 2 * SECOND,
+        world.longest_stall_since(1) < CONFIRM_TIMEOUT + 2 * SECOND,
         "{:?}",
         world.longest_stall_since(1)
     );
@@ -319,7 +319,7 @@ enum Happens {
 struct World {
     start: Instant,
     now: Instant,
-    switch: Switch,
+    switch: TransportSwitch,
     net: Net,
     traffic: Traffic,
     agenda: BTreeMap<(Instant, u64), Happens>,
@@ -343,7 +343,7 @@ impl World {
         let mut world = Self {
             start,
             now: start,
-            switch: Switch::new(Rng::new(bytes, "switch")),
+            switch: TransportSwitch::new(Rng::new(bytes, "switch")),
             net: Net::OPEN,
             traffic,
             agenda: BTreeMap::new(),
@@ -464,9 +464,9 @@ impl World {
         }
     }
 
-    fn act(&mut self, action: Option<Action>) {
+    fn act(&mut self, action: Option<SwitchAction>) {
         match action {
-            Some(Action::Open) => {
+            Some(SwitchAction::Open) => {
                 self.opened += 1;
                 self.stream = Some(self.opened);
                 self.is_up = false;
@@ -475,7 +475,7 @@ impl World {
                     false => self.after(2 * Self::HALF, Happens::Down(self.opened)),
                 }
             }
-            Some(Action::Close) => {
+            Some(SwitchAction::Close) => {
                 self.stream = None;
                 self.is_up = false;
             }

@@ -7,15 +7,15 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 
 use crate::error::{Code, Failure};
-use crate::frame::Decoder;
+use crate::frame::FrameDecoder;
 use crate::message::cloud::{
-    Context, EscalationRequest, EscalationResponse, FinishReason, KnowledgeChunk, Preferences,
-    PrewarmSignal, Role, StreamChunk, StreamEnd, Turn, Usage, Verbosity,
+    Context, ConversationTurn, EscalationRequest, EscalationResponse, FinishReason, KnowledgeChunk,
+    Preferences, PrewarmSignal, Speaker, StreamChunk, StreamEnd, Usage, Verbosity,
 };
 use crate::message::{
     Candidate, CandidateKind, Candidates, CloudMessage, Connect, ControlMessage, DiscoveryKey,
-    ErrorMessage, Goaway, Hangup, Heartbeat, HeartbeatAck, Incoming, Kind, Mapping, Matched,
-    Message, Open, Opened, Priority, Register, Registered, RelayMessage, Request, Response,
+    ErrorMessage, Goaway, Hangup, Heartbeat, HeartbeatAck, Incoming, Mapping, Matched, Message,
+    MessageKind, Open, Opened, Priority, Register, Registered, RelayMessage, Request, Response,
     ResponseChunk, ServerStatus, StreamMessage, Unmatched, Unregistered, Welcome, Withdraw,
 };
 use crate::tls::KeyDigest;
@@ -30,7 +30,7 @@ fn every_kind_has_the_bytes_that_the_protocol_document_shows() {
         let text = |bytes: &[u8]| bytes.escape_ascii().to_string();
         assert_eq!(text(&wire), text(bytes), "{:?}", message.kind());
 
-        let frame = Decoder::new().poll_frame(&mut bytes.clone()).unwrap().unwrap();
+        let frame = FrameDecoder::new().poll_frame(&mut bytes.clone()).unwrap().unwrap();
         let read = Message::decode(frame.kind, frame.payload);
         assert_eq!(read.as_ref(), Ok(&Some(message.clone())));
     }
@@ -40,8 +40,8 @@ fn every_kind_has_the_bytes_that_the_protocol_document_shows() {
 }
 
 /// Every kind, as the document lists them.
-fn in_wire_order() -> Vec<Kind> {
-    let mut kinds = Kind::ALL.to_vec();
+fn in_wire_order() -> Vec<MessageKind> {
+    let mut kinds = MessageKind::ALL.to_vec();
     kinds.sort_by_key(|kind| kind.to_wire());
     kinds
 }
@@ -61,8 +61,8 @@ fn the_protocol_document_lists_every_kind_and_no_other() {
 #[test]
 fn every_kind_survives_the_wire_and_no_other_byte_is_one() {
     for wire in 0..=u8::MAX {
-        let known = Kind::ALL.iter().find(|kind| kind.to_wire() == wire);
-        assert_eq!(Kind::from_wire(wire), known.copied());
+        let known = MessageKind::ALL.iter().find(|kind| kind.to_wire() == wire);
+        assert_eq!(MessageKind::from_wire(wire), known.copied());
     }
 }
 
@@ -170,7 +170,10 @@ fn escalation() -> Vec<Message> {
                     source: Some("almanac".into()),
                     text: "Some polar bears do.".into(),
                 }],
-                conversation_history: vec![Turn { role: Role::User, content: "earlier".into() }],
+                conversation_history: vec![ConversationTurn {
+                    role: Speaker::User,
+                    content: "earlier".into(),
+                }],
             },
             preferences: Preferences {
                 verbosity: Verbosity::Brief,

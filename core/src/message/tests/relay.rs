@@ -107,7 +107,7 @@ fn the_largest_message_of_every_kind_fits_a_control_frame() {
 }
 
 #[test]
-fn an_address_of_somebody_else_is_one_that_packets_can_be_sent_to() {
+fn candidate_addresses_must_be_sendable() {
     let good = [
         "192.0.2.1:1",
         "192.168.0.1:65535",

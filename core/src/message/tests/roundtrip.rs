@@ -10,13 +10,13 @@ use super::{decode, payload_of};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::message::cloud::{
-    Context, EscalationRequest, EscalationResponse, FinishReason, KnowledgeChunk, Preferences,
-    PrewarmSignal, Role, StreamChunk, StreamEnd, Turn, Usage, Verbosity,
+    Context, ConversationTurn, EscalationRequest, EscalationResponse, FinishReason, KnowledgeChunk,
+    Preferences, PrewarmSignal, Speaker, StreamChunk, StreamEnd, Usage, Verbosity,
 };
 use crate::message::{
     Candidate, CandidateKind, Candidates, CloudMessage, Connect, ControlMessage, DiscoveryKey,
-    ErrorMessage, Goaway, Hangup, Heartbeat, HeartbeatAck, Incoming, Kind, Mapping, Matched,
-    Message, Object, Open, Opened, Priority, REFRESH_MS, Register, Registered, RelayMessage,
+    ErrorMessage, Goaway, Hangup, Heartbeat, HeartbeatAck, Incoming, Mapping, Matched, Message,
+    MessageKind, Object, Open, Opened, Priority, REFRESH_MS, Register, Registered, RelayMessage,
     Request, Response, ResponseChunk, ServerStatus, ServiceName, StreamMessage, Text, Unmatched,
     Unregistered, Welcome, Withdraw,
 };
@@ -68,7 +68,7 @@ proptest! {
 
     #[test]
     fn arbitrary_bytes_of_any_kind_are_read_or_refused(kind in any::<u8>(), body in vec(any::<u8>(), 0..200)) {
-        let known = Kind::from_wire(kind).is_some();
+        let known = MessageKind::from_wire(kind).is_some();
         prop_assert_eq!(decode(kind, body) == Ok(None), !known);
     }
 }
@@ -256,11 +256,11 @@ fn name() -> impl Strategy<Value = String> {
 }
 
 fn escalation_request() -> impl Strategy<Value = Message> {
-    let role = prop_oneof![Just(Role::System), Just(Role::User), Just(Role::Assistant)];
+    let role = prop_oneof![Just(Speaker::System), Just(Speaker::User), Just(Speaker::Assistant)];
     let verbosity =
         prop_oneof![Just(Verbosity::Brief), Just(Verbosity::Normal), Just(Verbosity::Detailed)];
     let chunk = (of(text()), text()).prop_map(|(source, text)| KnowledgeChunk { source, text });
-    let turn = (role, text()).prop_map(|(role, content)| Turn { role, content });
+    let turn = (role, text()).prop_map(|(role, content)| ConversationTurn { role, content });
     let context = (of(text()), vec(chunk, 0..3), vec(turn, 0..3)).prop_map(
         |(framing, knowledge_chunks, conversation_history)| Context {
             framing,

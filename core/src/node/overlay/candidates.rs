@@ -4,7 +4,7 @@
 
 use super::Overlay;
 use crate::event::Event;
-use crate::fallback::is_carried;
+use crate::fallback::is_tcp_client_address;
 use crate::id::PeerId;
 use crate::message::{self, CandidateKind, Candidates, Welcome};
 use crate::node::io::{Effect, Io};
@@ -17,7 +17,7 @@ impl Overlay {
     pub(in crate::node) fn on_welcome(&mut self, relay: PeerId, welcome: &Welcome, io: &mut Io) {
         let key = crate::probe::ProbeKey::new(welcome.key.0);
         // What a relay calls a client on TCP is no address.
-        let observed = Some(welcome.observed).filter(|&it| !is_carried(it));
+        let observed = Some(welcome.observed).filter(|&it| !is_tcp_client_address(it));
         let (session, now) = (welcome.session, io.now());
         let is_moved =
             self.discovery.on_welcome(relay, observed, &welcome.discovery, session, key, now);

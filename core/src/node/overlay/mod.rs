@@ -23,7 +23,7 @@ use crate::message::{Hangup, Incoming, Message, RelayMessage};
 use crate::path::{self, AddressDiscovery, Mapping, PathRole, Paths};
 use crate::probe::ProbeKey;
 use crate::quic::ConnectionId;
-use crate::relay_client::Early;
+use crate::relay_client::EarlyDatagrams;
 use crate::rng::Rng;
 use crate::timer::{Deadline, Reason, Timers, earliest};
 use crate::transmit::{Route, Transmit, overlay_address};
@@ -40,7 +40,7 @@ const LEAVING: Duration = Duration::from_secs(3);
 
 /// One end-to-end connection.
 #[derive(Debug)]
-struct Overlaid {
+struct OverlayConnection {
     role: PathRole,
     paths: Paths,
     connection: Option<ConnectionId>,
@@ -59,7 +59,7 @@ struct Overlaid {
 /// All end-to-end connections of a node.
 #[derive(Debug)]
 pub(super) struct Overlay {
-    all: BTreeMap<OverlayId, Overlaid>,
+    all: BTreeMap<OverlayId, OverlayConnection>,
     by_channel: BTreeMap<Channel, OverlayId>,
     by_session: BTreeMap<u64, OverlayId>,
     by_connection: BTreeMap<ConnectionId, OverlayId>,
@@ -74,7 +74,7 @@ pub(super) struct Overlay {
     /// The revision of what was discovered that the paths know.
     discovered: u64,
     /// Packets of channels that are not announced yet.
-    early: Early,
+    early: EarlyDatagrams,
 }
 
 impl Overlay {
@@ -91,7 +91,7 @@ impl Overlay {
             next: OverlayId::default(),
             discovery: AddressDiscovery::new(rng, now),
             discovered: 0,
-            early: Early::default(),
+            early: EarlyDatagrams::default(),
         }
     }
 
@@ -149,7 +149,7 @@ impl Overlay {
         io: &mut Io,
     ) -> Result<ConnectionId, Misuse> {
         let (id, now) = (self.begin(PathRole::Dialler, channel, io), io.now());
-        match io.quic.connect_inner(overlay_address(id), server_name, now) {
+        match io.quic.connect_overlay(overlay_address(id), server_name, now) {
             Ok(connection) => {
                 self.set_connection(id, connection);
                 if let Some(overlaid) = self.all.get_mut(&id) {
@@ -195,7 +195,7 @@ impl Overlay {
             PathRole::Dialler => None,
             PathRole::Acceptor => Some(now + io.config.limits.handshake_timeout),
         };
-        let overlaid = Overlaid {
+        let overlaid = OverlayConnection {
             role,
             paths: Paths::new(io.config.path.clone(), role, channel, rng, now),
             connection: None,

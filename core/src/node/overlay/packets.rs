@@ -5,14 +5,14 @@ use bytes::{Bytes, BytesMut};
 
 use super::Overlay;
 use super::candidates::advertised;
-use crate::encapsulation::{self, Content, Envelope, Head, RELAY_IDS};
+use crate::encapsulation::{self, Content, Head, RELAY_IDS, RelayDatagram};
 use crate::event::Event;
 use crate::id::{Channel, OverlayId, PeerId};
 use crate::message::{ControlMessage, Message};
 use crate::node::io::Io;
 use crate::path::{self, Dispatch};
 use crate::probe::{self, Probe};
-use crate::quic::{self, Outgoing};
+use crate::quic::{self, TransmitBatch};
 use crate::transmit::{Datagram, Ecn, NextHop, Route, Transmit, overlay_address};
 
 impl Overlay {
@@ -34,7 +34,7 @@ impl Overlay {
             return;
         };
         let Some(overlaid) = self.all.get_mut(&id) else { return };
-        let Some(Envelope { content, .. }) = Envelope::parse(datagram) else { return };
+        let Some(RelayDatagram { content, .. }) = RelayDatagram::parse(datagram) else { return };
         let packet = match content {
             Content::Whole(packet) => BytesMut::from(&packet[..]),
             Content::Part(part) => match overlaid.reassembly.push(part) {
@@ -122,11 +122,11 @@ impl Overlay {
     pub(in crate::node) fn dispatch(
         &mut self,
         id: OverlayId,
-        batch: Outgoing,
+        batch: TransmitBatch,
         bytes: &[u8],
         io: &mut Io,
     ) -> Option<Transmit> {
-        let Outgoing { mut transmit, is_mtu_probe } = batch;
+        let TransmitBatch { mut transmit, is_mtu_probe } = batch;
         let overlaid = self.all.get_mut(&id)?;
         if is_mtu_probe {
             transmit.route = overlaid.paths.dispatch_mtu_probe()?;

@@ -8,21 +8,21 @@ use std::time::Instant;
 
 use super::Peers;
 use super::control::Control;
-use super::peer::{Attempt, Dialled, Link, Own, Peer};
+use super::peer::{ConnectAttempt, DialCredentials, Dialled, PeerConnection, PeerEntry};
 use crate::config::{Destination, Dial};
 use crate::error::{Code, Failure, Misuse};
 use crate::event::Event;
-use crate::heartbeat::Heartbeat;
+use crate::heartbeat::HeartbeatMonitor;
 use crate::id::PeerId;
 use crate::lifecycle::State;
 use crate::node::io::{Effect, Io};
 use crate::quic::{self, ConnectionId};
-use crate::retry::{Retry, Verdict};
+use crate::retry::{Retry, RetryDecision};
 use crate::tls::{Tls, TlsError};
 use crate::transmit::Route;
 
 /// The address of a peer while its path is not known.
-const NOWHERE: SocketAddr =
+const UNKNOWN_ADDRESS: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED), 0);
 
 impl Peers {
@@ -40,17 +40,17 @@ impl Peers {
         let policy = dial.retry.unwrap_or(io.config.retry);
         let remote = match dial.to {
             Destination::Address(address) | Destination::Relay(address) => address,
-            Destination::Service(_) => NOWHERE,
+            Destination::Service(_) => UNKNOWN_ADDRESS,
         };
         let dialled = Dialled {
             dial,
             own,
             retry: Retry::new(policy, io.rng("retry")),
-            heartbeat: Heartbeat::new(io.config.heartbeat),
+            heartbeat: HeartbeatMonitor::new(io.config.heartbeat),
             attempt: Some(attempt(connection, io)),
         };
         self.by_connection.extend(connection.map(|connection| (connection, id)));
-        self.all.insert(id, Peer::new(id, Some(dialled), remote));
+        self.all.insert(id, PeerEntry::new(id, Some(dialled), remote));
         let now = io.now();
         self.transition(id, io, |lifecycle| lifecycle.connect(now));
         io.effect(Effect::AttemptStarted { peer: id });
@@ -147,7 +147,7 @@ impl Peers {
         peer.reconnections += u64::from(reconnected);
         peer.credential = Some(credential);
         let control = if is_relay { Control::of_relay(control) } else { Control::new(control) };
-        peer.link = Some(Link::new(connection, control));
+        peer.link = Some(PeerConnection::new(connection, control));
         if let Some(dialled) = &mut peer.dialled {
             dialled.attempt = None;
             dialled.retry.on_up(now);
@@ -180,9 +180,9 @@ impl Peers {
         };
         let (id, now) = (self.new_id(), io.now());
         self.expiries.set(id, credential.not_after);
-        let mut peer = Peer::new(id, None, remote);
+        let mut peer = PeerEntry::new(id, None, remote);
         peer.credential = Some(credential);
-        peer.link = Some(Link::new(connection, Control::new(None)));
+        peer.link = Some(PeerConnection::new(connection, Control::new(None)));
         self.by_connection.insert(connection, id);
         self.all.insert(id, peer);
         self.transition(id, io, |lifecycle| lifecycle.connect(now));
@@ -245,10 +245,10 @@ impl Peers {
         };
         dialled.heartbeat.stop();
         match dialled.retry.on_down(&failure, now) {
-            Verdict::Wait { attempt, .. } => {
+            RetryDecision::Wait { attempt, .. } => {
                 self.transition(id, io, |lifecycle| lifecycle.lost(failure, attempt, now));
             }
-            Verdict::GiveUp(reason) => {
+            RetryDecision::GiveUp(reason) => {
                 self.transition(id, io, |lifecycle| lifecycle.lost(failure, 1, now));
                 io.effect(Effect::GaveUp { peer: id, failure: reason });
             }
@@ -265,7 +265,7 @@ impl Peers {
         dialled.attempt = None;
         io.effect(Effect::AttemptFailed { peer: id });
         match dialled.retry.on_attempt_failed(&failure, now) {
-            Verdict::Wait { attempt, until } => {
+            RetryDecision::Wait { attempt, until } => {
                 io.emit(Event::AttemptFailed {
                     peer: id,
                     failure: failure.clone(),
@@ -276,7 +276,7 @@ impl Peers {
                     self.transition(id, io, |lifecycle| lifecycle.attempt_failed(failure, now));
                 }
             }
-            Verdict::GiveUp(failure) => io.effect(Effect::GaveUp { peer: id, failure }),
+            RetryDecision::GiveUp(failure) => io.effect(Effect::GaveUp { peer: id, failure }),
         }
         self.reindex(id);
     }
@@ -373,7 +373,7 @@ impl Peers {
 
     /// Handles a failed send to an address: attempts that go there have failed.
     pub(in crate::node) fn on_send_failed(&mut self, route: Route, detail: &str, io: &mut Io) {
-        let fails = |p: &&Peer| {
+        let fails = |p: &&PeerEntry| {
             p.remote == route.remote && p.dialled.as_ref().is_some_and(|d| d.attempt.is_some())
         };
         for peer in self.all.values().filter(fails) {
@@ -383,13 +383,17 @@ impl Peers {
     }
 }
 
-fn attempt(connection: Option<ConnectionId>, io: &Io) -> Attempt {
+fn attempt(connection: Option<ConnectionId>, io: &Io) -> ConnectAttempt {
     let due: Instant = io.now() + io.config.transport.connect_timeout;
-    Attempt { connection, due }
+    ConnectAttempt { connection, due }
 }
 
 /// Begins a connection, if the address is known.
-fn begin(dial: &Dial, own: Option<&Own>, io: &mut Io) -> Result<Option<ConnectionId>, Misuse> {
+fn begin(
+    dial: &Dial,
+    own: Option<&DialCredentials>,
+    io: &mut Io,
+) -> Result<Option<ConnectionId>, Misuse> {
     match dial.to {
         Destination::Address(address) | Destination::Relay(address) => {
             let (route, client, now) = (Route::to(address), own.map(|own| &own.client), io.now());
@@ -399,10 +403,10 @@ fn begin(dial: &Dial, own: Option<&Own>, io: &mut Io) -> Result<Option<Connectio
     }
 }
 
-fn own(tls: &Tls, to: &Destination, io: &Io) -> Result<Own, Misuse> {
+fn own(tls: &Tls, to: &Destination, io: &Io) -> Result<DialCredentials, Misuse> {
     let layer = match to {
-        Destination::Relay(_) => quic::Layer::Outer,
-        Destination::Address(_) | Destination::Service(_) => quic::Layer::Plain,
+        Destination::Relay(_) => quic::Layer::Underlay,
+        Destination::Address(_) | Destination::Service(_) => quic::Layer::Direct,
     };
     let unusable = |error: TlsError| {
         tracing::warn!(%error, "the identity or the trust of a dial cannot be used");
@@ -410,5 +414,5 @@ fn own(tls: &Tls, to: &Destination, io: &Io) -> Result<Own, Misuse> {
     };
     let verifiers = tls.verifiers().map_err(unusable)?;
     let client = io.quic.client(tls, &verifiers, layer).map_err(unusable)?;
-    Ok(Own { client, verifiers })
+    Ok(DialCredentials { client, verifiers })
 }

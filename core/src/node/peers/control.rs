@@ -11,8 +11,8 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 
 use crate::error::{Code, Failure};
-use crate::frame::{Decoder, Frame};
-use crate::message::{Kind, Message};
+use crate::frame::{Frame, FrameDecoder};
+use crate::message::{Message, MessageKind};
 use crate::token_bucket::{Bucket, Rate};
 
 /// Largest control frame accepted: vitals and sentences are far smaller.
@@ -38,7 +38,7 @@ const RELAY_FRAMES_AT_ONCE: u32 = 20_000;
 pub(super) struct Control {
     /// The transport's number of the stream; `None` until the dialer's first frame arrived.
     pub(super) stream: Option<u64>,
-    decoder: Decoder,
+    decoder: FrameDecoder,
     /// Read from the stream and not decoded yet.
     unread: Bytes,
     waiting: VecDeque<Waiting>,
@@ -61,7 +61,7 @@ impl Control {
         Self {
             rate: Rate::per_second(FRAMES_PER_SECOND, FRAMES_AT_ONCE),
             stream,
-            decoder: Decoder::with_limit(MAX_CONTROL_PAYLOAD),
+            decoder: FrameDecoder::with_limit(MAX_CONTROL_PAYLOAD),
             unread: Bytes::new(),
             waiting: VecDeque::new(),
             received: Bucket::new(),
@@ -87,7 +87,8 @@ impl Control {
             tracing::error!("a control message of ours cannot be encoded");
             return Ok(());
         }
-        let as_datagram = matches!(message.kind(), Kind::Heartbeat | Kind::HeartbeatAck);
+        let as_datagram =
+            matches!(message.kind(), MessageKind::Heartbeat | MessageKind::HeartbeatAck);
         self.waiting.push_back(Waiting { bytes: out.freeze(), as_datagram });
         Ok(())
     }
@@ -131,10 +132,11 @@ impl Control {
         now: Instant,
     ) -> Result<Option<Message>, Failure> {
         self.charge(bytes.len(), now)?;
-        let mut whole = Decoder::with_limit(MAX_CONTROL_PAYLOAD);
+        let mut whole = FrameDecoder::with_limit(MAX_CONTROL_PAYLOAD);
         let frame = whole.poll_frame(&mut bytes).ok().flatten();
         let message = frame.and_then(|frame| self.decode(frame).ok().flatten());
-        Ok(message.filter(|m| matches!(m.kind(), Kind::Heartbeat | Kind::HeartbeatAck)))
+        Ok(message
+            .filter(|m| matches!(m.kind(), MessageKind::Heartbeat | MessageKind::HeartbeatAck)))
     }
 
     /// Counts a frame that arrived.

@@ -15,7 +15,7 @@ use crate::id::PeerId;
 use crate::message::{ControlMessage, Goaway, Heartbeat, HeartbeatAck, Message, ServerStatus};
 use crate::node::framed;
 use crate::node::io::{Effect, Io};
-use crate::quic::{self, Class, Read, Write};
+use crate::quic::{self, Read, Write, WriteClass};
 
 /// First byte of a datagram that carries a control frame.
 pub(in crate::node) const CONTEXT_CONTROL: u8 = 0;
@@ -42,7 +42,7 @@ impl Peers {
         }
         match dialled.heartbeat.poll(now) {
             None => {}
-            Some(heartbeat::Action::Send { sequence }) => {
+            Some(heartbeat::HeartbeatAction::Send { sequence }) => {
                 let beat = Heartbeat {
                     device_id: io.config.device_id.clone(),
                     timestamp: millis(io.unix()),
@@ -51,7 +51,7 @@ impl Peers {
                 };
                 io.send(id, Message::Control(ControlMessage::Heartbeat(beat)));
             }
-            Some(heartbeat::Action::Dead(verdict)) => {
+            Some(heartbeat::HeartbeatAction::Dead(verdict)) => {
                 io.effect(Effect::Close { peer: id, failure: Failure::from(verdict) });
             }
         }
@@ -167,7 +167,8 @@ impl Peers {
             let Some(link) = self.link_mut(id).filter(|link| !link.is_closing) else { return };
             let (connection, Some(index)) = (link.connection, link.control.stream) else { return };
             let Some(front) = link.control.front() else { return };
-            let wrote = io.on(connection, |c| c.write(index, &mut front.bytes, Class::Control));
+            let wrote =
+                io.on(connection, |c| c.write(index, &mut front.bytes, WriteClass::Control));
             match wrote.unwrap_or(Write::Gone) {
                 Write::Taken(_) => {
                     front.as_datagram = false;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustls_pki_types::CertificateDer;
 
 use super::Peers;
-use super::peer::{Dialled, Peer};
+use super::peer::{Dialled, PeerEntry};
 use crate::error::{Code, Failure};
 use crate::id::PeerId;
 use crate::node::io::{Effect, Io};
@@ -72,12 +72,12 @@ impl Peers {
         self.verifiers = verifiers;
         // A check costs a signature or two; an invite must not make ten thousand members pay for
         // that.
-        let only_guests = tls.trust().believes_the_same(io.config.tls.trust());
+        let only_guests = tls.trust().trusts_same_as(io.config.tls.trust());
         io.config.tls = tls;
-        let has_own = |p: &Peer| p.dialled.as_ref().is_some_and(|d| d.own.is_some());
-        let is_guest = |p: &Peer| p.credential.as_ref().is_some_and(Credential::is_guest);
+        let has_own = |p: &PeerEntry| p.dialled.as_ref().is_some_and(|d| d.own.is_some());
+        let is_guest = |p: &PeerEntry| p.credential.as_ref().is_some_and(Credential::is_guest);
         let concerned =
-            |p: &&Peer| p.link.is_some() && !has_own(p) && (!only_guests || is_guest(p));
+            |p: &&PeerEntry| p.link.is_some() && !has_own(p) && (!only_guests || is_guest(p));
         let queued: BTreeSet<PeerId> = self.rechecks.drain(..).collect();
         let concerned = self.all.values().filter(concerned).map(|p| p.id);
         self.rechecks = concerned.chain(queued).collect::<BTreeSet<_>>().into_iter().collect();

@@ -22,7 +22,7 @@ use super::io::Io;
 use super::snapshot::{Parts, PeerSnapshot};
 use crate::error::Misuse;
 use crate::event::Event;
-use crate::history::{History, Kind, Record};
+use crate::history::{History, Record, RecordKind};
 use crate::id::PeerId;
 use crate::lifecycle::{Lifecycle, Refused, State, Transition};
 use crate::message::ServiceName;
@@ -31,11 +31,11 @@ use crate::timer::{Deadline, Reason, Timers, earliest};
 use crate::tls::{Credential, Verifiers};
 pub(super) use control_io::{CONTEXT_APPLICATION, CONTEXT_CONTROL};
 use credentials::Expiries;
-use peer::{Link, Peer};
+use peer::{PeerConnection, PeerEntry};
 
 /// All peers of a node.
 pub(super) struct Peers {
-    all: BTreeMap<PeerId, Peer>,
+    all: BTreeMap<PeerId, PeerEntry>,
     /// The peer of each connection; one that this side closed has none.
     by_connection: BTreeMap<ConnectionId, PeerId>,
     next: u64,
@@ -94,7 +94,7 @@ impl Peers {
 
     /// Returns true if this node uses a peer as a relay.
     pub(super) fn is_relay(&self, id: PeerId) -> bool {
-        self.all.get(&id).is_some_and(Peer::is_relay)
+        self.all.get(&id).is_some_and(PeerEntry::is_relay)
     }
 
     /// Returns the service by which a peer is looked up, if it is behind relays.
@@ -188,13 +188,13 @@ impl Peers {
         })
     }
 
-    fn link_mut(&mut self, id: PeerId) -> Option<&mut Link> {
+    fn link_mut(&mut self, id: PeerId) -> Option<&mut PeerConnection> {
         self.all.get_mut(&id)?.link.as_mut()
     }
 
     /// Recomputes the deadline of a peer.
     fn reindex(&mut self, id: PeerId) {
-        let deadline = self.all.get(&id).and_then(Peer::deadline);
+        let deadline = self.all.get(&id).and_then(PeerEntry::deadline);
         self.timers.set(id, deadline);
     }
 
@@ -218,11 +218,11 @@ impl Peers {
 
 fn record(peer: PeerId, transition: &Transition, io: &Io) -> Record {
     let (kind, cause) = match &transition.to {
-        State::Disconnected => (Kind::Disconnected, None),
-        State::Connecting { .. } => (Kind::Connecting, None),
-        State::Connected { .. } => (Kind::Connected, None),
-        State::Reconnecting { last_error, .. } => (Kind::Reconnecting, Some(last_error)),
-        State::Failed { error, .. } => (Kind::Failed, Some(error)),
+        State::Disconnected => (RecordKind::Disconnected, None),
+        State::Connecting { .. } => (RecordKind::Connecting, None),
+        State::Connected { .. } => (RecordKind::Connected, None),
+        State::Reconnecting { last_error, .. } => (RecordKind::Reconnecting, Some(last_error)),
+        State::Failed { error, .. } => (RecordKind::Failed, Some(error)),
     };
     Record { at: io.unix(), peer, kind, cause: cause.cloned() }
 }

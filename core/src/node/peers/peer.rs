@@ -12,18 +12,18 @@ use rustls_pki_types::CertificateDer;
 use super::control::Control;
 use crate::config::{Destination, Dial};
 use crate::error::Failure;
-use crate::heartbeat::Heartbeat;
+use crate::heartbeat::HeartbeatMonitor;
 use crate::id::PeerId;
 use crate::latency::Latency;
 use crate::lifecycle::Lifecycle;
-use crate::quic::{Client, ConnectionId};
+use crate::quic::{ClientConfig, ConnectionId};
 use crate::retry::Retry;
 use crate::timer::{Deadline, Reason, earliest};
 use crate::tls::{Credential, Verifiers};
 
 /// A connection being made.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Attempt {
+pub(super) struct ConnectAttempt {
     /// `None` until a relay has found the service.
     pub(super) connection: Option<ConnectionId>,
     /// The end of its time limit.
@@ -32,7 +32,7 @@ pub(super) struct Attempt {
 
 /// A connection that is up.
 #[derive(Debug)]
-pub(super) struct Link {
+pub(super) struct PeerConnection {
     pub(super) connection: ConnectionId,
     pub(super) control: Control,
     /// It is to be closed: no more is read from it.
@@ -45,7 +45,7 @@ pub(super) struct Link {
     pub(super) renewed: Option<Vec<CertificateDer<'static>>>,
 }
 
-impl Link {
+impl PeerConnection {
     pub(super) const fn new(connection: ConnectionId, control: Control) -> Self {
         Self {
             connection,
@@ -63,26 +63,26 @@ impl Link {
 pub(super) struct Dialled {
     pub(super) dial: Dial,
     /// The dial's own identity and trust, used instead of the node's.
-    pub(super) own: Option<Own>,
+    pub(super) own: Option<DialCredentials>,
     pub(super) retry: Retry,
-    pub(super) heartbeat: Heartbeat,
-    pub(super) attempt: Option<Attempt>,
+    pub(super) heartbeat: HeartbeatMonitor,
+    pub(super) attempt: Option<ConnectAttempt>,
 }
 
 /// An identity and a trust for one peer.
 #[derive(Debug, Clone)]
-pub(super) struct Own {
-    pub(super) client: Client,
+pub(super) struct DialCredentials {
+    pub(super) client: ClientConfig,
     pub(super) verifiers: Verifiers,
 }
 
 #[derive(Debug)]
-pub(super) struct Peer {
+pub(super) struct PeerEntry {
     pub(super) id: PeerId,
     /// `None` for a peer that connected to us.
     pub(super) dialled: Option<Dialled>,
     pub(super) lifecycle: Lifecycle,
-    pub(super) link: Option<Link>,
+    pub(super) link: Option<PeerConnection>,
     pub(super) remote: SocketAddr,
     /// The identity that it proved on its latest connection.
     pub(super) credential: Option<Credential>,
@@ -95,7 +95,7 @@ pub(super) struct Peer {
     pub(super) datagrams_dropped: u64,
 }
 
-impl Peer {
+impl PeerEntry {
     pub(super) fn new(id: PeerId, dialled: Option<Dialled>, remote: SocketAddr) -> Self {
         Self {
             id,
@@ -170,8 +170,8 @@ const fn cost(data: &[u8]) -> usize {
 mod tests {
     use super::*;
 
-    fn peer() -> Peer {
-        Peer::new(PeerId(0), None, SocketAddr::from(([127, 0, 0, 1], 1)))
+    fn peer() -> PeerEntry {
+        PeerEntry::new(PeerId(0), None, SocketAddr::from(([127, 0, 0, 1], 1)))
     }
 
     #[test]

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Exchange, Requests};
+use super::{RequestState, Requests};
 use crate::error::{Code, Failure, Misuse};
 use crate::event::Event;
 use crate::id::{RequestId, StreamId};
 use crate::message;
 use crate::node::io::Io;
 use crate::node::streams::Streams;
-use crate::request::{Incoming, Offer};
+use crate::request::{Offer, ReceivedRequest};
 
 impl Requests {
     /// Handles a peer's request that has arrived whole.
@@ -34,8 +34,8 @@ impl Requests {
             priority: request.priority,
             body: request.body,
         };
-        let machine = Incoming::new();
-        self.exchanges.insert(id, Exchange::Theirs { machine, stream, offer: Some(offer) });
+        let machine = ReceivedRequest::new();
+        self.exchanges.insert(id, RequestState::Theirs { machine, stream, offer: Some(offer) });
         self.peers.entry(stream.peer).or_default().on_streams.insert(id);
         io.emit(Event::RequestOffered { peer: stream.peer, request: id });
     }
@@ -43,14 +43,16 @@ impl Requests {
     /// Returns the content of a peer's request, once.
     pub(in crate::node) fn offer(&mut self, id: RequestId) -> Option<Offer> {
         match self.exchanges.get_mut(&id)? {
-            Exchange::Theirs { offer, .. } => offer.take(),
-            Exchange::Queued { .. } | Exchange::Sent { .. } | Exchange::Failed(_) => None,
+            RequestState::Theirs { offer, .. } => offer.take(),
+            RequestState::Queued { .. } | RequestState::Sent { .. } | RequestState::Failed(_) => {
+                None
+            }
         }
     }
 
     /// Returns true if a peer's request has not been taken yet.
     pub(in crate::node) fn is_offered(&self, id: RequestId) -> bool {
-        matches!(self.exchanges.get(&id), Some(Exchange::Theirs { offer: Some(_), .. }))
+        matches!(self.exchanges.get(&id), Some(RequestState::Theirs { offer: Some(_), .. }))
     }
 
     /// Answers a peer's request whole.
@@ -99,18 +101,19 @@ impl Requests {
         Ok(())
     }
 
-    fn theirs(&mut self, id: RequestId) -> Result<&mut Incoming, Misuse> {
+    fn theirs(&mut self, id: RequestId) -> Result<&mut ReceivedRequest, Misuse> {
         match self.exchanges.get_mut(&id) {
-            Some(Exchange::Theirs { machine, .. }) => Ok(machine),
-            Some(Exchange::Queued { .. } | Exchange::Sent { .. } | Exchange::Failed(_)) | None => {
-                Err(Misuse::UnknownRequest)
-            }
+            Some(RequestState::Theirs { machine, .. }) => Ok(machine),
+            Some(
+                RequestState::Queued { .. } | RequestState::Sent { .. } | RequestState::Failed(_),
+            )
+            | None => Err(Misuse::UnknownRequest),
         }
     }
 
     /// Removes a request of a peer: answered, or cancelled by either side.
     pub(super) fn end_offer(&mut self, id: RequestId, streams: &mut Streams, io: &mut Io) {
-        let Some(Exchange::Theirs { stream, .. }) = self.exchanges.get(&id) else { return };
+        let Some(RequestState::Theirs { stream, .. }) = self.exchanges.get(&id) else { return };
         let stream = *stream;
         self.exchanges.remove(&id);
         self.leave_stream(id, stream);

@@ -2,34 +2,35 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Exchange, Requests, Streams};
+use super::{RequestState, Requests, Streams};
 use crate::id::{PeerId, RequestId, StreamId};
 
 impl Requests {
     pub(in crate::node) fn audit(&self, streams: &Streams) {
-        let sent = self.exchanges.values().filter(|e| matches!(e, Exchange::Sent { .. })).count();
+        let sent =
+            self.exchanges.values().filter(|e| matches!(e, RequestState::Sent { .. })).count();
         assert_eq!(sent, self.timers.len(), "each request that was sent has a deadline");
         let carried: BTreeMap<RequestId, StreamId> =
             streams.requests().map(|(stream, request)| (request, stream)).collect();
         for (request, stream) in &carried {
             let exchange = self.exchanges.get(request);
-            let has = exchange.and_then(Exchange::stream);
+            let has = exchange.and_then(RequestState::stream);
             assert_eq!(has, Some(*stream), "{stream} belongs to {request}, which is {exchange:?}");
         }
         let mut queued: BTreeMap<PeerId, usize> = BTreeMap::new();
         let mut on_streams: BTreeMap<PeerId, BTreeSet<RequestId>> = BTreeMap::new();
         for (id, exchange) in &self.exchanges {
             match exchange {
-                Exchange::Queued { peer, .. } => *queued.entry(*peer).or_default() += 1,
-                Exchange::Sent { stream, .. } => {
+                RequestState::Queued { peer, .. } => *queued.entry(*peer).or_default() += 1,
+                RequestState::Sent { stream, .. } => {
                     assert!(streams.is_alive(*stream), "{id} lives on a lost connection");
                     on_streams.entry(stream.peer).or_default().insert(*id);
                 }
-                Exchange::Theirs { stream, .. } => {
+                RequestState::Theirs { stream, .. } => {
                     assert_eq!(carried.get(id), Some(stream), "{id}");
                     on_streams.entry(stream.peer).or_default().insert(*id);
                 }
-                Exchange::Failed(_) => {}
+                RequestState::Failed(_) => {}
             }
         }
         for (peer, of) in &self.peers {

@@ -23,8 +23,8 @@ use crate::event::{Event, RequestCounts};
 use crate::frame::MAX_PAYLOAD;
 use crate::id::{PeerId, RequestId, StreamId};
 use crate::quic::Write;
-use crate::request::queue::{Queue, Slot};
-use crate::request::{Incoming, Offer, Outgoing, Request, abandoned};
+use crate::request::queue::{PriorityQueue, Slot};
+use crate::request::{Offer, ReceivedRequest, Request, SentRequest, abandoned};
 use crate::timer::{Deadline, Timers, earliest};
 
 /// Largest body of a request: a frame less the request's own header.
@@ -32,18 +32,18 @@ pub(super) const MAX_BODY: usize = MAX_PAYLOAD - 1024;
 
 /// One request, this node's or a peer's.
 #[derive(Debug)]
-enum Exchange {
+enum RequestState {
     /// This node's, waiting for a connection or a stream.
     Queued { peer: PeerId, slot: Slot, request: Request, due: Instant },
     /// This node's, written or being written.
-    Sent { machine: Outgoing, stream: StreamId },
+    Sent { machine: SentRequest, stream: StreamId },
     /// This node's, over; it stays until the caller has fetched the failure.
     Failed(Failure),
     /// The peer's.
-    Theirs { machine: Incoming, stream: StreamId, offer: Option<Offer> },
+    Theirs { machine: ReceivedRequest, stream: StreamId, offer: Option<Offer> },
 }
 
-impl Exchange {
+impl RequestState {
     /// Returns the data still to be written, and its stream.
     const fn unsent(&mut self) -> Option<(&mut VecDeque<Bytes>, StreamId)> {
         match self {
@@ -64,9 +64,9 @@ impl Exchange {
 
 /// The requests to and from one peer.
 #[derive(Debug, Default)]
-struct OfPeer {
+struct PeerRequests {
     /// Requests that wait for a connection or a stream.
-    queue: Queue<RequestId>,
+    queue: PriorityQueue<RequestId>,
     counts: RequestCounts,
     /// Requests, in both directions, that are on a stream of the present connection.
     on_streams: BTreeSet<RequestId>,
@@ -75,8 +75,8 @@ struct OfPeer {
 /// All requests of a node.
 #[derive(Debug, Default)]
 pub(super) struct Requests {
-    exchanges: BTreeMap<RequestId, Exchange>,
-    peers: BTreeMap<PeerId, OfPeer>,
+    exchanges: BTreeMap<RequestId, RequestState>,
+    peers: BTreeMap<PeerId, PeerRequests>,
     next: u64,
     /// Deadlines of this node's requests that were sent.
     timers: Timers<RequestId>,
@@ -113,8 +113,8 @@ impl Requests {
         io: &mut Io,
     ) -> Result<(), Misuse> {
         match self.exchanges.get(&id).ok_or(Misuse::UnknownRequest)? {
-            Exchange::Theirs { .. } => self.fail(id, &abandoned(), streams, io),
-            Exchange::Queued { .. } | Exchange::Sent { .. } | Exchange::Failed(_) => {
+            RequestState::Theirs { .. } => self.fail(id, &abandoned(), streams, io),
+            RequestState::Queued { .. } | RequestState::Sent { .. } | RequestState::Failed(_) => {
                 self.cancel_own(id, streams, io);
                 Ok(())
             }
@@ -141,16 +141,16 @@ impl Requests {
         match self.exchanges.get(&id) {
             // The responder may have answered already without reading the rest: then its answer
             // counts.
-            Some(Exchange::Sent { .. }) => io.emit(Event::RequestProgressed { request: id }),
-            Some(Exchange::Theirs { .. }) => self.end_offer(id, streams, io),
-            Some(Exchange::Queued { .. } | Exchange::Failed(_)) | None => {}
+            Some(RequestState::Sent { .. }) => io.emit(Event::RequestProgressed { request: id }),
+            Some(RequestState::Theirs { .. }) => self.end_offer(id, streams, io),
+            Some(RequestState::Queued { .. } | RequestState::Failed(_)) | None => {}
         }
     }
 
     /// Writes the unsent part of a request or an answer, as far as the stream allows.
     pub(super) fn write(&mut self, id: RequestId, streams: &mut Streams, io: &mut Io) {
         let Some(exchange) = self.exchanges.get_mut(&id) else { return };
-        let is_ours = matches!(exchange, Exchange::Sent { .. });
+        let is_ours = matches!(exchange, RequestState::Sent { .. });
         let Some((unsent, stream)) = exchange.unsent() else { return };
         match write_all(stream, unsent, streams, io) {
             Write::Stopped(code) if is_ours => {
@@ -165,23 +165,23 @@ impl Requests {
 
     fn after_write(&mut self, id: RequestId, stream: StreamId, streams: &mut Streams, io: &mut Io) {
         match self.exchanges.get_mut(&id) {
-            Some(Exchange::Sent { machine, .. }) if machine.unsent_bytes() == 0 => {
+            Some(RequestState::Sent { machine, .. }) if machine.unsent_bytes() == 0 => {
                 // A blocked write must not make this finish a second time.
                 let _ = streams.finish(stream, io);
             }
-            Some(Exchange::Theirs { machine, .. }) if machine.is_done() => {
+            Some(RequestState::Theirs { machine, .. }) if machine.is_done() => {
                 // As above.
                 let _ = streams.finish(stream, io);
                 self.end_offer(id, streams, io);
             }
-            Some(Exchange::Theirs { machine, .. }) if machine.has_room() => {
+            Some(RequestState::Theirs { machine, .. }) if machine.has_room() => {
                 io.emit(Event::RequestProgressed { request: id });
             }
             Some(
-                Exchange::Sent { .. }
-                | Exchange::Theirs { .. }
-                | Exchange::Queued { .. }
-                | Exchange::Failed(_),
+                RequestState::Sent { .. }
+                | RequestState::Theirs { .. }
+                | RequestState::Queued { .. }
+                | RequestState::Failed(_),
             )
             | None => {}
         }

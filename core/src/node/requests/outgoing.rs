@@ -5,14 +5,14 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::{Exchange, MAX_BODY, Requests};
+use super::{MAX_BODY, RequestState, Requests};
 use crate::error::{Code, Failure, Misuse};
 use crate::event::Event;
 use crate::id::{PeerId, RequestId, StreamId};
 use crate::node::io::Io;
 use crate::node::streams::Streams;
 use crate::quic::Read;
-use crate::request::{Outgoing, Request, Step};
+use crate::request::{Request, SentRequest, Step};
 use crate::timer::Reason;
 
 impl Requests {
@@ -34,7 +34,7 @@ impl Requests {
             queue.push(request.priority, id, bytes, Some(due)).map_err(|_| Misuse::OverLimit)?;
         let id = self.new_id();
         let slot = accepted.slot;
-        self.exchanges.insert(id, Exchange::Queued { peer, slot, request, due });
+        self.exchanges.insert(id, RequestState::Queued { peer, slot, request, due });
         self.reindex(peer);
         Ok(id)
     }
@@ -54,14 +54,14 @@ impl Requests {
     }
 
     fn start(&mut self, id: RequestId, stream: StreamId, streams: &mut Streams, io: &mut Io) {
-        let Some(Exchange::Queued { request, due, .. }) = self.exchanges.remove(&id) else {
+        let Some(RequestState::Queued { request, due, .. }) = self.exchanges.remove(&id) else {
             return;
         };
         let left = due.saturating_duration_since(io.now());
         let deadline_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
-        match Outgoing::new(id.0.to_string(), request, deadline_ms) {
+        match SentRequest::new(id.0.to_string(), request, deadline_ms) {
             Ok(machine) => {
-                self.exchanges.insert(id, Exchange::Sent { machine, stream });
+                self.exchanges.insert(id, RequestState::Sent { machine, stream });
                 self.timers.set(id, Some((due, Reason::Request)));
                 self.write(id, streams, io);
             }
@@ -70,7 +70,7 @@ impl Requests {
                 streams.reset(stream, Code::TooLarge, io);
                 streams.stop(stream, Code::TooLarge, io);
                 let failure = Failure::new(Code::TooLarge, error.to_string());
-                self.exchanges.insert(id, Exchange::Failed(failure));
+                self.exchanges.insert(id, RequestState::Failed(failure));
                 io.emit(Event::RequestProgressed { request: id });
             }
         }
@@ -85,17 +85,17 @@ impl Requests {
     ) -> Poll<Result<Option<Bytes>, Failure>> {
         loop {
             match self.exchanges.get_mut(&id) {
-                None | Some(Exchange::Theirs { .. }) => {
+                None | Some(RequestState::Theirs { .. }) => {
                     let sentence = "no such request, or it has ended";
                     return Poll::Ready(Err(Failure::new(Code::Cancelled, sentence)));
                 }
-                Some(Exchange::Queued { .. }) => return Poll::Pending,
-                Some(Exchange::Failed(failure)) => {
+                Some(RequestState::Queued { .. }) => return Poll::Pending,
+                Some(RequestState::Failed(failure)) => {
                     let failure = failure.clone();
                     self.exchanges.remove(&id);
                     return Poll::Ready(Err(failure));
                 }
-                Some(Exchange::Sent { machine, stream }) => {
+                Some(RequestState::Sent { machine, stream }) => {
                     match read_response(machine, *stream, streams, io) {
                         Poll::Pending => return Poll::Pending,
                         Poll::Ready(None) => {}
@@ -122,7 +122,7 @@ impl Requests {
     /// Settles the stream, the deadline and the counters of a request that was sent.
     fn end_sent(&mut self, id: RequestId, succeeded: bool, streams: &mut Streams, io: &mut Io) {
         self.timers.set(id, None);
-        let Some(stream) = self.exchanges.get(&id).and_then(Exchange::stream) else { return };
+        let Some(stream) = self.exchanges.get(&id).and_then(RequestState::stream) else { return };
         if let Some(of) = self.peers.get_mut(&stream.peer) {
             let counter = if succeeded { &mut of.counts.succeeded } else { &mut of.counts.failed };
             *counter += 1;
@@ -145,7 +145,7 @@ impl Requests {
         io: &mut Io,
     ) {
         match self.exchanges.get(&id) {
-            Some(Exchange::Queued { peer, slot, .. }) => {
+            Some(RequestState::Queued { peer, slot, .. }) => {
                 let (peer, slot) = (*peer, *slot);
                 if let Some(of) = self.peers.get_mut(&peer) {
                     // It is no longer queued if it expired or its queue is being emptied.
@@ -154,10 +154,10 @@ impl Requests {
                 }
                 self.reindex(peer);
             }
-            Some(Exchange::Sent { .. }) => self.end_sent(id, false, streams, io),
-            Some(Exchange::Failed(_) | Exchange::Theirs { .. }) | None => return,
+            Some(RequestState::Sent { .. }) => self.end_sent(id, false, streams, io),
+            Some(RequestState::Failed(_) | RequestState::Theirs { .. }) | None => return,
         }
-        self.exchanges.insert(id, Exchange::Failed(failure));
+        self.exchanges.insert(id, RequestState::Failed(failure));
         io.emit(Event::RequestProgressed { request: id });
     }
 
@@ -210,7 +210,7 @@ impl Requests {
 }
 
 fn read_response(
-    machine: &mut Outgoing,
+    machine: &mut SentRequest,
     stream: StreamId,
     streams: &Streams,
     io: &mut Io,

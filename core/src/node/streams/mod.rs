@@ -18,20 +18,20 @@ use super::io::{Effect, Io};
 use crate::error::{Code, Failure};
 use crate::event::Event;
 use crate::id::{PeerId, RequestId, StreamId};
-use crate::message::Kind;
+use crate::message::MessageKind;
 use crate::quic::{ConnectionId, Read, Write};
 use crate::timer::{Deadline, Reason, Timers};
 pub use api::{StreamError, StreamRef};
 use bytes::Bytes;
-use table::{Receiving, Sending, Stream, Table};
+use table::{Receiving, Sending, StreamState, StreamTable};
 
 /// The streams of one peer's present connection.
 #[derive(Debug)]
-struct Link {
+struct PeerStreams {
     connection: ConnectionId,
     /// Whether the peer may open streams for services and requests.
     has_services: bool,
-    table: Table,
+    table: StreamTable,
     /// Bytes of request bodies that are held for this peer.
     held_bytes: usize,
 }
@@ -39,7 +39,7 @@ struct Link {
 /// All streams of a node.
 #[derive(Debug, Default)]
 pub(super) struct Streams {
-    links: BTreeMap<PeerId, Link>,
+    links: BTreeMap<PeerId, PeerStreams>,
     /// Why the latest connection of a peer ended.
     lost: BTreeMap<PeerId, Failure>,
     timers: Timers<PeerId>,
@@ -48,8 +48,8 @@ pub(super) struct Streams {
 impl Streams {
     /// Handles a connected peer.
     pub(super) fn on_up(&mut self, peer: PeerId, connection: ConnectionId, has_services: bool) {
-        let table = Table::default();
-        self.links.insert(peer, Link { connection, has_services, table, held_bytes: 0 });
+        let table = StreamTable::default();
+        self.links.insert(peer, PeerStreams { connection, has_services, table, held_bytes: 0 });
     }
 
     /// Handles the lost connection of a peer, and of its streams.
@@ -163,7 +163,7 @@ impl Streams {
     ) -> Option<StreamId> {
         let link = self.links.get_mut(&peer)?;
         let index = io.on(link.connection, crate::quic::Connection::open).flatten()?;
-        let stream = Stream::new(Receiving::Request(request), Bytes::new(), io.now());
+        let stream = StreamState::new(Receiving::Request(request), Bytes::new(), io.now());
         link.table.insert(index, stream);
         Some(StreamId { peer, connection: link.connection.0, index })
     }
@@ -190,7 +190,7 @@ impl Streams {
             stream.unhold();
         }
         self.read_header(id, io);
-        let is_held = |stream: &Stream| matches!(stream.receiving, Receiving::Held(_));
+        let is_held = |stream: &StreamState| matches!(stream.receiving, Receiving::Held(_));
         if !self.get(id).is_some_and(is_held) {
             // There may be room for the next one as well.
             io.effect(Effect::BodyReleased { peer });
@@ -207,7 +207,7 @@ impl Streams {
         let Some(stream) = link.table.get_mut(id.index) else { return false };
         let Receiving::Header(decoder) = &stream.receiving else { return false };
         let Some(header) = decoder.header() else { return false };
-        if stream.charged > 0 || Kind::from_wire(header.kind) != Some(Kind::Request) {
+        if stream.charged > 0 || MessageKind::from_wire(header.kind) != Some(MessageKind::Request) {
             return false;
         }
         let length = header.length as usize;
@@ -244,19 +244,19 @@ impl Streams {
         self.reap(id);
     }
 
-    fn link(&self, id: StreamId) -> Option<&Link> {
+    fn link(&self, id: StreamId) -> Option<&PeerStreams> {
         self.links.get(&id.peer).filter(|link| link.connection.0 == id.connection)
     }
 
-    fn link_mut(&mut self, id: StreamId) -> Option<&mut Link> {
+    fn link_mut(&mut self, id: StreamId) -> Option<&mut PeerStreams> {
         self.links.get_mut(&id.peer).filter(|link| link.connection.0 == id.connection)
     }
 
-    fn get(&self, id: StreamId) -> Option<&Stream> {
+    fn get(&self, id: StreamId) -> Option<&StreamState> {
         self.link(id)?.table.get(id.index)
     }
 
-    fn get_mut(&mut self, id: StreamId) -> Option<&mut Stream> {
+    fn get_mut(&mut self, id: StreamId) -> Option<&mut StreamState> {
         self.link_mut(id)?.table.get_mut(id.index)
     }
 

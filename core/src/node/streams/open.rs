@@ -6,7 +6,7 @@ use std::task::Poll;
 
 use bytes::{Bytes, BytesMut};
 
-use super::table::{self, Opening, Receiving, Stream};
+use super::table::{self, Opening, Receiving, StreamState};
 use super::{StreamError, Streams};
 use crate::error::{Code, Failure, Misuse};
 use crate::event::Event;
@@ -31,7 +31,7 @@ impl Streams {
             .map_err(|_| Misuse::InvalidName)?;
         let opened = io.on(link.connection, quic::Connection::open).flatten();
         let Some(index) = opened else { return Ok(None) };
-        link.table.insert(index, Stream::opened(ahead.freeze(), io.now()));
+        link.table.insert(index, StreamState::opened(ahead.freeze(), io.now()));
         let id = StreamId { peer, connection: link.connection.0, index };
         // The acceptor learns of the stream from its header, which is sent now.
         let _ = self.flush_ahead(id, io);
@@ -41,7 +41,7 @@ impl Streams {
     /// Handles a stream the peer opened.
     pub(in crate::node) fn on_opened(&mut self, peer: PeerId, index: u64, io: &mut Io) {
         let Some(link) = self.links.get_mut(&peer) else { return };
-        let due = io.now() + io.config.limits.preface_timeout;
+        let due = io.now() + io.config.limits.header_timeout;
         link.table.insert_arrived(index, due, io.now());
         self.on_readable(peer, index, io);
         self.reindex(peer);
@@ -69,7 +69,7 @@ impl Streams {
         Ok(())
     }
 
-    fn offered(&mut self, id: StreamId) -> Result<&mut Stream, Misuse> {
+    fn offered(&mut self, id: StreamId) -> Result<&mut StreamState, Misuse> {
         let stream = self.get_mut(id).ok_or(Misuse::UnknownStream)?;
         if matches!(stream.receiving, Receiving::Offered) {
             Ok(stream)

@@ -9,10 +9,10 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use crate::error::{Code, Failure};
-use crate::frame::{Decoder, Frame, Header};
+use crate::frame::{Frame, FrameDecoder, Header};
 use crate::id::RequestId;
-use crate::message::{Kind, Message, ServiceName, StreamMessage};
-use crate::quic::Class;
+use crate::message::{Message, MessageKind, ServiceName, StreamMessage};
+use crate::quic::WriteClass;
 
 /// Largest first frame of a forwarded stream and largest answer to it.
 const MAX_HEADER: usize = 4 << 10;
@@ -29,11 +29,11 @@ const INTERACTIVE_RATE: f64 = 1024.0 * 1024.0;
 #[derive(Debug)]
 pub(super) enum Receiving {
     /// Ours: the acceptor has not answered yet.
-    Answer(Decoder),
+    Answer(FrameDecoder),
     /// The peer's: its first frame is not complete yet.
-    Header(Decoder),
+    Header(FrameDecoder),
     /// The peer's request; its body waits for room under the peer's budget.
-    Held(Decoder),
+    Held(FrameDecoder),
     /// The peer's: offered, and neither accepted nor refused yet.
     Offered,
     /// The peer's request; all of it has arrived.
@@ -63,7 +63,7 @@ pub(super) enum Sending {
 
 /// One stream.
 #[derive(Debug)]
-pub(super) struct Stream {
+pub(super) struct StreamState {
     pub(super) receiving: Receiving,
     pub(super) sending: Sending,
     /// The frame that precedes the application's bytes.
@@ -76,7 +76,7 @@ pub(super) struct Stream {
     allowance_at: Instant,
 }
 
-impl Stream {
+impl StreamState {
     pub(super) fn new(receiving: Receiving, ahead: Bytes, now: Instant) -> Self {
         Self {
             receiving,
@@ -91,20 +91,20 @@ impl Stream {
 
     /// Returns a stream that we opened to a service.
     pub(super) fn opened(ahead: Bytes, now: Instant) -> Self {
-        Self::new(Receiving::Answer(Decoder::with_limit(MAX_HEADER)), ahead, now)
+        Self::new(Receiving::Answer(FrameDecoder::with_limit(MAX_HEADER)), ahead, now)
     }
 
     /// Returns a stream that the peer opened.
     pub(super) fn arrived(now: Instant) -> Self {
-        Self::new(Receiving::Header(Decoder::new()), Bytes::new(), now)
+        Self::new(Receiving::Header(FrameDecoder::new()), Bytes::new(), now)
     }
 
     /// Returns the class of the next write.
-    pub(super) fn class(&mut self, now: Instant) -> Class {
+    pub(super) fn class(&mut self, now: Instant) -> WriteClass {
         let elapsed = now.saturating_duration_since(self.allowance_at).as_secs_f64();
         self.allowance = (self.allowance + elapsed * INTERACTIVE_RATE).min(INTERACTIVE_BURST);
         self.allowance_at = now;
-        if self.allowance > 0.0 { Class::Interactive } else { Class::Bulk }
+        if self.allowance > 0.0 { WriteClass::Interactive } else { WriteClass::Bulk }
     }
 
     /// Counts a write against the class. The debt is bounded, so that a stream which was bulk is
@@ -139,20 +139,20 @@ impl Stream {
 /// The streams of one connection. A peer's are bounded by the transport's stream limit, ours by
 /// the peer's.
 #[derive(Debug, Default)]
-pub(super) struct Table {
-    table: BTreeMap<u64, Stream>,
+pub(super) struct StreamTable {
+    table: BTreeMap<u64, StreamState>,
     /// The deadlines of headers, oldest first; at most two entries for each stream of the table.
     headers: VecDeque<(Instant, u64)>,
 }
 
-impl Table {
-    pub(super) fn insert(&mut self, id: u64, stream: Stream) {
+impl StreamTable {
+    pub(super) fn insert(&mut self, id: u64, stream: StreamState) {
         self.table.insert(id, stream);
     }
 
     /// Inserts a stream the peer opened, which has until `due` to send its header.
     pub(super) fn insert_arrived(&mut self, id: u64, due: Instant, now: Instant) {
-        self.table.insert(id, Stream::arrived(now));
+        self.table.insert(id, StreamState::arrived(now));
         // Streams that are past their opening leave their entry behind. Behind a stream without a
         // header, a peer could pile up any number of them.
         if self.headers.len() >= 2 * self.table.len().max(32) {
@@ -163,11 +163,11 @@ impl Table {
         self.headers.push_back((due, id));
     }
 
-    pub(super) fn get_mut(&mut self, id: u64) -> Option<&mut Stream> {
+    pub(super) fn get_mut(&mut self, id: u64) -> Option<&mut StreamState> {
         self.table.get_mut(&id)
     }
 
-    pub(super) fn get(&self, id: u64) -> Option<&Stream> {
+    pub(super) fn get(&self, id: u64) -> Option<&StreamState> {
         self.table.get(&id)
     }
 
@@ -177,7 +177,7 @@ impl Table {
 
     /// Returns every stream with its number.
     #[cfg(any(test, feature = "testing"))]
-    pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &Stream)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &StreamState)> {
         self.table.iter().map(|(&index, stream)| (index, stream))
     }
 
@@ -190,14 +190,14 @@ impl Table {
 
     /// Removes the stream if it is over.
     pub(super) fn reap(&mut self, id: u64) {
-        if self.table.get(&id).is_some_and(Stream::is_over) {
+        if self.table.get(&id).is_some_and(StreamState::is_over) {
             self.table.remove(&id);
         }
     }
 
     /// Returns the oldest stream with a body that waits for room.
     pub(super) fn first_held(&self) -> Option<u64> {
-        let held = |(_, s): &(&u64, &Stream)| matches!(s.receiving, Receiving::Held(_));
+        let held = |(_, s): &(&u64, &StreamState)| matches!(s.receiving, Receiving::Held(_));
         self.table.iter().find(held).map(|(id, _)| *id)
     }
 
@@ -224,7 +224,8 @@ impl Table {
     /// Returns true if the purpose of a stream is not known yet. It is known for a request with an
     /// incomplete body: the requester's own deadline and the budget for bodies bound that.
     fn is_opening(&self, id: u64) -> bool {
-        let opening = |s: &Stream| matches!(s.receiving, Receiving::Header(_)) && s.charged == 0;
+        let opening =
+            |s: &StreamState| matches!(s.receiving, Receiving::Header(_)) && s.charged == 0;
         self.table.get(&id).is_some_and(opening)
     }
 }
@@ -244,7 +245,7 @@ pub(super) enum Opening {
 /// body, which is charged against a budget; every other frame has to be small, since no budget
 /// bounds it.
 pub(super) fn excess(header: Header) -> Option<Failure> {
-    let is_request = Kind::from_wire(header.kind) == Some(Kind::Request);
+    let is_request = MessageKind::from_wire(header.kind) == Some(MessageKind::Request);
     let detail = || format!("a first frame of {} bytes", header.length);
     (!is_request && header.length as usize > MAX_HEADER)
         .then(|| Failure::new(Code::TooLarge, detail()))
@@ -285,8 +286,8 @@ mod tests {
     #[test]
     fn only_a_request_may_begin_a_stream_with_a_large_frame() {
         let excess = |kind, length: usize| excess(Header { kind, length: length as u32 });
-        assert_eq!(excess(Kind::Request.to_wire(), MAX_PAYLOAD), None);
-        for kind in [Kind::Open.to_wire(), Kind::Response.to_wire(), 0xff] {
+        assert_eq!(excess(MessageKind::Request.to_wire(), MAX_PAYLOAD), None);
+        for kind in [MessageKind::Open.to_wire(), MessageKind::Response.to_wire(), 0xff] {
             assert_eq!(excess(kind, MAX_HEADER), None);
             assert_eq!(excess(kind, MAX_HEADER + 1).unwrap().code(), Code::TooLarge);
         }

@@ -135,7 +135,7 @@ fn an_address_of_the_host_itself_means_that_there_is_no_nat() {
 }
 
 #[test]
-fn the_families_are_judged_apart_and_the_worse_one_counts() {
+fn the_worse_mapping_of_both_families_counts() {
     let now = anchor();
     let mut discovery = discovery(now);
     discovery.set_local(&[at("10.0.0.1:4000"), at("[2001:db8::1]:4000")]);
@@ -231,7 +231,7 @@ fn a_fifth_relay_and_a_fifth_address_of_one_are_not_asked() {
 }
 
 #[test]
-fn on_another_network_every_relay_is_asked_at_once() {
+fn a_network_change_pings_every_relay_immediately() {
     let now = anchor();
     let mut discovery = discovery(now);
     welcome(&mut discovery, 1, "198.51.100.1:4000", &["192.0.2.1:1"], now);

@@ -212,7 +212,7 @@ fn a_rebound_nat_of_the_peer_moves_the_path_within_a_round_trip() {
 }
 
 #[test]
-fn a_silent_way_is_not_gone_back_to_because_the_peer_was_last_heard_to_use_it() {
+fn a_silent_path_is_not_reselected_by_the_peers_last_use() {
     // Found by the sweep, seed 660: the acceptor left the silent path for one that answered, and went
     // back in the same instant.
     let direct = |delay, host| {
@@ -241,7 +241,7 @@ fn a_silent_way_is_not_gone_back_to_because_the_peer_was_last_heard_to_use_it() 
 }
 
 #[test]
-fn a_relay_that_goes_while_a_direct_way_is_used_changes_nothing() {
+fn losing_the_relay_leaves_a_direct_path_unchanged() {
     let mut world = direct(9);
     let now = world.now;
     let before = world.ends[DIALLER].changes.len();
@@ -301,7 +301,7 @@ fn a_frozen_relay_is_left_for_the_other() {
 }
 
 #[test]
-fn a_relay_that_is_lost_is_left_at_once_and_what_was_under_way_is_sent_again() {
+fn losing_the_relay_in_use_resends_packets_immediately() {
     let mut world = two_relays(12);
     world.cut(0);
     for end in [DIALLER, ACCEPTOR] {
@@ -337,7 +337,7 @@ fn a_clearly_quicker_relay_is_taken_once() {
 }
 
 #[test]
-fn an_idle_way_survives_three_seconds_of_silence_and_no_more() {
+fn an_idle_path_survives_three_seconds_of_silence() {
     let mut world = World::new(14).meet();
     world.run(ms(120_000));
     world.cut(1);

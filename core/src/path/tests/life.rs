@@ -63,7 +63,7 @@ fn a_path_that_carries_one_direction_only_is_never_selected() {
 }
 
 #[test]
-fn no_direct_way_means_the_relay_and_few_probes() {
+fn no_direct_path_means_the_relay_and_few_probes() {
     let mut world = World::new(4);
     world.cut(1);
     let mut world = world.meet();
@@ -157,7 +157,7 @@ fn both_ends_agree_on_one_of_two_direct_paths() {
 }
 
 #[test]
-fn a_clearly_quicker_direct_way_is_taken_and_a_slightly_quicker_one_is_not() {
+fn only_a_clearly_quicker_direct_path_is_selected() {
     for (other, expected) in [(10, 2), (17, 1)] {
         let mut world = World::with(
             1,
@@ -182,7 +182,7 @@ fn a_clearly_quicker_direct_way_is_taken_and_a_slightly_quicker_one_is_not() {
 }
 
 #[test]
-fn a_direct_way_that_loses_a_fourth_is_left_for_the_relay_in_order_and_within_40_ms() {
+fn a_lossy_direct_path_is_left_for_the_relay_within_40_ms() {
     let mut world = World::new(8).meet();
     world.keep_sending(DIALLER, ms(2));
     world.run(ms(5_000));
@@ -242,9 +242,9 @@ fn the_view_is_plain_and_has_what_why_needs() {
     assert_eq!(json["reason"], "direct_proven");
     assert_eq!(json["latency_ms"], 20.0);
     assert_eq!(json["peer"]["sends"], "direct");
-    assert_eq!(json["ways"][0]["verdict"], "answers");
-    assert_eq!(json["ways"][0]["sentence"], "answers in 20 ms");
-    assert_eq!(json["ways"][0]["observed"], "198.51.100.1:4000");
-    assert_eq!(json["ways"][1]["to"], "channel 0 of peer 1");
+    assert_eq!(json["candidate_pairs"][0]["verdict"], "answers");
+    assert_eq!(json["candidate_pairs"][0]["sentence"], "answers in 20 ms");
+    assert_eq!(json["candidate_pairs"][0]["observed"], "198.51.100.1:4000");
+    assert_eq!(json["candidate_pairs"][1]["to"], "channel 0 of peer 1");
     assert_eq!(view.loss, 0.0);
 }

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use super::*;
 
 #[test]
-fn a_client_is_told_how_it_is_seen_and_again_when_that_changes() {
+fn welcome_reports_the_observed_address_and_its_changes() {
     let discovery: Vec<SocketAddr> = vec!["198.51.100.1:443".parse().unwrap()];
     let mut table = Table::new(|it| it.discovery = discovery.clone());
     table.attach(1, member(1));
@@ -47,7 +47,7 @@ fn as_many_clients_as_allowed_are_let_in_and_not_one_more() {
 }
 
 #[test]
-fn only_members_of_the_allowed_meshes_are_let_in_and_whom_they_list() {
+fn only_allowed_meshes_and_their_guests_are_admitted() {
     let mut table = Table::new(|it| it.meshes = Some(BTreeSet::from([MESH])));
     let foreign = |key| Client { mesh: Some(OTHER_MESH), ..member(key) };
     table.attach(1, foreign(1));
@@ -94,7 +94,7 @@ fn a_client_without_a_mesh_and_without_an_invitation_can_do_nothing_but_wait() {
 }
 
 #[test]
-fn what_no_client_says_to_a_relay_ends_its_connection() {
+fn a_message_not_from_clients_ends_the_connection() {
     let mut table = Table::with_two();
     table.handle(1, &Message::Relay(RelayMessage::Registered(Registered { refresh_ms: 1_000 })));
     assert_eq!(table.broken, [(PeerId(1), Code::ProtocolViolation)]);
@@ -104,7 +104,7 @@ fn what_no_client_says_to_a_relay_ends_its_connection() {
 }
 
 #[test]
-fn whoever_leaves_frees_its_name_and_every_other_end_is_told_at_once() {
+fn a_leaving_client_frees_its_name_and_notifies_other_ends() {
     let mut table = Table::with_two();
     table.attach(3, member(3));
     let (first, _, _) = table.channel(2, "db");
@@ -152,8 +152,8 @@ fn a_relay_that_is_about_to_stop_goes_on_with_what_there_is_and_takes_nothing_ne
 
 #[test]
 fn a_configuration_is_taken_at_its_limits_and_refused_one_past_them() {
-    let with = |change: &dyn Fn(&mut Config)| {
-        let mut config = Config::default();
+    let with = |change: &dyn Fn(&mut RelayConfig)| {
+        let mut config = RelayConfig::default();
         change(&mut config);
         config.check().is_ok()
     };

@@ -40,7 +40,7 @@ fn the_connector_with_the_fewest_channels_is_chosen_and_none_that_was_excluded()
 }
 
 #[test]
-fn whoever_may_not_have_a_service_gets_the_answer_that_is_given_when_there_is_none() {
+fn a_forbidden_service_is_reported_as_unknown() {
     let mut table = Table::with_two();
     table.attach(3, Client { mesh: Some(OTHER_MESH), ..member(3) });
     table.attach(4, stranger(4));
@@ -71,7 +71,7 @@ fn a_guest_reaches_the_connector_that_lists_its_key_and_no_other() {
 }
 
 #[test]
-fn a_guest_that_is_listed_no_more_is_cut_off_and_nobody_else_is() {
+fn only_an_unlisted_guest_is_disconnected() {
     let mut table = Table::with_two();
     table.attach(4, stranger(4));
     let listing = Register { guests: vec![KeyDigest([4; 32])], ..registration("home", &["db"]) };
@@ -118,7 +118,7 @@ fn a_revoked_certificate_finds_nothing_and_loses_what_it_had() {
 }
 
 #[test]
-fn nobody_is_matched_with_itself() {
+fn a_client_is_not_matched_with_itself() {
     let mut table = Table::with_two();
     table.connect(1, "db");
     assert_eq!(table.heard(), ["1 unmatched 9 unknown_service"]);
@@ -128,7 +128,7 @@ fn nobody_is_matched_with_itself() {
 }
 
 #[test]
-fn a_hangup_reaches_the_other_end_as_it_was_said_and_a_second_one_nobody() {
+fn only_the_first_hangup_is_forwarded() {
     let mut table = Table::with_two();
     let (channel, _, there) = table.channel(2, "db");
     table.hang_up(2, channel + 1);
@@ -212,7 +212,7 @@ fn a_client_may_look_so_often_and_not_once_more() {
 }
 
 #[test]
-fn a_connector_is_told_of_so_many_channels_and_not_one_more() {
+fn incoming_channels_are_limited_per_connector() {
     let mut table = Table::new(|it| it.incoming_at_once = 3);
     for client in 1..=3 {
         table.attach(client, member(client as u8));

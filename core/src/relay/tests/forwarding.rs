@@ -158,7 +158,7 @@ fn a_queue_holds_its_bytes_and_the_oldest_packet_gives_way_to_one_more() {
 }
 
 #[test]
-fn whoever_floods_loses_its_own_packets_and_nobody_elses() {
+fn a_flooding_sender_loses_only_its_own_packets() {
     let mut table = Table::with_two();
     table.attach(3, member(3));
     let (quiet, _, to_quiet) = table.channel(2, "db");

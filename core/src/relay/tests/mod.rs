@@ -8,7 +8,7 @@ mod registering;
 
 use std::time::{Duration, Instant};
 
-use super::{Action, Client, Config, Relay};
+use super::{Client, Relay, RelayAction, RelayConfig};
 use crate::error::{Code, Failure};
 use crate::id::PeerId;
 use crate::message::{
@@ -33,8 +33,8 @@ struct Table {
 }
 
 impl Table {
-    fn new(change: impl FnOnce(&mut Config)) -> Self {
-        let mut config = Config::default();
+    fn new(change: impl FnOnce(&mut RelayConfig)) -> Self {
+        let mut config = RelayConfig::default();
         change(&mut config);
         let relay = Relay::new(config, [7; 32]);
         Self { relay, now: anchor(), said: Vec::new(), broken: Vec::new() }
@@ -110,11 +110,13 @@ impl Table {
     fn drain(&mut self) {
         while let Some(action) = self.relay.poll(self.now) {
             match action {
-                Action::Say { client, message } => {
+                RelayAction::Send { client, message } => {
                     message.encode(&mut bytes::BytesMut::new()).expect("it can be said");
                     self.said.push((client, message));
                 }
-                Action::Break { client, failure } => self.broken.push((client, failure.code())),
+                RelayAction::Break { client, failure } => {
+                    self.broken.push((client, failure.code()))
+                }
             }
         }
         self.relay.audit();

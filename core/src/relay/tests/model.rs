@@ -301,7 +301,7 @@ fn on_connect(table: &mut Table, model: &mut Model, client: u64, service: &str, 
         let is_pair = |it: &&Channel| it.caller.0 == client && it.connector.0 == *id;
         model.channels.iter().filter(is_pair).count()
     };
-    let free = offers.iter().filter(|id| between(id) < Config::default().channels_of_a_pair);
+    let free = offers.iter().filter(|id| between(id) < RelayConfig::default().channels_of_a_pair);
     let best = free.min_by_key(|id| (model.served(**id), **id)).copied();
     let (answer, told) = match &table.said[..] {
         [(to, answer)] => ((to.0, answer), None),

@@ -75,7 +75,7 @@ fn a_name_belongs_to_a_mesh_and_means_nothing_in_another() {
 }
 
 #[test]
-fn the_same_key_on_a_new_connection_takes_its_name_back_at_once() {
+fn a_new_connection_of_the_same_key_takes_its_name_back() {
     let mut table = Table::with_two();
     let (channel, _, there) = table.channel(2, "db");
     table.attach(3, member(1));
@@ -169,7 +169,7 @@ fn a_refresh_with_other_services_keeps_channels_and_changes_what_is_found() {
 }
 
 #[test]
-fn whoever_withdraws_is_found_no_more_and_may_do_so_twice() {
+fn a_withdrawn_service_is_not_found() {
     let mut table = Table::with_two();
     let (channel, _, there) = table.channel(2, "db");
     table.handle(1, &withdraw());
@@ -213,7 +213,7 @@ fn all_registrations_together_hold_so_much_and_not_one_entry_more() {
 }
 
 #[test]
-fn a_guest_whom_many_list_is_listed_by_so_many_and_not_one_more() {
+fn lists_of_one_guest_are_limited() {
     let mut table = Table::new(|_| {});
     let guests = vec![KeyDigest([200; 32])];
     for client in 0..=MAX_OFFERS as u64 {

@@ -1,6 +1,8 @@
 //! Tests of the order, limits, deadlines and accounting of the queue.
 
-use super::{Accepted, Counts, Limit, Limits, MAX_OVERTAKES, Pressure, Priority, Queue, Slot};
+use super::{
+    Accepted, Counts, Limit, MAX_OVERTAKES, Pressure, Priority, PriorityQueue, QueueLimits, Slot,
+};
 use crate::timer::{Reason, anchor};
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence::Direct;
@@ -11,7 +13,7 @@ const MIB: usize = 1024 * 1024;
 
 #[test]
 fn high_goes_before_normal_before_low_and_each_in_order_of_arrival() {
-    let mut queue = Queue::default();
+    let mut queue = PriorityQueue::default();
     for item in ["l1", "n1", "h1", "h2", "n2", "l2"] {
         push(&mut queue, item);
     }
@@ -20,7 +22,7 @@ fn high_goes_before_normal_before_low_and_each_in_order_of_arrival() {
 
 #[test]
 fn a_hundred_items_fit_and_one_more_is_handed_back() {
-    let mut queue = Queue::default();
+    let mut queue = PriorityQueue::default();
     for item in 0..100 {
         queue.push(Priority::Low, item, 0, None).unwrap();
     }
@@ -33,7 +35,7 @@ fn a_hundred_items_fit_and_one_more_is_handed_back() {
 
 #[test]
 fn thirty_two_mebibytes_fit_and_one_byte_more_does_not() {
-    let mut queue = Queue::default();
+    let mut queue = PriorityQueue::default();
     let last = queue.push(Priority::Normal, 'a', 32 * MIB, None).unwrap();
     let full = queue.push(Priority::Normal, 'b', 1, None).unwrap_err();
     assert_eq!((full.item, full.limit), ('b', Limit::Bytes));
@@ -46,7 +48,7 @@ fn thirty_two_mebibytes_fit_and_one_byte_more_does_not() {
 
 #[test]
 fn pressure_begins_at_four_fifths_of_the_items() {
-    let mut queue = Queue::default();
+    let mut queue = PriorityQueue::default();
     for item in 0..79 {
         assert_eq!(queue.push(Priority::Low, item, 0, None).unwrap().pressure, Pressure::Relaxed);
     }
@@ -57,7 +59,7 @@ fn pressure_begins_at_four_fifths_of_the_items() {
 
 #[test]
 fn pressure_begins_at_four_fifths_of_the_bytes() {
-    let mut queue = Queue::new(Limits { items: 100, bytes: 1_000 });
+    let mut queue = PriorityQueue::new(QueueLimits { items: 100, bytes: 1_000 });
     assert_eq!(queue.push(Priority::Low, (), 799, None).unwrap().pressure, Pressure::Relaxed);
     assert_eq!(queue.push(Priority::Low, (), 1, None).unwrap().pressure, Pressure::Pressured);
 }
@@ -65,7 +67,7 @@ fn pressure_begins_at_four_fifths_of_the_bytes() {
 #[test]
 fn a_small_queue_is_pressured_only_from_four_fifths_on() {
     for (items, at) in [(1, 1), (3, 3), (4, 4), (5, 4), (9, 8)] {
-        let mut queue = Queue::new(Limits { items, bytes: 1 });
+        let mut queue = PriorityQueue::new(QueueLimits { items, bytes: 1 });
         let first = (1..=items).find(|_| {
             queue.push(Priority::Low, (), 0, None).unwrap().pressure == Pressure::Pressured
         });
@@ -75,7 +77,7 @@ fn a_small_queue_is_pressured_only_from_four_fifths_on() {
 
 #[test]
 fn a_low_item_is_overtaken_so_often_and_no_more() {
-    let mut queue = Queue::default();
+    let mut queue = PriorityQueue::default();
     push(&mut queue, "l");
     for _ in 0..MAX_OVERTAKES {
         push(&mut queue, "h");
@@ -88,7 +90,7 @@ fn a_low_item_is_overtaken_so_often_and_no_more() {
 
 #[test]
 fn when_two_classes_have_waited_long_both_have_their_turn() {
-    let mut queue = Queue::default();
+    let mut queue = PriorityQueue::default();
     push(&mut queue, "l");
     push(&mut queue, "n");
     for _ in 0..MAX_OVERTAKES + 1 {
@@ -101,7 +103,7 @@ fn when_two_classes_have_waited_long_both_have_their_turn() {
 
 #[test]
 fn a_class_that_empties_otherwise_begins_to_wait_anew() {
-    let mut queue = Queue::default();
+    let mut queue = PriorityQueue::default();
     let low = push(&mut queue, "l");
     for _ in 0..MAX_OVERTAKES {
         push(&mut queue, "h");
@@ -115,7 +117,7 @@ fn a_class_that_empties_otherwise_begins_to_wait_anew() {
 
 #[test]
 fn a_class_has_not_waited_while_it_was_empty() {
-    let mut queue = Queue::default();
+    let mut queue = PriorityQueue::default();
     for _ in 0..MAX_OVERTAKES {
         push(&mut queue, "h");
         queue.pop().unwrap();
@@ -128,7 +130,7 @@ fn a_class_has_not_waited_while_it_was_empty() {
 #[test]
 fn an_item_expires_exactly_at_its_deadline_and_not_before() {
     let now = anchor();
-    let mut queue = Queue::default();
+    let mut queue = PriorityQueue::default();
     queue.push(Priority::Low, "second", 1, Some(now + 2 * NANO)).unwrap();
     queue.push(Priority::High, "first", 1, Some(now + NANO)).unwrap();
     queue.push(Priority::High, "never", 1, None).unwrap();
@@ -143,7 +145,7 @@ fn an_item_expires_exactly_at_its_deadline_and_not_before() {
 #[test]
 fn what_is_not_asked_of_the_expired_stays() {
     let now = anchor();
-    let mut queue = Queue::default();
+    let mut queue = PriorityQueue::default();
     queue.push(Priority::Low, 1, 0, Some(now)).unwrap();
     queue.push(Priority::Low, 2, 0, Some(now)).unwrap();
     assert_eq!(queue.expire(now).next(), Some(1));
@@ -153,7 +155,7 @@ fn what_is_not_asked_of_the_expired_stays() {
 #[test]
 fn an_item_leaves_once_by_whichever_way() {
     let now = anchor();
-    let mut queue = Queue::default();
+    let mut queue = PriorityQueue::default();
     let slot = queue.push(Priority::Normal, (), 3, Some(now)).unwrap().slot;
     let popped = queue.pop().unwrap();
     assert_eq!((popped.slot, popped.priority, popped.bytes), (slot, Priority::Normal, 3));
@@ -165,8 +167,8 @@ fn an_item_leaves_once_by_whichever_way() {
 }
 
 #[test]
-fn a_refusal_says_which_limit_and_shows_no_item() {
-    let mut queue = Queue::new(Limits { items: 1, bytes: 1 });
+fn a_refusal_names_the_limit_without_the_item() {
+    let mut queue = PriorityQueue::new(QueueLimits { items: 1, bytes: 1 });
     let bytes = queue.push(Priority::Low, "secret", 2, None).unwrap_err();
     queue.push(Priority::Low, "", 1, None).unwrap();
     let items = queue.push(Priority::Low, "secret", 0, None).unwrap_err();
@@ -225,8 +227,8 @@ proptest! {
     #[test]
     fn nothing_is_lost_starved_or_out_of_order(ops in ops()) {
         let mut now = anchor();
-        let limits = Limits { items: 30, bytes: 500 };
-        let mut queue = Queue::new(limits);
+        let limits = QueueLimits { items: 30, bytes: 500 };
+        let mut queue = PriorityQueue::new(limits);
         let mut model: Vec<Waiting> = Vec::new();
         let mut slots = Vec::new();
         for op in ops {
@@ -286,7 +288,7 @@ proptest! {
     }
 }
 
-fn push(queue: &mut Queue<&'static str>, item: &'static str) -> Accepted {
+fn push(queue: &mut PriorityQueue<&'static str>, item: &'static str) -> Accepted {
     let priority = match item.as_bytes()[0] {
         b'h' => Priority::High,
         b'n' => Priority::Normal,
@@ -295,14 +297,14 @@ fn push(queue: &mut Queue<&'static str>, item: &'static str) -> Accepted {
     queue.push(priority, item, 0, None).unwrap()
 }
 
-fn drain(queue: &mut Queue<&'static str>) -> Vec<&'static str> {
+fn drain(queue: &mut PriorityQueue<&'static str>) -> Vec<&'static str> {
     std::iter::from_fn(|| queue.pop()).map(|popped| popped.item).collect()
 }
 
 #[test]
 fn a_full_queue_and_its_order() {
-    use crate::request::queue::{Limits, Pressure, Priority, Queue};
-    let mut queue = Queue::new(Limits { items: 2, bytes: 1024 });
+    use crate::request::queue::{Pressure, Priority, PriorityQueue, QueueLimits};
+    let mut queue = PriorityQueue::new(QueueLimits { items: 2, bytes: 1024 });
     let later = queue.push(Priority::Low, "later", 5, None).unwrap();
     assert_eq!(later.pressure, Pressure::Relaxed);
     queue.push(Priority::High, "now", 3, None).unwrap();

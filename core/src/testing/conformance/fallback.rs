@@ -13,7 +13,8 @@ use crate::config::{Config, Dial};
 use crate::drive::io::{Clock, Io};
 use crate::drive::{Handle, Peer, drive};
 use crate::fallback::{
-    ByteStreamId, FallbackState, FallbackTarget, ListenerLimits, ListenerStats, is_carried,
+    ByteStreamId, FallbackState, FallbackTarget, ListenerLimits, ListenerStats,
+    is_tcp_client_address,
 };
 use crate::lifecycle::State;
 use crate::testing::pki::{Issued, Pki, Role, Validity};
@@ -115,7 +116,7 @@ impl<I: Io> Io for Filter<I> {
 }
 
 /// A node that accepts by UDP and by TCP, and echoes; and a client that knows both.
-struct World<R: Runtime> {
+struct FallbackWorld<R: Runtime> {
     relay: Handle,
     client: Handle,
     /// The relay, as the client sees it.
@@ -126,7 +127,7 @@ struct World<R: Runtime> {
     tasks: Vec<R::Task>,
 }
 
-impl<R: Runtime> World<R> {
+impl<R: Runtime> FallbackWorld<R> {
     fn new(limits: ListenerLimits, is_blocked: bool, pin: Option<KeyDigest>) -> Self {
         let is_blocked = Arc::new(AtomicBool::new(is_blocked));
         let (mut io, udp) = R::io(loopback()).expect("a loopback port is free");
@@ -235,12 +236,12 @@ fn run<R: Runtime>(case: impl Future<Output = ()>) {
 /// one connection.
 pub fn a_connection_moves_to_tcp_and_back_as_udp_is_blocked_and_opened<R: Runtime>() {
     run::<R>(async {
-        let world = World::<R>::new(ListenerLimits::default(), true, None);
+        let world = FallbackWorld::<R>::new(ListenerLimits::default(), true, None);
         within::<R, _>(LIMIT, world.peer.connected()).await.expect("TCP is open");
         world.exchange(1_000_000, || {}).await;
         assert_eq!(world.state(), FallbackState::Tcp);
         let address = world.seen();
-        assert!(is_carried(address), "{address}");
+        assert!(is_tcp_client_address(address), "{address}");
         let real = world.relay.tcp_fallback().real_address(address).expect("its stream lives");
         assert!(real.ip().is_loopback());
 
@@ -248,11 +249,11 @@ pub fn a_connection_moves_to_tcp_and_back_as_udp_is_blocked_and_opened<R: Runtim
         world.reaches(FallbackState::Udp).await;
         until::<R, _>(|| (world.stats().open == 0).then_some(())).await;
         world.exchange(4_000_000, || {}).await;
-        assert!(!is_carried(world.seen()));
+        assert!(!is_tcp_client_address(world.seen()));
 
         world.exchange(16_000_000, || world.block(true)).await;
         world.reaches(FallbackState::Tcp).await;
-        assert!(is_carried(world.seen()));
+        assert!(is_tcp_client_address(world.seen()));
         assert_eq!(world.stats().opened, 2);
         let lost = world.peer.snapshot().expect("it is not closed").reconnections;
         assert_eq!(lost, 0, "the connection was never lost");
@@ -264,7 +265,7 @@ pub fn a_connection_moves_to_tcp_and_back_as_udp_is_blocked_and_opened<R: Runtim
 pub fn a_relay_that_shows_another_key_on_tcp_is_not_used<R: Runtime>() {
     run::<R>(async {
         let pin = Some(KeyDigest([7; 32]));
-        let world = World::<R>::new(ListenerLimits::default(), true, pin);
+        let world = FallbackWorld::<R>::new(ListenerLimits::default(), true, pin);
         let opened = || world.client.tcp_fallback().statuses()[&world.udp].opened;
         until::<R, _>(|| (opened() >= 2).then_some(())).await;
         assert_eq!(world.stats().opened, 0);
@@ -306,7 +307,7 @@ pub fn thousands_of_half_open_connections_keep_nobody_out<R: Runtime>() {
             open_within,
             ..ListenerLimits::default()
         };
-        let world = World::<R>::new(limits, true, None);
+        let world = FallbackWorld::<R>::new(limits, true, None);
         let flood = flood(world.tcp);
         within::<R, _>(LIMIT, world.peer.connected()).await.expect("there is room");
         world.exchange(500_000, || {}).await;
@@ -326,7 +327,7 @@ pub fn thousands_of_half_open_connections_keep_nobody_out<R: Runtime>() {
 /// UDP that works is all that is used.
 pub fn with_udp_open_no_stream_is_opened<R: Runtime>() {
     run::<R>(async {
-        let world = World::<R>::new(ListenerLimits::default(), false, None);
+        let world = FallbackWorld::<R>::new(ListenerLimits::default(), false, None);
         world.peer.connected().await.expect("UDP is open");
         world.exchange(1_000_000, || {}).await;
         R::sleep(Duration::from_secs(3)).await;
@@ -339,7 +340,7 @@ pub fn with_udp_open_no_stream_is_opened<R: Runtime>() {
 /// What a node says when it leaves arrives by TCP as well.
 pub fn a_shutdown_reaches_the_peer_by_tcp<R: Runtime>() {
     run::<R>(async {
-        let world = World::<R>::new(ListenerLimits::default(), true, None);
+        let world = FallbackWorld::<R>::new(ListenerLimits::default(), true, None);
         world.peer.connected().await.expect("TCP is open");
         world.relay.shutdown();
         within::<R, _>(LIMIT, world.relay.closed()).await;

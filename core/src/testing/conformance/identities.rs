@@ -65,8 +65,8 @@ const fn between(not_before: u64, not_after: u64) -> Validity {
 
 /// Finds a silent peer within a few seconds. Cases in which a peer falls silent ask for it; in the
 /// others a busy machine must not make one look dead.
-pub(super) fn quick_heartbeat() -> heartbeat::Config {
-    heartbeat::Config::builder()
+pub(super) fn quick_heartbeat() -> heartbeat::HeartbeatConfig {
+    heartbeat::HeartbeatConfig::builder()
         .interval(Duration::from_secs(1))
         .ack_within(Duration::from_secs(1))
         .dead_after(Duration::from_secs(3))
@@ -76,7 +76,7 @@ pub(super) fn quick_heartbeat() -> heartbeat::Config {
 
 /// Returns a policy that tries again after a tenth of a second and never gives up.
 fn quick_retry() -> retry::Policy {
-    let backoff = backoff::Config::builder()
+    let backoff = backoff::BackoffConfig::builder()
         .initial(Duration::from_millis(100))
         .max(Duration::from_millis(400))
         .build()

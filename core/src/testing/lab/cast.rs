@@ -147,10 +147,10 @@ impl Lab {
     }
 
     /// Moves a host to a fresh address of a network, and notifies its node if asked to.
-    pub fn roam(&mut self, host: HostId, place: Place, is_told: bool) {
+    pub fn roam(&mut self, host: HostId, place: Place, is_notified: bool) {
         let address = self.address_in(place, self.address(host).port());
         self.internet.move_host(host, place, vec![address]);
-        if is_told {
+        if is_notified {
             self.handle(host, Input::NetworkChanged);
         }
     }

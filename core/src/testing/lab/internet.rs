@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use crate::rng::Rng;
 use crate::testing::agenda::Agenda;
-use crate::testing::link::{Conditions, Fate, Link};
+use crate::testing::link::{Conditions, Link, PacketFate};
 use crate::testing::marks::Marks;
 use crate::testing::nat::{Nat, Rules};
 use crate::testing::net::{HostId, Packet};
@@ -87,7 +87,7 @@ pub struct Fates {
     /// Not let through by a box.
     pub filtered: u64,
     /// Sent to an address without a host.
-    pub nobody_there: u64,
+    pub unreachable: u64,
 }
 
 /// All networks, boxes and links of a lab.
@@ -265,7 +265,7 @@ impl Internet {
                         self.fates.delivered += 1;
                         return Some((host, packet));
                     }
-                    self.fates.nobody_there += 1;
+                    self.fates.unreachable += 1;
                 }
             }
         }
@@ -280,11 +280,11 @@ impl Internet {
             if let Some(next) = self.neighbour(place, packet.to) {
                 return match place {
                     Place::Public if next != edge => self.cross(edge, next, packet, now),
-                    Place::Public => self.fates.nobody_there += 1,
+                    Place::Public => self.fates.unreachable += 1,
                     Place::Behind(_) => self.enter(next, packet, now),
                 };
             }
-            let Place::Behind(id) = place else { return self.fates.nobody_there += 1 };
+            let Place::Behind(id) = place else { return self.fates.unreachable += 1 };
             let Boxed { nat, outside } = &mut self.boxes[id.0];
             if nat.owns(packet.to) {
                 let Some((from, to)) = nat.hairpin(packet.from, packet.to, now) else {
@@ -293,7 +293,7 @@ impl Internet {
                 (packet.from, packet.to) = (from, to);
                 return match self.neighbour(place, to) {
                     Some(next) => self.enter(next, packet, now),
-                    None => self.fates.nobody_there += 1,
+                    None => self.fates.unreachable += 1,
                 };
             }
             let Some(from) = nat.outbound(packet.from, packet.to, now) else {
@@ -328,7 +328,7 @@ impl Internet {
                     };
                     packet.to = to;
                     let Some(next) = self.neighbour(Place::Behind(id), to) else {
-                        return self.fates.nobody_there += 1;
+                        return self.fates.unreachable += 1;
                     };
                     edge = next;
                 }
@@ -336,13 +336,13 @@ impl Internet {
         }
     }
 
-    fn go_on(&mut self, fate: Fate, hop: Hop) {
+    fn go_on(&mut self, fate: PacketFate, hop: Hop) {
         match fate {
-            Fate::Dropped(mark) => {
+            PacketFate::Dropped(mark) => {
                 self.marks.hit(mark);
                 self.fates.lost += 1;
             }
-            Fate::Arrives(at, again) => {
+            PacketFate::Arrives(at, again) => {
                 if let Some(again) = again {
                     self.under_way.push(hop.clone(), again);
                 }

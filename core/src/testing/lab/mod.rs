@@ -110,7 +110,7 @@ impl Lab {
         let seed = Rng::new(self.seed, &format!("host {}", id.index())).seed();
         let ahead = Duration::from_secs(1_000_003 * (1 + id.index() as u64));
         let mut host = Host::new(seed, HostClock::new(ahead));
-        host.tells_local_ip = true;
+        host.reports_local_ip = true;
         let (log, services) = (Vec::new(), Vec::new());
         self.machines.push(Machine { host, log, capture: None, services });
         id

@@ -15,7 +15,7 @@ use crate::id::PeerId;
 use crate::message::{Register, ServiceName};
 use crate::node::Input;
 use crate::path;
-use crate::relay::{self, Responder};
+use crate::relay::{self, ProbeResponder};
 use crate::testing::net::{HostId, Packet};
 use crate::testing::pki::{Issued, Pki, Role};
 use crate::tls::{KeyDigest, Tls, Trust};
@@ -51,13 +51,16 @@ impl Lab {
     ///
     /// # Panics
     /// If the configuration cannot work.
-    pub fn relay_with(&mut self, change: impl FnOnce(relay::Config) -> relay::Config) -> HostId {
+    pub fn relay_with(
+        &mut self,
+        change: impl FnOnce(relay::RelayConfig) -> relay::RelayConfig,
+    ) -> HostId {
         let (host, first, second) = self.relay_host();
         let issued = relay_identity(host);
         let tls =
             Tls::with_provider(issued.identity(), Trust::anyone(), self.crypto(host).provider());
-        let responder = Responder::of(&tls);
-        let settings = relay::Config { discovery: vec![first, second], ..Default::default() };
+        let responder = ProbeResponder::of(&tls);
+        let settings = relay::RelayConfig { discovery: vec![first, second], ..Default::default() };
         let config = Config::builder(tls).relay(change(settings)).build();
         self.start(host, config.expect("the configuration works"), 1);
         let answer = move |bytes: &[u8], from, _| Some(responder.answer(bytes, from)?.to_vec());
@@ -86,12 +89,12 @@ impl Lab {
         let trust = Trust::pinned_leaf(key.expect("it is a certificate"));
         let provider = self.crypto(host).provider();
         let tls = Tls::with_provider(identity.expect("the CA is one"), trust, provider);
-        self.tell_addresses(host);
+        self.advertise_addresses(host);
         self.dial_with(host, Dial::relay(self.address(relay), RELAY, tls))
     }
 
     /// Sets the addresses that a node's host has now.
-    pub fn tell_addresses(&mut self, host: HostId) {
+    pub fn advertise_addresses(&mut self, host: HostId) {
         let addresses = self.internet.addresses(host).to_vec();
         self.handle(host, Input::LocalAddresses(addresses));
     }

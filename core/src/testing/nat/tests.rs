@@ -70,7 +70,7 @@ fn nothing_comes_in_where_nothing_went_out() {
 }
 
 #[test]
-fn a_filter_of_one_mapping_says_nothing_about_another() {
+fn filters_of_two_mappings_are_independent() {
     let mut nat = nat(Rules::symmetric());
     let [one, other, _] = towards_three(&mut nat);
     assert_eq!(nat.inbound(far(1, 10), one, origin()), Some(inside(2, 5000)));
@@ -118,7 +118,7 @@ fn no_port_is_given_out_twice_and_when_none_is_left_nothing_passes() {
         for port in FIRST_PORT..=65_535 {
             nat.mappings.insert(
                 (inside(2, port), None),
-                Mapping {
+                NatMapping {
                     external: SocketAddr::new(outside(), port),
                     refreshed: origin(),
                     permitted: BTreeMap::new(),
@@ -147,7 +147,7 @@ fn a_mapping_ends_exactly_at_its_lifetime_and_outbound_refreshes_it() {
 }
 
 #[test]
-fn inbound_refreshes_only_where_the_rules_say_so() {
+fn inbound_refreshes_only_where_the_rules_allow() {
     for inbound_refreshes in [false, true] {
         let rules = Rules { inbound_refreshes, ..Rules::port_restricted() };
         let mut nat = nat(rules);
@@ -238,7 +238,7 @@ fn where_udp_is_blocked_nothing_passes_either_way_and_what_was_there_is_dead() {
 }
 
 #[test]
-fn a_forward_lets_everybody_in_and_answers_leave_by_it_until_it_ends() {
+fn a_port_forward_admits_all_sources_until_it_ends() {
     let mut nat = nat(Rules::symmetric());
     let host = inside(2, 5000);
     let before = nat.outbound(host, far(1, 10), origin()).unwrap();

@@ -79,7 +79,7 @@ fn a_certificate_for_accepting_alone_makes_a_member_as_well() {
 }
 
 #[test]
-fn the_key_of_a_member_brings_nobody_into_the_mesh() {
+fn a_members_key_does_not_issue_members() {
     let (pki, member) = (Pki::new(), Pki::new().issue("member", Role::Agent));
     let forged = pki.issue_as("member", "device", Role::Agent);
     let rest = [member.chain(), vec![pki.root()]].concat();
@@ -99,7 +99,7 @@ fn the_fourth_certificate_behind_the_leaf_is_looked_at_and_the_fifth_is_not() {
 }
 
 #[test]
-fn what_is_no_certificate_is_nobody() {
+fn an_invalid_certificate_has_no_identity() {
     let relay = Tls::with_provider(identity("relay"), Trust::anyone(), provider());
     let verifiers = relay.verifiers().unwrap();
     assert!(verifiers.dialler(&[], EPOCH).is_err());
@@ -153,7 +153,7 @@ fn relay(own: CertifiedKey) -> Arc<ServerConfig> {
 }
 
 #[test]
-fn an_acceptor_is_believed_by_its_own_key_whoever_issued_its_certificate_and_for_how_long() {
+fn a_pinned_key_is_trusted_regardless_of_issuer_and_validity() {
     let all = [
         Pki::stranger().issue("connector", Role::Connector),
         Pki::stranger().issue_expired("connector", Role::Connector),
@@ -214,7 +214,7 @@ fn the_same_trust_is_the_same_and_any_other_is_not() {
     ];
     for (i, a) in all.iter().enumerate() {
         for (j, b) in all.iter().enumerate() {
-            assert_eq!(a.believes_the_same(b), i == j, "{i} and {j}");
+            assert_eq!(a.trusts_same_as(b), i == j, "{i} and {j}");
         }
     }
 }

@@ -40,7 +40,7 @@ async fn streams_are_opened_and_closed_again() {
 }
 
 #[tokio::test]
-async fn a_connector_without_a_place_left_is_an_error_that_says_so() {
+async fn a_full_connector_is_a_named_error() {
     let world = TestTunnel::new(1).await;
     let mut taken = world.open(Builtin::Echo).await;
     taken.recv().accepted().await.unwrap();

@@ -13,15 +13,15 @@ fn unix_flow() -> (UnixStream, Queue, Queue, Flow) {
 }
 
 #[tokio::test]
-async fn a_unix_client_that_has_said_all_still_gets_its_answer() {
+async fn a_half_closed_unix_client_still_gets_its_answer() {
     let (mut client, mut sent, mut received, flow) = unix_flow();
     client.write_all(b"question").await.unwrap();
     client.shutdown().await.unwrap();
-    assert_eq!(timeout(SOON, sent.take_all()).await.unwrap(), b"question");
+    assert_eq!(timeout(TEST_LIMIT, sent.take_all()).await.unwrap(), b"question");
     received.give("answer").await;
     received.finish().unwrap();
     let mut answer = Vec::new();
-    timeout(SOON, client.read_to_end(&mut answer)).await.unwrap().unwrap();
+    timeout(TEST_LIMIT, client.read_to_end(&mut answer)).await.unwrap().unwrap();
     assert_eq!(answer, b"answer");
     let (totals, result) = end(flow).await;
     assert!(result.is_ok());
@@ -38,7 +38,7 @@ async fn a_large_upload_through_a_unix_socket_arrives_whole() {
         client.write_all(&given).await.unwrap();
         client.shutdown().await.unwrap();
     });
-    assert!(timeout(SOON, sent.take_all()).await.unwrap() == expected);
+    assert!(timeout(TEST_LIMIT, sent.take_all()).await.unwrap() == expected);
     assert!(end(flow).await.1.is_ok());
 }
 
@@ -46,13 +46,13 @@ async fn a_large_upload_through_a_unix_socket_arrives_whole() {
 async fn a_stream_reset_closes_a_unix_socket() {
     let (mut client, _sent, received, flow) = unix_flow();
     received.with(|state| state.failure = Some(StreamError::Reset(Code::Cancelled)));
-    assert_eq!(timeout(SOON, client.read(&mut [0])).await.unwrap().unwrap(), 0);
+    assert_eq!(timeout(TEST_LIMIT, client.read(&mut [0])).await.unwrap().unwrap(), 0);
     assert!(client.write_all(b"?").await.is_err());
     assert!(matches!(end(flow).await.1, Err(Broken::Tunnel(_))));
 }
 
 #[tokio::test]
-async fn a_unix_socket_that_nobody_reads_any_more_breaks_the_stream() {
+async fn a_unix_socket_closed_for_reading_breaks_the_stream() {
     let (client, sent, mut received, flow) = unix_flow();
     drop(client);
     received.give("for whom?").await;

@@ -5,12 +5,12 @@ use adit_tokio::core::request::Request;
 use tokio::time::timeout;
 
 use super::*;
-use crate::roles::world::{SOON, TestTunnel};
+use crate::roles::world::{TEST_LIMIT, TestTunnel};
 
 /// Reads everything until the end.
 async fn rest(recv: &mut RecvHalf) -> Result<Vec<u8>, StreamError> {
     let mut all = Vec::new();
-    while let Some(chunk) = timeout(SOON, recv.read_chunk(usize::MAX)).await.unwrap()? {
+    while let Some(chunk) = timeout(TEST_LIMIT, recv.read_chunk(usize::MAX)).await.unwrap()? {
         all.extend_from_slice(&chunk);
     }
     Ok(all)
@@ -32,7 +32,7 @@ async fn an_echo_gives_back_everything_and_ends_after_it() {
 }
 
 #[tokio::test]
-async fn an_echo_that_nobody_reads_takes_no_more() {
+async fn an_unread_echo_applies_backpressure() {
     let world = TestTunnel::new(1).await;
     let (mut send, _recv) = world.open(Builtin::Echo).await.split();
     let mut taken = 0;
@@ -54,7 +54,7 @@ async fn a_source_gives_until_it_is_stopped_and_gives_its_place_back() {
         let mut stream = world.open(Builtin::Source).await;
         let mut count = 0;
         while count < 4 << 20 {
-            let chunk = timeout(SOON, stream.recv().read_chunk(usize::MAX)).await.unwrap();
+            let chunk = timeout(TEST_LIMIT, stream.recv().read_chunk(usize::MAX)).await.unwrap();
             count += chunk.unwrap().unwrap().len();
         }
         drop(stream);
@@ -67,12 +67,12 @@ async fn a_source_gives_until_it_is_stopped_and_gives_its_place_back() {
                 }
             }
         };
-        timeout(SOON, free).await.unwrap();
+        timeout(TEST_LIMIT, free).await.unwrap();
     }
 }
 
 #[tokio::test]
-async fn a_sink_says_how_much_it_was_given() {
+async fn a_sink_returns_its_byte_count() {
     let world = TestTunnel::new(1).await;
     let (mut send, mut recv) = world.open(Builtin::Sink).await.split();
     send.write_all(vec![7; 3_000_000]).await.unwrap();
@@ -81,7 +81,7 @@ async fn a_sink_says_how_much_it_was_given() {
 }
 
 #[tokio::test]
-async fn a_sink_says_how_much_came_before_a_reset() {
+async fn a_sink_counts_bytes_before_a_reset() {
     let world = TestTunnel::new(1).await;
     let (mut send, mut recv) = world.open(Builtin::Sink).await.split();
     send.write_all(vec![7; 3_000_000]).await.unwrap();
@@ -96,7 +96,7 @@ async fn a_built_in_service_takes_one_of_the_connections() {
     let world = TestTunnel::new(1).await;
     let mut first = world.open(Builtin::Echo).await;
     first.send().write_all(&b"?"[..]).await.unwrap();
-    timeout(SOON, first.recv().accepted()).await.unwrap().unwrap();
+    timeout(TEST_LIMIT, first.recv().accepted()).await.unwrap().unwrap();
     let refused = rest(world.open(Builtin::Source).await.recv()).await.unwrap_err();
     let StreamError::Refused(failure) = refused else { panic!("{refused}") };
     assert_eq!(failure.code(), Code::Overloaded);
@@ -111,7 +111,7 @@ async fn a_stream_of_a_built_in_service_ends_when_its_time_is_over() {
         let (send, recv) = peer.accept_stream().await.unwrap().accept().split();
         Builtin::Sink.serve_for(Duration::from_millis(50), send, recv).await.unwrap();
     };
-    timeout(SOON, serving).await.unwrap();
+    timeout(TEST_LIMIT, serving).await.unwrap();
     let error = rest(stream.recv()).await.unwrap_err();
     assert_eq!(error, StreamError::Reset(Code::TimedOut));
 }
@@ -120,7 +120,7 @@ async fn a_stream_of_a_built_in_service_ends_when_its_time_is_over() {
 async fn a_connector_answers_a_ping_and_refuses_what_it_does_not_know() {
     let world = TestTunnel::new(1).await;
     let ask = async |body: &'static str| -> Result<Bytes, Failure> {
-        world.peer.request(Request::new(body).deadline(SOON)).await?.collect().await
+        world.peer.request(Request::new(body).deadline(TEST_LIMIT)).await?.collect().await
     };
     assert_eq!(ask(r#"{"op":"ping"}"#).await.unwrap(), "{}");
     assert_eq!(ask(r#"{"op":"dance"}"#).await.unwrap_err().code(), Code::NoSuchService);
@@ -132,6 +132,6 @@ async fn a_guest_is_connected_and_may_do_nothing() {
     let refused = rest(world.open(Builtin::Echo).await.recv()).await.unwrap_err();
     let StreamError::Refused(failure) = refused else { panic!("{refused}") };
     assert_eq!(failure.code(), Code::Forbidden);
-    let ping = Request::new(r#"{"op":"ping"}"#).deadline(SOON);
+    let ping = Request::new(r#"{"op":"ping"}"#).deadline(TEST_LIMIT);
     assert_eq!(world.peer.request(ping).await.unwrap_err().code(), Code::Forbidden);
 }

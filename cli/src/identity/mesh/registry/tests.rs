@@ -99,7 +99,7 @@ fn a_revoked_device_has_nothing_gets_nothing_and_cannot_come_back_by_an_invite()
 }
 
 #[test]
-fn the_name_of_a_device_is_the_inviters_and_nobody_elses() {
+fn only_the_inviter_names_a_device() {
     let named = |byte, name: &str| IssuedInvite { name: Some(name.into()), ..invite(byte, "web") };
     let mut registry = registry(&[named(1, "laptop")]);
     let taken = Err(Refusal::NameTaken("laptop".into()));

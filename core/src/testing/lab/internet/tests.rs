@@ -84,7 +84,7 @@ fn two_boxes_one_behind_the_other_translate_twice_each_way() {
 }
 
 #[test]
-fn behind_one_carrier_two_homes_meet_by_its_hairpin_or_by_their_outer_addresses() {
+fn two_homes_behind_one_carrier_connect_by_hairpin_or_outside_address() {
     let mut net = internet();
     let rules = Rules { hairpins: true, ..Rules::full_cone() };
     let carrier = net.add_nat(rules, ip("203.0.113.1"), Place::Public);
@@ -165,23 +165,23 @@ fn a_moved_host_is_not_reached_where_it_was() {
     let home = net.add_nat(Rules::full_cone(), ip("203.0.113.1"), Place::Public);
     send(&mut net, a, "198.51.100.1:1", at("198.51.100.2:1"), origin());
     net.move_host(b, Place::Behind(home), vec![at("192.168.0.1:1")]);
-    assert_eq!((next(&mut net, origin()), net.fates().nobody_there), (None, 1));
+    assert_eq!((next(&mut net, origin()), net.fates().unreachable), (None, 1));
     send(&mut net, b, "192.168.0.1:1", at("198.51.100.1:1"), origin());
     assert_eq!(next(&mut net, origin()).unwrap().2, at("203.0.113.1:1"));
 }
 
 #[test]
-fn nobody_is_reached_at_an_unknown_address_or_at_ones_own() {
+fn unknown_and_own_addresses_are_unreachable() {
     let mut net = internet();
     let a = net.add_host(Place::Public, vec![at("198.51.100.1:1")]);
     for to in ["198.51.100.9:1", "198.51.100.1:1", "192.168.0.1:1"] {
         send(&mut net, a, "198.51.100.1:1", at(to), origin());
     }
-    assert_eq!((next(&mut net, origin()), net.fates().nobody_there), (None, 3));
+    assert_eq!((next(&mut net, origin()), net.fates().unreachable), (None, 3));
 }
 
 #[test]
-fn every_datagram_ends_in_exactly_one_way() {
+fn every_datagram_has_exactly_one_fate() {
     let mut net = Internet::new(
         [4; 32],
         Conditions { loss: crate::testing::link::Loss::Random(0.3), ..Conditions::default() },
@@ -202,13 +202,13 @@ fn every_datagram_ends_in_exactly_one_way() {
     while next(&mut net, origin()).is_some() {}
     let fates = net.fates();
     assert!(fates.delivered > 0 && fates.lost > 0 && fates.filtered > 0);
-    assert_eq!(fates.nobody_there, 200);
-    let ended = fates.delivered + fates.lost + fates.filtered + fates.nobody_there;
+    assert_eq!(fates.unreachable, 200);
+    let ended = fates.delivered + fates.lost + fates.filtered + fates.unreachable;
     assert_eq!((fates.sent, ended), (600, 600));
 }
 
 #[test]
-fn two_hosts_come_to_hear_each_other_exactly_where_their_boxes_are_said_to_let_them() {
+fn two_hosts_connect_exactly_where_their_nats_allow() {
     let mut all = vec![Rules::firewall(), Rules::blocks_udp()];
     for mapping in Dependence::ALL {
         for filtering in Dependence::ALL {

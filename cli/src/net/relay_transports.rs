@@ -1,4 +1,4 @@
-//! The path of a node's packets to its relays: by UDP, or by TCP where UDP is blocked. It gives the
+//! The transport of a node's packets to its relays: UDP, or TCP where UDP is blocked. It gives the
 //! node's socket the TCP addresses of the relays, and logs changes between the two; the core
 //! decides when TCP is used.
 
@@ -17,29 +17,29 @@ use crate::base::units::as_ms;
 
 /// The relays that a node may reach by TCP.
 #[derive(Clone)]
-pub(crate) struct Carriers {
+pub(crate) struct RelayTransports {
     relays: TcpFallback,
     clock: Arc<dyn Clock>,
 }
 
-/// The path to one relay.
+/// The transport to one relay.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Carrier {
-    /// What carries the next packet.
-    pub(crate) by: By,
+pub(crate) struct RelayTransport {
+    /// The protocol of the next packet.
+    pub(crate) transport: TransportProtocol,
     pub(crate) state: FallbackState,
     /// How long that has been so.
     pub(crate) age_ms: u64,
 }
 
-/// What carries packets.
+/// A transport protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum By {
+pub(crate) enum TransportProtocol {
     Udp,
     Tcp,
 }
 
-impl Carriers {
+impl RelayTransports {
     pub(crate) const fn new(relays: TcpFallback, clock: Arc<dyn Clock>) -> Self {
         Self { relays, clock }
     }
@@ -52,25 +52,25 @@ impl Carriers {
         TcpTargetGuard { relays: self.relays.clone(), relay }
     }
 
-    /// Returns the path to each relay.
-    pub(crate) fn told(&self) -> BTreeMap<SocketAddr, Carrier> {
+    /// Returns the transport to each relay.
+    pub(crate) fn statuses(&self) -> BTreeMap<SocketAddr, RelayTransport> {
         let now = self.clock.now();
-        let told = |view: FallbackStatus| Carrier {
-            by: By::of(view.state),
+        let status = |view: FallbackStatus| RelayTransport {
+            transport: TransportProtocol::of(view.state),
             state: view.state,
             age_ms: as_ms(now.saturating_duration_since(view.since)),
         };
-        self.relays.statuses().into_iter().map(|(relay, view)| (relay, told(view))).collect()
+        self.relays.statuses().into_iter().map(|(relay, view)| (relay, status(view))).collect()
     }
 }
 
-impl fmt::Debug for Carriers {
+impl fmt::Debug for RelayTransports {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Carriers").field(&self.relays).finish()
+        f.debug_tuple("RelayTransports").field(&self.relays).finish()
     }
 }
 
-impl Carrier {
+impl RelayTransport {
     /// Returns the state's name for programs.
     pub(crate) const fn word(&self) -> &'static str {
         match self.state {
@@ -84,7 +84,7 @@ impl Carrier {
     }
 }
 
-impl By {
+impl TransportProtocol {
     /// Returns its name for programs.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
@@ -112,10 +112,13 @@ pub(crate) struct TcpTargetGuard {
 }
 
 impl TcpTargetGuard {
-    /// Returns what carries the relay's packets now.
-    pub(crate) fn by(&self) -> By {
+    /// Returns the protocol of the relay's next packet.
+    pub(crate) fn transport(&self) -> TransportProtocol {
         let plain = SocketAddr::new(self.relay.ip().to_canonical(), self.relay.port());
-        self.relays.statuses().get(&plain).map_or(By::Udp, |view| By::of(view.state))
+        self.relays
+            .statuses()
+            .get(&plain)
+            .map_or(TransportProtocol::Udp, |view| TransportProtocol::of(view.state))
     }
 }
 
