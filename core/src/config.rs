@@ -13,6 +13,24 @@ use crate::relay;
 use crate::retry;
 use crate::tls::Tls;
 
+/// Implements a method for each field of a struct of settings, by which other crates set it: the
+/// struct may grow, so that they cannot write it as a literal.
+macro_rules! setters {
+    ($type:ident { $($field:ident: $value:ty,)* }) => {
+        impl $type {
+            $(
+                #[doc = concat!("Returns these settings with another `", stringify!($field), "`.")]
+                #[must_use]
+                pub fn $field(mut self, $field: $value) -> Self {
+                    self.$field = $field;
+                    self
+                }
+            )*
+        }
+    };
+}
+pub(crate) use setters;
+
 /// A configuration that cannot work, and the reason.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[non_exhaustive]
@@ -35,7 +53,16 @@ pub enum ConfigError {
 /// Sizes and times of the transport below the tunnel.
 ///
 /// quinn-proto's own defaults suit a client; here every one that a peer could abuse is set.
+///
+/// ```
+/// use adit_core::config::Transport;
+/// use std::time::Duration;
+/// let patient = Transport::default().idle_timeout(Duration::from_secs(300));
+/// assert_eq!(patient.idle_timeout.as_secs(), 300);
+/// assert_eq!(patient.keep_alive, Transport::default().keep_alive);
+/// ```
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Transport {
     /// A packet at least this often, so that NAT bindings and the peer's idle timer live: 10 s,
     /// below the 30 s that the shortest common UDP bindings last (RFC 4787 §4.3).
@@ -68,6 +95,20 @@ pub struct Transport {
     pub max_udp_payload: u16,
 }
 
+setters!(Transport {
+    keep_alive: Duration,
+    idle_timeout: Duration,
+    connect_timeout: Duration,
+    stream_window: u32,
+    connection_window: u32,
+    send_window: u32,
+    interactive_reserve: u32,
+    max_streams: u32,
+    datagram_receive_buffer: u32,
+    datagram_send_buffer: u32,
+    max_udp_payload: u16,
+});
+
 impl Default for Transport {
     fn default() -> Self {
         Self {
@@ -87,7 +128,14 @@ impl Default for Transport {
 }
 
 /// Limits on the resources that peers can use at this node.
+///
+/// ```
+/// use adit_core::config::Limits;
+/// let small = Limits::default().peers(100).handshakes(16);
+/// assert_eq!((small.peers, small.handshakes), (100, 16));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Limits {
     /// Most peers, dialled and accepted: 16,384. Above it new connections are refused.
     pub peers: usize,
@@ -118,6 +166,18 @@ pub struct Limits {
     /// Time a peer has to send the header of a stream it opened: 10 s.
     pub header_timeout: Duration,
 }
+
+setters!(Limits {
+    peers: usize,
+    handshakes: usize,
+    handshakes_before_retry: usize,
+    handshakes_per_source: usize,
+    handshakes_per_second: u32,
+    handshake_timeout: Duration,
+    handshake_bytes: usize,
+    request_bytes: usize,
+    header_timeout: Duration,
+});
 
 impl Default for Limits {
     fn default() -> Self {

@@ -269,8 +269,8 @@ mod tests {
     #[test]
     fn the_earliest_of_several_deadlines() {
         use crate::timer::{Reason, earliest};
-        use std::time::{Duration, Instant};
-        let now = Instant::now();
+        use std::time::Duration;
+        let now = anchor();
         let ack = Some((now + Duration::from_secs(10), Reason::HeartbeatAck));
         let next = Some((now + Duration::from_secs(30), Reason::Heartbeat));
         assert_eq!(earliest([next, None, ack]), ack);
@@ -280,8 +280,8 @@ mod tests {
     #[test]
     fn timers_are_popped_when_due() {
         use crate::timer::{Reason, Timers};
-        use std::time::{Duration, Instant};
-        let (now, second) = (Instant::now(), Duration::from_secs(1));
+        use std::time::Duration;
+        let (now, second) = (anchor(), Duration::from_secs(1));
         let mut timers = Timers::new();
         timers.set("slow", Some((now + 2 * second, Reason::Transport)));
         timers.set("quick", Some((now + second, Reason::Request)));

@@ -38,7 +38,7 @@ fn datagrams_that_overtake_the_end_of_the_handshake_are_received() {
 
 #[test]
 fn unread_empty_datagrams_are_limited() {
-    let small = Transport { datagram_receive_buffer: 6_400, ..Transport::default() };
+    let small = Transport::default().datagram_receive_buffer(6_400);
     let mut pair =
         Pair::with(1, Conditions::default(), |agent| agent.transport(small), |connector| connector);
     let (dialled, accepted) = pair.connect();
@@ -54,7 +54,7 @@ fn unread_empty_datagrams_are_limited() {
 
 #[test]
 fn a_leap_of_the_clock_longer_than_any_probe_timeout_is_survived() {
-    let patient = Transport { idle_timeout: Duration::from_secs(86_400), ..Transport::default() };
+    let patient = Transport::default().idle_timeout(Duration::from_secs(86_400));
     let other = patient.clone();
     let mut pair = Pair::with(
         1,
@@ -87,7 +87,7 @@ fn a_handshake_that_goes_silent_is_reported_as_rejected() {
 
 #[test]
 fn peers_being_dialled_count_against_the_limit_of_those_accepted() {
-    let limits = Limits { peers: 1, ..Limits::default() };
+    let limits = Limits::default().peers(1);
     let mut pair =
         Pair::with(1, Conditions::default(), |agent| agent, |connector| connector.limits(limits));
     let (connector, agent) = (pair.connector, pair.agent);

@@ -472,7 +472,7 @@ fn settled(pair: &mut Pair) {
 }
 
 fn few_streams() -> Transport {
-    Transport { max_streams: 4, ..Transport::default() }
+    Transport::default().max_streams(4)
 }
 
 fn set_cut(pair: &mut Pair, is_cut: bool) {

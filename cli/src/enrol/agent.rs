@@ -47,7 +47,7 @@ pub(crate) async fn redeem(
     let tls = Tls::new(identity, Trust::pinned(invite.ca));
     let core = Config::builder(tls)
         .device_id("agent")
-        .transport(Transport { connect_timeout: CONNECT_TIMEOUT, ..Transport::default() })
+        .transport(Transport::default().connect_timeout(CONNECT_TIMEOUT))
         .retry(Policy::interactive())
         .build()
         .map_err(|error| ExitError::new(Exit::Degraded, error.to_string()))?;

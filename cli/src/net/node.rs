@@ -190,7 +190,7 @@ pub(crate) fn local_for(remote: SocketAddr) -> SocketAddr {
 /// Returns the transport's defaults with room for as many streams as connections may be forwarded.
 pub(crate) fn transport(limits: ForwardLimits) -> Transport {
     let max_streams = u32::try_from(limits.connections).unwrap_or(u32::MAX).clamp(2, 1 << 20);
-    Transport { max_streams, ..Transport::default() }
+    Transport::default().max_streams(max_streams)
 }
 
 /// Finishes a node's configuration.

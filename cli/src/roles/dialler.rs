@@ -1,7 +1,7 @@
 //! The connector that a dialling role names, and the settings to dial it with: the same for the
 //! agent and for the commands that connect once. It never dials.
 
-use adit_tokio::core::config::{Config, Transport};
+use adit_tokio::core::config::Config;
 use adit_tokio::core::path;
 use adit_tokio::core::retry::Policy;
 
@@ -47,7 +47,7 @@ pub(crate) fn core(
     heartbeat: HeartbeatConfig,
 ) -> Result<(Dialer, CredentialWatcher), ExitError> {
     let (watcher, Credentials { tls, relay_identity }) = CredentialWatcher::start(source)?;
-    let transport = Transport { connect_timeout: node::CONNECT_TIMEOUT, ..node::transport(limits) };
+    let transport = node::transport(limits).connect_timeout(node::CONNECT_TIMEOUT);
     // When the attempts have failed, the names are resolved again and all addresses are tried.
     let builder = Config::builder(tls)
         .device_id("agent")

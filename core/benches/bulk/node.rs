@@ -35,13 +35,11 @@ impl Side {
     fn new(port: u16, name: &str, listening: bool, config: &bare::Config) -> Result<Self> {
         let issued = Pki::new().issue(name, Role::Connector);
         let tls = Tls::new(issued.identity(), Pki::new().trust());
-        let transport = Transport {
-            stream_window: config.stream_window,
-            connection_window: config.window,
-            send_window: config.window,
-            max_udp_payload: config.mtu,
-            ..Transport::default()
-        };
+        let transport = Transport::default()
+            .stream_window(config.stream_window)
+            .connection_window(config.window)
+            .send_window(config.window)
+            .max_udp_payload(config.mtu);
         let built = Config::builder(tls).transport(transport).listening(listening).build()?;
         let start = Start { seed: [port.to_be_bytes()[1]; 32], now: bare::now(), unix: EPOCH };
         let mut node = Node::new(built, start)?;

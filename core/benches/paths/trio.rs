@@ -113,20 +113,14 @@ impl Side {
 impl Trio {
     /// Joined, connected, and on the path that is wanted.
     pub(crate) fn new(kind: PathKind, mtu: u16) -> Result<Self> {
-        let transport = Transport {
-            stream_window: 2 << 20,
-            connection_window: 8 << 20,
-            send_window: 8 << 20,
-            max_udp_payload: mtu,
-            ..Transport::default()
-        };
+        let transport = Transport::default()
+            .stream_window(2 << 20)
+            .connection_window(8 << 20)
+            .send_window(8 << 20)
+            .max_udp_payload(mtu);
         let relay = Pki::new().issue("relay", Role::Connector);
         let key = KeyDigest::of_certificate(&relay.chain()[0]).ok_or("no certificate")?;
-        let free = relay::RelayConfig {
-            bytes_per_second: 1 << 40,
-            bytes_at_once: 1 << 30,
-            ..Default::default()
-        };
+        let free = relay::RelayConfig::default().bytes_per_second(1 << 40).bytes_at_once(1 << 30);
         let tls = Tls::new(relay.identity(), Trust::anyone());
         let config = Config::builder(tls).relay(free).transport(transport.clone()).build()?;
         let third = Side::new(RELAY, config, mtu)?;

@@ -10,13 +10,20 @@ use rustls::ServerConfig;
 
 use super::address::tcp_client_address;
 use super::streams::ByteStreamId;
+use crate::config::setters;
 
 /// How long no connection is accepted after one could not be: when the system has no more
 /// descriptors, some come free meanwhile.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// What a relay allows to clients on TCP.
+///
+/// ```
+/// use adit_core::fallback::ListenerLimits;
+/// assert_eq!(ListenerLimits::default().streams(10).streams, 10);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ListenerLimits {
     /// Streams in all. Default 16,384: more than the idle clients that a relay is measured with.
     pub streams: usize,
@@ -36,6 +43,15 @@ pub struct ListenerLimits {
     /// 256 KiB: 100 ms of 20 Mbit/s.
     pub queue: usize,
 }
+
+setters!(ListenerLimits {
+    streams: usize,
+    per_source: usize,
+    opening: usize,
+    open_within: Duration,
+    idle: Duration,
+    queue: usize,
+});
 
 impl Default for ListenerLimits {
     fn default() -> Self {

@@ -494,8 +494,8 @@ fn run_until_dead(heartbeat: &mut HeartbeatMonitor) -> Option<(Instant, DeathCau
 #[test]
 fn a_heartbeat_and_its_answer() {
     use crate::heartbeat::{HeartbeatAction, HeartbeatConfig, HeartbeatMonitor};
-    use std::time::{Duration, Instant};
-    let now = Instant::now();
+    use std::time::Duration;
+    let now = anchor();
     let mut heartbeat = HeartbeatMonitor::new(HeartbeatConfig::default());
     heartbeat.start(now);
     assert_eq!(heartbeat.poll(now), Some(HeartbeatAction::Send { sequence: 1 }));

@@ -234,8 +234,8 @@ fn describe(state: &State) -> String {
 #[test]
 fn a_view_serialises_with_its_age() -> Result<(), Refused> {
     use crate::lifecycle::Lifecycle;
-    use std::time::{Duration, Instant};
-    let now = Instant::now();
+    use std::time::Duration;
+    let now = anchor();
     let mut lifecycle = Lifecycle::new();
     lifecycle.connect(now)?;
     let view = lifecycle.state().view(now + Duration::from_secs(2));
@@ -246,8 +246,7 @@ fn a_view_serialises_with_its_age() -> Result<(), Refused> {
 #[test]
 fn a_peer_that_connects() -> Result<(), Refused> {
     use crate::lifecycle::{Lifecycle, LifecycleEvent, StateKind};
-    use std::time::Instant;
-    let now = Instant::now();
+    let now = anchor();
     let mut lifecycle = Lifecycle::new();
     assert_eq!(lifecycle.connected(now).unwrap_err().event, LifecycleEvent::Connected);
     lifecycle.connect(now)?;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::config::ConfigError;
+use crate::config::{ConfigError, setters};
 use crate::message::{MAX_DISCOVERY, REFRESH_MS};
 use crate::tls::KeyDigest;
 use crate::token_bucket::Rate;
@@ -17,7 +17,14 @@ pub(super) const REFRESHES_UNTIL_EXPIRY: u32 = 3;
 pub const MAX_OFFERS: usize = 64;
 
 /// The limits of a relay for its clients, and how long a client may be silent.
+///
+/// ```
+/// use adit_core::relay::RelayConfig;
+/// let small = RelayConfig::default().clients(100).guests(0);
+/// assert_eq!((small.clients, small.check()), (100, Ok(())));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RelayConfig {
     /// The meshes with access to the relay, each by the key of its CA; `None` admits any, since a
     /// relay reads no payload and grants only the forwarding of packets. Guests come with a mesh:
@@ -56,9 +63,9 @@ pub struct RelayConfig {
     pub bytes_per_second: u64,
     /// Burst of bytes that one client may have forwarded: 2 MiB, a window of 100 ms at 160 Mbit/s.
     pub bytes_at_once: u64,
-    /// Bytes that may wait for one client, each packet with 64 more: 512 KiB, 40 ms at 100 Mbit/s.
+    /// Bytes that may wait for one client, each packet with 64 more: 1 MiB, 80 ms at 100 Mbit/s.
     pub queue_bytes: usize,
-    /// Bytes of one sender that may wait for one client: 256 KiB, so that a second sender finds
+    /// Bytes of one sender that may wait for one client: 512 KiB, so that a second sender finds
     /// room.
     pub queue_bytes_of_a_source: usize,
     /// Bytes that may wait for all clients: 64 MiB, for a whole network that is silent.
@@ -70,6 +77,28 @@ pub struct RelayConfig {
     /// to start again.
     pub come_back_after: Duration,
 }
+
+setters!(RelayConfig {
+    meshes: Option<BTreeSet<KeyDigest>>,
+    discovery: Vec<SocketAddr>,
+    clients: usize,
+    guests: usize,
+    entries: usize,
+    channels: usize,
+    channels_of_a_connector: usize,
+    channels_of_a_pair: usize,
+    connects_per_second: u32,
+    connects_at_once: u32,
+    incoming_per_second: u32,
+    incoming_at_once: u32,
+    bytes_per_second: u64,
+    bytes_at_once: u64,
+    queue_bytes: usize,
+    queue_bytes_of_a_source: usize,
+    queue_bytes_in_all: usize,
+    refresh: Duration,
+    come_back_after: Duration,
+});
 
 impl Default for RelayConfig {
     fn default() -> Self {

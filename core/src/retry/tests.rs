@@ -505,8 +505,7 @@ fn a_reset_is_repaired_and_a_bad_certificate_is_not() {
     use crate::error::{Code, Failure};
     use crate::retry::{Attempt, Policy, Retry, RetryDecision};
     use crate::rng::Rng;
-    use std::time::Instant;
-    let now = Instant::now();
+    let now = anchor();
     let mut retry = Retry::new(Policy::interactive(), Rng::new([0; 32], "retry"));
     retry.on_up(now);
     let RetryDecision::Wait { attempt: 1, until } =

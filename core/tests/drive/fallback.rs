@@ -83,7 +83,7 @@ fn while_udp_is_open_nothing_is_connected() {
 
 #[test]
 fn half_open_connections_leave_room_for_an_honest_client() {
-    let limits = ListenerLimits { per_source: 10_000, opening: 64, ..ListenerLimits::default() };
+    let limits = ListenerLimits::default().per_source(10_000).opening(64);
     let mut world = World::new(Udp::BLOCKED, limits);
     let strangers: Vec<End> = (0..3_000_u32).map(|n| stranger(&world.lan, n)).collect();
     let peer = world.peer.clone();
@@ -173,13 +173,7 @@ fn play(seed: u64) -> [u64; 6] {
     bytes[..8].copy_from_slice(&seed.to_be_bytes());
     let mut rng = Rng::new(bytes, "weather");
     let queue = if rng.unit() < 0.5 { 8 * 1024 } else { 256 * 1024 };
-    let limits = ListenerLimits {
-        streams: 24,
-        per_source: 6,
-        opening: 8,
-        queue,
-        ..ListenerLimits::default()
-    };
+    let limits = ListenerLimits::default().streams(24).per_source(6).opening(8).queue(queue);
     let mut world = World::new(udp(&mut rng), limits);
     let exchanges = Rc::new(Cell::new(0));
     let traffic = traffic(world.peer.clone(), world.lan.clone(), exchanges.clone());

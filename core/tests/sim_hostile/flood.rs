@@ -113,8 +113,7 @@ fn a_hundred_thousand_forged_first_packets_a_minute_cost_an_honest_peer_one_roun
 
 #[test]
 fn forged_handshakes_occupy_no_peers_place() {
-    let mut scene =
-        Scene::with(25, |builder| builder.limits(Limits { peers: 3, ..Limits::default() }));
+    let mut scene = Scene::with(25, |builder| builder.limits(Limits::default().peers(3)));
     let mut forger = Forger::new(&mut scene);
     forger.run(&mut scene, MILLISECOND, SECOND / 5);
     assert!(scene.world.node(scene.victim).snapshot().handshakes.under_way > 100);
@@ -125,12 +124,12 @@ fn forged_handshakes_occupy_no_peers_place() {
 #[test]
 fn a_source_that_stalls_its_handshakes_has_its_share_and_another_gets_in() {
     let mut scene = Scene::with(26, |builder| {
-        builder.limits(Limits {
-            handshakes_before_retry: 0,
-            handshakes_per_source: 5,
-            handshake_timeout: 60 * SECOND,
-            ..Limits::default()
-        })
+        builder.limits(
+            Limits::default()
+                .handshakes_before_retry(0)
+                .handshakes_per_source(5)
+                .handshake_timeout(60 * SECOND),
+        )
     });
     for port in 1..=10 {
         stall(&mut scene, SocketAddr::from(([10, 4, 0, 1], port)));
@@ -148,11 +147,7 @@ fn a_source_that_stalls_its_handshakes_has_its_share_and_another_gets_in() {
 #[test]
 fn a_source_that_begins_too_many_handshakes_a_second_waits_and_another_does_not() {
     let mut scene = Scene::with(27, |builder| {
-        builder.limits(Limits {
-            handshakes_before_retry: 0,
-            handshakes_per_second: 1,
-            ..Limits::default()
-        })
+        builder.limits(Limits::default().handshakes_before_retry(0).handshakes_per_second(1))
     });
     for port in 1..=4 {
         stall(&mut scene, SocketAddr::from(([10, 4, 0, 1], port)));
@@ -207,9 +202,8 @@ fn bytes_without_end_before_anybody_is_known_are_cut_at_their_limit() {
 
 #[test]
 fn answers_to_strangers_and_packets_to_peers_take_turns() {
-    let mut scene = Scene::with(30, |builder| {
-        builder.limits(Limits { handshakes_before_retry: 0, ..Limits::default() })
-    });
+    let mut scene =
+        Scene::with(30, |builder| builder.limits(Limits::default().handshakes_before_retry(0)));
     let mut forger = Forger::new(&mut scene);
     scene.run(SECOND);
     let peer = scene.peer().unwrap().remote;

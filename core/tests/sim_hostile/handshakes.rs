@@ -32,9 +32,8 @@ fn no_certificate_that_is_wrong_gets_in_however_often_it_tries() {
 
 #[test]
 fn abandoned_handshakes_are_freed_and_block_no_other_peer() {
-    let mut scene = Scene::with(22, |builder| {
-        builder.limits(Limits { handshakes_before_retry: 20, ..Limits::default() })
-    });
+    let mut scene =
+        Scene::with(22, |builder| builder.limits(Limits::default().handshakes_before_retry(20)));
     let agent = Pki::new().issue("agent", Role::Agent);
     for _ in 0..300 {
         let host = scene.add_host();

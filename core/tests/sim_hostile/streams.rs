@@ -116,8 +116,7 @@ fn a_request_is_taken_after_four_bodies_were_broken_off() {
 
 #[test]
 fn a_hundred_thousand_streams_that_misbehave_leave_no_window_and_no_entry_behind() {
-    let transport =
-        Transport { stream_window: 100_000, connection_window: 2_000_000, ..Transport::default() };
+    let transport = Transport::default().stream_window(100_000).connection_window(2_000_000);
     let mut scene = Scene::with(15, |builder| builder.transport(transport));
     scene.control();
     let mut rng = Rng::new([15; 32], "misbehaviour");

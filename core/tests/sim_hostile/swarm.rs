@@ -140,19 +140,15 @@ impl Swarm {
         let provider = world.crypto(relay).provider();
         let tls = Tls::with_provider(issued.identity(), Trust::anyone(), provider);
         // The limits on the number of clients are not tested here.
-        let limits = Limits {
-            handshakes_per_source: 1_000,
-            handshakes_per_second: 65_536,
-            handshakes_before_retry: 500,
-            ..Limits::default()
-        };
-        let allowed = relay::RelayConfig {
-            channels_of_a_connector: 8_192,
-            incoming_per_second: 65_536,
-            incoming_at_once: 65_536,
-            refresh: Duration::from_secs(3_600),
-            ..relay::RelayConfig::default()
-        };
+        let limits = Limits::default()
+            .handshakes_per_source(1_000)
+            .handshakes_per_second(65_536)
+            .handshakes_before_retry(500);
+        let allowed = relay::RelayConfig::default()
+            .channels_of_a_connector(8_192)
+            .incoming_per_second(65_536)
+            .incoming_at_once(65_536)
+            .refresh(Duration::from_secs(3_600));
         let config = Config::builder(tls).relay(allowed).limits(limits).build().unwrap();
         world.start(relay, config, 1);
         let issued = Pki::new().issue("swarm", Role::Agent);

@@ -181,10 +181,8 @@ fn hurried(tls: Tls, listening: bool) -> anyhow::Result<Config> {
         .max(Duration::from_millis(500))
         .build()?;
     let retry = retry::Policy::builder().backoff(backoff).build()?;
-    let transport = adit_tokio::core::config::Transport {
-        connect_timeout: Duration::from_secs(1),
-        ..Default::default()
-    };
+    let transport =
+        adit_tokio::core::config::Transport::default().connect_timeout(Duration::from_secs(1));
     Ok(Config::builder(tls)
         .device_id("demo")
         .listening(listening)

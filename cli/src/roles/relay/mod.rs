@@ -164,14 +164,13 @@ async fn settings(plan: &RelayPlan, port: u16, second: u16) -> relay::RelayConfi
     let bytes_per_second = plan
         .mbits_per_client
         .map_or(usual.bytes_per_second, |mbits| u64::from(mbits.get()) * BYTES_PER_MBIT);
-    relay::RelayConfig {
-        meshes: (!plan.meshes.is_empty()).then(|| plan.meshes.clone()),
-        discovery,
-        // At least the burst time of the default: a burst depends on a window, not on a rate.
-        bytes_at_once: usual.bytes_at_once.max(bytes_per_second / AT_ONCE),
-        bytes_per_second,
-        ..usual
-    }
+    // At least the burst time of the default: a burst depends on a window, not on a rate.
+    let at_once = usual.bytes_at_once.max(bytes_per_second / AT_ONCE);
+    usual
+        .meshes((!plan.meshes.is_empty()).then(|| plan.meshes.clone()))
+        .discovery(discovery)
+        .bytes_at_once(at_once)
+        .bytes_per_second(bytes_per_second)
 }
 
 /// Returns the addresses of the relay: what it advertises or, without that, its own.
