@@ -18,8 +18,8 @@ pub const LEAP: Duration = Duration::from_secs(1);
 /// that is always late would otherwise never notice a dead peer.
 pub const MAX_GRACES: u32 = 3;
 
-/// The least time between a heartbeat and a probe requested by [`HeartbeatMonitor::on_resume`], unless the
-/// interval is shorter: a host that wakes ten times a second sends one, not ten.
+/// The least time between a heartbeat and a probe requested by [`HeartbeatMonitor::on_resume`],
+/// unless the interval is shorter: a host that wakes ten times a second sends one, not ten.
 pub const PROBE_SPACING: Duration = Duration::from_secs(1);
 
 /// The longest time that can be configured.

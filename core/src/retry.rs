@@ -227,7 +227,8 @@ enum RetryPhase {
 /// let now = Instant::now();
 /// let mut retry = Retry::new(Policy::interactive(), Rng::new([0; 32], "retry"));
 /// retry.on_up(now);
-/// let RetryDecision::Wait { attempt: 1, until } = retry.on_down(&Failure::new(Code::Reset, ""), now)
+/// let reset = Failure::new(Code::Reset, "");
+/// let RetryDecision::Wait { attempt: 1, until } = retry.on_down(&reset, now)
 /// else { panic!("a reset is repaired") };
 /// assert_eq!(retry.poll(now), None);
 /// assert_eq!(retry.poll(until), Some(Attempt { number: 1 }));

@@ -1,9 +1,9 @@
 //! What carries the datagrams to one relay: UDP, or TCP while UDP is blocked.
 //!
-//! It decides when UDP is suspected, when a TCP stream is opened and closed, and which of the two the
-//! next datagram takes. It never sends, never opens, and never looks into a datagram: the connection
-//! above it sees one address and lives through every change, as it does through a change of network
-//! (RFC 9000 §9).
+//! It decides when UDP is suspected, when a TCP stream is opened and closed, and which of the two
+//! the next datagram takes. It never sends, never opens, and never looks into a datagram: the
+//! connection above it sees one address and lives through every change, as it does through a change
+//! of network (RFC 9000 §9).
 //!
 //! ```text
 //!            silence, or refused               failed
@@ -108,7 +108,8 @@ pub(super) enum Heard {
 /// What is to be done with the TCP stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SwitchAction {
-    /// Open one; report [`TransportSwitch::handle_up`] or [`TransportSwitch::handle_down`] in the end.
+    /// Open one; report [`TransportSwitch::handle_up`] or [`TransportSwitch::handle_down`] in the
+    /// end.
     Open,
     /// Close it, or stop opening it; nothing is reported of it any more.
     Close,
@@ -189,8 +190,8 @@ impl TransportSwitch {
         }
     }
 
-    /// A datagram was sent by what [`TransportSwitch::is_by_tcp`] said. Says whether a [`Trial`](super::Trial) is to be sent
-    /// along by UDP.
+    /// Handles a datagram that was sent by what [`TransportSwitch::is_by_tcp`] returned. Returns true
+    /// if a [`Trial`](super::Trial) is to be sent along by UDP.
     pub(super) fn handle_sent(&mut self, now: Instant) -> bool {
         if self.state == FallbackState::Udp
             && self.sent.is_some_and(|at| is_over(at, IDLE_TIMEOUT, now))

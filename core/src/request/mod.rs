@@ -1,8 +1,8 @@
 //! Requests and responses: opaque bytes, one stream each.
 //!
-//! [`queue`] orders the waiting requests. `SentRequest` and `ReceivedRequest` are the two ends of one
-//! exchange: they turn bodies into frames and frames into bodies. They have no stream and no clock;
-//! the node moves the bytes and keeps the deadlines.
+//! [`queue`] orders the waiting requests. `SentRequest` and `ReceivedRequest` are the two ends of
+//! one exchange: they turn bodies into frames and frames into bodies. They have no stream and no
+//! clock; the node moves the bytes and keeps the deadlines.
 
 pub mod queue;
 

@@ -233,7 +233,8 @@ impl<T> PriorityQueue<T> {
         Ok(Accepted { slot, pressure: self.pressure() })
     }
 
-    /// Removes the item that is next. Deadlines are not checked: call [`PriorityQueue::expire`] first.
+    /// Removes the item that is next. Deadlines are not checked: call [`PriorityQueue::expire`]
+    /// first.
     pub fn pop(&mut self) -> Option<Popped<T>> {
         let turn = self.turn()?;
         let slot = *self.class(turn).waiting.first()?;
