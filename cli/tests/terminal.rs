@@ -1,5 +1,5 @@
-//! What the program does to a terminal: the alternate screen of `adit status --watch`, and colours. The
-//! terminal is a pseudo-terminal, whose other end the test reads.
+//! What the program does to a terminal: the alternate screen of `adit status --watch`, and colours.
+//! The terminal is a pseudo-terminal, whose other end the test reads.
 
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a failure here is a failure of the test")]

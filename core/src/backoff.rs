@@ -179,8 +179,8 @@ impl Backoff {
         self.base(attempt).mul_f64(1.0 + stray)
     }
 
-    /// Returns a delay of at least `requested`, increased by up to the jitter: for a time that a peer
-    /// named to many clients together. `requested` counts as [`LONGEST`] at most.
+    /// Returns a delay of at least `requested`, increased by up to the jitter: for a time that a
+    /// peer named to many clients together. `requested` counts as [`LONGEST`] at most.
     pub(crate) fn at_least(&mut self, requested: Duration) -> Duration {
         let stray = self.config.jitter * self.rng.unit();
         let requested = requested.min(LONGEST);

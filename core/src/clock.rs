@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 /// Both times of a node.
 #[derive(Debug)]
-pub struct NodeClock {
+pub struct ClampedClock {
     now: Instant,
     wall: WallClock,
     wall_from: (Instant, Duration),
@@ -32,7 +32,7 @@ impl WallClock {
     }
 }
 
-impl NodeClock {
+impl ClampedClock {
     pub(crate) fn new(now: Instant, unix: Duration) -> Self {
         let wall = WallClock::default();
         wall.set(unix);

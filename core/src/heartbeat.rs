@@ -18,8 +18,8 @@ pub(crate) const LEAP: Duration = Duration::from_secs(1);
 /// that is always late would otherwise never notice a dead peer.
 pub(crate) const MAX_GRACES: u32 = 3;
 
-/// The least time between a heartbeat and a probe requested by [`HeartbeatMonitor::on_resume`], unless the
-/// interval is shorter: a host that wakes ten times a second sends one, not ten.
+/// The least time between a heartbeat and a probe requested by [`HeartbeatMonitor::on_resume`],
+/// unless the interval is shorter: a host that wakes ten times a second sends one, not ten.
 pub(crate) const PROBE_SPACING: Duration = Duration::from_secs(1);
 
 /// The longest time that can be configured.
@@ -342,8 +342,8 @@ impl HeartbeatMonitor {
         }
     }
 
-    /// Handles a change of the network, or a wake-up of the host. Sends a heartbeat before any verdict,
-    /// and allows the peer the full time to answer it. Happens at most once every
+    /// Handles a change of the network, or a wake-up of the host. Sends a heartbeat before any
+    /// verdict, and allows the peer the full time to answer it. Happens at most once every
     /// [`PROBE_SPACING`], and [`MAX_GRACES`] times without a sign of the peer.
     pub(crate) fn on_resume(&mut self, now: Instant) {
         let spacing = PROBE_SPACING.min(self.config.interval);

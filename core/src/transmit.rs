@@ -49,8 +49,8 @@ impl NextHop {
     }
 }
 
-/// The first 32 bits of addresses that name an end-to-end connection within a node: of the range for
-/// local use (RFC 4193), and never on any wire.
+/// The first 32 bits of addresses that name an end-to-end connection within a node: of the range
+/// for local use (RFC 4193), and never on any wire.
 const VIRTUAL: [u16; 2] = [0xfd15, 0x070b];
 
 /// Returns the address by which the transport knows an end-to-end connection. Each is in a separate

@@ -1,5 +1,5 @@
-//! How text for people fits its terminal: lines are wrapped, and tables drop columns or stack their rows.
-//! It decides where a line breaks, and never what it contains.
+//! How text for people fits its terminal: lines are wrapped, and tables drop columns or stack their
+//! rows. It decides where a line breaks, and never what it contains.
 
 use console::{Alignment, Term, measure_text_width, pad_str};
 
@@ -21,8 +21,8 @@ pub(crate) fn width() -> usize {
     size.map_or(WIDTH, |(_, columns)| usize::from(columns)).max(MIN_WIDTH)
 }
 
-/// Returns the text with every line at most `width` columns wide. A line breaks at spaces; a word that
-/// is wider than a line is cut.
+/// Returns the text with every line at most `width` columns wide. A line breaks at spaces; a word
+/// that is wider than a line is cut.
 pub(crate) fn wrap(text: &str, width: usize) -> String {
     let mut out = String::with_capacity(text.len());
     for (number, line) in text.lines().enumerate() {
@@ -109,7 +109,8 @@ pub(crate) struct Table<const COLUMNS: usize> {
 }
 
 impl<const COLUMNS: usize> Table<COLUMNS> {
-    /// Returns a table with a header. Columns are left out in the order of `droppable` until it fits.
+    /// Returns a table with a header. Columns are left out in the order of `droppable` until it
+    /// fits.
     pub(crate) const fn with_header(
         header: [&'static str; COLUMNS],
         rows: Vec<[String; COLUMNS]>,
@@ -123,8 +124,8 @@ impl<const COLUMNS: usize> Table<COLUMNS> {
         Self { header: None, rows, droppable: &[] }
     }
 
-    /// Returns its lines, each at most `width` columns wide and `indent` deep. Where no columns can be
-    /// left out any more, each row is a stack of lines.
+    /// Returns its lines, each at most `width` columns wide and `indent` deep. Where no columns can
+    /// be left out any more, each row is a stack of lines.
     pub(crate) fn lines(&self, indent: usize, width: usize) -> Vec<String> {
         let widths: [usize; COLUMNS] = std::array::from_fn(|column| self.width_of(column));
         let mut shown: Vec<_> = (0..COLUMNS).collect();

@@ -1,5 +1,5 @@
-//! The terminal as something that is drawn on: its alternate screen, and whether colours are wanted.
-//! It decides nothing about what is shown.
+//! The terminal as something that is drawn on: its alternate screen, and whether colours are
+//! wanted. It decides nothing about what is shown.
 
 use std::ffi::OsStr;
 use std::io::{self, IsTerminal, Write};

@@ -14,7 +14,7 @@ use crate::address::HostPort;
 use crate::base::exit::{Exit, ExitError};
 use crate::base::system::unix_now;
 use crate::base::{duration, output, units};
-use crate::config::{ForwardLimits, HeartbeatConfig};
+use crate::config::{ForwardLimits, HeartbeatSettings};
 use crate::homedir::Home;
 use crate::identity::invite::Invite;
 use crate::identity::member::Membership;
@@ -116,7 +116,7 @@ pub(crate) async fn run(arguments: ConnectArgs, home: &Home) -> Result<(), ExitE
         ports: vec![(listener, known.service)],
         paths: path::PathConfig::default(),
         limits: ForwardLimits::default(),
-        heartbeat: HeartbeatConfig::default(),
+        heartbeat: HeartbeatSettings::default(),
         give_up_after: arguments.give_up_after,
         port_mapping: !arguments.no_port_mapping,
     };

@@ -12,7 +12,7 @@ use super::parse;
 use crate::address::{Backend, HostPort, RelayAddress};
 use crate::base::exit::ExitError;
 use crate::base::{duration, output};
-use crate::config::{ForwardLimits, HeartbeatConfig, MAX_RELAYS, ServiceConfig};
+use crate::config::{ForwardLimits, HeartbeatSettings, MAX_RELAYS, ServiceConfig};
 use crate::homedir::Home;
 use crate::identity::mesh::Mesh;
 use crate::identity::source::CredentialSource;
@@ -49,8 +49,8 @@ pub(crate) struct ExposeArgs {
     #[arg(long, value_name = "HOST", value_parser = parse::advertised)]
     pub(crate) advertise: Vec<HostPort>,
 
-    /// A relay for devices that cannot reach this machine directly, as adit relay printed it; may be
-    /// repeated, and is saved
+    /// A relay for devices that cannot reach this machine directly, as adit relay printed it; may
+    /// be repeated, and is saved
     #[arg(long, value_name = "RELAY")]
     pub(crate) relay: Vec<RelayAddress>,
 
@@ -98,7 +98,7 @@ pub(crate) async fn run(arguments: ExposeArgs, home: &Home) -> Result<(), ExitEr
         listen: interfaces::dual(arguments.listen),
         services: vec![service],
         limits: ForwardLimits::default(),
-        heartbeat: HeartbeatConfig::default(),
+        heartbeat: HeartbeatSettings::default(),
         advertise: arguments.advertise,
         relays: relays(&mesh, arguments.relay, arguments.no_relay)?,
         paths: path::PathConfig::default(),

@@ -11,7 +11,7 @@ use crate::base::exit::ExitError;
 use crate::base::layout::{self, Table};
 use crate::base::system::unix_now;
 use crate::base::{output, units};
-use crate::config::{ForwardLimits, HeartbeatConfig};
+use crate::config::{ForwardLimits, HeartbeatSettings};
 use crate::homedir::Home;
 use crate::identity::member::Membership;
 use crate::identity::mesh::Mesh;
@@ -87,7 +87,7 @@ pub(crate) async fn run(command: IdCommand, home: &Home) -> Result<(), ExitError
                 source,
                 path::PathConfig::default(),
                 ForwardLimits::default(),
-                HeartbeatConfig::default(),
+                HeartbeatSettings::default(),
             )?;
             let attempt = reach(&known.remote()?, &core, CONNECT_TIMEOUT).await?;
             let renewed = enrol::agent::renew(&attempt.peer, &membership, true).await;
@@ -154,7 +154,8 @@ fn show(home: &Home, json: bool) -> Result<(), ExitError> {
 }
 
 impl IdentityReport {
-    /// Returns it for people, at most `width` columns wide; `now` is in seconds since the Unix epoch.
+    /// Returns it for people, at most `width` columns wide; `now` is in seconds since the Unix
+    /// epoch.
     fn text(&self, now: u64, width: usize) -> String {
         let mut parts = Vec::new();
         if let Some(own) = &self.own {

@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::remote::RemoteKeys;
 use super::{
-    AgentTarget, ForwardLimits, HeartbeatConfig, TlsFiles, check_relays, file, nothing, parse,
+    AgentTarget, ForwardLimits, HeartbeatSettings, TlsFiles, check_relays, file, nothing, parse,
     twice, yes,
 };
 use crate::address::RelayAddress;
@@ -25,7 +25,7 @@ pub(crate) struct AgentConfig {
     pub(crate) port_mapping: bool,
     pub(crate) forwards: Vec<ForwardConfig>,
     pub(crate) limits: ForwardLimits,
-    pub(crate) heartbeat: HeartbeatConfig,
+    pub(crate) heartbeat: HeartbeatSettings,
 }
 
 /// The same as its keys in the file.
@@ -48,7 +48,7 @@ struct AgentKeys {
     #[serde(default)]
     limits: ForwardLimits,
     #[serde(default)]
-    heartbeat: HeartbeatConfig,
+    heartbeat: HeartbeatSettings,
 }
 
 /// One local TCP port and the service behind it.

@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::{
-    ForwardLimits, HeartbeatConfig, ServiceConfig, TlsFiles, check_relays, file, nothing, parse,
+    ForwardLimits, HeartbeatSettings, ServiceConfig, TlsFiles, check_relays, file, nothing, parse,
     twice, yes,
 };
 use crate::address::{HostPort, RelayAddress};
@@ -39,7 +39,7 @@ pub(crate) struct ConnectorConfig {
     #[serde(default)]
     pub(crate) limits: ForwardLimits,
     #[serde(default)]
-    pub(crate) heartbeat: HeartbeatConfig,
+    pub(crate) heartbeat: HeartbeatSettings,
 }
 
 impl ConnectorConfig {

@@ -68,7 +68,7 @@ impl Default for ForwardLimits {
 /// How soon a dead peer is detected.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(crate) struct HeartbeatConfig {
+pub(crate) struct HeartbeatSettings {
     /// Time between heartbeats.
     #[serde(with = "duration")]
     pub(crate) interval: Duration,
@@ -80,7 +80,7 @@ pub(crate) struct HeartbeatConfig {
     pub(crate) dead_after: Duration,
 }
 
-impl Default for HeartbeatConfig {
+impl Default for HeartbeatSettings {
     fn default() -> Self {
         let core = heartbeat::HeartbeatConfig::default();
         Self {

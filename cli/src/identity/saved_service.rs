@@ -172,8 +172,8 @@ impl SavedService {
     }
 }
 
-/// Returns what people call the connector of a service: its host name or, where only addresses are known,
-/// its service.
+/// Returns what people call the connector of a service: its host name or, where only addresses are
+/// known, its service.
 pub(crate) fn title(addresses: &[HostAddress], service: &ServiceName) -> String {
     let host = addresses.iter().find_map(HostAddress::name);
     host.map_or_else(|| format!("the connector of {service}"), str::to_owned)

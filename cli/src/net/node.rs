@@ -20,7 +20,7 @@ use super::port_mapping::{PortMappingState, PortMappingStatus};
 use super::relay_transports::{RelayTransport, RelayTransports};
 use crate::base::exit::{Exit, ExitError};
 use crate::base::task::Background;
-use crate::config::{ForwardLimits, HeartbeatConfig};
+use crate::config::{ForwardLimits, HeartbeatSettings};
 
 /// How long one attempt to reach the connector may take. A handshake is retransmitted after 1 s,
 /// and then after twice the time each (RFC 9002 §6.2.2), so that a connector that has just started
@@ -197,7 +197,7 @@ pub(crate) fn transport(limits: ForwardLimits) -> Transport {
 ///
 /// # Errors
 /// Which setting cannot work.
-pub(crate) fn build(builder: Builder, beat: HeartbeatConfig) -> Result<Config, ExitError> {
+pub(crate) fn build(builder: Builder, beat: HeartbeatSettings) -> Result<Config, ExitError> {
     let wrong = |error: &dyn std::fmt::Display| {
         ExitError::in_file(format!("{error}; correct it or leave it out"))
     };

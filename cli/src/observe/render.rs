@@ -29,11 +29,12 @@ const COLUMNS: [&str; 12] = [
     "CERTIFICATE",
 ];
 
-/// The columns that a narrow terminal does without, the least important one first. `--json` has all.
+/// The columns that a narrow terminal does without, the least important one first. `--json` has
+/// all.
 const DROPPABLE: [usize; 9] = [10, 9, 5, 8, 7, 6, 11, 4, 3];
 
-/// Returns the whole text, at most `width` columns wide and without an end of line at its end; `now` is
-/// since the Unix epoch.
+/// Returns the whole text, at most `width` columns wide and without an end of line at its end;
+/// `now` is since the Unix epoch.
 pub(crate) fn text(
     processes: &[ProcessStatus],
     unanswered: &[String],

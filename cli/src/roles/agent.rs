@@ -16,7 +16,7 @@ use super::shutdown::shut_down;
 use crate::base::exit::ExitError;
 use crate::base::signals;
 use crate::base::task::Background;
-use crate::config::{ForwardLimits, HeartbeatConfig, RemoteConnector};
+use crate::config::{ForwardLimits, HeartbeatSettings, RemoteConnector};
 use crate::control;
 use crate::enrol::renewal;
 use crate::forward::ingress::tcp::{ConnectionLimiter, serve};
@@ -39,7 +39,7 @@ pub(crate) struct AgentPlan {
     /// Local ports, open already, and where they lead.
     pub(crate) ports: Vec<(TcpListener, ServiceName)>,
     pub(crate) limits: ForwardLimits,
-    pub(crate) heartbeat: HeartbeatConfig,
+    pub(crate) heartbeat: HeartbeatSettings,
     pub(crate) give_up_after: Option<Duration>,
     /// True if a gateway is asked to map the socket.
     pub(crate) port_mapping: bool,

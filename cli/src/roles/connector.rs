@@ -20,7 +20,7 @@ use crate::base::signals;
 use crate::base::system::unix_now;
 use crate::base::task::Background;
 use crate::base::units;
-use crate::config::{ForwardLimits, HeartbeatConfig, ServiceConfig};
+use crate::config::{ForwardLimits, HeartbeatSettings, ServiceConfig};
 use crate::control::{self, ControlSocket};
 use crate::forward::egress::Services;
 use crate::homedir::Home;
@@ -50,7 +50,7 @@ pub(crate) struct ConnectorPlan {
     pub(crate) listen: SocketAddr,
     pub(crate) services: Vec<ServiceConfig>,
     pub(crate) limits: ForwardLimits,
-    pub(crate) heartbeat: HeartbeatConfig,
+    pub(crate) heartbeat: HeartbeatSettings,
     /// Addresses at which devices reach it, beside its own.
     pub(crate) advertise: Vec<HostPort>,
     pub(crate) relays: Vec<RelayAddress>,

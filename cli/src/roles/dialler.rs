@@ -6,7 +6,7 @@ use adit_tokio::core::path;
 use adit_tokio::core::retry::Policy;
 
 use crate::base::exit::ExitError;
-use crate::config::{self, AgentTarget, ForwardLimits, HeartbeatConfig, RemoteConnector};
+use crate::config::{self, AgentTarget, ForwardLimits, HeartbeatSettings, RemoteConnector};
 use crate::homedir::Home;
 use crate::identity::credentials::Credentials;
 use crate::identity::saved_service::SavedService;
@@ -44,7 +44,7 @@ pub(crate) fn core(
     source: CredentialSource,
     paths: path::PathConfig,
     limits: ForwardLimits,
-    heartbeat: HeartbeatConfig,
+    heartbeat: HeartbeatSettings,
 ) -> Result<(Dialer, CredentialWatcher), ExitError> {
     let (watcher, Credentials { tls, relay_identity }) = CredentialWatcher::start(source)?;
     let transport = node::transport(limits).connect_timeout(node::CONNECT_TIMEOUT);

@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::dialler;
 use crate::base::exit::{Exit, ExitError};
 use crate::base::units::millis;
-use crate::config::{self, ForwardLimits, HeartbeatConfig, RemoteConnector};
+use crate::config::{self, ForwardLimits, HeartbeatSettings, RemoteConnector};
 use crate::homedir::Home;
 use crate::identity::saved_service::SavedService;
 use crate::identity::source::CredentialSource;
@@ -60,7 +60,7 @@ impl DialSettings {
             source,
             path::PathConfig::default(),
             ForwardLimits::default(),
-            HeartbeatConfig::default(),
+            HeartbeatSettings::default(),
         )?;
         Ok(Self { remote: known.remote()?, dialer })
     }

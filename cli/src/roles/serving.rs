@@ -31,7 +31,8 @@ async fn serve_peer(peer: Peer, services: Arc<Services>, roster: Option<Arc<Rost
     }
 }
 
-/// Returns where a peer is, in words. The address of one behind a relay is of this program's making.
+/// Returns where a peer is, in words. The address of one behind a relay is of this program's
+/// making.
 fn origin(peer: &Peer) -> String {
     match peer.snapshot() {
         Some(snapshot) if snapshot.path.is_some() => " through a relay".to_owned(),

@@ -1,6 +1,6 @@
-//! Moves bytes between the TCP fallback and the adapter's byte streams. It decides how much is moved
-//! in one turn, and which stream is asked: one that woke, or that has something to write. It never
-//! looks into the bytes.
+//! Moves bytes between the TCP fallback and the adapter's byte streams. It decides how much is
+//! moved in one turn, and which stream is asked: one that woke, or that has something to write. It
+//! never looks into the bytes.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -13,8 +13,8 @@ use super::shared::Shared;
 use crate::fallback::{ByteStreamId, StreamAction, StreamOutput};
 use crate::transmit::Datagram;
 
-/// Reads of all streams in one turn: as many bytes as one receive by UDP gives. A stream has one read
-/// and then waits for its next turn.
+/// Reads of all streams in one turn: as many bytes as one receive by UDP gives. A stream has one
+/// read and then waits for its next turn.
 const READS: usize = 32;
 
 /// Bytes of one read: what one TLS record holds (RFC 8446 §5.1).

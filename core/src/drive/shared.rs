@@ -232,7 +232,8 @@ const fn is_lifecycle(event: &Event) -> bool {
 pub(super) struct Shared {
     inner: Mutex<Inner>,
     fallback: Mutex<Fallback>,
-    /// The fallback has a relay or a listener, or had one: most nodes have neither, and pay nothing.
+    /// The fallback has a relay or a listener, or had one: most nodes have neither, and pay
+    /// nothing.
     uses_fallback: AtomicBool,
     pub(super) clock: Arc<dyn Clock>,
     /// The address of the socket, as far as the adapter knows.

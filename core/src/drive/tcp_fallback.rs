@@ -1,5 +1,5 @@
-//! The handle of a node's TCP fallback: which relays take TCP, how each is reached, and which clients
-//! came by it. It decides nothing; the machine is [`fallback`](crate::fallback).
+//! The handle of a node's TCP fallback: which relays take TCP, how each is reached, and which
+//! clients came by it. It decides nothing; the machine is [`fallback`](crate::fallback).
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,8 +10,8 @@ use super::shared::Shared;
 use crate::fallback::{FallbackStatus, FallbackTarget, ListenerLimits, ListenerStats};
 use crate::tls::{Identity, TlsError};
 
-/// The TCP fallback of a driven node; clones name the same one. It works while the driver runs, on an
-/// adapter that has byte streams.
+/// The TCP fallback of a driven node; clones name the same one. It works while the driver runs, on
+/// an adapter that has byte streams.
 #[derive(Clone)]
 pub struct TcpFallback {
     shared: Arc<Shared>,
@@ -28,8 +28,8 @@ impl TcpFallback {
         Self { shared }
     }
 
-    /// Adds a relay that may be reached by TCP, or changes its TCP address, name or key from the next
-    /// stream on.
+    /// Adds a relay that may be reached by TCP, or changes its TCP address, name or key from the
+    /// next stream on.
     pub fn add(&self, target: FallbackTarget) {
         self.shared.fallback().add(target, self.shared.clock.now());
         self.shared.use_fallback();

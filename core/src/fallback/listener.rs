@@ -33,8 +33,8 @@ pub struct ListenerLimits {
     /// Streams whose TLS handshake is under way; the oldest makes room when there are more. Default
     /// 512: an honest handshake takes two round trips.
     pub opening: usize,
-    /// How long a TLS handshake may take, and afterwards the first answer of the node, which answers
-    /// to QUIC alone. Default 10 s, as handshakes of QUIC.
+    /// How long a TLS handshake may take, and afterwards the first answer of the node, which
+    /// answers to QUIC alone. Default 10 s, as handshakes of QUIC.
     pub open_within: Duration,
     /// How long the node may have nothing to send to a client. Default 60 s, when the connection
     /// inside is lost as well; while it lives, there is something every 10 s.
@@ -180,7 +180,8 @@ impl Listener {
         }
     }
 
-    /// Returns the stream of the client at `address`; without one, a batch for it counts as dropped.
+    /// Returns the stream of the client at `address`; without one, a batch for it counts as
+    /// dropped.
     pub(super) fn stream_of(&mut self, address: SocketAddr) -> Option<ByteStreamId> {
         let stream = self.clients.get(&address).map(|client| client.stream);
         self.stats.dropped += u64::from(stream.is_none());
@@ -226,8 +227,8 @@ impl Listener {
             known.streams += 1;
             return known.number;
         }
-        // There are at most as many sources as streams, so that a number is free unless the limit is
-        // beyond them all; two sources then share what the node grants to one.
+        // There are at most as many sources as streams, so that a number is free unless the limit
+        // is beyond them all; two sources then share what the node grants to one.
         for _ in 0..=u16::MAX {
             self.next_source = self.next_source.wrapping_add(1);
             if self.sources.values().all(|it| it.number != self.next_source) {

@@ -1,5 +1,5 @@
-//! The machine: relays that may be reached by TCP, clients that come by TCP, and their byte streams.
-//! It routes values between them and decides nothing itself.
+//! The machine: relays that may be reached by TCP, clients that come by TCP, and their byte
+//! streams. It routes values between them and decides nothing itself.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -22,8 +22,8 @@ use crate::transmit::{Datagram, Route, Transmit};
 
 /// The TCP fallback of one node, beside its UDP socket.
 ///
-/// The caller has three duties. Each UDP datagram passes [`Fallback::handle_datagram`] on its way in,
-/// and [`Fallback::is_by_tcp`] and [`Fallback::handle_sent`] on its way out. Byte streams are
+/// The caller has three duties. Each UDP datagram passes [`Fallback::handle_datagram`] on its way
+/// in, and [`Fallback::is_by_tcp`] and [`Fallback::handle_sent`] on its way out. Byte streams are
 /// connected and closed by [`Fallback::poll_action`], accepted while [`Fallback::is_accepting`],
 /// read into [`Fallback::handle_bytes`] and written from [`Fallback::poll_output`].
 /// [`Fallback::handle_timeout`] is called at [`Fallback::deadline`].

@@ -2,10 +2,10 @@
 //! blocked between the two.
 //!
 //! It is one machine, [`Fallback`], beside the node: bytes of streams in, datagrams out, and the
-//! reverse, with the time as an argument. The node notices nothing: a client's node sees one address
-//! of its relay; the relay's node sees an address that changes, as that of any client that moves
-//! (RFC 9000 §9). The machine never opens a socket and never waits for a stream that does not take
-//! what it should: its queue drops what is oldest, as a router would.
+//! reverse, with the time as an argument. The node notices nothing: a client's node sees one
+//! address of its relay; the relay's node sees an address that changes, as that of any client that
+//! moves (RFC 9000 §9). The machine never opens a socket and never waits for a stream that does not
+//! take what it should: its queue drops what is oldest, as a router would.
 //!
 //! | file | what it decides |
 //! |---|---|

@@ -17,7 +17,8 @@ use crate::rng::Rng;
 use crate::tls::KeyDigest;
 use crate::transmit::{Datagram, Transmit};
 
-/// Bytes that wait for the stream at most: 100 ms of 20 Mbit/s. More would be delay, not throughput.
+/// Bytes that wait for the stream at most: 100 ms of 20 Mbit/s. More would be delay, not
+/// throughput.
 const QUEUE: usize = 256 * 1024;
 
 /// How long opening a stream may take, TLS included.

@@ -1,5 +1,5 @@
-//! One byte stream with its TLS session: bytes in, datagrams out, and the reverse. It decides when the
-//! stream is open and when it is dead; whose datagrams they are is decided elsewhere.
+//! One byte stream with its TLS session: bytes in, datagrams out, and the reverse. It decides when
+//! the stream is open and when it is dead; whose datagrams they are is decided elsewhere.
 //!
 //! ```text
 //!  Connecting ──▶ Handshaking ──▶ Open ──▶ Draining ──▶ Finished
@@ -21,8 +21,8 @@ use crate::datagram_framing::DatagramDecoder;
 /// Plaintext read in one step: the most that one TLS record holds (RFC 8446 §5.1).
 const CHUNK: usize = 16 * 1024;
 
-/// How long a stream may take to take one burst: by then the connection inside has lost all that was
-/// in the queue, and is near its end.
+/// How long a stream may take to take one burst: by then the connection inside has lost all that
+/// was in the queue, and is near its end.
 pub(super) const STANDSTILL: Duration = Duration::from_secs(30);
 
 /// How long the other side may take to close a stream that this side has finished.
@@ -142,8 +142,8 @@ impl Session {
         }
     }
 
-    /// Takes bytes that were read, and appends the datagrams in them to `datagrams`. Returns whether
-    /// the stream has opened by them.
+    /// Takes bytes that were read, and appends the datagrams in them to `datagrams`. Returns
+    /// whether the stream has opened by them.
     pub(super) fn handle_bytes(
         &mut self,
         mut bytes: &[u8],

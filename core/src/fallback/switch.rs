@@ -1,9 +1,9 @@
 //! What carries the datagrams to one relay: UDP, or TCP while UDP is blocked.
 //!
-//! It decides when UDP is suspected, when a TCP stream is opened and closed, and which of the two the
-//! next datagram takes. It never sends, never opens, and never looks into a datagram: the connection
-//! above it sees one address and lives through every change, as it does through a change of network
-//! (RFC 9000 §9).
+//! It decides when UDP is suspected, when a TCP stream is opened and closed, and which of the two
+//! the next datagram takes. It never sends, never opens, and never looks into a datagram: the
+//! connection above it sees one address and lives through every change, as it does through a change
+//! of network (RFC 9000 §9).
 //!
 //! ```text
 //!            silence, or refused               failed
@@ -20,12 +20,12 @@
 //!      └─ (from every state, when nobody sends any more)
 //! ```
 //!
-//! An open stream carries alone. Were datagrams sent by both, the relay would answer to whichever came
-//! first, and where UDP goes there and not back, that would never be heard.
+//! An open stream carries alone. Were datagrams sent by both, the relay would answer to whichever
+//! came first, and where UDP goes there and not back, that would never be heard.
 //!
-//! While TCP carries, only an answered [`Trial`](super::Trial) proves UDP: it shows that both directions work
-//! without moving the connection there. A middlebox that answers trials and swallows the rest costs
-//! [`CONFIRM_TIMEOUT`] at a time, less and less often.
+//! While TCP carries, only an answered [`Trial`](super::Trial) proves UDP: it shows that both
+//! directions work without moving the connection there. A middlebox that answers trials and
+//! swallows the rest costs [`CONFIRM_TIMEOUT`] at a time, less and less often.
 //!
 //! Source: docs/protocol.md, "TCP fallback".
 
@@ -47,8 +47,8 @@ pub(super) const SILENCE: Duration = Duration::from_secs(5);
 /// is mistaken for one is followed by others.
 pub(super) const ACKNOWLEDGING: Duration = Duration::from_millis(250);
 
-/// How long something may be unanswered before what follows is kept for a stream: by then its sender
-/// has used up its window, and what it sends is a probe from time to time (RFC 9002 §6.2).
+/// How long something may be unanswered before what follows is kept for a stream: by then its
+/// sender has used up its window, and what it sends is a probe from time to time (RFC 9002 §6.2).
 pub(super) const SUSPECT_AFTER: Duration = Duration::from_millis(500);
 
 /// How soon UDP has to be heard after it was chosen again.
@@ -63,8 +63,8 @@ pub(super) const OPENED_TIMEOUT: Duration = Duration::from_secs(10);
 /// The least time between two trials before TCP carries: the answer makes the stream needless.
 pub(super) const OPENING_TRIAL_GAP: Duration = Duration::from_secs(1);
 
-/// The least time between two trials while TCP carries: 1,200 bytes per keep-alive of the connection.
-/// It doubles whenever UDP failed within [`STABLE_AFTER`] of being chosen again.
+/// The least time between two trials while TCP carries: 1,200 bytes per keep-alive of the
+/// connection. It doubles whenever UDP failed within [`STABLE_AFTER`] of being chosen again.
 pub(super) const TRIAL_GAP: Duration = Duration::from_secs(10);
 
 /// The longest that [`TRIAL_GAP`] becomes.
@@ -108,7 +108,8 @@ pub(super) enum Heard {
 /// What is to be done with the TCP stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SwitchAction {
-    /// Open one; report [`TransportSwitch::handle_up`] or [`TransportSwitch::handle_down`] in the end.
+    /// Open one; report [`TransportSwitch::handle_up`] or [`TransportSwitch::handle_down`] in the
+    /// end.
     Open,
     /// Close it, or stop opening it; nothing is reported of it any more.
     Close,
@@ -189,8 +190,8 @@ impl TransportSwitch {
         }
     }
 
-    /// A datagram was sent by what [`TransportSwitch::is_by_tcp`] said. Says whether a [`Trial`](super::Trial) is to be sent
-    /// along by UDP.
+    /// Handles a datagram that was sent by what [`TransportSwitch::is_by_tcp`] returned. Returns
+    /// true if a [`Trial`](super::Trial) is to be sent along by UDP.
     pub(super) fn handle_sent(&mut self, now: Instant) -> bool {
         if self.state == FallbackState::Udp
             && self.sent.is_some_and(|at| is_over(at, IDLE_TIMEOUT, now))

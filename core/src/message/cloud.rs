@@ -1,5 +1,5 @@
-//! Messages between a device and an edge that runs a model for it: a query with its answer, whole or
-//! streamed, and the notice that queries may follow soon.
+//! Messages between a device and an edge that runs a model for it: a query with its answer, whole
+//! or streamed, and the notice that queries may follow soon.
 //!
 //! Decides the fields and their ranges. Never decides which model answers, or what it costs.
 

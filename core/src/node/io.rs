@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::shutdown::Shutdown;
-use crate::clock::NodeClock;
+use crate::clock::ClampedClock;
 use crate::config::Config;
 use crate::error::Failure;
 use crate::event::Event;
@@ -55,7 +55,7 @@ pub(super) enum Effect {
 /// The transport, the clock, the configuration, and the queues.
 pub(super) struct Io {
     pub(super) quic: Endpoint,
-    pub(super) clock: NodeClock,
+    pub(super) clock: ClampedClock,
     pub(super) config: Config,
     /// No new peers, streams or requests begin while the node is shutting down.
     pub(super) shutdown: Shutdown,
@@ -65,7 +65,7 @@ pub(super) struct Io {
 }
 
 impl Io {
-    pub(super) const fn new(quic: Endpoint, clock: NodeClock, config: Config, rng: Rng) -> Self {
+    pub(super) const fn new(quic: Endpoint, clock: ClampedClock, config: Config, rng: Rng) -> Self {
         Self {
             quic,
             clock,

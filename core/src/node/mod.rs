@@ -48,7 +48,7 @@ pub use fault_injection::FaultInjector;
 pub use snapshot::{PeerSnapshot, Snapshot};
 pub use streams::{StreamError, StreamRef};
 
-use crate::clock::NodeClock;
+use crate::clock::ClampedClock;
 use crate::config::{Config, Dial};
 use crate::error::{Code, Failure, Misuse};
 use crate::event::Event;
@@ -146,7 +146,7 @@ impl Node {
     /// [`TlsError`] when the identity, the trust or the provider cannot be used.
     pub fn new(config: Config, start: Start) -> Result<Self, TlsError> {
         let mut rng = Rng::new(start.seed, "node");
-        let clock = NodeClock::new(start.now, start.unix);
+        let clock = ClampedClock::new(start.now, start.unix);
         let verifiers = config.tls.verifiers()?;
         let quic = Endpoint::new(&config, &verifiers, clock.wall(), &mut rng)?;
         let discovery = Rng::new(rng.seed(), "discovery");

@@ -1,8 +1,8 @@
-//! Passes each datagram, effect, transport event and message to the owner that it concerns, and each
-//! owner's result to the next.
+//! Passes each datagram, effect, transport event and message to the owner that it concerns, and
+//! each owner's result to the next.
 //!
-//! It decides which owner gets a value and in which order the due work is done. It holds no state, and
-//! decides nothing that depends on time, counts or scores.
+//! It decides which owner gets a value and in which order the due work is done. It holds no state,
+//! and decides nothing that depends on time, counts or scores.
 
 use std::net::SocketAddr;
 use std::time::Instant;

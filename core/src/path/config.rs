@@ -26,8 +26,8 @@ pub struct PathConfig {
 }
 
 impl PathConfig {
-    /// Sets whether direct paths are sought: yes by default. Without them no address of this node is
-    /// sent to the peer, and every packet goes through relays.
+    /// Sets whether direct paths are sought: yes by default. Without them no address of this node
+    /// is sent to the peer, and every packet goes through relays.
     #[must_use]
     pub const fn direct(mut self, direct: bool) -> Self {
         self.direct = direct;
@@ -40,10 +40,11 @@ impl PathConfig {
         self.direct
     }
 
-    /// Sets the least silence after a packet before the path is suspected: 150 ms by default, or one
-    /// and a half round trips and 25 ms where that is more. An answer takes one round trip, and the
-    /// peer may delay its acknowledgement by 25 ms (RFC 9000 §18.2, max_ack_delay). A wrong suspicion
-    /// costs copies alone, and round trips are long just when a queue is full and much is in flight.
+    /// Sets the least silence after a packet before the path is suspected: 150 ms by default, or
+    /// one and a half round trips and 25 ms where that is more. An answer takes one round trip, and
+    /// the peer may delay its acknowledgement by 25 ms (RFC 9000 §18.2, max_ack_delay). A wrong
+    /// suspicion costs copies alone, and round trips are long just when a queue is full and much is
+    /// in flight.
     #[must_use]
     pub const fn suspect_after(mut self, silence: Duration) -> Self {
         self.suspect_after = silence;
@@ -51,8 +52,8 @@ impl PathConfig {
     }
 
     /// Sets the least silence after a packet before the path is left: 500 ms by default, or five
-    /// round trips where that is more. By then three probes went unanswered, and a burst of loss on a
-    /// mobile link is shorter.
+    /// round trips where that is more. By then three probes went unanswered, and a burst of loss on
+    /// a mobile link is shorter.
     #[must_use]
     pub const fn dead_after(mut self, silence: Duration) -> Self {
         self.dead_after = silence;

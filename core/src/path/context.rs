@@ -1,8 +1,8 @@
-//! What every owner in this folder is called with: configuration, role, randomness, and the queue of
-//! effects.
+//! What every owner in this folder is called with: configuration, role, randomness, and the queue
+//! of effects.
 //!
-//! It decides how many effects may wait. It never carries one out: [`Paths::poll`](super::Paths::poll)
-//! hands them to the node.
+//! It decides how many effects may wait. It never carries one out:
+//! [`Paths::poll`](super::Paths::poll) hands them to the node.
 
 use std::collections::VecDeque;
 

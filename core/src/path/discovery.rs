@@ -1,7 +1,8 @@
-//! The addresses of this node's socket: its own, those that relays see, and those that a router maps.
+//! The addresses of this node's socket: its own, those that relays see, and those that a router
+//! maps.
 //!
-//! It decides when a relay is asked, what an answer counts for, and what is offered to peers. It never
-//! sends, and never decides whether an address is used.
+//! It decides when a relay is asked, what an answer counts for, and what is offered to peers. It
+//! never sends, and never decides whether an address is used.
 //!
 //! Source: docs/protocol.md, "Address discovery". It replaces STUN (RFC 8489): the same question,
 //! authenticated with a key that the relay gave over its own connection.
@@ -94,17 +95,18 @@ impl AddressDiscovery {
     }
 
     /// Sets the outside addresses that a gateway maps to the socket; an empty list removes them. A
-    /// gateway is not trusted: an address that cannot be another host's view of this one is left out.
+    /// gateway is not trusted: an address that cannot be another host's view of this one is left
+    /// out.
     pub(crate) fn set_mapped(&mut self, addresses: &[SocketAddr]) {
         let usable = addresses.iter().copied().filter(|&it| is_reachable(it, false));
         self.mapped = usable.take(MAX_MAPPED).collect();
         self.update();
     }
 
-    /// A relay has reported where it sees this node, and where it may be asked. What its addresses saw
-    /// is kept if the report is unchanged; if it sees this node elsewhere, they are asked immediately.
-    /// A connection over TCP reports no address. Returns true if the relay saw this node elsewhere
-    /// before.
+    /// A relay has reported where it sees this node, and where it may be asked. What its addresses
+    /// saw is kept if the report is unchanged; if it sees this node elsewhere, they are asked
+    /// immediately. A connection over TCP reports no address. Returns true if the relay saw this
+    /// node elsewhere before.
     pub(crate) fn on_welcome(
         &mut self,
         relay: PeerId,
@@ -147,8 +149,8 @@ impl AddressDiscovery {
         }
     }
 
-    /// Takes bytes that may be a probe and came from `from`. Returns true if they answered one of ours;
-    /// if not, they may belong elsewhere.
+    /// Takes bytes that may be a probe and came from `from`. Returns true if they answered one of
+    /// ours; if not, they may belong elsewhere.
     pub(crate) fn handle_probe(&mut self, from: SocketAddr, bytes: &[u8], now: Instant) -> bool {
         let Some(session) = Probe::session(bytes) else { return false };
         let Some(relay) = self.relays.values_mut().find(|relay| relay.session == session) else {
@@ -215,7 +217,8 @@ impl AddressDiscovery {
         self.offered.1
     }
 
-    /// Returns the number of changes of [`AddressDiscovery::candidates`] and [`AddressDiscovery::mapping`].
+    /// Returns the number of changes of [`AddressDiscovery::candidates`] and
+    /// [`AddressDiscovery::mapping`].
     #[must_use]
     pub(crate) const fn revision(&self) -> u64 {
         self.revision
@@ -255,8 +258,8 @@ impl AddressDiscovery {
             if !seen.is_empty() {
                 return mapping_of(&seen, &self.own);
             }
-            // What the relay's connection came from can show that there is no NAT, and nothing else:
-            // where it went is not compared with where questions go.
+            // What the relay's connection came from can show that there is no NAT, and nothing
+            // else: where it went is not compared with where questions go.
             let mut observed = self.relays.values().filter_map(|relay| relay.observed);
             let is_own = observed.any(|it| it.is_ipv4() == is_v4 && self.own.contains(&it));
             if is_own { Mapping::None } else { Mapping::Unknown }

@@ -1,7 +1,7 @@
 //! The active path, and whether it still answers.
 //!
-//! It decides when silence becomes suspicion and suspicion a verdict, and how soon after a failure a
-//! direct path may be selected again. It never decides which other path is best, and never sends.
+//! It decides when silence becomes suspicion and suspicion a verdict, and how soon after a failure
+//! a direct path may be selected again. It never decides which other path is best, and never sends.
 //!
 //! ```text
 //!            silence for half      the rest of        the rest of
@@ -21,8 +21,8 @@ use crate::transmit::NextHop;
 
 /// How long a peer may wait with its acknowledgement (RFC 9000 §18.2, max_ack_delay).
 const ACK_DELAY: Duration = Duration::from_millis(25);
-/// How long a path may be silent while nothing but probes is sent: no packet waits for an answer, and
-/// a burst of loss on an idle link is no reason to leave it.
+/// How long a path may be silent while nothing but probes is sent: no packet waits for an answer,
+/// and a burst of loss on an idle link is no reason to leave it.
 pub(super) const IDLE_DEAD: Duration = Duration::from_secs(3);
 /// The least time between two probes of a suspect path: it is also how late a verdict is that waits
 /// for the first packet.
@@ -37,7 +37,8 @@ const HOLD_OFF: [u64; 6] = [0, 5, 10, 20, 40, 60];
 /// Changes of path in any minute that a link which comes and goes can cause.
 #[cfg(test)]
 pub(super) const MAX_SWITCHES: u32 = 12;
-/// A direct path that has held this long has no past: twice the longest time that it can be held off.
+/// A direct path that has held this long has no past: twice the longest time that it can be held
+/// off.
 const FLAPPING_CLEARED_AFTER: Duration = Duration::from_secs(120);
 
 /// Whether the active path answers.
@@ -47,7 +48,8 @@ pub(super) enum Liveness {
     Sound,
     /// A probe went out because a packet was not followed by anything.
     Asked { at: Instant },
-    /// Silence has lasted, or there is another reason for suspicion; packets go to a backup as well.
+    /// Silence has lasted, or there is another reason for suspicion; packets go to a backup as
+    /// well.
     Suspect { at: Instant, is_silent: bool },
 }
 
@@ -161,8 +163,8 @@ impl ActivePath {
         self.suspect_since().is_some()
     }
 
-    /// Returns true if it is suspect because silence has lasted. A suspicion that the peer has raised
-    /// is not sent back to it: two ends would never come to rest.
+    /// Returns true if it is suspect because silence has lasted. A suspicion that the peer has
+    /// raised is not sent back to it: two ends would never come to rest.
     pub(super) const fn has_fallen_silent(&self) -> bool {
         matches!(self.liveness, Liveness::Suspect { is_silent: true, .. })
     }

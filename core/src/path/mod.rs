@@ -1,17 +1,19 @@
-//! The paths between the two ends of one connection: which exist, which one is active, and when to change.
+//! The paths between the two ends of one connection: which exist, which one is active, and when to
+//! change.
 //!
-//! It decides what is probed, what is proven, which path each packet takes, and what is sent again when a
-//! path fails. It never sends, never reads a packet of the connection, and trusts an address only when
-//! the peer has answered there: the connection above sees one address and validates none.
+//! It decides what is probed, what is proven, which path each packet takes, and what is sent again
+//! when a path fails. It never sends, never reads a packet of the connection, and trusts an address
+//! only when the peer has answered there: the connection above sees one address and validates none.
 //!
 //! One `Paths` is one connection. It begins on a relay. Once both ends share keys, they send each
-//! other their addresses (`PathAction::Candidates`), punch at them at the same time, and use what has
-//! answered. `AddressDiscovery` belongs to the socket, and finds out what this end's addresses are.
+//! other their addresses (`PathAction::Candidates`), punch at them at the same time, and use what
+//! has answered. `AddressDiscovery` belongs to the socket, and finds out what this end's addresses
+//! are.
 //!
 //! Source: docs/protocol.md, "Paths". Terms as in RFC 8445, RFC 4787 and RFC 9000.
 //!
-//! `Paths` is a router: each input goes to the owners below, none of which knows another's fields. They
-//! take what they need as arguments, and queue effects in `context`.
+//! `Paths` is a router: each input goes to the owners below, none of which knows another's fields.
+//! They take what they need as arguments, and queue effects in `context`.
 //!
 //! | file | owns and decides |
 //! |---|---|

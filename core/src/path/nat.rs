@@ -20,8 +20,8 @@ impl Mapping {
         }
     }
 
-    /// Returns true if two sockets that are mapped so can meet at the addresses that a relay saw. They
-    /// cannot where both change theirs: each would have to guess the other's port. Filtering
+    /// Returns true if two sockets that are mapped so can meet at the addresses that a relay saw.
+    /// They cannot where both change theirs: each would have to guess the other's port. Filtering
     /// may forbid more, and only trying shows it.
     ///
     /// ```
@@ -41,8 +41,8 @@ impl fmt::Display for Mapping {
     }
 }
 
-/// Returns the mapping that follows from `observed`, each as (observer, address seen), all of one family
-/// and one socket.
+/// Returns the mapping that follows from `observed`, each as (observer, address seen), all of one
+/// family and one socket.
 ///
 /// One address for destinations on two hosts is [`Mapping::Independent`]. Two ports of one host
 /// do not show that: a mapping may depend on the destination's host alone (RFC 4787 §4.1).
@@ -58,8 +58,8 @@ pub(super) fn mapping_of(observed: &[(SocketAddr, SocketAddr)], own: &[SocketAdd
     if observed.iter().any(is_other_host) { Mapping::Independent } else { Mapping::Unknown }
 }
 
-/// Returns the mapping of a host from those of its families: the one that promises least of those that
-/// are known, since a peer may use either.
+/// Returns the mapping of a host from those of its families: the one that promises least of those
+/// that are known, since a peer may use either.
 pub(super) fn of_both_families(v4: Mapping, v6: Mapping) -> Mapping {
     match (v4, v6) {
         (Mapping::Unknown, known) | (known, Mapping::Unknown) => known,

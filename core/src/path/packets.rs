@@ -1,5 +1,5 @@
-//! Packets of the connection between [`Paths::dispatch`](super::Paths::dispatch) and the network: those
-//! that wait, those that may be sent again, and where copies go.
+//! Packets of the connection between [`Paths::dispatch`](super::Paths::dispatch) and the network:
+//! those that wait, those that may be sent again, and where copies go.
 //!
 //! It decides whether a packet is sent, sent twice or buffered. It never selects a path.
 
@@ -95,9 +95,9 @@ impl PacketBuffers {
         }
     }
 
-    /// Notes the round trip of the active path, the backup path, and whether copies go there. When they
-    /// begin to, the packets sent lately are sent there as well: a connection that waits for an answer
-    /// may send none of its own for a while.
+    /// Notes the round trip of the active path, the backup path, and whether copies go there. When
+    /// they begin to, the packets sent lately are sent there as well: a connection that waits for
+    /// an answer may send none of its own for a while.
     pub(super) fn set_backup(
         &mut self,
         rtt: Duration,

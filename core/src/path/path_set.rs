@@ -1,6 +1,7 @@
 //! The paths of one connection: its relays, and the addresses of its peer.
 //!
-//! It decides how many there are and which one makes room for another. It never decides which is active.
+//! It decides how many there are and which one makes room for another. It never decides which is
+//! active.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -62,8 +63,9 @@ impl PathSet {
         self.all.retain(|path| !path.hop().is_same_path(hop));
     }
 
-    /// Returns the direct path to `address`, added if there is room. A path that does not answer and
-    /// that the peer does not offer makes room, the oldest first. Returns `None` if there is no room.
+    /// Returns the direct path to `address`, added if there is room. A path that does not answer
+    /// and that the peer does not offer makes room, the oldest first. Returns `None` if there is no
+    /// room.
     fn direct_to(
         &mut self,
         address: SocketAddr,
@@ -84,8 +86,8 @@ impl PathSet {
         self.get_mut(hop)
     }
 
-    /// Returns the path on which something authentic came from `via`. An unknown address makes a new
-    /// direct path, if `may_be_direct`.
+    /// Returns the path on which something authentic came from `via`. An unknown address makes a
+    /// new direct path, if `may_be_direct`.
     pub(super) fn learn(
         &mut self,
         via: NextHop,
@@ -102,8 +104,9 @@ impl PathSet {
         }
     }
 
-    /// Takes the addresses of the peer's latest offer, best first. Forgets the direct paths that it no
-    /// longer offers and that never answered; one from which the peer has just come may still do so.
+    /// Takes the addresses of the peer's latest offer, best first. Forgets the direct paths that it
+    /// no longer offers and that never answered; one from which the peer has just come may still do
+    /// so.
     pub(super) fn set_offered(
         &mut self,
         offered: &[CandidateAddress],
@@ -193,8 +196,8 @@ impl PathSet {
         }
     }
 
-    /// Returns how long packets wait at a planned switch, see [`reorder::wait`]. `rtt` stands in for
-    /// what was not measured, `smoothed` is the connection's own round trip.
+    /// Returns how long packets wait at a planned switch, see [`reorder::wait`]. `rtt` stands in
+    /// for what was not measured, `smoothed` is the connection's own round trip.
     pub(super) fn reorder_wait(
         &self,
         (from, to): (Option<NextHop>, NextHop),

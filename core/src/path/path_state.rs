@@ -1,7 +1,8 @@
-//! What is known of one path: where it leads, how its address became known, and what its probes showed.
+//! What is known of one path: where it leads, how its address became known, and what its probes
+//! showed.
 //!
-//! It decides whether the path is proven, whether it may be punched, and when it is left out. It never
-//! compares itself with another path, and never sends.
+//! It decides whether the path is proven, whether it may be punched, and when it is left out. It
+//! never compares itself with another path, and never sends.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -15,8 +16,8 @@ use crate::transmit::NextHop;
 const NEW: Duration = Duration::from_secs(4);
 /// The least time between two punching rounds at one address, whatever the peer asks for.
 const PUNCH_SPACING: Duration = Duration::from_secs(2);
-/// The least time between two pings that a path which has not answered yet gets in place of answers:
-/// the peer pings again, and both ends have proven the path by then.
+/// The least time between two pings that a path which has not answered yet gets in place of
+/// answers: the peer pings again, and both ends have proven the path by then.
 const ASK_BACK: Duration = Duration::from_millis(100);
 /// Packets from an address that has not answered for which one probe may go there. The least packet
 /// of QUIC with an 8-byte id has 29 bytes (RFC 9001 §5.4.2), so that never more goes out than came.
@@ -132,8 +133,8 @@ impl PathState {
         self.track.answered() > 0 || !self.is_direct()
     }
 
-    /// Returns true if it has been proven in both directions: an answer shows that the peer receives
-    /// from this end there and that this end receives from the peer.
+    /// Returns true if it has been proven in both directions: an answer shows that the peer
+    /// receives from this end there and that this end receives from the peer.
     pub(super) fn is_proven(&self) -> bool {
         let needed = if self.has_failed { PROVEN_AGAIN } else { PROVEN };
         self.obstacle != Some(Obstacle::Unsendable) && self.track.streak() >= needed
@@ -144,7 +145,8 @@ impl PathState {
         self.is_direct() && !self.is_offered && !self.track.is_answering()
     }
 
-    /// Returns true if it was learnt within one punching round of `now`: the peer may come from there.
+    /// Returns true if it was learnt within one punching round of `now`: the peer may come from
+    /// there.
     pub(super) fn is_new(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.created) < NEW
     }
@@ -166,8 +168,8 @@ impl PathState {
         self.is_offered = false;
     }
 
-    /// Begins a punching round unless it answers, was punched lately or has no hope. `is_early` holds
-    /// for the first rounds since there was a reason to hope.
+    /// Begins a punching round unless it answers, was punched lately or has no hope. `is_early`
+    /// holds for the first rounds since there was a reason to hope.
     pub(super) fn punch(&mut self, is_early: bool, now: Instant) {
         let is_recent =
             self.punched.is_some_and(|at| now.saturating_duration_since(at) < PUNCH_SPACING);
@@ -238,14 +240,15 @@ impl PathState {
         is_moved
     }
 
-    /// Sets when the next probe is due: immediately while the path is being proven, else after `pace`.
+    /// Sets when the next probe is due: immediately while the path is being proven, else after
+    /// `pace`.
     pub(super) fn schedule_probe(&mut self, pace: Option<Duration>, now: Instant) {
         let is_proving = self.track.streak() < PROVEN_AGAIN;
         self.track.set_next(if is_proving { Some(now) } else { pace.map(|pace| now + pace) });
     }
 
-    /// Packets of the connection came by this path, which is not the active one. An address that has
-    /// not answered is probed once for every few batches, if `may_probe`.
+    /// Packets of the connection came by this path, which is not the active one. An address that
+    /// has not answered is probed once for every few batches, if `may_probe`.
     pub(super) fn on_packets(&mut self, may_probe: bool, now: Instant) {
         self.moved_here.get_or_insert(now);
         if may_probe && self.is_direct() && !self.is_validated() {

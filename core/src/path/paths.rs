@@ -1,8 +1,8 @@
 //! The router of one connection's paths: each input goes to the owners of its parts, and what they
 //! decide is carried out here.
 //!
-//! It decides the order in which that happens. What is due, which path is better and which probe counts
-//! is decided by the owners, none of which knows another's fields.
+//! It decides the order in which that happens. What is due, which path is better and which probe
+//! counts is decided by the owners, none of which knows another's fields.
 
 use std::time::{Duration, Instant};
 
@@ -77,8 +77,8 @@ impl Paths {
         }
     }
 
-    /// Returns where a packet goes, or several back to back. Everything that [`Paths::poll`] returns is
-    /// to be sent before.
+    /// Returns where a packet goes, or several back to back. Everything that [`Paths::poll`]
+    /// returns is to be sent before.
     #[inline]
     pub(crate) fn dispatch(
         &mut self,
@@ -92,9 +92,10 @@ impl Paths {
         self.packets.dispatch(&mut self.active, bytes, segment_size, now)
     }
 
-    /// Returns the route of a packet that probes the path MTU (RFC 8899 §3), which takes the direct path
-    /// or none. Without one it is lost, which is an answer. It is never buffered or sent again: it could
-    /// take a relay then, in parts, and would be answered for a path that it never took.
+    /// Returns the route of a packet that probes the path MTU (RFC 8899 §3), which takes the direct
+    /// path or none. Without one it is lost, which is an answer. It is never buffered or sent
+    /// again: it could take a relay then, in parts, and would be answered for a path that it never
+    /// took.
     pub(crate) fn dispatch_mtu_probe(&self) -> Option<Route> {
         match self.active.hop() {
             Some(NextHop::Direct(route)) if self.packets.is_undisturbed() => Some(route),
@@ -212,8 +213,8 @@ impl Paths {
         self.refresh(now);
     }
 
-    /// The host is in another network, or its addresses have changed: an active direct path is suspect,
-    /// and a punching round begins as soon as it may.
+    /// The host is in another network, or its addresses have changed: an active direct path is
+    /// suspect, and a punching round begins as soon as it may.
     pub(crate) fn on_network_changed(&mut self, now: Instant) {
         let now = self.advance(now);
         self.active.forgive();
@@ -270,8 +271,9 @@ impl Paths {
         else {
             return ProbeOutcome::Stray;
         };
-        // It is no answer to what this end sends: the peer may receive nothing, and ping for that reason.
-        // Answered before anything follows from it: a failover has probes of its own to send.
+        // It is no answer to what this end sends: the peer may receive nothing, and ping for that
+        // reason. Answered before anything follows from it: a failover has probes of its own to
+        // send.
         let is_answered =
             self.prober.answer((path, via), ping, &mut self.active, &mut self.cx, now);
         if freshness == Freshness::Newest {
@@ -291,8 +293,8 @@ impl Paths {
             self.packets.on_received(now);
         }
         if is_moved {
-            // A NAT may have lost its mapping: until the relays receive from here, what they send does
-            // not arrive.
+            // A NAT may have lost its mapping: until the relays receive from here, what they send
+            // does not arrive.
             self.paths.pull_relayed(now);
         }
         ProbeOutcome::Pong
@@ -318,11 +320,12 @@ impl Paths {
         }
     }
 
-    /// Returns what is to be done next, until `None`. After that, [`Paths::deadline`] is in the future.
+    /// Returns what is to be done next, until `None`. After that, [`Paths::deadline`] is in the
+    /// future.
     pub(crate) fn poll(&mut self, now: Instant) -> Option<PathAction> {
         let now = self.advance(now);
-        // What one turn makes due immediately is done in the next: a round that begins, packets that
-        // came while others were on their way out.
+        // What one turn makes due immediately is done in the next: a round that begins, packets
+        // that came while others were on their way out.
         for _ in 0..4 {
             if self.cx.waiting() > 0 || self.due().is_none_or(|at| at > now) {
                 break;
@@ -451,8 +454,8 @@ impl Paths {
         }
     }
 
-    /// Makes another path the active one. At a planned change, packets wait until those before them have
-    /// arrived; otherwise those that may be lost are sent again first.
+    /// Makes another path the active one. At a planned change, packets wait until those before them
+    /// have arrived; otherwise those that may be lost are sent again first.
     fn switch(&mut self, PathSwitch { to, reason, planned }: PathSwitch, now: Instant) {
         let from = self.active.hop();
         if planned {
@@ -501,7 +504,8 @@ impl Paths {
         self.paths.get(self.active.hop()?)
     }
 
-    /// Returns the round trip of the active path: the slower of those of its probes and the connection.
+    /// Returns the round trip of the active path: the slower of those of its probes and the
+    /// connection.
     fn rtt(&self) -> Duration {
         let probed = self.active_path().and_then(|path| path.track().smoothed());
         probed.max(self.srtt).unwrap_or(UNKNOWN_RTT)

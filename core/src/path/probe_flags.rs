@@ -10,9 +10,9 @@
 //! | 0x08 | one-way loss: I send directly and receive nothing from you there; what you receive from me does not show that I receive from you, and you send copies through a relay |
 //! | 0xf0 | how often I have left a direct path because you fell silent on it, modulo 16: when it has changed, I receive nothing from you there, and you leave it too |
 //!
-//! A counter and not a flag reports the failure: it survives the loss of the probe that carried it first,
-//! and reports one event once. The bits of the ping with the highest transaction apply, and those of pongs
-//! do not: they are in no order.
+//! A counter and not a flag reports the failure: it survives the loss of the probe that carried it
+//! first, and reports one event once. The bits of the ping with the highest transaction apply, and
+//! those of pongs do not: they are in no order.
 
 const IS_DIRECT: u8 = 0x01;
 const SENDS_DIRECT: u8 = 0x02;

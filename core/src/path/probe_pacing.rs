@@ -46,8 +46,9 @@ impl ProbePacing {
         self.dispatches = 0;
     }
 
-    /// Returns the time to the next probe of the active path: 1 s under traffic, 3 to 5 s for half a minute
-    /// after it, 15 to 25 s when idle. All but the first keep a NAT's binding (RFC 4787 §4.3).
+    /// Returns the time to the next probe of the active path: 1 s under traffic, 3 to 5 s for half
+    /// a minute after it, 15 to 25 s when idle. All but the first keep a NAT's binding (RFC 4787
+    /// §4.3).
     pub(super) fn active(&self, rng: &mut Rng, now: Instant) -> Duration {
         let quiet = now.saturating_duration_since(self.busy);
         if quiet < BUSY_FOR {
@@ -59,7 +60,8 @@ impl ProbePacing {
         }
     }
 
-    /// Returns the same for a path that is kept ready: it may be needed soon only while there is traffic.
+    /// Returns the same for a path that is kept ready: it may be needed soon only while there is
+    /// traffic.
     pub(super) fn backup(&self, rng: &mut Rng, now: Instant) -> Duration {
         let quiet = now.saturating_duration_since(self.busy);
         if quiet < QUIET_FOR { between(3_000, 5_000, rng) } else { between(15_000, 25_000, rng) }

@@ -1,4 +1,5 @@
-//! The probes of one path: when the next is due, which are unanswered, and what the answers measure.
+//! The probes of one path: when the next is due, which are unanswered, and what the answers
+//! measure.
 //!
 //! It decides the schedule of a punching round, what counts as a miss, and the figures of a path:
 //! latency and loss. It never decides which path is active, and never builds a probe.
@@ -14,7 +15,8 @@ pub(super) const PUNCHES: [u64; 9] = [0, 33, 66, 133, 266, 533, 1066, 2133, 4000
 /// How many of them are sent where success is unlikely.
 const UNLIKELY_PUNCHES: usize = 3;
 
-/// Good answers in a row before a path may be selected: the second shows that the first was no chance.
+/// Good answers in a row before a path may be selected: the second shows that the first was no
+/// chance.
 pub(super) const PROVEN: u32 = 2;
 /// The same after the path had failed.
 pub(super) const PROVEN_AGAIN: u32 = 3;
@@ -26,8 +28,8 @@ const SILENT: u32 = 3;
 const PENDING: usize = 8;
 /// Round trips of which the least is taken.
 const SAMPLES: usize = 16;
-/// Round trips of which the quickest is taken where clocks are compared: 20 s under traffic, in which
-/// two clocks that differ by fifty parts in a million drift apart by 1 ms.
+/// Round trips of which the quickest is taken where clocks are compared: 20 s under traffic, in
+/// which two clocks that differ by fifty parts in a million drift apart by 1 ms.
 const QUICKEST_OF: usize = 4;
 /// Probes of which the lost share is taken.
 const LOSS_WINDOW: u32 = 32;
@@ -46,9 +48,9 @@ struct PendingProbe {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct RttSample {
     pub(super) round_trip: Duration,
-    /// When the peer answered minus when the probe was sent, in microseconds, each by its own clock:
-    /// the one-way delay plus the offset between the clocks. The offset is the same on every path, so
-    /// that two paths compare.
+    /// When the peer answered minus when the probe was sent, in microseconds, each by its own
+    /// clock: the one-way delay plus the offset between the clocks. The offset is the same on every
+    /// path, so that two paths compare.
     pub(super) there: Option<i64>,
 }
 
@@ -120,7 +122,8 @@ impl ProbeTrack {
         self.next = Some(self.next.map_or(at, |next| next.min(at)));
     }
 
-    /// Counts a sent probe. Without a punching round the next follows after `pace`, if there is one.
+    /// Counts a sent probe. Without a punching round the next follows after `pace`, if there is
+    /// one.
     pub(super) fn on_sent(&mut self, transaction: u64, pace: Option<Duration>, now: Instant) {
         self.expire(now);
         if self.pending.len() == PENDING
@@ -216,8 +219,8 @@ impl ProbeTrack {
         self.counted = (self.counted + 1).min(LOSS_WINDOW);
     }
 
-    /// Starts over: earlier counts show nothing of what follows. Its round trips stay until there is
-    /// another.
+    /// Starts over: earlier counts show nothing of what follows. Its round trips stay until there
+    /// is another.
     pub(super) fn restart(&mut self) {
         self.pending.clear();
         self.is_open = false;
@@ -273,13 +276,14 @@ impl ProbeTrack {
         self.samples.back().copied()
     }
 
-    /// Returns the quickest of the latest few: what the path takes when nothing queues there. Of few,
-    /// since two clocks drift apart.
+    /// Returns the quickest of the latest few: what the path takes when nothing queues there. Of
+    /// few, since two clocks drift apart.
     pub(super) fn quickest(&self) -> Option<RttSample> {
         self.samples.iter().rev().take(QUICKEST_OF).min_by_key(|it| it.round_trip).copied()
     }
 
-    /// Returns the share of the latest probes that was not answered in time, 0 to 1, and of how many.
+    /// Returns the share of the latest probes that was not answered in time, 0 to 1, and of how
+    /// many.
     pub(super) fn loss(&self) -> (f64, u32) {
         if self.counted == 0 {
             return (0.0, 0);

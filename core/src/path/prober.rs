@@ -1,9 +1,9 @@
-//! Probes of one connection: which are sent and answered, what they advertise, and which of the peer's
-//! count.
+//! Probes of one connection: which are sent and answered, what they advertise, and which of the
+//! peer's count.
 //!
-//! It decides whether a probe is genuine and new, and how soon each path is probed again. Without the
-//! keys a sender causes nothing but a counter that grows; a peer is sent no more bytes than it sends, at
-//! a bounded rate. It never selects a path.
+//! It decides whether a probe is genuine and new, and how soon each path is probed again. Without
+//! the keys a sender causes nothing but a counter that grows; a peer is sent no more bytes than it
+//! sends, at a bounded rate. It never selects a path.
 
 use std::time::{Duration, Instant};
 
@@ -46,10 +46,11 @@ pub(crate) enum ProbeOutcome {
     Reflected,
     /// The peer's, seen before or too old to decide.
     Replayed,
-    /// The peer's, but it came otherwise than it was sent: directly where it was relayed, or the reverse.
+    /// The peer's, but it came otherwise than it was sent: directly where it was relayed, or the
+    /// reverse.
     Displaced,
-    /// The peer's: an answer to no open ping or from an unprobed address, a ping from where nothing may
-    /// come, or one beyond the rate.
+    /// The peer's: an answer to no open ping or from an unprobed address, a ping from where nothing
+    /// may come, or one beyond the rate.
     Stray,
 }
 
@@ -124,7 +125,8 @@ impl Prober {
         self.pacing.on_dispatch()
     }
 
-    /// The connection has become busy: a probe that waits at a quiet connection's pace is due sooner.
+    /// The connection has become busy: a probe that waits at a quiet connection's pace is due
+    /// sooner.
     pub(super) fn on_busy(&mut self, active: Option<&mut PathState>, rng: &mut Rng, now: Instant) {
         self.pacing.on_busy(now);
         if let Some(path) = active.filter(|_| self.keys.is_some()) {
@@ -188,8 +190,8 @@ impl Prober {
         self.window.take(ping.transaction)
     }
 
-    /// Answers a ping on the path by which it came from `via`, or pings back where that is worth more.
-    /// Returns false if the peer has had its share of answers.
+    /// Answers a ping on the path by which it came from `via`, or pings back where that is worth
+    /// more. Returns false if the peer has had its share of answers.
     pub(super) fn answer(
         &mut self,
         (path, via): (&mut PathState, NextHop),
@@ -222,8 +224,8 @@ impl Prober {
         true
     }
 
-    /// Takes the peer's answer on a path. Returns whether the peer sees this end elsewhere than before,
-    /// or `None` if the answer is to no open ping.
+    /// Takes the peer's answer on a path. Returns whether the peer sees this end elsewhere than
+    /// before, or `None` if the answer is to no open ping.
     pub(super) fn on_pong(
         &mut self,
         path: &mut PathState,
@@ -234,7 +236,8 @@ impl Prober {
     ) -> Option<bool> {
         let took = path.on_answer(pong.transaction, now)?;
         let asked = self.clock(now.checked_sub(took).unwrap_or(now));
-        // The two clocks have arbitrary origins: their difference wraps, and differences of it are right.
+        // The two clocks have arbitrary origins: their difference wraps, and differences of it are
+        // right.
         let there = pong.sent.wrapping_sub(asked).cast_signed();
         let is_moved = path.note_answer(there, pong.observed);
         if active.is(path.hop()) {
@@ -252,7 +255,8 @@ impl Prober {
         u64::try_from(since).unwrap_or(u64::MAX)
     }
 
-    /// Returns the time to the next probe of a path; `None` if it is probed in punching rounds only.
+    /// Returns the time to the next probe of a path; `None` if it is probed in punching rounds
+    /// only.
     fn pace(
         &self,
         path: &PathState,

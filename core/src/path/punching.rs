@@ -1,9 +1,9 @@
 //! When both ends send each other their addresses, and punch.
 //!
 //! It decides the rounds. One end begins a round by sending its addresses with a higher number; the
-//! other answers with its own. The dialler punches when it receives the other's, the acceptor when it
-//! has sent its own and has the other's: that is within half a round trip of each other, and a probe
-//! that arrives before the other's NAT has opened is followed by eight more.
+//! other answers with its own. The dialler punches when it receives the other's, the acceptor when
+//! it has sent its own and has the other's: that is within half a round trip of each other, and a
+//! probe that arrives before the other's NAT has opened is followed by eight more.
 
 use std::time::{Duration, Instant};
 
@@ -17,11 +17,11 @@ use super::probe_pacing::between;
 use crate::rng::Rng;
 use crate::token_bucket::{Bucket, Rate};
 
-/// The times to the next rounds, in seconds: a second round for what was lost by chance, and then ever
-/// more slowly, since a path that worked a moment ago most often comes back soon.
+/// The times to the next rounds, in seconds: a second round for what was lost by chance, and then
+/// ever more slowly, since a path that worked a moment ago most often comes back soon.
 const RETRIES: [u64; 5] = [5, 5, 10, 15, 25];
-/// The time to each later round, in milliseconds: a minute, spread so that a thousand connections of
-/// one relay do not punch together.
+/// The time to each later round, in milliseconds: a minute, spread so that a thousand connections
+/// of one relay do not punch together.
 const LATER: (u64, u64) = (54_000, 66_000);
 /// The time from leaving a direct path to the next round, unless one is asked for.
 const UPGRADE: Duration = Duration::from_secs(60);
@@ -96,8 +96,8 @@ impl PunchingRounds {
         true
     }
 
-    /// This end's addresses have changed, and there are keys: they are sent, in a new round if the ones
-    /// before were sent.
+    /// This end's addresses have changed, and there are keys: they are sent, in a new round if the
+    /// ones before were sent.
     pub(super) fn on_local_changed(
         &mut self,
         paths: &mut PathSet,
@@ -117,8 +117,8 @@ impl PunchingRounds {
         }
     }
 
-    /// Returns true if an offer of that round counts: it is not older than the latest, and the peer has
-    /// not sent too many.
+    /// Returns true if an offer of that round counts: it is not older than the latest, and the peer
+    /// has not sent too many.
     pub(super) fn accepts(&mut self, round: u32, now: Instant) -> bool {
         let is_old = self.theirs.is_some_and(|(_, latest)| round < latest);
         !is_old && self.offers.take(1, Rate::per_second(OFFERS.0, OFFERS.1), now)

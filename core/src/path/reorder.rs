@@ -1,5 +1,5 @@
-//! The reorder buffer: packets that wait until those sent before them on a slower path have arrived, or
-//! until there is any path at all.
+//! The reorder buffer: packets that wait until those sent before them on a slower path have
+//! arrived, or until there is any path at all.
 //!
 //! It decides how long and how many. It never decides which path they take.
 
@@ -11,8 +11,8 @@ use super::probe_track::RttSample;
 /// relay. Later packets are dropped; QUIC sends what matters again.
 pub(super) const WITHOUT_PATH: usize = 64 << 10;
 
-/// The part of a queue by which it may have grown since an answer measured it, a round trip ago, and
-/// the most of that in microseconds: a pause of 10 ms goes unnoticed.
+/// The part of a queue by which it may have grown since an answer measured it, a round trip ago,
+/// and the most of that in microseconds: a pause of 10 ms goes unnoticed.
 const GROWTH: i64 = 8;
 const MOST_GROWTH: i64 = 8_000;
 
@@ -44,13 +44,13 @@ pub(super) struct ReorderBuffer {
     dropped: u64,
 }
 
-/// Returns how long packets wait at a planned switch, so that none overtakes those on the path before:
-/// what the one-way delay gets shorter, and what the queue on the path before has grown by since it was
-/// measured.
+/// Returns how long packets wait at a planned switch, so that none overtakes those on the path
+/// before: what the one-way delay gets shorter, and what the queue on the path before has grown by
+/// since it was measured.
 ///
-/// `old` and `new` are what probes measured of the two paths, `smoothed` is the connection's present
-/// round trip, `least` the least that the old path took lately. Where no clock of the peer helps, half
-/// of a round trip stands for the one-way delay.
+/// `old` and `new` are what probes measured of the two paths, `smoothed` is the connection's
+/// present round trip, `least` the least that the old path took lately. Where no clock of the peer
+/// helps, half of a round trip stands for the one-way delay.
 pub(super) fn wait(
     old: RttSample,
     new: RttSample,
@@ -117,8 +117,8 @@ impl ReorderBuffer {
         }
     }
 
-    /// Buffers a copy of packets. When the most that may wait is reached, all go now; packets that come
-    /// before they are taken are dropped beyond twice that.
+    /// Buffers a copy of packets. When the most that may wait is reached, all go now; packets that
+    /// come before they are taken are dropped beyond twice that.
     pub(super) fn push(&mut self, bytes: &[u8], segment_size: Option<usize>, now: Instant) {
         let is_stranded = matches!(self.until, ReleaseTime::Path);
         let most = if is_stranded { WITHOUT_PATH } else { self.max_bytes.saturating_mul(2) };
@@ -143,8 +143,8 @@ impl ReorderBuffer {
         self.release(now);
     }
 
-    /// Returns all that waited, if their time has come. Later packets wait for the next call, which opens
-    /// the buffer once it is empty: no packet overtakes those that are about to be sent.
+    /// Returns all that waited, if their time has come. Later packets wait for the next call, which
+    /// opens the buffer once it is empty: no packet overtakes those that are about to be sent.
     pub(super) fn take_due(&mut self, now: Instant) -> Vec<PacketBatch> {
         if self.deadline().is_none_or(|at| at > now) {
             return Vec::new();

@@ -2,8 +2,8 @@
 //!
 //! It decides whether a number is new. It never decides what an old one means.
 
-/// Numbers that may arrive late: the probes of four seconds on all paths together are fewer, and a relay
-/// delays them by less.
+/// Numbers that may arrive late: the probes of four seconds on all paths together are fewer, and a
+/// relay delays them by less.
 pub(super) const WIDTH: u64 = 1024;
 
 const WORDS: usize = (WIDTH / 64) as usize;

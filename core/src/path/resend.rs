@@ -1,4 +1,5 @@
-//! The resend buffer: copies of packets that may have been lost with a path, to be sent again on another.
+//! The resend buffer: copies of packets that may have been lost with a path, to be sent again on
+//! another.
 //!
 //! It decides which packets are kept and for how long. It never decides when they are sent again.
 //! Sending one twice is harmless: packet numbers make it so (RFC 9000 §12.3).
@@ -54,7 +55,8 @@ pub(super) struct ResendBuffer {
 }
 
 impl ResendBuffer {
-    /// Returns an empty buffer of up to `max_bytes`. It keeps no packet before [`ResendBuffer::set_on`].
+    /// Returns an empty buffer of up to `max_bytes`. It keeps no packet before
+    /// [`ResendBuffer::set_on`].
     pub(super) fn new(max_bytes: usize) -> Self {
         Self {
             is_on: false,

@@ -91,9 +91,10 @@ pub(super) struct PathQuality {
     pub(super) loss: (f64, u32),
 }
 
-/// Returns true if a direct path is really worse than a relayed one: it loses ten of a hundred probes more
-/// (of at least 16), or takes more than twice as long and 50 ms. One that was worse stays so until
-/// it loses no more than five more, and takes no longer than one and a half times and 25 ms.
+/// Returns true if a direct path is really worse than a relayed one: it loses ten of a hundred
+/// probes more (of at least 16), or takes more than twice as long and 50 ms. One that was worse
+/// stays so until it loses no more than five more, and takes no longer than one and a half times
+/// and 25 ms.
 pub(super) fn is_worse(direct: PathQuality, relayed: PathQuality, was_worse: bool) -> bool {
     let (loss, latency) = if was_worse {
         (0.05, relayed.latency * 3 / 2 + Duration::from_millis(25))

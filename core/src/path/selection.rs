@@ -1,7 +1,7 @@
 //! Which path is best, which is the backup, and when moving is worth it.
 //!
-//! It decides from what the owners know, and changes none of them: [`Paths`](super::Paths) carries a
-//! [`PathSwitch`] out. The order of paths is that of [`Score`].
+//! It decides from what the owners know, and changes none of them: [`Paths`](super::Paths) carries
+//! a [`PathSwitch`] out. The order of paths is that of [`Score`].
 
 use std::time::{Duration, Instant};
 
@@ -72,9 +72,9 @@ impl Selection<'_> {
         Some(PathSwitch { to, reason, planned: reason != PathReason::Silent })
     }
 
-    /// Returns the move to where the peer's packets come from since its address has changed: an address
-    /// that was unknown when the active path was selected, from which packets come and where it has
-    /// answered, while nothing came on the active path.
+    /// Returns the move to where the peer's packets come from since its address has changed: an
+    /// address that was unknown when the active path was selected, from which packets come and
+    /// where it has answered, while nothing came on the active path.
     pub(super) fn follow_peer(&self) -> Option<PathSwitch> {
         let Some(NextHop::Direct(_)) = self.active.hop() else { return None };
         let is_new = |path: &&PathState| {
@@ -118,8 +118,8 @@ impl Selection<'_> {
             return false;
         }
         if let Some(suspected) = self.active.suspect_since() {
-            // Earlier proofs may be void as well; a relay waits for the verdict, since copies go there
-            // already.
+            // Earlier proofs may be void as well; a relay waits for the verdict, since copies go
+            // there already.
             return path.is_direct() && path.track().last_answer().is_some_and(|at| at > suspected);
         }
         let is_held_off = !self.active.is_direct() && self.active.held_off_until(now).is_some();
@@ -139,7 +139,8 @@ impl Selection<'_> {
             Purpose::Active => {
                 let is_suspect = self.active.is(path.hop()) && self.active.is_suspect();
                 let is_agreed = self.is_agreed(path);
-                // The dialler leaves an agreed path first: on two paths, each end would miss the other.
+                // The dialler leaves an agreed path first: on two paths, each end would miss the
+                // other.
                 let health = if is_suspect {
                     PathHealth::Silent
                 } else if path.is_worse() && !is_agreed {

@@ -1,8 +1,8 @@
-//! What is shown of the paths: for each what was sent, what came, and what follows; and why the active
-//! one was selected.
+//! What is shown of the paths: for each what was sent, what came, and what follows; and why the
+//! active one was selected.
 //!
-//! It decides words and shapes, and never what is shown by them. Texts of codes are stable, sentences
-//! are for people.
+//! It decides words and shapes, and never what is shown by them. Texts of codes are stable,
+//! sentences are for people.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

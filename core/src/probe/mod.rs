@@ -4,9 +4,9 @@
 //! answer proves, and keeps no record of those that were seen.
 //!
 //! A ping and its pong are equally long, so that an answer never has more bytes than its ping. The
-//! two directions of a connection have keys of their own: a probe that is sent back to its sender is
-//! refused there. Their first byte lies where no packet of QUIC begins (RFC 9443 §3), so that they
-//! share a socket with it.
+//! two directions of a connection have keys of their own: a probe that is sent back to its sender
+//! is refused there. Their first byte lies where no packet of QUIC begins (RFC 9443 §3), so that
+//! they share a socket with it.
 //!
 //! ```text
 //!  0      1         9            17      25        26      42     44      45     48   64
@@ -131,8 +131,8 @@ impl Probe {
         out
     }
 
-    /// Returns the session that `bytes` claim to be of, before any of them is authenticated: to find the
-    /// key. `None` if they cannot be a probe.
+    /// Returns the session that `bytes` claim to be of, before any of them is authenticated: to
+    /// find the key. `None` if they cannot be a probe.
     #[must_use]
     pub fn session(bytes: &[u8]) -> Option<u64> {
         let bytes: &[u8; LEN] = bytes.try_into().ok()?;

@@ -14,8 +14,8 @@ use std::time::Instant;
 /// their deadlines unsent; with 16, urgent ones keep nine tenths of the turns.
 pub(crate) const MAX_OVERTAKES: u32 = 16;
 
-/// How much a [`PriorityQueue`] holds: 100 items by default, which a reconnect sends immediately, and
-/// 32 MiB, which is three requests of the largest size.
+/// How much a [`PriorityQueue`] holds: 100 items by default, which a reconnect sends immediately,
+/// and 32 MiB, which is three requests of the largest size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct QueueLimits {
     items: usize,
@@ -115,7 +115,7 @@ pub(crate) struct Counts {
 }
 
 #[derive(Debug, Clone)]
-struct Entry<T> {
+struct QueuedItem<T> {
     priority: Priority,
     item: T,
     bytes: usize,
@@ -133,7 +133,7 @@ struct Class {
 #[derive(Debug, Clone)]
 pub(crate) struct PriorityQueue<T> {
     limits: QueueLimits,
-    entries: BTreeMap<Slot, Entry<T>>,
+    entries: BTreeMap<Slot, QueuedItem<T>>,
     classes: [Class; 3],
     deadlines: BTreeSet<(Instant, Slot)>,
     bytes: usize,
@@ -177,15 +177,16 @@ impl<T> PriorityQueue<T> {
         self.bytes += bytes;
         self.class(priority).waiting.insert(slot);
         self.deadlines.extend(deadline.map(|at| (at, slot)));
-        self.entries.insert(slot, Entry { priority, item, bytes, deadline });
+        self.entries.insert(slot, QueuedItem { priority, item, bytes, deadline });
         Ok(Accepted { slot, pressure: self.pressure() })
     }
 
-    /// Removes the item that is next. Deadlines are not checked: call [`PriorityQueue::expire`] first.
+    /// Removes the item that is next. Deadlines are not checked: call [`PriorityQueue::expire`]
+    /// first.
     pub(crate) fn pop(&mut self) -> Option<Popped<T>> {
         let turn = self.turn()?;
         let slot = *self.class(turn).waiting.first()?;
-        let Entry { priority, item, bytes, deadline } = self.take(slot)?;
+        let QueuedItem { priority, item, bytes, deadline } = self.take(slot)?;
         self.counts.delivered += 1;
         for other in Priority::ALL {
             let class = self.class(other);
@@ -287,7 +288,7 @@ impl<T> PriorityQueue<T> {
         &mut self.classes[priority as usize]
     }
 
-    fn take(&mut self, slot: Slot) -> Option<Entry<T>> {
+    fn take(&mut self, slot: Slot) -> Option<QueuedItem<T>> {
         let entry = self.entries.remove(&slot)?;
         self.bytes -= entry.bytes;
         let class = self.class(entry.priority);

@@ -11,13 +11,13 @@ use rustls::{ClientConfig, Error, HandshakeKind, NamedGroup, ServerConfig};
 use rustls_pki_types::ServerName;
 
 use super::*;
-use crate::clock::NodeClock;
+use crate::clock::ClampedClock;
 use crate::testing::clock::{EPOCH, origin};
 use crate::testing::crypto::SeededCrypto;
 use crate::testing::pki::{Issued, Pki, Role};
 
 fn wall() -> WallClock {
-    NodeClock::new(origin(), EPOCH).wall().clone()
+    ClampedClock::new(origin(), EPOCH).wall().clone()
 }
 
 fn node(name: &str, role: Role) -> Tls {

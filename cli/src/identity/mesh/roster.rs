@@ -38,8 +38,8 @@ impl Roster {
         self.with(|registry| registry.grants(device, service))
     }
 
-    /// Returns what people call the device with these names in its certificate: the name that its invite
-    /// gave it or, without that, its host name.
+    /// Returns what people call the device with these names in its certificate: the name that its
+    /// invite gave it or, without that, its host name.
     pub(crate) fn title(&self, names: &[String]) -> Option<String> {
         let id = id_among(names)?;
         self.with(|registry| {

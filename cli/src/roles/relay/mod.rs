@@ -89,7 +89,7 @@ pub(crate) async fn start(plan: RelayPlan, home: &Home) -> Result<RunningRelay, 
     let discovery = DiscoveryResponder::start(second, responder).await?;
     let settings = settings(&plan, plan.listen.port(), discovery.local.port()).await;
     let builder = Config::builder(tls).device_id("relay").relay(settings);
-    let core = node::build(builder, config::HeartbeatConfig::default())?;
+    let core = node::build(builder, config::HeartbeatSettings::default())?;
     let tcp_port = tcp::open(plan.listen.ip(), plan.tcp_port)?;
     let tcp = tcp_port.as_ref().and_then(|tcp_port| tcp_port.local_addr().ok());
     let tcp_port = tcp_port.map(|listener| (listener, own.identity.clone()));

@@ -64,7 +64,8 @@ impl Overlay {
     }
 }
 
-/// Returns what a peer advertised as the path machine takes it; kinds of later versions are left out.
+/// Returns what a peer advertised as the path machine takes it; kinds of later versions are left
+/// out.
 fn offer(advertised: &Candidates) -> CandidateOffer {
     let candidate = |it: &message::Candidate| {
         let kind = match it.kind {
@@ -79,7 +80,8 @@ fn offer(advertised: &Candidates) -> CandidateOffer {
     CandidateOffer { candidates, mapping: advertised.mapping, round: advertised.round }
 }
 
-/// Returns what this node advertises to a peer: its own addresses, never one that it saw the peer at.
+/// Returns what this node advertises to a peer: its own addresses, never one that it saw the peer
+/// at.
 pub(super) fn advertised(offer: &CandidateOffer) -> Candidates {
     let candidate = |it: &path::CandidateAddress| {
         let kind = match it.kind {

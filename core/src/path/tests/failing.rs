@@ -213,8 +213,8 @@ fn a_rebound_nat_of_the_peer_moves_the_path_within_a_round_trip() {
 
 #[test]
 fn a_silent_path_is_not_reselected_by_the_peers_last_use() {
-    // Found by the sweep, seed 660: the acceptor left the silent path for one that answered, and went
-    // back in the same instant.
+    // Found by the sweep, seed 660: the acceptor left the silent path for one that answered, and
+    // went back in the same instant.
     let direct = |delay, host| {
         Link::direct(delay, [format!("198.51.100.{host}:4000"), format!("203.0.113.{host}:5000")])
     };

@@ -115,7 +115,8 @@ pub(super) struct World {
 }
 
 impl World {
-    /// A relay of 40 ms in each direction, and a direct link of 10 ms in each direction, both NATs filtering.
+    /// A relay of 40 ms in each direction, and a direct link of 10 ms in each direction, both NATs
+    /// filtering.
     pub(super) fn new(seed: u8) -> Self {
         Self::with(
             seed,

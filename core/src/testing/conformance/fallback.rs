@@ -1,5 +1,5 @@
-//! The TCP fallback with real sockets: UDP is blocked by an `Io` that drops, and the connection goes
-//! on by TCP and comes back.
+//! The TCP fallback with real sockets: UDP is blocked by an `Io` that drops, and the connection
+//! goes on by TCP and comes back.
 
 use std::io::{self, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -232,8 +232,8 @@ fn run<R: Runtime>(case: impl Future<Output = ()>) {
     R::block_on(within::<R, _>(LONG, case));
 }
 
-/// Blocked UDP is found out and TCP carries; once it is open, UDP does; and again under load, all on
-/// one connection.
+/// Blocked UDP is found out and TCP carries; once it is open, UDP does; and again under load, all
+/// on one connection.
 pub fn a_connection_moves_to_tcp_and_back_as_udp_is_blocked_and_opened<R: Runtime>() {
     run::<R>(async {
         let world = FallbackWorld::<R>::new(ListenerLimits::default(), true, None);
