@@ -2,6 +2,7 @@
 //! reach. It decides which addresses are advertised; its callers decide to which peers.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::path::Path;
 
 use adit_tokio::core::drive::Handle;
 use tokio::sync::{mpsc, watch};
@@ -11,13 +12,25 @@ use crate::base::task::Background;
 /// Length of the queue of changes: each only means that the addresses must be read again.
 const CHANGES: usize = 1;
 
-/// Returns every address of this machine.
+/// Most addresses of this machine that are advertised: peers probe pairs of them, so that the cost
+/// grows with the square. A machine with containers has dozens of bridges that lead nowhere.
+const MAX_ADVERTISED: usize = 8;
+
+/// Returns every address of this machine: those that it sends from to the Internet first, those of
+/// bridges and of links without a carrier last.
 pub(crate) fn addresses() -> Vec<IpAddr> {
     match netwatcher::list_interfaces() {
         Ok(interfaces) => {
             let mut all: Vec<_> = interfaces.into_values().collect();
-            all.sort_by_key(|interface| interface.index);
-            all.into_iter().flat_map(|interface| interface.ips).map(|record| record.ip).collect()
+            all.sort_by_key(|interface| (leads_nowhere(&interface.name), interface.index));
+            let mut all: Vec<_> = all
+                .into_iter()
+                .flat_map(|interface| interface.ips)
+                .map(|record| record.ip)
+                .collect();
+            let default = default_sources();
+            all.sort_by_key(|ip| !default.contains(ip));
+            all
         }
         Err(error) => {
             tracing::warn!(
@@ -28,8 +41,34 @@ pub(crate) fn addresses() -> Vec<IpAddr> {
     }
 }
 
-/// Returns the addresses that another machine could reach, global ones first. If there is none, it
-/// returns the loopback addresses.
+/// Returns the addresses from which the system sends to the Internet, by its routes. Nothing is sent:
+/// a UDP socket that is connected has the source that a packet would have.
+fn default_sources() -> Vec<IpAddr> {
+    // Addresses of documentation (RFC 5737, RFC 3849), which only a default route covers.
+    let v4 = (Ipv4Addr::UNSPECIFIED.into(), (Ipv4Addr::new(192, 0, 2, 1), 9).into());
+    let documentation = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+    let v6 = (Ipv6Addr::UNSPECIFIED.into(), (documentation, 9).into());
+    let source = |(local, remote): (IpAddr, SocketAddr)| {
+        let socket = UdpSocket::bind((local, 0)).ok()?;
+        socket.connect(remote).ok()?;
+        socket.local_addr().ok().map(|address| address.ip())
+    };
+    [v4, v6].into_iter().filter_map(source).collect()
+}
+
+/// Returns true for a bridge and for a link without a carrier, where the system shows it: other
+/// machines are rarely reached through them.
+fn leads_nowhere(interface: &str) -> bool {
+    let of_kernel = Path::new("/sys/class/net").join(interface);
+    let has_no_carrier = || {
+        std::fs::read_to_string(of_kernel.join("carrier"))
+            .is_ok_and(|carrier| carrier.trim() == "0")
+    };
+    of_kernel.join("bridge").exists() || has_no_carrier()
+}
+
+/// Returns the addresses that another machine could reach, at most [`MAX_ADVERTISED`] in the order
+/// given. If there is none, it returns the loopback addresses.
 pub(crate) fn reachable(all: Vec<IpAddr>, only_ipv4: bool) -> Vec<IpAddr> {
     let is_usable = |ip: &IpAddr| match ip {
         IpAddr::V4(v4) => !v4.is_unspecified() && !v4.is_link_local(),
@@ -38,11 +77,10 @@ pub(crate) fn reachable(all: Vec<IpAddr>, only_ipv4: bool) -> Vec<IpAddr> {
     };
     let (own, mut others): (Vec<_>, Vec<_>) =
         all.into_iter().filter(is_usable).partition(IpAddr::is_loopback);
-    let is_private = |ip: &IpAddr| match ip {
-        IpAddr::V4(v4) => v4.is_private(),
-        IpAddr::V6(v6) => v6.is_unique_local(),
-    };
-    others.sort_by_key(is_private);
+    if others.len() > MAX_ADVERTISED {
+        tracing::debug!(left_out = ?&others[MAX_ADVERTISED..], "not all addresses are advertised");
+        others.truncate(MAX_ADVERTISED);
+    }
     if others.is_empty() { own } else { others }
 }
 
@@ -118,11 +156,19 @@ mod tests {
     }
 
     #[test]
-    fn global_addresses_go_first_and_unreachable_ones_are_dropped() {
+    fn addresses_keep_their_order_and_unreachable_ones_are_dropped() {
         let all =
-            ips(&["127.0.0.1", "10.0.0.5", "fe80::1", "169.254.1.1", "198.51.100.7", "fd00::5"]);
+            ips(&["127.0.0.1", "198.51.100.7", "fe80::1", "169.254.1.1", "10.0.0.5", "fd00::5"]);
         assert_eq!(reachable(all.clone(), false), ips(&["198.51.100.7", "10.0.0.5", "fd00::5"]));
         assert_eq!(reachable(all, true), ips(&["198.51.100.7", "10.0.0.5"]));
+    }
+
+    #[test]
+    fn twelve_bridges_after_the_address_of_the_lan_do_not_displace_it() {
+        let bridges = (0..12).map(|n| IpAddr::from([172, 17 + n, 0, 1]));
+        let lan = IpAddr::from([192, 168, 1, 20]);
+        let advertised = reachable([lan].into_iter().chain(bridges).collect(), false);
+        assert_eq!((advertised[0], advertised.len()), (lan, MAX_ADVERTISED));
     }
 
     #[test]
