@@ -123,8 +123,15 @@ impl RelayProbe {
             Ok(Err(failure)) if is_about_key(&failure) => {
                 return UdpResult::other_key(address, self.began.elapsed(), has_key);
             }
-            Ok(Err(failure)) => return UdpResult::silent(address, failure.to_string()),
-            Err(_) => return UdpResult::silent(address, "no answer within 5 s".to_owned()),
+            Ok(Err(failure)) => {
+                return UdpResult::silent(address, self.with_tcp(failure.to_string()));
+            }
+            Err(_) => {
+                return UdpResult::silent(
+                    address,
+                    self.with_tcp("no answer within 5 s".to_owned()),
+                );
+            }
         }
         let connected = self.began.elapsed();
         if self
@@ -138,6 +145,19 @@ impl RelayProbe {
         let mapping = timeout(NAT_TIMEOUT, self.mapping()).await.unwrap_or_default();
         let rtt_ms = self.peer.snapshot().and_then(|snapshot| snapshot.rtt_ms);
         UdpResult::answered(address, connected, rtt_ms, observed, mapping)
+    }
+
+    /// Returns a sentence about UDP with what was tried by TCP.
+    fn with_tcp(&self, udp: String) -> String {
+        let Some(tcp_target) = &self.tcp_target else { return udp };
+        let by = match tcp_target.proxy() {
+            Some(proxy) => format!("TCP through the HTTP proxy {proxy}"),
+            None => "TCP".to_owned(),
+        };
+        match tcp_target.last_failure() {
+            Some(failure) => format!("{udp}; {by}: {failure}"),
+            None => udp,
+        }
     }
 
     async fn mapping(&self) -> Mapping {

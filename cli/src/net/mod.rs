@@ -3,6 +3,7 @@
 pub(crate) mod dialer;
 pub(crate) mod event_log;
 mod happy_eyeballs;
+pub(crate) mod http_proxy;
 pub(crate) mod interfaces;
 pub(crate) mod link;
 pub(crate) mod names;

@@ -37,7 +37,12 @@ impl Machine {
 
     /// Makes a command that ends in `adit` use this home, without the tests' own environment.
     pub(crate) fn at_home(&self, command: &mut Command) {
-        command.env_remove("RUST_LOG").env_remove("ADIT_INVITE").env("ADIT_HOME", self.home());
+        for name in
+            ["RUST_LOG", "ADIT_INVITE", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"]
+        {
+            command.env_remove(name);
+        }
+        command.env("ADIT_HOME", self.home());
     }
 
     /// Runs `adit` to its end.

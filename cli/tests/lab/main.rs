@@ -18,5 +18,6 @@ mod nat;
 mod net;
 mod probe;
 mod program;
+mod proxy;
 mod stage;
 mod wire;

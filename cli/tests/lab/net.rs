@@ -241,6 +241,18 @@ impl Site {
         );
     }
 
+    /// Makes the router drop everything from inside but what goes to one address.
+    pub(crate) fn block_all_but(&self, address: Ipv4Addr) {
+        self.router.nft(&format!(
+            "table ip walled {{
+               chain forward {{
+                 type filter hook forward priority -10;
+                 iifname lan ip daddr != {address} drop
+               }}
+             }}"
+        ));
+    }
+
     /// Reverts [`Site::block_udp`].
     pub(crate) fn allow_udp(&self) {
         self.router.nft("delete table ip tcponly");

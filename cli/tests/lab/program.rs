@@ -1,6 +1,7 @@
 //! The program across the lab's networks: direct wherever the NATs allow it, otherwise by the
 //! relay, and whatever happens to the networks meanwhile, the stream continues.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use adit_core::testing::link::{Conditions, Loss};
@@ -10,6 +11,7 @@ use super::common::people::Machine;
 use super::download::{Nginx, Throttle, can_download, digest, download, length};
 use super::nat::Kind;
 use super::net::Net;
+use super::proxy;
 use super::stage::{Party, PathClass, Stage, USUAL_LIMIT, connected, start_in};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -172,6 +174,23 @@ fn where_udp_is_blocked_the_relay_is_reached_by_tcp_and_left_for_udp_by_itself()
     agent.site.allow_udp();
     agent.goes(PathClass::Direct, 6 * USUAL_LIMIT);
     assert!(agent.echoes_within(address, USUAL_LIMIT));
+}
+
+#[test]
+fn where_only_an_http_proxy_leads_out_the_relay_is_reached_through_it() {
+    let Some(mut stage) = Stage::new() else { return };
+    let outside = stage.net.public("proxy", &[12]);
+    let (proxy, tunnels) = proxy::start(&outside.inside, "ann:p@ss");
+    let mut connector = Party::at(stage.net.site(0, Kind::PortRestricted));
+    let mut agent = Party::at(stage.net.site(1, Kind::PortRestricted));
+    agent.site.block_all_but(outside.addresses[0]);
+    agent.proxy = Some(format!("http://ann:p%40ss@{}:{}", outside.addresses[0], proxy.port()));
+    let port = connector.serve_echo();
+    let invite = connector.expose(port, &stage);
+    let address = agent.connect(&invite);
+    assert!(agent.echoes_within(address, 3 * USUAL_LIMIT));
+    agent.goes(PathClass::Relayed, USUAL_LIMIT);
+    assert!(tunnels.load(Ordering::Relaxed) > 0);
 }
 
 #[test]

@@ -45,6 +45,8 @@ pub(crate) struct Party {
     running: Option<Running>,
     machine: Machine,
     pub(crate) site: Site,
+    /// The URL of the HTTP proxy in the environment of its program.
+    pub(crate) proxy: Option<String>,
 }
 
 /// Returns true if the program has relays, and prints so if not.
@@ -95,7 +97,7 @@ impl Stage {
 
 impl Party {
     pub(crate) fn at(site: Site) -> Self {
-        Self { running: None, machine: Machine::new(), site }
+        Self { running: None, machine: Machine::new(), site, proxy: None }
     }
 
     /// Exposes a local port under the name "web" by the relay. Returns the invite.
@@ -128,7 +130,11 @@ impl Party {
 
     /// Starts the program at the site. Returns its first line.
     fn start(&mut self, arguments: &[&str]) -> String {
-        let running = start_in(&self.site.host, &self.machine, arguments);
+        let mut command = program_in(&self.site.host, &self.machine, arguments);
+        if let Some(proxy) = &self.proxy {
+            command.env("HTTPS_PROXY", proxy);
+        }
+        let running = self.machine.spawn(&mut command);
         let line = running.line();
         self.running = Some(running);
         line
@@ -170,9 +176,13 @@ impl Party {
 
 /// Starts the program of a person's machine in a namespace.
 pub(crate) fn start_in(inside: &Namespace, machine: &Machine, arguments: &[&str]) -> Running {
+    machine.spawn(&mut program_in(inside, machine, arguments))
+}
+
+fn program_in(inside: &Namespace, machine: &Machine, arguments: &[&str]) -> Command {
     let mut command = inside.command(env!("CARGO_BIN_EXE_adit"));
     machine.at_home(command.args(arguments));
-    machine.spawn(&mut command)
+    command
 }
 
 /// Starts a connector behind one kind of router and an agent behind another, and waits until bytes

@@ -35,7 +35,7 @@ use crate::transmit::{Datagram, Route, Transmit};
 /// let (relay, tcp) = ("192.0.2.7:4433".parse()?, "192.0.2.7:443".parse()?);
 /// let now = Instant::now();
 /// let mut fallback = Fallback::new(default_provider(), [7; 32]);
-/// fallback.add(FallbackTarget { relay, tcp, name: "relay.example".into(), pin: None }, now);
+/// fallback.add(FallbackTarget::new(relay, tcp, "relay.example"), now);
 /// // UDP carries until it is silent for two seconds.
 /// let batch = Transmit { route: Route::to(relay), ecn: None, segment_size: None, size: 5 };
 /// fallback.handle_sent(&batch, b"hello", now);

@@ -13,6 +13,7 @@
 //! | `relay` | one relay of a client: carries that out |
 //! | `listener` | which clients a relay admits by TCP |
 //! | `session` | one stream: when it is open, and when it is dead |
+//! | `proxy` | what an HTTP proxy is asked, and whether its answer is a tunnel |
 //! | `queue` | which datagrams are dropped when a stream is slow |
 //! | `tls` | what TLS shows and checks |
 //! | `streams` | which stream has something to write, and which is due |
@@ -23,6 +24,7 @@
 mod address;
 mod listener;
 mod machine;
+mod proxy;
 mod queue;
 mod relay;
 mod session;
@@ -34,6 +36,7 @@ mod udp_probe;
 pub use address::is_tcp_client_address;
 pub use listener::{ListenerLimits, ListenerStats};
 pub use machine::Fallback;
+pub use proxy::{HttpProxy, InvalidAuthorization};
 pub use relay::{FallbackStatus, FallbackTarget};
 pub use session::StreamOutput;
 pub use streams::{ByteStreamId, StreamAction};

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustls::crypto::CryptoProvider;
 
+use super::proxy::{HttpProxy, ProxyHandshake};
 use super::session::{Ended, Session};
 use super::streams::{ByteStreamId, FallbackStreams, Owner};
 use super::switch::{FallbackState, Heard, SwitchAction, TransportSwitch};
@@ -38,6 +39,7 @@ const ETHERNET_DATAGRAM: usize = 1_452;
 
 /// One relay and where it takes TCP.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct FallbackTarget {
     /// Its UDP address, which is the one that the node dials and sees.
     pub relay: SocketAddr,
@@ -47,10 +49,36 @@ pub struct FallbackTarget {
     pub name: String,
     /// The digest of its leaf's public key, where it is known.
     pub pin: Option<KeyDigest>,
+    /// The HTTP proxy that opens the stream, where nothing else leads out.
+    pub proxy: Option<HttpProxy>,
+}
+
+impl FallbackTarget {
+    /// Returns a relay by its UDP address, with its TCP address and its name for TLS: without a pin,
+    /// and without a proxy.
+    #[must_use]
+    pub fn new(relay: SocketAddr, tcp: SocketAddr, name: impl Into<String>) -> Self {
+        Self { relay, tcp, name: name.into(), pin: None, proxy: None }
+    }
+
+    /// Returns the same relay with this key, where it is known.
+    #[must_use]
+    pub fn pin(mut self, pin: Option<KeyDigest>) -> Self {
+        self.pin = pin;
+        self
+    }
+
+    /// Returns the same relay, reached through this proxy, if there is one.
+    #[must_use]
+    pub fn proxy(mut self, proxy: Option<HttpProxy>) -> Self {
+        self.proxy = proxy;
+        self
+    }
 }
 
 /// How a relay is reached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct FallbackStatus {
     /// By what datagrams travel.
     pub state: FallbackState,
@@ -60,6 +88,8 @@ pub struct FallbackStatus {
     pub opened: u64,
     /// Datagrams that no stream took.
     pub dropped: u64,
+    /// Why the last stream ended, or did not open; a sentence for a person.
+    pub last_failure: Option<String>,
 }
 
 /// One relay.
@@ -77,6 +107,7 @@ pub(super) struct FallbackRelay {
     /// Of streams that are gone, and of no stream.
     dropped: u64,
     since: Instant,
+    last_failure: Option<String>,
 }
 
 impl FallbackRelay {
@@ -98,6 +129,7 @@ impl FallbackRelay {
             longest: ETHERNET_DATAGRAM,
             dropped: 0,
             since: now,
+            last_failure: None,
         }
     }
 
@@ -236,6 +268,7 @@ impl FallbackRelay {
         }
         let FallbackTarget { relay, tcp, .. } = &self.target;
         tracing::info!(%relay, %tcp, error = %ended, "no TCP stream");
+        self.last_failure = Some(ended.to_string());
         self.stream = None;
         self.dropped += dropped;
         self.step(streams, now, |switch| {
@@ -262,6 +295,7 @@ impl FallbackRelay {
             since: self.since,
             opened: self.opened,
             dropped: self.dropped + waiting,
+            last_failure: self.last_failure.clone(),
         }
     }
 
@@ -299,13 +333,20 @@ impl FallbackRelay {
     fn open(&mut self, streams: &mut FallbackStreams, now: Instant) {
         self.close(streams, now);
         self.opened += 1;
-        let FallbackTarget { relay, tcp, name, pin } = &self.target;
-        tracing::info!(%relay, %tcp, "no answer by UDP: trying TCP");
+        let FallbackTarget { relay, tcp, name, pin, proxy } = &self.target;
+        match proxy.as_ref().map(HttpProxy::address) {
+            Some(proxy) => {
+                tracing::info!(%relay, %tcp, %proxy, "no answer by UDP: trying TCP by the HTTP proxy");
+            }
+            None => tracing::info!(%relay, %tcp, "no answer by UDP: trying TCP"),
+        }
         match tls::connect(*pin, name, tcp.ip(), self.provider.clone()) {
             Ok(session) => {
-                let session = Session::connecting(session, QUEUE, now + OPEN_WITHIN);
+                let to = proxy.as_ref().map_or(*tcp, HttpProxy::address);
+                let proxy = proxy.as_ref().map(|proxy| ProxyHandshake::new(proxy, *tcp));
+                let session = Session::connecting(session, proxy, QUEUE, now + OPEN_WITHIN);
                 let owner = Owner::Relay(canonical(*relay));
-                self.stream = Some(streams.connect(owner, session, *tcp));
+                self.stream = Some(streams.connect(owner, session, to));
             }
             Err(error) => {
                 tracing::warn!(%relay, %error, "TLS for the TCP fallback cannot begin");

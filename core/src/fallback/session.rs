@@ -2,8 +2,8 @@
 //! the stream is open and when it is dead; whose datagrams they are is decided elsewhere.
 //!
 //! ```text
-//!  Connecting ──▶ Handshaking ──▶ Open ──▶ Draining ──▶ Finished
-//!    (client only)                 close()    the last record and close_notify are written
+//!  Connecting ──▶ Proxying ──▶ Handshaking ──▶ Open ──▶ Draining ──▶ Finished
+//!         (client only)                        close()    the last record and close_notify are written
 //! ```
 //!
 //! Every phase but Open ends at a fixed time; Open ends when the stream takes nothing for
@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use bytes::{Buf as _, Bytes, BytesMut};
 use rustls::Connection;
 
+use super::proxy::{ProxyFailure, ProxyHandshake};
 use super::queue::RecordQueue;
 use crate::datagram_framing::DatagramDecoder;
 
@@ -33,6 +34,8 @@ pub(super) const CLOSING_TIMEOUT: Duration = Duration::from_secs(2);
 enum Phase {
     /// TCP is connecting.
     Connecting,
+    /// A proxy was asked for a tunnel.
+    Proxying,
     /// TLS is shaking hands.
     Handshaking,
     /// Records travel.
@@ -48,6 +51,8 @@ enum Phase {
 pub(super) enum Ended {
     #[error("the stream was closed")]
     Closed,
+    #[error("the HTTP proxy {0}")]
+    Proxy(#[from] ProxyFailure),
     #[error("TLS failed: {0}")]
     Tls(#[from] rustls::Error),
     #[error("the handshake took too long")]
@@ -84,6 +89,7 @@ pub enum StreamOutput {
 #[derive(Debug)]
 pub(super) struct Session {
     tls: Connection,
+    proxy: Option<ProxyHandshake>,
     decoder: DatagramDecoder,
     queue: RecordQueue,
     /// TLS bytes that the stream has yet to take.
@@ -101,9 +107,15 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// A stream that is still connecting; TCP and TLS have until then.
-    pub(super) fn connecting(tls: Connection, queue: usize, until: Instant) -> Self {
-        Self::new(tls, queue, until, Phase::Connecting, None)
+    /// A stream that is still connecting, to a proxy where there is one; all before the first
+    /// datagram has until then.
+    pub(super) fn connecting(
+        tls: Connection,
+        proxy: Option<ProxyHandshake>,
+        queue: usize,
+        until: Instant,
+    ) -> Self {
+        Self { proxy, ..Self::new(tls, queue, until, Phase::Connecting, None) }
     }
 
     /// A stream that was accepted; TLS has until then.
@@ -122,6 +134,7 @@ impl Session {
         tls.set_buffer_limit(None);
         Self {
             tls,
+            proxy: None,
             decoder: DatagramDecoder::new(),
             queue: RecordQueue::new(queue),
             out: Bytes::new(),
@@ -137,9 +150,16 @@ impl Session {
 
     /// TCP is connected.
     pub(super) fn handle_connected(&mut self) {
-        if self.phase == Phase::Connecting {
-            self.phase = Phase::Handshaking;
+        if self.phase != Phase::Connecting {
+            return;
         }
+        self.phase = match &self.proxy {
+            Some(proxy) => {
+                self.out = proxy.request();
+                Phase::Proxying
+            }
+            None => Phase::Handshaking,
+        };
     }
 
     /// Takes bytes that were read, and appends the datagrams in them to `datagrams`. Returns
@@ -150,6 +170,12 @@ impl Session {
         now: Instant,
         datagrams: &mut Vec<BytesMut>,
     ) -> Result<bool, Ended> {
+        if let (Phase::Proxying, Some(proxy)) = (self.phase, &mut self.proxy) {
+            let Some(count) = proxy.handle_bytes(bytes)? else { return Ok(false) };
+            bytes = &bytes[count..];
+            self.proxy = None;
+            self.phase = Phase::Handshaking;
+        }
         let mut buffer = [0; CHUNK];
         while !bytes.is_empty() {
             // Nothing is read behind a close_notify.
@@ -184,7 +210,7 @@ impl Session {
     /// Queues a batch of datagrams.
     pub(super) fn push_batch(&mut self, batch: &[u8], segment_size: Option<usize>, now: Instant) {
         match self.phase {
-            Phase::Connecting | Phase::Handshaking | Phase::Open => {
+            Phase::Connecting | Phase::Proxying | Phase::Handshaking | Phase::Open => {
                 if self.queue.push_batch(batch, segment_size) {
                     self.last = Some(now);
                     self.is_used = true;
@@ -198,7 +224,7 @@ impl Session {
     /// nothing to end, and is to be dropped.
     pub(super) fn close(&mut self, now: Instant) -> bool {
         match self.phase {
-            Phase::Connecting | Phase::Handshaking => false,
+            Phase::Connecting | Phase::Proxying | Phase::Handshaking => false,
             Phase::Open => {
                 self.phase = Phase::Draining;
                 self.until = Some(now + STANDSTILL);
@@ -227,7 +253,7 @@ impl Session {
 
     fn fill(&mut self, now: Instant) -> Result<(), Ended> {
         match self.phase {
-            Phase::Connecting | Phase::Finished => return Ok(()),
+            Phase::Connecting | Phase::Proxying | Phase::Finished => return Ok(()),
             Phase::Handshaking => {}
             Phase::Open | Phase::Draining => {
                 if !self.tls.wants_write() {
@@ -292,7 +318,7 @@ impl Session {
             return Some(Ended::Disuse);
         }
         is_due(self.until).then_some(match self.phase {
-            Phase::Connecting | Phase::Handshaking => Ended::TooSlow,
+            Phase::Connecting | Phase::Proxying | Phase::Handshaking => Ended::TooSlow,
             Phase::Open | Phase::Draining => Ended::Standstill,
             Phase::Finished => Ended::Closed,
         })

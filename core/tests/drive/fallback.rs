@@ -268,12 +268,9 @@ impl World {
         let relay = start(&lan, &mut tasks, RELAY, pair::connector);
         let issued = Pki::new().issue(pair::CONNECTOR, Role::Connector);
         relay.tcp_fallback().listen(&issued.identity(), limits).unwrap();
-        agent.tcp_fallback().add(FallbackTarget {
-            relay: address(RELAY),
-            tcp: address(RELAY),
-            name: "relay".into(),
-            pin: KeyDigest::of_certificate(&issued.chain()[0]),
-        });
+        let target = FallbackTarget::new(address(RELAY), address(RELAY), "relay");
+        let pin = KeyDigest::of_certificate(&issued.chain()[0]);
+        agent.tcp_fallback().add(target.pin(pin));
         tasks.spawn(serve(relay.clone()));
         let peer = dial(&agent, RELAY);
         Self { lan, tasks, agent, relay, peer }

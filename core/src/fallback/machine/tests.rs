@@ -41,7 +41,7 @@ struct Rig {
 impl Rig {
     fn new(limits: ListenerLimits, pin: Option<KeyDigest>) -> Self {
         let (now, mut client) = (anchor(), Fallback::new(default_provider(), [1; 32]));
-        let target = FallbackTarget { relay: udp(), tcp: tcp(), name: "relay".into(), pin };
+        let target = FallbackTarget::new(udp(), tcp(), "relay").pin(pin);
         client.add(target, now);
         let mut relay = Fallback::new(default_provider(), [2; 32]);
         relay.listen(&certificate().identity(), limits).unwrap();

@@ -1,6 +1,7 @@
 //! Two ends of one stream, joined by hand: how bytes are cut, and when each end is over.
 
 use super::*;
+use crate::fallback::proxy::{HttpProxy, ProxyHandshake};
 use crate::fallback::tls;
 use crate::testing::pki::{Pki, Role};
 use crate::timer::anchor;
@@ -16,7 +17,7 @@ fn sessions(now: Instant) -> (Session, Session) {
     let server = tls::server_config(&identity, default_provider()).unwrap();
     let server = tls::accept(server).unwrap();
     let until = now + 10 * SECOND;
-    let mut client = Session::connecting(client, 1_000, until);
+    let mut client = Session::connecting(client, None, 1_000, until);
     client.handle_connected();
     (client, Session::accepted(server, 1_000, until, DISUSE))
 }
@@ -158,4 +159,51 @@ fn disuse_is_short_before_the_first_answer_and_longer_afterwards() {
     assert!(matches!(server.handle_timeout(now + SECOND), Some(Ended::Disuse)));
     server.push_batch(b"an answer", None, now + SECOND);
     assert_eq!(server.deadline(), Some(now + 61 * SECOND));
+}
+
+#[test]
+fn a_stream_through_an_http_proxy_works_however_its_bytes_are_cut() {
+    for chunk in [1, 7, 1_000, usize::MAX] {
+        let now = anchor();
+        let (_, mut server) = sessions(now);
+        let tls = tls::connect(None, "relay", [192, 0, 2, 7].into(), default_provider()).unwrap();
+        let proxy = HttpProxy::new("192.0.2.1:3128".parse().unwrap());
+        let asked = ProxyHandshake::new(&proxy, "192.0.2.7:443".parse().unwrap());
+        let mut client = Session::connecting(tls, Some(asked), 1_000, now + 10 * SECOND);
+        client.handle_connected();
+        client.push_batch(b"early", None, now);
+        let mut request = Vec::new();
+        while let Some(StreamOutput::Bytes(bytes)) = client.poll_output(now).unwrap() {
+            request.extend_from_slice(&bytes[..bytes.len().min(chunk)]);
+            client.handle_written(chunk);
+        }
+        assert!(request.starts_with(b"CONNECT 192.0.2.7:443 HTTP/1.1\r\n"));
+        for part in b"HTTP/1.1 200 OK\r\n\r\n".chunks(chunk) {
+            assert!(!client.handle_bytes(part, now, &mut Vec::new()).unwrap());
+        }
+        for _ in 0..3 {
+            carry(&mut client, &mut server, chunk, now).unwrap();
+            carry(&mut server, &mut client, chunk, now).unwrap();
+        }
+        assert_eq!((client.phase, server.phase), (Phase::Open, Phase::Open));
+    }
+}
+
+#[test]
+fn a_proxy_that_refuses_or_is_silent_ends_the_stream() {
+    let now = anchor();
+    let proxied = || {
+        let tls = tls::connect(None, "relay", [192, 0, 2, 7].into(), default_provider()).unwrap();
+        let proxy = HttpProxy::new("192.0.2.1:3128".parse().unwrap());
+        let asked = ProxyHandshake::new(&proxy, "192.0.2.7:443".parse().unwrap());
+        let mut client = Session::connecting(tls, Some(asked), 1_000, now + 10 * SECOND);
+        client.handle_connected();
+        client
+    };
+    let refused = proxied().handle_bytes(b"HTTP/1.1 403 no\r\n\r\n", now, &mut Vec::new());
+    assert_eq!(
+        refused.unwrap_err().to_string(),
+        "the HTTP proxy refused the connection (HTTP status 403)"
+    );
+    assert!(matches!(proxied().handle_timeout(now + 10 * SECOND), Some(Ended::TooSlow)));
 }

@@ -156,7 +156,7 @@ impl<R: Runtime> FallbackWorld<R> {
             drive(io, config_of_client(), [1; 32]).expect("the identity is good");
         tasks.push(R::spawn(async move { driver.await.expect("the sockets are in order") }));
         let pin = pin.or_else(|| KeyDigest::of_certificate(&certificate.chain()[0]));
-        let target = FallbackTarget { relay: udp, tcp, name: "relay.example".into(), pin };
+        let target = FallbackTarget::new(udp, tcp, "relay.example").pin(pin);
         client.tcp_fallback().add(target);
         let peer = client.dial(Dial::new(udp, "connector")).expect("it can be dialled");
         Self { relay, client, peer, udp, tcp, is_blocked, tasks }
