@@ -9,7 +9,7 @@ use rustls::client::verify_server_name;
 use rustls::crypto::{CryptoProvider, verify_tls13_signature};
 use rustls::server::ParsedCertificate;
 use rustls::{
-    CertificateError, DigitallySignedStruct, Error, PeerIncompatible, RootCertStore,
+    CertificateError, DigitallySignedStruct, Error, OtherError, PeerIncompatible, RootCertStore,
     SignatureScheme,
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
@@ -53,8 +53,13 @@ impl PinnedVerifier {
     }
 }
 
+/// The peer has proven another key than the pinned one.
+#[derive(Debug, thiserror::Error)]
+#[error("it has another key than the expected one")]
+struct OtherKey;
+
 fn unknown() -> Error {
-    Error::InvalidCertificate(CertificateError::UnknownIssuer)
+    Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(OtherKey))))
 }
 
 fn known(
