@@ -16,11 +16,13 @@ mod attacks;
 mod evil;
 mod faults;
 mod figures;
+mod outages;
 mod punching;
 mod scene;
 #[path = "../seeds/mod.rs"]
 mod seeds;
 mod sweep;
+mod traffic;
 mod wires;
 mod world;
 

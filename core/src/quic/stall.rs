@@ -1,0 +1,241 @@
+//! When a connection whose packets are not acknowledged sends one more, whatever the back-off and
+//! the window of its transport.
+//!
+//! The transport doubles the time to each further probe (RFC 9002 §6.2) and starts over only when an
+//! acknowledgement arrives; while its window is full it sends nothing else, acknowledgements included.
+//! After an outage both ends would wait for the later of two such timers. [`StallGuard`] decides when
+//! a probe is due before that: at a bounded rate during silence, immediately when the peer is heard
+//! again, and once after a stream of data that has ended. [`Flight`] carries this to the congestion
+//! controller. Neither sends, and neither knows a path.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use quinn_proto::congestion::Controller;
+
+/// The least time between two probes of a silent peer: with a round trip and a half for the loss
+/// report and the retransmission, bytes flow within a second of the end of an outage on most paths.
+const PROBE_EVERY: Duration = Duration::from_millis(500);
+/// The least time between two probes of a peer that is heard while it acknowledges nothing: it may
+/// receive nothing, and every packet of it would be a reason for one.
+const ECHO_EVERY: Duration = Duration::from_millis(200);
+/// Packets that a probe may send beyond the window, as many as RFC 9002 §6.2.4 allows for its own.
+const BEYOND: u32 = 2;
+/// Unanswered probes after which the path may have become narrower: the transport's own probes, which
+/// are of the least size, come later than these.
+const NARROW_AFTER: u32 = 3;
+
+/// Frames with data, without a pause of [`STREAM_GAP`], that are a stream of data.
+const STREAM: u64 = 8;
+const STREAM_GAP: Duration = Duration::from_secs(1);
+/// The least silence after a stream of data before the receiver asks for a sign of the sender.
+const STREAM_ENDED: Duration = Duration::from_millis(250);
+
+/// What a connection and its congestion controllers share.
+#[derive(Default)]
+pub(super) struct Flight {
+    /// Packets that may still be sent beyond the window.
+    beyond: AtomicU32,
+    /// Acknowledgements of packets that were not acknowledged before.
+    acknowledgements: AtomicU64,
+    /// Bytes that were not acknowledged after the latest of them.
+    unacknowledged: AtomicU64,
+    /// The controller of the next path, in place of a new one.
+    kept: Mutex<Option<Box<dyn Controller>>>,
+}
+
+impl Flight {
+    /// Lets two packets pass the window.
+    pub(super) fn open(&self) {
+        self.beyond.store(BEYOND, Ordering::Relaxed);
+    }
+
+    /// Nothing is left to be sent: the window holds again.
+    pub(super) fn close(&self) {
+        self.beyond.store(0, Ordering::Relaxed);
+    }
+
+    /// Returns true while a packet may pass the window.
+    pub(super) fn is_open(&self) -> bool {
+        self.beyond.load(Ordering::Relaxed) > 0
+    }
+
+    pub(super) fn on_sent(&self) {
+        let left = self.beyond.load(Ordering::Relaxed).saturating_sub(1);
+        self.beyond.store(left, Ordering::Relaxed);
+    }
+
+    pub(super) fn on_acknowledged(&self, unacknowledged: u64) {
+        self.acknowledgements.fetch_add(1, Ordering::Relaxed);
+        self.unacknowledged.store(unacknowledged, Ordering::Relaxed);
+    }
+
+    /// Keeps a controller for the next path.
+    pub(super) fn keep(&self, controller: Box<dyn Controller>) {
+        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(controller);
+    }
+
+    /// Takes the controller that was kept.
+    pub(super) fn take_kept(&self) -> Option<Box<dyn Controller>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn acknowledgements(&self) -> u64 {
+        self.acknowledgements.load(Ordering::Relaxed)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.unacknowledged.load(Ordering::Relaxed) == 0
+    }
+}
+
+impl fmt::Debug for Flight {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Flight").field("beyond", &self.beyond).finish_non_exhaustive()
+    }
+}
+
+/// What is due, see [`StallGuard::on_time`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Due {
+    /// Nothing.
+    Nothing,
+    /// A packet that the peer acknowledges, now.
+    Probe,
+    /// The same, of the least size: the path may have become narrower.
+    NarrowProbe,
+}
+
+/// Packets that are not acknowledged yet.
+#[derive(Debug, Clone, Copy)]
+struct Awaited {
+    /// Since when nothing was acknowledged.
+    since: Instant,
+    /// The time between two probes.
+    every: Duration,
+    probes: u32,
+    probed: Option<Instant>,
+}
+
+impl Awaited {
+    fn new(rtt: Duration, now: Instant) -> Self {
+        Self { since: now, every: PROBE_EVERY.max(2 * rtt), probes: 0, probed: None }
+    }
+
+    fn next_probe(&self) -> Instant {
+        self.probed.unwrap_or(self.since) + self.every
+    }
+}
+
+/// The data that came lately.
+#[derive(Debug, Clone, Copy)]
+struct Stream {
+    frames: u64,
+    heard: Instant,
+}
+
+/// The silence of one connection's peer.
+#[derive(Debug, Default)]
+pub(super) struct StallGuard {
+    awaited: Option<Awaited>,
+    stream: Option<Stream>,
+    acknowledgements: u64,
+    /// When silence is looked at next. It is not moved by what arrives: that would be a timer for
+    /// every packet.
+    check: Option<Instant>,
+}
+
+impl StallGuard {
+    /// Returns true if packets wait for an acknowledgement.
+    pub(super) const fn is_awaiting(&self) -> bool {
+        self.awaited.is_some()
+    }
+
+    /// A packet was sent that the peer is to acknowledge.
+    pub(super) fn on_sent(&mut self, rtt: Duration, now: Instant) {
+        let awaited = *self.awaited.get_or_insert_with(|| Awaited::new(rtt, now));
+        self.check_at(awaited.next_probe());
+    }
+
+    /// Something authentic came, with so many frames of data. Returns true if a probe is due: the
+    /// peer was silent, and has not acknowledged what was sent since.
+    pub(super) fn on_heard(
+        &mut self,
+        flight: &Flight,
+        data: u64,
+        rtt: Duration,
+        now: Instant,
+    ) -> bool {
+        if data > 0 {
+            self.on_data(data, rtt, now);
+        }
+        let acknowledgements = flight.acknowledgements();
+        if acknowledgements != self.acknowledgements {
+            self.acknowledgements = acknowledgements;
+            self.awaited = (!flight.is_empty()).then(|| Awaited::new(rtt, now));
+            return false;
+        }
+        let Some(awaited) = &mut self.awaited else { return false };
+        let spacing = ECHO_EVERY.max(rtt.min(PROBE_EVERY));
+        let is_due = awaited.probed.is_some_and(|at| now.saturating_duration_since(at) >= spacing);
+        if is_due {
+            awaited.probed = Some(now);
+        }
+        is_due
+    }
+
+    fn on_data(&mut self, frames: u64, rtt: Duration, now: Instant) {
+        let before = self.stream.filter(|it| now.saturating_duration_since(it.heard) < STREAM_GAP);
+        let frames = frames + before.map_or(0, |it| it.frames);
+        self.stream = Some(Stream { frames, heard: now });
+        if frames >= STREAM {
+            self.check_at(now + stream_ended(rtt));
+        }
+    }
+
+    /// Returns when [`StallGuard::on_time`] is due.
+    pub(super) const fn deadline(&self) -> Option<Instant> {
+        self.check
+    }
+
+    /// Checks the silence, if it is due.
+    pub(super) fn on_time(&mut self, rtt: Duration, now: Instant) -> Due {
+        if self.check.is_none_or(|at| at > now) {
+            return Due::Nothing;
+        }
+        self.check = None;
+        let mut due = Due::Nothing;
+        if let Some(awaited) = &mut self.awaited {
+            if awaited.next_probe() <= now {
+                awaited.probes += 1;
+                awaited.probed = Some(now);
+                due = if awaited.probes == NARROW_AFTER { Due::NarrowProbe } else { Due::Probe };
+            }
+            let next = awaited.next_probe();
+            self.check_at(next);
+        }
+        if let Some(stream) = self.stream.filter(|it| it.frames >= STREAM) {
+            let ended = stream.heard + stream_ended(rtt);
+            if ended > now {
+                self.check_at(ended);
+            } else {
+                self.stream = None;
+                if self.awaited.is_none() {
+                    due = Due::Probe;
+                }
+            }
+        }
+        due
+    }
+
+    fn check_at(&mut self, at: Instant) {
+        self.check = Some(self.check.map_or(at, |before| before.min(at)));
+    }
+}
+
+/// Returns how much silence ends a stream of data.
+fn stream_ended(rtt: Duration) -> Duration {
+    STREAM_ENDED.max(2 * rtt)
+}
