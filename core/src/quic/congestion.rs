@@ -113,7 +113,12 @@ impl Controller for Passable {
     }
 
     fn window(&self) -> u64 {
-        if self.flight.is_open() { OPEN } else { self.inner.window() }
+        if self.flight.is_open() {
+            return OPEN;
+        }
+        // A probe for the packet size may be larger than the least window. Its loss is no sign of
+        // congestion (RFC 9000 §14.4), and what is behind it is not to wait for that.
+        self.inner.window() + self.flight.mtu_probe()
     }
 
     fn metrics(&self) -> ControllerMetrics {

@@ -105,6 +105,8 @@ pub(crate) struct Connection {
     /// What it shares with its congestion controllers.
     pub(super) flight: Arc<Flight>,
     pub(super) stall: StallGuard,
+    /// Lost probes for the packet size, and the packet size.
+    pub(super) mtu_probes: (u64, u16),
 }
 
 impl Connection {
@@ -150,7 +152,12 @@ impl Connection {
     /// Records frames that arrived since the last call. Only frames of authenticated packets are
     /// counted, so that a forger cannot keep a dead peer alive.
     pub(super) fn note_heard(&mut self, now: Instant) -> bool {
-        let f = self.inner.stats().frame_rx;
+        let stats = self.inner.stats();
+        let (f, path) = (stats.frame_rx, stats.path);
+        if self.mtu_probes != (path.lost_plpmtud_probes, path.current_mtu) {
+            self.mtu_probes = (path.lost_plpmtud_probes, path.current_mtu);
+            self.flight.set_mtu_probe(0);
+        }
         let data = f.stream + f.datagram;
         let frames = f.acks + data + f.ping + f.max_data + f.max_stream_data;
         let is_news = frames != self.heard_frames;
@@ -158,10 +165,8 @@ impl Connection {
             self.heard_frames = frames;
             self.last_heard = now;
             let new = data - std::mem::replace(&mut self.heard_data, data);
-            let is_due = self.stall.on_heard(&self.flight, new, self.inner.rtt(), now);
-            if is_due && self.may_probe() {
-                self.ping();
-            }
+            let due = self.stall.on_heard(&self.flight, new, self.inner.rtt(), now);
+            self.probe(due, now);
         }
         is_news
     }
@@ -174,13 +179,17 @@ impl Connection {
     /// Probes the peer, if its silence has lasted long enough.
     pub(super) fn on_stall_time(&mut self, now: Instant) {
         let due = self.stall.on_time(self.inner.rtt(), now);
+        self.probe(due, now);
+    }
+
+    fn probe(&mut self, due: Due, now: Instant) {
         if due == Due::Nothing || !self.may_probe() {
             return;
         }
-        if due == Due::NarrowProbe {
+        if due == Due::Restart {
             // The window stays: what was lost reduces it.
             self.flight.keep(self.inner.congestion_state().clone_box());
-            self.inner.path_changed(now);
+            self.forget_path(now);
         }
         self.ping();
     }
@@ -196,12 +205,15 @@ impl Connection {
         out: &mut Vec<u8>,
         now: Instant,
     ) -> Option<quinn_proto::Transmit> {
+        let mtu = self.inner.current_mtu();
         // Packets beyond the window are counted by the batch.
         let segments = if self.flight.is_open() { 1 } else { segments };
         let before = (!self.stall.is_awaiting()).then(|| self.eliciting_frames());
         let transmit = self.inner.poll_transmit(now, segments, out);
-        if transmit.is_none() {
-            self.flight.close();
+        match &transmit {
+            None => self.flight.close(),
+            Some(it) if is_mtu_probe(it, mtu) => self.flight.set_mtu_probe(it.size as u64),
+            Some(_) => {}
         }
         if before.is_some_and(|before| self.eliciting_frames() != before) {
             self.stall.on_sent(self.inner.rtt(), now);
@@ -243,6 +255,7 @@ impl Connection {
 
     /// Discards the state of the path, including the size of its packets, and measures it again.
     pub(crate) fn forget_path(&mut self, now: Instant) {
+        self.flight.set_mtu_probe(0);
         self.inner.path_changed(now);
     }
 
@@ -404,6 +417,11 @@ impl Connection {
             && !self.inner.is_handshaking()
             && (self.inner.side().is_server() || self.inner.stats().frame_rx.handshake_done > 0)
     }
+}
+
+/// Returns true for a packet that probes for a larger packet size.
+pub(super) fn is_mtu_probe(transmit: &quinn_proto::Transmit, mtu: u16) -> bool {
+    transmit.segment_size.is_none() && transmit.size > usize::from(mtu)
 }
 
 fn stream_id(stream: u64) -> Option<quinn_proto::StreamId> {

@@ -377,6 +377,7 @@ impl Endpoint {
                 last_heard: now,
                 flight,
                 stall: StallGuard::default(),
+                mtu_probes: (0, 0),
             },
         );
         id
@@ -457,19 +458,19 @@ impl Endpoint {
         }
         while let Some(id) = self.sending.pop_front() {
             let Some(connection) = self.connections.get_mut(&id) else { continue };
-            let mtu = usize::from(connection.inner.current_mtu()).max(1);
-            let segments = self.max_segments.min(MAX_BATCH / mtu).max(1);
+            let mtu = connection.inner.current_mtu();
+            let segments = self.max_segments.min(MAX_BATCH / usize::from(mtu).max(1)).max(1);
             let transmit = connection.poll_transmit(segments, out, now);
             connection.queued = transmit.is_some();
             if let Some(transmit) = transmit {
                 let is_outer = connection.layer == Layer::Outer;
                 self.sending.push_back(id);
+                let is_mtu_probe = connection::is_mtu_probe(&transmit, mtu);
                 let mut transmit = ours(&transmit);
                 if is_outer {
                     // It carries packets of another connection, which would have to be notified.
                     transmit.ecn = None;
                 }
-                let is_mtu_probe = transmit.segment_size.is_none() && transmit.size > mtu;
                 return Some(Outgoing { transmit, is_mtu_probe });
             }
             self.settle(id, now);

@@ -26,6 +26,9 @@ const BEYOND: u32 = 2;
 /// Unanswered probes after which the path may have become narrower: the transport's own probes, which
 /// are of the least size, come later than these.
 const NARROW_AFTER: u32 = 3;
+/// A round trip that silence has become a part of is longer than twice what it was, and this: an
+/// acknowledgement that was lost with others may come after the silence.
+const JITTER: Duration = Duration::from_millis(100);
 
 /// Frames with data, without a pause of [`STREAM_GAP`], that are a stream of data.
 const STREAM: u64 = 8;
@@ -42,6 +45,8 @@ pub(super) struct Flight {
     acknowledgements: AtomicU64,
     /// Bytes that were not acknowledged after the latest of them.
     unacknowledged: AtomicU64,
+    /// Bytes of a probe for the packet size that is under way.
+    mtu_probe: AtomicU64,
     /// The controller of the next path, in place of a new one.
     kept: Mutex<Option<Box<dyn Controller>>>,
 }
@@ -70,6 +75,16 @@ impl Flight {
     pub(super) fn on_acknowledged(&self, unacknowledged: u64) {
         self.acknowledgements.fetch_add(1, Ordering::Relaxed);
         self.unacknowledged.store(unacknowledged, Ordering::Relaxed);
+    }
+
+    /// A probe for the packet size of that many bytes is under way, or none is.
+    pub(super) fn set_mtu_probe(&self, bytes: u64) {
+        self.mtu_probe.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Returns the bytes of the probe for the packet size that is under way.
+    pub(super) fn mtu_probe(&self) -> u64 {
+        self.mtu_probe.load(Ordering::Relaxed)
     }
 
     /// Keeps a controller for the next path.
@@ -104,8 +119,8 @@ pub(super) enum Due {
     Nothing,
     /// A packet that the peer acknowledges, now.
     Probe,
-    /// The same, of the least size: the path may have become narrower.
-    NarrowProbe,
+    /// The same, after the packet size and the round trip are forgotten.
+    Restart,
 }
 
 /// Packets that are not acknowledged yet.
@@ -142,6 +157,8 @@ pub(super) struct StallGuard {
     awaited: Option<Awaited>,
     stream: Option<Stream>,
     acknowledgements: u64,
+    /// The round trip at the latest acknowledgement that no probe had to ask for.
+    rtt: Option<Duration>,
     /// When silence is looked at next. It is not moved by what arrives: that would be a timer for
     /// every packet.
     check: Option<Instant>,
@@ -159,31 +176,45 @@ impl StallGuard {
         self.check_at(awaited.next_probe());
     }
 
-    /// Something authentic came, with so many frames of data. Returns true if a probe is due: the
-    /// peer was silent, and has not acknowledged what was sent since.
+    /// Something authentic came, with so many frames of data. Returns what is due if the peer was
+    /// silent before.
     pub(super) fn on_heard(
         &mut self,
         flight: &Flight,
         data: u64,
         rtt: Duration,
         now: Instant,
-    ) -> bool {
+    ) -> Due {
         if data > 0 {
             self.on_data(data, rtt, now);
         }
         let acknowledgements = flight.acknowledgements();
         if acknowledgements != self.acknowledgements {
             self.acknowledgements = acknowledgements;
-            self.awaited = (!flight.is_empty()).then(|| Awaited::new(rtt, now));
-            return false;
+            return self.on_acknowledged(flight, rtt, now);
         }
-        let Some(awaited) = &mut self.awaited else { return false };
+        let Some(awaited) = &mut self.awaited else { return Due::Nothing };
         let spacing = ECHO_EVERY.max(rtt.min(PROBE_EVERY));
-        let is_due = awaited.probed.is_some_and(|at| now.saturating_duration_since(at) >= spacing);
-        if is_due {
-            awaited.probed = Some(now);
+        if awaited.probed.is_none_or(|at| now.saturating_duration_since(at) < spacing) {
+            return Due::Nothing;
         }
-        is_due
+        awaited.probed = Some(now);
+        Due::Probe
+    }
+
+    fn on_acknowledged(&mut self, flight: &Flight, rtt: Duration, now: Instant) -> Due {
+        let was_silent = self.awaited.is_some_and(|awaited| awaited.probed.is_some());
+        if !was_silent {
+            self.rtt = Some(rtt);
+        }
+        let usual = self.rtt.unwrap_or(rtt);
+        self.awaited = (!flight.is_empty()).then(|| Awaited::new(rtt.min(usual), now));
+        let Some(awaited) = self.awaited.as_mut().filter(|_| was_silent) else {
+            return Due::Nothing;
+        };
+        // What is left of the packets from before is lost, and only a later one can show that.
+        awaited.probed = Some(now);
+        if rtt > 2 * usual + JITTER { Due::Restart } else { Due::Probe }
     }
 
     fn on_data(&mut self, frames: u64, rtt: Duration, now: Instant) {
@@ -211,7 +242,7 @@ impl StallGuard {
             if awaited.next_probe() <= now {
                 awaited.probes += 1;
                 awaited.probed = Some(now);
-                due = if awaited.probes == NARROW_AFTER { Due::NarrowProbe } else { Due::Probe };
+                due = if awaited.probes == NARROW_AFTER { Due::Restart } else { Due::Probe };
             }
             let next = awaited.next_probe();
             self.check_at(next);
