@@ -152,7 +152,7 @@ struct Stream {
 }
 
 /// The silence of one connection's peer.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct StallGuard {
     awaited: Option<Awaited>,
     stream: Option<Stream>,
@@ -209,12 +209,12 @@ impl StallGuard {
         }
         let usual = self.rtt.unwrap_or(rtt);
         self.awaited = (!flight.is_empty()).then(|| Awaited::new(rtt.min(usual), now));
-        let Some(awaited) = self.awaited.as_mut().filter(|_| was_silent) else {
-            return Due::Nothing;
-        };
         // What is left of the packets from before is lost, and only a later one can show that.
-        awaited.probed = Some(now);
-        if rtt > 2 * usual + JITTER { Due::Restart } else { Due::Probe }
+        match (was_silent && self.awaited.is_some(), rtt > 2 * usual + JITTER) {
+            (false, _) => Due::Nothing,
+            (true, false) => Due::Probe,
+            (true, true) => Due::Restart,
+        }
     }
 
     fn on_data(&mut self, frames: u64, rtt: Duration, now: Instant) {
@@ -269,4 +269,124 @@ impl StallGuard {
 /// Returns how much silence ends a stream of data.
 fn stream_ended(rtt: Duration) -> Duration {
     STREAM_ENDED.max(2 * rtt)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::timer::anchor;
+
+    const NANO: Duration = Duration::from_nanos(1);
+    const RTT: Duration = ms(50);
+
+    const fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    /// Returns a guard that waits for an acknowledgement, after one with the usual round trip.
+    fn waiting(flight: &Flight, now: Instant) -> StallGuard {
+        let mut guard = StallGuard::default();
+        flight.on_acknowledged(0);
+        assert_eq!(guard.on_heard(flight, 0, RTT, now), Due::Nothing);
+        guard.on_sent(RTT, now);
+        guard
+    }
+
+    /// Probes until `until`, and returns when, in milliseconds after `from`.
+    fn probes(guard: &mut StallGuard, from: Instant, until: Duration) -> Vec<(u128, Due)> {
+        let mut all = Vec::new();
+        while let Some(at) = guard.deadline().filter(|&at| at <= from + until) {
+            match guard.on_time(RTT, at) {
+                Due::Nothing => {}
+                due => all.push(((at - from).as_millis(), due)),
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn a_silent_peer_is_probed_twice_a_second_and_the_third_probe_is_narrow() {
+        let start = anchor();
+        let mut guard = waiting(&Flight::default(), start);
+        assert_eq!(guard.on_time(RTT, start + PROBE_EVERY - NANO), Due::Nothing);
+        let due = [500, 1_000, 1_500, 2_000].map(|at| match at {
+            1_500 => (at, Due::Restart),
+            _ => (at, Due::Probe),
+        });
+        assert_eq!(probes(&mut guard, start, ms(2_400)), due);
+    }
+
+    #[test]
+    fn a_slow_path_is_probed_every_two_round_trips() {
+        let start = anchor();
+        let mut guard = StallGuard::default();
+        guard.on_sent(ms(400), start);
+        assert_eq!(probes(&mut guard, start, ms(1_600)), [(800, Due::Probe), (1_600, Due::Probe)]);
+    }
+
+    #[test]
+    fn acknowledgements_in_time_cause_no_probe() {
+        let (start, flight) = (anchor(), Flight::default());
+        let mut guard = waiting(&flight, start);
+        for step in 1..100 {
+            let now = start + ms(100) * step;
+            assert_eq!(guard.on_time(RTT, now), Due::Nothing);
+            flight.on_acknowledged(1_200);
+            assert_eq!(guard.on_heard(&flight, 0, RTT, now), Due::Nothing);
+        }
+        flight.on_acknowledged(0);
+        guard.on_heard(&flight, 0, RTT, start + ms(10_000));
+        assert_eq!(probes(&mut guard, start, ms(60_000)), []);
+    }
+
+    #[test]
+    fn a_peer_heard_after_silence_is_probed_at_a_bounded_rate() {
+        let (start, flight) = (anchor(), Flight::default());
+        let mut guard = waiting(&flight, start);
+        assert_eq!(guard.on_heard(&flight, 0, RTT, start + ms(499)), Due::Nothing);
+        assert_eq!(guard.on_time(RTT, start + ms(500)), Due::Probe);
+        let heard = start + ms(500) + ECHO_EVERY;
+        assert_eq!(guard.on_heard(&flight, 0, RTT, heard - NANO), Due::Nothing);
+        assert_eq!(guard.on_heard(&flight, 0, RTT, heard), Due::Probe);
+        assert_eq!(guard.on_heard(&flight, 0, RTT, heard + ECHO_EVERY - NANO), Due::Nothing);
+    }
+
+    #[test]
+    fn an_acknowledgement_after_silence_asks_for_the_rest_once() {
+        let (start, flight) = (anchor(), Flight::default());
+        let mut guard = waiting(&flight, start);
+        guard.on_time(RTT, start + ms(500));
+        flight.on_acknowledged(10_000);
+        let long = 2 * RTT + JITTER;
+        let mut other = guard.clone();
+        assert_eq!(other.on_heard(&flight, 0, long + NANO, start + ms(600)), Due::Restart);
+        assert_eq!(guard.on_heard(&flight, 0, long, start + ms(600)), Due::Probe);
+        for (guard, rtt) in [(&mut guard, long), (&mut other, long + NANO)] {
+            flight.on_acknowledged(5_000);
+            assert_eq!(guard.on_heard(&flight, 0, rtt, start + ms(601)), Due::Nothing);
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_stream_of_data_is_asked_about_once() {
+        for (frames, due) in [(STREAM - 1, vec![]), (STREAM, vec![(250, Due::Probe)])] {
+            let (start, flight) = (anchor(), Flight::default());
+            let mut guard = StallGuard::default();
+            for frame in 0..frames {
+                guard.on_heard(&flight, 1, RTT, start - ms(frames - frame - 1));
+            }
+            assert_eq!(probes(&mut guard, start, ms(60_000)), due, "{frames} frames");
+        }
+    }
+
+    #[test]
+    fn two_packets_pass_the_window() {
+        let flight = Flight::default();
+        flight.open();
+        for _ in 0..BEYOND {
+            assert!(flight.is_open());
+            flight.on_sent();
+        }
+        assert!(!flight.is_open());
+    }
 }
