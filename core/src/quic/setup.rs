@@ -210,7 +210,8 @@ mod tests {
 
     #[test]
     fn no_transport_default_that_a_peer_could_abuse_is_left() {
-        let shown = format!("{:?}", transport(&Transport::default(), Layer::Plain, &Arc::default()));
+        let shown =
+            format!("{:?}", transport(&Transport::default(), Layer::Plain, &Arc::default()));
         for set in [
             "max_concurrent_bidi_streams: 1024",
             "max_concurrent_uni_streams: 0",

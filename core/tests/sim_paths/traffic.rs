@@ -5,6 +5,7 @@
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use adit_core::error::Code;
 use adit_core::id::{PeerId, StreamId};
 use adit_core::testing::lab::Lab;
 use adit_core::testing::net::HostId;
@@ -56,8 +57,7 @@ pub(crate) struct Traffic {
     /// Small writes that each end is still to make.
     owed: [usize; 2],
     typed: Instant,
-    /// Bytes that each end has read, and when it read the first after the latest mark.
-    read: [u64; 2],
+    /// When each end read the first byte after the latest mark.
     marked: Instant,
     first: [Option<Instant>; 2],
     is_broken: bool,
@@ -77,7 +77,6 @@ impl Traffic {
             ends: [(from.0, ours), (connector, theirs)],
             owed: [usize::from(load == Load::Echo), 0],
             typed: lab.now(),
-            read: [0; 2],
             marked: lab.now(),
             first: [None; 2],
             is_broken: false,
@@ -87,11 +86,6 @@ impl Traffic {
     /// Returns true if the stream ended with its connection.
     pub(crate) const fn is_broken(&self) -> bool {
         self.is_broken
-    }
-
-    /// Returns how many bytes the two ends have read.
-    pub(crate) const fn read(&self) -> [u64; 2] {
-        self.read
     }
 
     /// From now on the first byte at each end is awaited.
@@ -112,21 +106,25 @@ impl Traffic {
     }
 
     /// Lets time pass while the traffic goes on, until `until` or until `is_done`.
-    pub(crate) fn run(
-        &mut self,
-        lab: &mut Lab,
-        until: Instant,
-        is_done: impl Fn(&Self, &Lab) -> bool,
-    ) {
+    pub(crate) fn run(&mut self, lab: &mut Lab, until: Instant, is_done: impl Fn(&Self) -> bool) {
         loop {
             self.advance(lab);
-            if is_done(self, lab) {
+            if is_done(self) {
                 return;
             }
             let next = if self.load == Load::Typing { self.typed.min(until) } else { until };
             if !lab.step(next) && lab.now() >= until {
                 return;
             }
+        }
+    }
+
+    /// Ends the stream: what is not sent yet is not sent.
+    pub(crate) fn end(self, lab: &mut Lab) {
+        for (host, stream) in self.ends {
+            let mut end = lab.node_mut(host).0.stream(stream);
+            end.reset(Code::Cancelled);
+            end.stop(Code::Cancelled);
         }
     }
 
@@ -149,7 +147,6 @@ impl Traffic {
         let now = lab.now();
         while let Poll::Ready(read) = lab.node_mut(host).0.stream(stream).read(LARGE) {
             let bytes = read.ok()??;
-            self.read[end] += bytes.len() as u64;
             self.first[end].get_or_insert(now);
             if self.load == Load::Echo {
                 self.owed[end] += bytes.len().div_ceil(SMALL);
