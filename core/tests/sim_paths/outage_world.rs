@@ -214,10 +214,11 @@ impl OutageWorld {
         (began, ended): (Instant, Instant),
     ) -> Outcome {
         let (agent, peer) = (self.scene.agent, self.scene.peer);
-        let lab = &mut self.scene.lab;
         let what = format!("{:?} {outage:?}", self.mode);
         if traffic.is_broken() {
-            assert!(outage.length > SURVIVED, "it was dialled again: {what}");
+            let may_be_lost = outage.length > SURVIVED || self.has_lost_a_link(began);
+            assert!(may_be_lost, "it was dialled again: {what}");
+            let lab = &mut self.scene.lab;
             let left = (ended + DIALLED).saturating_duration_since(lab.now());
             assert!(lab.run_until(|lab| lab.is_connected(agent, peer), left), "{what}");
             return Outcome::Dialled(lab.now() - ended);
