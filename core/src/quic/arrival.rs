@@ -4,6 +4,7 @@
 //!
 //! [`crate::admission`] decides which handshakes may begin; here its verdicts are carried out.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use quinn_proto::{EndpointEvent, Incoming};
@@ -82,19 +83,25 @@ impl Endpoint {
     ) -> Option<ConnectionId> {
         let mut answer = Vec::new();
         let (layer, server) = if transmit::overlay_id(&incoming.remote_address()).is_some() {
-            (Layer::Overlay, self.overlay_server.clone())
+            (Layer::Overlay, &self.overlay_server)
         } else if self.config.relay.is_some() {
-            (Layer::Underlay, None)
+            (Layer::Underlay, &self.server)
         } else {
-            (Layer::Direct, None)
+            (Layer::Direct, &self.server)
         };
+        let flight = Arc::default();
+        let transport = self.setup.transport(layer, &flight);
+        let server = server.as_deref().cloned().map(|mut server| {
+            server.transport_config(transport);
+            Arc::new(server)
+        });
         match self.inner.accept(incoming, now, &mut answer, server) {
             Ok((handle, connection)) => {
                 let limits = &self.config.limits;
                 let due = now + limits.handshake_timeout;
                 let allowance = limits.handshake_bytes.saturating_sub(size);
                 let unproven = Unproven { ticket, due, allowance };
-                Some(self.insert(handle, connection, layer, Some(unproven), now))
+                Some(self.insert((handle, connection), layer, flight, Some(unproven), now))
             }
             Err(error) => {
                 self.admission.release(ticket, now);

@@ -6,6 +6,8 @@
 //! bounded by a little more than the amount that was recently delivered in two round trips. On
 //! longer paths the bound is off: latency there is the path's, and a bound would yield to every
 //! other sender.
+//!
+//! Every controller lets the few packets pass that [`super::stall`] asks for.
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -14,6 +16,8 @@ use std::time::{Duration, Instant};
 
 use quinn_proto::RttEstimator;
 use quinn_proto::congestion::{Controller, ControllerFactory, ControllerMetrics, CubicConfig};
+
+use super::stall::Flight;
 
 /// Round trips below this are local: a machine, a rack, an office.
 const LOCAL: Duration = Duration::from_millis(5);
@@ -31,30 +35,113 @@ const SHORTEST_ROUND: Duration = Duration::from_millis(1);
 /// Rounds from which the best delivery rate is taken.
 const ROUNDS: usize = 10;
 
-#[derive(Debug, Default)]
-pub(super) struct BoundedCubic;
+/// The window while packets may pass it. Above 4 GiB the transport does not pace either.
+const OPEN: u64 = 1 << 40;
 
-impl ControllerFactory for BoundedCubic {
+/// Makes the controllers of one connection.
+#[derive(Debug)]
+pub(super) struct Controllers {
+    /// False for connections that carry other connections with their own congestion control.
+    pub(super) is_controlled: bool,
+    pub(super) flight: Arc<Flight>,
+}
+
+impl ControllerFactory for Controllers {
     fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
-        Box::new(Bounded {
-            cubic: Arc::new(CubicConfig::default()).build(now, current_mtu),
-            bound: Bound::new(now),
-        })
+        if let Some(mut kept) = self.flight.take_kept() {
+            kept.on_mtu_update(current_mtu);
+            return kept;
+        }
+        let inner: Box<dyn Controller> = if self.is_controlled {
+            Box::new(Bounded {
+                cubic: Arc::new(CubicConfig::default()).build(now, current_mtu),
+                bound: Bound::new(now),
+            })
+        } else {
+            Box::new(Fixed)
+        };
+        Box::new(Passable { inner, flight: self.flight.clone() })
     }
 }
 
-/// No congestion control, for connections that carry other connections with their own.
-#[derive(Debug)]
-pub(super) struct Unbounded;
+/// A controller that some packets may pass.
+struct Passable {
+    inner: Box<dyn Controller>,
+    flight: Arc<Flight>,
+}
+
+impl Controller for Passable {
+    fn on_sent(&mut self, now: Instant, bytes: u64, last_packet_number: u64) {
+        self.flight.on_sent();
+        self.inner.on_sent(now, bytes, last_packet_number);
+    }
+
+    fn on_ack(
+        &mut self,
+        now: Instant,
+        sent: Instant,
+        bytes: u64,
+        app_limited: bool,
+        rtt: &RttEstimator,
+    ) {
+        self.inner.on_ack(now, sent, bytes, app_limited, rtt);
+    }
+
+    fn on_end_acks(
+        &mut self,
+        now: Instant,
+        in_flight: u64,
+        app_limited: bool,
+        largest_packet_num_acked: Option<u64>,
+    ) {
+        self.flight.on_acknowledged(in_flight);
+        self.inner.on_end_acks(now, in_flight, app_limited, largest_packet_num_acked);
+    }
+
+    fn on_congestion_event(
+        &mut self,
+        now: Instant,
+        sent: Instant,
+        is_persistent_congestion: bool,
+        lost_bytes: u64,
+    ) {
+        self.inner.on_congestion_event(now, sent, is_persistent_congestion, lost_bytes);
+    }
+
+    fn on_mtu_update(&mut self, new_mtu: u16) {
+        self.inner.on_mtu_update(new_mtu);
+    }
+
+    fn window(&self) -> u64 {
+        if self.flight.is_open() {
+            return OPEN;
+        }
+        // A probe for the packet size may be larger than the least window. Its loss is no sign of
+        // congestion (RFC 9000 §14.4), and what is behind it is not to wait for that.
+        self.inner.window() + self.flight.mtu_probe()
+    }
+
+    fn metrics(&self) -> ControllerMetrics {
+        let mut metrics = self.inner.metrics();
+        metrics.congestion_window = self.inner.window();
+        metrics
+    }
+
+    fn clone_box(&self) -> Box<dyn Controller> {
+        Box::new(Self { inner: self.inner.clone_box(), flight: self.flight.clone() })
+    }
+
+    fn initial_window(&self) -> u64 {
+        self.inner.initial_window()
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self
+    }
+}
 
 /// Bytes in flight that a connection to a relay never reaches: 10 Gbit/s over 200 ms.
 const NO_BOUND: u64 = 256 << 20;
-
-impl ControllerFactory for Unbounded {
-    fn build(self: Arc<Self>, _now: Instant, _current_mtu: u16) -> Box<dyn Controller> {
-        Box::new(Fixed)
-    }
-}
 
 #[derive(Debug, Clone, Copy)]
 struct Fixed;
@@ -189,10 +276,6 @@ impl Controller for Bounded {
 
     fn window(&self) -> u64 {
         self.cubic.window().min(self.bound.window)
-    }
-
-    fn metrics(&self) -> ControllerMetrics {
-        self.cubic.metrics()
     }
 
     fn clone_box(&self) -> Box<dyn Controller> {

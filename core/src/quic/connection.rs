@@ -4,6 +4,7 @@
 //! Streams have quinn's number, which the node wraps in its own id.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -12,6 +13,7 @@ use quinn_proto::{
     WriteError,
 };
 
+use super::stall::{Due, Flight, StallGuard};
 use super::{Layer, Unproven, convert};
 use crate::error::{Code, Failure, Misuse};
 use crate::event::Statistics;
@@ -97,7 +99,14 @@ pub(crate) struct Connection {
     /// Whether it is in the queue of connections that may have data to send.
     pub(super) queued: bool,
     pub(super) heard_frames: u64,
+    /// Those of them that have data.
+    pub(super) heard_data: u64,
     pub(super) last_heard: Instant,
+    /// What it shares with its congestion controllers.
+    pub(super) flight: Arc<Flight>,
+    pub(super) stall: StallGuard,
+    /// Lost probes for the packet size, and the packet size.
+    pub(super) mtu_probes: (u64, u16),
 }
 
 impl Connection {
@@ -124,13 +133,14 @@ impl Connection {
     /// Counters since the connection began.
     pub(crate) fn statistics(&self) -> Statistics {
         let s = self.inner.stats();
+        let congestion_window = self.inner.congestion_state().metrics().congestion_window;
         Statistics {
             bytes_sent: s.udp_tx.bytes,
             bytes_received: s.udp_rx.bytes,
             packets_sent: s.path.sent_packets,
             packets_lost: s.path.lost_packets,
             mtu: s.path.current_mtu,
-            congestion_window: s.path.cwnd,
+            congestion_window,
         }
     }
 
@@ -142,14 +152,83 @@ impl Connection {
     /// Records frames that arrived since the last call. Only frames of authenticated packets are
     /// counted, so that a forger cannot keep a dead peer alive.
     pub(super) fn note_heard(&mut self, now: Instant) -> bool {
-        let f = self.inner.stats().frame_rx;
-        let frames = f.acks + f.stream + f.datagram + f.ping + f.max_data + f.max_stream_data;
+        let stats = self.inner.stats();
+        let (f, path) = (stats.frame_rx, stats.path);
+        if self.mtu_probes != (path.lost_plpmtud_probes, path.current_mtu) {
+            self.mtu_probes = (path.lost_plpmtud_probes, path.current_mtu);
+            self.flight.set_mtu_probe(0);
+        }
+        let data = f.stream + f.datagram;
+        let frames = f.acks + data + f.ping + f.max_data + f.max_stream_data;
         let is_news = frames != self.heard_frames;
         if is_news {
             self.heard_frames = frames;
             self.last_heard = now;
+            let new = data - std::mem::replace(&mut self.heard_data, data);
+            let due = self.stall.on_heard(&self.flight, new, self.inner.rtt(), now);
+            self.probe(due, now);
         }
         is_news
+    }
+
+    /// Returns when [`Connection::on_stall_time`] is due.
+    pub(super) fn stall_due(&self) -> Option<Instant> {
+        self.stall.deadline().filter(|_| self.may_probe())
+    }
+
+    /// Probes the peer, if its silence has lasted long enough.
+    pub(super) fn on_stall_time(&mut self, now: Instant) {
+        let due = self.stall.on_time(self.inner.rtt(), now);
+        self.probe(due, now);
+    }
+
+    fn probe(&mut self, due: Due, now: Instant) {
+        if due == Due::Nothing || !self.may_probe() {
+            return;
+        }
+        if due == Due::Restart {
+            // The window stays: what was lost reduces it.
+            self.flight.keep(self.inner.congestion_state().clone_box());
+            self.forget_path(now);
+        }
+        self.ping();
+    }
+
+    fn may_probe(&self) -> bool {
+        !self.establishing && !self.inner.is_closed()
+    }
+
+    /// Puts the next batch, of at most so many packets, into `out`.
+    pub(super) fn poll_transmit(
+        &mut self,
+        segments: usize,
+        out: &mut Vec<u8>,
+        now: Instant,
+    ) -> Option<quinn_proto::Transmit> {
+        let mtu = self.inner.current_mtu();
+        // Packets beyond the window are counted by the batch.
+        let segments = if self.flight.is_open() { 1 } else { segments };
+        let before = (!self.stall.is_awaiting()).then(|| self.eliciting_frames());
+        let transmit = self.inner.poll_transmit(now, segments, out);
+        match &transmit {
+            None => self.flight.close(),
+            Some(it) if is_mtu_probe(it, mtu) => self.flight.set_mtu_probe(it.size as u64),
+            Some(_) => {}
+        }
+        if before.is_some_and(|before| self.eliciting_frames() != before) {
+            self.stall.on_sent(self.inner.rtt(), now);
+        }
+        transmit
+    }
+
+    /// Returns the number of sent frames that the peer is to acknowledge.
+    fn eliciting_frames(&self) -> u64 {
+        let f = self.inner.stats().frame_tx;
+        let data = f.stream + f.datagram + f.crypto + f.reset_stream + f.stop_sending;
+        let limits = f.max_data + f.max_stream_data + f.max_streams_bidi;
+        let paths = f.path_challenge + f.path_response;
+        let ids = f.new_connection_id + f.retire_connection_id;
+        data + limits + paths + ids + f.ping + u64::from(f.handshake_done)
     }
 
     /// Detects that the address of the peer has changed since the last check.
@@ -176,6 +255,7 @@ impl Connection {
 
     /// Discards the state of the path, including the size of its packets, and measures it again.
     pub(crate) fn forget_path(&mut self, now: Instant) {
+        self.flight.set_mtu_probe(0);
         self.inner.path_changed(now);
     }
 
@@ -312,13 +392,15 @@ impl Connection {
         self.inner.close(now, convert::wire(failure.code()), reason);
     }
 
-    /// Sends the peer a ping.
+    /// Sends the peer a ping, even if the window is full.
     pub(crate) fn ping(&mut self) {
+        self.flight.open();
         self.inner.ping();
     }
 
     /// Notifies the transport that our own address changed: it probes the path immediately.
     pub(crate) fn local_address_changed(&mut self) {
+        self.flight.open();
         self.inner.local_address_changed();
     }
 
@@ -335,6 +417,11 @@ impl Connection {
             && !self.inner.is_handshaking()
             && (self.inner.side().is_server() || self.inner.stats().frame_rx.handshake_done > 0)
     }
+}
+
+/// Returns true for a packet that probes for a larger packet size.
+pub(super) fn is_mtu_probe(transmit: &quinn_proto::Transmit, mtu: u16) -> bool {
+    transmit.segment_size.is_none() && transmit.size > usize::from(mtu)
 }
 
 fn stream_id(stream: u64) -> Option<quinn_proto::StreamId> {

@@ -26,12 +26,14 @@ mod congestion;
 mod connection;
 mod convert;
 mod setup;
+mod stall;
 
 use arrival::Unproven;
 use cid::IssuedCids;
 use connection::Allowance;
 pub(crate) use connection::{Connection, Read, Write, WriteClass};
 use setup::{Setup, UNDERLAY_DATAGRAMS};
+use stall::{Flight, StallGuard};
 
 /// A connection of this endpoint; never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -123,7 +125,8 @@ pub(crate) struct Endpoint {
     /// Configurations for dialling, direct and end to end; none where the trust is for accepting
     /// alone.
     clients: Option<ClientConfigs>,
-    /// How end-to-end connections are accepted.
+    /// How connections between two addresses, and end-to-end connections, are accepted.
+    server: Option<Arc<quinn_proto::ServerConfig>>,
     overlay_server: Option<Arc<quinn_proto::ServerConfig>>,
     issued: IssuedCids,
     known_cids: cid::KnownCids,
@@ -158,6 +161,7 @@ impl Endpoint {
             inner: quinn_proto::Endpoint::new(endpoint, None, true, None),
             setup,
             clients,
+            server: None,
             overlay_server: None,
             issued,
             known_cids: cid::KnownCids::default(),
@@ -185,6 +189,7 @@ impl Endpoint {
         let layer = if self.config.relay.is_some() { Layer::Underlay } else { Layer::Direct };
         let server = self.setup.server(tls, verifiers, layer)?;
         self.overlay_server = Some(self.setup.server(tls, verifiers, Layer::Overlay)?);
+        self.server = Some(server.clone());
         self.inner.set_server_config(Some(server));
         Ok(())
     }
@@ -261,12 +266,14 @@ impl Endpoint {
         server_name: &str,
         now: Instant,
     ) -> Result<ConnectionId, Misuse> {
-        let ClientConfig { config, layer } = client;
+        let ClientConfig { mut config, layer } = client;
+        let flight = Arc::default();
+        config.transport_config(self.setup.transport(layer, &flight));
         let (handle, connection) = self
             .inner
             .connect(now, config, remote, server_name)
             .map_err(|e| convert::misuse(&e))?;
-        let id = self.insert(handle, connection, layer, None, now);
+        let id = self.insert((handle, connection), layer, flight, None, now);
         self.pump(id, now);
         Ok(id)
     }
@@ -337,9 +344,9 @@ impl Endpoint {
 
     fn insert(
         &mut self,
-        handle: ConnectionHandle,
-        inner: quinn_proto::Connection,
+        (handle, inner): (ConnectionHandle, quinn_proto::Connection),
         layer: Layer,
+        flight: Arc<Flight>,
         unproven: Option<Unproven>,
         now: Instant,
     ) -> ConnectionId {
@@ -366,7 +373,11 @@ impl Endpoint {
                 interactive_reserve: self.config.transport.interactive_reserve.into(),
                 queued: false,
                 heard_frames: 0,
+                heard_data: 0,
                 last_heard: now,
+                flight,
+                stall: StallGuard::default(),
+                mtu_probes: (0, 0),
             },
         );
         id
@@ -383,6 +394,7 @@ impl Endpoint {
         for id in due {
             if let Some(connection) = self.connections.get_mut(&id) {
                 connection.inner.handle_timeout(now);
+                connection.on_stall_time(now);
             }
             self.pump(id, now);
             self.end_if_overdue(id, now);
@@ -450,19 +462,19 @@ impl Endpoint {
         }
         while let Some(id) = self.sending.pop_front() {
             let Some(connection) = self.connections.get_mut(&id) else { continue };
-            let mtu = usize::from(connection.inner.current_mtu()).max(1);
-            let segments = self.max_segments.min(MAX_BATCH / mtu).max(1);
-            let transmit = connection.inner.poll_transmit(now, segments, out);
+            let mtu = connection.inner.current_mtu();
+            let segments = self.max_segments.min(MAX_BATCH / usize::from(mtu).max(1)).max(1);
+            let transmit = connection.poll_transmit(segments, out, now);
             connection.queued = transmit.is_some();
             if let Some(transmit) = transmit {
                 let is_underlay = connection.layer == Layer::Underlay;
                 self.sending.push_back(id);
+                let is_mtu_probe = connection::is_mtu_probe(&transmit, mtu);
                 let mut transmit = ours(&transmit);
                 if is_underlay {
                     // It carries packets of another connection, which would have to be notified.
                     transmit.ecn = None;
                 }
-                let is_mtu_probe = transmit.segment_size.is_none() && transmit.size > mtu;
                 return Some(TransmitBatch { transmit, is_mtu_probe });
             }
             self.settle(id, now);
@@ -542,7 +554,9 @@ impl Endpoint {
         }
         // A timer that is already past is due now: it is never reported as before the caller's
         // time.
-        let timeout = connection.inner.poll_timeout().map(|at| (at.max(now), Reason::Transport));
+        let timeout = [connection.inner.poll_timeout(), connection.stall_due()];
+        let timeout = timeout.into_iter().flatten().min();
+        let timeout = timeout.map(|at| (at.max(now), Reason::Transport));
         let handshake = connection.handshake_due().map(|at| (at.max(now), Reason::Connect));
         self.timers.set(id, earliest([timeout, handshake]));
     }

@@ -13,7 +13,8 @@ use quinn_proto::{
 };
 
 use super::cid::{self, IssuedCids, SeededCids};
-use super::congestion::{BoundedCubic, Unbounded};
+use super::congestion::Controllers;
+use super::stall::Flight;
 use super::{ClientConfig, Layer};
 use crate::clock::WallClock;
 use crate::config::{Config, Transport};
@@ -54,8 +55,14 @@ const OVERLAY_MTU_INTERVAL: Duration = Duration::from_secs(10);
 /// Bytes of datagrams that wait to be sent to a relay, or by one: a batch of the largest, twice.
 pub(super) const UNDERLAY_DATAGRAMS: usize = 1 << 20;
 
-fn transport(t: &Transport, layer: Layer) -> Arc<TransportConfig> {
+fn transport(t: &Transport, layer: Layer, flight: &Arc<Flight>) -> Arc<TransportConfig> {
     let mut config = common(t);
+    // The carried packets of an underlay connection are under congestion control end to end, and a
+    // second control below would only delay the signals of the first one (RFC 9298 §6). A relay
+    // polices each client's rate.
+    let is_controlled = layer != Layer::Underlay;
+    let controllers = Controllers { is_controlled, flight: flight.clone() };
+    config.congestion_controller_factory(Arc::new(controllers));
     let mut mtu = MtuDiscoveryConfig::default();
     match layer {
         Layer::Direct => {
@@ -63,11 +70,7 @@ fn transport(t: &Transport, layer: Layer) -> Arc<TransportConfig> {
         }
         Layer::Underlay => {
             mtu.upper_bound(UNDERLAY_PAYLOAD.min(t.max_udp_payload));
-            // The carried packets are under congestion control end to end, and a second control
-            // below would only delay the signals of the first one (RFC 9298 §6). A relay polices
-            // each client's rate.
             config
-                .congestion_controller_factory(Arc::new(Unbounded))
                 .datagram_receive_buffer_size(Some(UNDERLAY_DATAGRAMS))
                 .datagram_send_buffer_size(UNDERLAY_DATAGRAMS);
         }
@@ -91,7 +94,6 @@ fn common(t: &Transport) -> TransportConfig {
         .receive_window(VarInt::from_u32(t.connection_window))
         .send_window(t.send_window.into())
         .send_fairness(true)
-        .congestion_controller_factory(Arc::new(BoundedCubic))
         .crypto_buffer_size(CRYPTO_BUFFER)
         .datagram_receive_buffer_size(Some(t.datagram_receive_buffer as usize))
         .datagram_send_buffer_size(t.datagram_send_buffer as usize)
@@ -126,9 +128,7 @@ pub(super) fn endpoint(config: &Config, issued: IssuedCids, rng: &mut Rng) -> En
 
 /// The state that an endpoint keeps when its identity or its trust is replaced.
 pub(super) struct Setup {
-    direct: Arc<TransportConfig>,
-    underlay: Arc<TransportConfig>,
-    overlay: Arc<TransportConfig>,
+    transport: Transport,
     wall: WallClock,
     dst_cids: Arc<dyn Fn() -> ConnectionId + Send + Sync>,
     /// Seed of the keys of Retry tokens, which stay valid after the identity is replaced, and after
@@ -139,23 +139,17 @@ pub(super) struct Setup {
 impl Setup {
     pub(super) fn new(config: &Config, wall: &WallClock, rng: &mut Rng) -> Self {
         let max_streams = config.transport.max_streams.min(UNAUTHENTICATED_STREAMS);
-        let t = Transport { max_streams, ..config.transport.clone() };
         Self {
-            direct: transport(&t, Layer::Direct),
-            underlay: transport(&t, Layer::Underlay),
-            overlay: transport(&t, Layer::Overlay),
+            transport: Transport { max_streams, ..config.transport.clone() },
             wall: wall.clone(),
             dst_cids: cid::initial_dst_cids(Rng::new(rng.seed(), "dst cid")),
             token_seed: config.tls.derive(TOKEN_LABEL),
         }
     }
 
-    fn transport(&self, layer: Layer) -> Arc<TransportConfig> {
-        match layer {
-            Layer::Direct => self.direct.clone(),
-            Layer::Underlay => self.underlay.clone(),
-            Layer::Overlay => self.overlay.clone(),
-        }
+    /// Returns the transport of one connection, which shares `flight` with its controllers.
+    pub(super) fn transport(&self, layer: Layer, flight: &Arc<Flight>) -> Arc<TransportConfig> {
+        transport(&self.transport, layer, flight)
     }
 
     pub(super) fn server(
@@ -169,7 +163,7 @@ impl Setup {
         let token_key = hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(&self.token_seed);
         let mut server = quinn_proto::ServerConfig::new(Arc::new(crypto), Arc::new(token_key));
         server
-            .transport_config(self.transport(layer))
+            .transport_config(self.transport(layer, &Arc::default()))
             // The address of an end-to-end connection is a name that never changes.
             .migration(layer != Layer::Overlay)
             .max_incoming(MAX_INCOMING)
@@ -194,7 +188,7 @@ impl Setup {
             .map_err(|e| TlsError::Provider(e.to_string()))?;
         let mut client = quinn_proto::ClientConfig::new(Arc::new(crypto));
         client
-            .transport_config(self.transport(layer))
+            .transport_config(self.transport(layer, &Arc::default()))
             .token_store(Arc::new(NoneTokenStore))
             .initial_dst_cid_provider(self.dst_cids.clone());
         Ok(ClientConfig { config: client, layer })
@@ -216,7 +210,8 @@ mod tests {
 
     #[test]
     fn no_transport_default_that_a_peer_could_abuse_is_left() {
-        let shown = format!("{:?}", transport(&Transport::default(), Layer::Direct));
+        let shown =
+            format!("{:?}", transport(&Transport::default(), Layer::Direct, &Arc::default()));
         for set in [
             "max_concurrent_bidi_streams: 1024",
             "max_concurrent_uni_streams: 0",

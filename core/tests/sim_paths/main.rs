@@ -8,6 +8,7 @@
 //! | `faults` | relays that fail, addresses that change, paths that flap |
 //! | `evil` | a malicious relay |
 //! | `attacks` | what a relay, a stranger and a peer cannot do |
+//! | `outages`, `outage_world`, `traffic` | outages of all paths under traffic |
 //! | `sweep`, `world`, `wires` | random worlds and their invariants |
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
@@ -16,11 +17,14 @@ mod attacks;
 mod evil;
 mod faults;
 mod figures;
+mod outage_world;
+mod outages;
 mod punching;
 mod scene;
 #[path = "../seeds/mod.rs"]
 mod seeds;
 mod sweep;
+mod traffic;
 mod wires;
 mod world;
 
