@@ -19,5 +19,6 @@ mod net;
 mod probe;
 mod program;
 mod proxy;
+mod recovery;
 mod stage;
 mod wire;

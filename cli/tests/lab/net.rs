@@ -241,6 +241,23 @@ impl Site {
         );
     }
 
+    /// Makes the router drop everything.
+    pub(crate) fn block_all(&self) {
+        self.router.nft(
+            "table ip out {
+               chain forward {
+                 type filter hook forward priority -10;
+                 drop
+               }
+             }",
+        );
+    }
+
+    /// Reverts [`Site::block_all`].
+    pub(crate) fn allow_all(&self) {
+        self.router.nft("delete table ip out");
+    }
+
     /// Makes the router drop everything from inside but what goes to one address.
     pub(crate) fn block_all_but(&self, address: Ipv4Addr) {
         self.router.nft(&format!(
