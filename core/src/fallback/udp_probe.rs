@@ -32,12 +32,6 @@ impl Trial {
     }
 
     /// The datagram to send, of [`TRIAL_LEN`] bytes.
-    ///
-    /// ```
-    /// use adit_core::fallback::Trial;
-    /// let trial = Trial::new(*b"8 bytes.8 bytes.");
-    /// assert_eq!(trial.question()[..6], [0xc0, 0x5a, 0x4a, 0x3a, 0x2a, 8]);
-    /// ```
     #[must_use]
     pub(crate) fn question(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(TRIAL_LEN);
@@ -71,6 +65,13 @@ mod tests {
 
     fn answer() -> Vec<u8> {
         [&[0xca, 0, 0, 0, 0, 8][..], b"our ids ", &[8], b"their id", &[0, 0, 0, 1]].concat()
+    }
+
+    #[test]
+    fn a_question_is_a_long_header_of_a_version_that_does_not_exist() {
+        let trial = Trial::new(*b"8 bytes.8 bytes.");
+        assert_eq!(trial.question()[..6], [0xc0, 0x5a, 0x4a, 0x3a, 0x2a, 8]);
+        assert_eq!(trial.question().len(), TRIAL_LEN);
     }
 
     #[test]
