@@ -178,6 +178,29 @@ fn an_agent_logs_its_connectors_shutdown_once() {
     assert!(log.contains("laptop connected from 127.0.0.1:"), "{log}");
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_hangup_ends_a_connector_with_a_goodbye() {
+    let mut tunnel = Tunnel::start(&[("echo", service(echo), "")]);
+    tunnel.connector.signal("-HUP");
+    assert_eq!(tunnel.connector.wait().code(), Some(0), "{}", tunnel.connector.log());
+    tunnel.agent.says("(shutting_down: ");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_hangup_that_was_ignored_at_the_start_stays_ignored() {
+    let mut tunnel = Tunnel::start(&[("echo", service(echo), "")]);
+    tunnel.connector.kill();
+    tunnel.connector = Program::start_without_hangup("connector", &tunnel.connector_config);
+    tunnel.wait_until_up();
+    tunnel.connector.signal("-HUP");
+    tunnel.wait_until_up();
+    assert!(tunnel.connector.is_running(), "{}", tunnel.connector.log());
+    tunnel.connector.terminate();
+    assert_eq!(tunnel.connector.wait().code(), Some(0), "{}", tunnel.connector.log());
+}
+
 #[cfg(unix)]
 #[test]
 fn an_open_connection_may_finish_while_the_agent_ends() {
