@@ -53,7 +53,9 @@ pub(crate) fn interrupted() -> Result<impl Future<Output = ()>, ExitError> {
 }
 
 #[cfg(unix)]
-fn receive(kind: tokio::signal::unix::SignalKind) -> Result<tokio::signal::unix::Signal, ExitError> {
+fn receive(
+    kind: tokio::signal::unix::SignalKind,
+) -> Result<tokio::signal::unix::Signal, ExitError> {
     use super::exit::Exit;
 
     tokio::signal::unix::signal(kind).map_err(|error| {
