@@ -80,18 +80,18 @@ fn an_unreadable_configuration_has_an_exact_error() {
 }
 
 #[test]
-fn a_port_in_use_is_named_with_what_to_do() {
+fn a_port_that_stays_in_use_is_named_with_what_to_do() {
     let (home, away) = (Machine::new(), Machine::new());
     let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
     let listen = taken.local_addr().unwrap().to_string();
-    let said = home.fails(&["expose", "3000", "--listen", &listen], 2);
+    let said = home.fails(&["expose", "3000", "--listen", &listen], 5);
     assert!(said.starts_with(&format!("{listen}: cannot use this UDP address: ")), "{said}");
     assert!(said.ends_with("; choose another, or end what uses it"), "{said}");
 
     let (_exposing, invite) = home.expose(&echo_service(), &[]);
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let local = taken.local_addr().unwrap().to_string();
-    let said = away.fails(&["connect", &invite, "--local", &local], 2);
+    let said = away.fails(&["connect", &invite, "--local", &local], 5);
     assert!(said.starts_with(&format!("{local}: cannot listen on this TCP address: ")), "{said}");
     assert!(said.ends_with("; choose another with --local"), "{said}");
     away.connect("web", &[]).0.end();

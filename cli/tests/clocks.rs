@@ -23,11 +23,12 @@ fn said_at(clocks: &Clocks, by: &str, machine: &Machine, arguments: &[&str], cod
     sentence(&finish(&mut command), code)
 }
 
-/// Returns the final error of `adit connect`, which prints its port first, at another time.
-fn ends_at(clocks: &Clocks, by: &str, machine: &Machine) -> String {
-    let mut command = machine.command(&["connect", "web"]);
-    clocks.shift(&mut command, by);
-    machine.spawn(&mut command).ends_with(3)
+/// Starts a command with a clock that is off, and that follows a file.
+fn start_at(clocks: &Clocks, by: &str, machine: &Machine, arguments: &[&str]) -> Running {
+    let file = machine.directory.write("clock", by);
+    let mut command = machine.command(arguments);
+    clocks.follow(&mut command, &file);
+    machine.spawn(&mut command)
 }
 
 #[test]
@@ -45,35 +46,88 @@ fn an_invite_is_not_lost_to_a_device_whose_clock_is_years_off() {
 }
 
 #[test]
-fn an_error_shows_the_time_of_a_wrong_clock() {
+fn a_device_with_a_wrong_clock_names_it_once_and_connects_when_it_is_right() {
     let Some(clocks) = Clocks::of_this_machine() else { return };
     let (home, away) = (Machine::new(), Machine::new());
     let (_exposing, invite) = home.expose(&echo_service(), &[]);
     away.connect(&invite, &[]).0.end();
-    let said = ends_at(&clocks, "+3y", &away);
-    assert!(said.starts_with("this machine's certificate ended on 20"), "{said}");
-    assert!(said.contains(", and its clock shows 20"), "{said}");
-    let said = ends_at(&clocks, "-3y", &away);
-    assert!(said.starts_with("this machine's certificate begins on 20"), "{said}");
-    assert!(said.ends_with("; set the clock"), "{said}");
-    away.connect("web", &[]);
+    for (by, conflict) in [("+3y", "ended on 20"), ("-3y", "begins on 20"), ("-50y", "begins on ")]
+    {
+        let mut running = start_at(&clocks, by, &away, &["connect", "web"]);
+        let address = running.address();
+        running.says(&format!("waiting: this machine's certificate {conflict}"));
+        running.says(", and its clock shows ");
+        running.says("; set the clock that is wrong, or renew the certificate");
+        assert!(running.is_running(), "{}", running.log());
+        away.directory.write("clock", "+0");
+        assert!(echoes_at_last(address), "{}", running.log());
+        assert_eq!(running.log().matches("waiting: ").count(), 1, "{}", running.log());
+        running.end();
+    }
 }
 
 #[test]
-fn a_connector_at_whose_time_its_ca_is_not_good_does_not_start_and_names_the_clock() {
+fn a_device_whose_clock_is_twenty_minutes_off_redeems_a_fresh_invite() {
+    let Some(clocks) = Clocks::of_this_machine() else { return };
+    let home = Machine::new();
+    let (_exposing, _) = home.expose(&echo_service(), &[]);
+    for by in ["+20m", "-20m"] {
+        let away = Machine::new();
+        let made = home.told(&["invite", "new"]);
+        let running = start_at(&clocks, by, &away, &["connect", made.trim()]);
+        assert_echoes(running.address(), &running);
+    }
+}
+
+#[test]
+fn a_certificate_that_ended_by_both_clocks_ends_the_device_with_3() {
+    let Some(clocks) = Clocks::of_this_machine() else { return };
+    let (home, away) = (Machine::new(), Machine::new());
+    let listen = free_udp().to_string();
+    let (exposing, invite) = home.expose_at(&listen, &echo_service(), &[]);
+    away.connect(&invite, &[]).0.end();
+    exposing.end();
+    let arguments = ["expose", &echo_service(), "--name", "web", "--listen", &listen];
+    let exposing = start_at(&clocks, "+2y", &home, &arguments);
+    exposing.line();
+    let said = start_at(&clocks, "+2y", &away, &["connect", "web"]).ends_with(3);
+    assert!(said.starts_with("this machine's certificate ended on 20"), "{said}");
+    assert!(said.ends_with("or ask for a new invite: adit invite new"), "{said}");
+}
+
+#[test]
+fn a_connector_at_whose_time_its_ca_is_not_good_names_the_clock_and_waits_for_it() {
     let Some(clocks) = Clocks::of_this_machine() else { return };
     let (home, away) = (Machine::new(), Machine::new());
     let (exposing, invite) = home.expose(&echo_service(), &[]);
     away.connect(&invite, &[]).0.end();
     exposing.end();
     for by in ["-3y", "+12y"] {
-        let said = said_at(&clocks, by, &home, &["expose", "3000", "--listen", "127.0.0.1:0"], 2);
-        assert!(said.contains("mesh/ca.pem: this CA is good from 20"), "{said}");
-        assert!(said.contains(", and this machine's clock says 20"), "{said}");
-        assert!(said.contains("; set the clock, or move the directory away"), "{said}");
+        let service = echo_service();
+        let arguments = ["expose", &service, "--name", "web", "--listen", "127.0.0.1:0"];
+        let mut running = start_at(&clocks, by, &home, &arguments);
+        running.says("mesh/ca.pem: this CA is good from 20");
+        running.says(", and this machine's clock says 20");
+        running.says("; set the clock, or move the directory away");
+        assert!(running.is_running() && running.is_silent(), "{}", running.log());
+        home.directory.write("clock", "+0");
+        let invite = running.line();
+        away.connect(&invite, &[]).0.end();
+        running.end();
     }
-    let (_exposing, invite) = home.expose(&echo_service(), &[]);
-    away.connect(&invite, &[]);
+}
+
+#[test]
+fn no_mesh_is_made_before_the_clock_is_set() {
+    let Some(clocks) = Clocks::of_this_machine() else { return };
+    let (home, away) = (Machine::new(), Machine::new());
+    let service = echo_service();
+    let arguments = ["expose", &service, "--name", "web", "--listen", "127.0.0.1:0"];
+    let running = start_at(&clocks, "-40y", &home, &arguments);
+    running.says("waiting: this machine's clock says 19");
+    assert!(!home.home().join("mesh").exists());
+    home.directory.write("clock", "+0");
+    away.connect(&running.line(), &[]);
 }
 
 #[test]
@@ -91,15 +145,17 @@ fn a_connector_is_trusted_again_after_its_clock_is_corrected() {
     let ahead = home.spawn(&mut ahead);
     let invite = ahead.line();
     ahead.says("this machine has a new certificate");
-    let said = away.start(&["connect", "web"]).ends_with(3);
-    assert!(said.contains("is not valid at the time of this clock"), "{said}");
-    assert!(said.ends_with("; set the clock that is wrong, or renew the certificate"), "{said}");
+    let mut waiting = away.start(&["connect", "web"]);
+    let address = waiting.address();
+    waiting.says("is not valid at the time of this clock");
+    waiting.says("; set the clock that is wrong, or renew the certificate");
+    assert!(waiting.is_running(), "{}", waiting.log());
     let said = fresh.fails(&["connect", &invite], 3);
     assert!(said.contains("is not valid at the time of this clock"), "{said}");
     ahead.end();
 
     let (_exposing, invite) = home.expose_at(&listen, &echo_service(), &[]);
-    away.connect("web", &[]);
+    assert!(echoes_at_last(address), "{}", waiting.log());
     fresh.connect(&invite, &[]);
 }
 

@@ -9,15 +9,31 @@ use common::{Authority, Directory, Program, free_tcp, free_udp, run};
 
 /// Returns the one error for a configuration.
 fn said(role: &str, text: &str) -> String {
+    let stderr = ended(role, text, 2);
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    stderr.trim_end().strip_prefix("adit: ").unwrap().to_owned()
+}
+
+/// Returns the error about an address that stays in use, after one warning.
+fn said_of_address(role: &str, text: &str) -> String {
+    let stderr = ended(role, text, 5);
+    let (warning, sentence) = stderr.trim_end().rsplit_once('\n').unwrap();
+    let sentence = sentence.strip_prefix("adit: ").unwrap();
+    assert_eq!(warning.lines().filter(|line| line.contains("waiting: ")).count(), 1, "{stderr}");
+    assert!(warning.contains(sentence), "{stderr}");
+    sentence.to_owned()
+}
+
+/// Returns the stderr of a role that ends with a code.
+fn ended(role: &str, text: &str, code: i32) -> String {
     let directory = Directory::new();
     Authority::new().issue(&directory, "me");
     let path = directory.write("config.toml", text);
     let output = run(&[role, "-c", path.to_str().unwrap()]);
     let stderr = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert_eq!(output.status.code(), Some(code), "{stderr}");
     assert!(output.stdout.is_empty());
-    assert_eq!(stderr.lines().count(), 1, "{stderr}");
-    stderr.trim_end().strip_prefix("adit: ").unwrap().to_owned()
+    stderr
 }
 
 const TLS: &str = "[tls]\nca = \"me-ca.pem\"\ncertificate = \"me.pem\"\nkey = \"me.key\"\n";
@@ -52,7 +68,7 @@ fn a_key_that_is_no_key_is_named() {
 fn an_address_in_use_is_named() {
     let taken = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
-    let said = said("connector", &format!("listen = \"{address}\"\n{TLS}{SERVICE}"));
+    let said = said_of_address("connector", &format!("listen = \"{address}\"\n{TLS}{SERVICE}"));
     assert!(said.starts_with(&format!("{address}: cannot use this UDP address: ")), "{said}");
 }
 
@@ -60,7 +76,7 @@ fn an_address_in_use_is_named() {
 fn a_local_port_in_use_is_named() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
-    let said = said(
+    let said = said_of_address(
         "agent",
         &format!(
             "{TLS}[connector]\naddress = \"127.0.0.1:1\"\nname = \"c\"\n\

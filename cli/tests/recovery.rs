@@ -95,6 +95,51 @@ fn an_agent_that_starts_first_waits_for_its_connector() {
 }
 
 #[test]
+fn a_connector_waits_for_a_port_that_another_program_holds() {
+    let (directory, authority) = (Directory::new(), Authority::new());
+    let (address, port) = (free_udp(), free_tcp());
+    let held = UdpSocket::bind(address).unwrap();
+    let agent_config = agent(&directory, &authority, address, port);
+    let connector = Program::start("connector", &connector(&directory, &authority, address), &[]);
+    connector.says(&format!("waiting: {address}: cannot use this UDP address: "));
+    drop(held);
+    let _agent = Program::start("agent", &agent_config, &[]);
+    bounded(|| echoes(port).then_some(())).expect("the tunnel is up");
+    assert_eq!(connector.log().matches("waiting: ").count(), 1, "{}", connector.log());
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn an_agent_waits_for_an_address_that_this_machine_does_not_have() {
+    let (directory, authority) = (Directory::new(), Authority::new());
+    let nowhere = std::net::SocketAddr::from(([192, 0, 2, 1], free_tcp().port()));
+    let config = agent(&directory, &authority, free_udp(), nowhere);
+    let mut agent = Program::start("agent", &config, &[]);
+    agent.says(&format!("waiting: {nowhere}: cannot listen on this TCP address: "));
+    std::thread::sleep(Duration::from_millis(700));
+    assert!(agent.is_running(), "{}", agent.log());
+}
+
+#[test]
+fn a_connector_that_moves_to_its_other_address_is_found_there() {
+    let (directory, authority) = (Directory::new(), Authority::new());
+    let (first, second, port) = (free_udp(), free_udp(), free_tcp());
+    let config = agent(&directory, &authority, first, port);
+    let text = std::fs::read_to_string(&config).unwrap();
+    let both = format!("address = [\"{first}\", \"{second}\"]");
+    let text = text.replace(&format!("address = \"{first}\""), &both);
+    let config = directory.write("agent.toml", &text);
+    let mut there = Program::start("connector", &connector(&directory, &authority, first), &[]);
+    let _agent = Program::start("agent", &config, &[]);
+    bounded(|| echoes(port).then_some(())).expect("the tunnel is up");
+    there.kill();
+    let moved = Instant::now();
+    let _there = Program::start("connector", &connector(&directory, &authority, second), &[]);
+    bounded(|| echoes(port).then_some(())).expect("the connector is found at its other address");
+    eprintln!("found at its other address after {:?}", moved.elapsed());
+}
+
+#[test]
 fn a_connection_is_refused_when_the_tunnel_does_not_come_up() {
     let (directory, authority) = (Directory::new(), Authority::new());
     let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -176,6 +221,29 @@ fn an_agent_logs_its_connectors_shutdown_once() {
     assert!(told.count() <= 1 && log.contains("(shutting_down: "), "{log}");
     let log = tunnel.connector.log();
     assert!(log.contains("laptop connected from 127.0.0.1:"), "{log}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_hangup_ends_a_connector_with_a_goodbye() {
+    let mut tunnel = Tunnel::start(&[("echo", service(echo), "")]);
+    tunnel.connector.signal("-HUP");
+    assert_eq!(tunnel.connector.wait().code(), Some(0), "{}", tunnel.connector.log());
+    tunnel.agent.says("(shutting_down: ");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_hangup_that_was_ignored_at_the_start_stays_ignored() {
+    let mut tunnel = Tunnel::start(&[("echo", service(echo), "")]);
+    tunnel.connector.kill();
+    tunnel.connector = Program::start_without_hangup("connector", &tunnel.connector_config);
+    tunnel.wait_until_up();
+    tunnel.connector.signal("-HUP");
+    tunnel.wait_until_up();
+    assert!(tunnel.connector.is_running(), "{}", tunnel.connector.log());
+    tunnel.connector.terminate();
+    assert_eq!(tunnel.connector.wait().code(), Some(0), "{}", tunnel.connector.log());
 }
 
 #[cfg(unix)]

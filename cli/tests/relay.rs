@@ -156,14 +156,14 @@ fn a_tcp_port_that_was_named_and_is_taken_ends_the_relay_with_what_to_do() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
     let listen = free_udp().to_string();
-    let said = public.fails(&["relay", "--listen", &listen, "--tcp-port", &port], 2);
+    let said = public.fails(&["relay", "--listen", &listen, "--tcp-port", &port], 5);
     assert!(
         said.contains("cannot listen on this TCP address") && said.contains("--no-tcp"),
         "{said}"
     );
     let text = format!("listen = \"{listen}\"\ntcp_port = {port}\n");
     let path = public.directory.write("relay.toml", &text);
-    let said = public.fails(&["relay", "-c", path.to_str().unwrap()], 2);
+    let said = public.fails(&["relay", "-c", path.to_str().unwrap()], 5);
     assert!(said.contains("cannot listen on this TCP address"), "{said}");
     let path = public.directory.write("both.toml", &format!("{text}no_tcp = true\n"));
     let said = public.fails(&["relay", "-c", path.to_str().unwrap()], 2);

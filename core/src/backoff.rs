@@ -60,7 +60,7 @@ impl BackoffConfig {
         BackoffConfigBuilder(Self {
             initial: Duration::from_secs(1),
             multiplier: 2.0,
-            max: Duration::from_secs(60),
+            max: Duration::from_secs(15),
             jitter: 0.3,
         })
     }
@@ -109,22 +109,22 @@ impl BackoffConfigBuilder {
         self
     }
 
-    /// Sets the factor from one attempt to the next. Default 2: six attempts reach the cap, and the
+    /// Sets the factor from one attempt to the next. Default 2: five attempts reach the cap, and the
     /// load of a crowd that keeps failing halves with each round.
     pub const fn multiplier(mut self, multiplier: f64) -> Self {
         self.0.multiplier = multiplier;
         self
     }
 
-    /// Sets the cap, before jitter. Default 60 s: a peer that returns after hours of absence is
-    /// found again within about a minute.
+    /// Sets the cap, before jitter. Default 15 s: a peer that returns after hours of absence is
+    /// found again within 20 s, which is the cap with its jitter.
     pub const fn max(mut self, max: Duration) -> Self {
         self.0.max = max;
         self
     }
 
     /// Sets how far a delay strays to either side, as a fraction of itself. Default 0.3: the first
-    /// attempts of clients that were dropped together spread over 0.6 s, the later ones over 36 s.
+    /// attempts of clients that were dropped together spread over 0.6 s, the later ones over 9 s.
     pub const fn jitter(mut self, jitter: f64) -> Self {
         self.0.jitter = jitter;
         self

@@ -24,6 +24,23 @@ pub(crate) const NETWORK_CHANGE_INTERVAL: Duration = Duration::from_secs(5);
 /// point that returns see the change together, and the new address may need a moment to work.
 pub(crate) const NETWORK_CHANGE_SPREAD: Duration = Duration::from_millis(250);
 
+/// How long a demand for a connection lasts: as long as a caller that waits for one is expected to.
+/// An attempt that fails in that time is followed by another after [`DEMAND_INTERVAL`].
+pub(crate) const DEMAND_LASTS: Duration = Duration::from_secs(10);
+
+/// The least time between two attempts that demand brings forward: longer than a handshake takes,
+/// shorter than a person waits.
+pub(crate) const DEMAND_INTERVAL: Duration = Duration::from_secs(2);
+
+/// The waits after a relay that knows no connector for the service: one that restarts is back
+/// within a second or two. Later failures back off as any other.
+pub(crate) const ABSENT_DELAYS: [Duration; 4] = [
+    Duration::from_secs(1),
+    Duration::from_secs(1),
+    Duration::from_secs(1),
+    Duration::from_secs(5),
+];
+
 /// The span over which clients return after a reset, when the link was stable before: the peer is
 /// up, since it answered, and only lost its state. A thousand clients that are reset together
 /// spread over it.
@@ -176,7 +193,7 @@ impl PolicyBuilder {
 
 /// The reaction to a failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum RetryDecision {
+pub enum RetryDecision {
     /// Try again, not before `until`.
     Wait {
         /// The number of the coming attempt, from 1 within one outage.
@@ -190,7 +207,7 @@ pub(crate) enum RetryDecision {
 
 /// A wait that is over: make one attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Attempt {
+pub struct Attempt {
     /// Its number, from 1 within one outage.
     pub number: u32,
 }
@@ -217,15 +234,36 @@ enum RetryPhase {
 ///
 /// Attempts are counted per outage: a link that does not stay up for
 /// [`Policy::stable_after`] continues the count. A first dial is the caller's own; when it fails,
-/// [`Retry::on_attempt_failed`] starts the count.
+/// [`Retry::on_attempt_failed`] starts the count. Each node has one for each peer that it dials. A
+/// program that dials by itself, such as at several addresses, uses one with the same policy.
+///
+/// ```
+/// use adit_core::error::{Code, Failure};
+/// use adit_core::retry::{Policy, Retry, RetryDecision};
+/// use adit_core::rng::Rng;
+///
+/// let now = std::time::Instant::now();
+/// let mut retry = Retry::new(Policy::default(), Rng::new([7; 32], "retry"));
+/// let silence = Failure::new(Code::TimedOut, "no answer");
+/// let RetryDecision::Wait { until, .. } = retry.on_attempt_failed(&silence, now) else {
+///     panic!("the default never gives up on the network")
+/// };
+/// assert!(retry.poll(until).is_some());
+/// ```
 #[derive(Debug, Clone)]
-pub(crate) struct Retry {
+pub struct Retry {
     policy: Policy,
     backoff: Backoff,
     phase: RetryPhase,
     attempts: u32,
     unavailable: u32,
     hurried: Option<Instant>,
+    /// How many failures in a row were the absence of the connector at its relays.
+    absent: usize,
+    /// When the latest attempt was made.
+    attempted: Option<Instant>,
+    /// Until when somebody waits for the connection.
+    wanted_until: Option<Instant>,
     /// The peer has proven its identity at least once.
     was_up: bool,
 }
@@ -233,7 +271,7 @@ pub(crate) struct Retry {
 impl Retry {
     /// Returns a policy at rest.
     #[must_use]
-    pub(crate) fn new(policy: Policy, rng: Rng) -> Self {
+    pub fn new(policy: Policy, rng: Rng) -> Self {
         let backoff = Backoff::new(policy.backoff, rng);
         Self {
             policy,
@@ -242,13 +280,17 @@ impl Retry {
             attempts: 0,
             unavailable: 0,
             hurried: None,
+            absent: 0,
+            attempted: None,
+            wanted_until: None,
             was_up: false,
         }
     }
 
     /// Handles an established connection.
-    pub(crate) fn on_up(&mut self, now: Instant) {
+    pub fn on_up(&mut self, now: Instant) {
         self.was_up = true;
+        self.absent = 0;
         match self.phase {
             RetryPhase::Up { .. } => {}
             RetryPhase::Idle | RetryPhase::Waiting { .. } | RetryPhase::Attempting => {
@@ -259,21 +301,20 @@ impl Retry {
 
     /// Handles the loss of the connection. During a wait, this leaves the wait as it is and returns
     /// it again.
-    pub(crate) fn on_down(&mut self, failure: &Failure, now: Instant) -> RetryDecision {
+    pub fn on_down(&mut self, failure: &Failure, now: Instant) -> RetryDecision {
         self.on_failure(failure, now)
     }
 
     /// Handles a failed attempt, or a failed first dial. During a wait, this leaves the wait as it
     /// is and returns it again: the failure belongs to an attempt that is over.
-    pub(crate) fn on_attempt_failed(&mut self, failure: &Failure, now: Instant) -> RetryDecision {
+    pub fn on_attempt_failed(&mut self, failure: &Failure, now: Instant) -> RetryDecision {
         self.on_failure(failure, now)
     }
 
     /// Handles a change of the local network, or a wake-up of the host: what failed before may work
     /// now. Moves the wait forward and returns its new end, or `None` when it is unchanged. A time
-    /// that the peer asked for is kept, and attempts that were moved forward are
-    /// [`NETWORK_CHANGE_INTERVAL`] apart.
-    pub(crate) fn on_network_change(&mut self, now: Instant) -> Option<Instant> {
+    /// that the peer asked for is kept, and attempts that were moved forward are 5 s apart.
+    pub fn on_network_change(&mut self, now: Instant) -> Option<Instant> {
         let RetryPhase::Waiting { until, not_before } = self.phase else { return None };
         let allowed = self.hurried.map_or(now, |last| now.max(last + NETWORK_CHANGE_INTERVAL));
         let sooner = allowed + self.backoff.within(NETWORK_CHANGE_SPREAD);
@@ -286,12 +327,35 @@ impl Retry {
         Some(sooner)
     }
 
+    /// Handles a caller that waits for the connection. For 10 s every wait is over 2 s after the
+    /// attempt before it, unless the peer asked for a longer one. Moves the present wait forward and
+    /// returns its new end, or `None` when it is unchanged.
+    pub fn on_demand(&mut self, now: Instant) -> Option<Instant> {
+        self.wanted_until = Some(now + DEMAND_LASTS);
+        let RetryPhase::Waiting { until, not_before } = self.phase else { return None };
+        let sooner = self.hurry(until, not_before, now);
+        self.phase = RetryPhase::Waiting { until: sooner, not_before };
+        (sooner < until).then_some(sooner)
+    }
+
+    /// Returns the end of a wait, sooner if somebody waits. Those who wait together are spread as
+    /// after a reset.
+    fn hurry(&mut self, until: Instant, not_before: Option<Instant>, now: Instant) -> Instant {
+        if self.wanted_until.is_none_or(|wanted| wanted <= now) {
+            return until;
+        }
+        let allowed = self.attempted.map_or(now, |last| now.max(last + DEMAND_INTERVAL));
+        let sooner = allowed + self.backoff.within(RESET_SPREAD);
+        until.min(not_before.map_or(sooner, |least| sooner.max(least)))
+    }
+
     /// Returns the attempt with an expired wait: one for each wait.
-    pub(crate) fn poll(&mut self, now: Instant) -> Option<Attempt> {
+    pub fn poll(&mut self, now: Instant) -> Option<Attempt> {
         self.settle(now);
         match self.phase {
             RetryPhase::Waiting { until, .. } if until <= now => {
                 self.phase = RetryPhase::Attempting;
+                self.attempted = Some(now);
                 Some(Attempt { number: self.attempts })
             }
             RetryPhase::Idle
@@ -302,16 +366,17 @@ impl Retry {
     }
 
     /// Discards the outage and any wait: the connection is no longer wanted.
-    pub(crate) fn cancel(&mut self) {
+    pub fn cancel(&mut self) {
         self.phase = RetryPhase::Idle;
         self.attempts = 0;
         self.unavailable = 0;
+        self.absent = 0;
         self.was_up = false;
     }
 
     /// Returns when [`Retry::poll`] is to be called.
     #[must_use]
-    pub(crate) const fn deadline(&self) -> Option<Deadline> {
+    pub const fn deadline(&self) -> Option<Deadline> {
         match self.phase {
             RetryPhase::Waiting { until, .. } => Some((until, Reason::Reconnect)),
             RetryPhase::Up { stable_at: Some(at) } => Some((at, Reason::Stable)),
@@ -363,7 +428,11 @@ impl Retry {
             self.unavailable = self.unavailable.saturating_add(1);
         }
         let used_up = |count: u32, max: Option<u32>| max.is_some_and(|max| count > max);
-        self.attempts = self.attempts.saturating_add(1);
+        let absence = self.absence(failure);
+        // A connector that was there is coming back, and the attempt did not fail because of it.
+        if absence.is_none() || !self.was_up || self.attempts == 0 {
+            self.attempts = self.attempts.saturating_add(1);
+        }
         if self.is_final(failure)
             || used_up(self.attempts, self.policy.max_attempts)
             || used_up(self.unavailable, self.policy.max_unavailable)
@@ -373,13 +442,29 @@ impl Retry {
         }
         let delay = if self.attempts == 1 && is_repaired_at_once(failure) {
             self.backoff.within(RESET_SPREAD)
+        } else if let Some(delay) = absence {
+            self.backoff.at_least(delay)
         } else {
             self.backoff.delay(self.attempts)
         };
         let requested = requested_delay(failure).map(|delay| self.backoff.at_least(delay));
         let until = now + requested.map_or(delay, |requested| requested.max(delay));
-        self.phase = RetryPhase::Waiting { until, not_before: requested.map(|delay| now + delay) };
+        let not_before = requested.map(|delay| now + delay);
+        let until = self.hurry(until, not_before, now);
+        self.phase = RetryPhase::Waiting { until, not_before };
         RetryDecision::Wait { attempt: self.attempts, until }
+    }
+
+    /// Counts the failures that are the absence of the connector at its relays, and returns the wait
+    /// after this one; `None` after any other, and when it is away for longer.
+    fn absence(&mut self, failure: &Failure) -> Option<Duration> {
+        if failure.code() != Code::UnknownService {
+            self.absent = 0;
+            return None;
+        }
+        let delay = ABSENT_DELAYS.get(self.absent).copied();
+        self.absent = self.absent.saturating_add(1);
+        delay
     }
 }
 

@@ -42,6 +42,8 @@ pub enum Reason {
     Relay,
     /// A registration at a relay ends, unless it is refreshed.
     Registration,
+    /// A lookup that waits at a relay for its connector is answered.
+    HeldLookup,
     /// The TCP fallback: UDP is suspected or probed, or a byte stream has used up its time.
     Fallback,
 }
@@ -66,6 +68,7 @@ impl Reason {
             Self::Certificate => "certificate",
             Self::Relay => "relay",
             Self::Registration => "registration",
+            Self::HeldLookup => "held_lookup",
             Self::Fallback => "fallback",
         }
     }
@@ -197,6 +200,7 @@ mod tests {
             Reason::Header,
             Reason::Drain,
             Reason::Registration,
+            Reason::HeldLookup,
             Reason::Fallback,
         ] {
             assert_eq!(serde_json::to_value(reason).unwrap(), reason.as_str());

@@ -120,6 +120,12 @@ fn the_protocol_states_the_limits_of_a_relay_that_are_the_defaults() {
             relay.connects_at_once
         ),
         format!(
+            "otherwise after {} s. It holds {} lookups of a client and {} in all",
+            relay.lookup_wait.as_secs(),
+            relay.held_lookups_of_a_client,
+            grouped(relay.held_lookups)
+        ),
+        format!(
             "A connector may have {}, and is sent {} Incoming a second with a burst of {}",
             grouped(relay.channels_of_a_connector),
             relay.incoming_per_second,

@@ -6,7 +6,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use adit_core::config::Dial;
+use adit_core::config::{Dial, Transport};
+use adit_core::error::Misuse;
 use adit_core::event::Event;
 use adit_core::id::PeerId;
 use adit_core::lifecycle::State;
@@ -301,4 +302,70 @@ fn the_same_seed_gives_the_same_lab_and_another_seed_another() {
     };
     assert_eq!(print(16), print(16));
     assert_ne!(print(16), print(17));
+}
+
+/// Returns the time from the return of a connector that was away for two minutes to the agent's
+/// connection, where a caller waits for it from then on or none does.
+fn found_again(seed: u64, away: Duration, is_wanted: bool) -> Duration {
+    let mut lab = Lab::new(seed);
+    let connector = lab.connector("db", Place::Public);
+    let transport = Transport::default().connect_timeout(10 * SECOND);
+    let agent = lab.agent_with(Place::Public, |builder| builder.transport(transport));
+    let peer = lab.dial(agent, connector, "db");
+    assert!(lab.run_until(|lab| lab.is_connected(agent, peer), 10 * SECOND));
+    lab.crash(connector);
+    lab.run_for(away);
+    assert!(!lab.is_connected(agent, peer));
+    lab.restart(connector);
+    let back = lab.now();
+    while !lab.is_connected(agent, peer) {
+        if is_wanted {
+            let (node, now) = lab.node_mut(agent);
+            node.dial_now(peer, now);
+        }
+        lab.run_until(|lab| lab.is_connected(agent, peer), SECOND / 4);
+        assert!(lab.now() < back + MINUTE, "seed {seed}: not found again");
+    }
+    lab.now() - back
+}
+
+#[test]
+fn a_connector_that_returns_is_found_within_the_longest_wait_without_demand() {
+    for seed in 0..20 {
+        let took = found_again(seed, 2 * MINUTE + seed as u32 * SECOND, false);
+        assert!(took <= 21 * SECOND, "seed {seed}: {took:?}");
+    }
+}
+
+#[test]
+fn a_connector_that_is_waited_for_is_found_within_seconds() {
+    for seed in 0..20 {
+        // An attempt that began before the return sends its first packet again after 1, 2 and 4 s.
+        let took = found_again(seed, 2 * MINUTE + seed as u32 * SECOND, true);
+        assert!(took <= 6 * SECOND, "seed {seed}: {took:?}");
+    }
+}
+
+#[test]
+fn a_stream_that_cannot_be_opened_has_the_peer_dialled() {
+    let mut lab = Lab::new(1);
+    let connector = lab.connector("db", Place::Public);
+    let transport = Transport::default().connect_timeout(SECOND);
+    let agent = lab.agent_with(Place::Public, |builder| builder.transport(transport));
+    let peer = lab.dial(agent, connector, "db");
+    assert!(lab.run_until(|lab| lab.is_connected(agent, peer), 10 * SECOND));
+    lab.crash(connector);
+    lab.run_for(5 * MINUTE);
+    // The next wait is of ten seconds or more.
+    let failures = |lab: &Lab| {
+        let failed = |(_, event): &&(_, Event)| matches!(event, Event::AttemptFailed { .. });
+        lab.log(agent).iter().filter(failed).count()
+    };
+    let before = failures(&lab);
+    assert!(lab.run_until(|lab| failures(lab) > before, MINUTE));
+    lab.run_for(2 * SECOND);
+    lab.restart(connector);
+    let (node, _) = lab.node_mut(agent);
+    assert_eq!(node.open(peer, "web".parse().unwrap()), Err(Misuse::NotConnected));
+    assert!(lab.run_until(|lab| lab.is_connected(agent, peer), SECOND));
 }

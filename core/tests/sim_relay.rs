@@ -13,6 +13,7 @@ use adit_core::lifecycle::State;
 use adit_core::node::Input;
 use adit_core::relay;
 use adit_core::relay::Register;
+use adit_core::testing::lab::{Lab, Place};
 use adit_core::testing::link::Conditions;
 use adit_core::testing::net::HostId;
 use adit_core::testing::pair::{CONNECTOR, Flow, with_identity};
@@ -212,4 +213,42 @@ fn a_node_with_only_a_relay_shuts_down_immediately() {
     node.shutdown(now);
     trio.wait("the agent to be gone", |world| world.node(agent).is_drained());
     assert!(trio.world.now() - start < SECOND);
+}
+
+/// Returns the time from the start of a relay, an agent and a connector to the first byte that the
+/// connector has read, where the connector starts some time later.
+fn first_byte(seed: u64, later: Duration) -> Duration {
+    let mut lab = Lab::new(seed);
+    let relay = lab.relay();
+    let start = lab.now();
+    let agent = lab.agent(Place::Public);
+    lab.attach(agent, None, relay);
+    let peer = lab.find(agent, "web", CONNECTOR);
+    lab.run_for(later);
+    let connector = lab.connector(CONNECTOR, Place::Public);
+    lab.attach(connector, Some(CONNECTOR), relay);
+    lab.offer(connector, CONNECTOR, "web");
+    assert!(lab.run_until(|lab| lab.is_connected(agent, peer), 60 * SECOND));
+    let upload = lab.start_upload((agent, peer), connector, 1);
+    assert!(lab.run_until(|lab| lab.transfer(upload).read() == 1, SECOND));
+    lab.now() - start
+}
+
+#[test]
+fn programs_that_start_together_carry_a_byte_within_a_quarter_of_a_second() {
+    // A crossing of the internet takes 10 ms, and one between two clients of a relay twice that.
+    let round_trips = 8 * Duration::from_millis(20);
+    for seed in 0..20 {
+        let took = first_byte(seed, Duration::ZERO);
+        assert!(took <= Duration::from_millis(250) + round_trips, "seed {seed}: {took:?}");
+    }
+}
+
+#[test]
+fn a_connector_that_starts_later_is_found_as_soon_as_it_registers() {
+    for later in [20, 200, 1_000, 1_900] {
+        let later = Duration::from_millis(later);
+        let took = first_byte(1, later) - later;
+        assert!(took <= Duration::from_millis(410), "{later:?} later: {took:?}");
+    }
 }

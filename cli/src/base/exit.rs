@@ -25,19 +25,30 @@ impl From<Exit> for ExitCode {
     }
 }
 
+/// A cause that may pass by itself, as it often does while a machine boots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Obstacle {
+    /// One of two clocks is wrong.
+    Clock,
+    /// This machine does not have the address yet.
+    NoAddress,
+    /// Another program has the port, such as one that is about to end.
+    PortInUse,
+}
+
 /// The end of the program, other than by success.
 #[derive(Debug, Clone)]
 pub(crate) struct ExitError {
     exit: Exit,
     sentence: String,
     about_file: bool,
-    about_clock: bool,
+    obstacle: Option<Obstacle>,
 }
 
 impl ExitError {
     pub(crate) fn new(exit: Exit, sentence: impl Into<String>) -> Self {
         let sentence = one_line(sentence.into());
-        Self { exit, sentence, about_file: false, about_clock: false }
+        Self { exit, sentence, about_file: false, obstacle: None }
     }
 
     /// Returns an error for a mistake in the command line or the configuration.
@@ -45,10 +56,27 @@ impl ExitError {
         Self::new(Exit::Usage, sentence)
     }
 
+    /// Returns an error about an address that cannot be bound. If that may pass, a supervisor should
+    /// start the program again.
+    pub(crate) fn of_bind(error: &std::io::Error, sentence: impl Into<String>) -> Self {
+        let obstacle = match error.kind() {
+            std::io::ErrorKind::AddrNotAvailable => Obstacle::NoAddress,
+            std::io::ErrorKind::AddrInUse => Obstacle::PortInUse,
+            _ => return Self::usage(sentence),
+        };
+        Self { obstacle: Some(obstacle), ..Self::new(Exit::Degraded, sentence) }
+    }
+
+    /// Returns the same, caused by what may pass by itself.
+    pub(crate) fn because_of(self, obstacle: Obstacle) -> Self {
+        Self { obstacle: Some(obstacle), ..self }
+    }
+
     /// Returns the same about a file, where it is about the contents of one.
     pub(crate) fn within(self, path: &std::path::Path) -> Self {
         if self.about_file {
-            return Self::new(self.exit, format!("{}: {}", path.display(), self.sentence));
+            let sentence = format!("{}: {}", path.display(), self.sentence);
+            return Self { obstacle: self.obstacle, ..Self::new(self.exit, sentence) };
         }
         self
     }
@@ -64,8 +92,13 @@ impl ExitError {
     }
 
     /// Returns true if the cause may be one of the two clocks.
-    pub(crate) const fn is_about_clock(&self) -> bool {
-        self.about_clock
+    pub(crate) fn is_about_clock(&self) -> bool {
+        self.obstacle == Some(Obstacle::Clock)
+    }
+
+    /// Returns the cause, if it may pass by itself.
+    pub(crate) const fn obstacle(&self) -> Option<Obstacle> {
+        self.obstacle
     }
 
     pub(crate) const fn exit(&self) -> Exit {
@@ -107,7 +140,8 @@ impl From<Failure> for ExitError {
             Category::Server | Category::Protocol | Category::Unknown => Exit::Degraded,
         };
         let sentence = format!("{failure}; {}", next_step(&failure));
-        Self { about_clock: is_about_clock(&failure), ..Self::new(exit, sentence) }
+        let obstacle = is_about_clock(&failure).then_some(Obstacle::Clock);
+        Self { obstacle, ..Self::new(exit, sentence) }
     }
 }
 
@@ -119,7 +153,8 @@ pub(crate) fn next_step(failure: &Failure) -> &'static str {
     }
 }
 
-fn is_about_clock(failure: &Failure) -> bool {
+/// Returns true after a failure that may be caused by one of the two clocks.
+pub(crate) fn is_about_clock(failure: &Failure) -> bool {
     failure.category() == Category::Authentication
         && [" clock", "expired"].iter().any(|word| failure.detail().contains(word))
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::base::duration;
 use crate::base::exit::ExitError;
+use crate::base::patience::until_possible;
 use crate::config;
 use crate::forward::ingress::tcp::open;
 use crate::homedir::Home;
@@ -56,7 +57,8 @@ pub(crate) async fn run(
     let (remote, source) = target(&config, home.as_ref())?;
     let mut ports = Vec::new();
     for forward in config.forwards {
-        let listener = open(forward.listen, "choose another in [[forward]]")?;
+        let listener =
+            until_possible(|| open(forward.listen, "choose another in [[forward]]")).await?;
         tracing::info!("forwarding {} to \"{}\"", forward.listen, forward.service);
         ports.push((listener, forward.service));
     }

@@ -12,8 +12,9 @@ use tokio::net::TcpListener;
 use super::parse;
 use crate::address::HostPort;
 use crate::base::exit::{Exit, ExitError};
+use crate::base::patience::until_possible;
 use crate::base::system::unix_now;
-use crate::base::{duration, output, units};
+use crate::base::{duration, output};
 use crate::config::{ForwardLimits, HeartbeatSettings};
 use crate::homedir::Home;
 use crate::identity::invite::Invite;
@@ -93,7 +94,7 @@ pub(crate) async fn run(arguments: ConnectArgs, home: &Home) -> Result<(), ExitE
     if let Some(at) = &arguments.at {
         known.prefer(at);
     }
-    let listener = open(arguments.local, known.local, port)?;
+    let listener = until_possible(|| open(arguments.local, known.local, port)).await?;
     let local = listener.local_addr().map_err(|error| ExitError::usage(error.to_string()))?;
     known.local = Some(local);
     if known != before
@@ -188,29 +189,16 @@ fn explain(stop: ExitError, membership: &Membership) -> ExitError {
     if stop.exit() != Exit::Authentication {
         return stop;
     }
-    let now = unix_now();
-    match membership.describe() {
-        Ok(own) if now > own.not_after => ExitError::new(
+    let conflict = membership.describe().ok().and_then(|own| own.clock_conflict(unix_now()));
+    match conflict {
+        Some(conflict) => ExitError::new(
             Exit::Authentication,
             format!(
-                "this machine's certificate ended on {}, and its clock shows {}; set the clock if it \
-                 is wrong, or ask for a new invite: adit invite new",
-                units::date(own.not_after),
-                units::date(now)
+                "{conflict}; set the clock if it is wrong, or ask for a new invite: adit invite new"
             ),
         ),
-        Ok(own) if now < own.not_before => ExitError::new(
-            Exit::Authentication,
-            format!(
-                "this machine's certificate begins on {}, and its clock shows {}; set the clock",
-                units::date(own.not_before),
-                units::date(now)
-            ),
-        ),
-        Ok(_) | Err(_) if stop.is_about_clock() => stop,
-        Ok(_) | Err(_) => {
-            stop.or_next("if this device was revoked, ask for a new invite: adit invite new")
-        }
+        None if stop.is_about_clock() => stop,
+        None => stop.or_next("if this device was revoked, ask for a new invite: adit invite new"),
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use adit_tokio::core::path;
 
 use crate::base::exit::ExitError;
+use crate::base::patience::until_possible;
 use crate::config;
 use crate::homedir::Home;
 use crate::identity::mesh::Mesh;
@@ -51,7 +52,8 @@ pub(crate) async fn run(
     let source = match config.tls {
         Some(files) => CredentialSource::Files(files),
         None => {
-            CredentialSource::Mesh(Mesh::open_or_create(home.as_ref().map_err(ExitError::clone)?)?)
+            let home = home.as_ref().map_err(ExitError::clone)?;
+            CredentialSource::Mesh(until_possible(|| Mesh::open_or_create(home)).await?)
         }
     };
     let relays = match (config.relays, &source) {

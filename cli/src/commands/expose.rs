@@ -11,6 +11,7 @@ use super::invite::{self, InviteOptions};
 use super::parse;
 use crate::address::{Backend, HostPort, RelayAddress};
 use crate::base::exit::ExitError;
+use crate::base::patience::until_possible;
 use crate::base::{duration, output};
 use crate::config::{ForwardLimits, HeartbeatSettings, MAX_RELAYS, ServiceConfig};
 use crate::homedir::Home;
@@ -83,7 +84,7 @@ pub(crate) struct ExposeArgs {
 /// # Errors
 /// Why it cannot.
 pub(crate) async fn run(arguments: ExposeArgs, home: &Home) -> Result<(), ExitError> {
-    let mesh = Mesh::open_or_create(home)?;
+    let mesh = until_possible(|| Mesh::open_or_create(home)).await?;
     if let Some(life) = arguments.certificate_life {
         mesh.set_certificate_life(life)?;
     }

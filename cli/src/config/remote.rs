@@ -7,7 +7,7 @@ use adit_tokio::core::ServiceName;
 use serde::Deserialize;
 
 use super::{MAX_RELAYS, TlsFiles};
-use crate::address::{HostAddress, RelayAddress};
+use crate::address::{HostAddress, PORT, RelayAddress};
 use crate::base::exit::ExitError;
 
 /// The connector to reach: by address and name, or as one that this machine was invited to.
@@ -59,6 +59,12 @@ impl RemoteConnector {
     /// Returns what to call it in a sentence.
     pub(crate) fn title(&self) -> &str {
         self.title.as_deref().unwrap_or(&self.name)
+    }
+
+    /// Returns true if there is nothing to choose from: one address, which is no name, and no relay.
+    pub(crate) fn is_one_address(&self) -> bool {
+        let [only] = &self.addresses[..] else { return false };
+        self.relays.is_empty() && only.literal(PORT).is_some()
     }
 
     /// Returns the same, also by these relays, with `service` to look up.

@@ -7,7 +7,6 @@ use adit_tokio::core::config::{Config, Transport};
 use adit_tokio::core::drive::Peer;
 use adit_tokio::core::error::{Code, Failure};
 use adit_tokio::core::request::Request;
-use adit_tokio::core::retry::Policy;
 use adit_tokio::core::tls::{Tls, Trust};
 use rcgen::KeyPair;
 
@@ -21,9 +20,16 @@ use crate::identity::invite::Invite;
 use crate::identity::member::Membership;
 use crate::identity::mesh::certificate;
 use crate::identity::saved_service::{SavedService, title};
-use crate::net::dialer::Dialer;
+use crate::net::dialer::{Dialer, one_of_several};
 use crate::net::link::reach;
 use crate::net::node::CONNECT_TIMEOUT;
+
+/// How far this machine's clock may be ahead of the connector's, in seconds: as far as certificates
+/// are dated back.
+const CLOCK_TOLERANCE: u64 = 3_600;
+
+/// How long an invite is tried at least, for one that this machine's clock shows as over.
+const LEAST_PATIENCE: Duration = Duration::from_secs(30);
 
 /// How long one request may take once there is a connection.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -48,10 +54,10 @@ pub(crate) async fn redeem(
     let core = Config::builder(tls)
         .device_id("agent")
         .transport(Transport::default().connect_timeout(CONNECT_TIMEOUT))
-        .retry(Policy::interactive())
         .build()
         .map_err(|error| ExitError::new(Exit::Degraded, error.to_string()))?;
-    let dialer = Dialer { core, relay_identity, port_mapping: false };
+    let retry = one_of_several();
+    let dialer = Dialer { core, relay_identity, port_mapping: false, retry };
     let addresses: Vec<_> = invite.addresses.iter().cloned().map(Into::into).collect();
     let remote = RemoteConnector::at(addresses.clone(), invite.connector.clone())
         .called(title(&addresses, &invite.service))
@@ -94,18 +100,18 @@ pub(crate) async fn redeem(
 
 fn time_left(invite: &Invite) -> Result<Duration, ExitError> {
     let (now, next) = (unix_now(), "ask for a new one: adit invite new");
-    let left = invite.expires.checked_sub(now).ok_or_else(|| {
+    // The connector decides by its own clock; only an invite that is long over is not shown to it.
+    if now > invite.expires.saturating_add(CLOCK_TOLERANCE) {
         let ago = Duration::from_secs(now - invite.expires);
-        ExitError::new(
-            Exit::Authentication,
-            format!(
-                "this invite expired {} ago, unless this machine's clock, which says {}, is wrong; {next}",
-                units::span(ago),
-                units::date(now),
-            ),
-        )
-    })?;
-    Ok(Duration::from_secs(left.max(1)))
+        let sentence = format!(
+            "this invite expired {} ago, unless this machine's clock, which says {}, is wrong; {next}",
+            units::span(ago),
+            units::date(now),
+        );
+        return Err(ExitError::new(Exit::Authentication, sentence));
+    }
+    let left = Duration::from_secs(invite.expires.saturating_sub(now));
+    Ok(left.max(LEAST_PATIENCE))
 }
 
 /// Returns the error for a rejected key of an invite.

@@ -28,7 +28,7 @@ pub(crate) async fn keep_current(membership: Option<Membership>, mut tunnel: Tun
             tokio::time::sleep(wait).await;
             continue;
         }
-        let peer = tunnel.borrow_and_update().clone();
+        let peer = tunnel.peer();
         let renewed = match peer {
             Some(peer) if peer.connected().await.is_ok() => {
                 enrol::agent::renew(&peer, &membership, false).await

@@ -11,7 +11,7 @@ use tokio::time::{Interval, MissedTickBehavior};
 
 use super::credentials::Credentials;
 use super::member::Membership;
-use super::mesh::Mesh;
+use super::mesh::{Mesh, certificate};
 use crate::base::exit::ExitError;
 use crate::config::TlsFiles;
 
@@ -42,6 +42,15 @@ impl CredentialSource {
             Self::Mesh(mesh) => mesh.tls().map(Credentials::alone),
             Self::Member(membership) => membership.credentials(),
         }
+    }
+
+    fn clock_conflict(&self, now: u64) -> Option<String> {
+        let own = match self {
+            Self::Files(files) => certificate::describe_file(&files.certificate),
+            Self::Mesh(mesh) => certificate::describe_file(&mesh.identity_path()),
+            Self::Member(membership) => membership.describe(),
+        };
+        own.ok()?.clock_conflict(now)
     }
 
     fn watched(&self) -> Vec<PathBuf> {
@@ -95,6 +104,12 @@ impl CredentialWatcher {
         let mut polls = tokio::time::interval(POLL_INTERVAL);
         polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Ok((Self { source, seen, polls }, credentials))
+    }
+
+    /// Returns how this machine's certificate contradicts a clock that shows `now`: it has ended, or
+    /// it has not begun. Returns `None` if it does not, or cannot be read.
+    pub(crate) fn clock_conflict(&self, now: u64) -> Option<String> {
+        self.source.clock_conflict(now)
     }
 
     /// Returns new credentials if the files have changed and can be used. Files that cannot be used

@@ -12,6 +12,7 @@ use adit_tokio::core::ServiceName;
 use adit_tokio::core::config::{Config, Dial};
 use adit_tokio::core::drive::{Events, Peer};
 use adit_tokio::core::error::{Category, Failure};
+use adit_tokio::core::retry::Policy;
 use adit_tokio::core::tls::Identity;
 
 use super::happy_eyeballs::{self, HEAD_START};
@@ -26,6 +27,12 @@ use crate::identity::credentials::Credentials;
 /// the other side of the earth answers, asks the connector and opens a channel within that time.
 const RELAYS_ALONE: Duration = Duration::from_millis(1_500);
 
+/// Returns how long the core keeps dialling one of several candidates: a second attempt on the same
+/// socket finds a peer that restarted, and more would keep the others from their turn.
+pub(crate) fn one_of_several() -> Policy {
+    Policy::builder().max_attempts(Some(1)).build().unwrap_or_default()
+}
+
 /// The identity and the settings to dial with.
 #[derive(Debug, Clone)]
 pub(crate) struct Dialer {
@@ -34,6 +41,8 @@ pub(crate) struct Dialer {
     pub(crate) relay_identity: Identity,
     /// True if a gateway is asked to map the socket.
     pub(crate) port_mapping: bool,
+    /// How long the core keeps dialling one candidate.
+    pub(crate) retry: Policy,
 }
 
 impl Dialer {
@@ -44,6 +53,7 @@ impl Dialer {
             core: self.core.with_tls(credentials.tls),
             relay_identity: credentials.relay_identity,
             port_mapping: self.port_mapping,
+            retry: self.retry,
         }
     }
 }
@@ -74,14 +84,15 @@ pub(crate) enum DialError {
 /// # Errors
 /// When the name or the address cannot be dialled.
 pub(crate) fn dial(
-    core: &Config,
+    dialer: &Dialer,
     name: &str,
     address: SocketAddr,
 ) -> Result<DialAttempt, ExitError> {
-    let node = node::start(node::local_for(address), core.clone())?;
+    let node = node::start(node::local_for(address), dialer.core.clone())?;
     let events = node.handle.events();
     let since = Instant::now();
-    let peer = node.handle.dial(Dial::new(address, name)).map_err(|error| {
+    let dial = Dial { retry: Some(dialer.retry), ..Dial::new(address, name) };
+    let peer = node.handle.dial(dial).map_err(|error| {
         ExitError::usage(format!("the connector \"{name}\" at {address}: {error}; correct it"))
     })?;
     tracing::debug!(%address, "dialling");
@@ -98,6 +109,7 @@ fn dial_by_relay(
     let events = node.handle.events();
     let since = Instant::now();
     let dial = Dial::service(service.clone(), remote.name.clone());
+    let dial = Dial { retry: Some(dialer.retry), ..dial };
     let peer = node.handle.dial(dial).map_err(|error| {
         ExitError::usage(format!(
             "the connector \"{}\" behind a relay: {error}; correct it",
@@ -155,7 +167,7 @@ impl DialCandidate<'_> {
     fn start(&self, dialer: &Dialer, remote: &RemoteConnector) -> Result<DialAttempt, ExitError> {
         match self {
             Self::Relays(service) => dial_by_relay(dialer, remote, service),
-            Self::Address(address) => dial(&dialer.core, &remote.name, *address),
+            Self::Address(address) => dial(dialer, &remote.name, *address),
         }
     }
 
@@ -231,7 +243,6 @@ fn worse(before: DialError, now: DialError) -> DialError {
 mod tests {
     use super::*;
     use crate::identity::throwaway::ThrowawayAuthority;
-    use adit_tokio::core::retry::Policy;
 
     const TEST_LIMIT: Duration = Duration::from_secs(60);
 
@@ -243,7 +254,9 @@ mod tests {
             Config::builder(tls).listening(listening).retry(Policy::interactive()).build().unwrap()
         };
         let relay_identity = authority.device("agent").unwrap().identity().clone();
-        let dialer = Dialer { core: config("agent", false), relay_identity, port_mapping: false };
+        let core = config("agent", false);
+        let retry = Policy::interactive();
+        let dialer = Dialer { core, relay_identity, port_mapping: false, retry };
         (node::start(address, config("connector", true)).unwrap(), dialer)
     }
 

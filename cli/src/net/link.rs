@@ -1,15 +1,19 @@
 //! The agent's connection to its connector: it resolves the name, dials the candidates, keeps the
 //! first connection, and begins again when the core gives up. It decides when retrying makes no
-//! sense; as long as one address is used, the core decides when to retry.
+//! sense. The core's policy decides when to retry: in the core as long as one address is used, and
+//! here for all of them.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use adit_tokio::core::drive::{Events, Peer};
 use adit_tokio::core::error::{Category, Failure};
 use adit_tokio::core::event::Event;
 use adit_tokio::core::lifecycle::State;
-use tokio::sync::watch;
+use adit_tokio::core::retry::{Policy, Retry, RetryDecision};
+use adit_tokio::core::rng::Rng;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::dialer::{DialAttempt, DialError, Dialer, dial_any};
@@ -18,13 +22,15 @@ use super::names::NameResolver;
 use super::node::{NodeHandle, RunningNode};
 use super::relays::AttachedRelays;
 use crate::address::HostAddress;
-use crate::base::exit::{Exit, ExitError};
+use crate::base::exit::{Exit, ExitError, is_about_clock, next_step};
+use crate::base::patience::CLOCK_POLL_INTERVAL;
+use crate::base::system::{random, unix_now};
 use crate::config::RemoteConnector;
 use crate::identity::credentials::Credentials;
 use crate::identity::source::CredentialWatcher;
 
-/// Pause before a name that did not resolve is looked up again, and before a connector that the
-/// core gave up is dialled again.
+/// Pause before a name that did not resolve is looked up again, and between a connection and the
+/// next, when a certificate ended the first.
 const RETRY_DELAY: Duration = Duration::from_secs(2);
 
 /// Pause after a rejection that is not authenticated, where a connection had been established
@@ -35,7 +41,46 @@ const UNPROVEN_RETRY_DELAY: Duration = Duration::from_secs(10);
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The peer that streams are opened to. It changes when the connector is dialled again.
-pub(crate) type Tunnel = watch::Receiver<Option<Peer>>;
+#[derive(Debug, Clone)]
+pub(crate) struct Tunnel {
+    peer: watch::Receiver<Option<Peer>>,
+    demand: Arc<Notify>,
+}
+
+impl Tunnel {
+    /// Returns a tunnel to a peer that stays the same for as long as the sender lives.
+    pub(crate) fn to(peer: Peer) -> (watch::Sender<Option<Peer>>, Self) {
+        let (current, peer) = watch::channel(Some(peer));
+        (current, Self { peer, demand: Arc::default() })
+    }
+
+    /// Returns the present peer, whether it is connected or not.
+    pub(crate) fn peer(&mut self) -> Option<Peer> {
+        self.peer.borrow_and_update().clone()
+    }
+
+    /// Waits for another peer than the one that was returned last.
+    ///
+    /// # Errors
+    /// If there will be none.
+    pub(crate) async fn changed(&mut self) -> Result<(), watch::error::RecvError> {
+        self.peer.changed().await
+    }
+
+    /// Brings the next attempt to connect forward, since a caller waits for the connection.
+    pub(crate) fn dial_now(&self) {
+        let peer = self.peer.borrow().clone();
+        let is_connected =
+            peer.as_ref().is_some_and(|peer| matches!(peer.state(), State::Connected { .. }));
+        if is_connected {
+            return;
+        }
+        if let Some(peer) = peer {
+            peer.dial_now();
+        }
+        self.demand.notify_one();
+    }
+}
 
 /// The connection to a connector, across all candidates.
 #[derive(Debug)]
@@ -54,19 +99,39 @@ pub(crate) struct ConnectorLink {
     up_since: Option<Instant>,
     /// True if a connection was ever established.
     was_up: bool,
+    /// When all candidates are dialled again.
+    retry: Retry,
+    /// Notified of every caller that waits for the connection.
+    demand: Arc<Notify>,
+    /// True if the log names the clock that is wrong.
+    has_named_clock: bool,
 }
 
 impl ConnectorLink {
     /// Returns a link that ends after an outage of `give_up_after`, and the tunnel that forwards
     /// use.
+    ///
+    /// # Errors
+    /// If the system has no random bytes.
     pub(crate) fn new(
         (remote, names): (RemoteConnector, NameResolver),
         (dialer, watcher): (Dialer, CredentialWatcher),
         give_up_after: Option<Duration>,
-    ) -> (Self, Tunnel) {
-        let (current, tunnel) = watch::channel(None);
+    ) -> Result<(Self, Tunnel), ExitError> {
+        let (current, peer) = watch::channel(None);
+        let demand = Arc::new(Notify::new());
+        let tunnel = Tunnel { peer, demand: demand.clone() };
+        let mut seed = [0; 32];
+        random(&mut seed)?;
+        let retry = Retry::new(Policy::persistent(), Rng::new(seed, "link"));
+        // The core dials the only address for as long as it takes. Of several it dials again the one
+        // that it was connected to, once, and then all of them are dialled.
+        let dialer = match remote.is_one_address() {
+            true => Dialer { retry: Policy::persistent(), ..dialer },
+            false => dialer,
+        };
         let outage = OutageTimer { limit: give_up_after, since: Some(Instant::now()) };
-        (
+        Ok((
             Self {
                 remote,
                 names,
@@ -79,9 +144,12 @@ impl ConnectorLink {
                 relays: None,
                 up_since: None,
                 was_up: false,
+                retry,
+                demand,
+                has_named_clock: false,
             },
             tunnel,
-        )
+        ))
     }
 
     /// Returns the handle of the present connection's node, as it changes.
@@ -105,17 +173,21 @@ impl ConnectorLink {
             self.outage.on_state(false);
             let lived = self.up_since.take().map(|since| since.elapsed());
             self.was_up |= lived.is_some();
-            match (failure.category(), lived) {
+            let paused = match (failure.category(), lived) {
                 // A certificate that expired in use has a successor, on either side; a revoked one
                 // will be rejected by the next handshake.
                 (Category::Authentication, Some(lived)) => {
                     tracing::info!("reconnecting with the present certificates: {failure}");
-                    tokio::time::sleep(RETRY_DELAY.saturating_sub(lived)).await;
+                    self.pause(RETRY_DELAY.saturating_sub(lived)).await
                 }
-                // Any attacker on the path could have sent it, and a wrong clock may be corrected.
+                (Category::Authentication, None) if self.may_be_a_clock(&failure) => {
+                    self.name_clock(&failure);
+                    self.pause(CLOCK_POLL_INTERVAL).await
+                }
+                // Any attacker on the path could have sent it.
                 (Category::Authentication, None) if self.was_up && !failure.is_proven() => {
                     tracing::warn!("retrying: the rejection was not authenticated: {failure}");
-                    tokio::time::sleep(UNPROVEN_RETRY_DELAY).await;
+                    self.pause(UNPROVEN_RETRY_DELAY).await
                 }
                 (Category::Authentication | Category::Configuration, _) => return failure.into(),
                 (
@@ -123,9 +195,60 @@ impl ConnectorLink {
                     _,
                 ) => {
                     tracing::warn!("reconnecting to {}: {failure}", self.remote.title());
-                    tokio::time::sleep(RETRY_DELAY).await;
+                    self.pause_after(&failure).await
                 }
+            };
+            if let Err(stop) = paused {
+                return stop;
             }
+        }
+    }
+
+    /// Returns true if a rejection may end when a clock is set. It may not if both clocks agree that
+    /// this machine's certificate is not valid.
+    fn may_be_a_clock(&self, failure: &Failure) -> bool {
+        is_about_clock(failure)
+            && !(is_by_peers_clock(failure) && self.watcher.clock_conflict(unix_now()).is_some())
+    }
+
+    /// Logs once that a clock is wrong.
+    fn name_clock(&mut self, failure: &Failure) {
+        if std::mem::replace(&mut self.has_named_clock, true) {
+            return;
+        }
+        let next = next_step(failure);
+        match self.watcher.clock_conflict(unix_now()) {
+            Some(conflict) => tracing::warn!("waiting: {conflict}; {next}"),
+            None => tracing::warn!("waiting: {failure}; {next}"),
+        }
+    }
+
+    /// Waits as the policy says after a failure, and less if somebody waits for the connection.
+    async fn pause_after(&mut self, failure: &Failure) -> Result<(), ExitError> {
+        let now = Instant::now().into_std();
+        let mut until = match self.retry.on_attempt_failed(failure, now) {
+            RetryDecision::Wait { until, .. } => until,
+            RetryDecision::GiveUp(failure) => return Err(failure.into()),
+        };
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep_until(until.into()) => break,
+                () = self.demand.notified() => {
+                    let sooner = self.retry.on_demand(Instant::now().into_std());
+                    until = sooner.unwrap_or(until);
+                }
+                stop = self.outage.lost() => return Err(stop),
+            }
+        }
+        self.retry.poll(Instant::now().into_std().max(until));
+        Ok(())
+    }
+
+    /// Waits this long, unless the outage has lasted too long.
+    async fn pause(&self, time: Duration) -> Result<(), ExitError> {
+        tokio::select! {
+            () = tokio::time::sleep(time) => Ok(()),
+            stop = self.outage.lost() => Err(stop),
         }
     }
 
@@ -168,7 +291,9 @@ impl ConnectorLink {
                     match peer.state() {
                         State::Failed { error, .. } => return Ok(error),
                         State::Connected { .. } => {
-                            self.up_since.get_or_insert_with(Instant::now);
+                            let since = *self.up_since.get_or_insert_with(Instant::now);
+                            self.retry.on_up(since.into_std());
+                            self.has_named_clock = false;
                             self.outage.on_state(true);
                         }
                         State::Disconnected
@@ -212,6 +337,11 @@ impl ConnectorLink {
             Err(error) => tracing::warn!("the new certificate cannot be used: {error}"),
         }
     }
+}
+
+/// Returns true if the peer rejected this machine's certificate by its own clock.
+fn is_by_peers_clock(failure: &Failure) -> bool {
+    failure.detail().contains(" its clock")
 }
 
 /// Dials a connector until it is connected, for a command that connects once.

@@ -173,9 +173,10 @@ fn on(
         make(io, local)
     };
     bind().map_err(|error| {
-        ExitError::usage(format!(
+        let sentence = format!(
             "{address}: cannot use this UDP address: {error}; choose another, or end what uses it"
-        ))
+        );
+        ExitError::of_bind(&error, sentence)
     })
 }
 

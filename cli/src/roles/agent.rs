@@ -74,7 +74,7 @@ pub(crate) async fn work(
     let names =
         home.iter().fold(NameResolver::new().without(ours), |names, home| names.at_home(home));
     let (mut link, tunnel) =
-        ConnectorLink::new((plan.remote, names), (dialer, watcher), plan.give_up_after);
+        ConnectorLink::new((plan.remote, names), (dialer, watcher), plan.give_up_after)?;
     let limiter = ConnectionLimiter::new(plan.limits);
     let mut ports = JoinSet::new();
     for (listener, service) in plan.ports {

@@ -16,6 +16,7 @@ use super::serving::serve;
 use super::shutdown::shut_down;
 use crate::address::{HostPort, RelayAddress};
 use crate::base::exit::ExitError;
+use crate::base::patience::until_possible;
 use crate::base::signals;
 use crate::base::system::unix_now;
 use crate::base::task::Background;
@@ -81,7 +82,7 @@ pub(crate) async fn start(
     let (claim, roster) = match &plan.source {
         CredentialSource::Mesh(mesh) => {
             let claim = mesh.claim()?;
-            mesh.keep_current()?;
+            until_possible(|| mesh.keep_current()).await?;
             (Some(claim), Some(Arc::new(Roster::new(mesh.clone())?)))
         }
         CredentialSource::Files(_) | CredentialSource::Member(_) => (None, None),
@@ -98,8 +99,8 @@ pub(crate) async fn start(
         .transport(node::transport(plan.limits));
     let core = node::build(builder, plan.heartbeat)?;
     let node = match plan.relays.is_empty() {
-        true => node::start(plan.listen, core)?,
-        false => node::start_with_relays(plan.listen, core)?,
+        true => until_possible(|| node::start(plan.listen, core.clone())).await?,
+        false => until_possible(|| node::start_with_relays(plan.listen, core.clone())).await?,
     };
     let (listen, count) = (node.local, plan.services.len());
     let mut process = process(plan.role, &plan.services, node.to_handle(), roster.clone());

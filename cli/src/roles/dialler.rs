@@ -3,7 +3,6 @@
 
 use adit_tokio::core::config::Config;
 use adit_tokio::core::path;
-use adit_tokio::core::retry::Policy;
 
 use crate::base::exit::ExitError;
 use crate::config::{self, AgentTarget, ForwardLimits, HeartbeatSettings, RemoteConnector};
@@ -11,7 +10,7 @@ use crate::homedir::Home;
 use crate::identity::credentials::Credentials;
 use crate::identity::saved_service::SavedService;
 use crate::identity::source::{CredentialSource, CredentialWatcher};
-use crate::net::dialer::Dialer;
+use crate::net::dialer::{Dialer, one_of_several};
 use crate::net::node;
 
 /// Returns the connector that a file names, and this machine's identity towards it.
@@ -48,14 +47,9 @@ pub(crate) fn core(
 ) -> Result<(Dialer, CredentialWatcher), ExitError> {
     let (watcher, Credentials { tls, relay_identity }) = CredentialWatcher::start(source)?;
     let transport = node::transport(limits).connect_timeout(node::CONNECT_TIMEOUT);
-    // When the attempts have failed, the names are resolved again and all addresses are tried.
-    let builder = Config::builder(tls)
-        .device_id("agent")
-        .transport(transport)
-        .path(paths)
-        .retry(Policy::interactive());
-    Ok((
-        Dialer { core: node::build(builder, heartbeat)?, relay_identity, port_mapping: false },
-        watcher,
-    ))
+    let builder = Config::builder(tls).device_id("agent").transport(transport).path(paths);
+    let core = node::build(builder, heartbeat)?;
+    // When its attempts have failed, the names are resolved again and all addresses are tried.
+    let retry = one_of_several();
+    Ok((Dialer { core, relay_identity, port_mapping: false, retry }, watcher))
 }

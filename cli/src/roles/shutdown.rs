@@ -15,7 +15,7 @@ pub(crate) async fn shut_down(
     relays: Option<&AttachedRelays>,
 ) -> Result<(), ExitError> {
     tracing::info!("shutting down: open connections may finish; a second signal closes them now");
-    let again = signals::asked_to_end()?;
+    let again = signals::interrupted()?;
     handle.shutdown();
     let released = async {
         if let Some(relays) = relays {

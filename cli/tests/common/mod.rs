@@ -80,6 +80,15 @@ impl Program {
         Self::spawn(&mut shell, config, &[])
     }
 
+    /// Starts it as `nohup` does: it ignores SIGHUP.
+    #[cfg(unix)]
+    pub(crate) fn start_without_hangup(role: &str, config: &Path) -> Self {
+        let script = "trap '' HUP && exec \"$0\" \"$@\"";
+        let mut shell = Command::new("sh");
+        shell.args(["-c", script, env!("CARGO_BIN_EXE_adit"), role]);
+        Self::spawn(&mut shell, config, &[])
+    }
+
     fn spawn(command: &mut Command, config: &Path, more: &[&str]) -> Self {
         command
             .arg("-c")

@@ -154,7 +154,11 @@ impl Peer {
                     inner.settle();
                     Some(Ok(id))
                 }
-                Err(misuse) => Some(Err(self.why(&inner, misuse))),
+                Err(misuse) => {
+                    // The peer may be dialled sooner because of it.
+                    inner.wake_driver();
+                    Some(Err(self.why(&inner, misuse)))
+                }
             };
             self.or_wait(&mut inner, verdict, Interest::Open, cx)
         })
@@ -245,6 +249,14 @@ impl Peer {
     #[must_use]
     pub fn max_datagram(&self) -> Option<usize> {
         self.shared.lock().node.max_datagram(self.id)
+    }
+
+    /// Brings the next attempt to connect forward, since a caller waits for it
+    /// ([`Node::dial_now`](crate::node::Node::dial_now)).
+    pub fn dial_now(&self) {
+        let mut inner = self.shared.lock();
+        inner.node.dial_now(self.id, self.shared.clock.now());
+        inner.wake_driver();
     }
 
     /// Dials a failed peer again.

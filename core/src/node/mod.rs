@@ -264,6 +264,14 @@ impl Node {
         Ok(id)
     }
 
+    /// Brings the next attempt to connect to a peer forward, since a caller waits for it: it is made
+    /// now, or 2 s after the attempt before it. For 10 s further attempts follow each other as fast.
+    /// A pause that the peer asked for is kept. [`Node::open`] and [`Node::request`] do the same.
+    pub fn dial_now(&mut self, peer: PeerId, now: Instant) {
+        self.io.clock.advance(now);
+        self.peers.on_demand(peer, &self.io);
+    }
+
     /// Replaces the dial's own identity and trust, which it uses instead of the node's, for the
     /// connections that are made from here on.
     ///
@@ -354,6 +362,7 @@ impl Node {
     /// [`Misuse::NotConnected`] without a connection, [`Misuse::ShuttingDown`] when either side is
     /// shutting down.
     pub fn open(&mut self, id: PeerId, service: ServiceName) -> Result<Option<StreamId>, Misuse> {
+        self.peers.on_demand(id, &self.io);
         self.peers.may_open(id, &self.io)?;
         self.streams.open(id, service, &mut self.io)
     }
@@ -400,6 +409,7 @@ impl Node {
         self.io.clock.advance(now);
         self.peers.may_request(peer, &self.io)?;
         let id = self.requests.push(peer, request, &self.io)?;
+        self.peers.on_demand(peer, &self.io);
         self.flush_requests(peer);
         self.settle();
         Ok(id)

@@ -40,6 +40,8 @@ impl Relay {
         }
         assert_eq!(self.timers.len(), self.registry.len(), "a registration without its end");
         self.registry.audit();
+        self.held.audit(self.config.held());
+        assert!(self.held.clients().all(|id| self.clients.contains_key(&id)));
         self.queues.audit();
         assert!(self.queues.receivers().all(|id| self.clients.contains_key(&id)));
     }
@@ -51,6 +53,7 @@ impl Relay {
             && self.registry.len() == 0
             && self.queues.bytes() == 0
             && self.timers.is_empty()
+            && self.held.is_empty()
             && self.channels == 0
             && self.guests == 0
     }

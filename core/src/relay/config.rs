@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::held::HeldLimits;
 use crate::config::{ConfigError, setters};
 use crate::message::{MAX_DISCOVERY, REFRESH_MS};
 use crate::tls::KeyDigest;
@@ -11,6 +12,9 @@ use crate::token_bucket::Rate;
 
 /// Refresh intervals without a registration after which it ends: two refreshes may be lost.
 pub(super) const REFRESHES_UNTIL_EXPIRY: u32 = 3;
+
+/// The longest wait of a lookup: a client gives an attempt to connect up after 10 s.
+const LONGEST_LOOKUP_WAIT: Duration = Duration::from_secs(5);
 
 /// Connectors of one mesh that may offer one service, and connectors that may admit one guest: a
 /// lookup checks each of them.
@@ -52,6 +56,16 @@ pub struct RelayConfig {
     pub connects_per_second: u32,
     /// Concurrent lookups of one client: 64, one for each channel.
     pub connects_at_once: u32,
+    /// How long a lookup without a match waits for a connector to register before it is answered:
+    /// 2 s, the time a program takes to start again. 0 s answers immediately. An agent that starts
+    /// together with its connector is connected as soon as that is registered.
+    pub lookup_wait: Duration,
+    /// Lookups of one client that wait: 4, more services than a device looks up at the same time.
+    /// Those beyond it are answered immediately.
+    pub held_lookups_of_a_client: usize,
+    /// Lookups of all clients that wait: 4,096, a quarter of the clients, at up to 800
+    /// bytes each.
+    pub held_lookups: usize,
     /// Channels a second that are offered to one connector: 50, half of the control frames that it
     /// takes from a peer.
     pub incoming_per_second: u32,
@@ -89,6 +103,9 @@ setters!(RelayConfig {
     channels_of_a_pair: usize,
     connects_per_second: u32,
     connects_at_once: u32,
+    lookup_wait: Duration,
+    held_lookups_of_a_client: usize,
+    held_lookups: usize,
     incoming_per_second: u32,
     incoming_at_once: u32,
     bytes_per_second: u64,
@@ -113,6 +130,9 @@ impl Default for RelayConfig {
             channels_of_a_pair: 8,
             connects_per_second: 10,
             connects_at_once: 64,
+            lookup_wait: Duration::from_secs(2),
+            held_lookups_of_a_client: 4,
+            held_lookups: 4_096,
             incoming_per_second: 50,
             incoming_at_once: 500,
             bytes_per_second: 125_000_000,
@@ -138,6 +158,12 @@ impl RelayConfig {
             format!("{:?}", self.refresh),
             REFRESH_MS.contains(&millis),
             "1 s to 1 h",
+        )?;
+        out_of_range(
+            "lookup_wait",
+            format!("{:?}", self.lookup_wait),
+            self.lookup_wait <= LONGEST_LOOKUP_WAIT,
+            "0 s to 5 s",
         )?;
         let addresses = self.discovery.len();
         let fits = addresses <= MAX_DISCOVERY;
@@ -174,6 +200,10 @@ impl RelayConfig {
 
     pub(super) fn connects(&self) -> Rate {
         Rate::per_second(self.connects_per_second, self.connects_at_once)
+    }
+
+    pub(super) const fn held(&self) -> HeldLimits {
+        HeldLimits { of_a_client: self.held_lookups_of_a_client, in_all: self.held_lookups }
     }
 
     pub(super) fn incoming(&self) -> Rate {

@@ -15,12 +15,76 @@ use crate::message::{
 const WAIT: Duration = Duration::from_secs(1);
 
 impl Relay {
-    /// Looks up a service for a client.
+    /// Looks up a service for a client. A lookup that finds nothing is held for a while: after a
+    /// restart, a connector is often the last to return.
     pub(super) fn connect(&mut self, client: PeerId, connect: &Connect, now: Instant) {
-        let matched = self.choose(client, connect, now).and_then(|connector| {
-            self.open(client, connector, &connect.service).ok_or_else(unknown_service)
-        });
-        let answer = match matched {
+        let rate = self.config.connects();
+        let is_within =
+            self.clients.get_mut(&client).is_some_and(|it| it.connects.take(1, rate, now));
+        let found = match is_within {
+            true => self.find(client, connect, now),
+            false => Err(busy("too many lookups")),
+        };
+        let is_unknown = found.as_ref().is_err_and(|it| it.code() == Code::UnknownService);
+        if is_unknown && !self.config.lookup_wait.is_zero() {
+            let until = now + self.config.lookup_wait;
+            if self.held.hold(client, connect, self.config.held(), until) {
+                return;
+            }
+        }
+        self.send_found(client, connect, found);
+    }
+
+    /// Answers the held lookups of the services that a connector offers and that it admits.
+    pub(super) fn answer_held(&mut self, connector: PeerId, now: Instant) {
+        let Some(registration) = self.registry.get(connector) else { return };
+        let admits = |client: &PeerId| {
+            self.clients
+                .get(client)
+                .is_some_and(|it| registration.admits(it.key, it.mesh, it.serial))
+        };
+        let services = registration.services.iter();
+        let waiting = services.flat_map(|service| self.held.of_service(service));
+        let mut waiting: Vec<u64> =
+            waiting.filter(|(_, client)| admits(client)).map(|(id, _)| id).collect();
+        waiting.sort_unstable();
+        for id in waiting {
+            let Some(lookup) = self.held.get(id) else { continue };
+            let (client, connect) = (lookup.client, lookup.connect.clone());
+            let found = self.find(client, &connect, now);
+            if found.as_ref().is_err_and(|it| it.code() == Code::UnknownService) {
+                continue;
+            }
+            self.held.take(id);
+            self.send_found(client, &connect, found);
+        }
+    }
+
+    /// Answers a lookup that was held long enough.
+    pub(super) fn answer(&mut self, client: PeerId, connect: &Connect, now: Instant) {
+        let found = self.find(client, connect, now);
+        self.send_found(client, connect, found);
+    }
+
+    /// Opens a channel to a connector that offers the service. Returns the caller's number for it,
+    /// and the connector.
+    fn find(
+        &mut self,
+        client: PeerId,
+        connect: &Connect,
+        now: Instant,
+    ) -> Result<(u32, PeerId), Failure> {
+        let connector = self.choose(client, connect, now)?;
+        self.open(client, connector, &connect.service).ok_or_else(unknown_service)
+    }
+
+    fn send_found(
+        &mut self,
+        client: PeerId,
+        connect: &Connect,
+        found: Result<(u32, PeerId), Failure>,
+    ) {
+        let answer = match found {
             Ok((channel, connector)) => {
                 self.counters.matched += 1;
                 let name = self.registry.get(connector).map(|it| it.name.to_string());
@@ -49,11 +113,7 @@ impl Relay {
         connect: &Connect,
         now: Instant,
     ) -> Result<PeerId, Failure> {
-        let connects = self.config.connects();
-        let caller = self.clients.get_mut(&client).ok_or_else(unknown_service)?;
-        if !caller.connects.take(1, connects, now) {
-            return Err(busy("too many lookups"));
-        }
+        let caller = self.clients.get(&client).ok_or_else(unknown_service)?;
         if let Some(after) = self.draining {
             return Err(shutting_down(after));
         }

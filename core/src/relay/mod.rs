@@ -10,7 +10,7 @@
 //! ```text
 //!   on_attached ──▶ Welcome            (or Break: no room, or not its mesh)
 //!   Register    ──▶ Registered         (or Unregistered: the name is somebody else's)
-//!   Connect     ──▶ Incoming to the connector, Matched to who asked   (or Unmatched)
+//!   Connect     ──▶ Incoming to the connector, Matched to who asked   (or Unmatched, in 2 s)
 //!   forward     ──▶ poll_ready, poll_packet: with the other's number for the channel
 //!   Hangup      ──▶ Hangup to the other
 //!   on_detached ──▶ Hangup to every other
@@ -25,6 +25,7 @@ mod config;
 mod connecting;
 mod discovery;
 mod forwarding;
+mod held;
 mod meter;
 mod queue;
 mod registering;
@@ -40,12 +41,13 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use self::client::Attached;
+use self::held::HeldLookups;
 use self::queue::Queues;
 use self::registry::Registry;
 use crate::error::{Code, Failure};
 use crate::id::PeerId;
 use crate::message::{DiscoveryKey, Message, RelayMessage, Welcome};
-use crate::timer::{Deadline, Timers};
+use crate::timer::{Deadline, Timers, earliest};
 use crate::tls::KeyDigest;
 
 pub(crate) use self::client::Client;
@@ -87,6 +89,7 @@ pub(crate) struct Relay {
     /// Clients without a mesh.
     guests: usize,
     registry: Registry,
+    held: HeldLookups,
     queues: Queues,
     timers: Timers<PeerId>,
     actions: VecDeque<RelayAction>,
@@ -123,6 +126,7 @@ impl Relay {
             clients: BTreeMap::new(),
             guests: 0,
             registry: Registry::default(),
+            held: HeldLookups::default(),
             queues,
             timers: Timers::new(),
             actions: VecDeque::new(),
@@ -199,6 +203,7 @@ impl Relay {
         let gone = Failure::new(Code::PeerGone, "the other end left the relay");
         self.hang_up_all(client, &gone, |_| true);
         self.unregister(client);
+        self.held.remove_client(client);
         if let Some(attached) = self.clients.remove(&client) {
             self.guests -= usize::from(attached.mesh.is_none());
         }
@@ -230,6 +235,9 @@ impl Relay {
         while let Some((client, _)) = self.timers.pop_due(now) {
             self.expire(client);
         }
+        while let Some(lookup) = self.held.poll(now) {
+            self.answer(lookup.client, &lookup.connect, now);
+        }
         loop {
             let action = self.actions.pop_front()?;
             match &action {
@@ -246,10 +254,11 @@ impl Relay {
         !self.actions.is_empty()
     }
 
-    /// Returns the next deadline of [`Relay::poll`]: a registration expires then.
+    /// Returns the next deadline of [`Relay::poll`]: a registration expires then, or a lookup is
+    /// answered.
     #[must_use]
     pub(crate) fn deadline(&self) -> Option<Deadline> {
-        self.timers.next()
+        earliest([self.timers.next(), self.held.deadline()])
     }
 
     /// Prepares for the relay's shutdown: no further client is admitted, registered or matched, and

@@ -23,6 +23,7 @@ impl Relay {
                 self.install(client, ConnectorRegistration::new(mesh, register, now), now);
                 let registered = Registered { refresh_ms: self.config.refresh_ms() };
                 self.send(client, Message::Relay(RelayMessage::Registered(registered)));
+                self.answer_held(client, now);
             }
             Err(failure) => {
                 let gone = Failure::new(Code::PeerGone, "the connector is not registered any more");

@@ -2,8 +2,9 @@
 //! changes.
 
 use super::{
-    Attempt, LONGEST_RETRY_AFTER, NETWORK_CHANGE_INTERVAL, NETWORK_CHANGE_SPREAD, OVERLOADED_WAIT,
-    Policy, PolicyError, Retry, RetryDecision,
+    ABSENT_DELAYS, Attempt, DEMAND_INTERVAL, DEMAND_LASTS, LONGEST_RETRY_AFTER,
+    NETWORK_CHANGE_INTERVAL, NETWORK_CHANGE_SPREAD, OVERLOADED_WAIT, Policy, PolicyError, Retry,
+    RetryDecision,
 };
 use crate::backoff;
 use crate::error::{Category, Code, Failure};
@@ -311,6 +312,132 @@ fn a_network_change_outside_a_wait_does_nothing() {
 }
 
 #[test]
+fn no_wait_is_longer_than_twenty_seconds_without_a_request_of_the_peer() {
+    for seed in 0..100 {
+        let mut now = anchor();
+        let mut retry = Retry::new(Policy::default(), Rng::new([seed; 32], "retry"));
+        for _ in 0..20 {
+            let wait = wait(&mut retry, &silence(), now);
+            assert!(wait <= 20 * SECOND, "{wait:?}");
+            now += wait;
+            retry.poll(now).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_demand_makes_the_attempt_now() {
+    let now = anchor();
+    let mut retry = waiting_long(now);
+    let sooner = retry.on_demand(now + SECOND).unwrap();
+    assert!(sooner >= now + SECOND && sooner < now + SECOND + super::RESET_SPREAD);
+    assert_eq!(retry.deadline(), Some((sooner, Reason::Reconnect)));
+    assert!(retry.poll(sooner).is_some());
+}
+
+#[test]
+fn attempts_on_demand_are_two_seconds_apart() {
+    let now = anchor();
+    let mut retry = waiting_long(now);
+    let first = retry.on_demand(now).unwrap();
+    retry.poll(first).unwrap();
+    for failed_after in [Duration::ZERO, SECOND, DEMAND_INTERVAL - NANO] {
+        let mut retry = retry.clone();
+        let failed = first + failed_after;
+        let next = failed + wait(&mut retry, &silence(), failed);
+        assert!(next >= first + DEMAND_INTERVAL, "{failed_after:?}");
+        assert!(next < first + DEMAND_INTERVAL + super::RESET_SPREAD, "{failed_after:?}");
+        // Further demand in that time brings no attempt before it.
+        let again = retry.on_demand(failed).unwrap_or(next);
+        assert!(again >= first + DEMAND_INTERVAL);
+    }
+}
+
+#[test]
+fn a_demand_lasts_ten_seconds_and_not_longer() {
+    let now = anchor();
+    for (failed_after, is_hurried) in [(DEMAND_LASTS - NANO, true), (DEMAND_LASTS, false)] {
+        let mut retry = waiting_long(now);
+        let first = retry.on_demand(now).unwrap();
+        retry.poll(first).unwrap();
+        let wait = wait(&mut retry, &silence(), now + failed_after);
+        assert_eq!(wait < super::RESET_SPREAD, is_hurried, "{failed_after:?}: {wait:?}");
+    }
+}
+
+#[test]
+fn a_link_that_is_waited_for_never_waits_ten_seconds() {
+    for seed in 0..50 {
+        let mut now = anchor();
+        let mut retry = Retry::new(Policy::default(), Rng::new([seed; 32], "retry"));
+        for _ in 0..50 {
+            retry.on_demand(now);
+            let wait = wait(&mut retry, &silence(), now);
+            assert!(wait <= 10 * SECOND, "{wait:?}");
+            now += wait;
+            retry.poll(now).unwrap();
+            now += 3 * SECOND;
+        }
+    }
+}
+
+#[test]
+fn a_demand_does_not_override_what_the_peer_asked_for() {
+    let now = anchor();
+    let mut retry = exact(limited());
+    retry.on_demand(now);
+    let wait = wait(&mut retry, &silence().with_retry_after(7 * SECOND), now);
+    assert_eq!(wait, 7 * SECOND);
+    assert_eq!(retry.on_demand(now + SECOND), None);
+    assert_eq!(retry.deadline(), Some((now + 7 * SECOND, Reason::Reconnect)));
+}
+
+#[test]
+fn a_lost_link_that_is_waited_for_is_dialled_within_a_tenth_of_a_second() {
+    let now = anchor();
+    let mut retry = exact(limited());
+    retry.on_up(now);
+    retry.on_demand(now);
+    let RetryDecision::Wait { until, .. } = retry.on_down(&silence(), now + SECOND) else {
+        panic!("gave up")
+    };
+    assert!(until < now + SECOND + super::RESET_SPREAD);
+}
+
+#[test]
+fn an_absent_connector_is_asked_for_again_and_no_attempt_counts() {
+    let mut now = anchor();
+    let mut retry = exact(limited().max_attempts(Some(1)));
+    retry.on_up(now);
+    let RetryDecision::Wait { until, .. } = retry.on_down(&silence(), now) else {
+        panic!("gave up")
+    };
+    now = until;
+    let absent = Failure::new(Code::UnknownService, "");
+    for delay in ABSENT_DELAYS {
+        retry.poll(now).unwrap();
+        assert_eq!(wait(&mut retry, &absent, now), delay);
+        now += delay;
+    }
+    assert_eq!(ABSENT_DELAYS.map(|delay| delay.as_secs()), [1, 1, 1, 5]);
+    retry.poll(now).unwrap();
+    assert_eq!(retry.on_attempt_failed(&absent, now), RetryDecision::GiveUp(absent));
+}
+
+#[test]
+fn a_connector_that_was_never_there_is_asked_for_as_often_as_the_policy_allows() {
+    let mut now = anchor();
+    let mut retry = exact(limited().max_attempts(Some(2)));
+    let absent = Failure::new(Code::UnknownService, "");
+    for delay in &ABSENT_DELAYS[..2] {
+        assert_eq!(wait(&mut retry, &absent, now), *delay);
+        now += *delay;
+        retry.poll(now).unwrap();
+    }
+    assert_eq!(retry.on_attempt_failed(&absent, now), RetryDecision::GiveUp(absent));
+}
+
+#[test]
 fn the_time_to_become_stable_lies_above_zero_and_within_a_day() {
     let build = |after| Policy::builder().stable_after(after).build();
     assert_eq!(build(Duration::ZERO), Err(PolicyError::StableAfterZero));
@@ -326,6 +453,7 @@ enum Op {
     Down(Code),
     AttemptFailed(Code, Option<u64>),
     NetworkChange,
+    Demand,
     Cancel,
     Pass(u64),
     ToDeadline,
@@ -339,6 +467,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         4 => (code, prop::option::of(0u64..10_000))
             .prop_map(|(code, told)| Op::AttemptFailed(code, told)),
         3 => Just(Op::NetworkChange),
+        2 => Just(Op::Demand),
         1 => Just(Op::Cancel),
         3 => (0u64..20_000).prop_map(Op::Pass),
         6 => Just(Op::ToDeadline),
@@ -387,6 +516,14 @@ proptest! {
                     }
                     None
                 }
+                Op::Demand => {
+                    if let Some(sooner) = retry.on_demand(now) {
+                        let (attempt, until) = standing.expect("only a wait can be shortened");
+                        prop_assert!(sooner >= now && sooner < until);
+                        standing = Some((attempt, sooner));
+                    }
+                    None
+                }
                 Op::Pass(ms) => {
                     now += Duration::from_millis(ms);
                     None
@@ -401,7 +538,7 @@ proptest! {
                     prop_assert!((1..=10).contains(&attempt));
                     match standing {
                         Some(standing) => prop_assert_eq!((attempt, until), standing),
-                        None => prop_assert!(until > now && until <= now + 78 * SECOND),
+                        None => prop_assert!(until >= now && until <= now + 78 * SECOND),
                     }
                     standing = Some((attempt, until));
                 }
@@ -443,7 +580,7 @@ proptest! {
         }
         let elapsed = now.duration_since(start).as_secs_f64();
         let hurried = elapsed / NETWORK_CHANGE_INTERVAL.as_secs_f64() + 1.0;
-        let by_backoff = 7.0 + elapsed / 42.0;
+        let by_backoff = 5.0 + elapsed / 10.5;
         prop_assert!(f64::from(attempts) <= hurried + by_backoff, "{attempts} in {elapsed} s");
     }
 }
@@ -471,8 +608,8 @@ fn wait(retry: &mut Retry, failure: &Failure, now: Instant) -> Duration {
 }
 
 fn waiting_long(now: Instant) -> Retry {
-    let backoff =
-        backoff::BackoffConfig::builder().initial(60 * SECOND).jitter(0.0).build().unwrap();
+    let long = backoff::BackoffConfig::builder().initial(60 * SECOND).max(60 * SECOND);
+    let backoff = long.jitter(0.0).build().unwrap();
     let policy = Policy::builder().backoff(backoff).build().unwrap();
     let mut retry = Retry::new(policy, Rng::new([0; 32], "retry"));
     wait(&mut retry, &silence(), now);

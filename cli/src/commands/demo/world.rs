@@ -21,6 +21,7 @@ use crate::base::task::Background;
 use crate::config::{self, ForwardLimits};
 use crate::forward;
 use crate::identity::throwaway::ThrowawayAuthority;
+use crate::net::link::Tunnel;
 use crate::net::node::{self, NodeDriver, RunningNode};
 
 /// The times that are shorter than the defaults.
@@ -145,7 +146,7 @@ pub(super) struct LocalPort {
 
 impl LocalPort {
     pub(super) fn open(peer: &Peer) -> anyhow::Result<Self> {
-        let (current, tunnel) = watch::channel(Some(peer.clone()));
+        let (current, tunnel) = Tunnel::to(peer.clone());
         let listener = forward::ingress::tcp::listen((Ipv4Addr::LOCALHOST, 0).into())?;
         let local = listener.local_addr()?;
         let limiter = forward::ingress::tcp::ConnectionLimiter::new(ForwardLimits::default());

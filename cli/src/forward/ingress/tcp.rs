@@ -70,7 +70,8 @@ pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 /// A sentence about the address that ends with `next`.
 pub(crate) fn open(address: SocketAddr, next: &str) -> Result<TcpListener, ExitError> {
     listen(address).map_err(|error| {
-        ExitError::usage(format!("{address}: cannot listen on this TCP address: {error}; {next}"))
+        let sentence = format!("{address}: cannot listen on this TCP address: {error}; {next}");
+        ExitError::of_bind(&error, sentence)
     })
 }
 
@@ -137,9 +138,10 @@ async fn forward(tcp: TcpStream, service: ServiceName, mut tunnel: Tunnel, half_
 }
 
 async fn open_stream(tunnel: &mut Tunnel, service: &ServiceName) -> Result<Stream, Failure> {
+    tunnel.dial_now();
     let opened = async {
         loop {
-            let peer = tunnel.borrow_and_update().clone();
+            let peer = tunnel.peer();
             let result = match peer {
                 Some(peer) => tokio::select! {
                     result = open_on(&peer, service) => result,

@@ -22,6 +22,7 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 use super::registry::{DeviceRole, MeshRegistry, RegisteredDevice};
 use crate::base::exit::{Exit, ExitError};
 use crate::base::system::random;
+use crate::base::units;
 use crate::homedir::store;
 
 /// Lifetime of a CA's certificate: ten years. It is pinned by its key.
@@ -298,6 +299,19 @@ impl CertificateDescription {
         let third = self.not_after.saturating_sub(signed) / 3;
         let ahead = if third < RENEWED_BEFORE { third } else { RENEWED_BEFORE };
         self.not_after.saturating_sub(ahead)
+    }
+
+    /// Returns how it contradicts a clock that shows `now`, if it does.
+    pub(crate) fn clock_conflict(&self, now: u64) -> Option<String> {
+        let (what, at) = if now > self.not_after {
+            ("ended", self.not_after)
+        } else if now < self.not_before {
+            ("begins", self.not_before)
+        } else {
+            return None;
+        };
+        let (at, now) = (units::date(at), units::date(now));
+        Some(format!("this machine's certificate {what} on {at}, and its clock shows {now}"))
     }
 
     /// Returns true if it is to be renewed.

@@ -30,11 +30,15 @@ use self::registry::{
     DeviceRole, ID, IssuedInvite, MeshRegistry, Refusal, RegisteredDevice, SCHEMA,
 };
 use crate::address::RelayAddress;
-use crate::base::exit::{Exit, ExitError};
+use crate::base::exit::{Exit, ExitError, Obstacle};
 use crate::base::system::{random, unix_now};
 use crate::base::units;
 use crate::homedir::lock::Lock;
 use crate::homedir::{Home, store};
+
+/// 2026-01-01: a clock before this time was never set, as that of a machine without a battery. A
+/// certificate from that time would have ended when the clock is right.
+const EARLIEST: u64 = 1_767_225_600;
 
 /// Returns a new id of a device: forty-eight random bits.
 fn fresh_id() -> Result<String, ExitError> {
@@ -117,6 +121,14 @@ impl Mesh {
 
     fn create(&self, name: &str) -> Result<(), ExitError> {
         let now = unix_now();
+        if now < EARLIEST {
+            let sentence = format!(
+                "this machine's clock says {}, which is before this program existed, and no certificate is \
+                 made at that time; set the clock",
+                units::date(now)
+            );
+            return Err(ExitError::usage(sentence).because_of(Obstacle::Clock));
+        }
         store::directory(&self.directory)?;
         let authority = CertificateAuthority::new(name, now)?;
         let mut registry = MeshRegistry::new(name.to_owned());
@@ -389,12 +401,13 @@ impl Mesh {
             return Ok(());
         }
         let (from, to) = (units::date(ca.not_before), units::date(ca.not_after));
-        Err(ExitError::usage(format!(
+        let sentence = format!(
             "{}: this CA is good from {from} to {to}, and this machine's clock says {}; set the clock, or \
              move the directory away to begin a new mesh",
             self.path("ca.pem").display(),
             units::date(now)
-        )))
+        );
+        Err(ExitError::usage(sentence).because_of(Obstacle::Clock))
     }
 
     /// Returns a key and a certificate for this machine, as one PEM text.

@@ -24,15 +24,13 @@ impl DiscoveryResponder {
     ///
     /// # Errors
     /// A sentence about the address.
-    pub(super) async fn start(
-        address: SocketAddr,
-        responder: ProbeResponder,
-    ) -> Result<Self, ExitError> {
+    pub(super) fn start(address: SocketAddr, responder: ProbeResponder) -> Result<Self, ExitError> {
         let wrong = |error: io::Error| {
-            ExitError::usage(format!(
+            let sentence = format!(
                 "{address}: cannot use this UDP address for address discovery: {error}; choose \
                  another port with --discovery-port"
-            ))
+            );
+            ExitError::of_bind(&error, sentence)
         };
         let socket = bind(address).map_err(wrong)?;
         let local = socket.local_addr().map_err(wrong)?;

@@ -7,7 +7,7 @@ mod identity;
 mod tcp;
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::num::NonZeroU32;
 use std::pin::Pin;
 
@@ -21,7 +21,8 @@ use self::discovery::DiscoveryResponder;
 use self::identity::RelayIdentity;
 pub(crate) use self::tcp::TcpPort;
 use crate::address::{HostPort, RelayAddress, TCP_PORT};
-use crate::base::exit::ExitError;
+use crate::base::exit::{Exit, ExitError, Obstacle};
+use crate::base::patience::until_possible;
 use crate::base::signals;
 use crate::base::task::Background;
 use crate::config;
@@ -81,19 +82,26 @@ pub(crate) struct RunningRelay {
 /// Which part of the plan cannot work.
 pub(crate) async fn start(plan: RelayPlan, home: &Home) -> Result<RunningRelay, ExitError> {
     let own = RelayIdentity::open_or_create(home)?;
-    let ended = Box::pin(signals::asked_to_end()?);
+    until_possible(|| own_address(&plan)).await?;
     let tls = Tls::new(own.identity.clone(), Trust::anyone());
-    let responder = ProbeResponder::of(&tls);
     // Before the first client gets its address: the second socket's port may be any.
     let second = SocketAddr::new(plan.listen.ip(), second_port(&plan));
-    let discovery = DiscoveryResponder::start(second, responder).await?;
+    let discovery =
+        until_possible(|| DiscoveryResponder::start(second, ProbeResponder::of(&tls))).await?;
     let settings = settings(&plan, plan.listen.port(), discovery.local.port()).await;
     let builder = Config::builder(tls).device_id("relay").relay(settings);
     let core = node::build(builder, config::HeartbeatSettings::default())?;
-    let tcp_port = tcp::open(plan.listen.ip(), plan.tcp_port)?;
+    let tcp_port = until_possible(|| tcp::open(plan.listen.ip(), plan.tcp_port)).await?;
     let tcp = tcp_port.as_ref().and_then(|tcp_port| tcp_port.local_addr().ok());
-    let tcp_port = tcp_port.map(|listener| (listener, own.identity.clone()));
-    let node = node::start_relay(plan.listen, core, tcp_port)?;
+    let node = until_possible(|| {
+        let tcp_port = tcp_port.as_ref().map(TcpListener::try_clone).transpose();
+        let tcp_port =
+            tcp_port.map_err(|error| ExitError::new(Exit::Degraded, error.to_string()))?;
+        let tcp_port = tcp_port.map(|listener| (listener, own.identity.clone()));
+        node::start_relay(plan.listen, core.clone(), tcp_port)
+    })
+    .await?;
+    let ended = Box::pin(signals::asked_to_end()?);
     let announcement = announcement(&plan, own.key, (node.local, discovery.local, tcp))?;
     let handle = node.to_handle();
     let process = Process::new("relay").with_snapshots(move || Some(handle.snapshot()));
@@ -184,12 +192,19 @@ fn announcement(
     let places: Vec<_> = if plan.advertise.is_empty() { own() } else { plan.advertise.clone() };
     let addresses: Vec<_> =
         places.into_iter().map(|at| RelayAddress { at, tcp: port, key }).collect();
-    let relay = addresses.first().cloned().ok_or_else(|| {
-        ExitError::usage(
-            "this machine has no address that others can reach; name one with --advertise",
-        )
-    })?;
+    let relay = addresses.first().cloned().ok_or_else(no_address)?;
     Ok(RelayAnnouncement { relay, addresses, listen, discovery, tcp })
+}
+
+/// Checks that the relay has an address to print: a machine that boots may have none yet.
+fn own_address(plan: &RelayPlan) -> Result<(), ExitError> {
+    let is_known = !plan.advertise.is_empty() || !interfaces::of_socket(plan.listen).is_empty();
+    if is_known { Ok(()) } else { Err(no_address()) }
+}
+
+fn no_address() -> ExitError {
+    let sentence = "this machine has no address that others can reach; name one with --advertise";
+    ExitError::usage(sentence).because_of(Obstacle::NoAddress)
 }
 
 #[cfg(test)]

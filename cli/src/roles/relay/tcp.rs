@@ -41,11 +41,12 @@ pub(super) fn open(ip: IpAddr, wanted: TcpPort) -> Result<Option<TcpListener>, E
         TcpPort::None => Ok(None),
         TcpPort::Usual => Ok(usual(address(TCP_PORT))),
         TcpPort::Port(port) => listen(address(port)).map(Some).map_err(|error| {
-            ExitError::usage(format!(
+            let sentence = format!(
                 "{}: cannot listen on this TCP address: {error}; choose another port with \
                  --tcp-port, or use none with --no-tcp",
                 address(port)
-            ))
+            );
+            ExitError::of_bind(&error, sentence)
         }),
     }
 }

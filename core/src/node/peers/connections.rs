@@ -371,6 +371,25 @@ impl Peers {
         }
     }
 
+    /// Handles a caller that waits for a connection to this peer. Behind relays, those that are not
+    /// connected are wanted as well.
+    pub(in crate::node) fn on_demand(&mut self, id: PeerId, io: &Io) {
+        let now = io.now();
+        let Some(peer) = self.all.get(&id).filter(|p| p.link.is_none()) else { return };
+        let Some(dialled) = &peer.dialled else { return };
+        let mut wanted = vec![id];
+        if matches!(dialled.dial.to, Destination::Service(_)) {
+            wanted.extend(self.all.values().filter(|p| p.is_relay()).map(|p| p.id));
+        }
+        for id in wanted {
+            let Some(peer) = self.all.get_mut(&id).filter(|p| p.link.is_none()) else { continue };
+            if let Some(dialled) = &mut peer.dialled {
+                dialled.retry.on_demand(now);
+            }
+            self.reindex(id);
+        }
+    }
+
     /// Handles a failed send to an address: attempts that go there have failed.
     pub(in crate::node) fn on_send_failed(&mut self, route: Route, detail: &str, io: &mut Io) {
         let fails = |p: &&PeerEntry| {

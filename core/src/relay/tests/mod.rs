@@ -3,6 +3,7 @@
 mod attaching;
 mod connecting;
 mod forwarding;
+mod held;
 mod model;
 mod registering;
 
@@ -78,6 +79,16 @@ impl Table {
         let exclude = exclude.iter().map(|key| KeyDigest([*key; 32])).collect();
         let connect = Connect { request: 9, service: service.parse().unwrap(), exclude };
         self.handle(client, &Message::Relay(RelayMessage::Connect(connect)));
+    }
+
+    /// Connects, and checks that the answer is held for as long as it may be and finds nothing.
+    fn find_nothing(&mut self, client: u64, service: &str) {
+        self.forget();
+        self.connect(client, service);
+        self.wait(self.relay.config().lookup_wait - TICK);
+        assert_eq!(self.heard(), Vec::<String>::new());
+        self.wait(TICK);
+        assert_eq!(self.heard(), [format!("{client} unmatched 9 unknown_service")]);
     }
 
     /// Connects; returns the caller's number for the channel, and the connector with its number.

@@ -69,10 +69,78 @@ struct Channel {
 struct Model {
     clients: BTreeMap<u64, Known>,
     channels: Vec<Channel>,
+    /// Lookups that wait, with the time of their answer.
+    held: Vec<(Lookup, Instant)>,
     now: Instant,
 }
 
+/// A client that looks up a service, without these connectors.
+#[derive(Debug, Clone)]
+struct Lookup {
+    client: u64,
+    service: String,
+    exclude: Vec<u8>,
+}
+
 impl Model {
+    /// Returns the connectors that a lookup may be matched with, and the one that is chosen.
+    fn offers(&self, lookup: &Lookup) -> (Vec<u64>, Option<u64>) {
+        let Lookup { client, service, exclude } = lookup;
+        let offers = self.clients.iter().filter(|(id, it)| {
+            let registered = it.registration.as_ref();
+            *id != client
+                && registered
+                    .is_some_and(|(_, it, _)| it.services.iter().any(|s| s.as_str() == service))
+                && !exclude.contains(&it.key)
+                && self.admits(**id, *client)
+        });
+        let offers: Vec<u64> = offers.map(|(id, _)| *id).collect();
+        let between = |id: &u64| {
+            let is_pair = |it: &&Channel| it.caller.0 == *client && it.connector.0 == *id;
+            self.channels.iter().filter(is_pair).count()
+        };
+        let limit = RelayConfig::default().channels_of_a_pair;
+        let free = offers.iter().filter(|id| between(id) < limit);
+        let best = free.min_by_key(|id| (self.served(**id), **id)).copied();
+        (offers, best)
+    }
+
+    /// Takes the lookups that are answered by now, and checks their answers.
+    fn answer_held(&mut self, said: &[(PeerId, Message)]) {
+        let mut incoming = None;
+        for (to, message) in said {
+            match message {
+                Message::Relay(RelayMessage::Incoming(it)) => incoming = Some((to.0, it)),
+                Message::Relay(RelayMessage::Matched(it)) => {
+                    let (connector, incoming) = incoming.take().expect("the connector is told");
+                    let at = self.position(to.0, Some(incoming.service.as_str()));
+                    let (lookup, _) = self.held.remove(at);
+                    assert_eq!(self.offers(&lookup).1, Some(connector));
+                    let (caller, connector) = ((to.0, it.channel), (connector, incoming.channel));
+                    self.channels.push(Channel { caller, connector });
+                }
+                Message::Relay(RelayMessage::Unmatched(it)) if it.code == "overloaded" => {
+                    let at = self.position(to.0, None);
+                    self.held.remove(at);
+                }
+                _ => {}
+            }
+        }
+        for (lookup, _) in &self.held {
+            assert!(self.offers(lookup).0.is_empty(), "{lookup:?} still waits");
+        }
+    }
+
+    /// Returns the first lookup of a client that has an offer.
+    fn position(&self, client: u64, service: Option<&str>) -> usize {
+        let is_it = |(it, _): &(Lookup, Instant)| {
+            it.client == client
+                && service.is_none_or(|service| it.service == service)
+                && !self.offers(it).0.is_empty()
+        };
+        self.held.iter().position(is_it).expect("a lookup that waits")
+    }
+
     fn admits(&self, connector: u64, caller: u64) -> bool {
         let (Some(to), Some(from)) = (self.clients.get(&connector), self.clients.get(&caller))
         else {
@@ -163,7 +231,7 @@ proptest! {
     ) {
         let mut table = Table::new(|_| {});
         let mut model =
-            Model { clients: BTreeMap::new(), channels: Vec::new(), now: table.now };
+            Model { clients: BTreeMap::new(), channels: Vec::new(), held: Vec::new(), now: table.now };
         for op in ops {
             step(&mut table, &mut model, op);
             let view = table.relay.view(table.now);
@@ -187,6 +255,7 @@ fn step(table: &mut Table, model: &mut Model, op: Op) {
         Op::Attach { client, key, mesh } => {
             let mesh_key = (mesh != 0).then_some(KeyDigest([mesh; 32]));
             model.clients.remove(&client);
+            model.held.retain(|(it, _)| it.client != client);
             model.settle();
             table.attach(client, Client { mesh: mesh_key, ..member(key) });
             model.clients.insert(client, Known { key, mesh, registration: None });
@@ -194,6 +263,7 @@ fn step(table: &mut Table, model: &mut Model, op: Op) {
         Op::Detach { client } => {
             table.detach(client);
             model.clients.remove(&client);
+            model.held.retain(|(it, _)| it.client != client);
             model.settle();
         }
         Op::Register { client, name, services, guests, revoked, takeover } => {
@@ -207,6 +277,7 @@ fn step(table: &mut Table, model: &mut Model, op: Op) {
             };
             table.handle(client, &Message::Relay(RelayMessage::Register(register.clone())));
             on_register(table, model, client, name, register);
+            model.answer_held(&table.said);
         }
         Op::Withdraw { client } => {
             table.handle(client, &withdraw());
@@ -214,7 +285,8 @@ fn step(table: &mut Table, model: &mut Model, op: Op) {
         }
         Op::Connect { client, service, exclude } => {
             table.connect_without(client, SERVICES[service], &exclude);
-            on_connect(table, model, client, SERVICES[service], &exclude);
+            let service = SERVICES[service].to_owned();
+            on_connect(table, model, &Lookup { client, service, exclude });
         }
         Op::Hangup { client, channel } => {
             table.hang_up(client, channel);
@@ -242,6 +314,11 @@ fn step(table: &mut Table, model: &mut Model, op: Op) {
             model.now += SECOND * seconds as u32;
             model.expire();
             table.wait(SECOND * seconds as u32);
+            let before = model.held.len();
+            model.held.retain(|(_, due)| *due > model.now);
+            let is_answer = |(_, it): &&(PeerId, Message)| matches!(it, Message::Relay(RelayMessage::Unmatched(it)) if it.code == "unknown_service");
+            let answered = table.said.iter().filter(is_answer).count();
+            assert_eq!(answered, before - model.held.len());
         }
     }
 }
@@ -256,7 +333,7 @@ fn on_register(table: &mut Table, model: &mut Model, client: u64, name: usize, s
     let is_taken = known.mesh != 0 && (holder.is_none() || (is_ghost && said.takeover));
     let answers: Vec<_> = table.said.iter().filter(|(to, _)| to.0 == client).collect();
     let is_registered =
-        matches!(answers.last(), Some((_, Message::Relay(RelayMessage::Registered(_)))));
+        answers.iter().any(|(_, it)| matches!(it, Message::Relay(RelayMessage::Registered(_))));
     assert_eq!(is_registered, is_taken, "{answers:?}");
     if let Some(ghost) = holder.filter(|_| is_taken) {
         let is_told = |(to, it): &(PeerId, Message)| {
@@ -283,27 +360,19 @@ fn known_without(key: u8, mesh: u8) -> Known {
     Known { key, mesh, registration: None }
 }
 
-fn on_connect(table: &mut Table, model: &mut Model, client: u64, service: &str, exclude: &[u8]) {
+fn on_connect(table: &mut Table, model: &mut Model, lookup: &Lookup) {
+    let client = lookup.client;
     if !model.clients.contains_key(&client) {
         assert!(table.said.is_empty());
         return;
     }
-    let offers = model.clients.iter().filter(|(id, it)| {
-        let registered = it.registration.as_ref();
-        **id != client
-            && registered
-                .is_some_and(|(_, it, _)| it.services.iter().any(|s| s.as_str() == service))
-            && !exclude.contains(&it.key)
-            && model.admits(**id, client)
-    });
-    let offers: Vec<u64> = offers.map(|(id, _)| *id).collect();
-    let between = |id: &u64| {
-        let is_pair = |it: &&Channel| it.caller.0 == client && it.connector.0 == *id;
-        model.channels.iter().filter(is_pair).count()
-    };
-    let free = offers.iter().filter(|id| between(id) < RelayConfig::default().channels_of_a_pair);
-    let best = free.min_by_key(|id| (model.served(**id), **id)).copied();
+    let (offers, best) = model.offers(lookup);
     let (answer, told) = match &table.said[..] {
+        [] => {
+            assert!(offers.is_empty(), "{offers:?}");
+            let due = model.now + RelayConfig::default().lookup_wait;
+            return model.held.push((lookup.clone(), due));
+        }
         [(to, answer)] => ((to.0, answer), None),
         [(connector, Message::Relay(RelayMessage::Incoming(told))), (to, answer)] => {
             ((to.0, answer), Some((connector.0, told)))
@@ -317,9 +386,14 @@ fn on_connect(table: &mut Table, model: &mut Model, client: u64, service: &str, 
         let caller = (client, matched.channel);
         model.channels.push(Channel { caller, connector: (connector, incoming.channel) });
     } else if let Message::Relay(RelayMessage::Unmatched(unmatched)) = answer.1 {
-        // The model does not cover rates.
-        let expected = if offers.is_empty() { "unknown_service" } else { "overloaded" };
-        assert!([expected, "overloaded"].contains(&unmatched.code.as_str()), "{}", unmatched.code);
+        let held = model.held.iter().filter(|(it, _)| it.client == client).count();
+        if unmatched.code == "unknown_service" {
+            assert!(offers.is_empty(), "{offers:?}");
+            assert_eq!(held, RelayConfig::default().held_lookups_of_a_client);
+        } else {
+            // The model does not cover rates.
+            assert_eq!(unmatched.code, "overloaded");
+        }
     } else {
         panic!("{:?}", answer.1);
     }
