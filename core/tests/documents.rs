@@ -50,7 +50,14 @@ fn the_protocol_and_the_operations_state_when_an_interactive_policy_gives_up() {
         ("docs/protocol.md", "The number of attempts has no limit by default.".to_owned()),
         ("docs/protocol.md", format!("gives up after {attempts} attempts")),
         ("docs/protocol.md", format!("an interactive policy gives up after {unavailable} of them")),
-        ("docs/operations.md", format!("It asks the core for {attempts} attempts")),
+        (
+            "docs/operations.md",
+            format!(
+                "waits between attempts grow from {} s to {} s",
+                default.backoff().initial().as_secs(),
+                default.backoff().max().as_secs()
+            ),
+        ),
     ] {
         let words = fs::read_to_string(root().join(document)).unwrap();
         let words = words.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -61,6 +68,7 @@ fn the_protocol_and_the_operations_state_when_an_interactive_policy_gives_up() {
 #[test]
 fn the_protocol_and_the_operations_state_the_sizes_that_are_the_defaults() {
     let (transport, limits) = (Transport::default(), Limits::default());
+    let relay = relay::RelayConfig::default();
     let protocol = rows("docs/protocol.md", "Transport").join("\n");
     let operations = rows("docs/operations.md", "Memory").join("\n");
     for (table, text) in [
@@ -88,6 +96,14 @@ fn the_protocol_and_the_operations_state_the_sizes_that_are_the_defaults() {
         ),
         (&operations, format!("`request_bytes` | {} MiB |", limits.request_bytes >> 20)),
         (&operations, format!("`peers` | {} |", grouped(limits.peers))),
+        (
+            &operations,
+            format!(
+                "`held_lookups` | {}, {} of a client |",
+                grouped(relay.held_lookups),
+                relay.held_lookups_of_a_client
+            ),
+        ),
         (&operations, format!("`handshakes` | {} |", grouped(limits.handshakes))),
         (&operations, format!("`handshake_bytes` | {} KiB |", limits.handshake_bytes >> 10)),
         (&protocol, format!("from {} handshakes in progress", limits.handshakes_before_retry)),

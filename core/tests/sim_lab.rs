@@ -332,8 +332,9 @@ fn found_again(seed: u64, away: Duration, is_wanted: bool) -> Duration {
 #[test]
 fn a_connector_that_returns_is_found_within_the_longest_wait_without_demand() {
     for seed in 0..20 {
+        // The last packet of an attempt is sent 3 s before its end; then comes the longest wait.
         let took = found_again(seed, 2 * MINUTE + seed as u32 * SECOND, false);
-        assert!(took <= 21 * SECOND, "seed {seed}: {took:?}");
+        assert!(took <= 23 * SECOND, "seed {seed}: {took:?}");
     }
 }
 

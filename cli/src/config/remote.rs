@@ -61,10 +61,14 @@ impl RemoteConnector {
         self.title.as_deref().unwrap_or(&self.name)
     }
 
-    /// Returns true if there is nothing to choose from: one address, which is no name, and no relay.
-    pub(crate) fn is_one_address(&self) -> bool {
-        let [only] = &self.addresses[..] else { return false };
-        self.relays.is_empty() && only.literal(PORT).is_some()
+    /// Returns true if there is nothing to choose from: one address, which is no name, or relays
+    /// alone.
+    pub(crate) fn has_no_choice(&self) -> bool {
+        match &self.addresses[..] {
+            [] => true,
+            [only] => self.relays.is_empty() && only.literal(PORT).is_some(),
+            _ => false,
+        }
     }
 
     /// Returns the same, also by these relays, with `service` to look up.

@@ -124,9 +124,9 @@ impl ConnectorLink {
         let mut seed = [0; 32];
         random(&mut seed)?;
         let retry = Retry::new(Policy::persistent(), Rng::new(seed, "link"));
-        // The core dials the only address for as long as it takes. Of several it dials again the one
+        // The core dials a single candidate for as long as it takes. Of several it dials again the one
         // that it was connected to, once, and then all of them are dialled.
-        let dialer = match remote.is_one_address() {
+        let dialer = match remote.has_no_choice() {
             true => Dialer { retry: Policy::persistent(), ..dialer },
             false => dialer,
         };

@@ -102,7 +102,7 @@ fn a_held_lookup_counts_against_the_rate_of_its_client() {
 }
 
 #[test]
-fn a_held_lookup_of_a_relay_that_shuts_down_says_so() {
+fn a_held_lookup_of_a_relay_that_shuts_down_is_answered_with_it() {
     let mut table = without_services(|_| {});
     table.connect(2, "db");
     table.relay.drain(3 * SECOND);
