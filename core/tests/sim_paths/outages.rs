@@ -1,8 +1,8 @@
 //! Outages under traffic: all paths of two peers are cut for 0.5 to 60 s, in one direction or both,
 //! and the first byte after the end of the outage is awaited at both ends.
 //!
-//! `ADIT_SEEDS` worlds are played (500 by default), beginning at `ADIT_FIRST_SEED`. A world that
-//! fails prints its seed.
+//! `ADIT_SEEDS` worlds are played (100 by default; from 500 on each rare case must occur), beginning at
+//! `ADIT_FIRST_SEED`. A world that fails prints its seed.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -80,7 +80,7 @@ fn print(played: &Played) {
 
 #[test]
 fn bytes_arrive_at_both_ends_within_1500_ms_of_an_outage() {
-    let (first, count) = (setting("ADIT_FIRST_SEED", 0), setting("ADIT_SEEDS", 500));
+    let (first, count) = (setting("ADIT_FIRST_SEED", 0), setting("ADIT_SEEDS", 100));
     let (held, failed) = sweep((first, count), play);
     let played: Played = held.into_iter().flatten().collect();
     print(&played);
