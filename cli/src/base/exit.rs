@@ -59,10 +59,13 @@ impl ExitError {
     /// Returns an error about an address that cannot be bound. If that may pass, a supervisor should
     /// start the program again.
     pub(crate) fn of_bind(error: &std::io::Error, sentence: impl Into<String>) -> Self {
-        let obstacle = match error.kind() {
-            std::io::ErrorKind::AddrNotAvailable => Obstacle::NoAddress,
-            std::io::ErrorKind::AddrInUse => Obstacle::PortInUse,
-            _ => return Self::usage(sentence),
+        let kind = error.kind();
+        let obstacle = if kind == std::io::ErrorKind::AddrNotAvailable {
+            Obstacle::NoAddress
+        } else if kind == std::io::ErrorKind::AddrInUse {
+            Obstacle::PortInUse
+        } else {
+            return Self::usage(sentence);
         };
         Self { obstacle: Some(obstacle), ..Self::new(Exit::Degraded, sentence) }
     }
