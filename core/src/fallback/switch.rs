@@ -70,6 +70,10 @@ pub(super) const TRIAL_GAP: Duration = Duration::from_secs(10);
 /// The longest that [`TRIAL_GAP`] becomes.
 pub(super) const LONGEST_GAP: Duration = Duration::from_secs(300);
 
+/// Longest wait, before jitter, after streams that could not be opened: a network that blocks both
+/// transports is tried about once a minute.
+const LONGEST_DELAY: Duration = Duration::from_secs(60);
+
 /// How long UDP has to work for its earlier failures to be forgotten.
 pub(super) const STABLE_AFTER: Duration = Duration::from_secs(60);
 
@@ -142,7 +146,10 @@ impl TransportSwitch {
     /// A relay to which nothing was sent, with jitter from this generator.
     #[must_use]
     pub(super) fn new(rng: Rng) -> Self {
-        let delays = backoff::BackoffConfig::builder().initial(Duration::from_millis(500)).build();
+        let delays = backoff::BackoffConfig::builder()
+            .initial(Duration::from_millis(500))
+            .max(LONGEST_DELAY)
+            .build();
         Self {
             state: FallbackState::Udp,
             until: None,

@@ -87,6 +87,7 @@ fn a_client_without_a_mesh_and_without_an_invitation_can_do_nothing_but_wait() {
     table.register(3, "home", &["db"]);
     table.connect(3, "db");
     table.connect(3, "nothing");
+    table.wait(2 * SECOND);
     let heard = table.heard();
     assert!(heard[0].starts_with("3 unregistered forbidden"), "{heard:?}");
     assert_eq!(heard[1..], ["3 unmatched 9 unknown_service", "3 unmatched 9 unknown_service"]);
