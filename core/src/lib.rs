@@ -92,7 +92,7 @@ pub mod lifecycle;
 pub mod message;
 pub mod node;
 pub mod path;
-#[cfg(feature = "pki")]
+#[cfg(any(test, feature = "pki"))]
 pub mod pki;
 pub mod probe;
 mod quic;
