@@ -110,7 +110,7 @@ pub mod message;
 mod message;
 pub mod node;
 pub mod path;
-#[cfg(feature = "pki")]
+#[cfg(any(test, feature = "pki"))]
 pub mod pki;
 #[cfg(any(test, feature = "testing"))]
 pub mod probe;

@@ -264,7 +264,7 @@ impl Authority {
     }
 
     /// Returns what signs for it.
-    #[cfg(feature = "testing")]
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) const fn issuer(&self) -> &Issuer<'static, KeyPair> {
         &self.issuer
     }
