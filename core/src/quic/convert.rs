@@ -12,6 +12,8 @@ const PROTOCOL_VERSION: u64 = 70;
 /// Alerts that a person can act on (RFC 8446 §6.2).
 const CERTIFICATE_REVOKED: u64 = 44;
 const CERTIFICATE_EXPIRED: u64 = 45;
+/// On this side only a pinned key ends in this one: the certificates of a CA have alerts of their own.
+const CERTIFICATE_UNKNOWN: u64 = 46;
 const UNKNOWN_CA: u64 = 48;
 const CERTIFICATE_REQUIRED: u64 = 116;
 
@@ -22,6 +24,7 @@ pub(super) fn failure(error: &ConnectionError) -> Failure {
         }
         ConnectionError::TransportError(e) => {
             let sentence = match alert(e.code) {
+                Some(CERTIFICATE_UNKNOWN) => refused_here(CERTIFICATE_UNKNOWN).to_owned(),
                 Some(alert) => format!("{} ({})", refused_here(alert), e.reason),
                 None => format!("local: {e}"),
             };
@@ -76,6 +79,7 @@ const fn refused_here(alert: u64) -> &'static str {
     match alert {
         CERTIFICATE_REVOKED => "the peer's certificate was revoked",
         CERTIFICATE_EXPIRED => "the peer's certificate is not valid at the time of this clock",
+        CERTIFICATE_UNKNOWN => "the peer has another key than the expected one",
         UNKNOWN_CA => "the peer's certificate is not of a CA that is trusted here",
         NO_APPLICATION_PROTOCOL | PROTOCOL_VERSION => "the peer speaks no version of this side",
         _ => "the peer's certificate is not acceptable",

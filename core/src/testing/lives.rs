@@ -49,11 +49,18 @@ pub(super) struct Lives {
     seen: BTreeMap<(Side, u64), Vec<(PeerId, StateKind)>>,
     /// Whether a peer may be given up for another reason than its certificate or configuration.
     gives_up: bool,
+    /// When a caller last wanted a connection to each peer.
+    wanted: BTreeMap<StartedPeer, Instant>,
 }
 
 impl Lives {
     pub(super) const fn new(gives_up: bool) -> Self {
-        Self { lives: BTreeMap::new(), seen: BTreeMap::new(), gives_up }
+        Self { lives: BTreeMap::new(), seen: BTreeMap::new(), gives_up, wanted: BTreeMap::new() }
+    }
+
+    /// A caller wants a connection to this peer: attempts follow each other faster for 10 s.
+    pub(super) fn on_demand(&mut self, who: StartedPeer, now: Instant) {
+        self.wanted.insert(who, now);
     }
 
     pub(super) fn on_transition(
@@ -114,15 +121,24 @@ impl Lives {
         }
     }
 
-    /// Checks that the wait before attempt `attempt` is within the default back-off.
-    pub(super) fn on_attempt_failed(failure: &Failure, attempt: u32, retry_in: Duration) {
-        let nominal = 2.0_f64.powi(attempt.saturating_sub(1).min(10) as i32).min(60.0);
+    /// Checks that the wait before an attempt is within the default back-off, or shorter if a caller
+    /// wants the connection.
+    pub(super) fn on_attempt_failed(
+        &self,
+        who: StartedPeer,
+        (failure, attempt, retry_in): (&Failure, u32, Duration),
+        now: Instant,
+    ) {
+        let nominal = 2.0_f64.powi(attempt.saturating_sub(1).min(10) as i32).min(15.0);
+        let is_wanted =
+            self.wanted.get(&who).is_some_and(|at| now <= *at + Duration::from_secs(10));
         let told = failure.retry_after().is_some() || failure.code() == Code::Overloaded;
         let (least, most) = if failure.code() == Code::Reset && attempt == 1 {
             // The peer is up, since it answered, and only forgot.
             (0.0, 0.1)
         } else {
-            (0.699 * nominal, if told { 5000.0 } else { 1.301 * nominal })
+            let least = if is_wanted { 0.0 } else { 0.699 * nominal };
+            (least, if told { 5000.0 } else { 1.301 * nominal })
         };
         let wait = retry_in.as_secs_f64();
         assert!((least..=most).contains(&wait), "attempt {attempt} in {wait} s: {failure}");

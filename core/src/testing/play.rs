@@ -222,11 +222,13 @@ impl Play {
             }
             Op::Open { nth, service, .. } => {
                 if let Some(id) = peer(nth) {
+                    self.lives.on_demand((side, start, id), now);
                     self.flows.open((side, start, id), service, node, marks);
                 }
             }
             Op::Request { nth, manner, .. } => {
                 for id in (0..if manner > 0xf8 { 101 } else { 1 }).filter_map(|_| peer(nth)) {
+                    self.lives.on_demand((side, start, id), now);
                     self.asks.ask((side, start, id), manner, (node, now), marks);
                 }
             }
@@ -386,9 +388,10 @@ impl Play {
                     let _ = node.reconnect(peer, now);
                 }
             }
-            Event::AttemptFailed { failure, attempt, retry_in, .. } => {
+            Event::AttemptFailed { peer, failure, attempt, retry_in, .. } => {
                 marks.hit(Mark::AttemptFailed);
-                Lives::on_attempt_failed(&failure, attempt, retry_in);
+                let failed = (&failure, attempt, retry_in);
+                self.lives.on_attempt_failed((side, start, peer), failed, now);
             }
             Event::Closed { peer, .. } => {
                 self.lives.on_closed((side, start, peer));

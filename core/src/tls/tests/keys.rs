@@ -178,7 +178,7 @@ fn an_acceptor_with_another_key_or_name_or_without_its_key_is_refused() {
         met => panic!("{met:?}"),
     };
     let unknown = refused(KeyDigest([9; 32]), borrowed(&issued, &issued));
-    assert_eq!(unknown.to_string(), "it has another key than the expected one");
+    assert!(unknown.to_string().contains("OtherKey"), "{unknown}");
     // The name that is dialled is "connector".
     let named = refused(digest(&other.chain()[0]), borrowed(&other, &other));
     assert!(matches!(named, rustls::CertificateError::NotValidForNameContext { .. }), "{named:?}");
@@ -186,7 +186,7 @@ fn an_acceptor_with_another_key_or_name_or_without_its_key_is_refused() {
     assert_eq!(forged, rustls::CertificateError::BadSignature);
     // The CA of the pinned key's certificate does not help.
     let of_the_ca = refused(digest(&Pki::stranger().root()), borrowed(&issued, &issued));
-    assert_eq!(of_the_ca.to_string(), "it has another key than the expected one");
+    assert!(of_the_ca.to_string().contains("OtherKey"), "{of_the_ca}");
 }
 
 #[test]
