@@ -123,7 +123,10 @@ impl Model {
                     let at = self.position(to.0, None);
                     self.held.remove(at);
                 }
-                _ => {}
+                Message::Relay(_)
+                | Message::Control(_)
+                | Message::Stream(_)
+                | Message::Cloud(_) => {}
             }
         }
         for (lookup, _) in &self.held {
