@@ -251,9 +251,10 @@ impl Play {
             }
             Op::Shutdown { .. } => node.shutdown(now),
             Op::Write { nth, kib, .. } => {
-                if let Some(tag) = flow(nth) {
-                    self.flows.write(tag, side, 1024 * u64::from(kib), node, marks);
-                }
+                let bytes = 1024 * u64::from(kib);
+                flow(nth)
+                    .into_iter()
+                    .for_each(|tag| self.flows.write(tag, side, bytes, node, marks));
             }
             Op::Finish { nth, .. } => {
                 flow(nth).into_iter().for_each(|tag| self.flows.finish(tag, side, node, marks));
