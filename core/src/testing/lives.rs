@@ -58,9 +58,14 @@ impl Lives {
         Self { lives: BTreeMap::new(), seen: BTreeMap::new(), gives_up, wanted: BTreeMap::new() }
     }
 
-    /// A caller wants a connection to this peer: attempts follow each other faster for 10 s.
-    pub(super) fn on_demand(&mut self, who: StartedPeer, now: Instant) {
-        self.wanted.insert(who, now);
+    /// A caller wants a connection to a peer, if one does: attempts follow each other faster for 10 s.
+    pub(super) fn on_demand(
+        &mut self,
+        (side, start): (Side, u64),
+        peer: Option<PeerId>,
+        now: Instant,
+    ) {
+        self.wanted.extend(peer.map(|peer| ((side, start, peer), now)));
     }
 
     pub(super) fn on_transition(

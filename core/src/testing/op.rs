@@ -129,6 +129,12 @@ impl Op {
         }
     }
 
+    /// Returns the peer that it wants a connection to, if it wants one.
+    #[must_use]
+    pub const fn wanted(self) -> Option<u8> {
+        if let Self::Open { nth, .. } | Self::Request { nth, .. } = self { Some(nth) } else { None }
+    }
+
     /// Returns the side that it happens to.
     #[must_use]
     pub const fn side(self) -> Side {

@@ -206,6 +206,7 @@ impl Play {
         let peer = |nth: u8| peers.get(usize::from(nth) % peers.len().max(1)).copied();
         let flow = |nth: u8| flows.get(usize::from(nth) % flows.len().max(1)).copied();
         let (node, now) = self.world.node_mut(host);
+        self.lives.on_demand((side, start), op.wanted().and_then(peer), now);
         let marks = &mut self.marks;
         match op {
             Op::Dial if peers.len() < 2 => {
@@ -222,13 +223,11 @@ impl Play {
             }
             Op::Open { nth, service, .. } => {
                 if let Some(id) = peer(nth) {
-                    self.lives.on_demand((side, start, id), now);
                     self.flows.open((side, start, id), service, node, marks);
                 }
             }
             Op::Request { nth, manner, .. } => {
                 for id in (0..if manner > 0xf8 { 101 } else { 1 }).filter_map(|_| peer(nth)) {
-                    self.lives.on_demand((side, start, id), now);
                     self.asks.ask((side, start, id), manner, (node, now), marks);
                 }
             }
@@ -251,10 +250,9 @@ impl Play {
             }
             Op::Shutdown { .. } => node.shutdown(now),
             Op::Write { nth, kib, .. } => {
-                let bytes = 1024 * u64::from(kib);
-                flow(nth)
-                    .into_iter()
-                    .for_each(|tag| self.flows.write(tag, side, bytes, node, marks));
+                if let Some(tag) = flow(nth) {
+                    self.flows.write(tag, side, 1024 * u64::from(kib), node, marks);
+                }
             }
             Op::Finish { nth, .. } => {
                 flow(nth).into_iter().for_each(|tag| self.flows.finish(tag, side, node, marks));
