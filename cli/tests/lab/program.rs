@@ -12,7 +12,7 @@ use super::download::{Nginx, Throttle, can_download, digest, download, length};
 use super::nat::Kind;
 use super::net::Net;
 use super::proxy;
-use super::stage::{Party, PathClass, Stage, USUAL_LIMIT, connected, start_in};
+use super::stage::{Party, PathClass, Stage, USUAL_LIMIT, connected, public_connector, start_in};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -29,13 +29,7 @@ const LASTS: u64 = 90;
 #[test]
 fn a_public_connector_is_reached_from_behind_every_kind_of_router() {
     let Some(mut net) = Net::new() else { return };
-    let server = net.public("server", &[10]);
-    let web = Machine::new();
-    let port = server.inside.enter(|| super::common::service(super::common::echo)).port();
-    let expose = ["expose", &port.to_string(), "--name", "web", "--listen", "4433"];
-    let connector = start_in(&server.inside, &web, &expose);
-    // Its own invite is printed once the mesh exists that makes others.
-    connector.line();
+    let (_server, web, _connector, _invite) = public_connector(&mut net);
     for kind in Kind::ALL {
         let mut agent = Party::at(net.site(0, kind));
         let address = agent.connect(web.told(&["invite", "new", "web"]).trim_end());

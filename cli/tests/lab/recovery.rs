@@ -10,10 +10,9 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::common::people::Machine;
 use super::nat::Kind;
 use super::net::{Net, Site};
-use super::stage::{Party, PathClass, Stage, USUAL_LIMIT, connected, start_in};
+use super::stage::{Party, PathClass, Stage, USUAL_LIMIT, connected, public_connector};
 
 const SECOND: Duration = Duration::from_secs(1);
 const OUTAGE: Duration = Duration::from_secs(10);
@@ -141,12 +140,8 @@ fn a_relayed_path_carries_soon_after_an_outage_of_ten_seconds() {
 #[test]
 fn a_connection_without_a_relay_carries_soon_after_an_outage_of_ten_seconds() {
     let Some(mut net) = Net::new() else { return };
-    let server = net.public("server", &[10]);
-    let web = Machine::new();
-    let port = server.inside.enter(|| super::common::service(super::common::echo)).port();
-    let expose = ["expose", &port.to_string(), "--name", "web", "--listen", "4433"];
-    let connector = start_in(&server.inside, &web, &expose);
+    let (_server, _web, _connector, invite) = public_connector(&mut net);
     let mut agent = Party::at(net.site(0, Kind::PortRestricted));
-    let address = agent.connect(&connector.line());
+    let address = agent.connect(&invite);
     check("plain", &agent.site, address);
 }

@@ -197,6 +197,17 @@ pub(crate) fn connected(stage: &mut Stage, kinds: [Kind; 2]) -> (Party, Party, S
     (connector, agent, address)
 }
 
+/// Starts a connector on a public host, without a relay, that exposes an echo service as "web".
+/// Returns its machine and its program, and the first invite, which is printed once the mesh exists.
+pub(crate) fn public_connector(net: &mut Net) -> (Public, Machine, Running, String) {
+    let (server, web) = (net.public("server", &[10]), Machine::new());
+    let port = server.inside.enter(|| super::common::service(echo)).port();
+    let expose = ["expose", &port.to_string(), "--name", "web", "--listen", "4433"];
+    let connector = start_in(&server.inside, &web, &expose);
+    let invite = connector.line();
+    (server, web, connector, invite)
+}
+
 /// Returns a free TCP port of a namespace.
 pub(crate) fn free_port(inside: &Namespace) -> u16 {
     let listener = inside.enter(|| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
