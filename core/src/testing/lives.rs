@@ -137,13 +137,13 @@ impl Lives {
         let nominal = 2.0_f64.powi(attempt.saturating_sub(1).min(10) as i32).min(15.0);
         let is_wanted =
             self.wanted.get(&who).is_some_and(|at| now <= *at + Duration::from_secs(10));
-        let told = failure.retry_after().is_some() || failure.code() == Code::Overloaded;
+        let is_requested = failure.retry_after().is_some() || failure.code() == Code::Overloaded;
         let (least, most) = if failure.code() == Code::Reset && attempt == 1 {
             // The peer is up, since it answered, and only forgot.
             (0.0, 0.1)
         } else {
             let least = if is_wanted { 0.0 } else { 0.699 * nominal };
-            (least, if told { 5000.0 } else { 1.301 * nominal })
+            (least, if is_requested { 5000.0 } else { 1.301 * nominal })
         };
         let wait = retry_in.as_secs_f64();
         assert!((least..=most).contains(&wait), "attempt {attempt} in {wait} s: {failure}");

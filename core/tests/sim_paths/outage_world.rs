@@ -53,7 +53,7 @@ impl Mode {
 
 /// The direction in which nothing passes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Way {
+pub(crate) enum CutDirection {
     Both,
     FromAgent,
     ToAgent,
@@ -63,7 +63,7 @@ pub(crate) enum Way {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Outage {
     pub(crate) load: Load,
-    pub(crate) way: Way,
+    pub(crate) direction: CutDirection,
     pub(crate) length: Duration,
     /// Whether the agent's network is cut off, or else the connector's.
     pub(crate) is_agents: bool,
@@ -98,7 +98,15 @@ impl Outage {
         // The order is that of the stored seeds.
         Self {
             load: any(rng, &Load::ALL),
-            way: any(rng, &[Way::Both, Way::Both, Way::FromAgent, Way::ToAgent]),
+            direction: any(
+                rng,
+                &[
+                    CutDirection::Both,
+                    CutDirection::Both,
+                    CutDirection::FromAgent,
+                    CutDirection::ToAgent,
+                ],
+            ),
             length: Duration::from_secs_f64(0.5 * (longest / 0.5).powf(rng.unit())),
             rebinds: mode != Mode::Alone && rng.unit() < 0.2,
             is_agents: any(rng, &[true, false]),
@@ -184,7 +192,7 @@ impl OutageWorld {
         traffic.run(lab, began + quiet, |_| false);
         let before = self.sent();
         traffic.run(&mut self.scene.lab, began + length, |_| false);
-        if outage.way == Way::Both && load != Load::Typing {
+        if outage.direction == CutDirection::Both && load != Load::Typing {
             self.check_flood(before, length - quiet);
         }
         if outage.rebinds
@@ -268,10 +276,10 @@ impl OutageWorld {
     fn cut(&mut self, outage: Outage, is_cut: bool) {
         let scene = &mut self.scene;
         let at = if outage.is_agents { scene.agent } else { scene.connector };
-        let (out, inward) = match (outage.way, outage.is_agents) {
-            (Way::Both, _) => (true, true),
-            (Way::FromAgent, true) | (Way::ToAgent, false) => (true, false),
-            (Way::FromAgent, false) | (Way::ToAgent, true) => (false, true),
+        let (out, inward) = match (outage.direction, outage.is_agents) {
+            (CutDirection::Both, _) => (true, true),
+            (CutDirection::FromAgent, true) | (CutDirection::ToAgent, false) => (true, false),
+            (CutDirection::FromAgent, false) | (CutDirection::ToAgent, true) => (false, true),
         };
         for (from, to) in every_crossing(scene) {
             if (from == at && out) || (to == at && inward) {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::ms;
-use super::outage_world::{Mode, Outage, OutageWorld, Outcome, Way};
+use super::outage_world::{CutDirection, Mode, Outage, OutageWorld, Outcome};
 use super::seeds::{replay, setting, sweep};
 use super::traffic::Load;
 
@@ -40,13 +40,13 @@ fn play(seed: u64) -> Played {
 }
 
 fn marks((mode, outage, outcome): &(Mode, Outage, Outcome)) -> Vec<String> {
-    let Outage { load, way, length, rebinds, .. } = outage;
+    let Outage { load, direction, length, rebinds, .. } = outage;
     match outcome {
         Outcome::Dialled(_) => vec!["the peer was dialled again".to_owned()],
         Outcome::Reattached(_) => vec!["a relay was dialled again".to_owned()],
         Outcome::Survived(_) => {
             let rare = [
-                (*way != Way::Both, "only one direction was cut"),
+                (*direction != CutDirection::Both, "only one direction was cut"),
                 (*rebinds, "the NAT lost its mappings"),
                 (*length > ms(20_000), "more than 20 s"),
             ];
@@ -113,8 +113,9 @@ fn a_world_of_outages_is_the_same_each_time() {
 
 /// Plays an outage of both directions in the usual conditions, and checks what follows it.
 fn recovers(mode: Mode, load: Load, length: Duration) {
-    let way = Way::Both;
-    let outage = Outage { load, way, length, is_agents: true, rebinds: false, warm: ms(3_000) };
+    let direction = CutDirection::Both;
+    let outage =
+        Outage { load, direction, length, is_agents: true, rebinds: false, warm: ms(3_000) };
     OutageWorld::usual(mode).outage(outage);
 }
 
@@ -142,7 +143,7 @@ fn a_download_alone_finds_its_way_after_a_nat_rebinding() {
         let load = Load::Download;
         let outage = Outage {
             load,
-            way: Way::Both,
+            direction: CutDirection::Both,
             length: Duration::ZERO,
             is_agents: true,
             rebinds: true,

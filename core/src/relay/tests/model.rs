@@ -112,7 +112,7 @@ impl Model {
             match message {
                 Message::Relay(RelayMessage::Incoming(it)) => incoming = Some((to.0, it)),
                 Message::Relay(RelayMessage::Matched(it)) => {
-                    let (connector, incoming) = incoming.take().expect("the connector is told");
+                    let (connector, incoming) = incoming.take().expect("the connector is notified");
                     let at = self.position(to.0, Some(incoming.service.as_str()));
                     let (lookup, _) = self.held.remove(at);
                     assert_eq!(self.offers(&lookup).1, Some(connector));
@@ -384,7 +384,7 @@ fn on_connect(table: &mut Table, model: &mut Model, lookup: &Lookup) {
     };
     assert_eq!(answer.0, client);
     if let Message::Relay(RelayMessage::Matched(matched)) = answer.1 {
-        let (connector, incoming) = told.expect("the connector is told");
+        let (connector, incoming) = told.expect("the connector is notified");
         assert_eq!(Some(connector), best);
         let caller = (client, matched.channel);
         model.channels.push(Channel { caller, connector: (connector, incoming.channel) });
