@@ -52,22 +52,29 @@ impl ControllerFactory for Controllers {
             kept.on_mtu_update(current_mtu);
             return kept;
         }
-        let inner: Box<dyn Controller> = if self.is_controlled {
-            Box::new(Bounded {
-                cubic: Arc::new(CubicConfig::default()).build(now, current_mtu),
-                bound: Bound::new(now),
-            })
+        let (inner, bound): (Box<dyn Controller>, _) = if self.is_controlled {
+            let cubic = Arc::new(CubicConfig::default()).build(now, current_mtu);
+            (cubic, Some(Bound::new(now)))
         } else {
-            Box::new(Fixed)
+            (Box::new(Fixed), None)
         };
-        Box::new(Passable { inner, flight: self.flight.clone() })
+        Box::new(Passable { inner, bound, flight: self.flight.clone() })
     }
 }
 
-/// A controller that some packets may pass.
+/// A controller with a bound, where there is one, that some packets may pass.
 struct Passable {
     inner: Box<dyn Controller>,
+    bound: Option<Bound>,
     flight: Arc<Flight>,
+}
+
+impl Passable {
+    /// Returns the window that holds while no packet may pass it.
+    fn own_window(&self) -> u64 {
+        let bound = self.bound.as_ref().map_or(u64::MAX, |bound| bound.window);
+        self.inner.window().min(bound)
+    }
 }
 
 impl Controller for Passable {
@@ -84,7 +91,13 @@ impl Controller for Passable {
         app_limited: bool,
         rtt: &RttEstimator,
     ) {
-        self.inner.on_ack(now, sent, bytes, app_limited, rtt);
+        let is_bounded = self.bound.as_mut().is_some_and(|bound| {
+            bound.on_ack(bytes, rtt.min());
+            self.inner.window() >= bound.window
+        });
+        // A window that is not used must not grow, or the first loss would not reduce the sending
+        // rate.
+        self.inner.on_ack(now, sent, bytes, app_limited || is_bounded, rtt);
     }
 
     fn on_end_acks(
@@ -95,6 +108,9 @@ impl Controller for Passable {
         largest_packet_num_acked: Option<u64>,
     ) {
         self.flight.on_acknowledged(in_flight);
+        if let Some(bound) = &mut self.bound {
+            bound.on_end_acks(now);
+        }
         self.inner.on_end_acks(now, in_flight, app_limited, largest_packet_num_acked);
     }
 
@@ -118,17 +134,18 @@ impl Controller for Passable {
         }
         // A probe for the packet size may be larger than the least window. Its loss is no sign of
         // congestion (RFC 9000 §14.4), and what is behind it is not to wait for that.
-        self.inner.window() + self.flight.mtu_probe()
+        self.own_window() + self.flight.mtu_probe()
     }
 
     fn metrics(&self) -> ControllerMetrics {
-        let mut metrics = self.inner.metrics();
-        metrics.congestion_window = self.inner.window();
+        let mut metrics = ControllerMetrics::default();
+        metrics.congestion_window = self.own_window();
         metrics
     }
 
     fn clone_box(&self) -> Box<dyn Controller> {
-        Box::new(Self { inner: self.inner.clone_box(), flight: self.flight.clone() })
+        let (inner, bound) = (self.inner.clone_box(), self.bound.clone());
+        Box::new(Self { inner, bound, flight: self.flight.clone() })
     }
 
     fn initial_window(&self) -> u64 {
@@ -173,11 +190,6 @@ impl Controller for Fixed {
     fn into_any(self: Box<Self>) -> Box<dyn Any> {
         self
     }
-}
-
-struct Bounded {
-    cubic: Box<dyn Controller>,
-    bound: Bound,
 }
 
 /// The amount that the path recently delivered, and the resulting window.
@@ -226,68 +238,6 @@ impl Bound {
             let room = best * (2 * self.min_rtt + QUEUE).as_secs_f64();
             FLOOR.max(room as u64)
         };
-    }
-}
-
-impl Controller for Bounded {
-    fn on_sent(&mut self, now: Instant, bytes: u64, last_packet_number: u64) {
-        self.cubic.on_sent(now, bytes, last_packet_number);
-    }
-
-    fn on_ack(
-        &mut self,
-        now: Instant,
-        sent: Instant,
-        bytes: u64,
-        app_limited: bool,
-        rtt: &RttEstimator,
-    ) {
-        self.bound.on_ack(bytes, rtt.min());
-        // A window that is not used must not grow, or the first loss would not reduce the sending
-        // rate.
-        let bounded = self.cubic.window() >= self.bound.window;
-        self.cubic.on_ack(now, sent, bytes, app_limited || bounded, rtt);
-    }
-
-    fn on_end_acks(
-        &mut self,
-        now: Instant,
-        in_flight: u64,
-        app_limited: bool,
-        largest_packet_num_acked: Option<u64>,
-    ) {
-        self.bound.on_end_acks(now);
-        self.cubic.on_end_acks(now, in_flight, app_limited, largest_packet_num_acked);
-    }
-
-    fn on_congestion_event(
-        &mut self,
-        now: Instant,
-        sent: Instant,
-        is_persistent_congestion: bool,
-        lost_bytes: u64,
-    ) {
-        self.cubic.on_congestion_event(now, sent, is_persistent_congestion, lost_bytes);
-    }
-
-    fn on_mtu_update(&mut self, new_mtu: u16) {
-        self.cubic.on_mtu_update(new_mtu);
-    }
-
-    fn window(&self) -> u64 {
-        self.cubic.window().min(self.bound.window)
-    }
-
-    fn clone_box(&self) -> Box<dyn Controller> {
-        Box::new(Self { cubic: self.cubic.clone_box(), bound: self.bound.clone() })
-    }
-
-    fn initial_window(&self) -> u64 {
-        self.cubic.initial_window()
-    }
-
-    fn into_any(self: Box<Self>) -> Box<dyn Any> {
-        self
     }
 }
 
