@@ -227,6 +227,9 @@ fn an_agent_logs_its_connectors_shutdown_once() {
 #[test]
 fn a_hangup_ends_a_connector_with_a_goodbye() {
     let mut tunnel = Tunnel::start(&[("echo", service(echo), "")]);
+    tunnel.connector.kill();
+    tunnel.connector = Program::start_with_hangup("connector", &tunnel.connector_config);
+    tunnel.wait_until_up();
     tunnel.connector.signal("-HUP");
     assert_eq!(tunnel.connector.wait().code(), Some(0), "{}", tunnel.connector.log());
     tunnel.agent.says("(shutting_down: ");

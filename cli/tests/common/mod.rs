@@ -89,6 +89,14 @@ impl Program {
         Self::spawn(&mut shell, config, &[])
     }
 
+    /// Starts it so that SIGHUP ends it, even where the tests themselves run below `nohup`.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn start_with_hangup(role: &str, config: &Path) -> Self {
+        let mut env = Command::new("env");
+        env.args(["--default-signal=HUP", env!("CARGO_BIN_EXE_adit"), role]);
+        Self::spawn(&mut env, config, &[])
+    }
+
     fn spawn(command: &mut Command, config: &Path, more: &[&str]) -> Self {
         command
             .arg("-c")
