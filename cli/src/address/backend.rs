@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::HostPort;
+use super::host_port::LOCALHOST;
 
 /// Prefix of the path of a Unix socket.
 const UNIX: &str = "unix:";
@@ -74,7 +75,7 @@ impl FromStr for Backend {
             return Self::unix(path.into());
         }
         let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-        let address = if is_number { format!("127.0.0.1:{text}") } else { text.to_owned() };
+        let address = if is_number { format!("{LOCALHOST}:{text}") } else { text.to_owned() };
         HostPort::try_from(address).map(Self::Tcp).map_err(|_| {
             let forms = "\"3000\", \"host:3000\" or \"unix:/run/app.sock\"";
             format!("\"{text}\" is no port, host and port, or Unix socket; write it like {forms}")
@@ -102,8 +103,8 @@ mod tests {
 
     #[test]
     fn a_bare_port_is_one_of_this_machine() {
-        assert_eq!(shown("3000"), "127.0.0.1:3000");
-        assert_eq!(shown("65535"), "127.0.0.1:65535");
+        assert_eq!(shown("3000"), "localhost:3000");
+        assert_eq!(shown("65535"), "localhost:65535");
     }
 
     #[test]

@@ -3,10 +3,13 @@
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
 use serde::Deserialize;
+
+/// The name of this machine.
+pub(super) const LOCALHOST: &str = "localhost";
 
 /// `name:port`, `192.0.2.1:port` or `[2001:db8::1]:port`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
@@ -40,6 +43,11 @@ impl HostPort {
         if let Ok(address) = IpAddr::from_str(&self.host) {
             return Ok(vec![SocketAddr::new(address, self.port)]);
         }
+        // The name is of this machine in both families, whatever a resolver has (RFC 6761 §6.3).
+        if self.host.eq_ignore_ascii_case(LOCALHOST) {
+            let both = [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()];
+            return Ok(both.map(|address| SocketAddr::new(address, self.port)).into());
+        }
         let all: Vec<_> = tokio::net::lookup_host((self.host.as_str(), self.port)).await?.collect();
         if all.is_empty() {
             return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
@@ -63,7 +71,7 @@ impl TryFrom<String> for HostPort {
         let port: u16 = port.parse().ok().filter(|&port| port != 0).ok_or_else(wrong)?;
         let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
         let host = match bracketed {
-            Some(v6) if v6.parse::<std::net::Ipv6Addr>().is_ok() => v6,
+            Some(v6) if v6.parse::<Ipv6Addr>().is_ok() => v6,
             None if Self::is_name(host) => host,
             Some(_) | None => return Err(wrong()),
         };
@@ -105,5 +113,12 @@ mod tests {
     async fn an_address_is_its_own_resolution() {
         let host = HostPort::try_from("[::1]:80".to_owned()).unwrap();
         assert_eq!(host.resolve().await.unwrap(), ["[::1]:80".parse().unwrap()]);
+    }
+
+    #[tokio::test]
+    async fn localhost_is_both_families() {
+        let host = HostPort::try_from("localhost:80".to_owned()).unwrap();
+        let both = ["127.0.0.1:80", "[::1]:80"].map(|address| address.parse().unwrap());
+        assert_eq!(host.resolve().await.unwrap(), both);
     }
 }

@@ -317,6 +317,7 @@ pub(super) fn at_and_past(good: &[Message], bad: &[Message], field: &'static str
             | Message::Cloud(CloudMessage::StreamEnd(_))
             | Message::Stream(StreamMessage::Open(_))
             | Message::Stream(StreamMessage::Opened(_))
+            | Message::Stream(StreamMessage::ResetAt(_))
             | Message::Stream(StreamMessage::Request(_))
             | Message::Stream(StreamMessage::Response(_))
             | Message::Stream(StreamMessage::ResponseChunk(_))
