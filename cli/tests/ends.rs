@@ -151,6 +151,57 @@ fn a_client_that_is_gone_ends_its_stuck_upload() {
     assert_eq!(hearing.recv_timeout(LIMIT).unwrap(), Some(ErrorKind::ConnectionReset));
 }
 
+/// Returns a service that sends and never ends, and what became of each of its connections.
+fn endless() -> (std::net::SocketAddr, mpsc::Receiver<ErrorKind>) {
+    let (heard, hearing) = mpsc::channel();
+    let send = move |mut tcp: TcpStream| {
+        let block = [7; 1000];
+        let end = std::iter::repeat_with(|| {
+            std::thread::sleep(Duration::from_millis(1));
+            tcp.write_all(&block)
+        });
+        let error = end.into_iter().find_map(Result::err).unwrap();
+        heard.send(error.kind()).map_err(io::Error::other)
+    };
+    (service(send), hearing)
+}
+
+#[cfg(unix)]
+#[test]
+fn a_second_signal_resets_both_sides_within_a_moment() {
+    for ends_connector in [true, false] {
+        let (address, hearing) = endless();
+        let tunnel = Tunnel::start(&[("echo", service(echo), ""), ("endless", address, "")]);
+        let mut tcp = connect(tunnel.ports[1]);
+        tcp.read_exact(&mut [0; 1000]).unwrap();
+        let program = if ends_connector { &tunnel.connector } else { &tunnel.agent };
+        program.terminate();
+        program.says("shutting down");
+        program.terminate();
+        let begin = std::time::Instant::now();
+        let (_, is_reset) = read_to_reset(&mut tcp);
+        assert!(is_reset, "the client takes what it has for the whole");
+        assert_eq!(hearing.recv_timeout(LIMIT).unwrap(), ErrorKind::ConnectionReset);
+        // Without a notice the other side waits for its heartbeat; the drain takes 5 s.
+        assert!(begin.elapsed() < Duration::from_millis(2_900), "{:?}", begin.elapsed());
+    }
+}
+
+#[test]
+fn a_killed_program_resets_its_own_side() {
+    let (address, hearing) = endless();
+    let mut tunnel = Tunnel::start(&[("echo", service(echo), ""), ("endless", address, "")]);
+    let mut tcp = connect(tunnel.ports[1]);
+    tcp.read_exact(&mut [0; 1000]).unwrap();
+    tunnel.connector.kill();
+    assert_eq!(hearing.recv_timeout(LIMIT).unwrap(), ErrorKind::ConnectionReset);
+    // The agent sees it by its heartbeat.
+    assert!(read_to_reset(&mut tcp).1, "the client takes what it has for the whole");
+    let mut tcp = connect(tunnel.ports[0]);
+    tunnel.agent.kill();
+    assert!(read_to_reset(&mut tcp).1, "the client takes what it has for the whole");
+}
+
 #[test]
 fn a_clean_end_stays_one() {
     let bye = |mut tcp: TcpStream| {

@@ -405,6 +405,23 @@ fn a_shutdown_does_not_wait_longer_than_its_drain_time() {
 }
 
 #[test]
+fn a_second_shutdown_closes_in_the_middle_of_the_drain() {
+    let mut pair = Pair::new(43);
+    let (to_connector, _) = pair.connect();
+    pair.open(to_connector, "db");
+    let (agent, connector) = (pair.agent, pair.connector);
+    let (node, now) = pair.world.node_mut(connector);
+    node.shutdown(now);
+    pair.world.run_for(SECOND);
+    assert!(!pair.connector().is_shut_down());
+    let (node, now) = pair.world.node_mut(connector);
+    node.shutdown_now(now);
+    assert!(pair.connector().is_shut_down());
+    pair.world.run_for(SECOND);
+    assert!(!is_connected(&pair.world, agent, to_connector));
+}
+
+#[test]
 fn a_handshake_that_completes_during_a_shutdown_makes_no_peer() {
     for (step, expected) in [(5, 0), (25, 0), (45, 1)] {
         let mut pair = Pair::new(23);
