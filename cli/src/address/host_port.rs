@@ -11,6 +11,13 @@ use serde::Deserialize;
 /// The name of this machine.
 pub(super) const LOCALHOST: &str = "localhost";
 
+/// Returns how an IPv6 address and its port are written, where a text has them without brackets.
+pub(crate) fn in_brackets(text: &str) -> Option<String> {
+    let (host, port) = text.rsplit_once(':')?;
+    let is_both = host.parse::<Ipv6Addr>().is_ok() && port.parse::<u16>().is_ok();
+    is_both.then(|| format!("[{host}]:{port}"))
+}
+
 /// `name:port`, `192.0.2.1:port` or `[2001:db8::1]:port`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(try_from = "String")]
@@ -28,6 +35,11 @@ impl HostPort {
     /// Returns the port.
     pub(crate) const fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Returns the same host with another port.
+    pub(crate) fn with_port(&self, port: u16) -> Self {
+        Self { host: self.host.clone(), port }
     }
 
     /// Returns true if a text can be the name of a host, or an IPv4 address.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use adit_tokio::core::drive::Handle;
+use adit_tokio::core::lifecycle::StateView;
 
 use crate::base::exit::{Exit, ExitError};
 use crate::base::signals;
@@ -27,8 +28,16 @@ pub(crate) async fn shut_down(
             relays.release().await;
         }
     };
+    let peers = handle.snapshot().peers;
+    let closed = async {
+        match peers.iter().any(|peer| matches!(peer.state, StateView::Connected { .. })) {
+            true => handle.closed().await,
+            // An attempt to connect has nothing to finish, and no answer to wait for.
+            false => drop(tokio::time::timeout(LAST_NOTICE, handle.closed()).await),
+        }
+    };
     tokio::select! {
-        _ = async { tokio::join!(handle.closed(), released) } => Ok(()),
+        _ = async { tokio::join!(closed, released) } => Ok(()),
         () = again => {
             handle.shutdown_now();
             let _ = tokio::time::timeout(LAST_NOTICE, handle.closed()).await;

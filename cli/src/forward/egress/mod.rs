@@ -67,7 +67,11 @@ impl Services {
             return Err(Failure::new(Code::NoSuchService, format!("no service \"{service}\"")));
         };
         let is_allowed = match (&found.allow, &self.roster) {
-            (Some(allow), _) => device.names().iter().any(|name| allow.contains(name)),
+            (Some(allow), roster) => {
+                // A name that an invite gave after the certificate is in force without a new one.
+                let given = roster.as_ref().zip(device.id()).and_then(|(it, id)| it.name(id));
+                device.names().iter().chain(&given).any(|name| allow.contains(name))
+            }
             (None, Some(roster)) => device.id().is_some_and(|id| roster.grants(id, service)),
             (None, None) => true,
         };
