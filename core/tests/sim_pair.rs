@@ -305,6 +305,34 @@ fn a_partition_is_noticed_and_healed() {
 }
 
 #[test]
+fn a_device_that_starts_again_loses_its_silent_connection_within_seconds() {
+    let mut pair = Pair::new(44);
+    let (_, first) = pair.connect();
+    // Its process was killed, and the next one has another port.
+    pair.world.crash(pair.agent);
+    let next = pair.world.add_host("192.0.2.77:7000".parse().unwrap());
+    let config = pair::agent(pair.world.crypto(next)).build().unwrap();
+    pair.world.start(next, config, 1);
+    pair.agent = next;
+    let (_, second) = pair.connect();
+    pair.world.run_for(4 * SECOND);
+    assert!(pair.connector().peer_snapshot(first).is_some(), "it has 5 s");
+    pair.world.run_for(2 * SECOND);
+    assert!(pair.connector().peer_snapshot(first).is_none());
+    assert!(pair.connector().peer_snapshot(second).is_some());
+}
+
+#[test]
+fn a_device_may_have_several_connections() {
+    let mut pair = Pair::new(45);
+    let (_, first) = pair.connect();
+    let (_, second) = pair.connect();
+    pair.world.run_for(20 * SECOND);
+    assert!(pair.connector().peer_snapshot(first).is_some());
+    assert!(pair.connector().peer_snapshot(second).is_some());
+}
+
+#[test]
 fn a_disconnect_removes_the_peer_on_both_sides() {
     let mut pair = Pair::new(12);
     let (to_connector, to_agent) = pair.connect();
