@@ -41,9 +41,12 @@ fn each_kind_of_invalid_invite_has_its_error_and_code_2() {
     assert_eq!(away.fails(&["connect", cut], 2), damaged);
     assert_eq!(away.fails(&["connect", &changed], 2), damaged);
     let later = good.replace("adit1_", "adit2_");
-    let said =
-        format!("this invite is of another version of adit, which this one cannot read{next}");
-    assert_eq!(away.fails(&["connect", &later], 2), said);
+    let said = away.fails(&["connect", &later], 2);
+    assert!(
+        said.starts_with("this invite is of another version of adit, which this one"),
+        "{said}"
+    );
+    assert!(said.contains("its format is 2, and adit") && said.ends_with("made it here"), "{said}");
     let other = away.directory.write("other.txt", "web\n");
     let said = away.fails(&["connect", "--invite-file", other.to_str().unwrap()], 2);
     assert_eq!(said, format!("this is no invite, which begins with \"adit1_\"{next}"));

@@ -7,9 +7,9 @@ use std::task::Poll;
 use std::time::Duration;
 
 use adit_core::config::Transport;
-use adit_core::error::{Category, Code, Misuse};
+use adit_core::error::{Category, Code, Failure, Misuse};
 use adit_core::event::Event;
-use adit_core::id::{PeerId, RequestId};
+use adit_core::id::{PeerId, RequestId, StreamId};
 use adit_core::lifecycle::{State, StateKind, StateView};
 use adit_core::node::{PeerSnapshot, StreamError};
 use adit_core::request::Request;
@@ -65,12 +65,53 @@ fn a_megabyte_in_each_direction_over_one_stream_frees_it() {
 }
 
 #[test]
+fn a_reset_at_the_end_comes_after_the_last_byte() {
+    for (seed, from_agent) in [(40, true), (41, false)] {
+        let mut pair = Pair::new(seed);
+        let (to_connector, _) = pair.connect();
+        let (ours, theirs) = pair.open(to_connector, "db");
+        let (agent, connector) = ((pair.agent, ours), (pair.connector, theirs));
+        let (from, to) = if from_agent { (agent, connector) } else { (connector, agent) };
+        write_and_reset(&mut pair, from);
+        // It waits for its reader, who begins late.
+        pair.world.run_for(SECOND);
+        assert_eq!(pair.world.node_mut(from.0).0.stream(from.1).finished(), Poll::Pending);
+        assert_eq!(read_to_reset(&mut pair, to), (100_000, Code::Cancelled));
+        pair.wait("the reset", |world| {
+            world.node_mut(from.0).0.stream(from.1).finished().is_ready()
+        });
+        pair.world.node_mut(to.0).0.stream(to.1).reset(Code::Cancelled);
+        pair.world.node_mut(from.0).0.stream(from.1).stop(Code::Cancelled);
+        settled(&mut pair);
+    }
+}
+
+#[test]
+fn a_reset_at_the_end_waits_for_room_to_announce_it() {
+    let mut pair = Pair::with(42, Conditions::default(), |a| a, |c| c.transport(few_streams()));
+    let (to_connector, _) = pair.connect();
+    let (ours, theirs) = pair.open(to_connector, "db");
+    while pair.agent().open(to_connector, "db".parse().unwrap()).unwrap().is_some() {}
+    let (agent, connector) = (pair.agent, pair.connector);
+    write_and_reset(&mut pair, (agent, ours));
+    pair.world.run_for(SECOND);
+    let events: Vec<_> = std::iter::from_fn(|| pair.world.poll_event(connector)).collect();
+    let offered = |event| match event {
+        Event::StreamOffered { stream, .. } => Some(stream),
+        _ => None,
+    };
+    let other = events.into_iter().find_map(offered).unwrap();
+    pair.connector().refuse_stream(other, &Failure::new(Code::Overloaded, "full")).unwrap();
+    assert_eq!(read_to_reset(&mut pair, (connector, theirs)), (100_000, Code::Cancelled));
+}
+
+#[test]
 fn a_refused_stream_has_its_reason() {
     let mut pair = Pair::new(3);
     let (to_connector, to_agent) = pair.connect();
     let ours = pair.agent().open(to_connector, "nothing".parse().unwrap()).unwrap().unwrap();
     let connector = pair.connector;
-    let failure = adit_core::error::Failure::new(Code::NoSuchService, "no such thing");
+    let failure = Failure::new(Code::NoSuchService, "no such thing");
     pair.wait("the offer", |world| {
         let Some(Event::StreamOffered { stream, .. }) = world.poll_event(connector) else {
             return false;
@@ -264,6 +305,34 @@ fn a_partition_is_noticed_and_healed() {
 }
 
 #[test]
+fn a_device_that_starts_again_loses_its_silent_connection_within_seconds() {
+    let mut pair = Pair::new(44);
+    let (_, first) = pair.connect();
+    // Its process was killed, and the next one has another port.
+    pair.world.crash(pair.agent);
+    let next = pair.world.add_host("192.0.2.77:7000".parse().unwrap());
+    let config = pair::agent(pair.world.crypto(next)).build().unwrap();
+    pair.world.start(next, config, 1);
+    pair.agent = next;
+    let (_, second) = pair.connect();
+    pair.world.run_for(4 * SECOND);
+    assert!(pair.connector().peer_snapshot(first).is_some(), "it has 5 s");
+    pair.world.run_for(2 * SECOND);
+    assert!(pair.connector().peer_snapshot(first).is_none());
+    assert!(pair.connector().peer_snapshot(second).is_some());
+}
+
+#[test]
+fn a_device_may_have_several_connections() {
+    let mut pair = Pair::new(45);
+    let (_, first) = pair.connect();
+    let (_, second) = pair.connect();
+    pair.world.run_for(20 * SECOND);
+    assert!(pair.connector().peer_snapshot(first).is_some());
+    assert!(pair.connector().peer_snapshot(second).is_some());
+}
+
+#[test]
 fn a_disconnect_removes_the_peer_on_both_sides() {
     let mut pair = Pair::new(12);
     let (to_connector, to_agent) = pair.connect();
@@ -361,6 +430,23 @@ fn a_shutdown_does_not_wait_longer_than_its_drain_time() {
     node.shutdown(now);
     pair.wait("the connector", |world| world.node(connector).is_shut_down());
     assert_eq!(pair.world.now() - begin, 5 * SECOND);
+}
+
+#[test]
+fn a_second_shutdown_closes_in_the_middle_of_the_drain() {
+    let mut pair = Pair::new(43);
+    let (to_connector, _) = pair.connect();
+    pair.open(to_connector, "db");
+    let (agent, connector) = (pair.agent, pair.connector);
+    let (node, now) = pair.world.node_mut(connector);
+    node.shutdown(now);
+    pair.world.run_for(SECOND);
+    assert!(!pair.connector().is_shut_down());
+    let (node, now) = pair.world.node_mut(connector);
+    node.shutdown_now(now);
+    assert!(pair.connector().is_shut_down());
+    pair.world.run_for(SECOND);
+    assert!(!is_connected(&pair.world, agent, to_connector));
 }
 
 #[test]
@@ -473,6 +559,35 @@ fn settled(pair: &mut Pair) {
 
 fn few_streams() -> Transport {
     Transport::default().max_streams(4)
+}
+
+/// Writes 100,000 bytes, and resets the direction after the last of them.
+fn write_and_reset(pair: &mut Pair, (host, stream): (HostId, StreamId)) {
+    let mut data = Bytes::from(vec![7; 100_000]);
+    pair.wait("the bytes to be written", |world| {
+        let _ = world.node_mut(host).0.stream(stream).write(&mut data);
+        data.is_empty()
+    });
+    pair.world.node_mut(host).0.stream(stream).reset_at_end(Code::Cancelled);
+}
+
+/// Reads a stream until it is reset. Returns how many bytes came before.
+fn read_to_reset(pair: &mut Pair, (host, stream): (HostId, StreamId)) -> (usize, Code) {
+    let (mut count, mut end) = (0, None);
+    pair.wait("the reset", |world| {
+        while let Poll::Ready(read) = world.node_mut(host).0.stream(stream).read(4096) {
+            match read {
+                Ok(Some(chunk)) => count += chunk.len(),
+                Err(StreamError::Reset(code)) => {
+                    end = Some(code);
+                    break;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        end.is_some()
+    });
+    (count, end.unwrap())
 }
 
 fn set_cut(pair: &mut Pair, is_cut: bool) {

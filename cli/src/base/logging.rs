@@ -12,7 +12,11 @@ pub(crate) fn start(verbosity: u8) {
         1 => "info,adit=debug,adit_core=debug,adit_tokio=debug",
         _ => "debug,adit=trace,adit_core=trace,adit_tokio=trace",
     };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    // An empty variable is no filter: it would silence warnings too.
+    let wanted = std::env::var(EnvFilter::DEFAULT_ENV).ok().filter(|it| !it.trim().is_empty());
+    let filter = wanted
+        .and_then(|wanted| EnvFilter::try_new(wanted).ok())
+        .unwrap_or_else(|| EnvFilter::new(default));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

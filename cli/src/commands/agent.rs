@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::reach;
 use crate::base::duration;
 use crate::base::exit::ExitError;
 use crate::base::patience::until_possible;
@@ -63,6 +64,7 @@ pub(crate) async fn run(
         ports.push((listener, forward.service));
     }
     let plan = AgentPlan {
+        hint: Some(reach::hint(&remote)),
         role: "agent",
         remote,
         source,

@@ -9,13 +9,13 @@ use std::time::Duration;
 use adit_tokio::core::path;
 use tokio::net::TcpListener;
 
-use super::parse;
+use super::{parse, reach};
 use crate::address::HostPort;
 use crate::base::exit::{Exit, ExitError};
 use crate::base::patience::until_possible;
 use crate::base::system::unix_now;
 use crate::base::{duration, output};
-use crate::config::{ForwardLimits, HeartbeatSettings};
+use crate::config::{ForwardLimits, HeartbeatSettings, RemoteConnector};
 use crate::homedir::Home;
 use crate::identity::invite::Invite;
 use crate::identity::member::Membership;
@@ -33,7 +33,8 @@ Examples:
   echo \"$INVITE\" | adit connect -
   adit connect --invite-file invite.txt     also: ADIT_INVITE=adit1_... adit connect
 
-Stdout has the local address, in one line, as soon as it can be used.")]
+Stdout has the local address, in one line, as soon as the port is open. A connection to it waits
+for the tunnel, for 10 s.")]
 pub(crate) struct ConnectArgs {
     /// An invite, - to read one from standard input, or the name of a saved service
     #[arg(value_name = "INVITE|NAME", required_unless_present_any = ["invite_file", "invite"])]
@@ -69,6 +70,9 @@ pub(crate) struct ConnectArgs {
     pub(crate) json: bool,
 }
 
+/// How long a command waits for a connection until it says what can be checked.
+const HINT_AFTER: Duration = agent::HINT_AFTER;
+
 /// Longest invite read from a file or from standard input.
 const MAX_INVITE: u64 = 64 * 1024;
 
@@ -77,12 +81,17 @@ const MAX_INVITE: u64 = 64 * 1024;
 /// # Errors
 /// Why it cannot.
 pub(crate) async fn run(arguments: ConnectArgs, home: &Home) -> Result<(), ExitError> {
-    let (name, port) = match wanted(&arguments)? {
+    let wanted = wanted(&arguments)?;
+    let is_saved = matches!(wanted, InviteOrName::Known(_));
+    let (name, port) = match wanted {
         InviteOrName::Invite(mut invite) => {
             if let Some(at) = &arguments.at {
                 invite.addresses.insert(0, at.clone());
             }
-            let name = enrol::agent::redeem(home, &invite, arguments.give_up_after).await?;
+            let remote = enrol::agent::remote(&invite);
+            output::message(reach::dialled(&remote));
+            let redeemed = enrol::agent::redeem(home, &invite, arguments.give_up_after);
+            let name = with_hint(redeemed, &remote).await?;
             output::message(format_args!("Enrolled; from now on: adit connect {name}"));
             (name, invite.port)
         }
@@ -94,8 +103,18 @@ pub(crate) async fn run(arguments: ConnectArgs, home: &Home) -> Result<(), ExitE
     if let Some(at) = &arguments.at {
         known.prefer(at);
     }
-    let listener = until_possible(|| open(arguments.local, known.local, port)).await?;
+    let on_loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let own = port.filter(|port| *port >= 1_024).map(on_loopback);
+    let usual = known.usual.or(own);
+    let listener =
+        until_possible(|| open(arguments.local, usual.into_iter().chain(known.local))).await?;
     let local = listener.local_addr().map_err(|error| ExitError::usage(error.to_string()))?;
+    if let Some(usual) = usual.filter(|usual| arguments.local.is_none() && *usual != local) {
+        output::message(format_args!(
+            "{usual} is in use by another program; using {local} this time. Another port: --local"
+        ));
+    }
+    known.usual = arguments.local.map(|_| local).or(usual);
     known.local = Some(local);
     if known != before
         && let Err(error) = known.save(home, &name)
@@ -110,9 +129,14 @@ pub(crate) async fn run(arguments: ConnectArgs, home: &Home) -> Result<(), ExitE
         output::text_line(&local.to_string())?;
     }
     let membership = known.membership(home);
+    let remote = known.remote()?;
+    if is_saved {
+        output::message(reach::dialled(&remote));
+    }
     let plan = AgentPlan {
         role: "connect",
-        remote: known.remote()?,
+        hint: Some(reach::hint(&remote)),
+        remote,
         source: CredentialSource::Member(membership.clone()),
         ports: vec![(listener, known.service)],
         paths: path::PathConfig::default(),
@@ -122,6 +146,20 @@ pub(crate) async fn run(arguments: ConnectArgs, home: &Home) -> Result<(), ExitE
         port_mapping: !arguments.no_port_mapping,
     };
     agent::work(plan, Ok(home)).await.map_err(|stop| explain(stop, &membership))
+}
+
+/// Prints a hint if an enrolment has no result after [`HINT_AFTER`].
+async fn with_hint(
+    redeemed: impl Future<Output = Result<String, ExitError>>,
+    remote: &RemoteConnector,
+) -> Result<String, ExitError> {
+    tokio::pin!(redeemed);
+    tokio::select! {
+        result = &mut redeemed => return result,
+        () = tokio::time::sleep(HINT_AFTER) => {}
+    }
+    output::message(format_args!("{}; retrying", reach::hint(remote)));
+    redeemed.await
 }
 
 /// The argument of the command.
@@ -164,24 +202,21 @@ fn read(from: impl std::io::Read, what: &str) -> Result<String, ExitError> {
     Ok(text)
 }
 
-/// Returns the port that was requested; or the one it had last, or the service's own, if that is
-/// free; or any.
+/// Opens the port that was requested; or the first of `usual` that is free; or any.
 fn open(
     asked: Option<SocketAddr>,
-    last: Option<SocketAddr>,
-    own: Option<u16>,
+    usual: impl Iterator<Item = SocketAddr>,
 ) -> Result<TcpListener, ExitError> {
     if let Some(asked) = asked {
         return forward::ingress::tcp::open(asked, "choose another with --local");
     }
-    let on_loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let usual = last.into_iter().chain(own.filter(|port| *port >= 1_024).map(on_loopback));
     for address in usual {
         if let Ok(listener) = forward::ingress::tcp::open(address, "") {
             return Ok(listener);
         }
     }
-    forward::ingress::tcp::open(on_loopback(0), "end a program that holds ports")
+    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    forward::ingress::tcp::open(any, "end a program that holds ports")
 }
 
 /// Returns the error for a rejected certificate, with its next step.
@@ -210,9 +245,9 @@ mod tests {
     async fn a_port_that_is_taken_gives_way_unless_it_was_asked_for() {
         let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = taken.local_addr().unwrap();
-        let other = open(None, Some(address), Some(address.port())).unwrap();
+        let other = open(None, [address, address].into_iter()).unwrap();
         assert_ne!(other.local_addr().unwrap(), address);
-        let said = open(Some(address), None, None).unwrap_err().to_string();
+        let said = open(Some(address), std::iter::empty()).unwrap_err().to_string();
         assert!(said.ends_with("choose another with --local"), "{said}");
     }
 }

@@ -8,8 +8,9 @@ use adit_tokio::core::ServiceName;
 use adit_tokio::core::path;
 
 use super::invite::{self, InviteOptions};
-use super::parse;
-use crate::address::{Backend, HostPort, RelayAddress};
+use super::parse::{self, Advertised};
+use super::reach;
+use crate::address::{Backend, RelayAddress};
 use crate::base::exit::ExitError;
 use crate::base::patience::until_possible;
 use crate::base::{duration, output};
@@ -48,7 +49,7 @@ pub(crate) struct ExposeArgs {
 
     /// Another address of this machine, as HOST[:PORT]; may be repeated
     #[arg(long, value_name = "HOST", value_parser = parse::advertised)]
-    pub(crate) advertise: Vec<HostPort>,
+    pub(crate) advertise: Vec<Advertised>,
 
     /// A relay for devices that cannot reach this machine directly, as adit relay printed it; may
     /// be repeated, and is saved
@@ -94,13 +95,14 @@ pub(crate) async fn run(arguments: ExposeArgs, home: &Home) -> Result<(), ExitEr
     };
     let service = ServiceConfig { name: name.clone(), backend: arguments.target, allow: None };
     let target = service.backend.to_string();
+    let missing = reach::missing(&service.backend).await;
     let plan = ConnectorPlan {
         role: "expose",
         listen: interfaces::dual(arguments.listen),
         services: vec![service],
         limits: ForwardLimits::default(),
         heartbeat: HeartbeatSettings::default(),
-        advertise: arguments.advertise,
+        advertise: arguments.advertise.iter().map(|it| it.at(arguments.listen.port())).collect(),
         relays: relays(&mesh, arguments.relay, arguments.no_relay)?,
         paths: path::PathConfig::default(),
         port_mapping: !arguments.no_port_mapping,
@@ -108,6 +110,11 @@ pub(crate) async fn run(arguments: ExposeArgs, home: &Home) -> Result<(), ExitEr
     };
     let running = connector::start(plan, Ok(home)).await?;
     output::message(format_args!("Exposing {target} as \"{name}\"; Ctrl-C ends it."));
+    if let Some(warning) = missing {
+        output::message(warning);
+    }
+    let offer = mesh.offer()?;
+    output::message(reach::from_where(&offer.addresses, &offer.relays));
     if !arguments.no_invite {
         let made = invite::make(&mesh, &name, &arguments.invite)?;
         // The key of the invite must be accepted before the invite is printed.

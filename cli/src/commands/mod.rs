@@ -13,6 +13,7 @@ mod id;
 mod invite;
 mod parse;
 mod ping;
+mod reach;
 mod relay;
 mod status;
 mod target;

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use crate::address::{HostPort, PORT};
+use crate::address::{HostPort, PORT, in_brackets};
 
 /// Reads `[IP:]PORT`, where no IP means `ip`.
 fn with_default(text: &str, ip: IpAddr) -> Result<SocketAddr, String> {
@@ -11,7 +11,10 @@ fn with_default(text: &str, ip: IpAddr) -> Result<SocketAddr, String> {
         Ok(port) => Some(SocketAddr::new(ip, port)),
         Err(_) => text.parse().ok(),
     };
-    parsed.ok_or_else(|| format!("\"{text}\" is no address; write it like 4433 or 192.0.2.7:4433"))
+    parsed.ok_or_else(|| match in_brackets(text) {
+        Some(written) => format!("\"{text}\" is no address; write it like {written}"),
+        None => format!("\"{text}\" is no address; write it like 4433 or 192.0.2.7:4433"),
+    })
 }
 
 pub(super) fn listen(text: &str) -> Result<SocketAddr, String> {
@@ -23,15 +26,38 @@ pub(super) fn local(text: &str) -> Result<SocketAddr, String> {
 }
 
 pub(super) fn host_port(text: &str) -> Result<HostPort, String> {
-    let next = |error: String| format!("{error}; write it like home.example:{PORT}");
+    let next = |error: String| match in_brackets(text) {
+        Some(written) => format!("{error}; write it like {written}"),
+        None => format!("{error}; write it like home.example:{PORT}"),
+    };
     HostPort::try_from(text.to_owned()).map_err(next)
 }
 
-pub(super) fn advertised(text: &str) -> Result<HostPort, String> {
-    host_port(text).or_else(|error| {
+/// An address that is advertised: with its own port, or with the port that is listened on.
+#[derive(Debug, Clone)]
+pub(crate) struct Advertised {
+    at: HostPort,
+    has_port: bool,
+}
+
+impl Advertised {
+    /// Returns the address for a program that listens on `listen`; if that is any port, an address
+    /// without a port has the usual one.
+    pub(super) fn at(&self, listen: u16) -> HostPort {
+        match self.has_port || listen == 0 {
+            true => self.at.clone(),
+            false => self.at.with_port(listen),
+        }
+    }
+}
+
+pub(super) fn advertised(text: &str) -> Result<Advertised, String> {
+    let has_port = |at| Advertised { at, has_port: true };
+    host_port(text).map(has_port).or_else(|error| {
         let is_v6 = text.parse::<std::net::Ipv6Addr>().is_ok();
         let with_port = if is_v6 { format!("[{text}]:{PORT}") } else { format!("{text}:{PORT}") };
-        HostPort::try_from(with_port).map_err(|_| error)
+        let at = HostPort::try_from(with_port).map_err(|_| error)?;
+        Ok(Advertised { at, has_port: false })
     })
 }
 
@@ -48,13 +74,16 @@ mod tests {
         for wrong in ["", "x", "1.2.3.4", "65536", "::1"] {
             assert!(listen(wrong).unwrap_err().contains("write it like"), "{wrong}");
         }
+        assert!(listen("::1:4433").unwrap_err().ends_with("write it like [::1]:4433"));
+        assert!(host_port("fd00::7:80").unwrap_err().ends_with("write it like [fd00::7]:80"));
     }
 
     #[test]
     fn an_advertised_address_has_the_usual_port_by_default() {
-        assert_eq!(advertised("home.example").unwrap().to_string(), "home.example:4433");
-        assert_eq!(advertised("2001:db8::7").unwrap().to_string(), "[2001:db8::7]:4433");
-        assert_eq!(advertised("192.0.2.7:9").unwrap().to_string(), "192.0.2.7:9");
+        assert_eq!(advertised("home.example").unwrap().at(0).to_string(), "home.example:4433");
+        assert_eq!(advertised("2001:db8::7").unwrap().at(4433).to_string(), "[2001:db8::7]:4433");
+        assert_eq!(advertised("192.0.2.7:9").unwrap().at(5000).to_string(), "192.0.2.7:9");
+        assert_eq!(advertised("home.example").unwrap().at(5000).to_string(), "home.example:5000");
         assert!(advertised("a b").unwrap_err().contains("write it like home.example:4433"));
     }
 }

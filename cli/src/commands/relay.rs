@@ -4,8 +4,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 
-use super::parse;
-use crate::address::HostPort;
+use super::parse::{self, Advertised};
 use crate::base::exit::ExitError;
 use crate::base::output;
 use crate::config::{self, MeshKey};
@@ -38,9 +37,10 @@ pub(crate) struct RelayArgs {
     #[arg(long, value_name = "ADDR", default_value = "4433", value_parser = parse::listen)]
     pub(crate) listen: SocketAddr,
 
-    /// Address for clients, as HOST[:PORT], instead of its own addresses; may be repeated
+    /// Address for clients, as HOST[:PORT], instead of its own addresses; by default with the port
+    /// that it listens on; may be repeated
     #[arg(long, value_name = "HOST", value_parser = parse::advertised)]
-    pub(crate) advertise: Vec<HostPort>,
+    pub(crate) advertise: Vec<Advertised>,
 
     /// Key of a mesh whose members may use it, as adit id show prints it; may be repeated. Without
     /// it, the members of every mesh may use it
@@ -94,12 +94,13 @@ pub(crate) async fn run(arguments: RelayArgs, home: &Home) -> Result<(), ExitErr
 
 /// Returns the plan of the command line, or of the file that it names.
 fn plan(arguments: RelayArgs) -> Result<RelayPlan, ExitError> {
+    let port = arguments.listen.port();
     let Some(path) = arguments.config else {
         return Ok(RelayPlan {
             listen: interfaces::dual(arguments.listen),
             discovery_port: arguments.discovery_port,
             tcp_port: TcpPort::of(arguments.tcp_port, arguments.no_tcp),
-            advertise: arguments.advertise,
+            advertise: arguments.advertise.iter().map(|it| it.at(port)).collect(),
             meshes: arguments.allow_mesh.into_iter().map(|mesh| mesh.0).collect(),
             mbits_per_client: arguments.mbits_per_client,
         });

@@ -20,7 +20,7 @@ use crate::identity::invite::Invite;
 use crate::identity::member::Membership;
 use crate::identity::mesh::certificate;
 use crate::identity::saved_service::{SavedService, title};
-use crate::net::dialer::{Dialer, one_of_several};
+use crate::net::dialer::{Dialer, FailureLog, one_of_several};
 use crate::net::link::reach;
 use crate::net::node::CONNECT_TIMEOUT;
 
@@ -57,11 +57,14 @@ pub(crate) async fn redeem(
         .build()
         .map_err(|error| ExitError::new(Exit::Degraded, error.to_string()))?;
     let retry = one_of_several();
-    let dialer = Dialer { core, relay_identity, port_mapping: false, retry };
-    let addresses: Vec<_> = invite.addresses.iter().cloned().map(Into::into).collect();
-    let remote = RemoteConnector::at(addresses.clone(), invite.connector.clone())
-        .called(title(&addresses, &invite.service))
-        .by(&invite.relays, Some(&invite.service));
+    let dialer = Dialer {
+        core,
+        relay_identity,
+        port_mapping: false,
+        retry,
+        failures: FailureLog::default(),
+    };
+    let remote = remote(invite);
     let patience = limit.unwrap_or(left).min(left);
     let (reached, key, answer) = loop {
         let attempt = reach(&remote, &dialer, patience).await;
@@ -91,11 +94,20 @@ pub(crate) async fn redeem(
     }
     let name = known.name_for(home);
     if let Ok(before) = SavedService::load(home, &name) {
-        known.local = before.local;
+        (known.local, known.usual) = (before.local, before.usual);
     }
     known.save(home, &name)?;
     tracing::debug!(device = answer.device, "enrolled");
     Ok(name)
+}
+
+/// Returns the connector of an invite.
+pub(crate) fn remote(invite: &Invite) -> RemoteConnector {
+    let addresses: Vec<_> = invite.addresses.iter().cloned().map(Into::into).collect();
+    let title = title(&addresses, &invite.service);
+    RemoteConnector::at(addresses, invite.connector.clone())
+        .called(title)
+        .by(&invite.relays, Some(&invite.service))
 }
 
 fn time_left(invite: &Invite) -> Result<Duration, ExitError> {

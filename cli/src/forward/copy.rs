@@ -1,12 +1,17 @@
 //! Copies one local connection and one stream of the tunnel into each other.
 //!
 //! An end of one direction is passed on as an end of that direction. A reset on either side resets
-//! the other. It reads no more than there is room for, so that a slow reader slows the writer at
+//! the other, after the bytes that came before it. A socket that takes no more bytes is still read
+//! to its end. It reads no more than there is room for, so that a slow reader slows the writer at
 //! the other end. An idle connection holds no buffer.
 
+mod batch;
+mod watch;
+
 use std::future::poll_fn;
-use std::io::{self, IoSlice};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::io;
+use std::pin::pin;
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,6 +19,9 @@ use adit_tokio::core::drive::{RecvHalf, SendHalf, StreamError};
 use adit_tokio::core::error::Code;
 use bytes::{Bytes, BytesMut};
 
+use self::batch::Batch;
+use self::watch::{CopyProgress, watch};
+use super::VANISHED;
 use super::socket::StreamSocket;
 
 /// Smallest and largest read buffer: the size doubles as long as reads fill it. Measured on
@@ -22,9 +30,6 @@ const READ: (usize, usize) = (16 * 1024, 256 * 1024);
 
 /// Room that justifies another read into a used buffer.
 const MIN_READ: usize = 4 * 1024;
-
-/// Maximum number of bytes and of pieces taken from the stream for one write to a socket.
-const WRITE: (usize, usize) = (256 * 1024, 64);
 
 /// Bytes that one connection copies before the others of its thread have a turn: a small request
 /// waits for no more than this of each bulk transfer.
@@ -42,6 +47,10 @@ pub(super) trait ByteSink {
     fn finish(&mut self) -> Result<(), StreamError>;
     /// Resets the direction; what was given need not arrive.
     fn reset(&mut self, code: Code);
+    /// Resets the direction after what was given, unless it is finished.
+    fn reset_at_end(&mut self, code: Code);
+    /// Ready once the peer has read what was given before an end or a reset at the end.
+    fn poll_delivered(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 }
 
 /// The receiving direction of a stream.
@@ -52,7 +61,7 @@ pub(super) trait ByteSource {
         cx: &mut Context<'_>,
         max: usize,
     ) -> Poll<Result<Option<Bytes>, StreamError>>;
-    /// Ready once the connection is lost, while no bytes are taken.
+    /// Ready once the connection is lost or the stream is reset, while no bytes are taken.
     fn poll_lost(&mut self, cx: &mut Context<'_>) -> Poll<StreamError>;
     /// Stops the direction: no more bytes are wanted.
     fn stop(&mut self, code: Code);
@@ -73,6 +82,14 @@ impl ByteSink for SendHalf {
 
     fn reset(&mut self, code: Code) {
         Self::reset(self, code);
+    }
+
+    fn reset_at_end(&mut self, code: Code) {
+        Self::reset_at_end(self, code);
+    }
+
+    fn poll_delivered(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.poll_finished(cx).map(drop)
     }
 }
 
@@ -114,13 +131,26 @@ pub(super) enum Broken {
     HalfOpen,
 }
 
-/// What the two directions have done, for each other and for the log.
-#[derive(Default)]
-struct CopyProgress {
-    sent: AtomicU64,
-    received: AtomicU64,
-    sent_all: AtomicBool,
-    received_all: AtomicBool,
+/// How the direction from the socket to the stream ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SentEnd {
+    /// With the end of the socket.
+    Finished,
+    /// With an error of the socket, after its last byte.
+    Reset,
+    /// The peer wants no more.
+    Stopped,
+}
+
+/// How the direction from the stream to the socket ended.
+#[derive(Debug)]
+enum ReceivedEnd {
+    /// With the end of the stream.
+    Finished,
+    /// With a reset of the stream, after its last byte.
+    Reset(StreamError),
+    /// The socket takes no more.
+    Stopped,
 }
 
 /// Copies both directions until both have ended, or one has broken, which ends the other. A
@@ -132,32 +162,90 @@ pub(super) async fn both_ways(
     half_open: Duration,
 ) -> (Totals, Result<(), Broken>) {
     let progress = CopyProgress::default();
-    let result = {
-        let there = read_socket(&socket, &mut sink, &progress);
-        let back = write_socket(&socket, &mut source, &progress);
-        tokio::select! {
-            biased;
-            result = async { tokio::try_join!(there, back) } => result.map(|_| ()),
-            broken = linger(&socket, &progress, half_open) => Err(broken),
+    let ended = copy(&socket, &mut sink, &mut source, (&progress, half_open)).await;
+    let result = match ended {
+        Ok((SentEnd::Finished, ReceivedEnd::Finished)) => {
+            socket.end_orderly();
+            Ok(())
+        }
+        Ok((_, ReceivedEnd::Reset(error))) => {
+            sink.reset(Code::Cancelled);
+            let _ = tokio::time::timeout(VANISHED, socket.drained()).await;
+            Err(Broken::Tunnel(error))
+        }
+        Ok((SentEnd::Stopped, _)) => {
+            // What the service answered must not be lost by the reset that follows it.
+            let _ = tokio::time::timeout(VANISHED, socket.drained()).await;
+            Err(Broken::Tunnel(StreamError::Stopped(Code::Cancelled)))
+        }
+        Ok((SentEnd::Finished | SentEnd::Reset, _)) => {
+            sink.reset_at_end(Code::Cancelled);
+            let delivered = poll_fn(|cx| sink.poll_delivered(cx));
+            if tokio::time::timeout(VANISHED, delivered).await.is_err() {
+                sink.reset(Code::TimedOut);
+            }
+            Err(progress.to_broken())
+        }
+        Err(broken) => {
+            let code = match broken {
+                Broken::Socket(_) | Broken::Tunnel(_) => Code::Cancelled,
+                Broken::HalfOpen => Code::TimedOut,
+            };
+            sink.reset(code);
+            source.stop(code);
+            Err(broken)
         }
     };
-    if let Err(broken) = &result {
-        let code = match broken {
-            Broken::Socket(_) | Broken::Tunnel(_) => Code::Cancelled,
-            Broken::HalfOpen => Code::TimedOut,
-        };
-        sink.reset(code);
-        source.stop(code);
+    if result.is_err() {
         socket.break_off();
     }
     (progress.totals(), result)
+}
+
+/// Copies until both directions have ended, or until one of them makes the other pointless.
+async fn copy(
+    socket: &impl StreamSocket,
+    sink: &mut impl ByteSink,
+    source: &mut impl ByteSource,
+    (progress, half_open): (&CopyProgress, Duration),
+) -> Result<(SentEnd, ReceivedEnd), Broken> {
+    let mut watched = pin!(watch(socket, progress, half_open));
+    let mut there = pin!(read_socket(socket, sink, progress));
+    let mut back = pin!(write_socket(socket, source, progress));
+    let (mut sent, mut received) = (None, None);
+    poll_fn(move |cx| {
+        let was_broken = progress.is_broken();
+        if let Poll::Ready(broken) = watched.as_mut().poll(cx) {
+            return Poll::Ready(Err(broken));
+        }
+        if sent.is_none()
+            && let Poll::Ready(end) = there.as_mut().poll(cx)
+        {
+            sent = Some(end?);
+        }
+        if received.is_none()
+            && let Poll::Ready(end) = back.as_mut().poll(cx)
+        {
+            received = Some(end?);
+        }
+        if progress.is_broken() && !was_broken {
+            // Those polled earlier have not seen it.
+            cx.waker().wake_by_ref();
+        }
+        match (sent, received.take_if(|end| sent.is_some() || matches!(end, ReceivedEnd::Reset(_))))
+        {
+            (sent, Some(received)) => Poll::Ready(Ok((sent.unwrap_or(SentEnd::Reset), received))),
+            (_, None) => Poll::Pending,
+        }
+    })
+    .await
 }
 
 async fn read_socket(
     socket: &impl StreamSocket,
     sink: &mut impl ByteSink,
     progress: &CopyProgress,
-) -> Result<(), Broken> {
+) -> Result<SentEnd, Broken> {
     let mut size = READ.0;
     let mut buffer = BytesMut::new();
     let mut turn = 0;
@@ -177,12 +265,13 @@ async fn read_socket(
                 buffer = BytesMut::new();
                 continue;
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => {
+                progress.on_broken(error);
+                0
+            }
         };
         if count == 0 {
-            sink.finish()?;
-            progress.sent_all.store(true, Relaxed);
-            return Ok(());
+            return end_sink(sink, progress);
         }
         if count == room {
             size = READ.1.min(size * 2);
@@ -191,10 +280,30 @@ async fn read_socket(
         }
         let mut chunk = buffer.split().freeze();
         while !chunk.is_empty() {
-            poll_fn(|cx| sink.poll_give(cx, &mut chunk)).await?;
+            match poll_fn(|cx| sink.poll_give(cx, &mut chunk)).await {
+                Ok(()) => {}
+                Err(StreamError::Stopped(_)) => return Ok(SentEnd::Stopped),
+                Err(error) => return Err(error.into()),
+            }
         }
         progress.sent.fetch_add(count as u64, Relaxed);
         turn += count;
+    }
+}
+
+/// Ends the stream as the socket ended.
+fn end_sink(sink: &mut impl ByteSink, progress: &CopyProgress) -> Result<SentEnd, Broken> {
+    if progress.is_reset() {
+        sink.reset_at_end(Code::Cancelled);
+        return Ok(SentEnd::Reset);
+    }
+    match sink.finish() {
+        Ok(()) => {
+            progress.sent_all.store(true, Relaxed);
+            Ok(SentEnd::Finished)
+        }
+        Err(StreamError::Stopped(_)) => Ok(SentEnd::Stopped),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -202,7 +311,7 @@ async fn write_socket(
     socket: &impl StreamSocket,
     source: &mut impl ByteSource,
     progress: &CopyProgress,
-) -> Result<(), Broken> {
+) -> Result<ReceivedEnd, Broken> {
     let mut batch = Batch::default();
     let mut turn = 0;
     loop {
@@ -210,8 +319,12 @@ async fn write_socket(
             turn = 0;
             tokio::task::yield_now().await;
         }
-        let ended = poll_fn(|cx| batch.poll_fill(source, cx)).await?;
-        while !batch.is_empty() {
+        poll_fn(|cx| match progress.is_broken() {
+            true => Poll::Ready(()),
+            false => batch.poll_fill(source, cx),
+        })
+        .await;
+        while !progress.is_broken() && !batch.is_empty() {
             match batch.write_to(socket) {
                 Ok(count) => {
                     progress.received.fetch_add(count as u64, Relaxed);
@@ -220,124 +333,29 @@ async fn write_socket(
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => tokio::select! {
                     biased;
                     result = socket.writable() => result?,
-                    // A client that no longer reads must not keep a tunnel that is lost.
+                    // A client that no longer reads must not keep a stream that is lost.
                     error = poll_fn(|cx| source.poll_lost(cx)) => return Err(error.into()),
                 },
-                Err(error) => return Err(error.into()),
+                Err(error) => progress.on_broken(error),
             }
         }
-        if ended {
-            socket.shutdown_write()?;
-            progress.received_all.store(true, Relaxed);
-            return Ok(());
+        if progress.is_broken() {
+            source.stop(Code::Cancelled);
+            return Ok(ReceivedEnd::Stopped);
         }
-    }
-}
-
-/// Pieces taken from the stream that one system call writes: a stream returns the data of one
-/// packet at a time, and a write for each would cost more than everything else here.
-#[derive(Default)]
-struct Batch {
-    pieces: Vec<Bytes>,
-    done: usize,
-    bytes: usize,
-}
-
-impl Batch {
-    fn is_empty(&self) -> bool {
-        self.done == self.pieces.len()
-    }
-
-    /// Takes all that is there, up to the limits; ready with data or with the end, which is `true`.
-    fn poll_fill(
-        &mut self,
-        source: &mut impl ByteSource,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<bool, StreamError>> {
-        self.pieces.clear();
-        (self.done, self.bytes) = (0, 0);
-        while self.pieces.len() < WRITE.1 && self.bytes < WRITE.0 {
-            match source.poll_take(cx, WRITE.0 - self.bytes) {
-                Poll::Ready(Ok(Some(piece))) => {
-                    self.bytes += piece.len();
-                    self.pieces.push(piece);
+        match batch.end() {
+            None => {}
+            Some(Ok(())) => {
+                if let Err(error) = socket.shutdown_write() {
+                    progress.on_broken(error);
+                    return Ok(ReceivedEnd::Stopped);
                 }
-                Poll::Ready(Ok(None)) => return Poll::Ready(Ok(true)),
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending if self.pieces.is_empty() => {
-                    self.pieces = Vec::new();
-                    return Poll::Pending;
-                }
-                Poll::Pending => break,
+                progress.received_all.store(true, Relaxed);
+                return Ok(ReceivedEnd::Finished);
             }
+            Some(Err(error @ StreamError::Reset(_))) => return Ok(ReceivedEnd::Reset(error)),
+            Some(Err(error)) => return Err(error.into()),
         }
-        Poll::Ready(Ok(false))
-    }
-
-    fn write_to(&mut self, socket: &impl StreamSocket) -> io::Result<usize> {
-        let mut slices = [IoSlice::new(&[]); WRITE.1];
-        let left = &self.pieces[self.done..];
-        for (slice, piece) in slices.iter_mut().zip(left) {
-            *slice = IoSlice::new(piece);
-        }
-        let count = socket.try_write(&slices[..left.len()])?;
-        self.on_written(count);
-        Ok(count)
-    }
-
-    fn on_written(&mut self, mut count: usize) {
-        while let Some(piece) = self.pieces.get_mut(self.done) {
-            if piece.len() > count {
-                bytes::Buf::advance(piece, count);
-                return;
-            }
-            count -= piece.len();
-            *piece = Bytes::new();
-            self.done += 1;
-        }
-    }
-}
-
-impl CopyProgress {
-    fn totals(&self) -> Totals {
-        Totals { sent: self.sent.load(Relaxed), received: self.received.load(Relaxed) }
-    }
-
-    fn is_half_open(&self) -> bool {
-        self.sent_all.load(Relaxed) || self.received_all.load(Relaxed)
-    }
-}
-
-/// Waits for what breaks a connection of which one direction has ended: silence for too long, or a
-/// reset that no read would report, since reading is over. It is polled after the two directions in
-/// the same task, so that it observes their progress without a waker.
-async fn linger(
-    socket: &impl StreamSocket,
-    progress: &CopyProgress,
-    half_open: Duration,
-) -> Broken {
-    poll_fn(|_| if progress.is_half_open() { Poll::Ready(()) } else { Poll::Pending }).await;
-    let silence = async {
-        loop {
-            let before = progress.totals();
-            tokio::time::sleep(half_open).await;
-            if progress.totals() == before {
-                return Broken::HalfOpen;
-            }
-        }
-    };
-    let reset = async {
-        if progress.received_all.load(Relaxed) {
-            return std::future::pending().await;
-        }
-        match socket.failed().await {
-            Ok(Some(error)) | Err(error) => Broken::Socket(error),
-            Ok(None) => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        broken = silence => broken,
-        broken = reset => broken,
     }
 }
 

@@ -17,16 +17,24 @@ use tokio::net::TcpStream;
 /// How long a new connection waits for the tunnel, or for the service behind it.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Silence of the other end of a TCP connection after which it is probed, and the interval of the
-/// probes. A connection to a host that vanished ends after about two and a half minutes, whatever
-/// it waits for.
-const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(15));
+/// How long a host may be silent until it counts as vanished.
+const VANISHED: Duration = Duration::from_secs(150);
+
+/// Silence of the other end of a TCP connection after which it is probed, the interval of the
+/// probes, and how many stay without an answer: an idle connection to a host that vanished ends
+/// after [`VANISHED`].
+const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(60), Duration::from_secs(15), 6);
 
 /// Sets the options of every forwarded TCP connection. A socket that fails here is closed already,
 /// which the first read will show.
 fn prepare(tcp: &TcpStream) {
     let _ = tcp.set_nodelay(true);
+    // However the process or the task ends, a connection that did not end in order is reset: an
+    // orderly end would make what was cut short look complete.
+    let _ = tcp.set_zero_linger();
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE.0).with_interval(KEEPALIVE.1);
+    #[cfg(not(windows))]
+    let keepalive = keepalive.with_retries(KEEPALIVE.2);
     let _ = SockRef::from(tcp).set_tcp_keepalive(&keepalive);
 }
 

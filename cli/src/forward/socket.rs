@@ -26,9 +26,13 @@ pub(super) trait StreamSocket {
     fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize>;
     /// Ends this direction: the other end reads to the end.
     fn shutdown_write(&self) -> io::Result<()>;
+    /// Completes once the system has sent all that was written.
+    fn drained(&self) -> impl Future<Output = ()> + Send;
     /// Makes the socket send a reset instead of an end when it is dropped, where there is a
     /// difference.
     fn break_off(&self);
+    /// Makes the socket end without a reset when it is dropped.
+    fn end_orderly(&self);
 }
 
 impl StreamSocket for TcpStream {
@@ -57,8 +61,25 @@ impl StreamSocket for TcpStream {
         SockRef::from(self).shutdown(Shutdown::Write)
     }
 
+    async fn drained(&self) {
+        // With this option a socket is writable when nothing is unsent. A copy of the descriptor
+        // begins without the readiness that the runtime remembers of the other.
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        {
+            let socket = SockRef::from(self);
+            let copy = socket.set_tcp_notsent_lowat(1).and_then(|()| socket.try_clone());
+            if let Ok(copy) = copy.and_then(|copy| Self::from_std(copy.into())) {
+                let _ = copy.writable().await;
+            }
+        }
+    }
+
     fn break_off(&self) {
         let _ = self.set_zero_linger();
+    }
+
+    fn end_orderly(&self) {
+        let _ = SockRef::from(self).set_linger(None);
     }
 }
 
@@ -89,7 +110,13 @@ impl StreamSocket for UnixStream {
         SockRef::from(self).shutdown(Shutdown::Write)
     }
 
+    async fn drained(&self) {
+        // What is written is in the queue of the other end.
+    }
+
     fn break_off(&self) {
         // There is no reset: the other end sees a close.
     }
+
+    fn end_orderly(&self) {}
 }

@@ -37,6 +37,9 @@ pub(crate) struct SavedService {
     pub(crate) service: ServiceName,
     /// The local address at which it is offered.
     pub(crate) local: Option<SocketAddr>,
+    /// The one that is tried first: it was asked for, or has the port of the service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) usual: Option<SocketAddr>,
 }
 
 impl SavedService {
@@ -55,6 +58,7 @@ impl SavedService {
             relays: Vec::new(),
             service,
             local: None,
+            usual: None,
         }
     }
 

@@ -4,8 +4,10 @@
 //! [`names`](crate::net::names) returns. It decides how long each candidate is alone; the caller
 //! decides how a connection is used.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use adit_tokio::core::ServiceName;
@@ -27,6 +29,9 @@ use crate::identity::credentials::Credentials;
 /// the other side of the earth answers, asks the connector and opens a channel within that time.
 const RELAYS_ALONE: Duration = Duration::from_millis(1_500);
 
+/// Most candidates of which the last failure is remembered: those of a name that changes.
+const MAX_CANDIDATES: usize = 64;
+
 /// Returns how long the core keeps dialling one of several candidates: a second attempt on the same
 /// socket finds a peer that restarted, and more would keep the others from their turn.
 pub(crate) fn one_of_several() -> Policy {
@@ -43,6 +48,27 @@ pub(crate) struct Dialer {
     pub(crate) port_mapping: bool,
     /// How long the core keeps dialling one candidate.
     pub(crate) retry: Policy,
+    pub(crate) failures: FailureLog,
+}
+
+/// The cause of the last failure of each candidate, so that the log has one when it is known and
+/// when it changes, and not with each retry.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct FailureLog(Arc<Mutex<BTreeMap<String, String>>>);
+
+impl FailureLog {
+    fn report(&self, candidate: &str, failure: &Failure) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let cause = failure.to_string();
+        if known.get(candidate) == Some(&cause) {
+            return;
+        }
+        tracing::info!("{candidate}: {cause}");
+        if known.len() >= MAX_CANDIDATES {
+            known.pop_first();
+        }
+        known.insert(candidate.to_owned(), cause);
+    }
 }
 
 impl Dialer {
@@ -54,6 +80,7 @@ impl Dialer {
             relay_identity: credentials.relay_identity,
             port_mapping: self.port_mapping,
             retry: self.retry,
+            failures: self.failures,
         }
     }
 }
@@ -147,7 +174,7 @@ pub(crate) async fn dial_any(
     }
     let start = |candidate: DialCandidate<'_>| {
         let attempt = candidate.start(dialer, remote).map_err(DialError::Stopped)?;
-        Ok(run(PendingAttempt(Some(attempt)), candidate.to_string()))
+        Ok(run(PendingAttempt(Some(attempt)), candidate.to_string(), dialer.failures.clone()))
     };
     let nothing = || DialError::Stopped(ExitError::usage("the connector has no address"));
     let won = happy_eyeballs::first(candidates, DialCandidate::alone, start, worse).await;
@@ -201,7 +228,11 @@ impl Drop for PendingAttempt {
 }
 
 /// Follows one attempt until it is connected or given up.
-async fn run(mut pending: PendingAttempt, candidate: String) -> Result<DialAttempt, DialError> {
+async fn run(
+    mut pending: PendingAttempt,
+    candidate: String,
+    failures: FailureLog,
+) -> Result<DialAttempt, DialError> {
     let Some(attempt) = &mut pending.0 else { return std::future::pending().await };
     let peer = attempt.peer.clone();
     let connected = peer.connected();
@@ -212,7 +243,7 @@ async fn run(mut pending: PendingAttempt, candidate: String) -> Result<DialAttem
             result = &mut connected => match result {
                 Ok(()) => break,
                 Err(failure) => {
-                    tracing::debug!(%candidate, %failure, "attempt failed");
+                    failures.report(&candidate, &failure);
                     return Err(DialError::Failed(failure));
                 }
             },
@@ -256,7 +287,13 @@ mod tests {
         let relay_identity = authority.device("agent").unwrap().identity().clone();
         let core = config("agent", false);
         let retry = Policy::interactive();
-        let dialer = Dialer { core, relay_identity, port_mapping: false, retry };
+        let dialer = Dialer {
+            core,
+            relay_identity,
+            port_mapping: false,
+            retry,
+            failures: FailureLog::default(),
+        };
         (node::start(address, config("connector", true)).unwrap(), dialer)
     }
 

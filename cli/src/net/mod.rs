@@ -2,7 +2,7 @@
 
 pub(crate) mod dialer;
 pub(crate) mod event_log;
-mod happy_eyeballs;
+pub(crate) mod happy_eyeballs;
 pub(crate) mod http_proxy;
 pub(crate) mod interfaces;
 pub(crate) mod link;

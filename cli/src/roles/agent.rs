@@ -7,8 +7,10 @@
 use std::time::Duration;
 
 use adit_tokio::core::ServiceName;
+use adit_tokio::core::lifecycle::StateView;
 use adit_tokio::core::path;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::dialler::core;
@@ -43,7 +45,12 @@ pub(crate) struct AgentPlan {
     pub(crate) give_up_after: Option<Duration>,
     /// True if a gateway is asked to map the socket.
     pub(crate) port_mapping: bool,
+    /// What can be checked if there is no connection after [`HINT_AFTER`].
+    pub(crate) hint: Option<String>,
 }
+
+/// How long a first connection may take until the log has a hint.
+pub(crate) const HINT_AFTER: Duration = Duration::from_secs(5);
 
 /// Runs until a signal, or until retrying cannot help.
 ///
@@ -80,9 +87,17 @@ pub(crate) async fn work(
     for (listener, service) in plan.ports {
         if let Ok(local) = listener.local_addr() {
             process = process.forwarding(local, &service);
+            if !local.ip().is_loopback() {
+                tracing::warn!(
+                    "{local} gives \"{service}\" to every machine that reaches this port, without \
+                     a certificate; for this machine alone listen on 127.0.0.1:{}",
+                    local.port()
+                );
+            }
         }
         ports.spawn(serve(listener, service, tunnel.clone(), limiter.clone()));
     }
+    let _hint = plan.hint.map(|hint| Background::spawn(log_hint(link.node_handle(), hint)));
     let node_handle = link.node_handle();
     let process =
         process.with_snapshots(move || node_handle.borrow().as_ref().map(NodeHandle::snapshot));
@@ -96,5 +111,17 @@ pub(crate) async fn work(
         (Some(stop), _) => Err(stop),
         (None, Some((node, relays))) => shut_down(&node.handle, relays.as_ref()).await,
         (None, None) => Ok(()),
+    }
+}
+
+/// Logs a hint if there is no connection after [`HINT_AFTER`].
+async fn log_hint(node: watch::Receiver<Option<NodeHandle>>, hint: String) {
+    tokio::time::sleep(HINT_AFTER).await;
+    let is_connected = |node: &NodeHandle| {
+        let peers = node.handle.snapshot().peers;
+        peers.iter().any(|peer| !peer.is_relay && matches!(peer.state, StateView::Connected { .. }))
+    };
+    if !node.borrow().as_ref().is_some_and(is_connected) {
+        tracing::info!("{hint}");
     }
 }

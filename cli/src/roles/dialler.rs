@@ -10,7 +10,7 @@ use crate::homedir::Home;
 use crate::identity::credentials::Credentials;
 use crate::identity::saved_service::SavedService;
 use crate::identity::source::{CredentialSource, CredentialWatcher};
-use crate::net::dialer::{Dialer, one_of_several};
+use crate::net::dialer::{Dialer, FailureLog, one_of_several};
 use crate::net::node;
 
 /// Returns the connector that a file names, and this machine's identity towards it.
@@ -51,5 +51,6 @@ pub(crate) fn core(
     let core = node::build(builder, heartbeat)?;
     // When its attempts have failed, the names are resolved again and all addresses are tried.
     let retry = one_of_several();
-    Ok((Dialer { core, relay_identity, port_mapping: false, retry }, watcher))
+    let failures = FailureLog::default();
+    Ok((Dialer { core, relay_identity, port_mapping: false, retry, failures }, watcher))
 }

@@ -176,6 +176,14 @@ impl Handle {
         inner.settle();
     }
 
+    /// Shuts down without a drain, also in the middle of one.
+    pub fn shutdown_now(&self) {
+        let mut inner = self.shared.lock();
+        inner.node.shutdown_now(self.shared.clock.now());
+        inner.wakers.wake_openers();
+        inner.settle();
+    }
+
     /// Waits until the driver has ended: after a shutdown, every notice to the peers has been
     /// passed to the system.
     pub async fn closed(&self) {

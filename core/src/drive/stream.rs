@@ -151,6 +151,14 @@ impl SendHalf {
         let ((), mut inner) = with_node(&self.shared, self.id, |stream| stream.reset(code));
         inner.settle();
     }
+
+    /// Resets the direction once the peer has read everything that was written: the peer sees a
+    /// reset after the last byte. [`SendHalf::poll_finished`] becomes ready when it has read it;
+    /// dropping this handle earlier resets the direction immediately.
+    pub fn reset_at_end(&mut self, code: Code) {
+        let ((), mut inner) = with_node(&self.shared, self.id, |stream| stream.reset_at_end(code));
+        inner.settle();
+    }
 }
 
 impl Drop for SendHalf {
@@ -200,8 +208,8 @@ impl RecvHalf {
         polled
     }
 
-    /// Becomes ready with the reason once the connection of the stream is lost: for a reader that
-    /// has no room for more, and would not learn it from reading.
+    /// Becomes ready with the reason once the connection of the stream is lost, or the peer has
+    /// reset it: for a reader that has no room for more, and would not learn it from reading.
     pub fn poll_lost(&mut self, cx: &mut Context<'_>) -> Poll<StreamError> {
         let (lost, inner) = with_node(&self.shared, self.id, |stream| stream.lost());
         let polled = lost.map_or(Poll::Pending, |error| Poll::Ready(Err::<(), _>(error)));

@@ -56,7 +56,7 @@ pub use relay::{
     Welcome, Withdraw,
 };
 pub use request::{Priority, Request, Response, ResponseChunk};
-pub use service::{InvalidServiceName, MAX_SERVICE_NAME, Open, Opened, ServiceName};
+pub use service::{InvalidServiceName, MAX_SERVICE_NAME, Open, Opened, ResetAt, ServiceName};
 pub use text::Text;
 
 /// The encoding of one kind of body.
@@ -178,6 +178,8 @@ messages! {
         Response(Response) = 0x13;
         /// A part of a streamed response.
         ResponseChunk(ResponseChunk) = 0x14;
+        /// First frame of a stream of its own: another stream is reset once it is read so far.
+        ResetAt(ResetAt) = 0x16;
     }
     /// On the control stream between a relay and its clients.
     Relay(RelayMessage) {

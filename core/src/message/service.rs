@@ -11,8 +11,10 @@ use bytes::{Bytes, BytesMut};
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::control::{code, failure};
 use super::json::JsonBody;
 use super::{Body, EncodeError, MessageError, OutOfRange};
+use crate::error::Code;
 
 /// Longest service name, in bytes: a name fits a DNS label with a byte to spare.
 pub const MAX_SERVICE_NAME: usize = 64;
@@ -118,6 +120,33 @@ pub struct Open {
 impl JsonBody for Open {
     fn check(&self) -> Result<(), OutOfRange> {
         Ok(())
+    }
+}
+
+/// The sender's direction of a forwarded stream is reset once the receiver has read it up to an
+/// offset. It is the first frame of a stream of its own, which has no answer. RESET_STREAM alone
+/// discards what is not read yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResetAt {
+    /// The QUIC id of the stream.
+    pub stream: u64,
+    /// Bytes of the sender's direction, without its first frame.
+    pub offset: u64,
+    /// Why: the text of a [`Code`], or one of a later version.
+    pub code: String,
+}
+
+impl ResetAt {
+    /// Returns the code that the sender meant; [`Code::Unknown`] if this version has no such code.
+    #[must_use]
+    pub fn to_code(&self) -> Code {
+        failure(&self.code, "", None).code()
+    }
+}
+
+impl JsonBody for ResetAt {
+    fn check(&self) -> Result<(), OutOfRange> {
+        code(&self.code)
     }
 }
 

@@ -531,6 +531,17 @@ impl Node {
         self.advance();
     }
 
+    /// Shuts the node down without a drain, also in the middle of one: every connection is closed
+    /// now, and the peers are notified.
+    pub fn shutdown_now(&mut self, now: Instant) {
+        self.shutdown(now);
+        let now = self.io.now();
+        if !self.io.shutdown.is_over() {
+            self.io.shutdown.begin(now, now);
+            self.advance();
+        }
+    }
+
     /// Returns true if a shutdown was requested and every peer is closed. The remaining output
     /// notifies the peers, so drain the outputs before the socket is closed.
     #[must_use]

@@ -195,6 +195,7 @@ impl Node {
             }
             ConnectionEvent::Opened => self.on_streams_opened(peer),
             ConnectionEvent::Available => {
+                self.streams.announce_resets(peer, io);
                 self.flush_requests(peer);
                 self.io.emit(Event::StreamsAvailable { peer });
             }

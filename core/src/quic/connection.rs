@@ -358,6 +358,12 @@ impl Connection {
         }
     }
 
+    /// Returns the code of the peer's reset of a stream, and discards the stream if there is one.
+    pub(crate) fn take_reset(&mut self, stream: u64) -> Option<Code> {
+        let code = self.inner.recv_stream(stream_id(stream)?).received_reset().ok().flatten()?;
+        Some(Code::from_wire(code.into_inner()))
+    }
+
     /// Refuses the rest of the peer's direction.
     pub(crate) fn stop(&mut self, stream: u64, code: Code) {
         if let Some(id) = stream_id(stream) {

@@ -90,6 +90,19 @@ impl ByteSink for Queue {
     fn reset(&mut self, code: Code) {
         self.with(|state| state.reset = Some(code));
     }
+
+    fn reset_at_end(&mut self, code: Code) {
+        self.reset(code);
+    }
+
+    fn poll_delivered(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.0.lock().unwrap();
+        if state.pieces.is_empty() {
+            return Poll::Ready(());
+        }
+        state.wakers.push(cx.waker().clone());
+        Poll::Pending
+    }
 }
 
 impl ByteSource for Queue {

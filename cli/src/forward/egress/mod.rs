@@ -3,6 +3,7 @@
 
 pub(crate) mod access;
 pub(crate) mod builtin;
+mod lookup;
 mod tcp;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ use tokio::task::JoinSet;
 
 use self::access::ConnectedDevice;
 use self::builtin::Builtin;
+use self::lookup::Lookups;
 use super::copy;
 use super::socket::StreamSocket;
 use crate::address::Backend;
@@ -28,6 +30,7 @@ pub(crate) struct Services {
     by_name: BTreeMap<String, ServiceConfig>,
     slots: Arc<Semaphore>,
     half_open: Duration,
+    lookups: Lookups,
     /// The devices' permissions, where a service has no list of its own.
     roster: Option<Arc<Roster>>,
 }
@@ -38,6 +41,7 @@ impl Services {
             by_name: services.into_iter().map(|s| (s.name.as_str().to_owned(), s)).collect(),
             slots: Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS))),
             half_open: limits.half_open,
+            lookups: Lookups::default(),
             roster: None,
         }
     }
@@ -63,7 +67,11 @@ impl Services {
             return Err(Failure::new(Code::NoSuchService, format!("no service \"{service}\"")));
         };
         let is_allowed = match (&found.allow, &self.roster) {
-            (Some(allow), _) => device.names().iter().any(|name| allow.contains(name)),
+            (Some(allow), roster) => {
+                // A name that an invite gave after the certificate is in force without a new one.
+                let given = roster.as_ref().zip(device.id()).and_then(|(it, id)| it.name(id));
+                device.names().iter().chain(&given).any(|name| allow.contains(name))
+            }
             (None, Some(roster)) => device.id().is_some_and(|id| roster.grants(id, service)),
             (None, None) => true,
         };
@@ -141,7 +149,7 @@ async fn serve_stream(
             tracing::debug!(?builtin, %device, ?result, "a stream ended");
         }
         AuthorisedService::Backend(Backend::Tcp(address)) => {
-            carry(incoming, tcp::tcp(address).await, &device, half_open).await;
+            carry(incoming, tcp::tcp(address, &services.lookups).await, &device, half_open).await;
         }
         #[cfg(unix)]
         AuthorisedService::Backend(Backend::Unix(path)) => {

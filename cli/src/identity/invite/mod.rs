@@ -90,17 +90,22 @@ impl Invite {
     /// Returns true if a word is meant as an invite, of this version or another, rather than as a
     /// name.
     pub(crate) fn is_meant_by(word: &str) -> bool {
-        let version = word.trim_start().strip_prefix("adit").and_then(|rest| rest.split_once('_'));
-        let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-        version.is_some_and(|(version, _)| is_number(version))
+        text::begin(word).is_some()
     }
 
-    /// Reads the text of an invite. White space around and within it, as terminals and mail add, is
-    /// ignored.
+    /// Reads the text of an invite. What terminals, mail and chats add around and within it is
+    /// ignored, and so is the command that was pasted with it.
     ///
     /// # Errors
     /// What is wrong with it, and the next step.
     pub(crate) fn parse(text: &str) -> Result<Self, ExitError> {
+        if let Some(version) = text::later_version(text) {
+            return Err(ExitError::usage(format!(
+                "this invite is of another version of adit, which this one cannot read: its format \
+                 is {version}, and adit {} reads 1; install the adit that made it here",
+                env!("CARGO_PKG_VERSION")
+            )));
+        }
         text::read(text).map_err(|wrong| {
             ExitError::usage(format!(
                 "{wrong}; copy it whole, or ask for a new one: adit invite new"
@@ -125,6 +130,9 @@ mod tests {
             ("adit1_AA", true),
             (" adit1_", true),
             ("adit12_", true),
+            ("`adit1_AA`", true),
+            ("adit connect adit1_AA", true),
+            ("my-adit1_AA", false),
             ("adit_db", false),
             ("web", false),
         ] {

@@ -12,6 +12,12 @@ use super::{Invite, Secret};
 use crate::address::{HostPort, MAX_ADDRESSES, RelayAddress, place, place_of};
 use crate::config::MAX_RELAYS;
 
+/// What an invite of any version begins with.
+const MARK: &str = "adit";
+
+/// The version of the format, which is part of the prefix.
+const VERSION: &str = "1";
+
 /// Prefix of every invite.
 pub(super) const PREFIX: &str = "adit1_";
 
@@ -57,19 +63,57 @@ fn put(out: &mut Vec<u8>, text: &str) {
     out.extend(&text.as_bytes()[..usize::from(length)]);
 }
 
+/// Returns where an invite of any version begins in a text, and the digits of its version. What
+/// stands before it, such as a quotation mark or the command that was pasted with it, is no part.
+pub(super) fn begin(text: &str) -> Option<(usize, &str)> {
+    text.match_indices(MARK).find_map(|(at, _)| {
+        let is_in_word = text[..at].ends_with(|c: char| c.is_alphanumeric() || "-_.".contains(c));
+        let (version, _) = text[at + MARK.len()..].split_once('_')?;
+        let is_number = !version.is_empty() && version.bytes().all(|byte| byte.is_ascii_digit());
+        (is_number && !is_in_word).then_some((at, version))
+    })
+}
+
+/// Returns the version of the format, if it is a later one than this program reads.
+pub(super) fn later_version(text: &str) -> Option<&str> {
+    begin(text).map(|(_, version)| version).filter(|version| *version != VERSION)
+}
+
+/// Returns true for what terminals, mail and chats add within a text: white space and characters
+/// without a width.
+fn is_layout(c: char) -> bool {
+    let without_width = ['\u{ad}', '\u{200b}', '\u{200c}', '\u{200d}', '\u{2060}', '\u{feff}'];
+    c.is_whitespace() || without_width.contains(&c)
+}
+
 pub(super) fn read(text: &str) -> Result<Invite, String> {
     if text.len() > MAX_TEXT {
         return Err("this is too long for an invite".into());
     }
-    let text: String = text.chars().filter(|c| !c.is_whitespace()).collect();
-    let Some(body) = text.strip_prefix(PREFIX) else {
-        return Err(match text.strip_prefix("adit") {
-            Some(rest) if rest.contains('_') => {
-                "this invite is of another version of adit, which this one cannot read".into()
-            }
-            _ => format!("this is no invite, which begins with \"{PREFIX}\""),
-        });
+    let Some((at, version)) = begin(text) else {
+        return Err(format!("this is no invite, which begins with \"{PREFIX}\""));
     };
+    if version != VERSION {
+        return Err("this invite is of another version of adit, which this one cannot read".into());
+    }
+    let body = &text[at + PREFIX.len()..];
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_' || is_layout(c);
+    let whole = &body[..body.find(|c| !is_part(c)).unwrap_or(body.len())];
+    // Options of a pasted command may follow, in the same characters. The checksum decides.
+    let before = |mark: &str| whole.split_once(mark).map_or(whole, |(before, _)| before);
+    let word = whole.trim_start_matches(is_layout).split(is_layout).next().unwrap_or(whole);
+    let first = decode(whole);
+    if first.is_ok() {
+        return first;
+    }
+    [before(" --"), before(" -"), word]
+        .into_iter()
+        .find_map(|part| decode(part).ok())
+        .map_or(first, Ok)
+}
+
+fn decode(body: &str) -> Result<Invite, String> {
+    let body: String = body.chars().filter(|c| !is_layout(*c)).collect();
     let damaged = || "this invite is damaged: a part is missing, or was changed".to_owned();
     let bytes = BASE64URL_NOPAD.decode(body.as_bytes()).map_err(|_| damaged())?;
     let (contents, checksum) = bytes.split_last_chunk::<CHECKSUM>().ok_or_else(damaged)?;
@@ -213,6 +257,37 @@ mod tests {
         let text = write(&invite());
         let (one, other) = text.split_at(40);
         assert_eq!(read(&format!("  {one}\r\n   {other}\n")), Ok(invite()));
+    }
+
+    #[test]
+    fn quotation_marks_and_invisible_characters_do_no_harm() {
+        let text = write(&invite());
+        let (one, other) = text.split_at(40);
+        for pasted in [
+            format!("\"{text}\""),
+            format!("'{text}'."),
+            format!("`{text}`"),
+            format!("<{text}>"),
+            format!("\u{201c}{text}\u{201d}"),
+            format!("\u{feff}{text}"),
+            format!("{one}\u{200b}{other}\u{200b}"),
+            format!("{one}\n{other}"),
+        ] {
+            assert_eq!(read(&pasted), Ok(invite()), "{pasted}");
+        }
+    }
+
+    #[test]
+    fn the_whole_command_may_be_pasted() {
+        let text = write(&invite());
+        for pasted in [
+            format!("adit connect {text}"),
+            format!("$ ./adit --home /tmp/x connect {text} --local 8080"),
+            format!("adit connect '{text}' -v"),
+            format!("Invite to \"web\", valid once:\n{text}\n"),
+        ] {
+            assert_eq!(read(&pasted), Ok(invite()), "{pasted}");
+        }
     }
 
     #[test]

@@ -38,6 +38,11 @@ impl Roster {
         self.with(|registry| registry.grants(device, service))
     }
 
+    /// Returns the name that an invite gave a device.
+    pub(crate) fn name(&self, device: &str) -> Option<String> {
+        self.with(|registry| registry.device(device).and_then(|device| device.name.clone()))
+    }
+
     /// Returns what people call the device with these names in its certificate: the name that its
     /// invite gave it or, without that, its host name.
     pub(crate) fn title(&self, names: &[String]) -> Option<String> {

@@ -16,7 +16,8 @@ use std::time::Duration;
 use adit_tokio::core::rng::Rng;
 
 use self::memory::AddressCache;
-use self::order::{SrvRecord, by_weight, in_turn};
+pub(crate) use self::order::in_turn;
+use self::order::{SrvRecord, by_weight};
 use self::system::SystemResolver;
 use crate::address::{HostAddress, PORT};
 use crate::base::system::random;

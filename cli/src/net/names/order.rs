@@ -39,7 +39,7 @@ pub(super) fn by_weight(mut services: Vec<SrvRecord>, rng: &mut Rng) -> Vec<SrvR
 
 /// Returns the families in turn, each in the order it was given, beginning with the first (RFC 8305
 /// §4); each address once.
-pub(super) fn in_turn(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
+pub(crate) fn in_turn(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
     let Some(first) = addresses.first() else { return Vec::new() };
     let (one, other): (Vec<_>, Vec<_>) =
         addresses.iter().copied().partition(|address| address.is_ipv4() == first.is_ipv4());

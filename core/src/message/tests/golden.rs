@@ -15,8 +15,9 @@ use crate::message::cloud::{
 use crate::message::{
     Candidate, CandidateKind, Candidates, CloudMessage, Connect, ControlMessage, DiscoveryKey,
     ErrorMessage, Goaway, Hangup, Heartbeat, HeartbeatAck, Incoming, Mapping, Matched, Message,
-    MessageKind, Open, Opened, Priority, Register, Registered, RelayMessage, Request, Response,
-    ResponseChunk, ServerStatus, StreamMessage, Unmatched, Unregistered, Welcome, Withdraw,
+    MessageKind, Open, Opened, Priority, Register, Registered, RelayMessage, Request, ResetAt,
+    Response, ResponseChunk, ServerStatus, StreamMessage, Unmatched, Unregistered, Welcome,
+    Withdraw,
 };
 use crate::tls::KeyDigest;
 
@@ -242,6 +243,11 @@ fn tunnel() -> Vec<Message> {
             code: "shutting_down".into(),
             message: "back soon".into(),
             retry_after_ms: Some(3000),
+        })),
+        Message::Stream(StreamMessage::ResetAt(ResetAt {
+            stream: 4,
+            offset: 37,
+            code: "cancelled".into(),
         })),
     ]
 }

@@ -18,7 +18,7 @@ const GOOD: &str = r#"{"device_id":"d","timestamp":1,"sequence":2}"#;
 
 #[test]
 fn an_unknown_kind_is_none_whatever_its_payload() {
-    for kind in [0x00, 0x09, 0x0f, 0x16, 0x1f, 0x2b, 0xff] {
+    for kind in [0x00, 0x09, 0x0f, 0x17, 0x1f, 0x2b, 0xff] {
         assert_eq!(decode(kind, b"\xff{"), Ok(None));
     }
 }
@@ -317,6 +317,7 @@ pub(super) fn at_and_past(good: &[Message], bad: &[Message], field: &'static str
             | Message::Cloud(CloudMessage::StreamEnd(_))
             | Message::Stream(StreamMessage::Open(_))
             | Message::Stream(StreamMessage::Opened(_))
+            | Message::Stream(StreamMessage::ResetAt(_))
             | Message::Stream(StreamMessage::Request(_))
             | Message::Stream(StreamMessage::Response(_))
             | Message::Stream(StreamMessage::ResponseChunk(_))

@@ -17,8 +17,8 @@ use crate::message::{
     Candidate, CandidateKind, Candidates, CloudMessage, Connect, ControlMessage, DiscoveryKey,
     ErrorMessage, Goaway, Hangup, Heartbeat, HeartbeatAck, Incoming, Mapping, Matched, Message,
     MessageKind, Object, Open, Opened, Priority, REFRESH_MS, Register, Registered, RelayMessage,
-    Request, Response, ResponseChunk, ServerStatus, ServiceName, StreamMessage, Text, Unmatched,
-    Unregistered, Welcome, Withdraw,
+    Request, ResetAt, Response, ResponseChunk, ServerStatus, ServiceName, StreamMessage, Text,
+    Unmatched, Unregistered, Welcome, Withdraw,
 };
 use crate::tls::KeyDigest;
 
@@ -147,6 +147,9 @@ fn tunnel() -> impl Strategy<Value = Message> {
     let priority = prop_oneof![Just(Priority::High), Just(Priority::Normal), Just(Priority::Low)];
     prop_oneof![
         Just(Message::Stream(StreamMessage::Opened(Opened))),
+        (any::<u64>(), any::<u64>(), "[a-z_]{1,64}").prop_map(|(stream, offset, code)| {
+            Message::Stream(StreamMessage::ResetAt(ResetAt { stream, offset, code }))
+        }),
         (id(), of(any::<u64>()), priority, body()).prop_map(|(id, deadline_ms, priority, body)| {
             Message::Stream(StreamMessage::Request(Request { id, deadline_ms, priority, body }))
         }),

@@ -9,6 +9,7 @@ use std::time::Instant;
 use super::Peers;
 use super::control::Control;
 use super::peer::{ConnectAttempt, DialCredentials, Dialled, PeerConnection, PeerEntry};
+use super::twins;
 use crate::config::{Destination, Dial};
 use crate::error::{Code, Failure, Misuse};
 use crate::event::Event;
@@ -181,6 +182,9 @@ impl Peers {
         let (id, now) = (self.new_id(), io.now());
         self.expiries.set(id, credential.not_after);
         let mut peer = PeerEntry::new(id, None, remote);
+        // The key of an invite is of no device.
+        let key = (!credential.is_guest()).then_some(credential.key);
+        peer.twin_key = key;
         peer.credential = Some(credential);
         peer.link = Some(PeerConnection::new(connection, Control::new(None)));
         self.by_connection.insert(connection, id);
@@ -190,6 +194,10 @@ impl Peers {
         io.emit(Event::Accepted { peer: id });
         io.effect(Effect::Up { peer: id });
         self.reindex(id);
+        if let Some(key) = key {
+            self.twins.insert(key, id);
+            twins::ask(self, key, id, io);
+        }
     }
 
     /// Closes the connection of a peer, established or not; returns it unless it was closed before.
@@ -324,8 +332,9 @@ impl Peers {
 
     /// Removes a peer without any remaining state.
     pub(in crate::node) fn remove(&mut self, id: PeerId, failure: Failure, io: &mut Io) {
-        if !self.all.contains_key(&id) {
-            return;
+        let Some(peer) = self.all.get(&id) else { return };
+        if let Some(key) = peer.twin_key {
+            self.twins.remove(key, id);
         }
         let now = io.now();
         self.transition(id, io, |lifecycle| lifecycle.disconnect(now));
@@ -337,7 +346,9 @@ impl Peers {
     /// Does the work that is due for a peer.
     pub(in crate::node) fn on_due(&mut self, id: PeerId, io: &mut Io) {
         let now = io.now();
-        let Some(dialled) = self.all.get_mut(&id).and_then(|p| p.dialled.as_mut()) else { return };
+        let Some(peer) = self.all.get_mut(&id) else { return };
+        twins::judge(peer, io);
+        let Some(dialled) = &mut peer.dialled else { return self.reindex(id) };
         if dialled.retry.poll(now).is_some() {
             self.start_attempt(id, io);
         } else if let Some(attempt) = dialled.attempt.filter(|a| a.due <= now) {

@@ -23,6 +23,8 @@ impl Peers {
                 assert!(link.control.waiting() <= MAX_WAITING);
             }
         }
+        let twins = self.all.values().filter(|peer| peer.twin_key.is_some()).count();
+        assert_eq!(self.twins.len(), twins, "a device has connections that are no peers");
         assert_eq!(connections, self.by_connection);
         assert!(self.all.len() <= io.config.limits.peers);
         let connected = self.all.values().filter(|p| p.link.is_some()).count();

@@ -1,7 +1,7 @@
 //! Every peer of a node, its connection and its timers.
 //!
 //! Peers are added and removed in `connections`, authenticated in `credentials`, and exchange
-//! control messages in `control_io`. This owner decides how many peers there may be. Consequences
+//! control messages in `control_io`; `twins` compares the connections of one device. This owner decides how many peers there may be. Consequences
 //! for the streams, requests, paths and relays of a peer are queued as an
 //! [`Effect`](super::io::Effect).
 
@@ -12,6 +12,7 @@ mod credentials;
 #[cfg(any(test, feature = "testing"))]
 mod invariants;
 mod peer;
+mod twins;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
@@ -32,6 +33,7 @@ use crate::tls::{Credential, Verifiers};
 pub(super) use control_io::{CONTEXT_APPLICATION, CONTEXT_CONTROL};
 use credentials::Expiries;
 use peer::{PeerConnection, PeerEntry};
+use twins::Twins;
 
 /// All peers of a node.
 pub(super) struct Peers {
@@ -42,6 +44,7 @@ pub(super) struct Peers {
     timers: Timers<PeerId>,
     verifiers: Verifiers,
     expiries: Expiries,
+    twins: Twins,
     /// Peers with certificates that are still to be checked against the present trust.
     rechecks: VecDeque<PeerId>,
     history: History,
@@ -56,6 +59,7 @@ impl Peers {
             timers: Timers::new(),
             verifiers,
             expiries: Expiries::default(),
+            twins: Twins::default(),
             rechecks: VecDeque::new(),
             history: History::default(),
         }

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use rustls_pki_types::CertificateDer;
 
 use super::control::Control;
+use super::twins::Question;
 use crate::config::{Destination, Dial};
 use crate::error::Failure;
 use crate::heartbeat::HeartbeatMonitor;
@@ -19,7 +20,7 @@ use crate::lifecycle::Lifecycle;
 use crate::quic::{ClientConfig, ConnectionId};
 use crate::retry::Retry;
 use crate::timer::{Deadline, Reason, earliest};
-use crate::tls::{Credential, Verifiers};
+use crate::tls::{Credential, KeyDigest, Verifiers};
 
 /// A connection being made.
 #[derive(Debug, Clone, Copy)]
@@ -89,6 +90,10 @@ pub(super) struct PeerEntry {
     pub(super) latency: Latency,
     pub(super) last_failure: Option<Failure>,
     pub(super) reconnections: u64,
+    /// The key under which it is among the twins of its device.
+    pub(super) twin_key: Option<KeyDigest>,
+    /// Its device connected again, and this connection is asked for a sign of life.
+    pub(super) question: Option<Question>,
     datagrams: VecDeque<Bytes>,
     datagram_bytes: usize,
     /// Received datagrams dropped because the application did not fetch them.
@@ -107,6 +112,8 @@ impl PeerEntry {
             latency: Latency::default(),
             last_failure: None,
             reconnections: 0,
+            twin_key: None,
+            question: None,
             datagrams: VecDeque::new(),
             datagram_bytes: 0,
             datagrams_dropped: 0,
@@ -152,7 +159,8 @@ impl PeerEntry {
 
     /// Returns the earliest deadline of this peer's machines.
     pub(super) fn deadline(&self) -> Option<Deadline> {
-        let dialled = self.dialled.as_ref()?;
+        let question = self.question.map(|question| (question.due, Reason::HeartbeatAck));
+        let Some(dialled) = &self.dialled else { return question };
         earliest([
             dialled.retry.deadline(),
             dialled.attempt.map(|a| (a.due, Reason::Connect)),

@@ -100,6 +100,12 @@ impl StreamRef<'_> {
         self.node.streams.reset(self.id, code, &mut self.node.io);
     }
 
+    /// Resets our direction once the peer has read everything that was written.
+    /// [`StreamRef::finished`] is ready when it has; [`StreamRef::reset`] gives up earlier.
+    pub fn reset_at_end(&mut self, code: Code) {
+        self.node.streams.reset_at_end(self.id, code, &mut self.node.io);
+    }
+
     /// Asks the peer to stop sending, and discards what it sent.
     pub fn stop(&mut self, code: Code) {
         self.node.streams.stop(self.id, code, &mut self.node.io);
@@ -119,11 +125,12 @@ impl StreamRef<'_> {
         accepted
     }
 
-    /// Returns why the stream returns no more data than was read, if its connection is lost. A
-    /// reader that is not ready to read learns it here.
-    #[must_use]
-    pub fn lost(&self) -> Option<StreamError> {
-        self.node.streams.lost(self.id)
+    /// Returns why the stream returns no more data than was read, if its connection is lost or the
+    /// peer reset it. A reader that is not ready to read learns it here.
+    pub fn lost(&mut self) -> Option<StreamError> {
+        let lost = self.node.streams.lost(self.id, &mut self.node.io);
+        self.node.settle_effects();
+        lost
     }
 
     /// Returns whether the peer has acknowledged everything of a finished stream. `Pending` means

@@ -1,17 +1,18 @@
 //! Every stream of a node, by the peer of its connection.
 //!
 //! `table` has the purpose and the state of each stream, `open` begins streams, and `transfer`
-//! reads, writes and ends them. Requests use streams as any caller does. This owner decides how
+//! reads, writes and ends them, and `reset` ends them with an error after their last byte. Requests use streams as any caller does. This owner decides how
 //! much memory the incomplete request bodies of one peer may take.
 
 mod api;
 #[cfg(any(test, feature = "testing"))]
 mod invariants;
 mod open;
+mod reset;
 mod table;
 mod transfer;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
 use super::io::{Effect, Io};
@@ -34,6 +35,8 @@ struct PeerStreams {
     table: StreamTable,
     /// Bytes of request bodies that are held for this peer.
     held_bytes: usize,
+    /// Streams of which the reset is not announced yet, since the peer allows no more streams.
+    unannounced: VecDeque<u64>,
 }
 
 /// All streams of a node.
@@ -49,7 +52,9 @@ impl Streams {
     /// Handles a connected peer.
     pub(super) fn on_up(&mut self, peer: PeerId, connection: ConnectionId, has_services: bool) {
         let table = StreamTable::default();
-        self.links.insert(peer, PeerStreams { connection, has_services, table, held_bytes: 0 });
+        let unannounced = VecDeque::new();
+        let streams = PeerStreams { connection, has_services, table, held_bytes: 0, unannounced };
+        self.links.insert(peer, streams);
     }
 
     /// Handles the lost connection of a peer, and of its streams.
@@ -137,7 +142,7 @@ impl Streams {
         let request = self.request_on(id);
         let connection = self.link(id)?.connection;
         let stream = self.get_mut(id)?;
-        if !matches!(stream.sending, Sending::Open | Sending::Finishing) {
+        if !matches!(stream.sending, Sending::Open | Sending::Finishing | Sending::Resetting(_)) {
             return None;
         }
         // The transport may hide the stop behind exhausted credit: it is remembered here until the

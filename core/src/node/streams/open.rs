@@ -106,11 +106,7 @@ impl Streams {
         let Receiving::Header(decoder) = &mut stream.receiving else { return };
         let opening = match decoder.poll_frame(&mut chunk) {
             Ok(None) => return,
-            // Connections to a relay only carry packets.
-            Ok(Some(_)) if !has_services => {
-                Opening::Refuse(Failure::new(Code::NoSuchService, "a relay has no services"))
-            }
-            Ok(Some(frame)) => table::opening(frame),
+            Ok(Some(frame)) => table::opening(frame, has_services),
             Err(DecodeError::TooLarge { declared }) => Opening::Refuse(Failure::new(
                 Code::TooLarge,
                 format!("a first frame of {declared} bytes"),
@@ -118,6 +114,11 @@ impl Streams {
         };
         match opening {
             Opening::Refuse(failure) => self.refuse(id, &failure, io),
+            Opening::ResetAt(at) => {
+                self.stop(id, Code::Closed, io);
+                self.reset(id, Code::Closed, io);
+                self.on_reset_at(id.peer, &at, io);
+            }
             Opening::Service(_) | Opening::Request(_) if io.shutdown.is_under_way() => {
                 self.refuse(id, &Failure::new(Code::ShuttingDown, "shutting down"), io);
             }
@@ -234,7 +235,7 @@ impl Streams {
     }
 }
 
-fn encoded(message: &Message) -> Bytes {
+pub(super) fn encoded(message: &Message) -> Bytes {
     let mut out = BytesMut::new();
     if message.encode(&mut out).is_err() {
         // Every message passed to this function has bounded fields.

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use crate::error::{Code, Failure};
 use crate::frame::{Frame, FrameDecoder, Header};
 use crate::id::RequestId;
-use crate::message::{Message, MessageKind, ServiceName, StreamMessage};
+use crate::message::{Message, MessageKind, ResetAt, ServiceName, StreamMessage};
 use crate::quic::WriteClass;
 
 /// Largest first frame of a forwarded stream and largest answer to it.
@@ -55,6 +55,8 @@ pub(super) enum Sending {
     Open,
     /// Finished, and not everything acknowledged.
     Finishing,
+    /// To be reset once the peer has read everything; it stops the direction then.
+    Resetting(Code),
     /// Stopped by the peer, and the application has not seen it yet.
     Stopped(Code),
     /// Acknowledged, reset, or known to be stopped.
@@ -72,6 +74,11 @@ pub(super) struct StreamState {
     pub(super) finish_after: bool,
     /// Bytes of the peer's budget that the body of this request uses.
     pub(super) charged: usize,
+    /// The application's bytes that the transport has taken from it, and those that it has read.
+    pub(super) written: u64,
+    pub(super) read: u64,
+    /// The peer's direction is reset once so much of it is read.
+    pub(super) reset_at: Option<(u64, Code)>,
     allowance: f64,
     allowance_at: Instant,
 }
@@ -84,6 +91,9 @@ impl StreamState {
             ahead,
             finish_after: false,
             charged: 0,
+            written: 0,
+            read: 0,
+            reset_at: None,
             allowance: INTERACTIVE_BURST,
             allowance_at: now,
         }
@@ -237,6 +247,8 @@ pub(super) enum Opening {
     Service(ServiceName),
     /// A request, whole.
     Request(crate::message::Request),
+    /// None of its own: it announces the reset of another.
+    ResetAt(ResetAt),
     /// It cannot be served.
     Refuse(Failure),
 }
@@ -251,9 +263,13 @@ pub(super) fn excess(header: Header) -> Option<Failure> {
         .then(|| Failure::new(Code::TooLarge, detail()))
 }
 
-/// Reads the first frame of a stream the peer opened.
-pub(super) fn opening(frame: Frame) -> Opening {
+/// Reads the first frame of a stream the peer opened. Connections to a relay have no services.
+pub(super) fn opening(frame: Frame, has_services: bool) -> Opening {
     match Message::decode(frame.kind, frame.payload) {
+        Ok(Some(Message::Stream(StreamMessage::ResetAt(at)))) => Opening::ResetAt(at),
+        _ if !has_services => {
+            Opening::Refuse(Failure::new(Code::NoSuchService, "a relay has no services"))
+        }
         Ok(Some(Message::Stream(StreamMessage::Open(open)))) => Opening::Service(open.service),
         Ok(Some(Message::Stream(StreamMessage::Request(request)))) => Opening::Request(request),
         Ok(Some(_)) => Opening::Refuse(violation("a stream cannot begin with this message")),

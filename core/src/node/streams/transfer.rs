@@ -25,13 +25,26 @@ impl Streams {
             Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
             Poll::Pending => return Poll::Pending,
         }
-        match self.get(id).map(|s| &s.receiving) {
-            Some(Receiving::Raw) => {}
-            Some(_) => return Poll::Ready(Err(StreamError::Closed)),
-            None => return Poll::Ready(Err(self.gone(id))),
+        let Some(stream) = self.get(id) else { return Poll::Ready(Err(self.gone(id))) };
+        if !matches!(stream.receiving, Receiving::Raw) {
+            return Poll::Ready(Err(StreamError::Closed));
         }
-        let end = match self.read_raw(id, max, io) {
-            Read::Chunk(bytes) => return Poll::Ready(Ok(Some(bytes))),
+        let mut most = max;
+        if let Some((offset, code)) = stream.reset_at {
+            let rest = offset.saturating_sub(stream.read);
+            if rest == 0 {
+                self.stop(id, code, io);
+                return Poll::Ready(Err(StreamError::Reset(code)));
+            }
+            most = usize::try_from(rest).map_or(max, |rest| max.min(rest));
+        }
+        let end = match self.read_raw(id, most, io) {
+            Read::Chunk(bytes) => {
+                if let Some(stream) = self.get_mut(id) {
+                    stream.read += bytes.len() as u64;
+                }
+                return Poll::Ready(Ok(Some(bytes)));
+            }
             Read::Blocked => return Poll::Pending,
             Read::End => Ok(None),
             Read::Reset(code) => Err(StreamError::Reset(code)),
@@ -50,16 +63,23 @@ impl Streams {
         self.read_answer(id, io)
     }
 
-    /// Returns why a stream of a lost connection has no data.
-    pub(in crate::node) fn lost(&self, id: StreamId) -> Option<StreamError> {
-        self.link(id).is_none().then(|| self.gone(id))
+    /// Returns why a stream has no data although none was asked for: its connection is lost, or the
+    /// peer has reset it.
+    pub(in crate::node) fn lost(&mut self, id: StreamId, io: &mut Io) -> Option<StreamError> {
+        let Some(link) = self.link(id) else { return Some(self.gone(id)) };
+        if !matches!(link.table.get(id.index)?.receiving, Receiving::Raw) {
+            return None;
+        }
+        let code = io.on(link.connection, |c| c.take_reset(id.index)).flatten()?;
+        self.set_received(id, Receiving::Done, io);
+        Some(StreamError::Reset(code))
     }
 
     /// Returns `Ready` once the peer has acknowledged everything of a finished stream.
     pub(in crate::node) fn finished(&self, id: StreamId) -> Poll<Result<(), StreamError>> {
         let Some(link) = self.link(id) else { return Poll::Ready(Err(self.gone(id))) };
         match link.table.get(id.index).map(|s| s.sending) {
-            Some(Sending::Open | Sending::Finishing) => Poll::Pending,
+            Some(Sending::Open | Sending::Finishing | Sending::Resetting(_)) => Poll::Pending,
             Some(Sending::Stopped(code)) => Poll::Ready(Err(StreamError::Stopped(code))),
             Some(Sending::Done) | None => Poll::Ready(Ok(())),
         }
@@ -101,7 +121,12 @@ impl Streams {
             return Poll::Ready(Ok(0));
         }
         match self.write_raw(id, data, io) {
-            Write::Taken(taken) => Poll::Ready(Ok(taken)),
+            Write::Taken(taken) => {
+                if let Some(stream) = self.get_mut(id) {
+                    stream.written += taken as u64;
+                }
+                Poll::Ready(Ok(taken))
+            }
             Write::Blocked => Poll::Pending,
             Write::Stopped(code) => Poll::Ready(Err(StreamError::Stopped(code))),
             Write::Gone => Poll::Ready(Err(StreamError::Closed)),
@@ -144,7 +169,10 @@ impl Streams {
         let connection = link.connection;
         let Some(stream) = link.table.get_mut(id.index) else { return };
         let before = std::mem::replace(&mut stream.sending, Sending::Done);
-        if matches!(before, Sending::Open | Sending::Finishing) {
+        if matches!(before, Sending::Resetting(_)) {
+            link.unannounced.retain(|&index| index != id.index);
+        }
+        if matches!(before, Sending::Open | Sending::Finishing | Sending::Resetting(_)) {
             io.on(connection, |c| c.reset(id.index, code));
         }
         self.reap(id);

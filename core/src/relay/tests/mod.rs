@@ -176,6 +176,7 @@ fn line(to: u64, message: &Message) -> String {
         | Message::Control(ControlMessage::PrewarmSignal(_))
         | Message::Stream(StreamMessage::Open(_))
         | Message::Stream(StreamMessage::Opened(_))
+        | Message::Stream(StreamMessage::ResetAt(_))
         | Message::Stream(StreamMessage::Request(_))
         | Message::Stream(StreamMessage::Response(_))
         | Message::Stream(StreamMessage::ResponseChunk(_))
