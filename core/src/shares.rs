@@ -7,6 +7,7 @@
 //!
 //! Every call costs O(log n).
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -21,6 +22,10 @@ pub(crate) const WIDTHS: usize = 3;
 pub(crate) struct SourceNetwork(u64);
 
 impl SourceNetwork {
+    /// A source that no address has: IPv4 addresses have no more than 32 bits, and `::1:0:0:0`
+    /// is reserved with all of `::/8` (RFC 4291).
+    pub(crate) const NONE: Self = Self(1 << 32);
+
     /// Returns the source of a packet: an IPv4 address, or the 64 bits of an IPv6 address that name
     /// a network, since a host with one address of a network can use them all (RFC 4291 §2.5.4).
     #[must_use]
@@ -64,10 +69,14 @@ pub(crate) struct Shares<H, const LEVELS: usize, I> {
     items: BTreeMap<I, Item<H, LEVELS>>,
     holders: BTreeMap<Name<H, LEVELS>, Holder<H, LEVELS, I>>,
     /// The widest holders, by what they hold.
-    widest: BTreeSet<(usize, Name<H, LEVELS>)>,
+    widest: Order<H, LEVELS>,
     total: usize,
     next: u64,
 }
+
+/// Holders by what they have, and by the number of the change that brought it; among equals, the
+/// last has had it the longest.
+type Order<H, const LEVELS: usize> = BTreeMap<(usize, Reverse<u64>), Name<H, LEVELS>>;
 
 #[derive(Debug, Clone, Copy)]
 struct Item<H, const LEVELS: usize> {
@@ -80,14 +89,23 @@ struct Item<H, const LEVELS: usize> {
 #[derive(Debug)]
 struct Holder<H, const LEVELS: usize, I> {
     weight: usize,
+    /// The number of the change that brought its weight.
+    since: u64,
     count: usize,
-    narrower: BTreeSet<(usize, Name<H, LEVELS>)>,
+    narrower: Order<H, LEVELS>,
     items: BTreeSet<(u64, I)>,
+}
+
+impl<H, const LEVELS: usize, I> Holder<H, LEVELS, I> {
+    /// Returns its place in the order of holders.
+    const fn rank(&self) -> (usize, Reverse<u64>) {
+        (self.weight, Reverse(self.since))
+    }
 }
 
 impl<H, const LEVELS: usize, I> Default for Holder<H, LEVELS, I> {
     fn default() -> Self {
-        Self { weight: 0, count: 0, narrower: BTreeSet::new(), items: BTreeSet::new() }
+        Self { weight: 0, since: 0, count: 0, narrower: BTreeMap::new(), items: BTreeSet::new() }
     }
 }
 
@@ -96,7 +114,7 @@ impl<H, const LEVELS: usize, I> Default for Shares<H, LEVELS, I> {
         Self {
             items: BTreeMap::new(),
             holders: BTreeMap::new(),
-            widest: BTreeSet::new(),
+            widest: BTreeMap::new(),
             total: 0,
             next: 0,
         }
@@ -106,23 +124,22 @@ impl<H, const LEVELS: usize, I> Default for Shares<H, LEVELS, I> {
 impl<H: Ord + Copy, const LEVELS: usize, I: Ord + Copy> Shares<H, LEVELS, I> {
     /// Adds an item, or changes its weight and its holders; its age stays.
     pub(crate) fn set(&mut self, id: I, path: [H; LEVELS], weight: usize) {
-        let number = self.remove(id).unwrap_or_else(|| {
-            self.next += 1;
-            self.next
-        });
+        let number = self.remove(id).unwrap_or(self.next);
+        self.next += 1;
         self.total += weight;
         self.items.insert(id, Item { path, weight, number });
         for level in (0..LEVELS).rev() {
             let name = name(&path, level);
             let holder = self.holders.entry(name).or_default();
-            let before = holder.weight;
+            let before = holder.rank();
             holder.weight += weight;
+            holder.since = self.next;
             holder.count += 1;
-            let now = holder.weight;
+            let now = holder.rank();
             if level == LEVELS - 1 {
                 holder.items.insert((number, id));
             }
-            self.place(&path, level, (before, name), Some(now));
+            self.place(&path, level, before, Some(now));
         }
     }
 
@@ -133,15 +150,15 @@ impl<H: Ord + Copy, const LEVELS: usize, I: Ord + Copy> Shares<H, LEVELS, I> {
         for level in (0..LEVELS).rev() {
             let name = name(&path, level);
             let Some(holder) = self.holders.get_mut(&name) else { continue };
-            let before = holder.weight;
+            let before = holder.rank();
             holder.weight -= weight;
             holder.count -= 1;
             holder.items.remove(&(number, id));
-            let now = (holder.count > 0).then_some(holder.weight);
+            let now = (holder.count > 0).then_some(holder.rank());
             if now.is_none() {
                 self.holders.remove(&name);
             }
-            self.place(&path, level, (before, name), now);
+            self.place(&path, level, before, now);
         }
         Some(number)
     }
@@ -161,19 +178,15 @@ impl<H: Ord + Copy, const LEVELS: usize, I: Ord + Copy> Shares<H, LEVELS, I> {
         self.items.get(&id).map_or(0, |item| item.weight)
     }
 
-    /// Returns what the widest holder of a path has.
-    fn held(&self, path: &[H; LEVELS]) -> usize {
-        self.holders.get(&name(path, 0)).map_or(0, |holder| holder.weight)
-    }
-
-    /// Returns how many items a holder has at this level of its path.
-    pub(crate) fn count(&self, path: &[H; LEVELS], level: usize) -> usize {
-        self.holders.get(&name(path, level)).map_or(0, |holder| holder.count)
+    /// Returns what a holder has, at this level of its path.
+    pub(crate) fn held(&self, path: &[H; LEVELS], level: usize) -> usize {
+        self.holders.get(&name(path, level)).map_or(0, |holder| holder.weight)
     }
 
     /// Returns the item that makes room for `weight` more of a holder: one of the largest holder,
     /// at the widest level at which that is another and still has more than this one would have.
-    /// A holder of one item keeps it.
+    /// The only item of a holder stays, unless the oldest makes room: it may be the only one of
+    /// each.
     pub(crate) fn makes_room(
         &self,
         path: &[H; LEVELS],
@@ -183,10 +196,11 @@ impl<H: Ord + Copy, const LEVELS: usize, I: Ord + Copy> Shares<H, LEVELS, I> {
         let mut holders = &self.widest;
         for level in 0..LEVELS {
             let own = name(path, level);
-            let &(most, largest) = holders.last()?;
+            let (most, largest) = first_to_give(holders, which)?;
             let mine = self.holders.get(&own);
             let is_larger = mine.map_or(0, |it| it.weight) + weight < most;
-            if largest != own && is_larger && self.holders.get(&largest)?.count > 1 {
+            let is_spare = self.holders.get(&largest)?.count > 1 || which == MakesRoom::Oldest;
+            if largest != own && is_larger && is_spare {
                 return self.of_the_largest(largest, which);
             }
             holders = &mine?.narrower;
@@ -194,10 +208,16 @@ impl<H: Ord + Copy, const LEVELS: usize, I: Ord + Copy> Shares<H, LEVELS, I> {
         None
     }
 
+    /// Returns the item that makes room among those of all holders.
+    pub(crate) fn largest(&self, which: MakesRoom) -> Option<I> {
+        let (_, largest) = first_to_give(&self.widest, which)?;
+        self.of_the_largest(largest, which)
+    }
+
     fn of_the_largest(&self, from: Name<H, LEVELS>, which: MakesRoom) -> Option<I> {
         let mut holder = self.holders.get(&from)?;
-        while let Some((_, largest)) = holder.narrower.last() {
-            holder = self.holders.get(largest)?;
+        while let Some((_, largest)) = first_to_give(&holder.narrower, which) {
+            holder = self.holders.get(&largest)?;
         }
         let item = match which {
             MakesRoom::Newest => holder.items.last(),
@@ -211,8 +231,8 @@ impl<H: Ord + Copy, const LEVELS: usize, I: Ord + Copy> Shares<H, LEVELS, I> {
         &mut self,
         path: &[H; LEVELS],
         level: usize,
-        before: (usize, Name<H, LEVELS>),
-        now: Option<usize>,
+        before: (usize, Reverse<u64>),
+        now: Option<(usize, Reverse<u64>)>,
     ) {
         let order = match level.checked_sub(1) {
             None => &mut self.widest,
@@ -220,9 +240,7 @@ impl<H: Ord + Copy, const LEVELS: usize, I: Ord + Copy> Shares<H, LEVELS, I> {
             Some(above) => &mut self.holders.entry(name(path, above)).or_default().narrower,
         };
         order.remove(&before);
-        if let Some(now) = now {
-            order.insert((now, before.1));
-        }
+        order.extend(now.map(|rank| (rank, name(path, level))));
     }
 }
 
@@ -295,10 +313,24 @@ impl<I: Ord + Copy> ClientShares<I> {
             let newest = self.keys.makes_room(&origin.key, weight, MakesRoom::Newest)?;
             let of_newest = self.sources.items.get(&newest)?.path;
             let is_own = of_newest[0] == origin.source[0];
-            let mine = self.sources.held(&origin.source) + weight;
-            (is_own || mine <= self.sources.held(&of_newest)).then_some(newest)
+            let mine = self.sources.held(&origin.source, 0) + weight;
+            (is_own || mine <= self.sources.held(&of_newest, 0)).then_some(newest)
         })
     }
+}
+
+/// Returns the holder with the most, and how much that is. Among equals, it is the last to have come
+/// to it where the newest item makes room, and the first where the oldest does.
+fn first_to_give<H: Copy, const LEVELS: usize>(
+    order: &Order<H, LEVELS>,
+    which: MakesRoom,
+) -> Option<(usize, Name<H, LEVELS>)> {
+    let (rank, name) = order.last_key_value()?;
+    let (_, name) = match which {
+        MakesRoom::Oldest => (rank, name),
+        MakesRoom::Newest => order.range((rank.0, Reverse(u64::MAX))..).next()?,
+    };
+    Some((rank.0, *name))
 }
 
 /// Returns the name of a holder at a level: narrower holders do not belong to it.

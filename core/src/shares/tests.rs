@@ -120,8 +120,7 @@ proptest! {
             prop_assert_eq!(shares.len(), known.len());
             let of = |wide| known.values().filter(|(path, _)| path[0] == wide).map(|(_, w)| w).sum::<usize>();
             for wide in 0..4 {
-                let has = known.values().filter(|(path, _)| path[0] == wide).count();
-                prop_assert_eq!(shares.count(&[wide, 0], 0), has);
+                prop_assert_eq!(shares.held(&[wide, 0], 0), of(wide));
                 if let Some(id) = shares.makes_room(&[wide, 0], 1, MakesRoom::Newest) {
                     let holder = known[&id].0[0];
                     let largest = (0..3).map(of).max().unwrap_or(0);

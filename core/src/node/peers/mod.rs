@@ -12,6 +12,7 @@ mod credentials;
 #[cfg(any(test, feature = "testing"))]
 mod invariants;
 mod peer;
+mod places;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
@@ -32,6 +33,7 @@ use crate::tls::{Credential, Verifiers};
 pub(super) use control_io::{CONTEXT_APPLICATION, CONTEXT_CONTROL};
 use credentials::Expiries;
 use peer::{PeerConnection, PeerEntry};
+use places::Places;
 
 /// All peers of a node.
 pub(super) struct Peers {
@@ -45,6 +47,8 @@ pub(super) struct Peers {
     /// Peers with certificates that are still to be checked against the present trust.
     rechecks: VecDeque<PeerId>,
     history: History,
+    /// Of the peers that connected to this node.
+    places: Places,
 }
 
 impl Peers {
@@ -58,6 +62,7 @@ impl Peers {
             expiries: Expiries::default(),
             rechecks: VecDeque::new(),
             history: History::default(),
+            places: Places::default(),
         }
     }
 
