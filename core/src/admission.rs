@@ -1,9 +1,9 @@
 //! Which handshakes that others begin are taken up, so that no flood of first packets costs more
 //! than an answer.
 //!
-//! It decides for each first packet: accept it, ask for proof of its address (RFC 9000 §8.1.2),
-//! refuse it, or ignore it. It never reads a packet and never ends a handshake, and it keeps no
-//! state of unproven addresses: a forged packet cannot fill a table.
+//! It decides for each first packet: accept it, also in place of an older handshake, ask for proof
+//! of its address (RFC 9000 §8.1.2), refuse it, or ignore it. It never reads a packet and never ends
+//! a handshake, and it keeps no state of unproven addresses: a forged packet cannot fill a table.
 //!
 //! Source: docs/protocol.md, "Address validation".
 
@@ -12,6 +12,8 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use crate::config::Limits;
+pub(crate) use crate::shares::SourceNetwork;
+use crate::shares::{MakesRoom, Shares, WIDTHS};
 use crate::token_bucket::{Bucket, Rate};
 
 /// Most sources remembered. A source without handshakes in progress is remembered while its bucket
@@ -23,22 +25,8 @@ pub(crate) const MAX_SOURCES: usize = 4_096;
 /// comes back together.
 const BURST_SECONDS: u32 = 2;
 
-/// The unit that is counted as one source: an IPv4 address, or the 64 bits of an IPv6 address that
-/// name a network, since a host with one address of a network can use them all (RFC 4291 §2.5.4).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct SourceNetwork(u64);
-
-impl SourceNetwork {
-    /// Returns the source of a packet.
-    #[must_use]
-    pub(crate) const fn of(address: IpAddr) -> Self {
-        match address.to_canonical() {
-            // Under the prefix ::/32, which is reserved, so that it belongs to no network.
-            IpAddr::V4(v4) => Self(v4.to_bits() as u64),
-            IpAddr::V6(v6) => Self((v6.to_bits() >> 64) as u64),
-        }
-    }
-}
+/// The source of handshakes from unproven addresses, which count as one: no address has it.
+const UNPROVEN: [SourceNetwork; WIDTHS] = [SourceNetwork::NONE; WIDTHS];
 
 /// The verdict on a first packet.
 #[derive(Debug, PartialEq, Eq)]
@@ -49,6 +37,8 @@ pub(crate) enum AdmissionDecision {
     Retry,
     /// Reply that there is no room for another peer.
     Refuse,
+    /// End the handshake with the ticket of this number, and ask again.
+    Displace(u64),
     /// Do nothing: a genuine client sends again, and there may be room by then.
     Ignore,
 }
@@ -56,7 +46,14 @@ pub(crate) enum AdmissionDecision {
 /// The right to one handshake, until [`Admission::release`].
 #[derive(Debug, PartialEq, Eq)]
 #[must_use]
-pub(crate) struct Ticket(Option<SourceNetwork>);
+pub(crate) struct Ticket(Option<SourceNetwork>, u64);
+
+impl Ticket {
+    /// Returns its number, by which [`AdmissionDecision::Displace`] names it.
+    pub(crate) const fn number(&self) -> u64 {
+        self.1
+    }
+}
 
 /// Counts of the verdicts on first packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
@@ -93,6 +90,9 @@ pub(crate) struct Admission {
     sources: BTreeMap<SourceNetwork, Entry>,
     /// Sources without handshakes in progress, by when their buckets are full.
     idle: BTreeSet<(Instant, SourceNetwork)>,
+    /// The handshakes in progress, by the numbers of their tickets.
+    under_way: Shares<SourceNetwork, WIDTHS, u64>,
+    next_number: u64,
     stats: AdmissionStats,
 }
 
@@ -107,6 +107,8 @@ impl Admission {
             unproven: Bucket::new(),
             sources: BTreeMap::new(),
             idle: BTreeSet::new(),
+            under_way: Shares::default(),
+            next_number: 0,
             stats: AdmissionStats::default(),
         }
     }
@@ -130,19 +132,26 @@ impl Admission {
             return AdmissionDecision::Retry;
         }
         let source = is_proven.then(|| SourceNetwork::of(address));
+        if let Some(oldest) = source.and_then(|source| self.displaced_by(source, address, now)) {
+            return AdmissionDecision::Displace(oldest);
+        }
         if !self.has_room() || !source.is_none_or(|source| self.takes(source, now)) {
             self.stats.ignored += 1;
             return AdmissionDecision::Ignore;
         }
         self.stats.accepted += 1;
         self.stats.under_way += 1;
-        AdmissionDecision::Accept(Ticket(source))
+        self.next_number += 1;
+        let holders = if is_proven { SourceNetwork::lineage(address) } else { UNPROVEN };
+        self.under_way.set(self.next_number, holders, 1);
+        AdmissionDecision::Accept(Ticket(source, self.next_number))
     }
 
     /// Ends a handshake, regardless of its result.
     #[expect(clippy::needless_pass_by_value, reason = "a ticket is used once")]
     pub(crate) fn release(&mut self, ticket: Ticket, now: Instant) {
         self.stats.under_way -= 1;
+        self.under_way.remove(ticket.1);
         let Some(source) = ticket.0 else { return };
         if let Some(entry) = self.sources.get_mut(&source) {
             entry.under_way -= 1;
@@ -157,6 +166,18 @@ impl Admission {
     #[must_use]
     pub(crate) fn stats(&self) -> AdmissionStats {
         AdmissionStats { sources: self.sources.len(), ..self.stats }
+    }
+
+    /// Returns the handshake that makes room for the first one of a proven source: the oldest of
+    /// the source with the most. An honest one is over in two round trips, and one that stalls
+    /// grows old.
+    fn displaced_by(&self, source: SourceNetwork, address: IpAddr, now: Instant) -> Option<u64> {
+        let mut bucket = self.sources.get(&source).map(|it| it.bucket).unwrap_or_default();
+        let is_first = self.sources.get(&source).is_none_or(|it| it.under_way == 0);
+        if self.has_room() || !is_first || !bucket.take(1, self.rate, now) {
+            return None;
+        }
+        self.under_way.makes_room(&SourceNetwork::lineage(address), 0, MakesRoom::Oldest)
     }
 
     const fn has_room(&self) -> bool {

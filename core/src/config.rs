@@ -137,11 +137,18 @@ impl Default for Transport {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Most peers, dialled and accepted: 16,384. Above it new connections are refused.
+    /// Most peers, dialled and accepted: 16,384. Above it, the newest connection of the source or
+    /// the mesh with the most ends for one that would have fewer; others are refused.
     pub peers: usize,
+    /// Connections of one key: 8, the programs that a device runs at the same time. For one more,
+    /// the connection that has been silent the longest ends, so that a device that was killed gets
+    /// in.
+    pub connections_of_a_key: usize,
+    /// The same for a guest, which redeems an invite: 2, one of them from an earlier try.
+    pub connections_of_a_guest: usize,
     /// Handshakes in progress that others began, in all: 512. Each takes about 45 KiB before the
-    /// peer is authenticated, so that they stay below 32 MiB together. Above it first packets are
-    /// ignored, and their senders repeat them.
+    /// peer is authenticated, so that they stay below 32 MiB together. Above it, the oldest of
+    /// the source with the most ends for a source without any.
     pub handshakes: usize,
     /// Handshakes in progress above which an address must prove itself with a Retry (RFC 9000
     /// §8.1.2): 128, a quarter of all, so that sources that never prove theirs leave room.
@@ -169,6 +176,8 @@ pub struct Limits {
 
 setters!(Limits {
     peers: usize,
+    connections_of_a_key: usize,
+    connections_of_a_guest: usize,
     handshakes: usize,
     handshakes_before_retry: usize,
     handshakes_per_source: usize,
@@ -183,6 +192,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             peers: 16_384,
+            connections_of_a_key: 8,
+            connections_of_a_guest: 2,
             handshakes: 512,
             handshakes_before_retry: 128,
             handshakes_per_source: 32,
@@ -338,6 +349,12 @@ impl Builder {
             in_range(knob, millis, 1, 86_400_000, "1 ms to one day")?;
         }
         let most = "1 to 65,536";
+        for (knob, connections) in [
+            ("connections_of_a_key", c.limits.connections_of_a_key),
+            ("connections_of_a_guest", c.limits.connections_of_a_guest),
+        ] {
+            in_range(knob, connections, 1, 65_536, most)?;
+        }
         in_range("handshakes", c.limits.handshakes, 1, 65_536, most)?;
         in_range("handshakes_per_source", c.limits.handshakes_per_source, 1, 65_536, most)?;
         in_range(

@@ -122,6 +122,7 @@ mod relay_client;
 pub mod request;
 pub mod retry;
 pub mod rng;
+mod shares;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod timer;

@@ -18,6 +18,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("tls", 0),
     ("transmit", 0),
     ("backoff", 1),
+    ("shares", 1),
     ("token_bucket", 1),
     ("encapsulation", 1),
     ("frame", 1),

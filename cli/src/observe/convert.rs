@@ -214,6 +214,7 @@ impl From<relay::RelayView> for RelayStatus {
             matched: view.matched,
             unmatched: view.unmatched,
             evicted: view.evicted,
+            displaced: view.displaced,
             expired: view.expired,
             draining: view.draining,
         }

@@ -108,6 +108,8 @@ pub(crate) struct RelayStatus {
     #[serde(default)]
     pub(crate) evicted: u64,
     #[serde(default)]
+    pub(crate) displaced: u64,
+    #[serde(default)]
     pub(crate) expired: u64,
     #[serde(default)]
     pub(crate) draining: bool,

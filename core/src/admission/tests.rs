@@ -16,6 +16,7 @@ fn ticket(verdict: AdmissionDecision) -> Ticket {
         AdmissionDecision::Accept(ticket) => ticket,
         other @ (AdmissionDecision::Retry
         | AdmissionDecision::Refuse
+        | AdmissionDecision::Displace(_)
         | AdmissionDecision::Ignore) => panic!("{other:?}"),
     }
 }
@@ -98,10 +99,30 @@ fn nothing_is_taken_up_beyond_the_handshakes_in_all() {
     let (now, mut admission) = (anchor(), Admission::new(&Limits::default()));
     let mut held = fill(&mut admission, 511, now);
     held.push(ticket(admission.decide(address(1), true, 0, now)));
-    assert_eq!(admission.decide(address(2), true, 0, now), AdmissionDecision::Ignore);
+    assert_eq!(admission.decide(address(1), true, 0, now), AdmissionDecision::Ignore);
     assert_eq!(admission.decide(address(3), false, 0, now), AdmissionDecision::Retry);
+    // The oldest makes room for a source that has none.
+    let oldest = held[0].number();
+    let displaced = AdmissionDecision::Displace(oldest);
+    assert_eq!(admission.decide(address(2), true, 0, now), displaced);
+    assert_eq!(admission.stats().under_way, 512);
     admission.release(held.remove(0), now);
     let _ = ticket(admission.decide(address(2), true, 0, now));
+    assert_eq!(admission.stats().under_way, 512);
+}
+
+#[test]
+fn the_source_with_the_most_handshakes_makes_room() {
+    let (now, mut admission) = (anchor(), Admission::new(&Limits::default()));
+    let network = |n: u8| IpAddr::from([0x2001, 0xdb8, 0, u16::from(n) << 7, 0, 0, 0, 1]);
+    let of_one_subscriber = ticket(admission.decide(network(0), true, 0, now));
+    let _more: Vec<_> =
+        (1..4).map(|n| ticket(admission.decide(network(n), true, 0, now))).collect();
+    let _held = fill(&mut admission, 508, now);
+    let expected = AdmissionDecision::Displace(of_one_subscriber.number());
+    assert_eq!(admission.decide(address(2), true, 0, now), expected);
+    // A network of the same subscriber takes it from itself.
+    assert_eq!(admission.decide(network(9), true, 0, now), expected);
 }
 
 #[test]

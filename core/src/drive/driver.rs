@@ -112,6 +112,7 @@ impl<I: Io> Driver<I> {
         while let Some(event) = inner.node.poll_event() {
             inner.on_event(event);
         }
+        let heard: Vec<_> = std::iter::from_fn(|| inner.node.poll_heard_by_tcp()).collect();
         let was_blocked = !self.outbox.is_empty();
         if !was_blocked {
             while self.outbox.len() < BATCHES {
@@ -135,6 +136,9 @@ impl<I: Io> Driver<I> {
         let is_over = inner.node.is_drained();
         let deadline = inner.node.timer();
         drop(inner);
+        for client in heard {
+            self.shared.fallback().handle_authenticated(client, now);
+        }
         let is_blocked = self.send(cx);
         if is_over && self.outbox.is_empty() && !may_send_more && self.has_finished(now) {
             return Ok(Turn::Over);

@@ -2,7 +2,7 @@
 //! sees it. It decides admission; it opens and closes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,10 +11,15 @@ use rustls::ServerConfig;
 use super::address::tcp_client_address;
 use super::streams::ByteStreamId;
 use crate::config::setters;
+use crate::shares::{MakesRoom, Shares, SourceNetwork, WIDTHS};
 
 /// How long no connection is accepted after one could not be: when the system has no more
 /// descriptors, some come free meanwhile.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// How much more than a /64 the wider networks of a subscriber may have, the widest first: a /48
+/// four times as much, and a /56 twice.
+const WIDER: [usize; WIDTHS] = [4, 2, 1];
 
 /// What a relay allows to clients on TCP.
 ///
@@ -25,19 +30,22 @@ const PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ListenerLimits {
-    /// Streams in all. Default 16,384: more than the idle clients that a relay is measured with.
+    /// Streams in all. Default 16,384: more than the idle clients that a relay is measured with. Above
+    /// it, the newest of the source with the most makes room for one with fewer.
     pub streams: usize,
     /// Streams of one source, an IPv4 address or an IPv6 /64. Default 256: an office behind one
-    /// address is a usual place for UDP to be blocked.
+    /// address is a usual place for UDP to be blocked. An IPv6 /56 may have twice as many, and a /48
+    /// four times.
     pub per_source: usize,
-    /// Streams whose TLS handshake is under way; the oldest makes room when there are more. Default
-    /// 512: an honest handshake takes two round trips.
+    /// Streams of clients that have not proven their key; the oldest of the source with the most
+    /// makes room when there are more. Default 1,024: an honest client takes four round trips.
     pub opening: usize,
-    /// How long a TLS handshake may take, and afterwards the first answer of the node, which
-    /// answers to QUIC alone. Default 10 s, as handshakes of QUIC.
+    /// How long a TLS handshake may take, and afterwards the handshake of QUIC inside. Default 10 s,
+    /// as handshakes of QUIC without it.
     pub open_within: Duration,
-    /// How long the node may have nothing to send to a client. Default 60 s, when the connection
-    /// inside is lost as well; while it lives, there is something every 10 s.
+    /// How long the node may hear nothing from the client. Only an authenticated packet counts.
+    /// Default 60 s, when the connection inside is lost as well; while it lives, there is one every
+    /// 10 s.
     pub idle: Duration,
     /// Bytes that wait for one stream at most; the oldest datagrams go when there are more. Default
     /// 256 KiB: 100 ms of 20 Mbit/s.
@@ -58,7 +66,7 @@ impl Default for ListenerLimits {
         Self {
             streams: 16_384,
             per_source: 256,
-            opening: 512,
+            opening: 1_024,
             open_within: Duration::from_secs(10),
             idle: Duration::from_secs(60),
             queue: 256 * 1024,
@@ -87,8 +95,9 @@ pub struct ListenerStats {
 struct FallbackClient {
     stream: ByteStreamId,
     real: SocketAddr,
-    number: u64,
     is_open: bool,
+    /// It has proven its key.
+    is_known: bool,
 }
 
 /// A source that has streams.
@@ -103,8 +112,10 @@ struct SourceStreams {
 pub(super) struct Admitted {
     /// The address that the node has for it.
     pub(super) address: SocketAddr,
-    /// The client that makes room for it.
+    /// The client that makes room for it among those that have not proven their key.
     pub(super) evicted: Option<ByteStreamId>,
+    /// The client that makes room for it among all.
+    pub(super) displaced: Option<ByteStreamId>,
 }
 
 /// The clients by the addresses that the node has for them.
@@ -113,9 +124,12 @@ pub(super) struct Listener {
     pub(super) limits: ListenerLimits,
     pub(super) config: Arc<ServerConfig>,
     clients: BTreeMap<SocketAddr, FallbackClient>,
-    sources: BTreeMap<IpAddr, SourceStreams>,
-    /// Those whose handshake is under way, the oldest first.
-    opening: BTreeSet<(u64, ByteStreamId)>,
+    sources: BTreeMap<SourceNetwork, SourceStreams>,
+    /// The numbers of these sources.
+    numbers: BTreeSet<u16>,
+    all: Shares<SourceNetwork, WIDTHS, ByteStreamId>,
+    /// Those that have not proven their key.
+    opening: Shares<SourceNetwork, WIDTHS, ByteStreamId>,
     next_number: u64,
     next_source: u16,
     paused_until: Option<Instant>,
@@ -129,7 +143,9 @@ impl Listener {
             config,
             clients: BTreeMap::new(),
             sources: BTreeMap::new(),
-            opening: BTreeSet::new(),
+            numbers: BTreeSet::new(),
+            all: Shares::default(),
+            opening: Shares::default(),
             next_number: 0,
             next_source: 0,
             paused_until: None,
@@ -137,44 +153,61 @@ impl Listener {
         }
     }
 
-    /// Admits a connection, or refuses it by a limit. The oldest handshake makes room where there
-    /// are too many.
+    /// Admits a connection, or refuses it by a limit. The newest of the source with the most makes
+    /// room where there are too many, and the oldest where too many have not proven their key.
     pub(super) fn admit(&mut self, stream: ByteStreamId, real: SocketAddr) -> Option<Admitted> {
-        let source = source_of(real.ip());
-        let held = self.sources.get(&source).map_or(0, |it| it.streams);
-        if self.clients.len() >= self.limits.streams || held >= self.limits.per_source {
+        let (source, lineage) = (SourceNetwork::of(real.ip()), SourceNetwork::lineage(real.ip()));
+        let is_beyond = (0..WIDTHS).any(|width| {
+            let most = self.limits.per_source.saturating_mul(WIDER[width]);
+            self.all.held(&lineage, width) >= most
+        });
+        let is_full = self.clients.len() >= self.limits.streams;
+        let displaced = self.all.makes_room(&lineage, 1, MakesRoom::Newest).filter(|_| is_full);
+        if is_beyond || (is_full && displaced.is_none()) {
             self.stats.refused += 1;
             return None;
         }
         let number = self.next_number;
         self.next_number += 1;
         let address = tcp_client_address(self.claim(source), number);
-        self.clients.insert(address, FallbackClient { stream, real, number, is_open: false });
-        self.opening.insert((number, stream));
+        let client = FallbackClient { stream, real, is_open: false, is_known: false };
+        self.clients.insert(address, client);
+        self.all.set(stream, lineage, 1);
+        self.opening.set(stream, lineage, 1);
         let is_beyond = self.opening.len() > self.limits.opening;
-        let evicted = self.opening.first().filter(|_| is_beyond).map(|(_, stream)| *stream);
-        Some(Admitted { address, evicted })
+        let evicted = self.opening.largest(MakesRoom::Oldest).filter(|_| is_beyond);
+        Some(Admitted { address, evicted, displaced })
     }
 
     /// The TLS handshake of a client is complete. Returns the address from which it came.
     pub(super) fn handle_opened(&mut self, address: SocketAddr) -> Option<SocketAddr> {
         let client = self.clients.get_mut(&address)?;
         client.is_open = true;
-        self.opening.remove(&(client.number, client.stream));
         self.stats.opened += 1;
         Some(client.real)
+    }
+
+    /// The node has authenticated a packet of a client. Returns its stream.
+    pub(super) fn handle_authenticated(&mut self, address: SocketAddr) -> Option<ByteStreamId> {
+        let client = self.clients.get_mut(&address)?;
+        if !std::mem::replace(&mut client.is_known, true) {
+            self.opening.remove(client.stream);
+        }
+        Some(client.stream)
     }
 
     /// A client's stream is gone, which had dropped so many datagrams.
     pub(super) fn handle_gone(&mut self, address: SocketAddr, dropped: u64) {
         let Some(client) = self.clients.remove(&address) else { return };
-        self.opening.remove(&(client.number, client.stream));
+        self.opening.remove(client.stream);
+        self.all.remove(client.stream);
         self.stats.failed += u64::from(!client.is_open);
         self.stats.dropped += dropped;
-        let source = source_of(client.real.ip());
+        let source = SourceNetwork::of(client.real.ip());
         if let Some(known) = self.sources.get_mut(&source) {
             known.streams -= 1;
             if known.streams == 0 {
+                self.numbers.remove(&known.number);
                 self.sources.remove(&source);
             }
         }
@@ -222,7 +255,7 @@ impl Listener {
     }
 
     /// Counts one more stream of a source. Returns its number, which no other source has now.
-    fn claim(&mut self, source: IpAddr) -> u16 {
+    fn claim(&mut self, source: SourceNetwork) -> u16 {
         if let Some(known) = self.sources.get_mut(&source) {
             known.streams += 1;
             return known.number;
@@ -231,21 +264,12 @@ impl Listener {
         // is beyond them all; two sources then share what the node grants to one.
         for _ in 0..=u16::MAX {
             self.next_source = self.next_source.wrapping_add(1);
-            if self.sources.values().all(|it| it.number != self.next_source) {
+            if self.numbers.insert(self.next_source) {
                 break;
             }
         }
         self.sources.insert(source, SourceStreams { number: self.next_source, streams: 1 });
         self.next_source
-    }
-}
-
-/// Returns the source that an address counts for: IPv6 hosts choose among the 2^64 addresses of
-/// their network.
-fn source_of(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V4(v4) => v4.into(),
-        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
     }
 }
 

@@ -155,7 +155,7 @@ impl Fallback {
         let remote = transmit.route.remote;
         if let Some(listener) = self.listener.as_mut().filter(|_| is_tcp_client_address(remote)) {
             let id = listener.stream_of(remote)?;
-            self.streams.push_batch(id, payload, transmit.segment_size, now);
+            self.streams.push_batch(id, payload, transmit.segment_size);
             return None;
         }
         if self.relays.is_empty() {
@@ -208,8 +208,17 @@ impl Fallback {
                 self.streams.refuse(id);
             }
         }
-        if let Some(evicted) = admitted.evicted {
+        for evicted in [admitted.evicted, admitted.displaced].into_iter().flatten() {
             self.on_ended(evicted, &Ended::MadeRoom, now);
+        }
+    }
+
+    /// The node has authenticated a packet from this address: the client's stream is in use. Nothing
+    /// else shows that, since the node answers strangers as well.
+    pub fn handle_authenticated(&mut self, from: SocketAddr, now: Instant) {
+        let known = self.listener.as_mut().and_then(|it| it.handle_authenticated(from));
+        if let Some(id) = known {
+            self.streams.handle_authenticated(id, now);
         }
     }
 

@@ -173,7 +173,7 @@ impl FallbackRelay {
         }
         match self.stream {
             Some(id) if is_by_tcp && longest <= self.longest => {
-                streams.push_batch(id, payload, transmit.segment_size, now);
+                streams.push_batch(id, payload, transmit.segment_size);
             }
             Some(_) | None if is_by_tcp => self.dropped += 1,
             Some(_) | None if self.switch.is_suspect(now) => self.keep(payload, longest),
@@ -248,7 +248,7 @@ impl FallbackRelay {
             return;
         }
         for datagram in self.kept.drain(..).rev() {
-            streams.push_batch(id, &datagram, None, now);
+            streams.push_batch(id, &datagram, None);
         }
         tracing::info!(relay = %self.target.relay, tcp = %self.target.tcp, "reached by TCP");
         self.step(streams, now, |switch| switch.handle_up(now));

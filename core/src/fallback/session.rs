@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Every phase but Open ends at a fixed time; Open ends when the stream takes nothing for
-//! [`STANDSTILL`], and at a listener also when the node has nothing to send for a while.
+//! [`STANDSTILL`], and at a listener also when the node authenticates nothing of it for a while.
 
 use std::io::{self, Read as _, Write as _};
 use std::time::{Duration, Instant};
@@ -59,7 +59,7 @@ pub(super) enum Ended {
     TooSlow,
     #[error("the stream takes nothing any more")]
     Standstill,
-    #[error("the node does not use it")]
+    #[error("no authenticated packet came by it")]
     Disuse,
     #[error("it made room for others")]
     MadeRoom,
@@ -67,12 +67,12 @@ pub(super) enum Ended {
     Failed(String),
 }
 
-/// When a stream that the node does not use ends.
+/// When a stream of a client that is not known, or not heard any more, ends.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Disuse {
-    /// Without anything sent since it opened.
+    /// Without an authenticated packet since it opened.
     pub(super) first: Duration,
-    /// After the last datagram that was sent.
+    /// After the last authenticated packet.
     pub(super) idle: Duration,
 }
 
@@ -100,7 +100,7 @@ pub(super) struct Session {
     /// When the stream was first offered what is in `out`.
     burst: Option<Instant>,
     disuse: Option<Disuse>,
-    /// When the last datagram was queued, or the stream opened.
+    /// When the node last authenticated what came by it, or the stream opened.
     last: Option<Instant>,
     is_used: bool,
     is_notified: bool,
@@ -208,16 +208,19 @@ impl Session {
     }
 
     /// Queues a batch of datagrams.
-    pub(super) fn push_batch(&mut self, batch: &[u8], segment_size: Option<usize>, now: Instant) {
+    pub(super) fn push_batch(&mut self, batch: &[u8], segment_size: Option<usize>) {
         match self.phase {
             Phase::Connecting | Phase::Proxying | Phase::Handshaking | Phase::Open => {
-                if self.queue.push_batch(batch, segment_size) {
-                    self.last = Some(now);
-                    self.is_used = true;
-                }
+                self.queue.push_batch(batch, segment_size);
             }
             Phase::Draining | Phase::Finished => {}
         }
+    }
+
+    /// The node has authenticated what came by this stream.
+    pub(super) const fn handle_authenticated(&mut self, now: Instant) {
+        self.last = Some(now);
+        self.is_used = true;
     }
 
     /// Ends the stream behind what is queued. Returns `false` for one that is not open: it has

@@ -157,15 +157,22 @@ impl FallbackStreams {
         Some(ReadProgress { owner, is_opened, ended })
     }
 
+    /// The node has authenticated what came by a stream.
+    pub(super) fn handle_authenticated(&mut self, id: ByteStreamId, now: Instant) {
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.session.handle_authenticated(now);
+            self.settle(id);
+        }
+    }
+
     pub(super) fn push_batch(
         &mut self,
         id: ByteStreamId,
         batch: &[u8],
         segment_size: Option<usize>,
-        now: Instant,
     ) {
         if let Some(stream) = self.streams.get_mut(&id) {
-            stream.session.push_batch(batch, segment_size, now);
+            stream.session.push_batch(batch, segment_size);
             self.mark_writable(id);
         }
     }

@@ -226,6 +226,12 @@ impl Node {
         self.io.poll_event()
     }
 
+    /// Takes the address of a client on TCP of which the node has authenticated a packet, for
+    /// [`Fallback::handle_authenticated`](crate::fallback::Fallback::handle_authenticated).
+    pub fn poll_heard_by_tcp(&mut self) -> Option<SocketAddr> {
+        self.io.quic.poll_heard_by_tcp()
+    }
+
     /// Returns the node's next deadline, and its reason. It is due while output is pending.
     #[must_use]
     pub fn deadline(&self) -> Option<Deadline> {

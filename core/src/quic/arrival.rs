@@ -51,7 +51,12 @@ impl Endpoint {
         let (address, mut answer) = (incoming.remote_address().ip(), Vec::new());
         let passed = self.connections.len() - self.admission.stats().under_way;
         let is_proven = incoming.remote_address_validated();
-        match self.admission.decide(address, is_proven, passed, now) {
+        let mut decision = self.admission.decide(address, is_proven, passed, now);
+        if let AdmissionDecision::Displace(number) = decision {
+            self.displace(number, now);
+            decision = self.admission.decide(address, is_proven, passed, now);
+        }
+        match decision {
             AdmissionDecision::Accept(ticket) => self.accept(incoming, ticket, size, now),
             AdmissionDecision::Retry => {
                 // Err would mean that it already carries a token.
@@ -67,7 +72,7 @@ impl Endpoint {
                 self.respond(&transmit, answer);
                 None
             }
-            AdmissionDecision::Ignore => {
+            AdmissionDecision::Ignore | AdmissionDecision::Displace(_) => {
                 self.inner.ignore(incoming);
                 None
             }
@@ -100,6 +105,7 @@ impl Endpoint {
                 let limits = &self.config.limits;
                 let due = now + limits.handshake_timeout;
                 let allowance = limits.handshake_bytes.saturating_sub(size);
+                self.by_ticket.insert(ticket.number(), ConnectionId(self.next_id));
                 let unproven = Unproven { ticket, due, allowance };
                 Some(self.insert((handle, connection), layer, flight, Some(unproven), now))
             }
@@ -111,6 +117,20 @@ impl Endpoint {
                 None
             }
         }
+    }
+
+    /// Ends the oldest handshake of a source, for that of another.
+    fn displace(&mut self, number: u64, now: Instant) {
+        if let Some(id) = self.by_ticket.get(&number).copied() {
+            let sentence = "the handshake took long, and made room for another";
+            self.forget(id, Failure::new(Code::Overloaded, sentence), now);
+        }
+    }
+
+    /// Frees what a handshake held.
+    pub(super) fn release(&mut self, unproven: Unproven, now: Instant) {
+        self.by_ticket.remove(&unproven.ticket.number());
+        self.admission.release(unproven.ticket, now);
     }
 
     /// Returns true if a connection may take another datagram of this size; if not, it is over.

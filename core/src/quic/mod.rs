@@ -3,7 +3,7 @@
 //! Its poll order is encoded once, in [`Endpoint::pump`]: endpoint events to a fixed point, then
 //! application events, then the timer. It makes no decision about the tunnel.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,8 +13,9 @@ use quinn_proto::{ConnectionHandle, DatagramEvent, Dir, StreamEvent};
 
 use crate::admission::{self, Admission};
 use crate::clock::WallClock;
-use crate::config::Config;
+use crate::config::{Config, Limits};
 use crate::error::{Code, Failure, Misuse};
+use crate::fallback::is_tcp_client_address;
 use crate::rng::Rng;
 use crate::timer::{Deadline, Reason, Timers, earliest};
 use crate::tls::{Tls, TlsError, Verifiers};
@@ -137,8 +138,12 @@ pub(crate) struct Endpoint {
     by_handle: BTreeMap<usize, ConnectionId>,
     next_id: u64,
     admission: Admission,
+    /// The handshakes of others in progress, by the numbers of their tickets.
+    by_ticket: BTreeMap<u64, ConnectionId>,
     timers: Timers<ConnectionId>,
     events: VecDeque<(ConnectionId, ConnectionEvent)>,
+    /// Clients on TCP with an authenticated packet since this was last taken.
+    heard_by_tcp: BTreeSet<SocketAddr>,
     sending: VecDeque<ConnectionId>,
     responses: VecDeque<(Transmit, Vec<u8>)>,
     /// Whether the last batch was such an answer.
@@ -170,9 +175,11 @@ impl Endpoint {
             connections: BTreeMap::new(),
             by_handle: BTreeMap::new(),
             next_id: 0,
-            admission: Admission::new(&config.limits),
+            admission: Admission::new(&with_spare(&config.limits)),
+            by_ticket: BTreeMap::new(),
             timers: Timers::default(),
             events: VecDeque::new(),
+            heard_by_tcp: BTreeSet::new(),
             sending: VecDeque::new(),
             responses: VecDeque::new(),
             has_answered: false,
@@ -309,6 +316,10 @@ impl Endpoint {
         let mut is_authentic = false;
         if let Some(connection) = self.connections.get_mut(&id) {
             is_authentic = connection.note_heard(now);
+            let is_by_tcp = is_tcp_client_address(connection.remote());
+            if is_by_tcp && is_authentic && connection.proven {
+                self.heard_by_tcp.insert(connection.remote());
+            }
             if let Some(remote) = connection.note_moved() {
                 self.events.push_back((id, ConnectionEvent::Moved(remote)));
             }
@@ -441,6 +452,11 @@ impl Endpoint {
         self.connections.get_mut(&id).map_or(0, Connection::datagrams_waiting)
     }
 
+    /// Takes a client on TCP of which a packet was authenticated.
+    pub(crate) fn poll_heard_by_tcp(&mut self) -> Option<SocketAddr> {
+        self.heard_by_tcp.pop_first()
+    }
+
     /// Returns the events since the last call.
     pub(crate) fn poll_event(&mut self) -> Option<(ConnectionId, ConnectionEvent)> {
         self.events.pop_front()
@@ -509,6 +525,7 @@ impl Endpoint {
     }
 
     fn settle(&mut self, id: ConnectionId, now: Instant) {
+        let mut unproven = None;
         let Some(connection) = self.connections.get_mut(&id) else { return };
         while let Some(event) = connection.inner.poll_endpoint_events() {
             if let Some(event) = self.inner.handle_event(connection.handle, event) {
@@ -539,19 +556,21 @@ impl Endpoint {
             } else if connection.is_confirmed() {
                 connection.establishing = false;
                 self.events.push_back((id, ConnectionEvent::Connected));
-                if let Some(unproven) = connection.unproven.take() {
-                    self.admission.release(unproven.ticket, now);
-                }
+                unproven = connection.unproven.take();
                 // A relay only needs the control stream, and has ten thousand clients.
                 if connection.layer != Layer::Underlay {
                     connection.allow_streams(setup::STREAMS_OF_A_PEER);
                 }
             }
         }
-        if connection.inner.is_drained() {
-            self.remove(id, now);
-            return;
+        let is_drained = connection.inner.is_drained();
+        if let Some(unproven) = unproven {
+            self.release(unproven, now);
         }
+        if is_drained {
+            return self.remove(id, now);
+        }
+        let Some(connection) = self.connections.get_mut(&id) else { return };
         // A timer that is already past is due now: it is never reported as before the caller's
         // time.
         let timeout = [connection.inner.poll_timeout(), connection.stall_due()];
@@ -566,11 +585,17 @@ impl Endpoint {
             self.by_handle.remove(&connection.handle.0);
             self.known_cids.remove(id);
             if let Some(unproven) = connection.unproven {
-                self.admission.release(unproven.ticket, now);
+                self.release(unproven, now);
             }
         }
         self.timers.set(id, None);
     }
+}
+
+/// Returns the limits of the admission: beyond the peers, handshakes are taken up of those for which
+/// another peer may make room, and connections are counted that are about to end.
+fn with_spare(limits: &Limits) -> Limits {
+    limits.clone().peers(limits.peers.saturating_add(limits.handshakes))
 }
 
 fn translate(event: quinn_proto::Event) -> Option<ConnectionEvent> {

@@ -7,6 +7,7 @@ use super::meter::Meter;
 use super::serial::Serial;
 use crate::encapsulation::RELAY_IDS;
 use crate::id::PeerId;
+use crate::shares::Origin;
 use crate::tls::KeyDigest;
 use crate::token_bucket::Bucket;
 
@@ -63,6 +64,11 @@ impl Attached {
             bytes: Meter::default(),
             connects: Bucket::new(),
         }
+    }
+
+    /// Returns the holders that its registrations count for.
+    pub(super) fn origin(&self) -> Origin {
+        Origin::new(self.observed.ip(), self.mesh, self.key)
     }
 
     /// Returns the number of channels of which it is the connector.

@@ -107,6 +107,7 @@ struct RelayCounters {
     matched: u64,
     unmatched: u64,
     evicted: u64,
+    displaced: u64,
     expired: u64,
 }
 

@@ -8,26 +8,37 @@ use super::shutting_down;
 use crate::error::{Code, Failure};
 use crate::id::PeerId;
 use crate::message::{Message, Register, Registered, RelayMessage, Unregistered};
+use crate::shares::Origin;
 use crate::timer::Reason;
 use crate::tls::KeyDigest;
 
+/// A registration that may be made.
+struct Admitted {
+    mesh: KeyDigest,
+    origin: Origin,
+    /// The registration that it replaces.
+    ghost: Option<PeerId>,
+}
+
 impl Relay {
-    /// Registers a client, or refreshes its registration. A client that is refused is not
-    /// registered afterwards, even if it was before.
+    /// Registers a client, or refreshes its registration. A refused refresh leaves the earlier
+    /// registration in place: it is a sign of life all the same.
     pub(super) fn register(&mut self, client: PeerId, register: &Register, now: Instant) {
         match self.admit(client, register) {
-            Ok((mesh, ghost)) => {
+            Ok(Admitted { mesh, origin, ghost }) => {
                 if let Some(ghost) = ghost {
                     self.evict(ghost, client);
                 }
-                self.install(client, ConnectorRegistration::new(mesh, register, now), now);
+                let registration = ConnectorRegistration::new(mesh, origin, register, now);
+                self.install(client, registration, now);
                 let registered = Registered { refresh_ms: self.config.refresh_ms() };
                 self.send(client, Message::Relay(RelayMessage::Registered(registered)));
                 self.answer_held(client, now);
             }
             Err(failure) => {
-                let gone = Failure::new(Code::PeerGone, "the connector is not registered any more");
-                self.end_registration(client, &gone);
+                if self.registry.get(client).is_some() {
+                    self.keep(client, now);
+                }
                 self.send(
                     client,
                     Message::Relay(RelayMessage::Unregistered(Unregistered::from(&failure))),
@@ -37,15 +48,13 @@ impl Relay {
     }
 
     /// Checks whether a client may register as it asks: in which mesh, and in place of which other
-    /// registration.
-    fn admit(
-        &self,
-        client: PeerId,
-        register: &Register,
-    ) -> Result<(KeyDigest, Option<PeerId>), Failure> {
-        let mesh = self.clients.get(&client).and_then(|it| it.mesh).ok_or_else(|| {
-            Failure::new(Code::Forbidden, "only a member of a mesh can register a name in it")
-        })?;
+    /// registration. Makes room for it.
+    fn admit(&mut self, client: PeerId, register: &Register) -> Result<Admitted, Failure> {
+        let attached = self.clients.get(&client);
+        let (mesh, origin) =
+            attached.and_then(|it| Some((it.mesh?, it.origin()))).ok_or_else(|| {
+                Failure::new(Code::Forbidden, "only a member of a mesh can register a name in it")
+            })?;
         if let Some(after) = self.draining
             && self.registry.get(client).is_none()
         {
@@ -59,11 +68,32 @@ impl Relay {
             let words = format!("too many connectors offer {service} already");
             return Err(Failure::new(Code::Overloaded, words));
         }
-        if self.registry.entries_with(client, register) > self.config.entries {
-            let words = "the relay has no room for so large a registration";
-            return Err(Failure::new(Code::Overloaded, words));
+        self.make_room(client, register, &origin)?;
+        Ok(Admitted { mesh, origin, ghost: holder })
+    }
+
+    /// Ends registrations of the client with the most entries until there is room for another. It
+    /// may register again, and then has less than its share.
+    fn make_room(
+        &mut self,
+        client: PeerId,
+        register: &Register,
+        origin: &Origin,
+    ) -> Result<(), Failure> {
+        while !self.registry.has_room(client, register, self.config.entries) {
+            let Some(largest) = self.registry.makes_room(client, register, origin) else {
+                let words = "the relay has no room for so large a registration";
+                return Err(Failure::new(Code::Overloaded, words));
+            };
+            let words = "the relay is full, and this source or mesh has the most registrations";
+            let failure = Failure::new(Code::Overloaded, words);
+            let failure = failure.with_retry_after(self.config.refresh);
+            self.end_registration(largest, &failure);
+            let ended = Unregistered::from(&failure);
+            self.send(largest, Message::Relay(RelayMessage::Unregistered(ended)));
+            self.counters.displaced += 1;
         }
-        Ok((mesh, holder))
+        Ok(())
     }
 
     fn may_replace(
@@ -106,8 +136,13 @@ impl Relay {
             self.end_registration(client, &gone);
         }
         self.registry.insert(client, registration);
-        self.timers.set(client, Some((now + self.config.expiry(), Reason::Registration)));
+        self.keep(client, now);
         self.hang_up_the_refused(client);
+    }
+
+    /// Begins the time of a registration again.
+    fn keep(&mut self, client: PeerId, now: Instant) {
+        self.timers.set(client, Some((now + self.config.expiry(), Reason::Registration)));
     }
 
     pub(super) fn withdraw(&mut self, client: PeerId) {

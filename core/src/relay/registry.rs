@@ -10,6 +10,7 @@ use super::config::MAX_OFFERS;
 use super::serial::Serial;
 use crate::id::PeerId;
 use crate::message::{Register, ServiceName};
+use crate::shares::{ClientShares, Origin};
 use crate::tls::KeyDigest;
 use crate::token_bucket::Bucket;
 
@@ -17,6 +18,8 @@ use crate::token_bucket::Bucket;
 #[derive(Debug)]
 pub(super) struct ConnectorRegistration {
     pub(super) mesh: KeyDigest,
+    /// The holders that its entries count for.
+    origin: Origin,
     pub(super) name: Box<str>,
     pub(super) services: BTreeSet<ServiceName>,
     pub(super) guests: BTreeSet<KeyDigest>,
@@ -27,9 +30,10 @@ pub(super) struct ConnectorRegistration {
 }
 
 impl ConnectorRegistration {
-    pub(super) fn new(mesh: KeyDigest, register: &Register, now: Instant) -> Self {
+    pub(super) fn new(mesh: KeyDigest, origin: Origin, register: &Register, now: Instant) -> Self {
         Self {
             mesh,
+            origin,
             name: register.name.as_str().into(),
             services: register.services.iter().cloned().collect(),
             guests: register.guests.iter().copied().collect(),
@@ -60,8 +64,8 @@ pub(super) struct Registry {
     names: BTreeMap<KeyDigest, BTreeMap<Box<str>, PeerId>>,
     services: BTreeMap<(KeyDigest, ServiceName), BTreeSet<PeerId>>,
     guests: BTreeMap<KeyDigest, BTreeSet<PeerId>>,
-    /// Services, guests and serial numbers of all registrations.
-    entries: usize,
+    /// Services, guests and serial numbers of all registrations, by the clients that have them.
+    entries: ClientShares<PeerId>,
 }
 
 impl Registry {
@@ -92,14 +96,22 @@ impl Registry {
         self.guests.contains_key(&key)
     }
 
-    /// Returns how many services, guests and serial numbers there would be if `client` registered
-    /// with `said`.
-    pub(super) fn entries_with(&self, client: PeerId, register: &Register) -> usize {
-        let before = self.get(client).map_or(0, ConnectorRegistration::entries);
-        self.entries - before
-            + register.services.len()
-            + register.guests.len()
-            + register.revoked.len()
+    /// Returns true if there is room for a registration among `limit` entries in all.
+    pub(super) fn has_room(&self, client: PeerId, register: &Register, limit: usize) -> bool {
+        let others = self.entries.total() - self.entries.weight(client);
+        others + entries(register) <= limit
+    }
+
+    /// Returns the registration that makes room for one of `client`: the newest of the client that
+    /// has the most entries.
+    pub(super) fn makes_room(
+        &self,
+        client: PeerId,
+        register: &Register,
+        origin: &Origin,
+    ) -> Option<PeerId> {
+        let more = entries(register).saturating_sub(self.entries.weight(client));
+        self.entries.makes_room(origin, more).filter(|newest| *newest != client)
     }
 
     /// Returns a service that already has too many connectors for `client` to be another.
@@ -121,7 +133,8 @@ impl Registry {
     /// A guest that too many connectors list already gains no reachability from another, so that it
     /// is not listed again.
     pub(super) fn insert(&mut self, client: PeerId, mut registration: ConnectorRegistration) {
-        if let Some(before) = self.remove(client)
+        // The age of the entries stays, for which a new registration may make room.
+        if let Some(before) = self.unindex(client)
             && before.name == registration.name
         {
             registration.since = before.since;
@@ -136,14 +149,19 @@ impl Registry {
             let listing = self.guests.entry(*guest).or_default();
             listing.len() < MAX_OFFERS && listing.insert(client)
         });
-        self.entries += registration.entries();
+        self.entries.set(client, &registration.origin, registration.entries());
         self.registrations.insert(client, registration);
     }
 
     /// Ends the registration of a client.
     pub(super) fn remove(&mut self, client: PeerId) -> Option<ConnectorRegistration> {
+        let registration = self.unindex(client)?;
+        self.entries.remove(client);
+        Some(registration)
+    }
+
+    fn unindex(&mut self, client: PeerId) -> Option<ConnectorRegistration> {
         let registration = self.registrations.remove(&client)?;
-        self.entries -= registration.entries();
         let mesh = registration.mesh;
         if let Some(names) = self.names.get_mut(&mesh) {
             names.remove(&registration.name);
@@ -180,6 +198,11 @@ impl Registry {
     }
 }
 
+/// Returns how many entries a registration takes up.
+const fn entries(register: &Register) -> usize {
+    register.services.len() + register.guests.len() + register.revoked.len()
+}
+
 fn unlist<K: Ord>(index: &mut BTreeMap<K, BTreeSet<PeerId>>, key: &K, client: PeerId) {
     if let Some(clients) = index.get_mut(key) {
         clients.remove(&client);
@@ -196,7 +219,7 @@ impl Registry {
         let names: usize = self.names.values().map(BTreeMap::len).sum();
         assert_eq!(names, self.registrations.len(), "a name is held twice, or by nobody");
         let entries: usize = self.registrations.values().map(ConnectorRegistration::entries).sum();
-        assert_eq!(self.entries, entries);
+        assert_eq!((self.entries.total(), self.entries.len()), (entries, self.registrations.len()));
         let (mut services, mut guests) = (0, 0);
         for (id, it) in &self.registrations {
             assert_eq!(self.holder(it.mesh, &it.name), Some(*id));

@@ -54,6 +54,8 @@ pub struct RelayView {
     pub unmatched: u64,
     /// Registrations replaced by one of the same key.
     pub evicted: u64,
+    /// Registrations ended to make room for those of clients that have less.
+    pub displaced: u64,
     /// Registrations that were not refreshed in time.
     pub expired: u64,
     /// Whether the relay is about to shut down.
@@ -103,6 +105,7 @@ impl Relay {
             matched: counters.matched,
             unmatched: counters.unmatched,
             evicted: counters.evicted,
+            displaced: counters.displaced,
             expired: counters.expired,
             draining: self.draining.is_some(),
         }

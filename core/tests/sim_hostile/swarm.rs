@@ -141,6 +141,7 @@ impl Swarm {
         let tls = Tls::with_provider(issued.identity(), Trust::anyone(), provider);
         // The limits on the number of clients are not tested here.
         let limits = Limits::default()
+            .connections_of_a_key(65_536)
             .handshakes_per_source(1_000)
             .handshakes_per_second(65_536)
             .handshakes_before_retry(500);

@@ -205,6 +205,20 @@ fn answer_to(question: &[u8]) -> Vec<u8> {
 }
 
 #[test]
+fn answers_to_a_stranger_keep_no_stream_open() {
+    let mut rig = Rig::by_tcp(ListenerLimits::default());
+    let (address, _) = rig.at_relay.pop_front().unwrap();
+    // A node answers any unknown version, and any packet of a connection that it does not have.
+    for _ in 0..9 {
+        rig.answer(address, b"version negotiation");
+        rig.pass(SECOND);
+    }
+    assert_eq!(rig.relay.stats().open, 1);
+    rig.pass(SECOND);
+    assert_eq!(rig.relay.real_address(address), None);
+}
+
+#[test]
 fn lost_udp_falls_to_tcp_and_returns_to_udp() {
     let mut rig = Rig::by_tcp(ListenerLimits::default());
     // What was sent before is sent again.
@@ -218,6 +232,7 @@ fn lost_udp_falls_to_tcp_and_returns_to_udp() {
         (b"welcome".into(), FallbackState::Tcp)
     );
 
+    rig.relay.handle_authenticated(address, rig.now);
     rig.pass(20 * SECOND);
     assert!(rig.client.is_by_tcp(udp()));
     let question = rig.send(b"more").unwrap();

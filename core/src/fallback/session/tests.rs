@@ -54,8 +54,8 @@ fn a_stream_works_however_its_bytes_are_cut() {
     for chunk in [1, 7, 1_000, usize::MAX] {
         let now = anchor();
         let (mut client, mut server) = open(chunk, now);
-        client.push_batch(b"aabb", Some(2), now);
-        server.push_batch(b"back", None, now);
+        client.push_batch(b"aabb", Some(2));
+        server.push_batch(b"back", None);
         assert_eq!(carry(&mut client, &mut server, chunk, now).unwrap(), [&b"aa"[..], b"bb"]);
         assert_eq!(carry(&mut server, &mut client, chunk, now).unwrap(), [&b"back"[..]]);
     }
@@ -65,7 +65,7 @@ fn a_stream_works_however_its_bytes_are_cut() {
 fn a_partial_tls_record_waits_for_its_rest() {
     let now = anchor();
     let (mut client, mut server) = open(usize::MAX, now);
-    client.push_batch(b"in two parts", None, now);
+    client.push_batch(b"in two parts", None);
     let Some(StreamOutput::Bytes(bytes)) = client.poll_output(now).unwrap() else { panic!() };
     let (first, rest) = bytes.split_at(bytes.len() - 1);
     let mut found = Vec::new();
@@ -101,7 +101,7 @@ fn a_handshake_has_its_time_and_no_more() {
 fn a_stream_that_takes_nothing_is_given_up() {
     let now = anchor();
     let (mut client, _server) = open(usize::MAX, now);
-    client.push_batch(&[1; 100], None, now);
+    client.push_batch(&[1; 100], None);
     assert_eq!(client.deadline(), None);
     let Some(StreamOutput::Bytes(bytes)) = client.poll_output(now).unwrap() else { panic!() };
     // One byte is not all of them.
@@ -117,7 +117,7 @@ fn a_stalled_stream_keeps_no_more_than_its_queue() {
     let now = anchor();
     let (mut client, _server) = open(usize::MAX, now);
     for _ in 0..1_000 {
-        client.push_batch(&[1; 98], None, now);
+        client.push_batch(&[1; 98], None);
         client.poll_output(now).unwrap();
     }
     // One record is on its way, ten of 100 bytes wait.
@@ -128,9 +128,9 @@ fn a_stalled_stream_keeps_no_more_than_its_queue() {
 fn a_closed_stream_ends_behind_its_last_record_and_takes_no_more() {
     let now = anchor();
     let (mut client, mut server) = open(usize::MAX, now);
-    client.push_batch(b"bye", None, now);
+    client.push_batch(b"bye", None);
     assert!(client.close(now));
-    client.push_batch(b"late", None, now);
+    client.push_batch(b"late", None);
     let mut found = Vec::new();
     let Some(StreamOutput::Bytes(bytes)) = client.poll_output(now).unwrap() else { panic!() };
     let ended = server.handle_bytes(&bytes, now, &mut found).unwrap_err();
@@ -151,13 +151,16 @@ fn a_stream_that_never_opened_has_nothing_to_close() {
 }
 
 #[test]
-fn disuse_is_short_before_the_first_answer_and_longer_afterwards() {
+fn disuse_is_short_before_a_client_is_known_and_longer_afterwards() {
     let now = anchor();
     let (client, mut server) = open(usize::MAX, now);
     assert_eq!((client.deadline(), server.deadline()), (None, Some(now + SECOND)));
     assert!(server.handle_timeout(now + SECOND / 2).is_none());
     assert!(matches!(server.handle_timeout(now + SECOND), Some(Ended::Disuse)));
-    server.push_batch(b"an answer", None, now + SECOND);
+    // An answer of the node shows nothing: it answers strangers as well.
+    server.push_batch(b"an answer", None);
+    assert_eq!(server.deadline(), Some(now + SECOND));
+    server.handle_authenticated(now + SECOND);
     assert_eq!(server.deadline(), Some(now + 61 * SECOND));
 }
 
@@ -171,7 +174,7 @@ fn a_stream_through_an_http_proxy_works_however_its_bytes_are_cut() {
         let asked = ProxyHandshake::new(&proxy, "192.0.2.7:443".parse().unwrap());
         let mut client = Session::connecting(tls, Some(asked), 1_000, now + 10 * SECOND);
         client.handle_connected();
-        client.push_batch(b"early", None, now);
+        client.push_batch(b"early", None);
         let mut request = Vec::new();
         while let Some(StreamOutput::Bytes(bytes)) = client.poll_output(now).unwrap() {
             request.extend_from_slice(&bytes[..bytes.len().min(chunk)]);

@@ -19,6 +19,7 @@ use crate::lifecycle::State;
 use crate::node::io::{Effect, Io};
 use crate::quic::{self, ConnectionId};
 use crate::retry::{Retry, RetryDecision};
+use crate::shares::Origin;
 use crate::tls::{Tls, TlsError};
 use crate::transmit::Route;
 
@@ -163,15 +164,22 @@ impl Peers {
     /// Handles the completed handshake that another node began.
     pub(in crate::node) fn on_accepted(&mut self, connection: ConnectionId, io: &mut Io) {
         let Some(remote) = io.quic.get(connection).map(quic::Connection::remote) else { return };
-        let admitted = if io.shutdown.is_under_way() {
-            Err(Failure::new(Code::ShuttingDown, "shutting down"))
-        } else if self.all.len() >= io.config.limits.peers {
-            Err(Failure::new(Code::Overloaded, "at the limit of peers"))
-        } else {
-            self.check(connection, None, io)
+        let admitted = match io.shutdown.is_under_way() {
+            true => Err(Failure::new(Code::ShuttingDown, "shutting down")),
+            false => self.check(connection, None, io).and_then(|credential| {
+                let origin = Origin::new(remote.ip(), credential.mesh, credential.key);
+                let last_heard = |id: &PeerId| {
+                    let connection = self.link(*id).and_then(|it| io.quic.get(it));
+                    connection.map(quic::Connection::last_heard)
+                };
+                let (limits, peers) = (&io.config.limits, self.all.len());
+                let displaced =
+                    self.places.displaced_by(&credential, &origin, limits, peers, last_heard)?;
+                Ok((credential, origin, displaced))
+            }),
         };
-        let credential = match admitted {
-            Ok(credential) => credential,
+        let (credential, origin, displaced) = match admitted {
+            Ok(admitted) => admitted,
             Err(failure) => {
                 io.close(connection, &failure);
                 io.effect(Effect::Refused { connection });
@@ -179,8 +187,13 @@ impl Peers {
                 return;
             }
         };
+        if let Some((peer, failure)) = displaced {
+            self.places.remove(peer);
+            io.effect(Effect::Close { peer, failure });
+        }
         let (id, now) = (self.new_id(), io.now());
         self.expiries.set(id, credential.not_after);
+        self.places.insert(id, &origin, credential.key);
         let mut peer = PeerEntry::new(id, None, remote);
         // The key of an invite is of no device.
         let key = (!credential.is_guest()).then_some(credential.key);
@@ -339,6 +352,7 @@ impl Peers {
         let now = io.now();
         self.transition(id, io, |lifecycle| lifecycle.disconnect(now));
         self.all.remove(&id);
+        self.places.remove(id);
         self.timers.set(id, None);
         io.emit(Event::Closed { peer: id, failure });
     }

@@ -27,6 +27,8 @@ impl Peers {
         assert_eq!(self.twins.len(), twins, "a device has connections that are no peers");
         assert_eq!(connections, self.by_connection);
         assert!(self.all.len() <= io.config.limits.peers);
+        let accepted = self.all.values().filter(|p| p.dialled.is_none()).map(|p| p.id);
+        assert!(self.places.audit().eq(accepted), "a peer without a place");
         let connected = self.all.values().filter(|p| p.link.is_some()).count();
         assert!(self.expiries.len() <= connected, "certificates of nobody are watched");
         for id in connections.keys() {

@@ -12,6 +12,7 @@ mod credentials;
 #[cfg(any(test, feature = "testing"))]
 mod invariants;
 mod peer;
+mod places;
 mod twins;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -33,6 +34,7 @@ use crate::tls::{Credential, Verifiers};
 pub(super) use control_io::{CONTEXT_APPLICATION, CONTEXT_CONTROL};
 use credentials::Expiries;
 use peer::{PeerConnection, PeerEntry};
+use places::Places;
 use twins::Twins;
 
 /// All peers of a node.
@@ -48,6 +50,8 @@ pub(super) struct Peers {
     /// Peers with certificates that are still to be checked against the present trust.
     rechecks: VecDeque<PeerId>,
     history: History,
+    /// Of the peers that connected to this node.
+    places: Places,
 }
 
 impl Peers {
@@ -62,6 +66,7 @@ impl Peers {
             twins: Twins::default(),
             rechecks: VecDeque::new(),
             history: History::default(),
+            places: Places::default(),
         }
     }
 

@@ -52,8 +52,12 @@ impl Table {
     }
 
     fn attach(&mut self, client: u64, who: Client) {
-        let observed = format!("192.0.2.{client}:{}", 40_000 + client).parse().unwrap();
-        self.relay.on_attached(PeerId(client), &who, observed);
+        let observed = format!("192.0.2.{client}:{}", 40_000 + client);
+        self.attach_from(client, &who, &observed);
+    }
+
+    fn attach_from(&mut self, client: u64, who: &Client, observed: &str) {
+        self.relay.on_attached(PeerId(client), who, observed.parse().unwrap());
         self.drain();
     }
 

@@ -347,8 +347,13 @@ fn on_register(table: &mut Table, model: &mut Model, client: u64, name: usize, s
         model.unregister(ghost);
     }
     let is_renamed = known.registration.is_some_and(|(held, _, _)| held != name);
-    if !is_taken || is_renamed {
+    if is_taken && is_renamed {
         model.unregister(client);
+    }
+    let now = model.now;
+    let held = model.clients.get_mut(&client).and_then(|it| it.registration.as_mut());
+    if let Some((_, _, refreshed)) = held {
+        *refreshed = now;
     }
     if is_taken {
         let registration = Some((name, said, model.now));

@@ -120,21 +120,57 @@ fn the_same_key_does_not_take_its_name_from_itself_unasked() {
 }
 
 #[test]
-fn a_refusal_leaves_nothing_registered() {
+fn a_refused_refresh_leaves_the_earlier_registration_in_place() {
     let mut table = Table::with_two();
     table.register(2, "away", &["web"]);
     table.attach(3, member(3));
-    let (channel, _, there) = table.channel(3, "web");
+    table.channel(3, "web");
+    table.wait(80 * SECOND);
+    table.register(1, "home", &["db"]);
+    table.forget();
     table.register(2, "home", &["web"]);
-    assert_eq!(
-        table.heard(),
-        [
-            format!("2 hangup {there} peer_gone"),
-            format!("3 hangup {channel} peer_gone"),
-            "2 unregistered name_taken: another device is registered by this name".to_owned(),
-        ]
-    );
-    assert_eq!(table.relay.view(table.now).registrations.len(), 1);
+    let refused = "2 unregistered name_taken: another device is registered by this name";
+    assert_eq!(table.heard(), [refused]);
+    let view = table.relay.view(table.now);
+    assert_eq!((view.registrations.len(), view.channels), (2, 1));
+    // It was a sign of life.
+    table.wait(89 * SECOND);
+    assert_eq!(table.relay.view(table.now).registrations.len(), 2);
+    assert_eq!(table.channel(3, "web").1, 2);
+}
+
+#[test]
+fn a_stranger_that_fills_the_relay_makes_room_for_others() {
+    let mut table = Table::new(|it| it.entries = 400);
+    table.attach(1, member(1));
+    table.register(1, "home", &["db"]);
+    let listing = |name: &str, count: u16| {
+        let guest = |n: u16| KeyDigest([n.to_be_bytes(); 16].concat().try_into().unwrap());
+        Message::Relay(RelayMessage::Register(Register {
+            guests: (0..count).map(guest).collect(),
+            ..registration(name, &["db"])
+        }))
+    };
+    // One address with as many keys and meshes as it likes.
+    for client in 100..150 {
+        let (key, mesh) = (client as u8, Some(KeyDigest([client as u8; 32])));
+        table.attach_from(client, &Client { mesh, ..member(key) }, "198.51.100.7:9");
+        table.handle(client, &listing("home", 20));
+    }
+    table.forget();
+    table.handle(1, &listing("home", 20));
+    assert_eq!(table.heard().last().unwrap(), "1 registered 30000", "it has one guest more");
+    table.attach(2, member(2));
+    table.forget();
+    table.register(2, "cabin", &["web"]);
+    assert_eq!(table.heard().last().unwrap(), "2 registered 30000");
+    // The stranger is refused, and nobody else is moved by it.
+    table.handle(149, &listing("home", 20));
+    assert!(table.heard().last().unwrap().starts_with("149 unregistered overloaded"));
+    let view = table.relay.view(table.now);
+    assert!(view.registrations.iter().any(|it| it.client == PeerId(1)));
+    assert!(view.registrations.iter().any(|it| it.client == PeerId(2)));
+    assert!(view.displaced >= 1, "{}", view.displaced);
 }
 
 #[test]
