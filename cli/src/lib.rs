@@ -40,6 +40,7 @@ mod roles;
 pub mod testing;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser as _;
 
@@ -48,13 +49,21 @@ use crate::base::{logging, output};
 use crate::commands::Args;
 use crate::homedir::Home;
 
+/// How long the end of the program waits for a call to a disk or a resolver that does not answer.
+/// What is written is complete or not there, so that it may be cut short.
+const DISK_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Runs the program on the arguments of this process.
 #[must_use]
 pub fn main() -> ExitCode {
     let args = Args::parse();
     logging::start(args.verbose);
     let home = Home::find(args.home.as_deref());
-    let result = runtime().and_then(|runtime| runtime.block_on(args.command.run(home)));
+    let result = runtime().and_then(|runtime| {
+        let result = runtime.block_on(args.command.run(home));
+        runtime.shutdown_timeout(DISK_TIMEOUT);
+        result
+    });
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(stop) => {

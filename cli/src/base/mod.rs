@@ -3,6 +3,7 @@
 
 pub(crate) mod duration;
 pub(crate) mod exit;
+pub(crate) mod lasting;
 pub(crate) mod layout;
 pub(crate) mod logging;
 pub(crate) mod output;
@@ -11,5 +12,6 @@ pub(crate) mod samples;
 pub(crate) mod screen;
 pub(crate) mod signals;
 pub(crate) mod system;
+pub(crate) mod tally;
 pub(crate) mod task;
 pub(crate) mod units;

@@ -80,7 +80,7 @@ fn connector(path: &Path, home: &Home) -> Result<ConfigReport, ExitError> {
         None => ("this machine's own mesh", Mesh::open(home).map(CredentialSource::Mesh)),
     };
     // A mesh that does not exist yet is made when the connector starts.
-    source.map(|source| source.load()).transpose()?;
+    source.map(CredentialSource::check).transpose()?;
     let mut does = vec![format!("listens on {} (UDP)", config.listen)];
     let relays = config.relays.iter().flatten();
     does.extend(relays.map(|relay| format!("is registered at the relay {}", relay.at)));
@@ -103,7 +103,7 @@ fn an_agent(path: &Path, home: &Home) -> Result<ConfigReport, ExitError> {
         AgentTarget::Known(_) => "this machine's certificate in the connector's mesh",
     };
     let (remote, source) = dialler::target(&config, Ok(home))?;
-    source.load()?;
+    source.check()?;
     let mut does: Vec<_> =
         remote.relays.iter().map(|r| format!("uses the relay {}", r.at)).collect();
     let addresses: Vec<_> = remote.addresses.iter().map(ToString::to_string).collect();

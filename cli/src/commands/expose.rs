@@ -118,7 +118,7 @@ pub(crate) async fn run(arguments: ExposeArgs, home: &Home) -> Result<(), ExitEr
     if !arguments.no_invite {
         let made = invite::make(&mesh, &name, &arguments.invite)?;
         // The key of the invite must be accepted before the invite is printed.
-        running.credential_refresher().refresh().await;
+        running.credential_refresher().refresh().await.complete()?;
         invite::print(&made, arguments.json)?;
     }
     running.until_asked_to_end().await

@@ -7,11 +7,12 @@ use adit_tokio::core::tls::KeyDigest;
 use clap::Subcommand;
 use serde::Serialize;
 
-use crate::base::exit::ExitError;
+use crate::base::exit::{Exit, ExitError};
 use crate::base::layout::{self, Table};
 use crate::base::system::unix_now;
 use crate::base::{output, units};
 use crate::config::{ForwardLimits, HeartbeatSettings};
+use crate::control::ControlAnswer;
 use crate::homedir::Home;
 use crate::identity::member::Membership;
 use crate::identity::mesh::Mesh;
@@ -254,14 +255,50 @@ async fn revoke(home: &Home, word: &str, json: bool) -> Result<(), ExitError> {
         }
     };
     let device = mesh.revoke(&id)?;
-    // A connector that is not notified finds the change at its next poll.
-    let connectors = control::reload(home).await;
+    let list = mesh.registry()?.lists;
+    let holder = mesh.holder();
+    let answers = control::reload(home).await;
+    let connectors = answers.iter().filter(|answer| has_applied(answer, list)).count();
     if json {
         let printed = serde_json::json!({ "id": device.id, "revoked": device.revoked, "connectors": connectors });
-        return output::json("adit.id-revoked/1", &printed);
+        output::json("adit.id-revoked/1", &printed)?;
+    }
+    if let Some(holder) = holder.filter(|_| connectors == 0) {
+        return Err(unconfirmed(&device, &holder, &answers));
+    }
+    if json {
+        return Ok(());
     }
     let access = if connectors > 0 { "cut off" } else { "no longer let in" };
     output::text_line(&format!("{} is revoked, and {access}", device.title()))
+}
+
+/// Returns true if a connector answered that this revocation list, or a later one, is in force.
+fn has_applied(answer: &ControlAnswer, list: u64) -> bool {
+    let applied = answer.answer.as_ref().ok().and_then(|fields| fields.get("revocation_list"));
+    applied.and_then(serde_json::Value::as_u64).is_some_and(|applied| applied >= list)
+}
+
+/// Returns the error for a running connector that did not confirm a revocation.
+fn unconfirmed(device: &RegisteredDevice, holder: &str, answers: &[ControlAnswer]) -> ExitError {
+    let own = format!("-{holder}.sock");
+    let why = answers.iter().find(|answer| answer.socket.ends_with(&own)).map_or_else(
+        || "it did not answer".to_owned(),
+        |answer| match &answer.answer {
+            Ok(fields) => fields
+                .get("failure")
+                .and_then(serde_json::Value::as_str)
+                .unwrap_or("an earlier list is in force there")
+                .to_owned(),
+            Err(why) => why.clone(),
+        },
+    );
+    let sentence = format!(
+        "{} is revoked, but the connector that runs here (process {holder}) did not confirm that it cut \
+         the device off: {why}; look at its log, or end it",
+        device.title()
+    );
+    ExitError::new(Exit::Degraded, sentence)
 }
 
 #[cfg(test)]

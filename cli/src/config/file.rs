@@ -1,11 +1,16 @@
 //! Reads a configuration file, only if no other user could have written it.
 //!
 //! The file controls access, so that anyone who can write it has all the access that it grants.
+//! "-" is standard input, which the caller of the program controls already.
 
-use std::io;
+use std::io::{self, Read as _};
 use std::path::Path;
 
 use crate::base::exit::ExitError;
+use crate::homedir::trusted::{self, Unread};
+
+/// Longest configuration that is read from standard input.
+const MAX_LENGTH: u64 = 16 * 1024 * 1024;
 
 /// Reads a file.
 pub(super) fn read(path: &Path) -> Result<String, ExitError> {
@@ -16,39 +21,18 @@ pub(super) fn read(path: &Path) -> Result<String, ExitError> {
             if is_denied { "make it readable for this user" } else { "check the path given to -c" };
         wrong(format!("the configuration cannot be read: {error}; {next}"))
     };
-    let metadata = std::fs::symlink_metadata(path).map_err(unreadable)?;
-    if metadata.is_symlink() {
-        let next = std::fs::canonicalize(path).map_or_else(
-            |_| "what it leads to is not there".to_owned(),
-            |target| format!("give the file itself: -c {}", target.display()),
-        );
-        return Err(wrong(format!(
-            "this is a symbolic link, which whoever owns its directory can turn; {next}"
-        )));
+    if path == Path::new("-") {
+        let mut text = String::new();
+        let read = io::stdin().lock().take(MAX_LENGTH).read_to_string(&mut text);
+        return read.map(|_| text).map_err(unreadable);
     }
-    check_writers(&metadata).map_err(&wrong)?;
-    std::fs::read_to_string(path).map_err(unreadable)
-}
-
-#[cfg(unix)]
-fn check_writers(metadata: &std::fs::Metadata) -> Result<(), String> {
-    use std::os::unix::fs::MetadataExt as _;
-    let (mode, owner) = (metadata.mode() & 0o777, metadata.uid());
-    let own = rustix::process::geteuid().as_raw();
-    if owner != own && owner != 0 {
-        return Err(format!(
-            "this file belongs to another user (id {owner}), who could change it; own it, or copy it"
-        ));
-    }
-    if mode & 0o022 != 0 {
-        return Err(format!("others may write this file (mode {mode:o}); run: chmod go-w on it"));
-    }
-    Ok(())
-}
-
-#[cfg(not(unix))]
-fn check_writers(_metadata: &std::fs::Metadata) -> Result<(), String> {
-    Ok(())
+    let contents = match trusted::read(path) {
+        Ok((contents, _)) => contents,
+        Err(Unread::Failed(error)) => return Err(unreadable(error)),
+        Err(Unread::Untrusted(why)) => return Err(wrong(why)),
+    };
+    String::from_utf8(contents)
+        .map_err(|_| unreadable(io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8")))
 }
 
 #[cfg(test)]
@@ -78,15 +62,21 @@ mod tests {
     }
 
     #[test]
-    fn a_symbolic_link_is_refused_and_the_file_itself_named() {
+    fn a_symbolic_link_is_followed_if_no_other_user_can_turn_it() {
         let scratch = Scratch::new();
         let (path, link) = (scratch.path().join("c.toml"), scratch.path().join("link.toml"));
         fs::write(&path, "").unwrap();
         std::os::unix::fs::symlink(&path, &link).unwrap();
-        let real = fs::canonicalize(&path).unwrap();
-        assert!(said(&link).ends_with(&format!("give the file itself: -c {}", real.display())));
+        assert!(read(&link).is_ok());
+        fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(
+            said(&link).ends_with("who could turn it; name the file itself"),
+            "{}",
+            said(&link)
+        );
         fs::remove_file(&path).unwrap();
-        assert!(said(&link).ends_with("what it leads to is not there"));
+        fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o700)).unwrap();
+        assert!(said(&link).ends_with("check the path given to -c"));
     }
 
     #[test]

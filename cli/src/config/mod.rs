@@ -92,6 +92,19 @@ impl Default for HeartbeatSettings {
 }
 
 impl TlsFiles {
+    /// Returns what one of the files is for.
+    pub(crate) fn what(&self, path: &Path) -> &'static str {
+        if path == self.ca {
+            "CA certificate"
+        } else if path == self.certificate {
+            "certificate"
+        } else if path == self.key {
+            "key"
+        } else {
+            "revocation list"
+        }
+    }
+
     fn resolve(&mut self, config: &Path) {
         let directory = config.parent().unwrap_or(Path::new(""));
         let optional = self.revoked.iter_mut();

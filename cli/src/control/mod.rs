@@ -113,9 +113,8 @@ pub(crate) async fn ask_all(
     Err(ExitError::usage("a running adit can be asked on Unix alone; look at its log instead"))
 }
 
-/// Makes every process of a home apply the present contents of its files. Returns how many did. A
-/// process that is not reached polls its files itself.
-pub(crate) async fn reload(home: &Home) -> usize {
-    let heard = ask_all(home, ControlRequest::Reload).await.unwrap_or_default();
-    heard.iter().filter(|heard| heard.answer.is_ok()).count()
+/// Makes every process of a home apply the present contents of its files. A process that is not
+/// reached polls its files itself.
+pub(crate) async fn reload(home: &Home) -> Vec<ControlAnswer> {
+    ask_all(home, ControlRequest::Reload).await.unwrap_or_default()
 }

@@ -4,9 +4,16 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
 use std::path::Path;
+use std::time::Duration;
 
-use super::store;
+use super::{store, trusted};
 use crate::base::exit::ExitError;
+
+/// Pause between two tries.
+const RETRY_DELAY: Duration = Duration::from_millis(10);
+
+/// Tries before a line is logged: a change of a registry takes a few milliseconds.
+const QUIET_TRIES: u32 = 50;
 
 /// A lock that is held as long as the value lives.
 #[derive(Debug)]
@@ -15,14 +22,38 @@ pub(crate) struct Lock {
 }
 
 impl Lock {
-    /// Waits for the lock of a file in an existing directory.
+    /// Waits for the lock of a file in an existing directory. If that takes longer than a moment, it
+    /// logs what it waits for.
     ///
     /// # Errors
     /// A sentence about the file.
     pub(crate) fn wait(path: &Path) -> Result<Self, ExitError> {
         let file = open(path)?;
+        for _ in 0..QUIET_TRIES {
+            match file.try_lock() {
+                Ok(()) => return Ok(Self { _file: file }),
+                Err(TryLockError::WouldBlock) => std::thread::sleep(RETRY_DELAY),
+                Err(TryLockError::Error(error)) => return Err(store::cannot_write(path, &error)),
+            }
+        }
+        tracing::warn!(
+            "waiting for another adit that holds {}; if none should run, end it",
+            path.display()
+        );
         file.lock().map_err(|error| store::cannot_write(path, &error))?;
         Ok(Self { _file: file })
+    }
+
+    /// Returns the id of the process that holds a lock, if one does.
+    pub(crate) fn holder(path: &Path) -> Option<String> {
+        let mut file = File::open(path).ok()?;
+        match file.try_lock_shared() {
+            Err(TryLockError::WouldBlock) => {}
+            Ok(()) | Err(TryLockError::Error(_)) => return None,
+        }
+        let mut holder = String::new();
+        let _ = file.read_to_string(&mut holder);
+        Some(holder.trim().to_owned())
     }
 
     /// Takes the lock of a file in an existing directory, for the life of this process, unless
@@ -35,7 +66,18 @@ impl Lock {
         taken: impl FnOnce(&str) -> ExitError,
     ) -> Result<Self, ExitError> {
         let mut file = open(path)?;
-        match file.try_lock() {
+        // A command that only asks for the holder has the lock for a moment.
+        let mut tries = 0;
+        let result = loop {
+            match file.try_lock() {
+                Err(TryLockError::WouldBlock) if tries < 5 => {
+                    tries += 1;
+                    std::thread::sleep(RETRY_DELAY);
+                }
+                result => break result,
+            }
+        };
+        match result {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let mut holder = String::new();
@@ -55,6 +97,7 @@ impl Lock {
 fn open(path: &Path) -> Result<File, ExitError> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
+    trusted::without_links(&mut options);
     #[cfg(unix)]
     {
         use std::os::unix::fs::OpenOptionsExt as _;

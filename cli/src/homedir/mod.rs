@@ -12,6 +12,7 @@
 
 pub(crate) mod lock;
 pub(crate) mod store;
+pub(crate) mod trusted;
 
 use std::path::{Path, PathBuf};
 

@@ -9,6 +9,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+use super::trusted::{self, Stamp, Unread};
 use crate::base::exit::ExitError;
 
 /// Creates a directory and its parents, accessible by the owner alone.
@@ -101,13 +102,22 @@ fn flush(path: &Path) -> io::Result<()> {
 /// # Errors
 /// A sentence about a file that exists and cannot be read.
 pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>, ExitError> {
-    match fs::read(path) {
-        Ok(contents) => Ok(Some(contents)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(ExitError::usage(format!(
+    Ok(read_stamped(path)?.map(|(contents, _)| contents))
+}
+
+/// Reads the same, and the state of the file that it was read in.
+///
+/// # Errors
+/// A sentence about a file that exists and cannot be read, or is not trusted.
+pub(crate) fn read_stamped(path: &Path) -> Result<Option<(Vec<u8>, Stamp)>, ExitError> {
+    match trusted::read(path) {
+        Ok(read) => Ok(Some(read)),
+        Err(Unread::Failed(error)) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(Unread::Failed(error)) => Err(ExitError::usage(format!(
             "{}: cannot be read: {error}; make it readable for this user, or name another home with --home",
             path.display()
         ))),
+        Err(Unread::Untrusted(why)) => Err(ExitError::usage(format!("{}: {why}", path.display()))),
     }
 }
 

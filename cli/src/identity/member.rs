@@ -9,10 +9,9 @@
 
 use std::path::{Path, PathBuf};
 
-use adit_tokio::core::tls::{Identity, KeyDigest, Tls, Trust};
+use adit_tokio::core::tls::KeyDigest;
 use rcgen::KeyPair;
 
-use super::credentials::Credentials;
 use super::mesh::certificate;
 use crate::base::exit::{Exit, ExitError};
 use crate::homedir::{Home, store};
@@ -50,12 +49,9 @@ impl Membership {
         self.directory.join("identity.pem")
     }
 
-    fn ca_path(&self) -> PathBuf {
+    /// Returns the path of the CA's certificate.
+    pub(crate) fn ca_path(&self) -> PathBuf {
         self.directory.join("ca.pem")
-    }
-
-    pub(crate) fn watched(&self) -> Vec<PathBuf> {
-        vec![self.identity_path(), self.ca_path()]
     }
 
     /// Describes its certificate.
@@ -64,24 +60,6 @@ impl Membership {
     /// A sentence about the file.
     pub(crate) fn describe(&self) -> Result<certificate::CertificateDescription, ExitError> {
         certificate::describe_file(&self.identity_path())
-    }
-
-    /// Returns the credentials of this machine in that mesh.
-    ///
-    /// # Errors
-    /// A sentence about a file.
-    pub(crate) fn credentials(&self) -> Result<Credentials, ExitError> {
-        let wrong = |path: PathBuf, error: &dyn std::fmt::Display| {
-            ExitError::usage(format!("{}: {error}; ask for a new invite", path.display()))
-        };
-        let own = certificate::read_pem(&self.identity_path())?;
-        let ca = certificate::read_pem(&self.ca_path())?;
-        let identity = Identity::from_pem(own.as_bytes(), own.as_bytes())
-            .map_err(|error| wrong(self.identity_path(), &error))?;
-        let trust =
-            Trust::from_pem(ca.as_bytes()).map_err(|error| wrong(self.ca_path(), &error))?;
-        Credentials::of(Tls::new(identity, trust), ca.as_bytes())
-            .map_err(|error| wrong(self.ca_path(), &error))
     }
 
     /// Returns the key for a certificate request: the present one, or one that is kept until its

@@ -9,6 +9,10 @@ use adit_tokio::core::path::PathReason;
 use adit_tokio::core::transmit::NextHop;
 
 use crate::base::exit::next_step;
+use crate::base::tally::Tally;
+
+/// Handshakes that were rejected, by address and cause.
+static REJECTED: Tally = Tally::new(3);
 
 /// Logs the events of the peers that connect to a node, until it has shut down. Their transitions
 /// to connected are left out: the role that serves them logs these, and their end.
@@ -16,7 +20,9 @@ pub(crate) async fn log(handle: Handle) {
     let mut events = handle.events();
     while let Some(event) = events.next().await {
         if let Event::Rejected { remote, failure } = &event {
-            tracing::info!("a handshake from {remote} was rejected: {failure}");
+            if let Some(more) = REJECTED.due(&remote.ip().to_string(), failure.code().as_str()) {
+                tracing::info!("a handshake from {remote} was rejected: {failure}{more}");
+            }
         } else if let Some(line) = line(&event) {
             tracing::debug!("{line}");
         }

@@ -9,13 +9,14 @@ use std::time::Duration;
 use adit_tokio::core::config::Config;
 use adit_tokio::core::drive::Handle;
 use adit_tokio::core::path;
-use serde_json::Map;
+use adit_tokio::core::tls::Tls;
+use serde_json::{Map, Value};
 use tokio::sync::Mutex;
 
 use super::serving::serve;
 use super::shutdown::shut_down;
 use crate::address::{HostPort, RelayAddress};
-use crate::base::exit::ExitError;
+use crate::base::exit::{Exit, ExitError};
 use crate::base::patience::until_possible;
 use crate::base::signals;
 use crate::base::system::unix_now;
@@ -29,7 +30,7 @@ use crate::homedir::lock::Lock;
 use crate::identity::credentials::Credentials;
 use crate::identity::mesh::offer::ConnectorOffer;
 use crate::identity::mesh::roster::Roster;
-use crate::identity::source::{CredentialSource, CredentialWatcher};
+use crate::identity::source::{CredentialSource, CredentialWatcher, Look};
 use crate::net::node::{self, NodeHandle, RunningNode};
 use crate::net::registration::RelayRegistration;
 use crate::net::relays::AttachedRelays;
@@ -39,6 +40,9 @@ use crate::observe::process::Process;
 /// Interval at which a connector checks whether its own certificate is due: it may have been
 /// replaced, or the clock been set.
 const RENEWAL_POLL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long a client that asks for a reload waits for the disk.
+const DISK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Pause after a failed renewal.
 const RENEWAL_RETRY_DELAY: Duration = Duration::from_secs(60);
@@ -79,15 +83,16 @@ pub(crate) async fn start(
     plan: ConnectorPlan,
     home: Result<&Home, &ExitError>,
 ) -> Result<RunningConnector, ExitError> {
-    let (claim, roster) = match &plan.source {
+    let claim = match &plan.source {
         CredentialSource::Mesh(mesh) => {
             let claim = mesh.claim()?;
             until_possible(|| mesh.keep_current()).await?;
-            (Some(claim), Some(Arc::new(Roster::new(mesh.clone())?)))
+            Some(claim)
         }
-        CredentialSource::Files(_) | CredentialSource::Member(_) => (None, None),
+        CredentialSource::Files(_) | CredentialSource::Member(_) => None,
     };
     let (watcher, Credentials { tls, relay_identity }) = CredentialWatcher::start(plan.source)?;
+    let roster = watcher.roster();
     let registration = match plan.relays.is_empty() {
         true => None,
         false => Some(RelayRegistration::new(&relay_identity, &plan.services)?),
@@ -133,7 +138,7 @@ pub(crate) async fn start(
     let asked = identity.clone();
     let process = process.on_reload(move || {
         let asked = asked.clone();
-        async move { Ok(Map::from_iter([("closed".to_owned(), asked.refresh().await.into())])) }
+        async move { asked.refresh_in_time().await.map(Refreshed::into_answer) }
     });
     let ended = Box::pin(signals::asked_to_end()?);
     let control = control::open(home, process).await;
@@ -197,43 +202,96 @@ impl CredentialRefresher {
         }
     }
 
-    /// Reads the files now and uses their contents. Returns how many connections this closed.
-    pub(crate) async fn refresh(&self) -> usize {
-        let credentials = self.watcher.lock().await.poll();
+    /// Reads the files now and uses their contents.
+    pub(crate) async fn refresh(&self) -> Refreshed {
+        let mut watcher = self.watcher.lock().await;
+        let Look { credentials, mut failure, mut list } = watcher.look().await;
+        let mut closed = 0;
+        if let Some(Credentials { tls, relay_identity }) = credentials {
+            if let Some(relays) = &self.relays {
+                relays.set_identity(relay_identity);
+            }
+            match self.replace(tls) {
+                Ok(ended) => closed = ended,
+                Err(stop) => {
+                    watcher.forget();
+                    tracing::warn!("{stop}");
+                    (failure, list) = (Some(stop), None);
+                }
+            }
+        }
         if let Some(roster) = &self.roster {
-            roster.refresh();
+            roster.on_applied();
         }
         // An invite that has expired leaves no file changed.
         self.register();
-        let Some(Credentials { tls, relay_identity }) = credentials else { return 0 };
-        if let Some(relays) = &self.relays {
-            relays.set_identity(relay_identity);
-        }
+        Refreshed { closed, list, failure }
+    }
+
+    /// Does the same for a client that waits.
+    ///
+    /// # Errors
+    /// That the disk does not answer.
+    async fn refresh_in_time(&self) -> Result<Refreshed, ExitError> {
+        tokio::time::timeout(DISK_TIMEOUT, self.refresh()).await.map_err(|_| {
+            let sentence =
+                format!("its files were not read within {DISK_TIMEOUT:?}; check the disk");
+            ExitError::new(Exit::Degraded, sentence)
+        })
+    }
+
+    /// Replaces identity and trust. Returns how many connections this closed.
+    fn replace(&self, tls: Tls) -> Result<usize, ExitError> {
         let before = self.handle.snapshot().peers.len();
-        match self.handle.set_tls(tls) {
-            Ok(()) => {
-                let ended = before.saturating_sub(self.handle.snapshot().peers.len());
-                match ended {
-                    0 => tracing::debug!("the certificate and the list of devices were replaced"),
-                    _ => tracing::info!(
-                        "closed {}: the device may no longer connect",
-                        units::count(ended, "connection")
-                    ),
-                }
-                ended
-            }
-            Err(error) => {
-                tracing::warn!("the new certificate cannot be used: {error}");
-                0
-            }
+        self.handle.set_tls(tls).map_err(|error| {
+            let sentence = format!("the new certificate cannot be used: {error}; replace it");
+            ExitError::new(Exit::Degraded, sentence)
+        })?;
+        let ended = before.saturating_sub(self.handle.snapshot().peers.len());
+        match ended {
+            0 => tracing::debug!("the certificate and the list of devices were replaced"),
+            _ => tracing::info!(
+                "closed {}: the device may no longer connect",
+                units::count(ended, "connection")
+            ),
         }
+        Ok(ended)
+    }
+}
+
+/// What a look at the files did.
+#[derive(Debug)]
+pub(crate) struct Refreshed {
+    /// Connections that were closed.
+    closed: usize,
+    /// The number of the revocation list of the mesh, if the present one is in force.
+    list: Option<u64>,
+    /// Why the present state of a file is not in use, if there is one.
+    failure: Option<ExitError>,
+}
+
+impl Refreshed {
+    /// Returns an error if the present state of a file is not in use.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(crate) fn complete(self) -> Result<(), ExitError> {
+        self.failure.map_or(Ok(()), Err)
+    }
+
+    fn into_answer(self) -> Map<String, Value> {
+        let closed = ("closed".to_owned(), self.closed.into());
+        let list = self.list.map(|list| ("revocation_list".to_owned(), list.into()));
+        let failure = self.failure.map(|stop| ("failure".to_owned(), stop.to_string().into()));
+        std::iter::once(closed).chain(list).chain(failure).collect()
     }
 }
 
 async fn poll_credentials(identity: Arc<CredentialRefresher>) {
     loop {
         tokio::time::sleep(crate::identity::source::POLL_INTERVAL).await;
-        identity.refresh().await;
+        // What cannot be used is logged by the look, and read again at the next.
+        drop(identity.refresh().await);
     }
 }
 

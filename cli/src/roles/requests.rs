@@ -11,12 +11,16 @@ use adit_tokio::core::error::{Code, Failure};
 use bytes::Bytes;
 use serde::Deserialize;
 
+use crate::base::tally::Tally;
 use crate::enrol::{self, EnrolmentRequest, EnrolmentResponse};
 use crate::forward::egress::access::ConnectedDevice;
 use crate::identity::mesh::roster::Roster;
 
 /// Longest body that is read: a certificate request fits in it, and no other body is as long.
 const LONGEST: usize = 64 * 1024;
+
+/// Refused requests, by device and cause.
+static REFUSED: Tally = Tally::new(3);
 
 /// The keys of every operation. Further keys are the operation's own, or are ignored.
 #[derive(Deserialize)]
@@ -44,7 +48,9 @@ pub(crate) async fn serve(peer: &Peer, device: &ConnectedDevice, roster: Option<
         let _ = match answered {
             Ok(body) => request.respond(body),
             Err(failure) => {
-                tracing::info!("refused a request of {device}: {failure}");
+                if let Some(more) = REFUSED.due(&device.to_string(), failure.code().as_str()) {
+                    tracing::info!("refused a request of {device}: {failure}{more}");
+                }
                 request.fail(&failure)
             }
         };
@@ -109,8 +115,9 @@ async fn issue(
     let credential = device.credential().ok_or_else(gone)?.clone();
     let work = tokio::task::spawn_blocking(move || {
         let answered = enrol::connector::answer(roster.mesh(), &credential, ask);
-        // The device may reconnect immediately, and must find what it was granted.
-        roster.refresh();
+        // The device may reconnect immediately, and must find what it was granted. If it cannot be
+        // read now, the next look does.
+        let _ = roster.look();
         answered
     });
     work.await.unwrap_or_else(|error| Err(Failure::new(Code::Unknown, error.to_string())))

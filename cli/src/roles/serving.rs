@@ -2,14 +2,23 @@
 //! neither the services nor the answers.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use adit_tokio::core::drive::{Handle, Peer};
 use adit_tokio::core::error::Code;
 
 use super::requests;
+use crate::base::tally::Tally;
 use crate::forward::egress::access::ConnectedDevice;
 use crate::forward::egress::{Services, serve_each, serve_streams};
 use crate::identity::mesh::roster::Roster;
+
+/// Time for the check of certificates to close the connection of a revoked device first: that close
+/// has the reason.
+const REASON_DELAY: Duration = Duration::from_millis(250);
+
+/// Connections of devices, by title and event.
+static SEEN: Tally = Tally::new(10);
 
 /// Serves every peer until the node has shut down. Dropping it ends every connection.
 pub(crate) async fn serve(handle: Handle, services: Arc<Services>, roster: Option<Arc<Roster>>) {
@@ -21,14 +30,32 @@ async fn serve_peer(peer: Peer, services: Arc<Services>, roster: Option<Arc<Rost
     let device = ConnectedDevice::of(&peer);
     let title = roster.as_ref().and_then(|roster| roster.title(device.names()));
     let title = title.unwrap_or_else(|| device.to_string());
-    tracing::info!("{title} connected{}", origin(&peer));
-    tokio::join!(serve_streams(&peer, services), requests::serve(&peer, &device, roster));
-    let failure = peer.closed().await;
-    if matches!(failure.code(), Code::Closed | Code::ShuttingDown) {
-        tracing::info!("{title} disconnected");
-    } else {
-        tracing::info!("{title} disconnected: {failure}");
+    if let Some(more) = SEEN.due(&title, "connected") {
+        tracing::info!("{title} connected{}{more}", origin(&peer));
     }
+    let revoked = roster.clone();
+    let served = async {
+        tokio::join!(serve_streams(&peer, services), requests::serve(&peer, &device, roster))
+    };
+    tokio::select! {
+        _ = served => {}
+        () = close_if_revoked(&peer, revoked, &device) => {}
+    }
+    let failure = peer.closed().await;
+    let is_usual = matches!(failure.code(), Code::Closed | Code::ShuttingDown);
+    match SEEN.due(&title, failure.code().as_str()) {
+        None => {}
+        Some(more) if is_usual => tracing::info!("{title} disconnected{more}"),
+        Some(more) => tracing::info!("{title} disconnected: {failure}{more}"),
+    }
+}
+
+/// Closes the connection of a device that is revoked, where its certificate is accepted still.
+async fn close_if_revoked(peer: &Peer, roster: Option<Arc<Roster>>, device: &ConnectedDevice) {
+    let Some(roster) = roster else { return std::future::pending().await };
+    roster.revocation_of(device.names()).await;
+    tokio::time::sleep(REASON_DELAY).await;
+    peer.disconnect();
 }
 
 /// Returns where a peer is, in words. The address of one behind a relay is of this program's

@@ -76,6 +76,17 @@ impl Authority {
 
     /// Writes the revocation list: the certificates with these names.
     pub(crate) fn revoke(&self, directory: &Directory, file: &str, names: &[&str]) -> PathBuf {
+        self.revoke_as(directory, file, names, 1)
+    }
+
+    /// Writes the same with this number.
+    pub(crate) fn revoke_as(
+        &self,
+        directory: &Directory,
+        file: &str,
+        names: &[&str],
+        number: u64,
+    ) -> PathBuf {
         let now = rcgen::date_time_ymd(2020, 1, 1);
         let revoked = names.iter().map(|name| RevokedCertParams {
             serial_number: SerialNumber::from_slice(name.as_bytes()),
@@ -86,7 +97,7 @@ impl Authority {
         let list = CertificateRevocationListParams {
             this_update: now,
             next_update: rcgen::date_time_ymd(2040, 1, 1),
-            crl_number: SerialNumber::from(1),
+            crl_number: SerialNumber::from(number),
             issuing_distribution_point: None,
             revoked_certs: revoked.collect(),
             key_identifier_method: KeyIdMethod::Sha256,

@@ -21,8 +21,12 @@ use self::lookup::Lookups;
 use super::copy;
 use super::socket::StreamSocket;
 use crate::address::Backend;
+use crate::base::tally::Tally;
 use crate::config::{ForwardLimits, ServiceConfig};
 use crate::identity::mesh::roster::Roster;
+
+/// Refused connections, by device and cause.
+static REFUSED: Tally = Tally::new(1);
 
 /// The services of a connector, and its limits.
 #[derive(Debug)]
@@ -60,6 +64,11 @@ impl Services {
         device: &ConnectedDevice,
     ) -> Result<AuthorisedService<'_>, Failure> {
         device.as_member(&format!("\"{service}\""))?;
+        if let (Some(roster), Some(id)) = (&self.roster, device.id())
+            && !roster.is_active(id)
+        {
+            return Err(Failure::new(Code::Forbidden, "this device was revoked"));
+        }
         if let Some(builtin) = Builtin::named(service) {
             return Ok(AuthorisedService::Builtin(builtin));
         }
@@ -71,6 +80,7 @@ impl Services {
                 // A name that an invite gave after the certificate is in force without a new one.
                 let given = roster.as_ref().zip(device.id()).and_then(|(it, id)| it.name(id));
                 device.names().iter().chain(&given).any(|name| allow.contains(name))
+                    && (roster.is_none() || device.id().is_some())
             }
             (None, Some(roster)) => device.id().is_some_and(|id| roster.grants(id, service)),
             (None, None) => true,
@@ -135,11 +145,11 @@ async fn serve_stream(
 ) {
     let found = match services.authorise(incoming.service().as_str(), &device) {
         Ok(found) => found,
-        Err(failure) => return refuse(incoming, &failure),
+        Err(failure) => return refuse(incoming, &failure, &device),
     };
     let Ok(_slot) = services.slots.clone().try_acquire_owned() else {
         let failure = Failure::new(Code::Overloaded, "the connector is at its connection limit");
-        return refuse(incoming, &failure);
+        return refuse(incoming, &failure, &device);
     };
     let half_open = services.half_open;
     match found {
@@ -166,7 +176,7 @@ async fn carry<S: StreamSocket>(
 ) {
     let socket = match connected {
         Ok(socket) => socket,
-        Err(failure) => return refuse(incoming, &failure),
+        Err(failure) => return refuse(incoming, &failure, device),
     };
     let service = incoming.service().clone();
     let (send, recv) = incoming.accept().split();
@@ -174,8 +184,12 @@ async fn carry<S: StreamSocket>(
     tracing::debug!(%service, %device, ?totals, ?result, "a connection ended");
 }
 
-fn refuse(incoming: IncomingStream, failure: &Failure) {
-    tracing::info!("refused a connection to \"{}\": {failure}", incoming.service());
+fn refuse(incoming: IncomingStream, failure: &Failure, device: &ConnectedDevice) {
+    let service = incoming.service();
+    let cause = format!("{service} {}", failure.code().as_str());
+    if let Some(more) = REFUSED.due(&device.to_string(), &cause) {
+        tracing::info!("refused a connection to \"{service}\": {failure}{more}");
+    }
     incoming.refuse(failure);
 }
 

@@ -16,6 +16,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::base::exit::ExitError;
+use crate::base::tally::Tally;
 use crate::config::ForwardLimits;
 use crate::forward::copy::{self, Broken};
 use crate::forward::{CONNECT_TIMEOUT, prepare, refuse};
@@ -30,6 +31,9 @@ const BACKLOG: u32 = 4_096;
 
 /// Pause before a stream is requested again on a tunnel that just broke.
 const RETRY_DELAY: Duration = Duration::from_millis(20);
+
+/// Connections that were refused or not accepted, by service and cause.
+static REFUSED: Tally = Tally::new(1);
 
 /// What all forwards of an agent share.
 #[derive(Debug, Clone)]
@@ -115,7 +119,11 @@ pub(crate) async fn serve(
 /// resource, which the next call would lack as well.
 async fn on_accept_error(error: &io::Error) {
     if error.kind() != io::ErrorKind::ConnectionAborted {
-        tracing::warn!("cannot accept a connection: {error}; check the limit on open files");
+        if let Some(more) = REFUSED.due("", "accept") {
+            tracing::warn!(
+                "cannot accept a connection: {error}; check the limit on open files{more}"
+            );
+        }
         tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
     }
 }
@@ -131,7 +139,11 @@ async fn forward(tcp: TcpStream, service: ServiceName, mut tunnel: Tunnel, half_
     match result {
         Ok(()) => tracing::debug!(%service, ?totals, "a connection ended"),
         Err(Broken::Tunnel(StreamError::Refused(failure))) => {
-            tracing::info!("the connector refused a connection to \"{service}\": {failure}");
+            if let Some(more) = REFUSED.due(service.as_str(), failure.code().as_str()) {
+                tracing::info!(
+                    "the connector refused a connection to \"{service}\": {failure}{more}"
+                );
+            }
         }
         Err(error) => tracing::debug!(%service, ?totals, %error, "a connection broke"),
     }

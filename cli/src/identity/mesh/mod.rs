@@ -19,10 +19,10 @@ pub(crate) mod offer;
 pub(crate) mod registry;
 pub(crate) mod roster;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use adit_tokio::core::tls::{Identity, KeyDigest, Tls, Trust};
+use adit_tokio::core::tls::KeyDigest;
 
 use self::certificate::{CertificateAuthority, CertificateRequest, SignedCertificate, Subject};
 use self::offer::ConnectorOffer;
@@ -34,6 +34,7 @@ use crate::base::exit::{Exit, ExitError, Obstacle};
 use crate::base::system::{random, unix_now};
 use crate::base::units;
 use crate::homedir::lock::Lock;
+use crate::homedir::trusted::Stamp;
 use crate::homedir::{Home, store};
 
 /// 2026-01-01: a clock before this time was never set, as that of a machine without a battery. A
@@ -144,11 +145,6 @@ impl Mesh {
         self.directory.join(name)
     }
 
-    /// Returns the files that a running connector watches.
-    pub(crate) fn watched(&self) -> Vec<PathBuf> {
-        vec![self.path("registry.json"), self.path("identity.pem")]
-    }
-
     /// Takes this identity for a connector, for the life of the process.
     ///
     /// # Errors
@@ -163,25 +159,42 @@ impl Mesh {
         })
     }
 
+    /// Returns the process of the connector that runs with this identity, if one does.
+    pub(crate) fn holder(&self) -> Option<String> {
+        Lock::holder(&self.path("running"))
+    }
+
     /// Returns the state of the mesh.
     ///
     /// # Errors
     /// A sentence about the file.
     pub(crate) fn registry(&self) -> Result<MeshRegistry, ExitError> {
-        let path = self.path("registry.json");
-        let damaged = |why: &dyn std::fmt::Display| {
-            ExitError::usage(format!(
-                "{}: this is not what adit wrote: {why}; restore it from a backup",
-                path.display()
-            ))
-        };
-        let contents = store::read(&path)?.ok_or_else(|| damaged(&"it is gone"))?;
+        self.parse_registry(&self.read_registry()?.0)
+    }
+
+    /// Returns the file of the state.
+    pub(crate) fn registry_path(&self) -> PathBuf {
+        self.path("registry.json")
+    }
+
+    fn read_registry(&self) -> Result<(Vec<u8>, Stamp), ExitError> {
+        store::read_stamped(&self.registry_path())?.ok_or_else(|| self.damaged(&"it is gone"))
+    }
+
+    fn parse_registry(&self, contents: &[u8]) -> Result<MeshRegistry, ExitError> {
         let registry: MeshRegistry =
-            serde_json::from_slice(&contents).map_err(|error| damaged(&error))?;
+            serde_json::from_slice(contents).map_err(|error| self.damaged(&error))?;
         if registry.schema != SCHEMA {
-            return Err(damaged(&format_args!("its shape is \"{}\"", registry.schema)));
+            return Err(self.damaged(&format_args!("its shape is \"{}\"", registry.schema)));
         }
         Ok(registry)
+    }
+
+    fn damaged(&self, why: &dyn std::fmt::Display) -> ExitError {
+        ExitError::usage(format!(
+            "{}: this is not what adit wrote: {why}; restore it from a backup",
+            self.registry_path().display()
+        ))
     }
 
     fn write(&self, registry: &MeshRegistry) -> Result<(), ExitError> {
@@ -226,24 +239,9 @@ impl Mesh {
         certificate::key_of_pem(&self.ca_pem()?)
     }
 
-    /// Returns the identity of this machine as a connector, and its trust anchors and guests as of
-    /// now.
-    ///
-    /// # Errors
-    /// A sentence about a file.
-    pub(crate) fn tls(&self) -> Result<Tls, ExitError> {
-        let registry = self.registry()?;
-        let path = self.path("identity.pem");
-        let wrong = |what: &Path, error: &dyn std::fmt::Display| {
-            ExitError::usage(format!("{}: {error}; restore it from a backup", what.display()))
-        };
-        let own = certificate::read_pem(&path)?;
-        let identity = Identity::from_pem(own.as_bytes(), own.as_bytes())
-            .map_err(|error| wrong(&path, &error))?;
-        let trust = Trust::from_pem(self.ca_pem()?.as_bytes())
-            .and_then(|trust| trust.with_revoked_pem(registry.revoked_pem.as_bytes()))
-            .map_err(|error| wrong(&self.directory, &error))?;
-        Ok(Tls::new(identity, trust.with_guests(registry.guests(unix_now()))))
+    /// Returns the file of the CA's certificate.
+    pub(crate) fn ca_path(&self) -> PathBuf {
+        self.path("ca.pem")
     }
 
     /// Returns the offer of the connector that runs with this identity, or ran last.

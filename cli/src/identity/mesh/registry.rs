@@ -316,8 +316,9 @@ impl MeshRegistry {
     }
 
     /// Returns true if a device may use a service.
+    #[cfg(test)]
     pub(crate) fn grants(&self, id: &str, service: &str) -> bool {
-        self.device(id).is_some_and(|d| d.revoked.is_none() && d.services.contains(service))
+        self.device(id).is_some_and(|device| device.may_use(service))
     }
 
     fn forget(&mut self, now: u64) {
@@ -331,6 +332,11 @@ impl RegisteredDevice {
         if self.revoked.is_none() {
             self.serials.retain(|_, end| *end >= now);
         }
+    }
+
+    /// Returns true if it may use a service.
+    pub(crate) fn may_use(&self, service: &str) -> bool {
+        self.revoked.is_none() && self.services.contains(service)
     }
 
     /// Returns its title in a sentence.

@@ -21,11 +21,15 @@ use self::order::{SrvRecord, by_weight};
 use self::system::SystemResolver;
 use crate::address::{HostAddress, PORT};
 use crate::base::system::random;
+use crate::base::tally::Tally;
 use crate::homedir::Home;
 
 /// How long one lookup may take. Resolvers ask again after 5 s if an answer was lost; a connection
 /// attempt is better served by the last known good addresses.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(6);
+
+/// Lines about names that do not resolve, by name.
+static UNRESOLVED: Tally = Tally::new(1);
 
 /// Maximum number of hosts of one SRV answer that are looked up.
 const MAX_HOSTS: usize = 8;
@@ -79,7 +83,11 @@ impl NameResolver {
         for place in places {
             match self.resolve_one(place).await {
                 Ok(addresses) => found.extend(addresses),
-                Err(error) => tracing::warn!("{place} does not resolve: {error}; retrying"),
+                Err(error) => {
+                    if let Some(more) = UNRESOLVED.due(&place.to_string(), "retrying") {
+                        tracing::warn!("{place} does not resolve: {error}; retrying{more}");
+                    }
+                }
             }
         }
         let mut seen = std::collections::BTreeSet::new();
@@ -168,7 +176,9 @@ fn recall(
     if known.is_empty() {
         return Err(error);
     }
-    tracing::warn!("{place} does not resolve: {error}; using its last addresses");
+    if let Some(more) = UNRESOLVED.due(&place.to_string(), "cached") {
+        tracing::warn!("{place} does not resolve: {error}; using its last addresses{more}");
+    }
     Ok(known)
 }
 
