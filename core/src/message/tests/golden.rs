@@ -13,10 +13,11 @@ use crate::message::cloud::{
     Preferences, PrewarmSignal, Speaker, StreamChunk, StreamEnd, Usage, Verbosity,
 };
 use crate::message::{
-    Candidate, CandidateKind, Candidates, CloudMessage, Connect, ControlMessage, DiscoveryKey,
-    ErrorMessage, Goaway, Hangup, Heartbeat, HeartbeatAck, Incoming, Mapping, Matched, Message,
-    MessageKind, Open, Opened, Priority, Register, Registered, RelayMessage, Request, Response,
-    ResponseChunk, ServerStatus, StreamMessage, Unmatched, Unregistered, Welcome, Withdraw,
+    Candidate, CandidateKind, Candidates, CloudMessage, Connect, ControlMessage, Credit,
+    DiscoveryKey, ErrorMessage, Goaway, Hangup, Heartbeat, HeartbeatAck, Incoming, Mapping,
+    Matched, Message, MessageKind, Open, Opened, Priority, Register, Registered, RelayMessage,
+    Request, Response, ResponseChunk, ServerStatus, StreamMessage, Unmatched, Unregistered,
+    Welcome, Withdraw,
 };
 use crate::tls::KeyDigest;
 
@@ -242,6 +243,10 @@ fn tunnel() -> Vec<Message> {
             code: "shutting_down".into(),
             message: "back soon".into(),
             retry_after_ms: Some(3000),
+        })),
+        Message::Control(ControlMessage::Credit(Credit {
+            budget: 64 << 20,
+            read: vec![(4, 1 << 20), (8, 4_096)],
         })),
     ]
 }

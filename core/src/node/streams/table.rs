@@ -72,6 +72,9 @@ pub(super) struct StreamState {
     pub(super) finish_after: bool,
     /// Bytes of the peer's budget that the body of this request uses.
     pub(super) charged: usize,
+    /// Bytes that were read, and how many of them were last to be reported to the peer.
+    pub(super) taken: u64,
+    pub(super) reported: u64,
     allowance: f64,
     allowance_at: Instant,
 }
@@ -84,6 +87,8 @@ impl StreamState {
             ahead,
             finish_after: false,
             charged: 0,
+            taken: 0,
+            reported: 0,
             allowance: INTERACTIVE_BURST,
             allowance_at: now,
         }
