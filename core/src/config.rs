@@ -74,9 +74,9 @@ pub struct Transport {
     /// Unread bytes one stream may hold: 1.25 MB, 25 MB/s over 50 ms. Above about 2.4 MB a lossy
     /// path can exceed the transport's reassembly limit of 1,024 gaps.
     pub stream_window: u32,
-    /// Unread bytes all streams of one connection may hold: 64 MiB. It is the limit of the data
-    /// that a peer can make this node store in streams, and 50 stalled streams do not stop the
-    /// others.
+    /// Unread bytes all streams of one connection may hold: 64 MiB, and 8 KiB of each stream in
+    /// addition, so that streams which nobody reads never stop the others. It is the limit of the
+    /// data that a peer can make this node store in streams.
     pub connection_window: u32,
     /// Bytes written and not yet acknowledged, for bulk: 8 MiB, 64 MB/s over 125 ms.
     pub send_window: u32,
@@ -108,6 +108,17 @@ setters!(Transport {
     datagram_send_buffer: u32,
     max_udp_payload: u16,
 });
+
+/// Bytes of a stream that a sender may always leave unread, outside the budget of the connection.
+pub(crate) const STREAM_RESERVE: u32 = 8 << 10;
+
+impl Transport {
+    /// Returns the window that the transport advertises for a whole connection: its budget, and a
+    /// little of every stream.
+    pub(crate) const fn receive_window(&self) -> u32 {
+        self.connection_window.saturating_add(self.max_streams.saturating_mul(STREAM_RESERVE))
+    }
+}
 
 impl Default for Transport {
     fn default() -> Self {

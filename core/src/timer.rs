@@ -30,6 +30,8 @@ pub enum Reason {
     Request,
     /// The header of a stream that a peer opened is due.
     Header,
+    /// What was read of streams is to be reported to their sender.
+    Credit,
     /// Output is waiting to be fetched.
     Output,
     /// Work was left for the next turn, so that other work comes between.
@@ -62,6 +64,7 @@ impl Reason {
             Self::Stable => "stable",
             Self::Request => "request",
             Self::Header => "header",
+            Self::Credit => "credit",
             Self::Output => "output",
             Self::Backlog => "backlog",
             Self::Drain => "drain",

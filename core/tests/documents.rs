@@ -72,7 +72,7 @@ fn the_protocol_and_the_operations_state_the_sizes_that_are_the_defaults() {
     let protocol = rows("docs/protocol.md", "Transport").join("\n");
     let operations = rows("docs/operations.md", "Memory").join("\n");
     for (table, text) in [
-        (&protocol, format!("| {} MiB |", transport.connection_window >> 20)),
+        (&protocol, format!("| {} MiB, and 8 KiB for each", transport.connection_window >> 20)),
         (&protocol, format!("| {} bytes |", grouped(transport.stream_window))),
         (&protocol, format!("half of them are open, up to {} |", grouped(transport.max_streams))),
         (&protocol, format!("| {};", grouped(transport.max_udp_payload))),

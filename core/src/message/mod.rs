@@ -30,6 +30,7 @@
 mod candidates;
 pub mod cloud;
 mod control;
+mod credit;
 mod json;
 mod relay;
 mod request;
@@ -49,6 +50,7 @@ pub use candidates::{Candidate, CandidateKind, Candidates, MAX_CANDIDATES, Mappi
 pub use control::{
     ErrorMessage, Goaway, Heartbeat, HeartbeatAck, MAX_CODE, MAX_ID, MAX_SENTENCE, ServerStatus,
 };
+pub use credit::{Credit, MAX_CREDITS};
 pub use json::{MAX_OBJECT, MAX_OBJECT_DEPTH, Object};
 pub use relay::{
     Connect, DiscoveryKey, Hangup, Incoming, MAX_DISCOVERY, MAX_EXCLUDED, MAX_GUESTS, MAX_REVOKED,
@@ -151,7 +153,8 @@ macro_rules! messages {
 }
 
 messages! {
-    /// On the control stream between any two nodes: heartbeats, and where a node can be reached.
+    /// On the control stream between any two nodes: heartbeats, flow control, and where a node can be
+    /// reached.
     Control(ControlMessage) {
         /// The sender is alive; sent every heartbeat interval.
         Heartbeat(Heartbeat) = 0x01;
@@ -159,6 +162,8 @@ messages! {
         HeartbeatAck(HeartbeatAck) = 0x02;
         /// The sender is shutting down: no new streams.
         Goaway(Goaway) = 0x15;
+        /// How much of each stream has been read.
+        Credit(Credit) = 0x17;
         /// The sender will soon need help: a model should be warmed up.
         PrewarmSignal(PrewarmSignal) = 0x08;
         /// The addresses at which the sender may be reached directly.

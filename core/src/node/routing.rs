@@ -15,6 +15,7 @@ use super::peers::{CONTEXT_APPLICATION, CONTEXT_CONTROL};
 use super::relay_client;
 use super::relay_server::RelayServer;
 use super::shutdown::Shutdown;
+use super::streams;
 use crate::error::{Code, Failure};
 use crate::event::Event;
 use crate::id::{Channel, PeerId};
@@ -70,6 +71,12 @@ impl Node {
         }
         while let Some(peer) = self.streams.pop_due(now) {
             self.streams.on_due(peer, &mut self.io);
+        }
+        while let Some(peer) = self.streams.pop_report_due(now) {
+            let is_clear = self.peers.flush_control(peer, &mut self.io);
+            if let Some(report) = self.streams.report(peer, is_clear, &self.io) {
+                self.io.send(peer, report);
+            }
         }
         self.requests.on_due(now, &mut self.streams, &mut self.io);
         self.overlay.advance(&mut self.io);
@@ -206,11 +213,7 @@ impl Node {
             ConnectionEvent::Writable(index) if self.peers.is_control(peer, index) => {
                 self.peers.flush_control(peer, io);
             }
-            ConnectionEvent::Writable(index) => {
-                if let Some(request) = self.streams.on_writable(peer, index, io) {
-                    self.requests.write(request, &mut self.streams, io);
-                }
-            }
+            ConnectionEvent::Writable(index) => self.on_writable(peer, index),
             ConnectionEvent::Finished(index) => self.streams.on_finished(peer, index, io),
             ConnectionEvent::Stopped(index, code) => {
                 if let Some(request) = self.streams.on_stopped(peer, index, code, io) {
@@ -218,6 +221,12 @@ impl Node {
                 }
             }
             ConnectionEvent::Datagrams => self.on_datagrams(peer),
+        }
+    }
+
+    fn on_writable(&mut self, peer: PeerId, index: u64) {
+        if let Some(request) = self.streams.on_writable(peer, index, &mut self.io) {
+            self.requests.write(request, &mut self.streams, &mut self.io);
         }
     }
 
@@ -231,7 +240,11 @@ impl Node {
     fn on_up(&mut self, peer: PeerId) {
         let Some(connection) = self.peers.link(peer) else { return };
         let client = self.relay_server.as_mut().filter(|_| !self.peers.is_dialled(peer));
+        let has_streams = client.is_none() && !self.peers.is_relay(peer);
         self.streams.on_up(peer, connection, client.is_none());
+        if has_streams {
+            self.io.send(peer, streams::greeting(&self.io));
+        }
         let remote = self.io.quic.get(connection).map(quic::Connection::remote);
         if let (Some(relay), Some(credential), Some(remote)) =
             (client, self.peers.credential(peer), remote)
@@ -349,6 +362,11 @@ impl Node {
                 self.peers.on_heartbeat_ack(peer, ack.sequence, io);
             }
             ControlMessage::Goaway(goaway) => self.peers.on_goaway(peer, &goaway, io),
+            ControlMessage::Credit(credit) => {
+                for index in self.streams.on_credit(peer, &credit, io) {
+                    self.on_writable(peer, index);
+                }
+            }
             ControlMessage::PrewarmSignal(_) => {}
             ControlMessage::Candidates(candidates) => {
                 if let Some(connection) = self.peers.link(peer) {

@@ -125,6 +125,11 @@ impl Connection {
         self.inner.rtt()
     }
 
+    /// Returns the bytes that the congestion controller allows in flight.
+    pub(crate) fn congestion_window(&self) -> u64 {
+        self.inner.congestion_state().window()
+    }
+
     /// Returns the verified certificate chain of the peer in DER, leaf first.
     pub(crate) fn peer_chain(&self) -> Option<Vec<rustls_pki_types::CertificateDer<'static>>> {
         self.inner.crypto_session().peer_identity()?.downcast().ok().map(|chain| *chain)

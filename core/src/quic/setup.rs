@@ -139,8 +139,9 @@ pub(super) struct Setup {
 impl Setup {
     pub(super) fn new(config: &Config, wall: &WallClock, rng: &mut Rng) -> Self {
         let max_streams = config.transport.max_streams.min(UNAUTHENTICATED_STREAMS);
+        let connection_window = config.transport.receive_window();
         Self {
-            transport: Transport { max_streams, ..config.transport.clone() },
+            transport: Transport { max_streams, connection_window, ..config.transport.clone() },
             wall: wall.clone(),
             dst_cids: cid::initial_dst_cids(Rng::new(rng.seed(), "dst cid")),
             token_seed: config.tls.derive(TOKEN_LABEL),

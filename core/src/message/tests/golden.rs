@@ -13,11 +13,11 @@ use crate::message::cloud::{
     Preferences, PrewarmSignal, Speaker, StreamChunk, StreamEnd, Usage, Verbosity,
 };
 use crate::message::{
-    Candidate, CandidateKind, Candidates, CloudMessage, Connect, ControlMessage, DiscoveryKey,
-    ErrorMessage, Goaway, Hangup, Heartbeat, HeartbeatAck, Incoming, Mapping, Matched, Message,
-    MessageKind, Open, Opened, Priority, Register, Registered, RelayMessage, Request, ResetAt,
-    Response, ResponseChunk, ServerStatus, StreamMessage, Unmatched, Unregistered, Welcome,
-    Withdraw,
+    Candidate, CandidateKind, Candidates, CloudMessage, Connect, ControlMessage, Credit,
+    DiscoveryKey, ErrorMessage, Goaway, Hangup, Heartbeat, HeartbeatAck, Incoming, Mapping,
+    Matched, Message, MessageKind, Open, Opened, Priority, Register, Registered, RelayMessage,
+    Request, ResetAt, Response, ResponseChunk, ServerStatus, StreamMessage, Unmatched,
+    Unregistered, Welcome, Withdraw,
 };
 use crate::tls::KeyDigest;
 
@@ -248,6 +248,10 @@ fn tunnel() -> Vec<Message> {
             stream: 4,
             offset: 37,
             code: "cancelled".into(),
+        })),
+        Message::Control(ControlMessage::Credit(Credit {
+            budget: 64 << 20,
+            read: vec![(4, 1 << 20), (8, 4_096)],
         })),
     ]
 }

@@ -8,10 +8,10 @@ use crate::message::cloud::{
     EscalationRequest, KnowledgeChunk, MAX_LIST, MAX_QUERY_CHARS, PrewarmSignal,
 };
 use crate::message::{
-    CloudMessage, ControlMessage, EncodeError, ErrorMessage, Heartbeat, InvalidServiceName,
-    MAX_CODE, MAX_ID, MAX_OBJECT, MAX_OBJECT_DEPTH, MAX_SENTENCE, Message, MessageError, Object,
-    OutOfRange, Priority, RelayMessage, Request, Response, ResponseChunk, ServerStatus,
-    ServiceName, StreamMessage,
+    CloudMessage, ControlMessage, Credit, EncodeError, ErrorMessage, Heartbeat, InvalidServiceName,
+    MAX_CODE, MAX_CREDITS, MAX_ID, MAX_OBJECT, MAX_OBJECT_DEPTH, MAX_SENTENCE, Message,
+    MessageError, Object, OutOfRange, Priority, RelayMessage, Request, Response, ResponseChunk,
+    ServerStatus, ServiceName, StreamMessage,
 };
 
 const GOOD: &str = r#"{"device_id":"d","timestamp":1,"sequence":2}"#;
@@ -20,6 +20,22 @@ const GOOD: &str = r#"{"device_id":"d","timestamp":1,"sequence":2}"#;
 fn an_unknown_kind_is_none_whatever_its_payload() {
     for kind in [0x00, 0x09, 0x0f, 0x17, 0x1f, 0x2b, 0xff] {
         assert_eq!(decode(kind, b"\xff{"), Ok(None));
+    }
+}
+
+#[test]
+fn a_credit_has_whole_entries_and_not_too_many() {
+    let credit = |entries: usize| {
+        let read = vec![(4, 5); entries];
+        payload_of(&Message::Control(ControlMessage::Credit(Credit { budget: 1, read })))
+    };
+    let most = credit(MAX_CREDITS).unwrap();
+    assert!(decode(0x17, &most).unwrap().is_some());
+    assert_eq!(credit(MAX_CREDITS + 1), Err(OutOfRange { field: "read" }.into()));
+    let more = [&most[..], &[0; 16]].concat();
+    assert_eq!(decode(0x17, &more), Err(OutOfRange { field: "read" }.into()));
+    for length in [0, 7, 9, 23, 25] {
+        assert_eq!(decode(0x17, &most[..length]), Err(MessageError::Truncated), "{length}");
     }
 }
 
@@ -322,6 +338,7 @@ pub(super) fn at_and_past(good: &[Message], bad: &[Message], field: &'static str
             | Message::Stream(StreamMessage::Response(_))
             | Message::Stream(StreamMessage::ResponseChunk(_))
             | Message::Control(ControlMessage::Goaway(_))
+            | Message::Control(ControlMessage::Credit(_))
             | Message::Relay(RelayMessage::Withdraw(_))
             | Message::Relay(RelayMessage::Incoming(_)) => {
                 panic!("no limit of {:?} is tried here", message.kind())

@@ -14,11 +14,11 @@ use crate::message::cloud::{
     Preferences, PrewarmSignal, Speaker, StreamChunk, StreamEnd, Usage, Verbosity,
 };
 use crate::message::{
-    Candidate, CandidateKind, Candidates, CloudMessage, Connect, ControlMessage, DiscoveryKey,
-    ErrorMessage, Goaway, Hangup, Heartbeat, HeartbeatAck, Incoming, Mapping, Matched, Message,
-    MessageKind, Object, Open, Opened, Priority, REFRESH_MS, Register, Registered, RelayMessage,
-    Request, ResetAt, Response, ResponseChunk, ServerStatus, ServiceName, StreamMessage, Text,
-    Unmatched, Unregistered, Welcome, Withdraw,
+    Candidate, CandidateKind, Candidates, CloudMessage, Connect, ControlMessage, Credit,
+    DiscoveryKey, ErrorMessage, Goaway, Hangup, Heartbeat, HeartbeatAck, Incoming, Mapping,
+    Matched, Message, MessageKind, Object, Open, Opened, Priority, REFRESH_MS, Register,
+    Registered, RelayMessage, Request, ResetAt, Response, ResponseChunk, ServerStatus, ServiceName,
+    StreamMessage, Text, Unmatched, Unregistered, Welcome, Withdraw,
 };
 use crate::tls::KeyDigest;
 
@@ -233,6 +233,9 @@ fn channels() -> impl Strategy<Value = Message> {
         }),
         (any::<u32>(), "[a-z_]{1,64}", ".{0,80}").prop_map(|(channel, code, message)| {
             Message::Relay(RelayMessage::Hangup(Hangup { channel, code, message }))
+        }),
+        (any::<u64>(), vec(any::<(u64, u64)>(), 0..4)).prop_map(|(budget, read)| {
+            Message::Control(ControlMessage::Credit(Credit { budget, read }))
         }),
         (vec(candidate, 0..4), mapping, any::<u32>()).prop_map(|(candidates, mapping, round)| {
             Message::Control(ControlMessage::Candidates(Candidates { candidates, mapping, round }))

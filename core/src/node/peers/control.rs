@@ -34,6 +34,11 @@ const FRAMES_AT_ONCE: u32 = 1_000;
 const RELAY_FRAMES_PER_SECOND: u32 = 10_000;
 const RELAY_FRAMES_AT_ONCE: u32 = 20_000;
 
+/// The limit for credit, which is reported at most every millisecond, and for 4 KiB that were read
+/// at least: room for all streams to be reported at several gigabytes a second.
+const CREDITS_PER_SECOND: u32 = 20_000;
+const CREDITS_AT_ONCE: u32 = 40_000;
+
 #[derive(Debug)]
 pub(super) struct Control {
     /// The transport's number of the stream; `None` until the dialer's first frame arrived.
@@ -44,6 +49,7 @@ pub(super) struct Control {
     waiting: VecDeque<Waiting>,
     received: Bucket,
     rate: Rate,
+    credits: Bucket,
     /// Frames of kinds this version does not know, skipped.
     pub(super) unknown: u64,
 }
@@ -65,6 +71,7 @@ impl Control {
             unread: Bytes::new(),
             waiting: VecDeque::new(),
             received: Bucket::new(),
+            credits: Bucket::new(),
             unknown: 0,
         }
     }
@@ -117,7 +124,7 @@ impl Control {
     /// Returns the next message, skipping unknown ones.
     pub(super) fn poll_message(&mut self, now: Instant) -> Result<Option<Message>, Failure> {
         while let Some(frame) = self.decoder.poll_frame(&mut self.unread).map_err(violation)? {
-            self.charge(frame.payload.len(), now)?;
+            self.charge(frame.kind, frame.payload.len(), now)?;
             if let Some(message) = self.decode(frame)? {
                 return Ok(Some(message));
             }
@@ -131,7 +138,7 @@ impl Control {
         mut bytes: Bytes,
         now: Instant,
     ) -> Result<Option<Message>, Failure> {
-        self.charge(bytes.len(), now)?;
+        self.charge(bytes.first().copied().unwrap_or(0), bytes.len(), now)?;
         let mut whole = FrameDecoder::with_limit(MAX_CONTROL_PAYLOAD);
         let frame = whole.poll_frame(&mut bytes).ok().flatten();
         let message = frame.and_then(|frame| self.decode(frame).ok().flatten());
@@ -140,9 +147,14 @@ impl Control {
     }
 
     /// Counts a frame that arrived.
-    fn charge(&mut self, length: usize, now: Instant) -> Result<(), Failure> {
+    fn charge(&mut self, kind: u8, length: usize, now: Instant) -> Result<(), Failure> {
         let tokens = u32::try_from(1 + length / 1024).unwrap_or(u32::MAX);
-        if self.received.take(tokens, self.rate, now) {
+        let (bucket, rate) = if kind == MessageKind::Credit.to_wire() {
+            (&mut self.credits, Rate::per_second(CREDITS_PER_SECOND, CREDITS_AT_ONCE))
+        } else {
+            (&mut self.received, self.rate)
+        };
+        if bucket.take(tokens, rate, now) {
             return Ok(());
         }
         let sentence = "the peer floods the control stream";

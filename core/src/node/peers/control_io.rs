@@ -27,7 +27,9 @@ impl Peers {
     pub(in crate::node) fn send(&mut self, id: PeerId, message: &Message, io: &mut Io) {
         let Some(link) = self.link_mut(id).filter(|link| !link.is_closing) else { return };
         match link.control.push(message) {
-            Ok(()) => self.flush_control(id, io),
+            Ok(()) => {
+                self.flush_control(id, io);
+            }
             Err(failure) => self.violate(id, failure, io),
         }
     }
@@ -161,12 +163,16 @@ impl Peers {
     }
 
     /// Writes the waiting frames of a peer's control stream, as far as the peer's flow control
-    /// allows.
-    pub(in crate::node) fn flush_control(&mut self, id: PeerId, io: &mut Io) {
+    /// allows. Returns true if none is left.
+    pub(in crate::node) fn flush_control(&mut self, id: PeerId, io: &mut Io) -> bool {
         loop {
-            let Some(link) = self.link_mut(id).filter(|link| !link.is_closing) else { return };
-            let (connection, Some(index)) = (link.connection, link.control.stream) else { return };
-            let Some(front) = link.control.front() else { return };
+            let Some(link) = self.link_mut(id).filter(|link| !link.is_closing) else {
+                return false;
+            };
+            let (connection, Some(index)) = (link.connection, link.control.stream) else {
+                return false;
+            };
+            let Some(front) = link.control.front() else { return true };
             let wrote =
                 io.on(connection, |c| c.write(index, &mut front.bytes, WriteClass::Control));
             match wrote.unwrap_or(Write::Gone) {
@@ -182,11 +188,11 @@ impl Peers {
                     let _ = io.on(connection, |c| c.send_datagram(datagram));
                     link.control.pop();
                 }
-                Write::Blocked => return,
+                Write::Blocked => return false,
                 Write::Stopped(_) | Write::Gone => {
                     let sentence = "the peer stopped the control stream";
                     self.violate(id, Failure::new(Code::ProtocolViolation, sentence), io);
-                    return;
+                    return false;
                 }
             }
         }

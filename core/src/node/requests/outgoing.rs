@@ -212,7 +212,7 @@ impl Requests {
 fn read_response(
     machine: &mut SentRequest,
     stream: StreamId,
-    streams: &Streams,
+    streams: &mut Streams,
     io: &mut Io,
 ) -> Poll<Option<Step>> {
     Poll::Ready(match streams.read_raw(stream, machine.wanted(), io) {

@@ -17,6 +17,7 @@ impl Streams {
             // One body may have any size while no other is held.
             let most = io.config.limits.request_bytes.max(MAX_BODY + 1024);
             assert!(link.held_bytes <= most, "{peer}: {} bytes held", link.held_bytes);
+            link.credit.audit();
             assert!(link.table.openings() <= 2 * link.table.len().max(MAX_STALE_HEADERS));
             for (index, stream) in link.table.iter() {
                 assert!(!stream.is_over(), "{peer} {index} is over and still there");

@@ -1,10 +1,13 @@
 //! Every stream of a node, by the peer of its connection.
 //!
-//! `table` has the purpose and the state of each stream, `open` begins streams, and `transfer`
-//! reads, writes and ends them, and `reset` ends them with an error after their last byte. Requests use streams as any caller does. This owner decides how
+//! `table` has the purpose and the state of each stream, `open` begins streams, `transfer` reads,
+//! writes and ends them, `reset` ends them with an error after their last byte, and `credit` limits
+//! what the peer may leave unread. Requests use streams as any caller does. This owner decides how
 //! much memory the incomplete request bodies of one peer may take.
 
 mod api;
+mod credit;
+mod flow;
 #[cfg(any(test, feature = "testing"))]
 mod invariants;
 mod open;
@@ -20,10 +23,12 @@ use crate::error::{Code, Failure};
 use crate::event::Event;
 use crate::id::{PeerId, RequestId, StreamId};
 use crate::message::MessageKind;
-use crate::quic::{ConnectionId, Read, Write};
-use crate::timer::{Deadline, Reason, Timers};
+use crate::quic::ConnectionId;
+use crate::timer::{Deadline, Reason, Timers, earliest};
 pub use api::{StreamError, StreamRef};
 use bytes::Bytes;
+use credit::{ReadReports, SendCredit};
+pub(super) use flow::greeting;
 use table::{Receiving, Sending, StreamState, StreamTable};
 
 /// The streams of one peer's present connection.
@@ -37,6 +42,8 @@ struct PeerStreams {
     held_bytes: usize,
     /// Streams of which the reset is not announced yet, since the peer allows no more streams.
     unannounced: VecDeque<u64>,
+    credit: SendCredit,
+    reports: ReadReports,
 }
 
 /// All streams of a node.
@@ -46,15 +53,23 @@ pub(super) struct Streams {
     /// Why the latest connection of a peer ended.
     lost: BTreeMap<PeerId, Failure>,
     timers: Timers<PeerId>,
+    /// When what was read is to be reported.
+    report_timers: Timers<PeerId>,
 }
 
 impl Streams {
     /// Handles a connected peer.
     pub(super) fn on_up(&mut self, peer: PeerId, connection: ConnectionId, has_services: bool) {
-        let table = StreamTable::default();
-        let unannounced = VecDeque::new();
-        let streams = PeerStreams { connection, has_services, table, held_bytes: 0, unannounced };
-        self.links.insert(peer, streams);
+        let link = PeerStreams {
+            connection,
+            has_services,
+            table: StreamTable::default(),
+            held_bytes: 0,
+            unannounced: VecDeque::new(),
+            credit: SendCredit::default(),
+            reports: ReadReports::default(),
+        };
+        self.links.insert(peer, link);
     }
 
     /// Handles the lost connection of a peer, and of its streams.
@@ -62,6 +77,7 @@ impl Streams {
         self.links.remove(&peer);
         self.lost.insert(peer, failure);
         self.timers.set(peer, None);
+        self.report_timers.set(peer, None);
     }
 
     /// Removes a peer that is over.
@@ -80,7 +96,7 @@ impl Streams {
     }
 
     pub(super) fn deadline(&self) -> Option<Deadline> {
-        self.timers.next()
+        earliest([self.timers.next(), self.report_timers.next()])
     }
 
     pub(super) fn pop_due(&mut self, now: Instant) -> Option<PeerId> {
@@ -123,11 +139,12 @@ impl Streams {
     /// Handles the peer's acknowledgement of a whole finished stream.
     pub(super) fn on_finished(&mut self, peer: PeerId, index: u64, io: &mut Io) {
         let Some(id) = self.id(peer, index) else { return };
-        if let Some(stream) = self.get_mut(id) {
-            stream.sending = Sending::Done;
-            io.emit(Event::StreamFinished { stream: id });
-            self.reap(id);
-        }
+        let Some(link) = self.link_mut(id) else { return };
+        let Some(stream) = link.table.get_mut(index) else { return };
+        stream.sending = Sending::Done;
+        link.credit.on_finished(index);
+        io.emit(Event::StreamFinished { stream: id });
+        self.reap(id);
     }
 
     /// Handles the peer's stop on a stream. Returns the request that it carries, if it does.
@@ -152,6 +169,7 @@ impl Streams {
             if request.is_none() && is_awaited { Sending::Stopped(code) } else { Sending::Done };
         // The stream has to be reset in answer (RFC 9000 §3.5).
         io.on(connection, |c| c.reset(index, code));
+        self.link_mut(id)?.credit.on_reset(index);
         if request.is_none() {
             io.emit(Event::StreamStopped { stream: id, code });
         }
@@ -242,6 +260,7 @@ impl Streams {
     fn set_received(&mut self, id: StreamId, receiving: Receiving, io: &mut Io) {
         if matches!(receiving, Receiving::Done) {
             self.release(id, io);
+            self.on_read_over(id, false, io);
         }
         if let Some(stream) = self.get_mut(id) {
             stream.receiving = receiving;
@@ -294,25 +313,5 @@ impl Streams {
         StreamError::ConnectionLost(
             failure.unwrap_or_else(|| Failure::new(Code::Closed, "the peer is gone")),
         )
-    }
-
-    /// Reads from the transport.
-    pub(super) fn read_raw(&self, id: StreamId, max: usize, io: &mut Io) -> Read {
-        let Some(connection) = self.link(id).map(|l| l.connection) else { return Read::Gone };
-        io.on(connection, |c| c.read(id.index, max)).unwrap_or(Read::Gone)
-    }
-
-    /// Writes to the transport, in the interactive or the bulk class by the stream's recent writes.
-    pub(super) fn write_raw(&mut self, id: StreamId, data: &mut Bytes, io: &mut Io) -> Write {
-        let now = io.now();
-        let Some(link) = self.link_mut(id) else { return Write::Gone };
-        let Some(stream) = link.table.get_mut(id.index) else { return Write::Gone };
-        let class = stream.class(now);
-        let wrote = io.on(link.connection, |c| c.write(id.index, data, class));
-        let wrote = wrote.unwrap_or(Write::Gone);
-        if let Write::Taken(taken) = wrote {
-            stream.on_written(taken);
-        }
-        wrote
     }
 }

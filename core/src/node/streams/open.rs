@@ -174,7 +174,11 @@ impl Streams {
         }
         let class = stream.class(now);
         let wrote = io.on(connection, |c| c.write(id.index, &mut stream.ahead, class));
-        match wrote.unwrap_or(Write::Gone) {
+        let wrote = wrote.unwrap_or(Write::Gone);
+        if let Write::Taken(taken) = wrote {
+            link.credit.on_written(id.index, taken, now);
+        }
+        match wrote {
             Write::Taken(_) if stream.ahead.is_empty() => {
                 if std::mem::take(&mut stream.finish_after) {
                     self.finish_written(id, io);

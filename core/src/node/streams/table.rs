@@ -79,6 +79,9 @@ pub(super) struct StreamState {
     pub(super) read: u64,
     /// The peer's direction is reset once so much of it is read.
     pub(super) reset_at: Option<(u64, Code)>,
+    /// Bytes that were read, and how many of them were last to be reported to the peer.
+    pub(super) taken: u64,
+    pub(super) reported: u64,
     allowance: f64,
     allowance_at: Instant,
 }
@@ -94,6 +97,8 @@ impl StreamState {
             written: 0,
             read: 0,
             reset_at: None,
+            taken: 0,
+            reported: 0,
             allowance: INTERACTIVE_BURST,
             allowance_at: now,
         }

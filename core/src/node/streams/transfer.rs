@@ -174,6 +174,7 @@ impl Streams {
         }
         if matches!(before, Sending::Open | Sending::Finishing | Sending::Resetting(_)) {
             io.on(connection, |c| c.reset(id.index, code));
+            link.credit.on_reset(id.index);
         }
         self.reap(id);
     }
@@ -185,6 +186,7 @@ impl Streams {
         let Some(stream) = link.table.get_mut(id.index) else { return };
         if !matches!(stream.receiving, Receiving::Done) {
             io.on(connection, |c| c.stop(id.index, code));
+            self.on_read_over(id, true, io);
             self.set_received(id, Receiving::Done, io);
         }
     }

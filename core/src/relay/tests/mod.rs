@@ -185,6 +185,7 @@ fn line(to: u64, message: &Message) -> String {
         | Message::Stream(StreamMessage::Response(_))
         | Message::Stream(StreamMessage::ResponseChunk(_))
         | Message::Control(ControlMessage::Goaway(_))
+        | Message::Control(ControlMessage::Credit(_))
         | Message::Relay(RelayMessage::Register(_))
         | Message::Relay(RelayMessage::Withdraw(_))
         | Message::Relay(RelayMessage::Connect(_))

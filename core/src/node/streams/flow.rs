@@ -1,0 +1,139 @@
+//! Bytes between the streams and the transport, counted against the credit of each stream.
+//!
+//! `credit` decides the limits; here bytes are moved within them, reports are exchanged with the
+//! peer, and streams that were held back continue. It never buffers data.
+
+use std::time::Instant;
+
+use bytes::{Buf, Bytes};
+
+use super::Streams;
+use super::credit::{FREE, PathState};
+use super::table::Receiving;
+use crate::id::{PeerId, StreamId};
+use crate::message::{ControlMessage, Credit, Message};
+use crate::node::io::Io;
+use crate::quic::{ConnectionId, Read, Write};
+use crate::timer::Reason;
+
+impl Streams {
+    /// Reads from the transport.
+    pub(in crate::node) fn read_raw(&mut self, id: StreamId, max: usize, io: &mut Io) -> Read {
+        let Some(link) = self.link_mut(id) else { return Read::Gone };
+        let read = io.on(link.connection, |c| c.read(id.index, max)).unwrap_or(Read::Gone);
+        if let Read::Chunk(bytes) = &read
+            && let Some(stream) = link.table.get_mut(id.index)
+        {
+            stream.taken += bytes.len() as u64;
+            if link.reports.on_read(id.index, stream.taken, &mut stream.reported) {
+                self.schedule_report(id.peer, io);
+            }
+        }
+        read
+    }
+
+    /// Writes to the transport, in the interactive or the bulk class by the stream's recent writes.
+    pub(in crate::node) fn write_raw(
+        &mut self,
+        id: StreamId,
+        data: &mut Bytes,
+        io: &mut Io,
+    ) -> Write {
+        let now = io.now();
+        let Some(link) = self.link_mut(id) else { return Write::Gone };
+        let Some(stream) = link.table.get_mut(id.index) else { return Write::Gone };
+        let room = link.credit.room(id.index, path(link.connection, io), now);
+        if room == 0 && !data.is_empty() {
+            return Write::Blocked;
+        }
+        let class = stream.class(now);
+        let mut part = data.slice(..data.len().min(room));
+        let wrote = io.on(link.connection, |c| c.write(id.index, &mut part, class));
+        let wrote = wrote.unwrap_or(Write::Gone);
+        if let Write::Taken(taken) = wrote {
+            data.advance(taken);
+            stream.on_written(taken);
+            link.credit.on_written(id.index, taken, now);
+        }
+        wrote
+    }
+
+    /// Handles what the peer has read. Returns the streams whose writes were held back and can go
+    /// on.
+    pub(in crate::node) fn on_credit(
+        &mut self,
+        peer: PeerId,
+        credit: &Credit,
+        io: &mut Io,
+    ) -> Vec<u64> {
+        let Some(link) = self.links.get_mut(&peer) else { return Vec::new() };
+        let (path, now) = (path(link.connection, io), io.now());
+        link.reports.on_wanted();
+        link.credit.set_budget(credit.budget);
+        let read = credit.read.iter();
+        read.filter(|&&(stream, read)| link.credit.on_read(stream, read, path, now))
+            .map(|&(stream, _)| stream)
+            .collect()
+    }
+
+    /// Returns the next peer that is to get a report.
+    pub(in crate::node) fn pop_report_due(&mut self, now: Instant) -> Option<PeerId> {
+        self.report_timers.pop_due(now).map(|(peer, _)| peer)
+    }
+
+    /// Returns the report for a peer; `None` unless the control stream `is_clear`, so that no more
+    /// than one report waits there.
+    pub(in crate::node) fn report(
+        &mut self,
+        peer: PeerId,
+        is_clear: bool,
+        io: &Io,
+    ) -> Option<Message> {
+        let link = self.links.get_mut(&peer)?;
+        let report = if is_clear {
+            let budget = io.config.transport.connection_window.into();
+            let read = link.reports.take(io.now());
+            Some(Message::Control(ControlMessage::Credit(Credit { budget, read })))
+        } else {
+            link.reports.postpone(io.now());
+            None
+        };
+        self.schedule_report(peer, io);
+        report
+    }
+
+    /// Handles a stream of which no more will be read: to its end, or because it is stopped.
+    pub(super) fn on_read_over(&mut self, id: StreamId, is_stopped: bool, io: &Io) {
+        let Some(link) = self.link_mut(id) else { return };
+        let Some(stream) = link.table.get(id.index) else { return };
+        // A request that is stopped is small, or its sender has not finished it.
+        let may_be_stored = is_stopped
+            && matches!(
+                stream.receiving,
+                Receiving::Raw | Receiving::Answer(_) | Receiving::Offered
+            );
+        if (stream.taken > FREE || may_be_stored) && link.reports.on_over(id.index) {
+            self.schedule_report(id.peer, io);
+        }
+    }
+
+    fn schedule_report(&mut self, peer: PeerId, io: &Io) {
+        let Some(link) = self.links.get(&peer) else { return };
+        let due = link.reports.due(path(link.connection, io).rtt, io.now());
+        self.report_timers.set(peer, due.map(|at| (at, Reason::Credit)));
+    }
+}
+
+/// Returns the first message to a peer, by which it knows that this node reports.
+pub(in crate::node) fn greeting(io: &Io) -> Message {
+    let budget = io.config.transport.connection_window.into();
+    Message::Control(ControlMessage::Credit(Credit { budget, read: Vec::new() }))
+}
+
+fn path(connection: ConnectionId, io: &Io) -> PathState {
+    let connection = io.quic.get(connection);
+    PathState {
+        rtt: connection.map(crate::quic::Connection::rtt).unwrap_or_default(),
+        congestion_window: connection.map_or(0, crate::quic::Connection::congestion_window),
+    }
+}
