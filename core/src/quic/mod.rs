@@ -268,7 +268,7 @@ impl Endpoint {
     ) -> Result<ConnectionId, Misuse> {
         let ClientConfig { mut config, layer } = client;
         let flight = Arc::default();
-        config.transport_config(self.setup.transport(layer, &flight));
+        config.transport_config(self.setup.transport(layer, &flight, self.next_id));
         let (handle, connection) = self
             .inner
             .connect(now, config, remote, server_name)
@@ -377,6 +377,7 @@ impl Endpoint {
                 last_heard: now,
                 flight,
                 stall: StallGuard::default(),
+                pacer: congestion::Pacer::default(),
                 mtu_probes: (0, 0),
             },
         );
@@ -554,8 +555,9 @@ impl Endpoint {
         }
         // A timer that is already past is due now: it is never reported as before the caller's
         // time.
-        let timeout = [connection.inner.poll_timeout(), connection.stall_due()];
-        let timeout = timeout.into_iter().flatten().min();
+        let own = [connection.stall_due(), connection.pacing_due()];
+        let timeout = own.into_iter().chain([connection.inner.poll_timeout()]);
+        let timeout = timeout.flatten().min();
         let timeout = timeout.map(|at| (at.max(now), Reason::Transport));
         let handshake = connection.handshake_due().map(|at| (at.max(now), Reason::Connect));
         self.timers.set(id, earliest([timeout, handshake]));
