@@ -335,11 +335,9 @@ impl Bbr {
             State::Up => {
                 let elapsed = now.saturating_duration_since(self.cycle_began);
                 let full = self.flight_by(self.model.max_capacity(), UP.0);
-                let is_long = elapsed > self.model.min_rtt().unwrap_or_default();
-                if is_round {
-                    self.note_growth();
-                }
-                if (is_long && in_flight >= full) || self.full.rounds >= UP_ROUNDS {
+                let is_seen = elapsed > self.model.min_rtt().unwrap_or_default() * 3 / 2;
+                let grows = self.note_growth(is_round);
+                if (is_seen && in_flight >= full && !grows) || self.full.rounds >= UP_ROUNDS {
                     self.begin_down(now);
                 }
             }
@@ -347,14 +345,17 @@ impl Bbr {
         }
     }
 
-    /// Counts the rounds of a probe in which the rate does not grow.
-    fn note_growth(&mut self) {
-        if self.model.max_rate() >= self.full.rate * UP_GROWTH {
+    /// Counts the rounds of a probe in which the rate does not grow. Returns true if it grew: what
+    /// others leave is taken for as long as there is more.
+    fn note_growth(&mut self, is_round: bool) -> bool {
+        let grows = self.model.max_rate() >= self.full.rate * UP_GROWTH;
+        if grows {
             self.full.rate = self.model.max_rate();
             self.full.rounds = 0;
-        } else {
+        } else if is_round {
             self.full.rounds += 1;
         }
+        grows
     }
 
     fn is_probe_due(&self, now: Instant) -> bool {
