@@ -183,6 +183,13 @@ impl Connection {
         self.pacer.due().filter(|_| !self.inner.is_closed())
     }
 
+    /// What its rate held back is due: it is sent when the connection is polled next.
+    pub(super) fn on_pacing_time(&mut self, now: Instant) {
+        if self.pacer.due().is_some_and(|due| due <= now) {
+            self.pacer.clear();
+        }
+    }
+
     /// Probes the peer, if its silence has lasted long enough.
     pub(super) fn on_stall_time(&mut self, now: Instant) {
         let due = self.stall.on_time(self.inner.rtt(), now);
@@ -216,6 +223,7 @@ impl Connection {
         // Packets beyond the window are counted by the batch.
         let segments = if self.flight.is_open() { 1 } else { segments };
         let rate = self.flight.pacing_rate();
+        self.pacer.clear();
         let allowed =
             rate.map_or(segments, |rate| self.pacer.allow(rate, u64::from(mtu), segments, now));
         // Acknowledgements alone, and the transport's own probes, are not held back.
@@ -277,6 +285,12 @@ impl Connection {
     pub(crate) fn forget_path(&mut self, now: Instant) {
         self.flight.set_mtu_probe(0);
         self.inner.path_changed(now);
+    }
+
+    /// Its packets take another path from now on, whose shortest round trip is `round_trip`, if that
+    /// is known.
+    pub(crate) fn on_path_changed(&self, round_trip: Option<Duration>) {
+        self.flight.set_path(round_trip);
     }
 
     /// Returns a secret that only the two ends of this connection share (RFC 8446 §7.5); `None`

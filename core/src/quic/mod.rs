@@ -396,6 +396,7 @@ impl Endpoint {
             if let Some(connection) = self.connections.get_mut(&id) {
                 connection.inner.handle_timeout(now);
                 connection.on_stall_time(now);
+                connection.on_pacing_time(now);
             }
             self.pump(id, now);
             self.end_if_overdue(id, now);

@@ -51,6 +51,8 @@ pub(super) struct Flight {
     pacing_rate: AtomicU64,
     /// The rate allows no packet now.
     held: AtomicBool,
+    /// The path changed, to one with this round trip.
+    path: Mutex<Option<Option<Duration>>>,
     /// The controller of the next path, in place of a new one.
     kept: Mutex<Option<Box<dyn Controller>>>,
 }
@@ -110,6 +112,16 @@ impl Flight {
     /// Returns true while packets are held back.
     pub(super) fn is_held(&self) -> bool {
         self.held.load(Ordering::Relaxed)
+    }
+
+    /// The path changed, to one with this round trip.
+    pub(super) fn set_path(&self, round_trip: Option<Duration>) {
+        *self.path.lock().unwrap_or_else(PoisonError::into_inner) = Some(round_trip);
+    }
+
+    /// Takes the change of the path that the controller does not know yet.
+    pub(super) fn take_path(&self) -> Option<Option<Duration>> {
+        self.path.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Keeps a controller for the next path.

@@ -95,6 +95,9 @@ impl Controller for Passable {
     fn on_sent(&mut self, now: Instant, bytes: u64, last_packet_number: u64) {
         self.flight.on_sent();
         if let Some(bbr) = &mut self.bbr {
+            if let Some(round_trip) = self.flight.take_path() {
+                bbr.on_path_changed(round_trip, now);
+            }
             bbr.on_sent(bytes, now);
         }
         self.inner.on_sent(now, bytes, last_packet_number);

@@ -39,7 +39,6 @@ impl Pacer {
         };
         self.tokens = (self.tokens + earned).min(burst);
         self.at = Some(now);
-        self.due = None;
         let batch = (rate * BATCH.as_secs_f64() / mtu as f64).max(2.0);
         let packets = (self.tokens / mtu as f64).min(batch);
         (packets as usize).min(most)
@@ -55,6 +54,11 @@ impl Pacer {
         let batch = (rate * BATCH.as_secs_f64()).clamp(mtu as f64, 64_000.0);
         let missing = (batch - self.tokens).max(1.0) / rate;
         self.due = Some(now + Duration::from_secs_f64(missing.clamp(1e-6, 1.0)));
+    }
+
+    /// Nothing waits: it is about to be sent, or there is nothing.
+    pub(in crate::quic) const fn clear(&mut self) {
+        self.due = None;
     }
 
     /// Returns when what waits may be sent.

@@ -35,6 +35,8 @@ struct Sent {
 pub(super) struct Sample {
     /// Bytes that it acknowledges.
     pub(super) acked: u64,
+    /// When the newest of its packets was sent.
+    pub(super) sent: Instant,
     /// From the sending of the newest packet to its acknowledgement.
     pub(super) rtt: Duration,
     /// Bytes a second; none where the interval is too short to be measured.
@@ -175,6 +177,7 @@ impl Delivery {
         self.delivered_at = now;
         Some(Sample {
             acked,
+            sent,
             rtt,
             rate: (!interval.is_zero()).then(|| delivered as f64 / interval.as_secs_f64()),
             delivered,

@@ -220,6 +220,18 @@ impl Bbr {
         }
     }
 
+    /// Packets that are sent from now on take another path, with this shortest round trip: what is
+    /// known of the old one's length and limits is forgotten. Its rate stays, and is probed.
+    pub(super) fn on_path_changed(&mut self, round_trip: Option<Duration>, now: Instant) {
+        self.model.on_path_changed(round_trip, now);
+        if self.full.is_reached {
+            self.begin_down(now);
+            self.state = State::Cruise;
+        }
+        self.set_pacing_rate();
+        self.set_window(0);
+    }
+
     /// The packet size changed.
     pub(super) fn on_mtu(&mut self, mtu: u16) {
         self.mtu = u64::from(mtu);

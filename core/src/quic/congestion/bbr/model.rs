@@ -47,6 +47,8 @@ pub(super) struct Model {
     rates: [f64; 2],
     min_rtt: Option<Duration>,
     min_rtt_at: Instant,
+    /// Since when packets take the present path.
+    path_since: Instant,
     round_rtt: RoundRtt,
     /// What a flight may have reached without too much loss, in bytes.
     pub(super) inflight_hi: Option<f64>,
@@ -66,6 +68,7 @@ impl Model {
             rates: [0.0; 2],
             min_rtt: None,
             min_rtt_at: now,
+            path_since: now,
             round_rtt,
             inflight_hi: None,
             rate_lo: None,
@@ -79,7 +82,9 @@ impl Model {
 
     /// Takes the measurements of one acknowledgement.
     pub(super) fn on_sample(&mut self, sample: &Sample, now: Instant) {
-        self.note_rtt(sample.rtt, now);
+        if sample.sent >= self.path_since {
+            self.note_rtt(sample.rtt, now);
+        }
         let min_rtt = self.min_rtt.unwrap_or_default();
         // An interval below the shortest round trip comes from compressed acknowledgements.
         let rate = sample.rate.filter(|rate| {
@@ -93,6 +98,16 @@ impl Model {
                 self.rates[0] = self.rates[0].max(rate);
             }
         }
+    }
+
+    /// Packets take another path from now on, with this shortest round trip.
+    pub(super) fn on_path_changed(&mut self, round_trip: Option<Duration>, now: Instant) {
+        self.min_rtt = round_trip.or(self.min_rtt);
+        self.min_rtt_at = now;
+        self.path_since = now;
+        self.round_rtt = RoundRtt { present: Duration::MAX, samples: 0, before: Duration::MAX };
+        self.inflight_hi = None;
+        self.lift_bounds();
     }
 
     /// Counts bytes that are acknowledged, and how many of them the rate does not explain.
