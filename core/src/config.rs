@@ -93,6 +93,9 @@ pub struct Transport {
     /// Largest UDP payload that path MTU discovery tries: 16,336 bytes, so that four fill one GSO
     /// batch. Paths that carry less settle on what they carry.
     pub max_udp_payload: u16,
+    /// How the sending rate follows the path: BBR, which loss that is not congestion does not slow
+    /// down.
+    pub congestion: Congestion,
 }
 
 setters!(Transport {
@@ -107,6 +110,7 @@ setters!(Transport {
     datagram_receive_buffer: u32,
     datagram_send_buffer: u32,
     max_udp_payload: u16,
+    congestion: Congestion,
 });
 
 /// Bytes of a stream that a sender may always leave unread, outside the budget of the connection.
@@ -134,8 +138,20 @@ impl Default for Transport {
             datagram_receive_buffer: 1 << 20,
             datagram_send_buffer: 1 << 20,
             max_udp_payload: 16_336,
+            congestion: Congestion::Bbr,
         }
     }
+}
+
+/// A congestion controller. Between hosts less than 5 ms apart both are Cubic with a bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Congestion {
+    /// By a model of the path: its rate and its round trip (draft-ietf-ccwg-bbr).
+    #[default]
+    Bbr,
+    /// By loss (RFC 9438).
+    Cubic,
 }
 
 /// Limits on the resources that peers can use at this node.

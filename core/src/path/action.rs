@@ -2,6 +2,8 @@
 //!
 //! It holds values only. It never decides which of them comes when.
 
+use std::time::Duration;
+
 use super::candidate::CandidateOffer;
 use super::view::PathReason;
 use crate::probe::LEN;
@@ -66,6 +68,8 @@ pub(crate) enum PathAction {
         reason: PathReason,
         /// Whether it was selected, in order and without loss; otherwise the one before had failed.
         planned: bool,
+        /// The least of its latest round trips.
+        round_trip: Option<Duration>,
     },
     /// The active path carries smaller packets than the one that failed: the connection's path has
     /// changed (RFC 9000 §14.3), and path MTU discovery and congestion control start over.

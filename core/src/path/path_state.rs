@@ -157,6 +157,11 @@ impl PathState {
         self.track.smoothed().map(|latency| PathQuality { latency, loss })
     }
 
+    /// Returns the least of its latest round trips.
+    pub(super) fn least_round_trip(&self) -> Option<Duration> {
+        self.track.least()
+    }
+
     /// The peer's latest offer has its address as one of that type.
     pub(super) const fn offer(&mut self, kind: CandidateType) {
         self.is_offered = true;

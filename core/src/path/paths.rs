@@ -467,7 +467,8 @@ impl Paths {
         }
         self.active.move_to(Some(to), reason, now);
         self.counters.switches += 1;
-        self.cx.push(PathAction::Changed { from, to, reason, planned });
+        let round_trip = self.paths.get(to).and_then(PathState::least_round_trip);
+        self.cx.push(PathAction::Changed { from, to, reason, planned, round_trip });
         if !planned && from.is_some_and(NextHop::is_direct) && !to.is_direct() {
             self.cx.push(PathAction::Shrink);
         }

@@ -95,7 +95,7 @@ impl Endpoint {
             (Layer::Direct, &self.server)
         };
         let flight = Arc::default();
-        let transport = self.setup.transport(layer, &flight);
+        let transport = self.setup.transport(layer, &flight, self.next_id);
         let server = server.as_deref().cloned().map(|mut server| {
             server.transport_config(transport);
             Arc::new(server)

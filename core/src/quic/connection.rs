@@ -13,6 +13,7 @@ use quinn_proto::{
     WriteError,
 };
 
+use super::congestion::Pacer;
 use super::stall::{Due, Flight, StallGuard};
 use super::{Layer, Unproven, convert};
 use crate::error::{Code, Failure, Misuse};
@@ -105,6 +106,7 @@ pub(crate) struct Connection {
     /// What it shares with its congestion controllers.
     pub(super) flight: Arc<Flight>,
     pub(super) stall: StallGuard,
+    pub(super) pacer: Pacer,
     /// Lost probes for the packet size, and the packet size.
     pub(super) mtu_probes: (u64, u16),
 }
@@ -181,6 +183,18 @@ impl Connection {
         self.stall.deadline().filter(|_| self.may_probe())
     }
 
+    /// Returns when what its rate holds back may be sent.
+    pub(super) fn pacing_due(&self) -> Option<Instant> {
+        self.pacer.due().filter(|_| !self.inner.is_closed())
+    }
+
+    /// What its rate held back is due: it is sent when the connection is polled next.
+    pub(super) fn on_pacing_time(&mut self, now: Instant) {
+        if self.pacer.due().is_some_and(|due| due <= now) {
+            self.pacer.clear();
+        }
+    }
+
     /// Probes the peer, if its silence has lasted long enough.
     pub(super) fn on_stall_time(&mut self, now: Instant) {
         let due = self.stall.on_time(self.inner.rtt(), now);
@@ -213,8 +227,22 @@ impl Connection {
         let mtu = self.inner.current_mtu();
         // Packets beyond the window are counted by the batch.
         let segments = if self.flight.is_open() { 1 } else { segments };
+        let rate = self.flight.pacing_rate();
+        self.pacer.clear();
+        let allowed =
+            rate.map_or(segments, |rate| self.pacer.allow(rate, u64::from(mtu), segments, now));
+        // Acknowledgements alone, and the transport's own probes, are not held back.
+        self.flight.hold(allowed == 0);
         let before = (!self.stall.is_awaiting()).then(|| self.eliciting_frames());
-        let transmit = self.inner.poll_transmit(now, segments, out);
+        let transmit = self.inner.poll_transmit(now, allowed.max(1), out);
+        self.flight.hold(false);
+        if let Some(rate) = rate {
+            match &transmit {
+                Some(sent) => self.pacer.on_sent(sent.size),
+                None if allowed == 0 => self.pacer.wait(rate, u64::from(mtu), now),
+                None => {}
+            }
+        }
         match &transmit {
             None => self.flight.close(),
             Some(it) if is_mtu_probe(it, mtu) => self.flight.set_mtu_probe(it.size as u64),
@@ -262,6 +290,12 @@ impl Connection {
     pub(crate) fn forget_path(&mut self, now: Instant) {
         self.flight.set_mtu_probe(0);
         self.inner.path_changed(now);
+    }
+
+    /// Its packets take another path from now on, whose shortest round trip is `round_trip`, if that
+    /// is known.
+    pub(crate) fn on_path_changed(&self, round_trip: Option<Duration>) {
+        self.flight.set_path(round_trip);
     }
 
     /// Returns a secret that only the two ends of this connection share (RFC 8446 §7.5); `None`

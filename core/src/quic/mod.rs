@@ -275,7 +275,7 @@ impl Endpoint {
     ) -> Result<ConnectionId, Misuse> {
         let ClientConfig { mut config, layer } = client;
         let flight = Arc::default();
-        config.transport_config(self.setup.transport(layer, &flight));
+        config.transport_config(self.setup.transport(layer, &flight, self.next_id));
         let (handle, connection) = self
             .inner
             .connect(now, config, remote, server_name)
@@ -388,6 +388,7 @@ impl Endpoint {
                 last_heard: now,
                 flight,
                 stall: StallGuard::default(),
+                pacer: congestion::Pacer::default(),
                 mtu_probes: (0, 0),
             },
         );
@@ -406,6 +407,7 @@ impl Endpoint {
             if let Some(connection) = self.connections.get_mut(&id) {
                 connection.inner.handle_timeout(now);
                 connection.on_stall_time(now);
+                connection.on_pacing_time(now);
             }
             self.pump(id, now);
             self.end_if_overdue(id, now);
@@ -573,8 +575,9 @@ impl Endpoint {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         // A timer that is already past is due now: it is never reported as before the caller's
         // time.
-        let timeout = [connection.inner.poll_timeout(), connection.stall_due()];
-        let timeout = timeout.into_iter().flatten().min();
+        let own = [connection.stall_due(), connection.pacing_due()];
+        let timeout = own.into_iter().chain([connection.inner.poll_timeout()]);
+        let timeout = timeout.flatten().min();
         let timeout = timeout.map(|at| (at.max(now), Reason::Transport));
         let handshake = connection.handshake_due().map(|at| (at.max(now), Reason::Connect));
         self.timers.set(id, earliest([timeout, handshake]));

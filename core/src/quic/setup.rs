@@ -55,13 +55,13 @@ const OVERLAY_MTU_INTERVAL: Duration = Duration::from_secs(10);
 /// Bytes of datagrams that wait to be sent to a relay, or by one: a batch of the largest, twice.
 pub(super) const UNDERLAY_DATAGRAMS: usize = 1 << 20;
 
-fn transport(t: &Transport, layer: Layer, flight: &Arc<Flight>) -> Arc<TransportConfig> {
+fn transport(t: &Transport, layer: Layer, flight: &Arc<Flight>, seed: u64) -> Arc<TransportConfig> {
     let mut config = common(t);
     // The carried packets of an underlay connection are under congestion control end to end, and a
     // second control below would only delay the signals of the first one (RFC 9298 §6). A relay
     // polices each client's rate.
-    let is_controlled = layer != Layer::Underlay;
-    let controllers = Controllers { is_controlled, flight: flight.clone() };
+    let congestion = (layer != Layer::Underlay).then_some(t.congestion);
+    let controllers = Controllers { congestion, seed, flight: flight.clone() };
     config.congestion_controller_factory(Arc::new(controllers));
     let mut mtu = MtuDiscoveryConfig::default();
     match layer {
@@ -134,6 +134,7 @@ pub(super) struct Setup {
     /// Seed of the keys of Retry tokens, which stay valid after the identity is replaced, and after
     /// a restart.
     token_seed: [u8; 32],
+    congestion_seed: u64,
 }
 
 impl Setup {
@@ -145,12 +146,19 @@ impl Setup {
             wall: wall.clone(),
             dst_cids: cid::initial_dst_cids(Rng::new(rng.seed(), "dst cid")),
             token_seed: config.tls.derive(TOKEN_LABEL),
+            congestion_seed: Rng::new(rng.seed(), "congestion").u64(),
         }
     }
 
     /// Returns the transport of one connection, which shares `flight` with its controllers.
-    pub(super) fn transport(&self, layer: Layer, flight: &Arc<Flight>) -> Arc<TransportConfig> {
-        transport(&self.transport, layer, flight)
+    pub(super) fn transport(
+        &self,
+        layer: Layer,
+        flight: &Arc<Flight>,
+        connection: u64,
+    ) -> Arc<TransportConfig> {
+        let seed = self.congestion_seed ^ connection.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        transport(&self.transport, layer, flight, seed)
     }
 
     pub(super) fn server(
@@ -164,7 +172,7 @@ impl Setup {
         let token_key = hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(&self.token_seed);
         let mut server = quinn_proto::ServerConfig::new(Arc::new(crypto), Arc::new(token_key));
         server
-            .transport_config(self.transport(layer, &Arc::default()))
+            .transport_config(self.transport(layer, &Arc::default(), 0))
             // The address of an end-to-end connection is a name that never changes.
             .migration(layer != Layer::Overlay)
             .max_incoming(MAX_INCOMING)
@@ -189,7 +197,7 @@ impl Setup {
             .map_err(|e| TlsError::Provider(e.to_string()))?;
         let mut client = quinn_proto::ClientConfig::new(Arc::new(crypto));
         client
-            .transport_config(self.transport(layer, &Arc::default()))
+            .transport_config(self.transport(layer, &Arc::default(), 0))
             .token_store(Arc::new(NoneTokenStore))
             .initial_dst_cid_provider(self.dst_cids.clone());
         Ok(ClientConfig { config: client, layer })
@@ -212,7 +220,7 @@ mod tests {
     #[test]
     fn no_transport_default_that_a_peer_could_abuse_is_left() {
         let shown =
-            format!("{:?}", transport(&Transport::default(), Layer::Direct, &Arc::default()));
+            format!("{:?}", transport(&Transport::default(), Layer::Direct, &Arc::default(), 0));
         for set in [
             "max_concurrent_bidi_streams: 1024",
             "max_concurrent_uni_streams: 0",

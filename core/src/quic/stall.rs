@@ -9,7 +9,7 @@
 //! controller. Neither sends, and neither knows a path.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -47,6 +47,12 @@ pub(super) struct Flight {
     unacknowledged: AtomicU64,
     /// Bytes of a probe for the packet size that is under way.
     mtu_probe: AtomicU64,
+    /// The rate at which packets are sent, in bytes a second; 0 is no rate of our own.
+    pacing_rate: AtomicU64,
+    /// The rate allows no packet now.
+    held: AtomicBool,
+    /// The path changed, to one with this round trip.
+    path: Mutex<Option<Option<Duration>>>,
     /// The controller of the next path, in place of a new one.
     kept: Mutex<Option<Box<dyn Controller>>>,
 }
@@ -85,6 +91,37 @@ impl Flight {
     /// Returns the bytes of the probe for the packet size that is under way.
     pub(super) fn mtu_probe(&self) -> u64 {
         self.mtu_probe.load(Ordering::Relaxed)
+    }
+
+    /// Sets the rate at which packets are sent, in bytes a second.
+    pub(super) fn set_pacing_rate(&self, rate: Option<f64>) {
+        self.pacing_rate.store(rate.map_or(0, |rate| rate as u64), Ordering::Relaxed);
+    }
+
+    /// Returns the rate at which packets are sent, in bytes a second.
+    pub(super) fn pacing_rate(&self) -> Option<f64> {
+        let rate = self.pacing_rate.load(Ordering::Relaxed);
+        (rate > 0).then_some(rate as f64)
+    }
+
+    /// Holds packets back, or no longer.
+    pub(super) fn hold(&self, is_held: bool) {
+        self.held.store(is_held, Ordering::Relaxed);
+    }
+
+    /// Returns true while packets are held back.
+    pub(super) fn is_held(&self) -> bool {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    /// The path changed, to one with this round trip.
+    pub(super) fn set_path(&self, round_trip: Option<Duration>) {
+        *self.path.lock().unwrap_or_else(PoisonError::into_inner) = Some(round_trip);
+    }
+
+    /// Takes the change of the path that the controller does not know yet.
+    pub(super) fn take_path(&self) -> Option<Option<Duration>> {
+        self.path.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Keeps a controller for the next path.

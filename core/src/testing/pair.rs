@@ -195,6 +195,12 @@ impl Flow {
         Self { writer, reader, length, written: 0, read: 0, has_finished, has_ended }
     }
 
+    /// Returns the bytes that were read.
+    #[must_use]
+    pub const fn read(&self) -> u64 {
+        self.read
+    }
+
     /// Moves what can be moved now. Whether the reader has everything and the end.
     ///
     /// # Panics

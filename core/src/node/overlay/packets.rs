@@ -197,7 +197,10 @@ impl Overlay {
                         );
                     }
                 }
-                path::PathAction::Changed { to, reason, .. } => {
+                path::PathAction::Changed { to, reason, round_trip, .. } => {
+                    if let Some(connection) = overlaid.connection {
+                        io.quic.with(connection, now, |c| c.on_path_changed(round_trip));
+                    }
                     if let Some(peer) = overlaid.peer {
                         io.emit(Event::PathChanged { peer, via: to, reason });
                     }
