@@ -171,12 +171,7 @@ impl Admission {
     /// Returns the handshake that makes room for the first one of a proven source: the oldest of
     /// the source with the most. An honest one is over in two round trips, and one that stalls
     /// grows old.
-    fn displaced_by(
-        &self,
-        source: SourceNetwork,
-        address: IpAddr,
-        now: Instant,
-    ) -> Option<u64> {
+    fn displaced_by(&self, source: SourceNetwork, address: IpAddr, now: Instant) -> Option<u64> {
         let mut bucket = self.sources.get(&source).map(|it| it.bucket).unwrap_or_default();
         let is_first = self.sources.get(&source).is_none_or(|it| it.under_way == 0);
         if self.has_room() || !is_first || !bucket.take(1, self.rate, now) {

@@ -230,7 +230,8 @@ impl Node {
     fn on_up(&mut self, peer: PeerId) {
         let Some(connection) = self.peers.link(peer) else { return };
         let client = self.relay_server.as_mut().filter(|_| !self.peers.is_dialled(peer));
-        self.streams.on_up(peer, connection, client.is_none());
+        let credential = self.peers.credential(peer);
+        self.streams.on_up(peer, connection, client.is_none(), credential, &self.io);
         let remote = self.io.quic.get(connection).map(quic::Connection::remote);
         if let (Some(relay), Some(credential), Some(remote)) =
             (client, self.peers.credential(peer), remote)
