@@ -372,3 +372,20 @@ fn a_relay_for_one_mesh_refuses_members_of_another() {
     assert!(degraded.is_some(), "{}", exposing.log());
     assert!(peers(&home).iter().all(|peer| peer["is_registered"] == false), "{}", exposing.log());
 }
+
+#[test]
+fn a_relay_says_at_its_start_who_may_use_it() {
+    let machine = Machine::new();
+    let (open, _) = any_relay(&machine);
+    let named =
+        bounded(|| open.log().contains("everyone may use this relay; limit it").then_some(()));
+    assert!(named.is_some(), "{}", open.log());
+    open.end();
+    let (at, key) = (free_udp().to_string(), "5e".repeat(32));
+    let arguments =
+        ["relay", "--listen", &at, "--discovery-port", "0", "--no-tcp", "--allow-key", &key];
+    let closed = machine.start(&arguments);
+    closed.line();
+    let named = bounded(|| closed.log().contains("holders of 1 device key").then_some(()));
+    assert!(named.is_some(), "{}", closed.log());
+}

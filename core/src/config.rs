@@ -197,6 +197,11 @@ pub struct Limits {
     /// Bytes of request bodies that one peer's requests may make this node hold: 32 MiB, three of
     /// the largest. Above it further bodies stay unread, and QUIC's flow control holds them back.
     pub request_bytes: usize,
+    /// The same for a guest, which only redeems an invite: 256 KiB. One body is always accepted.
+    pub request_bytes_of_a_guest: usize,
+    /// The same for all peers: 256 MiB. Above it, the connection that holds the most of the key that
+    /// holds the most is closed, and what it holds is freed.
+    pub request_bytes_in_all: usize,
     /// Time a peer has to send the header of a stream it opened: 10 s.
     pub header_timeout: Duration,
 }
@@ -212,6 +217,8 @@ setters!(Limits {
     handshake_timeout: Duration,
     handshake_bytes: usize,
     request_bytes: usize,
+    request_bytes_of_a_guest: usize,
+    request_bytes_in_all: usize,
     header_timeout: Duration,
 });
 
@@ -228,6 +235,8 @@ impl Default for Limits {
             handshake_timeout: Duration::from_secs(10),
             handshake_bytes: 64 << 10,
             request_bytes: 32 << 20,
+            request_bytes_of_a_guest: 256 << 10,
+            request_bytes_in_all: 256 << 20,
             header_timeout: Duration::from_secs(10),
         }
     }

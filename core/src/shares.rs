@@ -258,6 +258,12 @@ impl Origin {
     pub(crate) fn new(source: IpAddr, mesh: Option<KeyDigest>, key: KeyDigest) -> Self {
         Self { source: SourceNetwork::lineage(source), key: [mesh.unwrap_or(key), key] }
     }
+
+    /// Returns the key.
+    #[must_use]
+    pub(crate) const fn key(&self) -> KeyDigest {
+        self.key[1]
+    }
 }
 
 /// What clients have of a scarce resource, by their sources, and by their meshes and keys.
@@ -300,6 +306,11 @@ impl<I: Ord + Copy> ClientShares<I> {
     /// Returns the weight of an item.
     pub(crate) fn weight(&self, id: I) -> usize {
         self.sources.weight(id)
+    }
+
+    /// Returns the newest item of the source with the most.
+    pub(crate) fn largest(&self) -> Option<I> {
+        self.sources.largest(MakesRoom::Newest)
     }
 
     /// Returns the newest item of the source, or else of the mesh, that has the most, for `weight`

@@ -1,4 +1,5 @@
-//! What the system provides to a program: random bytes and the wall clock.
+//! What the system provides to a program: random bytes, the wall clock, and how
+//! much memory there is.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -17,7 +18,40 @@ pub(crate) fn random(bytes: &mut [u8]) -> Result<(), ExitError> {
         .map_err(|_| ExitError::new(Exit::Degraded, "the system gave no random bytes; start again"))
 }
 
+/// Returns the memory that this process may use, in bytes: that of its control group or, without a
+/// limit there, of the machine. `None` where the system does not tell.
+pub(crate) fn memory() -> Option<u64> {
+    let read = |path: &str| std::fs::read_to_string(path).ok();
+    let machine = read("/proc/meminfo").and_then(|text| of_meminfo(&text));
+    let group = read("/proc/self/cgroup").and_then(|text| {
+        let path = text.lines().find_map(|line| line.strip_prefix("0::"))?.to_owned();
+        let limits = std::path::Path::new(&path).ancestors().filter_map(|path| {
+            read(&format!("/sys/fs/cgroup{}/memory.max", path.display()))?.trim().parse().ok()
+        });
+        limits.min()
+    });
+    group.into_iter().chain(machine).min()
+}
+
+fn of_meminfo(text: &str) -> Option<u64> {
+    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kibibytes: u64 = total.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes << 10)
+}
+
 /// Returns the seconds since the Unix epoch by this machine's clock.
 pub(crate) fn unix_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_memory_of_the_machine_is_read_in_bytes() {
+        let text = "MemTotal:        1014892 kB\nMemFree:          128 kB\n";
+        assert_eq!(of_meminfo(text), Some(1_014_892 << 10));
+        assert_eq!(of_meminfo("MemFree: 1 kB"), None);
+    }
 }

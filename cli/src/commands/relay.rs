@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use super::parse::{self, Advertised};
 use crate::base::exit::ExitError;
 use crate::base::output;
-use crate::config::{self, MeshKey};
+use crate::config::{self, DeviceKey, MeshKey};
 use crate::homedir::Home;
 use crate::net::interfaces;
 use crate::roles::relay::{RelayPlan, TcpPort, start};
@@ -28,7 +28,9 @@ A relay.toml:
   listen = \"0.0.0.0:4433\"
   advertise = [\"relay.example:4433\"]
   allow_meshes = []           # keys as adit id show prints them; without any, every mesh
+  allow_keys = []             # keys of single devices, whatever their mesh
   mbits_per_client = 100      # of forwarded traffic; by default 1000
+  mbits_in_all = 500          # of all clients together; by default without a limit
   tcp_port = 8443             # for networks without UDP; by default 443, no_tcp = true for none
 
 Stdout has the relay's address with its key, in one line.")]
@@ -47,6 +49,14 @@ pub(crate) struct RelayArgs {
     #[arg(long, value_name = "KEY")]
     pub(crate) allow_mesh: Vec<MeshKey>,
 
+    /// Key of a device that may use it, whatever its mesh, as adit id show prints it; may be repeated
+    #[arg(long, value_name = "KEY")]
+    pub(crate) allow_key: Vec<DeviceKey>,
+
+    /// Accept everyone, and do not warn of it at an address that is not public
+    #[arg(long, conflicts_with_all = ["allow_mesh", "allow_key"])]
+    pub(crate) open: bool,
+
     /// UDP port of its second socket, for address discovery; by default the next port
     #[arg(long, value_name = "PORT")]
     pub(crate) discovery_port: Option<u16>,
@@ -63,9 +73,14 @@ pub(crate) struct RelayArgs {
     #[arg(long, value_name = "MBITS")]
     pub(crate) mbits_per_client: Option<NonZeroU32>,
 
+    /// Megabits per second that it forwards for all clients together; by default without a limit
+    #[arg(long, value_name = "MBITS")]
+    pub(crate) mbits_in_all: Option<NonZeroU32>,
+
     /// A file with these settings
     #[arg(short, long, value_name = "FILE", conflicts_with_all =
-        ["listen", "advertise", "allow_mesh", "discovery_port", "tcp_port", "no_tcp", "mbits_per_client"])]
+        ["listen", "advertise", "allow_mesh", "allow_key", "open", "discovery_port", "tcp_port", "no_tcp",
+         "mbits_per_client", "mbits_in_all"])]
     pub(crate) config: Option<PathBuf>,
 
     /// Print the relay's address as JSON
@@ -102,7 +117,10 @@ fn plan(arguments: RelayArgs) -> Result<RelayPlan, ExitError> {
             tcp_port: TcpPort::of(arguments.tcp_port, arguments.no_tcp),
             advertise: arguments.advertise.iter().map(|it| it.at(port)).collect(),
             meshes: arguments.allow_mesh.into_iter().map(|mesh| mesh.0).collect(),
+            keys: arguments.allow_key.into_iter().map(|device| device.0).collect(),
+            is_open: arguments.open,
             mbits_per_client: arguments.mbits_per_client,
+            mbits_in_all: arguments.mbits_in_all,
         });
     };
     let config = config::RelayConfig::load(&path)?;
@@ -112,6 +130,9 @@ fn plan(arguments: RelayArgs) -> Result<RelayPlan, ExitError> {
         tcp_port: TcpPort::of(config.tcp_port, config.no_tcp),
         advertise: config.advertise,
         meshes: config.allow_meshes.into_iter().map(|MeshKey(key)| key).collect(),
+        keys: config.allow_keys.into_iter().map(|DeviceKey(key)| key).collect(),
+        is_open: config.open,
         mbits_per_client: config.mbits_per_client,
+        mbits_in_all: config.mbits_in_all,
     })
 }

@@ -13,6 +13,7 @@ mod remote;
 mod service;
 
 use std::collections::BTreeSet;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ use serde::de::DeserializeOwned;
 
 pub(crate) use self::agent::AgentConfig;
 pub(crate) use self::connector::ConnectorConfig;
-pub(crate) use self::relay::{MeshKey, RelayConfig};
+pub(crate) use self::relay::{DeviceKey, MeshKey, RelayConfig};
 pub(crate) use self::remote::{AgentTarget, RemoteConnector};
 pub(crate) use self::service::ServiceConfig;
 use crate::address::RelayAddress;
@@ -57,11 +58,14 @@ pub(crate) struct ForwardLimits {
     /// never cut.
     #[serde(with = "duration")]
     pub(crate) half_open: Duration,
+    /// Mebibytes that the requests of all peers may hold together; above it, the connection with
+    /// the most ends. The default is a sixteenth of the memory of the control group or the machine.
+    pub(crate) memory: Option<NonZeroU32>,
 }
 
 impl Default for ForwardLimits {
     fn default() -> Self {
-        Self { connections: 16_384, half_open: Duration::from_secs(3600) }
+        Self { connections: 16_384, half_open: Duration::from_secs(3600), memory: None }
     }
 }
 

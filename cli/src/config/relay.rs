@@ -33,8 +33,17 @@ pub(crate) struct RelayConfig {
     /// The meshes whose members may use it. The default is every mesh.
     #[serde(default)]
     pub(crate) allow_meshes: Vec<MeshKey>,
+    /// The devices that may use it besides, whatever their mesh.
+    #[serde(default)]
+    pub(crate) allow_keys: Vec<DeviceKey>,
+    /// True if anyone may use it. This is also the default while no mesh and no device is allowed;
+    /// then it is warned of.
+    #[serde(default)]
+    pub(crate) open: bool,
     /// Megabits a second that one client may have forwarded. The default is a thousand.
     pub(crate) mbits_per_client: Option<NonZeroU32>,
+    /// Megabits a second that all clients may have forwarded together. The default is no limit.
+    pub(crate) mbits_in_all: Option<NonZeroU32>,
 }
 
 impl RelayConfig {
@@ -47,6 +56,12 @@ impl RelayConfig {
         if relay.no_tcp && relay.tcp_port.is_some() {
             return Err(ExitError::usage(format!(
                 "{}: tcp_port and no_tcp contradict each other; remove one",
+                path.display()
+            )));
+        }
+        if relay.open && !(relay.allow_meshes.is_empty() && relay.allow_keys.is_empty()) {
+            return Err(ExitError::usage(format!(
+                "{}: open contradicts allow_meshes and allow_keys; remove one",
                 path.display()
             )));
         }
@@ -66,6 +81,29 @@ impl FromStr for MeshKey {
         key_of(text.trim()).map(Self).ok_or_else(|| {
             format!("\"{text}\" is no mesh; write its key as adit id show prints it")
         })
+    }
+}
+
+/// A device by the digest of its key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct DeviceKey(pub(crate) KeyDigest);
+
+impl FromStr for DeviceKey {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        key_of(text.trim()).map(Self).ok_or_else(|| {
+            format!("\"{text}\" is no device; write its key as adit id show prints it")
+        })
+    }
+}
+
+impl TryFrom<String> for DeviceKey {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
     }
 }
 

@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::time::Duration;
 
 use adit_tokio::TokioIo;
-use adit_tokio::core::config::{Builder, Config, Transport};
+use adit_tokio::core::config::{Builder, Config, Limits, Transport};
 use adit_tokio::core::drive::Handle;
 use adit_tokio::core::drive::io::Io as _;
 use adit_tokio::core::fallback::ListenerLimits;
@@ -19,6 +19,7 @@ use adit_tokio::core::tls::Identity;
 use super::port_mapping::{PortMappingState, PortMappingStatus};
 use super::relay_transports::{RelayTransport, RelayTransports};
 use crate::base::exit::{Exit, ExitError};
+use crate::base::system::memory;
 use crate::base::task::Background;
 use crate::config::{ForwardLimits, HeartbeatSettings};
 
@@ -192,6 +193,23 @@ pub(crate) fn local_for(remote: SocketAddr) -> SocketAddr {
 pub(crate) fn transport(limits: ForwardLimits) -> Transport {
     let max_streams = u32::try_from(limits.connections).unwrap_or(u32::MAX).clamp(2, 1 << 20);
     Transport::default().max_streams(max_streams)
+}
+
+/// The least memory that requests may use by default: the largest body, and room for others.
+const LEAST_MEMORY: u64 = 16 << 20;
+
+/// The part of the memory that the requests of peers may use by default.
+const PART_OF_MEMORY: u64 = 16;
+
+/// Returns the core's limits with the memory that is configured, or a part of what there is.
+pub(crate) fn limits(limits: ForwardLimits) -> Limits {
+    let core = Limits::default();
+    let most = core.request_bytes_in_all;
+    let memory = match limits.memory {
+        Some(mebibytes) => u64::from(mebibytes.get()) << 20,
+        None => memory().map_or(most as u64, |all| (all / PART_OF_MEMORY).max(LEAST_MEMORY)),
+    };
+    core.request_bytes_in_all(usize::try_from(memory).unwrap_or(usize::MAX))
 }
 
 /// Finishes a node's configuration.

@@ -101,7 +101,8 @@ pub(crate) async fn start(
         .listening(true)
         .device_id("connector")
         .path(plan.paths)
-        .transport(node::transport(plan.limits));
+        .transport(node::transport(plan.limits))
+        .limits(node::limits(plan.limits));
     let core = node::build(builder, plan.heartbeat)?;
     let node = match plan.relays.is_empty() {
         true => until_possible(|| node::start(plan.listen, core.clone())).await?,

@@ -72,6 +72,8 @@ impl RelayServer {
             key: credential.key,
             mesh: credential.mesh,
             serial: credential.serial.clone(),
+            names: credential.names.clone(),
+            may_serve: credential.may_serve,
         };
         self.clients.insert(id, connection);
         self.relay.on_attached(id, &client, observed);

@@ -241,7 +241,8 @@ impl Node {
         let Some(connection) = self.peers.link(peer) else { return };
         let client = self.relay_server.as_mut().filter(|_| !self.peers.is_dialled(peer));
         let has_streams = client.is_none() && !self.peers.is_relay(peer);
-        self.streams.on_up(peer, connection, client.is_none());
+        let credential = self.peers.credential(peer);
+        self.streams.on_up(peer, connection, client.is_none(), credential, &self.io);
         if has_streams {
             self.io.send(peer, streams::greeting(&self.io));
         }

@@ -25,6 +25,57 @@ pub(super) struct Unproven {
     due: Instant,
     /// Bytes the peer may still send.
     allowance: usize,
+    /// Bytes received and sent, while its address is not validated; none afterwards.
+    amplification: Option<(usize, usize)>,
+}
+
+/// How many times the bytes of an address that is not validated may be answered (RFC 9000 §8.1).
+const AMPLIFICATION: usize = 3;
+
+impl Unproven {
+    /// Returns true if a datagram of this size may be sent. The transport sends a whole one while
+    /// any byte is left of what it may send.
+    pub(super) fn may_send(&self, size: usize) -> bool {
+        self.amplification
+            .is_none_or(|(received, sent)| sent + size <= AMPLIFICATION.saturating_mul(received))
+    }
+
+    pub(super) const fn note_sent(&mut self, size: usize) {
+        if let Some((_, sent)) = &mut self.amplification {
+            *sent += size;
+        }
+    }
+
+    const fn note_received(&mut self, size: usize) {
+        if let Some((received, _)) = &mut self.amplification {
+            *received += size;
+        }
+    }
+
+    /// Notes that the peer has sent a packet with the keys of the handshake, which it has only if it
+    /// receives what is sent to its address.
+    pub(super) const fn note_validated(&mut self) {
+        self.amplification = None;
+    }
+}
+
+/// Returns true if a datagram is one packet of QUIC version 1 with the keys of the handshake, and no
+/// other (RFC 9000 §17.2.4).
+pub(super) fn is_handshake_packet(datagram: &[u8]) -> bool {
+    let parsed = || {
+        let [first, _, _, _, _, rest @ ..] = datagram else { return None };
+        let (length, rest) = rest.split_first()?;
+        let (length, rest) = rest.get(usize::from(*length)..)?.split_first()?;
+        let rest = rest.get(usize::from(*length)..)?;
+        let width = 1 << (rest.first()? >> 6);
+        let number = rest.get(..width)?.iter().enumerate().fold(0, |number, (at, byte)| {
+            let byte = if at == 0 { byte & 0x3f } else { *byte };
+            number << 8 | u64::from(byte)
+        });
+        let is_all = usize::try_from(number).ok()? == rest.len() - width;
+        Some(first & 0xf0 == 0xe0 && is_all)
+    };
+    parsed().unwrap_or(false)
 }
 
 impl Connection {
@@ -86,7 +137,7 @@ impl Endpoint {
         size: usize,
         now: Instant,
     ) -> Option<ConnectionId> {
-        let mut answer = Vec::new();
+        let (mut answer, is_validated) = (Vec::new(), incoming.remote_address_validated());
         let (layer, server) = if transmit::overlay_id(&incoming.remote_address()).is_some() {
             (Layer::Overlay, &self.overlay_server)
         } else if self.config.relay.is_some() {
@@ -106,7 +157,8 @@ impl Endpoint {
                 let due = now + limits.handshake_timeout;
                 let allowance = limits.handshake_bytes.saturating_sub(size);
                 self.by_ticket.insert(ticket.number(), ConnectionId(self.next_id));
-                let unproven = Unproven { ticket, due, allowance };
+                let amplification = (!is_validated).then_some((size, 0));
+                let unproven = Unproven { ticket, due, allowance, amplification };
                 Some(self.insert((handle, connection), layer, flight, Some(unproven), now))
             }
             Err(error) => {
@@ -147,6 +199,7 @@ impl Endpoint {
         let Some(unproven) = &mut connection.unproven else { return true };
         if let Some(left) = unproven.allowance.checked_sub(size) {
             unproven.allowance = left;
+            unproven.note_received(size);
             return true;
         }
         let sentence = "more bytes than a handshake takes, and the peer is still not known";

@@ -225,6 +225,12 @@ impl Connection {
         now: Instant,
     ) -> Option<quinn_proto::Transmit> {
         let mtu = self.inner.current_mtu();
+        // One datagram at a time is within what an address that is not validated may be sent.
+        let is_bounded = self.unproven.is_some();
+        if self.unproven.as_ref().is_some_and(|it| !it.may_send(mtu.into())) {
+            return None;
+        }
+        let segments = if is_bounded { 1 } else { segments };
         // Packets beyond the window are counted by the batch.
         let segments = if self.flight.is_open() { 1 } else { segments };
         let rate = self.flight.pacing_rate();
@@ -248,10 +254,19 @@ impl Connection {
             Some(it) if is_mtu_probe(it, mtu) => self.flight.set_mtu_probe(it.size as u64),
             Some(_) => {}
         }
+        if let (Some(unproven), Some(transmit)) = (&mut self.unproven, &transmit) {
+            unproven.note_sent(transmit.size);
+        }
         if before.is_some_and(|before| self.eliciting_frames() != before) {
             self.stall.on_sent(self.inner.rtt(), now);
         }
         transmit
+    }
+
+    /// Returns the number of received frames of which each packet of a handshake has one.
+    pub(super) fn received_frames(&self) -> u64 {
+        let f = self.inner.stats().frame_rx;
+        f.acks + f.crypto + f.ping
     }
 
     /// Returns the number of sent frames that the peer is to acknowledge.

@@ -336,13 +336,19 @@ impl Endpoint {
         now: Instant,
     ) -> Option<ConnectionId> {
         let (size, mut answer) = (data.len(), Vec::new());
+        let is_handshake = arrival::is_handshake_packet(&data);
         match self.inner.handle(now, route.remote, route.local_ip, ecn, data, &mut answer)? {
             DatagramEvent::ConnectionEvent(handle, event) => {
                 let id = *self.by_handle.get(&handle.0)?;
                 if !self.is_within_allowance(id, size, now) {
                     return None;
                 }
-                self.connections.get_mut(&id)?.inner.handle_event(event);
+                let connection = self.connections.get_mut(&id)?;
+                let frames = connection.received_frames();
+                connection.inner.handle_event(event);
+                if is_handshake && connection.received_frames() != frames {
+                    connection.unproven.iter_mut().for_each(Unproven::note_validated);
+                }
                 Some(id)
             }
             DatagramEvent::NewConnection(incoming) => self.admit(incoming, size, now),

@@ -40,6 +40,7 @@ impl Relay {
         }
         assert_eq!(self.timers.len(), self.registry.len(), "a registration without its end");
         self.registry.audit();
+        self.revocations.audit(self.config.entries);
         self.held.audit(self.config.held());
         assert!(self.held.clients().all(|id| self.clients.contains_key(&id)));
         self.queues.audit();

@@ -20,6 +20,10 @@ pub(crate) struct Client {
     pub mesh: Option<KeyDigest>,
     /// The serial number of its certificate in hexadecimal; empty without one.
     pub serial: String,
+    /// The names in its certificate.
+    pub names: Vec<String>,
+    /// Whether its certificate is that of a connector.
+    pub may_serve: bool,
 }
 
 /// An attached client.
@@ -28,6 +32,8 @@ pub(super) struct Attached {
     pub(super) key: KeyDigest,
     pub(super) mesh: Option<KeyDigest>,
     pub(super) serial: Serial,
+    /// The names that it may register; none of a device that is not a connector.
+    pub(super) names: Box<[String]>,
     pub(super) observed: SocketAddr,
     pub(super) channels: BTreeMap<u32, ChannelEnd>,
     /// How many of them it requested; of the rest it is the connector.
@@ -56,6 +62,7 @@ impl Attached {
             key: who.key,
             mesh: who.mesh,
             serial: Serial::parse(&who.serial).unwrap_or(Serial::NONE),
+            names: if who.may_serve { who.names.clone().into() } else { Box::default() },
             observed,
             channels: BTreeMap::new(),
             called: 0,
@@ -110,7 +117,13 @@ mod tests {
 
     #[test]
     fn a_number_that_is_in_use_is_not_given_again() {
-        let who = Client { key: KeyDigest([1; 32]), mesh: None, serial: String::new() };
+        let who = Client {
+            key: KeyDigest([1; 32]),
+            mesh: None,
+            serial: String::new(),
+            names: Vec::new(),
+            may_serve: false,
+        };
         let mut client = Attached::new(&who, "192.0.2.1:9".parse().unwrap());
         let end = ChannelEnd { partner: PeerId(2), number: 7, is_caller: true };
         client.insert(0, end);

@@ -34,6 +34,9 @@ pub struct RelayConfig {
     /// relay reads no payload and grants only the forwarding of packets. Guests come with a mesh:
     /// they are those that a registered connector lists.
     pub meshes: Option<BTreeSet<KeyDigest>>,
+    /// The devices with access to the relay besides, each by its key, whatever their mesh; `None`
+    /// admits any if `meshes` does.
+    pub keys: Option<BTreeSet<KeyDigest>>,
     /// The addresses at which the relay answers discovery, as clients reach it, up to
     /// [`MAX_DISCOVERY`] addresses. Default: none, since the relay cannot find them out itself.
     pub discovery: Vec<SocketAddr>,
@@ -75,6 +78,10 @@ pub struct RelayConfig {
     /// Bytes a second that one client may have forwarded: 125 MB, a gigabit. This is not a fair
     /// share of a line but the limit of what one client can cost; the queues provide fairness.
     pub bytes_per_second: u64,
+    /// Bytes a second that all clients may have forwarded together; `None`, the default, is without
+    /// a limit, since the relay does not know the price of its line. A burst may be as much as one
+    /// second.
+    pub bytes_per_second_in_all: Option<u64>,
     /// Burst of bytes that one client may have forwarded: 2 MiB, a window of 100 ms at 160 Mbit/s.
     pub bytes_at_once: u64,
     /// Bytes that may wait for one client, each packet with 64 more: 1 MiB, 80 ms at 100 Mbit/s.
@@ -94,6 +101,7 @@ pub struct RelayConfig {
 
 setters!(RelayConfig {
     meshes: Option<BTreeSet<KeyDigest>>,
+    keys: Option<BTreeSet<KeyDigest>>,
     discovery: Vec<SocketAddr>,
     clients: usize,
     guests: usize,
@@ -109,6 +117,7 @@ setters!(RelayConfig {
     incoming_per_second: u32,
     incoming_at_once: u32,
     bytes_per_second: u64,
+    bytes_per_second_in_all: Option<u64>,
     bytes_at_once: u64,
     queue_bytes: usize,
     queue_bytes_of_a_source: usize,
@@ -121,6 +130,7 @@ impl Default for RelayConfig {
     fn default() -> Self {
         Self {
             meshes: None,
+            keys: None,
             discovery: Vec::new(),
             clients: 16_384,
             guests: 1_024,
@@ -136,6 +146,7 @@ impl Default for RelayConfig {
             incoming_per_second: 50,
             incoming_at_once: 500,
             bytes_per_second: 125_000_000,
+            bytes_per_second_in_all: None,
             bytes_at_once: 2 << 20,
             queue_bytes: 1 << 20,
             queue_bytes_of_a_source: 512 << 10,
@@ -186,6 +197,16 @@ impl RelayConfig {
             ));
         }
         Ok(())
+    }
+
+    /// Returns true if a device of a mesh may use the relay.
+    pub(super) fn admits(&self, mesh: &KeyDigest, key: &KeyDigest) -> bool {
+        let is_mesh = self.meshes.as_ref().map(|meshes| meshes.contains(mesh));
+        let is_key = self.keys.as_ref().map(|keys| keys.contains(key));
+        match (is_mesh, is_key) {
+            (None, None) => true,
+            (is_mesh, is_key) => is_mesh.unwrap_or(false) || is_key.unwrap_or(false),
+        }
     }
 
     /// Returns the lifetime of a registration since its last refresh.

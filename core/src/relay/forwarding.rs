@@ -23,7 +23,10 @@ impl Relay {
             return;
         };
         let (rate, burst) = (self.config.bytes_per_second, self.config.bytes_at_once);
-        if !attached.bytes.take(datagram.len(), rate, burst, now) {
+        let in_all = self.config.bytes_per_second_in_all;
+        let is_within = attached.bytes.take(datagram.len(), rate, burst, now)
+            && in_all.is_none_or(|rate| self.bytes.take(datagram.len(), rate, rate, now));
+        if !is_within {
             self.counters.drops.over_rate += 1;
             return;
         }

@@ -30,6 +30,7 @@ mod meter;
 mod queue;
 mod registering;
 mod registry;
+mod revocations;
 mod serial;
 mod view;
 
@@ -42,13 +43,15 @@ use std::time::{Duration, Instant};
 
 use self::client::Attached;
 use self::held::HeldLookups;
+use self::meter::Meter;
 use self::queue::Queues;
 use self::registry::Registry;
+use self::revocations::Revocations;
 use crate::error::{Code, Failure};
 use crate::id::PeerId;
 use crate::message::{DiscoveryKey, Message, RelayMessage, Welcome};
+use crate::shares::{ClientShares, Origin};
 use crate::timer::{Deadline, Timers, earliest};
-use crate::tls::KeyDigest;
 
 pub(crate) use self::client::Client;
 pub use self::config::{MAX_OFFERS, RelayConfig};
@@ -88,10 +91,15 @@ pub(crate) struct Relay {
     clients: BTreeMap<PeerId, Attached>,
     /// Clients without a mesh.
     guests: usize,
+    /// Those of them that no connector listed when they came.
+    strangers: ClientShares<PeerId>,
     registry: Registry,
+    revocations: Revocations,
     held: HeldLookups,
     queues: Queues,
     timers: Timers<PeerId>,
+    /// Bytes of all clients.
+    bytes: Meter,
     actions: VecDeque<RelayAction>,
     draining: Option<Duration>,
     channels: usize,
@@ -126,10 +134,13 @@ impl Relay {
             discovery: ProbeResponder::new(secret),
             clients: BTreeMap::new(),
             guests: 0,
+            strangers: ClientShares::default(),
             registry: Registry::default(),
+            revocations: Revocations::default(),
             held: HeldLookups::default(),
             queues,
             timers: Timers::new(),
+            bytes: Meter::default(),
             actions: VecDeque::new(),
             draining: None,
             channels: 0,
@@ -160,17 +171,14 @@ impl Relay {
     pub(crate) fn on_attached(&mut self, client: PeerId, who: &Client, observed: SocketAddr) {
         self.on_detached(client);
         let is_listed = self.registry.is_guest(who.key);
-        let is_allowed = |mesh: &KeyDigest| {
-            self.config.meshes.as_ref().is_none_or(|meshes| meshes.contains(mesh))
-        };
-        let mesh = who.mesh.filter(is_allowed);
+        let mesh = who.mesh.filter(|mesh| self.config.admits(mesh, &who.key));
         let refusal = if let Some(after) = self.draining {
             Some(shutting_down(after))
         } else if self.clients.len() >= self.config.clients {
             Some(Failure::new(Code::Overloaded, "the relay has no room for another client"))
         } else if who.mesh.is_some() && mesh.is_none() && !is_listed {
             Some(Failure::new(Code::Forbidden, "the relay does not serve this mesh"))
-        } else if mesh.is_none() && !is_listed && self.guests >= self.config.guests {
+        } else if mesh.is_none() && !is_listed && !self.has_room_for_a_guest(who, observed) {
             Some(Failure::new(Code::Overloaded, "the relay has no room for another guest"))
         } else {
             None
@@ -180,10 +188,29 @@ impl Relay {
             return;
         }
         self.guests += usize::from(mesh.is_none());
+        if mesh.is_none() && !is_listed {
+            let origin = Origin::new(observed.ip(), None, who.key);
+            self.strangers.set(client, &origin, 1);
+        }
         let who = Client { mesh, ..who.clone() };
         let attached = Attached::new(&who, plain(observed));
         self.clients.insert(client, attached);
         self.welcome(client);
+    }
+
+    /// Returns true if there is room for a client without a mesh that no connector lists. Of the
+    /// source that has the most of these, the newest makes room.
+    fn has_room_for_a_guest(&mut self, who: &Client, observed: SocketAddr) -> bool {
+        if self.guests < self.config.guests {
+            return true;
+        }
+        let origin = Origin::new(observed.ip(), None, who.key);
+        let Some(client) = self.strangers.makes_room(&origin, 1) else { return false };
+        self.on_detached(client);
+        let words = "the relay has no room left for guests, and others have fewer";
+        let failure = Failure::new(Code::Overloaded, words);
+        self.actions.push_back(RelayAction::Break { client, failure });
+        true
     }
 
     /// Handles a new source address of a client's packets.
@@ -207,6 +234,7 @@ impl Relay {
         self.held.remove_client(client);
         if let Some(attached) = self.clients.remove(&client) {
             self.guests -= usize::from(attached.mesh.is_none());
+            self.strangers.remove(client);
         }
         self.counters.drops.receiver_gone += self.queues.remove(client);
     }

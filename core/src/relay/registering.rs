@@ -31,6 +31,7 @@ impl Relay {
                 }
                 let registration = ConnectorRegistration::new(mesh, origin, register, now);
                 self.install(client, registration, now);
+                self.end_the_revoked(client, mesh, &origin);
                 let registered = Registered { refresh_ms: self.config.refresh_ms() };
                 self.send(client, Message::Relay(RelayMessage::Registered(registered)));
                 self.answer_held(client, now);
@@ -55,6 +56,7 @@ impl Relay {
             attached.and_then(|it| Some((it.mesh?, it.origin()))).ok_or_else(|| {
                 Failure::new(Code::Forbidden, "only a member of a mesh can register a name in it")
             })?;
+        self.may_register(client, mesh, register)?;
         if let Some(after) = self.draining
             && self.registry.get(client).is_none()
         {
@@ -64,7 +66,8 @@ impl Relay {
         if let Some(holder) = holder {
             self.may_replace(holder, client, register.takeover)?;
         }
-        if let Some(service) = self.registry.crowded(client, mesh, &register.services) {
+        let key = origin.key();
+        if let Some(service) = self.registry.crowded(client, mesh, key, &register.services) {
             let words = format!("too many connectors offer {service} already");
             return Err(Failure::new(Code::Overloaded, words));
         }
@@ -92,6 +95,27 @@ impl Relay {
             let ended = Unregistered::from(&failure);
             self.send(largest, Message::Relay(RelayMessage::Unregistered(ended)));
             self.counters.displaced += 1;
+        }
+        Ok(())
+    }
+
+    /// Checks whether the certificate of a client is one of a connector of this name.
+    fn may_register(
+        &self,
+        client: PeerId,
+        mesh: KeyDigest,
+        register: &Register,
+    ) -> Result<(), Failure> {
+        let Some(attached) = self.clients.get(&client) else { return Ok(()) };
+        let forbidden = |words| Err(Failure::new(Code::Forbidden, words));
+        if attached.names.is_empty() {
+            return forbidden("only a connector can register: a certificate for serverAuth");
+        }
+        if !attached.names.iter().any(|name| name.eq_ignore_ascii_case(&register.name)) {
+            return forbidden("the name is not one of the DNS names in the certificate");
+        }
+        if self.revocations.contains(mesh, attached.key, attached.serial) {
+            return forbidden("a connector of this mesh has revoked the certificate");
         }
         Ok(())
     }
@@ -143,6 +167,26 @@ impl Relay {
     /// Begins the time of a registration again.
     fn keep(&mut self, client: PeerId, now: Instant) {
         self.timers.set(client, Some((now + self.config.expiry(), Reason::Registration)));
+    }
+
+    /// Remembers which certificates a connector has revoked, and ends their registrations.
+    fn end_the_revoked(&mut self, client: PeerId, mesh: KeyDigest, origin: &Origin) {
+        let Some(key) = self.clients.get(&client).map(|it| it.key) else { return };
+        let Some(registration) = self.registry.get(client) else { return };
+        let (list, limit) = (&registration.revoked, self.config.entries);
+        if !self.revocations.set((mesh, key), origin, list, limit) {
+            return;
+        }
+        for id in self.registry.of_mesh(mesh) {
+            let Some(attached) = self.clients.get(&id) else { continue };
+            if self.revocations.contains(mesh, attached.key, attached.serial) {
+                let words = "a connector of this mesh has revoked the certificate";
+                let failure = Failure::new(Code::Forbidden, words);
+                self.end_registration(id, &failure);
+                let ended = Unregistered::from(&failure);
+                self.send(id, Message::Relay(RelayMessage::Unregistered(ended)));
+            }
+        }
     }
 
     pub(super) fn withdraw(&mut self, client: PeerId) {

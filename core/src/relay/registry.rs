@@ -14,6 +14,10 @@ use crate::shares::{ClientShares, Origin};
 use crate::tls::KeyDigest;
 use crate::token_bucket::Bucket;
 
+/// Connectors of one key that may offer one service: a device has several names while it is moved or
+/// renamed, and one of them would otherwise take the places of others.
+const OFFERS_OF_A_KEY: usize = 2;
+
 /// The registration of one connector.
 #[derive(Debug)]
 pub(super) struct ConnectorRegistration {
@@ -114,16 +118,27 @@ impl Registry {
         self.entries.makes_room(origin, more).filter(|newest| *newest != client)
     }
 
-    /// Returns a service that already has too many connectors for `client` to be another.
+    /// Returns the clients that are registered in a mesh.
+    pub(super) fn of_mesh(&self, mesh: KeyDigest) -> Vec<PeerId> {
+        self.names.get(&mesh).into_iter().flat_map(BTreeMap::values).copied().collect()
+    }
+
+    /// Returns a service that already has too many connectors for `client` to be another, or too
+    /// many of the same key.
     pub(super) fn crowded<'a>(
         &self,
         client: PeerId,
         mesh: KeyDigest,
+        key: KeyDigest,
         services: &'a [ServiceName],
     ) -> Option<&'a ServiceName> {
         services.iter().find(|service| {
             let offers = self.services.get(&(mesh, (*service).clone()));
-            offers.is_some_and(|it| it.len() >= MAX_OFFERS && !it.contains(&client))
+            let Some(offers) = offers.filter(|it| !it.contains(&client)) else { return false };
+            let has_its_key =
+                |id: &&PeerId| self.get(**id).is_some_and(|it| it.origin.key() == key);
+            offers.len() >= MAX_OFFERS
+                || offers.iter().filter(has_its_key).count() >= OFFERS_OF_A_KEY
         })
     }
 

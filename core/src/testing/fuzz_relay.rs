@@ -100,7 +100,13 @@ impl Table {
 
     fn attach(&mut self, client: PeerId, a: u8, b: u8) {
         let mesh = (!a.is_multiple_of(4)).then_some(KeyDigest([a % 4; 32]));
-        let who = Client { key: key(b % 4), mesh, serial: format!("{:02x}", b % 4) };
+        let who = Client {
+            key: key(b % 4),
+            mesh,
+            serial: format!("{:02x}", b % 4),
+            names: (0..3).map(|name| format!("c{name}")).collect(),
+            may_serve: b & 0x80 == 0,
+        };
         self.channels.retain(|(id, _), _| *id != client);
         self.relay.on_attached(client, &who, ([192, 0, 2, a], 1 + u16::from(b)).into());
     }

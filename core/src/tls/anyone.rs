@@ -47,24 +47,23 @@ impl Anyone {
         // leaf as well: the mesh is that of the last.
         let found = rest.iter().rev().find_map(|authority| {
             let mesh = KeyDigest::of_certificate(authority)?;
-            self.is_issued(leaf, authority, rest, unix).ok()?;
-            Some((mesh, self.end(leaf, authority, rest)))
+            let may_serve = self.is_issued(leaf, authority, rest, unix).ok()?;
+            let end = self.end(leaf, authority, rest);
+            let member = Credential::member(leaf, end);
+            Some(Credential { mesh: Some(mesh), may_serve, ..member })
         });
-        Ok(found.map_or_else(
-            || Credential::guest(key, None),
-            |(mesh, end)| Credential { mesh: Some(mesh), ..Credential::member(leaf, end) },
-        ))
+        Ok(found.unwrap_or_else(|| Credential::guest(key, None)))
     }
 
     /// Checks whether `authority` issued the leaf, directly or through intermediates, for either
-    /// use.
+    /// use. Returns true if it may accept connections.
     fn is_issued(
         &self,
         leaf: &CertificateDer<'_>,
         authority: &CertificateDer<'_>,
         rest: &[CertificateDer<'_>],
         unix: Duration,
-    ) -> Result<(), webpki::Error> {
+    ) -> Result<bool, webpki::Error> {
         let leaf = EndEntityCert::try_from(leaf)?;
         let anchor = [webpki::anchor_from_trusted_cert(authority)?];
         let algorithms = self.provider.signature_verification_algorithms.all;
@@ -72,9 +71,11 @@ impl Anyone {
         let verify = |usage: KeyUsage| {
             leaf.verify_for_usage(algorithms, &anchor, rest, at, usage, None, None).map(drop)
         };
-        match verify(KeyUsage::client_auth()) {
-            Err(webpki::Error::RequiredEkuNotFoundContext(_)) => verify(KeyUsage::server_auth()),
-            other => other,
+        match verify(KeyUsage::server_auth()) {
+            Err(webpki::Error::RequiredEkuNotFoundContext(_)) => {
+                verify(KeyUsage::client_auth()).map(|()| false)
+            }
+            other => other.map(|()| true),
         }
     }
 
@@ -89,7 +90,7 @@ impl Anyone {
             Err(webpki::Error::CertExpired { not_after, .. }) => {
                 Some(Duration::from_secs(not_after.as_secs()))
             }
-            Ok(()) | Err(_) => None,
+            Ok(_) | Err(_) => None,
         }
     }
 }

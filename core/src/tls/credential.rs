@@ -41,6 +41,10 @@ pub struct Credential {
     /// Known only where anyone may dial ([`Trust::anyone`](super::Trust::anyone)).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mesh: Option<KeyDigest>,
+    /// Whether its certificate is good for accepting connections: the extended key usage
+    /// `serverAuth`, or no extended key usage at all (RFC 5280 §4.2.1.12). Known only with `mesh`.
+    #[serde(skip_serializing)]
+    pub may_serve: bool,
 }
 
 impl Credential {
@@ -54,6 +58,7 @@ impl Credential {
             key: KeyDigest([0; 32]),
             not_after,
             mesh: None,
+            may_serve: false,
         };
         // The certificate was just verified, and so can be parsed.
         if let Ok(parsed) = webpki::EndEntityCert::try_from(leaf) {
@@ -75,6 +80,7 @@ impl Credential {
             key,
             not_after: until.map(|until| Duration::from_secs(until.as_secs())),
             mesh: None,
+            may_serve: false,
         }
     }
 

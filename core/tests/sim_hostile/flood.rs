@@ -145,6 +145,87 @@ fn a_source_that_stalls_its_handshakes_has_its_share_and_another_gets_in() {
 }
 
 #[test]
+fn stalled_handshakes_of_many_hosts_do_not_delay_an_honest_agent() {
+    let mut scene = Scene::with(35, |builder| {
+        builder.limits(Limits::default().handshakes_before_retry(0).handshakes(16))
+    });
+    for host in 1..=24 {
+        stall(&mut scene, SocketAddr::from(([10, 4, 1, host], 1)));
+    }
+    let stats = scene.world.node(scene.victim).snapshot().handshakes;
+    assert_eq!(stats.under_way, 16, "{stats:?}");
+    let honest = connect(&mut scene, [10, 4, 0, 2], |scene| scene.run_without(MILLISECOND));
+    assert!(honest < SECOND / 2, "{honest:?}");
+    scene.end();
+}
+
+#[test]
+fn one_address_that_takes_all_places_makes_room_for_another() {
+    let mut scene = Scene::with(37, |builder| builder.limits(Limits::default().peers(6)));
+    let take = |scene: &mut Scene, n: u16| {
+        let host = scene.world.add_host(SocketAddr::from(([10, 4, 0, 1], n)));
+        let issued = Pki::new().issue(&format!("taker-{n}"), Role::Agent);
+        let mut raw = Raw::new(&mut scene.world, host, &issued);
+        raw.run(&mut scene.world, SECOND / 10);
+        scene.act();
+        raw
+    };
+    let _held: Vec<_> = (1..=6).map(|n| take(&mut scene, n)).collect();
+    assert_eq!(scene.world.node(scene.victim).snapshot().peers.len(), 6);
+    let honest = connect(&mut scene, [10, 4, 0, 2], |scene| scene.run_without(MILLISECOND));
+    assert!(honest < SECOND / 2, "{honest:?}");
+    // The stranger gets none of them back.
+    take(&mut scene, 7);
+    let peers = scene.world.node(scene.victim).snapshot().peers;
+    let of_the_stranger = peers.iter().filter(|it| it.remote.ip().to_string() == "10.4.0.1");
+    assert_eq!((peers.len(), of_the_stranger.count()), (6, 3));
+}
+
+#[test]
+fn a_device_that_comes_back_gets_in_beside_eight_connections_that_are_silent() {
+    let mut scene = Scene::new(38);
+    let issued = Pki::new().issue("laptop", Role::Agent);
+    for n in 1..=10 {
+        let host = scene.world.add_host(SocketAddr::from(([10, 4, 0, n], 1)));
+        let mut raw = Raw::new(&mut scene.world, host, &issued);
+        raw.run(&mut scene.world, SECOND / 10);
+        scene.act();
+    }
+    let peers = scene.world.node(scene.victim).snapshot().peers;
+    let of_the_device: Vec<_> = peers
+        .iter()
+        .filter(|it| it.credential.as_ref().is_some_and(|it| it.names == ["laptop"]))
+        .map(|it| it.remote.ip().to_string())
+        .collect();
+    let last: Vec<_> = (3..=10).map(|n| format!("10.4.0.{n}")).collect();
+    assert_eq!(of_the_device, last, "the first two have been silent the longest");
+}
+
+#[test]
+fn an_address_that_is_not_validated_gets_three_times_its_bytes_and_not_more() {
+    let mut scene = Scene::new(36);
+    let mut forger = Forger::new(&mut scene);
+    let packet = forger.packets.remove(0);
+    let address = SocketAddr::from(([11, 0, 0, 1], 7));
+    scene.world.net_mut().set_address(forger.host, address);
+    scene.world.send(forger.host, CONNECTOR_ADDRESS, &packet);
+    let (mut sent, mut received) = (packet.len(), 0);
+    // Its destination id, which names the connection, in packets too short to be any.
+    let id = &packet[6..6 + usize::from(packet[5])];
+    let junk = [&packet[..5], &[packet[5]], id, &[0; 20]].concat();
+    for _ in 0..90 {
+        scene.run_without(SECOND / 10);
+        while let Some(answer) = scene.world.receive(forger.host) {
+            received += answer.payload.len();
+        }
+        assert!(received <= 3 * sent, "{received} bytes for {sent}");
+        scene.world.send(forger.host, CONNECTOR_ADDRESS, &junk);
+        sent += junk.len();
+    }
+    assert!(received > 2 * packet.len(), "{received}");
+}
+
+#[test]
 fn a_source_that_begins_too_many_handshakes_a_second_waits_and_another_does_not() {
     let mut scene = Scene::with(27, |builder| {
         builder.limits(Limits::default().handshakes_before_retry(0).handshakes_per_second(1))

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use adit_core::config::Transport;
+use adit_core::config::{Limits, Transport};
+use adit_core::error::{Code, Failure};
 use adit_core::rng::Rng;
 
 use crate::scene::{SECOND, Scene, framed, request};
@@ -87,6 +88,22 @@ fn bodies_that_are_declared_and_never_sent_take_their_own_budget_only() {
     scene.raw.reset(stream);
     scene.is_idle();
     scene.end();
+}
+
+#[test]
+fn the_peer_whose_requests_hold_the_most_memory_ends_for_the_budget_of_all() {
+    let limits = Limits::default().request_bytes_in_all(12 << 20);
+    let mut scene = Scene::with(39, |builder| builder.limits(limits));
+    scene.control();
+    let first = [&[0x12, 0x00, 0x9f, 0xff, 0xff][..], &[0; 100]].concat();
+    scene.open_with(1, &first);
+    scene.run(SECOND);
+    assert!(scene.peer().is_some_and(|peer| peer.held_bytes > 10_000_000));
+    scene.open_with(1, &first);
+    scene.run(SECOND);
+    assert_eq!(scene.closed.as_ref().map(Failure::code), Some(Code::Overloaded));
+    let held = scene.world.node(scene.victim).snapshot().peers;
+    assert_eq!(held.iter().map(|peer| peer.held_bytes).sum::<usize>(), 0);
 }
 
 #[test]

@@ -152,7 +152,7 @@ impl Swarm {
             .refresh(Duration::from_secs(3_600));
         let config = Config::builder(tls).relay(allowed).limits(limits).build().unwrap();
         world.start(relay, config, 1);
-        let issued = Pki::new().issue("swarm", Role::Agent);
+        let issued = Pki::new().issue("connector", Role::Connector);
         let mut chain = issued.chain();
         chain.push(Pki::new().root());
         let mut config = client(&world, host, chain, issued.key());

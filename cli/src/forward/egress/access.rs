@@ -81,6 +81,7 @@ impl ConnectedDevice {
             key: KeyDigest([0; 32]),
             not_after: None,
             mesh: None,
+            may_serve: false,
         }))
     }
 

@@ -7,7 +7,7 @@ mod identity;
 mod tcp;
 
 use std::collections::BTreeSet;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::num::NonZeroU32;
 use std::pin::Pin;
 
@@ -25,6 +25,7 @@ use crate::base::exit::{Exit, ExitError, Obstacle};
 use crate::base::patience::until_possible;
 use crate::base::signals;
 use crate::base::task::Background;
+use crate::base::units;
 use crate::config;
 use crate::control::{self, ControlSocket};
 use crate::homedir::Home;
@@ -50,7 +51,12 @@ pub(crate) struct RelayPlan {
     pub(crate) advertise: Vec<HostPort>,
     /// The meshes whose members may use it. The default is every mesh.
     pub(crate) meshes: BTreeSet<KeyDigest>,
+    /// The devices that may use it besides, whatever their mesh.
+    pub(crate) keys: BTreeSet<KeyDigest>,
+    /// Everyone may use it, and that is meant.
+    pub(crate) is_open: bool,
     pub(crate) mbits_per_client: Option<NonZeroU32>,
+    pub(crate) mbits_in_all: Option<NonZeroU32>,
 }
 
 /// How clients address a relay.
@@ -82,6 +88,7 @@ pub(crate) struct RunningRelay {
 /// Which part of the plan cannot work.
 pub(crate) async fn start(plan: RelayPlan, home: &Home) -> Result<RunningRelay, ExitError> {
     let own = RelayIdentity::open_or_create(home)?;
+    let (users, is_warning) = users(&plan);
     until_possible(|| own_address(&plan)).await?;
     let tls = Tls::new(own.identity.clone(), Trust::anyone());
     // Before the first client gets its address: the second socket's port may be any.
@@ -110,6 +117,10 @@ pub(crate) async fn start(plan: RelayPlan, home: &Home) -> Result<RunningRelay, 
     match tcp {
         Some(tcp) => tracing::info!("the relay is up on UDP {} and TCP {tcp}", node.local),
         None => tracing::info!("the relay is up on UDP {}", node.local),
+    }
+    match is_warning {
+        true => tracing::warn!("{users}"),
+        false => tracing::info!("{users}"),
     }
     tracing::debug!("address discovery is up on UDP {}", discovery.local);
     Ok(RunningRelay {
@@ -174,11 +185,48 @@ async fn settings(plan: &RelayPlan, port: u16, second: u16) -> relay::RelayConfi
         .map_or(usual.bytes_per_second, |mbits| u64::from(mbits.get()) * BYTES_PER_MBIT);
     // At least the burst time of the default: a burst depends on a window, not on a rate.
     let at_once = usual.bytes_at_once.max(bytes_per_second / AT_ONCE);
+    let in_all = plan.mbits_in_all.map(|mbits| u64::from(mbits.get()) * BYTES_PER_MBIT);
     usual
         .meshes((!plan.meshes.is_empty()).then(|| plan.meshes.clone()))
+        .keys((!plan.keys.is_empty()).then(|| plan.keys.clone()))
+        .bytes_per_second_in_all(in_all)
         .discovery(discovery)
         .bytes_at_once(at_once)
         .bytes_per_second(bytes_per_second)
+}
+
+/// Returns a sentence that names who may use the relay, and whether it is a warning: an open relay
+/// at a public address forwards for strangers.
+fn users(plan: &RelayPlan) -> (String, bool) {
+    let count = |keys: &BTreeSet<KeyDigest>, thing: &str| {
+        (!keys.is_empty()).then(|| units::count(keys.len(), thing))
+    };
+    let allowed = [count(&plan.meshes, "mesh key"), count(&plan.keys, "device key")];
+    let allowed: Vec<String> = allowed.into_iter().flatten().collect();
+    if !allowed.is_empty() {
+        let allowed = allowed.join(" and ");
+        let sentence = "and the guests of their connectors may use this relay";
+        return (format!("holders of {allowed}, {sentence}"), false);
+    }
+    let own = || interfaces::of_socket(plan.listen).into_iter().map(|address| address.ip());
+    let is_public = !plan.advertise.is_empty() || own().any(is_public);
+    let next = "limit it with --allow-mesh KEY or --allow-key KEY";
+    match (plan.is_open, is_public) {
+        (false, _) => (format!("everyone may use this relay; {next}, or give --open"), is_public),
+        (true, true) => (format!("everyone may use this relay, at a public address; {next}"), true),
+        (true, false) => ("everyone may use this relay".to_owned(), false),
+    }
+}
+
+/// Returns true for an address that the internet reaches, as far as the address shows.
+const fn is_public(ip: IpAddr) -> bool {
+    match ip.to_canonical() {
+        IpAddr::V4(v4) => {
+            let is_shared = v4.octets()[0] == 100 && v4.octets()[1] & 0xc0 == 64;
+            !(v4.is_private() || v4.is_loopback() || v4.is_link_local() || is_shared)
+        }
+        IpAddr::V6(v6) => v6.segments()[0] & 0xe000 == 0x2000,
+    }
 }
 
 /// Returns the addresses of the relay: what it advertises or, without that, its own.
@@ -219,7 +267,10 @@ mod tests {
             tcp_port: TcpPort::None,
             advertise: Vec::new(),
             meshes: BTreeSet::new(),
+            keys: BTreeSet::new(),
+            is_open: false,
             mbits_per_client: None,
+            mbits_in_all: None,
         }
     }
 
@@ -248,6 +299,35 @@ mod tests {
         };
         assert!(at_tcp(443).starts_with("relay.example:9#"), "{}", at_tcp(443));
         assert!(at_tcp(444).starts_with("relay.example:9,tcp=444#"), "{}", at_tcp(444));
+    }
+
+    #[test]
+    fn who_may_use_it_is_named_and_an_open_relay_at_a_public_address_warns() {
+        let mut plan = example("127.0.0.1:4433", None);
+        let sentence = "everyone may use this relay; limit it with --allow-mesh KEY or --allow-key KEY, \
+                        or give --open";
+        assert_eq!(users(&plan), (sentence.to_owned(), false));
+        plan.advertise = vec![HostPort::try_from("relay.example:4433".to_owned()).unwrap()];
+        assert!(users(&plan).1);
+        plan.is_open = true;
+        assert!(users(&plan).1 && users(&plan).0.contains("at a public address"));
+        plan.advertise.clear();
+        assert_eq!(users(&plan), ("everyone may use this relay".to_owned(), false));
+        plan.meshes.insert(KeyDigest([1; 32]));
+        plan.keys.extend([KeyDigest([2; 32]), KeyDigest([3; 32])]);
+        let (named, is_warning) = users(&plan);
+        assert!(named.starts_with("holders of 1 mesh key and 2 device keys, and"), "{named}");
+        assert!(!is_warning);
+        for (ip, public) in [
+            ("8.8.8.8", true),
+            ("10.0.0.1", false),
+            ("100.64.0.1", false),
+            ("2001:db8::1", true),
+            ("fd00::1", false),
+            ("fe80::1", false),
+        ] {
+            assert_eq!(is_public(ip.parse().unwrap()), public, "{ip}");
+        }
     }
 
     #[tokio::test]

@@ -11,11 +11,14 @@ const MAX_STALE_HEADERS: usize = 1_024;
 
 impl Streams {
     pub(in crate::node) fn audit(&self, io: &Io) {
+        let held: usize = self.links.values().map(|link| link.held_bytes).sum();
+        assert_eq!(held, self.held_in_all);
+        assert!(held <= io.config.limits.request_bytes_in_all, "{held} bytes held for all");
         for (peer, link) in &self.links {
             let charged: usize = link.table.iter().map(|(_, s)| s.charged).sum();
             assert_eq!(charged, link.held_bytes, "{peer}");
             // One body may have any size while no other is held.
-            let most = io.config.limits.request_bytes.max(MAX_BODY + 1024);
+            let most = link.most_bytes.max(MAX_BODY + 1024);
             assert!(link.held_bytes <= most, "{peer}: {} bytes held", link.held_bytes);
             link.credit.audit();
             assert!(link.table.openings() <= 2 * link.table.len().max(MAX_STALE_HEADERS));

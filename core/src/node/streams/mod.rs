@@ -15,7 +15,7 @@ mod reset;
 mod table;
 mod transfer;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
 
 use super::io::{Effect, Io};
@@ -23,8 +23,9 @@ use crate::error::{Code, Failure};
 use crate::event::Event;
 use crate::id::{PeerId, RequestId, StreamId};
 use crate::message::MessageKind;
-use crate::quic::ConnectionId;
+use crate::quic::{ConnectionId, Read, Write};
 use crate::timer::{Deadline, Reason, Timers, earliest};
+use crate::tls::{Credential, KeyDigest};
 pub use api::{StreamError, StreamRef};
 use bytes::Bytes;
 use credit::{ReadReports, SendCredit};
@@ -44,6 +45,9 @@ struct PeerStreams {
     unannounced: VecDeque<u64>,
     credit: SendCredit,
     reports: ReadReports,
+    /// What it may hold.
+    most_bytes: usize,
+    key: Option<KeyDigest>,
 }
 
 /// All streams of a node.
@@ -55,26 +59,45 @@ pub(super) struct Streams {
     timers: Timers<PeerId>,
     /// When what was read is to be reported.
     report_timers: Timers<PeerId>,
+    /// Bytes of request bodies that are held for all peers.
+    held_in_all: usize,
 }
 
 impl Streams {
     /// Handles a connected peer.
-    pub(super) fn on_up(&mut self, peer: PeerId, connection: ConnectionId, has_services: bool) {
+    pub(super) fn on_up(
+        &mut self,
+        peer: PeerId,
+        connection: ConnectionId,
+        has_services: bool,
+        credential: Option<&Credential>,
+        io: &Io,
+    ) {
+        let (table, limits) = (StreamTable::default(), &io.config.limits);
+        let most_bytes = match credential.is_some_and(Credential::is_guest) {
+            true => limits.request_bytes_of_a_guest,
+            false => limits.request_bytes,
+        };
+        let key = credential.map(|credential| credential.key);
         let link = PeerStreams {
             connection,
             has_services,
-            table: StreamTable::default(),
+            table,
             held_bytes: 0,
             unannounced: VecDeque::new(),
             credit: SendCredit::default(),
             reports: ReadReports::default(),
+            most_bytes,
+            key,
         };
         self.links.insert(peer, link);
     }
 
     /// Handles the lost connection of a peer, and of its streams.
     pub(super) fn on_down(&mut self, peer: PeerId, failure: Failure) {
-        self.links.remove(&peer);
+        if let Some(link) = self.links.remove(&peer) {
+            self.held_in_all -= link.held_bytes;
+        }
         self.lost.insert(peer, failure);
         self.timers.set(peer, None);
         self.report_timers.set(peer, None);
@@ -223,10 +246,9 @@ impl Streams {
     /// Returns true if the body that a stream declares must wait, and charges its length to the
     /// budget otherwise. A body is charged once, when its length is known and before any of it is
     /// read.
-    fn holds_back(&mut self, id: StreamId, io: &Io) -> bool {
-        let limit = io.config.limits.request_bytes;
+    fn holds_back(&mut self, id: StreamId, io: &mut Io) -> bool {
         let Some(link) = self.link_mut(id) else { return false };
-        let held = link.held_bytes;
+        let (held, limit) = (link.held_bytes, link.most_bytes);
         let Some(stream) = link.table.get_mut(id.index) else { return false };
         let Receiving::Header(decoder) = &stream.receiving else { return false };
         let Some(header) = decoder.header() else { return false };
@@ -240,7 +262,34 @@ impl Streams {
         }
         stream.charged = length;
         link.held_bytes += length;
+        self.held_in_all += length;
+        for peer in self.over_budget(io.config.limits.request_bytes_in_all) {
+            let sentence = "the node has no memory left, and this peer's requests hold the most";
+            let failure = Failure::new(Code::Overloaded, sentence);
+            io.effect(Effect::Close { peer, failure });
+        }
         false
+    }
+
+    /// Returns the peers without which the request bodies of all are within the limit: each time
+    /// the one with the most bytes, of the key that has the most.
+    fn over_budget(&self, limit: usize) -> BTreeSet<PeerId> {
+        let (mut over, mut held) = (BTreeSet::new(), self.held_in_all);
+        while held > limit {
+            let rest = || self.links.iter().filter(|(peer, _)| !over.contains(*peer));
+            let mut keys: BTreeMap<Option<KeyDigest>, usize> = BTreeMap::new();
+            for (_, link) in rest() {
+                *keys.entry(link.key).or_default() += link.held_bytes;
+            }
+            let Some((key, _)) = keys.into_iter().max_by_key(|(_, held)| *held) else { break };
+            let of_the_key = rest().filter(|(_, link)| link.key == key);
+            let Some((peer, link)) = of_the_key.max_by_key(|(_, link)| link.held_bytes) else {
+                break;
+            };
+            held -= link.held_bytes;
+            over.insert(*peer);
+        }
+        over
     }
 
     /// Releases the bytes that the body of a request was charged.
@@ -250,7 +299,9 @@ impl Streams {
         let charged = std::mem::take(&mut stream.charged);
         if charged > 0 {
             link.held_bytes = link.held_bytes.saturating_sub(charged);
-            if link.table.first_held().is_some() {
+            let has_waiting = link.table.first_held().is_some();
+            self.held_in_all = self.held_in_all.saturating_sub(charged);
+            if has_waiting {
                 io.effect(Effect::BodyReleased { peer: id.peer });
             }
         }

@@ -80,6 +80,34 @@ fn clients_of_no_mesh_have_few_places_and_those_who_are_listed_need_none() {
 }
 
 #[test]
+fn strangers_of_one_address_make_room_for_a_guest_of_another() {
+    let mut table = Table::new(|it| it.guests = 3);
+    for client in 1..=4 {
+        table.attach_from(client, &stranger(client as u8), "198.51.100.7:9");
+    }
+    assert_eq!(table.broken, [(PeerId(4), Code::Overloaded)], "there is none with more");
+    table.attach(5, stranger(5));
+    assert_eq!(table.broken[1..], [(PeerId(3), Code::Overloaded)]);
+    assert!(table.relay.is_attached(PeerId(5)));
+}
+
+#[test]
+fn a_device_that_is_allowed_by_its_key_may_register_in_a_mesh_that_is_not() {
+    let mut table = Table::new(|it| {
+        it.meshes = Some(BTreeSet::from([MESH]));
+        it.keys = Some(BTreeSet::from([KeyDigest([1; 32])]));
+    });
+    let foreign = |key| Client { mesh: Some(OTHER_MESH), ..member(key) };
+    table.attach(1, foreign(1));
+    table.attach(2, foreign(2));
+    table.attach(3, member(3));
+    assert_eq!(table.broken, [(PeerId(2), Code::Forbidden)]);
+    table.forget();
+    table.register(1, "home", &["db"]);
+    assert_eq!(table.heard(), ["1 registered 30000"]);
+}
+
+#[test]
 fn a_client_without_a_mesh_and_without_an_invitation_can_do_nothing_but_wait() {
     let mut table = Table::with_two();
     table.attach(3, stranger(3));

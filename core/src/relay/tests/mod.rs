@@ -198,11 +198,18 @@ fn line(to: u64, message: &Message) -> String {
 
 /// Returns a member of the mesh with `key` as its key and serial number.
 fn member(key: u8) -> Client {
-    Client { key: KeyDigest([key; 32]), mesh: Some(MESH), serial: format!("{key:02x}") }
+    let fixed = ["home", "cabin", "shed", "away", "new", "there", "last"].map(String::from);
+    Client {
+        key: KeyDigest([key; 32]),
+        mesh: Some(MESH),
+        serial: format!("{key:02x}"),
+        names: fixed.into_iter().chain([format!("c{key}")]).collect(),
+        may_serve: true,
+    }
 }
 
 fn stranger(key: u8) -> Client {
-    Client { key: KeyDigest([key; 32]), mesh: None, serial: String::new() }
+    Client { mesh: None, serial: String::new(), names: vec![], may_serve: false, ..member(key) }
 }
 
 fn registration(name: &str, services: &[&str]) -> Register {

@@ -1,6 +1,6 @@
 //! Random lives of clients against a reference that keeps lists and scans them.
 
-use crate::message::RelayMessage;
+use crate::message::{RelayMessage, ServiceName};
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
@@ -69,6 +69,8 @@ struct Channel {
 struct Model {
     clients: BTreeMap<u64, Known>,
     channels: Vec<Channel>,
+    /// The latest list of revoked keys of every connector, by its mesh and key.
+    revoked: BTreeMap<(u8, u8), Vec<String>>,
     /// Lookups that wait, with the time of their answer.
     held: Vec<(Lookup, Instant)>,
     now: Instant,
@@ -155,6 +157,27 @@ impl Model {
         (from.mesh == to.mesh && from.mesh != 0 && !revoked) || is_guest
     }
 
+    /// Returns true if another connector of the mesh has revoked a key.
+    fn is_revoked(&self, mesh: u8, key: u8) -> bool {
+        let serial = format!("{key:02x}");
+        self.revoked
+            .iter()
+            .any(|((of, by), list)| *of == mesh && *by != key && list.contains(&serial))
+    }
+
+    /// Returns true if two other clients of its key offer a service.
+    fn offers_it(&self, known: &Known, client: u64, service: &ServiceName) -> bool {
+        let own = self.clients.get(&client).and_then(|it| it.registration.as_ref());
+        let has_own = own.is_some_and(|(_, it, _)| it.services.contains(service));
+        let same = self.clients.iter().filter(|(id, it)| {
+            let registered = it.registration.as_ref();
+            **id != client
+                && (it.mesh, it.key) == (known.mesh, known.key)
+                && registered.is_some_and(|(_, it, _)| it.services.contains(service))
+        });
+        !has_own && same.count() >= 2
+    }
+
     fn holder(&self, mesh: u8, name: usize) -> Option<u64> {
         self.clients.iter().find_map(|(id, it)| {
             let (held, _, _) = it.registration.as_ref()?;
@@ -234,7 +257,13 @@ proptest! {
     ) {
         let mut table = Table::new(|_| {});
         let mut model =
-            Model { clients: BTreeMap::new(), channels: Vec::new(), held: Vec::new(), now: table.now };
+            Model {
+                clients: BTreeMap::new(),
+                channels: Vec::new(),
+                revoked: BTreeMap::new(),
+                held: Vec::new(),
+                now: table.now,
+            };
         for op in ops {
             step(&mut table, &mut model, op);
             let view = table.relay.view(table.now);
@@ -333,7 +362,10 @@ fn on_register(table: &mut Table, model: &mut Model, client: u64, name: usize, s
     };
     let holder = model.holder(known.mesh, name).filter(|holder| *holder != client);
     let is_ghost = holder.is_some_and(|holder| model.clients[&holder].key == known.key);
-    let is_taken = known.mesh != 0 && (holder.is_none() || (is_ghost && said.takeover));
+    let is_free = holder.is_none() || (is_ghost && said.takeover);
+    let is_crowded = said.services.iter().any(|service| model.offers_it(&known, client, service));
+    let is_revoked = model.is_revoked(known.mesh, known.key);
+    let is_taken = known.mesh != 0 && is_free && !is_revoked && !is_crowded;
     let answers: Vec<_> = table.said.iter().filter(|(to, _)| to.0 == client).collect();
     let is_registered =
         answers.iter().any(|(_, it)| matches!(it, Message::Relay(RelayMessage::Registered(_))));
@@ -356,10 +388,17 @@ fn on_register(table: &mut Table, model: &mut Model, client: u64, name: usize, s
         *refreshed = now;
     }
     if is_taken {
+        model.revoked.insert((known.mesh, known.key), said.revoked.clone());
         let registration = Some((name, said, model.now));
         model
             .clients
             .insert(client, Known { registration, ..known_without(known.key, known.mesh) });
+        let others = model.clients.iter();
+        let over: Vec<u64> = others
+            .filter(|(_, it)| it.mesh == known.mesh && model.is_revoked(it.mesh, it.key))
+            .map(|(id, _)| *id)
+            .collect();
+        over.into_iter().for_each(|id| model.unregister(id));
     }
     model.settle();
 }

@@ -228,7 +228,7 @@ fn all_registrations_together_hold_so_much_and_not_one_entry_more() {
     table.forget();
     let listing = |guests: u8, revoked: usize| {
         let guests = (0..guests).map(|key| KeyDigest([key; 32])).collect();
-        let revoked = (0..revoked).map(|serial| format!("{serial:x}")).collect();
+        let revoked = (0..revoked).map(|serial| format!("1{serial:x}0")).collect();
         Message::Relay(RelayMessage::Register(Register {
             guests,
             revoked,
@@ -247,6 +247,63 @@ fn all_registrations_together_hold_so_much_and_not_one_entry_more() {
     assert_eq!(table.heard(), [format!("1 {words}")]);
     table.handle(1, &listing(1, 3));
     assert_eq!(table.heard(), ["1 registered 30000"]);
+}
+
+#[test]
+fn only_a_connector_registers_and_only_by_a_name_in_its_certificate() {
+    let mut table = Table::new(|_| {});
+    table.attach(1, Client { may_serve: false, ..member(1) });
+    table.attach(2, Client { names: vec!["Cabin".into()], ..member(2) });
+    table.forget();
+    table.register(1, "home", &["db"]);
+    table.register(2, "home", &["db"]);
+    table.register(2, "cabin", &["db"]);
+    let heard = table.heard();
+    assert!(heard[0].starts_with("1 unregistered forbidden: only a connector"), "{heard:?}");
+    assert!(heard[1].starts_with("2 unregistered forbidden: the name is not"), "{heard:?}");
+    assert_eq!(heard[2], "2 registered 30000");
+    table.attach(3, member(3));
+    table.forget();
+    table.register(3, "home", &["db"]);
+    assert_eq!(table.heard(), ["3 registered 30000"], "nobody keeps the connector out");
+}
+
+#[test]
+fn a_revoked_certificate_does_not_register_even_once_the_connector_is_away() {
+    let mut table = Table::with_two();
+    let revoking = Register { revoked: vec!["03".into()], ..registration("home", &["db"]) };
+    table.attach(3, member(3));
+    table.register(3, "cabin", &["db"]);
+    table.forget();
+    table.handle(1, &Message::Relay(RelayMessage::Register(revoking)));
+    let words = "3 unregistered forbidden: a connector of this mesh has revoked the certificate";
+    assert!(table.heard().contains(&words.to_owned()));
+    table.detach(1);
+    table.forget();
+    table.register(3, "home", &["db"]);
+    assert_eq!(table.heard(), [words]);
+    // Without the number in its next list, it may register.
+    table.attach(4, member(1));
+    table.register(4, "home", &["db"]);
+    table.forget();
+    table.register(3, "cabin", &["db"]);
+    assert_eq!(table.heard(), ["3 registered 30000"]);
+}
+
+#[test]
+fn one_key_has_two_places_of_a_service_and_not_one_more() {
+    let mut table = Table::new(|_| {});
+    for (client, name) in [(1, "home"), (2, "cabin"), (3, "shed")] {
+        table.attach(client, member(7));
+        table.forget();
+        table.register(client, name, &["db"]);
+    }
+    assert_eq!(table.heard(), ["3 unregistered overloaded: too many connectors offer db already"]);
+    table.register(1, "home", &["db"]);
+    table.attach(4, member(8));
+    table.forget();
+    table.register(4, "shed", &["db"]);
+    assert_eq!(table.heard(), ["4 registered 30000"]);
 }
 
 #[test]
