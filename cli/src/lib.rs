@@ -45,7 +45,7 @@ use std::time::Duration;
 use clap::Parser as _;
 
 use crate::base::exit::{Exit, ExitError};
-use crate::base::{logging, output};
+use crate::base::{descriptors, logging, output};
 use crate::commands::Args;
 use crate::homedir::Home;
 
@@ -58,6 +58,7 @@ const DISK_TIMEOUT: Duration = Duration::from_secs(1);
 pub fn main() -> ExitCode {
     let args = Args::parse();
     logging::start(args.verbose);
+    descriptors::raise();
     let home = Home::find(args.home.as_deref());
     let result = runtime().and_then(|runtime| {
         let result = runtime.block_on(args.command.run(home));

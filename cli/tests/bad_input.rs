@@ -111,8 +111,9 @@ fn a_backend_that_refuses_resets_the_client_and_is_named() {
     let mut tcp = connect(connected.address());
     assert_eq!(tcp.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
     let said = format!("backend_unavailable: {nobody}: Connection refused");
-    connected.says(&said);
     exposing.says(&said);
+    connected.says("backend_unavailable: the connector cannot reach the service");
+    assert!(!connected.log().contains(&nobody), "{}", connected.log());
 }
 
 /// Returns a TCP port that is bound, and on which no process listens.
@@ -136,7 +137,7 @@ fn full() -> (Socket, Vec<TcpStream>, String) {
 fn a_backend_that_stalls_is_given_up_after_ten_seconds() {
     let (home, away) = (Machine::new(), Machine::new());
     let (_socket, _waiting, stalled) = full();
-    let (_exposing, invite) = home.expose(&stalled, &[]);
+    let (exposing, invite) = home.expose(&stalled, &[]);
     let connected = away.start(&["connect", &invite]);
     let address = connected.address();
     let mut tcp = connect(address);
@@ -144,7 +145,7 @@ fn a_backend_that_stalls_is_given_up_after_ten_seconds() {
     assert_eq!(tcp.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
     let took = start.elapsed();
     assert!(took.as_secs() >= 9, "given up after {took:?}");
-    connected.says(&format!("backend_unavailable: {stalled}: no answer within 10s"));
+    exposing.says(&format!("backend_unavailable: {stalled}: no answer within 10s"));
 }
 
 #[test]

@@ -160,7 +160,7 @@ fn a_service_is_for_the_devices_it_allows() {
     assert!(echoes_at_last(tunnel.ports[0]));
     for program in [&tunnel.connector, &tunnel.agent] {
         program.says("forbidden: laptop may not use \"private\"");
-        program.says("no_such_service");
+        program.says("forbidden: laptop may not use \"unknown\"");
     }
 }
 

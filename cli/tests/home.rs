@@ -134,3 +134,31 @@ fn a_log_that_cannot_be_written_does_not_end_the_tunnel() {
     home.told(&["id", "revoke", home.devices()[0]["id"].as_str().unwrap()]);
     assert_eq!(connected.wait().code(), Some(3));
 }
+
+#[test]
+fn a_known_service_of_a_read_only_home_is_used_with_a_warning() {
+    let Some(mut command) = system::as_a_plain_user() else { return };
+    let (home, away) = (Machine::new(), Machine::new());
+    let (_exposing, invite) = home.expose(&echo_service(), &[]);
+    away.connect(&invite, &[]).0.end();
+    std::fs::remove_file(away.home().join("known/web.lock")).unwrap();
+    chmod(&away.home(), 0o500);
+    away.at_home(command.args(["connect", "web"]));
+    let connected = away.spawn(&mut command);
+    assert_echoes(connected.address(), &connected);
+    connected.says("web.lock: not locked: Permission denied (os error 13); run it once only");
+    chmod(&away.home(), 0o700);
+}
+
+#[test]
+fn a_home_that_others_may_write_is_refused() {
+    let home = Machine::new();
+    std::fs::create_dir(home.home()).unwrap();
+    mode(&home.home(), 0o777);
+    let said = home.fails(&["expose", "3000", "--listen", "127.0.0.1:0"], 2);
+    assert!(
+        said.contains(": others may write this directory (mode 777); run: chmod go-w"),
+        "{said}"
+    );
+    assert!(home.files().is_empty());
+}

@@ -41,17 +41,30 @@ pub struct Failure {
     is_unproven: bool,
 }
 
+/// Returns true for a character that a terminal obeys or hides: a control, one that changes the
+/// direction of text (U+202E), or one without width (U+200B).
+#[must_use]
+pub fn is_invisible(c: char) -> bool {
+    c.is_control()
+        || matches!(
+            c,
+            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
+                | '\u{e0000}'..='\u{e007f}'
+        )
+}
+
 /// Longest detail kept, in bytes: text from a peer is quoted up to a limit.
 pub const MAX_DETAIL: usize = 256;
 
 impl Failure {
-    /// Returns a failure with its explanation, cut to [`MAX_DETAIL`] bytes. Control characters are
-    /// replaced: the text may be a peer's, and is printed on terminals.
+    /// Returns a failure with its explanation, cut to [`MAX_DETAIL`] bytes. Characters that a
+    /// terminal obeys or hides are replaced: the text may be a peer's.
     #[must_use]
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
         let mut detail: String = detail.into();
-        if detail.contains(char::is_control) {
-            detail = detail.replace(char::is_control, "\u{fffd}");
+        if detail.contains(is_invisible) {
+            detail = detail.replace(is_invisible, "\u{fffd}");
         }
         if detail.len() > MAX_DETAIL {
             let mut end = MAX_DETAIL;
@@ -288,6 +301,8 @@ mod tests {
     fn a_detail_moves_no_cursor_and_begins_no_line() {
         let failure = Failure::new(Code::Reset, "a\u{1b}[2Jb\r\nc\u{9b}é");
         assert_eq!(failure.detail(), "a\u{fffd}[2Jb\u{fffd}\u{fffd}c\u{fffd}é");
+        let failure = Failure::new(Code::Reset, "gpj.\u{202e}exe a\u{200b}b\u{feff}");
+        assert_eq!(failure.detail(), "gpj.\u{fffd}exe a\u{fffd}b\u{fffd}");
         assert!(Failure::new(Code::Reset, "\u{1}".repeat(MAX_DETAIL)).detail().len() <= MAX_DETAIL);
     }
 }

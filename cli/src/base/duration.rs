@@ -9,8 +9,11 @@ use serde::{Deserialize as _, Deserializer};
 /// # Errors
 /// A sentence about the expected form.
 pub(crate) fn parse(text: &str) -> Result<Duration, String> {
-    let expected =
-        || format!("\"{text}\" is not a time; write it like \"500ms\", \"30s\", \"5m\" or \"1h\"");
+    let expected = || {
+        format!(
+            "\"{text}\" is not a time; write it like \"500ms\", \"30s\", \"5m\", \"1h\" or \"365d\""
+        )
+    };
     let split = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(expected)?;
     let (number, unit) = text.split_at(split);
     let number: u32 = number.parse().map_err(|_| expected())?;
@@ -19,6 +22,7 @@ pub(crate) fn parse(text: &str) -> Result<Duration, String> {
         "s" => 1_000,
         "m" => 60_000,
         "h" => 3_600_000,
+        "d" => 86_400_000,
         _ => return Err(expected()),
     };
     match u64::from(number) * millis {
@@ -41,6 +45,7 @@ mod tests {
         assert_eq!(parse("30s"), Ok(Duration::from_secs(30)));
         assert_eq!(parse("5 m"), Ok(Duration::from_secs(300)));
         assert_eq!(parse("1h"), Ok(Duration::from_secs(3600)));
+        assert_eq!(parse("365d"), Ok(Duration::from_secs(365 * 86_400)));
     }
 
     #[test]

@@ -110,13 +110,19 @@ impl ExitError {
 
 /// A message may quote input from others: that must not move a terminal's cursor, nor look like
 /// another line.
+/// Returns true for characters that a terminal obeys or hides: controls, and those that change the
+/// direction of text or take no space.
+fn is_invisible(c: char) -> bool {
+    adit_tokio::core::error::is_invisible(c)
+}
+
 fn one_line(sentence: String) -> String {
-    if !sentence.contains(char::is_control) {
+    if !sentence.contains(is_invisible) {
         return sentence;
     }
     let mut out = String::with_capacity(sentence.len() + 8);
     for c in sentence.chars() {
-        if c.is_control() {
+        if is_invisible(c) {
             out.extend(c.escape_default());
         } else {
             out.push(c);

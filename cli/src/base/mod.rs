@@ -1,6 +1,7 @@
 //! What every other module may use, and which names none of them: exit codes, output, units, tasks,
 //! signals, patience, logging, random bytes and the time.
 
+pub(crate) mod descriptors;
 pub(crate) mod duration;
 pub(crate) mod exit;
 pub(crate) mod lasting;

@@ -136,6 +136,7 @@ pub(crate) fn make(
         issued: now,
         expires: now.saturating_add(options.invite_for.as_secs().max(1)),
         used_by: None,
+        used: None,
         revoked: false,
     };
     let (id, expires) = (issued.id(), issued.expires);

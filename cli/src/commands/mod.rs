@@ -113,6 +113,9 @@ impl Command {
     /// # Errors
     /// Why it cannot be done, as the sentence and the exit code of the program.
     pub(crate) async fn run(self, home: Result<Home, ExitError>) -> Result<(), ExitError> {
+        // These read sockets alone, and root may ask for any user.
+        let reads_sockets = matches!(self, Self::Status(_) | Self::Why(_));
+        let home = if reads_sockets { home } else { home.and_then(Home::checked) };
         match self {
             Self::Expose(arguments) => expose::run(arguments, &home?).await,
             Self::Connect(arguments) => connect::run(arguments, &home?).await,

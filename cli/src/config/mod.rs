@@ -27,8 +27,8 @@ pub(crate) use self::relay::{DeviceKey, MeshKey, RelayConfig};
 pub(crate) use self::remote::{AgentTarget, RemoteConnector};
 pub(crate) use self::service::ServiceConfig;
 use crate::address::RelayAddress;
-use crate::base::duration;
 use crate::base::exit::ExitError;
+use crate::base::{descriptors, duration};
 
 /// Maximum number of relays of one machine: two that fail over to each other, and as many again
 /// while moving.
@@ -120,6 +120,11 @@ impl TlsFiles {
 }
 
 impl ForwardLimits {
+    /// Returns the same with no more connections than this process can open.
+    pub(crate) fn within_descriptors(self) -> Self {
+        Self { connections: descriptors::connections(self.connections), ..self }
+    }
+
     fn check(&self, path: &Path) -> Result<(), ExitError> {
         if self.connections == 0 {
             return Err(ExitError::usage(format!(

@@ -65,7 +65,34 @@ impl Lock {
         path: &Path,
         taken: impl FnOnce(&str) -> ExitError,
     ) -> Result<Self, ExitError> {
-        let mut file = open(path)?;
+        Self::claim_opened(open(path)?, path, taken)
+    }
+
+    /// Takes the same, or returns `None` and logs it where the home cannot be written: the lock
+    /// only keeps two processes apart.
+    ///
+    /// # Errors
+    /// As [`Self::claim`].
+    pub(crate) fn claim_if_writable(
+        path: &Path,
+        taken: impl FnOnce(&str) -> ExitError,
+    ) -> Result<Option<Self>, ExitError> {
+        use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+        match try_open(path) {
+            Ok(file) => Self::claim_opened(file, path, taken).map(Some),
+            Err(error) if matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem) => {
+                tracing::warn!("{}: not locked: {error}; run it once only", path.display());
+                Ok(None)
+            }
+            Err(error) => Err(store::cannot_write(path, &error)),
+        }
+    }
+
+    fn claim_opened(
+        mut file: File,
+        path: &Path,
+        taken: impl FnOnce(&str) -> ExitError,
+    ) -> Result<Self, ExitError> {
         // A command that only asks for the holder has the lock for a moment.
         let mut tries = 0;
         let result = loop {
@@ -95,6 +122,10 @@ impl Lock {
 }
 
 fn open(path: &Path) -> Result<File, ExitError> {
+    try_open(path).map_err(|error| store::cannot_write(path, &error))
+}
+
+fn try_open(path: &Path) -> std::io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
     trusted::without_links(&mut options);
@@ -103,7 +134,7 @@ fn open(path: &Path) -> Result<File, ExitError> {
         use std::os::unix::fs::OpenOptionsExt as _;
         options.mode(0o600);
     }
-    options.open(path).map_err(|error| store::cannot_write(path, &error))
+    options.open(path)
 }
 
 #[cfg(test)]

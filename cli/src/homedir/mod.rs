@@ -38,6 +38,20 @@ impl Home {
         })
     }
 
+    /// Checks that no other user can write this home, if it exists: one who can is any device of it.
+    ///
+    /// # Errors
+    /// The cause and the next step.
+    pub(crate) fn checked(self) -> Result<Self, ExitError> {
+        let Ok(metadata) = std::fs::metadata(&self.0) else { return Ok(self) };
+        let wrong = |why: String| ExitError::usage(format!("{}: {why}", self.0.display()));
+        if !metadata.is_dir() {
+            return Err(wrong("this is no directory; name a home with --home or ADIT_HOME".into()));
+        }
+        trusted::check_writers(&metadata, "directory").map_err(wrong)?;
+        Ok(self)
+    }
+
     /// Returns the directory of everything.
     pub(crate) fn path(&self) -> &Path {
         &self.0
@@ -97,6 +111,25 @@ pub(crate) mod tests {
     impl Drop for Scratch {
         fn drop(&mut self) {
             let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_home_that_others_may_write_is_refused() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let scratch = Scratch::new();
+        let said = |mode| {
+            let mode = std::fs::Permissions::from_mode(mode);
+            std::fs::set_permissions(scratch.path(), mode).unwrap();
+            let home = Home::find(Some(scratch.path())).unwrap();
+            home.checked().map(drop).map_err(|stop| stop.to_string())
+        };
+        assert!(said(0o700).is_ok() && said(0o755).is_ok());
+        assert!(said(0o777).unwrap_err().contains("others may write this directory (mode 777)"));
+        assert!(said(0o775).unwrap_err().ends_with("run: chmod go-w on it"));
+        if std::os::unix::fs::chown(scratch.path(), Some(4_242), None).is_ok() {
+            assert!(said(0o700).unwrap_err().contains("belongs to another user (id 4242)"));
         }
     }
 

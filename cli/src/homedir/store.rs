@@ -86,6 +86,14 @@ fn beside(path: &Path) -> PathBuf {
     path.with_file_name(format!(".{name}.{}.{number}.{time}", std::process::id()))
 }
 
+/// Makes what was renamed in a directory outlast a crash of the machine.
+///
+/// # Errors
+/// A sentence about the directory.
+pub(crate) fn flush_directory(path: &Path) -> Result<(), ExitError> {
+    flush(&path.join(".")).map_err(|error| cannot_write(path, &error))
+}
+
 #[cfg(unix)]
 fn flush(path: &Path) -> io::Result<()> {
     File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()

@@ -107,6 +107,12 @@ impl Membership {
                 "the connector answered with a certificate for another key; tell its owner";
             return Err(ExitError::new(Exit::Degraded, sentence));
         }
+        let pinned = self.directory.file_name().and_then(|name| name.to_str());
+        if certificate::sole_key_of_pem(ca).map(|key| key.to_string()).as_deref() != pinned {
+            let sentence = "the connector answered with another CA than that of its invite, or with \
+                            several; tell its owner";
+            return Err(ExitError::new(Exit::Authentication, sentence));
+        }
         store::directory(&self.directory)?;
         store::replace(&self.ca_path(), ca.as_bytes())?;
         let both = format!("{}{certificate}", key.serialize_pem());
@@ -146,15 +152,21 @@ mod tests {
     fn the_key_stays_the_same_until_its_certificate_comes_and_after() {
         let scratch = Scratch::new();
         let home = Home::find(Some(scratch.path())).unwrap();
-        let membership = Membership::of(&home, KeyDigest([1; 32]));
+        let ca =
+            rcgen::CertificateParams::default().self_signed(&new_key().unwrap()).unwrap().pem();
+        let membership = Membership::of(&home, certificate::key_of_pem(&ca).unwrap());
         let first = membership.key().unwrap();
         assert_eq!(membership.key().unwrap().serialize_der(), first.serialize_der());
         let certificate = rcgen::CertificateParams::default().self_signed(&first).unwrap().pem();
-        membership.keep(&first, &certificate, &certificate).unwrap();
+        for others in [certificate.clone(), ca.clone() + &certificate, String::new()] {
+            let said = membership.keep(&first, &certificate, &others).unwrap_err().to_string();
+            assert!(said.contains("with another CA"), "{said}");
+        }
+        membership.keep(&first, &certificate, &ca).unwrap();
         assert!(!membership.directory.join("key.pem").exists());
         assert_eq!(membership.key().unwrap().serialize_der(), first.serialize_der());
         let other = new_key().unwrap();
-        assert!(membership.keep(&other, &certificate, &certificate).is_err());
+        assert!(membership.keep(&other, &certificate, &ca).is_err());
         assert_eq!(membership.key().unwrap().serialize_der(), first.serialize_der());
     }
 }

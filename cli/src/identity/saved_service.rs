@@ -140,8 +140,8 @@ impl SavedService {
     ///
     /// # Errors
     /// If another process has it, with its id.
-    pub(crate) fn claim(home: &Home, name: &str) -> Result<Lock, ExitError> {
-        Lock::claim(&home.known().join(format!("{name}.lock")), |holder| {
+    pub(crate) fn claim(home: &Home, name: &str) -> Result<Option<Lock>, ExitError> {
+        Lock::claim_if_writable(&home.known().join(format!("{name}.lock")), |holder| {
             ExitError::usage(format!(
                 "\"{name}\" is forwarded here already, by the adit of process {holder}; use that one's \
                  port (adit status), or end it"

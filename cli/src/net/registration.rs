@@ -123,6 +123,7 @@ mod tests {
             issued: 0,
             expires,
             used_by: None,
+            used: None,
             revoked: false,
         }
     }

@@ -64,7 +64,8 @@ pub(crate) async fn work(
         CredentialSource::Member(membership) => Some(membership.clone()),
         CredentialSource::Files(_) | CredentialSource::Mesh(_) => None,
     };
-    let (dialer, watcher) = core(plan.source, plan.paths, plan.limits, plan.heartbeat)?;
+    let limits = plan.limits.within_descriptors();
+    let (dialer, watcher) = core(plan.source, plan.paths, limits, plan.heartbeat)?;
     let dialer = Dialer { port_mapping: plan.port_mapping, ..dialer };
     let ended = signals::asked_to_end()?;
     let mut process = Process::new(plan.role);
@@ -82,7 +83,7 @@ pub(crate) async fn work(
         home.iter().fold(NameResolver::new().without(ours), |names, home| names.at_home(home));
     let (mut link, tunnel) =
         ConnectorLink::new((plan.remote, names), (dialer, watcher), plan.give_up_after)?;
-    let limiter = ConnectionLimiter::new(plan.limits);
+    let limiter = ConnectionLimiter::new(limits);
     let mut ports = JoinSet::new();
     for (listener, service) in plan.ports {
         if let Ok(local) = listener.local_addr() {

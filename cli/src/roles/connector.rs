@@ -91,6 +91,7 @@ pub(crate) async fn start(
         }
         CredentialSource::Files(_) | CredentialSource::Member(_) => None,
     };
+    let limits = plan.limits.within_descriptors();
     let (watcher, Credentials { tls, relay_identity }) = CredentialWatcher::start(plan.source)?;
     let roster = watcher.roster();
     let registration = match plan.relays.is_empty() {
@@ -101,7 +102,7 @@ pub(crate) async fn start(
         .listening(true)
         .device_id("connector")
         .path(plan.paths)
-        .transport(node::transport(plan.limits))
+        .transport(node::transport(limits))
         .limits(node::limits(plan.limits));
     let core = node::build(builder, plan.heartbeat)?;
     let node = match plan.relays.is_empty() {
@@ -115,7 +116,7 @@ pub(crate) async fn start(
     }
     let own = interfaces::of_socket(node.local);
     let offer = ConnectorOffer::new(&own, &plan.advertise, &plan.relays, &plan.services);
-    let mut services = Services::new(plan.services, plan.limits);
+    let mut services = Services::new(plan.services, limits);
     if let Some(roster) = &roster {
         roster.mesh().set_offer(&offer)?;
         services = services.of_mesh(roster.clone());

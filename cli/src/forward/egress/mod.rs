@@ -72,24 +72,34 @@ impl Services {
         if let Some(builtin) = Builtin::named(service) {
             return Ok(AuthorisedService::Builtin(builtin));
         }
-        let Some(found) = self.by_name.get(service) else {
-            return Err(Failure::new(Code::NoSuchService, format!("no service \"{service}\"")));
-        };
-        let is_allowed = match (&found.allow, &self.roster) {
+        let allowed = self.by_name.get(service).map(|found| (self.may_use(found, device), found));
+        match allowed {
+            Some((true, found)) => Ok(AuthorisedService::Backend(&found.backend)),
+            // A device that may use every service learns nothing by this.
+            None if self.by_name.values().all(|found| self.may_use(found, device)) => {
+                Err(Failure::new(Code::NoSuchService, format!("no service \"{service}\"")))
+            }
+            Some((false, _)) | None => {
+                let first = device.names().first();
+                let device = first.map_or("a device without a name", String::as_str);
+                Err(Failure::new(Code::Forbidden, format!("{device} may not use \"{service}\"")))
+            }
+        }
+    }
+
+    fn may_use(&self, service: &ServiceConfig, device: &ConnectedDevice) -> bool {
+        match (&service.allow, &self.roster) {
             (Some(allow), roster) => {
                 // A name that an invite gave after the certificate is in force without a new one.
                 let given = roster.as_ref().zip(device.id()).and_then(|(it, id)| it.name(id));
                 device.names().iter().chain(&given).any(|name| allow.contains(name))
                     && (roster.is_none() || device.id().is_some())
             }
-            (None, Some(roster)) => device.id().is_some_and(|id| roster.grants(id, service)),
+            (None, Some(roster)) => {
+                device.id().is_some_and(|id| roster.grants(id, service.name.as_str()))
+            }
             (None, None) => true,
-        };
-        if is_allowed {
-            return Ok(AuthorisedService::Backend(&found.backend));
         }
-        let device = device.names().first().map_or("a device without a name", String::as_str);
-        Err(Failure::new(Code::Forbidden, format!("{device} may not use \"{service}\"")))
     }
 }
 
@@ -190,7 +200,17 @@ fn refuse(incoming: IncomingStream, failure: &Failure, device: &ConnectedDevice)
     if let Some(more) = REFUSED.due(&device.to_string(), &cause) {
         tracing::info!("refused a connection to \"{service}\": {failure}{more}");
     }
-    incoming.refuse(failure);
+    incoming.refuse(&for_peer(failure));
+}
+
+/// Returns the failure that a peer receives: without addresses behind the connector, and without
+/// the system's errors.
+fn for_peer(failure: &Failure) -> Failure {
+    if failure.code() != Code::BackendUnavailable {
+        return failure.clone();
+    }
+    let sentence = "the connector cannot reach the service; its log has the reason";
+    Failure::new(Code::BackendUnavailable, sentence)
 }
 
 #[cfg(test)]
@@ -230,7 +250,25 @@ mod tests {
         assert_eq!(code(&services, "some", &["lapto"]), Some(Code::Forbidden));
         assert_eq!(code(&services, "some", &[]), Some(Code::Forbidden));
         assert_eq!(code(&services, "none", &["laptop"]), Some(Code::Forbidden));
-        assert_eq!(code(&services, "other", &["laptop"]), Some(Code::NoSuchService));
+    }
+
+    #[test]
+    fn a_refusal_does_not_show_which_services_there_are() {
+        let services = three();
+        let said = |services: &Services, name| {
+            let refused = services.authorise(name, &ConnectedDevice::member(&["laptop"]));
+            refused.unwrap_err().to_string().replace(name, "it")
+        };
+        assert_eq!(said(&services, "none"), said(&services, "other"));
+        let open = Services::new(vec![service("all", None)], ForwardLimits::default());
+        assert_eq!(code(&open, "other", &["laptop"]), Some(Code::NoSuchService));
+    }
+
+    #[test]
+    fn what_a_peer_receives_has_no_inner_address() {
+        let inner = Failure::new(Code::BackendUnavailable, "10.0.0.7:80: Connection refused");
+        assert!(!for_peer(&inner).to_string().contains("10.0.0.7"));
+        assert_eq!(for_peer(&inner).code(), inner.code());
     }
 
     #[test]
@@ -239,7 +277,7 @@ mod tests {
         for name in ["adit.echo", "adit.source", "adit.sink"] {
             assert_eq!(code(&services, name, &[]), None);
         }
-        assert_eq!(code(&services, "adit.other", &["laptop"]), Some(Code::NoSuchService));
+        assert_eq!(code(&services, "adit.other", &["laptop"]), Some(Code::Forbidden));
     }
 
     #[test]

@@ -21,7 +21,7 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::registry::{DeviceRole, MeshRegistry, RegisteredDevice};
 use crate::base::exit::{Exit, ExitError};
-use crate::base::system::random;
+use crate::base::system::{NoCoreDump, random};
 use crate::base::units;
 use crate::homedir::store;
 
@@ -127,10 +127,13 @@ pub(crate) struct SignedCertificate {
 pub(crate) struct CertificateAuthority {
     issuer: Issuer<'static, KeyPair>,
     pem: String,
+    /// A crash while the key is in memory must not write it to a disk.
+    _no_dump: NoCoreDump,
 }
 
 impl CertificateAuthority {
     pub(crate) fn new(name: &str, now: u64) -> Result<Self, ExitError> {
+        let no_dump = NoCoreDump::new();
         let key = KeyPair::generate().map_err(|error| broken(&error))?;
         let mut params = params(now, CA_LIFE)?.0;
         params.distinguished_name.push(DnType::CommonName, format!("adit {name}"));
@@ -138,10 +141,11 @@ impl CertificateAuthority {
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let pem = params.self_signed(&key).map_err(|error| broken(&error))?.pem();
-        Ok(Self { issuer: Issuer::new(params, key), pem })
+        Ok(Self { issuer: Issuer::new(params, key), pem, _no_dump: no_dump })
     }
 
     pub(crate) fn open(certificate: &Path, key: &Path) -> Result<Self, ExitError> {
+        let no_dump = NoCoreDump::new();
         let (pem, key_pem) = (read_pem(certificate)?, read_pem(key)?);
         let wrong = |path: &Path, error: &rcgen::Error| {
             ExitError::usage(format!("{}: {error}; restore it from a backup", path.display()))
@@ -149,7 +153,7 @@ impl CertificateAuthority {
         let key = KeyPair::from_pem(&key_pem).map_err(|error| wrong(key, &error))?;
         let issuer =
             Issuer::from_ca_cert_pem(&pem, key).map_err(|error| wrong(certificate, &error))?;
-        Ok(Self { issuer, pem })
+        Ok(Self { issuer, pem, _no_dump: no_dump })
     }
 
     pub(crate) fn pem(&self) -> &str {
@@ -276,6 +280,13 @@ pub(crate) fn key_of_pem(pem: &str) -> Result<KeyDigest, ExitError> {
         .ok_or_else(|| {
             ExitError::usage("the CA's file holds no certificate; restore it from a backup")
         })
+}
+
+/// Returns the key of the only certificate in a PEM text; `None` if there is none, or several.
+pub(crate) fn sole_key_of_pem(pem: &str) -> Option<KeyDigest> {
+    let mut all = CertificateDer::pem_slice_iter(pem.as_bytes());
+    let only = all.next()?.ok()?;
+    if all.next().is_some() { None } else { KeyDigest::of_certificate(&only) }
 }
 
 /// The fields of a certificate for people.

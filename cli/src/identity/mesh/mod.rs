@@ -66,6 +66,26 @@ impl From<Denied> for ExitError {
     }
 }
 
+/// Prefix of the directory in which a mesh is made.
+const UNFINISHED: &str = ".mesh-";
+
+/// Age at which such a directory was left behind by a crash: a mesh is made in milliseconds.
+const UNFINISHED_LIFE: Duration = Duration::from_secs(60);
+
+/// Removes the directories, with their keys, of processes that crashed while they made a mesh.
+fn sweep(home: &Home) {
+    let Ok(entries) = std::fs::read_dir(home.path()) else { return };
+    for entry in entries.filter_map(Result::ok) {
+        let is_unfinished = entry.file_name().to_string_lossy().starts_with(UNFINISHED);
+        let age = entry.metadata().and_then(|metadata| metadata.modified());
+        let age = age.ok().and_then(|at| at.elapsed().ok());
+        if is_unfinished && age.is_some_and(|age| age > UNFINISHED_LIFE) {
+            // One that cannot be removed is found again at the next start.
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
 /// The mesh of a home.
 #[derive(Debug, Clone)]
 pub(crate) struct Mesh {
@@ -98,6 +118,7 @@ impl Mesh {
     /// # Errors
     /// A sentence about what could not be written.
     pub(crate) fn open_or_create(home: &Home) -> Result<Self, ExitError> {
+        sweep(home);
         if let Some(mesh) = Self::open(home) {
             return Ok(mesh);
         }
@@ -105,14 +126,14 @@ impl Mesh {
         let mut suffix = [0; 4];
         random(&mut suffix)?;
         let suffix = data_encoding::HEXLOWER.encode(&suffix);
-        let beside = Self { directory: home.path().join(format!(".mesh-{suffix}")) };
+        let beside = Self { directory: home.path().join(format!("{UNFINISHED}{suffix}")) };
         let made = beside.create(&format!("mesh-{suffix}")).and_then(|()| {
             // A directory can be renamed only to a missing or an empty one.
             match std::fs::rename(&beside.directory, home.mesh()) {
                 Err(error) if Self::open(home).is_none() => {
                     Err(store::cannot_write(&home.mesh(), &error))
                 }
-                Ok(()) | Err(_) => Ok(()),
+                Ok(()) | Err(_) => store::flush_directory(home.path()),
             }
         });
         let _ = std::fs::remove_dir_all(&beside.directory);

@@ -12,6 +12,10 @@ use serde::{Deserialize, Serialize};
 /// How long ended invites are kept, so that `invite list` can show their result.
 const REMEMBERED: Duration = Duration::from_secs(86_400);
 
+/// How long a used invite is accepted again, from the device that used it: its answer may have been
+/// lost.
+const REPEATED: Duration = Duration::from_secs(120);
+
 /// Maximum number of outstanding invites: a bound on what is accepted by key alone.
 const MAX_INVITES: usize = 1_024;
 
@@ -72,6 +76,9 @@ pub(crate) struct IssuedInvite {
     pub(crate) expires: u64,
     /// The device that used it.
     pub(crate) used_by: Option<String>,
+    /// When it was used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) used: Option<u64>,
     pub(crate) revoked: bool,
 }
 
@@ -88,6 +95,14 @@ impl IssuedInvite {
             (false, Some(_)) => "used",
             (false, None) if now > self.expires => "expired",
             (false, None) => "open",
+        }
+    }
+
+    /// Returns when its key is no longer accepted: a used one only repeats its answer.
+    fn end(&self) -> u64 {
+        match self.used_by {
+            None => self.expires,
+            Some(_) => self.expires.min(self.used.unwrap_or(0).saturating_add(REPEATED.as_secs())),
         }
     }
 
@@ -201,6 +216,7 @@ impl MeshRegistry {
         if let Some(id) = issued.used_by.clone() {
             let user = self.device(&id).ok_or(Refusal::NoDevice)?;
             return match user {
+                user if now > issued.end() => Err(Refusal::Used(user.title())),
                 user if user.key != device_key => Err(Refusal::Used(user.title())),
                 user if user.revoked.is_some() => Err(Refusal::DeviceRevoked),
                 _ => Ok(id),
@@ -232,6 +248,7 @@ impl MeshRegistry {
             }
         };
         self.invites[found].used_by = Some(id.clone());
+        self.invites[found].used = Some(now);
         Ok(id)
     }
 
@@ -274,12 +291,9 @@ impl MeshRegistry {
         Ok(())
     }
 
-    /// Revokes an unused invite.
+    /// Revokes an invite. The device that used it remains, and its key is no longer accepted.
     pub(crate) fn revoke_invite(&mut self, key: KeyDigest, now: u64) -> Result<(), Refusal> {
         let invite = self.invites.iter_mut().find(|i| i.key == key).ok_or(Refusal::Unknown)?;
-        if let Some(device) = &invite.used_by {
-            return Err(Refusal::Used(device.clone()));
-        }
         if now > invite.expires {
             return Err(Refusal::Expired);
         }
@@ -310,8 +324,12 @@ impl MeshRegistry {
     pub(crate) fn guests(&self, now: u64) -> BTreeMap<KeyDigest, Duration> {
         self.invites
             .iter()
-            .filter(|i| !i.revoked && now <= i.expires)
-            .map(|i| (i.key, Duration::from_secs(i.expires)))
+            .filter(|invite| !invite.revoked && now <= invite.end())
+            .filter(|invite| {
+                let user = invite.used_by.as_deref();
+                user.is_none_or(|id| self.device(id).is_some_and(|user| user.revoked.is_none()))
+            })
+            .map(|invite| (invite.key, Duration::from_secs(invite.end())))
             .collect()
     }
 

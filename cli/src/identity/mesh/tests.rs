@@ -23,6 +23,7 @@ fn invite(mesh: &Mesh) -> KeyDigest {
         issued: now,
         expires: now + 900,
         used_by: None,
+        used: None,
         revoked: false,
     })
     .unwrap();
@@ -217,4 +218,19 @@ fn one_identity_is_for_one_running_connector() {
     assert!(said.contains(&format!("process {}", std::process::id())), "{said}");
     drop(first);
     assert!(mesh.claim().is_ok());
+}
+
+#[test]
+fn the_key_that_a_crash_left_in_an_unfinished_mesh_is_removed() {
+    let scratch = Scratch::new();
+    let home = Home::find(Some(scratch.path())).unwrap();
+    let at = |name: &str| scratch.path().join(name);
+    for name in [".mesh-old", ".mesh-new"] {
+        std::fs::create_dir(at(name)).unwrap();
+        std::fs::write(at(name).join("ca.key"), "a key").unwrap();
+    }
+    let old = std::time::SystemTime::now() - 2 * UNFINISHED_LIFE;
+    std::fs::File::open(at(".mesh-old")).unwrap().set_modified(old).unwrap();
+    Mesh::open_or_create(&home).unwrap();
+    assert!(!at(".mesh-old").exists() && at(".mesh-new").exists());
 }

@@ -16,6 +16,7 @@ fn invite(byte: u8, service: &str) -> IssuedInvite {
         issued: NOW,
         expires: NOW + 900,
         used_by: None,
+        used: None,
         revoked: false,
     }
 }
@@ -65,6 +66,23 @@ fn an_invite_is_good_in_its_last_second_and_expired_in_the_next() {
     assert_eq!(redeem(&mut registry, 2, 11, NOW + 901), Err(Refusal::Expired));
     assert_eq!(registry.guests(NOW + 900).len(), 2);
     assert!(registry.guests(NOW + 901).is_empty());
+}
+
+#[test]
+fn a_used_invite_repeats_its_answer_for_two_minutes_and_ends_with_its_device() {
+    let mut registry = registry(&[invite(1, "web"), invite(2, "web"), invite(3, "web")]);
+    let id = redeem(&mut registry, 1, 10, NOW).unwrap();
+    assert_eq!(redeem(&mut registry, 1, 10, NOW + 120), Ok(id.clone()));
+    assert_eq!(registry.guests(NOW + 120).len(), 3);
+    let used = Err(Refusal::Used(format!("laptop ({id})")));
+    assert_eq!(redeem(&mut registry, 1, 10, NOW + 121), used);
+    assert_eq!(registry.guests(NOW + 121).len(), 2);
+    let other = redeem(&mut registry, 2, 11, NOW + 121).unwrap();
+    registry.revoke(&other, NOW + 121).unwrap();
+    assert!(!registry.guests(NOW + 121).contains_key(&key(2)));
+    redeem(&mut registry, 3, 12, NOW + 122).unwrap();
+    registry.revoke_invite(key(3), NOW + 122).unwrap();
+    assert!(registry.guests(NOW + 122).is_empty());
 }
 
 #[test]
