@@ -51,6 +51,36 @@ fn a_silent_first_address_gives_way_to_the_second() {
     tcp.read_exact(&mut [0]).unwrap();
 }
 
+#[test]
+fn a_service_that_leads_back_to_its_own_connector_is_refused() {
+    let loops = free_tcp();
+    let directory = common::Directory::new();
+    let authority = common::Authority::new();
+    let listen = common::free_udp();
+    let connector = format!(
+        "listen = \"{listen}\"\n{}[[service]]\nname = \"web\"\ntcp = \"localhost:{}\"\n",
+        authority.issue(&directory, "connector"),
+        loops.port()
+    );
+    let agent = format!(
+        "{}[connector]\naddress = \"{listen}\"\nname = \"connector\"\n\
+         [[forward]]\nlisten = \"{loops}\"\nservice = \"web\"\n",
+        authority.issue(&directory, "laptop")
+    );
+    let start = |role, text: &str| {
+        common::Program::start(role, &directory.write(&format!("{role}.toml"), text), &[])
+    };
+    let connector = start("connector", &connector);
+    let agent = start("agent", &agent);
+    agent.says("connected to");
+    let mut tcp = connect(loops);
+    assert!(common::is_cut_off(&mut tcp));
+    connector.says("leads back to it; start the service first");
+    std::thread::sleep(Duration::from_millis(300));
+    let rounds = connector.log().matches("refused a connection").count();
+    assert_eq!(rounds, 1, "{}", connector.log());
+}
+
 #[cfg(unix)]
 #[test]
 fn a_unix_socket_with_a_full_queue_serves_everybody() {

@@ -11,7 +11,7 @@ use adit_core::error::{Category, Code, Failure, Misuse};
 use adit_core::event::Event;
 use adit_core::id::{PeerId, RequestId, StreamId};
 use adit_core::lifecycle::{State, StateKind, StateView};
-use adit_core::node::{PeerSnapshot, StreamError};
+use adit_core::node::{Input, PeerSnapshot, StreamError};
 use adit_core::request::Request;
 use adit_core::testing::link::Conditions;
 use adit_core::testing::net::HostId;
@@ -443,7 +443,7 @@ fn a_second_shutdown_closes_in_the_middle_of_the_drain() {
     pair.world.run_for(SECOND);
     assert!(!pair.connector().is_shut_down());
     let (node, now) = pair.world.node_mut(connector);
-    node.shutdown_now(now);
+    node.handle(Input::DrainEnded, now);
     assert!(pair.connector().is_shut_down());
     pair.world.run_for(SECOND);
     assert!(!is_connected(&pair.world, agent, to_connector));

@@ -6,6 +6,9 @@
 mod copy;
 pub(crate) mod egress;
 pub(crate) mod ingress;
+#[cfg(target_os = "linux")]
+mod kernel;
+mod origin;
 mod socket;
 
 use std::time::Duration;
@@ -19,6 +22,9 @@ pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a host may be silent until it counts as vanished.
 const VANISHED: Duration = Duration::from_secs(150);
+
+/// How often a connection that was written to is checked for bytes that nobody acknowledges.
+const ACKNOWLEDGEMENT_POLL_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Silence of the other end of a TCP connection after which it is probed, the interval of the
 /// probes, and how many stay without an answer: an idle connection to a host that vanished ends

@@ -12,6 +12,10 @@ use tokio::net::TcpStream;
 #[cfg(unix)]
 use tokio::net::UnixStream;
 
+use super::VANISHED;
+#[cfg(target_os = "linux")]
+use super::kernel;
+
 /// A connected stream socket.
 pub(super) trait StreamSocket {
     /// Completes when a read is worth trying.
@@ -28,6 +32,9 @@ pub(super) trait StreamSocket {
     fn shutdown_write(&self) -> io::Result<()>;
     /// Completes once the system has sent all that was written.
     fn drained(&self) -> impl Future<Output = ()> + Send;
+    /// Lets the system end the connection after [`VANISHED`] if bytes wait for an acknowledgement
+    /// now; returns true if they do. A reader that stands still may do so for as long as it likes.
+    fn limit_silence(&self) -> impl Future<Output = bool> + Send;
     /// Makes the socket send a reset instead of an end when it is dropped, where there is a
     /// difference.
     fn break_off(&self);
@@ -74,6 +81,18 @@ impl StreamSocket for TcpStream {
         }
     }
 
+    async fn limit_silence(&self) -> bool {
+        #[cfg(target_os = "linux")]
+        {
+            use std::os::fd::AsRawFd as _;
+            let waits = kernel::is_retransmitting(self.as_raw_fd()).await;
+            let _ = SockRef::from(self).set_tcp_user_timeout(waits.then_some(VANISHED));
+            waits
+        }
+        #[cfg(not(target_os = "linux"))]
+        false
+    }
+
     fn break_off(&self) {
         let _ = self.set_zero_linger();
     }
@@ -112,6 +131,11 @@ impl StreamSocket for UnixStream {
 
     async fn drained(&self) {
         // What is written is in the queue of the other end.
+    }
+
+    async fn limit_silence(&self) -> bool {
+        // The other end is on this machine.
+        false
     }
 
     fn break_off(&self) {

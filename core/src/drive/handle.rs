@@ -179,7 +179,8 @@ impl Handle {
     /// Shuts down without a drain, also in the middle of one.
     pub fn shutdown_now(&self) {
         let mut inner = self.shared.lock();
-        inner.node.shutdown_now(self.shared.clock.now());
+        inner.node.shutdown(self.shared.clock.now());
+        inner.node.handle(Input::DrainEnded, self.shared.clock.now());
         inner.wakers.wake_openers();
         inner.settle();
     }

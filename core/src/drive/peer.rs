@@ -146,9 +146,22 @@ impl Peer {
     /// # Errors
     /// The reason why there is no stream: not connected, leaving, or closed.
     pub async fn open(&self, service: ServiceName) -> Result<Stream, Failure> {
+        self.open_from(service, None).await
+    }
+
+    /// Opens a stream as [`Peer::open`] does, with a mark of what is forwarded, at most 128 bytes.
+    ///
+    /// # Errors
+    /// As [`Peer::open`].
+    pub async fn open_from(
+        &self,
+        service: ServiceName,
+        origin: Option<String>,
+    ) -> Result<Stream, Failure> {
         poll_fn(|cx| {
             let mut inner = self.shared.lock();
-            let verdict = match inner.node.open(self.id, service.clone()) {
+            let opened = inner.node.open_from(self.id, service.clone(), origin.clone());
+            let verdict = match opened {
                 Ok(None) => None,
                 Ok(Some(id)) => {
                     inner.settle();
@@ -367,6 +380,12 @@ impl IncomingStream {
     #[must_use]
     pub const fn service(&self) -> &ServiceName {
         &self.service
+    }
+
+    /// Returns the mark that the opener gave it.
+    #[must_use]
+    pub fn origin(&self) -> Option<String> {
+        self.shared.lock().node.stream(self.id?).origin().map(str::to_owned)
     }
 
     /// Accepts it.

@@ -13,7 +13,7 @@
 //! use adit_core::message::{Message, Open, StreamMessage};
 //! use bytes::BytesMut;
 //!
-//! let open = Open { service: "db.primary".parse()? };
+//! let open = Open { service: "db.primary".parse()?, origin: None };
 //! let open = Message::Stream(StreamMessage::Open(open));
 //! let mut wire = BytesMut::new();
 //! open.encode(&mut wire)?;

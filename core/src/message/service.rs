@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::control::{code, failure};
+use super::control::{code, failure, id};
 use super::json::JsonBody;
 use super::{Body, EncodeError, MessageError, OutOfRange};
 use crate::error::Code;
@@ -115,11 +115,15 @@ impl<'de> Deserialize<'de> for ServiceName {
 pub struct Open {
     /// The requested service.
     pub service: ServiceName,
+    /// A mark of the local connection that is forwarded, 1 to [`MAX_ID`](super::MAX_ID) bytes: the
+    /// acceptor recognises a connection that it made itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
 }
 
 impl JsonBody for Open {
     fn check(&self) -> Result<(), OutOfRange> {
-        Ok(())
+        self.origin.as_deref().map_or(Ok(()), |origin| id(origin, "origin"))
     }
 }
 

@@ -108,6 +108,8 @@ pub enum Input {
     MappedAddresses(Vec<SocketAddr>),
     /// The wall clock was set, or read again: time since the Unix epoch.
     Wall(Duration),
+    /// The drain time of a shutdown ends now: what is still under way is closed.
+    DrainEnded,
     /// A deadline passed, or may have. Early and repeated ticks are harmless.
     Tick,
 }
@@ -170,7 +172,7 @@ impl Node {
 
     /// Takes one input. It never fails: a peer cannot cause an error here.
     pub fn handle(&mut self, input: Input, now: Instant) {
-        self.io.clock.advance(now);
+        let now = self.io.clock.advance(now);
         match input {
             Input::Datagram(datagram) => self.on_datagram(datagram),
             Input::SendFailed { route, detail } => {
@@ -184,6 +186,7 @@ impl Node {
             Input::LocalAddresses(addresses) => self.overlay.set_local(&addresses),
             Input::MappedAddresses(addresses) => self.overlay.set_mapped(&addresses),
             Input::Wall(unix) => self.io.clock.set_unix(unix),
+            Input::DrainEnded => self.io.shutdown.end_drain(now),
             Input::Tick => {}
         }
         self.advance();
@@ -368,9 +371,23 @@ impl Node {
     /// [`Misuse::NotConnected`] without a connection, [`Misuse::ShuttingDown`] when either side is
     /// shutting down.
     pub fn open(&mut self, id: PeerId, service: ServiceName) -> Result<Option<StreamId>, Misuse> {
+        self.open_from(id, service, None)
+    }
+
+    /// Opens a stream as [`Node::open`] does, with a mark of what is forwarded
+    /// ([`Open::origin`](crate::message::Open::origin)).
+    ///
+    /// # Errors
+    /// As [`Node::open`]; [`Misuse::InvalidName`] for a mark that is empty or too long.
+    pub fn open_from(
+        &mut self,
+        id: PeerId,
+        service: ServiceName,
+        origin: Option<String>,
+    ) -> Result<Option<StreamId>, Misuse> {
         self.peers.on_demand(id, &self.io);
         self.peers.may_open(id, &self.io)?;
-        self.streams.open(id, service, &mut self.io)
+        self.streams.open(id, (service, origin), &mut self.io)
     }
 
     /// Accepts a stream that was offered: from here on its bytes are the caller's.
@@ -535,17 +552,6 @@ impl Node {
         }
         self.settle();
         self.advance();
-    }
-
-    /// Shuts the node down without a drain, also in the middle of one: every connection is closed
-    /// now, and the peers are notified.
-    pub fn shutdown_now(&mut self, now: Instant) {
-        self.shutdown(now);
-        let now = self.io.now();
-        if !self.io.shutdown.is_over() {
-            self.io.shutdown.begin(now, now);
-            self.advance();
-        }
     }
 
     /// Returns true if a shutdown was requested and every peer is closed. The remaining output

@@ -34,6 +34,13 @@ impl Shutdown {
         *self = Self::Draining { until, check: now };
     }
 
+    /// Ends the drain time, if there is one.
+    pub(super) const fn end_drain(&mut self, now: Instant) {
+        if let Self::Draining { until, .. } = self {
+            *until = now;
+        }
+    }
+
     /// Returns whether the work in progress is due for a check, and if so whether the drain time is
     /// over.
     pub(super) fn poll(&mut self, now: Instant) -> Option<bool> {

@@ -65,7 +65,7 @@ fn control_frames_of_unknown_kinds_are_counted_and_skipped() {
 fn invalid_control_frames_close_the_connection() {
     let nested = |n: usize| [b"{\"vitals\":".as_slice(), &b"[".repeat(n), b"}"].concat();
     let mut open = BytesMut::new();
-    Message::Stream(StreamMessage::Open(Open { service: "db".parse().unwrap() }))
+    Message::Stream(StreamMessage::Open(Open { service: "db".parse().unwrap(), origin: None }))
         .encode(&mut open)
         .unwrap();
     for bytes in [

@@ -10,6 +10,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use super::{Broken, Totals};
+use crate::forward::ACKNOWLEDGEMENT_POLL_INTERVAL;
 use crate::forward::socket::StreamSocket;
 
 /// How long nothing may move after the socket broke: what was read from it before is delivered, but
@@ -66,6 +67,21 @@ pub(super) async fn watch(
     tokio::select! {
         broken = silence(progress, half_open) => broken,
         broken = breakage(socket, progress) => broken,
+        broken = limit_silence(socket, progress) => broken,
+    }
+}
+
+/// Lets the system notice that a host vanished while bytes are on the way to it. A connection to
+/// which nothing was written is left to the keep-alive.
+async fn limit_silence(socket: &impl StreamSocket, progress: &CopyProgress) -> Broken {
+    let (mut before, mut waits) = (0, false);
+    loop {
+        tokio::time::sleep(ACKNOWLEDGEMENT_POLL_INTERVAL).await;
+        let received = progress.received.load(Relaxed);
+        if waits || received != before {
+            waits = socket.limit_silence().await;
+        }
+        before = received;
     }
 }
 

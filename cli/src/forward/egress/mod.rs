@@ -19,6 +19,7 @@ use self::access::ConnectedDevice;
 use self::builtin::Builtin;
 use self::lookup::Lookups;
 use super::copy;
+use super::origin::Origins;
 use super::socket::StreamSocket;
 use crate::address::Backend;
 use crate::base::tally::Tally;
@@ -35,6 +36,7 @@ pub(crate) struct Services {
     slots: Arc<Semaphore>,
     half_open: Duration,
     lookups: Lookups,
+    origins: Origins,
     /// The devices' permissions, where a service has no list of its own.
     roster: Option<Arc<Roster>>,
 }
@@ -46,6 +48,7 @@ impl Services {
             slots: Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS))),
             half_open: limits.half_open,
             lookups: Lookups::default(),
+            origins: Origins::default(),
             roster: None,
         }
     }
@@ -157,6 +160,11 @@ async fn serve_stream(
         Ok(found) => found,
         Err(failure) => return refuse(incoming, &failure, &device),
     };
+    if incoming.origin().is_some_and(|origin| services.origins.contains(&origin)) {
+        let sentence = "the service is a local port of adit that leads back to it; start the \
+                        service first, or connect with another --local port";
+        return refuse(incoming, &Failure::new(Code::Misconfigured, sentence));
+    }
     let Ok(_slot) = services.slots.clone().try_acquire_owned() else {
         let failure = Failure::new(Code::Overloaded, "the connector is at its connection limit");
         return refuse(incoming, &failure, &device);
@@ -169,7 +177,12 @@ async fn serve_stream(
             tracing::debug!(?builtin, %device, ?result, "a stream ended");
         }
         AuthorisedService::Backend(Backend::Tcp(address)) => {
-            carry(incoming, tcp::tcp(address, &services.lookups).await, &device, half_open).await;
+            let connected = tcp::tcp(address, &services.lookups, &services.origins).await;
+            let (socket, _origin) = connected.map_or_else(
+                |failure| (Err(failure), None),
+                |(socket, origin)| (Ok(socket), origin),
+            );
+            carry(incoming, socket, &device, half_open).await;
         }
         #[cfg(unix)]
         AuthorisedService::Backend(Backend::Unix(path)) => {

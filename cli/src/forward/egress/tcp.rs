@@ -18,6 +18,7 @@ use tokio::net::UnixStream;
 
 use super::lookup::Lookups;
 use crate::address::HostPort;
+use crate::forward::origin::{Origins, OwnOrigin};
 use crate::forward::{CONNECT_TIMEOUT, prepare};
 use crate::net::happy_eyeballs::{self, HEAD_START};
 use crate::net::names::in_turn;
@@ -26,25 +27,33 @@ use crate::net::names::in_turn;
 #[cfg(unix)]
 const RETRY_DELAY: Duration = Duration::from_millis(20);
 
-pub(super) async fn tcp(address: &HostPort, lookups: &Lookups) -> Result<TcpStream, Failure> {
+/// Connects to a service. The mark of the connection is known for as long as it is kept.
+pub(super) async fn tcp(
+    address: &HostPort,
+    lookups: &Lookups,
+    origins: &Origins,
+) -> Result<(TcpStream, Option<OwnOrigin>), Failure> {
     let connected = async {
         let addresses = in_turn(&lookups.resolve(address).await?);
         let connected = happy_eyeballs::first(
             addresses,
             |_| HEAD_START,
-            |address| Ok(connect(address)),
+            |address| Ok(connect(address, origins.clone())),
             |_, later| later,
         );
         connected.await.map_err(|error| error.unwrap_or_else(|| ErrorKind::NotFound.into()))
     };
-    let tcp = in_time(address, connected).await?;
+    let (tcp, origin) = in_time(address, connected).await?;
     prepare(&tcp);
-    Ok(tcp)
+    Ok((tcp, origin))
 }
 
 /// Connects as the runtime does, but keeps a connection whose other end has written and reset it
 /// already: the runtime takes that error for a failed attempt, and drops what was written.
-async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+async fn connect(
+    address: SocketAddr,
+    origins: Origins,
+) -> io::Result<(TcpStream, Option<OwnOrigin>)> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
     if let Err(error) = socket.connect(&address.into())
@@ -53,12 +62,14 @@ async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
         return Err(error);
     }
     let tcp = TcpStream::from_std(socket.into())?;
+    // Before the other end can have passed the connection on.
+    let origin = tcp.local_addr().ok().map(|local| origins.enter(local, address));
     tcp.writable().await?;
     let mut first = [std::mem::MaybeUninit::uninit()];
     match SockRef::from(&tcp).peek(&mut first) {
         // The end of the other direction, or bytes: it was connected.
-        Ok(_) => Ok(tcp),
-        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(tcp),
+        Ok(_) => Ok((tcp, origin)),
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok((tcp, origin)),
         Err(error) => Err(error),
     }
 }

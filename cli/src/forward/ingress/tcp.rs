@@ -19,7 +19,7 @@ use crate::base::exit::ExitError;
 use crate::base::tally::Tally;
 use crate::config::ForwardLimits;
 use crate::forward::copy::{self, Broken};
-use crate::forward::{CONNECT_TIMEOUT, prepare, refuse};
+use crate::forward::{CONNECT_TIMEOUT, origin, prepare, refuse};
 use crate::net::link::Tunnel;
 
 /// Pause after the system could not accept another connection: the next try would fail as well.
@@ -130,7 +130,8 @@ async fn on_accept_error(error: &io::Error) {
 
 async fn forward(tcp: TcpStream, service: ServiceName, mut tunnel: Tunnel, half_open: Duration) {
     prepare(&tcp);
-    let stream = match open_stream(&mut tunnel, &service).await {
+    let origin = origin::of_accepted(&tcp);
+    let stream = match open_stream(&mut tunnel, &service, origin.as_deref()).await {
         Ok(stream) => stream,
         Err(failure) => return refuse(tcp, &failure),
     };
@@ -149,14 +150,18 @@ async fn forward(tcp: TcpStream, service: ServiceName, mut tunnel: Tunnel, half_
     }
 }
 
-async fn open_stream(tunnel: &mut Tunnel, service: &ServiceName) -> Result<Stream, Failure> {
+async fn open_stream(
+    tunnel: &mut Tunnel,
+    service: &ServiceName,
+    origin: Option<&str>,
+) -> Result<Stream, Failure> {
     tunnel.dial_now();
     let opened = async {
         loop {
             let peer = tunnel.peer();
             let result = match peer {
                 Some(peer) => tokio::select! {
-                    result = open_on(&peer, service) => result,
+                    result = open_on(&peer, service, origin) => result,
                     Ok(()) = tunnel.changed() => continue,
                 },
                 None => match tunnel.changed().await {
@@ -184,7 +189,11 @@ const fn is_final(failure: &Failure) -> bool {
     }
 }
 
-async fn open_on(peer: &Peer, service: &ServiceName) -> Result<Stream, Failure> {
+async fn open_on(
+    peer: &Peer,
+    service: &ServiceName,
+    origin: Option<&str>,
+) -> Result<Stream, Failure> {
     peer.connected().await?;
-    peer.open(service.clone()).await
+    peer.open_from(service.clone(), origin.map(str::to_owned)).await
 }

@@ -225,7 +225,10 @@ fn warnings() -> Vec<Message> {
 
 fn tunnel() -> Vec<Message> {
     vec![
-        Message::Stream(StreamMessage::Open(Open { service: "db.primary".parse().unwrap() })),
+        Message::Stream(StreamMessage::Open(Open {
+            service: "db.primary".parse().unwrap(),
+            origin: Some("5e0c7a12".into()),
+        })),
         Message::Stream(StreamMessage::Opened(Opened)),
         Message::Stream(StreamMessage::Request(Request {
             id: "r-1".into(),

@@ -133,9 +133,9 @@ fn control() -> impl Strategy<Value = Message> {
                 }))
             }
         ),
-        "[a-z0-9._-]{1,64}".prop_map(|name| Message::Stream(StreamMessage::Open(Open {
-            service: name.parse().unwrap()
-        }))),
+        ("[a-z0-9._-]{1,64}", of(id())).prop_map(|(name, origin)| Message::Stream(
+            StreamMessage::Open(Open { service: name.parse().unwrap(), origin })
+        )),
         ("[a-z_]{1,64}", ".{0,80}", of(any::<u64>())).prop_map(
             |(code, message, retry_after_ms)| Message::Control(ControlMessage::Goaway(Goaway {
                 code,

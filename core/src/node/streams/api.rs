@@ -112,6 +112,12 @@ impl StreamRef<'_> {
         self.node.settle_effects();
     }
 
+    /// Returns the mark that the opener gave a stream that was offered.
+    #[must_use]
+    pub fn origin(&self) -> Option<&str> {
+        self.node.streams.origin(self.id)
+    }
+
     /// Returns whether the acceptor has accepted the stream. `Pending` means that
     /// [`Event::StreamReadable`] follows.
     ///

@@ -21,12 +21,12 @@ impl Streams {
     pub(in crate::node) fn open(
         &mut self,
         peer: PeerId,
-        service: ServiceName,
+        (service, origin): (ServiceName, Option<String>),
         io: &mut Io,
     ) -> Result<Option<StreamId>, Misuse> {
         let link = self.links.get_mut(&peer).ok_or(Misuse::NotConnected)?;
         let mut ahead = BytesMut::new();
-        Message::Stream(StreamMessage::Open(Open { service }))
+        Message::Stream(StreamMessage::Open(Open { service, origin }))
             .encode(&mut ahead)
             .map_err(|_| Misuse::InvalidName)?;
         let opened = io.on(link.connection, quic::Connection::open).flatten();
@@ -51,10 +51,16 @@ impl Streams {
     pub(in crate::node) fn accept(&mut self, id: StreamId, io: &mut Io) -> Result<(), Misuse> {
         let stream = self.offered(id)?;
         stream.receiving = Receiving::Raw;
+        stream.origin = None;
         stream.ahead = encoded(&Message::Stream(StreamMessage::Opened(Opened)));
         // A blocked write goes on when the transport has room.
         let _ = self.flush_ahead(id, io);
         Ok(())
+    }
+
+    /// Returns the mark that the opener gave an offered stream.
+    pub(in crate::node) fn origin(&self, id: StreamId) -> Option<&str> {
+        self.get(id)?.origin.as_deref()
     }
 
     /// Refuses an offered stream.
@@ -122,7 +128,10 @@ impl Streams {
             Opening::Service(_) | Opening::Request(_) if io.shutdown.is_under_way() => {
                 self.refuse(id, &Failure::new(Code::ShuttingDown, "shutting down"), io);
             }
-            Opening::Service(service) => {
+            Opening::Service(Open { service, origin }) => {
+                if let Some(stream) = self.get_mut(id) {
+                    stream.origin = origin.map(Into::into);
+                }
                 self.set_received(id, Receiving::Offered, io);
                 io.emit(Event::StreamOffered { stream: id, service });
             }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use crate::error::{Code, Failure};
 use crate::frame::{Frame, FrameDecoder, Header};
 use crate::id::RequestId;
-use crate::message::{Message, MessageKind, ResetAt, ServiceName, StreamMessage};
+use crate::message::{Message, MessageKind, Open, ResetAt, StreamMessage};
 use crate::quic::WriteClass;
 
 /// Largest first frame of a forwarded stream and largest answer to it.
@@ -74,6 +74,8 @@ pub(super) struct StreamState {
     pub(super) finish_after: bool,
     /// Bytes of the peer's budget that the body of this request uses.
     pub(super) charged: usize,
+    /// The opener's mark of an offered stream.
+    pub(super) origin: Option<Box<str>>,
     /// The application's bytes that the transport has taken from it, and those that it has read.
     pub(super) written: u64,
     pub(super) read: u64,
@@ -94,6 +96,7 @@ impl StreamState {
             ahead,
             finish_after: false,
             charged: 0,
+            origin: None,
             written: 0,
             read: 0,
             reset_at: None,
@@ -249,7 +252,7 @@ impl StreamTable {
 #[derive(Debug)]
 pub(super) enum Opening {
     /// A service's bytes.
-    Service(ServiceName),
+    Service(Open),
     /// A request, whole.
     Request(crate::message::Request),
     /// None of its own: it announces the reset of another.
@@ -275,7 +278,7 @@ pub(super) fn opening(frame: Frame, has_services: bool) -> Opening {
         _ if !has_services => {
             Opening::Refuse(Failure::new(Code::NoSuchService, "a relay has no services"))
         }
-        Ok(Some(Message::Stream(StreamMessage::Open(open)))) => Opening::Service(open.service),
+        Ok(Some(Message::Stream(StreamMessage::Open(open)))) => Opening::Service(open),
         Ok(Some(Message::Stream(StreamMessage::Request(request)))) => Opening::Request(request),
         Ok(Some(_)) => Opening::Refuse(violation("a stream cannot begin with this message")),
         Ok(None) => Opening::Refuse(violation("a stream begins with an unknown message")),
