@@ -71,15 +71,18 @@ pub struct Transport {
     pub idle_timeout: Duration,
     /// A handshake that is not complete by then has failed: 30 s.
     pub connect_timeout: Duration,
-    /// Unread bytes one stream may hold: 1.25 MB, 25 MB/s over 50 ms. Above about 2.4 MB a lossy
-    /// path can exceed the transport's reassembly limit of 1,024 gaps.
+    /// Bytes of one stream that the transport may hold or have in flight: 16 MiB, 1 Gbit/s over 100
+    /// ms. A sender that is a node uses as much only while the reader keeps up.
     pub stream_window: u32,
     /// Unread bytes all streams of one connection may hold: 64 MiB, and 8 KiB of each stream in
     /// addition, so that streams which nobody reads never stop the others. It is the limit of the
     /// data that a peer can make this node store in streams.
     pub connection_window: u32,
-    /// Bytes written and not yet acknowledged, for bulk: 8 MiB, 64 MB/s over 125 ms.
+    /// Bytes written and not yet acknowledged, for bulk: 8 MiB at least, 64 MB/s over 125 ms.
     pub send_window: u32,
+    /// The same at most, where the congestion window allows more: 32 MiB, 1 Gbit/s over 125 ms and
+    /// as much again to be sent.
+    pub max_send_window: u32,
     /// Bytes that interactive streams may write beyond `send_window`: 1 MiB, so that a small
     /// request never waits for a large one's acknowledgements.
     pub interactive_reserve: u32,
@@ -105,6 +108,7 @@ setters!(Transport {
     stream_window: u32,
     connection_window: u32,
     send_window: u32,
+    max_send_window: u32,
     interactive_reserve: u32,
     max_streams: u32,
     datagram_receive_buffer: u32,
@@ -117,6 +121,13 @@ setters!(Transport {
 pub(crate) const STREAM_RESERVE: u32 = 8 << 10;
 
 impl Transport {
+    /// Returns the smallest and the largest window for what is written and not acknowledged.
+    pub(crate) const fn send_windows(&self) -> (u64, u64) {
+        let least = self.send_window as u64;
+        let most = self.max_send_window as u64;
+        (least, if most > least { most } else { least })
+    }
+
     /// Returns the window that the transport advertises for a whole connection: its budget, and a
     /// little of every stream.
     pub(crate) const fn receive_window(&self) -> u32 {
@@ -130,9 +141,10 @@ impl Default for Transport {
             keep_alive: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(60),
             connect_timeout: Duration::from_secs(30),
-            stream_window: 1_250_000,
+            stream_window: 16 << 20,
             connection_window: 64 << 20,
             send_window: 8 << 20,
+            max_send_window: 32 << 20,
             interactive_reserve: 1 << 20,
             max_streams: 1_024,
             datagram_receive_buffer: 1 << 20,

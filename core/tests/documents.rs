@@ -73,11 +73,13 @@ fn the_protocol_and_the_operations_state_the_sizes_that_are_the_defaults() {
     let operations = rows("docs/operations.md", "Memory").join("\n");
     for (table, text) in [
         (&protocol, format!("| {} MiB, and 8 KiB for each", transport.connection_window >> 20)),
-        (&protocol, format!("| {} bytes |", grouped(transport.stream_window))),
+        (&protocol, format!("| {} MiB |", transport.stream_window >> 20)),
         (&protocol, format!("half of them are open, up to {} |", grouped(transport.max_streams))),
         (&protocol, format!("| {};", grouped(transport.max_udp_payload))),
         (&operations, format!("`connection_window` | {} MiB |", transport.connection_window >> 20)),
+        (&operations, format!("`stream_window` | {} MiB |", transport.stream_window >> 20)),
         (&operations, format!("`send_window` | {} MiB |", transport.send_window >> 20)),
+        (&operations, format!("`max_send_window` | {} MiB |", transport.max_send_window >> 20)),
         (
             &operations,
             format!("`interactive_reserve` | {} MiB |", transport.interactive_reserve >> 20),

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use adit_core::config::Transport;
 use adit_core::id::StreamId;
-use adit_core::testing::link::Conditions;
+use adit_core::testing::link::{Conditions, Loss};
 use adit_core::testing::net::HostId;
-use adit_core::testing::pair::Pair;
+use adit_core::testing::pair::{Flow, Pair};
 use adit_core::testing::world::World;
 use bytes::Bytes;
 
@@ -32,6 +32,12 @@ impl Bulk {
         let (ours, theirs) = pair.open(peer, "source");
         let (writer, reader) = ((pair.connector, theirs), (pair.agent, ours));
         Self { writer, reader, written: 0, read: 0 }
+    }
+
+    /// Returns the direction from the agent to the connector of a new stream.
+    fn up(pair: &mut Pair, peer: adit_core::id::PeerId) -> Self {
+        let Self { writer, reader, .. } = Self::down(pair, peer);
+        Self { writer: reader, reader: writer, written: 0, read: 0 }
     }
 
     fn write(&mut self, world: &mut World) {
@@ -124,4 +130,65 @@ fn ten_thousand_stalled_streams_leave_one_flowing_at_full_speed() {
     let mut late = Bulk::down(&mut pair, peer);
     let late = late.flow(&mut pair, 24 * MIB);
     assert!(late < alone + SECOND, "{alone:?} alone, {late:?} opened after stalled streams");
+}
+
+#[test]
+fn one_stream_fills_a_gigabit_over_a_hundred_milliseconds_in_both_directions() {
+    // Large packets: 12.5 MB in flight are what counts here.
+    let conditions = Conditions { mtu: 16_400, queue: 16 * MIB, ..link(50, 125_000_000) };
+    let mut pair = Pair::with(2, conditions, |agent| agent, |connector| connector);
+    let (peer, _) = pair.connect();
+    for is_up in [false, true] {
+        let mut bulk = if is_up { Bulk::up(&mut pair, peer) } else { Bulk::down(&mut pair, peer) };
+        bulk.flow(&mut pair, 48 * MIB);
+        let took = bulk.flow(&mut pair, 24 * MIB);
+        let rate = (24 * MIB) as f64 / took.as_secs_f64();
+        assert!(rate > 0.85 * 125e6, "{rate} bytes a second, up: {is_up}");
+    }
+}
+
+#[test]
+fn a_lossy_and_reordered_path_gives_every_byte_in_order() {
+    let conditions = Conditions {
+        loss: Loss::Random(0.05),
+        reorder: 0.1,
+        duplicate: 0.02,
+        ..link(20, 12_500_000)
+    };
+    let mut pair = Pair::with(3, conditions, |agent| agent, |connector| connector);
+    let (peer, _) = pair.connect();
+    let (ours, theirs) = pair.open(peer, "db");
+    let (a, c) = ((pair.agent, ours), (pair.connector, theirs));
+    let (mut up, mut down) = (Flow::new(a, c, 1 << 20), Flow::new(c, a, 1 << 20));
+    pair.wait("both megabytes", |world| up.advance(world) & down.advance(world));
+}
+
+#[test]
+fn streams_that_stop_being_read_hold_what_their_path_needed_and_leave_room() {
+    let mut pair = Pair::with(4, link(20, 12_500_000), |agent| agent, |connector| connector);
+    let (peer, _) = pair.connect();
+    let mut first = Bulk::down(&mut pair, peer);
+    let alone = first.flow(&mut pair, 12 * MIB);
+    let mut held = 0;
+    for _ in 0..30 {
+        let mut bulk = Bulk::down(&mut pair, peer);
+        bulk.flow(&mut pair, 3 * MIB);
+        for _ in 0..10 {
+            bulk.write(&mut pair.world);
+            pair.world.run_for(SECOND / 10);
+        }
+        // Two congestion windows, of the path and its queue, and 512 KiB.
+        let unread = bulk.written - bulk.read;
+        assert!(unread < 3 * MIB, "{unread}");
+        held += unread;
+    }
+    assert!(held <= 33 * MIB, "{held}");
+    let beside = first.flow(&mut pair, 12 * MIB);
+    assert!(beside < alone.mul_f64(1.1), "{alone:?} alone, {beside:?} beside stalled streams");
+    // What was written before the reader stopped arrives.
+    let mut bulk = Bulk::down(&mut pair, peer);
+    bulk.write(&mut pair.world);
+    pair.world.run_for(SECOND);
+    bulk.read(&mut pair.world);
+    assert_eq!(bulk.written, bulk.read);
 }

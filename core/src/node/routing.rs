@@ -353,6 +353,9 @@ impl Node {
     }
 
     fn on_control_message(&mut self, peer: PeerId, message: ControlMessage) {
+        for index in self.streams.on_control_message(peer, &message, &self.io) {
+            self.on_writable(peer, index);
+        }
         let io = &mut self.io;
         match message {
             ControlMessage::Heartbeat(_) if self.peers.is_dialled(peer) => misplaced(peer, io),
@@ -363,12 +366,7 @@ impl Node {
                 self.peers.on_heartbeat_ack(peer, ack.sequence, io);
             }
             ControlMessage::Goaway(goaway) => self.peers.on_goaway(peer, &goaway, io),
-            ControlMessage::Credit(credit) => {
-                for index in self.streams.on_credit(peer, &credit, io) {
-                    self.on_writable(peer, index);
-                }
-            }
-            ControlMessage::PrewarmSignal(_) => {}
+            ControlMessage::Credit(_) | ControlMessage::PrewarmSignal(_) => {}
             ControlMessage::Candidates(candidates) => {
                 if let Some(connection) = self.peers.link(peer) {
                     self.overlay.on_candidates(connection, &candidates, io);

@@ -95,7 +95,8 @@ pub(crate) struct Connection {
     pub(super) unproven: Option<Unproven>,
     pub(super) lost: bool,
     pub(super) streams: Allowance,
-    pub(super) send_window: u64,
+    /// The smallest and the largest window for what is written and not acknowledged.
+    pub(super) send_windows: (u64, u64),
     pub(super) interactive_reserve: u64,
     /// Whether it is in the queue of connections that may have data to send.
     pub(super) queued: bool,
@@ -361,13 +362,45 @@ impl Connection {
         let result = match chunks.next(max) {
             Ok(Some(chunk)) => Read::Chunk(chunk.bytes),
             Ok(None) => Read::End,
-            Err(ReadError::Blocked) => Read::Blocked,
-            Err(ReadError::Reset(code)) => Read::Reset(Code::from_wire(code.into_inner())),
+            Err(error) => unread(&error),
         };
         // Whether credit must be sent shows when the connection is polled, which the endpoint
         // does after every call that borrowed it mutably.
         let _ = chunks.finalize();
         result
+    }
+
+    /// Hands over what has arrived of a stream, in any order and nothing twice, as long as `take`
+    /// returns true. Returns what follows; `None` if `take` did not want more. From here on the
+    /// stream cannot be read in order.
+    pub(crate) fn drain(
+        &mut self,
+        stream: u64,
+        mut take: impl FnMut(u64, Bytes) -> bool,
+    ) -> Option<Read> {
+        let Some(id) = stream_id(stream) else { return Some(Read::Gone) };
+        let mut receive = self.inner.recv_stream(id);
+        let Ok(mut chunks) = receive.read(false) else { return Some(Read::Gone) };
+        let result = loop {
+            match chunks.next(usize::MAX) {
+                Ok(Some(chunk)) => {
+                    if !take(chunk.offset, chunk.bytes) {
+                        break None;
+                    }
+                }
+                Ok(None) => break Some(Read::End),
+                Err(error) => break Some(unread(&error)),
+            }
+        };
+        let _ = chunks.finalize();
+        result
+    }
+
+    /// Returns how much bulk may be written and not acknowledged: what is in flight, and as much
+    /// again to be sent while the acknowledgements come.
+    fn send_window(&self) -> u64 {
+        let (least, most) = self.send_windows;
+        self.congestion_window().saturating_mul(2).clamp(least, most)
     }
 
     /// Writes as much from the front of `data` as the windows allow.
@@ -378,7 +411,8 @@ impl Connection {
             WriteClass::Interactive => self.interactive_reserve,
             WriteClass::Control => self.interactive_reserve + CONTROL_RESERVE,
         };
-        self.inner.set_send_window(self.send_window + reserve);
+        let window = self.send_window();
+        self.inner.set_send_window(window + reserve);
         let mut send = self.inner.send_stream(id);
         if send.set_priority(class.priority()).is_err() {
             return Write::Gone;
@@ -386,7 +420,7 @@ impl Connection {
         let before = data.len();
         let written = send.write_chunks(std::slice::from_mut(data));
         // The window is restored immediately: left open, it would wake bulk streams without need.
-        self.inner.set_send_window(self.send_window);
+        self.inner.set_send_window(window);
         match written {
             Ok(_) => Write::Taken(before - data.len()),
             Err(WriteError::Blocked) => Write::Blocked,
@@ -482,6 +516,13 @@ impl Connection {
 /// Returns true for a packet that probes for a larger packet size.
 pub(super) fn is_mtu_probe(transmit: &quinn_proto::Transmit, mtu: u16) -> bool {
     transmit.segment_size.is_none() && transmit.size > usize::from(mtu)
+}
+
+fn unread(error: &ReadError) -> Read {
+    match error {
+        ReadError::Blocked => Read::Blocked,
+        ReadError::Reset(code) => Read::Reset(Code::from_wire(code.into_inner())),
+    }
 }
 
 fn stream_id(stream: u64) -> Option<quinn_proto::StreamId> {

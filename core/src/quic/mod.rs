@@ -386,7 +386,7 @@ impl Endpoint {
                 unproven,
                 lost: false,
                 streams: Allowance { allowed: 0, most: self.config.transport.max_streams },
-                send_window: self.config.transport.send_window.into(),
+                send_windows: self.config.transport.send_windows(),
                 interactive_reserve: self.config.transport.interactive_reserve.into(),
                 queued: false,
                 heard_frames: 0,

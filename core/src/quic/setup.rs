@@ -225,7 +225,7 @@ mod tests {
             "max_concurrent_bidi_streams: 1024",
             "max_concurrent_uni_streams: 0",
             "receive_window: 67108864",
-            "stream_receive_window: 1250000",
+            "stream_receive_window: 16777216",
             "send_window: 8388608",
             "keep_alive_interval: Some(10s)",
             "max_idle_timeout: Some(60000)",

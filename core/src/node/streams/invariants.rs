@@ -21,6 +21,10 @@ impl Streams {
             let most = link.most_bytes.max(MAX_BODY + 1024);
             assert!(link.held_bytes <= most, "{peer}: {} bytes held", link.held_bytes);
             link.credit.audit();
+            let arrived = link.table.iter().filter_map(|(_, s)| s.arrived.as_ref());
+            let sizes: Vec<_> = arrived.map(|it| it.bytes.size()).collect();
+            assert_eq!(sizes.iter().map(|it| it.bytes).sum::<usize>(), link.arrived.bytes);
+            assert_eq!(sizes.iter().map(|it| it.pieces).sum::<usize>(), link.arrived.pieces);
             assert!(link.table.openings() <= 2 * link.table.len().max(MAX_STALE_HEADERS));
             for (index, stream) in link.table.iter() {
                 assert!(!stream.is_over(), "{peer} {index} is over and still there");

@@ -11,6 +11,7 @@ mod flow;
 #[cfg(any(test, feature = "testing"))]
 mod invariants;
 mod open;
+mod reassembly;
 mod reset;
 mod table;
 mod transfer;
@@ -30,6 +31,7 @@ pub use api::{StreamError, StreamRef};
 use bytes::Bytes;
 use credit::{ReadReports, SendCredit};
 pub(super) use flow::greeting;
+use reassembly::Size;
 use table::{Receiving, Sending, StreamState, StreamTable};
 
 /// The streams of one peer's present connection.
@@ -48,6 +50,8 @@ struct PeerStreams {
     /// What it may hold.
     most_bytes: usize,
     key: Option<KeyDigest>,
+    /// What is held of the streams that are read as they arrive.
+    arrived: Size,
 }
 
 /// All streams of a node.
@@ -89,6 +93,7 @@ impl Streams {
             reports: ReadReports::default(),
             most_bytes,
             key,
+            arrived: Size::default(),
         };
         self.links.insert(peer, link);
     }
@@ -130,6 +135,9 @@ impl Streams {
     pub(super) fn on_readable(&mut self, peer: PeerId, index: u64, io: &mut Io) {
         let Some(link) = self.links.get_mut(&peer) else { return };
         let id = StreamId { peer, connection: link.connection.0, index };
+        if !link.take_arrived(index, io) {
+            return;
+        }
         let Some(stream) = link.table.get_mut(index) else { return };
         match stream.receiving {
             Receiving::Header(_) => self.read_header(id, io),
@@ -313,7 +321,11 @@ impl Streams {
             self.release(id, io);
             self.on_read_over(id, false, io);
         }
-        if let Some(stream) = self.get_mut(id) {
+        let Some(link) = self.link_mut(id) else { return };
+        if matches!(receiving, Receiving::Done) {
+            link.discard_arrived(id.index);
+        }
+        if let Some(stream) = link.table.get_mut(id.index) {
             stream.receiving = receiving;
         }
         self.reap(id);

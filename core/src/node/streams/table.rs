@@ -1,18 +1,19 @@
 //! The streams of one connection, from the header to the last byte.
 //!
 //! It decides the purpose of a stream (from its header), the state of its acceptor's answer, and
-//! which of its writes count as interactive. It holds no data: that stays with the transport.
+//! which of its writes count as interactive. It never reads or writes.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
 use bytes::Bytes;
 
+use super::reassembly::Reassembly;
 use crate::error::{Code, Failure};
 use crate::frame::{Frame, FrameDecoder, Header};
 use crate::id::RequestId;
 use crate::message::{Message, MessageKind, Open, ResetAt, StreamMessage};
-use crate::quic::WriteClass;
+use crate::quic::{Read, WriteClass};
 
 /// Largest first frame of a forwarded stream and largest answer to it.
 const MAX_HEADER: usize = 4 << 10;
@@ -63,6 +64,14 @@ pub(super) enum Sending {
     Done,
 }
 
+/// What has arrived of a stream, and what follows it.
+#[derive(Debug)]
+pub(super) struct Arrived {
+    pub(super) bytes: Reassembly,
+    /// The end or the reset of the stream, once all that comes before has arrived.
+    pub(super) then: Option<Read>,
+}
+
 /// One stream.
 #[derive(Debug)]
 pub(super) struct StreamState {
@@ -84,6 +93,8 @@ pub(super) struct StreamState {
     /// Bytes that were read, and how many of them were last to be reported to the peer.
     pub(super) taken: u64,
     pub(super) reported: u64,
+    /// What has arrived and was not read, of a stream that is read as it arrives.
+    pub(super) arrived: Option<Box<Arrived>>,
     allowance: f64,
     allowance_at: Instant,
 }
@@ -102,6 +113,7 @@ impl StreamState {
             reset_at: None,
             taken: 0,
             reported: 0,
+            arrived: None,
             allowance: INTERACTIVE_BURST,
             allowance_at: now,
         }
