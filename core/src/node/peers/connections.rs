@@ -42,12 +42,13 @@ impl Peers {
             Destination::Address(address) | Destination::Relay(address) => address,
             Destination::Service(_) => UNKNOWN_ADDRESS,
         };
+        let retry = Retry::new(policy, io.rng("retry"));
         let dialled = Dialled {
             dial,
             own,
-            retry: Retry::new(policy, io.rng("retry")),
+            attempt: Some(attempt(connection, &retry, io)),
+            retry,
             heartbeat: HeartbeatMonitor::new(io.config.heartbeat),
-            attempt: Some(attempt(connection, io)),
         };
         self.by_connection.extend(connection.map(|connection| (connection, id)));
         self.all.insert(id, PeerEntry::new(id, Some(dialled), remote));
@@ -110,10 +111,9 @@ impl Peers {
         let Some(dialled) = self.all.get(&id).and_then(|p| p.dialled.as_ref()) else { return };
         match begin(&dialled.dial, dialled.own.as_ref(), io) {
             Ok(connection) => {
-                let attempt = attempt(connection, io);
                 self.by_connection.extend(connection.map(|connection| (connection, id)));
                 if let Some(dialled) = self.all.get_mut(&id).and_then(|p| p.dialled.as_mut()) {
-                    dialled.attempt = Some(attempt);
+                    dialled.attempt = Some(attempt(connection, &dialled.retry, io));
                 }
                 io.effect(Effect::AttemptStarted { peer: id });
             }
@@ -402,8 +402,8 @@ impl Peers {
     }
 }
 
-fn attempt(connection: Option<ConnectionId>, io: &Io) -> ConnectAttempt {
-    let due: Instant = io.now() + io.config.transport.connect_timeout;
+fn attempt(connection: Option<ConnectionId>, retry: &Retry, io: &Io) -> ConnectAttempt {
+    let due: Instant = io.now() + retry.attempt_timeout(io.config.transport.connect_timeout);
     ConnectAttempt { connection, due }
 }
 
