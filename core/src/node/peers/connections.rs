@@ -49,6 +49,7 @@ impl Peers {
             attempt: Some(attempt(connection, &retry, io)),
             retry,
             heartbeat: HeartbeatMonitor::new(io.config.heartbeat),
+            moved: None,
         };
         self.by_connection.extend(connection.map(|connection| (connection, id)));
         self.all.insert(id, PeerEntry::new(id, Some(dialled), remote));
@@ -101,6 +102,17 @@ impl Peers {
         }
     }
 
+    /// Handles a new address of a peer. One that was dialed at an address is dialed there as well when
+    /// it is lost.
+    pub(in crate::node) fn on_moved(&mut self, id: PeerId, remote: SocketAddr) {
+        let Some(peer) = self.all.get_mut(&id) else { return };
+        let Some(dialled) = &mut peer.dialled else { return };
+        if let Destination::Address(at) = dialled.dial.to {
+            dialled.moved = Some(remote).filter(|it| *it != at);
+            peer.remote = remote;
+        }
+    }
+
     const fn new_id(&mut self) -> PeerId {
         let id = PeerId(self.next);
         self.next += 1;
@@ -108,7 +120,13 @@ impl Peers {
     }
 
     fn start_attempt(&mut self, id: PeerId, io: &mut Io) {
-        let Some(dialled) = self.all.get(&id).and_then(|p| p.dialled.as_ref()) else { return };
+        let Some(peer) = self.all.get_mut(&id) else { return };
+        let Some(dialled) = &mut peer.dialled else { return };
+        // The address that it had before is dialed in turn: it may be there again.
+        if let (Some(next), Destination::Address(at)) = (&mut dialled.moved, &mut dialled.dial.to) {
+            std::mem::swap(next, at);
+            peer.remote = *at;
+        }
         match begin(&dialled.dial, dialled.own.as_ref(), io) {
             Ok(connection) => {
                 self.by_connection.extend(connection.map(|connection| (connection, id)));
