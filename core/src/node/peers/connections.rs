@@ -36,7 +36,7 @@ impl Peers {
         }
         let own = dial.tls.as_ref().map(|tls| own(tls, &dial.to, io)).transpose()?;
         let connection = begin(&dial, own.as_ref(), io)?;
-        let id = self.new_id();
+        let id = new_id(&mut self.next);
         let policy = dial.retry.unwrap_or(io.config.retry);
         let remote = match dial.to {
             Destination::Address(address) | Destination::Relay(address) => address,
@@ -111,12 +111,6 @@ impl Peers {
             dialled.moved = Some(remote).filter(|it| *it != at);
             peer.remote = remote;
         }
-    }
-
-    const fn new_id(&mut self) -> PeerId {
-        let id = PeerId(self.next);
-        self.next += 1;
-        id
     }
 
     fn start_attempt(&mut self, id: PeerId, io: &mut Io) {
@@ -196,7 +190,7 @@ impl Peers {
                 return;
             }
         };
-        let (id, now) = (self.new_id(), io.now());
+        let (id, now) = (new_id(&mut self.next), io.now());
         self.expiries.set(id, credential.not_after);
         let mut peer = PeerEntry::new(id, None, remote);
         peer.credential = Some(credential);
@@ -418,6 +412,12 @@ impl Peers {
             io.effect(Effect::Close { peer: peer.id, failure });
         }
     }
+}
+
+const fn new_id(next: &mut u64) -> PeerId {
+    let id = PeerId(*next);
+    *next += 1;
+    id
 }
 
 fn attempt(connection: Option<ConnectionId>, retry: &Retry, io: &Io) -> ConnectAttempt {
