@@ -65,6 +65,13 @@ impl BackoffConfig {
         })
     }
 
+    /// Returns the delays of a link that others wait for: from 250 ms they grow by a twentieth each,
+    /// so that none in the first minute is much longer than 3 s, up to the usual cap.
+    pub(crate) const fn steady() -> Self {
+        let initial = Duration::from_millis(250);
+        Self { initial, multiplier: 1.05, max: Duration::from_secs(15), jitter: 0.3 }
+    }
+
     /// Returns the delay before the first attempt.
     #[must_use]
     pub const fn initial(&self) -> Duration {

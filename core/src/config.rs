@@ -478,7 +478,7 @@ impl Dial {
     /// trust in it is its own; `tls` presents this node's certificate followed by that of its CA.
     #[must_use]
     pub fn relay(address: SocketAddr, server_name: impl Into<String>, tls: Tls) -> Self {
-        let retry = Some(retry::Policy::persistent());
+        let retry = Some(retry::Policy::steady());
         Self { retry, tls: Some(tls), ..Self::to(Destination::Relay(address), server_name) }
     }
 

@@ -46,6 +46,15 @@ pub(crate) const ABSENT_DELAYS: [Duration; 4] = [
 /// spread over it.
 pub(crate) const RESET_SPREAD: Duration = Duration::from_millis(100);
 
+/// How long each of the first attempts of a steady policy may take: two flights of a handshake,
+/// which repeats its first after 1 s. The third would come after 3 s (RFC 9002 §6.2.2); the first of
+/// another attempt comes sooner.
+pub(crate) const STEADY_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How many attempts of a steady policy are that short: those of the first minute. A path that is
+/// slower than [`STEADY_TIMEOUT`] gets the usual time after them.
+pub(crate) const STEADY_ATTEMPTS: u32 = 24;
+
 /// An error in a [`Policy`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -80,6 +89,8 @@ pub struct Policy {
     max_unavailable: Option<u32>,
     stable_after: Duration,
     backoff: backoff::BackoffConfig,
+    /// The first attempts are short.
+    is_steady: bool,
 }
 
 impl Policy {
@@ -104,7 +115,18 @@ impl Policy {
             max_unavailable: None,
             stable_after: Duration::from_secs(10),
             backoff: backoff::BackoffConfig::default(),
+            is_steady: false,
         }
+    }
+
+    /// Returns the policy of a link that others wait for, such as one to a relay: without an end, and
+    /// at a steady pace in the first minute, in which one packet or two are sent each second. A relay
+    /// that was restarted is found again within about a second. Later attempts become as rare as
+    /// those of any other policy.
+    #[must_use]
+    pub fn steady() -> Self {
+        let backoff = backoff::BackoffConfig::steady();
+        Self { backoff, is_steady: true, ..Self::persistent() }
     }
 
     /// Returns how many attempts one outage may take; `None` is without end.
@@ -362,6 +384,14 @@ impl Retry {
             | RetryPhase::Up { .. }
             | RetryPhase::Waiting { .. }
             | RetryPhase::Attempting => None,
+        }
+    }
+
+    /// Returns how long the present attempt may take, where `usual` is the time of any other.
+    pub(crate) fn attempt_timeout(&self, usual: Duration) -> Duration {
+        match self.policy.is_steady && self.attempts < STEADY_ATTEMPTS {
+            true => usual.min(STEADY_TIMEOUT),
+            false => usual,
         }
     }
 

@@ -370,3 +370,30 @@ fn a_stream_that_cannot_be_opened_has_the_peer_dialled() {
     assert_eq!(node.open(peer, "web".parse().unwrap()), Err(Misuse::NotConnected));
     assert!(lab.run_until(|lab| lab.is_connected(agent, peer), SECOND));
 }
+
+#[test]
+fn a_connector_that_changes_its_address_is_followed_and_found_there_again() {
+    for is_notified in [true, false] {
+        let mut lab = Lab::new(21);
+        let (agent, connector) = (lab.agent(Place::Public), lab.connector("db", Place::Public));
+        let peer = lab.dial(agent, connector, "db");
+        assert!(lab.run_until(|lab| lab.is_connected(agent, peer), 10 * SECOND));
+        lab.run_for(SECOND);
+        let upload = lab.start_upload((agent, peer), connector, 3 << 20);
+        assert!(lab.run_until(|lab| lab.transfer(upload).read() > 1 << 20, MINUTE));
+        let before = lab.address(connector);
+        lab.roam(connector, Place::Public, is_notified);
+        let now_at = lab.address(connector);
+        assert_ne!(now_at, before);
+        assert!(lab.run_until(|lab| lab.transfer(upload).is_complete(), MINUTE));
+        let stall = lab.transfer(upload).longest_stall(lab.now());
+        assert!(stall < 2 * SECOND, "notified {is_notified}: {stall:?}");
+        assert_eq!(lab.peer(agent, peer).remote, now_at);
+        lab.crash(connector);
+        lab.run_for(2 * MINUTE);
+        assert!(!lab.is_connected(agent, peer));
+        lab.restart(connector);
+        assert!(lab.run_until(|lab| lab.is_connected(agent, peer), MINUTE), "not found again");
+        assert_eq!(lab.peer(agent, peer).remote, now_at);
+    }
+}

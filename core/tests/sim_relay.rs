@@ -252,3 +252,46 @@ fn a_connector_that_starts_later_is_found_as_soon_as_it_registers() {
         assert!(took <= Duration::from_millis(410), "{later:?} later: {took:?}");
     }
 }
+
+/// Returns the time from the return of a relay, which was away for that long, until both its clients
+/// are connected to it again.
+fn attached_again(seed: u64, away: Duration) -> Duration {
+    let mut lab = Lab::new(seed);
+    let relay = lab.relay();
+    let agent = lab.agent(Place::Public);
+    let connector = lab.connector(CONNECTOR, Place::Public);
+    let links = [
+        (agent, lab.attach(agent, None, relay)),
+        (connector, lab.attach(connector, Some(CONNECTOR), relay)),
+    ];
+    let are_attached = |lab: &Lab| links.iter().all(|&(host, peer)| lab.is_connected(host, peer));
+    assert!(lab.run_until(|lab| are_attached(lab), 10 * SECOND));
+    lab.run_for(11 * SECOND);
+    lab.crash(relay);
+    lab.run_for(away);
+    lab.restart(relay);
+    let back = lab.now();
+    let is_again = |lab: &Lab| {
+        let now_up = |&(host, _): &(HostId, PeerId)| {
+            let transitions = lab.log(host).iter().filter(|(at, _)| *at >= back);
+            let up = |event: &Event| {
+                matches!(event, Event::Transition { transition, .. }
+                    if matches!(transition.to, State::Connected { .. }))
+            };
+            transitions.into_iter().any(|(_, event)| up(event))
+        };
+        links.iter().all(now_up)
+    };
+    assert!(lab.run_until(|lab| is_again(lab), 60 * SECOND), "seed {seed}: never");
+    lab.now() - back
+}
+
+#[test]
+fn a_relay_that_returns_has_its_clients_back_within_a_steady_pace() {
+    // The link is lost 45 s after the relay died; a keep-alive asks an idle one every 10 s before.
+    for seed in 0..10 {
+        let away = Duration::from_millis(61_000 + 3_700 * seed);
+        let took = attached_again(seed, away);
+        assert!(took <= Duration::from_millis(2_500), "seed {seed}, away {away:?}: {took:?}");
+    }
+}

@@ -56,6 +56,12 @@ fn default_sources() -> Vec<IpAddr> {
     [v4, v6].into_iter().filter_map(source).collect()
 }
 
+/// Returns true if this machine sends to the Internet by IPv6, and has no route for IPv4.
+pub(crate) fn has_ipv6_alone() -> bool {
+    let sources = default_sources();
+    !sources.is_empty() && sources.iter().all(IpAddr::is_ipv6)
+}
+
 /// Returns true for a bridge and for a link without a carrier, where the system shows it: other
 /// machines are rarely reached through them.
 fn leads_nowhere(interface: &str) -> bool {

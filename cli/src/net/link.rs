@@ -86,6 +86,8 @@ impl Tunnel {
 #[derive(Debug)]
 pub(crate) struct ConnectorLink {
     remote: RemoteConnector,
+    /// Where the connector was last, if it has moved from the address at which it was dialled.
+    moved: Option<SocketAddr>,
     names: NameResolver,
     dialer: Dialer,
     current: watch::Sender<Option<Peer>>,
@@ -134,6 +136,7 @@ impl ConnectorLink {
         Ok((
             Self {
                 remote,
+                moved: None,
                 names,
                 dialer,
                 current,
@@ -257,8 +260,10 @@ impl ConnectorLink {
         let found = loop {
             let (remote, names) = (self.remote.clone(), &self.names);
             let dialer = self.dialer.clone();
+            let moved = self.moved;
             let found = async {
-                let addresses = addresses(names, &remote).await;
+                let mut addresses = addresses(names, &remote).await;
+                addresses.extend(moved);
                 dial_any(&dialer, &remote, &addresses).await
             };
             tokio::select! {
@@ -283,11 +288,15 @@ impl ConnectorLink {
 
     /// Follows a peer until the core gives up.
     async fn follow_peer(&mut self, peer: &Peer, mut events: Events) -> Result<Failure, ExitError> {
+        let dialled = peer.remote();
         loop {
             tokio::select! {
                 event = events.next() => {
                     let Some(event) = event else { break };
                     self.log(&event, peer);
+                    if self.relays.is_none() && matches!(event, Event::Transition { .. }) {
+                        self.moved = peer.remote().filter(|at| Some(*at) != dialled).or(self.moved);
+                    }
                     match peer.state() {
                         State::Failed { error, .. } => return Ok(error),
                         State::Connected { .. } => {

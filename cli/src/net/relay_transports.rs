@@ -144,6 +144,14 @@ impl TcpTargetGuard {
         self.status().map_or(TransportProtocol::Udp, |view| TransportProtocol::of(view.state))
     }
 
+    /// Returns true if nothing is heard from the relay by UDP, nor by TCP so far.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.status().is_some_and(|view| match view.state {
+            FallbackState::Opening | FallbackState::Waiting | FallbackState::Opened => true,
+            FallbackState::Udp | FallbackState::Leaving | FallbackState::Tcp => false,
+        })
+    }
+
     /// Returns why the last stream ended or did not open, if one did.
     pub(crate) fn last_failure(&self) -> Option<String> {
         self.status()?.last_failure

@@ -1,11 +1,15 @@
-//! A node's relays: each is resolved, dialled, and resolved again when it is lost for long. It
+//! A node's relays: each is resolved, dialled, and resolved again when its link is lost or silent. It
 //! decides which of a relay's addresses is used; the core decides what goes through a relay.
 //!
 //! The addresses are dialled by [`happy_eyeballs`], in the order that [`names`](crate::net::names)
 //! returns. A node has each relay once: the slower addresses are disconnected as soon as one has
-//! answered.
+//! answered. A link in doubt is kept until another is connected, so that end-to-end connections move
+//! from one to the other.
 
+use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use adit_tokio::core::config::Dial;
@@ -15,7 +19,7 @@ use adit_tokio::core::event::Event;
 use adit_tokio::core::lifecycle::State;
 use adit_tokio::core::tls::{Identity, Tls, Trust};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{interval, sleep, timeout};
 
 use super::event_log::peer_of;
 use super::happy_eyeballs::{self, HEAD_START};
@@ -31,13 +35,27 @@ use crate::base::task::Background;
 /// How long the addresses of a relay are tried before its name is looked up again.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a relay may be lost at its address before its name is looked up again: it may have
-/// moved.
-const LOST_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a lookup may take while a link is in doubt, before the addresses that were found last are
+/// dialled.
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How often the transport of a link is looked at. Silence is noticed after 5 s, so that this adds
+/// little to it.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
+
+/// How long a link is kept after another one has taken over: time for both ends of each end-to-end
+/// connection to have a channel there.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// Pause before a name that did not resolve is looked up again, and before addresses that do not
 /// answer are tried again.
 const RETRY_DELAY: Duration = Duration::from_secs(2);
+
+/// The same pause after [`QUICK_ROUNDS`] without an answer.
+const LONGEST_DELAY: Duration = Duration::from_secs(10);
+
+/// Rounds over all addresses that follow each other quickly: those of the first minute.
+const QUICK_ROUNDS: u32 = 5;
 
 /// Pause after a relay that refuses this machine, or that has another key than the known one: its
 /// owner has to act.
@@ -69,16 +87,16 @@ impl AttachedRelays {
                 changed,
             )
         });
+        let networks = change.subscribe();
         let mut tasks = vec![interfaces::track(node.handle.clone(), node.local, change)];
         tasks.extend(relays.iter().map(|relay| {
-            let (handle, relay) = (node.handle.clone(), relay.clone());
-            let (relay_transports, identity) = (node.relay_transports.clone(), identity.clone());
             let dialer = RelayDialer {
-                handle,
-                relay_transports,
-                relay,
-                identity,
-                names: NameResolver::new(),
+                handle: node.handle.clone(),
+                relay_transports: node.relay_transports.clone(),
+                relay: relay.clone(),
+                identity: identity.clone(),
+                lookup: lookup(relay),
+                changed: networks.clone(),
             };
             Background::spawn(dialer.run())
         }));
@@ -98,41 +116,62 @@ impl AttachedRelays {
     }
 }
 
+/// Looks up the addresses that a relay has now.
+type Lookup = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Vec<SocketAddr>> + Send>> + Send + Sync>;
+
+/// Another link to a relay that is being established.
+type Race = Pin<Box<dyn Future<Output = DialledRelay> + Send>>;
+
 /// One relay of one node.
+#[derive(Clone)]
 struct RelayDialer {
     handle: Handle,
     relay_transports: Option<RelayTransports>,
     relay: RelayAddress,
     identity: watch::Receiver<Identity>,
-    names: NameResolver,
+    lookup: Lookup,
+    /// Notified of other networks.
+    changed: watch::Receiver<()>,
 }
 
 impl RelayDialer {
     async fn run(mut self) {
-        let place = [self.relay.at.clone().into()];
+        let mut unanswered = 0;
         loop {
-            let addresses = self.names.resolve(&place).await;
+            let addresses = (self.lookup)().await;
             // Before the relay is dialled, so that its first answers are seen.
             let events = self.handle.events();
             let pause = match timeout(CONNECT_TIMEOUT, self.dial_first(&addresses)).await {
                 Ok(Ok(dialled)) => {
                     tracing::info!("connected to the relay {}", self.relay.at);
-                    self.follow_peer(&dialled.peer, events).await;
-                    RETRY_DELAY
+                    unanswered = 0;
+                    self.follow(dialled, addresses, events).await
                 }
                 Ok(Err(Some(failure))) => self.log_refusal(&failure),
                 Ok(Err(None)) => RETRY_DELAY,
                 Err(_) => {
                     tracing::warn!("the relay {} does not answer; retrying", self.relay.at);
-                    RETRY_DELAY
+                    unanswered += 1;
+                    if unanswered < QUICK_ROUNDS { RETRY_DELAY } else { LONGEST_DELAY }
                 }
             };
-            sleep(pause).await;
+            self.pause(pause).await;
         }
     }
 
     fn tls(&self) -> Tls {
         Tls::new(self.identity.borrow().clone(), Trust::pinned_leaf(self.relay.key))
+    }
+
+    /// Waits this long, or until this machine is on other networks.
+    async fn pause(&mut self, time: Duration) {
+        // Without a sender there are no changes to wait for.
+        let changed = async {
+            if self.changed.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        let _ = timeout(time, changed).await;
     }
 
     /// Dials the addresses, a short time apart, and returns the first that is connected.
@@ -148,45 +187,85 @@ impl RelayDialer {
         let tcp_target = relay_transports
             .map(|relay_transports| relay_transports.add(address, self.relay.tcp, self.relay.key));
         let peer = self.handle.dial(Dial::relay(address, RELAY_NAME, self.tls()))?;
-        Ok(DialledRelay { peer, _tcp_target: tcp_target })
+        Ok(DialledRelay { peer, address, tcp_target })
     }
 
-    /// Follows a relay until it is lost for long, or for good.
-    async fn follow_peer(&mut self, peer: &Peer, mut events: Events) {
-        let mut lost: Option<Instant> = None;
+    /// Follows a relay until it refuses this machine, or for good. While its link is lost or silent,
+    /// its other addresses are dialled beside it, and the first that answers takes over. Returns the
+    /// pause before the relay is dialled again.
+    async fn follow(
+        &mut self,
+        mut link: DialledRelay,
+        known: Vec<SocketAddr>,
+        mut events: Events,
+    ) -> Duration {
+        let (mut is_lost, mut is_silent) = (false, false);
+        let mut race: Option<Race> = None;
+        let mut ticks = interval(POLL_INTERVAL);
         loop {
-            match peer.state() {
+            match link.peer.state() {
                 State::Connected { .. } => {
-                    if lost.take().is_some() {
+                    if std::mem::take(&mut is_lost) {
                         tracing::info!("connected to the relay {} again", self.relay.at);
                     }
                 }
-                State::Failed { error, .. } => {
-                    self.log_refusal(&error);
-                    return;
-                }
-                State::Disconnected => return,
+                State::Failed { error, .. } => return self.log_refusal(&error),
+                State::Disconnected => return RETRY_DELAY,
                 State::Connecting { .. } | State::Reconnecting { .. } => {
-                    if lost.is_none() {
+                    if !std::mem::replace(&mut is_lost, true) {
                         let at = &self.relay.at;
                         tracing::warn!("lost the connection to the relay {at}; reconnecting");
                     }
-                    lost.get_or_insert_with(Instant::now);
                 }
+            }
+            match is_lost || is_silent {
+                true if race.is_none() => {
+                    race = Some(Box::pin(self.clone().race(link.address, known.clone())));
+                }
+                true => {}
+                false => race = None,
             }
             tokio::select! {
                 event = events.next() => match event {
-                    Some(event) if peer_of(&event) == Some(peer.id()) => self.log(&event),
+                    Some(event) if peer_of(&event) == Some(link.peer.id()) => self.log(&event),
                     Some(_) => {}
-                    None => return,
+                    None => return RETRY_DELAY,
                 },
-                () = until(lost.map(|since| since + LOST_TIMEOUT)) => return,
+                _ = ticks.tick() => is_silent = link.is_silent(),
+                other = winner(&mut race) => {
+                    tracing::info!("the relay {} answers at {}", self.relay.at, other.address);
+                    (race, is_lost, is_silent) = (None, false, false);
+                    std::mem::replace(&mut link, other).leave();
+                }
                 Ok(()) = self.identity.changed() => {
-                    if let Err(error) = self.handle.set_dial_tls(peer, &self.tls()) {
+                    if let Err(error) = self.handle.set_dial_tls(&link.peer, &self.tls()) {
                         tracing::warn!("the new certificate cannot be shown to the relay: {error}");
                     }
                 }
             }
+        }
+    }
+
+    /// Looks the relay up again and dials every address but the present one, until one answers.
+    async fn race(mut self, present: SocketAddr, mut known: Vec<SocketAddr>) -> DialledRelay {
+        let mut rounds = 0;
+        loop {
+            // The answers of nameservers may take the path that is silent.
+            if let Ok(found) = timeout(RESOLVE_TIMEOUT, (self.lookup)()).await
+                && !found.is_empty()
+            {
+                known = found;
+            }
+            let others: Vec<_> = known.iter().copied().filter(|it| *it != present).collect();
+            match timeout(CONNECT_TIMEOUT, self.dial_first(&others)).await {
+                Ok(Ok(dialled)) => return dialled,
+                Ok(Err(Some(failure))) => {
+                    tracing::debug!("no other address of {} answers: {failure}", self.relay.at);
+                }
+                Ok(Err(None)) | Err(_) => {}
+            }
+            rounds += 1;
+            self.pause(if rounds < QUICK_ROUNDS { RETRY_DELAY } else { LONGEST_DELAY }).await;
         }
     }
 
@@ -224,10 +303,35 @@ impl RelayDialer {
     }
 }
 
+/// Returns the lookup of a relay's name by the system.
+fn lookup(relay: &RelayAddress) -> Lookup {
+    let names = Arc::new((NameResolver::new(), [relay.at.clone().into()]));
+    Arc::new(move || {
+        let names = names.clone();
+        Box::pin(async move { names.0.resolve(&names.1).await })
+    })
+}
+
 /// A relay that was dialled; disconnected when this is dropped.
 struct DialledRelay {
     peer: Peer,
-    _tcp_target: Option<TcpTargetGuard>,
+    address: SocketAddr,
+    tcp_target: Option<TcpTargetGuard>,
+}
+
+impl DialledRelay {
+    /// Returns true if nothing is heard from it by UDP, nor by TCP.
+    fn is_silent(&self) -> bool {
+        self.tcp_target.as_ref().is_some_and(TcpTargetGuard::is_silent)
+    }
+
+    /// Disconnects it in a moment.
+    fn leave(self) {
+        tokio::spawn(async move {
+            sleep(LINGER).await;
+            drop(self);
+        });
+    }
 }
 
 impl Drop for DialledRelay {
@@ -248,9 +352,13 @@ async fn answer(dialled: Result<DialledRelay, Misuse>) -> Result<DialledRelay, O
     }
 }
 
-async fn until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => sleep_until(deadline).await,
+/// Completes with the link that a race has established.
+async fn winner(race: &mut Option<Race>) -> DialledRelay {
+    match race {
+        Some(race) => race.await,
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -71,6 +71,8 @@ pub(crate) struct RunningConnector {
     ended: Pin<Box<dyn Future<Output = ()> + Send>>,
     identity: Arc<CredentialRefresher>,
     _tasks: [Background<()>; 4],
+    /// Tracks the addresses of this machine, where no relay needs that.
+    _networks: Option<Background<()>>,
     _claim: Option<Lock>,
     _control: Option<ControlSocket>,
 }
@@ -137,6 +139,9 @@ pub(crate) async fn start(
         Background::spawn(poll_credentials(identity.clone())),
         Background::spawn(keep_current(roster)),
     ];
+    let networks = identity.relays.is_none().then(|| {
+        interfaces::track(node.handle.clone(), node.local, tokio::sync::watch::channel(()).0)
+    });
     let asked = identity.clone();
     let process = process.on_reload(move || {
         let asked = asked.clone();
@@ -145,7 +150,15 @@ pub(crate) async fn start(
     let ended = Box::pin(signals::asked_to_end()?);
     let control = control::open(home, process).await;
     tracing::info!("the connector is up on UDP {listen}, with {}", units::count(count, "service"));
-    Ok(RunningConnector { node, ended, identity, _tasks: tasks, _claim: claim, _control: control })
+    Ok(RunningConnector {
+        node,
+        ended,
+        identity,
+        _tasks: tasks,
+        _networks: networks,
+        _claim: claim,
+        _control: control,
+    })
 }
 
 /// Returns what `adit status` shows of it.

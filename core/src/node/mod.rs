@@ -176,6 +176,7 @@ impl Node {
         match input {
             Input::Datagram(datagram) => self.on_datagram(datagram),
             Input::SendFailed { route, detail } => {
+                self.io.quic.on_send_failed(route);
                 self.peers.on_send_failed(route, &detail, &mut self.io);
                 self.overlay.on_send_failed(route, &mut self.io);
             }

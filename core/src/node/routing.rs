@@ -196,6 +196,7 @@ impl Node {
                 self.overlay.on_gone(connection, io);
             }
             ConnectionEvent::Moved(remote) => {
+                self.peers.on_moved(peer, remote);
                 if let Some(relay) = &mut self.relay_server {
                     relay.on_moved(peer, remote);
                 }

@@ -14,10 +14,12 @@ use quinn_proto::{
 };
 
 use super::congestion::Pacer;
+use super::source::PeerSource;
 use super::stall::{Due, Flight, StallGuard};
 use super::{Layer, Unproven, convert};
 use crate::error::{Code, Failure, Misuse};
 use crate::event::Statistics;
+use crate::transmit::Route;
 
 /// The result of a read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,12 +112,29 @@ pub(crate) struct Connection {
     pub(super) pacer: Pacer,
     /// Lost probes for the packet size, and the packet size.
     pub(super) mtu_probes: (u64, u16),
+    /// Where its peer is, as far as the transport does not know.
+    pub(super) source: PeerSource,
 }
 
 impl Connection {
     /// Returns the present address of the peer.
     pub(crate) fn remote(&self) -> SocketAddr {
-        self.inner.remote_address()
+        self.source.moved_to().unwrap_or_else(|| self.inner.remote_address())
+    }
+
+    /// Returns the address at which the transport has the peer, if packets from any other address are
+    /// given to it as from there: an acceptor that is authenticated may move.
+    pub(super) fn followed(&self) -> Option<SocketAddr> {
+        let is_followed = self.source.is_followed() && !self.establishing && self.proven;
+        is_followed.then(|| self.inner.remote_address())
+    }
+
+    /// Notes where an authentic packet came from.
+    pub(super) fn note_source(&mut self, from: Route, now: Instant) {
+        let (remote, local_ip) = (self.inner.remote_address(), self.inner.local_ip());
+        if self.source.on_heard(from, remote, local_ip, now) {
+            self.forget_path(now);
+        }
     }
 
     /// Returns true if it is an end-to-end connection, over any path.
@@ -282,7 +301,7 @@ impl Connection {
 
     /// Detects that the address of the peer has changed since the last check.
     pub(super) fn note_moved(&mut self) -> Option<SocketAddr> {
-        let remote = self.inner.remote_address();
+        let remote = self.remote();
         (std::mem::replace(&mut self.remote, remote) != remote).then_some(remote)
     }
 

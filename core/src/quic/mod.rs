@@ -27,6 +27,7 @@ mod congestion;
 mod connection;
 mod convert;
 mod setup;
+mod source;
 mod stall;
 
 use arrival::Unproven;
@@ -34,6 +35,7 @@ use cid::IssuedCids;
 use connection::Allowance;
 pub(crate) use connection::{Connection, Read, Write, WriteClass};
 use setup::{Setup, UNDERLAY_DATAGRAMS};
+use source::PeerSource;
 use stall::{Flight, StallGuard};
 
 /// A connection of this endpoint; never reused.
@@ -293,7 +295,11 @@ impl Endpoint {
 
     /// Splits a received batch and routes each datagram; returns the connection of the last ones.
     pub(crate) fn handle_datagram(&mut self, datagram: Datagram, now: Instant) -> Option<Received> {
-        let Datagram { route, ecn, segment_size, mut payload } = datagram;
+        let Datagram { route: from, ecn, segment_size, mut payload } = datagram;
+        // The transport of a dialing side drops what comes from another address than it knows.
+        let moved = self.known_cids.find(&payload).and_then(|id| self.connections.get(&id));
+        let known = moved.and_then(|connection| connection.followed());
+        let route = known.map_or(from, |remote| Route { remote, ..from });
         let mut touched = None;
         while !payload.is_empty() {
             let size = if segment_size == 0 { payload.len() } else { segment_size };
@@ -303,22 +309,25 @@ impl Endpoint {
             // polled once for the batch.
             if touched != id {
                 if let Some(previous) = touched {
-                    self.on_received(previous, now);
+                    self.on_received(previous, from, now);
                 }
                 touched = id;
             }
         }
-        touched.map(|id| self.on_received(id, now))
+        touched.map(|id| self.on_received(id, from, now))
     }
 
     /// Polls a connection once after a batch of its datagrams.
-    fn on_received(&mut self, id: ConnectionId, now: Instant) -> Received {
+    fn on_received(&mut self, id: ConnectionId, from: Route, now: Instant) -> Received {
         let mut is_authentic = false;
         if let Some(connection) = self.connections.get_mut(&id) {
             is_authentic = connection.note_heard(now);
             let is_by_tcp = is_tcp_client_address(connection.remote());
             if is_by_tcp && is_authentic && connection.proven {
                 self.heard_by_tcp.insert(connection.remote());
+            }
+            if is_authentic {
+                connection.note_source(from, now);
             }
             if let Some(remote) = connection.note_moved() {
                 self.events.push_back((id, ConnectionEvent::Moved(remote)));
@@ -370,7 +379,8 @@ impl Endpoint {
         let id = ConnectionId(self.next_id);
         self.next_id += 1;
         let issued = self.issued.take();
-        if layer == Layer::Overlay {
+        let source = PeerSource::new(layer == Layer::Direct && inner.side().is_client(), now);
+        if layer == Layer::Overlay || source.is_followed() {
             self.known_cids.insert(id, issued);
         }
         self.by_handle.insert(handle.0, id);
@@ -396,9 +406,24 @@ impl Endpoint {
                 stall: StallGuard::default(),
                 pacer: congestion::Pacer::default(),
                 mtu_probes: (0, 0),
+                source,
             },
         );
         id
+    }
+
+    /// Handles a failed send. Connections that are pinned to a source address which this host may have
+    /// no more leave the choice of another to the system, until their peers send to the first again.
+    pub(crate) fn on_send_failed(&mut self, route: Route) {
+        if route.local_ip.is_none() {
+            return;
+        }
+        for connection in self.connections.values_mut() {
+            if connection.inner.local_ip() == route.local_ip && connection.remote() == route.remote
+            {
+                connection.source.unpin();
+            }
+        }
     }
 
     /// Runs the due timers of the transport.
@@ -495,6 +520,7 @@ impl Endpoint {
                 self.sending.push_back(id);
                 let is_mtu_probe = connection::is_mtu_probe(&transmit, mtu);
                 let mut transmit = ours(&transmit);
+                transmit.route = connection.source.route(transmit.route);
                 if is_underlay {
                     // It carries packets of another connection, which would have to be notified.
                     transmit.ecn = None;
@@ -539,7 +565,7 @@ impl Endpoint {
             if let Some(event) = self.inner.handle_event(connection.handle, event) {
                 connection.inner.handle_event(event);
                 let issued = self.issued.take();
-                if connection.layer == Layer::Overlay {
+                if connection.layer == Layer::Overlay || connection.source.is_followed() {
                     self.known_cids.insert(id, issued);
                 }
             }

@@ -8,12 +8,16 @@ use crate::id::PeerId;
 use crate::timer::{Deadline, Reason};
 use crate::tls::KeyDigest;
 
+/// Pause before a relay is asked again after it, or a channel through it, was lost. A connector that
+/// restarted, or that reached the relay by another path, is registered there already or will be soon:
+/// the relay holds the question until then.
+pub(crate) const LOST_RETRY_DELAY: Duration = Duration::from_millis(50);
 /// Pause before a relay is asked again that has no channel to a peer which is connected through
 /// another relay: a relay that was restarted has its clients back within a second or two.
 pub(crate) const FIRST_RETRY_DELAY: Duration = Duration::from_secs(1);
-/// The same pause after it has been asked three times.
+/// The same pause after it has been asked four times.
 pub(crate) const RETRY_DELAY: Duration = Duration::from_secs(5);
-/// How often the short pause is used.
+/// How often the short pause is used after the first.
 const FIRST_RETRIES: u32 = 3;
 
 /// Connectors excluded from a search, since they turned out not to be the one that is connected;
@@ -31,6 +35,8 @@ pub(crate) struct LookupState {
     retry_at: Option<Instant>,
     /// How often relays were asked again since the last channel was lost.
     repeated: u32,
+    /// When the last channel or relay was lost.
+    lost: Option<Instant>,
 }
 
 impl LookupState {
@@ -96,11 +102,18 @@ impl LookupState {
     pub(crate) fn on_lost(&mut self, relay: PeerId, now: Instant) {
         self.asked.remove(&relay);
         self.repeated = 0;
+        // A relay that ends each channel as soon as it is opened is not asked more often for it.
+        let is_rare =
+            self.lost.is_none_or(|at| now.saturating_duration_since(at) >= FIRST_RETRY_DELAY);
+        if is_rare && self.retry_at.is_none() {
+            self.retry_at = Some(now + LOST_RETRY_DELAY);
+        }
+        self.lost = Some(now);
         self.schedule_retry(now);
     }
 
     fn schedule_retry(&mut self, now: Instant) {
-        let wait = if self.repeated < FIRST_RETRIES { FIRST_RETRY_DELAY } else { RETRY_DELAY };
+        let wait = if self.repeated <= FIRST_RETRIES { FIRST_RETRY_DELAY } else { RETRY_DELAY };
         self.retry_at.get_or_insert(now + wait);
     }
 

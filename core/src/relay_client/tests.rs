@@ -100,12 +100,13 @@ fn a_second_relay_has_to_find_the_same_connector() {
 }
 
 #[test]
-fn lookups_repeat_three_times_quickly_then_every_five_seconds() {
+fn lookups_repeat_immediately_three_times_quickly_then_every_five_seconds() {
     let (mut search, mut now) = (LookupState::default(), origin());
     assert!(search.on_matched(PeerId(1), KeyDigest([1; 32]), now));
     for _ in 0..2 {
         search.on_lost(PeerId(2), now);
         for wait in [
+            lookup::LOST_RETRY_DELAY,
             lookup::FIRST_RETRY_DELAY,
             lookup::FIRST_RETRY_DELAY,
             lookup::FIRST_RETRY_DELAY,
@@ -122,4 +123,21 @@ fn lookups_repeat_three_times_quickly_then_every_five_seconds() {
         now += lookup::RETRY_DELAY;
         assert!(search.poll(now));
     }
+}
+
+#[test]
+fn channels_lost_in_quick_succession_are_asked_for_at_a_bounded_rate() {
+    let (mut search, mut now) = (LookupState::default(), origin());
+    let mut asked = Vec::new();
+    for _ in 0..3 {
+        search.on_asked(PeerId(1), 1);
+        assert!(search.on_matched(PeerId(1), KeyDigest([1; 32]), now));
+        search.on_lost(PeerId(1), now);
+        let (at, _) = search.deadline().unwrap();
+        asked.push(at - now);
+        now = at;
+        assert!(search.poll(now));
+    }
+    let (quick, usual) = (lookup::LOST_RETRY_DELAY, lookup::FIRST_RETRY_DELAY);
+    assert_eq!(asked, [quick, usual, quick]);
 }

@@ -655,3 +655,34 @@ fn a_reset_is_repaired_and_a_bad_certificate_is_not() {
     let refused = Failure::new(Code::Unauthenticated, "certificate expired");
     assert_eq!(retry.on_attempt_failed(&refused, until), RetryDecision::GiveUp(refused));
 }
+
+#[test]
+fn a_steady_policy_keeps_its_pace_for_a_minute_and_then_backs_off_to_the_cap() {
+    use super::{STEADY_ATTEMPTS, STEADY_TIMEOUT};
+    let usual = 30 * SECOND;
+    for takes in [NANO, STEADY_TIMEOUT] {
+        let start = anchor();
+        let (mut now, mut longest) = (start, Duration::ZERO);
+        let mut retry = Retry::new(Policy::steady(), Rng::new([3; 32], "retry"));
+        let mut attempts = 0;
+        while now < start + 60 * SECOND {
+            let is_short = attempts < STEADY_ATTEMPTS;
+            let expected = if is_short { STEADY_TIMEOUT } else { usual };
+            assert_eq!(retry.attempt_timeout(usual), expected, "attempt {attempts}");
+            now += takes;
+            let waited = wait(&mut retry, &silence(), now);
+            longest = longest.max(waited);
+            now += waited;
+            retry.poll(now).unwrap();
+            attempts += 1;
+        }
+        assert!(longest < Duration::from_millis(4_500), "{longest:?}");
+        assert!((20..90).contains(&attempts), "{attempts} attempts in a minute");
+        for _ in 0..100 {
+            now += wait(&mut retry, &silence(), now);
+            retry.poll(now).unwrap();
+        }
+        assert!((10 * SECOND..20 * SECOND).contains(&wait(&mut retry, &silence(), now)));
+    }
+    assert_eq!(exact(limited()).attempt_timeout(usual), usual);
+}

@@ -1,10 +1,11 @@
 //! From what a person writes to the addresses to dial: `adit://host`, SRV records, IPv4 and IPv6,
-//! and the last known addresses if a lookup fails.
+//! the last known addresses if a lookup fails, and the detour by a NAT64 where there is IPv6 alone.
 //!
 //! It decides which names are looked up, in what order their addresses are dialled, and when an old
 //! answer is used. It looks up a name every time, since its addresses change. It never dials.
 
 mod memory;
+mod nat64;
 mod order;
 mod system;
 
@@ -19,6 +20,7 @@ use self::memory::AddressCache;
 pub(crate) use self::order::in_turn;
 use self::order::{SrvRecord, by_weight};
 use self::system::SystemResolver;
+use super::interfaces;
 use crate::address::{HostAddress, PORT};
 use crate::base::system::random;
 use crate::base::tally::Tally;
@@ -102,7 +104,8 @@ impl NameResolver {
     pub(crate) async fn resolve_one(&self, place: &HostAddress) -> io::Result<Vec<SocketAddr>> {
         let mut rng = Rng::new(seed()?, "names");
         let found = lookup(&self.system, place, &mut rng).await;
-        recall(found, place, &self.memory)
+        let found = recall(found, place, &self.memory)?;
+        Ok(by_nat64(&self.system, found, interfaces::has_ipv6_alone).await)
     }
 }
 
@@ -180,6 +183,25 @@ fn recall(
         tracing::warn!("{place} does not resolve: {error}; using its last addresses{more}");
     }
     Ok(known)
+}
+
+/// Adds the addresses by which IPv4 addresses are reached from this network, where it has IPv6 alone:
+/// an address that a person wrote has no other, and not every nameserver makes one of a name.
+async fn by_nat64(
+    source: &impl Resolver,
+    found: Vec<SocketAddr>,
+    has_ipv6_alone: impl FnOnce() -> bool,
+) -> Vec<SocketAddr> {
+    if !nat64::is_needed(&found) || !has_ipv6_alone() {
+        return found;
+    }
+    match timely(source.hosts(nat64::NAME, 0)).await {
+        Ok(answers) => nat64::synthesize(&found, &answers),
+        Err(error) => {
+            tracing::debug!(%error, "no NAT64 is known here");
+            found
+        }
+    }
 }
 
 async fn timely<T>(question: impl Future<Output = io::Result<T>>) -> io::Result<T> {

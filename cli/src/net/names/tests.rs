@@ -119,6 +119,21 @@ async fn only_so_many_hosts_and_addresses_are_taken() {
     assert_eq!(found(&source, "home.example").await.unwrap().len(), MAX_ADDRESSES);
 }
 
+#[tokio::test]
+async fn an_ipv4_address_gets_the_prefix_of_a_network_with_ipv6_alone() {
+    let source = answers(&[], &[(nat64::NAME, &["192.0.0.170", "64:ff9b::192.0.0.170"])]);
+    let address = |text: &str| text.parse::<SocketAddr>().unwrap();
+    let (literal, local) = (address("192.0.2.33:7"), address("127.0.0.1:7"));
+    let detour = address("[64:ff9b::192.0.2.33]:7");
+    assert_eq!(by_nat64(&source, vec![literal], || true).await, [detour, literal]);
+    assert_eq!(*source.asked.lock().unwrap(), ["ipv4only.arpa:0"]);
+    assert_eq!(by_nat64(&source, vec![literal], || false).await, [literal]);
+    assert_eq!(by_nat64(&source, vec![local], || true).await, [local]);
+    assert_eq!(source.asked.lock().unwrap().len(), 1, "asked where it is needed alone");
+    let other = answers(&[], &[]);
+    assert_eq!(by_nat64(&other, vec![literal], || true).await, [literal], "no NAT64 here");
+}
+
 #[test]
 fn what_was_good_has_to_do_when_nothing_is_to_be_learnt() {
     let (memory, place) = (AddressCache::default(), place("home.example"));

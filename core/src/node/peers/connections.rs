@@ -38,18 +38,20 @@ impl Peers {
         }
         let own = dial.tls.as_ref().map(|tls| own(tls, &dial.to, io)).transpose()?;
         let connection = begin(&dial, own.as_ref(), io)?;
-        let id = self.new_id();
+        let id = new_id(&mut self.next);
         let policy = dial.retry.unwrap_or(io.config.retry);
         let remote = match dial.to {
             Destination::Address(address) | Destination::Relay(address) => address,
             Destination::Service(_) => UNKNOWN_ADDRESS,
         };
+        let retry = Retry::new(policy, io.rng("retry"));
         let dialled = Dialled {
             dial,
             own,
-            retry: Retry::new(policy, io.rng("retry")),
+            attempt: Some(attempt(connection, &retry, io)),
+            retry,
             heartbeat: HeartbeatMonitor::new(io.config.heartbeat),
-            attempt: Some(attempt(connection, io)),
+            moved: None,
         };
         self.by_connection.extend(connection.map(|connection| (connection, id)));
         self.all.insert(id, PeerEntry::new(id, Some(dialled), remote));
@@ -102,20 +104,30 @@ impl Peers {
         }
     }
 
-    const fn new_id(&mut self) -> PeerId {
-        let id = PeerId(self.next);
-        self.next += 1;
-        id
+    /// Handles a new address of a peer. One that was dialed at an address is dialed there as well when
+    /// it is lost.
+    pub(in crate::node) fn on_moved(&mut self, id: PeerId, remote: SocketAddr) {
+        let Some(peer) = self.all.get_mut(&id) else { return };
+        let Some(dialled) = &mut peer.dialled else { return };
+        if let Destination::Address(at) = dialled.dial.to {
+            dialled.moved = Some(remote).filter(|it| *it != at);
+            peer.remote = remote;
+        }
     }
 
     fn start_attempt(&mut self, id: PeerId, io: &mut Io) {
-        let Some(dialled) = self.all.get(&id).and_then(|p| p.dialled.as_ref()) else { return };
+        let Some(peer) = self.all.get_mut(&id) else { return };
+        let Some(dialled) = &mut peer.dialled else { return };
+        // The address that it had before is dialed in turn: it may be there again.
+        if let (Some(next), Destination::Address(at)) = (&mut dialled.moved, &mut dialled.dial.to) {
+            std::mem::swap(next, at);
+            peer.remote = *at;
+        }
         match begin(&dialled.dial, dialled.own.as_ref(), io) {
             Ok(connection) => {
-                let attempt = attempt(connection, io);
                 self.by_connection.extend(connection.map(|connection| (connection, id)));
                 if let Some(dialled) = self.all.get_mut(&id).and_then(|p| p.dialled.as_mut()) {
-                    dialled.attempt = Some(attempt);
+                    dialled.attempt = Some(attempt(connection, &dialled.retry, io));
                 }
                 io.effect(Effect::AttemptStarted { peer: id });
             }
@@ -191,7 +203,7 @@ impl Peers {
             self.places.remove(peer);
             io.effect(Effect::Close { peer, failure });
         }
-        let (id, now) = (self.new_id(), io.now());
+        let (id, now) = (new_id(&mut self.next), io.now());
         self.expiries.set(id, credential.not_after);
         self.places.insert(id, &origin, credential.key);
         let mut peer = PeerEntry::new(id, None, remote);
@@ -427,8 +439,14 @@ impl Peers {
     }
 }
 
-fn attempt(connection: Option<ConnectionId>, io: &Io) -> ConnectAttempt {
-    let due: Instant = io.now() + io.config.transport.connect_timeout;
+const fn new_id(next: &mut u64) -> PeerId {
+    let id = PeerId(*next);
+    *next += 1;
+    id
+}
+
+fn attempt(connection: Option<ConnectionId>, retry: &Retry, io: &Io) -> ConnectAttempt {
+    let due: Instant = io.now() + retry.attempt_timeout(io.config.transport.connect_timeout);
     ConnectAttempt { connection, due }
 }
 

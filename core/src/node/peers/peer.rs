@@ -68,6 +68,8 @@ pub(super) struct Dialled {
     pub(super) retry: Retry,
     pub(super) heartbeat: HeartbeatMonitor,
     pub(super) attempt: Option<ConnectAttempt>,
+    /// Another address of an acceptor that has moved, the one to dial next.
+    pub(super) moved: Option<SocketAddr>,
 }
 
 /// An identity and a trust for one peer.
