@@ -67,7 +67,7 @@ pub(crate) enum PathAction {
         /// Whether it was selected, in order and without loss; otherwise the one before had failed.
         planned: bool,
     },
-    /// The active path carries smaller packets than the one that failed: the connection's path has
+    /// The active path may carry smaller packets than the one before: the connection's path has
     /// changed (RFC 9000 §14.3), and path MTU discovery and congestion control start over.
     Shrink,
 }

@@ -91,6 +91,7 @@ impl Controller for Passable {
         app_limited: bool,
         rtt: &RttEstimator,
     ) {
+        self.flight.on_packet_acknowledged(bytes);
         let is_bounded = self.bound.as_mut().is_some_and(|bound| {
             bound.on_ack(bytes, rtt.min());
             self.inner.window() >= bound.window

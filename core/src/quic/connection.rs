@@ -17,6 +17,7 @@ use super::stall::{Due, Flight, StallGuard};
 use super::{Layer, Unproven, convert};
 use crate::error::{Code, Failure, Misuse};
 use crate::event::Statistics;
+use crate::path::TransportProgress;
 
 /// The result of a read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,6 +108,8 @@ pub(crate) struct Connection {
     pub(super) stall: StallGuard,
     /// Lost probes for the packet size, and the packet size.
     pub(super) mtu_probes: (u64, u16),
+    /// Packets declared lost.
+    pub(super) lost_packets: u64,
 }
 
 impl Connection {
@@ -123,6 +126,16 @@ impl Connection {
     /// Returns the transport's own smoothed round trip.
     pub(crate) fn rtt(&self) -> Duration {
         self.inner.rtt()
+    }
+
+    /// Returns how its packets fare, as of the latest that came.
+    pub(crate) fn progress(&self) -> TransportProgress {
+        TransportProgress {
+            unacknowledged: self.stall.unacknowledged().filter(|_| self.may_probe()),
+            lost: self.lost_packets,
+            full: self.flight.full(),
+            size: self.inner.current_mtu(),
+        }
     }
 
     /// Returns the verified certificate chain of the peer in DER, leaf first.
@@ -158,6 +171,7 @@ impl Connection {
             self.mtu_probes = (path.lost_plpmtud_probes, path.current_mtu);
             self.flight.set_mtu_probe(0);
         }
+        self.lost_packets = path.lost_packets;
         let data = f.stream + f.datagram;
         let frames = f.acks + data + f.ping + f.max_data + f.max_stream_data;
         let is_news = frames != self.heard_frames;

@@ -378,6 +378,7 @@ impl Endpoint {
                 flight,
                 stall: StallGuard::default(),
                 mtu_probes: (0, 0),
+                lost_packets: 0,
             },
         );
         id

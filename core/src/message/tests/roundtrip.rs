@@ -231,9 +231,16 @@ fn channels() -> impl Strategy<Value = Message> {
         (any::<u32>(), "[a-z_]{1,64}", ".{0,80}").prop_map(|(channel, code, message)| {
             Message::Relay(RelayMessage::Hangup(Hangup { channel, code, message }))
         }),
-        (vec(candidate, 0..4), mapping, any::<u32>()).prop_map(|(candidates, mapping, round)| {
-            Message::Control(ControlMessage::Candidates(Candidates { candidates, mapping, round }))
-        }),
+        (vec(candidate, 0..4), mapping, any::<u32>(), any::<bool>()).prop_map(
+            |(candidates, mapping, round, full_probes)| {
+                Message::Control(ControlMessage::Candidates(Candidates {
+                    candidates,
+                    mapping,
+                    round,
+                    full_probes,
+                }))
+            }
+        ),
     ]
 }
 
