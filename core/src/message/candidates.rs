@@ -26,6 +26,9 @@ pub struct Candidates {
     pub mapping: Mapping,
     /// Counts the sender's requests for probes, so that both sides start together.
     pub round: u32,
+    /// Whether the sender answers full-size probes; no in messages of versions that have none.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub full_probes: bool,
 }
 
 impl JsonBody for Candidates {

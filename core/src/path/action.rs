@@ -71,7 +71,7 @@ pub(crate) enum PathAction {
         /// The least of its latest round trips.
         round_trip: Option<Duration>,
     },
-    /// The active path carries smaller packets than the one that failed: the connection's path has
+    /// The active path may carry smaller packets than the one before: the connection's path has
     /// changed (RFC 9000 §14.3), and path MTU discovery and congestion control start over.
     Shrink,
 }

@@ -63,6 +63,8 @@ pub(crate) struct CandidateOffer {
     pub(crate) mapping: Mapping,
     /// The number of the punching round; a peer with a lower one answers with the same.
     pub(crate) round: u32,
+    /// Whether its sender answers full-size probes.
+    pub(crate) has_full_probes: bool,
 }
 
 impl CandidateOffer {

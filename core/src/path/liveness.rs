@@ -5,7 +5,8 @@
 //!
 //! ```text
 //!            silence for half      the rest of        the rest of
-//!            of suspect_after      suspect_after      dead_after
+//!            of suspect_after      suspect_after      dead_after, and
+//!                                                     a backup answers
 //!   Sound ───────────────> Asked ───────────> Suspect ───────────> leave it
 //!     ^                      │                   │
 //!     └──────────────────────┴───────────────────┘ anything authentic on this path
@@ -27,8 +28,12 @@ pub(super) const IDLE_DEAD: Duration = Duration::from_secs(3);
 /// The least time between two probes of a suspect path: it is also how late a verdict is that waits
 /// for the first packet.
 const ASK_EVERY: Duration = Duration::from_millis(100);
-/// The same once the verdict is clear and there is no other path.
+/// The same once the verdict is clear and no other path answers: at first all paths may have paused
+/// together, and later they are down.
+const ASK_PAUSED_EVERY: Duration = Duration::from_millis(250);
 const ASK_HOPELESS_EVERY: Duration = Duration::from_secs(1);
+/// How long paths pause.
+const PAUSE: Duration = Duration::from_secs(3);
 
 /// How many seconds a direct path may not be selected after it has failed for the first, second …
 /// time: the first failure costs nothing. With these a link that comes and goes causes no more than
@@ -101,6 +106,8 @@ pub(super) struct ActivePath {
     check: Option<Instant>,
     limits: SilenceLimits,
     heard: Option<Instant>,
+    /// When another path answered a probe that was sent during this suspicion.
+    outlived: Option<Instant>,
     failures: usize,
     held_off_until: Option<Instant>,
 }
@@ -116,6 +123,7 @@ impl ActivePath {
             check: None,
             limits,
             heard: None,
+            outlived: None,
             failures: 0,
             held_off_until: None,
         }
@@ -163,6 +171,17 @@ impl ActivePath {
         self.suspect_since().is_some()
     }
 
+    /// Returns true if it has been active for longer than packets of the path before need to be
+    /// acknowledged.
+    pub(super) fn is_settled(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.since) > self.limits.dead_after
+    }
+
+    /// Returns true if nothing that was sent waits for longer than usual.
+    pub(super) fn is_sound(&self) -> bool {
+        self.liveness == Liveness::Sound
+    }
+
     /// Returns true if it is suspect because silence has lasted. A suspicion that the peer has
     /// raised is not sent back to it: two ends would never come to rest.
     pub(super) const fn has_fallen_silent(&self) -> bool {
@@ -189,6 +208,7 @@ impl ActivePath {
     #[inline]
     pub(super) fn on_heard(&mut self, now: Instant) -> bool {
         self.silence = None;
+        self.outlived = None;
         self.heard = Some(now);
         let was_awaited = self.liveness != Liveness::Sound;
         self.liveness = Liveness::Sound;
@@ -202,6 +222,26 @@ impl ActivePath {
             self.silence.get_or_insert(Silence { since: now, has_data: false });
             self.check = Some(now + self.limits.ask_every);
         }
+    }
+
+    /// Another path has answered a probe that was sent at `sent`. Returns true if the active path is
+    /// to be probed now: it has the same time to answer before it is left. When all paths paused
+    /// together, the first that answers again is not the only one.
+    pub(super) fn on_backup_answered(&mut self, sent: Instant, now: Instant) -> bool {
+        let is_since = self.suspect_since().is_some_and(|at| sent >= at);
+        if !is_since || self.outlived.is_some() {
+            return false;
+        }
+        self.outlived = Some(now);
+        let verdict = now + self.limits.suspect_after;
+        self.check = Some(self.check.map_or(verdict, |check| check.min(verdict)));
+        true
+    }
+
+    /// Returns true if another path has answered during this suspicion, and this one had as much
+    /// time to.
+    pub(super) fn is_outlived(&self, now: Instant) -> bool {
+        self.outlived.is_some_and(|at| now >= at + self.limits.suspect_after)
     }
 
     /// Returns when [`ActivePath::on_time`] is due.
@@ -244,7 +284,9 @@ impl ActivePath {
                     if silence.has_data { dead_after } else { IDLE_DEAD.max(dead_after) };
                 let dead_at = at + (dead_after - suspect_after);
                 if now >= dead_at {
-                    self.check = Some(now + ASK_HOPELESS_EVERY.max(ask_every));
+                    let has_paused = now < dead_at + PAUSE;
+                    let every = if has_paused { ASK_PAUSED_EVERY } else { ASK_HOPELESS_EVERY };
+                    self.check = Some(now + every.max(ask_every));
                     return LivenessStep::Dead;
                 }
                 self.check = Some(dead_at.min(now + ask_every));
@@ -262,6 +304,7 @@ impl ActivePath {
         self.silence = None;
         self.check = None;
         self.heard = None;
+        self.outlived = None;
     }
 
     /// The active path, which is direct, has failed.
@@ -365,6 +408,20 @@ mod tests {
         active.on_time(start + ms(150));
         active.on_sent(false, start + ms(240));
         assert_eq!(dead(&mut active), start + ms(500));
+    }
+
+    #[test]
+    fn a_backup_that_answers_gives_the_path_as_much_time_to_answer() {
+        let start = anchor();
+        let mut active = active(start);
+        active.suspect(start);
+        assert!(!active.on_backup_answered(start - NANO, start), "asked before the suspicion");
+        assert!(active.on_backup_answered(start, start + ms(80)));
+        assert!(!active.on_backup_answered(start, start + ms(90)), "once");
+        assert!(!active.is_outlived(start + ms(80 + 150) - NANO));
+        assert!(active.is_outlived(start + ms(80 + 150)));
+        active.on_heard(start + ms(300));
+        assert!(!active.is_outlived(start + ms(300)));
     }
 
     #[test]

@@ -18,9 +18,10 @@
 //! | file | owns and decides |
 //! |---|---|
 //! | `paths` | the order in which owners are called |
-//! | `path_set`, `path_state`, `probe_track` | what is known of each path |
+//! | `path_set`, `path_state`, `probe_track`, `packet_size` | what is known of each path |
 //! | `liveness` | the active path, and whether it answers |
 //! | `prober`, `probe_flags`, `probe_pacing`, `replay_window` | probes: keys, pace, which of the peer's count |
+//! | `progress` | whether the connection's own packets are acknowledged |
 //! | `punching` | when both ends send addresses and punch |
 //! | `packets`, `reorder`, `resend` | packets that wait, and packets that are sent again |
 //! | `selection`, `score` | which path is best, and which is the backup |
@@ -33,6 +34,7 @@ mod context;
 mod discovery;
 mod liveness;
 mod nat;
+mod packet_size;
 mod packets;
 mod path_set;
 mod path_state;
@@ -41,6 +43,7 @@ mod probe_flags;
 mod probe_pacing;
 mod probe_track;
 mod prober;
+mod progress;
 mod punching;
 mod reorder;
 mod replay_window;
@@ -58,6 +61,7 @@ pub use nat::Mapping;
 pub(crate) use paths::Paths;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use prober::ProbeOutcome;
+pub(crate) use progress::TransportProgress;
 pub use score::PathClass;
 pub use view::{PathCounters, PathReason, PathVerdict, PathView, PathsView, PeerView};
 

@@ -21,6 +21,8 @@ pub(super) const MAX_RELAYED: usize = 4;
 #[derive(Debug, Clone, Default)]
 pub(super) struct PathSet {
     all: Vec<PathState>,
+    /// Whether the peer is known to answer no full-size probe.
+    has_small_probes_only: bool,
 }
 
 impl PathSet {
@@ -81,7 +83,9 @@ impl PathSet {
                 let (oldest, _) = spare.min_by_key(|(_, path)| path.created())?;
                 self.all.remove(oldest);
             }
-            self.all.push(PathState::new(hop, Some(kind), now));
+            let mut path = PathState::new(hop, Some(kind), now);
+            path.size_mut().set_required(!self.has_small_probes_only);
+            self.all.push(path);
         }
         self.get_mut(hop)
     }
@@ -120,6 +124,12 @@ impl PathSet {
             }
         }
         self.all.retain(|path| !path.is_spare() || path.is_new(now) || is_active(path, active));
+    }
+
+    /// Notes whether the peer answers full-size probes.
+    pub(super) fn set_full_probes(&mut self, has_full_probes: bool) {
+        self.has_small_probes_only = !has_full_probes;
+        self.direct_mut().for_each(|path| path.size_mut().set_required(has_full_probes));
     }
 
     /// Begins a punching round at every address of the peer that does not answer.
@@ -180,6 +190,19 @@ impl PathSet {
         self.direct_mut().for_each(PathState::restart);
     }
 
+    /// Returns true if a path is not known to carry packets of that size. A relay splits them.
+    pub(super) fn is_smaller(&self, hop: NextHop, size: u16) -> bool {
+        hop.is_direct() && self.get(hop).is_some_and(|path| path.size().found() < size)
+    }
+
+    /// The peer comes from another address: what its path carried before, it most likely still does.
+    pub(super) fn inherit_size(&mut self, from: Option<NextHop>, to: NextHop) {
+        let found = from.and_then(|from| self.get(from)).map(|path| path.size().found());
+        if let (Some(found), Some(path)) = (found, self.get_mut(to)) {
+            path.size_mut().set_found(found);
+        }
+    }
+
     /// A direct path failed. All others fail with it, save the one that packets move to.
     pub(super) fn fail_direct(&mut self, to: NextHop) {
         let others = self.direct_mut().filter(|path| !path.hop().is_same_path(to));
@@ -215,7 +238,7 @@ impl PathSet {
 
     /// Returns when the next probe is due.
     pub(super) fn next_probe(&self) -> Option<Instant> {
-        self.all.iter().filter_map(|path| path.track().next()).min()
+        self.all.iter().filter_map(PathState::next).min()
     }
 
     /// Returns true if a direct path is proven.

@@ -8,8 +8,10 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::candidate::CandidateType;
-use super::probe_track::{PROVEN, PROVEN_AGAIN, ProbeTrack};
+use super::packet_size::PacketSize;
+use super::probe_track::{PROVEN, PROVEN_AGAIN, ProbePurpose, ProbeTrack};
 use super::score::{PathClass, PathQuality, is_worse};
+use crate::token_bucket::{Bucket, Rate};
 use crate::transmit::NextHop;
 
 /// How long a path is new: as long as one punching round.
@@ -22,6 +24,9 @@ const ASK_BACK: Duration = Duration::from_millis(100);
 /// Packets from an address that has not answered for which one probe may go there. The least packet
 /// of QUIC with an 8-byte id has 29 bytes (RFC 9001 §5.4.2), so that never more goes out than came.
 const BATCHES_PER_PROBE: u32 = 3;
+/// Probes of one path, whatever the doubt: so many a second, and so many in a burst. A punching
+/// round has nine in four seconds, a suspicion five in half a second.
+const PROBES: (u32, u32) = (4, 12);
 /// Answers of a direct path before it may be found worse than a relay.
 const GRADED: u32 = 8;
 
@@ -41,6 +46,8 @@ pub(super) struct PathState {
     /// How a direct path's address became known; `None` for a relayed path.
     kind: Option<CandidateType>,
     track: ProbeTrack,
+    size: PacketSize,
+    probes: Bucket,
     /// Whether the peer's latest offer has its address.
     is_offered: bool,
     /// Whether the peer last advertised that it sends its packets here.
@@ -64,6 +71,8 @@ impl PathState {
             hop,
             kind,
             track: ProbeTrack::default(),
+            size: PacketSize::new(hop.is_direct()),
+            probes: Bucket::new(),
             is_offered: false,
             is_used_by_peer: false,
             is_worse: false,
@@ -101,6 +110,16 @@ impl PathState {
         &self.track
     }
 
+    /// Returns what is known of its packet sizes.
+    pub(super) const fn size(&self) -> &PacketSize {
+        &self.size
+    }
+
+    /// Returns what is known of its packet sizes, to add to it.
+    pub(super) const fn size_mut(&mut self) -> &mut PacketSize {
+        &mut self.size
+    }
+
     pub(super) const fn obstacle(&self) -> Option<Obstacle> {
         self.obstacle
     }
@@ -134,10 +153,12 @@ impl PathState {
     }
 
     /// Returns true if it has been proven in both directions: an answer shows that the peer
-    /// receives from this end there and that this end receives from the peer.
+    /// receives from this end there and that this end receives from the peer. One of them had the
+    /// size of a packet.
     pub(super) fn is_proven(&self) -> bool {
         let needed = if self.has_failed { PROVEN_AGAIN } else { PROVEN };
-        self.obstacle != Some(Obstacle::Unsendable) && self.track.streak() >= needed
+        let is_answering = self.track.streak() >= needed && self.size.is_proven();
+        self.obstacle != Some(Obstacle::Unsendable) && is_answering
     }
 
     /// Returns true if a newly learnt path may take its place.
@@ -218,8 +239,60 @@ impl PathState {
         self.track.pull(at);
     }
 
-    pub(super) fn on_probe_sent(&mut self, transaction: u64, pace: Option<Duration>, now: Instant) {
-        self.track.on_sent(transaction, pace, now);
+    /// Returns true if one more probe is within the rate of the path; otherwise the next is due
+    /// when it is.
+    pub(super) fn take_probe(&mut self, now: Instant) -> bool {
+        let is_within = self.probes.take(1, Rate::per_second(PROBES.0, PROBES.1), now);
+        if !is_within {
+            self.postpone_probe(now);
+        }
+        is_within
+    }
+
+    /// The next probe, if it is due, waits for as long as one of the rate takes.
+    pub(super) fn postpone_probe(&mut self, now: Instant) {
+        if self.track.next().is_some_and(|at| at <= now) {
+            self.track.set_next(Some(now + Duration::from_secs(1) / PROBES.0));
+        }
+    }
+
+    /// Returns true if the next probe should have full size: the peer has answered smaller ones.
+    pub(super) fn is_full_probe_due(&self, now: Instant) -> bool {
+        self.track.is_answering() && self.size.is_due(now)
+    }
+
+    pub(super) fn on_probe_sent(
+        &mut self,
+        transaction: u64,
+        purpose: ProbePurpose,
+        pace: Option<Duration>,
+        now: Instant,
+    ) {
+        self.track.on_sent(transaction, purpose, pace, now);
+        if purpose == ProbePurpose::Size {
+            self.size.on_sent(now);
+        }
+    }
+
+    /// Returns when a probe, or the verdict on one, is due.
+    pub(super) fn next(&self) -> Option<Instant> {
+        let verdict = self.size.deadline(self.track.answer_within());
+        [self.track.next(), verdict].into_iter().flatten().min()
+    }
+
+    /// Does what is due. Returns true if a probe is.
+    pub(super) fn on_time(&mut self, now: Instant) -> bool {
+        if self.size.on_time(self.track.answer_within(), now) {
+            self.track.pull(now);
+        }
+        self.track.next().is_some_and(|at| at <= now)
+    }
+
+    /// The connection lost packets while this was the active path.
+    pub(super) fn on_loss(&mut self, now: Instant) {
+        if self.size.on_loss(now) {
+            self.track.pull(now);
+        }
     }
 
     /// Returns true if a ping of the peer is better met by a ping than by an answer.
@@ -232,8 +305,19 @@ impl PathState {
     }
 
     /// Counts an answer, see [`ProbeTrack::on_answer`].
-    pub(super) fn on_answer(&mut self, transaction: u64, now: Instant) -> Option<Duration> {
-        self.track.on_answer(transaction, now)
+    pub(super) fn on_answer(
+        &mut self,
+        transaction: u64,
+        is_full: bool,
+        now: Instant,
+    ) -> Option<Duration> {
+        let took = self.track.on_answer(transaction, now)?;
+        if is_full {
+            self.size.on_carried(now);
+        } else {
+            self.size.on_small_answer(now.checked_sub(took).unwrap_or(now));
+        }
+        Some(took)
     }
 
     /// Notes what the latest answer carried: what the two clocks measured, and where the peer sees
@@ -242,6 +326,10 @@ impl PathState {
         self.track.note_there(there);
         let is_moved = self.observed.is_some_and(|before| observed.is_some_and(|it| it != before));
         self.observed = observed.or(self.observed);
+        if is_moved {
+            // What was lost meanwhile shows nothing of the path.
+            self.track.forgive();
+        }
         is_moved
     }
 
@@ -250,6 +338,11 @@ impl PathState {
     pub(super) fn schedule_probe(&mut self, pace: Option<Duration>, now: Instant) {
         let is_proving = self.track.streak() < PROVEN_AGAIN;
         self.track.set_next(if is_proving { Some(now) } else { pace.map(|pace| now + pace) });
+    }
+
+    /// No path was better meanwhile: what was lost so far shows nothing of this one.
+    pub(super) const fn forgive(&mut self) {
+        self.track.forgive();
     }
 
     /// Packets of the connection came by this path, which is not the active one. An address that
@@ -297,18 +390,19 @@ impl PathState {
     /// Its probes start over: the network is another one.
     pub(super) fn restart(&mut self) {
         self.track.restart();
+        self.size.restart();
     }
 
     /// It fell silent while active: earlier proofs show nothing any more.
     pub(super) fn fail(&mut self) {
         self.has_failed = true;
-        self.track.restart();
+        self.restart();
     }
 
     /// A direct path failed, and this one most likely with it.
     pub(super) fn fail_with_others(&mut self) {
         self.has_failed |= self.track.answered() > 0;
-        self.track.restart();
+        self.restart();
         self.track.stop();
     }
 }

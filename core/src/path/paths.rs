@@ -16,13 +16,15 @@ use super::packets::PacketBuffers;
 use super::path_set::PathSet;
 use super::path_state::PathState;
 use super::probe_flags::ProbeFlags;
+use super::probe_track::ProbePurpose;
 use super::prober::{ProbeOutcome, Prober};
+use super::progress::{ProgressWatch, TransportProgress};
 use super::punching::PunchingRounds;
 use super::replay_window::Freshness;
 use super::selection::{PathSwitch, Selection};
 use super::view::{self, PathCounters, PathReason, PathsView};
 use crate::id::Channel;
-use crate::probe::{Probe, ProbeKey, ProbeKind};
+use crate::probe::{Probe, ProbeKey};
 use crate::rng::Rng;
 use crate::timer;
 use crate::transmit::{NextHop, Route};
@@ -44,6 +46,7 @@ pub(crate) struct Paths {
     counters: PathCounters,
     /// The connection's own smoothed round trip.
     srtt: Option<Duration>,
+    progress: ProgressWatch,
     now: Instant,
     /// The earliest of the times that change on the cold paths only.
     wake: Option<Instant>,
@@ -72,6 +75,7 @@ impl Paths {
             cx: PathContext::new(config, role, rng),
             counters: PathCounters::default(),
             srtt: None,
+            progress: ProgressWatch::default(),
             now,
             wake: None,
         }
@@ -140,6 +144,28 @@ impl Paths {
         self.srtt = Some(srtt);
     }
 
+    /// Notes how the connection's packets fare: after each batch that came, and before each probe.
+    pub(crate) fn note_transport(&mut self, report: TransportProgress, now: Instant) {
+        let news = self.progress.note(report, self.rtt(), now);
+        let Some(path) = self.active.hop().and_then(|hop| self.paths.get_mut(hop)) else { return };
+        if !path.is_direct() {
+            return;
+        }
+        path.size_mut().set_found(report.size);
+        let is_its_own = self.packets.is_undisturbed() && self.active.is_settled(now);
+        if news.has_carried && is_its_own {
+            path.size_mut().on_carried(now);
+        }
+        if (news.has_lost && is_its_own) || news.is_stalled {
+            path.on_loss(now);
+            if news.is_stalled {
+                let next = self.progress.next_probe(self.rtt()).unwrap_or(now);
+                self.pull_active(next);
+            }
+            self.refresh(now);
+        }
+    }
+
     /// The connection's handshake is complete: from here paths are probed, and addresses sent. Each
     /// side is the tag and the key of one direction, from the connection's own exporter.
     pub(crate) fn set_keys(
@@ -180,6 +206,7 @@ impl Paths {
             return;
         }
         let usable = offer.usable(self.rounds.candidates());
+        self.paths.set_full_probes(offer.has_full_probes);
         self.paths.set_offered(&usable, self.active.hop(), now);
         self.rounds.set_peer(offer.mapping, offer.round);
         self.paths.set_can_meet(self.rounds.can_meet());
@@ -250,12 +277,13 @@ impl Paths {
     ) -> ProbeOutcome {
         let now = self.advance(now);
         let outcome = match self.prober.open(via, bytes) {
-            Ok(probe) if probe.kind == ProbeKind::Ping => self.on_ping(via, &probe, now),
+            Ok(probe) if probe.kind.is_ping() => self.on_ping(via, &probe, now),
             Ok(probe) => self.on_pong(via, &probe, now),
             Err(outcome) => outcome,
         };
         self.counters.count(outcome);
         if matches!(outcome, ProbeOutcome::Ping | ProbeOutcome::Pong) {
+            self.leave_if_narrow(now);
             self.reselect(now);
             self.refresh(now);
         }
@@ -288,9 +316,16 @@ impl Paths {
         else {
             return ProbeOutcome::Stray;
         };
+        let sent = path.track().answered_sent().unwrap_or(now);
         if self.active.is(via) {
             self.active.on_heard(now);
             self.packets.on_received(now);
+            self.on_active_answer(sent, now);
+        } else if self.active.on_backup_answered(sent, now)
+            && let Some(path) = self.active.hop().and_then(|hop| self.paths.get_mut(hop))
+        {
+            let purpose = ProbePurpose::Verdict;
+            self.prober.ping(path, purpose, &mut self.active, &mut self.cx, now);
         }
         if is_moved {
             // A NAT may have lost its mapping: until the relays receive from here, what they send
@@ -298,6 +333,26 @@ impl Paths {
             self.paths.pull_relayed(now);
         }
         ProbeOutcome::Pong
+    }
+
+    /// The active path has answered a probe that was sent at `sent`.
+    fn on_active_answer(&mut self, sent: Instant, now: Instant) {
+        let rtt = self.rtt();
+        if !self.active.is_direct() {
+            return;
+        }
+        if self.progress.on_answer(sent, rtt, now) {
+            self.fail_over(PathReason::Unacknowledged, now);
+        } else if let Some(next) = self.progress.next_probe(rtt) {
+            self.pull_active(next);
+        }
+    }
+
+    /// Makes a probe of the active path due at `at`, or earlier if it was.
+    fn pull_active(&mut self, at: Instant) {
+        if let Some(path) = self.active.hop().and_then(|hop| self.paths.get_mut(hop)) {
+            path.pull_probe(at);
+        }
     }
 
     /// The peer advertises its state on the path to `via`.
@@ -353,16 +408,22 @@ impl Paths {
             LivenessStep::Ask => self.ping_active(now),
             LivenessStep::Dead => self.on_dead(now),
         }
-        if step == LivenessStep::Ask && self.active.is_direct() && self.active.has_fallen_silent() {
+        if step != LivenessStep::None {
+            self.progress.interrupt();
+        }
+        if step == LivenessStep::Ask && self.active.has_fallen_silent() {
             // Packets that are sent again go first: where there is no room, the oldest is dropped.
             self.refresh(now);
-            self.ping_relayed(now);
+            self.ping_backups(now);
         }
         if self.prober.has_keys() {
-            let is_due = |path: &&mut PathState| path.track().next().is_some_and(|at| at <= now);
-            for path in self.paths.iter_mut().filter(is_due) {
-                self.prober.ping(path, &mut self.active, &mut self.cx, now);
+            for path in self.paths.iter_mut() {
+                if path.on_time(now) {
+                    let purpose = ProbePurpose::Paced;
+                    self.prober.ping(path, purpose, &mut self.active, &mut self.cx, now);
+                }
             }
+            self.leave_if_narrow(now);
             let is_wanted = !self.active.is_direct() || self.active.is_suspect();
             self.rounds.on_time(is_wanted, &mut self.paths, &mut self.cx, now);
         }
@@ -371,13 +432,25 @@ impl Paths {
         self.refresh(now);
     }
 
+    /// Leaves a direct path that carries small packets only, if there is another.
+    fn leave_if_narrow(&mut self, now: Instant) {
+        let is_narrow = self.active_path().is_some_and(|path| path.size().is_narrow());
+        if is_narrow {
+            self.fail_over(PathReason::TooNarrow, now);
+        }
+    }
+
     /// The active path is silent for good.
     fn on_dead(&mut self, now: Instant) {
-        if !self.fail_over(PathReason::Silent, now) {
+        if !(self.active.is_outlived(now) && self.fail_over(PathReason::Silent, now)) {
             if self.rounds.next().is_none() {
                 self.rounds.restart(now);
             }
+            if let Some(path) = self.active.hop().and_then(|hop| self.paths.get_mut(hop)) {
+                path.forgive();
+            }
             self.ping_active(now);
+            self.ping_backups(now);
         }
     }
 
@@ -391,14 +464,28 @@ impl Paths {
 
     fn ping_active(&mut self, now: Instant) {
         if let Some(path) = self.active.hop().and_then(|hop| self.paths.get_mut(hop)) {
-            self.prober.ping(path, &mut self.active, &mut self.cx, now);
+            let purpose = ProbePurpose::Doubt;
+            self.prober.ping(path, purpose, &mut self.active, &mut self.cx, now);
+        }
+    }
+
+    /// Asks every path that could take over whether it still answers. Relays carry the loss report.
+    fn ping_backups(&mut self, now: Instant) {
+        let is_direct = self.active.is_direct();
+        for path in self.paths.iter_mut() {
+            let is_backup = if path.is_direct() { !is_direct && path.is_proven() } else { true };
+            if is_backup && !self.active.is(path.hop()) {
+                let purpose = ProbePurpose::Doubt;
+                self.prober.ping(path, purpose, &mut self.active, &mut self.cx, now);
+            }
         }
     }
 
     /// Advertises immediately, through every relay, that the peer is not received directly.
     fn ping_relayed(&mut self, now: Instant) {
         for path in self.paths.relayed_mut() {
-            self.prober.ping(path, &mut self.active, &mut self.cx, now);
+            let purpose = ProbePurpose::Verdict;
+            self.prober.ping(path, purpose, &mut self.active, &mut self.cx, now);
         }
     }
 
@@ -413,6 +500,7 @@ impl Paths {
         }
         if let Some(switch) = self.selection().follow_peer() {
             self.paths.set_used_by_peer(switch.to);
+            self.paths.inherit_size(self.active.hop(), switch.to);
             self.switch(switch, now);
             return;
         }
@@ -431,11 +519,21 @@ impl Paths {
         let Some(switch) = self.selection().failover(reason) else { return false };
         let was_direct = self.active.is_direct();
         if was_direct {
-            if reason == PathReason::Silent {
+            self.active.on_failure(now);
+            let still_answers =
+                matches!(reason, PathReason::TooNarrow | PathReason::Unacknowledged);
+            if reason == PathReason::Unacknowledged {
+                // Without a wait it would be taken again.
+                self.active.on_failure(now);
+            }
+            if still_answers || reason == PathReason::Silent {
                 self.prober.on_left();
             }
-            self.active.on_failure(now);
-            self.paths.fail_direct(switch.to);
+            if still_answers {
+                self.fail_active();
+            } else {
+                self.paths.fail_direct(switch.to);
+            }
         } else {
             self.fail_active();
         }
@@ -466,10 +564,14 @@ impl Paths {
             self.packets.on_failure(now);
         }
         self.active.move_to(Some(to), reason, now);
+        self.progress.interrupt();
         self.counters.switches += 1;
         let round_trip = self.paths.get(to).and_then(PathState::least_round_trip);
         self.cx.push(PathAction::Changed { from, to, reason, planned, round_trip });
-        if !planned && from.is_some_and(NextHop::is_direct) && !to.is_direct() {
+        let is_relay_after_failure =
+            !planned && from.is_some_and(NextHop::is_direct) && !to.is_direct();
+        if is_relay_after_failure || self.paths.is_smaller(to, self.progress.size()) {
+            self.progress.on_shrunk();
             self.cx.push(PathAction::Shrink);
         }
         if !to.is_direct() {
@@ -516,8 +618,9 @@ impl Paths {
     #[must_use]
     pub(crate) fn view(&self, now: Instant) -> PathsView {
         let Self { paths, active, prober, rounds, packets, counters, .. } = self;
+        let is_stalled = self.progress.is_stalled(self.rtt(), self.now.max(now));
         view::overview(
-            (paths, active),
+            (paths, active, is_stalled),
             prober.peer(),
             rounds,
             packets,

@@ -37,10 +37,25 @@ const LOSS_WINDOW: u32 = 32;
 const ANSWER_FLOOR: Duration = Duration::from_millis(150);
 const ANSWER_UNKNOWN: Duration = Duration::from_secs(1);
 
+/// Why a probe is sent, and so what its loss shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ProbePurpose {
+    /// It is due by the pace of its path: its loss counts for the share that is lost.
+    Paced,
+    /// Something made the path doubtful. Such probes come in bursts at the worst moments, so that
+    /// they would exaggerate the share that is lost.
+    Doubt,
+    /// A verdict waits for it, or it reports one. These are few, and never held back.
+    Verdict,
+    /// It asks for the packet size. Its loss does not show that the path is silent.
+    Size,
+}
+
 #[derive(Debug, Clone, Copy)]
 struct PendingProbe {
     transaction: u64,
     sent: Instant,
+    purpose: ProbePurpose,
     is_missed: bool,
 }
 
@@ -71,6 +86,8 @@ pub(super) struct ProbeTrack {
     misses: u32,
     last_sent: Option<Instant>,
     last_answer: Option<Instant>,
+    /// When the latest of the answered probes was sent.
+    answered_sent: Option<Instant>,
     smoothed: Option<Duration>,
     samples: VecDeque<RttSample>,
     /// One bit for each probe that was answered in time or missed, the latest lowest: 1 is a miss.
@@ -124,14 +141,22 @@ impl ProbeTrack {
 
     /// Counts a sent probe. Without a punching round the next follows after `pace`, if there is
     /// one.
-    pub(super) fn on_sent(&mut self, transaction: u64, pace: Option<Duration>, now: Instant) {
+    pub(super) fn on_sent(
+        &mut self,
+        transaction: u64,
+        purpose: ProbePurpose,
+        pace: Option<Duration>,
+        now: Instant,
+    ) {
         self.expire(now);
         if self.pending.len() == PENDING
-            && self.pending.pop_front().is_some_and(|oldest| !oldest.is_missed)
+            && let Some(oldest) = self.pending.pop_front()
+            && !oldest.is_missed
         {
-            self.miss();
+            self.miss(oldest.purpose);
         }
-        self.pending.push_back(PendingProbe { transaction, sent: now, is_missed: false });
+        let is_missed = false;
+        self.pending.push_back(PendingProbe { transaction, sent: now, purpose, is_missed });
         self.sent += 1;
         self.last_sent = Some(now);
         self.next = self.next_punch(now).or_else(|| pace.map(|pace| now + pace));
@@ -160,12 +185,13 @@ impl ProbeTrack {
         }
         self.answered += 1;
         self.last_answer = Some(now);
+        self.answered_sent = self.answered_sent.max(Some(answered.sent));
         self.record(took);
         if is_good {
             self.streak = self.streak.saturating_add(1);
-            self.count(false);
+            self.count(answered.purpose, false);
         } else if !answered.is_missed {
-            self.miss();
+            self.miss(answered.purpose);
         }
         self.misses = 0;
         self.round = None;
@@ -195,28 +221,39 @@ impl ProbeTrack {
     /// Counts the probes whose time for an answer is over.
     pub(super) fn expire(&mut self, now: Instant) {
         let within = self.answer_within();
-        let mut missed = 0;
-        for it in &mut self.pending {
+        for at in 0..self.pending.len() {
+            let Some(it) = self.pending.get_mut(at) else { break };
             if !it.is_missed && now.saturating_duration_since(it.sent) > within {
                 it.is_missed = true;
-                missed += 1;
+                let purpose = it.purpose;
+                self.miss(purpose);
             }
         }
-        (0..missed).for_each(|_| self.miss());
     }
 
-    fn miss(&mut self) {
+    fn miss(&mut self, purpose: ProbePurpose) {
+        if purpose == ProbePurpose::Size {
+            return;
+        }
         self.streak = 0;
         self.misses = self.misses.saturating_add(1);
         // Before the path is open, or open again, its silence shows nothing of its quality.
         if self.is_open {
-            self.count(true);
+            self.count(purpose, true);
         }
     }
 
-    fn count(&mut self, is_miss: bool) {
+    fn count(&mut self, purpose: ProbePurpose, is_miss: bool) {
+        if purpose != ProbePurpose::Paced {
+            return;
+        }
         self.history = (self.history << 1) | u32::from(is_miss);
         self.counted = (self.counted + 1).min(LOSS_WINDOW);
+    }
+
+    /// The losses so far had a cause that is over, such as a NAT that lost its mapping.
+    pub(super) const fn forgive(&mut self) {
+        (self.history, self.counted) = (0, 0);
     }
 
     /// Starts over: earlier counts show nothing of what follows. Its round trips stay until there
@@ -255,6 +292,11 @@ impl ProbeTrack {
 
     pub(super) const fn last_sent(&self) -> Option<Instant> {
         self.last_sent
+    }
+
+    /// Returns when the latest of the answered probes was sent.
+    pub(super) const fn answered_sent(&self) -> Option<Instant> {
+        self.answered_sent
     }
 
     pub(super) const fn last_answer(&self) -> Option<Instant> {
@@ -318,7 +360,7 @@ mod tests {
     fn punch_until(track: &mut ProbeTrack, start: Instant, end: Instant) -> Vec<u64> {
         let mut sent = Vec::new();
         while let Some(at) = track.next.filter(|&at| at <= end) {
-            track.on_sent(sent.len() as u64, None, at);
+            track.on_sent(sent.len() as u64, ProbePurpose::Paced, None, at);
             sent.push(u64::try_from((at - start).as_millis()).unwrap());
         }
         sent
@@ -338,7 +380,7 @@ mod tests {
         let start = anchor();
         let mut track = ProbeTrack::default();
         track.punch(start);
-        track.on_sent(1, None, start + ms(1066));
+        track.on_sent(1, ProbePurpose::Paced, None, start + ms(1066));
         assert_eq!(track.next, Some(start + ms(2133)));
     }
 
@@ -346,7 +388,7 @@ mod tests {
     fn probes_lost_before_the_path_opened_do_not_count() {
         let start = anchor();
         let mut track = ProbeTrack::default();
-        (0..3).for_each(|i| track.on_sent(i, None, start + ms(33 * i)));
+        (0..3).for_each(|i| track.on_sent(i, ProbePurpose::Paced, None, start + ms(33 * i)));
         assert_eq!(track.on_answer(2, start + ms(86)), Some(ms(20)));
         track.expire(start + ms(10_000));
         assert_eq!((track.streak, track.misses, track.loss()), (1, 0, (0.0, 1)));
@@ -357,7 +399,7 @@ mod tests {
         for (took, streak) in [(ms(1000), 1), (ms(1000) + NANO, 0)] {
             let start = anchor();
             let mut track = ProbeTrack::default();
-            track.on_sent(1, None, start);
+            track.on_sent(1, ProbePurpose::Paced, None, start);
             assert_eq!(track.on_answer(1, start + took), Some(took));
             assert_eq!((track.streak, track.answered), (streak, 1));
         }
@@ -367,7 +409,7 @@ mod tests {
     fn an_answer_counts_once_and_only_if_it_was_asked_for() {
         let start = anchor();
         let mut track = ProbeTrack::default();
-        track.on_sent(1, None, start);
+        track.on_sent(1, ProbePurpose::Paced, None, start);
         assert_eq!(track.on_answer(2, start), None);
         assert!(track.on_answer(1, start).is_some());
         assert_eq!(track.on_answer(1, start), None);
@@ -378,13 +420,13 @@ mod tests {
         let mut now = anchor();
         let mut track = ProbeTrack::default();
         for i in 0..2 {
-            track.on_sent(i, None, now);
+            track.on_sent(i, ProbePurpose::Paced, None, now);
             track.on_answer(i, now + ms(20)).unwrap();
         }
         assert_eq!(track.streak, 2);
         for i in 2..5 {
             assert!(track.is_answering());
-            track.on_sent(i, None, now);
+            track.on_sent(i, ProbePurpose::Paced, None, now);
             now += ms(150) + NANO;
             track.expire(now);
         }
@@ -396,9 +438,9 @@ mod tests {
     fn a_probe_is_missed_past_three_round_trips_and_not_at_them() {
         let start = anchor();
         let mut track = ProbeTrack::default();
-        track.on_sent(1, None, start);
+        track.on_sent(1, ProbePurpose::Paced, None, start);
         track.on_answer(1, start + ms(100)).unwrap();
-        track.on_sent(2, None, start);
+        track.on_sent(2, ProbePurpose::Paced, None, start);
         track.expire(start + ms(300));
         assert_eq!(track.misses, 0);
         track.expire(start + ms(300) + NANO);
@@ -410,7 +452,7 @@ mod tests {
     fn eight_probes_are_remembered_and_the_ninth_forgets_the_first() {
         let start = anchor();
         let mut track = ProbeTrack::default();
-        (0..9).for_each(|i| track.on_sent(i, None, start));
+        (0..9).for_each(|i| track.on_sent(i, ProbePurpose::Paced, None, start));
         assert_eq!((track.pending(), track.misses), (8, 1));
         assert_eq!(track.on_answer(0, start), None);
         assert!(track.on_answer(8, start).is_some());
@@ -420,14 +462,14 @@ mod tests {
     fn a_restarted_path_is_proven_and_measured_again() {
         let start = anchor();
         let mut track = ProbeTrack::default();
-        track.on_sent(1, None, start);
+        track.on_sent(1, ProbePurpose::Paced, None, start);
         track.on_answer(1, start + ms(20)).unwrap();
-        track.on_sent(2, None, start);
+        track.on_sent(2, ProbePurpose::Paced, None, start);
         track.restart();
         assert_eq!((track.is_answering(), track.streak, track.pending()), (false, 0, 0));
         assert_eq!(track.smoothed(), Some(ms(20)));
         assert_eq!(track.on_answer(2, start), None);
-        track.on_sent(3, None, start);
+        track.on_sent(3, ProbePurpose::Paced, None, start);
         track.on_answer(3, start + ms(80)).unwrap();
         assert_eq!((track.smoothed(), track.least()), (Some(ms(80)), Some(ms(80))));
     }
@@ -437,7 +479,7 @@ mod tests {
         let start = anchor();
         let mut track = ProbeTrack::default();
         for i in 0..40 {
-            track.on_sent(i, None, start);
+            track.on_sent(i, ProbePurpose::Paced, None, start);
             track.on_answer(i, start + if i == 0 { ms(1) } else { ms(20) }).unwrap();
         }
         assert_eq!((track.least(), track.loss()), (Some(ms(20)), (0.0, 32)));

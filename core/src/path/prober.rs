@@ -13,7 +13,7 @@ use super::liveness::ActivePath;
 use super::path_state::PathState;
 use super::probe_flags::ProbeFlags;
 use super::probe_pacing::ProbePacing;
-use super::probe_track::PROVEN_AGAIN;
+use super::probe_track::{PROVEN_AGAIN, ProbePurpose};
 use super::replay_window::{Freshness, ReplayWindow};
 use crate::probe::{Probe, ProbeKey, ProbeKind};
 use crate::rng::Rng;
@@ -23,6 +23,10 @@ use crate::transmit::NextHop;
 /// Probes that are answered: so many a second, and twice as many in a burst. Two ends that punch at
 /// sixteen addresses of each other send 64 within a tenth of a second.
 const ANSWERS: u32 = 64;
+
+/// Probes of all paths but the active one: so many a second, and so many in a burst. A punching
+/// round at sixteen addresses has 144 in four seconds.
+const PROBES: (u32, u32) = (16, 128);
 
 /// The pace at which a path is proven: three of these are less than a person notices.
 const PROVING: Duration = Duration::from_millis(200);
@@ -76,6 +80,8 @@ pub(super) struct Prober {
     peer: ProbeFlags,
     answers: Bucket,
     answer_rate: Rate,
+    probes: Bucket,
+    probe_rate: Rate,
 }
 
 impl Prober {
@@ -90,6 +96,8 @@ impl Prober {
             peer: ProbeFlags::default(),
             answers: Bucket::new(),
             answer_rate: Rate::per_second(ANSWERS, 2 * ANSWERS),
+            probes: Bucket::new(),
+            probe_rate: Rate::per_second(PROBES.0, PROBES.1),
         }
     }
 
@@ -135,20 +143,42 @@ impl Prober {
         }
     }
 
-    /// Sends a ping on that path, once there are keys.
+    /// Sends a ping on that path, once there are keys and within the rate of probes. If a full-size
+    /// probe is due, it goes first, and a small one shows whether the path is silent for both.
     pub(super) fn ping(
         &mut self,
         path: &mut PathState,
+        purpose: ProbePurpose,
+        active: &mut ActivePath,
+        cx: &mut PathContext,
+        now: Instant,
+    ) {
+        let is_doubted = active.is(path.hop()) && !active.is_sound();
+        if path.is_full_probe_due(now) && !is_doubted {
+            self.ping_once(path, ProbePurpose::Size, active, cx, now);
+        }
+        self.ping_once(path, purpose, active, cx, now);
+    }
+
+    fn ping_once(
+        &mut self,
+        path: &mut PathState,
+        purpose: ProbePurpose,
         active: &mut ActivePath,
         cx: &mut PathContext,
         now: Instant,
     ) {
         let flags = self.flags(path, active).to_byte();
         let sent = self.clock(now);
-        let Some(keys) = &self.keys else { return };
+        let is_held_back = purpose != ProbePurpose::Verdict && !self.may_ping(path, active, now);
+        let Some(keys) = self.keys.as_ref().filter(|_| !is_held_back) else { return };
         self.transaction += 1;
+        let kind = match purpose {
+            ProbePurpose::Size => ProbeKind::FullPing,
+            ProbePurpose::Paced | ProbePurpose::Doubt | ProbePurpose::Verdict => ProbeKind::Ping,
+        };
         let ping = Probe {
-            kind: ProbeKind::Ping,
+            kind,
             session: keys.ours.0,
             transaction: self.transaction,
             sent,
@@ -162,7 +192,19 @@ impl Prober {
             self.pacing.on_probe(now);
         }
         let pace = self.pace(path, active, &mut cx.rng, now);
-        path.on_probe_sent(self.transaction, pace, now);
+        path.on_probe_sent(self.transaction, purpose, pace, now);
+    }
+
+    /// Returns true if one more ping is within the rates. Otherwise the next is due when it is.
+    fn may_ping(&mut self, path: &mut PathState, active: &ActivePath, now: Instant) -> bool {
+        if !path.take_probe(now) {
+            return false;
+        }
+        let is_within = active.is(path.hop()) || self.probes.take(1, self.probe_rate, now);
+        if !is_within {
+            path.postpone_probe(now);
+        }
+        is_within
     }
 
     /// Returns the probe that came from `via`, if it is genuine and came as it was sent.
@@ -204,7 +246,7 @@ impl Prober {
             return false;
         }
         if path.is_asked_back(now) {
-            self.ping(path, active, cx, now);
+            self.ping(path, ProbePurpose::Doubt, active, cx, now);
             return true;
         }
         let Some(keys) = &self.keys else { return false };
@@ -213,7 +255,7 @@ impl Prober {
             NextHop::Relayed(_) => None,
         };
         let pong = Probe {
-            kind: ProbeKind::Pong,
+            kind: ping.kind.answer(),
             session: keys.ours.0,
             sent: self.clock(now),
             observed,
@@ -234,7 +276,7 @@ impl Prober {
         cx: &mut PathContext,
         now: Instant,
     ) -> Option<bool> {
-        let took = path.on_answer(pong.transaction, now)?;
+        let took = path.on_answer(pong.transaction, pong.kind.is_full(), now)?;
         let asked = self.clock(now.checked_sub(took).unwrap_or(now));
         // The two clocks have arbitrary origins: their difference wraps, and differences of it are
         // right.

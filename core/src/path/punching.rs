@@ -197,7 +197,9 @@ impl PunchingRounds {
         }
         self.is_sent = true;
         let (candidates, mapping, round) = (self.candidates.clone(), self.mapping, self.number);
-        cx.push(PathAction::Candidates(CandidateOffer { candidates, mapping, round }));
+        let has_full_probes = true;
+        let offer = CandidateOffer { candidates, mapping, round, has_full_probes };
+        cx.push(PathAction::Candidates(offer));
         if self.next.is_none() {
             self.schedule(&mut cx.rng, now);
         }

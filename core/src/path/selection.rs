@@ -99,10 +99,19 @@ impl Selection<'_> {
 
     /// Returns the move away from the active path, which has failed, if there is a path to move to.
     pub(super) fn failover(&self, reason: PathReason) -> Option<PathSwitch> {
-        let to = self.backup()?;
+        // A path that was silent at the same time is no better.
+        let since = self.active.suspect_since().filter(|_| reason == PathReason::Silent);
+        let is_alive = |path: &PathState| {
+            let is_usable = !self.active.is(path.hop()) && (!path.is_direct() || path.is_proven());
+            is_usable && since.is_none_or(|since| path.track().answered_sent() >= Some(since))
+        };
+        let (_, to) = self.best(Purpose::Backup, is_alive)?;
         // From a silent relay to one that never answered would be no better.
         let is_answering = self.paths.get(to).is_some_and(|path| path.track().is_answering());
-        let is_hopeless = reason == PathReason::Silent && !self.active.is_direct() && !is_answering;
+        let is_silent = reason == PathReason::Silent && !self.active.is_direct();
+        // The active path answers probes at least.
+        let is_answered = matches!(reason, PathReason::TooNarrow | PathReason::Unacknowledged);
+        let is_hopeless = (is_silent || is_answered) && !is_answering;
         (!is_hopeless).then_some(PathSwitch { to, reason, planned: false })
     }
 

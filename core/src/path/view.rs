@@ -18,6 +18,7 @@ use super::probe_track::PROVEN;
 use super::prober::ProbeOutcome;
 use super::punching::PunchingRounds;
 use super::score::PathClass;
+use crate::probe::FULL_LEN;
 use crate::transmit::NextHop;
 
 /// Why a path is active.
@@ -37,6 +38,10 @@ pub enum PathReason {
     DirectWorse,
     /// The one before fell silent.
     Silent,
+    /// The one before carries small packets only.
+    TooNarrow,
+    /// The one before answers probes, and the connection's own packets were not acknowledged.
+    Unacknowledged,
     /// The other end receives nothing from this one on the path before.
     PeerLeft,
     /// The peer's address has changed.
@@ -62,6 +67,8 @@ impl PathReason {
             Self::Agreed => "agreed",
             Self::DirectWorse => "direct_worse",
             Self::Silent => "silent",
+            Self::TooNarrow => "too_narrow",
+            Self::Unacknowledged => "unacknowledged",
             Self::PeerLeft => "peer_left",
             Self::PeerMoved => "peer_moved",
             Self::RelayLost => "relay_lost",
@@ -80,6 +87,10 @@ impl PathReason {
             Self::Agreed => "the other end uses it, so both directions take one path",
             Self::DirectWorse => "the direct path loses more packets, or takes much longer",
             Self::Silent => "the path before fell silent",
+            Self::TooNarrow => "the path before carries small packets only",
+            Self::Unacknowledged => {
+                "the path before answered probes, but carried no packets of the connection"
+            }
             Self::PeerLeft => "the other end receives nothing from this one on the path before",
             Self::PeerMoved => "the other end's address has changed",
             Self::RelayLost => "the relay before does not lead to the other end any more",
@@ -106,6 +117,8 @@ pub enum PathVerdict {
     NoAnswer,
     /// It has answered, and does not any more.
     FellSilent,
+    /// It answers small probes, and none of the size of a packet.
+    Narrow,
     /// The NATs of both ends use a new port for every destination.
     CannotWork,
     /// The system cannot send there.
@@ -123,6 +136,7 @@ impl PathVerdict {
             Self::Waiting => "waiting",
             Self::NoAnswer => "no_answer",
             Self::FellSilent => "fell_silent",
+            Self::Narrow => "narrow",
             Self::CannotWork => "cannot_work",
             Self::Unsendable => "unsendable",
         }
@@ -157,8 +171,11 @@ pub struct PathView {
     pub latency_ms: Option<f64>,
     /// The least of the latest 16 round trips.
     pub least_ms: Option<f64>,
-    /// The share of the latest 32 probes that was not answered in time, 0 to 1.
+    /// The share of the latest 32 probes that was not answered in time, 0 to 1; all, of a path that
+    /// carries no packets of the connection.
     pub loss: f64,
+    /// The largest packets that it is known to carry, in bytes of UDP payload.
+    pub packet_size: Option<u16>,
     /// What follows from that.
     pub verdict: PathVerdict,
     /// The same as a sentence for a person.
@@ -261,7 +278,7 @@ pub struct PathsView {
 
 /// Returns what is shown of all paths, with ages in place of instants.
 pub(super) fn overview(
-    (set, active): (&PathSet, &ActivePath),
+    (set, active, is_stalled): (&PathSet, &ActivePath, bool),
     peer: ProbeFlags,
     rounds: &PunchingRounds,
     packets: &PacketBuffers,
@@ -269,7 +286,7 @@ pub(super) fn overview(
     now: Instant,
 ) -> PathsView {
     let mut paths: Vec<_> =
-        set.iter().map(|path| path_view(path, active.is(path.hop()), now)).collect();
+        set.iter().map(|path| path_view(path, active.is(path.hop()), is_stalled, now)).collect();
     paths.sort_by_key(|path| (!path.in_use, path.class, path.kind));
     let used = active.hop().and_then(|hop| set.get(hop));
     PathsView {
@@ -281,7 +298,7 @@ pub(super) fn overview(
         suspect: active.is_suspect(),
         latency_ms: used.and_then(|path| path.track().smoothed()).map(as_ms),
         least_ms: used.and_then(|path| path.track().least()).map(as_ms),
-        loss: used.map_or(0.0, |path| path.track().loss().0),
+        loss: used.map_or(0.0, |path| loss(path, is_stalled)),
         mapping: rounds.mapping(),
         candidates: rounds.candidates().to_vec(),
         peer: PeerView {
@@ -299,7 +316,7 @@ pub(super) fn overview(
 }
 
 /// Returns what is shown of one path.
-fn path_view(path: &PathState, is_active: bool, now: Instant) -> PathView {
+fn path_view(path: &PathState, is_active: bool, is_stalled: bool, now: Instant) -> PathView {
     let track = path.track();
     let verdict = verdict(path);
     PathView {
@@ -318,16 +335,27 @@ fn path_view(path: &PathState, is_active: bool, now: Instant) -> PathView {
         answer_age_ms: track.last_answer().map(|at| age_ms(at, now)),
         latency_ms: track.smoothed().map(as_ms),
         least_ms: track.least().map(as_ms),
-        loss: track.loss().0,
+        loss: loss(path, is_active && is_stalled),
+        packet_size: path.size().known().filter(|_| path.is_direct()),
         verdict,
         sentence: sentence(path, verdict, now),
     }
 }
 
+/// Returns the share that is lost: all, if packets of the connection are.
+fn loss(path: &PathState, is_stalled: bool) -> f64 {
+    if is_stalled || path.size().is_narrow() { 1.0 } else { path.track().loss().0 }
+}
+
 fn verdict(path: &PathState) -> PathVerdict {
     let track = path.track();
     if track.is_answering() {
-        return if track.streak() >= PROVEN { PathVerdict::Answers } else { PathVerdict::Proving };
+        let is_proven = track.streak() >= PROVEN && path.size().is_proven();
+        return match (path.size().is_narrow(), is_proven) {
+            (true, _) => PathVerdict::Narrow,
+            (false, true) => PathVerdict::Answers,
+            (false, false) => PathVerdict::Proving,
+        };
     }
     match path.obstacle() {
         Some(Obstacle::CannotMeet) => return PathVerdict::CannotWork,
@@ -354,6 +382,9 @@ fn sentence(path: &PathState, verdict: PathVerdict, now: Instant) -> String {
         PathVerdict::FellSilent => {
             let age = track.last_answer().map_or(0, |at| age_ms(at, now) / 1_000);
             format!("answered until {age} s ago, and not since")
+        }
+        PathVerdict::Narrow => {
+            format!("carries small packets only: no answer to probes of {FULL_LEN} bytes")
         }
         PathVerdict::CannotWork => {
             "cannot work: both ends' NATs choose a new port for every destination".to_owned()

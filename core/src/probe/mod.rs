@@ -1,4 +1,4 @@
-//! Probes: authenticated pings and pongs of a fixed length, bytes to values and back.
+//! Probes: authenticated pings and pongs of two fixed lengths, bytes to values and back.
 //!
 //! It decides their layout and whether one is genuine. It never decides when one is sent or what an
 //! answer proves, and keeps no record of those that were seen.
@@ -13,6 +13,9 @@
 //!  | kind | session | transaction | sent | family  | address | port | state | zero | mac |
 //! ```
 //!
+//! A full-size probe is the same followed by zeros up to 1,200 bytes, the least that every path of
+//! QUIC carries (RFC 9000 §14). Its kind is another, so that the mac covers the length as well.
+//!
 //! Numbers are big-endian. The mac is the first half of HMAC-SHA256 (RFC 2104 §5) over all bytes
 //! before it. Source: docs/protocol.md, "Probes".
 
@@ -24,8 +27,11 @@ use aws_lc_rs::hmac;
 #[cfg(feature = "ring")]
 use ring::hmac;
 
-/// Bytes of every probe.
+/// Bytes of a probe, and of the part of a full-size one before its padding.
 pub const LEN: usize = BODY + MAC;
+
+/// Bytes of a full-size probe, as many as QUIC's least packet size (RFC 9000 §14).
+pub const FULL_LEN: usize = 1_200;
 
 /// The first bytes that belong to probes; kinds other than [`ProbeKind`] are of later versions.
 pub const FIRST_BYTES: std::ops::RangeInclusive<u8> = 0x20..=0x3f;
@@ -60,6 +66,50 @@ pub enum ProbeKind {
     Ping,
     /// Its answer, 0x21.
     Pong,
+    /// A ping of 1,200 bytes, 0x22.
+    FullPing,
+    /// Its answer, as long, 0x23.
+    FullPong,
+}
+
+impl ProbeKind {
+    const ALL: [Self; 4] = [Self::Ping, Self::Pong, Self::FullPing, Self::FullPong];
+
+    /// Returns true for a ping of either length.
+    #[must_use]
+    pub const fn is_ping(self) -> bool {
+        matches!(self, Self::Ping | Self::FullPing)
+    }
+
+    /// Returns true for a probe of 1,200 bytes.
+    #[must_use]
+    pub const fn is_full(self) -> bool {
+        matches!(self, Self::FullPing | Self::FullPong)
+    }
+
+    /// Returns the kind of the answer to a ping, which is as long.
+    #[must_use]
+    pub const fn answer(self) -> Self {
+        match self {
+            Self::Ping | Self::Pong => Self::Pong,
+            Self::FullPing | Self::FullPong => Self::FullPong,
+        }
+    }
+
+    /// Returns the first byte.
+    const fn byte(self) -> u8 {
+        match self {
+            Self::Ping => 0x20,
+            Self::Pong => 0x21,
+            Self::FullPing => 0x22,
+            Self::FullPong => 0x23,
+        }
+    }
+
+    /// Returns the bytes of the whole probe.
+    const fn len(self) -> usize {
+        if self.is_full() { FULL_LEN } else { LEN }
+    }
 }
 
 /// One ping or pong.
@@ -99,16 +149,14 @@ pub struct Probe {
 }
 
 impl Probe {
-    /// Returns the probe as bytes, authenticated with `key`.
+    /// Returns the probe as bytes, authenticated with `key`. [`datagram`] adds the padding of a
+    /// full-size one.
     ///
     /// Of an IPv6 address, flow label and scope are not carried: they have no meaning elsewhere.
     #[must_use]
     pub fn encode(&self, key: &ProbeKey) -> [u8; LEN] {
         let mut out = [0; LEN];
-        out[0] = match self.kind {
-            ProbeKind::Ping => 0x20,
-            ProbeKind::Pong => 0x21,
-        };
+        out[0] = self.kind.byte();
         out[1..9].copy_from_slice(&self.session.to_be_bytes());
         out[9..17].copy_from_slice(&self.transaction.to_be_bytes());
         out[17..25].copy_from_slice(&self.sent.to_be_bytes());
@@ -135,16 +183,14 @@ impl Probe {
     /// find the key. `None` if they cannot be a probe.
     #[must_use]
     pub fn session(bytes: &[u8]) -> Option<u64> {
-        let bytes: &[u8; LEN] = bytes.try_into().ok()?;
-        kind(bytes[0])?;
-        Some(number(bytes, 1))
+        let (_, head, _) = split(bytes)?;
+        Some(number(head, 1))
     }
 
     /// Returns the probe, if these are exactly the bytes that a holder of `key` made of one.
     #[must_use]
     pub fn decode(bytes: &[u8], key: &ProbeKey) -> Option<Self> {
-        let bytes: &[u8; LEN] = bytes.try_into().ok()?;
-        let kind = kind(bytes[0])?;
+        let (kind, bytes, padding) = split(bytes)?;
         is_genuine(bytes, key).then_some(())?;
         let probe = Self {
             kind,
@@ -155,16 +201,29 @@ impl Probe {
             state: bytes[44],
         };
         // A value has exactly one encoding: no hidden data where the layout has zeros.
-        (bytes[45..BODY] == [0; BODY - 45]).then_some(probe)
+        let has_zeros = bytes[45..BODY] == [0; BODY - 45] && padding.iter().all(|&it| it == 0);
+        has_zeros.then_some(probe)
     }
 }
 
-const fn kind(first: u8) -> Option<ProbeKind> {
-    match first {
-        0x20 => Some(ProbeKind::Ping),
-        0x21 => Some(ProbeKind::Pong),
-        _ => None,
-    }
+/// Returns the datagram of an encoded probe: a full-size one is padded with zeros.
+#[must_use]
+pub fn datagram(encoded: &[u8; LEN]) -> Vec<u8> {
+    let mut datagram = encoded.to_vec();
+    datagram.resize(kind(encoded[0]).map_or(LEN, ProbeKind::len), 0);
+    datagram
+}
+
+/// Returns the kind of a probe, its authenticated bytes and its padding. `None` if its length is
+/// not that of its kind.
+fn split(bytes: &[u8]) -> Option<(ProbeKind, &[u8; LEN], &[u8])> {
+    let (head, padding) = bytes.split_first_chunk::<LEN>()?;
+    let kind = kind(head[0])?;
+    (bytes.len() == kind.len()).then_some((kind, head, padding))
+}
+
+fn kind(first: u8) -> Option<ProbeKind> {
+    ProbeKind::ALL.into_iter().find(|kind| kind.byte() == first)
 }
 
 fn number(bytes: &[u8; LEN], at: usize) -> u64 {

@@ -1,6 +1,6 @@
 //! Tests of the encoding, that it is unique, and of invalid probes.
 
-use super::{BODY, FIRST_BYTES, LEN, Probe, ProbeKey, ProbeKind};
+use super::{BODY, FIRST_BYTES, FULL_LEN, LEN, Probe, ProbeKey, ProbeKind, datagram};
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence::Direct;
 use std::net::SocketAddr;
@@ -99,7 +99,32 @@ fn a_genuine_probe_in_another_form_is_refused() {
     assert_eq!(other(&|bytes| bytes[25] = 5), None, "family");
     assert_eq!(other(&|bytes| bytes[25] = 0), None, "no family, and an address");
     assert_eq!(other(&|bytes| bytes[30] = 1), None, "bytes behind an IPv4 address");
-    assert_eq!(other(&|bytes| bytes[0] = 0x22), None, "a kind of a later version");
+    assert_eq!(other(&|bytes| bytes[0] = 0x22), None, "a kind of another length");
+    assert_eq!(other(&|bytes| bytes[0] = 0x24), None, "a kind of a later version");
+}
+
+#[test]
+fn a_full_size_probe_has_1200_bytes_and_only_zeros_behind_the_mac() {
+    let full = Probe { kind: ProbeKind::FullPong, ..pong() };
+    let bytes = datagram(&full.encode(&key(7)));
+    assert_eq!((bytes.len(), bytes[0]), (FULL_LEN, 0x23));
+    assert_eq!(hex(&bytes[BODY..LEN]), "4ecfde2d56674b007d24fa7ee58089e4");
+    assert_eq!(Probe::session(&bytes), Some(full.session));
+    assert_eq!(Probe::decode(&bytes, &key(7)), Some(full));
+    for at in [LEN, LEN + 1, FULL_LEN - 1] {
+        let mut other = bytes.clone();
+        other[at] = 1;
+        assert_eq!(Probe::decode(&other, &key(7)), None, "byte {at}");
+    }
+    for length in [LEN, FULL_LEN - 1] {
+        assert_eq!(Probe::decode(&bytes[..length], &key(7)), None, "{length} bytes");
+    }
+    let longer = [&bytes[..], &[0]].concat();
+    assert_eq!(Probe::decode(&longer, &key(7)), None);
+    let small = datagram(&pong().encode(&key(7)));
+    assert_eq!(small.len(), LEN);
+    let padded = [&small[..], &[0; FULL_LEN - LEN]].concat();
+    assert_eq!(Probe::decode(&padded, &key(7)), None, "the kind of a small one");
 }
 
 #[test]
@@ -126,21 +151,26 @@ proptest! {
 
     #[test]
     fn what_is_encoded_is_decoded_and_no_other_key_takes_it(
-        is_ping in any::<bool>(),
+        (is_ping, is_full) in any::<(bool, bool)>(),
         numbers in any::<(u64, u64, u64)>(),
         observed in any::<Option<(std::net::IpAddr, u16)>>(),
         state in any::<u8>(),
         keys in any::<([u8; 32], [u8; 32])>(),
     ) {
         let probe = Probe {
-            kind: if is_ping { ProbeKind::Ping } else { ProbeKind::Pong },
+            kind: match (is_ping, is_full) {
+                (true, false) => ProbeKind::Ping,
+                (false, false) => ProbeKind::Pong,
+                (true, true) => ProbeKind::FullPing,
+                (false, true) => ProbeKind::FullPong,
+            },
             session: numbers.0,
             transaction: numbers.1,
             sent: numbers.2,
             observed: observed.map(SocketAddr::from),
             state,
         };
-        let bytes = probe.encode(&ProbeKey::new(keys.0));
+        let bytes = datagram(&probe.encode(&ProbeKey::new(keys.0)));
         prop_assert_eq!(Probe::decode(&bytes, &ProbeKey::new(keys.0)), Some(probe));
         prop_assert_eq!(Probe::session(&bytes), Some(probe.session));
         if keys.0 != keys.1 {

@@ -19,6 +19,7 @@ use super::stall::{Due, Flight, StallGuard};
 use super::{Layer, Unproven, convert};
 use crate::error::{Code, Failure, Misuse};
 use crate::event::Statistics;
+use crate::path::TransportProgress;
 use crate::transmit::Route;
 
 /// The result of a read.
@@ -114,6 +115,8 @@ pub(crate) struct Connection {
     pub(super) mtu_probes: (u64, u16),
     /// Where its peer is, as far as the transport does not know.
     pub(super) source: PeerSource,
+    /// Packets declared lost.
+    pub(super) lost_packets: u64,
 }
 
 impl Connection {
@@ -149,7 +152,17 @@ impl Connection {
 
     /// Returns the bytes that the congestion controller allows in flight.
     pub(crate) fn congestion_window(&self) -> u64 {
-        self.inner.congestion_state().window()
+        self.inner.congestion_state().metrics().congestion_window
+    }
+
+    /// Returns how its packets fare, as of the latest that came.
+    pub(crate) fn progress(&self) -> TransportProgress {
+        TransportProgress {
+            unacknowledged: self.stall.unacknowledged().filter(|_| self.may_probe()),
+            lost: self.lost_packets,
+            full: self.flight.full(),
+            size: self.inner.current_mtu(),
+        }
     }
 
     /// Returns the verified certificate chain of the peer in DER, leaf first.
@@ -185,6 +198,7 @@ impl Connection {
             self.mtu_probes = (path.lost_plpmtud_probes, path.current_mtu);
             self.flight.set_mtu_probe(0);
         }
+        self.lost_packets = path.lost_packets;
         let data = f.stream + f.datagram;
         let frames = f.acks + data + f.ping + f.max_data + f.max_stream_data;
         let is_news = frames != self.heard_frames;

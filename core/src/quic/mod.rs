@@ -407,6 +407,7 @@ impl Endpoint {
                 pacer: congestion::Pacer::default(),
                 mtu_probes: (0, 0),
                 source,
+                lost_packets: 0,
             },
         );
         id

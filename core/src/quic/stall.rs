@@ -21,6 +21,8 @@ const PROBE_EVERY: Duration = Duration::from_millis(500);
 /// The least time between two probes of a peer that is heard while it acknowledges nothing: it may
 /// receive nothing, and every packet of it would be a reason for one.
 const ECHO_EVERY: Duration = Duration::from_millis(200);
+/// The least packet size of a path (RFC 9000 §14).
+const LEAST_SIZE: u64 = 1_200;
 /// Packets that a probe may send beyond the window, as many as RFC 9002 §6.2.4 allows for its own.
 const BEYOND: u32 = 2;
 /// Unanswered probes after which the path may have become narrower: the transport's own probes, which
@@ -45,6 +47,8 @@ pub(super) struct Flight {
     acknowledgements: AtomicU64,
     /// Bytes that were not acknowledged after the latest of them.
     unacknowledged: AtomicU64,
+    /// Acknowledged packets of the least size or more.
+    full: AtomicU64,
     /// Bytes of a probe for the packet size that is under way.
     mtu_probe: AtomicU64,
     /// The rate at which packets are sent, in bytes a second; 0 is no rate of our own.
@@ -81,6 +85,18 @@ impl Flight {
     pub(super) fn on_acknowledged(&self, unacknowledged: u64) {
         self.acknowledgements.fetch_add(1, Ordering::Relaxed);
         self.unacknowledged.store(unacknowledged, Ordering::Relaxed);
+    }
+
+    /// A packet of that many bytes is acknowledged.
+    pub(super) fn on_packet_acknowledged(&self, bytes: u64) {
+        if bytes >= LEAST_SIZE {
+            self.full.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Returns how many packets of the least size or more were acknowledged.
+    pub(super) fn full(&self) -> u64 {
+        self.full.load(Ordering::Relaxed)
     }
 
     /// A probe for the packet size of that many bytes is under way, or none is.
@@ -205,6 +221,11 @@ impl StallGuard {
     /// Returns true if packets wait for an acknowledgement.
     pub(super) const fn is_awaiting(&self) -> bool {
         self.awaited.is_some()
+    }
+
+    /// Returns since when nothing was acknowledged, if packets wait for it.
+    pub(super) fn unacknowledged(&self) -> Option<Instant> {
+        self.awaited.map(|awaited| awaited.since)
     }
 
     /// A packet was sent that the peer is to acknowledge.

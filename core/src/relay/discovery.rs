@@ -85,7 +85,7 @@ impl ProbeResponder {
         let ping = Probe::decode(datagram, &key)?;
         match ping.kind {
             ProbeKind::Ping => {}
-            ProbeKind::Pong => return None,
+            ProbeKind::Pong | ProbeKind::FullPing | ProbeKind::FullPong => return None,
         }
         let observed = Some(SocketAddr::new(source.ip().to_canonical(), source.port()));
         Some(Probe { kind: ProbeKind::Pong, observed, state: 0, ..ping }.encode(&key))

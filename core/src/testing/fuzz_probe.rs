@@ -11,7 +11,7 @@ use crate::path::{
     CandidateAddress, CandidateOffer, CandidateType, Dispatch, MAX_CANDIDATES, Mapping, PathAction,
     PathConfig, PathRole, Paths, ProbeOutcome,
 };
-use crate::probe::{LEN, Probe, ProbeKey, ProbeKind};
+use crate::probe::{self, FULL_LEN, LEN, Probe, ProbeKey, ProbeKind};
 use crate::rng::Rng;
 use crate::transmit::{NextHop, Route};
 
@@ -42,10 +42,10 @@ pub fn probes(data: &[u8]) {
 fn raw(data: &[u8]) {
     let key = key(THEIRS);
     if let Some(probe) = Probe::decode(data, &key) {
-        assert_eq!(probe.encode(&key), data, "a second form of one probe");
+        assert_eq!(probe::datagram(&probe.encode(&key)), data, "a second form of one probe");
         assert_eq!(Probe::session(data), Some(probe.session));
     }
-    assert!(Probe::session(data).is_none() || data.len() == LEN);
+    assert!(Probe::session(data).is_none() || [LEN, FULL_LEN].contains(&data.len()));
 }
 
 struct Run {
@@ -115,6 +115,7 @@ impl Run {
                     candidates: candidates(a, b % 40),
                     mapping: mapping(b),
                     round: u32::from(a),
+                    has_full_probes: b & 0x40 == 0,
                 };
                 self.paths.handle_candidates(&offer, now);
             }
@@ -144,9 +145,10 @@ impl Run {
         let back = usize::from(back % 16);
         let Some(&(asked, ping)) = self.asked.iter().rev().nth(back) else { return };
         let state = u8::from(matches!(asked, NextHop::Direct(_)));
-        let pong = Probe { kind: ProbeKind::Pong, session: THEIRS.0, state, ..ping };
+        let pong = Probe { kind: ping.kind.answer(), session: THEIRS.0, state, ..ping };
         let from = from.unwrap_or(asked);
-        let heard = self.paths.handle_probe(from, &pong.encode(&key(THEIRS)), self.now);
+        let pong = probe::datagram(&pong.encode(&key(THEIRS)));
+        let heard = self.paths.handle_probe(from, &pong, self.now);
         if heard == ProbeOutcome::Pong {
             assert_eq!(from, asked, "an answer counted from where nothing was asked");
             if let NextHop::Direct(route) = from {
@@ -205,8 +207,9 @@ impl Run {
             let Some(action) = self.paths.poll(self.now) else { break };
             match action {
                 PathAction::Probe { via, bytes } => {
+                    let bytes = probe::datagram(&bytes);
                     let probe = Probe::decode(&bytes, &key(OURS)).expect("a probe of this end");
-                    if probe.kind == ProbeKind::Ping {
+                    if probe.kind.is_ping() {
                         self.asked.push((via, probe));
                     }
                 }

@@ -8,6 +8,8 @@
 //! | `faults` | relays that fail, addresses that change, paths that flap |
 //! | `evil` | a malicious relay |
 //! | `attacks` | what a relay, a stranger and a peer cannot do |
+//! | `pauses` | paths that pause together, NATs that rebind, a peer that is stopped often |
+//! | `narrow` | paths that carry small packets only |
 //! | `outages`, `outage_world`, `traffic` | outages of all paths under traffic |
 //! | `sweep`, `world`, `wires` | random worlds and their invariants |
 
@@ -17,8 +19,10 @@ mod attacks;
 mod evil;
 mod faults;
 mod figures;
+mod narrow;
 mod outage_world;
 mod outages;
+mod pauses;
 mod punching;
 mod scene;
 #[path = "../seeds/mod.rs"]

@@ -317,6 +317,7 @@ fn channels() -> Vec<Message> {
             ],
             mapping: Mapping::Independent,
             round: 1,
+            full_probes: true,
         })),
     ]
 }

@@ -98,6 +98,7 @@ fn the_largest_message_of_every_kind_fits_a_control_frame() {
             candidates: vec![candidate; MAX_CANDIDATES],
             mapping: Mapping::Independent,
             round: u32::MAX,
+            full_probes: true,
         })),
     ];
     for message in largest {
@@ -164,6 +165,7 @@ fn lists_and_times_of_a_relay_are_taken_at_their_limits_and_refused_one_past_the
             candidates,
             mapping: Mapping::None,
             round: 0,
+            full_probes: false,
         }))
     };
     at_and_past(
@@ -256,7 +258,12 @@ fn kinds_of_candidates_and_mappings_of_later_versions_are_unknown() {
     };
     assert_eq!((read.candidates[0].kind, read.mapping), (CandidateKind::Unknown, Mapping::Unknown));
     let bare = decode(0x2a, r#"{"round":0}"#);
-    let nothing = Candidates { candidates: Vec::new(), mapping: Mapping::Unknown, round: 0 };
+    let nothing = Candidates {
+        candidates: Vec::new(),
+        mapping: Mapping::Unknown,
+        round: 0,
+        full_probes: false,
+    };
     assert_eq!(bare, Ok(Some(Message::Control(ControlMessage::Candidates(nothing)))));
     assert_eq!(
         decode(0x24, r#"{"later":1}"#),
@@ -284,6 +291,7 @@ fn candidate(address: SocketAddr) -> Message {
         candidates,
         mapping: Mapping::Dependent,
         round: 0,
+        full_probes: false,
     }))
 }
 

@@ -240,9 +240,16 @@ fn channels() -> impl Strategy<Value = Message> {
         (any::<u64>(), vec(any::<(u64, u64)>(), 0..4)).prop_map(|(budget, read)| {
             Message::Control(ControlMessage::Credit(Credit { budget, read }))
         }),
-        (vec(candidate, 0..4), mapping, any::<u32>()).prop_map(|(candidates, mapping, round)| {
-            Message::Control(ControlMessage::Candidates(Candidates { candidates, mapping, round }))
-        }),
+        (vec(candidate, 0..4), mapping, any::<u32>(), any::<bool>()).prop_map(
+            |(candidates, mapping, round, full_probes)| {
+                Message::Control(ControlMessage::Candidates(Candidates {
+                    candidates,
+                    mapping,
+                    round,
+                    full_probes,
+                }))
+            }
+        ),
     ]
 }
 

@@ -77,7 +77,12 @@ fn offer(advertised: &Candidates) -> CandidateOffer {
         Some(path::CandidateAddress { kind, address: it.address })
     };
     let candidates = advertised.candidates.iter().filter_map(candidate).collect();
-    CandidateOffer { candidates, mapping: advertised.mapping, round: advertised.round }
+    CandidateOffer {
+        candidates,
+        mapping: advertised.mapping,
+        round: advertised.round,
+        has_full_probes: advertised.full_probes,
+    }
 }
 
 /// Returns what this node advertises to a peer: its own addresses, never one that it saw the peer
@@ -93,5 +98,10 @@ pub(super) fn advertised(offer: &CandidateOffer) -> Candidates {
         Some(message::Candidate { kind, address: it.address })
     };
     let candidates = offer.candidates.iter().filter_map(candidate).collect();
-    Candidates { candidates, mapping: offer.mapping, round: offer.round }
+    Candidates {
+        candidates,
+        mapping: offer.mapping,
+        round: offer.round,
+        full_probes: offer.has_full_probes,
+    }
 }

@@ -65,7 +65,8 @@ impl Overlay {
         // this address.
         let is_known_by = |c: &&quic::Connection| c.remote() == route.remote;
         let connection = io.quic.get(received.connection).filter(is_known_by);
-        let Some(rtt) = connection.map(quic::Connection::rtt) else { return };
+        let progress = connection.map(|connection| (connection.rtt(), connection.progress()));
+        let Some((rtt, progress)) = progress else { return };
         let Some(overlaid) = self.all.get_mut(&id) else { return };
         if overlaid.connection.is_none() {
             // The awaited handshake has begun: from here on its connection has its own deadline.
@@ -75,6 +76,7 @@ impl Overlay {
         if received.is_authentic {
             overlaid.paths.note_rtt(rtt);
             overlaid.paths.on_received(via, now);
+            overlaid.paths.note_transport(progress, now);
             self.drain(id, io);
         }
     }
@@ -87,6 +89,10 @@ impl Overlay {
                 self.adopt(id, channel, bytes, io);
             }
             if let Some(overlaid) = self.all.get_mut(&id) {
+                let connection = overlaid.connection.and_then(|it| io.quic.get(it));
+                if let Some(progress) = connection.map(quic::Connection::progress) {
+                    overlaid.paths.note_transport(progress, io.now());
+                }
                 overlaid.paths.handle_probe(via, bytes, io.now());
             }
             self.drain(id, io);
@@ -184,7 +190,7 @@ impl Overlay {
             let Some(action) = overlaid.paths.poll(now) else { break };
             match action {
                 path::PathAction::Probe { via, bytes } => {
-                    self.send_on(id, via, bytes.to_vec(), None, io);
+                    self.send_on(id, via, probe::datagram(&bytes), None, io);
                 }
                 path::PathAction::Packets { via, bytes, segment_size } => {
                     self.send_on(id, via, bytes, segment_size, io);

@@ -37,7 +37,7 @@ fn forged_repeated_reflected_and_displaced_probes_change_nothing() {
     let from = |world: &World, by: usize, bare: bool| {
         let is_probe = |it: &&(_, usize, NextHop, Body)| {
             it.1 == by
-                && matches!(it.3, Body::Probe(_))
+                && matches!(it.3, Body::Probe(bytes) if bytes[0] < 0x22)
                 && matches!(it.2, NextHop::Direct(_)) == bare
         };
         match world.wire.iter().rev().find(is_probe) {

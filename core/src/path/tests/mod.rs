@@ -3,5 +3,7 @@
 mod attack;
 mod failing;
 mod life;
+mod narrow;
+mod pauses;
 mod sequences;
 mod world;

@@ -8,7 +8,7 @@ use super::super::{
     PathRole, Paths,
 };
 use super::world::{channel, key, ms};
-use crate::probe::{Probe, ProbeKind};
+use crate::probe::{self, Probe, ProbeKind};
 use crate::rng::Rng;
 use crate::timer::anchor;
 use crate::transmit::{NextHop, Route};
@@ -125,7 +125,9 @@ impl Run {
                 };
                 let candidates = (0..addresses).map(candidate).collect();
                 let mapping = MAPPINGS[usize::from(mapping)];
-                let offer = CandidateOffer { candidates, mapping, round: round.into() };
+                let has_full_probes = addresses % 2 == 0;
+                let round = round.into();
+                let offer = CandidateOffer { candidates, mapping, round, has_full_probes };
                 self.paths.handle_candidates(&offer, now);
             }
             Op::AddRelay(number) => self.paths.add_relayed(channel(number.into()), now),
@@ -163,9 +165,10 @@ impl Run {
     fn answer(&mut self, from: Option<u8>, back: u8) {
         let Some((asked, ping)) = self.pings.iter().rev().nth(back.into()).copied() else { return };
         let state = u8::from(matches!(asked, NextHop::Direct(_)));
-        let pong = Probe { kind: ProbeKind::Pong, session: 2, state, ..ping };
+        let pong = Probe { kind: ping.kind.answer(), session: 2, state, ..ping };
+        let pong = probe::datagram(&pong.encode(&key(2)));
         let from = from.map_or(asked, via);
-        let heard = self.paths.handle_probe(from, &pong.encode(&key(2)), self.now);
+        let heard = self.paths.handle_probe(from, &pong, self.now);
         if let (NextHop::Direct(route), super::super::ProbeOutcome::Pong) = (from, heard) {
             assert_eq!(from, asked, "an answer counted from where nothing was asked");
             self.answered.push(route.remote);
@@ -181,8 +184,9 @@ impl Run {
     fn act(&mut self, action: PathAction) {
         match action {
             PathAction::Probe { via, bytes } => {
+                let bytes = probe::datagram(&bytes);
                 let probe = Probe::decode(&bytes, &key(1)).expect("one of ours");
-                if probe.kind == ProbeKind::Ping {
+                if probe.kind.is_ping() {
                     self.pings.push_back((via, probe));
                     self.pings.truncate(10_000);
                 }

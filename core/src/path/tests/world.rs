@@ -11,7 +11,7 @@ use super::super::{
 };
 use super::super::{PathReason, PathRole, Paths};
 use crate::id::{Channel, PeerId};
-use crate::probe::{LEN, ProbeKey};
+use crate::probe::{self, LEN, ProbeKey};
 use crate::rng::Rng;
 use crate::timer::anchor;
 use crate::transmit::{NextHop, Route};
@@ -40,6 +40,8 @@ pub(super) struct Link {
     pub(super) up: [bool; 2],
     /// Every how many packets one is lost; 0 for none.
     pub(super) lose_every: u64,
+    /// The largest datagram that passes from each end.
+    pub(super) most: [usize; 2],
     /// Addresses of both ends; none for a relay.
     pub(super) addresses: Option<[SocketAddr; 2]>,
     /// Whether both ends drop what comes before they have sent.
@@ -53,7 +55,8 @@ impl Link {
         let (up, addresses) = ([true; 2], None);
         let has_sent = [false; 2];
         let delay = ms(delay);
-        Self { delay, up, lose_every: 0, addresses, is_filtered: false, has_sent, count: 0 }
+        let (most, is_filtered) = ([usize::MAX; 2], false);
+        Self { delay, up, lose_every: 0, most, addresses, is_filtered, has_sent, count: 0 }
     }
 
     pub(super) fn direct<T: AsRef<str>>(delay: u64, addresses: [T; 2]) -> Self {
@@ -110,6 +113,8 @@ pub(super) struct World {
     next_number: u64,
     /// Ends, the times between their packets, and when the next is sent.
     pub(super) traffic: Vec<(usize, Duration, Instant)>,
+    /// Whether each end takes the other for one that answers no full-size probe.
+    pub(super) is_earlier: bool,
     /// Everything that went over a link.
     pub(super) wire: Vec<(Duration, usize, NextHop, Body)>,
 }
@@ -152,6 +157,7 @@ impl World {
             sequence: 0,
             next_number: 0,
             traffic: Vec::new(),
+            is_earlier: false,
             wire: Vec::new(),
         }
     }
@@ -203,7 +209,11 @@ impl World {
     pub(super) fn carry(&mut self, from: usize, via: NextHop, body: Body) {
         let Some(link) = self.link_of(via, from) else { return };
         self.wire.push((self.elapsed(), from, via, body.clone()));
-        if !self.links[link].carries(from) {
+        let size = match &body {
+            Body::Probe(bytes) => probe::datagram(bytes).len(),
+            Body::Data { .. } | Body::Offer(_) => 200,
+        };
+        if !self.links[link].carries(from) || size > self.links[link].most[from] {
             return;
         }
         let seen_as = self.via(link, 1 - from);
@@ -297,7 +307,7 @@ impl World {
         let end = &mut self.ends[to];
         match body {
             Body::Probe(bytes) => {
-                let heard = end.paths.handle_probe(via, &bytes, now);
+                let heard = end.paths.handle_probe(via, &probe::datagram(&bytes), now);
                 *end.heard.entry(format!("{heard:?}")).or_default() += 1;
             }
             Body::Data { number, is_ack } => {
@@ -308,7 +318,8 @@ impl World {
                     self.dispatch(to, number, true);
                 }
             }
-            Body::Offer(offer) => {
+            Body::Offer(mut offer) => {
+                offer.has_full_probes &= !self.is_earlier;
                 end.paths.on_received(via, now);
                 end.paths.handle_candidates(&offer, now);
             }

@@ -111,6 +111,7 @@ impl Controller for Passable {
         app_limited: bool,
         rtt: &RttEstimator,
     ) {
+        self.flight.on_packet_acknowledged(bytes);
         if let Some(bbr) = &mut self.bbr {
             bbr.on_ack(sent, bytes);
         }
