@@ -129,3 +129,26 @@ fn a_name_given_to_a_connected_device_is_in_force_without_a_restart() {
     // The agent has the certificate and the connection from before.
     assert!(echoes_at_last(agent_port), "{}", agent.log());
 }
+
+#[test]
+fn what_is_no_longer_used_can_be_forgotten() {
+    let (home, away) = (Machine::new(), Machine::new());
+    let (_exposing, invite) = home.expose(&echo_service(), &["--device", "laptop"]);
+    let (connected, _) = away.connect(&invite, &[]);
+    assert!(away.fails(&["forget", "web"], 2).contains("is forwarded here already"));
+    connected.end();
+    assert_eq!(away.told(&["forget", "web"]), "web is forgotten\n");
+    assert!(away.fails(&["connect", "web"], 2).contains("there is no saved service"));
+    let identities = std::fs::read_dir(away.home().join("identities")).unwrap();
+    assert_eq!(identities.count(), 0);
+
+    assert!(home.fails(&["id", "forget", "laptop"], 2).contains("revoke it first"));
+    home.told(&["id", "revoke", "laptop"]);
+    assert!(home.told(&["id", "forget", "laptop"]).contains("is forgotten"));
+    assert!(home.devices().is_empty());
+    assert!(home.fails(&["id", "forget", "laptop"], 2).contains("no device is called"));
+    assert!(!home.registry()["revoked_pem"].as_str().unwrap().is_empty());
+    assert_eq!(home.told(&["invite", "prune"]), "removed 1 invite\n");
+    // Its name is free.
+    home.told(&["invite", "new", "web", "--device", "laptop"]);
+}

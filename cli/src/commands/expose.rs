@@ -113,6 +113,9 @@ pub(crate) async fn run(arguments: ExposeArgs, home: &Home) -> Result<(), ExitEr
     if let Some(warning) = missing {
         output::message(warning);
     }
+    if let Some(outside) = running.mapped().await {
+        output::message(format_args!("The router maps {outside} to this machine."));
+    }
     let offer = mesh.offer()?;
     output::message(reach::from_where(&offer.addresses, &offer.relays));
     if !arguments.no_invite {

@@ -62,6 +62,19 @@ Examples:
         #[arg(long)]
         json: bool,
     },
+    /// Remove a revoked device from the list; its name can be given to another
+    #[command(after_help = "\
+Examples:
+  adit id forget device-3f9a0c41d2b7
+  adit id forget laptop")]
+    Forget {
+        /// Id, name or host name of the device
+        #[arg(value_name = "DEVICE")]
+        device: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// How long a connector may take to be reached for a rotation.
@@ -97,6 +110,7 @@ pub(crate) async fn run(command: IdCommand, home: &Home) -> Result<(), ExitError
             rotated(&membership.describe()?, json)
         }
         IdCommand::Revoke { device, json } => revoke(home, &device, json).await,
+        IdCommand::Forget { device, json } => forget(home, &device, json).await,
     }
 }
 
@@ -186,7 +200,9 @@ impl IdentityReport {
 }
 
 fn devices(registry: MeshRegistry) -> Vec<DeviceRow> {
-    let agents = registry.devices.into_iter().filter(|device| device.role == DeviceRole::Agent);
+    let is_shown =
+        |device: &RegisteredDevice| device.role == DeviceRole::Agent && !device.is_forgotten();
+    let agents = registry.devices.into_iter().filter(is_shown);
     agents
         .map(|device| DeviceRow {
             not_after: device.serials.values().max().copied(),
@@ -234,26 +250,42 @@ fn rotated(now: &CertificateDescription, json: bool) -> Result<(), ExitError> {
     output::text(&format!("The new identity\n{}", lines(now, unix_now())))
 }
 
-async fn revoke(home: &Home, word: &str, json: bool) -> Result<(), ExitError> {
+async fn forget(home: &Home, word: &str, json: bool) -> Result<(), ExitError> {
     let mesh = Mesh::require(home)?;
+    let id = one_device(&mesh, word)?;
+    mesh.forget_device(&id)?;
+    control::reload(home).await;
+    if json {
+        return output::json("adit.id-forgotten/1", &serde_json::json!({ "id": id }));
+    }
+    output::text_line(&format!("{id} is forgotten; its certificates stay revoked"))
+}
+
+/// Returns the id of the one device that a person means.
+fn one_device(mesh: &Mesh, word: &str) -> Result<String, ExitError> {
     let registry = mesh.registry()?;
     let agents = |device: &&&RegisteredDevice| device.role == DeviceRole::Agent;
     let all = registry.meant_by(word);
     let meant: Vec<_> = all.iter().filter(agents).collect();
-    let id = match meant.as_slice() {
-        [device] => device.id.clone(),
+    match meant.as_slice() {
+        [device] => Ok(device.id.clone()),
         [] => {
             let sentence = format!("no device is called \"{word}\"; see: adit id show");
-            return Err(ExitError::usage(sentence));
+            Err(ExitError::usage(sentence))
         }
         several => {
             let ids: Vec<_> = several.iter().map(|device| device.id.as_str()).collect();
-            return Err(ExitError::usage(format!(
+            Err(ExitError::usage(format!(
                 "several devices are called \"{word}\": {}; give the id of one",
                 ids.join(", ")
-            )));
+            )))
         }
-    };
+    }
+}
+
+async fn revoke(home: &Home, word: &str, json: bool) -> Result<(), ExitError> {
+    let mesh = Mesh::require(home)?;
+    let id = one_device(&mesh, word)?;
     let device = mesh.revoke(&id)?;
     let list = mesh.registry()?.lists;
     let holder = mesh.holder();

@@ -56,6 +56,15 @@ Examples:
         #[arg(long)]
         json: bool,
     },
+    /// Remove the invites that were used, revoked or have expired from the list
+    #[command(after_help = "\
+Example:
+  adit invite prune")]
+    Prune {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Debug, Clone, clap::Args)]
@@ -88,6 +97,11 @@ pub(crate) async fn run(command: InviteCommand, home: &Home) -> Result<(), ExitE
             let revoked = revoke(&mesh, &id)?;
             control::reload(home).await;
             print_revoked(&revoked, json)
+        }
+        InviteCommand::Prune { json } => {
+            let removed = mesh.prune_invites()?;
+            control::reload(home).await;
+            print_pruned(removed, json)
         }
     }
 }
@@ -279,6 +293,13 @@ fn revoke(mesh: &Mesh, id: &str) -> Result<String, ExitError> {
         ExitError::usage(format!("{denied}; {next}"))
     })?;
     Ok(invite.id())
+}
+
+fn print_pruned(count: usize, json: bool) -> Result<(), ExitError> {
+    if json {
+        return output::json("adit.invites-pruned/1", &serde_json::json!({ "removed": count }));
+    }
+    output::text_line(&format!("removed {}", units::count(count, "invite")))
 }
 
 fn print_revoked(id: &str, json: bool) -> Result<(), ExitError> {

@@ -9,6 +9,7 @@ mod connect;
 mod connector;
 mod demo;
 mod expose;
+mod forget;
 mod id;
 mod invite;
 mod parse;
@@ -31,6 +32,7 @@ use self::connect::ConnectArgs;
 use self::connector::ConnectorArgs;
 use self::demo::DemoArgs;
 use self::expose::ExposeArgs;
+use self::forget::ForgetArgs;
 use self::id::IdCommand;
 use self::invite::InviteCommand;
 use self::ping::PingArgs;
@@ -78,6 +80,8 @@ pub(crate) enum Command {
     Expose(ExposeArgs),
     /// Redeem an invite, or use a saved service, and forward a local port to it
     Connect(ConnectArgs),
+    /// Remove a saved service from this machine
+    Forget(ForgetArgs),
     /// Show, rotate and revoke the identities of this machine and of its devices
     #[command(subcommand, after_help = "Example:\n  adit id show")]
     Id(IdCommand),
@@ -119,6 +123,7 @@ impl Command {
         match self {
             Self::Expose(arguments) => expose::run(arguments, &home?).await,
             Self::Connect(arguments) => connect::run(arguments, &home?).await,
+            Self::Forget(arguments) => forget::run(&arguments, &home?),
             Self::Id(command) => id::run(command, &home?).await,
             Self::Invite(command) => invite::run(command, &home?).await,
             Self::Config(command) => config::run(command, &home?),

@@ -45,6 +45,19 @@ impl Membership {
         all
     }
 
+    /// Removes this machine's key and certificate in the mesh.
+    ///
+    /// # Errors
+    /// A sentence about the directory.
+    pub(crate) fn remove(&self) -> Result<(), ExitError> {
+        match std::fs::remove_dir_all(&self.directory) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(store::cannot_write(&self.directory, &error))
+            }
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
     pub(crate) fn identity_path(&self) -> PathBuf {
         self.directory.join("identity.pem")
     }

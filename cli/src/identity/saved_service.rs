@@ -149,6 +149,25 @@ impl SavedService {
         })
     }
 
+    /// Removes it, and this machine's key and certificate in its mesh unless another saved service
+    /// uses them.
+    ///
+    /// # Errors
+    /// If a process uses it, or a sentence about a file.
+    pub(crate) fn forget(home: &Home, name: &str) -> Result<(), ExitError> {
+        let known = Self::load(home, name)?;
+        let claim = Self::claim(home, name)?;
+        let file = path(home, name);
+        std::fs::remove_file(&file).map_err(|error| store::cannot_write(&file, &error))?;
+        let is_of_mesh = |name: &String| Self::load(home, name).is_ok_and(|it| it.ca == known.ca);
+        if !Self::names(home).iter().any(is_of_mesh) {
+            known.membership(home).remove()?;
+        }
+        drop(claim);
+        let _ = std::fs::remove_file(home.known().join(format!("{name}.lock")));
+        Ok(())
+    }
+
     /// Returns the connector to dial.
     ///
     /// # Errors

@@ -70,8 +70,8 @@ pub(crate) struct AttachedRelays {
 }
 
 impl AttachedRelays {
-    /// Connects a node to relays with this identity; with `port_mapping`, its gateway is asked to
-    /// map its socket for peers.
+    /// Connects a node to relays, of which there may be none, with this identity; with
+    /// `port_mapping`, its gateway is asked to map its socket for peers.
     pub(crate) fn attach(
         node: &RunningNode,
         relays: &[RelayAddress],
@@ -85,6 +85,7 @@ impl AttachedRelays {
                 (node.handle.clone(), node.local),
                 node.port_mapping.clone(),
                 changed,
+                !relays.is_empty(),
             )
         });
         let networks = change.subscribe();

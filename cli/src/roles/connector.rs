@@ -15,7 +15,7 @@ use tokio::sync::Mutex;
 
 use super::serving::serve;
 use super::shutdown::shut_down;
-use crate::address::{HostPort, RelayAddress};
+use crate::address::{HostPort, RelayAddress, is_private};
 use crate::base::exit::{Exit, ExitError};
 use crate::base::patience::until_possible;
 use crate::base::signals;
@@ -32,6 +32,7 @@ use crate::identity::mesh::offer::ConnectorOffer;
 use crate::identity::mesh::roster::Roster;
 use crate::identity::source::{CredentialSource, CredentialWatcher, Look};
 use crate::net::node::{self, NodeHandle, RunningNode};
+use crate::net::port_mapping::{PortMappingState, PortMappingStatus};
 use crate::net::registration::RelayRegistration;
 use crate::net::relays::AttachedRelays;
 use crate::net::{event_log, interfaces};
@@ -43,6 +44,11 @@ const RENEWAL_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long a client that asks for a reload waits for the disk.
 const DISK_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often the offer is compared with what the gateway maps.
+const OFFER_POLL_INTERVAL: Duration = Duration::from_millis(500);
+
+/// How long an invite waits for the answer of the gateway.
+const GATEWAY_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Pause after a failed renewal.
 const RENEWAL_RETRY_DELAY: Duration = Duration::from_secs(60);
@@ -70,9 +76,11 @@ pub(crate) struct RunningConnector {
     node: RunningNode,
     ended: Pin<Box<dyn Future<Output = ()> + Send>>,
     identity: Arc<CredentialRefresher>,
-    _tasks: [Background<()>; 4],
+    _tasks: [Background<()>; 5],
     /// Tracks the addresses of this machine, where no relay needs that.
     _networks: Option<Background<()>>,
+    /// What the gateway maps, if it is asked.
+    mapping: Option<PortMappingStatus>,
     _claim: Option<Lock>,
     _control: Option<ControlSocket>,
 }
@@ -128,7 +136,7 @@ pub(crate) async fn start(
         watcher: Mutex::new(watcher),
         roster: roster.clone(),
         registration,
-        relays: (!plan.relays.is_empty()).then(|| {
+        relays: (!plan.relays.is_empty() || plan.port_mapping).then(|| {
             AttachedRelays::attach(&node, &plan.relays, relay_identity, plan.port_mapping)
         }),
     });
@@ -137,11 +145,13 @@ pub(crate) async fn start(
         Background::spawn(event_log::log(node.handle.clone())),
         Background::spawn(serve(node.handle.clone(), Arc::new(services), roster.clone())),
         Background::spawn(poll_credentials(identity.clone())),
-        Background::spawn(keep_current(roster)),
+        Background::spawn(keep_current(roster.clone())),
+        Background::spawn(keep_offer(node.port_mapping.clone(), roster.clone(), offer)),
     ];
     let networks = identity.relays.is_none().then(|| {
         interfaces::track(node.handle.clone(), node.local, tokio::sync::watch::channel(()).0)
     });
+    let mapping = plan.port_mapping.then(|| node.port_mapping.clone());
     let asked = identity.clone();
     let process = process.on_reload(move || {
         let asked = asked.clone();
@@ -156,6 +166,7 @@ pub(crate) async fn start(
         identity,
         _tasks: tasks,
         _networks: networks,
+        mapping,
         _claim: claim,
         _control: control,
     })
@@ -184,6 +195,21 @@ impl RunningConnector {
     /// Returns the object that replaces its credentials on request, instead of at the next poll.
     pub(crate) fn credential_refresher(&self) -> Arc<CredentialRefresher> {
         self.identity.clone()
+    }
+
+    /// Waits until the gateway has answered, for a moment at most. Returns the outside address that
+    /// leads here, which is in the offer from then on.
+    pub(crate) async fn mapped(&self) -> Option<SocketAddr> {
+        let mapping = self.mapping.as_ref()?;
+        let known = async {
+            while mapping.get() == PortMappingState::NotAsked {
+                tokio::time::sleep(OFFER_POLL_INTERVAL / 4).await;
+            }
+        };
+        let _ = tokio::time::timeout(GATEWAY_TIMEOUT, known).await;
+        let outside = outside(&mapping.get())?;
+        tokio::time::sleep(OFFER_POLL_INTERVAL).await;
+        Some(outside)
     }
 
     /// Runs until a signal.
@@ -307,6 +333,32 @@ async fn poll_credentials(identity: Arc<CredentialRefresher>) {
         tokio::time::sleep(crate::identity::source::POLL_INTERVAL).await;
         // What cannot be used is logged by the look, and read again at the next.
         drop(identity.refresh().await);
+    }
+}
+
+/// Returns the address at which a gateway maps the connector, if other networks reach it: a gateway
+/// behind another NAT maps a private one.
+fn outside(state: &PortMappingState) -> Option<SocketAddr> {
+    state.external().filter(|external| !is_private(external.ip()))
+}
+
+/// Keeps the address that the gateway maps in the offer, before the connector's own.
+async fn keep_offer(
+    mapping: PortMappingStatus,
+    roster: Option<Arc<Roster>>,
+    offer: ConnectorOffer,
+) {
+    let Some(roster) = roster else { return };
+    let mut offered = None;
+    loop {
+        let outside = outside(&mapping.get());
+        if outside != offered {
+            match roster.mesh().set_offer(&offer.clone().at_first(outside)) {
+                Ok(()) => offered = outside,
+                Err(stop) => tracing::warn!("invites lack the outside address: {stop}"),
+            }
+        }
+        tokio::time::sleep(OFFER_POLL_INTERVAL).await;
     }
 }
 

@@ -163,7 +163,7 @@ async fn serve_stream(
     if incoming.origin().is_some_and(|origin| services.origins.contains(&origin)) {
         let sentence = "the service is a local port of adit that leads back to it; start the \
                         service first, or connect with another --local port";
-        return refuse(incoming, &Failure::new(Code::Misconfigured, sentence));
+        return refuse(incoming, &Failure::new(Code::Misconfigured, sentence), &device);
     }
     let Ok(_slot) = services.slots.clone().try_acquire_owned() else {
         let failure = Failure::new(Code::Overloaded, "the connector is at its connection limit");

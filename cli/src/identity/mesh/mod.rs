@@ -366,6 +366,22 @@ impl Mesh {
         })
     }
 
+    /// Removes a revoked device, and frees its name.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(crate) fn forget_device(&self, id: &str) -> Result<(), Denied> {
+        self.transact(|registry, now| Ok(registry.forget_device(id, now)?))
+    }
+
+    /// Removes the invites that can no longer be used. Returns how many.
+    ///
+    /// # Errors
+    /// A sentence about the file.
+    pub(crate) fn prune_invites(&self) -> Result<usize, Denied> {
+        self.transact(|registry, now| Ok(registry.prune_invites(now)))
+    }
+
     /// Revokes an invite that was not used.
     ///
     /// # Errors

@@ -39,6 +39,18 @@ impl ConnectorOffer {
             .collect();
         Self { addresses, relays: relays.to_vec(), services }
     }
+
+    /// Returns the same with an outside address before the others.
+    #[must_use]
+    pub(crate) fn at_first(mut self, outside: Option<SocketAddr>) -> Self {
+        if let Some(outside) = outside.map(|outside| outside.to_string())
+            && !self.addresses.contains(&outside)
+        {
+            self.addresses.insert(0, outside);
+            self.addresses.truncate(MAX_ADDRESSES);
+        }
+        self
+    }
 }
 
 #[cfg(test)]
@@ -55,6 +67,16 @@ mod tests {
         assert_eq!(offer.addresses, ["home.example:1", "127.0.0.1:4433"]);
         let offer = ConnectorOffer::new(&own, &advertised, &[], &[]);
         assert_eq!(offer.addresses.len(), MAX_ADDRESSES);
+    }
+
+    #[test]
+    fn an_outside_address_goes_first_once() {
+        let own = ["192.168.1.9:4433".parse().unwrap()];
+        let offer = ConnectorOffer::new(&own, &[], &[], &[]);
+        let outside = Some("203.0.113.7:4433".parse().unwrap());
+        let mapped = offer.clone().at_first(outside).at_first(outside);
+        assert_eq!(mapped.addresses, ["203.0.113.7:4433", "192.168.1.9:4433"]);
+        assert_eq!(offer.clone().at_first(None), offer);
     }
 
     #[test]

@@ -126,6 +126,8 @@ pub(crate) enum Refusal {
     DeviceRevoked,
     #[error("there is no such device")]
     NoDevice,
+    #[error("this device is not revoked; revoke it first: adit id revoke {0}")]
+    NotRevoked(String),
     #[error("the name \"{0}\" is taken by another device")]
     NameTaken(String),
     #[error(
@@ -339,12 +341,44 @@ impl MeshRegistry {
         self.device(id).is_some_and(|device| device.may_use(service))
     }
 
+    /// Removes a revoked device, and frees its name. The serial numbers of certificates that have not
+    /// expired stay, without a name, for the revocation list.
+    pub(crate) fn forget_device(&mut self, id: &str, now: u64) -> Result<(), Refusal> {
+        let device = self.devices.iter_mut().find(|d| d.id == id).ok_or(Refusal::NoDevice)?;
+        if device.revoked.is_none() {
+            return Err(Refusal::NotRevoked(id.to_owned()));
+        }
+        device.name = None;
+        device.label.clear();
+        device.services.clear();
+        self.forget(now);
+        Ok(())
+    }
+
+    /// Removes the invites that can no longer be used. Returns how many.
+    pub(crate) fn prune_invites(&mut self, now: u64) -> usize {
+        let before = self.invites.len();
+        self.invites.retain(|invite| invite.is_open(now));
+        before - self.invites.len()
+    }
+
     fn forget(&mut self, now: u64) {
+        self.devices.retain(|device| {
+            !device.is_forgotten() || device.serials.values().any(|end| *end >= now)
+        });
         self.invites.retain(|i| now <= i.expires.saturating_add(REMEMBERED.as_secs()));
     }
 }
 
 impl RegisteredDevice {
+    /// Returns true if only the serial numbers of a removed device are left.
+    pub(crate) fn is_forgotten(&self) -> bool {
+        self.revoked.is_some()
+            && self.name.is_none()
+            && self.label.is_empty()
+            && self.services.is_empty()
+    }
+
     /// Removes certificates that have expired, unless they are on the revocation list.
     fn forget(&mut self, now: u64) {
         if self.revoked.is_none() {

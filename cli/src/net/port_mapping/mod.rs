@@ -46,7 +46,7 @@ pub(crate) enum PortMappingState {
 }
 
 impl PortMappingState {
-    const fn external(&self) -> Option<SocketAddr> {
+    pub(crate) const fn external(&self) -> Option<SocketAddr> {
         match self {
             Self::Mapped { external, .. } => Some(*external),
             Self::NotAsked | Self::NotNeeded | Self::None { .. } => None,
@@ -93,12 +93,13 @@ pub(crate) struct PortMappingTask {
 }
 
 impl PortMappingTask {
-    /// Starts once a relay sees the node, with its socket bound to `bound`, behind a NAT; `changed`
-    /// reports other networks.
+    /// Starts once a relay sees the node, with its socket bound to `bound`, behind a NAT; without
+    /// relays, now. `changed` reports other networks.
     pub(crate) fn start(
         (handle, bound): (Handle, SocketAddr),
         port_mapping: PortMappingStatus,
         changed: watch::Receiver<()>,
+        has_relays: bool,
     ) -> Self {
         let (stop, stopped) = watch::channel(false);
         let (is_done, done) = watch::channel(());
@@ -106,8 +107,9 @@ impl PortMappingTask {
         tokio::spawn(async move {
             let _is_done = is_done;
             let mut signals = Interrupts { stopped, changed };
+            let is_behind = async { !has_relays || is_behind_nat(events).await };
             let is_behind = tokio::select! {
-                is_behind = is_behind_nat(events) => is_behind,
+                is_behind = is_behind => is_behind,
                 () = signals.stop() => false,
             };
             if is_behind {

@@ -24,7 +24,7 @@ use crate::error::{Code, Failure};
 use crate::event::Event;
 use crate::id::{PeerId, RequestId, StreamId};
 use crate::message::MessageKind;
-use crate::quic::{ConnectionId, Read, Write};
+use crate::quic::ConnectionId;
 use crate::timer::{Deadline, Reason, Timers, earliest};
 use crate::tls::{Credential, KeyDigest};
 pub use api::{StreamError, StreamRef};
