@@ -162,3 +162,22 @@ fn a_home_that_others_may_write_is_refused() {
     );
     assert!(home.files().is_empty());
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_home_that_hangs_holds_up_no_connection() {
+    let (home, away) = (Machine::new(), Machine::new());
+    let (exposing, invite) = home.expose(&echo_service(), &[]);
+    let (connected, address) = away.connect(&invite, &[]);
+    let mesh = home.home().join("mesh");
+    let Some(hanging) = system::HangingDisk::at(&mesh) else { return };
+    // The connector looks at its files every half second.
+    let begin = std::time::Instant::now();
+    while begin.elapsed() < std::time::Duration::from_millis(1_600) {
+        assert_echoes(address, &connected);
+    }
+    drop(hanging);
+    assert_echoes(address, &connected);
+    connected.end();
+    exposing.end();
+}

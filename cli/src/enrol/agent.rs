@@ -66,9 +66,22 @@ pub(crate) async fn redeem(
     };
     let remote = remote(invite);
     let patience = limit.unwrap_or(left).min(left);
+    let mut known = SavedService::new(
+        invite.ca,
+        invite.connector.clone(),
+        &invite.addresses,
+        invite.service.clone(),
+    )
+    .by(&invite.relays);
+    let name = known.name_for(home);
+    let before = SavedService::load(home, &name).ok();
     let (reached, key, answer) = loop {
         let attempt = reach(&remote, &dialer, patience).await;
-        let attempt = attempt.map_err(|stop| if_refused(stop, invite))?;
+        let attempt = match attempt {
+            // This machine used the invite before, which is accepted again only for a while.
+            Err(stop) if is_refused(&stop) && before.is_some() => return Ok(name),
+            attempt => attempt.map_err(|stop| if_refused(stop, invite))?,
+        };
         let reached = attempt.peer.remote().filter(|_| attempt.relays.is_none());
         let answered = enrol(&attempt.peer, &membership, invite).await;
         attempt.node.retire();
@@ -82,18 +95,10 @@ pub(crate) async fn redeem(
         }
     };
     membership.keep(&key, &answer.certificate, &answer.ca)?;
-    let mut known = SavedService::new(
-        invite.ca,
-        invite.connector.clone(),
-        &invite.addresses,
-        invite.service.clone(),
-    )
-    .by(&invite.relays);
     if let Some(reached) = reached {
         known.prefer(&reached.into());
     }
-    let name = known.name_for(home);
-    if let Ok(before) = SavedService::load(home, &name) {
+    if let Some(before) = before {
         (known.local, known.usual) = (before.local, before.usual);
     }
     known.save(home, &name)?;
@@ -126,9 +131,13 @@ fn time_left(invite: &Invite) -> Result<Duration, ExitError> {
     Ok(left.max(LEAST_PATIENCE))
 }
 
+fn is_refused(stop: &ExitError) -> bool {
+    stop.exit() == Exit::Authentication && !stop.is_about_clock()
+}
+
 /// Returns the error for a rejected key of an invite.
 fn if_refused(stop: ExitError, invite: &Invite) -> ExitError {
-    if stop.exit() != Exit::Authentication || stop.is_about_clock() {
+    if !is_refused(&stop) {
         return stop;
     }
     ExitError::new(

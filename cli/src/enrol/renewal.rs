@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use crate::base::exit::{Exit, ExitError};
 use crate::base::system::unix_now;
 use crate::enrol;
 use crate::identity::member::Membership;
@@ -15,7 +16,12 @@ const POLL_INTERVAL: (Duration, Duration) = (Duration::from_secs(3_600), Duratio
 pub(crate) async fn keep_current(membership: Option<Membership>, mut tunnel: Tunnel) {
     let Some(membership) = membership else { return };
     loop {
-        let (due, end) = match membership.describe() {
+        let described = membership.clone();
+        let described = tokio::task::spawn_blocking(move || described.describe());
+        let described = described.await.unwrap_or_else(|error| {
+            Err(ExitError::new(Exit::Degraded, format!("a look ended: {error}")))
+        });
+        let (due, end) = match described {
             Ok(said) => (said.due(), said.not_after),
             Err(stop) => {
                 tracing::warn!("this machine's certificate cannot be read: {stop}");

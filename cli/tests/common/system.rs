@@ -60,3 +60,43 @@ impl Drop for Disk<'_> {
         let _ = Command::new("umount").arg("-l").arg(self.0).status();
     }
 }
+
+/// A file system that never answers, until its owner is dropped: its requests are not read. It is
+/// absent, and the test prints so, where none can be made.
+#[cfg(target_os = "linux")]
+pub(crate) struct HangingDisk<'a> {
+    at: &'a Path,
+    _requests: std::fs::File,
+}
+
+#[cfg(target_os = "linux")]
+impl<'a> HangingDisk<'a> {
+    pub(crate) fn at(at: &'a Path) -> Option<Self> {
+        use std::os::fd::AsRawFd as _;
+        let skipped = || eprintln!("SKIPPED: a disk that hangs, because none can be mounted here");
+        let requests = std::fs::File::options().read(true).write(true).open("/dev/fuse");
+        let Ok(requests) = requests else {
+            skipped();
+            return None;
+        };
+        // The command inherits the descriptor.
+        rustix::io::fcntl_setfd(&requests, rustix::io::FdFlags::empty()).unwrap();
+        let options = format!("fd={},rootmode=40000,user_id=0,group_id=0", requests.as_raw_fd());
+        let mut mount = Command::new("mount");
+        mount.args(["-i", "-t", "fuse", "-o", &options, "adit-test"]).arg(at);
+        let mounted = mount.stderr(std::process::Stdio::null()).status();
+        rustix::io::fcntl_setfd(&requests, rustix::io::FdFlags::CLOEXEC).unwrap();
+        if !mounted.is_ok_and(|status| status.success()) {
+            skipped();
+            return None;
+        }
+        Some(Self { at, _requests: requests })
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl Drop for HangingDisk<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.at).status();
+    }
+}
