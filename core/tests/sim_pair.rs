@@ -96,9 +96,8 @@ fn a_reset_at_the_end_waits_for_room_to_announce_it() {
     write_and_reset(&mut pair, (agent, ours));
     pair.world.run_for(SECOND);
     let events: Vec<_> = std::iter::from_fn(|| pair.world.poll_event(connector)).collect();
-    let offered = |event| match event {
-        Event::StreamOffered { stream, .. } => Some(stream),
-        _ => None,
+    let offered = |event| {
+        if let Event::StreamOffered { stream, .. } = event { Some(stream) } else { None }
     };
     let other = events.into_iter().find_map(offered).unwrap();
     pair.connector().refuse_stream(other, &Failure::new(Code::Overloaded, "full")).unwrap();
