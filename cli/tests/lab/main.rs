@@ -13,6 +13,7 @@ mod common;
 mod download;
 mod gateway;
 mod kinds;
+mod moves;
 mod namespace;
 mod nat;
 mod net;

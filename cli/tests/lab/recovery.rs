@@ -25,13 +25,13 @@ const ASK_EVERY: Duration = Duration::from_millis(20);
 const BOUND: Duration = Duration::from_secs(6);
 
 /// A connection through the tunnel that asks all the time.
-struct Pulse {
+pub(crate) struct Pulse {
     tcp: TcpStream,
     answers: mpsc::Receiver<Instant>,
 }
 
 impl Pulse {
-    fn start(site: &Site, address: SocketAddr) -> Self {
+    pub(crate) fn start(site: &Site, address: SocketAddr) -> Self {
         let tcp = site.host.enter(|| TcpStream::connect(address).unwrap());
         let (mut from, mut to) = (tcp.try_clone().unwrap(), tcp.try_clone().unwrap());
         let (heard, answers) = mpsc::channel();
@@ -61,7 +61,7 @@ impl Pulse {
     }
 
     /// Waits for an answer after `since`. Returns how long it took.
-    fn after(&self, since: Instant) -> Duration {
+    pub(crate) fn after(&self, since: Instant) -> Duration {
         loop {
             let at = self.answers.recv_timeout(60 * SECOND).expect("nothing for a minute");
             if at > since {
