@@ -347,9 +347,7 @@ fn first_to_give<H: Copy, const LEVELS: usize>(
 /// Returns the name of a holder at a level: narrower holders do not belong to it.
 fn name<H: Copy, const LEVELS: usize>(path: &[H; LEVELS], level: usize) -> Name<H, LEVELS> {
     let mut holders = *path;
-    for narrower in level + 1..LEVELS {
-        holders[narrower] = path[level];
-    }
+    holders.iter_mut().skip(level + 1).for_each(|narrower| *narrower = path[level]);
     (level, holders)
 }
 
