@@ -11,6 +11,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
+/// Where `ip netns exec` finds the files of a namespace that stand for those of the host.
+const FILES: &str = "/etc/netns";
+
 /// Prefix of the process id in the name of every namespace made here.
 const PREFIX: &str = "adit-lab-";
 
@@ -70,6 +73,13 @@ impl Namespace {
         let mut command = Command::new("ip");
         command.args(["-n", &self.name]).args(arguments.split_whitespace());
         run(&mut command).unwrap_or_else(|why| panic!("{why}"));
+    }
+
+    /// Adds lines to the hosts file that commands inside see.
+    pub(crate) fn hosts(&self, lines: &str) {
+        let directory = Path::new(FILES).join(&self.name);
+        std::fs::create_dir_all(&directory).unwrap();
+        std::fs::write(directory.join("hosts"), format!("127.0.0.1 localhost\n{lines}")).unwrap();
     }
 
     /// Sets one of the kernel's variables, inside.
@@ -135,6 +145,7 @@ impl Namespace {
 impl Drop for Namespace {
     fn drop(&mut self) {
         let _ = run(Command::new("ip").args(["netns", "del", &self.name]));
+        let _ = std::fs::remove_dir_all(Path::new(FILES).join(&self.name));
     }
 }
 
