@@ -160,7 +160,7 @@ fn endless() -> (std::net::SocketAddr, mpsc::Receiver<ErrorKind>) {
             std::thread::sleep(Duration::from_millis(1));
             tcp.write_all(&block)
         });
-        let error = end.into_iter().find_map(Result::err).unwrap();
+        let error = end.into_iter().find_map(Result::err).expect("an error of the socket");
         heard.send(error.kind()).map_err(io::Error::other)
     };
     (service(send), hearing)

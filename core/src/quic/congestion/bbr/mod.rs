@@ -263,7 +263,7 @@ impl Bbr {
             self.raise_limit(sample, is_round);
             self.advance_cycle(is_round, now);
         }
-        self.advance_probe_rtt(sample, is_round, now);
+        self.advance_probe_rtt(sample, now);
         self.set_pacing_rate();
         self.set_window(sample.acked);
     }
@@ -298,16 +298,11 @@ impl Bbr {
     /// Raises what a flight may reach while it reaches it without too much loss, and forgets old
     /// rates once a probe is over.
     fn raise_limit(&mut self, sample: &Sample, is_round: bool) {
-        if is_round {
-            self.feedback = match self.feedback {
-                Feedback::Stopping => {
-                    if !sample.is_app_limited {
-                        self.model.begin_cycle();
-                    }
-                    Feedback::None
-                }
-                other => other,
-            };
+        if is_round && self.feedback == Feedback::Stopping {
+            self.feedback = Feedback::None;
+            if !sample.is_app_limited {
+                self.model.begin_cycle();
+            }
         }
         let Some(limit) = self.model.inflight_hi else { return };
         let mut limit = limit.max(sample.in_flight as f64);
@@ -353,7 +348,12 @@ impl Bbr {
                     self.begin_down(now);
                 }
             }
-            _ => {}
+            State::Startup
+            | State::Drain
+            | State::Down
+            | State::Cruise
+            | State::Refill
+            | State::ProbeRtt { .. } => {}
         }
     }
 
@@ -379,7 +379,7 @@ impl Bbr {
 
     /// Makes the flight small when the shortest round trip was not seen for long, and returns to
     /// the cycle afterwards.
-    fn advance_probe_rtt(&mut self, sample: &Sample, is_round: bool, now: Instant) {
+    fn advance_probe_rtt(&mut self, sample: &Sample, now: Instant) {
         if let State::ProbeRtt { until, round, measured } = &mut self.state {
             *measured = (*measured).min(sample.rtt);
             let small =
@@ -405,7 +405,6 @@ impl Bbr {
                 self.model.renew_min_rtt(Some(sample.rtt), now);
                 return;
             }
-            let _ = is_round;
             self.prior_window = self.window;
             self.state =
                 State::ProbeRtt { until: None, round: self.round, measured: Duration::MAX };
@@ -473,7 +472,9 @@ impl Bbr {
             State::ProbeRtt { .. } => {
                 self.limit_with_headroom().min(self.model.capacity() * PROBE_RTT.1)
             }
-            _ => self.model.inflight_hi.unwrap_or(f64::MAX),
+            State::Startup | State::Drain | State::Down | State::Refill | State::Up => {
+                self.model.inflight_hi.unwrap_or(f64::MAX)
+            }
         };
         let limit = limit.min(self.model.inflight_lo.unwrap_or(f64::MAX)).max(least);
         self.window.min(limit as u64)
