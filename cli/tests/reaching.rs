@@ -13,7 +13,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 /// Returns a port on which a service echoes at `[::1]` alone.
 fn echo_on_ipv6() -> u16 {
     let port = free_tcp().port();
-    let listener = TcpListener::bind(("::1", port)).unwrap();
+    let listener = TcpListener::bind(("::1", port)).expect("a port of both families");
     std::thread::spawn(move || {
         for tcp in listener.incoming().map_while(Result::ok) {
             std::thread::spawn(move || echo(tcp));

@@ -179,9 +179,9 @@ pub struct Limits {
     /// Most peers, dialled and accepted: 16,384. Above it, the newest connection of the source or
     /// the mesh with the most ends for one that would have fewer; others are refused.
     pub peers: usize,
-    /// Connections of one key: 8, the programs that a device runs at the same time. For one more,
-    /// the connection that has been silent the longest ends, so that a device that was killed gets
-    /// in.
+    /// Connections of one key: 8, the programs that a device runs at the same time. One more is
+    /// refused, unless one of them has been silent for 12 s and makes room: a device that was killed
+    /// gets in.
     pub connections_of_a_key: usize,
     /// The same for a guest, which redeems an invite: 2, one of them from an earlier try.
     pub connections_of_a_guest: usize,

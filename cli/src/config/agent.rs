@@ -10,8 +10,8 @@ use serde::Deserialize;
 
 use super::remote::RemoteKeys;
 use super::{
-    AgentTarget, ForwardLimits, HeartbeatSettings, TlsFiles, check_relays, file, nothing, parse,
-    twice, yes,
+    AgentTarget, CongestionControl, ForwardLimits, HeartbeatSettings, TlsFiles, check_relays, file,
+    nothing, parse, twice, yes,
 };
 use crate::address::RelayAddress;
 use crate::base::exit::ExitError;
@@ -49,6 +49,9 @@ struct AgentKeys {
     limits: ForwardLimits,
     #[serde(default)]
     heartbeat: HeartbeatSettings,
+    /// As in `connector.toml`.
+    #[serde(default)]
+    congestion: CongestionControl,
 }
 
 /// One local TCP port and the service behind it.
@@ -86,7 +89,8 @@ impl AgentConfig {
             return Err(nothing(path, "[[forward]]", example));
         }
         keys.limits.check(path)?;
-        let AgentKeys { relays, direct, port_mapping, forwards, limits, heartbeat, .. } = keys;
+        let limits = ForwardLimits { congestion: keys.congestion, ..keys.limits };
+        let AgentKeys { relays, direct, port_mapping, forwards, heartbeat, .. } = keys;
         check_relays(&relays, path)?;
         let paths = path::PathConfig::default().direct(direct);
         Ok(Self { target, relays, paths, port_mapping, forwards, limits, heartbeat })

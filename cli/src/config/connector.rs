@@ -7,8 +7,8 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::{
-    ForwardLimits, HeartbeatSettings, ServiceConfig, TlsFiles, check_relays, file, nothing, parse,
-    twice, yes,
+    CongestionControl, ForwardLimits, HeartbeatSettings, ServiceConfig, TlsFiles, check_relays,
+    file, nothing, parse, twice, yes,
 };
 use crate::address::{HostPort, RelayAddress};
 use crate::base::exit::ExitError;
@@ -40,6 +40,8 @@ pub(crate) struct ConnectorConfig {
     pub(crate) limits: ForwardLimits,
     #[serde(default)]
     pub(crate) heartbeat: HeartbeatSettings,
+    #[serde(default)]
+    congestion: CongestionControl,
 }
 
 impl ConnectorConfig {
@@ -57,6 +59,7 @@ impl ConnectorConfig {
     /// One sentence about the first mistake.
     pub(crate) fn parse(text: &str, path: &Path) -> Result<Self, ExitError> {
         let mut config: Self = parse(text, path)?;
+        config.limits.congestion = config.congestion;
         if let Some(tls) = &mut config.tls {
             tls.resolve(path);
         }

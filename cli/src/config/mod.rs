@@ -17,6 +17,7 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use adit_tokio::core::config::Congestion;
 use adit_tokio::core::heartbeat;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -61,11 +62,39 @@ pub(crate) struct ForwardLimits {
     /// Mebibytes that the requests of all peers may hold together; above it, the connection with
     /// the most ends. The default is a sixteenth of the memory of the control group or the machine.
     pub(crate) memory: Option<NonZeroU32>,
+    /// The `congestion` of the file, which is beside `[limits]`.
+    #[serde(skip)]
+    pub(crate) congestion: CongestionControl,
 }
 
 impl Default for ForwardLimits {
     fn default() -> Self {
-        Self { connections: 16_384, half_open: Duration::from_secs(3600), memory: None }
+        Self {
+            connections: 16_384,
+            half_open: Duration::from_secs(3600),
+            memory: None,
+            congestion: CongestionControl::default(),
+        }
+    }
+}
+
+/// How the sending rate follows the path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum CongestionControl {
+    /// By a model of the path: loss without a queue does not slow it down.
+    #[default]
+    Bbr,
+    /// By loss.
+    Cubic,
+}
+
+impl From<CongestionControl> for Congestion {
+    fn from(control: CongestionControl) -> Self {
+        match control {
+            CongestionControl::Bbr => Self::Bbr,
+            CongestionControl::Cubic => Self::Cubic,
+        }
     }
 }
 

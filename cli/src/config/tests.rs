@@ -94,6 +94,15 @@ fn an_agent_s_file_is_understood() {
 }
 
 #[test]
+fn congestion_control_is_bbr_or_cubic() {
+    assert_eq!(agent(AGENT).unwrap().limits.congestion, CongestionControl::Bbr);
+    let cubic = format!("congestion = \"cubic\"\n{AGENT}");
+    assert_eq!(agent(&cubic).unwrap().limits.congestion, CongestionControl::Cubic);
+    let other = agent(&format!("congestion = \"reno\"\n{AGENT}")).unwrap_err();
+    assert!(other.contains("expected `bbr` or `cubic`"), "{other}");
+}
+
+#[test]
 fn a_connector_may_have_several_addresses() {
     let several = AGENT.replace("\"localhost:4433\"", "[\"10.0.0.1:1\", \"home.example:2\"]");
     let AgentTarget::Given(remote, _) = agent(&several).unwrap().target else { panic!() };

@@ -189,10 +189,11 @@ pub(crate) fn local_for(remote: SocketAddr) -> SocketAddr {
     }
 }
 
-/// Returns the transport's defaults with room for as many streams as connections may be forwarded.
+/// Returns the transport's defaults with the configured congestion control, and with room for as
+/// many streams as connections may be forwarded.
 pub(crate) fn transport(limits: ForwardLimits) -> Transport {
     let max_streams = u32::try_from(limits.connections).unwrap_or(u32::MAX).clamp(2, 1 << 20);
-    Transport::default().max_streams(max_streams)
+    Transport::default().max_streams(max_streams).congestion(limits.congestion.into())
 }
 
 /// The least memory that requests may use by default: the largest body, and room for others.

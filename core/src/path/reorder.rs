@@ -13,8 +13,8 @@ pub(super) const WITHOUT_PATH: usize = 64 << 10;
 
 /// The part of a queue by which it may have grown since an answer measured it, a round trip ago,
 /// and the most of that in microseconds: a pause of 10 ms goes unnoticed.
-const GROWTH: i64 = 8;
-const MOST_GROWTH: i64 = 8_000;
+const GROWTH: i64 = 4;
+const MOST_GROWTH: i64 = 20_000;
 
 /// One call of dispatch: packets back to back, all but the last of `segment_size` bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]

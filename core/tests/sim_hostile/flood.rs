@@ -185,20 +185,29 @@ fn one_address_that_takes_all_places_makes_room_for_another() {
 fn a_device_that_comes_back_gets_in_beside_eight_connections_that_are_silent() {
     let mut scene = Scene::new(38);
     let issued = Pki::new().issue("laptop", Role::Agent);
-    for n in 1..=10 {
+    let connect = |scene: &mut Scene, n| {
         let host = scene.world.add_host(SocketAddr::from(([10, 4, 0, n], 1)));
         let mut raw = Raw::new(&mut scene.world, host, &issued);
         raw.run(&mut scene.world, SECOND / 10);
         scene.act();
-    }
-    let peers = scene.world.node(scene.victim).snapshot().peers;
-    let of_the_device: Vec<_> = peers
-        .iter()
-        .filter(|it| it.credential.as_ref().is_some_and(|it| it.names == ["laptop"]))
-        .map(|it| it.remote.ip().to_string())
-        .collect();
-    let last: Vec<_> = (3..=10).map(|n| format!("10.4.0.{n}")).collect();
-    assert_eq!(of_the_device, last, "the first two have been silent the longest");
+    };
+    (1..=8).for_each(|n| connect(&mut scene, n));
+    let of_the_device = |scene: &Scene| {
+        let peers = scene.world.node(scene.victim).snapshot().peers;
+        let is_of_it = |names: &[String]| names == ["laptop"];
+        let all =
+            peers.iter().filter(|it| it.credential.as_ref().is_some_and(|it| is_of_it(&it.names)));
+        all.map(|it| it.remote.ip().to_string()).collect::<Vec<_>>()
+    };
+    let address = |n: u8| format!("10.4.0.{n}");
+    // The eight were heard a moment ago: they stay.
+    connect(&mut scene, 11);
+    assert_eq!(of_the_device(&scene), (1..=8).map(address).collect::<Vec<_>>());
+    scene.run_without(12 * SECOND);
+    (9..=10).for_each(|n| connect(&mut scene, n));
+    let left = of_the_device(&scene);
+    assert!([9, 10].map(address).iter().all(|it| left.contains(it)), "{left:?}");
+    assert!(left.len() <= 8, "{left:?}");
 }
 
 #[test]

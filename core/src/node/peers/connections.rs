@@ -4,7 +4,7 @@
 //! next; it makes none of their decisions.
 
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Peers;
 use super::control::Control;
@@ -180,13 +180,14 @@ impl Peers {
             true => Err(Failure::new(Code::ShuttingDown, "shutting down")),
             false => self.check(connection, None, io).and_then(|credential| {
                 let origin = Origin::new(remote.ip(), credential.mesh, credential.key);
-                let last_heard = |id: &PeerId| {
+                let silence = |id: &PeerId| {
                     let connection = self.link(*id).and_then(|it| io.quic.get(it));
-                    connection.map(quic::Connection::last_heard)
+                    let heard = connection.map(quic::Connection::last_heard);
+                    heard.map_or(Duration::MAX, |at| io.now().saturating_duration_since(at))
                 };
                 let (limits, peers) = (&io.config.limits, self.all.len());
                 let displaced =
-                    self.places.displaced_by(&credential, &origin, limits, peers, last_heard)?;
+                    self.places.displaced_by(&credential, &origin, limits, peers, silence)?;
                 Ok((credential, origin, displaced))
             }),
         };

@@ -4,13 +4,17 @@
 //! It decides which connection ends for another. It never decides whether a certificate is good.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
+use std::time::Duration;
 
 use crate::config::Limits;
 use crate::error::{Code, Failure};
 use crate::id::PeerId;
 use crate::shares::{ClientShares, Origin};
 use crate::tls::{Credential, KeyDigest};
+
+/// Silence after which a connection of a key makes room for another: one that lives is heard every
+/// 10 s, see [`crate::config::Transport::keep_alive`].
+const SILENT: Duration = Duration::from_secs(12);
 
 /// The places that are taken.
 #[derive(Debug, Default)]
@@ -51,7 +55,7 @@ impl Places {
         origin: &Origin,
         limits: &Limits,
         peers: usize,
-        last_heard: impl Fn(&PeerId) -> Option<Instant>,
+        silence: impl Fn(&PeerId) -> Duration,
     ) -> Result<Option<(PeerId, Failure)>, Failure> {
         let of_its_key = match credential.is_guest() {
             true => limits.connections_of_a_guest,
@@ -59,9 +63,11 @@ impl Places {
         };
         let held = self.keys.get(&credential.key);
         let (displaced, sentence) = if held.is_some_and(|held| held.len() >= of_its_key) {
-            // A device that was killed comes back beside connections that are silent.
-            let silent = held.into_iter().flatten().copied().min_by_key(last_heard);
-            (silent, "this device has as many connections as it may have, and another began")
+            // A device that was killed comes back beside connections that are silent. One that is
+            // heard stays, or two programs would displace each other without end.
+            let longest = held.into_iter().flatten().copied().max_by_key(&silence);
+            let silent = longest.filter(|id| silence(id) >= SILENT);
+            (silent, "this device has as many connections as it may have")
         } else if peers >= limits.peers {
             let newest = self.shares.makes_room(origin, 1);
             (newest, "the node is full, and others have fewer connections")

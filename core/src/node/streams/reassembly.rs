@@ -161,7 +161,7 @@ mod tests {
                 while rng.u64() % 100 < 5 {
                     at += 110_000;
                 }
-                let is_late = rng.u64() % 10 == 0;
+                let is_late = rng.u64().is_multiple_of(10);
                 (at + if is_late { rng.u64() % 5_000 } else { 0 }, packet)
             })
             .collect();

@@ -72,6 +72,16 @@ pub(super) struct Arrived {
     pub(super) then: Option<Read>,
 }
 
+impl Arrived {
+    /// Returns the code with which the peer has reset the stream.
+    pub(super) const fn reset(&self) -> Option<Code> {
+        match self.then {
+            Some(Read::Reset(code)) => Some(code),
+            Some(Read::Chunk(_) | Read::Blocked | Read::End | Read::Gone) | None => None,
+        }
+    }
+}
+
 /// One stream.
 #[derive(Debug)]
 pub(super) struct StreamState {

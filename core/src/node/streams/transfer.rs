@@ -67,10 +67,15 @@ impl Streams {
     /// peer has reset it.
     pub(in crate::node) fn lost(&mut self, id: StreamId, io: &mut Io) -> Option<StreamError> {
         let Some(link) = self.link(id) else { return Some(self.gone(id)) };
-        if !matches!(link.table.get(id.index)?.receiving, Receiving::Raw) {
+        let stream = link.table.get(id.index)?;
+        if !matches!(stream.receiving, Receiving::Raw) {
             return None;
         }
-        let code = io.on(link.connection, |c| c.take_reset(id.index)).flatten()?;
+        // Of a stream that is read as it arrives, the transport has handed over the reset as well.
+        let code = match stream.arrived.as_ref().and_then(|arrived| arrived.reset()) {
+            Some(code) => code,
+            None => io.on(link.connection, |c| c.take_reset(id.index)).flatten()?,
+        };
         self.set_received(id, Receiving::Done, io);
         Some(StreamError::Reset(code))
     }
