@@ -2,7 +2,6 @@
 //! prints while nothing happens, and how fast it ends.
 
 #![cfg(unix)]
-#![expect(clippy::unwrap_used, reason = "a failure here is a failure of the test")]
 
 mod common;
 

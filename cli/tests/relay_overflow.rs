@@ -59,7 +59,8 @@ fn a_relay_outlives_many_clients_that_stop_their_control_streams() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let left = runtime.block_on(async {
         let stranger = Stranger::new();
-        let mut connector = stranger.come(at, 1).await;
+        let rogue = stranger.authority.configuration("rogue", ExtendedKeyUsagePurpose::ServerAuth);
+        let mut connector = stranger.come(at, 1, rogue).await;
         connector.register().await;
         let clients = take_channels(&stranger, at).await;
         // The first message is read first: the relay then knows of each client that it stopped.
@@ -67,7 +68,7 @@ fn a_relay_outlives_many_clients_that_stop_their_control_streams() {
         connector.send(WITHDRAW, "{}").await;
         connector.register().await;
         let left = still_open_after_a_while(&clients).await;
-        let mut late = stranger.come(at, 2).await;
+        let mut late = stranger.come(at, 2, stranger.authority.device()).await;
         // The relay answers on the control stream, which begins with the client's first message.
         late.send(CONNECT, r#"{"request":1,"service":"web"}"#).await;
         late.hear(WELCOME).await;
@@ -90,8 +91,10 @@ fn relay_with_a_small_stack(machine: &Machine) -> (Running, SocketAddr) {
     (relay, listen)
 }
 
-/// The stranger's identity, which is the same for all of its connections, and its source addresses.
+/// The stranger's CA, with a key for each of its connections, and its source addresses.
+#[derive(Clone)]
 struct Stranger {
+    authority: Arc<Authority>,
     endpoints: Vec<Endpoint>,
 }
 
@@ -104,20 +107,17 @@ struct Client {
 
 impl Stranger {
     fn new() -> Self {
-        let config = configuration();
         let endpoints = (1..=SOURCES).map(|last| {
             let from = SocketAddr::from((Ipv4Addr::new(127, 0, 0, last), 0));
-            let mut endpoint = Endpoint::client(from).unwrap();
-            endpoint.set_default_client_config(config.clone());
-            endpoint
+            Endpoint::client(from).unwrap()
         });
-        Self { endpoints: endpoints.collect() }
+        Self { authority: Arc::new(Authority::new()), endpoints: endpoints.collect() }
     }
 
     /// Connects, from another address for each number, and opens the control stream.
-    async fn come(&self, at: SocketAddr, number: usize) -> Client {
+    async fn come(&self, at: SocketAddr, number: usize, config: Quic) -> Client {
         let endpoint = &self.endpoints[number % self.endpoints.len()];
-        let connecting = endpoint.connect(at, "relay").unwrap();
+        let connecting = endpoint.connect_with(config, at, "relay").unwrap();
         let connection = timeout(LIMIT, connecting).await.expect("the relay answers").unwrap();
         let (send, recv) = connection.open_bi().await.unwrap();
         Client { connection, send, recv }
@@ -174,9 +174,10 @@ async fn take_channels(stranger: &Stranger, at: SocketAddr) -> Vec<Client> {
         if coming.len() == AT_ONCE {
             clients.push(coming.join_next().await.unwrap().unwrap());
         }
-        let endpoints = stranger.endpoints.clone();
+        let stranger = stranger.clone();
         coming.spawn(async move {
-            let mut client = Stranger { endpoints }.come(at, number).await;
+            let config = stranger.authority.device();
+            let mut client = stranger.come(at, number, config).await;
             client.send(CONNECT, r#"{"request":1,"service":"web"}"#).await;
             client.hear(MATCHED).await;
             client.recv.stop(0_u32.into()).unwrap();
@@ -203,17 +204,35 @@ async fn still_open_after_a_while(clients: &[Client]) -> usize {
     left()
 }
 
-/// Returns the stranger's configuration: a certificate of a CA of its own. It accepts any relay.
-fn configuration() -> Quic {
-    let mut ca = CertificateParams::default();
-    ca.distinguished_name.push(DnType::CommonName, "rogue");
-    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let ca = CertifiedIssuer::self_signed(ca, KeyPair::generate().unwrap()).unwrap();
-    let key = KeyPair::generate().unwrap();
-    let mut leaf = CertificateParams::new(["device-0".to_owned()]).unwrap();
-    leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-    let leaf = leaf.signed_by(&key, &ca).unwrap();
-    let chain = vec![leaf.der().clone(), ca.der().clone()];
+/// The stranger's own CA.
+struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Authority {
+    fn new() -> Self {
+        let mut ca = CertificateParams::default();
+        ca.distinguished_name.push(DnType::CommonName, "rogue");
+        ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Self(CertifiedIssuer::self_signed(ca, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    /// Returns the configuration of another device.
+    fn device(&self) -> Quic {
+        self.configuration("device-0", ExtendedKeyUsagePurpose::ClientAuth)
+    }
+
+    /// Returns a configuration with a new key and a certificate of the CA. It accepts any relay.
+    fn configuration(&self, name: &str, usage: ExtendedKeyUsagePurpose) -> Quic {
+        let key = KeyPair::generate().unwrap();
+        let mut leaf = CertificateParams::new([name.to_owned()]).unwrap();
+        leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth, usage];
+        leaf.extended_key_usages.dedup();
+        let leaf = leaf.signed_by(&key, &self.0).unwrap();
+        quic(vec![leaf.der().clone(), self.0.der().clone()], &key)
+    }
+}
+
+/// Returns the configuration of a client with this certificate.
+fn quic(chain: Vec<CertificateDer<'static>>, key: &KeyPair) -> Quic {
     let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
     let provider = Arc::new(aws_lc_rs::default_provider());
     let mut tls = ClientConfig::builder_with_provider(provider.clone())

@@ -252,7 +252,7 @@ impl Node {
         earliest([
             self.io.quic.deadline(),
             self.peers.deadline(&self.io),
-            self.streams.deadline(),
+            self.streams.deadline(self.io.now()),
             self.requests.deadline(),
             self.overlay.deadline(),
             self.relay_client.deadline(),

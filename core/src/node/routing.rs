@@ -4,7 +4,6 @@
 //! It decides which owner gets a value and in which order the due work is done. It holds no state,
 //! and decides nothing that depends on time, counts or scores.
 
-use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::Node;
@@ -171,7 +170,7 @@ impl Node {
             match event {
                 ConnectionEvent::Connected => self.peers.on_accepted(connection, io),
                 ConnectionEvent::Rejected(remote, failure) => {
-                    self.on_rejected(connection, remote, failure)
+                    self.overlay.on_rejected(connection, remote, failure, io)
                 }
                 ConnectionEvent::Lost(_) => self.overlay.on_gone(connection, io),
                 ConnectionEvent::Opened
@@ -188,7 +187,7 @@ impl Node {
         match event {
             ConnectionEvent::Connected => self.peers.on_dialled(peer, connection, io),
             ConnectionEvent::Rejected(remote, failure) => {
-                self.on_rejected(connection, remote, failure)
+                self.overlay.on_rejected(connection, remote, failure, io)
             }
             ConnectionEvent::Lost(failure) => {
                 self.peers.on_gone(connection);
@@ -214,7 +213,9 @@ impl Node {
             ConnectionEvent::Writable(index) if self.peers.is_control(peer, index) => {
                 self.peers.flush_control(peer, io);
             }
-            ConnectionEvent::Writable(index) => self.on_writable(peer, index),
+            ConnectionEvent::Writable(index) => {
+                self.requests.on_writable(peer, index, &mut self.streams, io)
+            }
             ConnectionEvent::Finished(index) => self.streams.on_finished(peer, index, io),
             ConnectionEvent::Stopped(index, code) => {
                 if let Some(request) = self.streams.on_stopped(peer, index, code, io) {
@@ -223,19 +224,6 @@ impl Node {
             }
             ConnectionEvent::Datagrams => self.on_datagrams(peer),
         }
-    }
-
-    fn on_writable(&mut self, peer: PeerId, index: u64) {
-        if let Some(request) = self.streams.on_writable(peer, index, &mut self.io) {
-            self.requests.write(request, &mut self.streams, &mut self.io);
-        }
-    }
-
-    /// Handles the failure of a handshake that another node began.
-    fn on_rejected(&mut self, connection: ConnectionId, remote: SocketAddr, failure: Failure) {
-        self.overlay.on_gone(connection, &mut self.io);
-        tracing::debug!(%remote, %failure, "a handshake failed");
-        self.io.reject(remote, failure);
     }
 
     fn on_up(&mut self, peer: PeerId) {
@@ -355,7 +343,7 @@ impl Node {
 
     fn on_control_message(&mut self, peer: PeerId, message: ControlMessage) {
         for index in self.streams.on_control_message(peer, &message, &self.io) {
-            self.on_writable(peer, index);
+            self.requests.on_writable(peer, index, &mut self.streams, &mut self.io);
         }
         let io = &mut self.io;
         match message {

@@ -11,8 +11,9 @@ use super::probe_track::RttSample;
 /// relay. Later packets are dropped; QUIC sends what matters again.
 pub(super) const WITHOUT_PATH: usize = 64 << 10;
 
-/// The part of a queue by which it may have grown since an answer measured it, a round trip ago,
-/// and the most of that in microseconds: a pause of 10 ms goes unnoticed.
+/// The part of a queue by which it may have grown since an answer measured it, a round trip ago:
+/// a sender that probes for more rate lets it grow by a quarter of a round trip. And the most of
+/// that in microseconds.
 const GROWTH: i64 = 4;
 const MOST_GROWTH: i64 = 20_000;
 
@@ -210,11 +211,11 @@ mod tests {
     }
 
     #[test]
-    fn an_eighth_of_the_queue_and_at_most_8_ms_are_added() {
+    fn a_quarter_of_the_queue_and_at_most_20_ms_are_added() {
         let wait =
             |now, least| wait(sample(80, None), sample(80, None), ms(now), ms(least), ms(300));
-        assert_eq!((wait(80, 80), wait(80, 40), wait(80, 100)), (ms(0), ms(5), ms(0)));
-        assert_eq!((wait(80, 16), wait(80, 15)), (ms(8), ms(8)));
+        assert_eq!((wait(80, 80), wait(80, 40), wait(80, 100)), (ms(0), ms(10), ms(0)));
+        assert_eq!((wait(80, 16), wait(80, 0)), (ms(16), ms(20)));
     }
 
     #[test]

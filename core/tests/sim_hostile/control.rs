@@ -56,7 +56,7 @@ fn control_frames_of_unknown_kinds_are_counted_and_skipped() {
     scene.run(SECOND);
     assert_eq!(scene.peer().unwrap().unknown_frames, 5);
     let answers = scene.raw.read(control);
-    assert_eq!(answers.first(), Some(&0x16), "the greeting");
+    assert_eq!(answers.first(), Some(&0x17), "the greeting");
     assert_eq!(answers.get(13), Some(&0x02), "the heartbeat is answered");
     scene.end();
 }

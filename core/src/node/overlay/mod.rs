@@ -294,6 +294,19 @@ impl Overlay {
         self.reindex(id);
     }
 
+    /// Handles the failure of a handshake that another node began.
+    pub(super) fn on_rejected(
+        &mut self,
+        connection: ConnectionId,
+        remote: SocketAddr,
+        failure: Failure,
+        io: &mut Io,
+    ) {
+        self.on_gone(connection, io);
+        tracing::debug!(%remote, %failure, "a handshake failed");
+        io.reject(remote, failure);
+    }
+
     /// Removes a connection that no longer exists.
     pub(super) fn on_gone(&mut self, connection: ConnectionId, io: &mut Io) {
         if let Some(id) = self.by_connection(connection) {

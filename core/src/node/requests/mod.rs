@@ -147,6 +147,19 @@ impl Requests {
         }
     }
 
+    /// A stream takes data again: continues the request or the answer on it, if there is one.
+    pub(super) fn on_writable(
+        &mut self,
+        peer: PeerId,
+        index: u64,
+        streams: &mut Streams,
+        io: &mut Io,
+    ) {
+        if let Some(request) = streams.on_writable(peer, index, io) {
+            self.write(request, streams, io);
+        }
+    }
+
     /// Writes the unsent part of a request or an answer, as far as the stream allows.
     pub(super) fn write(&mut self, id: RequestId, streams: &mut Streams, io: &mut Io) {
         let Some(exchange) = self.exchanges.get_mut(&id) else { return };

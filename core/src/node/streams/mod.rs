@@ -123,8 +123,10 @@ impl Streams {
         self.links.get(&peer).map_or(0, |link| link.held_bytes)
     }
 
-    pub(super) fn deadline(&self) -> Option<Deadline> {
-        earliest([self.timers.next(), self.report_timers.next()])
+    pub(super) fn deadline(&self, now: Instant) -> Option<Deadline> {
+        // The application reads between two inputs: a report may be due since the earlier one.
+        let report = self.report_timers.next().map(|(at, reason)| (at.max(now), reason));
+        earliest([self.timers.next(), report])
     }
 
     pub(super) fn pop_due(&mut self, now: Instant) -> Option<PeerId> {
