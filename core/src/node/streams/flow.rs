@@ -31,7 +31,8 @@ impl PeerStreams {
         let Some(stream) = self.table.get_mut(index) else { return Read::Gone };
         if stream.arrived.is_none() && stream.taken >= READ_IN_ORDER {
             let bytes = Reassembly::at(stream.taken);
-            stream.arrived = Some(Box::new(Arrived { bytes, then: None }));
+            let in_order = Some(stream.taken);
+            stream.arrived = Some(Box::new(Arrived { bytes, in_order, then: None }));
         }
         let Some(arrived) = &mut stream.arrived else {
             return io.on(self.connection, |c| c.read(index, max)).unwrap_or(Read::Gone);
@@ -61,7 +62,22 @@ impl PeerStreams {
         // A reader that falls behind leaves half to the streams with a gap: there the missing bytes
         // may be the next to arrive.
         let is_behind = arrived.bytes.is_readable() && self.arrived.bytes >= most / 2;
-        if arrived.then.is_none() && !is_behind {
+        while let (Some(offset), None, false) = (arrived.in_order, &arrived.then, is_behind) {
+            if !has_room(self.arrived) {
+                break;
+            }
+            match io.on(connection, |c| c.read(index, usize::MAX)).unwrap_or(Read::Gone) {
+                Read::Chunk(piece) => {
+                    let before = arrived.bytes.size();
+                    arrived.in_order = Some(offset + piece.len() as u64);
+                    arrived.bytes.insert(offset, piece);
+                    self.arrived.replace(before, arrived.bytes.size());
+                }
+                Read::Blocked => arrived.in_order = None,
+                end @ (Read::End | Read::Reset(_) | Read::Gone) => arrived.then = Some(end),
+            }
+        }
+        if arrived.then.is_none() && arrived.in_order.is_none() && !is_behind {
             let (bytes, total) = (&mut arrived.bytes, &mut self.arrived);
             let next = io.on(connection, |c| {
                 c.drain(index, |offset, piece| {

@@ -68,6 +68,10 @@ pub(super) enum Sending {
 #[derive(Debug)]
 pub(super) struct Arrived {
     pub(super) bytes: Reassembly,
+    /// Where the next bytes belong that are still read in order. The transport (quinn-proto 0.11.19)
+    /// returns bytes twice if it is asked for any order while it has some that were read before, so
+    /// that all that is there is read in order first.
+    pub(super) in_order: Option<u64>,
     /// The end or the reset of the stream, once all that comes before has arrived.
     pub(super) then: Option<Read>,
 }
