@@ -16,6 +16,9 @@ use crate::tls::{Credential, KeyDigest};
 /// 10 s, see [`crate::config::Transport::keep_alive`].
 const SILENT: Duration = Duration::from_secs(12);
 
+/// When a refused peer may try again: a place is free once another has its answer.
+const AGAIN: Duration = Duration::from_secs(1);
+
 /// The places that are taken.
 #[derive(Debug, Default)]
 pub(super) struct Places {
@@ -57,26 +60,29 @@ impl Places {
         peers: usize,
         silence: impl Fn(&PeerId) -> Duration,
     ) -> Result<Option<(PeerId, Failure)>, Failure> {
-        let of_its_key = match credential.is_guest() {
-            true => limits.connections_of_a_guest,
-            false => limits.connections_of_a_key,
-        };
-        let held = self.keys.get(&credential.key);
-        let (displaced, sentence) = if held.is_some_and(|held| held.len() >= of_its_key) {
-            // A device that was killed comes back beside connections that are silent. One that is
-            // heard stays, or two programs would displace each other without end.
-            let longest = held.into_iter().flatten().copied().max_by_key(&silence);
-            let silent = longest.filter(|id| silence(id) >= SILENT);
-            (silent, "this device has as many connections as it may have")
-        } else if peers >= limits.peers {
-            let newest = self.shares.makes_room(origin, 1);
-            (newest, "the node is full, and others have fewer connections")
-        } else {
-            return Ok(None);
+        // Many machines may share the key of an invite, each for one question: there the newest
+        // counts. The connections of a device live, and displacing them would have no end.
+        let (of_its_key, least) = match credential.is_guest() {
+            true => (limits.connections_of_a_guest, Duration::ZERO),
+            false => (limits.connections_of_a_key, SILENT),
         };
         let overloaded = |sentence| Failure::new(Code::Overloaded, sentence);
-        let displaced = displaced.ok_or_else(|| overloaded("at the limit of peers"))?;
-        Ok(Some((displaced, overloaded(sentence))))
+        let held = self.keys.get(&credential.key);
+        if held.is_some_and(|held| held.len() >= of_its_key) {
+            // A device that was killed comes back beside connections that are silent.
+            let longest = held.into_iter().flatten().copied().max_by_key(&silence);
+            let failure = overloaded("this device has as many connections as it may have");
+            return match longest.filter(|id| silence(id) >= least) {
+                Some(silent) => Ok(Some((silent, failure))),
+                None => Err(failure.with_retry_after(AGAIN)),
+            };
+        }
+        if peers < limits.peers {
+            return Ok(None);
+        }
+        let newest = self.shares.makes_room(origin, 1);
+        let newest = newest.ok_or_else(|| overloaded("at the limit of peers"))?;
+        Ok(Some((newest, overloaded("the node is full, and others have fewer connections"))))
     }
 
     /// Checks that the indices match, and returns the peers with a place.
