@@ -376,7 +376,7 @@ impl Node {
     }
 
     /// Opens a stream as [`Node::open`] does, with a mark of what is forwarded
-    /// ([`Open::origin`](crate::message::Open::origin)).
+    /// (docs/protocol.md, "Streams").
     ///
     /// # Errors
     /// As [`Node::open`]; [`Misuse::InvalidName`] for a mark that is empty or too long.
