@@ -2,6 +2,7 @@
 //!
 //! It only reads; a broken invariant is a bug of this node, and panics.
 
+use super::streams::Inspection;
 use super::{FaultInjector, Node};
 use crate::admission::MAX_SOURCES;
 
@@ -27,13 +28,14 @@ impl Node {
     pub fn audit(&self) {
         assert!(!self.io.has_effects(), "effects are left between two calls");
         self.peers.audit(&self.io);
-        self.streams.audit(&self.io);
+        let streams = Inspection(&self.streams);
+        streams.audit(&self.io);
         self.requests.audit(&self.streams);
         self.overlay.audit();
         let linked = self.peers.ids().filter(|id| self.peers.link(*id).is_some());
-        assert!(self.streams.peers().eq(linked), "streams without a connection");
-        for id in self.streams.peers() {
-            assert_eq!(self.streams.connection(id), self.peers.link(id), "{id}");
+        assert!(streams.peers().eq(linked), "streams without a connection");
+        for id in streams.peers() {
+            assert_eq!(streams.connection(id), self.peers.link(id), "{id}");
         }
         for (peer, connection) in self.overlay.peers() {
             assert_eq!(self.peers.connection(peer), Some(connection), "{peer}: not its paths");

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{RequestState, Requests, Streams};
 use crate::id::{PeerId, RequestId, StreamId};
+use crate::node::streams::Inspection;
 
 impl Requests {
     pub(in crate::node) fn audit(&self, streams: &Streams) {
@@ -11,7 +12,7 @@ impl Requests {
             self.exchanges.values().filter(|e| matches!(e, RequestState::Sent { .. })).count();
         assert_eq!(sent, self.timers.len(), "each request that was sent has a deadline");
         let carried: BTreeMap<RequestId, StreamId> =
-            streams.requests().map(|(stream, request)| (request, stream)).collect();
+            Inspection(streams).requests().map(|(stream, request)| (request, stream)).collect();
         for (request, stream) in &carried {
             let exchange = self.exchanges.get(request);
             let has = exchange.and_then(RequestState::stream);
@@ -23,7 +24,10 @@ impl Requests {
             match exchange {
                 RequestState::Queued { peer, .. } => *queued.entry(*peer).or_default() += 1,
                 RequestState::Sent { stream, .. } => {
-                    assert!(streams.is_alive(*stream), "{id} lives on a lost connection");
+                    assert!(
+                        Inspection(streams).is_alive(*stream),
+                        "{id} lives on a lost connection"
+                    );
                     on_streams.entry(stream.peer).or_default().insert(*id);
                 }
                 RequestState::Theirs { stream, .. } => {

@@ -9,12 +9,16 @@ use crate::quic::ConnectionId;
 /// Most entries of streams that are past their header, where there are few streams.
 const MAX_STALE_HEADERS: usize = 1_024;
 
-impl Streams {
-    pub(in crate::node) fn audit(&self, io: &Io) {
-        let held: usize = self.links.values().map(|link| link.held_bytes).sum();
-        assert_eq!(held, self.held_in_all);
+/// The streams, as the checks of the node read them.
+#[derive(Clone, Copy)]
+pub(in crate::node) struct Inspection<'a>(pub(in crate::node) &'a Streams);
+
+impl<'a> Inspection<'a> {
+    pub(in crate::node) fn audit(self, io: &Io) {
+        let held: usize = self.0.links.values().map(|link| link.held_bytes).sum();
+        assert_eq!(held, self.0.held_in_all);
         assert!(held <= io.config.limits.request_bytes_in_all, "{held} bytes held for all");
-        for (peer, link) in &self.links {
+        for (peer, link) in &self.0.links {
             let charged: usize = link.table.iter().map(|(_, s)| s.charged).sum();
             assert_eq!(charged, link.held_bytes, "{peer}");
             // One body may have any size while no other is held.
@@ -34,17 +38,17 @@ impl Streams {
     }
 
     /// Returns the peers that have a connection.
-    pub(in crate::node) fn peers(&self) -> impl Iterator<Item = PeerId> {
-        self.links.keys().copied()
+    pub(in crate::node) fn peers(self) -> impl Iterator<Item = PeerId> + use<'a> {
+        self.0.links.keys().copied()
     }
 
-    pub(in crate::node) fn connection(&self, peer: PeerId) -> Option<ConnectionId> {
-        self.links.get(&peer).map(|link| link.connection)
+    pub(in crate::node) fn connection(self, peer: PeerId) -> Option<ConnectionId> {
+        self.0.links.get(&peer).map(|link| link.connection)
     }
 
     /// Returns every stream that carries a request, with the request.
-    pub(in crate::node) fn requests(&self) -> impl Iterator<Item = (StreamId, RequestId)> {
-        self.links.iter().flat_map(|(&peer, link)| {
+    pub(in crate::node) fn requests(self) -> impl Iterator<Item = (StreamId, RequestId)> + use<'a> {
+        self.0.links.iter().flat_map(|(&peer, link)| {
             link.table.iter().filter_map(move |(index, stream)| {
                 let Receiving::Request(request) = stream.receiving else { return None };
                 Some((StreamId { peer, connection: link.connection.0, index }, request))
@@ -53,7 +57,7 @@ impl Streams {
     }
 
     /// Returns true if the connection of a stream is established.
-    pub(in crate::node) fn is_alive(&self, id: StreamId) -> bool {
-        self.link(id).is_some()
+    pub(in crate::node) fn is_alive(self, id: StreamId) -> bool {
+        self.0.link(id).is_some()
     }
 }

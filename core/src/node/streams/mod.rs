@@ -31,6 +31,8 @@ pub use api::{StreamError, StreamRef};
 use bytes::Bytes;
 use credit::{ReadReports, SendCredit};
 pub(super) use flow::greeting;
+#[cfg(any(test, feature = "testing"))]
+pub(super) use invariants::Inspection;
 use reassembly::Size;
 use table::{Receiving, Sending, StreamState, StreamTable};
 
