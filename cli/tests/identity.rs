@@ -7,13 +7,13 @@
 mod common;
 
 use std::collections::BTreeSet;
-use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use common::people::{Machine, Running, assert_echoes};
 use common::{
-    LIMIT, bounded, connect, echo, echoes, free_tcp, free_udp, is_cut_off, run, service, within,
+    LIMIT, bounded, carries, echo, echoes, free_tcp, free_udp, is_cut_off, run, service, stream,
+    within,
 };
 
 /// The time within which a revocation takes effect.
@@ -25,18 +25,6 @@ const SHORT: Duration = Duration::from_secs(12);
 
 fn echo_service() -> String {
     service(echo).to_string()
-}
-
-/// Returns a connection through the tunnel that has just carried a byte.
-fn stream(address: SocketAddr) -> TcpStream {
-    let mut tcp = connect(address);
-    assert!(carries(&mut tcp));
-    tcp
-}
-
-fn carries(tcp: &mut TcpStream) -> bool {
-    let mut answer = [0];
-    tcp.write_all(b"!").is_ok() && tcp.read_exact(&mut answer).is_ok() && answer == *b"!"
 }
 
 /// Returns how much later than on an idle machine something may be: as long as twenty trivial

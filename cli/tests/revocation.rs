@@ -6,26 +6,14 @@
 
 mod common;
 
-use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::process::Command;
 
 use common::people::{Machine, Running, assert_echoes};
 use common::{
-    Authority, Directory, QUICK, connect, echo, echoes, free_tcp, free_udp, is_cut_off, service,
+    Authority, Directory, QUICK, carries, connect, echo, echoes, free_tcp, free_udp, is_cut_off,
+    service, stream,
 };
-
-/// Returns a connection through the tunnel that has just carried a byte.
-fn stream(address: SocketAddr) -> TcpStream {
-    let mut tcp = connect(address);
-    assert!(carries(&mut tcp));
-    tcp
-}
-
-fn carries(tcp: &mut TcpStream) -> bool {
-    let mut answer = [0];
-    tcp.write_all(b"!").is_ok() && tcp.read_exact(&mut answer).is_ok() && answer == *b"!"
-}
 
 fn device_of(home: &Machine) -> String {
     home.devices()[0]["id"].as_str().unwrap().to_owned()

@@ -290,6 +290,19 @@ pub(crate) fn echo(mut tcp: TcpStream) -> io::Result<()> {
     }
 }
 
+/// Returns a connection through the tunnel that has just carried a byte.
+pub(crate) fn stream(address: SocketAddr) -> TcpStream {
+    let mut tcp = connect(address);
+    assert!(carries(&mut tcp));
+    tcp
+}
+
+/// Returns true if an echo behind a connection answers.
+pub(crate) fn carries(tcp: &mut TcpStream) -> bool {
+    let mut answer = [0];
+    tcp.write_all(b"!").is_ok() && tcp.read_exact(&mut answer).is_ok() && answer == *b"!"
+}
+
 /// Returns a connection to a local port. Its reads and writes end after [`LIMIT`].
 pub(crate) fn connect(address: SocketAddr) -> TcpStream {
     let tcp = TcpStream::connect_timeout(&address, LIMIT).unwrap();

@@ -282,7 +282,7 @@ mod tests {
         let text = write(&invite());
         for pasted in [
             format!("adit connect {text}"),
-            format!("$ ./adit --home /tmp/x connect {text} --local 8080"),
+            format!("$ ./adit --home here connect {text} --local 8080"),
             format!("adit connect '{text}' -v"),
             format!("Invite to \"web\", valid once:\n{text}\n"),
         ] {

@@ -99,12 +99,14 @@ pub(super) struct StreamState {
     pub(super) charged: usize,
     /// The opener's mark of an offered stream.
     pub(super) origin: Option<Box<str>>,
-    /// The application's bytes that the transport has taken from it, and those that it has read.
+    /// The application's bytes that the transport has taken from it, and those that it has read:
+    /// without the frames that precede them.
     pub(super) written: u64,
     pub(super) read: u64,
     /// The peer's direction is reset once so much of it is read.
     pub(super) reset_at: Option<(u64, Code)>,
-    /// Bytes that were read, and how many of them were last to be reported to the peer.
+    /// Bytes that were read, the frames included, and how many of them were last to be reported to
+    /// the peer.
     pub(super) taken: u64,
     pub(super) reported: u64,
     /// What has arrived and was not read, of a stream that is read as it arrives.
