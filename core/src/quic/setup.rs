@@ -55,13 +55,13 @@ const OVERLAY_MTU_INTERVAL: Duration = Duration::from_secs(10);
 /// Bytes of datagrams that wait to be sent to a relay, or by one: a batch of the largest, twice.
 pub(super) const UNDERLAY_DATAGRAMS: usize = 1 << 20;
 
-fn transport(t: &Transport, layer: Layer, flight: &Arc<Flight>, seed: u64) -> Arc<TransportConfig> {
+fn transport(t: &Transport, layer: Layer, flight: &Arc<Flight>, rng: Rng) -> Arc<TransportConfig> {
     let mut config = common(t);
     // The carried packets of an underlay connection are under congestion control end to end, and a
     // second control below would only delay the signals of the first one (RFC 9298 §6). A relay
     // polices each client's rate.
     let congestion = (layer != Layer::Underlay).then_some(t.congestion);
-    let controllers = Controllers { congestion, seed, flight: flight.clone() };
+    let controllers = Controllers { congestion, rng, flight: flight.clone() };
     config.congestion_controller_factory(Arc::new(controllers));
     let mut mtu = MtuDiscoveryConfig::default();
     match layer {
@@ -134,7 +134,8 @@ pub(super) struct Setup {
     /// Seed of the keys of Retry tokens, which stay valid after the identity is replaced, and after
     /// a restart.
     token_seed: [u8; 32],
-    congestion_seed: u64,
+    /// Seed of the generators of congestion controllers.
+    congestion_seed: [u8; 32],
 }
 
 impl Setup {
@@ -146,7 +147,7 @@ impl Setup {
             wall: wall.clone(),
             dst_cids: cid::initial_dst_cids(Rng::new(rng.seed(), "dst cid")),
             token_seed: config.tls.derive(TOKEN_LABEL),
-            congestion_seed: Rng::new(rng.seed(), "congestion").u64(),
+            congestion_seed: rng.seed(),
         }
     }
 
@@ -157,8 +158,8 @@ impl Setup {
         flight: &Arc<Flight>,
         connection: u64,
     ) -> Arc<TransportConfig> {
-        let seed = self.congestion_seed ^ connection.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        transport(&self.transport, layer, flight, seed)
+        let rng = Rng::new(self.congestion_seed, &format!("congestion {connection}"));
+        transport(&self.transport, layer, flight, rng)
     }
 
     pub(super) fn server(
@@ -219,8 +220,10 @@ mod tests {
 
     #[test]
     fn no_transport_default_that_a_peer_could_abuse_is_left() {
-        let shown =
-            format!("{:?}", transport(&Transport::default(), Layer::Direct, &Arc::default(), 0));
+        let shown = format!(
+            "{:?}",
+            transport(&Transport::default(), Layer::Direct, &Arc::default(), Rng::new([0; 32], ""))
+        );
         for set in [
             "max_concurrent_bidi_streams: 1024",
             "max_concurrent_uni_streams: 0",

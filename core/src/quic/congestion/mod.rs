@@ -20,6 +20,7 @@ use self::bbr::Bbr;
 use self::bound::{Bound, LOCAL};
 use super::stall::Flight;
 use crate::config::Congestion;
+use crate::rng::Rng;
 
 mod bbr;
 mod bound;
@@ -39,7 +40,7 @@ pub(super) struct Controllers {
     /// None for connections that carry other connections with their own congestion control.
     pub(super) congestion: Option<Congestion>,
     /// Draws when a connection probes its path.
-    pub(super) seed: u64,
+    pub(super) rng: Rng,
     pub(super) flight: Arc<Flight>,
 }
 
@@ -53,7 +54,8 @@ impl ControllerFactory for Controllers {
         let Some(congestion) = self.congestion else {
             return Box::new(Passable { inner: Box::new(Fixed), bound: None, bbr: None, flight });
         };
-        let bbr = (congestion == Congestion::Bbr).then(|| Bbr::new(self.seed, current_mtu, now));
+        let bbr =
+            (congestion == Congestion::Bbr).then(|| Bbr::new(self.rng.clone(), current_mtu, now));
         Box::new(Passable {
             inner: Arc::new(CubicConfig::default()).build(now, current_mtu),
             bound: Some(Bound::new(now)),

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use self::delivery::{Delivery, Sample};
 use self::model::{BETA, Model};
+use crate::rng::Rng;
 
 /// Packets of the first flight (RFC 9002 §7.2).
 const INITIAL_PACKETS: u64 = 10;
@@ -142,11 +143,11 @@ pub(super) struct Bbr {
     /// The window before the flight was made small.
     prior_window: u64,
     /// Draws the time between two probes, so that flows do not probe together.
-    random: u64,
+    rng: Rng,
 }
 
 impl Bbr {
-    pub(super) const fn new(seed: u64, mtu: u16, now: Instant) -> Self {
+    pub(super) const fn new(rng: Rng, mtu: u16, now: Instant) -> Self {
         Self {
             state: State::Startup,
             model: Model::new(now),
@@ -164,7 +165,7 @@ impl Bbr {
             probe_after: PROBE_AFTER,
             up_rounds: 0,
             prior_window: 0,
-            random: seed | 1,
+            rng,
         }
     }
 
@@ -216,7 +217,7 @@ impl Bbr {
         }
         if is_persistent {
             // The model stays: what is acknowledged next opens the window again.
-            self.window = LEAST_PACKETS * self.mtu;
+            self.window = self.least_window();
         }
     }
 
@@ -225,8 +226,7 @@ impl Bbr {
     pub(super) fn on_path_changed(&mut self, round_trip: Option<Duration>, now: Instant) {
         self.model.on_path_changed(round_trip, now);
         if self.full.is_reached {
-            self.begin_down(now);
-            self.state = State::Cruise;
+            self.begin_cruise(now);
         }
         self.set_pacing_rate();
         self.set_window(0);
@@ -235,7 +235,7 @@ impl Bbr {
     /// The packet size changed.
     pub(super) fn on_mtu(&mut self, mtu: u16) {
         self.mtu = u64::from(mtu);
-        self.window = self.window.max(LEAST_PACKETS * self.mtu);
+        self.window = self.window.max(self.least_window());
     }
 
     /// Takes one acknowledgement: its measurements, then the state, then window and rate.
@@ -285,9 +285,15 @@ impl Bbr {
     fn begin_down(&mut self, now: Instant) {
         self.state = State::Down;
         self.feedback = Feedback::Stopping;
-        self.probe_after = PROBE_AFTER + Duration::from_secs_f64(self.draw());
+        self.probe_after = PROBE_AFTER + Duration::from_secs_f64(self.rng.unit());
         self.begin_phase(now);
         self.cycle_round = self.round;
+    }
+
+    /// Begins a cycle without the phase that leaves room.
+    fn begin_cruise(&mut self, now: Instant) {
+        self.begin_down(now);
+        self.state = State::Cruise;
     }
 
     fn begin_phase(&mut self, now: Instant) {
@@ -311,13 +317,15 @@ impl Bbr {
                 self.up_rounds = (self.up_rounds + 1).min(30);
             }
             let growth = (self.mtu << self.up_rounds) as f64;
-            limit += growth * sample.acked as f64 / self.window as f64;
+            limit += growth * sample.acked as f64 / self.window() as f64;
+            // It is the limit that holds the rate, not the path.
+            self.full.rounds = 0;
         }
         self.model.inflight_hi = Some(limit);
     }
 
-    const fn is_window_used(&self, sample: &Sample) -> bool {
-        self.delivery.in_flight() + sample.acked + 2 * self.mtu >= self.window
+    fn is_window_used(&self, sample: &Sample) -> bool {
+        self.delivery.in_flight() + sample.acked + 2 * self.mtu >= self.window()
     }
 
     fn advance_cycle(&mut self, is_round: bool, now: Instant) {
@@ -380,10 +388,9 @@ impl Bbr {
     /// Makes the flight small when the shortest round trip was not seen for long, and returns to
     /// the cycle afterwards.
     fn advance_probe_rtt(&mut self, sample: &Sample, now: Instant) {
+        let small = (self.model.capacity() * PROBE_RTT.1).max(self.least_window() as f64);
         if let State::ProbeRtt { until, round, measured } = &mut self.state {
             *measured = (*measured).min(sample.rtt);
-            let small =
-                (self.model.capacity() * PROBE_RTT.1).max((LEAST_PACKETS * self.mtu) as f64);
             match *until {
                 None if self.delivery.in_flight() as f64 <= small => {
                     *until = Some(now + PROBE_RTT_TIME);
@@ -400,7 +407,7 @@ impl Bbr {
                 _ => {}
             }
         } else if self.model.is_min_rtt_old(now) {
-            if self.delivery.in_flight() <= LEAST_PACKETS * self.mtu {
+            if self.delivery.in_flight() <= self.least_window() {
                 // Hardly anything is in flight: what is measured now has no queue of this flow.
                 self.model.renew_min_rtt(Some(sample.rtt), now);
                 return;
@@ -416,8 +423,7 @@ impl Bbr {
             self.state = State::Startup;
             return;
         }
-        self.begin_down(now);
-        self.state = State::Cruise;
+        self.begin_cruise(now);
     }
 
     /// Returns the bytes of a flight with this gain, and with room for batches.
@@ -426,8 +432,12 @@ impl Bbr {
     }
 
     fn flight_by(&self, capacity: f64, gain: f64) -> f64 {
-        let flight = (capacity * gain).max((LEAST_PACKETS * self.mtu) as f64);
+        let flight = (capacity * gain).max(self.least_window() as f64);
         flight + 3.0 * self.quantum()
+    }
+
+    const fn least_window(&self) -> u64 {
+        LEAST_PACKETS * self.mtu
     }
 
     fn quantum(&self) -> f64 {
@@ -435,7 +445,7 @@ impl Bbr {
     }
 
     fn limit_with_headroom(&self) -> f64 {
-        let least = (LEAST_PACKETS * self.mtu) as f64;
+        let least = self.least_window() as f64;
         self.model.inflight_hi.map_or(f64::MAX, |limit| (limit * (1.0 - HEADROOM)).max(least))
     }
 
@@ -443,7 +453,7 @@ impl Bbr {
         let Some(min_rtt) = self.model.min_rtt() else { return };
         let gain = self.state.gains().0;
         let round_trip = min_rtt.max(QUANTUM).as_secs_f64();
-        let least = (LEAST_PACKETS * self.mtu) as f64 / round_trip;
+        let least = self.least_window() as f64 / round_trip;
         if self.pacing_rate == 0.0 {
             self.pacing_rate = STARTUP.0 * (INITIAL_PACKETS * self.mtu) as f64 / round_trip;
         }
@@ -461,12 +471,12 @@ impl Bbr {
         } else if self.window < most || self.delivery.delivered() < INITIAL_PACKETS * self.mtu {
             self.window += acked;
         }
-        self.window = self.window.max(LEAST_PACKETS * self.mtu);
+        self.window = self.window.max(self.least_window());
     }
 
     /// Returns the window within all bounds of the present state.
     pub(super) fn window(&self) -> u64 {
-        let least = (LEAST_PACKETS * self.mtu) as f64;
+        let least = self.least_window() as f64;
         let limit = match self.state {
             State::Cruise => self.limit_with_headroom(),
             State::ProbeRtt { .. } => {
@@ -490,15 +500,6 @@ impl Bbr {
         if self.state == State::Up {
             self.begin_down(now);
         }
-    }
-
-    /// Returns a number in `0.0..1.0` (splitmix64).
-    fn draw(&mut self) -> f64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.random;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((mixed ^ (mixed >> 31)) >> 11) as f64 / (1u64 << 53) as f64
     }
 }
 
